@@ -1,0 +1,54 @@
+# `make demo` and `make test` do all their own set-up: they need python3 (3.11 to 3.13) and make, nothing else.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+UV := .uv/bin/uv
+PY := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help demo dev serve test lint bench clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+# uv comes from the package index into a folder of its own, so that a pip which refuses system installs does not matter.
+# A Debian without python3-venv has no ensurepip: then pip is asked to install into a bare folder instead.
+$(UV):
+	@echo "Getting uv …"
+	@python3 -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "finrisk needs Python 3.11 to 3.13; python3 is " + sys.version.split()[0])'
+	@python3 -m venv .uv >/dev/null 2>&1 && .uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8' \
+	|| { rm -rf .uv && python3 -m pip install --quiet --disable-pip-version-check --break-system-packages --target .uv/lib 'uv>=0.8' && mkdir -p .uv/bin && ln -sf ../lib/bin/uv .uv/bin/uv; } \
+	|| { rm -rf .uv; echo "Could not install uv: python3 needs either its venv module or pip (Debian: apt-get install python3-venv)."; exit 1; }
+
+.venv/.ready: $(UV) pyproject.toml uv.lock
+	@echo "Setting up the locked environment …"
+	@$(UV) sync --locked --quiet --python "$$(command -v python3)"
+	@touch $@
+
+demo: .venv/.ready ## Run the whole pipeline and show decisions answered by the built and served Bento
+	@$(PY) -m finrisk_assets.cli demo
+
+dev: .venv/.ready ## Open the Dagster UI on http://127.0.0.1:3000
+	@$(PY) -m finrisk_assets.cli dev
+
+serve: .venv/.ready ## Serve the newest Bento on http://127.0.0.1:3000
+	@$(PY) -m finrisk_assets.cli serve
+
+lint: .venv/.ready ## Style, types, import rules, definitions
+	@ruff check .
+	@mypy
+	@lint-imports --no-cache
+	@dg check defs --no-check-yaml
+
+test: lint ## All of lint, and every test with its coverage
+	@coverage erase
+	@coverage run -m pytest
+	@coverage combine --quiet
+	@coverage report
+
+bench: .venv/.ready ## Measure: model quality and speed, beside peers
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+
+clean: ## Remove everything the product and the set-up wrote
+	rm -rf .finrisk .venv .uv

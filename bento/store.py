@@ -1,0 +1,139 @@
+"""What the service remembers: recent transactions, which history features are computed from, and the answers it gave.
+
+One SQLite file per source, shared by all workers. An answer is committed to disk before it is sent, so a client that saw
+it will get the same one again. SQL stands nowhere else.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+_SCHEMA = """
+create table if not exists transactions (
+    transaction_id text primary key,
+    customer_id text not null,
+    occurred_at integer not null,  -- microseconds since 1970, UTC
+    amount real not null,
+    direction text not null,
+    merchant text,
+    country text,
+    is_fraud integer,
+    label_known_at integer
+);
+create index if not exists transactions_by_customer on transactions (customer_id, occurred_at);
+create index if not exists transactions_by_merchant on transactions (merchant, occurred_at);
+create index if not exists transactions_by_customer_merchant on transactions (customer_id, merchant, occurred_at);
+create index if not exists transactions_by_customer_country on transactions (customer_id, country, occurred_at);
+create table if not exists answers (
+    transaction_id text primary key references transactions,
+    answer text not null
+) without rowid;
+"""
+_EPOCH = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
+_BUSY_SECONDS = 2.0
+_INSERT = "insert into transactions values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (transaction_id) do "
+
+
+class Transaction(NamedTuple):
+    """One movement of money, as the ledger's table `transactions` has it."""
+
+    transaction_id: str
+    customer_id: str
+    occurred_at: datetime
+    amount: float
+    direction: str
+    merchant: str | None = None
+    country: str | None = None
+    is_fraud: bool | None = None
+    label_known_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """A transaction that the store already holds, and the answer that was given to it, if one was."""
+
+    transaction: Transaction
+    answer: str | None
+
+
+class Store:
+    """An open store. One per worker; the connection is used by one thread at a time.
+
+    Parameters
+    ----------
+    path
+        The SQLite file; it and its folder are made where they are missing.
+
+    Raises
+    ------
+    sqlite3.Error
+        If the file cannot be opened, or is not a database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._connection.execute("pragma journal_mode = wal")
+        self._connection.execute("pragma synchronous = full")
+        with self.writing():
+            for statement in _SCHEMA.split(";\n"):
+                self._connection.execute(statement)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Everything inside is committed to disk at the end, or nothing is. No other worker writes meanwhile."""
+        self._connection.execute("begin immediate")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("rollback")
+            raise
+        self._connection.execute("commit")
+
+    def is_writable(self) -> bool:
+        """Whether a write would succeed now."""
+        try:
+            self._connection.execute("begin immediate")
+            self._connection.execute("rollback")
+        except sqlite3.Error:
+            return False
+        return self.path.exists()
+
+    def find(self, transaction_id: str) -> Known | None:
+        """The transaction with that identifier, or None."""
+        row = self._connection.execute(
+            "select t.*, a.answer from transactions t left join answers a using (transaction_id) where transaction_id = ?",
+            (transaction_id,),
+        ).fetchone()
+        return None if row is None else Known(_transaction(row[:-1]), row[-1])
+
+    def keep(self, transaction: Transaction, answer: str) -> None:
+        """Store a transaction, unless it is there already, and the answer to it. Call it inside `writing`."""
+        self._connection.execute(_INSERT + "nothing", _row(transaction))
+        self._connection.execute("insert into answers values (?, ?)", (transaction.transaction_id, answer))
+
+    def load(self, transactions: Iterable[Transaction]) -> int:
+        """Store the ledger's transactions, all or none; one that is there already only learns its label.
+
+        Returns
+        -------
+        int
+            How many were read.
+        """
+        with self.writing():
+            before = self._connection.total_changes
+            self._connection.executemany(
+                _INSERT + "update set is_fraud = excluded.is_fraud, label_known_at = excluded.label_known_at "
+                "where excluded.is_fraud is not null",
+                map(_row, transactions),
+            )
+            return self._connection.total_changes - before

@@ -1,0 +1,65 @@
+"""The only place where assets, checks, jobs, schedules and resources come together, for production and for tests alike."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from finrisk_assets import automation, progress, serving, stages
+from finrisk_assets.domain import Domain
+from finrisk_assets.ledger import assets as ledger
+from finrisk_assets.ledger import sources
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.loan_default.assets import LOAN_DEFAULT
+from finrisk_assets.resources import Clock, Tracking, Warehouse
+from finrisk_assets.settings import Settings
+from finrisk_assets.transaction_anomaly.assets import TRANSACTION_ANOMALY
+
+DOMAINS: tuple[Domain, ...] = (TRANSACTION_ANOMALY, LOAN_DEFAULT)
+
+
+def domains_of(source: Source) -> list[Domain]:
+    """The domains that a source has the tables for."""
+    return [domain for domain in DOMAINS if domain.name not in source.without]
+
+
+def resources(settings: Settings) -> dict[str, Any]:
+    """What assets reach outside themselves, by the name they ask for."""
+    return {
+        "warehouse": Warehouse(url=settings.warehouse),
+        "tracking": Tracking(
+            uri=settings.tracking_uri,
+            artifacts=str(settings.root / "mlflow" / "artifacts"),
+            experiment=f"finrisk-{settings.source}",
+        ),
+        "clock": Clock(moment=settings.now.isoformat()),
+    }
+
+
+def build(settings: Settings, overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Assemble the graph of one source.
+
+    Parameters
+    ----------
+    settings
+        The source decides which tables and domains there are.
+    overrides
+        Resources to use instead of those that the settings name.
+    """
+    source = sources.load(settings)
+    domains = domains_of(source)
+    made: list[Any] = ledger.assets(source, settings)
+    for domain in domains:
+        made += stages.assets(domain, source, settings)
+    made += serving.assets(domains, source, settings)
+    checks = [item for item in made if isinstance(item, dg.AssetChecksDefinition)]
+    return dg.Definitions(
+        assets=[item for item in made if not isinstance(item, dg.AssetChecksDefinition)],
+        asset_checks=checks,
+        jobs=automation.jobs(),
+        schedules=automation.schedules(),
+        resources={**resources(settings), **(overrides or {})},
+        loggers={"progress": progress.progress_logger},
+        # DuckDB lets one process write, and the heavy imports of ten steps in ten processes take longer than their work.
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,348 @@
+"""The contract of a ledger table, carried out in the engine: casts, named rules, and the split into valid and quarantined.
+
+Everything follows from the declaration in `schemas.ledger`. A row that breaks a rule is never dropped and never mended:
+it stands in the quarantine with its raw values and the names of all the rules it broke. What was stored is read again
+through Pandera, by the same declaration.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any
+
+import ibis
+import ibis.expr.types as ir
+
+from finrisk_assets.ledger.landing import DEFECTS, LINE, MALFORMED_ROW, ROW
+from schemas.ledger import TABLES, Column, DType, Table
+
+if TYPE_CHECKING:
+    import pandera.ibis
+
+BROKEN_RULES = "broken_rules"
+SEPARATOR = "; "
+
+NOUNS: Mapping[DType, str] = {
+    "int64": "a whole number",
+    "float64": "a number",
+    "boolean": "true or false",
+    "timestamp": "a timestamp",
+}
+"""What a value of each type is called in a rule's name."""
+
+TRUE = ("true", "t", "yes", "y", "1", "1.0")
+FALSE = ("false", "f", "no", "n", "0", "0.0")
+
+# The engines' own casts differ in what else they take ("1_000", "1d", "epoch"): these say what a number and a moment are.
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_NOT_FINITE = r"^[+-]?(nan|inf|infinity)$"
+_LARGEST = 1.7976931348623157e308
+_WHOLE = float(2**53)
+_MOMENT = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T][0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)? ?(Z|[+-][0-9]{2}:?[0-9]{2})?)?$"
+_OFFSET = r"(:[0-9]{2}(?:\.[0-9]+)?) ?(Z|[+-][0-9]{2}:?[0-9]{2})$"
+
+
+@dataclass(frozen=True)
+class Split:
+    """A raw table, split: lazily, and so that every raw row is in exactly one of the two.
+
+    Attributes
+    ----------
+    valid
+        The canonical columns, typed, in the order of the declaration.
+    quarantine
+        `_row`, the raw columns as text, `_line` for a line that could not be read, and `broken_rules`: the names of all
+        the rules that the row broke, joined by ``"; "``.
+    """
+
+    valid: ir.Table
+    quarantine: ir.Table
+
+
+@dataclass(frozen=True)
+class _Rule:
+    name: str
+    broken: ir.BooleanValue
+
+
+def split(
+    table: Table,
+    columns: Mapping[str, Callable[[ir.Table], ir.Value]],
+    raw: ir.Table,
+    references: Mapping[str, ir.Table],
+    as_of: datetime,
+) -> Split:
+    """Split raw rows into those that meet the contract and those that do not.
+
+    Parameters
+    ----------
+    table
+        The declaration.
+    columns
+        Canonical column -> uncast expression over `raw`; a nullable column left out is null.
+    raw
+        The landed rows, with `landing.MARKS`.
+    references
+        Name of a table -> its valid rows. A reference to a table that is not here is not checked (the source lacks it).
+    as_of
+        The moment at which the ledger is read, naive UTC: an event after it is in the future.
+
+    Returns
+    -------
+    Split
+        Two lazy tables. Of rows with one key the first is kept, unless it breaks a rule itself; the later ones never are.
+    """
+    brought = [column for column in table.columns if column.name in columns]
+    typed = raw.mutate(**{_given(c.name): _uncast(columns[c.name](raw)) for c in brought})
+    typed = typed.mutate(**{_value(c.name): _cast(typed[_given(c.name)], c.dtype) for c in brought})
+    joined = _join_references(table, _join_first(table, typed), references)
+    rules = list(_rules(table, brought, joined, references, as_of))
+    readable = ~_is(joined[DEFECTS].contains(MALFORMED_ROW))
+    broken = joined[DEFECTS].notnull() | reduce(or_, (rule.broken for rule in rules))
+
+    names = [(readable & rule.broken).ifelse(SEPARATOR + rule.name, "") for rule in rules]
+    defects = (SEPARATOR + joined[DEFECTS]).fill_null("")
+    reasons = reduce(lambda left, right: left + right, names, defects).substr(len(SEPARATOR))
+    as_text = {name: joined[name].cast("string") for name in raw.columns if name not in (ROW, DEFECTS, LINE)}
+    return Split(
+        valid=joined.filter(~broken).select(
+            **{c.name: joined[_value(c.name)] if c in brought else ibis.null(c.dtype) for c in table.columns}
+        ),
+        quarantine=joined.filter(broken).select(
+            **{ROW: joined[ROW], **as_text, LINE: joined[LINE].cast("string"), BROKEN_RULES: reasons}
+        ),
+    )
+
+
+def count_by_rule(quarantine: ir.Table) -> dict[str, int]:
+    """Return how many quarantined rows broke each rule, most first; a row that broke two counts in both."""
+    grouped = quarantine.group_by(BROKEN_RULES).agg(rows=quarantine.count()).to_pyarrow().to_pylist()
+    counts: dict[str, int] = {}
+    for group in grouped:
+        for rule in group[BROKEN_RULES].split(SEPARATOR):
+            counts[rule] = counts.get(rule, 0) + group["rows"]
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+# --- rules ---------------------------------------------------------------------------------------------------------
+
+
+def _rules(
+    table: Table, brought: Sequence[Column], rows: ir.Table, references: Mapping[str, ir.Table], as_of: datetime
+) -> Iterator[_Rule]:
+    """Yield every rule of the columns that the source brings, in the order of the declaration."""
+    for column in brought:
+        yield from _column_rules(column, rows[_given(column.name)], rows[_value(column.name)])
+        if column.name == table.event_time:
+            future = rows[_value(column.name)] > ibis.literal(as_of, type="timestamp")
+            yield _Rule(f"{column.name} is in the future", _is(future))
+        if column.name == table.key:
+            yield _Rule(f"{column.name} is a duplicate", _is(rows[ROW] > rows["__first_row"]))
+        target = table.references.get(column.name)
+        if target in references:
+            unknown = rows[_value(column.name)].notnull() & rows[f"__known_{column.name}"].isnull()
+            yield _Rule(f"{column.name} is not in {target}", unknown)
+
+
+def _column_rules(column: Column, given: ir.Value, value: ir.Value) -> Iterator[_Rule]:
+    if not column.nullable:
+        yield _Rule(f"{column.name} is missing", given.isnull())
+    not_finite = _not_finite(given) if column.dtype == "float64" else ibis.literal(False)
+    if not _always_casts(given.type(), column.dtype):
+        yield _Rule(f"{column.name} is not {NOUNS[column.dtype]}", given.notnull() & value.isnull() & ~not_finite)
+    if column.dtype == "float64":
+        yield _Rule(f"{column.name} is not finite", not_finite)
+    if column.minimum is not None:
+        yield _Rule(f"{column.name} is below {column.minimum:g}", _is(value < column.minimum))
+    if column.maximum is not None:
+        yield _Rule(f"{column.name} is above {column.maximum:g}", _is(value > column.maximum))
+    if column.allowed:
+        yield _Rule(f"{column.name} is not one of {', '.join(column.allowed)}", _is(value.notin(column.allowed)))
+
+
+def _join_first(table: Table, rows: ir.Table) -> ir.Table:
+    """Put beside each row with a key that occurs twice the number of the first such row."""
+    # Grouping by an integer is cheaper than by its text, and says the same.
+    key = rows[_given(table.key) if rows[_given(table.key)].type().is_integer() else _value(table.key)]
+    keys = rows.filter(key.notnull()).select(__first_key=key, __row=rows[ROW])
+    found = keys.group_by("__first_key").agg(__first_row=keys["__row"].min(), __rows=keys.count())
+    first = found.filter(found["__rows"] > 1).drop("__rows")
+    return rows.left_join(first, key == first["__first_key"])
+
+
+def _join_references(table: Table, rows: ir.Table, references: Mapping[str, ir.Table]) -> ir.Table:
+    """Put beside each row the key that it refers to, where there is one."""
+    for column, target in table.references.items():
+        if target in references and _value(column) in rows.columns:
+            known = references[target].select(**{f"__known_{column}": references[target][TABLES[target].key]}).distinct()
+            rows = rows.left_join(known, rows[_value(column)] == known[f"__known_{column}"])
+    return rows
+
+
+def _is(condition: ir.BooleanValue) -> ir.BooleanValue:
+    """Return a condition that is false, not unknown, where there is no value."""
+    return condition.fill_null(False)
+
+
+# --- casts ---------------------------------------------------------------------------------------------------------
+
+
+def _given(name: str) -> str:
+    return f"__given_{name}"
+
+
+def _value(name: str) -> str:
+    return f"__value_{name}"
+
+
+def _uncast(value: ir.Value) -> ir.Value:
+    """Return a column's value before its cast; blank text is no value."""
+    if value.type().is_null():
+        return value.cast("string")
+    return value.strip().nullif("") if value.type().is_string() else value
+
+
+def _cast(given: ir.Value, dtype: DType) -> ir.Value:
+    """Cast a value, to null where it is not of the type."""
+    casts: Mapping[DType, Callable[[ir.Value], ir.Value]] = {
+        "string": _cast_string,
+        "int64": _cast_int64,
+        "float64": _cast_float64,
+        "boolean": _cast_boolean,
+        "timestamp": _cast_timestamp,
+    }
+    return casts[dtype](given).cast(dtype)
+
+
+def _always_casts(kind: Any, dtype: DType) -> bool:
+    """Return whether every value of an engine type is one of the declared type, so that no rule need ask."""
+    return {
+        "string": True,
+        "int64": kind.is_integer(),
+        "float64": kind.is_numeric(),
+        "boolean": kind.is_boolean(),
+        "timestamp": kind.is_timestamp() or kind.is_date(),
+    }[dtype]
+
+
+def _cast_string(given: ir.Value) -> ir.Value:
+    if given.type().is_floating():  # an identifier that became a float on its way, as pandas likes to do
+        whole = _cast_int64(given)
+        return whole.cast("string").fill_null(given.cast("string"))
+    return given.cast("string")
+
+
+def _number(given: ir.Value) -> ir.Value:
+    """Return a value as float64, NaN and infinities included, null where it is no number."""
+    kind = given.type()
+    if kind.is_string():
+        return ibis.cases((given.re_search(_NUMBER), given.try_cast("float64")), else_=ibis.null("float64"))
+    if kind.is_numeric() or kind.is_boolean():
+        return given.cast("int64").cast("float64") if kind.is_boolean() else given.cast("float64")
+    return ibis.null("float64")
+
+
+def _not_finite(given: ir.Value) -> ir.BooleanValue:
+    # NaN is larger than any number in these engines, and Spark has no test for infinity of its own.
+    beyond = _is(_number(given).abs() > _LARGEST)
+    return beyond | _is(given.lower().re_search(_NOT_FINITE)) if given.type().is_string() else beyond
+
+
+def _cast_float64(given: ir.Value) -> ir.Value:
+    return _not_finite(given).ifelse(ibis.null("float64"), _number(given))
+
+
+def _cast_int64(given: ir.Value) -> ir.Value:
+    if given.type().is_integer():
+        return given
+    number = _number(given)
+    whole = (number.abs() <= _WHOLE) & (number == number.floor())
+    return ibis.cases((whole, number), else_=ibis.null("float64")).try_cast("int64")
+
+
+def _cast_boolean(given: ir.Value) -> ir.Value:
+    kind = given.type()
+    if kind.is_boolean():
+        return given
+    if kind.is_string():
+        word = given.lower()
+        return ibis.cases((word.isin(TRUE), True), (word.isin(FALSE), False), else_=ibis.null("boolean"))
+    number = _number(given)
+    return ibis.cases((number == 1, True), (number == 0, False), else_=ibis.null("boolean"))
+
+
+def _cast_timestamp(given: ir.Value) -> ir.Value:
+    """Read ISO 8601 text as naive UTC; an offset is taken off, a date is its midnight."""
+    kind = given.type()
+    if kind.is_timestamp() or kind.is_date():
+        return given.cast("timestamp")
+    if not kind.is_string():
+        return ibis.null("timestamp")
+    offset = given.re_extract(_OFFSET, 2)
+    hours, minutes = offset.substr(1, 2).try_cast("int64"), offset.right(2).try_cast("int64")
+    ahead = ((hours * 60 + minutes) * (offset.startswith("-")).ifelse(-1, 1)).fill_null(0)
+    moment = given.re_replace(_OFFSET, r"\1").try_cast("timestamp") - ahead.as_interval("m")
+    return ibis.cases((given.re_search(_MOMENT), moment), else_=ibis.null("timestamp"))
+
+
+# --- Pandera -------------------------------------------------------------------------------------------------------
+
+
+def pandera_schema(table: Table) -> "pandera.ibis.DataFrameSchema":
+    """Return the declaration as a Pandera schema for Ibis tables: types, nullability, bounds, allowed values, unique key."""
+    import ibis.expr.datatypes as dt
+    import pandera.ibis as pa
+
+    types: Mapping[DType, Any] = {"string": dt.string, "int64": dt.int64, "float64": dt.float64, "boolean": dt.boolean}
+
+    def declared(column: Column) -> Any:
+        checks = []
+        if column.minimum is not None:
+            checks.append(pa.Check.ge(column.minimum))
+        if column.maximum is not None:
+            checks.append(pa.Check.le(column.maximum))
+        if column.allowed:
+            checks.append(pa.Check.isin(list(column.allowed)))
+        # Engines differ in how they write a timestamp's scale: `check_stored` compares that type itself.
+        return pa.Column(types.get(column.dtype), checks=checks, nullable=column.nullable, description=column.description)
+
+    columns = {column.name: declared(column) for column in table.columns}
+    # Pandera's own `unique` sorts the whole table through a window; counting says the same in a fraction of the time.
+    unique = pa.Check(lambda data: data.table[table.key].nunique() == data.table.count(), name=f"unique {table.key}")
+    return pa.DataFrameSchema(columns, checks=[unique], strict=True, name=table.name, description=table.description)
+
+
+def check_stored(table: Table, stored: ir.Table) -> list[str]:
+    """Check a stored table against its contract, in the engine; references are not looked at.
+
+    Returns
+    -------
+    list of str
+        What is wrong, a sentence each, without any row's values; empty where the contract is met.
+    """
+    from pandera.errors import SchemaErrors
+
+    lacking, strange = set(table.names) - set(stored.columns), set(stored.columns) - set(table.names)
+    if lacking or strange:
+        told = {"lacks": lacking, "has, beyond the contract,": strange}
+        return [f"{table.name} {what} the columns {', '.join(sorted(names))}" for what, names in told.items() if names]
+    messages = [
+        f"{table.name}.{c.name} is stored as {stored[c.name].type()}, not as a timestamp"
+        for c in table.columns
+        if c.dtype == "timestamp" and not stored[c.name].type().is_timestamp()
+    ]
+    try:
+        pandera_schema(table).validate(stored, lazy=True)
+    except SchemaErrors as errors:
+        messages += [_sentence(table, error) for error in errors.schema_errors]
+    return messages
+
+
+def _sentence(table: Table, error: Any) -> str:
+    """Say what a Pandera error means, without the failing rows that its own text would show."""
+    column = getattr(error.schema, "name", table.name)
+    where = table.name if column == table.name else f"{table.name}.{column}"
+    check = error.check if isinstance(error.check, str) else error.check.error or error.check.name
+    return f"{where} breaks the contract: {check}"

@@ -1,0 +1,489 @@
+"""Landing: a source's files become one Parquet file of raw rows, and nothing of them is lost or judged.
+
+A CSV lands as text, exactly as it stands. Three columns come with every row: `_row`, its number in the source from 1;
+`_defects`, what is wrong with the line itself (`broken encoding`, `malformed row`), null for a sound one; `_line`, the
+line of a damaged row as it stood. Whether a value is right is not asked here but in `contract`.
+"""
+
+import codecs
+import csv
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+ROW, DEFECTS, LINE = "_row", "_defects", "_line"
+MARKS = (ROW, DEFECTS, LINE)
+"""The columns that landing adds to every raw table."""
+
+BROKEN_ENCODING = "broken encoding"
+MALFORMED_ROW = "malformed row"
+
+_CHUNK = 1 << 20
+_BATCH = 50_000
+_MAX_LINES = 100
+"""Lines that one quoted value may span; a quote still open after them was never meant to be one."""
+
+
+class LandingError(ValueError):
+    """A source file that cannot land: which one, what is wrong with it, what to do."""
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What came of a landing: the number of raw rows, and the hash of the source's content (its data version)."""
+
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Csv:
+    """A CSV file, or several with the same columns that land one behind the other.
+
+    Attributes
+    ----------
+    paths
+        The files.
+    delimiter, quote
+        One character each; an empty `quote` takes quotes literally.
+    encoding
+        Python's name of the encoding; bytes that are not of it become U+FFFD and mark the row.
+    header
+        Column names, for files that have no header line; empty where the first line holds them.
+    required
+        Columns that must be there.
+    """
+
+    paths: tuple[Path, ...]
+    delimiter: str = ","
+    quote: str = '"'
+    encoding: str = "utf-8"
+    header: tuple[str, ...] = ()
+    required: tuple[str, ...] = field(default=(), kw_only=True)
+
+
+def land_csv(
+    paths: Path | Sequence[Path],
+    out: Path,
+    *,
+    delimiter: str = ",",
+    quote: str = '"',
+    encoding: str = "utf-8",
+    header: Sequence[str] = (),
+    required: Sequence[str] = (),
+) -> Landed:
+    """Land CSV files as text; see `Csv` for the parameters.
+
+    A sound file goes through DuckDB. Where DuckDB's rows are not exactly the file's lines (a damaged line, a line break
+    inside quotes, mixed line ends, another encoding), the file is read again line by line, in constant memory.
+
+    Raises
+    ------
+    LandingError
+        If a file is missing, unreadable, empty, has no rows, or lacks a required column.
+    """
+    many = (paths,) if isinstance(paths, Path) else tuple(paths)
+    return _land_csv(Csv(many, delimiter, quote, encoding, tuple(header), required=tuple(required)), out)
+
+
+def land_parquet(paths: Path | Sequence[Path], out: Path, *, required: Sequence[str] = ()) -> Landed:
+    """Land Parquet files with the types that they have; timestamps become naive UTC, to the microsecond.
+
+    Raises
+    ------
+    LandingError
+        If a file is missing, unreadable, has no rows, or lacks a required column.
+    """
+    import pyarrow.parquet as pq
+
+    files = (paths,) if isinstance(paths, Path) else tuple(paths)
+    digest = _digest(files)
+    for path in files:
+        try:
+            schema = pq.read_schema(path)
+        except Exception as error:
+            raise LandingError(f"{path} cannot be read as Parquet ({type(error).__name__}); is it another format, or cut short?") from None
+        _check_names(path, schema.names, required)
+    with _duckdb() as connection:
+        names = [str(path) for path in files]
+        described = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({_list(names)})").fetchall()
+        columns = ", ".join(_plain(name, kind) for name, kind, *_ in described)
+        rows = _copy(connection, f"SELECT {columns} FROM read_parquet({_list(names)})", out)
+    if not rows:
+        raise LandingError(f"{_names(files)} has columns but no rows; was the export cut short?")
+    return Landed(rows, digest)
+
+
+def land_arrow(table: "pa.Table", out: Path) -> Landed:
+    """Land rows that were made in memory (a simulator's): the hash is that of their content.
+
+    Parameters
+    ----------
+    table
+        Any number of rows; timestamps to the microsecond.
+    out
+        The Parquet file to write.
+    """
+    import pyarrow as pa
+
+    table = table.combine_chunks()
+    hasher = hashlib.sha256()
+    with pa.ipc.new_stream(_Hashing(hasher), table.schema) as stream:
+        stream.write_table(table)
+    _write(out, [_marked(table, 1)])
+    return Landed(table.num_rows, hasher.hexdigest())
+
+
+def land_joined(base: Csv, lookups: Mapping[str, Csv], query: str, out: Path) -> Landed:
+    """Land a file together with columns looked up in others, as a normalised source needs it.
+
+    Parameters
+    ----------
+    base
+        The file whose rows land; damaged rows keep their marks.
+    lookups
+        Name in the query -> file. A look-up file must be sound, because its rows have no quarantine of their own.
+    query
+        DuckDB SQL over the view ``base`` and one view per look-up; it must hand on `MARKS` and never multiply a row.
+    out
+        The Parquet file to write.
+
+    Raises
+    ------
+    LandingError
+        As `land_csv`; also if a look-up file is damaged, or the query gives a row twice.
+    """
+    digests = []
+    with tempfile.TemporaryDirectory() as folder, _duckdb() as connection:
+        for name, file in {"base": base, **lookups}.items():
+            landed = Path(folder) / f"{name}.parquet"
+            digests.append(_land_csv(file, landed).sha256)
+            connection.execute(f'CREATE VIEW "{name}" AS FROM read_parquet({_text(str(landed))})')
+            damaged = connection.execute(f'SELECT min({ROW}), min_by({DEFECTS}, {ROW}) FROM "{name}" WHERE {DEFECTS} IS NOT NULL').fetchone()
+            if name != "base" and damaged and damaged[0] is not None:
+                raise LandingError(f"{_names(file.paths)}, row {damaged[0]}: {damaged[1]}; other tables look values up here, so mend it first")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        connection.execute(f"COPY (SELECT * FROM ({query}) ORDER BY {ROW}) TO {_text(str(out))} (FORMAT parquet)").fetchall()
+        counted = connection.execute(f"SELECT count(*), count(DISTINCT {ROW}) FROM read_parquet({_text(str(out))})").fetchone() or (0, 0)
+    if counted[0] != counted[1]:
+        raise LandingError(f"{_names(base.paths)}: {counted[0] - counted[1]} rows came twice through a look-up; its key must be unique")
+    return Landed(counted[0], _digest_of(digests))
+
+
+# --- CSV -----------------------------------------------------------------------------------------------------------
+
+
+def _land_csv(file: Csv, out: Path) -> Landed:
+    shape = [_examine(path) for path in file.paths]
+    names = [_header(path, file) for path in file.paths]
+    for path, found in zip(file.paths, names, strict=True):
+        if found != names[0]:
+            raise LandingError(f"{path} has the columns {', '.join(found)}, but {file.paths[0]} has {', '.join(names[0])}; give them one header")
+    rows = _land_sound(file, names[0], shape, out)
+    if rows is None:
+        rows = _land_by_line(file, names[0], out)
+    if not rows:
+        raise LandingError(f"{_names(file.paths)} has a header but no rows; was the export cut short?")
+    return Landed(rows, _digest_of([one.sha256 for one in shape]))
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What one streamed look at a file's bytes says: its hash, its lines (terminated or last) and its only line end."""
+
+    sha256: str
+    lines: int
+    newline: str | None
+
+
+def _examine(path: Path) -> _Shape:
+    """Hash a file and count its line ends, in constant memory."""
+    hasher, counts, last = hashlib.sha256(), {b"\r\n": 0, b"\n": 0, b"\r": 0}, b""
+    for chunk in _chunks(path):
+        hasher.update(chunk)
+        for end in counts:
+            counts[end] += chunk.count(end)
+        counts[b"\r\n"] += last == b"\r" and chunk[:1] == b"\n"
+        last = chunk[-1:]
+    if not last:
+        raise LandingError(f"{path} is empty (0 bytes); was the export cut short?")
+    pairs = counts[b"\r\n"]
+    counts[b"\n"] -= pairs
+    counts[b"\r"] -= pairs
+    used = [end for end, count in counts.items() if count]
+    lines = sum(counts.values()) + (last not in b"\r\n")
+    return _Shape(hasher.hexdigest(), lines, used[0].decode() if len(used) == 1 else None)
+
+
+def _header(path: Path, file: Csv) -> list[str]:
+    """Return the column names of a file, checked."""
+    if file.header:
+        names = list(file.header)
+    else:
+        try:
+            names, defects, _ = next(_records(path, file))
+        except StopIteration:
+            raise LandingError(f"{path} holds nothing but blank lines") from None
+        if defects or any("\0" in name for name in names):
+            raise LandingError(f"{path}: the header line cannot be read as {file.encoding}; state its encoding, or save it as a UTF-8 CSV")
+    _check_names(path, names, file.required, header_line=not file.header)
+    return names
+
+
+def _check_names(path: Path, names: Sequence[str], required: Iterable[str], *, header_line: bool = True) -> None:
+    """Refuse a header that has no names, the same name twice, or lacks a required column."""
+    if any(not name.strip() for name in names):
+        raise LandingError(f"{path}: column {[not n.strip() for n in names].index(True) + 1} of the header has no name; name every column")
+    lowered = [name.lower() for name in names]
+    twice = sorted({name for name in names if lowered.count(name.lower()) > 1})
+    if twice:
+        raise LandingError(f"{path}: the header names {', '.join(twice)} more than once; rename one of them")
+    reserved = sorted(set(lowered) & set(MARKS))
+    if reserved:
+        raise LandingError(f"{path}: the column {reserved[0]} has a name that is kept for landing; rename it")
+    missing = [name for name in required if name not in names]
+    if missing:
+        # Without a header line the names would be values of a row, which may be personal: they are not repeated.
+        looks_like_values = header_line and not any(name in names for name in required)
+        found = "none of the columns expected: is the header line missing, or the delimiter another?" if looks_like_values else f"{', '.join(names)}"
+        raise LandingError(f"{path} has no column {', '.join(repr(name) for name in missing)}; it has {found}")
+
+
+def _land_sound(file: Csv, names: Sequence[str], shapes: Sequence[_Shape], out: Path) -> int | None:
+    """Land through DuckDB; None where its rows are not exactly the lines of the files."""
+    import duckdb
+
+    newlines = {shape.newline for shape in shapes}
+    if file.encoding.lower().replace("_", "-") not in ("utf-8", "utf8", "utf-8-sig") or len(newlines) != 1 or None in newlines:
+        return None
+    columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
+    read = (
+        f"read_csv({_list([str(path) for path in file.paths])}, auto_detect=false, strict_mode=true, header={not file.header}, columns={{{columns}}}, "
+        f"delim={_text(file.delimiter)}, quote={_text(file.quote)}, escape={_text(file.quote)}, "
+        "nullstr='\x01', max_line_size=16777216)"
+    )
+    with _duckdb() as connection:
+        try:
+            rows = _copy(connection, f"SELECT * FROM {read}", out)
+        except duckdb.Error:
+            return None
+    lines = sum(shape.lines - (not file.header) for shape in shapes)
+    return rows if rows == lines else None
+
+
+def _land_by_line(file: Csv, names: Sequence[str], out: Path) -> int:
+    """Land line by line, in batches: slower, but no line can be lost or swallow another."""
+    import pyarrow as pa
+
+    strings = pa.schema([*((name, pa.string()) for name in names), (DEFECTS, pa.string()), (LINE, pa.string())])
+    width, counted = len(names), 0
+
+    def batches() -> Iterator["pa.Table"]:
+        nonlocal counted
+        rows: list[tuple[str | None, ...]] = []
+        for path in file.paths:
+            records = _records(path, file)
+            if not file.header:
+                next(records)
+            for values, defects, line in records:
+                if len(values) == width + 1 and values[-1] == "":
+                    values = values[:-1]
+                if len(values) != width or MALFORMED_ROW in defects:
+                    values, defects = [None] * width, [MALFORMED_ROW, *(d for d in defects if d != MALFORMED_ROW)]
+                rows.append((*values, "; ".join(defects) or None, line if defects else None))
+                if len(rows) == _BATCH:
+                    yield flush(rows)
+                    rows = []
+        yield flush(rows)
+
+    def flush(rows: Sequence[tuple[str | None, ...]]) -> "pa.Table":
+        nonlocal counted
+        arrays = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)] or [pa.array([], pa.string())] * len(strings)
+        first, counted = counted + 1, counted + len(rows)
+        return _marked(pa.Table.from_arrays(arrays, schema=strings), first)
+
+    _write(out, batches())
+    return counted
+
+
+def _records(path: Path, file: Csv) -> Iterator[tuple[list[Any], list[str], str]]:
+    """Yield the values, the defects and the text of each record; blank lines are passed over.
+
+    A record may span lines inside quotes. Where a quote is never closed, its line alone is malformed.
+    """
+    waiting: list[tuple[str, bool]] = []
+    source = _lines(path, file.encoding)
+    while True:
+        if not waiting:
+            line = next(source, None)
+            if line is None:
+                return
+            waiting.append(line)
+        if not waiting[0][0].strip("\r\n"):
+            waiting.pop(0)
+            continue
+        taken, values = 1, _parse(waiting[0][0], file)
+        if values is None and file.quote and file.quote in waiting[0][0]:
+            for taken in range(2, _MAX_LINES + 1):
+                if len(waiting) < taken:
+                    line = next(source, None)
+                    if line is None:
+                        break
+                    waiting.append(line)
+                values = _parse("".join(text for text, _ in waiting[:taken]), file)
+                if values is not None:
+                    break
+            if values is None:
+                taken = 1
+        text = "".join(line for line, _ in waiting[:taken]).rstrip("\r\n")
+        defects = [MALFORMED_ROW] if values is None else []
+        if any(broken for _, broken in waiting[:taken]):
+            defects.append(BROKEN_ENCODING)
+        del waiting[:taken]
+        yield (values or []), defects, text
+
+
+def _parse(text: str, file: Csv) -> list[str] | None:
+    """Split one record into its values; None where its quotes are not closed as they should be."""
+    text = text.rstrip("\r\n")
+    if not file.quote or file.quote not in text:
+        return text.split(file.delimiter)
+    try:
+        return next(csv.reader([text], delimiter=file.delimiter, quotechar=file.quote, strict=True))
+    except (csv.Error, StopIteration):
+        return None
+
+
+def _lines(path: Path, encoding: str) -> Iterator[tuple[str, bool]]:
+    """Yield each line with its end, and whether it holds bytes that are not of the encoding."""
+    try:
+        codec = codecs.lookup(encoding)
+    except LookupError:
+        raise LandingError(f"{path}: {encoding!r} is not an encoding that Python knows; say for instance utf-8 or cp1250") from None
+    if codec.name.startswith(("utf-16", "utf-32")):
+        # Their line ends are not single bytes, so that only the decoded text can be split.
+        with path.open(encoding=encoding, errors="replace", newline="") as text:
+            for line in text:
+                yield line, "\ufffd" in line
+        return
+    # Latin-1 maps every byte to one character and back: it splits lines at any line end without judging the bytes.
+    with path.open(encoding="latin-1", newline="") as text:
+        for number, line in enumerate(text):
+            data = line.encode("latin-1")
+            if number == 0:
+                data = data.removeprefix(codecs.BOM_UTF8)
+            try:
+                yield codec.decode(data)[0], False
+            except UnicodeDecodeError:
+                yield codec.decode(data, "replace")[0], True
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    except FileNotFoundError:
+        raise LandingError(f"there is no file {path}; check the path, or the folder that FINRISK_DATA_DIR names") from None
+    except OSError as error:
+        raise LandingError(f"{path} cannot be read: {error.strerror or error}; check that it is a file and may be read") from None
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    digests = []
+    for path in paths:
+        hasher, size = hashlib.sha256(), 0
+        for chunk in _chunks(path):
+            hasher.update(chunk)
+            size += len(chunk)
+        if not size:
+            raise LandingError(f"{path} is empty (0 bytes); was the export cut short?")
+        digests.append(hasher.hexdigest())
+    return _digest_of(digests)
+
+
+def _digest_of(digests: Sequence[str]) -> str:
+    """Return the one hash, or the hash of several in their order."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(str(path) for path in paths)
+
+
+class _Hashing:
+    """A file to write to that keeps nothing but the hash."""
+
+    closed = False
+
+    def __init__(self, hasher: Any) -> None:
+        self.write: Callable[[bytes], None] = hasher.update
+
+    def flush(self) -> None:
+        """Nothing waits to be written."""
+
+
+def _marked(table: "pa.Table", first: int) -> "pa.Table":
+    """Return the rows with `MARKS`, `_row` first, numbered from `first`."""
+    import pyarrow as pa
+
+    for name in (DEFECTS, LINE):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+    return table.add_column(0, pa.field(ROW, pa.int64()), pa.array(range(first, first + table.num_rows), pa.int64()))
+
+
+def _write(out: Path, tables: Iterable["pa.Table"]) -> None:
+    import pyarrow.parquet as pq
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    writer = None
+    for table in tables:
+        writer = writer or pq.ParquetWriter(out, table.schema, compression="snappy", coerce_timestamps="us", allow_truncated_timestamps=True)
+        writer.write_table(table)
+    if writer:
+        writer.close()
+
+
+# --- DuckDB --------------------------------------------------------------------------------------------------------
+
+
+def _duckdb() -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
+    # One thread: the same rows give the same Parquet, byte for byte.
+    return duckdb.connect(config={"threads": 1})
+
+
+def _copy(connection: "duckdb.DuckDBPyConnection", query: str, out: Path) -> int:
+    """Write a query's rows with `MARKS` to Parquet and return how many they are."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    marks = f"row_number() OVER () AS {ROW}, *, NULL::VARCHAR AS {DEFECTS}, NULL::VARCHAR AS {LINE}"
+    done = connection.execute(f"COPY (SELECT {marks} FROM ({query})) TO {_text(str(out))} (FORMAT parquet)").fetchall()
+    return int(done[0][0])
+
+
+def _plain(name: str, kind: str) -> str:
+    """Return a column as every engine can read it: timestamps naive UTC, to the microsecond."""
+    quoted = '"' + name.replace('"', '""') + '"'
+    if kind == "TIMESTAMP WITH TIME ZONE":  # a cast would ask for the session's time zone
+        return f"make_timestamp(epoch_us({quoted})) AS {quoted}"
+    return f"{quoted}::TIMESTAMP AS {quoted}" if kind.startswith("TIMESTAMP") else quoted
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _list(values: Sequence[str]) -> str:
+    return "[" + ", ".join(_text(value) for value in values) + "]"

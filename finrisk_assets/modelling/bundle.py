@@ -1,0 +1,623 @@
+"""The scoring bundle: the one thing that training hands to serving.
+
+A bundle is a folder with ``bundle.json``, ``golden.json`` and the model files it names, all in open formats (see ``docs/bundle.md``).
+Here it is written, checked, loaded and scored. What belongs elsewhere: turning a trained estimator into a component (`trees`), words
+for a decision (`reasons`), and where bundles are kept (`registry`). Imports numpy, and XGBoost only where a bundle holds trees.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from schemas.features import Feature
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+GOLDEN = "golden.json"
+TOLERANCE = 1e-6
+EPSILON = 1e-6  # a probability that is calibrated from is kept this far from 0 and 1, when fitting and when scoring
+
+Floats: TypeAlias = NDArray[np.float64]
+Rows: TypeAlias = NDArray[np.float32]
+T = TypeVar("T")
+
+
+class BundleError(ValueError):
+    """A bundle that must not be used, or cannot be written: the message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear component: ``intercept + sum(coefficients * (t(x) - means) / scales)``, with one entry per feature of the bundle.
+
+    Attributes
+    ----------
+    coefficients, means, scales
+        In the units of ``t(x)``, which is ``signed_log1p(x)`` where the flag is set and ``x`` elsewhere. With the training means
+        as ``means``, the contributions are the SHAP values of independent features (Lundberg & Lee 2017, corollary 1).
+    fills
+        Stands in for a missing value before ``t``; None where the model was never taught one, so that a missing value is refused.
+    """
+
+    coefficients: tuple[float, ...]
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
+    fills: tuple[float | None, ...]
+    signed_log1p: tuple[bool, ...]
+    intercept: float = 0.0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A sum of trees in XGBoost's JSON, whichever library trained it.
+
+    Attributes
+    ----------
+    model
+        Content of the model file.
+    fills
+        Stands in for a missing value, per feature; None where the trees themselves send a missing value left or right.
+    """
+
+    model: bytes
+    fills: tuple[float | None, ...] | None = None
+    weight: float = 1.0
+
+
+Component: TypeAlias = Linear | Trees
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From a margin to a probability.
+
+    ``beta``: logit(p) = a ln(q) - b ln(1 - q) + c (Kull, Silva Filho & Flach 2017), where q is the margin's sigmoid (link ``logit``)
+    or the margin itself (link ``identity``). ``none``: p = q. ``exp2``: p = 2 ** margin, the isolation forest's score
+    (Liu, Ting & Zhou 2008), which ranks but is not a probability.
+    """
+
+    kind: Literal["beta", "exp2", "none"] = "none"
+    link: Literal["logit", "identity"] = "logit"
+    a: float = 1.0
+    b: float = 1.0
+    c: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("beta", "exp2", "none") or self.link not in ("logit", "identity"):
+            raise ValueError(f"calibration is beta, exp2 or none over logit or identity, not {self.kind!r} over {self.link!r}")
+        if not all(map(math.isfinite, (self.a, self.b, self.c))) or self.a < 0 or self.b < 0:
+            raise ValueError(f"calibration needs a >= 0 and b >= 0, so that it never turns the order round: a={self.a}, b={self.b}")
+
+    def apply(self, margin: ArrayLike) -> Floats:
+        """Probability of each margin, float64, same shape."""
+        m = np.asarray(margin, np.float64)
+        if self.kind == "exp2":
+            return np.clip(np.exp2(m), 0.0, 1.0)
+        if self.link == "identity":
+            if self.kind == "none":
+                return np.clip(m, 0.0, 1.0)
+            q = np.clip(m, EPSILON, 1.0 - EPSILON)
+            log_q, log_rest = np.log(q), np.log1p(-q)
+        else:
+            if self.kind == "none":
+                return _sigmoid(m)
+            log_q, log_rest = -np.logaddexp(0.0, -m), -np.logaddexp(0.0, m)
+        return _sigmoid(self.a * log_q - self.b * log_rest + self.c)
+
+
+@dataclass(frozen=True)
+class BundleSpec:
+    """Everything that a bundle is made of.
+
+    Attributes
+    ----------
+    name, domain, source
+        ``finrisk-loan-default``, ``loan_default``, and the name of the data source it was trained on.
+    features
+        In the order of the rows.
+    components, intercept
+        margin = intercept + sum(weight * component).
+    thresholds, metrics
+        Named numbers: where decisions turn, and the headline figures of the evaluation.
+    golden_rows
+        float32, shape (rows, features), NaN where missing: a few dozen rows, scored when written and again at every load.
+    seed, data_sha256, code_sha256, training_window, libraries
+        Where the model comes from. The window is first and last day as ISO text, None where the source knows no time.
+    reference
+        Mean contribution per feature of the applicants just approved, which reason codes of a refusal compare with; None: with the base.
+    """
+
+    name: str
+    domain: str
+    source: str
+    features: tuple[Feature, ...]
+    components: tuple[Component, ...]
+    golden_rows: Rows
+    seed: int
+    data_sha256: str
+    code_sha256: str
+    calibration: Calibration = Calibration()
+    intercept: float = 0.0
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    training_window: tuple[str, str] | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    reference: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of n rows: ``base + contributions.sum(axis=1)`` is ``margin``.
+
+    Attributes
+    ----------
+    margin, probability
+        float64, shape (n,).
+    base
+        The margin before any feature is known.
+    contributions
+        SHAP values in margin units, float64, shape (n, d), in the order of the bundle's features.
+    """
+
+    margin: Floats
+    probability: Floats
+    base: float
+    contributions: Floats
+
+
+def signed_log1p(x: ArrayLike) -> Floats:
+    """``sign(x) * log(1 + |x|)``: tames long tails on both sides of zero. The one transform that a linear component knows."""
+    values = np.asarray(x, np.float64)
+    return np.sign(values) * np.log1p(np.abs(values))
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return np.exp(-np.logaddexp(0.0, -x))
+
+
+# Scoring -----------------------------------------------------------------------------------------------------------------------
+
+
+class _Scorer(Protocol):
+    """A component ready to score: its base, its margin alone (fast), and its margin with contributions."""
+
+    base: float
+
+    def margin(self, rows: Rows) -> Floats: ...
+
+    def explain(self, rows: Rows) -> tuple[Floats, Floats]: ...
+
+
+class _LinearScorer:
+    def __init__(self, part: Linear, names: Sequence[str]) -> None:
+        self.base = part.intercept
+        self._names = names
+        self._slopes = np.array(part.coefficients) / np.array(part.scales)
+        self._means = np.array(part.means)
+        self._logs = np.array(part.signed_log1p, dtype=bool)
+        self._fills = _fill_array(part.fills)
+
+    def margin(self, rows: Rows) -> Floats:
+        return self.explain(rows)[0]
+
+    def explain(self, rows: Rows) -> tuple[Floats, Floats]:
+        values = rows.astype(np.float64)
+        missing = np.isnan(values)
+        if missing.any():
+            values = np.where(missing, self._fills, values)
+            unknown = np.isnan(values).any(axis=0)
+            if unknown.any():
+                absent = ", ".join(name for name, bad in zip(self._names, unknown, strict=True) if bad)
+                raise ValueError(f"missing value of {absent}: this model was trained without a stand-in for it")
+        if self._logs.any():
+            values = np.where(self._logs, signed_log1p(values), values)
+        contributions = self._slopes * (values - self._means)
+        return self.base + contributions.sum(axis=1), contributions
+
+
+class _TreesScorer:
+    """XGBoost's own predictions, on one thread; they are thread-safe for trees, so that one booster serves every request."""
+
+    def __init__(self, part: Trees, width: int, threads: int) -> None:
+        import xgboost
+
+        self._matrix: Callable[..., Any] = xgboost.DMatrix
+        self._booster = xgboost.Booster()
+        self._booster.load_model(bytearray(part.model))
+        self._booster.set_param({"nthread": threads})
+        if self._booster.num_features() != width:
+            raise ValueError(f"its trees take {self._booster.num_features()} features, the bundle has {width}")
+        self._threads = threads
+        self._fills = None if part.fills is None else _fill_array(part.fills).astype(np.float32)
+        self.base = float(self._booster.predict(self._dmatrix(np.zeros((1, width), np.float32)), pred_contribs=True)[0, -1])
+
+    def _dmatrix(self, rows: Rows) -> Any:
+        return self._matrix(rows, missing=np.nan, nthread=self._threads)
+
+    def _filled(self, rows: Rows) -> Rows:
+        return rows if self._fills is None else np.where(np.isnan(rows), self._fills, rows)
+
+    def margin(self, rows: Rows) -> Floats:
+        margin = self._booster.inplace_predict(self._filled(rows), predict_type="margin", validate_features=False)
+        return np.asarray(margin, np.float64)
+
+    def explain(self, rows: Rows) -> tuple[Floats, Floats]:
+        matrix = self._dmatrix(self._filled(rows))
+        margin = self._booster.predict(matrix, output_margin=True, validate_features=False).astype(np.float64)
+        contributions = self._booster.predict(matrix, pred_contribs=True, validate_features=False)[:, :-1].astype(np.float64)
+        # XGBoost sums contributions in float32, about 1e-6 off its own margin. The rounding is shared out in proportion, so that
+        # an explained score and a bare one are the same number and the contributions add up to it.
+        rounding = margin - self.base - contributions.sum(axis=1)
+        share = np.abs(contributions) + np.finfo(np.float32).tiny
+        return margin, contributions + share * (rounding / share.sum(axis=1))[:, None]
+
+
+def _fill_array(fills: Sequence[float | None]) -> Floats:
+    return np.array([math.nan if value is None else value for value in fills], np.float64)
+
+
+class Bundle:
+    """A loaded bundle, checked and ready to score. Safe to share between threads: scoring changes nothing in it.
+
+    Attributes
+    ----------
+    version, sha256
+        The first 12 hex digits of the SHA-256 of ``bundle.json``, and all 64.
+    name, domain, source, features, intercept, calibration, thresholds, metrics, seed, data_sha256, code_sha256, training_window, libraries, reference
+        As in `BundleSpec`.
+    base
+        The margin before any feature is known.
+    """
+
+    def __init__(self, spec: BundleSpec, sha256: str, threads: int = 1) -> None:
+        _check(spec)
+        self.sha256, self.version = sha256, sha256[:12]
+        self.name, self.domain, self.source = spec.name, spec.domain, spec.source
+        self.features, self.intercept, self.calibration = spec.features, spec.intercept, spec.calibration
+        self.thresholds, self.metrics, self.reference = dict(spec.thresholds), dict(spec.metrics), spec.reference
+        self.seed, self.training_window, self.libraries = spec.seed, spec.training_window, dict(spec.libraries)
+        self.data_sha256, self.code_sha256 = spec.data_sha256, spec.code_sha256
+        self._columns = {feature.name: at for at, feature in enumerate(spec.features)}
+        self._scorers: list[tuple[float, _Scorer]] = []
+        for part in spec.components:
+            scorer: _Scorer
+            if isinstance(part, Linear):
+                scorer = _LinearScorer(part, list(self._columns))
+            else:
+                scorer = _TreesScorer(part, len(spec.features), threads)
+            self._scorers.append((part.weight, scorer))
+        self.base = self.intercept + sum(weight * scorer.base for weight, scorer in self._scorers)
+
+    @classmethod
+    def load(cls, folder: Path, *, version: str | None = None, threads: int = 1) -> "Bundle":
+        """Read a bundle, and refuse it unless every hash and every golden row agrees.
+
+        Parameters
+        ----------
+        folder
+            Holds ``bundle.json``.
+        version
+            The version it must be (12 hex digits or more), where the caller knows; it pins ``bundle.json`` itself.
+        threads
+            Threads for scoring a batch. One for serving.
+
+        Raises
+        ------
+        BundleError
+            Names the file and what is wrong with it.
+        """
+        sha256, spec, golden = _read(Path(folder), version)
+        try:
+            bundle = cls(spec, sha256, threads)
+        except ImportError:
+            raise
+        except Exception as error:  # XGBoost raises its own kinds for a model it cannot read
+            raise BundleError(f"{folder}/{MANIFEST}: {_first_line(error)}") from error
+        bundle._check_golden(golden, Path(folder) / GOLDEN)
+        return bundle
+
+    def row(self, values: Mapping[str, float | None]) -> Rows:
+        """One row, float32 of shape (d,), from values by name; a feature that is not named, or is None, is missing (NaN).
+
+        Raises
+        ------
+        ValueError
+            For a name that is not a feature, or a number that is infinite as a float32.
+        """
+        unknown = sorted(set(values) - set(self._columns))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: not a feature of {self.name} {self.version}")
+        row = np.full(len(self.features), np.nan, np.float32)
+        for name, value in values.items():
+            if value is not None:
+                number = float(value)
+                if abs(number) > _LARGEST:
+                    raise ValueError(f"{name}: the value is infinite or too large for a 32-bit float")
+                row[self._columns[name]] = number
+        return row
+
+    def margin(self, rows: Rows) -> Floats:
+        """Margins alone, float64 of shape (n,): the same numbers as `score`, many times faster where there are trees."""
+        rows = self._checked(rows)
+        margin = np.full(len(rows), self.intercept)
+        if len(rows):
+            for weight, scorer in self._scorers:
+                margin += weight * scorer.margin(rows)
+        return margin
+
+    def probability(self, rows: Rows) -> Floats:
+        """Probabilities alone, float64 of shape (n,): the same numbers as `score`, many times faster where there are trees."""
+        return self.calibration.apply(self.margin(rows))
+
+    def score(self, rows: Rows) -> Scores:
+        """Margin, probability and contributions of every row.
+
+        Parameters
+        ----------
+        rows
+            float32, shape (n, d), columns in the order of ``features``, NaN where missing.
+
+        Raises
+        ------
+        ValueError
+            For another shape, an infinite value, or a missing value where the model has no answer to it.
+        """
+        rows = self._checked(rows)
+        margin = np.full(len(rows), self.intercept)
+        contributions = np.zeros(rows.shape)
+        if len(rows):
+            for weight, scorer in self._scorers:
+                part_margin, part_contributions = scorer.explain(rows)
+                margin += weight * part_margin
+                contributions += weight * part_contributions
+        return Scores(margin, self.calibration.apply(margin), self.base, contributions)
+
+    def _checked(self, rows: Rows) -> Rows:
+        rows = np.ascontiguousarray(rows, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != len(self.features):
+            raise ValueError(f"rows have shape {rows.shape}; {self.name} takes (n, {len(self.features)})")
+        infinite = np.isinf(rows)
+        if infinite.any():
+            names = ", ".join(feature.name for feature, bad in zip(self.features, infinite.any(axis=0), strict=True) if bad)
+            raise ValueError(f"infinite value of {names}")
+        return rows
+
+    def _check_golden(self, golden: Mapping[str, Any], file: Path) -> None:
+        expected_margin = np.array(_take(golden, "margin", list, file), np.float64)
+        expected_probability = np.array(_take(golden, "probability", list, file), np.float64)
+        rows = _golden_rows(golden, file)
+        if not (len(rows) == len(expected_margin) == len(expected_probability) > 0):
+            raise BundleError(f"{file}: rows, margins and probabilities differ in number, or there are none")
+        scores = self.score(rows)
+        margin_off = np.abs(scores.margin - expected_margin) / np.maximum(1.0, np.abs(expected_margin))
+        off = np.maximum(margin_off, np.abs(scores.probability - expected_probability))
+        if not (off <= TOLERANCE).all():
+            at = int(np.argmax(~(off <= TOLERANCE)))
+            raise BundleError(
+                f"{file}: row {at} scores margin {scores.margin[at]:.9g} and probability {scores.probability[at]:.9g} here, "
+                f"{expected_margin[at]:.9g} and {expected_probability[at]:.9g} where it was trained; is the runtime another version?"
+            )
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+# Writing -----------------------------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, spec: BundleSpec) -> str:
+    """Write a bundle and return its version; the same spec gives the same bytes.
+
+    The folder appears whole or not at all. An earlier bundle there is replaced; any other content is left alone, with an error.
+
+    Raises
+    ------
+    BundleError
+        For a spec that cannot be scored, or a folder that holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BundleError(f"{folder}: holds something that is not a bundle; name another folder")
+    try:
+        scores = Bundle(spec, "").score(spec.golden_rows)
+    except ImportError:
+        raise
+    except Exception as error:
+        raise BundleError(f"{spec.name}: {_first_line(error)}") from error
+    contents = {f"trees-{at}.json": part.model for at, part in enumerate(spec.components) if isinstance(part, Trees)}
+    contents[GOLDEN] = _canonical(
+        {
+            "rows": [[None if math.isnan(value) else _short(value) for value in row] for row in spec.golden_rows],
+            "margin": scores.margin.tolist(),
+            "probability": scores.probability.tolist(),
+        }
+    )
+    manifest = _canonical(_manifest(spec) | {"files": {name: _sha256(content) for name, content in contents.items()}})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
+        fresh, old = Path(work) / "new", Path(work) / "old"
+        fresh.mkdir()
+        for name, content in (contents | {MANIFEST: manifest}).items():
+            (fresh / name).write_bytes(content)
+        if folder.exists():
+            shutil.move(folder, old)
+        shutil.move(fresh, folder)
+    return _sha256(manifest)[:12]
+
+
+def _manifest(spec: BundleSpec) -> dict[str, Any]:
+    components: list[dict[str, Any]] = []
+    for at, part in enumerate(spec.components):
+        if isinstance(part, Linear):
+            components.append({"kind": "linear"} | asdict(part))
+        else:
+            components.append({"kind": "trees", "file": f"trees-{at}.json", "weight": part.weight, "fills": part.fills})
+    plain = ("name", "domain", "source", "seed", "data_sha256", "code_sha256", "intercept", "training_window", "reference")
+    return {
+        "format": FORMAT,
+        **{key: getattr(spec, key) for key in plain},
+        "features": [asdict(feature) for feature in spec.features],
+        "components": components,
+        "calibration": asdict(spec.calibration),
+        "thresholds": dict(spec.thresholds),
+        "metrics": dict(spec.metrics),
+        "libraries": dict(spec.libraries),
+    }
+
+
+def _check(spec: BundleSpec) -> None:
+    names = [feature.name for feature in spec.features]
+    if not names or len(set(names)) < len(names):
+        raise ValueError("a bundle needs features, each named once")
+    if not spec.components:
+        raise ValueError("a bundle needs a component")
+    rows = spec.golden_rows
+    if rows.ndim != 2 or rows.shape[1] != len(names) or not len(rows):
+        raise ValueError(f"golden rows have shape {rows.shape}; they need one row or more of {len(names)} features")
+    if spec.reference is not None and len(spec.reference) != len(names):
+        raise ValueError(f"reference has {len(spec.reference)} entries for {len(names)} features")
+    for at, part in enumerate(spec.components):
+        listed = {item.name: getattr(part, item.name) for item in fields(part)}
+        for key, value in listed.items():
+            if isinstance(value, tuple) and len(value) != len(names):
+                raise ValueError(f"component {at}: {key} has {len(value)} entries for {len(names)} features")
+        if isinstance(part, Linear) and not all(scale > 0 for scale in part.scales):
+            raise ValueError(f"component {at}: scales must be above zero")
+
+
+def _canonical(document: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+    except ValueError as error:
+        raise BundleError(f"a bundle holds finite numbers only: {error}") from error
+    return (text + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers as Python's; a float32 in its shortest form."""
+    if isinstance(value, np.float32):
+        return _short(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not for JSON")
+
+
+def _short(value: np.float32) -> float:
+    """The float64 that reads shortest (0.1, not 0.10000000149011612) and is the same float32."""
+    return float(str(value))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# Reading -----------------------------------------------------------------------------------------------------------------------
+
+
+def _read(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapping[str, Any]]:
+    """The hash, the spec and the golden set of a folder, with every named file's hash checked."""
+    file = folder / MANIFEST
+    content = _content(file)
+    sha256 = _sha256(content)
+    if version is not None and (len(version) < 12 or not sha256.startswith(version)):
+        raise BundleError(f"{file}: is version {sha256[:12]}, not {version} as asked")
+    document = _parse(content, file)
+    if document.get("format") != FORMAT:
+        raise BundleError(f"{file}: format {document.get('format')!r} is unknown here, which reads format {FORMAT}")
+    contents: dict[str, bytes] = {}
+    for name, digest in _take(document, "files", dict, file).items():
+        contents[name] = _content(_inside(folder, name))
+        if _sha256(contents[name]) != digest:
+            raise BundleError(f"{folder / name}: its SHA-256 is not the one in {MANIFEST}; was it changed after training?")
+    if GOLDEN not in contents:
+        raise BundleError(f"{file}: names no {GOLDEN}, so nothing tells whether it scores as trained")
+    golden = _parse(contents[GOLDEN], folder / GOLDEN)
+    window, reference = document.get("training_window"), document.get("reference")
+    try:
+        spec = BundleSpec(
+            features=tuple(Feature(**feature) for feature in _take(document, "features", list, file)),
+            components=tuple(_component(part, contents, file) for part in _take(document, "components", list, file)),
+            calibration=Calibration(**_take(document, "calibration", dict, file)),
+            intercept=float(_take(document, "intercept", float, file)),
+            golden_rows=_golden_rows(golden, folder / GOLDEN),
+            seed=_take(document, "seed", int, file),
+            training_window=None if window is None else (str(window[0]), str(window[1])),
+            reference=None if reference is None else tuple(map(float, reference)),
+            **{key: _take(document, key, dict, file) for key in ("thresholds", "metrics", "libraries")},
+            **{key: _take(document, key, str, file) for key in ("name", "domain", "source", "data_sha256", "code_sha256")},
+        )
+    except BundleError:
+        raise
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise BundleError(f"{file}: {_first_line(error)}") from error
+    return sha256, spec, golden
+
+
+def _component(part: Mapping[str, Any], contents: Mapping[str, bytes], file: Path) -> Component:
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in part.items()}
+    kind = settings.pop("kind", None)
+    if kind == "linear":
+        return Linear(**settings)
+    if kind == "trees":
+        name = settings.pop("file", None)
+        if name not in contents:
+            raise BundleError(f"{file}: a component's file {name!r} is not among the files with a hash")
+        return Trees(model=contents[name], **settings)
+    raise BundleError(f"{file}: component of kind {kind!r} is unknown here; linear and trees are known")
+
+
+def _golden_rows(golden: Mapping[str, Any], file: Path) -> Rows:
+    try:
+        return np.array(_take(golden, "rows", list, file), np.float32)  # None becomes NaN
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{file}: its rows are not a table of numbers") from error
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The file of that name, unless the name or a link leads out of the folder."""
+    path = folder / name
+    if Path(name).name != name or "\\" in name or path.resolve().parent != folder.resolve():
+        raise BundleError(f"{folder / MANIFEST}: the file {name!r} lies outside the bundle's folder")
+    return path
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"{file}: the file is missing") from error
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _parse(content: bytes, file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise BundleError(f"{file}: is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise BundleError(f"{file}: is not a JSON object")
+    return document
+
+
+def _take(document: Mapping[str, Any], key: str, kind: type[T], file: Path) -> T:
+    value = document.get(key)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if not isinstance(value, kind):
+        raise BundleError(f"{file}: {key!r} is missing or is not {kind.__name__}")
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

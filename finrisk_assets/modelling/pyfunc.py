@@ -1,0 +1,24 @@
+"""A scoring bundle as an MLflow model, from code: nothing is pickled. MLflow runs this file when it loads the model."""
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from finrisk_assets.modelling.bundle import Bundle
+
+
+class BundleModel(mlflow.pyfunc.PythonModel):
+    """Scores a frame whose columns are the bundle's features."""
+
+    def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
+        from pathlib import Path
+
+        self._bundle = Bundle.load(Path(context.artifacts["bundle"]))
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # MLflow would infer a signature from hints
+        names = [feature.name for feature in self._bundle.features]
+        scores = self._bundle.score(np.ascontiguousarray(model_input[names], dtype=np.float32))
+        return pd.DataFrame({"margin": scores.margin, "probability": scores.probability}, index=model_input.index)
+
+
+mlflow.models.set_model(BundleModel())

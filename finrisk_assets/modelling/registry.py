@@ -1,0 +1,97 @@
+"""The registry of models in MLflow: every version is a scoring bundle, and an alias says which one decides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.features import Feature
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+_FOLDER = "bundle"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered version of a model: its name, the registry's number, and the MLflow run that made it."""
+
+    name: str
+    version: str
+    run_id: str
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+def model_name(domain: str) -> str:
+    """The registered name of a domain's model: ``finrisk-loan-default``."""
+    return "finrisk-" + domain.replace("_", "-")
+
+
+def register(mlflow: Any, domain: str, bundle: Path, features: tuple[Feature, ...], tags: Mapping[str, str]) -> ModelVersion:
+    """Log a bundle with the open run and register it as the domain's challenger.
+
+    The model is logged from code (`finrisk_assets/modelling/pyfunc.py`), not as a pickle, and its signature is the list of
+    features, so that anything which speaks MLflow can score it.
+
+    Parameters
+    ----------
+    mlflow
+        The module, with a run open.
+    bundle
+        Folder of the scoring bundle; its last part is ``bundle``.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    if bundle.name != _FOLDER:
+        raise ValueError(f"the bundle's folder is to be named {_FOLDER!r}, not {bundle.name!r}: MLflow keeps that name")
+    name = model_name(domain)
+    info = mlflow.pyfunc.log_model(
+        name=domain.replace("_", "-"),
+        python_model=str(Path(__file__).with_name("pyfunc.py")),
+        artifacts={_FOLDER: str(bundle)},
+        signature=ModelSignature(
+            inputs=Schema([ColSpec("double", feature.name, required=False) for feature in features]),
+            outputs=Schema([ColSpec("double", "margin"), ColSpec("double", "probability")]),
+        ),
+        pip_requirements=["numpy", "xgboost", "finrisk"],
+        registered_model_name=name,
+    )
+    version = str(info.registered_model_version)
+    client = mlflow.MlflowClient()
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value)
+    client.set_registered_model_alias(name, CHALLENGER, version)
+    return ModelVersion(name, version, mlflow.active_run().info.run_id)
+
+
+def find(client: Any, domain: str, alias: str) -> ModelVersion | None:
+    """The version that an alias points to, or None where there is none yet."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_model_version_by_alias(model_name(domain), alias)
+    except MlflowException:
+        return None
+    return ModelVersion(found.name, str(found.version), found.run_id)
+
+
+def fetch(client: Any, model: ModelVersion, folder: Path) -> Path:
+    """Copy the bundle of a registered version to a folder, which is replaced; return it."""
+    import shutil
+
+    from mlflow.artifacts import download_artifacts
+
+    source = client.get_model_version_download_uri(model.name, model.version)
+    path = Path(download_artifacts(source)) / "artifacts" / _FOLDER
+    if folder.exists():
+        shutil.rmtree(folder)
+    return Path(shutil.copytree(path, folder))
+
+
+def promote(client: Any, model: ModelVersion) -> None:
+    """Point the alias ``champion`` to a version."""
+    client.set_registered_model_alias(model.name, CHAMPION, model.version)

@@ -1,0 +1,146 @@
+"""From champions to a Bento: each bundle becomes a model in BentoML's store, then `bentoml build` packs the service with them.
+
+Pure of Dagster: the asset `bento` calls `build_bento`. The service half is never imported here; BentoML does that in a process of
+its own, exactly as on the command line.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from finrisk_assets.modelling.bundle import Bundle
+from finrisk_assets.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+NAME = "finrisk"
+_CODE = ("bento", "schemas", "finrisk_assets")
+
+
+class PackagingError(RuntimeError):
+    """A Bento that could not be built, with the reason."""
+
+
+@dataclass(frozen=True)
+class BuiltBento:
+    """A Bento in the store.
+
+    Attributes
+    ----------
+    tag, version, path
+        ``finrisk:<version>``, the first 12 hex digits of a hash of code and models, and the Bento's folder.
+    models
+        The BentoML tag of every domain's model.
+    home
+        ``BENTOML_HOME`` to serve it with.
+    """
+
+    tag: str
+    version: str
+    path: Path
+    models: Mapping[str, str]
+    home: Path
+
+
+def bentoml_home(settings: Settings) -> Path:
+    """Where the models and Bentos of this source are: the ``BENTOML_HOME`` of every ``bentoml`` command."""
+    return settings.root / "bentoml"
+
+
+def build_bento(settings: Settings, champions: Mapping[str, Path], absent: Mapping[str, str] | None = None) -> BuiltBento:
+    """Build the Bento that answers with these champions; the same code and bundles give the same tag, and are not built twice.
+
+    Parameters
+    ----------
+    champions
+        Domain to the folder of its champion's bundle. At least one.
+    absent
+        Domain to the reason why the source has no model for it, which the service tells whoever asks.
+
+    Raises
+    ------
+    PackagingError
+        If there is no champion, the repository is not at hand, or BentoML refuses.
+    finrisk_assets.modelling.bundle.BundleError
+        If a bundle is not what it was when it was trained.
+    """
+    if not champions:
+        raise PackagingError("there is no champion to build a Bento from: train a model first")
+    if not (REPOSITORY / "bentofile.yaml").is_file():
+        raise PackagingError(f"no bentofile.yaml in {REPOSITORY}: a Bento is built from a checkout of the repository")
+    home = bentoml_home(settings)
+    models = {domain: _store_model(home, domain, folder, absent or {}) for domain, folder in sorted(champions.items())}
+    version = _version(models)
+    tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
+    latest = home / "bentos" / NAME / "latest"
+    if not path.is_dir():
+        _bentoml(home, "build", "--version", version, str(REPOSITORY))
+    elif latest.read_text().strip() != version:
+        latest.write_text(version)
+    _check_models(path, models)
+    return BuiltBento(tag, version, path, models, home)
+
+
+def _store_model(home: Path, domain: str, folder: Path, absent: Mapping[str, str]) -> str:
+    """Put a bundle into the model store as the newest model of its domain, and return its tag."""
+    import bentoml
+    from bentoml._internal.models import ModelStore
+
+    bundle = Bundle.load(folder)
+    if bundle.domain != domain:
+        raise PackagingError(f"{folder}: is a bundle of {bundle.domain!r}, not of {domain!r}")
+    tag = f"{bundle.name}:{bundle.version}"
+    (home / "models").mkdir(parents=True, exist_ok=True)
+    store = ModelStore(home / "models")
+    metadata = {"absent": dict(absent)}
+    kept = [model for model in store.list() if str(model.tag) == tag]
+    newest = kept and str(store.get(bundle.name).tag) == tag
+    if newest and kept[0].info.metadata == metadata:
+        return tag
+    if kept:
+        store.delete(tag)
+    labels = {"domain": domain, "source": bundle.source}
+    with bentoml.models.create(tag, labels=labels, metadata=metadata, _model_store=store) as model:
+        for file in folder.iterdir():
+            shutil.copy(file, Path(model.path) / file.name)
+    return tag
+
+
+def _version(models: Mapping[str, str]) -> str:
+    """A hash of everything that a Bento is made of."""
+    digest = hashlib.sha256(repr(sorted(models.items())).encode())
+    for file in sorted(_code()):
+        digest.update(f"{file.relative_to(REPOSITORY).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def _code() -> Iterator[Path]:
+    yield REPOSITORY / "bentofile.yaml"
+    yield REPOSITORY / "docs" / "service.md"
+    for folder in _CODE:
+        yield from (file for file in (REPOSITORY / folder).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+
+
+def _bentoml(home: Path, *arguments: str) -> None:
+    """Run a `bentoml` command on the store at `home`; it reports nothing to anyone outside."""
+    environment = os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"}
+    command = [sys.executable, "-m", "bentoml", *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PackagingError(f"`bentoml {' '.join(arguments)}` failed:\n{(done.stderr or done.stdout).strip()}")
+
+
+def _check_models(bento: Path, models: Mapping[str, str]) -> None:
+    """Refuse a Bento that carries other models than it was asked to."""
+    import yaml
+
+    info = yaml.safe_load((bento / "bento.yaml").read_text(encoding="utf-8"))
+    carried = sorted(model["tag"] for service in info["services"] for model in service["models"])
+    if carried != sorted(models.values()):
+        shutil.rmtree(bento)
+        raise PackagingError(f"the Bento carries {carried} but was to carry {sorted(models.values())}: another build ran meanwhile")

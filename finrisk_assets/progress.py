@@ -1,0 +1,40 @@
+"""Progress of a run on the terminal: one line per stage, with its time."""
+
+import logging
+import time
+from typing import Any
+
+import dagster as dg
+
+
+class _StageLines(logging.Handler):
+    """Prints a line when a stage ends; checks are counted with the stage they follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from rich.console import Console
+
+        meta: dict[str, Any] = getattr(record, "dagster_meta", {})
+        event = meta.get("dagster_event")
+        if event is None or event.step_key is None:
+            return
+        step, kind = event.step_key, event.event_type_value
+        console = Console(highlight=False, soft_wrap=True)
+        if kind == "STEP_START":
+            self._began[step] = time.perf_counter()
+        elif kind == "STEP_SUCCESS" and not step.endswith(("_contract", "_gate")):
+            console.print(f"  [green]✓[/] {step:<34} {time.perf_counter() - self._began.pop(step):6.1f} s")
+        elif kind == "STEP_FAILURE":
+            console.print(f"  [red]✗[/] {step:<34} failed")
+        elif kind == "ASSET_CHECK_EVALUATION" and not event.event_specific_data.passed:
+            console.print(f"  [red]✗[/] {event.event_specific_data.check_name:<34} {event.event_specific_data.description}")
+
+
+@dg.logger(config_schema={}, description="One line per stage, with its time.")
+def progress_logger(init: dg.InitLoggerContext) -> logging.Logger:
+    logger = logging.Logger("finrisk.progress", logging.DEBUG)
+    logger.addHandler(_StageLines())
+    return logger

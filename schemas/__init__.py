@@ -1,0 +1,1 @@
+"""The vocabulary of both halves: ledger tables, features and the API's models. Imports neither half."""

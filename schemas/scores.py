@@ -1,0 +1,27 @@
+"""What a batch scoring stores: one row per decided subject, the same columns in every domain."""
+
+from schemas.ledger import Column, Table
+
+
+def score_table(domain: str, key: Column, moment: Column) -> Table:
+    """The contract of ``scores_<domain>``.
+
+    Parameters
+    ----------
+    key, moment
+        What is scored, and when it is decided on: columns of the domain's feature table.
+    """
+    return Table(
+        f"scores_{domain}",
+        f"Decisions of the {domain.replace('_', ' ')} champion over the whole population.",
+        (
+            key,
+            Column("customer_id", "string", "Whom it concerns.", personal="identifier"),
+            moment,
+            Column("score", "float64", "The model's margin; its SHAP contributions sum to it."),
+            Column("probability", "float64", "The calibrated score.", "probability", minimum=0, maximum=1),
+            Column("decision", "string", "What the score means for the subject."),
+            Column("model_version", "string", "Version of the scoring bundle."),
+        ),
+        key=key.name,
+    )
