@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bentoml.exceptions import NotFound
+from bentoml.exceptions import BentoMLException, NotFound
 
 from finrisk_assets.modelling.bundle import Bundle
 
@@ -18,7 +18,7 @@ DOMAINS = ("transaction_anomaly", "loan_default")
 """The domains that the service has a route for."""
 
 
-class NoChampions(RuntimeError):  # noqa: N818 - says what there is, like bentoml's NotFound
+class NoChampions(BentoMLException):
     """There is nothing to answer with, or what there is does not belong together."""
 
 

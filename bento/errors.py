@@ -10,6 +10,7 @@ import logging
 import re
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar
@@ -25,6 +26,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
+
+_request: ContextVar[str] = ContextVar("request", default="-")
+"""The id of the request that is being answered."""
 
 MAX_BODY_BYTES = 256 * 1024
 _MAX_FIELDS = 20
@@ -95,7 +99,8 @@ def answering(handler: Handler) -> Handler:
 
 def log_failure(error: BaseException) -> None:
     """Log where a failure happened and of what type it is, without its message."""
-    logger.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+    where = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("request %s failed with %s\n%s", _request.get(), type(error).__name__, where)
 
 
 def quiet_refusals(record: logging.LogRecord) -> bool:
@@ -114,7 +119,9 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        answer = _Answer(send, _request_id(headers))
+        request_id = _request_id(headers)
+        _request.set(request_id)
+        answer = _Answer(send, request_id)
         refusal = _refusal(scope["method"], headers)
         if refusal is not None:
             await answer.fail(refusal)

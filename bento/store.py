@@ -5,12 +5,15 @@ it will get the same one again. SQL stands nowhere else.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+from finrisk_assets.features.online import micros
+from finrisk_assets.settings import Settings
 
 _SCHEMA = """
 create table if not exists transactions (
@@ -36,7 +39,17 @@ create table if not exists answers (
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _BUSY_SECONDS = 2.0
+_ENTITY_COLUMNS = frozenset({"customer_id", "merchant", "country"})
 _INSERT = "insert into transactions values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (transaction_id) do "
+
+
+Event: TypeAlias = tuple[int, float, bool | None, int | None]
+"""occurred_at_us, amount, is_fraud, label_known_at_us: what history features read. Microseconds since 1970, UTC."""
+
+
+def location(settings: Settings) -> Path:
+    """Where the store of a source is."""
+    return settings.root / "service" / "store.sqlite"
 
 
 class Transaction(NamedTuple):
@@ -108,6 +121,33 @@ class Store:
             return False
         return self.path.exists()
 
+    def history(self, entity: Mapping[str, str], after: datetime, before: datetime) -> list[Event]:
+        """The events of an entity between two moments, neither included.
+
+        Parameters
+        ----------
+        entity
+            Columns and values that name it: ``{"customer_id": "5", "merchant": "12"}``.
+
+        Returns
+        -------
+        list of Event
+            In no particular order.
+
+        Raises
+        ------
+        ValueError
+            For a column that no index helps with.
+        """
+        if not entity.keys() <= _ENTITY_COLUMNS:
+            raise ValueError(f"the store keeps history by {', '.join(sorted(_ENTITY_COLUMNS))}, not by {', '.join(entity)}")
+        where = " and ".join(f"{column} = ?" for column in entity)
+        return self._connection.execute(
+            f"select occurred_at, amount, is_fraud, label_known_at from transactions where {where} "
+            "and occurred_at > ? and occurred_at < ?",
+            (*entity.values(), micros(after), micros(before)),
+        ).fetchall()
+
     def find(self, transaction_id: str) -> Known | None:
         """The transaction with that identifier, or None."""
         row = self._connection.execute(
@@ -137,3 +177,24 @@ class Store:
                 map(_row, transactions),
             )
             return self._connection.total_changes - before
+
+
+def _row(transaction: Transaction) -> tuple[Any, ...]:
+    known_at = transaction.label_known_at
+    return transaction._replace(
+        occurred_at=micros(transaction.occurred_at),  # type: ignore[arg-type]
+        label_known_at=None if known_at is None else micros(known_at),  # type: ignore[arg-type]
+    )
+
+
+def _transaction(row: tuple[Any, ...]) -> Transaction:
+    stored = Transaction(*row)
+    return stored._replace(
+        occurred_at=_moment(row[2]),
+        is_fraud=None if stored.is_fraud is None else bool(stored.is_fraud),
+        label_known_at=None if row[8] is None else _moment(row[8]),
+    )
+
+
+def _moment(microseconds: int) -> datetime:
+    return _EPOCH + microseconds * _MICROSECOND

@@ -11,7 +11,7 @@ from finrisk_assets.ledger import assets as ledger
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.loan_default.assets import LOAN_DEFAULT
-from finrisk_assets.resources import Clock, Tracking, Warehouse
+from finrisk_assets.resources import Clock, Tables, Tracking, Warehouse
 from finrisk_assets.settings import Settings
 from finrisk_assets.transaction_anomaly.assets import TRANSACTION_ANOMALY
 
@@ -25,8 +25,10 @@ def domains_of(source: Source) -> list[Domain]:
 
 def resources(settings: Settings) -> dict[str, Any]:
     """What assets reach outside themselves, by the name they ask for."""
+    warehouse = Warehouse(url=settings.warehouse)
     return {
-        "warehouse": Warehouse(url=settings.warehouse),
+        "warehouse": warehouse,
+        "tables": Tables(warehouse=warehouse),
         "tracking": Tracking(
             uri=settings.tracking_uri,
             artifacts=str(settings.root / "mlflow" / "artifacts"),

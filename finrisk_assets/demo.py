@@ -1,6 +1,7 @@
 """The demonstration: the whole graph in one process, then the built Bento, served, decides on examples from the ledger."""
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -60,8 +61,7 @@ def _materialise(settings: Settings, console: "Console") -> bool:
     from finrisk_assets.build import build
     from finrisk_assets.ledger import sources
 
-    warnings.filterwarnings("ignore", category=dg.BetaWarning)
-    warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+    _quieten()
     definitions = build(settings)
     for domain, reason in sources.load(settings).without.items():
         console.print(f"  [yellow]–[/] {domain} is left out: {reason}")
@@ -74,6 +74,16 @@ def _materialise(settings: Settings, console: "Console") -> bool:
                 error = event.step_failure_data.error
                 console.print(f"\n[red]{event.step_key}[/]: {(error.cause or error).message.strip() if error else event.message}")
     return result.success
+
+
+def _quieten() -> None:
+    """Silence what libraries say about themselves, so that the lines of the stages stand alone."""
+    import dagster as dg
+
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
+    for noise in (dg.BetaWarning, dg.PreviewWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=noise)
 
 
 def _decide(settings: Settings, console: "Console") -> None:
@@ -132,11 +142,11 @@ def _transaction_request(warehouse: "Warehouse", transaction_id: str) -> tuple[s
 
 
 def _loan_request(warehouse: "Warehouse", loan_id: str) -> tuple[str, dict[str, Any]]:
-    from finrisk_assets.loan_default.assets import LOAN_DEFAULT
+    from finrisk_assets.loan_default.features import KEYS
 
     features = warehouse.table("features_loan_default")
     row = features.filter(features.loan_id == loan_id).to_pyarrow().to_pylist()[0]
-    keys = {column.name for column in LOAN_DEFAULT.keys}
+    keys = {column.name for column in KEYS}
     return "/v1/loan-default", {"loan_id": loan_id, "features": {name: value for name, value in row.items() if name not in keys}}
 
 

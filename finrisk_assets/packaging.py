@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from finrisk_assets.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NAME = "finrisk"
-_CODE = ("bento", "schemas", "finrisk_assets")
+_FOLDERS = ("bento", "schemas", "finrisk_assets", "docs")
 
 
 class PackagingError(RuntimeError):
@@ -73,19 +74,21 @@ def build_bento(settings: Settings, champions: Mapping[str, Path], absent: Mappi
     if not (REPOSITORY / "bentofile.yaml").is_file():
         raise PackagingError(f"no bentofile.yaml in {REPOSITORY}: a Bento is built from a checkout of the repository")
     home = bentoml_home(settings)
-    models = {domain: _store_model(home, domain, folder, absent or {}) for domain, folder in sorted(champions.items())}
+    models = {domain: store_model(home, domain, folder, absent or {}) for domain, folder in sorted(champions.items())}
     version = _version(models)
     tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
     latest = home / "bentos" / NAME / "latest"
     if not path.is_dir():
-        _bentoml(home, "build", "--version", version, str(REPOSITORY))
+        with tempfile.TemporaryDirectory() as context:
+            _stage(Path(context))
+            _bentoml(home, Path(context), "build", "--version", version)
     elif latest.read_text().strip() != version:
         latest.write_text(version)
     _check_models(path, models)
     return BuiltBento(tag, version, path, models, home)
 
 
-def _store_model(home: Path, domain: str, folder: Path, absent: Mapping[str, str]) -> str:
+def store_model(home: Path, domain: str, folder: Path, absent: Mapping[str, str]) -> str:
     """Put a bundle into the model store as the newest model of its domain, and return its tag."""
     import bentoml
     from bentoml._internal.models import ModelStore
@@ -119,18 +122,33 @@ def _version(models: Mapping[str, str]) -> str:
     return digest.hexdigest()[:12]
 
 
+def _stage(context: Path) -> None:
+    """Copy the code to where nothing else is: BentoML looks at every file of its build context, also of a virtual environment."""
+    for file in _code():
+        target = context / file.relative_to(REPOSITORY)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+
+
 def _code() -> Iterator[Path]:
-    yield REPOSITORY / "bentofile.yaml"
-    yield REPOSITORY / "docs" / "service.md"
-    for folder in _CODE:
-        yield from (file for file in (REPOSITORY / folder).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    """The files that ``bentofile.yaml`` includes, and itself."""
+    import yaml
+    from pathspec import PathSpec
+
+    bentofile = REPOSITORY / "bentofile.yaml"
+    included = PathSpec.from_lines("gitwildmatch", yaml.safe_load(bentofile.read_text(encoding="utf-8"))["include"])
+    yield bentofile
+    for folder in _FOLDERS:
+        for file in (REPOSITORY / folder).rglob("*"):
+            if file.is_file() and included.match_file(file.relative_to(REPOSITORY)):
+                yield file
 
 
-def _bentoml(home: Path, *arguments: str) -> None:
-    """Run a `bentoml` command on the store at `home`; it reports nothing to anyone outside."""
+def _bentoml(home: Path, folder: Path, *arguments: str) -> None:
+    """Run a `bentoml` command in a folder, on the store at `home`; it reports nothing to anyone outside."""
     environment = os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"}
     command = [sys.executable, "-m", "bentoml", *arguments]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise PackagingError(f"`bentoml {' '.join(arguments)}` failed:\n{(done.stderr or done.stdout).strip()}")
 
@@ -143,4 +161,7 @@ def _check_models(bento: Path, models: Mapping[str, str]) -> None:
     carried = sorted(model["tag"] for service in info["services"] for model in service["models"])
     if carried != sorted(models.values()):
         shutil.rmtree(bento)
-        raise PackagingError(f"the Bento carries {carried} but was to carry {sorted(models.values())}: another build ran meanwhile")
+        raise PackagingError(
+            f"the Bento carries {carried} but was to carry {sorted(models.values())}: remove what does not belong "
+            f"with `BENTOML_HOME={bento.parents[2]} bentoml models delete TAG`"
+        )

@@ -1,7 +1,7 @@
 """The three things that assets reach outside themselves: the warehouse, MLflow and the clock.
 
-`Warehouse` is an Ibis connection named by one URL; as Dagster's IO manager it hands lazy tables from asset to asset, so
-that rows do not pass through Python. What a stored table looks like in the Dagster UI is decided here too.
+`Warehouse` is an Ibis connection named by one URL; `Tables`, Dagster's IO manager, hands lazy tables from asset to asset
+through it, so that rows do not pass through Python. What a stored table looks like in the Dagster UI is decided here too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -47,7 +47,7 @@ def schema_of(asset: str) -> str:
     return "staging" if asset.startswith(STAGING_LAYERS) else "analytics"
 
 
-class Warehouse(dg.ConfigurableIOManager):
+class Warehouse(dg.ConfigurableResource):
     """The tables, by asset name.
 
     Attributes
@@ -78,15 +78,21 @@ class Warehouse(dg.ConfigurableIOManager):
         """Replace the table of an asset by a Parquet file."""
         return self.store(asset, self.connection.read_parquet(str(path)))
 
+
+class Tables(dg.ConfigurableIOManager):
+    """Hands lazy tables from asset to asset through the warehouse."""
+
+    warehouse: dg.ResourceDependency[Warehouse]
+
     def handle_output(self, context: dg.OutputContext, obj: LazyTable) -> None:
         """Store an asset's lazy table and show what was stored."""
-        stored = self.store(context.asset_key.to_user_string(), obj)
+        stored = self.warehouse.store(context.asset_key.to_user_string(), obj)
         schema = context.definition_metadata.get("dagster/column_schema")
         context.add_output_metadata(describe(stored, schema if isinstance(schema, dg.TableSchema) else None))
 
     def load_input(self, context: dg.InputContext) -> LazyTable:
         """Hand on a stored table, lazy."""
-        return self.table(context.asset_key.to_user_string())
+        return self.warehouse.table(context.asset_key.to_user_string())
 
 
 def count(rows: LazyTable) -> int:

@@ -94,7 +94,7 @@ def _features(domain: Domain, source: Source) -> dg.AssetsDefinition:
         ins={table: dg.AssetIn(f"validated_{table}") for table in tables},
         description=f"{contract.description} {len(domain.features(source))} features, each known when the decision falls.",
         metadata={"dagster/column_schema": column_schema(contract)},
-        io_manager_key="warehouse",
+        io_manager_key="tables",
         **_common(domain, {"ibis"}),
     )
     def features(context: dg.AssetExecutionContext, **tables: LazyTable) -> LazyTable:
@@ -121,7 +121,8 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
         with tracking.run(f"model_{domain.name}", {"dagster.run_id": context.run_id, "domain": domain.name}) as mlflow:
             mlflow.log_params({key: str(value)[:500] for key, value in trained.params.items()})
             mlflow.log_metrics({f"validation_{key}": value for key, value in trained.metrics.items()})
-            mlflow.log_input(_dataset(mlflow, frame, domain, source), context="training")
+            numbers = mlflow.data.from_pandas(frame.select_dtypes("number"), name=f"{source.name}.features_{domain.name}")
+            mlflow.log_input(numbers, context="training")
             mlflow.log_table(_columns(trained.candidates), "candidates.json")
             _log_pictures(mlflow, trained.plots)
             registered = registry.register(mlflow, domain.name, folder, trained.spec.features, tags)
@@ -147,7 +148,7 @@ def _evaluation(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         name=f"evaluation_{domain.name}",
         deps=[f"features_{domain.name}", f"model_{domain.name}"],
         description="Figures of the challenger on the frozen test window, each with its 95 % interval.",
-        io_manager_key="warehouse",
+        io_manager_key="tables",
         **_common(domain, {"mlflow", "shap"}),
     )
     def evaluation(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.Output[LazyTable]:
@@ -217,7 +218,7 @@ def _scores(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         deps=[f"features_{domain.name}", f"champion_{domain.name}"],
         description=f"{domain.title} decided for the whole population by the champion.",
         metadata={"dagster/column_schema": column_schema(domain.score_contract())},
-        io_manager_key="warehouse",
+        io_manager_key="tables",
         **_common(domain, {"ibis", "xgboost"}),
     )
     def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> LazyTable:
@@ -265,13 +266,6 @@ def _score_to(path: Path, features: LazyTable, domain: Domain, settings: Setting
 def load_frame(features: LazyTable, domain: Domain) -> "pd.DataFrame":
     """The feature table as pandas, ordered by its key so that training sees the same rows in the same order every time."""
     return features.order_by(domain.keys[0].name).to_pyarrow().to_pandas(self_destruct=True, split_blocks=True)
-
-
-def _dataset(mlflow: Any, frame: "pd.DataFrame", domain: Domain, source: Source) -> Any:
-    """The training table as MLflow's dataset, with MLflow's own digest of it."""
-    numbers = frame.select_dtypes("number")
-    table = f"features_{domain.name}"
-    return mlflow.data.from_pandas(numbers, name=table, source=f"{source.name}:analytics.{table}")
 
 
 def _columns(rows: Any) -> dict[str, list[Any]]:

@@ -52,12 +52,14 @@ class TransactionRequest(Request):
 
     user_id: Identifier = Field(description="Whose money moves.", examples=[5])
     amount: float = Field(ge=0, le=1e12, description="Size of the movement, in the ledger's currency.", examples=[412.5])
-    timestamp: Moment = Field(description="When it happens: ISO 8601, UTC unless an offset is given.", examples=["2018-08-09T14:05:00"])
+    timestamp: Moment = Field(
+        description="When it happens: ISO 8601, UTC unless an offset is given.", examples=["2018-08-09T14:05:00"]
+    )
     merchant: Identifier | None = Field(None, description="The other side: a merchant, terminal or payee.", examples=["3156"])
     country: Identifier | None = Field(None, description="Where it happens, ISO 3166 alpha-2.", examples=["DE"])
     direction: Literal["credit", "debit"] = Field("debit", description="Money in or money out.")
     transaction_id: Identifier | None = Field(
-        None, description="Your own identifier. Sent again, it gets the same answer and is not counted twice. Default: a new one.",
+        None, description="Your own identifier. Sent again, it gets the same answer and counts once. Default: a new one."
     )
 
 
@@ -97,6 +99,7 @@ class Explanation(Answer):
 class Reason(Answer):
     """One factor that moved this decision, in words."""
 
+    code: str = Field(description="Stable name of the factor.", examples=["AMOUNT_TO_MEAN_30D"])
     feature: str
     text: str
 
@@ -106,7 +109,9 @@ class TransactionAnswer(Answer):
 
     transaction_id: str
     score: float = Field(description="The model's margin: what the contributions sum to.")
-    risk_score: float = Field(ge=0, le=1, description="Calibrated probability of fraud, or the isolation score where there are no labels.")
+    risk_score: float = Field(
+        ge=0, le=1, description="Calibrated probability of fraud; where there are no labels, how easily it is isolated."
+    )
     anomaly: bool = Field(description="Whether the risk score reaches the threshold.")
     decision: str
     explanation: Explanation

@@ -1,0 +1,1 @@
+"""What a feature of an event is, computed in batch and online."""

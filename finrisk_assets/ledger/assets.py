@@ -40,7 +40,7 @@ def _raw(asset: str, land: Land, folder: Path, source: Source, description: str)
         owners=OWNERS,
         kinds={"parquet", "ibis"},
         description=f"{description} As {source.name} brings it, nothing changed.",
-        io_manager_key="warehouse",
+        io_manager_key="tables",
     )
     def raw(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Output[LazyTable]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def _landed(name: str) -> dg.AssetChecksDefinition:
 def _validated(name: str, brought: RawTable, source: Source, settings: Settings) -> dg.AssetsDefinition:
     valid_asset, quarantine_asset = f"validated_{name}", f"quarantine_{name}"
     references = sorted({table for table in brought.table.references.values() if table in source.tables})
-    common: dict[str, Any] = {"group_name": GROUP, "owners": OWNERS, "kinds": {"pandera", "ibis"}, "io_manager_key": "warehouse"}
+    common: dict[str, Any] = {"group_name": GROUP, "owners": OWNERS, "kinds": {"pandera", "ibis"}, "io_manager_key": "tables"}
 
     @dg.multi_asset(
         name=f"validate_{name}",

@@ -41,7 +41,14 @@ _NOT_FINITE = r"^[+-]?(nan|inf|infinity)$"
 _LARGEST = 1.7976931348623157e308
 _WHOLE = float(2**53)
 _MOMENT = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T][0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)? ?(Z|[+-][0-9]{2}:?[0-9]{2})?)?$"
-_OFFSET = r"(:[0-9]{2}(?:\.[0-9]+)?) ?(Z|[+-][0-9]{2}:?[0-9]{2})$"
+_MOMENT_ITSELF = r"^([0-9-]+(?:[ T][0-9:.]+)?)"
+_OFFSET = r":[0-9.]+ ?([+-][0-9]{2}:?[0-9]{2})$"
+
+
+@ibis.udf.scalar.builtin
+def trim(text: str) -> str:
+    """Take the spaces off both ends; Ibis' own `strip` takes the letters v and f off as well on Spark."""
+    raise NotImplementedError("the engine carries it out")
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,7 @@ def _uncast(value: ir.Value) -> ir.Value:
     """Return a column's value before its cast; blank text is no value."""
     if value.type().is_null():
         return value.cast("string")
-    return value.strip().nullif("") if value.type().is_string() else value
+    return trim(value).nullif("") if value.type().is_string() else value
 
 
 def _cast(given: ir.Value, dtype: DType) -> ir.Value:
@@ -280,10 +287,11 @@ def _cast_timestamp(given: ir.Value) -> ir.Value:
         return given.cast("timestamp")
     if not kind.is_string():
         return ibis.null("timestamp")
-    offset = given.re_extract(_OFFSET, 2)
+    # Groups are extracted, never replaced: the engines disagree on how a replacement names a group.
+    offset = given.re_extract(_OFFSET, 1)
     hours, minutes = offset.substr(1, 2).try_cast("int64"), offset.right(2).try_cast("int64")
     ahead = ((hours * 60 + minutes) * (offset.startswith("-")).ifelse(-1, 1)).fill_null(0)
-    moment = given.re_replace(_OFFSET, r"\1").try_cast("timestamp") - ahead.as_interval("m")
+    moment = given.re_extract(_MOMENT_ITSELF, 1).try_cast("timestamp") - ahead.as_interval("m")
     return ibis.cases((given.re_search(_MOMENT), moment), else_=ibis.null("timestamp"))
 
 

@@ -109,7 +109,8 @@ def land_parquet(paths: Path | Sequence[Path], out: Path, *, required: Sequence[
         try:
             schema = pq.read_schema(path)
         except Exception as error:
-            raise LandingError(f"{path} cannot be read as Parquet ({type(error).__name__}); is it another format, or cut short?") from None
+            kind = type(error).__name__
+            raise LandingError(f"{path} cannot be read as Parquet ({kind}); is it another format, or cut short?") from None
         _check_names(path, schema.names, required)
     with _duckdb() as connection:
         names = [str(path) for path in files]
@@ -166,15 +167,21 @@ def land_joined(base: Csv, lookups: Mapping[str, Csv], query: str, out: Path) ->
             landed = Path(folder) / f"{name}.parquet"
             digests.append(_land_csv(file, landed).sha256)
             connection.execute(f'CREATE VIEW "{name}" AS FROM read_parquet({_text(str(landed))})')
-            damaged = connection.execute(f'SELECT min({ROW}), min_by({DEFECTS}, {ROW}) FROM "{name}" WHERE {DEFECTS} IS NOT NULL').fetchone()
-            if name != "base" and damaged and damaged[0] is not None:
-                raise LandingError(f"{_names(file.paths)}, row {damaged[0]}: {damaged[1]}; other tables look values up here, so mend it first")
+            if name != "base":
+                _refuse_damage(connection, name, file)
         out.parent.mkdir(parents=True, exist_ok=True)
         connection.execute(f"COPY (SELECT * FROM ({query}) ORDER BY {ROW}) TO {_text(str(out))} (FORMAT parquet)").fetchall()
-        counted = connection.execute(f"SELECT count(*), count(DISTINCT {ROW}) FROM read_parquet({_text(str(out))})").fetchone() or (0, 0)
-    if counted[0] != counted[1]:
-        raise LandingError(f"{_names(base.paths)}: {counted[0] - counted[1]} rows came twice through a look-up; its key must be unique")
-    return Landed(counted[0], _digest_of(digests))
+        ((rows, distinct),) = connection.execute(f"SELECT count(*), count(DISTINCT {ROW}) FROM '{_quoted(out)}'").fetchall()
+    if rows != distinct:
+        raise LandingError(f"{_names(base.paths)}: {rows - distinct} rows came twice through a look-up; its key must be unique")
+    return Landed(rows, _digest_of(digests))
+
+
+def _refuse_damage(connection: "duckdb.DuckDBPyConnection", view: str, file: Csv) -> None:
+    """Raise where a look-up file has a damaged row."""
+    query = f'SELECT {ROW}, {DEFECTS} FROM "{view}" WHERE {DEFECTS} IS NOT NULL ORDER BY {ROW} LIMIT 1'
+    for row, defects in connection.execute(query).fetchall():
+        raise LandingError(f"{_names(file.paths)}, row {row}: {defects}; other tables look values up here, so mend it first")
 
 
 # --- CSV -----------------------------------------------------------------------------------------------------------
@@ -185,7 +192,9 @@ def _land_csv(file: Csv, out: Path) -> Landed:
     names = [_header(path, file) for path in file.paths]
     for path, found in zip(file.paths, names, strict=True):
         if found != names[0]:
-            raise LandingError(f"{path} has the columns {', '.join(found)}, but {file.paths[0]} has {', '.join(names[0])}; give them one header")
+            raise LandingError(
+                f"{path} has the columns {', '.join(found)}, but {file.paths[0]} has {', '.join(names[0])}; give them one header"
+            )
     rows = _land_sound(file, names[0], shape, out)
     if rows is None:
         rows = _land_by_line(file, names[0], out)
@@ -232,15 +241,18 @@ def _header(path: Path, file: Csv) -> list[str]:
         except StopIteration:
             raise LandingError(f"{path} holds nothing but blank lines") from None
         if defects or any("\0" in name for name in names):
-            raise LandingError(f"{path}: the header line cannot be read as {file.encoding}; state its encoding, or save it as a UTF-8 CSV")
+            raise LandingError(
+                f"{path}: the header line cannot be read as {file.encoding}; state its encoding, or save it as a UTF-8 CSV"
+            )
     _check_names(path, names, file.required, header_line=not file.header)
     return names
 
 
 def _check_names(path: Path, names: Sequence[str], required: Iterable[str], *, header_line: bool = True) -> None:
     """Refuse a header that has no names, the same name twice, or lacks a required column."""
-    if any(not name.strip() for name in names):
-        raise LandingError(f"{path}: column {[not n.strip() for n in names].index(True) + 1} of the header has no name; name every column")
+    nameless = [number for number, name in enumerate(names, 1) if not name.strip()]
+    if nameless:
+        raise LandingError(f"{path}: column {nameless[0]} of the header has no name; name every column")
     lowered = [name.lower() for name in names]
     twice = sorted({name for name in names if lowered.count(name.lower()) > 1})
     if twice:
@@ -251,8 +263,9 @@ def _check_names(path: Path, names: Sequence[str], required: Iterable[str], *, h
     missing = [name for name in required if name not in names]
     if missing:
         # Without a header line the names would be values of a row, which may be personal: they are not repeated.
-        looks_like_values = header_line and not any(name in names for name in required)
-        found = "none of the columns expected: is the header line missing, or the delimiter another?" if looks_like_values else f"{', '.join(names)}"
+        found = ", ".join(names)
+        if header_line and not any(name in names for name in required):
+            found = "none of the columns expected: is the header line missing, or the delimiter another?"
         raise LandingError(f"{path} has no column {', '.join(repr(name) for name in missing)}; it has {found}")
 
 
@@ -265,7 +278,8 @@ def _land_sound(file: Csv, names: Sequence[str], shapes: Sequence[_Shape], out: 
         return None
     columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
     read = (
-        f"read_csv({_list([str(path) for path in file.paths])}, auto_detect=false, strict_mode=true, header={not file.header}, columns={{{columns}}}, "
+        f"read_csv({_list([str(path) for path in file.paths])}, auto_detect=false, strict_mode=true, "
+        f"header={not file.header}, columns={{{columns}}}, "
         f"delim={_text(file.delimiter)}, quote={_text(file.quote)}, escape={_text(file.quote)}, "
         "nullstr='\x01', max_line_size=16777216)"
     )
@@ -305,7 +319,8 @@ def _land_by_line(file: Csv, names: Sequence[str], out: Path) -> int:
 
     def flush(rows: Sequence[tuple[str | None, ...]]) -> "pa.Table":
         nonlocal counted
-        arrays = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)] or [pa.array([], pa.string())] * len(strings)
+        columns = zip(*rows, strict=True) if rows else [()] * len(strings)
+        arrays = [pa.array(column, pa.string()) for column in columns]
         first, counted = counted + 1, counted + len(rows)
         return _marked(pa.Table.from_arrays(arrays, schema=strings), first)
 
@@ -366,7 +381,7 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[str, bool]]:
     try:
         codec = codecs.lookup(encoding)
     except LookupError:
-        raise LandingError(f"{path}: {encoding!r} is not an encoding that Python knows; say for instance utf-8 or cp1250") from None
+        raise LandingError(f"{path}: {encoding!r} is no encoding that Python knows; say for instance utf-8 or cp1250") from None
     if codec.name.startswith(("utf-16", "utf-32")):
         # Their line ends are not single bytes, so that only the decoded text can be split.
         with path.open(encoding=encoding, errors="replace", newline="") as text:
@@ -449,7 +464,8 @@ def _write(out: Path, tables: Iterable["pa.Table"]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     writer = None
     for table in tables:
-        writer = writer or pq.ParquetWriter(out, table.schema, compression="snappy", coerce_timestamps="us", allow_truncated_timestamps=True)
+        if writer is None:
+            writer = pq.ParquetWriter(out, table.schema, coerce_timestamps="us", allow_truncated_timestamps=True)
         writer.write_table(table)
     if writer:
         writer.close()
@@ -482,7 +498,11 @@ def _plain(name: str, kind: str) -> str:
 
 
 def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return f"'{_quoted(value)}'"
+
+
+def _quoted(value: str | Path) -> str:
+    return str(value).replace("'", "''")
 
 
 def _list(values: Sequence[str]) -> str:

@@ -1,0 +1,1 @@
+"""Will a loan default within its horizon? See README.md."""

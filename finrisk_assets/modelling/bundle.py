@@ -1,8 +1,9 @@
 """The scoring bundle: the one thing that training hands to serving.
 
-A bundle is a folder with ``bundle.json``, ``golden.json`` and the model files it names, all in open formats (see ``docs/bundle.md``).
-Here it is written, checked, loaded and scored. What belongs elsewhere: turning a trained estimator into a component (`trees`), words
-for a decision (`reasons`), and where bundles are kept (`registry`). Imports numpy, and XGBoost only where a bundle holds trees.
+A bundle is a folder with ``bundle.json``, ``golden.json`` and the model files it names, all in open formats; ``docs/bundle.md``
+describes them. Here it is written, checked, loaded and scored. What belongs elsewhere: turning a trained estimator into a
+component (`trees`), words for a decision (`reasons`), and where bundles are kept (`registry`). Imports numpy, and XGBoost only
+where a bundle holds trees.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
@@ -24,6 +25,7 @@ FORMAT = 1
 MANIFEST = "bundle.json"
 GOLDEN = "golden.json"
 TOLERANCE = 1e-6
+_LARGEST = float(np.finfo(np.float32).max)  # refused like infinity: a threshold that all finite values pass stands here
 EPSILON = 1e-6  # a probability that is calibrated from is kept this far from 0 and 1, when fitting and when scoring
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -81,8 +83,8 @@ Component: TypeAlias = Linear | Trees
 class Calibration:
     """From a margin to a probability.
 
-    ``beta``: logit(p) = a ln(q) - b ln(1 - q) + c (Kull, Silva Filho & Flach 2017), where q is the margin's sigmoid (link ``logit``)
-    or the margin itself (link ``identity``). ``none``: p = q. ``exp2``: p = 2 ** margin, the isolation forest's score
+    ``beta``: logit(p) = a ln(q) - b ln(1 - q) + c (Kull, Silva Filho & Flach 2017), where q is the margin's sigmoid (link
+    ``logit``) or the margin itself (link ``identity``). ``none``: p = q. ``exp2``: p = 2 ** margin, the isolation forest's score
     (Liu, Ting & Zhou 2008), which ranks but is not a probability.
     """
 
@@ -96,7 +98,7 @@ class Calibration:
         if self.kind not in ("beta", "exp2", "none") or self.link not in ("logit", "identity"):
             raise ValueError(f"calibration is beta, exp2 or none over logit or identity, not {self.kind!r} over {self.link!r}")
         if not all(map(math.isfinite, (self.a, self.b, self.c))) or self.a < 0 or self.b < 0:
-            raise ValueError(f"calibration needs a >= 0 and b >= 0, so that it never turns the order round: a={self.a}, b={self.b}")
+            raise ValueError(f"calibration needs a >= 0 and b >= 0, so that it keeps the order: a={self.a}, b={self.b}")
 
     def apply(self, margin: ArrayLike) -> Floats:
         """Probability of each margin, float64, same shape."""
@@ -134,7 +136,8 @@ class BundleSpec:
     seed, data_sha256, code_sha256, training_window, libraries
         Where the model comes from. The window is first and last day as ISO text, None where the source knows no time.
     reference
-        Mean contribution per feature of the applicants just approved, which reason codes of a refusal compare with; None: with the base.
+        Mean contribution per feature of the applicants just approved, which reason codes of a refusal compare with; None where
+        they compare with the base.
     """
 
     name: str
@@ -215,9 +218,9 @@ class _LinearScorer:
         missing = np.isnan(values)
         if missing.any():
             values = np.where(missing, self._fills, values)
-            unknown = np.isnan(values).any(axis=0)
+            unknown = np.isnan(values)
             if unknown.any():
-                absent = ", ".join(name for name, bad in zip(self._names, unknown, strict=True) if bad)
+                absent = _named(self._names, unknown)
                 raise ValueError(f"missing value of {absent}: this model was trained without a stand-in for it")
         if self._logs.any():
             values = np.where(self._logs, signed_log1p(values), values)
@@ -226,23 +229,20 @@ class _LinearScorer:
 
 
 class _TreesScorer:
-    """XGBoost's own predictions, on one thread; they are thread-safe for trees, so that one booster serves every request."""
+    """XGBoost's margins, on one thread, and their exact attribution. XGBoost predicts trees thread-safely: one booster serves all."""
 
     def __init__(self, part: Trees, width: int, threads: int) -> None:
         import xgboost
 
-        self._matrix: Callable[..., Any] = xgboost.DMatrix
         self._booster = xgboost.Booster()
         self._booster.load_model(bytearray(part.model))
         self._booster.set_param({"nthread": threads})
         if self._booster.num_features() != width:
             raise ValueError(f"its trees take {self._booster.num_features()} features, the bundle has {width}")
-        self._threads = threads
         self._fills = None if part.fills is None else _fill_array(part.fills).astype(np.float32)
-        self.base = float(self._booster.predict(self._dmatrix(np.zeros((1, width), np.float32)), pred_contribs=True)[0, -1])
-
-    def _dmatrix(self, rows: Rows) -> Any:
-        return self._matrix(rows, missing=np.nan, nthread=self._threads)
+        self._attribution = _Attribution(part.model, width)
+        origin = np.zeros((1, width), np.float32)
+        self.base = float((self.margin(origin) - self._attribution(origin).sum(axis=1))[0])
 
     def _filled(self, rows: Rows) -> Rows:
         return rows if self._fills is None else np.where(np.isnan(rows), self._fills, rows)
@@ -252,18 +252,113 @@ class _TreesScorer:
         return np.asarray(margin, np.float64)
 
     def explain(self, rows: Rows) -> tuple[Floats, Floats]:
-        matrix = self._dmatrix(self._filled(rows))
-        margin = self._booster.predict(matrix, output_margin=True, validate_features=False).astype(np.float64)
-        contributions = self._booster.predict(matrix, pred_contribs=True, validate_features=False)[:, :-1].astype(np.float64)
-        # XGBoost sums contributions in float32, about 1e-6 off its own margin. The rounding is shared out in proportion, so that
-        # an explained score and a bare one are the same number and the contributions add up to it.
+        margin, contributions = self.margin(rows), self._attribution(self._filled(rows))
+        # XGBoost sums its trees in float32, about 1e-6 off. That rounding is shared out in proportion, so that an explained score
+        # and a bare one are the same number and the contributions add up to it.
         rounding = margin - self.base - contributions.sum(axis=1)
         share = np.abs(contributions) + np.finfo(np.float32).tiny
         return margin, contributions + share * (rounding / share.sum(axis=1))[:, None]
 
 
+class _Attribution:
+    """SHAP values of a sum of trees: those of Lundberg, Erion & Lee (2018), "path dependent", without their recursion per row.
+
+    Each leaf is a game of its own. A feature of its path is met by the row or not (o is 1 or 0), and a share z of the training
+    samples meets it. Its Shapley value is the integral over t from 0 to 1 of ``value * (o - z) * product over the other features of
+    (z' + (o' - z') * t)``, by Owen's (1972) multilinear extension: a polynomial, which Gauss-Legendre integrates exactly with half
+    as many points as the path has features. Where a path is short, the values for every pattern of o are prepared.
+    """
+
+    def __init__(self, model: bytes, width: int) -> None:
+        paths: dict[int, list[tuple[_Path, float]]] = {}
+        for tree in json.loads(model)["learner"]["gradient_booster"]["model"]["trees"]:
+            for path, value in _leaves(tree):
+                paths.setdefault(len(path), []).append((path, value))
+        paths.pop(0, None)  # a tree without a split tells nothing of a feature
+        self._width = width
+        self._groups: list[_Leaves] = []
+        room = _TABLE_NUMBERS
+        for length in sorted(paths):
+            room -= len(paths[length]) * length << length
+            self._groups.append(_Leaves(paths[length], prepare=room >= 0))
+
+    def __call__(self, rows: Rows) -> Floats:
+        """Values in margin units, float64, shape (n, width)."""
+        out = np.zeros((len(rows), self._width))
+        absent = np.isnan(rows)
+        for at, row in enumerate(rows):
+            for group in self._groups:
+                out[at] += np.bincount(group.features, group.values(row, absent[at]), minlength=self._width)
+        return out
+
+
+_TABLE_NUMBERS = 1 << 22  # 32 MiB
+_SMALLEST_SHARE = 1e-12  # of training samples, so that no factor is 0 where a branch had none
+
+_Side: TypeAlias = tuple[float, float, bool, float]  # low <= x < high, whether a missing value passes, share of samples that do
+_Path: TypeAlias = dict[int, _Side]
+
+
+class _Leaves:
+    """The leaves with paths of the same number of features, as arrays of shape (leaves, length)."""
+
+    def __init__(self, paths: Sequence[tuple[_Path, float]], prepare: bool) -> None:
+        length = len(paths[0][0])
+        sides = np.array([[(feature, *side) for feature, side in path.items()] for path, _ in paths], np.float64)
+        self._columns = sides[:, :, 0].astype(np.intp)
+        self.features = self._columns.ravel()
+        self._low, self._high = sides[:, :, 1].astype(np.float32), sides[:, :, 2].astype(np.float32)
+        self._missing, self._share = sides[:, :, 3] > 0, np.maximum(sides[:, :, 4], _SMALLEST_SHARE)
+        points, weights = np.polynomial.legendre.leggauss((length + 1) // 2)
+        self._points = (points + 1) / 2
+        self._weights = np.array([value for _, value in paths])[:, None] * weights / 2
+        self._bits, self._numbers = 1 << np.arange(length), np.arange(len(paths))
+        self._table: Floats | None = None
+        if prepare:
+            patterns = (np.arange(1 << length)[:, None] & self._bits) > 0
+            self._table = np.stack([self._shapley(pattern) for pattern in patterns], axis=1)
+
+    def values(self, row: Rows, absent: NDArray[np.bool_]) -> Floats:
+        """Shapley values of one row, flat, in the order of ``features``."""
+        x = row[self._columns]
+        met = (x >= self._low) & (x < self._high)
+        if absent.any():
+            met |= absent[self._columns] & self._missing
+        if self._table is None:
+            return self._shapley(met).ravel()
+        return self._table[self._numbers, met @ self._bits].ravel()
+
+    def _shapley(self, met: NDArray[np.bool_]) -> Floats:
+        step: Floats = met.astype(np.float64) - self._share
+        factors = self._share[:, :, None] + step[:, :, None] * self._points
+        products = factors.prod(axis=1) * self._weights
+        return step * (products[:, None, :] / factors).sum(axis=2)
+
+
+def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[_Path, float]]:
+    """Every leaf of a tree in XGBoost's JSON: what its path asks of each feature, and its value."""
+    left, right, split, cover = tree["left_children"], tree["right_children"], tree["split_conditions"], tree["sum_hessian"]
+    open_nodes: list[tuple[int, _Path]] = [(0, {})]
+    while open_nodes:
+        node, path = open_nodes.pop()
+        if left[node] < 0:
+            yield path, split[node]
+            continue
+        feature, at, missing_left = tree["split_indices"][node], split[node], bool(tree["default_left"][node])
+        low, high, missing, share = path.get(feature, (-math.inf, math.inf, True, 1.0))
+        both = cover[left[node]] + cover[right[node]]
+        goes_left = cover[left[node]] / both if both > 0 else 0.5
+        open_nodes.append((left[node], path | {feature: (low, min(high, at), missing and missing_left, share * goes_left)}))
+        open_nodes.append((right[node], path | {feature: (max(low, at), high, missing and not missing_left, share * (1 - goes_left))}))
+
+
 def _fill_array(fills: Sequence[float | None]) -> Floats:
     return np.array([math.nan if value is None else value for value in fills], np.float64)
+
+
+def _named(names: Sequence[str], flags: NDArray[np.bool_]) -> str:
+    """The names of the columns where any flag is set."""
+    return ", ".join(names[at] for at in np.flatnonzero(flags.any(axis=0)).tolist())
 
 
 class Bundle:
@@ -273,7 +368,9 @@ class Bundle:
     ----------
     version, sha256
         The first 12 hex digits of the SHA-256 of ``bundle.json``, and all 64.
-    name, domain, source, features, intercept, calibration, thresholds, metrics, seed, data_sha256, code_sha256, training_window, libraries, reference
+    name, domain, source, features, intercept, calibration, thresholds, metrics, reference
+        As in `BundleSpec`.
+    seed, data_sha256, code_sha256, training_window, libraries
         As in `BundleSpec`.
     base
         The margin before any feature is known.
@@ -341,7 +438,7 @@ class Bundle:
         for name, value in values.items():
             if value is not None:
                 number = float(value)
-                if abs(number) > _LARGEST:
+                if abs(number) >= _LARGEST:
                     raise ValueError(f"{name}: the value is infinite or too large for a 32-bit float")
                 row[self._columns[name]] = number
         return row
@@ -386,10 +483,9 @@ class Bundle:
         rows = np.ascontiguousarray(rows, np.float32)
         if rows.ndim != 2 or rows.shape[1] != len(self.features):
             raise ValueError(f"rows have shape {rows.shape}; {self.name} takes (n, {len(self.features)})")
-        infinite = np.isinf(rows)
+        infinite = np.abs(rows) >= _LARGEST
         if infinite.any():
-            names = ", ".join(feature.name for feature, bad in zip(self.features, infinite.any(axis=0), strict=True) if bad)
-            raise ValueError(f"infinite value of {names}")
+            raise ValueError(f"{_named(list(self._columns), infinite)}: a value is infinite or too large for a 32-bit float")
         return rows
 
     def _check_golden(self, golden: Mapping[str, Any], file: Path) -> None:
@@ -404,12 +500,9 @@ class Bundle:
         if not (off <= TOLERANCE).all():
             at = int(np.argmax(~(off <= TOLERANCE)))
             raise BundleError(
-                f"{file}: row {at} scores margin {scores.margin[at]:.9g} and probability {scores.probability[at]:.9g} here, "
-                f"{expected_margin[at]:.9g} and {expected_probability[at]:.9g} where it was trained; is the runtime another version?"
+                f"{file}: row {at} has margin {scores.margin[at]:.9g} and probability {scores.probability[at]:.9g} here, "
+                f"{expected_margin[at]:.9g} and {expected_probability[at]:.9g} where it was trained; is it another runtime?"
             )
-
-
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 # Writing -----------------------------------------------------------------------------------------------------------------------
@@ -484,6 +577,9 @@ def _check(spec: BundleSpec) -> None:
     rows = spec.golden_rows
     if rows.ndim != 2 or rows.shape[1] != len(names) or not len(rows):
         raise ValueError(f"golden rows have shape {rows.shape}; they need one row or more of {len(names)} features")
+    for key, value in [*spec.thresholds.items(), *spec.metrics.items()]:
+        if not isinstance(value, float | int | np.number) or not math.isfinite(value):
+            raise ValueError(f"{key} is {value}; thresholds and metrics are finite numbers")
     if spec.reference is not None and len(spec.reference) != len(names):
         raise ValueError(f"reference has {len(spec.reference)} entries for {len(names)} features")
     for at, part in enumerate(spec.components):
@@ -553,8 +649,14 @@ def _read(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapping[s
             seed=_take(document, "seed", int, file),
             training_window=None if window is None else (str(window[0]), str(window[1])),
             reference=None if reference is None else tuple(map(float, reference)),
-            **{key: _take(document, key, dict, file) for key in ("thresholds", "metrics", "libraries")},
-            **{key: _take(document, key, str, file) for key in ("name", "domain", "source", "data_sha256", "code_sha256")},
+            thresholds=_take(document, "thresholds", dict, file),
+            metrics=_take(document, "metrics", dict, file),
+            libraries=_take(document, "libraries", dict, file),
+            name=_take(document, "name", str, file),
+            domain=_take(document, "domain", str, file),
+            source=_take(document, "source", str, file),
+            data_sha256=_take(document, "data_sha256", str, file),
+            code_sha256=_take(document, "code_sha256", str, file),
         )
     except BundleError:
         raise
@@ -564,7 +666,7 @@ def _read(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapping[s
 
 
 def _component(part: Mapping[str, Any], contents: Mapping[str, bytes], file: Path) -> Component:
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in part.items()}
+    settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in part.items()}
     kind = settings.pop("kind", None)
     if kind == "linear":
         return Linear(**settings)

@@ -48,7 +48,13 @@ class Period:
 
 
 def prequential(
-    first_test_day: date, n_periods: int, *, train_days: int, delay_days: int, test_days: int = 7, history_start: date | None = None
+    first_test_day: date,
+    n_periods: int,
+    *,
+    train_days: int,
+    delay_days: int,
+    test_days: int = 7,
+    history_start: date | None = None,
 ) -> Iterator[Period]:
     """Yield test periods in sequence, each trained only on days whose labels were known before it began.
 
@@ -112,8 +118,8 @@ def test_mask(period: Period, days: ArrayLike, cards: ArrayLike, is_fraud: Array
     seen = fraud & _between(day, period.known_since, period.test_end)
     first_fraud = np.full(card.max(initial=-1) + 1, np.datetime64("9999-12-31", "D"))
     np.minimum.at(first_fraud, card[seen], day[seen])
-    known_on = first_fraud + np.timedelta64(period.delay_days + 1, "D")
-    mask: Mask = _between(day, period.test_start, period.test_end) & (day < known_on[card])
+    age = day - first_fraud[card]
+    mask: Mask = _between(day, period.test_start, period.test_end) & (age <= np.timedelta64(period.delay_days, "D"))
     return mask
 
 
@@ -126,7 +132,7 @@ def precision_at(k: int, is_fraud: ArrayLike, score: ArrayLike) -> float:
     Fewer than `k` rows still count as `k` alerts' worth of capacity, as in the Handbook.
     """
     fraud, margin = _labels_scores(is_fraud, score)
-    return float(fraud[np.argsort(-margin, kind="stable")[:_positive(k)]].sum() / k)
+    return float(fraud[np.argsort(-margin, kind="stable")[: _positive(k)]].sum() / k)
 
 
 def card_precision_at(

@@ -34,7 +34,7 @@ def register(mlflow: Any, domain: str, bundle: Path, features: tuple[Feature, ..
     """Log a bundle with the open run and register it as the domain's challenger.
 
     The model is logged from code (`finrisk_assets/modelling/pyfunc.py`), not as a pickle, and its signature is the list of
-    features, so that anything which speaks MLflow can score it.
+    features, so that anything which speaks MLflow can score it. A bundle that is registered already keeps its version.
 
     Parameters
     ----------
@@ -42,30 +42,35 @@ def register(mlflow: Any, domain: str, bundle: Path, features: tuple[Feature, ..
         The module, with a run open.
     bundle
         Folder of the scoring bundle; its last part is ``bundle``.
+    tags
+        Of the version; ``bundle`` is the bundle's own version, a hash of its content.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
     if bundle.name != _FOLDER:
         raise ValueError(f"the bundle's folder is to be named {_FOLDER!r}, not {bundle.name!r}: MLflow keeps that name")
-    name = model_name(domain)
-    info = mlflow.pyfunc.log_model(
-        name=domain.replace("_", "-"),
-        python_model=str(Path(__file__).with_name("pyfunc.py")),
-        artifacts={_FOLDER: str(bundle)},
-        signature=ModelSignature(
-            inputs=Schema([ColSpec("double", feature.name, required=False) for feature in features]),
-            outputs=Schema([ColSpec("double", "margin"), ColSpec("double", "probability")]),
-        ),
-        pip_requirements=["numpy", "xgboost", "finrisk"],
-        registered_model_name=name,
-    )
-    version = str(info.registered_model_version)
-    client = mlflow.MlflowClient()
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, value)
-    client.set_registered_model_alias(name, CHALLENGER, version)
-    return ModelVersion(name, version, mlflow.active_run().info.run_id)
+    name, run_id, client = model_name(domain), mlflow.active_run().info.run_id, mlflow.MlflowClient()
+    same = client.search_model_versions(f"name = '{name}' and tags.bundle = '{tags['bundle']}'")
+    if same:
+        found = ModelVersion(name, str(same[0].version), same[0].run_id)
+    else:
+        info = mlflow.pyfunc.log_model(
+            name=domain.replace("_", "-"),
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            artifacts={_FOLDER: str(bundle)},
+            signature=ModelSignature(
+                inputs=Schema([ColSpec("double", feature.name, required=False) for feature in features]),
+                outputs=Schema([ColSpec("double", "margin"), ColSpec("double", "probability")]),
+            ),
+            pip_requirements=["numpy", "xgboost", "finrisk"],
+        )
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        made = client.create_model_version(name, info.model_uri, run_id, tags=dict(tags), model_id=info.model_id)
+        found = ModelVersion(name, str(made.version), run_id)
+    client.set_registered_model_alias(name, CHALLENGER, found.version)
+    return found
 
 
 def find(client: Any, domain: str, alias: str) -> ModelVersion | None:

@@ -1,0 +1,1 @@
+"""Is a transaction out of the ordinary? See README.md."""

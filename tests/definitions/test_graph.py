@@ -1,6 +1,7 @@
 """The graph of every source, as a snapshot: what an asset is called, who answers for it, what it needs, what checks it.
 
 After a change that is meant, delete the snapshot and run the test: it is written anew and fails once, so that it is read first.
+"""
 
 import json
 from pathlib import Path

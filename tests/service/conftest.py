@@ -1,33 +1,45 @@
-"""Small real bundles, a model store that holds them, and a client of the service in process."""
+"""Small real bundles, a model store that holds them, and a client of the service in this process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
+from finrisk_assets import packaging
 from finrisk_assets.modelling.bundle import BundleSpec, Calibration, Linear, Trees, write
-from finrisk_assets.packaging import _store_model
+from finrisk_assets.transaction_anomaly.features import FEATURES
 from schemas.features import Feature
 
+ORIGIN = {"source": "simulator", "seed": 1, "data_sha256": "0" * 64, "code_sha256": "0" * 64}
+START = datetime(2024, 5, 6, 12, 0, 0)
+
 LOAN_FEATURES = (
-    Feature("loan_amount", "currency", "Amount lent.", "The amount is large.", "The amount is small.", 1),
-    Feature("term_months", "months", "Months to repay.", "The term is long.", "The term is short."),
-    Feature("balance_mean_30d", "currency", "Mean balance of the last 30 days.", "Balances were low.", "Balances were high.", -1),
-    Feature("is_urban", "yes or no", "Whether the borrower lives in a town.", "", ""),
+    Feature("loan_amount", "currency", "Amount lent.", "the amount is large", "the amount is small", 1),
+    Feature("term_months", "months", "Months to repay.", "the term is long", "the term is short"),
+    Feature("balance_mean_30d", "currency", "Mean balance of 30 days.", "balances were low", "balances were high", -1),
+    Feature("is_urban", "0 or 1", "Whether the borrower lives in a town.", "the place of living", "the place of living"),
+)
+TRANSACTION_FEATURES = tuple(
+    declared.feature
+    for declared in FEATURES
+    if declared.feature.name
+    in {"log_amount", "hour", "customer_n_1h", "customer_amount_sum_1d", "amount_to_mean_30d", "is_new_merchant"}
 )
 
 
-def loan_bundle(folder: Path) -> Path:
-    """A logistic regression with a stand-in for a missing balance."""
-    rng = np.random.default_rng(1)
+def write_loan_bundle(folder: Path) -> Path:
+    """A logistic regression; it has a stand-in for a missing balance only."""
     write(
         folder,
         BundleSpec(
+            **ORIGIN,
             name="finrisk-loan-default",
             domain="loan_default",
-            source="simulator",
             features=LOAN_FEATURES,
             components=(
                 Linear(
@@ -39,12 +51,114 @@ def loan_bundle(folder: Path) -> Path:
                     intercept=-2.0,
                 ),
             ),
-            golden_rows=rng.uniform(0, 40, (8, 4)).astype(np.float32),
-            seed=1,
-            data_sha256="0" * 64,
-            code_sha256="0" * 64,
+            golden_rows=np.random.default_rng(1).uniform(0, 40, (8, 4)).astype(np.float32),
             calibration=Calibration("beta", a=1.1, b=0.9, c=0.1),
-            thresholds={"refuse": 0.3},
+            thresholds=LOAN_THRESHOLDS,
         ),
     )
     return folder
+
+
+def write_transaction_bundle(folder: Path) -> Path:
+    """Boosted trees on noise in which large amounts, soon after others, are fraud."""
+    import xgboost
+
+    rng = np.random.default_rng(2)
+    rows = rng.uniform(0, 8, (500, len(TRANSACTION_FEATURES))).astype(np.float32)
+    fraud = rows[:, 0] + rows[:, 2] > 11
+    trained = xgboost.train({"max_depth": 3, "objective": "binary:logistic", "nthread": 1}, xgboost.DMatrix(rows, fraud), 20)
+    write(
+        folder,
+        BundleSpec(
+            **ORIGIN,
+            name="finrisk-transaction-anomaly",
+            domain="transaction_anomaly",
+            features=TRANSACTION_FEATURES,
+            components=(Trees(bytes(trained.save_raw("json"))),),
+            golden_rows=rows[:16],
+            thresholds=TRANSACTION_THRESHOLDS,
+        ),
+    )
+    return folder
+
+
+LOAN_THRESHOLDS = {"refer_from": 0.1, "refuse_from": 0.3}
+TRANSACTION_THRESHOLDS = {"anomaly": 0.5, "review": 0.6, "block": 0.95}
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of each domain's bundle."""
+    folder = tmp_path_factory.mktemp("bundles")
+    return {
+        "loan_default": write_loan_bundle(folder / "loan_default"),
+        "transaction_anomaly": write_transaction_bundle(folder / "transaction_anomaly"),
+    }
+
+
+class Serving:
+    """Serves a choice of bundles in this process, from a model store and a service store of their own."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.home = home
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, bundles: dict[str, Path], absent: dict[str, str] | None = None) -> TestClient:
+        from bentoml._internal.container import BentoMLContainer
+        from bentoml._internal.models import ModelStore
+
+        from bento.service import FinRisk
+
+        models = self.home / "models"
+        for domain, folder in bundles.items():
+            packaging.store_model(self.home, domain, folder, absent or {})
+        self._monkeypatch.setenv("FINRISK_HOME", str(self.home))
+        BentoMLContainer.model_store.set(ModelStore(models))
+        for collector in list(REGISTRY._collector_to_names):  # each application registers its metrics anew
+            REGISTRY.unregister(collector)
+        return TestClient(FinRisk.to_asgi(), raise_server_exceptions=False)
+
+
+@pytest.fixture
+def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
+    from bentoml._internal.container import BentoMLContainer
+
+    before = BentoMLContainer.model_store.get()
+    yield Serving(tmp_path, monkeypatch)
+    BentoMLContainer.model_store.set(before)
+
+
+@pytest.fixture
+def client(serving: Serving, bundles: dict[str, Path]) -> Iterator[TestClient]:
+    """A client of a service with both models and an empty history."""
+    with serving(bundles) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_client(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, Path]) -> Iterator[TestClient]:
+    """A client that the tests of a module share, where none depends on the history."""
+    with pytest.MonkeyPatch.context() as monkeypatch, Serving(tmp_path_factory.mktemp("shared"), monkeypatch)(bundles) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def transaction() -> Callable[..., dict[str, Any]]:
+    """Makes the body of a transaction, so many minutes after `START`, with some fields changed."""
+
+    def body(minutes: float = 0.0, **changes: Any) -> dict[str, Any]:
+        moment = (START + timedelta(minutes=minutes)).isoformat()
+        return {"user_id": 5, "amount": 120.0, "timestamp": moment, "merchant": "3156", **changes}
+
+    return body
+
+
+@pytest.fixture(scope="session")
+def loan() -> Callable[..., dict[str, Any]]:
+    """Makes the body of a typical loan, with some features changed."""
+
+    def body(**features: Any) -> dict[str, Any]:
+        typical = {"loan_amount": 9000, "term_months": 24, "balance_mean_30d": 4000.5, "is_urban": True}
+        return {"loan_id": "L1", "features": typical | features}
+
+    return body

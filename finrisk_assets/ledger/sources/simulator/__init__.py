@@ -4,16 +4,16 @@ People earn, spend, fall short, borrow and are defrauded; everything follows fro
 seed). What only a simulator can know stands in ``truth_*`` tables that no feature may read. See `docs/simulator.md`.
 """
 
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .economy import Economy, FraudEffects, LoanEffects
+from .source import source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Economy", "FraudEffects", "LoanEffects", "simulate"]
+__all__ = ["Economy", "FraudEffects", "LoanEffects", "run", "simulate", "source"]
 
 
 def simulate(
@@ -49,10 +49,11 @@ def run(economy: Economy) -> "dict[str, pa.Table]":
     made, probability = fraud.defraud(economy, market, population, genuine)
     ledger = balances.settle(economy, population, made, probability)
     lent = loans.lend(economy, population, ledger)
+    accounts = tables.accounts(economy, population)
     return {
         "customers": tables.customers(economy, population),
-        "accounts": tables.accounts(economy, population),
-        "transactions": tables.spoil(economy, tables.transactions(economy, market, ledger)),
+        "accounts": accounts,
+        "transactions": tables.spoil(economy, tables.transactions(economy, market, accounts, ledger)),
         "loans": tables.loans(economy, lent),
         "truth_loans": tables.truth_loans(lent),
         "truth_transactions": tables.truth_transactions(ledger),

@@ -21,7 +21,7 @@ class Ledger:
 def settle(economy: Economy, people: People, made: Events, probability: np.ndarray) -> Ledger:
     """Scale purchases to what each person can afford, settle refunds, charge penalties and compute running balances."""
     month = np.searchsorted(economy.month_days * DAY, made.second, side="right") - 1
-    order = np.lexsort((made.second, made.customer, month))
+    order = np.argsort((month * len(people) + made.customer) * (economy.n_days * DAY) + made.second, kind="stable")
     bounds = np.searchsorted(month[order], np.arange(economy.n_months + 1))
     balance = np.zeros(len(people), dtype=np.int64)
     penalties = []
@@ -38,7 +38,7 @@ def settle(economy: Economy, people: People, made: Events, probability: np.ndarr
             balance[below] -= penalties[-1].cents
     everything = concatenate(made, *penalties)
     probability = np.concatenate([probability, np.zeros(len(everything) - len(made))])
-    order = np.lexsort((everything.customer, everything.second))
+    order = np.argsort(everything.second * len(people) + everything.customer, kind="stable")
     everything = everything.take(order)
     return Ledger(everything, running_balance(everything), probability[order])
 

@@ -43,9 +43,9 @@ class FraudEffects:
     takeover_ratio: float = 4.0
     test_amount: float = 3.0
     cashout_ratio: float = 5.0
-    compromised_share: float = 0.5
-    compromised_ratio: float = 1.8
-    compromised_days: tuple[float, float] = (14.0, 21.0)
+    compromised_share: float = 0.6
+    compromised_ratio: float = 2.0
+    compromised_days: tuple[float, float] = (16.0, 23.0)
     label_delay_days: tuple[float, float] = (0.5, 7.0)
 
 
@@ -139,13 +139,19 @@ class Economy:
         first = self.start
         if (first.day, first.hour, first.minute, first.second, first.microsecond) != (1, 0, 0, 0, 0):
             raise ValueError(f"an economy starts at midnight on the first day of a month, not at {first}")
-        for name, least in {"n_customers": 1, "n_months": 1, "loans_per_customer": 0, "first_application_month": 0, "bad_rows": 0}.items():
+        for name, least in {
+            "n_customers": 1,
+            "n_months": 1,
+            "loans_per_customer": 0,
+            "first_application_month": 0,
+            "bad_rows": 0,
+        }.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         for name in ("irregular_share", "job_loss_rate", "mishap_rate", "fraud_share", "default_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
-        if self.loans_per_customer and not 0 < self.default_rate:
+        if self.loans_per_customer and self.default_rate <= 0:
             raise ValueError("default_rate must be above 0 where loans are granted; set loans_per_customer=0 for none")
         if self.loans_per_customer and self.first_application_month >= self.n_months:
             raise ValueError(
@@ -216,7 +222,8 @@ CATEGORIES: tuple[Category, ...] = (
 """What people buy. Every share, ticket and hour is an invention of this simulator."""
 
 FIXED: tuple[str, ...] = (
-    "salary", "self_employment", "benefits", "rent", "utilities", "subscriptions", "repairs", "penalty", "refund", "opening_balance",
+    "salary", "self_employment", "benefits", "opening_balance", "refund",
+    "rent", "utilities", "subscriptions", "repairs", "penalty",
 )  # fmt: skip
 """What moves money beside purchases."""
 

@@ -78,7 +78,14 @@ def events(
         "reported": reported, "refunds": refunds,
     }  # fmt: skip
     size = np.shape(customer)
-    small = {"sign": np.int8, "category": np.int8, "country": np.int8, "elastic": np.bool_, "scenario": np.int8, "merchant": np.int32}
+    small = {
+        "sign": np.int8,
+        "category": np.int8,
+        "country": np.int8,
+        "elastic": np.bool_,
+        "scenario": np.int8,
+        "merchant": np.int32,
+    }
     return Events(**{name: np.broadcast_to(value, size).astype((_TYPES | small)[name]) for name, value in columns.items()})
 
 

@@ -20,7 +20,7 @@ def defraud(economy: Economy, market: Market, people: People, genuine: Events) -
     rng = economy.rng("fraud")
     wanted = economy.fraud_share * len(genuine) * np.asarray(economy.fraud.mix) / sum(economy.fraud.mix)
     ticket = _mean_ticket(people, genuine)
-    probability, window = _compromise(economy, market, genuine, wanted[COMPROMISED_MERCHANT - 1], rng)
+    probability = _compromise(economy, market, genuine, wanted[COMPROMISED_MERCHANT - 1], rng)
     hit = rng.random(len(genuine)) < probability
     genuine.scenario[hit] = COMPROMISED_MERCHANT
     ratio = economy.fraud.compromised_ratio * rng.lognormal(0, 0.4, int(hit.sum()))
@@ -48,12 +48,11 @@ def _mean_ticket(people: People, genuine: Events) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), overall)
 
 
-def _compromise(
-    economy: Economy, market: Market, genuine: Events, wanted: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _compromise(economy: Economy, market: Market, genuine: Events, wanted: float, rng: np.random.Generator) -> np.ndarray:
     """Give each purchase its probability of being fraudulent: above 0 while its shop is compromised.
 
-    Each shop has one window at most; shops join, popular ones sooner, until `wanted` frauds are expected.
+    Each shop has one window at most; shops join, popular ones sooner, until `wanted` frauds are expected. (The order is
+    a draw without replacement, by Gumbel noise on the logarithm of each shop's weight.)
     """
     n = market.n_shops
     length = rng.uniform(*economy.fraud.compromised_days, n) * DAY
@@ -65,8 +64,7 @@ def _compromise(
     so_far = np.cumsum(expected[order])
     chosen = np.zeros(n, dtype=bool)
     chosen[order[so_far - expected[order] / 2 <= wanted]] = wanted > 0
-    compromised = inside & chosen[shop]
-    return np.where(compromised, economy.fraud.compromised_share, 0.0), compromised
+    return np.where(inside & chosen[shop], economy.fraud.compromised_share, 0.0)
 
 
 def _card_tests(

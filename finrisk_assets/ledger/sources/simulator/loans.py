@@ -64,9 +64,7 @@ def lend(economy: Economy, people: People, ledger: Ledger) -> Loans:
     ledger_pd = _sigmoid((intercept + seen) / np.sqrt(1 + np.pi / 8 * effect.noise**2))
     known = applied + np.where(is_default, rng.integers(60 * DAY, _YEAR, n), _YEAR)
     stated = np.rint(people.income[customer] * rng.lognormal(0.03, 0.08, n) / 50) * 50
-    return Loans(
-        customer, applied, amount, term, instalment, rate, stated, employed, is_default, known, true_pd, ledger_pd
-    )
+    return Loans(customer, applied, amount, term, instalment, rate, stated, employed, is_default, known, true_pd, ledger_pd)
 
 
 class History:
@@ -115,11 +113,11 @@ class History:
 
 def _applications(economy: Economy, people: People, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Who applies and when, in office hours; those who spend more borrow more, and nobody in their first months."""
-    wanted = round(economy.loans_per_customer * len(people))
-    wait = int(economy.month_days[economy.first_application_month])
+    wait = int(economy.month_days[min(economy.first_application_month, economy.n_months)])
     first = np.maximum(people.opened // DAY, 0) + wait
     weight = (1.4 - people.discipline) * np.maximum(economy.n_days - first, 0)
-    if wanted == 0 or weight.sum() == 0:
+    wanted = round(economy.loans_per_customer * len(people)) if weight.any() else 0
+    if wanted == 0:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     customer = rng.choice(len(people), wanted, p=weight / weight.sum())
     day = (first[customer] + rng.random(wanted) * (economy.n_days - first[customer])).astype(np.int64)

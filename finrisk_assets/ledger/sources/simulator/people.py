@@ -51,7 +51,11 @@ class Market:
 
     def abroad(self, country: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """Turn country codes and uniform numbers into shops in those countries, the first ones met most often."""
-        return self.first_abroad + (country.astype(np.int64) - len(HOMES)) * _SHOPS_ABROAD + (_SHOPS_ABROAD * uniform**1.5).astype(np.int64)
+        return (
+            self.first_abroad
+            + (country.astype(np.int64) - len(HOMES)) * _SHOPS_ABROAD
+            + (_SHOPS_ABROAD * uniform**1.5).astype(np.int64)
+        )
 
 
 @dataclass(frozen=True)
@@ -115,11 +119,13 @@ def market(economy: Economy) -> Market:
     names = (
         *(f"M{code:05d}" for code in range(first_employer)),
         *(f"E{code:05d}" for code in range(n_employers)),
-        *(f"L{code:05d}" for code in range(n_landlords)),
+        *(f"R{code:05d}" for code in range(n_landlords)),
         *(f"P{code:05d}" for code in range(n_providers)),
     )
     first_landlord = first_employer + n_employers
-    return Market(names, first_shop, popularity, risky, first_abroad, first_employer, first_landlord, first_landlord + n_landlords)
+    return Market(
+        names, first_shop, popularity, risky, first_abroad, first_employer, first_landlord, first_landlord + n_landlords
+    )
 
 
 def people(economy: Economy, market: Market) -> People:

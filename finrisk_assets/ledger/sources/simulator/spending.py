@@ -24,13 +24,17 @@ def _opening(economy: Economy, people: People) -> Events:
 
 
 def _pay(economy: Economy, market: Market, people: People) -> Events:
-    """Salaries on the pay day (the Friday before, if it falls on a weekend), benefits out of work, or irregular payments."""
+    """Salaries on the pay day, benefits out of work, or irregular payments.
+
+    Where the pay day falls on a weekend, the salary comes on the Friday before, or on the first Monday of the month.
+    """
     rng = economy.rng("pay")
     who, month = np.divmod(np.arange(len(people) * economy.n_months), economy.n_months)
     start, length = economy.month_days[:-1], np.diff(economy.month_days)
     day = start[month] + np.minimum(people.pay_day[who], length[month]) - 1
     weekday = _weekday(economy, day)
-    day = np.maximum(day - np.maximum(weekday - 4, 0), start[month])
+    friday = day - np.maximum(weekday - 4, 0)
+    day = np.where(friday >= start[month], friday, day + 7 - weekday)
     calendar = (economy.start.month - 1 + month) % 12
     raised = 1 + 0.03 * ((economy.start.month - 1 + month) // 12)
     bonus = 1 + 0.5 * ((calendar == 10) & (rng.random(len(people)) < 0.5)[who])
@@ -105,7 +109,7 @@ def _mishaps(economy: Economy, market: Market, people: People) -> Events:
 def _purchases(economy: Economy, market: Market, people: People, monthly_cost: np.ndarray) -> Events:
     """Purchases: how many a person makes is Poisson; what they cost follows from what is left after the fixed costs."""
     rng = economy.rng("purchases")
-    left = np.maximum((1.04 - 0.28 * people.discipline) * people.income - monthly_cost, 0.15 * people.income)
+    left = np.maximum((1.00 - 0.26 * people.discipline) * people.income - monthly_cost, 0.15 * people.income)
     mean_ticket = sum(c.share * c.ticket * np.exp(c.spread**2 / 2) for c in CATEGORIES)
     scale = left / (economy.purchases_per_month * people.activity * mean_ticket)
     mood = rng.lognormal(0, 0.18, (len(people), economy.n_months))

@@ -12,7 +12,7 @@ from .events import SCENARIOS
 from .loans import Loans
 from .people import Market, People
 
-_GENDERS = ("female", "male", "other")
+_GENDERS = ("F", "M", "X")
 
 
 def customers(economy: Economy, people: People) -> pa.Table:
@@ -41,15 +41,16 @@ def accounts(economy: Economy, people: People) -> pa.Table:
     )
 
 
-def transactions(economy: Economy, market: Market, ledger: Ledger) -> pa.Table:
+def transactions(economy: Economy, market: Market, people: pa.Table, ledger: Ledger) -> pa.Table:
+    """Every movement; `people` is the table of accounts, in the order of the people."""
     made = ledger.events
     fraud = made.scenario > 0
     settled = made.second + int(economy.fraud.label_delay_days[1] * DAY)
     return pa.table(
         {
             "transaction_id": identifiers("T", np.arange(len(made)), 9),
-            "customer_id": identifiers("C", made.customer, 7),
-            "account_id": identifiers("A", made.customer, 7),
+            "customer_id": people["customer_id"].take(pa.array(made.customer)),
+            "account_id": people["account_id"].take(pa.array(made.customer)),
             "occurred_at": moments(economy, made.second),
             "amount": made.cents / 100,
             "direction": words((made.sign > 0).astype(np.int8), ("debit", "credit")),

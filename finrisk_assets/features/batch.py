@@ -1,0 +1,242 @@
+"""Declared features over a whole table, as one lazy Ibis expression that any engine runs.
+
+Only the translation of `windows` to Ibis belongs here. Windows range over whole microseconds and add up whole numbers,
+so no engine's calendar, intervals or order of addition can make a value differ.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+
+from finrisk_assets.features.windows import (
+    DAY,
+    DEVIATION_FLOOR,
+    HOUR,
+    MICRO,
+    Declaration,
+    Derived,
+    Point,
+    Window,
+    windows,
+)
+
+KEYS = ("transaction_id", "customer_id", "occurred_at")
+
+_TIME = "_occurred_us"
+_PACK = float(1 << 26)
+"""More events than a window holds: see `_packed`."""
+
+_Slot: TypeAlias = tuple[tuple[str, ...], int, int, str]
+"""What one window function computes: entity, length, delay (seconds) and what is aggregated."""
+
+
+def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequence[str] = ()) -> ir.Table:
+    """Return the features of every transaction, one row each.
+
+    Parameters
+    ----------
+    transactions
+        Columns `KEYS` and whatever the features read; times naive UTC, amounts not negative.
+    features
+        Declarations; each becomes a float64 column of its name, null where it is missing.
+    carry
+        Further columns of `transactions` to hand on as they are.
+
+    Returns
+    -------
+    ibis.Table
+        Lazy: `KEYS`, the carried columns, then the features in their order.
+
+    Raises
+    ------
+    ValueError
+        Where a column that is needed is not there, or two features have one name.
+    """
+    names = [feature.feature.name for feature in features]
+    needed = sorted(frozenset(KEYS).union(carry, *(feature.columns for feature in features)))
+    missing = [name for name in needed if name not in transactions.columns]
+    if missing:
+        raise ValueError(f"features need the columns {', '.join(missing)}; the table has {', '.join(transactions.columns)}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"features declared twice: {', '.join(twice)}")
+
+    plan = _Plan.of(windows(features))
+    events = transactions.select(*needed, **{_TIME: transactions.occurred_at.delta(_EPOCH, unit="microsecond")})
+    events = events.mutate(**_inputs(events, plan.slots))
+    events = events.mutate(**{name: _aggregate(events, slot) for slot, name in plan.slots.items()})
+    values = {name: plan.value(events, feature).cast("float64") for name, feature in zip(names, features, strict=True)}
+    return events.select(*KEYS, *(name for name in carry if name not in (*KEYS, *values)), **values)
+
+
+_EPOCH = ibis.timestamp("1970-01-01 00:00:00")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which window functions are computed, and under which column name each stands."""
+
+    slots: dict[_Slot, str]
+
+    @classmethod
+    def of(cls, declared: Sequence[Window]) -> "_Plan":
+        # Engines search the bounds of a frame anew for every function over it: each frame gets as few as will do.
+        wanted = dict.fromkeys(_slot(window, content) for window in declared for content in _contents(window))
+        packed = {slot[:3] for slot in wanted if slot[3] == "is_fraud"}
+        kept = [slot for slot in wanted if slot[3] != "count" or slot[:3] not in packed]
+        return cls({slot: f"_w{number}" for number, slot in enumerate(kept)})
+
+    def value(self, events: ir.Table, feature: Declaration) -> ir.NumericValue:
+        match feature:
+            case Point():
+                return _point(events, feature)
+            case Window():
+                return self._window(events, feature)
+            case Derived():
+                return _derived(feature, [self.value(events, operand) for operand in feature.operands])
+
+    def _window(self, events: ir.Table, window: Window) -> ir.NumericValue:
+        match window.aggregate:
+            case "count":
+                value = self._count(events, window)
+            case "sum":
+                value = self._sum(events, window)
+            case "mean":
+                value = self._sum(events, window) / self._count(events, window).nullif(0)
+            case "std":
+                value = self._held(events, window, "std") / 100.0
+            case "max":
+                value = self._held(events, window, "max")
+                if window.current:
+                    value = ibis.greatest(value.coalesce(0.0), _cents(events))
+                value = value / 100.0
+            case "since":
+                hours = (events[_TIME] - self._held(events, window, "latest")) / float(HOUR * MICRO)
+                value = hours.coalesce(window.length_s / HOUR)
+        if window.empty is not None:
+            value = value.coalesce(window.empty)
+        known = [events[name].notnull() for name in window.entity]
+        return ibis.ifelse(ibis.and_(*known), value, ibis.null("float64"))
+
+    def _count(self, events: ir.Table, window: Window) -> ir.NumericValue:
+        if _slot(window, "count") in self.slots:
+            count = self._held(events, window, "count")
+        else:
+            packed = self._held(events, window, "is_fraud").coalesce(0.0)
+            count = packed - (packed / _PACK).floor() * _PACK
+        return count + 1 if window.current else count
+
+    def _sum(self, events: ir.Table, window: Window) -> ir.NumericValue:
+        held = self._held(events, window, str(window.column)).coalesce(0.0)
+        if window.column == "is_fraud":
+            return (held / _PACK).floor()
+        return (held + _cents(events) if window.current else held) / 100.0
+
+    def _held(self, events: ir.Table, window: Window, content: str) -> ir.NumericValue:
+        return events[self.slots[_slot(window, content)]]
+
+
+def _contents(window: Window) -> tuple[str, ...]:
+    match window.aggregate:
+        case "mean":
+            return (str(window.column), "count")
+        case "sum":
+            return (str(window.column),)
+        case "since":
+            return ("latest",)
+        case _:
+            return (window.aggregate,)
+
+
+def _slot(window: Window, content: str) -> _Slot:
+    return window.entity, window.length_s, window.delay_s, content
+
+
+def _cents(events: ir.Table) -> ir.NumericValue:
+    return (events.amount * 100.0 + 0.5).floor().cast(dt.Float64(nullable=False))
+
+
+def _packed(frauds: ir.NumericValue) -> ir.NumericValue:
+    """Return a number whose sum over a window holds the frauds above `_PACK` and the events below it, both exactly."""
+    return frauds * _PACK + 1.0
+
+
+def _inputs(events: ir.Table, slots: Iterable[_Slot]) -> dict[str, ir.Value]:
+    inputs: dict[str, ir.Value] = {}
+    for _, _, delay_s, content in slots:
+        if content in ("amount", "std", "max"):
+            inputs["_cents"] = _cents(events)
+        elif content == "is_fraud":
+            in_time = events.label_known_at.delta(_EPOCH, unit="microsecond") <= events[_TIME] + delay_s * MICRO
+            inputs[_labelled(delay_s)] = _packed((events.is_fraud & in_time).coalesce(False).cast("float64"))
+    return inputs
+
+
+def _labelled(delay_s: int) -> str:
+    return f"_is_fraud_after_{delay_s}_s"
+
+
+def _aggregate(events: ir.Table, slot: _Slot) -> ir.Value:
+    entity, length_s, delay_s, content = slot
+    match content:
+        case "amount":
+            value: ir.Value = events["_cents"].sum()
+        case "is_fraud":
+            value = events[_labelled(delay_s)].sum()
+        case "std":
+            # The engines' own central moments: sums of squares would lose the digits that a small deviation lives in.
+            value = events["_cents"].std(how="sample")
+        case "max":
+            value = events["_cents"].max()
+        case "latest":
+            value = events[_TIME].max()
+        case _:
+            value = events.count()
+    frame = ibis.window(
+        group_by=[events[name] for name in entity],
+        order_by=events[_TIME],
+        range=(1 - (length_s + delay_s) * MICRO, -max(delay_s * MICRO, 1)),
+    )
+    return value.over(frame)
+
+
+def _point(events: ir.Table, point: Point) -> ir.NumericValue:
+    # Clock and calendar by arithmetic, the same in every engine and in `online`; 1970-01-01 was a Thursday.
+    hour = events[_TIME] // (HOUR * MICRO) % 24
+    angle = events[_TIME] % (DAY * MICRO) * (2 * math.pi / (DAY * MICRO))
+    match point.reading:
+        case "amount":
+            return events.amount
+        case "log_amount":
+            return (events.amount + 1.0).ln()
+        case "hour":
+            return hour
+        case "hour_sin":
+            return angle.sin()
+        case "hour_cos":
+            return angle.cos()
+        case "is_weekend":
+            return ((events[_TIME] // (DAY * MICRO) + 3) % 7 >= 5).cast("int64")
+        case "is_night":
+            return (hour <= 6).cast("int64")
+        case "is_credit":
+            return (events.direction == "credit").cast("int64")
+
+
+def _derived(feature: Derived, values: list[ir.NumericValue]) -> ir.NumericValue:
+    match feature.joining:
+        case "ratio":
+            return values[0] / values[1].nullif(0)
+        case "difference":
+            return values[0] - values[1]
+        case "zscore":
+            value, mean, deviation = values
+            floored = ibis.ifelse(deviation < mean * DEVIATION_FLOOR, mean * DEVIATION_FLOOR, deviation)
+            return (value - mean) / floored.nullif(0)
+        case "is_zero":
+            return (values[0] == 0).cast("int64")

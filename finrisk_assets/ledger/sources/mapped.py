@@ -1,0 +1,197 @@
+"""A source of one's own: CSV or Parquet files, described by one YAML file (`schemas.mapping`).
+
+Here the description becomes expressions over the raw rows. None of them casts: what a file's text means is brought into
+the ledger's spelling, and whether it then is a number or a date is for the contract to say.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+
+from finrisk_assets.ledger.contract import FALSE, TRUE, trim
+from finrisk_assets.ledger.landing import ROW, Landed, land_csv, land_parquet
+from finrisk_assets.ledger.sources.base import RawTable, Source
+from finrisk_assets.settings import Settings
+from schemas.features import Feature
+from schemas.ledger import Column
+from schemas.mapping import ColumnMap, ExtraColumn, MappingError, Scalar, TableMap, read_mapping
+
+DATA_DIR = "${FINRISK_DATA_DIR}"
+
+_DIGITS = {"Y": "([0-9]{4})", "y": "([0-9]{2})", **dict.fromkeys("mdHMS", "([0-9]{1,2})")}
+
+
+def source(settings: Settings) -> Source:
+    """Return the source that the YAML file of `settings.mapping` describes.
+
+    Raises
+    ------
+    MappingError
+        If no file is named, or it says something that cannot be.
+    """
+    if settings.mapping is None:
+        raise MappingError("FINRISK_SOURCE=mapped needs FINRISK_MAPPING, the YAML file that describes it; see docs/sources.md")
+    mapping = read_mapping(settings.mapping)
+    folder = settings.mapping.resolve().parent
+    order = ("customers", "accounts", "transactions", "loans", "offers")
+    return Source(
+        name=mapping.name,
+        description=mapping.description or f"The files described by {settings.mapping.name}.",
+        currency=mapping.currency,
+        tables={name: _table(name, mapping.tables[name], folder, settings.data_dir) for name in order if name in mapping.tables},
+        features=_features(mapping.tables),
+        without=_without(mapping.tables),
+    )
+
+
+def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable:
+    declared = table.declare(name)
+    maps: dict[str, ColumnMap] = {**table.columns, **{column.name: column for column in table.extra}}
+    paths = [folder / file.replace(DATA_DIR, str(data_dir.resolve())) for file in table.files]
+    required = list(dict.fromkeys(column.reads for column in maps.values() if column.reads))
+
+    def land(out: Path) -> Landed:
+        if table.is_parquet:
+            return land_parquet(paths, out, required=required)
+        dialect = {"delimiter": table.delimiter, "quote": table.quote, "encoding": table.encoding}
+        return land_csv(paths, out, **dialect, header=table.header, required=required)
+
+    columns = {column: _expression(how, declared[column], table.missing) for column, how in maps.items()}
+    return RawTable(declared, land, columns)
+
+
+def _features(tables: Mapping[str, TableMap]) -> dict[str, tuple[Feature, ...]]:
+    """Return the extra columns that are features, by the domain whose decisions the table holds."""
+    domains = {"loans": "loan_default", "transactions": "transaction_anomaly"}
+    found = {name: tuple(_feature(column) for column in tables[name].extra if column.feature) for name in tables}
+    return {domain: found[name] for name, domain in domains.items() if found.get(name)}
+
+
+def _feature(column: ExtraColumn) -> Feature:
+    how = column.feature
+    assert how is not None
+    return Feature(column.name, column.unit, column.description or column.name, how.raises, how.lowers, how.monotone)
+
+
+def _without(tables: Mapping[str, TableMap]) -> dict[str, str]:
+    """Return the domains for which the mapping has not enough, with the reason."""
+    without = {}
+    if "loans" not in tables:
+        without["loan_default"] = "the mapping has no table loans"
+    elif "is_default" not in tables["loans"].columns:
+        without["loan_default"] = "the mapping's loans have no is_default, the outcome to learn from"
+    if "transactions" not in tables:
+        without["transaction_anomaly"] = "the mapping has no table transactions"
+    elif not _has_time_of_day(tables["transactions"].columns["occurred_at"]):
+        without["transaction_anomaly"] = "the mapping's transactions are dated only to the day, without the time"
+    return without
+
+
+def _has_time_of_day(column: ColumnMap) -> bool:
+    """A format says whether it has hours; a column without one is taken to have them."""
+    return column.format is None or column.format.startswith("epoch") or "%H" in column.format
+
+
+# --- expressions ---------------------------------------------------------------------------------------------------
+
+
+def _expression(how: ColumnMap, column: Column, missing: Sequence[Scalar]) -> Callable[[ir.Table], ir.Value]:
+    """Return the uncast expression of one column."""
+
+    def read(raw: ir.Table) -> ir.Value:
+        if how.row_number:
+            return raw[ROW]
+        if how.value is not None:
+            return ibis.literal(_text(how.value))
+        value = raw[how.reads]
+        if how.sign_of:
+            number = _plain_number(value, how).try_cast("float64")
+            return ibis.cases((number >= 0, "credit"), (number < 0, "debit"), else_=value.cast("string"))
+        codes = [spelling for code in (*missing, *how.missing) for spelling in _spellings(code)]
+        if not (codes or how.values or how.format or column.dtype in ("int64", "float64")):
+            return value
+        text = value if value.type().is_string() else value.cast("string")
+        if codes:
+            value = ibis.cases((_among(text, value, codes), ibis.null(value.type())), else_=value)
+            text = value.cast("string")
+        if how.values:
+            return _meaning(text, value, how)
+        if how.format and not (value.type().is_timestamp() or value.type().is_date()):
+            return _moment(text, how.format)
+        if column.dtype in ("int64", "float64"):
+            return _plain_number(value, how)
+        return value
+
+    return read
+
+
+def _among(text: ir.StringValue, value: ir.Value, codes: Sequence[str]) -> ir.BooleanValue:
+    """Return whether a value is one of the codes; a number is compared as a number, so that -999.0 is -999."""
+    same = trim(text).isin(codes)
+    numbers = [float(code) for code in codes if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", code)]
+    if value.type().is_numeric() and numbers:
+        same = same | value.isin(numbers)
+    if value.type().is_floating() and any(code.lower() == "nan" for code in codes):
+        same = same | value.isnan()
+    return same.fill_null(False)
+
+
+def _meaning(text: ir.StringValue, value: ir.Value, how: ColumnMap) -> ir.Value:
+    """Return the meaning of a code; one that is not named stays as it is, for the contract to judge."""
+    cases = [(_among(text, value, _spellings(code)), _text(meaning)) for code, meaning in how.values.items()]
+    if how.otherwise is None:
+        return ibis.cases(*cases, else_=text)
+    return ibis.cases((text.isnull(), ibis.null("string")), *cases, else_=_text(how.otherwise))
+
+
+def _plain_number(value: ir.Value, how: ColumnMap) -> ir.Value:
+    """Return a number without the file's marks, its sign or its scale, still as text where the file has text."""
+    if value.type().is_string():
+        if how.thousands:
+            value = value.replace(how.thousands, "").replace("\u00a0", "")
+        if how.decimal != ".":
+            value = value.replace(how.decimal, ".")
+        if how.absolute:
+            value = trim(value).re_replace(r"^[-−+]", "")
+        if how.scale is not None:
+            number = value.try_cast("float64")
+            value = ibis.cases((number.notnull(), (number * how.scale).cast("string")), else_=value)
+        return value
+    if how.absolute:
+        value = value.abs()
+    return value if how.scale is None else value * how.scale
+
+
+def _moment(text: ir.StringValue, form: str) -> ir.Value:
+    """Bring a date into ISO 8601; text that is not of the form stays as it is, for the contract to refuse."""
+    text = trim(text)
+    if form.startswith("epoch"):
+        number = text.try_cast("int64")
+        moment = number.as_timestamp("s" if form == "epoch_s" else "ms").cast("string")
+        return ibis.cases((number.notnull(), moment), else_=text)
+    found = re.findall(r"%(.)", form)
+    pattern = "^" + re.sub(r"%(.)", lambda part: _DIGITS[part[1]], re.escape(form).replace(r"\%", "%")) + "$"
+    part = {name: text.re_extract(pattern, position) for position, name in enumerate(found, 1)}
+    if "y" in part:  # as POSIX has it: 69 to 99 are of the twentieth century
+        part["Y"] = ibis.cases((part["y"].try_cast("int64") >= 69, "19"), else_="20") + part["y"]
+    day = part["Y"] + "-" + part.get("m", "1") + "-" + part.get("d", "1")
+    if "H" in part:
+        minute, second = (part[name].lpad(2, "0") if name in part else "00" for name in "MS")
+        day = day + " " + part["H"] + ":" + minute + ":" + second
+    return ibis.cases((text.re_search(pattern), day), else_=text)
+
+
+def _spellings(code: Scalar) -> list[str]:
+    """Return how a code may stand in a file: YAML reads an unquoted yes, on or true as one and the same truth."""
+    if isinstance(code, bool):
+        words = (*TRUE, "on") if code else (*FALSE, "off")
+        return [form for word in words for form in (word, word.title(), word.upper())]
+    return [_text(code)]
+
+
+def _text(value: Scalar) -> str:
+    """Write a scalar of the YAML file as a file would: true, not True."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

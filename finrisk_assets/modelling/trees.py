@@ -1,0 +1,385 @@
+"""From a fitted estimator to a component of a scoring bundle, number for number.
+
+Here scikit-learn's forests become XGBoost models, so that the service needs one tree runtime whatever library trained the model,
+and a pipeline around a logistic regression becomes coefficients. Training side only. Fitting and calibrating live elsewhere.
+
+scikit-learn goes left where ``x <= threshold`` with a float64 threshold, XGBoost where ``x < threshold`` with a float32 one. For
+float32 rows both agree if the threshold becomes the next float32 above the largest float32 that is not above it. XGBoost's
+predictor also takes siblings to be neighbours, so nodes are numbered breadth first. Without either, the result is silently wrong.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finrisk_assets.modelling.bundle import (
+    Bundle,
+    BundleSpec,
+    Calibration,
+    Component,
+    Linear,
+    Rows,
+    Trees,
+    signed_log1p,
+)
+from schemas.features import Feature
+
+_LARGEST = np.finfo(np.float32).max
+_FLOAT32_SUM = 1e-5
+_ROOT_PARENT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A component, and the calibration that makes its margin what the estimator itself answers.
+
+    Fit a beta calibration on the margin with ``plain.link`` and put it in ``plain``'s place.
+    """
+
+    component: Component
+    plain: Calibration
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One binary tree as arrays over its nodes, root first; ``left`` and ``right`` are -1 at a leaf.
+
+    A row goes left where ``x[feature] <= threshold``, and where ``x[feature]`` is missing and ``missing_left`` is set. ``value``
+    counts at leaves only; ``cover`` is the weight of the training samples that came by.
+    """
+
+    feature: NDArray[np.int64]
+    threshold: NDArray[np.float64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    missing_left: NDArray[np.bool_]
+    value: NDArray[np.float64]
+    cover: NDArray[np.float64]
+
+
+def component_from(estimator: Any, features: Sequence[Feature], rows: Rows | None = None) -> Converted:
+    """Turn a fitted estimator, alone or at the end of a pipeline, into a component.
+
+    Parameters
+    ----------
+    estimator
+        LogisticRegression (with SimpleImputer, `signed_log1p` and a scaler before it), XGBClassifier,
+        HistGradientBoostingClassifier, RandomForestClassifier or -Regressor, or IsolationForest; trees may have a SimpleImputer
+        before them. Two classes.
+    features
+        In the order of the columns it was fitted on.
+    rows
+        float32, shape (n, d). Where given, component and estimator must agree on them to 1e-5: a sum of hundreds of trees in
+        float32 is about 1e-6 off, one row in a wrong leaf far more. Pass some, extremes included.
+
+    Raises
+    ------
+    ValueError
+        For an estimator or a step that has no exact component, columns in another order, or rows that score differently.
+    """
+    names = [feature.name for feature in features]
+    fitted_on = list(getattr(estimator, "feature_names_in_", names))
+    if fitted_on != names:
+        raise ValueError(f"the estimator was fitted on the columns {fitted_on}, the features are {names}: keep that order")
+    steps, last = _steps(estimator)
+    kind = type(last).__name__
+    classes = getattr(last, "classes_", None)
+    if classes is not None and list(classes) != [0, 1]:
+        raise ValueError(f"{kind} knows the classes {list(classes)}; a risk has the classes 0 and 1")
+    converted = _linear(last, steps, len(names)) if kind == "LogisticRegression" else _trees(last, steps, len(names))
+    if rows is not None:
+        off = difference(estimator, converted, features, rows)
+        if not off <= _FLOAT32_SUM:
+            raise ValueError(f"the component of {kind} is {off:.2g} off: this version of it is not converted exactly")
+    return converted
+
+
+def difference(estimator: Any, converted: Converted, features: Sequence[Feature], rows: Rows) -> float:
+    """Largest absolute difference between the estimator's own scores and the component's, over float32 rows."""
+    inputs: Any = rows.astype(np.float64)
+    if hasattr(estimator, "feature_names_in_"):
+        import pandas as pd
+
+        inputs = pd.DataFrame(inputs, columns=list(estimator.feature_names_in_))
+    if hasattr(estimator, "predict_proba"):
+        own = estimator.predict_proba(inputs)[:, 1]
+    elif hasattr(estimator, "score_samples"):
+        own = -estimator.score_samples(inputs)
+    else:
+        own = estimator.predict(inputs)
+    spec = BundleSpec(
+        name="conversion",
+        domain="",
+        source="",
+        features=tuple(features),
+        components=(converted.component,),
+        calibration=converted.plain,
+        golden_rows=rows[:1],
+        seed=0,
+        data_sha256="",
+        code_sha256="",
+    )
+    return float(np.abs(Bundle(spec, "").probability(rows) - own).max())
+
+
+def to_xgboost(trees: Sequence[Tree], n_features: int, base: float = 0.0) -> bytes:
+    """The sum of the trees and a base as an XGBoost model in JSON, link identity.
+
+    The same trees give the same bytes, in one version of XGBoost, which also proves that it can read them.
+    """
+    import xgboost
+
+    document = {
+        "learner": {
+            "attributes": {},
+            "feature_names": [],
+            "feature_types": [],
+            "gradient_booster": {
+                "model": {
+                    "cats": {"enc": [], "feature_segments": [], "sorted_idx": []},
+                    "gbtree_model_param": {"num_parallel_tree": "1", "num_trees": str(len(trees))},
+                    "iteration_indptr": list(range(len(trees) + 1)),
+                    "tree_info": [0] * len(trees),
+                    "trees": [_document(at, tree, n_features) for at, tree in enumerate(trees)],
+                },
+                "name": "gbtree",
+            },
+            "learner_model_param": {
+                "base_score": f"[{float(np.float32(base))!r}]",
+                "boost_from_average": "1",
+                "num_class": "0",
+                "num_feature": str(n_features),
+                "num_target": "1",
+            },
+            "objective": {"name": "reg:squarederror", "reg_loss_param": {"scale_pos_weight": "1"}},
+        },
+        "version": [int(part) for part in xgboost.__version__.split(".")[:3]],
+    }
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(json.dumps(document, allow_nan=False).encode()))
+    return bytes(booster.save_raw("json"))
+
+
+def next_above(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The float32 t for which ``x < t`` is ``x <= threshold``, for every finite float32 x.
+
+    A threshold beyond the largest float32 becomes that one: wrong for this single value of x, which a bundle refuses.
+    """
+    below = np.clip(threshold, -_LARGEST, _LARGEST).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond the largest stands infinity, which the last line takes back
+        below = np.where(below > threshold, np.nextafter(below, np.float32(-np.inf)), below)
+        above = np.nextafter(below, np.float32(np.inf))
+    return np.minimum(above, _LARGEST)
+
+
+def _document(number: int, tree: Tree, n_features: int) -> dict[str, Any]:
+    """One tree as XGBoost's JSON has it, nodes breadth first."""
+    order, parents = [0], [_ROOT_PARENT]
+    left, right = [], []
+    at = 0
+    while at < len(order):
+        node = order[at]
+        if tree.left[node] < 0:
+            left.append(-1)
+            right.append(-1)
+        else:
+            left.append(len(order))
+            right.append(len(order) + 1)
+            order += [int(tree.left[node]), int(tree.right[node])]
+            parents += [at, at]
+        at += 1
+    leaf = tree.left[order] < 0
+    value = np.where(leaf, tree.value[order], 0.0).astype(np.float32)
+    return {
+        "base_weights": value.tolist(),
+        "categories": [],
+        "categories_nodes": [],
+        "categories_segments": [],
+        "categories_sizes": [],
+        "default_left": (tree.missing_left[order] & ~leaf).astype(int).tolist(),
+        "id": number,
+        "left_children": left,
+        "loss_changes": [0.0] * len(order),
+        "parents": parents,
+        "right_children": right,
+        "split_conditions": np.where(leaf, value, next_above(tree.threshold[order])).tolist(),
+        "split_indices": np.where(leaf, 0, tree.feature[order]).tolist(),
+        "split_type": [0] * len(order),
+        "sum_hessian": tree.cover[order].astype(np.float32).tolist(),
+        "tree_param": {"num_deleted": "0", "num_feature": str(n_features), "num_nodes": str(len(order)), "size_leaf_vector": "1"},
+    }
+
+
+# Trees, by library ------------------------------------------------------------------------------------------------------------
+
+
+def _trees(model: Any, steps: Sequence[tuple[str, Any]], width: int) -> Converted:
+    kind = type(model).__name__
+    fills = None
+    if steps:
+        inputs = _prepared(steps, width)
+        if inputs.scaled or any(inputs.signed_log1p):
+            raise ValueError(f"{kind}: trees need no scaler or transform before them; leave the step out")
+        fills = inputs.fills
+    if kind == "XGBClassifier":
+        return Converted(Trees(_xgboost(model, width), fills), Calibration(link="logit"))
+    if kind == "HistGradientBoostingClassifier":
+        base = float(model._baseline_prediction.ravel()[0])
+        return Converted(Trees(to_xgboost(_histogram(model), width, base), fills), Calibration(link="logit"))
+    if kind in ("RandomForestClassifier", "RandomForestRegressor"):
+        return Converted(Trees(to_xgboost(_forest(model), width), fills), Calibration(link="identity"))
+    if kind == "IsolationForest":
+        return Converted(Trees(to_xgboost(_isolation(model), width), fills), Calibration("exp2"))
+    raise ValueError(f"{kind} has no exact component; see component_from for those that have")
+
+
+def _xgboost(model: Any, width: int) -> bytes:
+    """XGBoost's own model, cut at the best iteration, without the names and attributes of its training."""
+    import xgboost
+
+    booster = model.get_booster()
+    if booster.attr("best_iteration") is not None:
+        booster = booster[: int(booster.attr("best_iteration")) + 1]
+    document = json.loads(booster.save_raw("json"))
+    learner = document["learner"]
+    objective, name = learner["objective"]["name"], learner["gradient_booster"]["name"]
+    if objective != "binary:logistic" or name != "gbtree" or not np.isnan(model.missing):
+        told = f"{objective}, {name}, missing={model.missing}"
+        raise ValueError(f"XGBClassifier with {told}: use binary:logistic, gbtree, missing=nan")
+    if "c" in (learner["feature_types"] or []):
+        raise ValueError("XGBClassifier with categorical features: give it numbers")
+    learner |= {"attributes": {}, "feature_names": [], "feature_types": []}
+    plain = xgboost.Booster()
+    plain.load_model(bytearray(json.dumps(document).encode()))
+    if plain.num_features() != width:
+        raise ValueError(f"XGBClassifier was fitted on {plain.num_features()} features, {width} are given")
+    return bytes(plain.save_raw("json"))
+
+
+def _sklearn(tree: Any, value: NDArray[np.float64], features: NDArray[np.int64] | None = None) -> Tree:
+    """scikit-learn's tree with leaf values of our own; ``features`` renumbers the columns of one that saw only some."""
+    nodes = tree.__getstate__()["nodes"]
+    feature = np.maximum(tree.feature, 0).astype(np.int64)
+    return Tree(
+        feature=feature if features is None else np.asarray(features, np.int64)[feature],
+        threshold=np.asarray(tree.threshold, np.float64),
+        left=tree.children_left,
+        right=tree.children_right,
+        missing_left=nodes["missing_go_to_left"].astype(bool),
+        value=value,
+        cover=tree.weighted_n_node_samples,
+    )
+
+
+def _forest(model: Any) -> list[Tree]:
+    """Each tree's share of the mean that a random forest answers."""
+    trees = []
+    for estimator in model.estimators_:
+        value = estimator.tree_.value[:, 0, :]
+        share = value[:, 1] / value.sum(axis=1) if value.shape[1] == 2 else value[:, 0]
+        trees.append(_sklearn(estimator.tree_, share / len(model.estimators_)))
+    return trees
+
+
+def _isolation(model: Any) -> list[Tree]:
+    """Trees that sum to ``-E[h(x)] / c(psi)`` (Liu, Ting & Zhou 2008); 2 to that power is minus ``score_samples``."""
+    scale = len(model.estimators_) * float(_unsuccessful_search(np.array([model.max_samples_]))[0])
+    trees = []
+    for estimator, features in zip(model.estimators_, model.estimators_features_, strict=True):
+        tree = estimator.tree_
+        depth = np.zeros(tree.node_count)
+        for node in np.flatnonzero(tree.children_left >= 0):  # a parent's number is below its children's
+            depth[[tree.children_left[node], tree.children_right[node]]] = depth[node] + 1
+        path = depth + _unsuccessful_search(tree.n_node_samples)
+        trees.append(_sklearn(tree, -path / scale if scale else np.full(len(path), -1.0 / len(model.estimators_)), features))
+    return trees
+
+
+def _unsuccessful_search(n: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean path length of an unsuccessful search in a binary tree of n, c(n) of Liu, Ting & Zhou (2008)."""
+    size = np.maximum(np.asarray(n, np.float64), 2.0)
+    length = 2.0 * (np.log(np.maximum(size - 1.0, 1.0)) + np.euler_gamma) - 2.0 * (size - 1.0) / size
+    return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, length))
+
+
+def _histogram(model: Any) -> list[Tree]:
+    """The trees of scikit-learn's histogram gradient boosting; their leaves hold the learning rate already."""
+    trees = []
+    for (predictor,) in model._predictors:
+        nodes = predictor.nodes
+        if nodes["is_categorical"].any():
+            raise ValueError("HistGradientBoostingClassifier with categorical features: give it numbers")
+        leaf = nodes["is_leaf"].astype(bool)
+        trees.append(
+            Tree(
+                feature=nodes["feature_idx"].astype(np.int64),
+                threshold=nodes["num_threshold"].astype(np.float64),
+                left=np.where(leaf, -1, nodes["left"].astype(np.int64)),
+                right=np.where(leaf, -1, nodes["right"].astype(np.int64)),
+                missing_left=nodes["missing_go_to_left"].astype(bool),
+                value=nodes["value"].astype(np.float64),
+                cover=nodes["count"].astype(np.float64),
+            )
+        )
+    return trees
+
+
+# Linear ------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Inputs:
+    """What the steps before the model do to each feature, in the order of `Linear`: fill, transform, scale."""
+
+    fills: tuple[float | None, ...]
+    signed_log1p: tuple[bool, ...]
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
+    scaled: bool = False
+
+
+def _steps(estimator: Any) -> tuple[list[tuple[str, Any]], Any]:
+    """The steps that do something, and the model at the end."""
+    if type(estimator).__name__ != "Pipeline":
+        return [], estimator
+    steps = [(name, step) for name, step in estimator.steps if step is not None and step != "passthrough"]
+    return steps[:-1], steps[-1][1]
+
+
+def _prepared(steps: Sequence[tuple[str, Any]], width: int) -> _Inputs:
+    inputs = _Inputs((None,) * width, (False,) * width, (0.0,) * width, (1.0,) * width)
+    for name, step in steps:
+        kind = type(step).__name__
+        if kind == "SimpleImputer" and not any(inputs.signed_log1p) and not inputs.scaled:
+            fills = np.asarray(step.statistics_, np.float64)
+            # Only NaN differs from itself.
+            if step.add_indicator or np.isnan(fills).any() or step.missing_values == step.missing_values:
+                raise ValueError(f"{name}: only an imputer of NaN, without indicators, with a value for every column converts")
+            inputs.fills = tuple(fills.tolist())
+        elif kind == "FunctionTransformer" and step.func is signed_log1p and not inputs.scaled:
+            inputs.signed_log1p = (True,) * width
+        elif kind in ("StandardScaler", "RobustScaler") and not inputs.scaled:
+            center = step.mean_ if kind == "StandardScaler" else step.center_
+            inputs.means = (0.0,) * width if center is None else tuple(np.asarray(center, np.float64).tolist())
+            inputs.scales = (1.0,) * width if step.scale_ is None else tuple(np.asarray(step.scale_, np.float64).tolist())
+            inputs.scaled = True
+        else:
+            raise ValueError(f"{name} ({kind}): before a model come SimpleImputer, signed_log1p and a scaler, in that order")
+    return inputs
+
+
+def _linear(model: Any, steps: Sequence[tuple[str, Any]], width: int) -> Converted:
+    inputs = _prepared(steps, width)
+    component = Linear(
+        coefficients=tuple(model.coef_[0].astype(np.float64).tolist()),
+        means=inputs.means,
+        scales=inputs.scales,
+        fills=inputs.fills,
+        signed_log1p=inputs.signed_log1p,
+        intercept=float(model.intercept_[0]),
+    )
+    return Converted(component, Calibration(link="logit"))

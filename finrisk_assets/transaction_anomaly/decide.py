@@ -1,0 +1,116 @@
+"""From the score of a transaction to a decision: allow it, have a person look at it, or block it.
+
+Only thresholds and their use belong here. The service decides with this module, so it imports numpy and nothing else.
+Thresholds come from an analyst team's capacity or a share of the transactions, never from 0.5.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Decision = Literal["allow", "review", "block"]
+
+CONTAMINATION = 0.02
+"""Share of transactions taken for anomalies, where nothing else is said."""
+
+BLOCK_PRECISION = 0.9
+"""Share of frauds that blocking without a person's look must have reached."""
+
+
+def thresholds(
+    scores: ArrayLike,
+    *,
+    contamination: float = CONTAMINATION,
+    capacity_per_day: float | None = None,
+    n_days: int | None = None,
+    is_fraud: ArrayLike | None = None,
+    block_precision: float = BLOCK_PRECISION,
+) -> dict[str, float]:
+    """Return the scores from which a transaction is an anomaly, reviewed and blocked.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n,)
+        Scores (probabilities or margins, higher is riskier) of a window that no model was fitted on, in which transactions
+        stand in their natural proportion.
+    contamination
+        Share of the transactions that are anomalies.
+    capacity_per_day, n_days
+        Alerts that the analysts can look at in a day, and days that `scores` span. Without a capacity every anomaly is reviewed.
+    is_fraud : array-like of shape (n,), optional
+        Labels. Without them nothing is blocked: an unusual transaction alone is no reason to refuse it.
+    block_precision
+        Share of frauds among the blocked.
+
+    Returns
+    -------
+    dict
+        ``anomaly``, ``review`` and, where enough frauds stand at the top, ``block``, in the unit of `scores`. A score that
+        reaches a threshold falls under it. Equal scores stay together: fewer than asked for may reach it, never more.
+
+    Raises
+    ------
+    ValueError
+        For no scores, scores that are not finite, a share outside 0 to 1, or a capacity without days.
+    """
+    given = np.asarray(scores, dtype=np.float64).ravel()
+    if given.size == 0 or not np.isfinite(given).all():
+        raise ValueError(f"thresholds need finite scores; {int((~np.isfinite(given)).sum())} of {given.size} are not")
+    score = np.sort(given)[::-1]
+    for name, share in (("contamination", contamination), ("block_precision", block_precision)):
+        if not 0 < share < 1:
+            raise ValueError(f"{name} must lie between 0 and 1, not {share}")
+    anomaly = _reached_by(score, contamination * score.size)
+    result = {"anomaly": anomaly, "review": anomaly}
+    if capacity_per_day is not None:
+        if n_days is None or n_days < 1 or capacity_per_day <= 0:
+            raise ValueError(f"a capacity of {capacity_per_day} a day needs the days the scores span: at least 1, not {n_days}")
+        result["review"] = _reached_by(score, capacity_per_day * n_days)
+    if is_fraud is not None:
+        block = _precise_from(given, np.asarray(is_fraud).astype(bool).ravel(), block_precision)
+        if block is not None:
+            result["block"] = max(block, result["review"])
+    return result
+
+
+def decide(score: float, thresholds: Mapping[str, float]) -> Decision:
+    """Return what to do with a transaction of this score; without a ``block`` threshold none is blocked."""
+    if "block" in thresholds and score >= thresholds["block"]:
+        return "block"
+    return "review" if score >= thresholds["review"] else "allow"
+
+
+def decide_all(scores: ArrayLike, thresholds: Mapping[str, float]) -> Sequence[Decision]:
+    """Return what to do with each of many transactions."""
+    return [decide(float(score), thresholds) for score in np.asarray(scores, dtype=np.float64).ravel()]
+
+
+def is_anomaly(score: float, thresholds: Mapping[str, float]) -> bool:
+    """Return whether the score reaches the threshold of an anomaly, whatever the analysts have time for."""
+    return score >= thresholds["anomaly"]
+
+
+def _reached_by(descending: NDArray[np.float64], n: float) -> float:
+    """Return the lowest score that at most `n` of the scores reach; just above the highest where none may."""
+    above = int(n)
+    if above >= descending.size:
+        return float(descending[-1])
+    first_below = descending[above]
+    taken = descending[:above][descending[:above] > first_below]
+    return float(taken[-1]) if taken.size else float(np.nextafter(descending[0], np.inf))
+
+
+def _precise_from(scores: NDArray[np.float64], is_fraud: NDArray[np.bool_], precision: float) -> float | None:
+    """Return the lowest score from which the share of frauds reaches `precision`, by Laplace's rule of succession.
+
+    The rule, (frauds + 1) / (n + 2), keeps a handful of lucky hits from opening the gate.
+    """
+    if scores.shape != is_fraud.shape:
+        raise ValueError(f"there are {scores.size} scores and {is_fraud.size} labels: one label per score is needed")
+    order = np.argsort(-scores, kind="stable")
+    ordered, caught = scores[order], np.cumsum(is_fraud[order])
+    whole = np.append(ordered[1:] < ordered[:-1], True)  # a threshold cannot part equal scores
+    good = whole & ((caught + 1) / (np.arange(1, scores.size + 1) + 2) >= precision)
+    return float(ordered[np.flatnonzero(good)[-1]]) if good.any() else None

@@ -1,0 +1,378 @@
+"""The features of a transaction: `FEATURES`, ours, and `HANDBOOK`, the fifteen of a published book.
+
+Only declarations and their assembly into a table belong here; how they are computed is in `finrisk_assets.features`.
+Every one is known the moment the transaction occurs: history ends strictly before it, and fraud labels enter seven days
+late, when they are known.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from finrisk_assets.features import windows
+from finrisk_assets.features.windows import DAY, HOUR, LABELS, Declaration, Derived, Point, Window
+from schemas.features import Feature
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+CUSTOMER = ("customer_id",)
+MERCHANT = ("merchant",)
+AT_MERCHANT = ("customer_id", "merchant")
+IN_COUNTRY = ("customer_id", "country")
+
+LABEL_DELAY_S = 7 * DAY
+"""How long it takes until a fraud is known to be one."""
+
+NOVELTY_S = 90 * DAY
+"""Somebody not seen for so long counts as new."""
+
+SPANS = {"1h": HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
+_IN_WORDS = {"1h": "hour", "1d": "day", "7d": "7 days", "30d": "30 days"}
+
+
+def _amount_point() -> Point:
+    return Point(
+        Feature("amount", "currency", "Size of the transaction.", "the amount is large", "the amount is ordinary"), "amount"
+    )
+
+
+def _count(span: str) -> Window:
+    return Window(
+        Feature(
+            f"customer_n_{span}",
+            "transactions",
+            f"Transactions of the customer in the {_IN_WORDS[span]} before.",
+            f"unusually many transactions by this customer in the last {_IN_WORDS[span]}",
+            f"no rush of transactions in the last {_IN_WORDS[span]}",
+        ),
+        CUSTOMER,
+        "count",
+        SPANS[span],
+    )
+
+
+def _of_amounts(name: str, aggregate: windows.Aggregate, span: str, text: str, raises: str, lowers: str) -> Window:
+    said = _IN_WORDS[span]
+    return Window(
+        Feature(f"customer_amount_{name}_{span}", "currency", f"{text} of the customer's {said} before.", raises, lowers),
+        CUSTOMER,
+        aggregate,
+        SPANS[span],
+        "amount",
+    )
+
+
+def _sum(span: str) -> Window:
+    said = _IN_WORDS[span]
+    return _of_amounts(
+        "sum",
+        "sum",
+        span,
+        "Sum of the amounts",
+        f"a lot of money moved in the last {said}",
+        f"little money moved in the last {said}",
+    )
+
+
+def _mean(span: str) -> Window:
+    said = _IN_WORDS[span]
+    return _of_amounts(
+        "mean", "mean", span, "Mean amount", f"large amounts in the last {said}", f"moderate amounts in the last {said}"
+    )
+
+
+def _std(span: str) -> Window:
+    said = _IN_WORDS[span]
+    return _of_amounts(
+        "std",
+        "std",
+        span,
+        "Sample deviation of the amounts",
+        f"erratic amounts in the last {said}",
+        f"steady amounts in the last {said}",
+    )
+
+
+def _merchant_count(span: str) -> Window:
+    said = _IN_WORDS[span]
+    return Window(
+        Feature(
+            f"merchant_n_{span}",
+            "transactions",
+            f"Transactions at the merchant in the {said} before.",
+            f"unusual traffic at the merchant in the last {said}",
+            f"ordinary traffic at the merchant in the last {said}",
+        ),
+        MERCHANT,
+        "count",
+        SPANS[span],
+    )
+
+
+def _merchant_risk(span: str) -> Window:
+    said = _IN_WORDS[span]
+    return Window(
+        Feature(
+            f"merchant_risk_{span}",
+            "share",
+            f"Share of fraud at the merchant over {said}, up to seven days before; 0 where there was no transaction.",
+            "recent fraud at this merchant",
+            "no recent fraud at this merchant",
+            monotone=1,
+        ),
+        MERCHANT,
+        "mean",
+        SPANS[span],
+        "is_fraud",
+        LABEL_DELAY_S,
+        empty=0.0,
+    )
+
+
+def _largest() -> Window:
+    return _of_amounts(
+        "max",
+        "max",
+        "30d",
+        "Largest amount",
+        "a very large amount in the last 30 days",
+        "no very large amount in the last 30 days",
+    )
+
+
+def _to_mean(amount: Point, span: str) -> Derived:
+    said = _IN_WORDS[span]
+    return Derived(
+        Feature(
+            f"amount_to_mean_{span}",
+            "ratio",
+            f"Amount against the customer's own mean of the {said} before.",
+            "the amount is far above what this customer usually moves",
+            "the amount is in line with what this customer usually moves",
+        ),
+        "ratio",
+        (amount, _mean(span)),
+    )
+
+
+def _zscore(amount: Point, span: str) -> Derived:
+    said = _IN_WORDS[span]
+    return Derived(
+        Feature(
+            f"amount_zscore_{span}",
+            "deviations",
+            f"Amount less the customer's own mean, in deviations of the {said} before.",
+            "the amount stands out from this customer's own history",
+            "the amount fits this customer's own history",
+        ),
+        "zscore",
+        (amount, _mean(span), _std(span)),
+    )
+
+
+def _seen(entity: tuple[str, ...], noun: str) -> Window:
+    return Window(
+        Feature(
+            f"customer_{noun}_n_90d",
+            "transactions",
+            f"Transactions of the customer with this {noun} in the 90 days before.",
+            f"the customer rarely deals with this {noun}",
+            f"the customer often deals with this {noun}",
+        ),
+        entity,
+        "count",
+        NOVELTY_S,
+    )
+
+
+def _new(entity: tuple[str, ...], noun: str) -> Derived:
+    return Derived(
+        Feature(
+            f"is_new_{noun}",
+            "0 or 1",
+            f"Whether the customer had no transaction with this {noun} in the 90 days before.",
+            f"the {noun} is new for this customer",
+            f"the customer has dealt with this {noun} before",
+        ),
+        "is_zero",
+        (_seen(entity, noun),),
+    )
+
+
+def _features() -> tuple[Declaration, ...]:
+    amount = _amount_point()
+    evening, day = "the time of day is unusual", "the time of day is usual"
+    return (
+        Point(
+            Feature(
+                "log_amount", "log currency", "Natural logarithm of 1 + amount.", "the amount is large", "the amount is ordinary"
+            ),
+            "log_amount",
+        ),
+        Point(Feature("hour", "hours", "Hour of the day, 0 to 23.", evening, day), "hour"),
+        Point(Feature("hour_sin", "", "Time of day as a circle: sine.", evening, day), "hour_sin"),
+        Point(Feature("hour_cos", "", "Time of day as a circle: cosine.", evening, day), "hour_cos"),
+        Point(
+            Feature(
+                "is_weekend",
+                "0 or 1",
+                "Whether it is Saturday or Sunday.",
+                "it happened at a weekend",
+                "it happened on a weekday",
+            ),
+            "is_weekend",
+        ),
+        Point(
+            Feature("is_night", "0 or 1", "Whether it is before 07:00.", "it happened at night", "it did not happen at night"),
+            "is_night",
+        ),
+        Point(Feature("is_credit", "0 or 1", "Whether money came in.", "money came in", "money went out"), "is_credit"),
+        Window(
+            Feature(
+                "customer_idle_hours",
+                "hours",
+                "Hours since the customer's latest transaction before, at most 30 days.",
+                "the gap since the customer's previous transaction is unusual",
+                "the gap since the customer's previous transaction is usual",
+            ),
+            CUSTOMER,
+            "since",
+            SPANS["30d"],
+        ),
+        *(_count(span) for span in SPANS),
+        *(_sum(span) for span in SPANS),
+        *(_mean(span) for span in SPANS),
+        *(_std(span) for span in ("1d", "7d", "30d")),
+        _largest(),
+        *(_to_mean(amount, span) for span in ("1d", "7d", "30d")),
+        *(_zscore(amount, span) for span in ("7d", "30d")),
+        Derived(
+            Feature(
+                "amount_to_max_30d",
+                "ratio",
+                "Amount against the customer's largest of the 30 days before.",
+                "the amount is close to or above the largest this customer moved lately",
+                "the amount is well below the largest this customer moved lately",
+            ),
+            "ratio",
+            (amount, _largest()),
+        ),
+        Derived(
+            Feature(
+                "customer_n_1d_to_30d",
+                "ratio",
+                "The customer's transactions of the day before as a share of those of the 30 days before.",
+                "most of this customer's recent transactions fell within a day",
+                "this customer's transactions are spread as usual",
+            ),
+            "ratio",
+            (_count("1d"), _count("30d")),
+        ),
+        *(_merchant_count(span) for span in SPANS),
+        *(_merchant_risk(span) for span in ("1d", "7d", "30d")),
+        _seen(AT_MERCHANT, "merchant"),
+        _new(AT_MERCHANT, "merchant"),
+        _seen(IN_COUNTRY, "country"),
+        _new(IN_COUNTRY, "country"),
+    )
+
+
+def _handbook() -> tuple[Declaration, ...]:
+    spans = {"1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
+    customer = (
+        (
+            Window(
+                Feature(
+                    f"customer_nb_tx_{span}",
+                    "transactions",
+                    f"Transactions of the customer in {_IN_WORDS[span]}, this one included.",
+                ),
+                CUSTOMER,
+                "count",
+                length_s,
+                current=True,
+            ),
+            Window(
+                Feature(
+                    f"customer_avg_amount_{span}",
+                    "currency",
+                    f"Mean amount of the customer in {_IN_WORDS[span]}, this one included.",
+                ),
+                CUSTOMER,
+                "mean",
+                length_s,
+                "amount",
+                current=True,
+            ),
+        )
+        for span, length_s in spans.items()
+    )
+    terminal = (
+        (
+            Window(
+                Feature(
+                    f"terminal_nb_tx_{span}",
+                    "transactions",
+                    f"Transactions at the terminal in {_IN_WORDS[span]}, up to 7 days before.",
+                ),
+                MERCHANT,
+                "count",
+                length_s,
+                delay_s=LABEL_DELAY_S,
+            ),
+            Window(
+                Feature(
+                    f"terminal_risk_{span}", "share", f"Share of fraud at the terminal in {_IN_WORDS[span]}, up to 7 days before."
+                ),
+                MERCHANT,
+                "mean",
+                length_s,
+                "is_fraud",
+                LABEL_DELAY_S,
+                empty=0.0,
+            ),
+        )
+        for span, length_s in spans.items()
+    )
+    return (
+        _amount_point(),
+        Point(Feature("during_weekend", "0 or 1", "Whether it is Saturday or Sunday."), "is_weekend"),
+        Point(Feature("during_night", "0 or 1", "Whether its hour is 0 to 6."), "is_night"),
+        *(window for pair in customer for window in pair),
+        *(window for pair in terminal for window in pair),
+    )
+
+
+FEATURES: tuple[Declaration, ...] = _features()
+"""Every feature of a transaction; `available` leaves out what a source has no columns for."""
+
+HANDBOOK: tuple[Declaration, ...] = _handbook()
+"""The features of Le Borgne, Siblini, Lebichot, Bontempi: Reproducible Machine Learning for Credit Card Fraud Detection,
+2022, chapter 3: the amount, two flags, and counts, means and risks over 1, 7 and 30 days, the terminal's delayed by 7. Where
+the book lets transactions of one second see those above them in the file, these see none of each other."""
+
+
+def available(columns: Iterable[str]) -> tuple[Declaration, ...]:
+    """Return those of `FEATURES` whose columns a source fills; a column that is null throughout is none."""
+    return windows.available(FEATURES, columns)
+
+
+def build(transactions: "ir.Table", features: Sequence[Declaration] | None = None) -> "ir.Table":
+    """Return the features of every transaction with its keys and label, lazily.
+
+    Parameters
+    ----------
+    transactions
+        The ledger's validated transactions.
+    features
+        What to compute; all that the table has columns for where not given.
+
+    Returns
+    -------
+    ibis.Table
+        One row a transaction: keys, `LABELS`, then the features as float64, null where missing.
+    """
+    from finrisk_assets.features import batch
+
+    declared = available(transactions.columns) if features is None else features
+    return batch.compute(transactions, declared, carry=[name for name in LABELS if name in transactions.columns])

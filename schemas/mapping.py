@@ -1,0 +1,249 @@
+"""The YAML file that describes a source of one's own: which files fill which ledger tables, column by column.
+
+`docs/sources.md` explains each key with examples; `read_mapping` checks a file and says which key is wrong, and what would do.
+"""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from schemas.ledger import TABLES, Column, DType, PersonalData, Table
+
+Scalar = str | int | float | bool
+
+DATE_DIRECTIVES = frozenset("YymdHMS")
+
+
+class MappingError(ValueError):
+    """A mapping file that cannot be used: one line for each wrong key, with its path and what would do."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ColumnMap(_Model):
+    """How one ledger column reads. Exactly one of `from`, `value`, `sign_of` and `row_number` says where it comes from."""
+
+    column: str | None = Field(None, alias="from", description="Name of the file's column.")
+    value: Scalar | None = Field(None, description="The same value in every row.")
+    sign_of: str | None = Field(None, description="A signed number of the file: credit from zero upwards, debit below.")
+    row_number: bool = Field(False, description="The number of the row in the file; an identifier where the file has none.")
+    missing: tuple[Scalar, ...] = Field((), description="Codes that mean that there is no value.")
+    values: dict[Scalar, Scalar] = Field(default_factory=dict, description="The file's codes -> their meaning.")
+    otherwise: Scalar | None = Field(None, description="The meaning of any code that `values` does not name.")
+    format: str | None = Field(None, description="How a date is written (%d/%m/%Y), or epoch_s, epoch_ms.")
+    decimal: Literal[".", ","] = Field(".", description="The decimal mark.")
+    thousands: Literal["", ".", ",", " ", "'"] = Field("", description="The mark between thousands.")
+    absolute: bool = Field(False, description="Take a signed number without its sign.")
+    scale: float | None = Field(None, description="Multiply by this, to reach the ledger's unit.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, data: Any) -> Any:
+        """Read ``amount: Betrag`` as ``amount: {from: Betrag}``."""
+        return {"from": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        origins = [self.column is not None, self.value is not None, self.sign_of is not None, self.row_number]
+        if sum(origins) != 1:
+            raise ValueError("say where it comes from by exactly one of from, value, sign_of, row_number")
+        if self.otherwise is not None and not self.values:
+            raise ValueError("otherwise needs values: name the codes whose meaning differs")
+        if self.thousands and self.thousands == self.decimal:
+            raise ValueError("decimal and thousands cannot be the same mark")
+        if self.format and not self.format.startswith("epoch"):
+            used = {self.format[i + 1 : i + 2] for i, mark in enumerate(self.format) if mark == "%"}
+            if used - DATE_DIRECTIVES or not used & {"Y", "y"}:
+                raise ValueError("a date format is made of %Y or %y, %m, %d, %H, %M, %S and what stands between them")
+        elif self.format and self.format not in ("epoch_s", "epoch_ms"):
+            raise ValueError("an epoch is epoch_s or epoch_ms")
+        return self
+
+    @property
+    def reads(self) -> str | None:
+        """The file's column that is read, if one is."""
+        return self.column or self.sign_of
+
+
+class FeatureMap(_Model):
+    """What makes an extra column a feature of its domain's model."""
+
+    monotone: Literal[-1, 0, 1] = Field(0, description="1 where risk never falls as it grows, -1 where it never rises.")
+    raises: str = Field("", description="The reason said where it raised the risk.")
+    lowers: str = Field("", description="The reason said where it lowered the risk.")
+
+
+class ExtraColumn(ColumnMap):
+    """A column of the source's own, beyond the ledger's."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    type: DType = "float64"
+    unit: str = ""
+    description: str = ""
+    nullable: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+    allowed: tuple[str, ...] = ()
+    personal: PersonalData = "none"
+    known: str = Field("always", description="When it becomes known: always, or the column that holds the moment.")
+    feature: FeatureMap | None = None
+
+    @model_validator(mode="after")
+    def _fit_for_a_model(self) -> Self:
+        if self.feature and self.personal == "protected":
+            raise ValueError("a protected column may never be a feature; take `feature` away")
+        if self.feature and self.type in ("string", "timestamp"):
+            raise ValueError(f"a feature is a number or a boolean, not a {self.type}; map its codes to numbers with `values`")
+        return self
+
+    def declare(self) -> Column:
+        """Return the column's contract."""
+        return Column(
+            self.name, self.type, self.description or self.name, self.unit, self.nullable, self.minimum, self.maximum,
+            self.allowed, self.personal, self.known,
+        )  # fmt: skip
+
+
+class TableMap(_Model):
+    """How one ledger table is filled from a file, or from several with the same columns."""
+
+    file: str | tuple[str, ...] = Field(description="Path from the YAML file's folder; ${FINRISK_DATA_DIR} is the data folder.")
+    format: Literal["csv", "parquet"] | None = Field(None, description="By the file's ending where it is not said.")
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    quote: str = Field('"', max_length=1)
+    encoding: str = "utf-8"
+    header: tuple[str, ...] = Field((), description="Column names, where the file has no header line.")
+    missing: tuple[Scalar, ...] = Field((), description="Codes that mean that there is no value, in every column.")
+    columns: dict[str, ColumnMap]
+    extra: tuple[ExtraColumn, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.file,) if isinstance(self.file, str) else self.file
+
+    @property
+    def is_parquet(self) -> bool:
+        return self.format == "parquet" or (self.format is None and self.files[0].lower().endswith((".parquet", ".pq")))
+
+    def declare(self, name: str) -> Table:
+        """Return the ledger's contract of the table, with the extra columns."""
+        return TABLES[name].with_columns(*(column.declare() for column in self.extra))
+
+
+class Mapping(_Model):
+    """A whole source."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    description: str = ""
+    currency: str = Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code of the one currency of all amounts.")
+    tables: dict[str, TableMap] = Field(min_length=1)
+
+
+def read_mapping(path: Path) -> Mapping:
+    """Read and check a mapping file.
+
+    Raises
+    ------
+    MappingError
+        If the file is missing, is no YAML, or says something that cannot be: every wrong key with its path and the fix.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MappingError(f"the mapping {path} cannot be read: {error.strerror}; set FINRISK_MAPPING to its path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise MappingError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or 'save it as UTF-8 text'}") from None
+    try:
+        mapping = Mapping.model_validate(data)
+    except ValidationError as error:
+        raise MappingError(_told(path, [_complaint(detail, data) for detail in error.errors()])) from None
+    wrong = [complaint for name, table in mapping.tables.items() for complaint in _check_table(name, table)]
+    if wrong:
+        raise MappingError(_told(path, wrong))
+    return mapping
+
+
+def _told(path: Path, complaints: Sequence[str]) -> str:
+    return "\n".join(f"{path}: {complaint}" for complaint in dict.fromkeys(complaints))
+
+
+def _complaint(detail: Any, data: Any) -> str:
+    """Say one Pydantic error as a path and a sentence."""
+    where = _path(detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = _fields_at(detail["loc"][:-1])
+        return f"{where}: there is no such key{_meant(str(detail['loc'][-1]), known)}"
+    if detail["type"] == "missing":
+        return f"{where}: is missing; add it"
+    if detail["loc"] == () and not isinstance(data, dict):
+        return "is empty or not a mapping of keys; start it with name, currency and tables"
+    return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _path(loc: Sequence[str | int]) -> str:
+    """Write a location as the keys that lead there; names of alternative types, which Pydantic adds, are left out."""
+    return ".".join(str(part) for part in loc if part not in ("str", "int", "float", "bool", "tuple[str, ...]")) or "the file"
+
+
+def _fields_at(loc: Sequence[str | int]) -> list[str]:
+    """Return the keys that may stand at a location."""
+    model: type[BaseModel] = Mapping
+    if len(loc) >= 2:
+        model = TableMap
+    if len(loc) >= 4:
+        model = ExtraColumn if loc[2] == "extra" else ColumnMap
+        model = FeatureMap if loc[-1] == "feature" else model
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    close = get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+
+
+def _check_table(name: str, table: TableMap) -> list[str]:
+    """Check a table's keys against the ledger's contract."""
+    where = f"tables.{name}"
+    if name not in TABLES:
+        return [f"{where}: the ledger has no such table{_meant(name, list(TABLES))}"]
+    canonical = TABLES[name]
+    wrong = [
+        f"{where}.columns.{column}: {name} has no such column{_meant(column, canonical.names)}; one of your own goes under extra"
+        for column in table.columns
+        if column not in canonical.names
+    ]
+    wrong += [
+        f"{where}.columns.{column.name}: is required; say where it comes from. It is: {column.description}"
+        for column in canonical.columns
+        if not column.nullable and column.name not in table.columns
+    ]
+    names = [column.name for column in table.extra]
+    for number, column in enumerate(table.extra):
+        here = f"{where}.extra.{number}"
+        if column.name in canonical.names or names.count(column.name) > 1:
+            wrong.append(f"{here}.name: {column.name!r} is taken; choose another name")
+        moments = [c.name for c in canonical.columns if c.dtype == "timestamp"]
+        if column.known != "always" and column.known not in moments:
+            wrong.append(f"{here}.known: {column.known!r} is no moment of {name}; say always or one of {', '.join(moments)}")
+        elif column.feature and column.known not in ("always", canonical.event_time):
+            wrong.append(f"{here}.known: {column.known} comes after the decision, so it cannot be a feature; take `feature` away")
+    if table.is_parquet and table.header:
+        wrong.append(f"{where}.header: a Parquet file names its columns itself; take the key away")
+    if table.header:
+        read = [(f"columns.{key}", value) for key, value in table.columns.items()]
+        read += [(f"extra.{number}", value) for number, value in enumerate(table.extra)]
+        wrong += [
+            f"{where}.{key}: the file has no column {value.reads!r}{_meant(value.reads, table.header)}"
+            for key, value in read
+            if value.reads and value.reads not in table.header
+        ]
+    return wrong

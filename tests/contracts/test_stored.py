@@ -1,0 +1,56 @@
+"""What was stored is read again by the same declaration, through Pandera in the engine."""
+
+from dataclasses import replace
+
+import ibis
+import pytest
+
+from finrisk_assets.ledger.contract import check_stored, pandera_schema
+from schemas.ledger import TABLES, TRANSACTIONS, Column
+
+from .conftest import ROWS
+
+
+@pytest.fixture
+def stored(ledger):
+    return ledger.connection.create_table("stored", ledger.split(*ROWS).valid)
+
+
+def test_what_the_contract_let_through_meets_it(stored):
+    assert check_stored(TRANSACTIONS, stored) == []
+
+
+BREACHES = {
+    "negative amount": (lambda t: t.mutate(amount=-t.amount), "transactions.amount"),
+    "no value": (lambda t: t.mutate(customer_id=ibis.null("string")), "transactions.customer_id"),
+    "value not allowed": (lambda t: t.mutate(direction=ibis.literal("up")), "transactions.direction"),
+    "key twice": (lambda t: t.mutate(transaction_id=ibis.literal("t1")), "unique transaction_id"),
+    "type of a number": (lambda t: t.mutate(amount=t.amount.cast("string")), "transactions.amount"),
+    "type of a moment": (lambda t: t.mutate(occurred_at=t.occurred_at.cast("string")), "transactions.occurred_at"),
+    "column lacking": (lambda t: t.drop("country"), "lacks the columns country"),
+    "column too many": (lambda t: t.mutate(colour=ibis.literal("red")), "beyond the contract, the columns colour"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BREACHES.values(), ids=BREACHES.keys())
+def test_a_breach_is_told_without_a_value_of_any_row(stored, change, message):
+    told = check_stored(TRANSACTIONS, change(stored))
+    assert any(message in one for one in told)
+    assert "alma" not in " ".join(told)
+
+
+def test_a_sources_own_columns_are_part_of_the_contract(stored):
+    wider = TRANSACTIONS.with_columns(Column("risk", "int64", "A source's own.", minimum=0))
+    assert check_stored(wider, stored.mutate(risk=ibis.literal(1, "int64"))) == []
+    assert check_stored(wider, stored.mutate(risk=ibis.literal(-1, "int64"))) != []
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_every_declaration_becomes_a_schema(table):
+    assert tuple(pandera_schema(table).columns) == table.names
+
+
+def test_a_bound_of_the_declaration_is_a_bound_of_the_schema(stored):
+    lower = tuple(replace(column, maximum=10.0) if column.name == "amount" else column for column in TRANSACTIONS.columns)
+    told = check_stored(replace(TRANSACTIONS, columns=lower), stored)
+    assert told == ["transactions.amount breaks the contract: less_than_or_equal_to(10.0)"]

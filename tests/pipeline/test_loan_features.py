@@ -1,0 +1,265 @@
+"""Loan features: right by hand, blind to whatever came at or after the application, the same on DuckDB and Spark."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from datetime import datetime, timedelta
+
+import ibis
+import numpy as np
+import pandas as pd
+import pytest
+
+from finrisk_assets.loan_default.features import CATALOGUE, KEYS, build, declared
+from schemas.features import Feature
+from schemas.ledger import TABLES
+
+APPLIED = datetime(2024, 7, 1, 12)
+COLUMNS = {name: TABLES[name].names for name in ("loans", "customers", "accounts", "transactions")}
+FEATURES = declared(COLUMNS)
+TYPES = {"timestamp": "datetime64[us]", "float64": "float64", "boolean": "boolean", "int64": "Int64", "string": "string"}
+
+
+def table(name, rows, **more):
+    """A canonical table from some of its columns; the others are null."""
+    frame = pd.DataFrame(rows)
+    types = {column.name: TYPES[column.dtype] for column in TABLES[name].columns} | more
+    return frame.reindex(columns=list(types)).astype(types)
+
+
+def moves(*rows, customer="C1"):
+    """Movements as (days before the application, credit or debit, amount, balance, category)."""
+    return [
+        {
+            "transaction_id": f"{customer}-{k}", "customer_id": customer, "account_id": "A1", "direction": direction,
+            "occurred_at": APPLIED - timedelta(days=days), "amount": amount, "balance_amount": balance, "category": category,
+        }
+        for k, (days, direction, amount, balance, category) in enumerate(rows)
+    ]  # fmt: skip
+
+
+LOAN = {
+    "loan_id": "L1", "customer_id": "C1", "account_id": "A1", "applied_at": APPLIED, "loan_amount": 6000.0, "term_months": 24,
+    "instalment_amount": 300.0, "annual_rate_pct": 9.0, "is_default": False, "outcome_known_at": datetime(2025, 7, 1),
+}  # fmt: skip
+CUSTOMER = {"customer_id": "C1", "joined_at": datetime(2023, 7, 1, 12), "income_amount": 2500.0, "birth_year": 1980, "gender": "f"}
+ACCOUNT = {"account_id": "A1", "customer_id": "C1", "opened_at": datetime(2023, 7, 1, 12), "overdraft_limit_amount": 500.0}
+HISTORY = (
+    (170, "credit", 1000, 1100, "salary"),
+    (100, "debit", 900, 200, "rent"),
+    (80, "credit", 2000, 2200, "salary"),
+    (60, "debit", 2190, 10, "cash"),
+    (50, "credit", 2000, 2010, "salary"),
+    (40, "debit", 2110, -100, "rent"),
+    (39, "debit", 20, -120, "penalty"),
+    (10, "credit", 2000, 1880, "salary"),
+    (5, "credit", 20, 1900, "refund"),
+)
+
+
+@pytest.fixture(scope="module")
+def duckdb():
+    return ibis.duckdb.connect()
+
+
+def ledger(loans=(LOAN,), customers=(CUSTOMER,), accounts=(ACCOUNT,), transactions=None):
+    transactions = moves(*HISTORY) if transactions is None else transactions
+    return {
+        "loans": table("loans", loans), "customers": table("customers", customers),
+        "accounts": table("accounts", accounts), "transactions": table("transactions", transactions),
+    }  # fmt: skip
+
+
+def features_of(tables, features=FEATURES):
+    lazy = {name: ibis.memtable(frame) for name, frame in tables.items()}
+    return build(lazy, features).execute().sort_values("loan_id", ignore_index=True)
+
+
+def test_one_loan_worked_out_by_hand(duckdb):
+    row = features_of(ledger()).iloc[0]
+    expected = {
+        "loan_amount": 6000, "term_months": 24, "instalment_amount": 300, "annual_rate_pct": 9,
+        "declared_income_amount": 2500, "instalment_to_declared_income": 0.12, "overdraft_limit_amount": 500,
+        "customer_months": 366 / 30.4375, "history_months": 170 / 30.4375,
+        "income_amount_30d": 2000, "income_amount_90d": 6000, "income_amount_180d": 7000,
+        "expense_amount_30d": 0, "expense_amount_90d": 4320, "expense_to_income_90d": 0.72,
+        "n_transactions_30d": 2, "n_transactions_90d": 7, "n_transactions_365d": 9,
+        "n_penalties_30d": 0, "n_penalties_90d": 1,
+        "last_balance_amount": 1900, "min_balance_90d": -120, "mean_balance_30d": 1890,
+        "low_balance_share_90d": 3 / 7, "n_negative_balance_180d": 2,
+        "balance_range_to_income_180d": 2320 / 2000, "cash_share_180d": 2190 / 5220,
+        "largest_expense_to_income_90d": 2190 / 2000, "income_trend_90d": 6.0,
+        # The six months hold 2000, 2000, 2000, 0, 0 and 1000.
+        "income_irregularity_6m": np.std([2000, 2000, 2000, 0, 0, 1000]) / np.mean([2000, 2000, 2000, 0, 0, 1000]),
+        "instalment_to_income_90d": 0.15, "surplus_after_instalment_90d": (560 - 300) / 2000,
+        "loan_to_income_90d": 3.0,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+
+
+def test_nothing_at_or_after_the_application_and_no_outcome_is_seen(duckdb):
+    later = moves((0, "credit", 9e6, 9e6, "salary"), (-0.001, "debit", 5e5, -5e5, "penalty"), (-30, "debit", 7, -7, "cash"))
+    for move in later:
+        move["transaction_id"] = "later" + move["transaction_id"]
+    plain = features_of(ledger())
+    disturbed = features_of(
+        ledger(loans=[LOAN | {"is_default": True, "outcome_known_at": datetime(2030, 1, 1)}], transactions=moves(*HISTORY) + later)
+    )
+    names = [feature.name for feature in FEATURES]
+    pd.testing.assert_frame_equal(plain[names], disturbed[names])
+
+
+def test_a_movement_just_before_the_application_is_seen(duckdb):
+    before = features_of(ledger(transactions=moves(*HISTORY, (1e-6, "debit", 100, 1800, "rent")))).iloc[0]
+    assert before["last_balance_amount"] == 1800
+    assert before["n_transactions_30d"] == 3
+
+
+def test_what_was_not_known_of_the_person_yet_is_missing(duckdb):
+    young = ledger(customers=[CUSTOMER | {"joined_at": datetime(2024, 8, 1)}], accounts=[ACCOUNT | {"opened_at": datetime(2024, 8, 1)}])
+    row = features_of(young).iloc[0]
+    assert row[["declared_income_amount", "customer_months", "overdraft_limit_amount"]].isna().all()
+
+
+def test_a_ledger_that_has_long_been_silent_is_missing_not_zero(duckdb):
+    row = features_of(ledger(transactions=moves((46, "credit", 1000, 1000, "salary")))).iloc[0]
+    assert row[["income_amount_30d", "n_transactions_365d", "last_balance_amount", "history_months"]].isna().all()
+    assert row["loan_amount"] == 6000
+
+
+def test_each_borrower_has_a_ledger_of_his_own_and_every_loan_one_row(duckdb):
+    second = LOAN | {"loan_id": "L2", "customer_id": "C2", "account_id": None}
+    third = LOAN | {"loan_id": "L3", "applied_at": APPLIED - timedelta(days=45)}
+    found = features_of(ledger(loans=[LOAN, second, third]))
+    assert found["loan_id"].tolist() == ["L1", "L2", "L3"]
+    assert found["n_transactions_365d"].fillna(-1).tolist() == [9, -1, 5]
+
+
+def test_the_order_of_movements_changes_nothing(duckdb):
+    tables = many_loans()
+    plain = features_of(tables)
+    tables["transactions"] = tables["transactions"].sample(frac=1, random_state=3)
+    pd.testing.assert_frame_equal(plain, features_of(tables), check_exact=True)
+
+
+def test_a_source_gets_only_features_that_it_can_fill():
+    extra = Feature("employed_months", "months", "Time in the job.")
+    few = declared({"loans": ["loan_id", "customer_id", "loan_amount", "employed_months"]}, [extra])
+    assert [feature.name for feature in few] == ["loan_amount", "employed_months"]
+    with pytest.raises(ValueError, match="fills no such columns"):
+        declared({"loans": ["loan_amount"]}, [extra])
+    with pytest.raises(ValueError, match="defined here too"):
+        declared({"loans": ["loan_amount"]}, [Feature("loan_amount", "", "")])
+
+
+def test_no_feature_needs_a_protected_column_or_an_outcome():
+    needed = {need for defined in CATALOGUE for need in defined.needs}
+    for name, contract in TABLES.items():
+        forbidden = {f"{name}.{c.name}" for c in contract.columns if c.personal == "protected" or c.known in ("outcome_known_at", "label_known_at")}
+        assert not needed & forbidden
+    assert len({defined.feature.name for defined in CATALOGUE}) == len(CATALOGUE)
+
+
+def test_a_feature_without_its_table_is_said(duckdb):
+    with pytest.raises(ValueError, match=r"income_amount_30d needs transactions\."):
+        build({"loans": ibis.memtable(table("loans", [LOAN]))}, [f for f in FEATURES if f.name == "income_amount_30d"])
+
+
+def test_the_record_of_a_card(duckdb):
+    record = {f"payment_status_{k}m": value for k, value in enumerate((2, 0, -1, -2, 3, 0), 1)}
+    record |= {f"bill_amount_{k}m": value for k, value in enumerate((5000.0, 4000.0, 0.0, -10.0, 1000.0, 2000.0), 1)}
+    record |= {f"paid_amount_{k}m": value for k, value in enumerate((1000.0, 500.0, 0.0, 0.0, 3000.0, 0.0), 1)}
+    loans = table("loans", [LOAN | {"applied_at": None} | record], **dict.fromkeys(record, "float64"))
+    features = declared({"loans": ["loan_amount", *record]}, [Feature("bill_amount_1m", "currency", "Last bill.")])
+    row = features_of({"loans": loans}, features).iloc[0]
+    expected = {
+        "n_late_6m": 2, "n_late_3m": 1, "n_very_late_6m": 2, "worst_late_6m": 3, "worst_late_3m": 2, "sum_late_6m": 5,
+        "months_since_late": 0, "payment_status_change": 2, "n_revolving_6m": 2, "n_unused_6m": 1,
+        "utilisation_1m": 5 / 6, "max_utilisation_6m": 5 / 6, "utilisation_change_6m": 0.5, "headroom_amount": 1000,
+        "paid_to_bill_1m": 0.25, "paid_to_bill_5m": 1.5, "paid_to_bill_6m": 4500 / 7000, "n_paid_6m": 3,
+        "paid_amount_6m_sum": 4500, "min_paid_amount_6m": 0, "max_paid_amount_6m": 3000, "spent_to_limit_1m": 2000 / 6000,
+        "bill_amount_1m": 5000,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert row[["paid_to_bill_2m", "paid_to_bill_3m"]].isna().all(), "no bill, no share of it"
+    never = table("loans", [LOAN | record | {f"payment_status_{k}m": -1.0 for k in range(1, 7)}], **dict.fromkeys(record, "float64"))
+    assert features_of({"loans": never}, features).iloc[0]["months_since_late"] == 6
+
+
+def many_loans(n=60, seed=5):
+    """Loans of many customers with unpleasant histories: ties, none, long ago, empty categories."""
+    rng = np.random.default_rng(seed)
+    loans, transactions = [], []
+    for k in range(n):
+        customer = f"C{k % 50}"
+        applied = APPLIED + timedelta(days=int(rng.integers(-60, 60)), seconds=int(rng.integers(0, 86400)))
+        loans.append(LOAN | {"loan_id": f"L{k}", "customer_id": customer, "account_id": f"A{k % 50}", "applied_at": applied})
+    for k in range(40):
+        for move in range(rng.integers(1, 60)):
+            day = APPLIED - timedelta(days=float(np.round(rng.uniform(-60, 300), 1)))
+            transactions.append(
+                {
+                    "transaction_id": f"T{k}-{move}", "customer_id": f"C{k}", "account_id": f"A{k}", "occurred_at": day,
+                    "amount": float(np.round(rng.lognormal(5, 1), 2)), "direction": rng.choice(["credit", "debit"]),
+                    "category": rng.choice(["salary", "cash", "penalty", "refund", None]),
+                    "balance_amount": float(np.round(rng.normal(800, 900), 2)),
+                }
+            )  # fmt: skip
+    customers = [CUSTOMER | {"customer_id": f"C{k}"} for k in range(50)]
+    accounts = [ACCOUNT | {"account_id": f"A{k}", "customer_id": f"C{k}"} for k in range(50)]
+    return ledger(loans, customers, accounts, transactions)
+
+
+@pytest.fixture
+def spark(tmp_path, monkeypatch):
+    """An Ibis connection to a local Spark of one thread that leaves nothing behind."""
+    missing = [what for what, there in (("Java", shutil.which("java")), ("pyspark", importlib.util.find_spec("pyspark"))) if not there]
+    if missing:
+        reason = f"{' and '.join(missing)} not found: install a Java 17 runtime (openjdk-17-jre-headless) and the dev group"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from pyspark.sql import SparkSession
+
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1", "spark.sql.shuffle.partitions": "1",
+        "spark.sql.session.timeZone": "UTC", "spark.sql.warehouse.dir": str(tmp_path / "warehouse"),
+        "spark.local.dir": str(tmp_path / "scratch"),
+    }  # fmt: skip
+    session = SparkSession.builder.master("local[1]").appName("finrisk-tests").config(map=settings).getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    yield ibis.pyspark.connect(session)
+    session.stop()
+
+
+@pytest.mark.slow
+def test_every_feature_is_equal_on_duckdb_and_spark(spark, tmp_path):
+    tables = many_loans()
+    months = range(1, 7)
+    rng = np.random.default_rng(8)
+    for k in months:
+        tables["loans"][f"payment_status_{k}m"] = rng.integers(-2, 4, len(tables["loans"]))
+        tables["loans"][f"bill_amount_{k}m"] = rng.normal(2000, 2500, len(tables["loans"])).round(2)
+        tables["loans"][f"paid_amount_{k}m"] = rng.normal(500, 700, len(tables["loans"])).clip(0).round(2)
+    tables["loans"]["stated_income_amount"] = 2000.0
+    columns = {name: list(frame.columns) for name, frame in tables.items()}
+    features = declared(columns)
+    assert len(features) == len(CATALOGUE)
+    found = []
+    for engine in (ibis.duckdb.connect(), spark):
+        lazy = {}
+        for name, frame in tables.items():
+            path = tmp_path / f"{name}.parquet"
+            frame.to_parquet(path, coerce_timestamps="us")
+            lazy[name] = engine.read_parquet(path, table_name=name)
+        rows = build(lazy, features).execute().sort_values("loan_id", ignore_index=True)
+        found.append(rows.drop(columns=[column.name for column in KEYS if column.name != "loan_id"]))
+    names = [feature.name for feature in features]
+    ours, theirs = (one[names].to_numpy(dtype=float) for one in found)
+    assert found[0]["loan_id"].tolist() == found[1]["loan_id"].tolist()
+    assert np.isfinite(ours).any(axis=0).all(), "a feature that is never there compares nothing"
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)

@@ -1,0 +1,106 @@
+"""Every feature is the same number in batch and online, on a table made to be unpleasant and on the Handbook's."""
+
+import ibis
+import numpy as np
+import pytest
+
+from finrisk_assets.features import parity
+from finrisk_assets.transaction_anomaly.features import FEATURES, HANDBOOK, available, build
+
+
+def unpleasant(n: int = 3000, customers: int = 12, seed: int = 0) -> "ibis.expr.types.Table":
+    """Transactions with ties, microseconds, missing merchants and countries, equal amounts, bursts and late labels."""
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    start = np.datetime64("2024-01-01", "us").astype("int64")
+    at = start + rng.integers(0, 120 * 86_400 * 10**6, n)
+    at[: n // 3] -= at[: n // 3] % (86_400 * 10**6)  # many at one midnight
+    burst = slice(n // 2, n // 2 + 200)
+    at[burst] = at[n // 2] + rng.integers(0, 3600 * 10**6, 200)
+    customer = rng.integers(0, customers, n)
+    amount = np.where(customer == 0, 19.99, np.round(rng.gamma(2.0, 30.0, n), 2)) * np.where(customer == 1, 1e6, 1.0)
+    label_days = rng.choice([0, 3, 7, 12], n)
+    frame = pd.DataFrame(
+        {
+            "transaction_id": np.arange(n).astype(str),
+            "customer_id": np.char.add("c", customer.astype(str)),
+            "occurred_at": at.astype("datetime64[us]"),
+            "amount": amount,
+            "direction": np.where(rng.random(n) < 0.2, "credit", "debit"),
+            "merchant": pd.Series(np.char.add("m", rng.integers(0, 40, n).astype(str)), dtype="object").where(
+                rng.random(n) > 0.2, None
+            ),
+            "country": pd.Series(rng.choice(["FR", "DE", "IT"], n), dtype="object").where(rng.random(n) > 0.3, None),
+            "is_fraud": pd.Series(rng.random(n) < 0.2, dtype="object").where(rng.random(n) > 0.1, None),
+            "label_known_at": pd.Series((at + label_days * 86_400 * 10**6).astype("datetime64[us]")).where(rng.random(n) > 0.1),
+        }
+    )
+    schema = dict.fromkeys(frame.columns, "string") | {
+        "occurred_at": "timestamp(6)", "label_known_at": "timestamp(6)", "amount": "float64", "is_fraud": "boolean",
+    }  # fmt: skip
+    return ibis.memtable(frame, schema=schema)
+
+
+@pytest.mark.parametrize("features", [FEATURES, HANDBOOK], ids=["ours", "handbook"])
+def test_batch_equals_online(features):
+    transactions = unpleasant()
+    certified = parity.certify(transactions, build(transactions, features), features, n=400)
+    assert certified.n == 400
+    assert certified.equal, str(certified)
+
+
+def test_certificate_notices_a_feature_that_is_not_the_declared_one():
+    transactions = unpleasant(600)
+    table = build(transactions)
+    wrong = table.mutate(customer_n_7d=table.customer_n_7d + (table.customer_n_7d == 3).cast("float64"))
+    certified = parity.certify(transactions, wrong, FEATURES, n=300)
+    assert not certified.equal and certified.worst == "customer_n_7d"
+
+
+def test_a_store_that_forgets_at_restart_is_caught():
+    class Forgetful(parity.MemoryStore):
+        def restarted(self):
+            return Forgetful(self._entities)
+
+    transactions = unpleasant(600)
+    rows = build(transactions).to_pyarrow().to_pylist()
+    events = parity._events_around(transactions, [row["transaction_id"] for row in rows], FEATURES)
+    names = [feature.feature.name for feature in FEATURES]
+    batch = np.array([[np.nan if row[name] is None else row[name] for name in names] for row in rows], np.float64)
+    scored = [row["transaction_id"] for row in rows]
+    assert parity.certificate(batch, parity.replay(events, scored, FEATURES, seed=1), names).equal
+    assert not parity.certificate(batch, parity.replay(events, scored, FEATURES, seed=1, store=Forgetful), names).equal
+
+
+def test_the_table_has_one_row_a_transaction_with_keys_and_label():
+    transactions = unpleasant(500)
+    table = build(transactions)
+    assert table.columns[:5] == ("transaction_id", "customer_id", "occurred_at", "is_fraud", "label_known_at")
+    assert table.columns[5:] == tuple(feature.feature.name for feature in FEATURES)
+    assert table.count().to_pyarrow().as_py() == table.transaction_id.nunique().to_pyarrow().as_py() == 500
+    without = build(transactions.drop("merchant", "country", "is_fraud", "label_known_at"))
+    assert "merchant_n_1d" not in without.columns and "amount_zscore_30d" in without.columns
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_handbook_transactions_are_certified(data_dir):
+    raw = ibis.duckdb.connect().read_parquet(data_dir / "handbook" / "transactions.parquet")
+    raw = raw.filter(raw.CUSTOMER_ID % 10 == 0)
+    transactions = raw.select(
+        transaction_id=raw.TRANSACTION_ID.cast("string"),
+        customer_id=raw.CUSTOMER_ID.cast("string"),
+        occurred_at=raw.TX_DATETIME.cast("timestamp(6)"),
+        amount=raw.TX_AMOUNT,
+        direction=ibis.literal("debit"),
+        merchant=raw.TERMINAL_ID.cast("string"),
+        is_fraud=raw.TX_FRAUD == 1,
+        label_known_at=raw.TX_DATETIME.cast("timestamp(6)") + ibis.interval(days=7),
+    ).cache()
+    features = (
+        *available(transactions.columns),
+        *(f for f in HANDBOOK if f.feature.name.startswith(("customer_nb", "terminal"))),
+    )
+    certified = parity.certify(transactions, build(transactions, features).cache(), features, n=100)
+    assert certified.equal, str(certified)

@@ -1,0 +1,130 @@
+"""A Bento, built and served as on the command line."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from finrisk_assets.packaging import PackagingError, build_bento
+from finrisk_assets.settings import Settings
+
+pytestmark = pytest.mark.slow
+WAIT_SECONDS = 180
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def built(home, bundles):
+    return build_bento(Settings(home=home), bundles)
+
+
+def call(url, body=None):
+    request = urllib.request.Request(url, body and json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=5) as response:
+        return response.status, response.read()
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def served(built, home):
+    """The address of the Bento, served from another folder than the one it was built from, with a relative FINRISK_HOME."""
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FINRISK_", "PYTHONPATH"))}
+    environment |= {"BENTOML_HOME": str(built.home), "BENTOML_DO_NOT_TRACK": "true", "FINRISK_HOME": home.name}
+    log = home / "serve.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", "serve", built.tag, "--port", str(port)],
+            cwd=home.parent, env=environment, stdout=out, stderr=subprocess.STDOUT,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                call(f"{address}/readyz")
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def test_a_built_bento_answers_for_both_domains(served, built, home, transaction, loan):
+    status, scored = call(f"{served}/v1/transactions", transaction(transaction_id="t1"))
+    assert status == 200
+    assert f"finrisk-transaction-anomaly:{json.loads(scored)['model']['version']}" == built.models["transaction_anomaly"]
+    assert call(f"{served}/v1/transactions", transaction(transaction_id="t1"))[1] == scored
+
+    status, scored = call(f"{served}/v1/loan-default", loan())
+    assert status == 200
+    assert 0 < json.loads(scored)["pd"] < 1
+    assert (home / "simulator" / "service" / "store.sqlite").is_file()
+
+
+def test_a_built_bento_serves_its_pages_and_metrics(served):
+    for path in ("/", "/docs", "/openapi.json", "/v1/models", "/livez", "/metrics"):
+        assert call(served + path)[0] == 200, path
+
+
+def test_it_listens_on_this_machine_only(served):
+    port = int(served.rpartition(":")[2])
+    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)} - {"127.0.0.1", "127.0.1.1"}
+    for address in others:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, port), timeout=2)
+
+
+def test_the_bento_carries_only_what_answers(built):
+    carried = {path.relative_to(built.path / "src").as_posix() for path in (built.path / "src").rglob("*.py")}
+
+    assert "bento/service.py" in carried
+    assert not [path for path in carried if path.endswith(("assets.py", "definitions.py", "model.py", "batch.py"))]
+    assert not list(built.path.rglob("*.pkl"))
+
+
+def test_the_same_champions_give_the_same_bento_and_it_is_not_built_again(built, home, bundles):
+    before = (built.path / "bento.yaml").stat().st_mtime_ns
+
+    assert build_bento(Settings(home=home), bundles) == built
+    assert (built.path / "bento.yaml").stat().st_mtime_ns == before
+
+
+def test_without_a_champion_there_is_no_bento(home):
+    with pytest.raises(PackagingError, match="train a model first"):
+        build_bento(Settings(home=home), {})
+
+
+def test_a_bundle_of_another_domain_is_refused(home, bundles):
+    with pytest.raises(PackagingError, match="'loan_default'"):
+        build_bento(Settings(home=home), {"transaction_anomaly": bundles["loan_default"]})
+
+
+def test_a_bundle_that_was_changed_is_refused(tmp_path: Path, bundles):
+    folder = shutil.copytree(bundles["transaction_anomaly"], tmp_path / "changed")
+    trees = folder / "trees-0.json"
+    trees.write_bytes(trees.read_bytes().replace(b"1", b"2", 1))
+
+    with pytest.raises(ValueError, match=r"trees-0\.json"):
+        build_bento(Settings(home=tmp_path), {"transaction_anomaly": folder})

@@ -1,0 +1,49 @@
+"""What the service says about itself, and that it asks nobody else."""
+
+import json
+import re
+import subprocess
+import sys
+
+
+def test_the_page_stands_at_the_root_and_at_docs_and_loads_nothing_from_elsewhere(client):
+    page = client.get("/docs")
+
+    assert client.get("/").text == page.text
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", page.text)
+    for asset in re.findall(r"""(?:src|href)=["'](/static[^"']+)""", page.text):
+        assert client.get(asset).status_code == 200, asset
+
+
+def test_the_openapi_document_has_every_route_its_types_and_its_failures(client):
+    document = client.get("/openapi.json").json()
+
+    assert set(document["paths"]) == {"/v1/transactions", "/v1/loan-default", "/v1/models"}
+    operation = document["paths"]["/v1/transactions"]["post"]
+    request = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert request["$ref"].endswith("/TransactionRequest")
+    assert operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorEnvelope")
+    for reference in set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document))):
+        assert reference in document["components"]["schemas"]
+
+
+def test_models_are_listed_with_the_units_of_their_features(client):
+    models = {model["domain"]: model for model in client.get("/v1/models").json()["models"]}
+
+    assert set(models) == {"loan_default", "transaction_anomaly"}
+    assert models["loan_default"]["features"][0] == {"name": "loan_amount", "unit": "currency", "description": "Amount lent."}
+    assert re.fullmatch(r"[0-9a-f]{12}", models["loan_default"]["version"])
+
+
+def test_it_is_alive_and_ready(client):
+    assert client.get("/livez").status_code == 200
+    assert client.get("/readyz").status_code == 200
+
+
+def test_importing_the_service_imports_nothing_that_makes_models():
+    heavy = ["dagster", "mlflow", "ibis", "pandas", "sklearn", "pandera", "shap", "matplotlib", "pyarrow", "duckdb"]
+    code = f"import sys, bento.service; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

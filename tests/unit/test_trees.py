@@ -1,0 +1,169 @@
+"""Estimators become components of a bundle without changing a score or an explanation."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import xgboost
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier, RandomForestRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from xgboost import XGBClassifier
+
+from finrisk_assets.modelling.bundle import Bundle, BundleSpec, Trees, signed_log1p
+from finrisk_assets.modelling.trees import Converted, component_from, difference, next_above
+from schemas.features import Feature
+
+FEATURES = tuple(Feature(f"x{at}", "1", f"input {at}") for at in range(6))
+
+
+def sample(rows: int = 1500, missing: float = 0.0, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(rows, 6))
+    x[:, 3] = np.round(x[:, 3])  # ties, so that some values stand exactly on a threshold
+    x[:, 4] = np.exp(3 * x[:, 4])
+    y = (x[:, 0] + x[:, 1] * x[:, 2] + draw.normal(size=rows) > 0.5).astype(int)
+    x[draw.random(x.shape) < missing] = np.nan
+    return x.astype(np.float32), y
+
+
+def bundle(converted: Converted) -> Bundle:
+    rows, _ = sample(3, seed=9)
+    provenance: dict[str, Any] = {"source": "test", "seed": 0, "data_sha256": "", "code_sha256": ""}
+    spec = BundleSpec("test", "test", features=FEATURES, components=(converted.component,), golden_rows=rows, **provenance)
+    return Bundle(spec, "")
+
+
+def on_thresholds(model: Trees) -> NDArray[np.float32]:
+    """Rows with every feature at a split of the model, and one float32 step below and above it."""
+    rows = []
+    for tree in json.loads(model.model)["learner"]["gradient_booster"]["model"]["trees"]:
+        for left, feature, split in zip(tree["left_children"], tree["split_indices"], tree["split_conditions"], strict=True):
+            if left >= 0 and split < 1e38:
+                at = np.float32(split)
+                for value in (np.nextafter(at, np.float32(-np.inf)), at, np.nextafter(at, np.float32(np.inf))):
+                    row = np.zeros(6, np.float32)
+                    row[feature] = value
+                    rows.append(row)
+    found = np.array(rows)
+    return found[(np.abs(found) < np.finfo(np.float32).max).all(axis=1)][::7]
+
+
+MODELS = {
+    "forest": (RandomForestClassifier(50, max_depth=8, random_state=0), 0.0),
+    "forest, values missing": (RandomForestClassifier(50, max_depth=8, random_state=0), 0.1),
+    "forest of numbers": (RandomForestRegressor(20, max_depth=6, random_state=0), 0.1),
+    "histogram boosting": (HistGradientBoostingClassifier(max_iter=60, random_state=0), 0.1),
+    "isolation forest": (IsolationForest(n_estimators=50, random_state=0), 0.0),
+    "isolation forest, some columns": (IsolationForest(n_estimators=50, max_features=0.5, random_state=0), 0.1),
+    "xgboost": (XGBClassifier(n_estimators=60, max_depth=5, random_state=0, n_jobs=1), 0.1),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scores_are_the_estimators_own(name: str) -> None:
+    estimator, missing = MODELS[name]
+    x, y = sample(missing=missing)
+    estimator.fit(x.astype(np.float64), y)
+    converted = component_from(estimator, FEATURES, x[:50])
+    unseen, _ = sample(missing=missing, seed=1)
+    assert difference(estimator, converted, FEATURES, unseen) < 1e-6
+    assert difference(estimator, converted, FEATURES, on_thresholds(converted.component)) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "sign"), [("forest", 1), ("histogram boosting", 1), ("isolation forest", -1)])
+def test_contributions_are_those_of_the_shap_package(name: str, sign: int) -> None:
+    import shap
+
+    estimator, _ = MODELS[name]
+    x, y = sample()
+    estimator.fit(x.astype(np.float64), y)
+    converted = component_from(estimator, FEATURES)
+    expected = shap.TreeExplainer(estimator).shap_values(x[:40].astype(np.float64), check_additivity=False)
+    expected = expected[..., 1] if expected.ndim == 3 else expected
+    if sign < 0:  # shap explains the mean path length, which falls as the anomaly grows; c(256) = 10.24 divides it
+        expected = -expected / (2 * (np.log(255) + np.euler_gamma) - 2 * 255 / 256)
+    assert np.abs(bundle(converted).score(x[:40]).contributions - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("depth", [3, 9])  # short paths are prepared, long ones integrated
+def test_contributions_are_those_of_xgboost_where_values_are_missing(depth: int) -> None:
+    x, y = sample(missing=0.2)
+    model = XGBClassifier(n_estimators=40, max_depth=depth, min_child_weight=0, random_state=0, n_jobs=1).fit(x, y)
+    expected = model.get_booster().predict(xgboost.DMatrix(x[:100]), pred_contribs=True)
+    found = bundle(component_from(model, FEATURES))
+    assert np.abs(found.score(x[:100]).contributions - expected[:, :-1]).max() < 1e-5
+    assert found.base == pytest.approx(expected[0, -1], abs=1e-5)
+
+
+def test_two_fits_give_the_same_bytes() -> None:
+    x, y = sample(missing=0.1)
+    for estimator, _ in MODELS.values():
+        first = component_from(estimator.fit(x, y), FEATURES).component
+        assert component_from(estimator.fit(x.copy(), y), FEATURES).component == first
+
+
+def test_xgboost_stops_at_its_best_iteration() -> None:
+    x, y = sample()
+    model = XGBClassifier(n_estimators=80, max_depth=4, early_stopping_rounds=3, random_state=0, n_jobs=1)
+    model.fit(x, y, eval_set=[sample(seed=1)], verbose=False)
+    assert model.best_iteration < 79
+    assert difference(model, component_from(model, FEATURES), FEATURES, x) < 1e-6
+
+
+def test_names_of_columns_leave_no_trace_in_the_model() -> None:
+    import pandas as pd
+
+    x, y = sample()
+    named = XGBClassifier(n_estimators=5, n_jobs=1).fit(pd.DataFrame(x, columns=[f.name for f in FEATURES]), y)
+    bare = XGBClassifier(n_estimators=5, n_jobs=1).fit(x, y)
+    assert component_from(named, FEATURES) == component_from(bare, FEATURES)
+    with pytest.raises(ValueError, match="order"):
+        component_from(named, FEATURES[::-1])
+
+
+def test_logistic_regression_becomes_coefficients() -> None:
+    x, y = sample(missing=0.1)
+    logs = FunctionTransformer(signed_log1p)
+    model = make_pipeline(SimpleImputer(strategy="median"), logs, StandardScaler(), LogisticRegression())
+    model.fit(x.astype(np.float64), y)
+    converted = component_from(model, FEATURES, x)
+    assert difference(model, converted, FEATURES, x) < 1e-12
+    scores = bundle(converted).score(x)
+    assert np.abs(scores.contributions.mean(axis=0)).max() < 1e-6  # against the training mean
+
+
+def test_trees_keep_the_imputer_before_them() -> None:
+    x, y = sample(missing=0.1)
+    model = make_pipeline(SimpleImputer(strategy="median"), RandomForestClassifier(20, max_depth=5, random_state=0))
+    model.fit(x.astype(np.float64), y)
+    assert difference(model, component_from(model, FEATURES), FEATURES, x) < 1e-6
+
+
+def test_what_cannot_be_converted_exactly_is_refused() -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    x, y = sample(200)
+    for estimator, words in [
+        (KNeighborsClassifier().fit(x, y), "no exact component"),
+        (RandomForestClassifier(2).fit(x, y + 1), "classes"),
+        (make_pipeline(StandardScaler(), RandomForestClassifier(2)).fit(x, y), "no scaler"),
+        (make_pipeline(StandardScaler(), SimpleImputer(), LogisticRegression()).fit(x, y), "in that order"),
+        (make_pipeline(SimpleImputer(add_indicator=True), LogisticRegression()).fit(x, y), "indicators"),
+        (make_pipeline(FunctionTransformer(np.sqrt), LogisticRegression()).fit(np.abs(x), y), "signed_log1p"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            component_from(estimator, FEATURES)
+
+
+def test_the_next_threshold_keeps_less_or_equal() -> None:
+    draw = np.random.default_rng(0)
+    exact = draw.normal(size=500).astype(np.float32)
+    thresholds = np.concatenate([exact.astype(np.float64), draw.normal(size=500), [0.0, 1e-45, -1e-45, 1e300, -1e300, np.inf]])
+    nudged = next_above(thresholds)
+    for x in [*exact, *nudged[:-3], np.float32(0), np.float32(-0.0)]:
+        assert ((x < nudged) == (np.float64(x) <= thresholds)).all()
