@@ -3,33 +3,26 @@
 The one place where the half that makes models touches the half that answers; it runs on the operator's command only.
 """
 
-from collections.abc import Iterator
 from datetime import timedelta
 
-from bento.store import Store, Transaction
+from bento.seed import read
+from bento.store import Store, Transaction, location
 from finrisk_assets.resources import Warehouse
 from finrisk_assets.settings import Settings
 
-BATCH = 50_000
-
 
 def load(settings: Settings) -> int:
-    """Load the transactions that history features of tomorrow's decisions can need; return how many the store took in."""
+    """Load the transactions that history features of the newest day's decisions can need; return how many the store took in."""
     from finrisk_assets.ledger import sources
     from finrisk_assets.transaction_anomaly.assets import lookback
 
-    warehouse = Warehouse(url=settings.warehouse)
-    transactions = warehouse.table("validated_transactions")
+    transactions = Warehouse(url=settings.warehouse).table("validated_transactions")
     latest = transactions.occurred_at.max().to_pyarrow().as_py()
-    recent = transactions.filter(transactions.occurred_at >= latest - lookback(sources.load(settings)) - timedelta(days=7))
-    store = Store(settings.root / "service" / "store.sqlite")
+    since = latest - lookback(sources.load(settings)) - timedelta(days=1)
+    path = settings.root / "landing" / "history.parquet"
+    transactions.filter(transactions.occurred_at >= since).select(*Transaction._fields).to_parquet(path)
+    store = Store(location(settings))
     try:
-        return store.load(_rows(recent.select(*Transaction._fields)))
+        return store.load(read(path))
     finally:
         store.close()
-
-
-def _rows(recent: object) -> Iterator[Transaction]:
-    for batch in recent.to_pyarrow_batches(chunk_size=BATCH):  # type: ignore[attr-defined]
-        columns = [batch.column(name).to_pylist() for name in Transaction._fields]
-        yield from map(Transaction._make, zip(*columns, strict=True))

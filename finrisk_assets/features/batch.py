@@ -120,8 +120,9 @@ class _Plan:
                 value = hours.coalesce(window.length_s / HOUR)
         if window.empty is not None:
             value = value.coalesce(window.empty)
-        known = [events[name].notnull() for name in window.entity]
-        return ibis.ifelse(ibis.and_(*known), value, ibis.null("float64"))
+        known = [events[name].notnull() for name in window.entity if name not in KEYS]
+        # A factor of 1 or null, which an engine works out once for all features of the entity; a condition on each costs more.
+        return value * ibis.ifelse(ibis.and_(*known), 1.0, ibis.null("float64")) if known else value
 
     def _count(self, events: ir.Table, window: Window) -> ir.NumericValue:
         if _slot(window, "count") in self.slots:

@@ -18,6 +18,9 @@ from finrisk_assets.modelling.bundle import Rows, signed_log1p
 from finrisk_assets.modelling.split import Split
 from schemas.features import Feature
 
+OUTCOME_DAYS = 365
+"""A loan must have had so long to default before it may teach or test."""
+
 FEW_ROWS = 5_000
 """Below this many training rows, trees stay small and few."""
 
@@ -86,10 +89,10 @@ def candidates(features: Sequence[Feature], seed: int, n_threads: int = 1, n_row
             ]
         ),
         "random_forest": RandomForestClassifier(
-            n_estimators=300,
+            n_estimators=200,
             max_depth=6 if few else 8,
             min_samples_leaf=5 if few else 20,
-            max_features=0.3,
+            max_features="sqrt",
             random_state=seed,
             n_jobs=n_threads,
         ),
@@ -159,6 +162,25 @@ def _fit(name: str, model: Any, rows: Rows, target: NDArray[np.int64], split: Sp
     score, link = margin(estimator, rows[split.validation])
     fitted = calibrate.fit(score, known, link)
     return Candidate(name, estimator, fitted, evaluate.auc(known, score), fitted.log_loss_after, seconds)
+
+
+def mature(applied_at: ArrayLike, outcome_known_at: ArrayLike) -> NDArray[np.bool_]:
+    """Mark the loans that had `OUTCOME_DAYS` to default before the ledger ends, which is when its last outcome became known.
+
+    Younger ones look good because little time has passed: kept, they would teach that newer loans are safer. Leaving out
+    whole days of application, bad loans too, keeps the rate of default what it is. All are marked where a source has no time.
+
+    Parameters
+    ----------
+    applied_at, outcome_known_at : array-like of datetime64, shape (n,)
+    """
+    applied = np.asarray(applied_at).astype("datetime64[us]")
+    known = np.asarray(outcome_known_at).astype("datetime64[us]")
+    if np.isnat(applied).all() or np.isnat(known).all():
+        return np.ones(len(applied), dtype=bool)
+    end = known[~np.isnat(known)].max()
+    ripe: NDArray[np.bool_] = applied <= end - np.timedelta64(OUTCOME_DAYS, "D")
+    return ripe
 
 
 def matrix(frame: Any, features: Sequence[Feature]) -> Rows:

@@ -127,9 +127,9 @@ def _by_time(
     window = (moments >= found[0]).astype(np.int64) + (moments >= found[1])
     if members is not None:
         _, group = np.unique(members, return_inverse=True)
-        first = np.full(group.max() + 1, 3)
-        np.minimum.at(first, group, window)
-        window = np.where(window == first[group], window, -1)
+        earliest = np.full(group.max() + 1, 3)
+        np.minimum.at(earliest, group, window)
+        window = np.where(window == earliest[group], window, -1)
     return window, found
 
 

@@ -84,7 +84,7 @@ def candidates(features: Sequence[Feature], seed: int, *, n_jobs: int = 1) -> di
             StandardScaler(),
             LogisticRegression(max_iter=1000, random_state=seed),
         ),
-        "random_forest": RandomForestClassifier(n_estimators=200, min_samples_leaf=3, random_state=seed, n_jobs=n_jobs),
+        "random_forest": RandomForestClassifier(n_estimators=100, min_samples_leaf=3, random_state=seed, n_jobs=n_jobs),
         "xgboost": supervised(features, seed, n_jobs=n_jobs),
     }
     if any(feature.monotone for feature in features):

@@ -58,11 +58,6 @@ HISTORY = (
 )
 
 
-@pytest.fixture(scope="module")
-def duckdb():
-    return ibis.duckdb.connect()
-
-
 def ledger(loans=(LOAN,), customers=(CUSTOMER,), accounts=(ACCOUNT,), transactions=None):
     transactions = moves(*HISTORY) if transactions is None else transactions
     return {
@@ -76,7 +71,7 @@ def features_of(tables, features=FEATURES):
     return build(lazy, features).execute().sort_values("loan_id", ignore_index=True)
 
 
-def test_one_loan_worked_out_by_hand(duckdb):
+def test_one_loan_worked_out_by_hand():
     row = features_of(ledger()).iloc[0]
     expected = {
         "loan_amount": 6000, "term_months": 24, "instalment_amount": 300, "annual_rate_pct": 9,
@@ -98,7 +93,7 @@ def test_one_loan_worked_out_by_hand(duckdb):
     assert {name: row[name] for name in expected} == pytest.approx(expected)
 
 
-def test_nothing_at_or_after_the_application_and_no_outcome_is_seen(duckdb):
+def test_nothing_at_or_after_the_application_and_no_outcome_is_seen():
     later = moves((0, "credit", 9e6, 9e6, "salary"), (-0.001, "debit", 5e5, -5e5, "penalty"), (-30, "debit", 7, -7, "cash"))
     for move in later:
         move["transaction_id"] = "later" + move["transaction_id"]
@@ -110,25 +105,25 @@ def test_nothing_at_or_after_the_application_and_no_outcome_is_seen(duckdb):
     pd.testing.assert_frame_equal(plain[names], disturbed[names])
 
 
-def test_a_movement_just_before_the_application_is_seen(duckdb):
+def test_a_movement_just_before_the_application_is_seen():
     before = features_of(ledger(transactions=moves(*HISTORY, (1e-6, "debit", 100, 1800, "rent")))).iloc[0]
     assert before["last_balance_amount"] == 1800
     assert before["n_transactions_30d"] == 3
 
 
-def test_what_was_not_known_of_the_person_yet_is_missing(duckdb):
+def test_what_was_not_known_of_the_person_yet_is_missing():
     young = ledger(customers=[CUSTOMER | {"joined_at": datetime(2024, 8, 1)}], accounts=[ACCOUNT | {"opened_at": datetime(2024, 8, 1)}])
     row = features_of(young).iloc[0]
     assert row[["declared_income_amount", "customer_months", "overdraft_limit_amount"]].isna().all()
 
 
-def test_a_ledger_that_has_long_been_silent_is_missing_not_zero(duckdb):
+def test_a_ledger_that_has_long_been_silent_is_missing_not_zero():
     row = features_of(ledger(transactions=moves((46, "credit", 1000, 1000, "salary")))).iloc[0]
     assert row[["income_amount_30d", "n_transactions_365d", "last_balance_amount", "history_months"]].isna().all()
     assert row["loan_amount"] == 6000
 
 
-def test_each_borrower_has_a_ledger_of_his_own_and_every_loan_one_row(duckdb):
+def test_each_borrower_has_a_ledger_of_his_own_and_every_loan_one_row():
     second = LOAN | {"loan_id": "L2", "customer_id": "C2", "account_id": None}
     third = LOAN | {"loan_id": "L3", "applied_at": APPLIED - timedelta(days=45)}
     found = features_of(ledger(loans=[LOAN, second, third]))
@@ -136,7 +131,7 @@ def test_each_borrower_has_a_ledger_of_his_own_and_every_loan_one_row(duckdb):
     assert found["n_transactions_365d"].fillna(-1).tolist() == [9, -1, 5]
 
 
-def test_the_order_of_movements_changes_nothing(duckdb):
+def test_the_order_of_movements_changes_nothing():
     tables = many_loans()
     plain = features_of(tables)
     tables["transactions"] = tables["transactions"].sample(frac=1, random_state=3)
@@ -156,17 +151,18 @@ def test_a_source_gets_only_features_that_it_can_fill():
 def test_no_feature_needs_a_protected_column_or_an_outcome():
     needed = {need for defined in CATALOGUE for need in defined.needs}
     for name, contract in TABLES.items():
-        forbidden = {f"{name}.{c.name}" for c in contract.columns if c.personal == "protected" or c.known in ("outcome_known_at", "label_known_at")}
+        late = ("outcome_known_at", "label_known_at")
+        forbidden = {f"{name}.{c.name}" for c in contract.columns if c.personal == "protected" or c.known in late}
         assert not needed & forbidden
     assert len({defined.feature.name for defined in CATALOGUE}) == len(CATALOGUE)
 
 
-def test_a_feature_without_its_table_is_said(duckdb):
+def test_a_feature_without_its_table_is_said():
     with pytest.raises(ValueError, match=r"income_amount_30d needs transactions\."):
         build({"loans": ibis.memtable(table("loans", [LOAN]))}, [f for f in FEATURES if f.name == "income_amount_30d"])
 
 
-def test_the_record_of_a_card(duckdb):
+def test_the_record_of_a_card():
     record = {f"payment_status_{k}m": value for k, value in enumerate((2, 0, -1, -2, 3, 0), 1)}
     record |= {f"bill_amount_{k}m": value for k, value in enumerate((5000.0, 4000.0, 0.0, -10.0, 1000.0, 2000.0), 1)}
     record |= {f"paid_amount_{k}m": value for k, value in enumerate((1000.0, 500.0, 0.0, 0.0, 3000.0, 0.0), 1)}

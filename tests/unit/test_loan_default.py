@@ -79,6 +79,13 @@ def test_a_source_without_any_value_of_a_feature_still_trains(loans):
     assert np.isfinite(model.fit_all(rows, labels, windows, {"logistic_regression": models["logistic_regression"]})[0].auc.value)
 
 
+def test_a_loan_that_had_less_than_a_year_to_default_is_left_out_whatever_became_of_it():
+    applied = np.array(["2023-01-01", "2023-06-01", "2024-02-01"], "datetime64[us]")
+    known = np.array(["2024-01-01", "2024-06-01", "2024-03-01"], "datetime64[us]")
+    assert model.mature(applied, known).tolist() == [True, True, False]
+    assert model.mature(np.full(2, np.datetime64("NaT")), known[:2]).tolist() == [True, True]
+
+
 def test_each_decision_earns_the_most_where_it_is_made():
     costs = decide.Costs()
     limits = decide.thresholds(costs)

@@ -1,0 +1,292 @@
+"""Transaction anomaly as the graph knows it: how a champion is trained and what it must show. The pure parts are beside this file.
+
+An isolation forest always; where the source has fraud labels also a supervised model, and one score that joins the two.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from finrisk_assets.domain import Domain, Evaluation, Figure, Trained
+from finrisk_assets.transaction_anomaly import decide, features, model
+from schemas.features import Feature
+from schemas.ledger import TRANSACTIONS, Column
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from finrisk_assets.features.windows import Declaration
+    from finrisk_assets.ledger.sources.base import Source
+    from finrisk_assets.modelling.bundle import Bundle, Rows
+    from finrisk_assets.settings import Settings
+
+WINDOW_DAYS = 28
+"""Days of the validation and of the test window; a sixth of the ledger each where that is less."""
+
+SHAP_ROWS = 600
+FOREST_ROWS = 50_000
+"""Rows that the isolation forest draws its samples from."""
+
+AP_DRAWS = 40
+KEYS: tuple[Column, ...] = tuple(
+    TRANSACTIONS[name] for name in ("transaction_id", "customer_id", "occurred_at", "is_fraud", "label_known_at")
+)
+
+
+def _declarations(source: "Source") -> "tuple[Declaration, ...]":
+    return features.available(source.tables["transactions"].columns)
+
+
+def _features(source: "Source") -> tuple[Feature, ...]:
+    return tuple(declared.feature for declared in _declarations(source))
+
+
+def lookback(source: "Source") -> timedelta:
+    """How far back the history of a transaction of this source reaches."""
+    from finrisk_assets.features.windows import reach_s
+
+    return timedelta(seconds=max(reach_s(_declarations(source)).values()))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Rows to fit on, to choose and calibrate on, and to be judged by, in that order of time.
+
+    Between two windows lies the time that labels take: whatever a window teaches was known when the next one began.
+    """
+
+    train: "np.ndarray"
+    validation: "np.ndarray"
+    test: "np.ndarray"
+    reason: str
+
+
+def _windows(moments: "np.ndarray") -> Windows:
+    """Split transactions by time.
+
+    Parameters
+    ----------
+    moments : ndarray of datetime64, shape (n,)
+    """
+    import numpy as np
+
+    day, delay = np.timedelta64(1, "D"), np.timedelta64(features.LABEL_DELAY_S, "s")
+    first, end = moments.min(), moments.max().astype("datetime64[D]") + day
+    length = min(WINDOW_DAYS, max(1, int((end - first) / day) // 6)) * day
+    test, validation = end - length, end - 2 * length - delay
+    return Windows(
+        np.flatnonzero(moments < validation - delay),
+        np.flatnonzero((moments >= validation) & (moments < test - delay)),
+        np.flatnonzero(moments >= test),
+        f"by time: validation from {validation}, test from {test}, {delay / day:.0f} days of label delay before each",
+    )
+
+
+def _matrix(frame: "pd.DataFrame", declared: Sequence[Feature]) -> "Rows":
+    """The features as float32 rows, shape (n, d), filled column by column so that no second copy of the table is made."""
+    import numpy as np
+
+    rows = np.empty((len(frame), len(declared)), np.float32)
+    for at, feature in enumerate(declared):
+        rows[:, at] = frame[feature.name].to_numpy(np.float32, na_value=np.nan)
+    return rows
+
+
+def _days(frame: "pd.DataFrame") -> "np.ndarray":
+    return frame.occurred_at.to_numpy().astype("datetime64[D]")
+
+
+def _train(frame: "pd.DataFrame", declared: tuple[Feature, ...], source: "Source", settings: "Settings") -> Trained:
+    import numpy as np
+
+    from finrisk_assets.modelling import provenance
+    from finrisk_assets.modelling.bundle import BundleSpec, Calibration
+    from finrisk_assets.modelling.registry import model_name
+    from finrisk_assets.modelling.trees import component_from
+
+    moments = frame.occurred_at.to_numpy()
+    window = _windows(moments)
+    rows, validation = _matrix(frame.iloc[window.train], declared), _matrix(frame.iloc[window.validation], declared)
+    sample = np.sort(np.random.default_rng(settings.seed).permutation(len(rows))[:FOREST_ROWS])
+    forest = model.isolation_forest(settings.seed, n_jobs=settings.threads).fit(rows[sample])
+    unusual = component_from(forest, declared, validation[:2_000]).component
+    margin = model.isolation_margin(forest, validation)
+    spec = BundleSpec(
+        name=model_name("transaction_anomaly"),
+        domain="transaction_anomaly",
+        source=source.name,
+        features=declared,
+        components=(unusual,),
+        calibration=Calibration("exp2"),
+        thresholds=decide.thresholds(np.exp2(margin)),
+        golden_rows=provenance.golden_rows(validation, margin),
+        seed=settings.seed,
+        data_sha256=provenance.data_sha256(frame),
+        code_sha256=provenance.code_sha256("transaction_anomaly"),
+        training_window=(str(moments.min())[:10], str(moments[window.train].max())[:10]),
+        libraries=provenance.libraries(),
+    )
+    sizes = {"n_train": len(rows), "n_validation": len(validation), "n_test": len(window.test)}
+    params = {"split": window.reason, "seed": settings.seed, **sizes}
+    if frame.is_fraud.isna().all():
+        share = float((np.exp2(margin) >= spec.thresholds["anomaly"]).mean())
+        return Trained(spec, params | {"champion_candidate": "isolation_forest"}, {"share_anomalous": share})
+    return _with_labels(frame, window, rows, validation, margin, spec, params, settings)
+
+
+def _with_labels(
+    frame: "pd.DataFrame",
+    window: Windows,
+    rows: "Rows",
+    validation: "Rows",
+    isolation: "np.ndarray",
+    spec: Any,
+    params: dict[str, Any],
+    settings: "Settings",
+) -> Trained:
+    """Add the best supervised model and join its score with the isolation forest's."""
+    import time
+
+    import numpy as np
+
+    from finrisk_assets.modelling import calibrate, evaluate, plots, provenance
+    from finrisk_assets.modelling.trees import component_from
+
+    fraud = frame.is_fraud.fillna(False).to_numpy(bool)
+    known, target = fraud[window.train], fraud[window.validation]
+    learned = model.undersample(known, settings.seed)
+    margins: dict[str, np.ndarray] = {}
+    fitted: dict[str, Any] = {}
+    found: list[dict[str, Any]] = []
+    for name, estimator in model.candidates(spec.features, settings.seed, n_jobs=settings.threads).items():
+        began = time.perf_counter()
+        fitted[name] = estimator.fit(rows[learned], known[learned].astype(int))
+        margins[name] = model.log_odds(fitted[name], validation)
+        ap, area = evaluate.average_precision(target, margins[name]), evaluate.auc(target, margins[name])
+        found.append({"model": name, "validation AP": ap, "AUC": area.value, "fit s": time.perf_counter() - began})
+    found.append({"model": "isolation_forest", "validation AP": evaluate.average_precision(target, isolation)})
+    best = max(fitted, key=lambda name: float(next(row["validation AP"] for row in found if row["model"] == name)))
+    joined = model.join(target, {"supervised": margins[best], "isolation": isolation})
+    margin = joined.margin({"supervised": margins[best], "isolation": isolation})
+    found.append({"model": "joined", "validation AP": evaluate.average_precision(target, margin)})
+    supervised = component_from(fitted[best], spec.features, validation[:2_000]).component
+    calibrated = calibrate.fit(margin, target)
+    probability = calibrated.calibration.apply(margin)
+    days = len(np.unique(_days(frame.iloc[window.validation])))
+    ap = evaluate.average_precision(target, margin)
+    spec = replace(
+        spec,
+        components=(
+            replace(supervised, weight=joined.weights["supervised"]),
+            replace(spec.components[0], weight=joined.weights["isolation"]),
+        ),
+        intercept=joined.intercept,
+        calibration=calibrated.calibration,
+        thresholds=decide.thresholds(probability, capacity_per_day=settings.review_capacity, n_days=days, is_fraud=target),
+        metrics={"validation_average_precision": ap},
+        golden_rows=provenance.golden_rows(validation, margin),
+    )
+    params |= {
+        "champion_candidate": best,
+        "weight_supervised": joined.weights["supervised"],
+        "weight_isolation": joined.weights["isolation"],
+        "calibration": calibrated.form,
+        "base_rate": float(known.mean()),
+    }
+    curves = {"joined": margin, best: margins[best], "isolation forest": isolation}
+    return Trained(spec, params, {"average_precision": ap}, found, {"candidates": plots.roc_pr(target, curves)})
+
+
+def _evaluate(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
+    import numpy as np
+
+    from finrisk_assets.modelling import explain, plots
+
+    test = frame.iloc[_windows(frame.occurred_at.to_numpy()).test]
+    rows = _matrix(test, bundle.features)
+    margin = bundle.margin(rows)
+    probability = bundle.calibration.apply(margin)
+    spread = np.argsort(margin, kind="stable")[np.linspace(0, len(margin) - 1, min(SHAP_ROWS, len(margin))).astype(int)]
+    scored = bundle.score(rows[spread])
+    gap = float(np.abs(scored.base + scored.contributions.sum(axis=1) - margin[spread]).max())
+    figures = [
+        Figure("share_anomalous", float((probability >= bundle.thresholds["anomaly"]).mean()), meaning="share at or above the threshold"),
+        Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
+        Figure("n_test", float(len(test)), meaning="transactions in the test window"),
+    ]
+    shown = {"shap": plots.shap_summary(scored.contributions, rows[spread], [feature.name for feature in bundle.features])}
+    if not test.is_fraud.isna().all():
+        fraud = test.is_fraud.fillna(False).to_numpy(bool)
+        figures = _fraud_figures(test, fraud, margin, probability, settings) + figures
+        shown |= {
+            "roc_pr": plots.roc_pr(fraud, {"challenger": margin}),
+            "calibration": plots.calibration(fraud, probability),
+            "scores": plots.scores(fraud, probability, bundle.thresholds),
+        }
+    shares = explain.importance(bundle, scored.contributions)
+    figures += [Figure(f"importance_{one.feature}", one.share, meaning="share of mean |SHAP|") for one in shares[:10]]
+    return Evaluation(figures, shown)
+
+
+def _fraud_figures(
+    test: "pd.DataFrame", fraud: "np.ndarray", margin: "np.ndarray", probability: "np.ndarray", settings: "Settings"
+) -> list[Figure]:
+    """Figures against the labels: over the whole window, and week by week."""
+    import numpy as np
+
+    from finrisk_assets.modelling import evaluate, fraud_metrics
+
+    days, cards = _days(test), test.customer_id.to_numpy()
+    whole = fraud_metrics.fraud_scores(days, cards, fraud, margin)
+    area = evaluate.auc(fraud, margin)
+    ap = evaluate.bootstrap(evaluate.average_precision, fraud, margin, labels=fraud, draws=AP_DRAWS, seed=settings.seed)
+    week = (days - days.min()).astype(int) // 7
+    weekly = [evaluate.average_precision(fraud[week == one], margin[week == one]) for one in np.unique(week) if fraud[week == one].any()]
+    figures = [
+        Figure("auc", area.value, area.low, area.high, "area under the ROC curve, DeLong"),
+        Figure("average_precision", ap.value, ap.low, ap.high, "area under the precision-recall curve, bootstrap"),
+        *(Figure(name, value, meaning="mean over the days") for name, value in whole.items() if "_at_" in name),
+        Figure("average_precision_weekly", float(np.mean(weekly)), meaning="mean over the weeks, prequential"),
+        Figure("average_precision_weekly_sd", float(np.std(weekly)), meaning="standard deviation over the weeks"),
+        Figure("brier", evaluate.brier(fraud, probability), meaning="mean squared error of the probability"),
+        Figure("expected_calibration_error", evaluate.expected_calibration_error(fraud, probability)),
+        Figure("fraud_rate", float(fraud.mean()), meaning="observed"),
+        Figure("mean_probability", float(probability.mean()), meaning="said by the model"),
+    ]
+    return figures
+
+
+def _gate(figures: Mapping[str, Figure]) -> list[str]:
+    faults = []
+    if figures["explanation_gap"].value > 1e-4:
+        faults.append(f"the explanations miss the score by {figures['explanation_gap'].value:.2g}")
+    share = figures["share_anomalous"].value
+    if not decide.CONTAMINATION / 5 <= share <= decide.CONTAMINATION * 5:
+        faults.append(f"{share:.2%} of the transactions are anomalies; the threshold was set for {decide.CONTAMINATION:.0%}")
+    if "average_precision" in figures:
+        ap, rate = figures["average_precision"], figures["fraud_rate"].value
+        if (ap.low or 0) <= 2 * rate:
+            faults.append(f"the average precision of {ap.value:.3f} is hardly better than chance at a fraud rate of {rate:.4f}")
+    return faults
+
+
+def _decide(probability: "np.ndarray", margin: "np.ndarray", thresholds: Mapping[str, float]) -> Sequence[str]:
+    return decide.decide_all(probability, thresholds)
+
+
+TRANSACTION_ANOMALY = Domain(
+    name="transaction_anomaly",
+    title="Transaction anomaly",
+    owner="fraud",
+    tables=("transactions",),
+    keys=KEYS,
+    moment="occurred_at",
+    features=_features,
+    build=lambda tables, source: features.build(tables["transactions"], _declarations(source)),
+    train=_train,
+    evaluate=_evaluate,
+    gate=_gate,
+    decide=_decide,
+)
