@@ -6,6 +6,8 @@ UV := .uv/bin/uv
 PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
+# Threads that wait by spinning stand in each other's way where cores are few.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help demo dev serve test lint bench clean
 

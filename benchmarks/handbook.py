@@ -55,7 +55,7 @@ class Rows:
     """Transactions in time order, with one feature matrix (float32, NaN = missing)."""
 
     days: npt.NDArray[np.datetime64]
-    customers: npt.NDArray[Any]
+    customers: npt.NDArray[np.int32]
     is_fraud: npt.NDArray[np.bool_]
     matrix: npt.NDArray[np.float32]
 
@@ -90,7 +90,7 @@ def rows_of(transactions: ibis.Table, declared: Sequence[Declaration], folder: P
     print(f"{len(names):3} features of {keys.num_rows:,} transactions on DuckDB: {took:.1f} s")
     return Rows(
         keys["occurred_at"].to_numpy().astype("datetime64[D]"),
-        np.asarray(keys["customer_id"].to_pylist()),
+        keys["customer_id"].combine_chunks().dictionary_encode().indices.to_numpy(),
         keys["is_fraud"].to_numpy(zero_copy_only=False).astype(bool),
         matrix,
     )
@@ -112,10 +112,11 @@ def book_models(threads: int) -> dict[str, Any]:
     return {name: make_pipeline(StandardScaler(), estimator) for name, estimator in last.items()}
 
 
-def isolation(rows: Rows, period: Period) -> npt.NDArray[np.float64]:
+def isolation(rows: Rows, period: Period, declared: Sequence[Declaration]) -> npt.NDArray[np.float64]:
     """Margins of an isolation forest on the rows to be judged, fitted on the week before the delay, without labels."""
     recent = (rows.days >= np.datetime64(period.known_since)) & (rows.days <= np.datetime64(period.train_end))
-    forest = model.isolation_forest(SEED).fit(rows.matrix[recent])
+    usable = model.isolation_rows([declaration.feature for declaration in declared], rows.matrix[recent])
+    forest = model.isolation_forest(SEED).fit(usable)
     return model.isolation_margin(forest, rows.matrix[rows.judged(period)])
 
 
@@ -144,7 +145,7 @@ def choose(
         judged = rows.judged(period)
         for name, estimator in model.candidates(declared_features, SEED, n_jobs=threads).items():
             margins.setdefault(name, []).append(model.log_odds(fitted(estimator, rows, period), rows.matrix[judged]))
-        margins.setdefault("isolation_forest", []).append(isolation(rows, period))
+        margins.setdefault("isolation_forest", []).append(isolation(rows, period, declared))
     masks = [rows.judged(period) for period in periods]
     mean = {
         name: tuple(np.mean([rows.scores(mask, margin) for mask, margin in zip(masks, weeks, strict=True)], axis=0).tolist())
@@ -188,7 +189,12 @@ def main() -> int:
         if name in REPRODUCED:
             near = max(abs(one - other) for one, other in zip(scores, BOOK[name], strict=True))
             marks[f"{name} within {TOLERANCE} of the book ({near:.3f} off)"] = near <= TOLERANCE
-    show("isolation_forest", book_rows.scores(judged, isolation(book_rows, test)), BOOK["isolation_forest"], "15 features")
+    show(
+        "isolation_forest",
+        book_rows.scores(judged, isolation(book_rows, test, features.HANDBOOK)),
+        BOOK["isolation_forest"],
+        "15 features",
+    )
 
     weeks = tuple(prequential(VALIDATION, 4, train_days=7, delay_days=DELAY_DAYS, history_start=HISTORY))
     print(f"\nChosen on {weeks[0].test_start} to {weeks[-1].test_end}: mean of four weeks, {len(ours)} features")
@@ -204,7 +210,7 @@ def main() -> int:
         fitted(candidate, our_rows, period)
         took = time.perf_counter() - began
         mask = our_rows.judged(period)
-        parts = {chosen: model.log_odds(candidate, our_rows.matrix[mask]), "isolation_forest": isolation(our_rows, period)}
+        parts = {chosen: model.log_odds(candidate, our_rows.matrix[mask]), "isolation_forest": isolation(our_rows, period, ours)}
         margins = {**parts, "joined": joined.margin(parts)}
         return {part: our_rows.scores(mask, margin) for part, margin in margins.items()}, took
 

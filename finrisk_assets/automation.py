@@ -3,13 +3,15 @@
 All are stopped until a person starts them in the Dagster UI.
 """
 
+from typing import Any
+
 import dagster as dg
 
 EVERYTHING = "everything"
 """The job that materialises the whole graph of the source."""
 
 
-def jobs() -> list[dg.JobDefinition]:
+def jobs() -> list[Any]:
     """The jobs by name; `everything` is what `finrisk demo` runs."""
     return [
         dg.define_asset_job(EVERYTHING, dg.AssetSelection.all(), description="The whole graph: source to Bento."),

@@ -15,6 +15,8 @@ concurrency:
     max_concurrent_runs: 1
 telemetry:
   enabled: false
+nux:
+  enabled: false
 """
 
 
@@ -27,6 +29,8 @@ def cli(context: click.Context) -> None:
     FINRISK_SOURCE chooses the ledger (simulator, handbook, berka, taiwan, mapped), FINRISK_HOME where everything is kept
     (default .finrisk). All settings: docs/settings.md.
     """
+    # Threads that wait by spinning stand in each other's way where cores are few; read when OpenMP is loaded, so set first.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         context.obj = Settings.from_environment()
     except SettingsError as error:

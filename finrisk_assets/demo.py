@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from finrisk_assets.resources import Warehouse
 
 READY_SECONDS = 60
+WIDTH = 150
+"""Columns of the output where no terminal says how many there are."""
+
 RISING = (0.5, 0.9, 0.99, 1.0)
 """The examples: the subjects that stand at these quantiles of the champion's batch scores."""
 
@@ -42,7 +45,7 @@ def run(settings: Settings, *, serve: bool = True) -> int:
     """Run the demonstration; return the exit status."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     began = time.perf_counter()
     console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.source}\n")
     if not _materialise(settings, console):
@@ -102,8 +105,8 @@ def _decide(settings: Settings, console: "Console") -> None:
         loaded = history.load(settings)
         console.print(f"  [green]✓[/] {'history → store':<34} {time.perf_counter() - began:6.1f} s   {loaded:,} transactions")
     began = time.perf_counter()
-    table = Table(title="Decisions of the served Bento", title_justify="left", show_lines=False)
-    for heading in ("domain", "subject", "decision", "probability", "score", "batch", "first reason", "ms"):
+    table = Table(title="Decisions of the served Bento", title_justify="left", show_lines=True)
+    for heading in ("domain", "subject", "decision", "probability", "score", "batch", "reasons", "ms"):
         table.add_column(heading, justify="right" if heading in ("probability", "score", "batch", "ms") else "left")
     with _served(settings) as url:
         console.print(f"  [green]✓[/] {'bento served':<34} {time.perf_counter() - began:6.1f} s   {url}\n")
@@ -112,10 +115,10 @@ def _decide(settings: Settings, console: "Console") -> None:
                 started = time.perf_counter()
                 answer = _post(url + example.path, example.body)
                 took = (time.perf_counter() - started) * 1000
-                reasons = [reason["text"] for reason in answer["reasons"]] or ["–"]
+                reasons = "; ".join(reason["text"] for reason in answer["reasons"]) or "–"
                 probability = answer.get("risk_score", answer.get("pd"))
                 numbers = (f"{probability:.4f}", f"{answer['score']:.4f}", f"{example.batch_score:.4f}")
-                table.add_row(domain.title, example.subject, answer["decision"], *numbers, reasons[0], f"{took:.1f}")
+                table.add_row(domain.title, example.subject, answer["decision"], *numbers, reasons, f"{took:.1f}")
     console.print(table)
 
 

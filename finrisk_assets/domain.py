@@ -84,6 +84,8 @@ class Domain:
         From those figures, by metric, to the reasons why the model may not become champion; none if it may.
     decide
         Probabilities and margins to decisions, by the bundle's thresholds.
+    parity
+        Where the service computes the features itself: from the stored tables to what differs between batch and service.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Domain:
     evaluate: "Callable[[pd.DataFrame, Bundle, Settings], Evaluation]"
     gate: "Callable[[Mapping[str, Figure]], Sequence[str]]"
     decide: "Callable[[np.ndarray, np.ndarray, Mapping[str, float]], Sequence[str]]"
+    parity: "Callable[[Callable[[str], LazyTable], Source], Sequence[str]] | None" = None
 
     def feature_contract(self, source: "Source") -> Table:
         return feature_table(self.name, self.keys, self.features(source))

@@ -25,7 +25,7 @@ class _StageLines(logging.Handler):
         console = Console(highlight=False, soft_wrap=True)
         if kind == "STEP_START":
             self._began[step] = time.perf_counter()
-        elif kind == "STEP_SUCCESS" and not step.endswith(("_contract", "_gate")):
+        elif kind == "STEP_SUCCESS" and not step.endswith(("_contract", "_gate", "_parity")):
             console.print(f"  [green]✓[/] {step:<34} {time.perf_counter() - self._began.pop(step):6.1f} s")
         elif kind == "STEP_FAILURE":
             console.print(f"  [red]✗[/] {step:<34} failed")

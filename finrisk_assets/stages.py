@@ -63,6 +63,7 @@ def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
         ),
         _scores(domain, settings),
         checks.contract(f"scores_{name}", domain.score_contract()),
+        *_parity(domain, source),
     ]
 
 
@@ -101,6 +102,20 @@ def _features(domain: Domain, source: Source) -> dg.AssetsDefinition:
         return domain.build(tables, source)
 
     return features
+
+
+def _parity(domain: Domain, source: Source) -> list[dg.AssetChecksDefinition]:
+    parity = domain.parity
+    if parity is None:
+        return []
+    return [
+        checks.demand(
+            f"features_{domain.name}",
+            f"features_{domain.name}_parity",
+            "A sample replayed one by one, as the service computes it, equals the stored features row for row.",
+            lambda warehouse: parity(warehouse.table, source),
+        )
+    ]
 
 
 def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:

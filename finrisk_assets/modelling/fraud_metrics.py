@@ -113,13 +113,15 @@ def test_mask(period: Period, days: ArrayLike, cards: ArrayLike, is_fraud: Array
     -------
     ndarray of bool, shape (n,)
     """
-    day, fraud = _days(days), np.asarray(is_fraud).astype(bool)
-    _, card = np.unique(np.asarray(cards), return_inverse=True)
-    seen = fraud & _between(day, period.known_since, period.test_end)
+    every_day = _days(days)
+    mask = _between(every_day, period.known_since, period.test_end)  # nothing outside matters
+    rows = np.flatnonzero(mask)
+    day, fraud = every_day[rows], np.asarray(is_fraud)[rows].astype(bool)
+    _, card = np.unique(np.asarray(cards)[rows], return_inverse=True)
     first_fraud = np.full(card.max(initial=-1) + 1, np.datetime64("9999-12-31", "D"))
-    np.minimum.at(first_fraud, card[seen], day[seen])
-    age = day - first_fraud[card]
-    mask: Mask = _between(day, period.test_start, period.test_end) & (age <= np.timedelta64(period.delay_days, "D"))
+    np.minimum.at(first_fraud, card[fraud], day[fraud])
+    unknown = day - first_fraud[card] <= np.timedelta64(period.delay_days, "D")
+    mask[rows] = _between(day, period.test_start, period.test_end) & unknown
     return mask
 
 

@@ -95,7 +95,8 @@ def reasons(
 
 def _sentence(feature: Feature, direction: Literal["raises", "lowers"]) -> str:
     said = feature.raises if direction == "raises" else feature.lowers
-    return said or f"{feature.description or feature.name} {_PAST[direction]} the risk"
+    said = said or f"{feature.description or feature.name} {_PAST[direction]} the risk"
+    return said[0].upper() + said[1:]
 
 
 def _code(feature: Feature) -> str:

@@ -3,7 +3,7 @@
 An isolation forest always; where the source has fraud labels also a supervised model, and one score that joins the two.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from schemas.ledger import TRANSACTIONS, Column
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from ibis.expr.types import Table as LazyTable
 
     from finrisk_assets.features.windows import Declaration
     from finrisk_assets.ledger.sources.base import Source
@@ -276,6 +277,13 @@ def _decide(probability: "np.ndarray", margin: "np.ndarray", thresholds: Mapping
     return decide.decide_all(probability, thresholds)
 
 
+def _parity(table: "Callable[[str], LazyTable]", source: "Source") -> list[str]:
+    from finrisk_assets.features.parity import certify
+
+    found = certify(table("validated_transactions"), table("features_transaction_anomaly"), _declarations(source))
+    return [] if found.equal else [str(found)]
+
+
 TRANSACTION_ANOMALY = Domain(
     name="transaction_anomaly",
     title="Transaction anomaly",
@@ -289,4 +297,5 @@ TRANSACTION_ANOMALY = Domain(
     evaluate=_evaluate,
     gate=_gate,
     decide=_decide,
+    parity=_parity,
 )

@@ -36,6 +36,17 @@ def test_isolation_margin_is_the_exponent_of_the_papers_score(population):
     assert (forest.n_estimators, forest.max_samples_) == (100, 256)
 
 
+def test_the_isolation_forest_splits_only_on_what_is_suspicious_when_unusual(population):
+    rows, _ = population
+    unrelated = Feature("hour_sin", "", "Time of day as a circle: sine.")
+    features, wide = (*FEATURES, unrelated), np.column_stack([rows, np.sin(np.arange(len(rows)))]).astype(np.float32)
+    forest = model.isolation_forest(1).fit(model.isolation_rows(features, wide))
+    moved = wide.copy()
+    moved[:, 2] = 99.0
+    assert np.array_equal(model.isolation_margin(forest, moved), model.isolation_margin(forest, wide))
+    assert np.array_equal(model.isolation_rows((unrelated,), wide[:, 2:]), wide[:, 2:])
+
+
 def test_isolation_forest_finds_its_share_of_anomalies(population):
     rows, _ = population
     found = model.isolation_forest(1).fit(rows).predict(rows) == -1

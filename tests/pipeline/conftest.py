@@ -1,0 +1,45 @@
+"""One small ledger, run through the whole graph once; the tests of this folder look at what it left."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from finrisk_assets import automation, cli
+from finrisk_assets.build import build
+from finrisk_assets.resources import Warehouse
+from finrisk_assets.settings import Settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: what it was set to, what Dagster says of it, and its tables."""
+
+    settings: Settings
+    result: dg.ExecuteInProcessResult
+    warehouse: Warehouse
+
+
+def materialise(settings: Settings) -> dg.ExecuteInProcessResult:
+    """Run the whole graph in this process."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = build(settings).resolve_job_def(automation.EVERYTHING)
+        return job.execute_in_process(instance=instance, raise_on_error=False)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home: Path = tmp_path_factory.mktemp("home")
+    return Settings(home=home, sim_customers=300, sim_months=14, as_of=datetime(2025, 7, 1))
+
+
+@pytest.fixture(scope="session")
+def run(small: Settings) -> Iterator[Run]:
+    cli.prepare_dagster(small)
+    result = materialise(small)
+    failures = [f"{event.step_key}: {event.step_failure_data.error}" for event in result.all_events if event.is_step_failure]
+    assert result.success, failures
+    yield Run(small, result, Warehouse(url=small.warehouse))

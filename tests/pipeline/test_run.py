@@ -1,0 +1,129 @@
+"""The whole graph on a small simulated ledger: from the source to a Bento that decides."""
+
+import io
+import json
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finrisk_assets import demo
+from finrisk_assets.build import DOMAINS
+from finrisk_assets.ledger import sources
+from finrisk_assets.modelling import registry
+from finrisk_assets.modelling.bundle import Bundle
+from finrisk_assets.resources import Tracking, count
+from finrisk_assets.settings import Settings
+from finrisk_assets.stages import champion_folder
+from tests.pipeline.conftest import Run, materialise
+
+
+@pytest.mark.parametrize("table", ["customers", "accounts", "transactions", "loans"])
+def test_no_row_is_lost(run: Run, table: str) -> None:
+    rows = {layer: count(run.warehouse.table(f"{layer}_{table}")) for layer in ("raw", "validated", "quarantine")}
+    assert rows["raw"] == rows["validated"] + rows["quarantine"] > 0
+
+
+def test_spoiled_rows_stand_in_quarantine_with_their_rule(run: Run) -> None:
+    rules = run.warehouse.table("quarantine_transactions").broken_rules.to_pyarrow().to_pylist()
+    assert len(rules) == 20
+    assert all(rules)
+
+
+def test_every_check_passed(run: Run) -> None:
+    checks = run.result.get_asset_check_evaluations()
+    assert len(checks) > 20
+    assert [check.check_name for check in checks if not check.passed] == []
+
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
+def test_batch_scores_are_the_champions(run: Run, domain) -> None:  # type: ignore[no-untyped-def]
+    champion = Bundle.load(champion_folder(domain, run.settings))
+    key = domain.keys[0].name
+    features = run.warehouse.table(f"features_{domain.name}").order_by(key).limit(500).to_pyarrow().to_pandas()
+    scores = run.warehouse.table(f"scores_{domain.name}").order_by(key).limit(500).to_pyarrow().to_pandas()
+    rows = features[[feature.name for feature in champion.features]].to_numpy(np.float32)
+    assert list(scores[key]) == list(features[key])
+    np.testing.assert_allclose(scores.score, champion.margin(rows), rtol=1e-6)
+    assert set(scores.model_version) == {champion.version}
+
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
+def test_registry_and_run_name_each_other(run: Run, domain) -> None:  # type: ignore[no-untyped-def]
+    root = run.settings.root
+    tracking = Tracking(uri=run.settings.tracking_uri, artifacts=str(root / "mlflow" / "artifacts"), experiment="finrisk-simulator")
+    client = tracking.client()
+    champion = registry.find(client, domain.name, registry.CHAMPION)
+    assert champion is not None
+    mlflow_run = client.get_run(champion.run_id)
+    assert mlflow_run.data.tags["dagster.run_id"] == run.result.run_id
+    assert any(metric.startswith("test_") for metric in mlflow_run.data.metrics)
+    assert mlflow_run.inputs.dataset_inputs[0].dataset.digest
+    materialised = run.result.asset_materializations_for_node(f"model_{domain.name}")[0].metadata
+    assert materialised["mlflow_run_id"].value == champion.run_id
+    version = client.get_model_version(champion.name, champion.version)
+    assert version.tags["bundle"] == Bundle.load(champion_folder(domain, run.settings)).version
+
+
+def test_features_of_the_ledger_equal_those_of_the_service(run: Run) -> None:
+    evaluations = {check.check_name: check for check in run.result.get_asset_check_evaluations()}
+    assert evaluations["features_transaction_anomaly_parity"].passed
+
+
+def test_previews_hide_what_is_personal(run: Run) -> None:
+    metadata = run.result.asset_materializations_for_node("validate_transactions")
+    preview = next(m for m in metadata if m.asset_key.to_user_string() == "validated_transactions").metadata["preview"].value
+    customer = run.warehouse.table("validated_transactions").customer_id.min().to_pyarrow().as_py()
+    assert "•••" in preview
+    assert customer[:4] not in preview
+
+
+def test_second_run_gives_the_same_bundles_and_no_new_version(run: Run) -> None:
+    before = {domain.name: _files(champion_folder(domain, run.settings)) for domain in DOMAINS}
+    again = materialise(run.settings)
+    assert again.success
+    assert {domain.name: _files(champion_folder(domain, run.settings)) for domain in DOMAINS} == before
+    for domain in DOMAINS:
+        metadata = again.asset_materializations_for_node(f"model_{domain.name}")[0].metadata
+        assert metadata["registry_version"].value == "1"
+
+
+def test_demo_shows_decisions_of_the_served_bento_that_equal_the_batch(run: Run) -> None:
+    screen = io.StringIO()
+    with redirect_stdout(screen):
+        status = demo.run(run.settings)
+    shown = screen.getvalue()
+    assert status == 0, shown
+    assert "Decisions of the served Bento" in shown
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
+    decided = [row for row in rows if row[0] in ("Transaction anomaly", "Loan default")]
+    assert len(decided) == 2 * len(demo.RISING)
+    for row in decided:
+        served, batch = float(row[4]), float(row[5])
+        assert served == pytest.approx(batch, abs=2e-4)
+
+
+def test_too_many_broken_rows_stop_the_run_and_are_kept(small: Settings, tmp_path: Path) -> None:
+    strict = replace(small, home=tmp_path, sim_customers=60, quarantine_max_share=0.0)
+    result = materialise(strict)
+    assert not result.success
+    failed = next(event for event in result.all_events if event.is_step_failure)
+    assert failed.step_key == "validate_transactions"
+    assert "FINRISK_QUARANTINE_MAX_SHARE" in str(failed.step_failure_data.error)
+    from finrisk_assets.resources import Warehouse
+
+    warehouse = Warehouse(url=strict.warehouse)
+    assert count(warehouse.table("quarantine_transactions")) == 20
+    assert not warehouse.has("validated_transactions")
+
+
+def test_a_domain_without_tables_is_left_out_with_the_reason() -> None:
+    source = sources.load(Settings(source="handbook"))
+    assert "loans" in source.without["loan_default"]
+    assert json.dumps(source.without)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
