@@ -34,9 +34,10 @@ def _split(frame: "pd.DataFrame", seed: int) -> "Split":
 
 
 def _known(frame: "pd.DataFrame", settings: "Settings") -> "pd.DataFrame":
-    """The loans whose outcome is known at the moment the ledger is read."""
+    """The loans that had their time to default, and whose outcome is known at the moment the ledger is read."""
     known_by_now = frame.outcome_known_at.isna() | (frame.outcome_known_at <= settings.now)
-    known = frame[frame.is_default.notna() & known_by_now].reset_index(drop=True)
+    known = frame[frame.is_default.notna() & known_by_now]
+    known = known[model.mature(known.applied_at, known.outcome_known_at)].reset_index(drop=True)
     return known.assign(is_default=known.is_default.astype(bool))
 
 

@@ -6,6 +6,7 @@ test) and the bootstrap. Nothing is fitted to be kept, nothing is drawn as a pic
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -246,7 +247,12 @@ def bootstrap(
     labels : array-like of shape (n,), optional
         Given, rows are drawn within each label, so that every draw holds all of them.
     draws, seed, level
-        Number of draws, their seed, and the interval's level.
+        Number of draws, their seed, and the interval's level. A draw for which the statistic is not defined is passed over.
+
+    Raises
+    ------
+    ValueError
+        Where the statistic is not defined for the arrays themselves, or for more than half of the draws.
     """
     rng = np.random.default_rng(seed)
     held = [np.asarray(array) for array in arrays]
@@ -255,14 +261,20 @@ def bootstrap(
     values = []
     for _ in range(draws):
         rows = np.concatenate([stratum[rng.integers(0, len(stratum), len(stratum))] for stratum in strata])
-        values.append(statistic(*(array[rows] for array in held)))
+        with suppress(ValueError):
+            values.append(statistic(*(array[rows] for array in held)))
+    if 2 * len(values) < draws:
+        raise ValueError(f"the statistic is defined for {len(values)} of {draws} draws: the rows are too few for an interval")
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(statistic(*held)), float(low), float(high))
 
 
 def summary(labels: ArrayLike, probability: ArrayLike, *, draws: int = 200, seed: int) -> dict[str, Interval]:
-    """Return the figures of a probability on one window: AUC by DeLong, all others by the bootstrap within each outcome."""
+    """Return the figures of a probability on one window: AUC by DeLong, all others by the bootstrap within each outcome.
+
+    A figure that the window does not define is left out: few rows that are separated perfectly have no calibration line.
+    """
     target, p = _probabilities(labels, probability)
     found = {"auc": auc(target, p)}
     found["gini"] = Interval(*(2 * bound - 1 for bound in (found["auc"].value, found["auc"].low, found["auc"].high)))
@@ -276,7 +288,8 @@ def summary(labels: ArrayLike, probability: ArrayLike, *, draws: int = 200, seed
         "expected_calibration_error": expected_calibration_error,
     }
     for name, measure in measures.items():
-        found[name] = bootstrap(measure, target, p, labels=target, draws=draws, seed=seed)
+        with suppress(ValueError):
+            found[name] = bootstrap(measure, target, p, labels=target, draws=draws, seed=seed)
     return found
 
 

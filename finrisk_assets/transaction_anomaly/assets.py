@@ -111,7 +111,7 @@ def _train(frame: "pd.DataFrame", declared: tuple[Feature, ...], source: "Source
     window = _windows(moments)
     rows, validation = _matrix(frame.iloc[window.train], declared), _matrix(frame.iloc[window.validation], declared)
     sample = np.sort(np.random.default_rng(settings.seed).permutation(len(rows))[:FOREST_ROWS])
-    forest = model.isolation_forest(settings.seed, n_jobs=settings.threads).fit(rows[sample])
+    forest = model.isolation_forest(settings.seed, n_jobs=settings.threads).fit(model.isolation_rows(declared, rows[sample]))
     unusual = component_from(forest, declared, validation[:2_000]).component
     margin = model.isolation_margin(forest, validation)
     spec = BundleSpec(
@@ -162,6 +162,8 @@ def _with_labels(
     fitted: dict[str, Any] = {}
     found: list[dict[str, Any]] = []
     for name, estimator in model.candidates(spec.features, settings.seed, n_jobs=settings.threads).items():
+        if name not in model.JOINABLE:
+            continue
         began = time.perf_counter()
         fitted[name] = estimator.fit(rows[learned], known[learned].astype(int))
         margins[name] = model.log_odds(fitted[name], validation)

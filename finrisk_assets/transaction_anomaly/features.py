@@ -117,8 +117,8 @@ def _merchant_risk(span: str) -> Window:
             "share",
             f"Share of fraud at the merchant over {said}, up to seven days before; 0 where there was no transaction.",
             "recent fraud at this merchant",
+            # No direction: old frauds with no recent ones mean that the trouble is over. Forced, it cost .06 of average precision.
             "no recent fraud at this merchant",
-            monotone=1,
         ),
         MERCHANT,
         "mean",

@@ -41,6 +41,9 @@ ISOLATED = frozenset(
 """The features in which being unusual is suspicious. A forest splits on features at random, so every other one only dilutes it:
 on the Handbook's July weeks all forty gave half the average precision of these."""
 
+JOINABLE = ("logistic_regression", "xgboost", "xgboost_monotone")
+"""Candidates whose log-odds are a sum, which a bundle can join with another; a forest's are the logarithm of a mean."""
+
 _EXACT = {"ftol": 1e-13, "gtol": 1e-9, "maxiter": 1000}
 
 
