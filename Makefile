@@ -25,7 +25,7 @@ $(UV):
 
 .venv/.ready: $(UV) pyproject.toml uv.lock
 	@echo "Setting up the locked environment …"
-	@$(UV) sync --locked --quiet --python "$$(command -v python3)"
+	@$(UV) sync --locked --quiet --compile-bytecode --python "$$(command -v python3)"
 	@touch $@
 
 demo: .venv/.ready ## Run the whole pipeline and show decisions answered by the built and served Bento
