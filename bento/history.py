@@ -1,6 +1,6 @@
 """One transaction's features: its own reading and what the store knows of its customer and merchant before it.
 
-The declarations are the ones that the model was trained with; what computes them is `finrisk_assets.features.online`.
+The declarations are the ones that the bundle carries; what computes them is `finrisk_assets.features.online`.
 """
 
 from datetime import timedelta
@@ -9,10 +9,8 @@ import numpy as np
 
 from bento.store import Store, Transaction
 from finrisk_assets.features.online import History, OnlineFeatures, micros
+from finrisk_assets.features.windows import from_json
 from finrisk_assets.modelling.bundle import Bundle, BundleError, Rows
-from finrisk_assets.transaction_anomaly.features import FEATURES, HANDBOOK
-
-_DECLARED = {declared.feature.name: declared for declared in (*HANDBOOK, *FEATURES)}
 
 
 class TransactionFeatures:
@@ -21,17 +19,21 @@ class TransactionFeatures:
     Raises
     ------
     finrisk_assets.modelling.bundle.BundleError
-        If the bundle has a feature that is not declared here, or is declared with another meaning.
+        If the bundle does not say how its features are computed, or says it in a way that is not known here.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        strange = [feature.name for feature in bundle.features if _feature(feature.name) != feature]
-        if strange:
-            raise BundleError(
-                f"{bundle.name} {bundle.version}: its features {', '.join(strange)} are not those of "
-                "finrisk_assets.transaction_anomaly.features; train the model again with this code"
-            )
-        self._online = OnlineFeatures([_DECLARED[feature.name] for feature in bundle.features])
+        name = f"{bundle.name} {bundle.version}"
+        if not bundle.windows:
+            raise BundleError(f"{name}: has no `windows`, which say how its features are computed; train the model again")
+        try:
+            declared = from_json(bundle.windows)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{name}: has `windows` that are not known here ({error}); train the model with this code") from error
+        unknown = sorted(frozenset().union(*(feature.columns for feature in declared)) - set(Transaction._fields))
+        if unknown:
+            raise BundleError(f"{name}: its features read {', '.join(unknown)}, which a transaction does not have here")
+        self._online = OnlineFeatures(declared)
 
     def row(self, transaction: Transaction, store: Store) -> Rows:
         """The model's row, float32 of shape (d,), as of the transaction's own time; NaN where a value is missing."""
@@ -43,7 +45,3 @@ class TransactionFeatures:
                 after = transaction.occurred_at - timedelta(seconds=seconds)
                 history[entity] = History.of(store.history(named, after, transaction.occurred_at))
         return self._online.compute(event, history).astype(np.float32)
-
-
-def _feature(name: str) -> object:
-    return _DECLARED[name].feature if name in _DECLARED else None

@@ -1,17 +1,13 @@
-"""Fills the service's store with the ledger's recent transactions, so that the first request already has a history.
+"""The ledger's transactions as the store takes them, so that the first request already has a history: `finrisk load-history`.
 
-    python -m bento.seed transactions.parquet
-
-The Parquet file has the columns of the ledger's table `transactions`; those it lacks are not known. It runs where models are
-made (reading Parquet takes pyarrow, which the container does not carry), as often as one likes: a transaction is stored once.
+A Parquet file has the columns of the ledger's table `transactions`; those it lacks are not known. It is read where models are
+made: that takes pyarrow, which the container does not carry.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from bento.store import Store, Transaction, location
-from finrisk_assets.settings import Settings
+from bento.store import Transaction
 
 _REQUIRED = ("transaction_id", "customer_id", "occurred_at", "amount", "direction")
 
@@ -34,16 +30,3 @@ def read(parquet: Path) -> Iterator[Transaction]:
         for batch in file.iter_batches(columns=columns):
             for values in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
                 yield Transaction(**dict(zip(columns, values, strict=True)))
-
-
-def main() -> None:
-    """Read the arguments and fill the store of FINRISK_SOURCE."""
-    parser = argparse.ArgumentParser(prog="python -m bento.seed", description=__doc__)
-    parser.add_argument("parquet", type=Path, help="transactions, with the columns of the ledger's table")
-    store = Store(location(Settings.from_environment()))
-    store.load(read(parser.parse_args().parquet))
-    store.close()
-
-
-if __name__ == "__main__":
-    main()

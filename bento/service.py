@@ -53,6 +53,8 @@ class _Service(bentoml.Service):
     # BentoML keeps the objects of a request alive for the whole time-out: a long one costs pauses of the garbage collector.
     traffic={"timeout": 5, "max_concurrency": 64},
     workers=1,
+    # A line of BentoML's access log begins with the client's address. Failures are logged by `errors`, requests are counted.
+    logging={"access": {"enabled": False}},
     envs=[{"name": "OMP_NUM_THREADS", "value": "1"}, {"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],
 )
 @bentoml.asgi_app(pages.application())

@@ -240,13 +240,13 @@ def _scores(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
     def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> LazyTable:
         path = settings.root / "landing" / f"scores_{domain.name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _score_to(path, warehouse.table(f"features_{domain.name}"), domain, settings)
+        score_to(path, warehouse.table(f"features_{domain.name}"), domain, settings)
         return warehouse.connection.read_parquet(str(path))
 
     return scores
 
 
-def _score_to(path: Path, features: LazyTable, domain: Domain, settings: Settings) -> None:
+def score_to(path: Path, features: LazyTable, domain: Domain, settings: Settings) -> None:
     """Score a feature table in chunks into a Parquet file, in the order of the table's key."""
     import numpy as np
     import pyarrow as pa

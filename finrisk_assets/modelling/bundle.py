@@ -2,8 +2,8 @@
 
 A bundle is a folder with ``bundle.json``, ``golden.json`` and the model files it names, all in open formats; ``docs/bundle.md``
 describes them. Here it is written, checked, loaded and scored. What belongs elsewhere: turning a trained estimator into a
-component (`trees`), words for a decision (`reasons`), and where bundles are kept (`registry`). Imports numpy, and XGBoost only
-where a bundle holds trees.
+component (`trees`), what each feature did in a tree (`attribution`), words for a decision (`reasons`), how features are computed
+(`finrisk_assets.features`), and where bundles are kept (`registry`). Imports numpy, and XGBoost only where a bundle holds trees.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from finrisk_assets.modelling.attribution import Attribution
 from schemas.features import Feature
 
 FORMAT = 1
@@ -138,6 +139,9 @@ class BundleSpec:
     reference
         Mean contribution per feature of the applicants just approved, which reason codes of a refusal compare with; None where
         they compare with the base.
+    windows
+        How each feature is computed from the events before, where serving computes it itself: the declarations of ``features``
+        in their order, as `finrisk_assets.features.windows.to_json` returns them. Empty where the client sends the features.
     """
 
     name: str
@@ -156,6 +160,7 @@ class BundleSpec:
     training_window: tuple[str, str] | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
     reference: tuple[float, ...] | None = None
+    windows: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,7 @@ class _TreesScorer:
         if self._booster.num_features() != width:
             raise ValueError(f"its trees take {self._booster.num_features()} features, the bundle has {width}")
         self._fills = None if part.fills is None else _fill_array(part.fills).astype(np.float32)
-        self._attribution = _Attribution(part.model, width)
+        self._attribution = Attribution(part.model, width)
         origin = np.zeros((1, width), np.float32)
         self.base = float((self.margin(origin) - self._attribution(origin).sum(axis=1))[0])
 
@@ -260,98 +265,6 @@ class _TreesScorer:
         return margin, contributions + share * (rounding / share.sum(axis=1))[:, None]
 
 
-class _Attribution:
-    """SHAP values of a sum of trees: those of Lundberg, Erion & Lee (2018), "path dependent", without their recursion per row.
-
-    Each leaf is a game of its own. A feature of its path is met by the row or not (o is 1 or 0), and a share z of the training
-    samples meets it. Its Shapley value is the integral over t from 0 to 1 of ``value * (o - z) * product over the other features of
-    (z' + (o' - z') * t)``, by Owen's (1972) multilinear extension: a polynomial, which Gauss-Legendre integrates exactly with half
-    as many points as the path has features. Where a path is short, the values for every pattern of o are prepared.
-    """
-
-    def __init__(self, model: bytes, width: int) -> None:
-        paths: dict[int, list[tuple[_Path, float]]] = {}
-        for tree in json.loads(model)["learner"]["gradient_booster"]["model"]["trees"]:
-            for path, value in _leaves(tree):
-                paths.setdefault(len(path), []).append((path, value))
-        paths.pop(0, None)  # a tree without a split tells nothing of a feature
-        self._width = width
-        self._groups: list[_Leaves] = []
-        room = _TABLE_NUMBERS
-        for length in sorted(paths):
-            room -= len(paths[length]) * length << length
-            self._groups.append(_Leaves(paths[length], prepare=room >= 0))
-
-    def __call__(self, rows: Rows) -> Floats:
-        """Values in margin units, float64, shape (n, width)."""
-        out = np.zeros((len(rows), self._width))
-        absent = np.isnan(rows)
-        for at, row in enumerate(rows):
-            for group in self._groups:
-                out[at] += np.bincount(group.features, group.values(row, absent[at]), minlength=self._width)
-        return out
-
-
-_TABLE_NUMBERS = 1 << 22  # 32 MiB
-_SMALLEST_SHARE = 1e-12  # of training samples, so that no factor is 0 where a branch had none
-
-_Side: TypeAlias = tuple[float, float, bool, float]  # low <= x < high, whether a missing value passes, share of samples that do
-_Path: TypeAlias = dict[int, _Side]
-
-
-class _Leaves:
-    """The leaves with paths of the same number of features, as arrays of shape (leaves, length)."""
-
-    def __init__(self, paths: Sequence[tuple[_Path, float]], prepare: bool) -> None:
-        length = len(paths[0][0])
-        sides = np.array([[(feature, *side) for feature, side in path.items()] for path, _ in paths], np.float64)
-        self._columns = sides[:, :, 0].astype(np.intp)
-        self.features = self._columns.ravel()
-        self._low, self._high = sides[:, :, 1].astype(np.float32), sides[:, :, 2].astype(np.float32)
-        self._missing, self._share = sides[:, :, 3] > 0, np.maximum(sides[:, :, 4], _SMALLEST_SHARE)
-        points, weights = np.polynomial.legendre.leggauss((length + 1) // 2)
-        self._points = (points + 1) / 2
-        self._weights = np.array([value for _, value in paths])[:, None] * weights / 2
-        self._bits, self._numbers = 1 << np.arange(length), np.arange(len(paths))
-        self._table: Floats | None = None
-        if prepare:
-            patterns = (np.arange(1 << length)[:, None] & self._bits) > 0
-            self._table = np.stack([self._shapley(pattern) for pattern in patterns], axis=1)
-
-    def values(self, row: Rows, absent: NDArray[np.bool_]) -> Floats:
-        """Shapley values of one row, flat, in the order of ``features``."""
-        x = row[self._columns]
-        met = (x >= self._low) & (x < self._high)
-        if absent.any():
-            met |= absent[self._columns] & self._missing
-        if self._table is None:
-            return self._shapley(met).ravel()
-        return self._table[self._numbers, met @ self._bits].ravel()
-
-    def _shapley(self, met: NDArray[np.bool_]) -> Floats:
-        step: Floats = met.astype(np.float64) - self._share
-        factors = self._share[:, :, None] + step[:, :, None] * self._points
-        products = factors.prod(axis=1) * self._weights
-        return step * (products[:, None, :] / factors).sum(axis=2)
-
-
-def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[_Path, float]]:
-    """Every leaf of a tree in XGBoost's JSON: what its path asks of each feature, and its value."""
-    left, right, split, cover = tree["left_children"], tree["right_children"], tree["split_conditions"], tree["sum_hessian"]
-    open_nodes: list[tuple[int, _Path]] = [(0, {})]
-    while open_nodes:
-        node, path = open_nodes.pop()
-        if left[node] < 0:
-            yield path, split[node]
-            continue
-        feature, at, missing_left = tree["split_indices"][node], split[node], bool(tree["default_left"][node])
-        low, high, missing, share = path.get(feature, (-math.inf, math.inf, True, 1.0))
-        both = cover[left[node]] + cover[right[node]]
-        goes_left = cover[left[node]] / both if both > 0 else 0.5
-        open_nodes.append((left[node], path | {feature: (low, min(high, at), missing and missing_left, share * goes_left)}))
-        open_nodes.append((right[node], path | {feature: (max(low, at), high, missing and not missing_left, share * (1 - goes_left))}))
-
-
 def _fill_array(fills: Sequence[float | None]) -> Floats:
     return np.array([math.nan if value is None else value for value in fills], np.float64)
 
@@ -368,7 +281,7 @@ class Bundle:
     ----------
     version, sha256
         The first 12 hex digits of the SHA-256 of ``bundle.json``, and all 64.
-    name, domain, source, features, intercept, calibration, thresholds, metrics, reference
+    name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference
         As in `BundleSpec`.
     seed, data_sha256, code_sha256, training_window, libraries
         As in `BundleSpec`.
@@ -380,7 +293,8 @@ class Bundle:
         _check(spec)
         self.sha256, self.version = sha256, sha256[:12]
         self.name, self.domain, self.source = spec.name, spec.domain, spec.source
-        self.features, self.intercept, self.calibration = spec.features, spec.intercept, spec.calibration
+        self.features, self.windows = spec.features, spec.windows
+        self.intercept, self.calibration = spec.intercept, spec.calibration
         self.thresholds, self.metrics, self.reference = dict(spec.thresholds), dict(spec.metrics), spec.reference
         self.seed, self.training_window, self.libraries = spec.seed, spec.training_window, dict(spec.libraries)
         self.data_sha256, self.code_sha256 = spec.data_sha256, spec.code_sha256
@@ -560,6 +474,7 @@ def _manifest(spec: BundleSpec) -> dict[str, Any]:
         "format": FORMAT,
         **{key: getattr(spec, key) for key in plain},
         "features": [asdict(feature) for feature in spec.features],
+        "windows": list(spec.windows),
         "components": components,
         "calibration": asdict(spec.calibration),
         "thresholds": dict(spec.thresholds),
@@ -582,6 +497,8 @@ def _check(spec: BundleSpec) -> None:
             raise ValueError(f"{key} is {value}; thresholds and metrics are finite numbers")
     if spec.reference is not None and len(spec.reference) != len(names):
         raise ValueError(f"reference has {len(spec.reference)} entries for {len(names)} features")
+    if spec.windows and tuple(Feature(**window.get("feature", {})) for window in spec.windows) != tuple(spec.features):
+        raise ValueError("its windows do not declare its features, one each in their order and with the same meaning")
     for at, part in enumerate(spec.components):
         listed = {item.name: getattr(part, item.name) for item in fields(part)}
         for key, value in listed.items():
@@ -642,6 +559,7 @@ def _read(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapping[s
     try:
         spec = BundleSpec(
             features=tuple(Feature(**feature) for feature in _take(document, "features", list, file)),
+            windows=tuple(map(dict, _take({"windows": []} | document, "windows", list, file))),
             components=tuple(_component(part, contents, file) for part in _take(document, "components", list, file)),
             calibration=Calibration(**_take(document, "calibration", dict, file)),
             intercept=float(_take(document, "intercept", float, file)),

@@ -102,6 +102,7 @@ def _days(frame: "pd.DataFrame") -> "np.ndarray":
 def _train(frame: "pd.DataFrame", declared: tuple[Feature, ...], source: "Source", settings: "Settings") -> Trained:
     import numpy as np
 
+    from finrisk_assets.features.windows import to_json
     from finrisk_assets.modelling import provenance
     from finrisk_assets.modelling.bundle import BundleSpec, Calibration
     from finrisk_assets.modelling.registry import model_name
@@ -119,6 +120,7 @@ def _train(frame: "pd.DataFrame", declared: tuple[Feature, ...], source: "Source
         domain="transaction_anomaly",
         source=source.name,
         features=declared,
+        windows=tuple(to_json(_declarations(source))),
         components=(unusual,),
         calibration=Calibration("exp2"),
         thresholds=decide.thresholds(np.exp2(margin)),

@@ -1,6 +1,6 @@
 """Small real bundles, a model store that holds them, and a client of the service in this process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
 from finrisk_assets import packaging
+from finrisk_assets.features.windows import to_json
 from finrisk_assets.modelling.bundle import BundleSpec, Calibration, Linear, Trees, write
 from finrisk_assets.transaction_anomaly.features import FEATURES
 from schemas.features import Feature
@@ -24,8 +25,8 @@ LOAN_FEATURES = (
     Feature("balance_mean_30d", "currency", "Mean balance of 30 days.", "balances were low", "balances were high", -1),
     Feature("is_urban", "0 or 1", "Whether the borrower lives in a town.", "the place of living", "the place of living"),
 )
-TRANSACTION_FEATURES = tuple(
-    declared.feature
+DECLARED = tuple(
+    declared
     for declared in FEATURES
     if declared.feature.name
     in {"log_amount", "hour", "customer_n_1h", "customer_amount_sum_1d", "amount_to_mean_30d", "is_new_merchant"}
@@ -59,12 +60,12 @@ def write_loan_bundle(folder: Path) -> Path:
     return folder
 
 
-def write_transaction_bundle(folder: Path) -> Path:
+def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] = tuple(to_json(DECLARED))) -> Path:
     """Boosted trees on noise in which large amounts, soon after others, are fraud."""
     import xgboost
 
     rng = np.random.default_rng(2)
-    rows = rng.uniform(0, 8, (500, len(TRANSACTION_FEATURES))).astype(np.float32)
+    rows = rng.uniform(0, 8, (500, len(DECLARED))).astype(np.float32)
     fraud = rows[:, 0] + rows[:, 2] > 11
     trained = xgboost.train({"max_depth": 3, "objective": "binary:logistic", "nthread": 1}, xgboost.DMatrix(rows, fraud), 20)
     write(
@@ -73,7 +74,8 @@ def write_transaction_bundle(folder: Path) -> Path:
             **ORIGIN,
             name="finrisk-transaction-anomaly",
             domain="transaction_anomaly",
-            features=TRANSACTION_FEATURES,
+            features=tuple(declared.feature for declared in DECLARED),
+            windows=tuple(windows),
             components=(Trees(bytes(trained.save_raw("json"))),),
             golden_rows=rows[:16],
             thresholds=TRANSACTION_THRESHOLDS,

@@ -88,6 +88,14 @@ def test_a_built_bento_serves_its_pages_and_metrics(served):
         assert call(served + path)[0] == 200, path
 
 
+def test_its_log_tells_nothing_of_those_who_ask(served, home, transaction):
+    call(f"{served}/v1/transactions", transaction(user_id="Ada Lovelace"))
+
+    log = (home / "serve.log").read_text()
+    assert "/v1/" not in log
+    assert "Lovelace" not in log
+
+
 def test_it_listens_on_this_machine_only(served):
     port = int(served.rpartition(":")[2])
     others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)} - {"127.0.0.1", "127.0.1.1"}
@@ -100,7 +108,7 @@ def test_the_bento_carries_only_what_answers(built):
     carried = {path.relative_to(built.path / "src").as_posix() for path in (built.path / "src").rglob("*.py")}
 
     assert "bento/service.py" in carried
-    assert not [path for path in carried if path.endswith(("assets.py", "definitions.py", "model.py", "batch.py"))]
+    assert not [path for path in carried if path.endswith(("assets.py", "definitions.py", "model.py", "anomaly/features.py", "batch.py"))]
     assert not list(built.path.rglob("*.pkl"))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from xgboost import XGBClassifier
 
+from finrisk_assets.features.windows import Point, from_json, to_json
 from finrisk_assets.modelling import explain
 from finrisk_assets.modelling.bundle import Bundle, BundleError, BundleSpec, Calibration, Linear, write
 from finrisk_assets.modelling.trees import component_from
@@ -31,6 +32,9 @@ LINEAR = Linear(
     signed_log1p=(False, False, True),
     intercept=-2.0,
 )
+
+
+DECLARED = tuple(Point(feature, "amount") for feature in FEATURES)
 
 
 def sample(rows: int = 400, seed: int = 0) -> np.ndarray:
@@ -61,6 +65,7 @@ def spec() -> BundleSpec:
         training_window=("2024-01-01", "2024-12-31"),
         libraries={"xgboost": "3"},
         reference=(0.1, 0.2, 0.3),
+        windows=tuple(to_json(DECLARED)),
     )
 
 
@@ -70,6 +75,13 @@ def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path, spec: BundleSpec)
     assert bundle.version == version == hashlib.sha256((tmp_path / "bundle" / "bundle.json").read_bytes()).hexdigest()[:12]
     for name in ("name", "domain", "source", "features", "thresholds", "metrics", "reference", "calibration", "training_window"):
         assert getattr(bundle, name) == getattr(spec, name)
+    assert from_json(bundle.windows) == DECLARED
+
+
+def test_a_bundle_without_windows_is_as_good_for_a_client_that_sends_the_features(tmp_path: Path, spec: BundleSpec) -> None:
+    write(tmp_path / "b", dataclasses.replace(spec, windows=()))
+    rewrite(tmp_path / "b", lambda document: document.pop("windows"))
+    assert Bundle.load(tmp_path / "b").windows == ()
 
 
 def test_the_same_spec_gives_the_same_bytes(tmp_path: Path, spec: BundleSpec) -> None:
@@ -167,6 +179,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another format": (lambda f: rewrite(f, lambda d: d.update(format=99)), "format 99 is unknown"),
     "no features": (lambda f: rewrite(f, lambda d: d.pop("features")), "'features' is missing"),
     "fewer features": (lambda f: rewrite(f, lambda d: d["features"].pop()), "bundle.json: .* 2 features"),
+    "windows of other features": (lambda f: rewrite(f, lambda d: d["windows"].reverse()), "bundle.json: its windows do not declare"),
+    "windows that are none": (lambda f: rewrite(f, lambda d: d.update(windows=[1, 2, 3])), "bundle.json: .*int"),
     "unknown field": (lambda f: rewrite(f, lambda d: d["calibration"].update(z=1)), "bundle.json: .*z"),
     "unknown kind": (lambda f: rewrite(f, lambda d: d["components"][0].update(kind="pickle")), "kind 'pickle' is unknown"),
     "unhashed file": (lambda f: rewrite(f, lambda d: d["files"].pop("trees-1.json")), "'trees-1.json' is not among"),
@@ -210,6 +224,7 @@ def test_writing_leaves_other_content_alone(tmp_path: Path, spec: BundleSpec) ->
         ({"golden_rows": sample(0)}, "golden rows"),
         ({"components": (dataclasses.replace(LINEAR, means=(0.0,)),)}, "means has 1 entries for 3 features"),
         ({"components": (dataclasses.replace(LINEAR, scales=(1.0, 0.0, 1.0)),)}, "scales must be above zero"),
+        ({"windows": tuple(to_json(DECLARED[:2]))}, "windows do not declare its features"),
         ({"metrics": {"auc": math.nan}}, "auc is nan"),
         ({"intercept": math.inf}, "finite numbers"),
     ],

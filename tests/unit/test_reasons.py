@@ -59,7 +59,7 @@ def test_a_refusal_is_compared_with_those_just_approved() -> None:
 
 def test_a_feature_without_a_sentence_is_described() -> None:
     (reason,) = reasons([0.0, 0.0, 0.0, -1.0, 0.0, 0.0], FEATURES, direction="lowers")
-    assert reason.sentence == "transactions in the last hour lowered the risk"
+    assert reason.sentence == "Transactions in the last hour lowered the risk"
 
 
 @pytest.mark.parametrize("contributions", [[1.0], [math.nan] + [0.0] * 5])

@@ -1,0 +1,97 @@
+"""What orchestration costs: the whole graph beside the same computation as plain function calls, in turns, medians.
+
+    python -m benchmarks.orchestration [--repeats 3]
+
+Both sides land, split, check, store, compute features, train, evaluate, score and build the Bento from the same simulated ledger,
+each time in a new home and a new process. The graph's side adds Dagster (events, metadata, previews) and MLflow (runs, registry).
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from finrisk_assets.settings import Settings
+
+
+def bare(settings: Settings) -> None:
+    """The computation alone."""
+    from finrisk_assets import stages
+    from finrisk_assets.build import domains_of
+    from finrisk_assets.ledger import contract, sources
+    from finrisk_assets.modelling import bundle
+    from finrisk_assets.modelling.bundle import Bundle
+    from finrisk_assets.packaging import build_bento
+    from finrisk_assets.resources import Warehouse
+
+    source = sources.load(settings)
+    warehouse = Warehouse(url=settings.warehouse)
+    landing = settings.root / "landing"
+    landing.mkdir(parents=True)
+    lands = {f"raw_{name}": raw.land for name, raw in source.tables.items()} | dict(source.truth)
+    for name, land in lands.items():
+        land(landing / f"{name}.parquet")
+        warehouse.store_parquet(name, landing / f"{name}.parquet")
+    valid = {}
+    for name, raw in source.tables.items():
+        split = contract.split(raw.table, raw.columns, warehouse.table(f"raw_{name}"), valid, settings.now)
+        warehouse.store(f"quarantine_{name}", split.quarantine)
+        valid[name] = warehouse.store(f"validated_{name}", split.valid)
+        assert not contract.check_stored(raw.table, valid[name])
+    champions = {}
+    for domain in domains_of(source):
+        features = warehouse.store(f"features_{domain.name}", domain.build(valid, source))
+        assert not contract.check_stored(domain.feature_contract(source), features)
+        assert domain.parity is None or not domain.parity(warehouse.table, source)
+        frame = stages.load_frame(features, domain)
+        trained = domain.train(frame, domain.features(source), source, settings)
+        folder = champions[domain.name] = stages.champion_folder(domain, settings)
+        bundle.write(folder, trained.spec)
+        figures = domain.evaluate(stages.load_frame(features, domain), Bundle.load(folder), settings).figures
+        assert not domain.gate({figure.metric: figure for figure in figures})
+        stages.score_to(landing / "scores.parquet", features, domain, settings)
+        scores = warehouse.store_parquet(f"scores_{domain.name}", landing / "scores.parquet")
+        assert not contract.check_stored(domain.score_contract(), scores)
+    build_bento(settings, champions, source.without)
+
+
+def graph(settings: Settings) -> None:
+    """The same as the demo runs it."""
+    from finrisk_assets import cli, demo
+
+    cli.prepare_dagster(settings)
+    assert demo.run(settings, serve=False) == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--side", choices=["bare", "graph"], help=argparse.SUPPRESS)
+    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        {"bare": bare, "graph": graph}[given.side](Settings(home=given.home))
+        return
+    took: dict[str, list[float]] = {"bare": [], "graph": []}
+    for _ in range(given.repeats):
+        for side, seconds in took.items():
+            home = Path(tempfile.mkdtemp())
+            command = [sys.executable, "-m", "benchmarks.orchestration", "--side", side, "--home", str(home)]
+            began = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
+            seconds.append(time.perf_counter() - began)
+            shutil.rmtree(home)
+    middle = {side: statistics.median(seconds) for side, seconds in took.items()}
+    for side, seconds in took.items():
+        print(f"{side:<6} {middle[side]:6.1f} s   ({', '.join(f'{one:.1f}' for one in seconds)})")
+    share = middle["graph"] / middle["bare"] - 1
+    print(f"orchestration adds {share:.0%}; allowed are 30 %: {'reached' if share <= 0.3 else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()
