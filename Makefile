@@ -50,7 +50,7 @@ test: lint ## All of lint, and every test with its coverage
 	@coverage report
 
 bench: .venv/.ready ## Measure: model quality and speed, beside peers
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+	@for what in features handbook loans orchestration; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done
 
 clean: ## Remove everything the product and the set-up wrote
 	rm -rf .finrisk .venv .uv

@@ -1,10 +1,10 @@
 """The Handbook's 15 features for every transaction: ours beside plain DuckDB windows, polars and pandas.
 
-    python benchmarks/features.py [--repeats 3] [--peers duckdb polars pandas groups]
+    python -m benchmarks.features [--repeats 3] [--peers duckdb polars pandas groups]
 
 Reads `handbook/transactions.parquet` below FINRISK_DATA_DIR (default ../shared/data beside the project). Each contender
-starts from the whole table in its own memory or file and ends with the fifteen columns stored; repeats are interleaved, so
-that a busy machine is fair to all. Values are compared row for row.
+starts from the whole table, pandas and polars in memory, DuckDB in its file, and ends with the fifteen columns in memory;
+repeats are interleaved, so that a busy machine is fair to all. Values are compared row for row.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import ibis
@@ -23,10 +24,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from finrisk_assets.transaction_anomaly.features import HANDBOOK, build
 
-from finrisk_assets.transaction_anomaly.features import HANDBOOK, build  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 NAMES = [feature.feature.name for feature in HANDBOOK]
 DAYS = (1, 7, 30)
@@ -46,14 +46,12 @@ def prepare(source: Path, database: Path) -> None:
         )
 
 
-def ours(database: Path) -> None:
+def ours(connection: Any) -> None:
     """Our declarations, compiled by `finrisk_assets.features.batch`."""
-    connection = ibis.duckdb.connect(str(database))
-    connection.create_table("ours", build(connection.table("transactions"), HANDBOOK), overwrite=True)
-    connection.disconnect()
+    connection.create_table("ours", build(connection.table("transactions"), HANDBOOK), overwrite=True, temp=True)
 
 
-def plain_duckdb(database: Path) -> None:
+def plain_duckdb(connection: Any) -> None:
     """The windows as one would write them by hand in SQL; times are whole seconds, so a day less a second is half open."""
     customer = [f"count(*) over c{d} customer_nb_tx_{d}d, avg(amount) over c{d} customer_avg_amount_{d}d" for d in DAYS]
     terminal = [
@@ -68,13 +66,12 @@ def plain_duckdb(database: Path) -> None:
         f"range between interval {(d + DELAY) * 86_400 - 1} second preceding and interval {DELAY} day preceding)"
         for d in DAYS
     ]
-    with duckdb.connect(str(database)) as connection:
-        connection.execute(
-            f"""create or replace table plain as
-            select transaction_id, customer_id, occurred_at, is_fraud, label_known_at, amount,
-            (isodow(occurred_at) >= 6)::double during_weekend, (hour(occurred_at) <= 6)::double during_night,
-            {", ".join(customer + terminal)} from transactions window {", ".join(frames)}"""
-        )
+    connection.raw_sql(
+        f"""create or replace temp table plain as
+        select transaction_id, customer_id, occurred_at, is_fraud, label_known_at, amount,
+        (isodow(occurred_at) >= 6)::double during_weekend, (hour(occurred_at) <= 6)::double during_night,
+        {", ".join(customer + terminal)} from transactions window {", ".join(frames)}"""
+    )
 
 
 def with_polars(frame: pl.DataFrame) -> pl.DataFrame:
@@ -165,9 +162,8 @@ def with_pandas_groups(frame: pd.DataFrame) -> pd.DataFrame:
     return out[["transaction_id", *NAMES]]
 
 
-def stored(database: Path, table: str) -> pd.DataFrame:
-    with duckdb.connect(str(database), read_only=True) as connection:
-        return connection.sql(f"select transaction_id, {', '.join(NAMES)} from {table}").df()
+def stored(connection: Any, table: str) -> pd.DataFrame:
+    return connection.con.sql(f"select transaction_id, {', '.join(NAMES)} from {table}").df()
 
 
 def values(frame: pd.DataFrame) -> np.ndarray:
@@ -188,7 +184,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.ours_only:
         before = peak_mib()
-        ours(arguments.ours_only)
+        ours(ibis.duckdb.connect(str(arguments.ours_only), read_only=True))
         print(f"{peak_mib():.0f} MiB, of which {before:.0f} MiB imports")
         return
 
@@ -210,11 +206,12 @@ def main() -> None:
                 "select count(*) over (partition by customer_id, occurred_at) > 1 t from transactions order by transaction_id"
             ).fetchnumpy()["t"]
         polars_frame, pandas_frame = pl.DataFrame(pl.from_arrow(arrow)), arrow.to_pandas()
-        results: dict[str, Callable[[], pd.DataFrame]] = {"ours, DuckDB": lambda: stored(database, "ours")}
-        contenders: dict[str, Callable[[], object]] = {"ours, DuckDB": lambda: ours(database)}
+        engine = ibis.duckdb.connect(str(database), read_only=True)
+        results: dict[str, Callable[[], pd.DataFrame]] = {"ours, DuckDB": lambda: stored(engine, "ours")}
+        contenders: dict[str, Callable[[], object]] = {"ours, DuckDB": lambda: ours(engine)}
         if "duckdb" in arguments.peers:
-            contenders["plain DuckDB windows"] = lambda: plain_duckdb(database)
-            results["plain DuckDB windows"] = lambda: stored(database, "plain")
+            contenders["plain DuckDB windows"] = lambda: plain_duckdb(engine)
+            results["plain DuckDB windows"] = lambda: stored(engine, "plain")
         held: dict[str, object] = {}
         if "polars" in arguments.peers:
             contenders["polars rolling"] = lambda: held.__setitem__("polars", with_polars(polars_frame))
@@ -244,7 +241,7 @@ def main() -> None:
             median = statistics.median(took[name])
             off = np.abs(values(results[name]()) - mine)[~tied].max()
             print(f"{name:24}{median:9.2f}{statistics.median(used[name]):8.2f}{median / base:9.1f}x   {off:.2g}")
-        alone = [sys.executable, __file__, "--ours-only", str(database)]
+        alone = [sys.executable, "-m", "benchmarks.features", "--ours-only", str(database)]
         peak = subprocess.run(alone, capture_output=True, text=True, check=True).stdout.strip()
         print(f"peak memory of ours, a process of its own: {peak}")
 

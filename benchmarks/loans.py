@@ -31,14 +31,14 @@ Labels = NDArray[np.int64]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", nargs="*", default=["taiwan", "berka"], choices=["taiwan", "berka"])
+    parser.add_argument("source", nargs="?", default="both", choices=["taiwan", "berka", "both"])
     parser.add_argument("--threads", type=int, default=1, help="threads of a model's training")
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of Berka's cross-validation")
     given = parser.parse_args()
     started = time.perf_counter()
-    if "taiwan" in given.source:
+    if given.source != "berka":
         taiwan(given.threads)
-    if "berka" in given.source:
+    if given.source != "taiwan":
         berka(given.threads, given.repeats)
     print(f"\n{time.perf_counter() - started:.0f} s in all")
 

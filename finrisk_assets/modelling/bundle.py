@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -199,7 +200,8 @@ def _sigmoid(x: Floats) -> Floats:
 class _Scorer(Protocol):
     """A component ready to score: its base, its margin alone (fast), and its margin with contributions."""
 
-    base: float
+    @property
+    def base(self) -> float: ...
 
     def margin(self, rows: Rows) -> Floats: ...
 
@@ -245,9 +247,17 @@ class _TreesScorer:
         if self._booster.num_features() != width:
             raise ValueError(f"its trees take {self._booster.num_features()} features, the bundle has {width}")
         self._fills = None if part.fills is None else _fill_array(part.fills).astype(np.float32)
-        self._attribution = Attribution(part.model, width)
-        origin = np.zeros((1, width), np.float32)
-        self.base = float((self.margin(origin) - self._attribution(origin).sum(axis=1))[0])
+        self._model, self._width = part.model, width
+
+    @cached_property
+    def _attribution(self) -> Attribution:
+        """Prepared when the first row is explained: scoring alone needs none of it."""
+        return Attribution(self._model, self._width)
+
+    @cached_property
+    def base(self) -> float:
+        origin = np.zeros((1, self._width), np.float32)
+        return float((self.margin(origin) - self._attribution(origin).sum(axis=1))[0])
 
     def _filled(self, rows: Rows) -> Rows:
         return rows if self._fills is None else np.where(np.isnan(rows), self._fills, rows)
@@ -275,7 +285,7 @@ def _named(names: Sequence[str], flags: NDArray[np.bool_]) -> str:
 
 
 class Bundle:
-    """A loaded bundle, checked and ready to score. Safe to share between threads: scoring changes nothing in it.
+    """A loaded bundle, checked and ready to score. Safe to share between threads.
 
     Attributes
     ----------
@@ -285,8 +295,6 @@ class Bundle:
         As in `BundleSpec`.
     seed, data_sha256, code_sha256, training_window, libraries
         As in `BundleSpec`.
-    base
-        The margin before any feature is known.
     """
 
     def __init__(self, spec: BundleSpec, sha256: str, threads: int = 1) -> None:
@@ -306,8 +314,13 @@ class Bundle:
                 scorer = _LinearScorer(part, list(self._columns))
             else:
                 scorer = _TreesScorer(part, len(spec.features), threads)
-            self._scorers.append((part.weight, scorer))
-        self.base = self.intercept + sum(weight * scorer.base for weight, scorer in self._scorers)
+            if part.weight:  # a component that a join gave no say costs nothing
+                self._scorers.append((part.weight, scorer))
+
+    @cached_property
+    def base(self) -> float:
+        """The margin before any feature is known."""
+        return self.intercept + sum(weight * scorer.base for weight, scorer in self._scorers)
 
     @classmethod
     def load(cls, folder: Path, *, version: str | None = None, threads: int = 1) -> "Bundle":
@@ -408,13 +421,14 @@ class Bundle:
         rows = _golden_rows(golden, file)
         if not (len(rows) == len(expected_margin) == len(expected_probability) > 0):
             raise BundleError(f"{file}: rows, margins and probabilities differ in number, or there are none")
-        scores = self.score(rows)
-        margin_off = np.abs(scores.margin - expected_margin) / np.maximum(1.0, np.abs(expected_margin))
-        off = np.maximum(margin_off, np.abs(scores.probability - expected_probability))
+        margin = self.margin(rows)
+        probability = self.calibration.apply(margin)
+        margin_off = np.abs(margin - expected_margin) / np.maximum(1.0, np.abs(expected_margin))
+        off = np.maximum(margin_off, np.abs(probability - expected_probability))
         if not (off <= TOLERANCE).all():
             at = int(np.argmax(~(off <= TOLERANCE)))
             raise BundleError(
-                f"{file}: row {at} has margin {scores.margin[at]:.9g} and probability {scores.probability[at]:.9g} here, "
+                f"{file}: row {at} has margin {margin[at]:.9g} and probability {probability[at]:.9g} here, "
                 f"{expected_margin[at]:.9g} and {expected_probability[at]:.9g} where it was trained; is it another runtime?"
             )
 
