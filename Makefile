@@ -4,6 +4,7 @@ SHELL := /bin/sh
 
 UV := .uv/bin/uv
 PY := .venv/bin/python
+PORT ?= 3000
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 # Threads that wait by spinning stand in each other's way where cores are few.
@@ -31,11 +32,11 @@ $(UV):
 demo: .venv/.ready ## Run the whole pipeline and show decisions answered by the built and served Bento
 	@$(PY) -m finrisk_assets.cli demo
 
-dev: .venv/.ready ## Open the Dagster UI on http://127.0.0.1:3000
-	@$(PY) -m finrisk_assets.cli dev
+dev: .venv/.ready ## Open the Dagster UI on http://127.0.0.1:3000 (PORT=… for another)
+	@exec $(PY) -m finrisk_assets.cli dev --port $(PORT)
 
-serve: .venv/.ready ## Serve the newest Bento on http://127.0.0.1:3000
-	@$(PY) -m finrisk_assets.cli serve
+serve: .venv/.ready ## Serve the newest Bento on http://127.0.0.1:3000 (PORT=… for another)
+	@exec $(PY) -m finrisk_assets.cli serve --port $(PORT)
 
 lint: .venv/.ready ## Style, types, import rules, definitions
 	@ruff check .

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,7 +21,21 @@ nux:
 """
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Plain(click.Group):
+    """Says what was wrong with a setting or a source in one sentence, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from finrisk_assets.ledger.landing import LandingError
+        from finrisk_assets.ledger.sources import SourceError
+        from schemas.mapping import MappingError
+
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, SourceError, MappingError, LandingError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=_Plain, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="finrisk")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -31,10 +46,7 @@ def cli(context: click.Context) -> None:
     """
     # Threads that wait by spinning stand in each other's way where cores are few; read when OpenMP is loaded, so set first.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        context.obj = Settings.from_environment()
-    except SettingsError as error:
-        raise click.ClickException(str(error)) from None
+    context.obj = Settings.from_environment()
 
 
 @cli.command()

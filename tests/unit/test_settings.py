@@ -1,0 +1,40 @@
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from finrisk_assets.cli import cli
+from finrisk_assets.settings import Settings, SettingsError
+
+
+def test_every_setting_is_read_from_its_variable() -> None:
+    settings = Settings.from_environment(
+        {"FINRISK_SOURCE": "berka", "FINRISK_SIM_MONTHS": "6", "FINRISK_AS_OF": "2024-07-01T02:00:00+02:00", "FINRISK_HOME": "/tmp/x"}
+    )
+    assert (settings.source, settings.sim_months, settings.as_of) == ("berka", 6, datetime(2024, 7, 1))
+    assert settings.root == Path("/tmp/x/berka")
+
+
+def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"FINRISK_SORCE; known are .*FINRISK_SOURCE"):
+        Settings.from_environment({"FINRISK_SORCE": "berka"})
+
+
+def test_a_value_of_the_wrong_kind_is_named() -> None:
+    with pytest.raises(SettingsError, match="FINRISK_SIM_MONTHS='many'"):
+        Settings.from_environment({"FINRISK_SIM_MONTHS": "many"})
+
+
+def test_every_setting_is_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    for name in Settings.__dataclass_fields__:
+        assert f"`FINRISK_{name.upper()}`" in page
+
+
+def test_cli_says_what_was_wrong_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINRISK_SOURCE", "berca")
+    result = CliRunner().invoke(cli, ["demo"])
+    assert result.exit_code == 1
+    assert "berca" in result.output
+    assert "simulator" in result.output
