@@ -111,11 +111,113 @@ FEATURES = (
         Feature(name, *DISTRICT[name][1:], f"{label} of the district speaks against it", f"{label} of the district speaks for it")
         for name, label in {
             "district_inhabitants": "The size",
-            "district_urban_pct": "The share of town dwellers",
+            "district_urban_pct": "The share of townspeople",
             "district_salary_amount": "The average salary",
             "district_entrepreneurs": "The number of entrepreneurs",
         }.items()
     ),
+)  # fmt: skip
+
+OWNERS = "(SELECT account_id, client_id, disp_id FROM disp WHERE type = 'OWNER')"
+
+CUSTOMERS_QUERY = """
+SELECT base.*, client.birth_number, account.date AS account_date
+FROM base LEFT JOIN client USING (client_id) LEFT JOIN account USING (account_id)
+WHERE base.type IS DISTINCT FROM 'DISPONENT'
+"""
+
+ACCOUNTS_QUERY = f"SELECT base.*, owner.client_id FROM base LEFT JOIN {OWNERS} AS owner USING (account_id)"
+
+TRANSACTIONS_QUERY = ACCOUNTS_QUERY
+
+LOANS_QUERY = f"""
+SELECT base.*, owner.client_id, account.frequency, issue.issued,
+       {", ".join(f"district.{code}" for code, _, _ in DISTRICT.values())}
+FROM base
+LEFT JOIN {OWNERS} AS owner USING (account_id)
+LEFT JOIN account USING (account_id)
+LEFT JOIN district ON district.A1 = account.district_id
+LEFT JOIN (SELECT disp_id, min(issued) AS issued FROM card GROUP BY disp_id) AS issue ON issue.disp_id = owner.disp_id
+"""
+
+
+def source(settings: Settings) -> Source:
+    """Return Berka's bank as a source."""
+    folder = settings.data_dir / "berka"
+
+    def file(name: str, *more: str) -> Csv:
+        return Csv(tuple(folder / one for one in (name, *more)), ";", required=COLUMNS[name])
+
+    def landing(base: Csv, query: str, *names: str) -> "LandFile":
+        return LandFile(base, {name: file(f"{name}.asc") for name in names}, query)
+
+    movements = file("trans_1993.asc", "trans_loan_history.csv")
+    return Source(
+        name="berka",
+        description="Berka (PKDD'99): 4,500 accounts of a Czech bank, two slices of their movements, 682 loans with outcome.",
+        currency="CZK",
+        tables={
+            "customers": RawTable(CUSTOMERS, landing(file("disp.asc"), CUSTOMERS_QUERY, "client", "account"), CUSTOMER_COLUMNS),
+            "accounts": RawTable(ACCOUNTS_OF_BERKA, landing(file("account.asc"), ACCOUNTS_QUERY, "disp"), ACCOUNT_COLUMNS),
+            "transactions": RawTable(TRANSACTIONS, landing(movements, TRANSACTIONS_QUERY, "disp"), TRANSACTION_COLUMNS),
+            "loans": RawTable(
+                LOANS_OF_BERKA, landing(file("loan.asc"), LOANS_QUERY, "disp", "account", "card", "district"), LOAN_COLUMNS
+            ),
+        },
+        features={"loan_default": FEATURES},
+        without={"transaction_anomaly": "Berka dates its transactions only to the day, without the time"},
+    )
+
+
+class LandFile:
+    """The landing of one of Berka's files, with what is looked up in the others."""
+
+    def __init__(self, base: Csv, lookups: Mapping[str, Csv], query: str) -> None:
+        self.base, self.lookups, self.query = base, lookups, query
+
+    def __call__(self, out: Path) -> Landed:
+        return land_joined(self.base, self.lookups, self.query, out)
+
+
+# --- how the columns read ------------------------------------------------------------------------------------------
+
+
+def _day(text: ir.StringValue) -> ir.StringValue:
+    """Turn YYMMDD, of which all are in the twentieth century, into ISO text; anything else stays as it is, to be refused."""
+    day = ibis.literal("19") + text.substr(0, 2) + "-" + text.substr(2, 2) + "-" + text.substr(4, 2)
+    return ibis.cases((text.re_search("^[0-9]{6}( 00:00:00)?$"), day), else_=text)
+
+
+def _named(code: ir.StringValue, names: Mapping[str, str]) -> ir.StringValue:
+    """Return the name of a code; a code without one stays as it is, so that a rule can refuse it."""
+    return trim(code).substitute(dict(names))
+
+
+def _known(code: ir.StringValue, names: Mapping[str, str]) -> ir.StringValue:
+    """Return the name of a code, or null."""
+    return trim(code).cases(*names.items(), else_=ibis.null("string"))
+
+
+def _outcome_known(raw: ir.Table) -> ir.Value:
+    end = _day(raw.date).try_cast("timestamp") + raw.duration.try_cast("int64").as_interval("M")
+    return ibis.least(end, ibis.literal(LAST_DAY).cast("timestamp"))
+
+
+def _payee(raw: ir.Table) -> ir.Value:
+    account = trim(raw.account)
+    return ibis.cases((account.notin(["", "0"]), trim(raw.bank) + "/" + account), else_=ibis.null("string"))
+
+
+def _birth_month(raw: ir.Table) -> ir.Value:
+    return raw.birth_number.substr(2, 2).try_cast("int64")
+
+
+def _district(code: str) -> Expression:
+    return lambda raw: raw[code].nullif("?")
+
+
+ACCOUNTS_OF_BERKA = ACCOUNTS.with_columns(
+    Column("statement_frequency", "string", "How often a statement comes.", nullable=True, allowed=tuple(FREQUENCIES.values())),
 )
 
 CUSTOMER_COLUMNS: Mapping[str, Expression] = {
