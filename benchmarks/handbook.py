@@ -1,4 +1,4 @@
-"""The Fraud Detection Handbook beside our models, through our ledger and features on DuckDB: `python benchmarks/handbook.py`.
+"""The Fraud Detection Handbook beside our models, through our ledger and features on DuckDB: `python -m benchmarks.handbook`.
 
 Printed, in one run: the book's chapter 3 baseline reproduced; the choice of our champion on weeks before the test week; the test
 week; and the weeks in sequence. Ends with the marks to reach and fails if one is missed. Needs the real data (FINRISK_DATA_DIR).

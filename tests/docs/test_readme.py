@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import require
+
 ROOT = Path(__file__).parents[2]
 SMALL = {"FINRISK_SIM_CUSTOMERS": "300", "FINRISK_SIM_MONTHS": "14"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
 def commands() -> list[str]:
@@ -37,6 +36,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def demo(environment: dict[str, str]) -> str:
+    require("make")
     done = subprocess.run(["make", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -97,8 +97,7 @@ def test_dev_shows_the_graph(environment: dict[str, str], demo: str) -> None:
 
 def test_serve_answers_the_curl_of_the_readme(environment: dict[str, str], demo: str) -> None:
     curl = next(command for command in commands() if command.startswith("curl"))
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
+    require("curl")
     with running("serve", environment, "/readyz") as url:
         answer = subprocess.run(curl.replace("http://127.0.0.1:3000", url), shell=True, capture_output=True, text=True, check=True)
     decision = json.loads(answer.stdout)
