@@ -4,6 +4,7 @@
 
 Both sides land, split, check, store, compute features, train, evaluate, score and build the Bento from the same simulated ledger,
 each time in a new home and a new process. The graph's side adds Dagster (events, metadata, previews) and MLflow (runs, registry).
+Their stores are made before, once per home; what that takes is printed on a line of its own.
 """
 
 import argparse
@@ -60,6 +61,18 @@ def bare(settings: Settings) -> None:
     build_bento(settings, champions, source.without)
 
 
+def stores(settings: Settings) -> None:
+    """Make the stores of Dagster and MLflow, as the first run in a home does."""
+    import dagster as dg
+
+    from finrisk_assets import cli
+    from finrisk_assets.build import resources
+
+    cli.prepare_dagster(settings)
+    with dg.DagsterInstance.get():
+        resources(settings)["tracking"].client()
+
+
 def graph(settings: Settings) -> None:
     """The same as the demo runs it."""
     from finrisk_assets import cli, demo
@@ -68,23 +81,32 @@ def graph(settings: Settings) -> None:
     assert demo.run(settings, serve=False) == 0
 
 
+SIDES = {"bare": bare, "stores": stores, "graph": graph}
+
+
+def timed(side: str, home: Path) -> float:
+    """Seconds that one side takes in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.orchestration", "--side", side, "--home", str(home)]
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
+    return time.perf_counter() - began
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--side", choices=["bare", "graph"], help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        {"bare": bare, "graph": graph}[given.side](Settings(home=given.home))
+        SIDES[given.side](Settings(home=given.home))
         return
-    took: dict[str, list[float]] = {"bare": [], "graph": []}
+    took: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(given.repeats):
-        for side, seconds in took.items():
+        for sides in (("bare",), ("stores", "graph")):
             home = Path(tempfile.mkdtemp())
-            command = [sys.executable, "-m", "benchmarks.orchestration", "--side", side, "--home", str(home)]
-            began = time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
-            seconds.append(time.perf_counter() - began)
+            for side in sides:
+                took[side].append(timed(side, home))
             shutil.rmtree(home)
     middle = {side: statistics.median(seconds) for side, seconds in took.items()}
     for side, seconds in took.items():
