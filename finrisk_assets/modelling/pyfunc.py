@@ -1,5 +1,8 @@
 """A scoring bundle as an MLflow model, from code: nothing is pickled. MLflow runs this file when it loads the model."""
 
+from pathlib import Path
+from typing import Any
+
 import mlflow
 import numpy as np
 import pandas as pd
@@ -11,11 +14,11 @@ class BundleModel(mlflow.pyfunc.PythonModel):
     """Scores a frame whose columns are the bundle's features."""
 
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
-        from pathlib import Path
-
         self._bundle = Bundle.load(Path(context.artifacts["bundle"]))
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # MLflow would infer a signature from hints
+    def predict(
+        self, context: mlflow.pyfunc.PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         names = [feature.name for feature in self._bundle.features]
         scores = self._bundle.score(np.ascontiguousarray(model_input[names], dtype=np.float32))
         return pd.DataFrame({"margin": scores.margin, "probability": scores.probability}, index=model_input.index)
