@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,3 +28,32 @@ def require(program: str) -> str:
         message = f"{program} is not installed"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
     return str(found)
+
+
+@pytest.fixture
+def spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An Ibis connection to a local Spark of one thread that leaves nothing behind; it needs a Java 17 runtime."""
+    require("java")
+    import ibis
+    from pyspark.sql import SparkSession
+
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.sql.shuffle.partitions": "1",
+        "spark.sql.session.timeZone": "UTC",
+        # A few thousand rows: compiling code for them takes longer than interpreting the plan.
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+        "spark.sql.warehouse.dir": str(tmp_path / "warehouse"),
+        "spark.local.dir": str(tmp_path / "scratch"),
+    }
+    session = SparkSession.builder.master("local[1]").appName("finrisk-tests").config(map=settings).getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    yield ibis.pyspark.connect(session)
+    session.stop()

@@ -1,9 +1,7 @@
 """Every way in which a row can be wrong: it is never valid, never lost, and its rule is named."""
 
-import shutil
 from dataclasses import replace
 
-import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -115,24 +113,15 @@ def test_an_account_without_a_value_breaks_no_reference(ledger):
 
 
 @pytest.mark.slow
-def test_spark_splits_as_duckdb_does(ledger, tmp_path):
-    pyspark = pytest.importorskip("pyspark.sql")
-    if not shutil.which("java"):
-        pytest.skip("Spark needs Java")
+def test_spark_splits_as_duckdb_does(ledger, spark, tmp_path):
     rows = [*ROWS, *(row for row, _ in CORRUPTIONS.values())]
     here = ledger.split(*rows)
 
-    settings = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "1"}
-    spark = pyspark.SparkSession.builder.master("local[1]").config(map=settings).getOrCreate()
-    try:
-        connection = ibis.pyspark.connect(spark)
-        pq.write_table(pa.table({"customer_id": CUSTOMERS}), tmp_path / "customers.parquet")
-        raw = connection.read_parquet(tmp_path / "raw.parquet")  # as `ledger.split` landed it
-        customers = connection.read_parquet(tmp_path / "customers.parquet")
-        done = split(TRANSACTIONS, COLUMNS, raw, {"customers": customers}, AS_OF)
-        quarantine = sorted(done.quarantine.to_pyarrow().to_pylist(), key=lambda row: row["_row"])
-        valid = sorted(done.valid.to_pyarrow().to_pylist(), key=lambda row: row["transaction_id"])
-    finally:
-        spark.stop()
+    pq.write_table(pa.table({"customer_id": CUSTOMERS}), tmp_path / "customers.parquet")
+    raw = spark.read_parquet(tmp_path / "raw.parquet")  # as `ledger.split` landed it
+    customers = spark.read_parquet(tmp_path / "customers.parquet")
+    done = split(TRANSACTIONS, COLUMNS, raw, {"customers": customers}, AS_OF)
+    quarantine = sorted(done.quarantine.to_pyarrow().to_pylist(), key=lambda row: row["_row"])
+    valid = sorted(done.valid.to_pyarrow().to_pylist(), key=lambda row: row["transaction_id"])
     assert quarantine == ledger.rows(here.quarantine)
     assert [{**row, "occurred_at": row["occurred_at"].replace(tzinfo=None)} for row in valid] == ledger.rows(here.valid)

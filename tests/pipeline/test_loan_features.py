@@ -1,9 +1,5 @@
 """Loan features: right by hand, blind to whatever came at or after the application, the same on DuckDB and Spark."""
 
-import importlib.util
-import os
-import shutil
-import sys
 from datetime import datetime, timedelta
 
 import ibis
@@ -205,31 +201,6 @@ def many_loans(n=60, seed=5):
     customers = [CUSTOMER | {"customer_id": f"C{k}"} for k in range(50)]
     accounts = [ACCOUNT | {"account_id": f"A{k}", "customer_id": f"C{k}"} for k in range(50)]
     return ledger(loans, customers, accounts, transactions)
-
-
-@pytest.fixture
-def spark(tmp_path, monkeypatch):
-    """An Ibis connection to a local Spark of one thread that leaves nothing behind."""
-    missing = [what for what, there in (("Java", shutil.which("java")), ("pyspark", importlib.util.find_spec("pyspark"))) if not there]
-    if missing:
-        reason = f"{' and '.join(missing)} not found: install a Java 17 runtime (openjdk-17-jre-headless) and the dev group"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from pyspark.sql import SparkSession
-
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    monkeypatch.chdir(tmp_path)
-    settings = {
-        "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1", "spark.sql.shuffle.partitions": "1",
-        "spark.sql.session.timeZone": "UTC", "spark.sql.warehouse.dir": str(tmp_path / "warehouse"),
-        "spark.local.dir": str(tmp_path / "scratch"),
-    }  # fmt: skip
-    session = SparkSession.builder.master("local[1]").appName("finrisk-tests").config(map=settings).getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
-    yield ibis.pyspark.connect(session)
-    session.stop()
 
 
 @pytest.mark.slow

@@ -1,9 +1,6 @@
 """The same feature expressions give the same numbers on DuckDB and on PySpark."""
 
 import importlib.util
-import os
-import shutil
-import sys
 from pathlib import Path
 
 import ibis
@@ -11,42 +8,6 @@ import numpy as np
 import pytest
 
 from finrisk_assets.transaction_anomaly.features import FEATURES, HANDBOOK, build
-
-
-@pytest.fixture
-def spark(tmp_path, monkeypatch):
-    """An Ibis connection to a local Spark of one thread that leaves nothing behind."""
-    missing = [
-        what for what, there in (("Java", shutil.which("java")), ("pyspark", importlib.util.find_spec("pyspark"))) if not there
-    ]
-    if missing:
-        reason = f"{' and '.join(missing)} not found: install a Java 17 runtime (openjdk-17-jre-headless) and the dev group"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from pyspark.sql import SparkSession
-
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    monkeypatch.chdir(tmp_path)
-    session = (
-        SparkSession.builder.master("local[1]")
-        .appName("finrisk-tests")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.sql.shuffle.partitions", "1")
-        # A few thousand rows: compiling code for them takes longer than interpreting the plan.
-        .config("spark.sql.codegen.wholeStage", "false")
-        .config("spark.sql.codegen.factoryMode", "NO_CODEGEN")
-        .config("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1")
-        .config("spark.sql.warehouse.dir", str(tmp_path / "warehouse"))
-        .config("spark.local.dir", str(tmp_path / "scratch"))
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("ERROR")
-    yield ibis.pyspark.connect(session)
-    session.stop()
 
 
 @pytest.mark.slow
