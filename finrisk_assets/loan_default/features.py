@@ -121,13 +121,15 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
             if table not in tables or column not in tables[table].columns:
                 raise ValueError(f"the feature {defined.feature.name} needs {need}, which is not given")
 
-    needs = {need for defined in wanted for need in defined.needs}
+    needs: dict[str, set[str]] = {}
+    for table, column in (need.split(".") for defined in wanted for need in defined.needs):
+        needs.setdefault(table, set()).add(column)
     rows = loans.mutate(_applied_us=_micros(loans.applied_at))
-    if any(need.startswith("customers.") for need in needs):
-        rows = _with_customer(rows, tables["customers"], needs)
-    if any(need.startswith("accounts.") for need in needs):
-        rows = _with_account(rows, tables["accounts"], needs)
-    if any(need.startswith("transactions.") for need in needs):
+    if "customers" in needs:
+        rows = _with_owner(rows, tables["customers"], "customer_id", "joined_at", needs["customers"])
+    if "accounts" in needs:
+        rows = _with_owner(rows, tables["accounts"], "account_id", "opened_at", needs["accounts"])
+    if "transactions" in needs:
         rows = _with_ledger(rows, tables["transactions"])
     values = {defined.feature.name: defined.value(rows) for defined in wanted}
     values |= {name: rows[name] for name in passed}
@@ -149,20 +151,12 @@ def _known_by_then(known_at: ir.Value, rows: ir.Table) -> ir.BooleanValue:
     return (known_at <= rows.applied_at).fill_null(True)
 
 
-def _with_customer(rows: ir.Table, customers: ir.Table, needs: Collection[str]) -> ir.Table:
-    names = sorted(need.split(".")[1] for need in needs if need.startswith("customers."))
-    one = customers.select(_customer=customers.customer_id, **{f"_{name}": customers[name] for name in {*names, "joined_at"}})
-    joined = rows.left_join(one, rows.customer_id == one._customer).drop("_customer")
-    known = _known_by_then(joined._joined_at, joined)
-    return joined.mutate(**{f"_{name}": known.ifelse(joined[f"_{name}"], ibis.null()) for name in names})
-
-
-def _with_account(rows: ir.Table, accounts: ir.Table, needs: Collection[str]) -> ir.Table:
-    names = sorted(need.split(".")[1] for need in needs if need.startswith("accounts."))
-    one = accounts.select(_account=accounts.account_id, **{f"_{name}": accounts[name] for name in {*names, "opened_at"}})
-    joined = rows.left_join(one, rows.account_id == one._account).drop("_account")
-    known = _known_by_then(joined._opened_at, joined)
-    return joined.mutate(**{f"_{name}": known.ifelse(joined[f"_{name}"], ibis.null()) for name in names})
+def _with_owner(rows: ir.Table, owners: ir.Table, key: str, known_at: str, names: Collection[str]) -> ir.Table:
+    """Join columns of the loan's customer or account, each null where it became known after the application."""
+    one = owners.select(_owner=owners[key], **{f"_{name}": owners[name] for name in {*names, known_at}})
+    joined = rows.left_join(one, rows[key] == one._owner).drop("_owner")
+    known = _known_by_then(joined[f"_{known_at}"], joined)
+    return joined.mutate(**{f"_{name}": known.ifelse(joined[f"_{name}"], ibis.null()) for name in sorted(names)})
 
 
 def _with_ledger(rows: ir.Table, transactions: ir.Table) -> ir.Table:
