@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finrisk_assets.ledger import contract, sources
-from finrisk_assets.loan_default import features, model
+from finrisk_assets.loan_default import features
+from finrisk_assets.loan_default.model import mature
+from finrisk_assets.modelling import candidates as model
 from finrisk_assets.modelling import evaluate
 from finrisk_assets.modelling.bundle import Rows
 from finrisk_assets.modelling.split import split
@@ -85,7 +87,7 @@ def load(name: str) -> Loans:
     print(f"{len(frame)} loans, {labels.mean():.2%} in default, {len(declared)} features built in {seconds:.1f} s")
     applied, known = (frame[column].to_numpy().astype("datetime64[us]") for column in ("applied_at", "outcome_known_at"))
     keys = frame["loan_id"].to_numpy().astype(str)
-    return Loans(model.matrix(frame, declared), labels, keys, applied, model.mature(applied, known), declared)
+    return Loans(model.matrix(frame, declared), labels, keys, applied, mature(applied, known), declared)
 
 
 def taiwan(threads: int) -> None:

@@ -23,7 +23,7 @@ from finrisk_assets.settings import Settings
 def bare(settings: Settings) -> None:
     """The computation alone."""
     from finrisk_assets import stages
-    from finrisk_assets.build import domains_of
+    from finrisk_assets.build import domains_of, left_out
     from finrisk_assets.ledger import contract, sources
     from finrisk_assets.modelling import bundle
     from finrisk_assets.modelling.bundle import Bundle
@@ -58,7 +58,7 @@ def bare(settings: Settings) -> None:
         stages.score_to(landing / "scores.parquet", features, domain, settings)
         scores = warehouse.store_parquet(f"scores_{domain.name}", landing / "scores.parquet")
         assert not contract.check_stored(domain.score_contract(), scores)
-    build_bento(settings, champions, source.without)
+    build_bento(settings, champions, left_out(source))
 
 
 def stores(settings: Settings) -> None:

@@ -20,7 +20,13 @@ DOMAINS: tuple[Domain, ...] = (TRANSACTION_ANOMALY, LOAN_DEFAULT)
 
 def domains_of(source: Source) -> list[Domain]:
     """The domains that a source has the tables for."""
-    return [domain for domain in DOMAINS if domain.name not in source.without]
+    return [domain for domain in DOMAINS if domain.why_not(source) is None]
+
+
+def left_out(source: Source) -> dict[str, str]:
+    """Domain to the reason why a source has no model for it."""
+    reasons = {domain.name: domain.why_not(source) for domain in DOMAINS}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def resources(settings: Settings) -> dict[str, Any]:
@@ -53,7 +59,7 @@ def build(settings: Settings, overrides: Mapping[str, Any] | None = None) -> dg.
     made: list[Any] = ledger.assets(source, settings)
     for domain in domains:
         made += stages.assets(domain, source, settings)
-    made += serving.assets(domains, source, settings)
+    made += serving.assets(domains, left_out(source), settings)
     checks = [item for item in made if isinstance(item, dg.AssetChecksDefinition)]
     return dg.Definitions(
         assets=[item for item in made if not isinstance(item, dg.AssetChecksDefinition)],

@@ -41,7 +41,7 @@ class _Plain(click.Group):
 def cli(context: click.Context) -> None:
     """Five personal-finance risk decisions from one ledger.
 
-    FINRISK_SOURCE chooses the ledger (simulator, handbook, berka, taiwan, mapped), FINRISK_HOME where everything is kept
+    FINRISK_SOURCE chooses the ledger (simulator, handbook, berka, taiwan, karlan_zinman, mapped), FINRISK_HOME where everything is kept
     (default .finrisk). All settings: docs/settings.md.
     """
     # Threads that wait by spinning stand in each other's way where cores are few; read when OpenMP is loaded, so set first.

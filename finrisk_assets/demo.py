@@ -61,12 +61,12 @@ def _materialise(settings: Settings, console: "Console") -> bool:
     import dagster as dg
 
     from finrisk_assets import automation
-    from finrisk_assets.build import build
+    from finrisk_assets.build import build, left_out
     from finrisk_assets.ledger import sources
 
     _quieten()
     definitions = build(settings)
-    for domain, reason in sources.load(settings).without.items():
+    for domain, reason in left_out(sources.load(settings)).items():
         console.print(f"  [yellow]–[/] {domain} is left out: {reason}")
     job = definitions.resolve_job_def(automation.EVERYTHING)
     with dg.DagsterInstance.get() as instance:

@@ -86,6 +86,19 @@ class Domain:
         Probabilities and margins to decisions, by the bundle's thresholds.
     parity
         Where the service computes the features itself: from the stored tables to what differs between batch and service.
+    needs
+        Canonical columns (``table.column``) without which a source has no such domain.
+    upstream
+        Scores of other domains that `build` reads beside the canonical tables, where the source has those domains.
+    features_of
+        For a second model of a domain: the domain whose feature table it reads.
+    more_scores
+        Columns that the batch scores hold beside the usual ones.
+    score
+        From a chunk of the feature table and the champion to the columns of the scores, where a decision is more than a threshold:
+        ``score``, ``probability``, ``decision`` and those of `more_scores`.
+    truth, oracle
+        The simulator's table of true probabilities, and the comparison of a champion with it on the test window.
     """
 
     name: str
@@ -101,10 +114,34 @@ class Domain:
     gate: "Callable[[Mapping[str, Figure]], Sequence[str]]"
     decide: "Callable[[np.ndarray, np.ndarray, Mapping[str, float]], Sequence[str]]"
     parity: "Callable[[Callable[[str], LazyTable], Source], Sequence[str]] | None" = None
+    needs: tuple[str, ...] = ()
+    upstream: tuple[str, ...] = ()
+    features_of: str = ""
+    more_scores: tuple[Column, ...] = ()
+    score: "Callable[[pd.DataFrame, Bundle], Mapping[str, Any]] | None" = None
+    truth: str = ""
+    oracle: "Callable[[pd.DataFrame, pd.DataFrame, Bundle, Settings], Sequence[Figure]] | None" = None
+
+    @property
+    def group(self) -> str:
+        """The domain that it belongs to, which gives the features and the name of the asset group."""
+        return self.features_of or self.name
+
+    def why_not(self, source: "Source") -> str | None:
+        """Why a source has no such domain; None if it has."""
+        if self.group in source.without:
+            return source.without[self.group]
+        for need in self.needs:
+            table, column = need.split(".")
+            if table not in source.tables:
+                return f"the source has no {table}"
+            if column not in source.tables[table].columns:
+                return f"the source's {table} have no {column}"
+        return None
 
     def feature_contract(self, source: "Source") -> Table:
-        return feature_table(self.name, self.keys, self.features(source))
+        return feature_table(self.group, self.keys, self.features(source))
 
     def score_contract(self) -> Table:
         moment = next(column for column in self.keys if column.name == self.moment)
-        return score_table(self.name, self.keys[0], moment)
+        return score_table(self.name, self.keys[0], moment, self.more_scores)

@@ -1,19 +1,19 @@
 """The asset `bento`: the champions of all domains, packed with the service that answers with them (see `packaging`)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from finrisk_assets import checks
 from finrisk_assets.domain import Domain
-from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.packaging import bentoml_home, build_bento
 from finrisk_assets.settings import Settings
 from finrisk_assets.stages import champion_folder
 
 
-def assets(domains: list[Domain], source: Source, settings: Settings) -> list[Any]:
-    """The Bento of one source, and its check."""
+def assets(domains: list[Domain], absent: Mapping[str, str], settings: Settings) -> list[Any]:
+    """The Bento of one source, and its check; `absent` says why a domain has no model."""
     if not domains:
         return []
 
@@ -27,7 +27,7 @@ def assets(domains: list[Domain], source: Source, settings: Settings) -> list[An
     )
     def bento(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         champions = {domain.name: champion_folder(domain, settings) for domain in domains}
-        built = build_bento(settings, champions, source.without)
+        built = build_bento(settings, champions, absent)
         return dg.MaterializeResult(
             metadata={
                 "tag": built.tag,

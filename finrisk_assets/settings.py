@@ -27,7 +27,7 @@ class Settings:
     home
         Where everything the product writes lives.
     source
-        The source of the ledger: ``simulator``, ``handbook``, ``berka``, ``taiwan`` or ``mapped``.
+        The source of the ledger: ``simulator``, ``handbook``, ``berka``, ``taiwan``, ``karlan_zinman`` or ``mapped``.
     data_dir
         Where the real data sets are.
     mapping
@@ -42,6 +42,10 @@ class Settings:
         Largest share of a table's rows that may fail its contract before the run fails.
     sim_customers, sim_months
         Size of the simulated population.
+    sim_economy
+        A YAML file with any other number of the simulated economy: base rates and the strength of each effect.
+    medium_risk_from, high_risk_from
+        Probabilities from which spending is of MEDIUM and of HIGH risk.
     review_capacity
         Alerts that an analyst team can look at in a day; the anomaly threshold follows from it.
     threads
@@ -57,7 +61,10 @@ class Settings:
     seed: int = 20180401
     quarantine_max_share: float = 0.05
     sim_customers: int = 2000
-    sim_months: int = 18
+    sim_months: int = 24
+    sim_economy: Path | None = None
+    medium_risk_from: float = 0.4
+    high_risk_from: float = 0.7
     review_capacity: int = 100
     threads: int = 2
 

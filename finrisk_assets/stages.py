@@ -24,7 +24,7 @@ from finrisk_assets.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from finrisk_assets.modelling.bundle import BundleSpec
+    from finrisk_assets.modelling.bundle import Bundle, BundleSpec
 
 SCORING_CHUNK = 100_000
 """Rows that are scored at a time, so that memory stays bounded."""
@@ -33,9 +33,9 @@ SCORING_CHUNK = 100_000
 def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """Every asset and check of one domain on one source."""
     name = domain.name
+    features = [_features(domain, source), checks.contract(f"features_{name}", domain.feature_contract(source))]
     return [
-        _features(domain, source),
-        checks.contract(f"features_{name}", domain.feature_contract(source)),
+        *([] if domain.features_of else features),
         _model(domain, source, settings),
         checks.demand(
             f"model_{name}",
@@ -66,6 +66,7 @@ def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
         _scores(domain, settings),
         checks.contract(f"scores_{name}", domain.score_contract()),
         *_parity(domain, source),
+        *_oracle(domain, source, settings),
     ]
 
 
@@ -80,7 +81,7 @@ def champion_folder(domain: Domain, settings: Settings) -> Path:
 
 
 def _common(domain: Domain, kinds: set[str]) -> dict[str, Any]:
-    return {"group_name": domain.name, "owners": [f"team:{domain.owner}"], "kinds": kinds}
+    return {"group_name": domain.group, "owners": [f"team:{domain.owner}"], "kinds": kinds}
 
 
 def _pictures(plots: Mapping[str, bytes]) -> dict[str, dg.MetadataValue]:
@@ -90,11 +91,12 @@ def _pictures(plots: Mapping[str, bytes]) -> dict[str, dg.MetadataValue]:
 
 def _features(domain: Domain, source: Source) -> dg.AssetsDefinition:
     contract = domain.feature_contract(source)
-    tables = [table for table in domain.tables if table in source.tables]
+    tables = {table: dg.AssetIn(f"validated_{table}") for table in domain.tables if table in source.tables}
+    upstream = {scores: dg.AssetIn(scores) for scores in domain.upstream}
 
     @dg.asset(
         name=f"features_{domain.name}",
-        ins={table: dg.AssetIn(f"validated_{table}") for table in tables},
+        ins={**tables, **upstream},
         description=f"{contract.description} {len(domain.features(source))} features, each known when the decision falls.",
         metadata={"dagster/column_schema": column_schema(contract)},
         io_manager_key="tables",
@@ -123,14 +125,14 @@ def _parity(domain: Domain, source: Source) -> list[dg.AssetChecksDefinition]:
 def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"model_{domain.name}",
-        deps=[f"features_{domain.name}"],
+        deps=[f"features_{domain.group}"],
         description=f"{domain.title}: trains the candidates, chooses one on the validation window, registers it as challenger.",
         **_common(domain, {"scikitlearn", "xgboost", "mlflow"}),
     )
     def model(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.MaterializeResult:
         from finrisk_assets.modelling import bundle
 
-        frame = load_frame(warehouse.table(f"features_{domain.name}"), domain)
+        frame = load_frame(warehouse.table(f"features_{domain.group}"), domain)
         trained = domain.train(frame, domain.features(source), source, settings)
         folder = candidate_folder(domain, settings)
         version = bundle.write(folder, trained.spec)
@@ -138,7 +140,7 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
         with tracking.run(f"model_{domain.name}", {"dagster.run_id": context.run_id, "domain": domain.name}) as mlflow:
             mlflow.log_params({key: str(value)[:500] for key, value in trained.params.items()})
             mlflow.log_metrics({f"validation_{key}": value for key, value in trained.metrics.items()})
-            mlflow.log_input(_dataset(f"{source.name}.features_{domain.name}", trained.spec, context.run_id), context="training")
+            mlflow.log_input(_dataset(f"{source.name}.features_{domain.group}", trained.spec, context.run_id), context="training")
             mlflow.log_table(_columns(trained.candidates), "candidates.json")
             _log_pictures(mlflow, trained.plots)
             registered = registry.register(mlflow, domain.name, folder, trained.spec.features, tags)
@@ -162,7 +164,7 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
 def _evaluation(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"evaluation_{domain.name}",
-        deps=[f"features_{domain.name}", f"model_{domain.name}"],
+        deps=[f"features_{domain.group}", f"model_{domain.name}"],
         description="Figures of the challenger on the frozen test window, each with its 95 % interval.",
         io_manager_key="tables",
         **_common(domain, {"mlflow", "shap"}),
@@ -173,7 +175,7 @@ def _evaluation(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         from finrisk_assets.modelling.bundle import Bundle
 
         challenger = Bundle.load(candidate_folder(domain, settings), threads=settings.threads)
-        frame = load_frame(warehouse.table(f"features_{domain.name}"), domain)
+        frame = load_frame(warehouse.table(f"features_{domain.group}"), domain)
         result = domain.evaluate(frame, challenger, settings)
         client = tracking.client()
         registered = registry.find(client, domain.name, registry.CHALLENGER)
@@ -231,7 +233,7 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
 def _scores(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"scores_{domain.name}",
-        deps=[f"features_{domain.name}", f"champion_{domain.name}"],
+        deps=[f"features_{domain.group}", f"champion_{domain.name}"],
         description=f"{domain.title} decided for the whole population by the champion.",
         metadata={"dagster/column_schema": column_schema(domain.score_contract())},
         io_manager_key="tables",
@@ -240,7 +242,7 @@ def _scores(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
     def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> LazyTable:
         path = settings.root / "landing" / f"scores_{domain.name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        score_to(path, warehouse.table(f"features_{domain.name}"), domain, settings)
+        score_to(path, warehouse.table(f"features_{domain.group}"), domain, settings)
         return warehouse.connection.read_parquet(str(path))
 
     return scores
@@ -248,35 +250,70 @@ def _scores(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
 
 def score_to(path: Path, features: LazyTable, domain: Domain, settings: Settings) -> None:
     """Score a feature table in chunks into a Parquet file, in the order of the table's key."""
-    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from finrisk_assets.modelling.bundle import Bundle
 
     champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
-    names = [feature.name for feature in champion.features]
-    carried = [column.name for column in domain.score_contract().columns if column.name in features.columns]
+    contract = domain.score_contract()
+    carried = [column.name for column in contract.columns if column.name in features.columns]
     batches: Iterator[pa.RecordBatch] = features.order_by(domain.keys[0].name).to_pyarrow_batches(chunk_size=SCORING_CHUNK)
     writer: pq.ParquetWriter | None = None
     for batch in batches:
-        columns = [batch.column(name).to_numpy(zero_copy_only=False).astype(np.float32) for name in names]
-        margin = champion.margin(np.column_stack(columns))
-        probability = champion.calibration.apply(margin)
-        scored = pa.table(
-            {
-                **{name: batch.column(name) for name in carried},
-                "score": margin,
-                "probability": probability,
-                "decision": pa.array(domain.decide(probability, margin, champion.thresholds), pa.string()),
-                "model_version": pa.array([champion.version] * len(batch), pa.string()),
-            }
-        )
+        frame = batch.to_pandas()
+        found = domain.score(frame, champion) if domain.score else _scored(domain, frame, champion)
+        columns = {name: batch.column(name) for name in carried} | {
+            name: pa.array(values, pa.string() if name == "decision" else None) for name, values in found.items()
+        }
+        scored = pa.table(columns | {"model_version": pa.array([champion.version] * len(batch), pa.string())})
+        scored = scored.select(list(contract.names))
         writer = writer or pq.ParquetWriter(path, scored.schema, coerce_timestamps="us", allow_truncated_timestamps=False)
         writer.write_table(scored)
     if writer is None:
-        raise dg.Failure(f"features_{domain.name} has no rows to score")
+        raise dg.Failure(f"features_{domain.group} has no rows to score")
     writer.close()
+
+
+def _scored(domain: Domain, frame: "pd.DataFrame", champion: "Bundle") -> dict[str, Any]:
+    """Margin, probability and decision of each row."""
+    from finrisk_assets.modelling.candidates import matrix
+
+    margin = champion.margin(matrix(frame, champion.features))
+    probability = champion.calibration.apply(margin)
+    decision = domain.decide(probability, margin, champion.thresholds)
+    return {"score": margin, "probability": probability, "decision": decision}
+
+
+def _oracle(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+    compare = domain.oracle
+    if compare is None or domain.truth not in source.truth:
+        return []
+
+    @dg.asset(
+        name=f"oracle_{domain.name}",
+        deps=[f"features_{domain.group}", f"champion_{domain.name}", domain.truth],
+        description="The champion beside an oracle that knows the true probabilities, on the test window. Only a simulator can tell.",
+        io_manager_key="tables",
+        **_common(domain, {"ibis"}),
+    )
+    def oracle(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Output[LazyTable]:
+        import ibis
+
+        from finrisk_assets.modelling.bundle import Bundle
+
+        champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
+        frame = load_frame(warehouse.table(f"features_{domain.group}"), domain)
+        rows = [asdict(figure) for figure in compare(frame, warehouse.table(domain.truth).to_pandas(), champion, settings)]
+        return dg.Output(ibis.memtable(_figure_table(rows)), metadata={"figures": dg.MetadataValue.md(markdown_table(rows))})
+
+    contract = checks.demand(
+        f"oracle_{domain.name}",
+        f"oracle_{domain.name}_contract",
+        "Every figure is a finite number.",
+        lambda warehouse: _figure_faults(_figures(warehouse.table(f"oracle_{domain.name}"))),
+    )
+    return [oracle, contract]
 
 
 def load_frame(features: LazyTable, domain: Domain) -> "pd.DataFrame":
@@ -341,4 +378,4 @@ def _bundle_faults(domain: Domain, source: Source, folder: Path) -> list[str]:
     except BundleError as error:
         return [str(error)]
     lacking = [feature.name for feature in bundle.features if feature.name not in domain.feature_contract(source).names]
-    return [f"the bundle reads {name}, which features_{domain.name} does not have" for name in lacking]
+    return [f"the bundle reads {name}, which features_{domain.group} does not have" for name in lacking]

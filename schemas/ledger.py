@@ -168,6 +168,7 @@ OFFERS = Table(
         Column("loan_amount", "float64", "Amount offered.", "currency", True, 1, known="offered_at"),
         Column("term_months", "int64", "Months to repay.", "months", True, 1, 600, known="offered_at"),
         Column("annual_rate_pct", "float64", "Nominal yearly interest rate.", "percent a year", False, 0, 1000, known="offered_at"),
+        Column("is_rate_random", "boolean", "Whether the rate was drawn at random, not set by a policy.", nullable=True),
         Column("is_accepted", "boolean", "Whether it was accepted.", nullable=True, known="outcome_known_at"),
         Column("outcome_known_at", "timestamp", "When `is_accepted` became known.", nullable=True),
     ),

@@ -3,13 +3,15 @@
 from schemas.ledger import Column, Table
 
 
-def score_table(domain: str, key: Column, moment: Column) -> Table:
+def score_table(domain: str, key: Column, moment: Column, more: tuple[Column, ...] = ()) -> Table:
     """The contract of ``scores_<domain>``.
 
     Parameters
     ----------
     key, moment
         What is scored, and when it is decided on: columns of the domain's feature table.
+    more
+        What else the domain decides: the terms of an offer, the bounds of an amount.
     """
     return Table(
         f"scores_{domain}",
@@ -22,6 +24,7 @@ def score_table(domain: str, key: Column, moment: Column) -> Table:
             Column("probability", "float64", "The calibrated score.", "probability", minimum=0, maximum=1),
             Column("decision", "string", "What the score means for the subject."),
             Column("model_version", "string", "Version of the scoring bundle."),
+            *more,
         ),
         key=key.name,
     )

@@ -31,11 +31,12 @@ def data_sha256(frame: "pd.DataFrame") -> str:
     return digest.hexdigest()
 
 
-def code_sha256(domain: str) -> str:
-    """Hash of the code that a domain's model is made by: its own, the features' and the modelling tools'."""
+def code_sha256(package: str) -> str:
+    """Hash of the code that a domain's model is made by: its own package, the features', the modelling tools' and the classifier."""
     digest = hashlib.sha256()
-    for folder in (domain, "features", "modelling"):
-        for file in sorted((PACKAGE / folder).rglob("*.py")):
+    folders = [PACKAGE / name for name in (package, "features", "modelling")]
+    for files in (*(sorted(folder.rglob("*.py")) for folder in folders), [PACKAGE / "classifier.py"]):
+        for file in files:
             digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -52,6 +52,8 @@ def split(
     groups: Sequence[str] | NDArray[np.str_] | None = None,
     *,
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    holdout: float = 0.0,
+    known: ArrayLike | None = None,
     seed: int,
 ) -> Split:
     """Split rows into training, validation and test windows.
@@ -73,6 +75,12 @@ def split(
         later rows are left out; at random it is drawn as a whole.
     shares
         Of the windows; they add up to 1.
+    holdout
+        For a panel, in which every group has rows at all times: this share of the groups, drawn by a hash, is kept out of the
+        training window and is alone in the two later ones. Above 0 it takes the place of the rule for `groups`.
+    known : array-like of datetime64, shape (n,), optional
+        When each label became known. A row whose label was not yet known when the next window began is left out, so that no
+        outcome is shared by two windows.
     seed
         Of the random draw.
 
@@ -99,14 +107,21 @@ def split(
     elif missing:
         raise ValueError(f"{missing} of {len(names)} rows have no time: mend or leave them out before splitting")
     else:
-        window, boundaries = _by_time(moments, members, shares)
+        window, boundaries = _by_time(moments, None if holdout else members, shares)
         why = f"by time: validation from {boundaries[0]}, test from {boundaries[1]}"
+        if known is not None:
+            window = _purged(window, np.asarray(known).astype("datetime64[us]"), boundaries)
+            why += "; rows whose outcome was not known when the next window began are left out"
     train, validation, test = (np.flatnonzero(window == number) for number in range(3))
+    if members is not None and holdout and boundaries:
+        kept_out = np.array([_draw(name, seed) for name in members.tolist()], dtype=np.float64) < holdout * 2.0**64
+        train, validation, test = train[~kept_out[train]], validation[kept_out[validation]], test[kept_out[test]]
+        why += f"; {holdout:.0%} of the groups are kept out of training and alone in validation and test"
+    elif members is not None:
+        why += "; each group in one window only"
     empty = [name for name, rows in (("train", train), ("validation", validation), ("test", test)) if not len(rows)]
     if empty:
         raise ValueError(f"no row falls into {' and '.join(empty)}: {len(names)} rows are too few, or too many share one moment")
-    if members is not None:
-        why += "; each group in one window only"
     return Split(train, validation, test, "random" if not boundaries else "out-of-time", boundaries, why)
 
 
@@ -131,6 +146,12 @@ def _by_time(
         np.minimum.at(earliest, group, window)
         window = np.where(window == earliest[group], window, -1)
     return window, found
+
+
+def _purged(window: Indices, known: NDArray[np.datetime64], boundaries: tuple[np.datetime64, ...]) -> Indices:
+    """Leave out (-1) the rows whose label became known only after the next window had begun."""
+    late = ((window == 0) & (known > boundaries[0])) | ((window == 1) & (known > boundaries[1]))
+    return np.where(late, -1, window)
 
 
 def _random(

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from finrisk_assets.loan_default import decide, model
+from finrisk_assets.loan_default import decide
+from finrisk_assets.loan_default.model import mature
+from finrisk_assets.modelling import candidates as model
 from finrisk_assets.modelling.split import split
 from finrisk_assets.modelling.trees import component_from
 from schemas.features import Feature
@@ -82,8 +84,8 @@ def test_a_source_without_any_value_of_a_feature_still_trains(loans):
 def test_a_loan_that_had_less_than_a_year_to_default_is_left_out_whatever_became_of_it():
     applied = np.array(["2023-01-01", "2023-06-01", "2024-02-01"], "datetime64[us]")
     known = np.array(["2024-01-01", "2024-06-01", "2024-03-01"], "datetime64[us]")
-    assert model.mature(applied, known).tolist() == [True, True, False]
-    assert model.mature(np.full(2, np.datetime64("NaT")), known[:2]).tolist() == [True, True]
+    assert mature(applied, known).tolist() == [True, True, False]
+    assert mature(np.full(2, np.datetime64("NaT")), known[:2]).tolist() == [True, True]
 
 
 def test_each_decision_earns_the_most_where_it_is_made():

@@ -81,3 +81,30 @@ def test_what_cannot_be_split_is_said(change, message):
     given = {"keys": KEYS, "labels": LABELS, "times": DAYS} | change
     with pytest.raises(ValueError, match=message):
         split(**given, seed=1)
+
+
+def panel(n_customers: int = 300, n_months: int = 12) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+    """Everyone has a row in every month."""
+    month = np.tile(np.arange(n_months), n_customers)
+    customer = np.repeat(np.arange(n_customers), n_months)
+    times = np.datetime64("2023-01", "M") + month
+    return [f"{c}@{m}" for c, m in zip(customer, month, strict=True)], times.astype("datetime64[us]"), customer % 2, [str(c) for c in customer]
+
+
+def test_a_panel_is_split_by_time_and_by_customer() -> None:
+    keys, times, labels, customers = panel()
+    window = split(keys, labels, times, customers, holdout=1 / 3, seed=1)
+    who = np.array(customers)
+    assert times[window.train].max() < times[window.validation].min() < times[window.test].min()
+    assert set(who[window.validation]) == set(who[window.test])
+    assert not set(who[window.train]) & set(who[window.test])
+    assert 0.25 < len(set(who[window.test])) / 300 < 0.42
+    assert "33% of the groups" in window.reason
+
+
+def test_an_outcome_that_the_next_window_already_holds_teaches_nothing() -> None:
+    keys, times, labels, customers = panel()
+    known = times + np.timedelta64(90, "D")
+    window = split(keys, labels, times, customers, holdout=1 / 3, known=known, seed=1)
+    assert known[window.train].max() <= window.boundaries[0]
+    assert known[window.validation].max() <= window.boundaries[1]

@@ -1,0 +1,233 @@
+"""What the domains that answer yes or no have in common: train candidates on a frozen split, judge one bundle, hold it against the truth.
+
+A domain says which rows may teach, what its label is and where its decisions turn; the rest is the same in all of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from finrisk_assets.domain import Evaluation, Figure, Trained
+from schemas.features import Feature
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from finrisk_assets.ledger.sources.base import Source
+    from finrisk_assets.modelling.bundle import Bundle, BundleSpec
+    from finrisk_assets.modelling.split import Split
+    from finrisk_assets.settings import Settings
+
+SHAP_ROWS = 2_000
+LARGEST_DRIFT = 0.02
+"""By how much the mean probability may leave the interval of the observed rate."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The test window of one bundle: its rows as a frame and as the model's input, what happened, and what was said."""
+
+    frame: "pd.DataFrame"
+    rows: "np.ndarray"
+    labels: "np.ndarray"
+    probability: "np.ndarray"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """How one domain learns a probability.
+
+    Attributes
+    ----------
+    domain, package
+        The domain's name, and the package of its code where that has another name.
+    key, label, moment
+        The columns that name a row, say what happened, and when the decision fell.
+    known
+        The rows of the feature table that may teach and test: those whose outcome is known and had its time.
+    thresholds
+        Where decisions turn, from the settings.
+    candidates
+        From (features, seed, threads, rows to train on) to unfitted models by name; `modelling.candidates.candidates` unless said.
+    panel
+        The column that names who comes back month after month. A third of them is kept for validation and test alone, and rows whose
+        outcome was not known when the next window began are left out.
+    outcome
+        What the label is called in figures: ``default`` gives ``default_rate`` and ``mean_default``.
+    refine
+        Adds to the bundle what the domain's decisions need beside the probability; takes the specification, the rows of the
+        training and of the validation window as frames, and the settings.
+    """
+
+    domain: str
+    key: str
+    label: str
+    moment: str
+    known: "Callable[[pd.DataFrame, Settings], pd.DataFrame]"
+    thresholds: "Callable[[Settings], Mapping[str, float]]"
+    candidates: "Callable[[Sequence[Feature], int, int, int], dict[str, Any]] | None" = None
+    package: str = ""
+    panel: str = ""
+    outcome: str = "event"
+    refine: "Callable[[BundleSpec, pd.DataFrame, pd.DataFrame, Settings], BundleSpec] | None" = None
+
+    def split(self, known: "pd.DataFrame", settings: "Settings") -> "Split":
+        """The frozen split of the rows that `known` returned."""
+        from finrisk_assets.modelling.split import split
+
+        panel: dict[str, Any] = {}
+        if self.panel:
+            panel = {"groups": known[self.panel].tolist(), "holdout": 1 / 3, "known": known.outcome_known_at}
+        return split(known[self.key].tolist(), known[self.label], known[self.moment], **panel, seed=settings.seed)
+
+    def train(self, frame: "pd.DataFrame", declared: tuple[Feature, ...], source: "Source", settings: "Settings") -> Trained:
+        """Fit the candidates, take the best of the validation window, calibrate it there, and describe its bundle."""
+        from finrisk_assets.modelling import candidates as tried
+        from finrisk_assets.modelling import plots, provenance
+        from finrisk_assets.modelling.bundle import BundleSpec
+        from finrisk_assets.modelling.registry import model_name
+        from finrisk_assets.modelling.trees import component_from
+
+        known = self.known(frame, settings)
+        rows, labels, window = tried.matrix(known, declared), known[self.label].to_numpy(dtype=bool), self.split(known, settings)
+        models = (self.candidates or tried.candidates)(declared, settings.seed, settings.threads, len(window.train))
+        found = tried.fit_all(rows, labels, window, models)
+        best, validation = found[0], rows[window.validation]
+        first, last = known[self.moment].iloc[window.train].min(), known[self.moment].iloc[window.train].max()
+        spec = BundleSpec(
+            name=model_name(self.domain),
+            domain=self.domain,
+            source=source.name,
+            features=declared,
+            components=(component_from(best.estimator, declared, validation).component,),
+            calibration=best.calibrated.calibration,
+            thresholds=self.thresholds(settings),
+            metrics={"validation_auc": best.auc.value, "validation_log_loss": best.log_loss},
+            golden_rows=provenance.golden_rows(validation, tried.margin(best.estimator, validation)[0]),
+            seed=settings.seed,
+            data_sha256=provenance.data_sha256(known),
+            code_sha256=provenance.code_sha256(self.package or self.domain),
+            training_window=None if first is None or first != first else (first.date().isoformat(), last.date().isoformat()),
+            libraries=provenance.libraries(),
+        )
+        if self.refine is not None:
+            spec = self.refine(spec, known.iloc[window.train], known.iloc[window.validation], settings)
+        return Trained(
+            spec,
+            params={
+                "champion_candidate": best.name,
+                "calibration": best.calibrated.form,
+                "split": window.reason,
+                "seed": settings.seed,
+                "n_train": len(window.train),
+                "n_validation": len(window.validation),
+                "n_test": len(window.test),
+                "base_rate": float(labels[window.train].mean()),
+                **{f"{best.name}.{key}": value for key, value in _parameters(best.estimator).items()},
+            },
+            metrics={"auc": best.auc.value, "log_loss": best.log_loss},
+            candidates=[
+                {
+                    "model": candidate.name,
+                    "validation AUC": candidate.auc.value,
+                    "low": candidate.auc.low,
+                    "high": candidate.auc.high,
+                    "log loss": candidate.log_loss,
+                    "fit s": candidate.seconds,
+                }
+                for candidate in found
+            ],
+            plots={"candidates": plots.roc_pr(labels[window.validation], {one.name: one.probability(validation) for one in found})},
+        )
+
+    def test(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Window:
+        """The frozen test window, scored by a bundle."""
+        from finrisk_assets.modelling.candidates import matrix
+
+        known = self.known(frame, settings)
+        test = known.iloc[self.split(known, settings).test].reset_index(drop=True)
+        rows = matrix(test, bundle.features)
+        return Window(test, rows, test[self.label].to_numpy(dtype=bool), bundle.probability(rows))
+
+    def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
+        """Figures and pictures of a bundle on the frozen test window."""
+        import numpy as np
+
+        from finrisk_assets.modelling import evaluate, explain, plots
+
+        window = self.test(frame, bundle, settings)
+        labels, probability = window.labels, window.probability
+        observed = evaluate.jeffreys(labels, probability, ["all"] * len(labels))[0]
+        sample = window.rows[:SHAP_ROWS]
+        scored = bundle.score(sample)
+        gap = float(np.abs(scored.base + scored.contributions.sum(axis=1) - bundle.margin(sample)).max())
+        meanings = {"auc": "area under the ROC curve, DeLong", "expected_calibration_error": "mean distance of probability and rate"}
+        summary = evaluate.summary(labels, probability, seed=settings.seed)
+        figures = [Figure(name, one.value, one.low, one.high, meanings.get(name, "")) for name, one in summary.items()]
+        figures += [
+            Figure(f"{self.outcome}_rate", float(labels.mean()), observed.low, observed.high, "observed, Jeffreys interval"),
+            Figure(f"mean_{self.outcome}", float(probability.mean()), meaning="said by the model"),
+            Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
+            Figure("n_test", float(len(labels)), meaning="rows in the test window"),
+        ]
+        shares = explain.importance(bundle, scored.contributions)
+        figures += [Figure(f"importance_{one.feature}", one.share, meaning="share of mean |SHAP|") for one in shares[:10]]
+        names = [feature.name for feature in bundle.features]
+        return Evaluation(
+            figures,
+            {
+                "roc_pr": plots.roc_pr(labels, {"challenger": probability}),
+                "calibration": plots.calibration(labels, probability),
+                "scores": plots.scores(labels, probability, bundle.thresholds),
+                "shap": plots.shap_summary(scored.contributions, sample, names),
+            },
+        )
+
+    def gate(self, figures: Mapping[str, Figure]) -> list[str]:
+        """Why a model with these figures may not decide; empty if it may."""
+        faults = []
+        auc, rate, mean = figures["auc"], figures[f"{self.outcome}_rate"], figures[f"mean_{self.outcome}"]
+        if auc.low is None or auc.low <= 0.5:
+            faults.append(f"the AUC of {auc.value:.3f} may be chance: its interval begins at {auc.low}")
+        if not (rate.low or 0) - LARGEST_DRIFT <= mean.value <= (rate.high or 1) + LARGEST_DRIFT:
+            faults.append(f"the mean probability of {mean.value:.4f} is far from the rate of {rate.value:.4f}")
+        if figures["explanation_gap"].value > 1e-4:
+            faults.append(f"the explanations miss the score by {figures['explanation_gap'].value:.2g}")
+        return faults
+
+    def oracle(
+        self, truth_key: Sequence[str], probability: str
+    ) -> "Callable[[pd.DataFrame, pd.DataFrame, Bundle, Settings], Sequence[Figure]]":
+        """The comparison with the true probabilities, on the rows of the test window whose truth is known.
+
+        Parameters
+        ----------
+        truth_key, probability
+            Columns of the truth table: what names a row (columns of the feature table too), and the true probability.
+        """
+
+        def compare(frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Sequence[Figure]:
+            from finrisk_assets.modelling import oracle
+
+            window = self.test(frame, bundle, settings)
+            joined = window.frame[[*truth_key]].merge(truth, on=[*truth_key], how="left", validate="one_to_one")
+            true = joined[probability].to_numpy(dtype=float)
+            held = true == true
+            found = oracle.compare(window.labels[held], window.probability[held], true[held])
+            return [Figure(name, one.value, one.low, one.high, oracle.MEANINGS[name]) for name, one in found.items()]
+
+        return compare
+
+
+def _parameters(estimator: Any) -> Mapping[str, Any]:
+    last = estimator[-1] if hasattr(estimator, "steps") else estimator
+    return {name: value for name, value in last.get_params().items() if value is not None}
+
+
+def with_reference(spec: "BundleSpec", rows: "np.ndarray", threshold: float) -> "BundleSpec":
+    """The bundle with what reasons of a refusal compare with: the mean contributions of those just approved."""
+    from finrisk_assets.modelling import explain
+    from finrisk_assets.modelling.bundle import Bundle
+
+    return replace(spec, reference=explain.just_approved(Bundle(spec, ""), rows, threshold))

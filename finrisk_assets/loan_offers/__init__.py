@@ -1,0 +1,1 @@
+"""Which loan offer, if any, is worth making? See README.md."""

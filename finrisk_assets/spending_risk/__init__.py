@@ -1,0 +1,1 @@
+"""Will a person run into trouble with their spending? See README.md."""

@@ -1,0 +1,33 @@
+"""A model beside the true probabilities."""
+
+import numpy as np
+import pytest
+
+from finrisk_assets.modelling import oracle
+
+
+def test_the_oracle_itself_has_no_gap_and_no_calibration_error() -> None:
+    rng = np.random.default_rng(1)
+    true = rng.beta(1, 6, 20_000)
+    found = oracle.compare(rng.random(20_000) < true, true, true)
+    assert found["auc_gap"].value == 0
+    assert found["calibration_error"].value == pytest.approx(0, abs=1e-12)
+    assert 0 < found["oracle_calibration_error"].value < 0.01  # the noise of the outcomes alone
+
+
+def test_a_model_that_doubles_the_odds_ranks_as_well_but_is_told_apart_by_its_calibration() -> None:
+    rng = np.random.default_rng(1)
+    true = rng.beta(1, 6, 20_000)
+    said = 2 * true / (1 + true)
+    found = oracle.compare(rng.random(20_000) < true, said, true)
+    assert found["auc_gap"].value == pytest.approx(0, abs=1e-9)
+    assert found["calibration_error"].value == pytest.approx(float(np.mean(said - true)), abs=1e-3)
+
+
+def test_a_model_that_knows_half_is_behind_by_more_than_its_interval() -> None:
+    rng = np.random.default_rng(1)
+    seen, unseen = rng.normal(size=(2, 20_000))
+    true = 1 / (1 + np.exp(2 - seen - unseen))
+    found = oracle.compare(rng.random(20_000) < true, 1 / (1 + np.exp(2 - seen)), true)
+    assert found["auc_gap"].low > 0.02
+    assert set(found) == set(oracle.MEANINGS)
