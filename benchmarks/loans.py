@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.loan_default import features
-from finrisk_assets.loan_default.model import mature
+from finrisk_assets.loan_default.model import candidates, mature
 from finrisk_assets.modelling import candidates as model
 from finrisk_assets.modelling import evaluate
 from finrisk_assets.modelling.bundle import Rows
@@ -57,8 +57,8 @@ class Loans:
     features: tuple[Feature, ...]
 
     def only(self, mask: NDArray[np.bool_]) -> "Loans":
-        parts = (self.rows, self.labels, self.keys, self.applied, self.is_mature)
-        return Loans(*(part[mask] for part in parts), self.features)
+        kept = (self.rows[mask], self.labels[mask], self.keys[mask], self.applied[mask], self.is_mature[mask])
+        return Loans(*kept, self.features)
 
 
 def load(name: str) -> Loans:
@@ -99,7 +99,7 @@ def taiwan(threads: int) -> None:
     rows, labels, keys, declared = loans.rows, loans.labels, loans.keys, loans.features
     learn, test = train_test_split(np.arange(len(labels)), test_size=0.25, random_state=SEED)
     inner = split(keys[learn], labels[learn], shares=(0.7, 0.29, 0.01), seed=SEED)
-    models = model.candidates(declared, SEED, threads, len(learn))
+    models = candidates(declared, SEED, threads, len(learn))
     chosen = model.fit_all(rows[learn], labels[learn], inner, {name: clone(one) for name, one in models.items()})
     champion = chosen[0].name
     print("chosen on rows of the training part:", ", ".join(f"{one.name} {one.auc.value:.4f}" for one in chosen))
@@ -129,7 +129,7 @@ def berka(threads: int, repeats: int) -> None:
     has_ledger = ~np.isnan(rows[:, [feature.name for feature in loans.features].index("n_transactions_90d")])
     folds = list(RepeatedStratifiedKFold(n_splits=5, n_repeats=repeats, random_state=SEED).split(rows, labels))
     print(f"{repeats} x 5-fold cross-validation of all {len(labels)} loans, scores averaged over the repeats:")
-    for name, one in model.candidates(loans.features, SEED, threads, len(labels)).items():
+    for name, one in candidates(loans.features, SEED, threads, len(labels)).items():
         total = np.zeros(len(labels))
         for learn, test in folds:
             total[test] += model.margin(clone(one).fit(rows[learn], labels[learn]), rows[test])[0]
@@ -141,9 +141,7 @@ def _out_of_time(loans: Loans, threads: int) -> None:
     windows = split(loans.keys, loans.labels, loans.applied, seed=SEED)
     parts = {"train": windows.train, "validation": windows.validation, "test": windows.test}
     print("  " + ", ".join(f"{name} {len(part)} ({loans.labels[part].sum()} bad)" for name, part in parts.items()))
-    found = model.fit_all(
-        loans.rows, loans.labels, windows, model.candidates(loans.features, SEED, threads, len(windows.train))
-    )
+    found = model.fit_all(loans.rows, loans.labels, windows, candidates(loans.features, SEED, threads, len(windows.train)))
     for one in found:
         area = evaluate.auc(loans.labels[windows.test], one.probability(loans.rows[windows.test]))
         mark = "  <- champion" if one is found[0] else ""

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 from finrisk_assets.classifier import Classifier, with_reference
 from finrisk_assets.domain import Domain, Evaluation, Figure
-from finrisk_assets.loan_default import decide, features, model
+from finrisk_assets.loan_default import decide, features, model, standing
 from schemas.features import Feature
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from ibis.expr.types import Table as LazyTable
 
     from finrisk_assets.ledger.sources.base import Source
     from finrisk_assets.modelling.bundle import Bundle, BundleSpec
@@ -22,8 +23,12 @@ def _features(source: "Source") -> tuple[Feature, ...]:
     return features.declared(filled, source.features.get("loan_default", ()))
 
 
+def _build(tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
+    return features.build({**tables, "loans": standing.applications(tables)}, _features(source))
+
+
 def _known(frame: "pd.DataFrame", settings: "Settings") -> "pd.DataFrame":
-    """The loans that had their time to default, and whose outcome is known at the moment the ledger is read."""
+    """The loans that had their time to default, and whose outcome is known at the moment the ledger is read; no standing ones."""
     known_by_now = frame.outcome_known_at.isna() | (frame.outcome_known_at <= settings.now)
     known = frame[frame.is_default.notna() & known_by_now]
     known = known[model.mature(known.applied_at, known.outcome_known_at)].reset_index(drop=True)
@@ -43,6 +48,7 @@ CLASSIFIER = Classifier(
     moment="applied_at",
     known=_known,
     thresholds=lambda settings: decide.thresholds(),
+    candidates=model.candidates,
     outcome="default",
     refine=_reference,
 )
@@ -70,7 +76,7 @@ LOAN_DEFAULT = Domain(
     keys=features.KEYS,
     moment="applied_at",
     features=_features,
-    build=lambda tables, source: features.build(tables, _features(source)),
+    build=_build,
     train=CLASSIFIER.train,
     evaluate=_evaluate,
     gate=CLASSIFIER.gate,

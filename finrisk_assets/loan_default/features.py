@@ -1,15 +1,16 @@
 """What is known of a loan when it is applied for, as Ibis expressions: tables to tables, one row per loan.
 
 Every feature stands here by its name, in one of four groups: the loan's own terms, the borrower and the account, the
-borrower's ledger *strictly before* the application, and the payment record of a card. A feature needs certain columns; what a
-source does not bring is left out (`declared`). Protected columns (birth, gender, ...) are read nowhere.
+borrower's ledger *strictly before* the application, and the payment record of a card. What follows from the terms has its formula
+in `terms`. A feature needs certain columns; what a source does not bring is left out (`declared`). Protected columns (birth, gender,
+...) are read nowhere.
 
 Money is added up in whole ten-thousandths and time is compared in whole microseconds, so that neither the engine nor the order
 of the rows changes a value.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -18,6 +19,7 @@ from typing import Literal
 import ibis
 import ibis.expr.types as ir
 
+from finrisk_assets.loan_default.terms import CARD_MONTHS, FORMULAS, LARGEST_RATIO
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
 
@@ -40,11 +42,7 @@ PENALTY = ("penalty", "penalty interest")
 CASH = ("cash", "cash withdrawal", "card withdrawal")
 """Categories of the sources, by what they mean here."""
 
-CARD_MONTHS = range(1, 7)
-"""Months of a card's record before the decision; 1 is the newest."""
-
 _MONTH_DAYS = 30.4375
-_LARGEST_RATIO = 10.0
 _UNIT = 10_000
 _DAY = 86_400_000_000
 _EPOCH = ibis.timestamp("1970-01-01 00:00:00")
@@ -54,11 +52,14 @@ Expression = Callable[[ir.Table], ir.Value]
 
 @dataclass(frozen=True)
 class _Defined:
-    """A feature, the canonical columns that it needs (``table.column``), and its expression over the joined rows."""
+    """A feature, the canonical columns that it needs (``table.column``), and its expression over the joined rows.
+
+    A feature without an expression follows from others by its formula in `terms.FORMULAS`.
+    """
 
     feature: Feature
-    needs: tuple[str, ...]
-    value: Expression
+    needs: tuple[str, ...] = ()
+    value: Expression | None = None
 
 
 def declared(columns: Mapping[str, Collection[str]], source_features: Sequence[Feature] = ()) -> tuple[Feature, ...]:
@@ -78,7 +79,10 @@ def declared(columns: Mapping[str, Collection[str]], source_features: Sequence[F
         Where a source's feature has the name of one defined here, or the source does not fill it.
     """
     filled = {f"{table}.{column}" for table, names in columns.items() for column in names}
-    own = tuple(defined.feature for defined in CATALOGUE if filled.issuperset(defined.needs))
+    plain = {defined.feature.name for defined in CATALOGUE if defined.value is not None and filled.issuperset(defined.needs)}
+    there = plain | {feature.name for feature in source_features}
+    follows = {name for name, formula in FORMULAS.items() if there.issuperset(formula.reads)}
+    own = tuple(defined.feature for defined in CATALOGUE if defined.feature.name in plain | follows)
     clash = sorted({feature.name for feature in source_features} & {defined.feature.name for defined in CATALOGUE})
     if clash:
         raise ValueError(f"the source's features {', '.join(clash)} are defined here too: rename the source's columns")
@@ -108,22 +112,22 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     ValueError
         Where a feature is neither defined here nor a column of ``loans``, or needs a table that is not given.
     """
-    by_name = {defined.feature.name: defined for defined in CATALOGUE}
-    wanted = [by_name[feature.name] for feature in features if feature.name in by_name]
-    passed = [feature.name for feature in features if feature.name not in by_name]
+    wanted = [feature.name for feature in features]
+    follows = [name for name in wanted if name in FORMULAS]
+    read = [name for formula in follows for name in FORMULAS[formula].reads]
+    plain = list(dict.fromkeys([*(name for name in wanted if name not in FORMULAS), *read]))
+    catalogue = {defined.feature.name: defined for defined in CATALOGUE}
     loans = tables["loans"]
-    unknown = [name for name in passed if name not in loans.columns]
+    unknown = [name for name in plain if name not in catalogue and name not in loans.columns]
     if unknown:
         raise ValueError(f"no feature and no column of the loans is called {', '.join(unknown)}")
-    for defined in wanted:
-        for need in defined.needs:
-            table, column = need.split(".")
-            if table not in tables or column not in tables[table].columns:
-                raise ValueError(f"the feature {defined.feature.name} needs {need}, which is not given")
-
     needs: dict[str, set[str]] = {}
-    for table, column in (need.split(".") for defined in wanted for need in defined.needs):
-        needs.setdefault(table, set()).add(column)
+    for name in plain:
+        for table, column in (need.split(".") for need in (catalogue[name].needs if name in catalogue else ())):
+            if table not in tables or column not in tables[table].columns:
+                raise ValueError(f"the feature {name} needs {table}.{column}, which is not given")
+            needs.setdefault(table, set()).add(column)
+
     rows = loans.mutate(_applied_us=_micros(loans.applied_at))
     if "customers" in needs:
         rows = _with_owner(rows, tables["customers"], "customer_id", "joined_at", needs["customers"])
@@ -131,12 +135,12 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
         rows = _with_owner(rows, tables["accounts"], "account_id", "opened_at", needs["accounts"])
     if "transactions" in needs:
         rows = _with_ledger(rows, tables["transactions"])
-    values = {defined.feature.name: defined.value(rows) for defined in wanted}
-    values |= {name: rows[name] for name in passed}
-    return rows.select(
-        *(column.name for column in KEYS),
-        **{feature.name: _finite(values[feature.name].cast("float64")) for feature in features},
-    )
+    expressions = {name: catalogue[name].value or _column(name) for name in plain if name in catalogue}
+    values = {name: expressions.get(name, _column(name))(rows) for name in plain}
+    keys = [column.name for column in KEYS]
+    found = rows.select(*keys, **{name: _finite(value.cast("float64")) for name, value in values.items()})
+    formulas = {name: FORMULAS[name].value(_COLUMNS, *(found[read] for read in FORMULAS[name].reads)) for name in follows}
+    return found.select(*keys, **{name: _finite(formulas[name]) if name in formulas else found[name] for name in wanted})
 
 
 # --- what is joined to a loan --------------------------------------------------------------------------------------
@@ -160,7 +164,11 @@ def _with_owner(rows: ir.Table, owners: ir.Table, key: str, known_at: str, names
 
 
 def _with_ledger(rows: ir.Table, transactions: ir.Table) -> ir.Table:
-    """Join the sums over each borrower's movements before the application: null where there is no live ledger."""
+    """Join the sums over each borrower's movements before the application: null where there is no live ledger.
+
+    The movements of each application are added up once, by their age (`_BINS`); every window is a sum of these. What depends on the
+    application itself is counted in a second look at the last 90 days.
+    """
     loans = rows.select("loan_id", "_applied_us", _borrower=rows.customer_id)
     moves = transactions.select(
         _owner=transactions.customer_id,
@@ -170,62 +178,94 @@ def _with_ledger(rows: ir.Table, transactions: ir.Table) -> ir.Table:
         _credit=transactions.direction == "credit",
         _category=transactions.category.fill_null(""),
     )
-    before = loans.join(moves, [loans._borrower == moves._owner, moves._us < loans._applied_us])
-    before = before.mutate(
-        _age=before._applied_us - before._us,
-        _income=before._credit & before._category.notin(NOT_INCOME),
-        _expense=~before._credit,
+    first = moves.group_by("_owner").aggregate(_first_us=moves._us.min())
+    bins = _in_bins(_before(loans, moves, WINDOWS[-1]))
+    sums = bins.group_by("loan_id").aggregate(**_over_windows(bins))
+    live = loans.join(sums.filter(sums._youngest <= LIVE_DAYS * _DAY), "loan_id").join(first, ibis._._borrower == first._owner)
+    live = live.mutate(_history_days=(live._applied_us - live._first_us).cast("float64") / _DAY)
+    near = _before(live.select("loan_id", "_borrower", "_applied_us", "_youngest", "_income_90d"), moves, 90)
+    # A balance is low below a tenth of the mean monthly income of the last 90 days: 10 * balance < income / 3.
+    low = near._balance * 30 < near._income_90d
+    counted = near.group_by("loan_id").aggregate(
+        _n_low_90d=near.count(where=low).cast("float64"), _last_balance=near._balance.min(where=near._age == near._youngest)
     )
-    window = ibis.window(group_by=before.loan_id)
-    before = before.mutate(
-        _youngest=before._age.min().over(window),
-        _income_90d=_within(before, 90, before._income).ifelse(before._units, 0).sum().over(window).cast("int64"),
+    money = {name: live[name].cast("float64") / _UNIT for name in live.columns if name.startswith(_MONEY)}
+    known = live.mutate(**money).drop("_borrower", "_applied_us", "_owner", "_first_us").join(counted, "loan_id")
+    known = known.mutate(_last_balance=known._last_balance.cast("float64") / _UNIT).rename(_ledger="loan_id")
+    return rows.left_join(known, rows.loan_id == known._ledger).drop("_ledger")
+
+
+_BINS = (*(30 * month for month in range(INCOME_MONTHS + 1)), WINDOWS[-1])
+"""Ages in days between which movements are added up: six months of 30 days, and the rest of the year."""
+
+_MONEY = ("_income_", "_expense_", "_cash_", "_largest_", "_min_", "_max_", "_sum_")
+
+
+def _before(loans: ir.Table, moves: ir.Table, days: int) -> ir.Table:
+    """The movements of the last `days` before each application, their ``_age`` in the open interval (0, days)."""
+    before = loans.join(
+        moves, [loans._borrower == moves._owner, moves._us < loans._applied_us, moves._us > loans._applied_us - days * _DAY]
     )
-    live = before.filter(before._youngest <= LIVE_DAYS * _DAY)
-    sums = live.group_by("loan_id").aggregate(**_aggregates(live)).rename(_ledger="loan_id")
-    return rows.left_join(sums, rows.loan_id == sums._ledger).drop("_ledger")
+    return before.mutate(_age=before._applied_us - before._us)
 
 
-def _within(before: ir.Table, days: int, also: ir.BooleanValue | None = None) -> ir.BooleanValue:
-    """Whether a movement lies in the last `days` before the application: the open interval (applied - days, applied)."""
-    recent = before._age < days * _DAY
-    return recent if also is None else recent & also
-
-
-def _aggregates(before: ir.Table) -> dict[str, ir.Value]:
-    """Sums, counts and balances of the movements before each application, money in currency."""
+def _in_bins(before: ir.Table) -> ir.Table:
+    """Sums, counts and extremes per application and bin of age; money in ten-thousandths."""
+    income = before._credit & before._category.notin(NOT_INCOME)
     units, balance = before._units, before._balance
 
-    def money(value: ir.Value) -> ir.Value:
-        return value.cast("float64") / _UNIT
-
     def total(where: ir.BooleanValue) -> ir.Value:
-        return money(units.sum(where=where).fill_null(0))
+        return where.ifelse(units, 0).sum().cast("int64")
 
-    # A balance is low below a tenth of the mean monthly income of the last 90 days: 10 * balance < income / 3.
-    low = balance * 30 < before._income_90d
-    found = {
-        "_history_days": before._age.max().cast("float64") / _DAY,
-        "_last_balance": money(balance.min(where=before._age == before._youngest)),
-        "_cash_180d": total(_within(before, 180, before._expense & before._category.isin(CASH))),
-        "_largest_expense_90d": money(units.max(where=_within(before, 90, before._expense)).fill_null(0)),
-        "_n_low_90d": before.count(where=_within(before, 90, low)).cast("float64"),
-        "_n_negative_180d": before.count(where=_within(before, 180, balance < 0)).cast("float64"),
+    def count(where: ir.BooleanValue) -> ir.Value:
+        return where.ifelse(1, 0).sum().cast("int64")
+
+    bin_of_age = ibis.cases(*((before._age < days * _DAY, number) for number, days in enumerate(_BINS[1:])))
+    return before.group_by("loan_id", bin=bin_of_age).aggregate(
+        youngest=before._age.min(),
+        income=total(income),
+        expense=total(~before._credit),
+        cash=total(~before._credit & before._category.isin(CASH)),
+        largest=(~before._credit).ifelse(units, 0).max(),
+        n=before.count(),
+        n_penalties=count(before._category.isin(PENALTY)),
+        n_negative=count((balance < 0).fill_null(False)),
+        n_balances=balance.count(),
+        balances=balance.sum().cast("int64"),
+        lowest=balance.min(),
+        highest=balance.max(),
+    )
+
+
+def _over_windows(bins: ir.Table) -> dict[str, ir.Value]:
+    """Sums, counts and extremes per application and window."""
+
+    def total(what: str, days: int, since: int = 0) -> ir.Value:
+        inside = [number for number, end in enumerate(_BINS[1:]) if since < end <= days]
+        return bins[what].sum(where=bins.bin.isin(inside)).fill_null(0).cast("int64")
+
+    def within(days: int) -> ir.BooleanValue:
+        return bins.bin.isin([number for number, end in enumerate(_BINS[1:]) if end <= days])
+
+    found: dict[str, ir.Value] = {
+        "_youngest": bins.youngest.min(),
+        "_cash_180d": total("cash", 180),
+        "_largest_expense_90d": bins.largest.max(where=within(90)).fill_null(0),
+        "_n_negative_180d": total("n_negative", 180).cast("float64"),
     }
     for days in WINDOWS:
-        inside = _within(before, days)
         found |= {
-            f"_income_{days}d": total(_within(before, days, before._income)),
-            f"_expense_{days}d": total(_within(before, days, before._expense)),
-            f"_n_{days}d": before.count(where=inside).cast("float64"),
-            f"_n_penalties_{days}d": before.count(where=inside & before._category.isin(PENALTY)).cast("float64"),
-            f"_mean_balance_{days}d": money(balance.sum(where=inside)) / balance.count(where=inside).nullif(0),
-            f"_min_balance_{days}d": money(balance.min(where=inside)),
-            f"_max_balance_{days}d": money(balance.max(where=inside)),
+            f"_income_{days}d": total("income", days),
+            f"_expense_{days}d": total("expense", days),
+            f"_n_{days}d": total("n", days).cast("float64"),
+            f"_n_penalties_{days}d": total("n_penalties", days).cast("float64"),
+            f"_n_balances_{days}d": total("n_balances", days),
+            f"_sum_balance_{days}d": bins.balances.sum(where=within(days)).cast("int64"),
+            f"_min_balance_{days}d": bins.lowest.min(where=within(days)),
+            f"_max_balance_{days}d": bins.highest.max(where=within(days)),
         }
     for month in range(INCOME_MONTHS):
-        in_month = (before._age >= 30 * month * _DAY) & (before._age < 30 * (month + 1) * _DAY)
-        found[f"_income_month_{month}"] = total(in_month & before._income)
+        found[f"_income_month_{month}"] = total("income", 30 * (month + 1), 30 * month)
     return found
 
 
@@ -237,7 +277,7 @@ def _clip(value: ir.Value, lowest: float, highest: float) -> ir.Value:
     return ibis.cases((value > highest, highest), (value < lowest, lowest), else_=value)
 
 
-def _ratio(part: ir.Value, whole: ir.Value, largest: float = _LARGEST_RATIO) -> ir.Value:
+def _ratio(part: ir.Value, whole: ir.Value, largest: float = LARGEST_RATIO) -> ir.Value:
     """`part / whole`, kept within ±`largest`; where the whole is not above 0, `largest` if the part is, else 0."""
     return ibis.cases(
         (whole > 0, _clip(part / whole.nullif(0), -largest, largest)),
@@ -258,6 +298,19 @@ def _finite(value: ir.Value) -> ir.Value:
 
 def _sum(values: Sequence[ir.Value]) -> ir.Value:
     return reduce(add, values)
+
+
+class _Columns:
+    """The arithmetic of `terms` over Ibis columns."""
+
+    def ratio(self, part: ir.Value, whole: ir.Value, largest: float = LARGEST_RATIO) -> ir.Value:
+        return _ratio(part, whole, largest)
+
+    def greatest(self, values: Iterable[ir.Value]) -> ir.Value:
+        return ibis.greatest(*values)
+
+
+_COLUMNS = _Columns()
 
 
 def _monthly_income(rows: ir.Table) -> ir.Value:
@@ -288,6 +341,11 @@ def _define(
     monotone: Literal[-1, 0, 1] = 0,
 ) -> _Defined:
     return _Defined(Feature(name, unit, description, raises, lowers, monotone), tuple(needs.split()), value)
+
+
+def _follows(name: str, unit: str, description: str, raises: str, lowers: str, monotone: Literal[-1, 0, 1] = 0) -> _Defined:
+    """A feature that follows from the terms, by its formula in `terms`."""
+    return _Defined(Feature(name, unit, description, raises, lowers, monotone))
 
 
 def _column(name: str) -> Expression:
@@ -338,16 +396,13 @@ def _borrower() -> tuple[_Defined, ...]:
             "The declared income is low", "The declared income is high",
             "customers.income_amount customers.joined_at", _column("_income_amount"), -1,
         ),
-        _define(
+        _follows(
             "instalment_to_declared_income", "", "Instalment over the declared income.",
-            "The instalment takes much of the declared income", "The instalment takes little of the declared income",
-            f"{_INSTALMENT} customers.income_amount customers.joined_at",
-            lambda rows: _ratio(rows.instalment_amount, rows._income_amount), 1,
+            "The instalment takes much of the declared income", "The instalment takes little of the declared income", 1,
         ),
-        _define(
+        _follows(
             "instalment_to_stated_income", "", "Instalment over the income stated in the application.",
-            "The instalment takes much of the stated income", "The instalment takes little of the stated income",
-            f"{_INSTALMENT} {stated}", lambda rows: _ratio(rows.instalment_amount, rows.stated_income_amount), 1,
+            "The instalment takes much of the stated income", "The instalment takes little of the stated income", 1,
         ),
         _define(
             "stated_to_ledger_income", "", "Income stated in the application over the mean monthly income of the last 90 days.",
@@ -391,7 +446,8 @@ def _per_window(days: int) -> tuple[_Defined, ...]:
         ),
         _define(
             f"mean_balance_{days}d", "currency", f"Mean balance after a movement {ago}.",
-            f"The balance was low {ago}", f"The balance was high {ago}", _BALANCE, _column(f"_mean_balance_{days}d"), -1,
+            f"The balance was low {ago}", f"The balance was high {ago}", 
+            _BALANCE, lambda rows: rows[f"_sum_balance_{days}d"] / rows[f"_n_balances_{days}d"].nullif(0), -1,
         ),
         _define(
             f"min_balance_{days}d", "currency", f"Lowest balance after a movement {ago}.",
@@ -445,26 +501,21 @@ def _ledger() -> tuple[_Defined, ...]:
             "The income has fallen", "The income has grown",
             _BALANCE, lambda rows: _ratio(rows._income_90d, rows._income_180d - rows._income_90d),
         ),
-        _define(
+        _follows(
             "instalment_to_income_90d", "", "Instalment over the mean monthly income of the last 90 days.",
-            "The instalment takes much of the income", "The instalment takes little of the income",
-            f"{_INSTALMENT} {_BALANCE}", lambda rows: _ratio(rows.instalment_amount, _monthly_income(rows)), 1,
+            "The instalment takes much of the income", "The instalment takes little of the income", 1,
         ),
-        _define(
+        _follows(
             "surplus_after_instalment_90d", "", "What is left of a month's income after spending and instalment, as its share.",
-            "Little income is left after spending and the instalment", "Enough income is left after spending and the instalment",
-            f"{_INSTALMENT} {_BALANCE}",
-            lambda rows: _ratio((rows._income_90d - rows._expense_90d) / 3 - rows.instalment_amount, _monthly_income(rows)), -1,
+            "Little income is left after spending and the instalment", "Enough income is left after spending and the instalment", -1,
         ),
-        _define(
+        _follows(
             "loan_to_income_90d", "months", "Amount over the mean monthly income of the last 90 days.",
             "The loan is large for the income", "The loan is small for the income",
-            f"loans.loan_amount {_BALANCE}", lambda rows: _ratio(rows.loan_amount, _monthly_income(rows), 100.0),
         ),
-        _define(
+        _follows(
             "mean_balance_to_instalment_90d", "instalments", "Mean balance of the last 90 days over the instalment.",
-            "The balance covers few instalments", "The balance covers many instalments",
-            f"{_INSTALMENT} {_BALANCE}", lambda rows: _ratio(rows._mean_balance_90d, rows.instalment_amount, 100.0), -1,
+            "The balance covers few instalments", "The balance covers many instalments", -1,
         ),
     )  # fmt: skip
 
@@ -473,7 +524,6 @@ def _ledger() -> tuple[_Defined, ...]:
 
 
 def _card() -> tuple[_Defined, ...]:
-    limit = "loans.loan_amount"
     months = {what: [f"{what}_{month}m" for month in CARD_MONTHS] for what in ("payment_status", "bill_amount", "paid_amount")}
     status, bill, paid = (" ".join(f"loans.{name}" for name in names) for names in months.values())
 
@@ -490,9 +540,6 @@ def _card() -> tuple[_Defined, ...]:
     def paid_share(rows: ir.Table) -> ir.Value:
         owed = _sum([ibis.greatest(value, 0.0) for value in all_of("bill_amount", rows, first=2)])
         return _clip(_share(_sum(all_of("paid_amount", rows, last=CARD_MONTHS[-1] - 1)), owed), 0.0, 2.0)
-
-    def used(month: int) -> Expression:
-        return lambda rows: _ratio(rows[f"bill_amount_{month}m"], rows.loan_amount)
 
     def repaid(month: int) -> Expression:
         """What was paid in a month answers the bill of the month before."""
@@ -550,37 +597,31 @@ def _card() -> tuple[_Defined, ...]:
             status, lambda rows: _sum([(value == -2).ifelse(1.0, 0.0) for value in all_of("payment_status", rows)]),
         ),
         *(
-            _define(
+            _follows(
                 f"utilisation_{month}m", "", f"Bill over limit {ago(month)}.",
                 f"Much of the limit was used {ago(month)}", f"Little of the limit was used {ago(month)}",
-                f"{limit} {bill}", used(month),
             )
             for month in CARD_MONTHS
         ),
-        _define(
+        _follows(
             "mean_utilisation_6m", "", "Mean of bill over limit in the last six months.",
             "Much of the limit is used", "Little of the limit is used",
-            f"{limit} {bill}", lambda rows: _ratio(_sum(all_of("bill_amount", rows)) / len(CARD_MONTHS), rows.loan_amount),
         ),
-        _define(
+        _follows(
             "max_utilisation_6m", "", "Highest bill over limit in the last six months.",
             "The limit was nearly used up", "The limit was never nearly used up",
-            f"{limit} {bill}", lambda rows: _ratio(ibis.greatest(*all_of("bill_amount", rows)), rows.loan_amount),
         ),
-        _define(
+        _follows(
             "utilisation_change_6m", "", "Bill over limit last month less that six months ago.",
             "The debt has changed for the worse", "The debt has changed for the better",
-            f"{limit} {bill}", lambda rows: _ratio(rows.bill_amount_1m - rows.bill_amount_6m, rows.loan_amount),
         ),
-        _define(
+        _follows(
             "utilisation_change_3m", "", "Bill over limit last month less that three months ago.",
             "The debt has lately changed for the worse", "The debt has lately changed for the better",
-            f"{limit} {bill}", lambda rows: _ratio(rows.bill_amount_1m - rows.bill_amount_3m, rows.loan_amount),
         ),
-        _define(
+        _follows(
             "headroom_amount", "currency", "Limit less last bill.",
             "Little of the limit is left", "Much of the limit is left",
-            f"{limit} {bill}", lambda rows: rows.loan_amount - rows.bill_amount_1m,
         ),
         *(
             _define(
@@ -609,21 +650,18 @@ def _card() -> tuple[_Defined, ...]:
             "No large payment was made", "A large payment was made",
             paid, lambda rows: ibis.greatest(*all_of("paid_amount", rows)), -1,
         ),
-        _define(
+        _follows(
             "paid_to_limit_6m", "", "Mean monthly payment of the last six months over the limit.",
-            "Payments were small for the limit", "Payments were large for the limit",
-            f"{limit} {paid}", lambda rows: _ratio(_sum(all_of("paid_amount", rows)) / len(CARD_MONTHS), rows.loan_amount), -1,
+            "Payments were small for the limit", "Payments were large for the limit", -1,
         ),
         _define(
             "n_paid_6m", "months", "Months of the last six with a payment.",
             "In some months nothing was paid", "Something was paid in most months",
             paid, lambda rows: _sum([(value > 0).ifelse(1.0, 0.0) for value in all_of("paid_amount", rows)]), -1,
         ),
-        _define(
+        _follows(
             "spent_to_limit_1m", "", "New spending in the last month (change of the bill and what was paid) over the limit.",
             "The last month's spending speaks against it", "The last month's spending speaks for it",
-            f"{limit} {bill} {paid}",
-            lambda rows: _ratio(rows.bill_amount_1m - rows.bill_amount_2m + rows.paid_amount_1m, rows.loan_amount),
         ),
     )  # fmt: skip
 

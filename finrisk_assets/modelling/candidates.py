@@ -21,6 +21,9 @@ from schemas.features import Feature
 FEW_ROWS = 5_000
 """Below this many training rows, trees stay small and few."""
 
+ONE_STANDARD_ERROR = 0.6827
+"""Level of the interval that reaches one standard error to either side."""
+
 Floats = NDArray[np.float64]
 
 
@@ -133,10 +136,12 @@ def margin(estimator: Any, rows: Rows) -> tuple[Floats, Literal["logit", "identi
 
 
 def fit_all(rows: Rows, labels: ArrayLike, split: Split, models: Mapping[str, Any]) -> list[Candidate]:
-    """Fit every model on the training window and calibrate it on the validation window; the best comes first.
+    """Fit every model on the training window and calibrate it on the validation window; the chosen one comes first.
 
-    The best has the highest AUC on the validation window; of equals, the one that `models` names first. The test window is
-    not touched.
+    Chosen is the simplest whose AUC on the validation window is within one standard error of the highest (Breiman, Friedman, Olshen &
+    Stone, *Classification and Regression Trees*, 1984, section 3.4.3; here the error of the paired difference, by DeLong): a window of a
+    few thousand rows cannot tell closer models apart, and the highest of several is partly luck. The others follow by AUC. The test
+    window is not touched.
 
     Parameters
     ----------
@@ -144,11 +149,20 @@ def fit_all(rows: Rows, labels: ArrayLike, split: Split, models: Mapping[str, An
         Of the whole feature table, NaN where missing.
     labels : array-like of bool or 0/1, shape (n,)
     split, models
-        From `modelling.split.split` and `candidates`.
+        From `modelling.split.split` and `candidates`; the simplest model first.
     """
     target = np.asarray(labels).astype(int)
     found = [_fit(name, model, rows, target, split) for name, model in models.items()]
-    return sorted(found, key=lambda candidate: -candidate.auc.value)
+    validation, known = rows[split.validation], target[split.validation]
+    ranked = sorted(found, key=lambda candidate: -candidate.auc.value)
+    best = ranked[0].probability(validation)
+
+    def close(candidate: Candidate) -> bool:
+        said = candidate.probability(validation)
+        return evaluate.compare_auc(known, best, said, level=ONE_STANDARD_ERROR).difference.low <= 0
+
+    chosen = next(candidate for candidate in found if candidate is ranked[0] or close(candidate))
+    return [chosen, *(candidate for candidate in ranked if candidate is not chosen)]
 
 
 def _fit(name: str, model: Any, rows: Rows, target: NDArray[np.int64], split: Split) -> Candidate:

@@ -9,15 +9,22 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from finrisk_assets.build import build
+from finrisk_assets import build
+from finrisk_assets.domain import Domain
+from finrisk_assets.ledger import sources
+from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.settings import Settings
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
+SOURCES = ("simulator", "handbook", "berka", "taiwan", "karlan_zinman")
+
+
+def resolved(source: str, home: Path) -> dg.Definitions:
+    return build.build(Settings(home=home, source=source))
 
 
 def graph(source: str, home: Path) -> dict[str, dict[str, object]]:
-    definitions = build(Settings(home=home, source=source))
-    nodes = definitions.resolve_asset_graph()
+    nodes = resolved(source, home).resolve_asset_graph()
     checks: dict[str, list[str]] = {}
     for key in nodes.asset_check_keys:
         checks.setdefault(key.asset_key.to_user_string(), []).append(key.name)
@@ -34,7 +41,23 @@ def graph(source: str, home: Path) -> dict[str, dict[str, object]]:
     }
 
 
-@pytest.mark.parametrize("source", ["simulator", "handbook", "berka", "taiwan"])
+def domains_of(source: str, home: Path) -> tuple[Source, list[Domain]]:
+    loaded = sources.load(Settings(home=home, source=source))
+    return loaded, build.domains_of(loaded)
+
+
+def ancestors(asset: str, deps: dict[str, set[str]]) -> set[str]:
+    """Every asset that this one depends on, directly or through others."""
+    found: set[str] = set()
+    waiting = [asset]
+    while waiting:
+        for parent in deps.get(waiting.pop(), set()) - found:
+            found.add(parent)
+            waiting.append(parent)
+    return found
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_graph_is_as_the_snapshot_says(source: str, tmp_path: Path) -> None:
     found = json.dumps(graph(source, tmp_path), indent=1, sort_keys=True) + "\n"
     file = SNAPSHOTS / f"{source}.json"
@@ -45,7 +68,7 @@ def test_graph_is_as_the_snapshot_says(source: str, tmp_path: Path) -> None:
     assert json.loads(found) == json.loads(file.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("source", ["simulator", "handbook", "berka", "taiwan"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_every_asset_is_owned_described_and_checked(source: str, tmp_path: Path) -> None:
     for asset, node in graph(source, tmp_path).items():
         assert node["owners"], asset
@@ -55,6 +78,44 @@ def test_every_asset_is_owned_described_and_checked(source: str, tmp_path: Path)
         assert f"{asset}_contract" in node["checks"], asset  # type: ignore[operator]
 
 
-def test_no_feature_reads_the_truth(tmp_path: Path) -> None:
-    for asset, node in graph("simulator", tmp_path).items():
-        assert not any(str(parent).startswith("truth_") for parent in node["deps"]), asset  # type: ignore[union-attr]
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_domain_goes_from_features_to_scores(source: str, tmp_path: Path) -> None:
+    """A second model of a domain has stages of its own and the first one's features and group."""
+    loaded, domains = domains_of(source, tmp_path)
+    assets = graph(source, tmp_path)
+    for domain in domains:
+        stages = [f"{stage}_{domain.name}" for stage in ("model", "evaluation", "champion", "scores")]
+        assert {f"features_{domain.group}", *stages} <= assets.keys(), domain.name
+        assert f"features_{domain.group}" in assets[f"model_{domain.name}"]["deps"]  # type: ignore[operator]
+        assert (f"features_{domain.name}" in assets) == (not domain.features_of)
+        assert {assets[stage]["group"] for stage in stages} == {domain.group}
+        assert (f"oracle_{domain.name}" in assets) == (domain.oracle is not None and domain.truth in loaded.truth)
+
+
+def test_nothing_that_learns_or_decides_knows_the_truth(tmp_path: Path) -> None:
+    """Neither directly nor through other assets. Only an oracle reads the true probabilities; the Bento carries its figures."""
+    assets = graph("simulator", tmp_path)
+    deps = {asset: {str(parent) for parent in node["deps"]} for asset, node in assets.items()}  # type: ignore[attr-defined]
+    truths = {asset for asset in assets if asset.startswith("truth_")}
+    oracles = {asset for asset in assets if asset.startswith("oracle_")}
+    assert any(asset.startswith("features_") for asset in assets)
+    assert all(ancestors(oracle, deps) & truths for oracle in oracles)
+    for asset in assets.keys() - truths - oracles - {"bento"}:
+        known = ancestors(asset, deps) & (truths | oracles)
+        assert not known, f"{asset} depends on {', '.join(sorted(known))}"
+
+
+def test_the_ancestors_of_an_asset_are_followed_through_others() -> None:
+    """Otherwise the test above would pass whatever the graph is."""
+    deps = {"model_x": {"features_x"}, "features_x": {"middle"}, "middle": {"truth_x"}}
+    assert ancestors("model_x", deps) == {"features_x", "middle", "truth_x"}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_no_feature_table_has_a_column_of_the_truth_or_a_protected_one(source: str, tmp_path: Path) -> None:
+    loaded, domains = domains_of(source, tmp_path)
+    protected = {column.name for raw in loaded.tables.values() for column in raw.table.columns if column.personal == "protected"}
+    for domain in domains:
+        names = set(domain.feature_contract(loaded).names)
+        assert not {name for name in names if name.startswith(("true_", "truth_", "oracle_", "ledger_pd"))}, domain.name
+        assert not names & protected, domain.name

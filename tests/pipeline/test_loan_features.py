@@ -1,4 +1,7 @@
-"""Loan features: right by hand, blind to whatever came at or after the application, the same on DuckDB and Spark."""
+"""Loan features: right by hand, blind to whatever came at or after the application, the same on DuckDB and Spark.
+
+Standing applications and other terms too: one per customer and month-end, and a row that is asked again with its own terms is itself.
+"""
 
 from datetime import datetime, timedelta
 
@@ -7,7 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from finrisk_assets.ledger import contract, sources
+from finrisk_assets.loan_default.assets import LOAN_DEFAULT
 from finrisk_assets.loan_default.features import CATALOGUE, KEYS, build, declared
+from finrisk_assets.loan_default.standing import applications
+from finrisk_assets.loan_default.terms import FORMULAS, with_terms
+from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import TABLES
 
@@ -146,9 +154,9 @@ def test_a_source_gets_only_features_that_it_can_fill():
 
 def test_no_feature_needs_a_protected_column_or_an_outcome():
     needed = {need for defined in CATALOGUE for need in defined.needs}
-    for name, contract in TABLES.items():
+    for name, canonical in TABLES.items():
         late = ("outcome_known_at", "label_known_at")
-        forbidden = {f"{name}.{c.name}" for c in contract.columns if c.personal == "protected" or c.known in late}
+        forbidden = {f"{name}.{c.name}" for c in canonical.columns if c.personal == "protected" or c.known in late}
         assert not needed & forbidden
     assert len({defined.feature.name for defined in CATALOGUE}) == len(CATALOGUE)
 
@@ -158,12 +166,137 @@ def test_a_feature_without_its_table_is_said():
         build({"loans": ibis.memtable(table("loans", [LOAN]))}, [f for f in FEATURES if f.name == "income_amount_30d"])
 
 
+def test_what_follows_from_the_terms_is_there_only_beside_what_it_follows_from():
+    columns = {"loans": ["loan_amount", "bill_amount_1m"]}
+    assert [feature.name for feature in declared(columns)] == ["loan_amount"]
+    found = declared(columns, [Feature("bill_amount_1m", "currency", "Last bill.")])
+    assert [feature.name for feature in found] == ["loan_amount", "utilisation_1m", "headroom_amount", "bill_amount_1m"]
+    with pytest.raises(ValueError, match="bill_amount_1m"):
+        build({"loans": ibis.memtable(table("loans", [LOAN]))}, [Feature("utilisation_1m", "", "")])
+
+
+# --- standing applications ---------------------------------------------------------------------------------------------
+
+SALARIES = tuple(
+    {
+        "transaction_id": f"{customer}-{month}-{day}", "customer_id": customer, "account_id": "A1", "direction": "credit",
+        "occurred_at": datetime(2024, month, day), "amount": 1000.0, "balance_amount": 1000.0, "category": "salary",
+    }
+    for customer in ("C1", "C2") for month in (3, 4, 5) for day in (1, 31 if month != 4 else 30)
+)  # fmt: skip
+ASKED = (
+    LOAN | {"loan_id": "L1", "applied_at": datetime(2024, 4, 10), "loan_amount": 1000.0, "term_months": 12, "annual_rate_pct": 6.0},
+    LOAN | {"loan_id": "L2", "applied_at": datetime(2024, 5, 1), "loan_amount": 5000.0, "term_months": 24, "annual_rate_pct": 12.0},
+    LOAN | {"loan_id": "L3", "applied_at": datetime(2024, 5, 2), "loan_amount": 3000.0, "term_months": 48, "annual_rate_pct": 8.0},
+)
+
+
+def standing_of(tables):
+    rows = applications({name: ibis.memtable(frame) for name, frame in tables.items()}).execute()
+    return rows.set_index("loan_id").sort_index()
+
+
+def test_everyone_has_a_standing_application_at_every_month_end_for_what_was_typical_by_then():
+    rows = standing_of(ledger(ASKED, transactions=SALARIES))
+    # Nobody had applied by the end of March; the loan of the first of May is not known yet at that very moment.
+    assert rows.index.tolist() == ["C1@2024-04", "C1@2024-05", "C2@2024-04", "C2@2024-05", "L1", "L2", "L3"]
+    april, may = rows.loc["C2@2024-04"], rows.loc["C2@2024-05"]
+    assert april[["loan_amount", "term_months", "annual_rate_pct"]].tolist() == [1000, 12, 6]
+    assert may[["loan_amount", "term_months", "annual_rate_pct"]].tolist() == [3000, 24, 8]
+    assert may.instalment_amount == pytest.approx(135.68)
+    assert may.applied_at == datetime(2024, 6, 1)
+    assert rows.loc["C1@2024-05"].account_id == "A1"
+    assert pd.isna(may.account_id), "no account is known of this customer"
+    assert rows.loc[rows.index.str.contains("@"), ["is_default", "outcome_known_at"]].isna().all(axis=None)
+
+
+def test_what_a_customer_said_in_an_application_stands_until_the_next():
+    loans = [loan | {"stated_income_amount": 900.0 + k} for k, loan in enumerate(ASKED)]
+    tables = ledger(transactions=SALARIES) | {"loans": table("loans", loans, stated_income_amount="float64")}
+    rows = standing_of(tables)
+    assert rows.loc["C1@2024-04"].stated_income_amount == 900
+    assert rows.loc["C1@2024-05"].stated_income_amount == 902
+    assert pd.isna(rows.loc["C2@2024-05"].stated_income_amount), "this customer never applied"
+
+
+def test_nothing_that_comes_later_changes_a_standing_application():
+    tables = many_loans()
+    moment = datetime(2024, 7, 1)
+    later = {"loans": "applied_at", "transactions": "occurred_at"}
+    cut = {name: frame[frame[later[name]] < moment] if name in later else frame for name, frame in tables.items()}
+    # A movement of July, so that June has ended for everyone.
+    july = [{**SALARIES[0], "transaction_id": f"J{k}", "customer_id": f"C{k}", "occurred_at": moment} for k in range(50)]
+    cut["transactions"] = pd.concat([cut["transactions"], table("transactions", july)])
+    whole, short = (features_of({**one, "loans": standing_of(one).reset_index()}).set_index("loan_id") for one in (tables, cut))
+    june = [name for name in whole.index.intersection(short.index) if name.endswith("@2024-06")]
+    assert len(june) > 10
+    pd.testing.assert_frame_equal(whole.loc[june], short.loc[june])
+
+
+def test_a_source_without_movements_has_its_loans_alone():
+    tables = {"loans": ibis.memtable(table("loans", [LOAN]))}
+    assert applications(tables) is tables["loans"]
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """The feature table of a small economy, by the name of the row."""
+    folder = tmp_path_factory.mktemp("landed")
+    settings = Settings(sim_customers=700, sim_months=18, as_of=datetime(2025, 7, 1))
+    source, engine = sources.load(settings), ibis.duckdb.connect()
+    valid = {}
+    for name in LOAN_DEFAULT.tables:
+        raw = source.tables[name]
+        raw.land(folder / f"{name}.parquet")
+        landed = engine.read_parquet(folder / f"{name}.parquet")
+        valid[name] = engine.create_table(name, contract.split(raw.table, raw.columns, landed, valid, settings.now).valid)
+    rows = LOAN_DEFAULT.build(valid, source).execute().set_index("loan_id").sort_index()
+    return rows[[feature.name for feature in LOAN_DEFAULT.features(source)]].assign(customer_id=rows.customer_id)
+
+
+def rows_of(frame):
+    """Rows of a feature table as the service keeps them: names to numbers, None where missing."""
+    named = frame.drop(columns="customer_id").to_dict("records")
+    return [{name: None if np.isnan(value) else value for name, value in row.items()} for row in named]
+
+
+def values(rows):
+    return np.array([[np.nan if value is None else value for value in row.values()] for row in rows])
+
+
+def test_a_thousand_loans_asked_again_with_their_own_terms_are_themselves(simulated):
+    stored = rows_of(simulated[~simulated.index.str.contains("@")].sample(1000, random_state=1))
+    assert {name for name in stored[0] if name in FORMULAS} == {
+        "instalment_to_income_90d", "surplus_after_instalment_90d", "loan_to_income_90d", "mean_balance_to_instalment_90d",
+        "instalment_to_stated_income", "instalment_to_declared_income",
+    }  # fmt: skip
+    terms = [{name: row[name] for name in ("loan_amount", "term_months", "annual_rate_pct")} for row in stored]
+    others = [with_terms(row, **other) for row, other in zip(stored, reversed(terms), strict=True)]
+    assert sum(row != other for row, other in zip(stored, others, strict=True)) > 900
+    again = [with_terms(other, **own) for other, own in zip(others, terms, strict=True)]
+    assert [list(row) for row in again] == [list(row) for row in stored]
+    np.testing.assert_allclose(values(again), values(stored), rtol=1e-9, atol=1e-9)
+
+
+def test_the_typical_loan_asked_for_gives_the_standing_row_back(simulated):
+    stored = rows_of(simulated[simulated.index.str.contains("@")].sample(1000, random_state=1))
+    again = [with_terms(row, loan_amount=row["loan_amount"]) for row in stored]
+    np.testing.assert_allclose(values(again), values(stored), rtol=1e-9, atol=1e-9)
+
+
+def test_every_customer_with_movements_has_a_standing_row(simulated):
+    standing = simulated[simulated.index.str.contains("@")]
+    assert standing.customer_id.nunique() > 650
+    assert standing.index.is_unique
+
+
 def test_the_record_of_a_card():
     record = {f"payment_status_{k}m": value for k, value in enumerate((2, 0, -1, -2, 3, 0), 1)}
     record |= {f"bill_amount_{k}m": value for k, value in enumerate((5000.0, 4000.0, 0.0, -10.0, 1000.0, 2000.0), 1)}
     record |= {f"paid_amount_{k}m": value for k, value in enumerate((1000.0, 500.0, 0.0, 0.0, 3000.0, 0.0), 1)}
     loans = table("loans", [LOAN | {"applied_at": None} | record], **dict.fromkeys(record, "float64"))
-    features = declared({"loans": ["loan_amount", *record]}, [Feature("bill_amount_1m", "currency", "Last bill.")])
+    passed = [Feature(name, "currency", "") for name in record if not name.startswith("payment_status")]
+    features = declared({"loans": ["loan_amount", *record]}, passed)
     row = features_of({"loans": loans}, features).iloc[0]
     expected = {
         "n_late_6m": 2, "n_late_3m": 1, "n_very_late_6m": 2, "worst_late_6m": 3, "worst_late_3m": 2, "sum_late_6m": 5,
@@ -214,8 +347,9 @@ def test_every_feature_is_equal_on_duckdb_and_spark(spark, tmp_path):
         tables["loans"][f"paid_amount_{k}m"] = rng.normal(500, 700, len(tables["loans"])).clip(0).round(2)
     tables["loans"]["stated_income_amount"] = 2000.0
     columns = {name: list(frame.columns) for name, frame in tables.items()}
-    features = declared(columns)
-    assert len(features) == len(CATALOGUE)
+    passed = [f"{what}_amount_{k}m" for what in ("bill", "paid") for k in months]
+    features = declared(columns, [Feature(name, "currency", "") for name in ("stated_income_amount", *passed)])
+    assert len(features) == len(CATALOGUE) + 13
     found = []
     for engine in (ibis.duckdb.connect(), spark):
         lazy = {}
@@ -223,6 +357,7 @@ def test_every_feature_is_equal_on_duckdb_and_spark(spark, tmp_path):
             path = tmp_path / f"{name}.parquet"
             frame.to_parquet(path, coerce_timestamps="us")
             lazy[name] = engine.read_parquet(path, table_name=name)
+        lazy["loans"] = applications(lazy)
         rows = build(lazy, features).execute().sort_values("loan_id", ignore_index=True)
         found.append(rows.drop(columns=[column.name for column in KEYS if column.name != "loan_id"]))
     names = [feature.name for feature in features]

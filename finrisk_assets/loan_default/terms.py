@@ -1,0 +1,180 @@
+"""The terms of a loan and the features that follow from them: one formula each, for a whole table and for one request.
+
+A formula reads other features of the same row, in plain arithmetic that works on Ibis columns and on numbers alike. So a row of the
+feature table tells all that is needed to ask again with other terms (`with_terms`). Pure, without imports of numerics.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+LARGEST_RATIO = 10.0
+LONGEST_TERM = 600
+HIGHEST_RATE = 100.0
+
+CARD_MONTHS = range(1, 7)
+"""Months of a card's record before the decision; 1 is the newest."""
+
+
+class TermsError(ValueError):
+    """Terms that no loan can have; `field` names the one that is wrong."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field, self.reason = field, reason
+
+
+class Arithmetic(Protocol):
+    """What a formula needs beside ``+ - * /``: of Ibis columns in `features`, of numbers here."""
+
+    def ratio(self, part: Any, whole: Any, largest: float = LARGEST_RATIO) -> Any:
+        """`part / whole`, kept within ±`largest`; where the whole is not above 0, `largest` if the part is, else 0."""
+
+    def greatest(self, values: Iterable[Any]) -> Any:
+        """The greatest of the values that are there."""
+
+
+@dataclass(frozen=True)
+class Formula:
+    """How a feature follows from others: their names, and a function of the arithmetic and their values in that order."""
+
+    reads: tuple[str, ...]
+    value: Callable[..., Any]
+
+
+def _formulas() -> dict[str, Formula]:
+    instalment, limit, income = "instalment_amount", "loan_amount", "income_amount_90d"
+    bills, paid = (tuple(f"{what}_{month}m" for month in CARD_MONTHS) for what in ("bill_amount", "paid_amount"))
+    n = len(CARD_MONTHS)
+    return {
+        "instalment_to_declared_income": Formula((instalment, "declared_income_amount"), lambda of, *row: of.ratio(*row)),
+        "instalment_to_stated_income": Formula((instalment, "stated_income_amount"), lambda of, *row: of.ratio(*row)),
+        "instalment_to_income_90d": Formula((instalment, income), lambda of, owed, earned: of.ratio(owed, earned / 3)),
+        "surplus_after_instalment_90d": Formula(
+            (instalment, income, "expense_amount_90d"),
+            lambda of, owed, earned, spent: of.ratio((earned - spent) / 3 - owed, earned / 3),
+        ),
+        "loan_to_income_90d": Formula((limit, income), lambda of, amount, earned: of.ratio(amount, earned / 3, 100.0)),
+        "mean_balance_to_instalment_90d": Formula(
+            ("mean_balance_90d", instalment), lambda of, balance, owed: of.ratio(balance, owed, 100.0)
+        ),
+        **{f"utilisation_{month}m": Formula((f"bill_amount_{month}m", limit), lambda of, *row: of.ratio(*row)) for month in CARD_MONTHS},
+        "mean_utilisation_6m": Formula((limit, *bills), lambda of, most, *owed: of.ratio(sum(owed) / n, most)),
+        "max_utilisation_6m": Formula((limit, *bills), lambda of, most, *owed: of.ratio(of.greatest(owed), most)),
+        "utilisation_change_6m": Formula((limit, bills[0], bills[5]), lambda of, most, new, old: of.ratio(new - old, most)),
+        "utilisation_change_3m": Formula((limit, bills[0], bills[2]), lambda of, most, new, old: of.ratio(new - old, most)),
+        "headroom_amount": Formula((limit, bills[0]), lambda of, most, owed: most - owed),
+        "paid_to_limit_6m": Formula((limit, *paid), lambda of, most, *repaid: of.ratio(sum(repaid) / n, most)),
+        "spent_to_limit_1m": Formula(
+            (limit, bills[0], bills[1], paid[0]), lambda of, most, new, old, repaid: of.ratio(new - old + repaid, most)
+        ),
+    }
+
+
+FORMULAS: Mapping[str, Formula] = _formulas()
+"""Feature -> how it follows from others, for every feature that a loan's terms change."""
+
+
+def with_terms(
+    features: Mapping[str, float | None],
+    *,
+    loan_amount: float,
+    term_months: int | None = None,
+    annual_rate_pct: float | None = None,
+) -> dict[str, float | None]:
+    """Return a row of the feature table as it would be had the loan other terms.
+
+    Parameters
+    ----------
+    features
+        One row of ``features_loan_default`` by column, None where a value is missing; columns that are no features pass through.
+    loan_amount
+        Asked for, in the ledger's currency.
+    term_months, annual_rate_pct
+        Asked for; None keeps the row's, which in a standing application are the typical ones.
+
+    Returns
+    -------
+    dict
+        The same columns. Only the terms and the features of `FORMULAS` differ.
+
+    Raises
+    ------
+    TermsError
+        For an amount not above 0, a term not within 1..600 months, a rate not within 0..100 per cent a year, or a term where the
+        source's loans have none.
+    KeyError
+        Where the row lacks a feature that another one follows from.
+    """
+    if not 0 < loan_amount < math.inf:
+        raise TermsError("loan_amount", "must be above 0")
+    if term_months is not None:
+        if not 1 <= term_months <= LONGEST_TERM:
+            raise TermsError("term_months", f"must lie between 1 and {LONGEST_TERM}")
+        if "term_months" not in features:
+            raise TermsError("term_months", "is not known of this source's loans: leave it out")
+    if annual_rate_pct is not None:
+        if not 0 <= annual_rate_pct <= HIGHEST_RATE:
+            raise TermsError("annual_rate_pct", f"must lie between 0 and {HIGHEST_RATE:.0f}")
+        if "instalment_amount" not in features and "annual_rate_pct" not in features:
+            raise TermsError("annual_rate_pct", "is not known of this source's loans: leave it out")
+    row = dict(features) | {"loan_amount": float(loan_amount)}
+    if term_months is not None:
+        row["term_months"] = float(term_months)
+    if annual_rate_pct is not None and "annual_rate_pct" in row:
+        row["annual_rate_pct"] = float(annual_rate_pct)
+    if "instalment_amount" in row:
+        rate = row.get("annual_rate_pct") if annual_rate_pct is None else annual_rate_pct
+        row["instalment_amount"] = _instalment(row, rate, features)
+    numbers = {name: math.nan if value is None else value for name, value in row.items() if not isinstance(value, str)}
+    for name, formula in FORMULAS.items():
+        if name in row:
+            row[name] = _finite(formula.value(_NUMBERS, *(numbers[read] for read in formula.reads)))
+    return row
+
+
+def annuity(amount: float, term_months: float, annual_rate_pct: float) -> float:
+    """Return the equal monthly instalment, in arrears, that repays an amount with interest: ``a r / (1 - (1 + r)^-n)``, to the cent."""
+    monthly = annual_rate_pct / 1200
+    if monthly == 0:
+        return to_the_cent(amount / term_months)
+    return to_the_cent(amount * monthly / (1 - (1 + monthly) ** -term_months))
+
+
+def to_the_cent(amount: float) -> float:
+    return round(amount * 100) / 100
+
+
+def _instalment(row: Mapping[str, float | None], rate: float | None, before: Mapping[str, float | None]) -> float | None:
+    """The instalment for the row's amount and term; without a rate, all that is repaid stays the same multiple of the amount."""
+    amount, term = row["loan_amount"], row.get("term_months")
+    if amount is None or term is None:
+        return None
+    if rate is not None:
+        return annuity(amount, term, rate)
+    was, months, lent = before["instalment_amount"], before["term_months"], before["loan_amount"]
+    if was is None or months is None or not lent:
+        return None
+    return to_the_cent(amount * (was * months / lent) / term)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+class _Numbers:
+    """The arithmetic of a single row; what is missing is NaN, which every operation keeps."""
+
+    def ratio(self, part: float, whole: float, largest: float = LARGEST_RATIO) -> float:
+        if math.isnan(part) or math.isnan(whole):
+            return math.nan
+        if whole > 0:
+            return min(max(part / whole, -largest), largest)
+        return largest if part > 0 else 0.0
+
+    def greatest(self, values: Iterable[float]) -> float:
+        return max((value for value in values if not math.isnan(value)), default=math.nan)
+
+
+_NUMBERS = _Numbers()
