@@ -1,11 +1,115 @@
-"""A score in the API's words: what every domain's answer has in common."""
+"""What every domain's answer has in common: from a request or the store to the model's row, and from a score to the API's words."""
 
 import math
+import sqlite3
+from collections.abc import Collection, Mapping
+from typing import Any
 
-from bento.errors import invalid
+from bento.errors import Problem, invalid, log_failure
+from bento.store import Standing, Store
 from finrisk_assets.modelling.bundle import Bundle, Rows, Scores
 from finrisk_assets.modelling.reasons import reasons
-from schemas.api import Contribution, Explanation, ModelVersion, Reason
+from schemas.api import Contribution, Explanation, FieldError, ModelVersion, Reason, Request
+
+_MAX_FIELDS = 50
+_UNKNOWN_FEATURE = "The model has no such feature; GET /v1/models lists them."
+_MISSING_FEATURE = "This feature is required; null says that it is not known."
+_LOAD = "`finrisk load-history` puts what the ledger knows of its customers into the service's store."
+
+
+def one_of(request: Request, *names: str) -> str:
+    """The one of these fields that a request has.
+
+    Raises
+    ------
+    bento.errors.Problem
+        Where it has none of them, or several.
+    """
+    sent = [name for name in names if getattr(request, name) is not None]
+    if len(sent) == 1:
+        return sent[0]
+    choice = " or ".join(names)
+    if not sent:
+        raise Problem.of(422, [FieldError(field=name, reason=f"Send {choice}.") for name in names])
+    raise Problem.of(422, [FieldError(field=name, reason=f"Send only one of {choice}.") for name in sent[1:]])
+
+
+def without(request: Request, names: Collection[str], beside: str) -> None:
+    """Refuse a request that has one of these fields, which say nothing beside the one named."""
+    extra = [name for name in names if getattr(request, name) is not None]
+    if extra:
+        raise Problem.of(422, [FieldError(field=name, reason=f"It says nothing beside {beside}; leave it out.") for name in extra])
+
+
+def stored(store: Store, domain: str, *, customer_id: str | None = None, account_id: str | None = None) -> Standing:
+    """How a customer or an account stands in a domain.
+
+    Raises
+    ------
+    bento.errors.Problem
+        Where the store does not know them, the customer has several accounts to choose from, or the store cannot be read.
+    """
+    field = "account_id" if customer_id is None else "customer_id"
+    found = read(store, domain=domain, customer_id=customer_id, account_id=account_id)
+    if not found:
+        raise unknown(field)
+    if len(found) > 1:
+        raise invalid(field, "This customer has several accounts; send account_id to name one.")
+    return found[0]
+
+
+def read(store: Store, **who: str | None) -> list[Standing]:
+    """The standings of a customer or an account; where the store cannot be read, the service is not ready."""
+    try:
+        return store.standings(**who)
+    except sqlite3.Error as error:
+        log_failure(error)
+        raise Problem.of(503) from None
+
+
+def unknown(field: str) -> Problem:
+    """The problem of a customer, or an account, that nothing is known of."""
+    message = f"The service knows nothing of this {field.removesuffix('_id')} here. {_LOAD}"
+    return Problem(404, "unknown_customer", message, [FieldError(field=field, reason="Nothing is stored under this identifier.")])
+
+
+def stored_row(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
+    """The model's row of stored features, float32 of shape (d,).
+
+    Raises
+    ------
+    bento.errors.Problem
+        Where a feature of the model is not among them: the store was filled before the model was trained.
+    """
+    try:
+        return bundle.row({feature.name: features[feature.name] for feature in bundle.features})
+    except KeyError:
+        message = f"What is stored of customers is older than the model. {_LOAD}"
+        raise Problem(503, "not_ready", message) from None
+
+
+def sent_row(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
+    """The model's row of the features that a client sent, float32 of shape (d,).
+
+    Raises
+    ------
+    bento.errors.Problem
+        For a feature that the model lacks, one that is missing, or a value that it cannot use.
+    """
+    names = [feature.name for feature in bundle.features]
+    wrong = [FieldError(field=f"features.{name[:64]}", reason=_UNKNOWN_FEATURE) for name in features if name not in names]
+    wrong += [FieldError(field=f"features.{name}", reason=_MISSING_FEATURE) for name in names if name not in features]
+    if wrong:
+        raise Problem.of(422, wrong[:_MAX_FIELDS])
+    return row_of(bundle, features)
+
+
+def row_of(bundle: Bundle, values: Mapping[str, float | None], field: str = "features") -> Rows:
+    """The model's row of values by name; one that is too large for the model's 32 bits is the client's matter."""
+    try:
+        return bundle.row(values)
+    except ValueError as error:  # the message names the feature, not the value
+        raise invalid(field, str(error)) from None
 
 
 def score(bundle: Bundle, row: Rows) -> Scores:
@@ -20,6 +124,16 @@ def score(bundle: Bundle, row: Rows) -> Scores:
         return bundle.score(row[None, :])
     except ValueError as error:
         raise invalid("", str(error)) from None
+
+
+def explained(bundle: Bundle, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> dict[str, Any]:
+    """The fields of an answer that every domain has: the score of one row, its explanation, its reasons and the model."""
+    return {
+        "score": float(scores.margin[0]),
+        "explanation": explanation(bundle, row, scores),
+        "reasons": reasons_of(bundle, scores, high=high, refused=refused),
+        "model": model_version(bundle),
+    }
 
 
 def explanation(bundle: Bundle, row: Rows, scores: Scores) -> Explanation:
@@ -39,7 +153,7 @@ def explanation(bundle: Bundle, row: Rows, scores: Scores) -> Explanation:
 
 
 def reasons_of(bundle: Bundle, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
-    """What moved the score of one row most: up where the decision says that the risk is high, else down.
+    """What moved the score of one row most: up where the decision says that the score is high, else down.
 
     A refusal is compared with those just approved, where the bundle knows them, because many of them share what is merely usual.
     """

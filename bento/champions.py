@@ -5,17 +5,19 @@ tag, so that it answers with the same models wherever it runs. A domain that the
 reason in the metadata of those that are.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bentoml.exceptions import BentoMLException, NotFound
 
-from finrisk_assets.modelling.bundle import Bundle
+from finrisk_assets.modelling.bundle import GOLDEN, Bundle
 
-DOMAINS = ("transaction_anomaly", "loan_default")
-"""The domains that the service has a route for."""
+DOMAINS = ("transaction_anomaly", "loan_default", "spending_risk", "spending_risk_eight", "cashflow", "loan_offers")
+"""The models that the service has a route for. `spending_risk_eight` answers those who send eight fields and no customer."""
 
 
 class NoChampions(BentoMLException):
@@ -24,11 +26,27 @@ class NoChampions(BentoMLException):
 
 @dataclass(frozen=True)
 class Champions:
-    """The loaded bundles by domain, the source that all of them come from, and why a domain has none."""
+    """The loaded bundles, and what is to be told of them.
+
+    Attributes
+    ----------
+    bundles
+        By domain.
+    source
+        The one that all of them come from.
+    absent
+        Domain to the reason why it has no model.
+    figures
+        Domain to its model's measured figures, as `finrisk_assets.packaging` was given them.
+    typical
+        Domain to features of nobody: each the median of the bundle's golden rows. Examples of requests are made of them.
+    """
 
     bundles: Mapping[str, Bundle]
     source: str
     absent: Mapping[str, str]
+    figures: Mapping[str, Sequence[Mapping[str, Any]]]
+    typical: Mapping[str, Mapping[str, float | None]]
 
     def why_absent(self, domain: str) -> str:
         """One sentence for the client that asked for a domain without a model."""
@@ -80,4 +98,19 @@ def load(bento: Any | None) -> Champions:
         raise NoChampions(f"one service answers for one source; these models come from {sources}")
     absent = {domain: reason for model in models for domain, reason in model.info.metadata.get("absent", {}).items()}
     bundles = {bundle.domain: bundle for bundle in loaded}
-    return Champions(bundles, sources[0], {domain: absent[domain] for domain in absent.keys() - bundles.keys()})
+    return Champions(
+        bundles,
+        sources[0],
+        {domain: absent[domain] for domain in absent.keys() - bundles.keys()},
+        {bundle.domain: model.info.metadata.get("figures", []) for bundle, model in zip(loaded, models, strict=True)},
+        {bundle.domain: _typical(bundle, Path(model.path)) for bundle, model in zip(loaded, models, strict=True)},
+    )
+
+
+def _typical(bundle: Bundle, folder: Path) -> dict[str, float | None]:
+    """The median of each feature over the golden rows; None where it is missing in all of them."""
+    rows = json.loads((folder / GOLDEN).read_bytes())["rows"]
+    known = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
+    return {
+        feature.name: float(f"{median(values):.4g}") if values else None for feature, values in zip(bundle.features, known, strict=True)
+    }

@@ -243,10 +243,7 @@ def _invalid_request(detail: Sequence[Mapping[str, Any]]) -> Problem:
         return Problem(400, "malformed_json", "The body is not JSON.")
     return Problem.of(
         422,
-        [
-            FieldError(field=_field_name(item["loc"]), reason=_REASONS.get(item["type"], item["msg"]))
-            for item in detail[:_MAX_FIELDS]
-        ],
+        [FieldError(field=_field_name(item["loc"]), reason=_REASONS.get(item["type"], item["msg"])) for item in detail[:_MAX_FIELDS]],
     )
 
 

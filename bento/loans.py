@@ -1,30 +1,31 @@
-"""What `POST /v1/loan-default` answers: a probability of default and what follows from it."""
+"""What `POST /v1/loan-default` answers: a probability of default and what follows from it.
 
-from collections.abc import Mapping
+An application is described by its features, or by a customer of the ledger and the loan that is asked for.
+"""
 
 import numpy as np
 
-from bento.answers import explanation, model_version, reasons_of, score
-from bento.errors import Problem, invalid
+from bento.answers import explained, one_of, row_of, score, sent_row, stored, stored_row, without
+from bento.errors import invalid
+from bento.store import Standing, Store
 from finrisk_assets.loan_default.decide import APPROVE, REFUSE, decide, grade
+from finrisk_assets.loan_default.terms import TermsError, with_terms
 from finrisk_assets.modelling.bundle import Bundle, Rows
-from schemas.api import FieldError, LoanAnswer, LoanRequest
+from schemas.api import LoanAnswer, LoanRequest
 
-_MAX_FIELDS = 50
-_UNKNOWN = "The model has no such feature; GET /v1/models lists them."
-_MISSING = "This feature is required; null says that it is not known."
+_TERMS = ("loan_amount", "term_months", "annual_rate_pct")
 
 
 class LoanScorer:
-    """Answers for one bundle of the domain `loan_default`."""
+    """Answers for one bundle of the domain `loan_default`, with a store that knows the ledger's customers."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, store: Store) -> None:
         self._bundle = bundle
-        self._names = [feature.name for feature in bundle.features]
+        self._store = store
 
     def warm_up(self) -> None:
         """Score once, so that the first client does not wait for what is only done once."""
-        self._bundle.score(np.ones((1, len(self._names)), np.float32))
+        self._bundle.score(np.ones((1, len(self._bundle.features)), np.float32))
 
     def answer(self, request: LoanRequest) -> LoanAnswer:
         """Score one application.
@@ -32,29 +33,40 @@ class LoanScorer:
         Raises
         ------
         bento.errors.Problem
-            For a feature that the model lacks, one that is missing, or a value that it cannot use.
+            For a feature that the model lacks, one that is missing, a value that it cannot use, terms that no loan can have, or a
+            customer of whom nothing is stored.
         """
-        row = self._row(request.features)
+        row, standing = self._row(request)
         scores = score(self._bundle, row)
         probability = float(scores.probability[0])
         decision = decide(probability, self._bundle.thresholds)
         return LoanAnswer(
             loan_id=request.loan_id,
+            customer_id=request.customer_id,
+            as_of=standing and standing.as_of,
             pd=probability,
             decision=decision,
             grade=grade(probability),
-            score=float(scores.margin[0]),
-            explanation=explanation(self._bundle, row, scores),
-            reasons=reasons_of(self._bundle, scores, high=decision != APPROVE, refused=decision == REFUSE),
-            model=model_version(self._bundle),
+            **explained(self._bundle, row, scores, high=decision != APPROVE, refused=decision == REFUSE),
         )
 
-    def _row(self, features: Mapping[str, float | None]) -> Rows:
-        wrong = [FieldError(field=f"features.{name[:64]}", reason=_UNKNOWN) for name in features if name not in self._names]
-        wrong += [FieldError(field=f"features.{name}", reason=_MISSING) for name in self._names if name not in features]
-        if wrong:
-            raise Problem.of(422, wrong[:_MAX_FIELDS])
+    def _row(self, request: LoanRequest) -> tuple[Rows, Standing | None]:
+        if one_of(request, "features", "customer_id") == "features":
+            without(request, _TERMS, "features")
+            return sent_row(self._bundle, request.features or {}), None
+        if request.loan_amount is None:
+            raise invalid("loan_amount", "This field is required with customer_id.")
+        standing = stored(self._store, "loan_default", customer_id=request.customer_id)
+        stored_row(self._bundle, standing.features)  # refuses a store that does not fit before anything is computed from it
+        # A rate counts to a millionth of a per cent; one that is smaller would leave an annuity nothing to divide by.
+        rate = None if request.annual_rate_pct is None else round(request.annual_rate_pct, 6)
         try:
-            return self._bundle.row(features)
-        except ValueError as error:  # too large for the model's 32 bits; the message names the feature
-            raise invalid("features", str(error)) from None
+            asked = with_terms(
+                standing.features,
+                loan_amount=request.loan_amount,
+                term_months=request.term_months,
+                annual_rate_pct=rate,
+            )
+        except TermsError as error:
+            raise invalid(error.field, f"It {error.reason}.") from None
+        return row_of(self._bundle, {feature.name: asked[feature.name] for feature in self._bundle.features}, "loan_amount"), standing

@@ -1,32 +1,55 @@
 """The service: one class with every scoring route, how it is served, and what a worker loads.
 
 Build it: `bentoml build`. Serve it: `bentoml serve finrisk:latest`; from source, `bentoml serve bento.service:FinRisk`.
-What a route answers stands in `transactions` and `loans`, the models in `champions`, failures in `errors`, the pages in `pages`.
+What a route answers stands in the module of its domain (`transactions`, `loans`, `spending`, `cashflow`, `offers`) and in `lookups`,
+the models in `champions`, failures in `errors`, the pages in `pages`.
 """
 
 import gc
 import logging
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import bentoml
 from bentoml.models import BentoModel
 
-from bento import champions, pages
+from bento import champions, lookups, pages
+from bento.cashflow import CashflowScorer
 from bento.errors import Envelope, Problem, answering, quiet_refusals
 from bento.loans import LoanScorer
+from bento.offers import OfferScorer
+from bento.paths import UnnamedPaths
+from bento.spending import SpendingScorer
 from bento.store import Store, location
 from bento.transactions import TransactionScorer
+from finrisk_assets.modelling.bundle import Bundle
 from finrisk_assets.settings import Settings
 from schemas.api import (
-    FeatureDescription,
+    CashflowAnswer,
+    CashflowRequest,
     LoanAnswer,
     LoanRequest,
-    ModelDescription,
     ModelList,
+    ModelMetrics,
+    OfferAnswer,
+    OfferRequest,
+    RiskScores,
+    SpendingAnswer,
+    SpendingRequest,
     TransactionAnswer,
     TransactionRequest,
 )
+
+_SCORERS: Mapping[str, Callable[[Bundle, Store], Any]] = {
+    "transaction_anomaly": TransactionScorer,
+    "loan_default": LoanScorer,
+    "spending_risk": SpendingScorer,
+    "spending_risk_eight": SpendingScorer,
+    "cashflow": CashflowScorer,
+    "loan_offers": OfferScorer,
+}
 
 
 class _Service(bentoml.Service):
@@ -42,7 +65,7 @@ class _Service(bentoml.Service):
 
     def to_asgi(self, is_main: bool = True) -> Envelope:
         logging.getLogger("bentoml._internal.server.http_app").addFilter(quiet_refusals)
-        return Envelope(super().to_asgi(is_main))
+        return Envelope(UnnamedPaths(super().to_asgi(is_main)))
 
 
 @bentoml.service(
@@ -63,14 +86,10 @@ class FinRisk:
 
     def __init__(self) -> None:
         self._champions = champions.load(FinRisk.bento)  # type: ignore[attr-defined]
-        bundles = self._champions.bundles
         self._store = Store(location(replace(Settings.from_environment(), source=self._champions.source)))
-        transactions, loans = bundles.get("transaction_anomaly"), bundles.get("loan_default")
-        self._transactions = TransactionScorer(transactions, self._store) if transactions else None
-        self._loans = LoanScorer(loans) if loans else None
-        for scorer in (self._transactions, self._loans):
-            if scorer is not None:
-                scorer.warm_up()
+        self._scorers = {domain: _SCORERS[domain](bundle, self._store) for domain, bundle in self._champions.bundles.items()}
+        for scorer in self._scorers.values():
+            scorer.warm_up()
         # What lives as long as the worker is of no interest to the collector, which would otherwise walk it again and again.
         gc.collect()
         gc.freeze()
@@ -97,36 +116,57 @@ class FinRisk:
         The transaction becomes part of that history. Sent again with the same `transaction_id`, it gets the same answer and
         is not counted twice.
         """
-        if self._transactions is None:
-            raise self._absent("transaction_anomaly")
-        return self._transactions.answer(request)
+        return self._scorer("transaction_anomaly").answer(request)
 
     @bentoml.api(route="/v1/loan-default")
     @answering
     async def score_loan(self, request: LoanRequest, /) -> LoanAnswer:
-        """Tell how likely a loan is to default, from the features of its application."""
-        if self._loans is None:
-            raise self._absent("loan_default")
-        return self._loans.answer(request)
+        """Tell how likely a loan is to default, from the features of its application or for a customer of the ledger.
 
-    def describe(self) -> ModelList:
-        """The models of this service, as `GET /v1/models` shows them."""
-        return ModelList(
-            models=[
-                ModelDescription(
-                    domain=bundle.domain,
-                    name=bundle.name,
-                    version=bundle.version,
-                    source=bundle.source,
-                    features=[
-                        FeatureDescription(name=feature.name, unit=feature.unit, description=feature.description)
-                        for feature in bundle.features
-                    ],
-                )
-                for bundle in self._champions.bundles.values()
-            ],
-            absent=dict(self._champions.absent),
-        )
+        A customer is judged by the newest features that the service has stored, with the terms that are asked for.
+        """
+        return self._scorer("loan_default").answer(request)
 
-    def _absent(self, domain: str) -> Problem:
-        return Problem(501, "model_absent", self._champions.why_absent(domain))
+    @bentoml.api(route="/v1/spending-risk")
+    @answering
+    async def score_spending(self, request: SpendingRequest, /) -> SpendingAnswer:
+        """Tell how likely spending leads into trouble within 90 days, from eight behaviour fields or for a customer of the ledger.
+
+        The eight fields are judged by a model of those eight, a customer by the model of all features.
+        """
+        return self._scorer("spending_risk_eight" if request.customer_id is None else "spending_risk").answer(request)
+
+    @bentoml.api(route="/v1/cashflow")
+    @answering
+    async def forecast_cashflow(self, request: CashflowRequest, /) -> CashflowAnswer:
+        """Tell whether an account will hold more at the end of the next month than at the end of this one, and by how much."""
+        return self._scorer("cashflow").answer(request)
+
+    @bentoml.api(route="/v1/loan-offers")
+    @answering
+    async def choose_offer(self, request: OfferRequest, /) -> OfferAnswer:
+        """Choose the loan that is worth most to offer: rate, amount and term, given acceptance, PD and what can be afforded.
+
+        That nothing can be offered is an answer too, with the reason.
+        """
+        return self._scorer("loan_offers").answer(request)
+
+    # What the look-ups of `pages` ask.
+
+    def models(self) -> ModelList:
+        return lookups.models(self._champions)
+
+    def metrics(self) -> ModelMetrics:
+        return lookups.metrics(self._champions)
+
+    def risk_scores(self, customer_id: str) -> RiskScores:
+        return lookups.risk_scores(self._store, customer_id)
+
+    def typical_features(self) -> Mapping[str, Mapping[str, float | None]]:
+        return self._champions.typical
+
+    def _scorer(self, domain: str) -> Any:
+        """The scorer of a domain; a client that asks for an absent one learns why there is none."""
+        if domain not in self._scorers:
+            raise Problem(501, "model_absent", self._champions.why_absent(domain))
+        return self._scorers[domain]

@@ -1,9 +1,11 @@
-"""What the service remembers: recent transactions, which history features are computed from, and the answers it gave.
+"""What the service remembers: recent transactions, which history features are computed from, the answers it gave to them, and how
+each customer stood in each domain when the ledger was last read.
 
 One SQLite file per source, shared by all workers. An answer is committed to disk before it is sent, so a client that saw
 it will get the same one again. SQL stands nowhere else.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +37,18 @@ create table if not exists answers (
     transaction_id text primary key references transactions,
     answer text not null
 ) without rowid;
+create table if not exists standings (
+    domain text not null,
+    subject text not null,
+    customer_id text not null,
+    account_id text,
+    as_of integer,  -- microseconds since 1970, UTC; null where the source knows no time
+    features text not null,  -- JSON
+    score text not null,  -- JSON
+    primary key (subject, domain)  -- in this order, or the planner takes it for half an index by domain
+) without rowid;
+create index if not exists standings_by_customer on standings (customer_id, domain);
+create index if not exists standings_by_account on standings (account_id, domain);
 """
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -72,6 +86,32 @@ class Known:
 
     transaction: Transaction
     answer: str | None
+
+
+class Standing(NamedTuple):
+    """How a customer, or one account of a customer, stood in one domain: the newest features and the score that the batch gave them.
+
+    Attributes
+    ----------
+    domain, subject
+        The domain, and the key of the row in its tables: ``5@2024-06``.
+    account_id
+        None where the domain decides on the customer as a whole.
+    as_of
+        When the decision fell; None where the source knows no time.
+    features
+        What was known then, by name: the features, and the numbers that stand beside them (a PD, an income).
+    score
+        The columns of the batch score by name: ``score``, ``probability``, ``decision``, ``model_version`` and the domain's own.
+    """
+
+    domain: str
+    subject: str
+    customer_id: str
+    account_id: str | None
+    as_of: datetime | None
+    features: Mapping[str, float | None]
+    score: Mapping[str, Any]
 
 
 class Store:
@@ -143,8 +183,7 @@ class Store:
             raise ValueError(f"the store keeps history by {', '.join(sorted(_ENTITY_COLUMNS))}, not by {', '.join(entity)}")
         where = " and ".join(f"{column} = ?" for column in entity)
         return self._connection.execute(
-            f"select occurred_at, amount, is_fraud, label_known_at from transactions where {where} "
-            "and occurred_at > ? and occurred_at < ?",
+            f"select occurred_at, amount, is_fraud, label_known_at from transactions where {where} and occurred_at > ? and occurred_at < ?",
             (*entity.values(), micros(after), micros(before)),
         ).fetchall()
 
@@ -177,6 +216,46 @@ class Store:
                 map(_row, transactions),
             )
             return self._connection.total_changes - before
+
+    def replace_standings(self, standings: Iterable[Standing]) -> int:
+        """Put these in the place of all standings that are there, all or none; return how many they are."""
+        with self.writing():
+            self._connection.execute("delete from standings")
+            rows = self._connection.executemany("insert into standings values (?, ?, ?, ?, ?, ?, ?)", map(_standing_row, standings))
+            return max(rows.rowcount, 0)
+
+    def standings(self, *, customer_id: str | None = None, account_id: str | None = None, domain: str | None = None) -> list[Standing]:
+        """The standings of a customer or of an account, in all domains or in one, in the order of domain and subject.
+
+        Raises
+        ------
+        ValueError
+            Where neither customer nor account is named.
+        """
+        named = {"customer_id": customer_id, "account_id": account_id, "domain": domain}
+        where = {column: value for column, value in named.items() if value is not None}
+        if not where.keys() - {"domain"}:
+            raise ValueError("standings are of a customer or of an account: name one")
+        rows = self._connection.execute(
+            f"select * from standings where {' and '.join(f'{column} = ?' for column in where)} order by domain, subject",
+            tuple(where.values()),
+        ).fetchall()
+        return [_standing(row) for row in rows]
+
+
+def _standing_row(standing: Standing) -> tuple[Any, ...]:
+    as_of = None if standing.as_of is None else micros(standing.as_of)
+    plain = (json.dumps(values, allow_nan=False, separators=(",", ":")) for values in (standing.features, standing.score))
+    return (standing.domain, standing.subject, standing.customer_id, standing.account_id, as_of, *plain)
+
+
+def _standing(row: tuple[Any, ...]) -> Standing:
+    stored = Standing(*row)
+    return stored._replace(
+        as_of=None if row[4] is None else _moment(row[4]),
+        features=json.loads(row[5]),
+        score=json.loads(row[6]),
+    )
 
 
 def _row(transaction: Transaction) -> tuple[Any, ...]:

@@ -6,16 +6,19 @@ from typing import Any
 import dagster as dg
 
 from finrisk_assets import automation, progress, serving, stages
+from finrisk_assets.cashflow.assets import CASHFLOW
 from finrisk_assets.domain import Domain
 from finrisk_assets.ledger import assets as ledger
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.loan_default.assets import LOAN_DEFAULT
+from finrisk_assets.loan_offers.assets import LOAN_OFFERS
 from finrisk_assets.resources import Clock, Tables, Tracking, Warehouse
 from finrisk_assets.settings import Settings
+from finrisk_assets.spending_risk.assets import SPENDING_RISK, SPENDING_RISK_EIGHT
 from finrisk_assets.transaction_anomaly.assets import TRANSACTION_ANOMALY
 
-DOMAINS: tuple[Domain, ...] = (TRANSACTION_ANOMALY, LOAN_DEFAULT)
+DOMAINS: tuple[Domain, ...] = (SPENDING_RISK, SPENDING_RISK_EIGHT, LOAN_DEFAULT, CASHFLOW, LOAN_OFFERS, TRANSACTION_ANOMALY)
 
 
 def domains_of(source: Source) -> list[Domain]:
@@ -57,9 +60,10 @@ def build(settings: Settings, overrides: Mapping[str, Any] | None = None) -> dg.
     source = sources.load(settings)
     domains = domains_of(source)
     made: list[Any] = ledger.assets(source, settings)
+    scores = [f"scores_{domain.name}" for domain in domains]
     for domain in domains:
-        made += stages.assets(domain, source, settings)
-    made += serving.assets(domains, left_out(source), settings)
+        made += stages.assets(domain, source, settings, scores)
+    made += serving.assets(domains, left_out(source), source, settings)
     checks = [item for item in made if isinstance(item, dg.AssetChecksDefinition)]
     return dg.Definitions(
         assets=[item for item in made if not isinstance(item, dg.AssetChecksDefinition)],

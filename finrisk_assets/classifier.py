@@ -174,12 +174,13 @@ class Classifier:
         shares = explain.importance(bundle, scored.contributions)
         figures += [Figure(f"importance_{one.feature}", one.share, meaning="share of mean |SHAP|") for one in shares[:10]]
         names = [feature.name for feature in bundle.features]
+        turns = {name: value for name, value in bundle.thresholds.items() if name.endswith("_from")}
         return Evaluation(
             figures,
             {
                 "roc_pr": plots.roc_pr(labels, {"challenger": probability}),
                 "calibration": plots.calibration(labels, probability),
-                "scores": plots.scores(labels, probability, bundle.thresholds),
+                "scores": plots.scores(labels, probability, turns),
                 "shap": plots.shap_summary(scored.contributions, sample, names),
             },
         )

@@ -85,10 +85,10 @@ def serve(settings: Settings, port: int) -> None:
 @cli.command("load-history")
 @click.pass_obj
 def load_history(settings: Settings) -> None:
-    """Put the ledger's recent transactions into the service's store, so that history features start from them."""
+    """Put the ledger's recent transactions and what is known of each customer into the service's store."""
     from finrisk_assets import history
 
-    click.echo(f"{history.load(settings):,} transactions in the service's store")
+    click.echo(f"{history.load(settings)} in the service's store")
 
 
 def prepare_dagster(settings: Settings) -> None:

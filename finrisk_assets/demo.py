@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ READY_SECONDS = 60
 WIDTH = 150
 """Columns of the output where no terminal says how many there are."""
 
-RISING = (0.5, 0.9, 0.99, 1.0)
+RISING = (0.5, 0.99)
 """The examples: the subjects that stand at these quantiles of the champion's batch scores."""
 
 
@@ -41,17 +41,33 @@ class Example:
     batch_score: float
 
 
+@dataclass(frozen=True)
+class Route:
+    """How a domain is asked: the path, the body for a row of its batch scores, and where its answer holds decision and probability."""
+
+    path: str
+    body: "Callable[[Warehouse, Mapping[str, Any]], dict[str, Any]]"
+    decision: str
+    probability: str
+
+
 def run(settings: Settings, *, serve: bool = True) -> int:
     """Run the demonstration; return the exit status."""
     from rich.console import Console
+
+    from finrisk_assets.build import domains_of
+    from finrisk_assets.ledger import sources
+    from finrisk_assets.resources import Warehouse
 
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     began = time.perf_counter()
     console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.source}\n")
     if not _materialise(settings, console):
         return 1
+    domains, warehouse = domains_of(sources.load(settings)), Warehouse(url=settings.warehouse)
     if serve:
-        _decide(settings, console)
+        _decide(settings, domains, warehouse, console)
+    _figures(domains, warehouse, console)
     console.print(f"\nDone in {time.perf_counter() - began:.0f} s. Next: `make dev` shows the graph, `make serve` starts the service.")
     return 0
 
@@ -89,21 +105,15 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", category=noise)
 
 
-def _decide(settings: Settings, console: "Console") -> None:
+def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse", console: "Console") -> None:
     """Serve the built Bento and print what it decides on the examples."""
     from rich.table import Table
 
     from finrisk_assets import history
-    from finrisk_assets.build import domains_of
-    from finrisk_assets.ledger import sources
-    from finrisk_assets.resources import Warehouse
 
-    domains = domains_of(sources.load(settings))
-    warehouse = Warehouse(url=settings.warehouse)
-    if any(domain.name == "transaction_anomaly" for domain in domains):
-        began = time.perf_counter()
-        loaded = history.load(settings)
-        console.print(f"  [green]✓[/] {'history → store':<34} {time.perf_counter() - began:6.1f} s   {loaded:,} transactions")
+    began = time.perf_counter()
+    loaded = history.load(settings)
+    console.print(f"  [green]✓[/] {'ledger → store':<34} {time.perf_counter() - began:6.1f} s   {loaded}")
     began = time.perf_counter()
     table = Table(title="Decisions of the served Bento", title_justify="left", show_lines=True)
     for heading in ("domain", "subject", "decision", "probability", "score", "batch", "reasons", "ms"):
@@ -111,49 +121,120 @@ def _decide(settings: Settings, console: "Console") -> None:
     with _served(settings) as url:
         console.print(f"  [green]✓[/] {'bento served':<34} {time.perf_counter() - began:6.1f} s   {url}\n")
         for domain in domains:
+            if domain.name not in ROUTES:
+                continue
             for example in _examples(domain, warehouse):
                 started = time.perf_counter()
                 answer = _post(url + example.path, example.body)
                 took = (time.perf_counter() - started) * 1000
-                reasons = "; ".join(reason["text"] for reason in answer["reasons"]) or "–"
-                probability = answer.get("risk_score", answer.get("pd"))
-                numbers = (f"{probability:.4f}", f"{answer['score']:.4f}", f"{example.batch_score:.4f}")
-                table.add_row(domain.title, example.subject, answer["decision"], *numbers, reasons, f"{took:.1f}")
+                shown = (*_shown(domain, answer), f"{example.batch_score:.4f}", _why(answer), f"{took:.1f}")
+                table.add_row(domain.title, example.subject, *shown)
     console.print(table)
 
 
+def _shown(domain: "Domain", answer: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Decision, probability and score of an answer, in words."""
+    route = ROUTES[domain.name]
+    probability = answer[route.probability]
+    return str(answer[route.decision]), "–" if probability is None else f"{probability:.4f}", f"{answer['score']:.4f}"
+
+
+def _why(answer: Mapping[str, Any]) -> str:
+    return "; ".join(reason["text"] for reason in answer["reasons"]) or "–"
+
+
+def _figures(domains: "list[Domain]", warehouse: "Warehouse", console: "Console") -> None:
+    """Print what each champion showed on its test window, beside the oracle where the truth is known."""
+    from rich.table import Table
+
+    table = Table(title="Models on their test windows, out of time", title_justify="left")
+    for heading in ("domain", "rows", "AUC [95 %]", "oracle AUC", "gap", "calibration error", "more"):
+        table.add_column(heading, justify="left" if heading in ("domain", "more") else "right")
+    for domain in domains:
+        tested = {row["metric"]: row for row in warehouse.table(f"evaluation_{domain.name}").to_pyarrow().to_pylist()}
+        has_oracle = warehouse.has(f"oracle_{domain.name}")
+        true = {row["metric"]: row for row in warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist()} if has_oracle else {}
+        auc = true.get("auc") or tested.get("auc")
+        calibration = true.get("calibration_error") or tested.get("expected_calibration_error")
+        table.add_row(
+            domain.title,
+            f"{(true.get('n_truth') or tested['n_test'])['value']:,.0f}",
+            f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" if auc else "–",
+            f"{true['oracle_auc']['value']:.3f}" if true else "–",
+            f"{true['auc_gap']['value']:+.3f}" if true else "–",
+            f"{calibration['value']:.3f}" if calibration else "–",
+            "; ".join(f"{words} {row['value']:.{digits}%}" for words, digits, row in _more(tested | true)) or "–",
+        )
+    console.print(table)
+
+
+_MORE = {
+    "average_precision": ("average precision", 1),
+    "interval_coverage": ("80 % interval covers", 1),
+    "profit_captured": ("of the oracle's profit", 1),
+    "profit_captured_one_rate": ("one rate", 1),
+    "profit_captured_tiered_rates": ("tiered rates", 1),
+    "profit_captured_lowest_rate": ("lowest rate", 1),
+}
+"""Figures that one domain alone has: metric -> words and digits."""
+
+
+def _more(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    for metric, (words, digits) in _MORE.items():
+        if metric in figures:
+            yield words, digits, figures[metric]
+
+
 def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
-    """Subjects at rising quantiles of the batch scores, in a fixed order."""
-    key = domain.keys[0].name
+    """Subjects at rising quantiles of the newest batch scores, in a fixed order."""
+    key, route = domain.keys[0].name, ROUTES[domain.name]
     scores = warehouse.table(f"scores_{domain.name}")
-    if domain.name == "transaction_anomaly":
+    if domain.name == "loan_default":
+        scores = scores.filter(~scores.loan_id.contains("@"))
+    elif domain.moment == "occurred_at":
         # The store holds what the windows of the newest transactions reach back to.
         day = scores.occurred_at.max().to_pyarrow().as_py().replace(hour=0, minute=0, second=0, microsecond=0)
         scores = scores.filter(scores.occurred_at >= day)
-    ranked = scores.order_by(["score", key]).select(key, "score").to_pyarrow().to_pylist()
+    elif (newest := scores[domain.moment].max().to_pyarrow().as_py()) is not None:
+        scores = scores.filter(scores[domain.moment] == newest)
+    ranked = scores.order_by(["score", key]).to_pyarrow().to_pylist()
     for share in RISING:
         row = ranked[round(share * (len(ranked) - 1))]
-        path, body = _REQUESTS[domain.name](warehouse, row[key])
-        yield Example(row[key], path, body, row["score"])
+        yield Example(row[key], route.path, route.body(warehouse, row), row["score"])
 
 
-def _transaction_request(warehouse: "Warehouse", transaction_id: str) -> tuple[str, dict[str, Any]]:
+def _transaction(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
     transactions = warehouse.table("validated_transactions")
-    row = transactions.filter(transactions.transaction_id == transaction_id).to_pyarrow().to_pylist()[0]
+    row = transactions.filter(transactions.transaction_id == scored["transaction_id"]).to_pyarrow().to_pylist()[0]
     body = {name: row[name] for name in ("transaction_id", "amount", "direction", "merchant", "country") if row[name] is not None}
-    return "/v1/transactions", body | {"user_id": row["customer_id"], "timestamp": row["occurred_at"].isoformat()}
+    return body | {"user_id": row["customer_id"], "timestamp": row["occurred_at"].isoformat()}
 
 
-def _loan_request(warehouse: "Warehouse", loan_id: str) -> tuple[str, dict[str, Any]]:
-    from finrisk_assets.loan_default.features import KEYS
-
-    features = warehouse.table("features_loan_default")
-    row = features.filter(features.loan_id == loan_id).to_pyarrow().to_pylist()[0]
-    keys = {column.name for column in KEYS}
-    return "/v1/loan-default", {"loan_id": loan_id, "features": {name: value for name, value in row.items() if name not in keys}}
+def _loan(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
+    return {"loan_id": scored["loan_id"], "features": _features("loan_default", "loan_id", warehouse, scored)}
 
 
-_REQUESTS = {"transaction_anomaly": _transaction_request, "loan_default": _loan_request}
+def _features(domain: str, key: str, warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored features of a scored row."""
+    from finrisk_assets.build import DOMAINS
+
+    keys = {column.name for one in DOMAINS if one.name == domain for column in one.keys}
+    features = warehouse.table(f"features_{domain}")
+    row = features.filter(features[key] == scored[key]).to_pyarrow().to_pylist()[0]
+    return {name: value for name, value in row.items() if name not in keys}
+
+
+def _customer(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
+    return {"customer_id": scored["customer_id"]}
+
+
+ROUTES: Mapping[str, Route] = {
+    "transaction_anomaly": Route("/v1/transactions", _transaction, "decision", "risk_score"),
+    "loan_default": Route("/v1/loan-default", _loan, "decision", "pd"),
+    "spending_risk": Route("/v1/spending-risk", _customer, "risk_level", "risk_probability"),
+    "cashflow": Route("/v1/cashflow", _customer, "direction", "surplus_probability"),
+    "loan_offers": Route("/v1/loan-offers", _customer, "decision", "acceptance"),
+}
 
 
 @contextmanager

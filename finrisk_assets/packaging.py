@@ -5,14 +5,16 @@ its own, exactly as on the command line.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from finrisk_assets.modelling.bundle import Bundle
 from finrisk_assets.settings import Settings
@@ -20,6 +22,9 @@ from finrisk_assets.settings import Settings
 REPOSITORY = Path(__file__).resolve().parents[1]
 NAME = "finrisk"
 _FOLDERS = ("bento", "schemas", "finrisk_assets", "docs")
+
+Figures: TypeAlias = Sequence[Mapping[str, Any]]
+"""Figures of one model: ``window`` (``test`` or ``oracle``), ``metric``, ``value``, and ``low``, ``high``, ``meaning`` where known."""
 
 
 class PackagingError(RuntimeError):
@@ -52,8 +57,13 @@ def bentoml_home(settings: Settings) -> Path:
     return settings.root / "bentoml"
 
 
-def build_bento(settings: Settings, champions: Mapping[str, Path], absent: Mapping[str, str] | None = None) -> BuiltBento:
-    """Build the Bento that answers with these champions; the same code and bundles give the same tag, and are not built twice.
+def build_bento(
+    settings: Settings,
+    champions: Mapping[str, Path],
+    absent: Mapping[str, str] | None = None,
+    figures: Mapping[str, Figures] | None = None,
+) -> BuiltBento:
+    """Build the Bento that answers with these champions; the same code, bundles and figures give the same tag, and are not built twice.
 
     Parameters
     ----------
@@ -61,6 +71,8 @@ def build_bento(settings: Settings, champions: Mapping[str, Path], absent: Mappi
         Domain to the folder of its champion's bundle. At least one.
     absent
         Domain to the reason why the source has no model for it, which the service tells whoever asks.
+    figures
+        Domain to what its champion showed on its test window, and beside the oracle where there is one.
 
     Raises
     ------
@@ -74,8 +86,9 @@ def build_bento(settings: Settings, champions: Mapping[str, Path], absent: Mappi
     if not (REPOSITORY / "bentofile.yaml").is_file():
         raise PackagingError(f"no bentofile.yaml in {REPOSITORY}: a Bento is built from a checkout of the repository")
     home = bentoml_home(settings)
-    models = {domain: store_model(home, domain, folder, absent or {}) for domain, folder in sorted(champions.items())}
-    version = _version(models)
+    measured = {domain: (figures or {}).get(domain, ()) for domain in champions}
+    models = {domain: store_model(home, domain, folder, absent or {}, measured[domain]) for domain, folder in sorted(champions.items())}
+    version = _version(models, measured)
     tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
     latest = home / "bentos" / NAME / "latest"
     if not path.is_dir():
@@ -88,8 +101,11 @@ def build_bento(settings: Settings, champions: Mapping[str, Path], absent: Mappi
     return BuiltBento(tag, version, path, models, home)
 
 
-def store_model(home: Path, domain: str, folder: Path, absent: Mapping[str, str]) -> str:
-    """Put a bundle into the model store as the newest model of its domain, and return its tag."""
+def store_model(home: Path, domain: str, folder: Path, absent: Mapping[str, str], figures: Figures = ()) -> str:
+    """Put a bundle into the model store as the newest model of its domain, and return its tag.
+
+    What else the service tells about the model travels in its metadata: why other domains are absent, and its measured figures.
+    """
     import bentoml
     from bentoml._internal.models import ModelStore
 
@@ -99,7 +115,7 @@ def store_model(home: Path, domain: str, folder: Path, absent: Mapping[str, str]
     tag = f"{bundle.name}:{bundle.version}"
     (home / "models").mkdir(parents=True, exist_ok=True)
     store = ModelStore(home / "models")
-    metadata = {"absent": dict(absent)}
+    metadata = {"absent": dict(absent), "figures": [_without_none(figure) for figure in figures]}
     kept = [model for model in store.list() if str(model.tag) == tag]
     newest = kept and str(store.get(bundle.name).tag) == tag
     if newest and kept[0].info.metadata == metadata:
@@ -113,9 +129,15 @@ def store_model(home: Path, domain: str, folder: Path, absent: Mapping[str, str]
     return tag
 
 
-def _version(models: Mapping[str, str]) -> str:
+def _without_none(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """A figure as BentoML's metadata takes it."""
+    return {name: value for name, value in figure.items() if value is not None}
+
+
+def _version(models: Mapping[str, str], figures: Mapping[str, Figures]) -> str:
     """A hash of everything that a Bento is made of."""
     digest = hashlib.sha256(repr(sorted(models.items())).encode())
+    digest.update(json.dumps({domain: list(map(dict, rows)) for domain, rows in figures.items()}, sort_keys=True).encode())
     for file in sorted(_code()):
         digest.update(f"{file.relative_to(REPOSITORY).as_posix()}\0".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())

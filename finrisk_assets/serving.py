@@ -7,27 +7,40 @@ import dagster as dg
 
 from finrisk_assets import checks
 from finrisk_assets.domain import Domain
+from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.packaging import bentoml_home, build_bento
+from finrisk_assets.resources import Warehouse
 from finrisk_assets.settings import Settings
 from finrisk_assets.stages import champion_folder
 
 
-def assets(domains: list[Domain], absent: Mapping[str, str], settings: Settings) -> list[Any]:
+def assets(domains: list[Domain], absent: Mapping[str, str], source: Source, settings: Settings) -> list[Any]:
     """The Bento of one source, and its check; `absent` says why a domain has no model."""
     if not domains:
         return []
+
+    judged = [f"oracle_{domain.name}" for domain in domains if domain.truth in source.truth]
 
     @dg.asset(
         name="bento",
         group_name="serving",
         owners=["team:ml-platform"],
         kinds={"bentoml"},
-        deps=[f"champion_{domain.name}" for domain in domains],
+        deps=[*(f"{stage}_{domain.name}" for domain in domains for stage in ("champion", "evaluation")), *judged],
         description="The champions and the service that answers with them, as a Bento: `finrisk serve` starts it.",
     )
-    def bento(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def bento(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
         champions = {domain.name: champion_folder(domain, settings) for domain in domains}
-        built = build_bento(settings, champions, absent)
+        measured = {
+            domain.name: [
+                {"window": window, **figure}
+                for window, stage in (("test", "evaluation"), ("oracle", "oracle"))
+                if stage == "evaluation" or f"oracle_{domain.name}" in judged
+                for figure in warehouse.table(f"{stage}_{domain.name}").to_pyarrow().to_pylist()
+            ]
+            for domain in domains
+        }
+        built = build_bento(settings, champions, absent, measured)
         return dg.MaterializeResult(
             metadata={
                 "tag": built.tag,

@@ -6,7 +6,7 @@ and stored tables.
 
 import base64
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,10 @@ SCORING_CHUNK = 100_000
 """Rows that are scored at a time, so that memory stays bounded."""
 
 
-def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
-    """Every asset and check of one domain on one source."""
+def assets(domain: Domain, source: Source, settings: Settings, available: Collection[str] = ()) -> list[Any]:
+    """Every asset and check of one domain on one source; `available` are the scores of its other domains."""
     name = domain.name
-    features = [_features(domain, source), checks.contract(f"features_{name}", domain.feature_contract(source))]
+    features = [_features(domain, source, available), checks.contract(f"features_{name}", domain.feature_contract(source))]
     return [
         *([] if domain.features_of else features),
         _model(domain, source, settings),
@@ -89,10 +89,10 @@ def _pictures(plots: Mapping[str, bytes]) -> dict[str, dg.MetadataValue]:
     return {name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{text})") for name, text in encoded.items()}
 
 
-def _features(domain: Domain, source: Source) -> dg.AssetsDefinition:
+def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.AssetsDefinition:
     contract = domain.feature_contract(source)
     tables = {table: dg.AssetIn(f"validated_{table}") for table in domain.tables if table in source.tables}
-    upstream = {scores: dg.AssetIn(scores) for scores in domain.upstream}
+    upstream = {scores: dg.AssetIn(scores) for scores in domain.upstream if scores in available}
 
     @dg.asset(
         name=f"features_{domain.name}",

@@ -1,13 +1,29 @@
 """What a client sends to the service and what it gets back. Every request refuses unknown keys, texts for numbers and NaN.
 
 An identifier may be sent as text or as a whole number; it is text everywhere behind this module. A time without an
-offset is UTC. No error about these models repeats what was sent.
+offset is UTC. No error about these models repeats what was sent. Whether fields can be true together is the handlers' matter.
+
+Each request has examples. Where one says `features`, the document fills in those of the model that answers.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 def _text(value: Any) -> Any:
@@ -25,18 +41,27 @@ def _naive_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
+LONGEST_IDENTIFIER = 128
 Identifier = Annotated[
     str,
     BeforeValidator(_text),
-    Field(min_length=1, max_length=128),
-    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": 128}, {"type": "integer"}]}),
+    Field(min_length=1, max_length=LONGEST_IDENTIFIER),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": LONGEST_IDENTIFIER}, {"type": "integer"}]}),
 ]
 Moment = Annotated[datetime, AfterValidator(_naive_utc)]
 FeatureValue = Annotated[float, BeforeValidator(_number)] | None
+LARGEST_AMOUNT = 1e12
+Amount = Annotated[float, Field(gt=0, le=LARGEST_AMOUNT)]
+Months = Annotated[int, Field(ge=1, le=600)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Features = Annotated[dict[str, FeatureValue], Field(max_length=1000)]
 
 
 class Request(BaseModel):
     """A request: what is not declared is refused."""
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Bodies that are answered, by what they show."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True, frozen=True)
 
@@ -52,9 +77,7 @@ class TransactionRequest(Request):
 
     user_id: Identifier = Field(description="Whose money moves.", examples=[5])
     amount: float = Field(ge=0, le=1e12, description="Size of the movement, in the ledger's currency.", examples=[412.5])
-    timestamp: Moment = Field(
-        description="When it happens: ISO 8601, UTC unless an offset is given.", examples=["2018-08-09T14:05:00"]
-    )
+    timestamp: Moment = Field(description="When it happens: ISO 8601, UTC unless an offset is given.", examples=["2018-08-09T14:05:00"])
     merchant: Identifier | None = Field(None, description="The other side: a merchant, terminal or payee.", examples=["3156"])
     country: Identifier | None = Field(None, description="Where it happens, ISO 3166 alpha-2.", examples=["DE"])
     direction: Literal["credit", "debit"] = Field("debit", description="Money in or money out.")
@@ -62,15 +85,157 @@ class TransactionRequest(Request):
         None, description="Your own identifier. Sent again, it gets the same answer and counts once. Default: a new one."
     )
 
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "A large payment abroad": {
+            "user_id": 101,
+            "amount": 98000,
+            "merchant": "CryptoX",
+            "country": "SG",
+            "timestamp": "2024-11-21T10:16:30",
+        },
+        "Money comes in": {"user_id": "5", "amount": 2400.5, "direction": "credit", "timestamp": "2024-11-21T08:00:00+01:00"},
+    }
+
 
 class LoanRequest(Request):
-    """One loan application, described by the features of the loan-default model."""
+    """One loan application: the features of the loan-default model, or a customer the ledger knows and the loan asked for."""
 
-    features: dict[str, FeatureValue] = Field(
-        max_length=1000,
-        description="A value for every feature that `GET /v1/models` lists for `loan_default`; null says that it is not known.",
+    features: Features | None = Field(
+        None, description="A value for every feature that `GET /v1/models` lists for `loan_default`; null says that it is not known."
     )
     loan_id: Identifier | None = Field(None, description="Your own identifier, returned with the answer.", examples=["4959"])
+    customer_id: Identifier | None = Field(None, description="Who asks; instead of `features`.", examples=[123])
+    loan_amount: Amount | None = Field(None, description="Asked for, with `customer_id`, in the ledger's currency.", examples=[50000])
+    term_months: Months | None = Field(None, description="Months to repay, with `customer_id`. Default: the source's typical term.")
+    annual_rate_pct: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        None, description="Nominal yearly rate, with `customer_id`. Default: the source's typical rate."
+    )
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "A customer of the ledger asks for a loan": {"customer_id": 123, "loan_amount": 50000},
+        "The same customer, smaller and longer": {"customer_id": "123", "loan_amount": 8000, "term_months": 60, "annual_rate_pct": 9.5},
+        "An application by its features": {"loan_id": "4959", "features": {}},
+    }
+
+
+def _behaviour(name: str, description: str) -> Any:
+    """One of the eight behaviour fields, under its name or the same in small letters."""
+    return Field(None, validation_alias=AliasChoices(name, name.lower()), description=description)
+
+
+Behaviour = Annotated[float, Field(ge=0, le=LARGEST_AMOUNT)] | None
+
+
+class SpendingRequest(Request):
+    """The eight behaviour fields of the last 90 days, all of them, in this spelling or in small letters; or a customer of the ledger."""
+
+    customer_id: Identifier | None = Field(None, description="A customer the ledger knows; instead of the eight fields.", examples=[123])
+    total_income: Behaviour = _behaviour("Total_Income", "All credits but opening balances, in currency.")
+    total_expense: Behaviour = _behaviour("Total_Expense", "All debits, in currency.")
+    num_transactions: Behaviour = _behaviour("Num_Transactions", "Number of all movements, credits and debits.")
+    avg_expense: Behaviour = _behaviour("Avg_Expense", "Mean of the debits, in currency.")
+    max_expense: Behaviour = _behaviour("Max_Expense", "Largest debit, in currency.")
+    low_balance_freq: Behaviour = _behaviour(
+        "Low_Balance_Freq", "Number of movements that left less than a tenth of a mean month's income."
+    )
+    expense_income_ratio: Behaviour = _behaviour(
+        "Expense_Income_Ratio", "Total_Expense / Total_Income, to within 2 percent; without income 10 where anything was spent, else 0."
+    )
+    top_category_spend: Behaviour = _behaviour("Top_Category_Spend", "Largest sum of debits in one category, in currency.")
+    _spelling: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "Eight fields": {
+            "Total_Income": 60000,
+            "Total_Expense": 42000,
+            "Num_Transactions": 120,
+            "Avg_Expense": 350,
+            "Max_Expense": 2500,
+            "Low_Balance_Freq": 3,
+            "Expense_Income_Ratio": 0.7,
+            "Top_Category_Spend": 15000,
+        },
+        "Eight fields in small letters, spending above income": {
+            "total_income": 6200.5,
+            "total_expense": 7440.6,
+            "num_transactions": 96,
+            "avg_expense": 82.67,
+            "max_expense": 1250,
+            "low_balance_freq": 31,
+            "expense_income_ratio": 1.2,
+            "top_category_spend": 3750,
+        },
+        "A customer of the ledger": {"customer_id": 123},
+    }
+
+    @classmethod
+    def behaviour_fields(cls) -> dict[str, str]:
+        """The eight fields: attribute -> the model's name."""
+        aliased = {name: field.validation_alias for name, field in cls.model_fields.items()}
+        return {name: str(alias.choices[0]) for name, alias in aliased.items() if isinstance(alias, AliasChoices)}
+
+    def behaviour(self) -> dict[str, float | None]:
+        """The eight fields by the model's names; None where one was not sent."""
+        return {name: getattr(self, attribute) for attribute, name in self.behaviour_fields().items()}
+
+    def as_sent(self, name: str) -> str:
+        """How the client spelt one of the eight fields; the model's name where it was not sent."""
+        return self._spelling.get(name, name)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_spelling(cls, body: Any, handler: ModelWrapValidatorHandler["SpendingRequest"]) -> "SpendingRequest":
+        sent = body if isinstance(body, dict) else {}
+        twice = [name for name, other in cls.behaviour_fields().items() if name in sent and other in sent]
+        if twice:
+            error = PydanticCustomError("sent_twice", "The same field was sent in another spelling too.")
+            # A line of an error carries its input, which nobody is to see again: None stands for it.
+            raise ValidationError.from_exception_data(
+                cls.__name__, [InitErrorDetails(type=error, loc=(name,), input=None) for name in twice], hide_input=True
+            )
+        request = handler(body)
+        request._spelling = {name: key for key, name in cls.behaviour_fields().items() if key in sent}
+        return request
+
+
+class CashflowRequest(Request):
+    """Whose next month is asked about: a customer or an account that the ledger knows, or the features of the cashflow model."""
+
+    customer_id: Identifier | None = Field(None, description="A customer with one account.", examples=[123])
+    account_id: Identifier | None = Field(None, description="An account.", examples=["A123"])
+    features: Features | None = Field(
+        None, description="A value for every feature that `GET /v1/models` lists for `cashflow`; null says that it is not known."
+    )
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "A customer of the ledger": {"customer_id": 123},
+        "An account of the ledger": {"account_id": "A123"},
+        "An account by its features": {"features": {}},
+    }
+
+
+class OfferRequest(Request):
+    """Who is to be offered a loan: a customer that the ledger knows, or the features of the loan-offers model, PD and income."""
+
+    customer_id: Identifier | None = Field(None, description="A customer the ledger knows.", examples=[123])
+    features: Features | None = Field(
+        None,
+        description="Instead of `customer_id`: a value for every feature that `GET /v1/models` lists for `loan_offers`; null says that it "
+        "is not known. Those that follow from the terms are computed anew for every offer considered.",
+    )
+    pd: Probability | None = Field(
+        None, description="Probability of default. Default: the customer's own, where one is stored.", examples=[0.04]
+    )
+    monthly_income_amount: Amount | None = Field(None, description="Monthly income in currency, with `features`.", examples=[2800])
+    loan_amount: Amount | None = Field(None, description="Consider this amount only.", examples=[5000])
+    term_months: Months | None = Field(None, description="Consider this term only.", examples=[24])
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "A customer of the ledger": {"customer_id": 123},
+        "A customer, one amount and term, another PD": {"customer_id": 123, "loan_amount": 5000, "term_months": 24, "pd": 0.04},
+        "Somebody by features, PD and income": {"features": {}, "pd": 0.03, "monthly_income_amount": 2800},
+        "Nobody is offered a loan at this PD": {"customer_id": 123, "pd": 0.9},
+    }
 
 
 class ModelVersion(Answer):
@@ -123,6 +288,8 @@ class LoanAnswer(Answer):
     """How likely a loan is to default, and what follows."""
 
     loan_id: str | None
+    customer_id: str | None = Field(description="Who asks, where a customer was named.")
+    as_of: datetime | None = Field(description="As of when the ledger's features of the customer are.")
     pd: float = Field(ge=0, le=1, description="Calibrated probability of default.")
     decision: str
     grade: str | None = Field(description="Grade of the probability, where the model has grades.")
@@ -130,6 +297,142 @@ class LoanAnswer(Answer):
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4)
     model: ModelVersion
+
+
+class SpendingAnswer(Answer):
+    """How likely spending leads into trouble within the next 90 days."""
+
+    customer_id: str | None
+    as_of: datetime | None = Field(description="As of when the ledger's features of the customer are.")
+    risk_probability: float = Field(ge=0, le=1, description="Calibrated probability of trouble.")
+    risk_level: str = Field(examples=["LOW", "MEDIUM", "HIGH"])
+    score: float = Field(description="The model's margin: what the contributions sum to.")
+    explanation: Explanation
+    reasons: list[Reason] = Field(max_length=4)
+    model: ModelVersion
+
+
+class AmountInterval(Answer):
+    """Between which amounts the change will lie, and how often such an interval holds."""
+
+    low: float
+    high: float
+    coverage: float = Field(description="Share of the intervals that are to hold.", examples=[0.8])
+
+
+class CashflowAnswer(Answer):
+    """Whether an account will hold more at the end of the next month than at the end of this one, and by how much."""
+
+    customer_id: str | None
+    account_id: str | None
+    as_of: datetime | None = Field(description="As of when the ledger's features of the account are.")
+    direction: str = Field(examples=["surplus", "deficit"])
+    surplus_probability: float = Field(ge=0, le=1, description="Calibrated probability of a surplus.")
+    expected_change_amount: float | None = Field(description="In the ledger's currency; null where the model knows the direction only.")
+    interval: AmountInterval | None
+    score: float = Field(description="The model's margin: what the contributions sum to.")
+    explanation: Explanation
+    reasons: list[Reason] = Field(max_length=4, description="What speaks for the direction that was answered.")
+    model: ModelVersion
+
+
+class ProfitParts(Answer):
+    """What a loan that is taken up is expected to earn and cost, in the ledger's currency."""
+
+    interest: float
+    expected_loss: float
+    funding: float
+    cost: float
+
+
+class Offer(Answer):
+    """One loan that could be offered."""
+
+    annual_rate_pct: float
+    loan_amount: float
+    term_months: int
+    instalment_amount: float
+    acceptance: float = Field(ge=0, le=1, description="Probability that it is accepted.")
+    pd: float = Field(ge=0, le=1, description="Probability of default.")
+    expected_profit: float = Field(description="Acceptance times what the loan is expected to earn, less the cost of offering it.")
+    parts: ProfitParts
+
+
+class CurvePoint(Answer):
+    """The best that can be done at one rate."""
+
+    annual_rate_pct: float
+    acceptance: float
+    expected_profit: float
+
+
+class OfferAnswer(Answer):
+    """The loan to offer, or why there is none."""
+
+    customer_id: str | None
+    as_of: datetime | None = Field(description="As of when the ledger's features of the customer are.")
+    decision: str = Field(examples=["offer", "no_offer"])
+    reason: str | None = Field(description="Why there is no offer; null where there is one.")
+    offer: Offer | None
+    alternatives: list[Offer] = Field(max_length=3, description="The next best.")
+    curve: list[CurvePoint] = Field(description="Acceptance and expected profit of the best offer at each rate.")
+    acceptance: float | None = Field(description="Probability that the offer is accepted; without one, at the cheapest terms.")
+    pd: float
+    score: float = Field(description="The acceptance model's margin at these terms: what the contributions sum to.")
+    explanation: Explanation
+    reasons: list[Reason] = Field(max_length=4, description="What moved the acceptance.")
+    model: ModelVersion
+    pd_model: str | None = Field(description="Version of the model that the stored PD comes from; null where the PD was sent.")
+
+
+class StoredScore(Answer):
+    """The newest score that the batch gave to a customer, or to one account, in one domain."""
+
+    domain: str
+    subject: str = Field(description="The row of the domain's tables.", examples=["123@2024-06"])
+    account_id: str | None
+    as_of: datetime | None
+    score: float
+    probability: float
+    decision: str
+    details: dict[str, float | str | None] = Field(
+        description="What else the domain decides: the terms of an offer, the bounds of an amount."
+    )
+    model_version: str
+
+
+class RiskScores(Answer):
+    """Everything that is stored of a customer's risk."""
+
+    customer_id: str
+    scores: list[StoredScore]
+
+
+class ModelFigure(Answer):
+    """One measured figure, with its 95 % interval where there is one."""
+
+    name: str = Field(examples=["auc"])
+    value: float
+    low: float | None
+    high: float | None
+    meaning: str
+
+
+class ModelFigures(Answer):
+    """What one champion showed."""
+
+    domain: str
+    name: str
+    version: str
+    source: str
+    test: list[ModelFigure] = Field(description="On its frozen test window.")
+    oracle: list[ModelFigure] = Field(description="There beside the true probabilities; only a simulator knows them.")
+
+
+class ModelMetrics(Answer):
+    """The measured figures of every champion that answers here."""
+
+    models: list[ModelFigures]
 
 
 class FeatureDescription(Answer):

@@ -31,7 +31,11 @@ class ColumnMap(_Model):
     column: str | None = Field(None, alias="from", description="Name of the file's column.")
     value: Scalar | None = Field(None, description="The same value in every row.")
     sign_of: str | None = Field(None, description="A signed number of the file: credit from zero upwards, debit below.")
-    row_number: bool = Field(False, description="The number of the row in the file; an identifier where the file has none.")
+    row_number: bool = Field(
+        False,
+        description="The number of the row in the file: an identifier where it has none, and with format epoch_s a moment where the rows "
+        "are in order of time but not dated.",
+    )
     missing: tuple[Scalar, ...] = Field((), description="Codes that mean that there is no value.")
     values: dict[Scalar, Scalar] = Field(default_factory=dict, description="The file's codes -> their meaning.")
     otherwise: Scalar | None = Field(None, description="The meaning of any code that `values` does not name.")
@@ -62,6 +66,8 @@ class ColumnMap(_Model):
                 raise ValueError("a date format is made of %Y or %y, %m, %d, %H, %M, %S and what stands between them")
         elif self.format and self.format not in ("epoch_s", "epoch_ms"):
             raise ValueError("an epoch is epoch_s or epoch_ms")
+        if self.row_number and self.format and not self.format.startswith("epoch"):
+            raise ValueError("a row's number is no date; as a moment it has the format epoch_s")
         return self
 
     @property
@@ -231,7 +237,7 @@ def _check_table(name: str, table: TableMap) -> list[str]:
         here = f"{where}.extra.{number}"
         if column.name in canonical.names or names.count(column.name) > 1:
             wrong.append(f"{here}.name: {column.name!r} is taken; choose another name")
-        moments = [c.name for c in canonical.columns if c.dtype == "timestamp"]
+        moments = [c.name for c in canonical.columns if c.dtype == "timestamp"] + [c.name for c in table.extra if c.type == "timestamp"]
         if column.known != "always" and column.known not in moments:
             wrong.append(f"{here}.known: {column.known!r} is no moment of {name}; say always or one of {', '.join(moments)}")
         elif column.feature and column.known not in ("always", canonical.event_time):

@@ -127,6 +127,4 @@ def _complete(name: str) -> dg.AssetChecksDefinition:
             return []
         return [f"{rows['raw']} raw rows, but {rows['validated']} valid and {rows['quarantine']} in quarantine"]
 
-    return checks.demand(
-        f"quarantine_{name}", f"quarantine_{name}_contract", "No row is lost: raw = validated + quarantine.", broken
-    )
+    return checks.demand(f"quarantine_{name}", f"quarantine_{name}_contract", "No row is lost: raw = validated + quarantine.", broken)

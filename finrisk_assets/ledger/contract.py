@@ -117,9 +117,7 @@ def split(
         valid=joined.filter(~broken).select(
             **{c.name: joined[_value(c.name)] if c in brought else ibis.null(c.dtype) for c in table.columns}
         ),
-        quarantine=joined.filter(broken).select(
-            **{ROW: joined[ROW], **as_text, LINE: joined[LINE].cast("string"), BROKEN_RULES: reasons}
-        ),
+        quarantine=joined.filter(broken).select(**{ROW: joined[ROW], **as_text, LINE: joined[LINE].cast("string"), BROKEN_RULES: reasons}),
     )
 
 
@@ -136,9 +134,7 @@ def count_by_rule(quarantine: ir.Table) -> dict[str, int]:
 # --- rules ---------------------------------------------------------------------------------------------------------
 
 
-def _rules(
-    table: Table, brought: Sequence[Column], rows: ir.Table, references: Mapping[str, ir.Table], as_of: datetime
-) -> Iterator[_Rule]:
+def _rules(table: Table, brought: Sequence[Column], rows: ir.Table, references: Mapping[str, ir.Table], as_of: datetime) -> Iterator[_Rule]:
     """Yield every rule of the columns that the source brings, in the order of the declaration."""
     for column in brought:
         yield from _column_rules(column, rows[_given(column.name)], rows[_value(column.name)])

@@ -241,9 +241,7 @@ def _header(path: Path, file: Csv) -> list[str]:
         except StopIteration:
             raise LandingError(f"{path} holds nothing but blank lines") from None
         if defects or any("\0" in name for name in names):
-            raise LandingError(
-                f"{path}: the header line cannot be read as {file.encoding}; state its encoding, or save it as a UTF-8 CSV"
-            )
+            raise LandingError(f"{path}: the header line cannot be read as {file.encoding}; state its encoding, or save it as a UTF-8 CSV")
     _check_names(path, names, file.required, header_line=not file.header)
     return names
 

@@ -56,11 +56,14 @@ CLASSIFIER = Classifier(
 
 def _evaluate(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
     from finrisk_assets.modelling import evaluate
+    from finrisk_assets.modelling.emp import emp
 
     window = CLASSIFIER.test(frame, bundle, settings)
     grades = evaluate.jeffreys(window.labels, window.probability, [decide.grade(float(p)) for p in window.probability])
     found = CLASSIFIER.evaluate(frame, bundle, settings)
     figures = [Figure(f"grade_{g.grade}_default_rate", g.defaults / g.n, g.low, g.high, f"mean PD {g.mean_pd:.4f}") for g in grades]
+    profit = emp(window.labels, window.probability).profit
+    figures.append(Figure("emp", profit, meaning="expected maximum profit per unit lent (Verbraken et al. 2014)"))
     return Evaluation([*found.figures, *figures], found.plots)
 
 
@@ -72,7 +75,7 @@ LOAN_DEFAULT = Domain(
     name="loan_default",
     title="Loan default",
     owner="credit-risk",
-    tables=("customers", "accounts", "transactions", "loans"),
+    tables=("customers", "accounts", "transactions", "loans", "offers"),
     keys=features.KEYS,
     moment="applied_at",
     features=_features,

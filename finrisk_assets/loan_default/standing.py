@@ -1,7 +1,7 @@
-"""Standing applications: the loan that each customer would typically ask for at each month-end, so that everyone has a PD in every month.
+"""Standing applications: the loan that each customer would typically ask for at each month-end, and whenever an offer was made.
 
-They are rows like the loans that were applied for, without an outcome, so they never teach and are never judged. `terms.with_terms`
-puts other terms into one. Ibis expressions, tables to tables.
+So everyone has a PD in every month, and an offer the PD of its own moment. They are rows like the loans that were applied for, without
+an outcome, so they never teach and are never judged. `terms.with_terms` puts other terms into one. Ibis expressions, tables to tables.
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,14 @@ def applications(tables: Mapping[str, ir.Table]) -> ir.Table:
     A standing application is called ``<customer>@2024-06``. Its terms are the typical ones of the loans that anyone had applied
     for before: the median amount, term (in whole months) and rate, and the instalment of these; where the source has no rate, the
     median of all that is repaid over the amount takes its place. Before the source's first loan there is none. The source's own
-    columns are those of the customer's newest earlier application, null without one. The account is the customer's first.
+    columns are those of the customer's newest earlier application, null without one. The account is the customer's first. An
+    offer made within a month takes the standing application of the month-end before to its own moment, as ``<customer>@<offer>``.
 
     Parameters
     ----------
     tables
-        ``loans``, and ``transactions`` and ``accounts`` where the source has them; without transactions the loans return alone.
+        ``loans``, and ``transactions``, ``accounts`` and ``offers`` where the source has them; without transactions the loans
+        return alone.
 
     Returns
     -------
@@ -39,8 +41,18 @@ def applications(tables: Mapping[str, ir.Table]) -> ir.Table:
     rows = rows.mutate(loan_id=rows.customer_id + "@" + rows.month, applied_at=rows.as_of)
     rows = _with_account(rows, tables.get("accounts"))
     rows = _with_application(rows, loans, [name for name in loans.columns if name not in LOANS.names])
+    if "offers" in tables:
+        rows = rows.union(_at_offers(rows, tables["offers"]))
     given = {name: rows[name] if name in rows.columns else ibis.null() for name in loans.columns}
     return loans.union(rows.select(**{name: value.cast(loans[name].type()) for name, value in given.items()}))
+
+
+def _at_offers(rows: ir.Table, offers: ir.Table) -> ir.Table:
+    """The standing applications once more, at the moments at which offers were made to their customers."""
+    month = offers.offered_at.truncate("M").cast("timestamp(6)")
+    made = offers.select(_offer=offers.offer_id, _who=offers.customer_id, _at=offers.offered_at, _month=month)
+    met = rows.join(made, [rows.customer_id == made._who, rows.as_of == made._month])
+    return met.mutate(loan_id=met.customer_id + "@" + met._offer, applied_at=met._at).select(*rows.columns)
 
 
 def _typical(loans: ir.Table, ends: ir.Table) -> ir.Table:

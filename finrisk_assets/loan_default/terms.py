@@ -139,7 +139,8 @@ def annuity(amount: float, term_months: float, annual_rate_pct: float) -> float:
     monthly = annual_rate_pct / 1200
     if monthly == 0:
         return to_the_cent(amount / term_months)
-    return to_the_cent(amount * monthly / (1 - (1 + monthly) ** -term_months))
+    # expm1 and log1p keep a rate of next to nothing from dividing by zero.
+    return to_the_cent(amount * monthly / -math.expm1(-term_months * math.log1p(monthly)))
 
 
 def to_the_cent(amount: float) -> float:

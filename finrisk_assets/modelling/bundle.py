@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -82,6 +82,33 @@ Component: TypeAlias = Linear | Trees
 
 
 @dataclass(frozen=True)
+class Amount:
+    """An amount with an interval, beside the probability: ``scale * component`` with bounds ``scale * (component + offset * spread)``.
+
+    Attributes
+    ----------
+    component
+        The expected amount over the scale.
+    scale
+        The feature, above 0, that amounts are measured by, in currency. Where it is missing or not above 0 there is no amount.
+    low, high
+        Offsets of the bounds, at most and at least 0: quantiles of later residuals over the spread (split conformal, Lei et al. 2018).
+    spread
+        Logarithm of the size of a residual, over the scale, so that an interval is as wide as the row is uncertain; None where
+        all rows are alike, which is a spread of 1.
+    level
+        The share of amounts that the interval is to hold.
+    """
+
+    component: Component
+    scale: str
+    low: float
+    high: float
+    spread: Component | None = None
+    level: float = 0.8
+
+
+@dataclass(frozen=True)
 class Calibration:
     """From a margin to a probability.
 
@@ -143,6 +170,8 @@ class BundleSpec:
     windows
         How each feature is computed from the events before, where serving computes it itself: the declarations of ``features``
         in their order, as `finrisk_assets.features.windows.to_json` returns them. Empty where the client sends the features.
+    amount
+        For a domain that says how much, too; None elsewhere.
     """
 
     name: str
@@ -162,6 +191,7 @@ class BundleSpec:
     libraries: Mapping[str, str] = field(default_factory=dict)
     reference: tuple[float, ...] | None = None
     windows: tuple[Mapping[str, Any], ...] = ()
+    amount: Amount | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +212,14 @@ class Scores:
     probability: Floats
     base: float
     contributions: Floats
+
+
+class Amounts(NamedTuple):
+    """Amounts of n rows in currency, float64, each of shape (n,); NaN where there is none."""
+
+    expected: Floats
+    low: Floats
+    high: Floats
 
 
 def signed_log1p(x: ArrayLike) -> Floats:
@@ -293,6 +331,8 @@ class Bundle:
         The first 12 hex digits of the SHA-256 of ``bundle.json``, and all 64.
     name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference
         As in `BundleSpec`.
+    has_amount
+        Whether it says an amount too.
     seed, data_sha256, code_sha256, training_window, libraries
         As in `BundleSpec`.
     """
@@ -309,13 +349,13 @@ class Bundle:
         self._columns = {feature.name: at for at, feature in enumerate(spec.features)}
         self._scorers: list[tuple[float, _Scorer]] = []
         for part in spec.components:
-            scorer: _Scorer
-            if isinstance(part, Linear):
-                scorer = _LinearScorer(part, list(self._columns))
-            else:
-                scorer = _TreesScorer(part, len(spec.features), threads)
+            scorer = self._scorer(part, threads)
             if part.weight:  # a component that a join gave no say costs nothing
                 self._scorers.append((part.weight, scorer))
+        self._amount, self.has_amount = spec.amount, spec.amount is not None
+        if spec.amount is not None:
+            self._expected = self._scorer(spec.amount.component, threads)
+            self._spread = None if spec.amount.spread is None else self._scorer(spec.amount.spread, threads)
 
     @cached_property
     def base(self) -> float:
@@ -406,6 +446,33 @@ class Bundle:
                 contributions += weight * part_contributions
         return Scores(margin, self.calibration.apply(margin), self.base, contributions)
 
+    def amount(self, rows: Rows) -> Amounts:
+        """Expected amount of every row and the bounds of its interval, in currency; see `Amount`.
+
+        NaN where a row's scale is missing, and in every row of a bundle that says no amount.
+
+        Raises
+        ------
+        ValueError
+            For rows as in `score`.
+        """
+        rows, head = self._checked(rows), self._amount
+        if head is None or not len(rows):
+            nothing = np.full(len(rows), np.nan)
+            return Amounts(nothing, nothing, nothing)
+        size = rows[:, self._columns[head.scale]].astype(np.float64)
+        scale = np.where(size > 0, size, np.nan)
+        middle = head.component.weight * self._expected.margin(rows)
+        spread = np.ones(len(rows))
+        if self._spread is not None and head.spread is not None:
+            spread = np.exp(head.spread.weight * self._spread.margin(rows))
+        return Amounts(scale * middle, scale * (middle + head.low * spread), scale * (middle + head.high * spread))
+
+    def _scorer(self, part: Component, threads: int) -> _Scorer:
+        if isinstance(part, Linear):
+            return _LinearScorer(part, list(self._columns))
+        return _TreesScorer(part, len(self.features), threads)
+
     def _checked(self, rows: Rows) -> Rows:
         rows = np.ascontiguousarray(rows, np.float32)
         if rows.ndim != 2 or rows.shape[1] != len(self.features):
@@ -431,6 +498,15 @@ class Bundle:
                 f"{file}: row {at} has margin {margin[at]:.9g} and probability {probability[at]:.9g} here, "
                 f"{expected_margin[at]:.9g} and {expected_probability[at]:.9g} where it was trained; is it another runtime?"
             )
+        if self.has_amount:
+            self._check_golden_amounts(rows, _take(golden, "amount", dict, file), file)
+
+    def _check_golden_amounts(self, rows: Rows, expected: Mapping[str, Any], file: Path) -> None:
+        for name, found in self.amount(rows)._asdict().items():
+            known = np.array(_take(expected, name, list, file), np.float64)  # None becomes NaN
+            near = known.shape == found.shape and np.allclose(found, known, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+            if not near:
+                raise BundleError(f"{file}: the {name} amounts differ from those where it was trained; is it another runtime?")
 
 
 # Writing -----------------------------------------------------------------------------------------------------------------------
@@ -450,19 +526,25 @@ def write(folder: Path, spec: BundleSpec) -> str:
     if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise BundleError(f"{folder}: holds something that is not a bundle; name another folder")
     try:
-        scores = Bundle(spec, "").score(spec.golden_rows)
+        bundle = Bundle(spec, "")
+        scores = bundle.score(spec.golden_rows)
+        amounts = bundle.amount(spec.golden_rows) if bundle.has_amount else None
     except ImportError:
         raise
     except Exception as error:
         raise BundleError(f"{spec.name}: {_first_line(error)}") from error
     contents = {f"trees-{at}.json": part.model for at, part in enumerate(spec.components) if isinstance(part, Trees)}
-    contents[GOLDEN] = _canonical(
-        {
-            "rows": [[None if math.isnan(value) else _short(value) for value in row] for row in spec.golden_rows],
-            "margin": scores.margin.tolist(),
-            "probability": scores.probability.tolist(),
-        }
-    )
+    if spec.amount is not None:
+        parts = (("amount", spec.amount.component), ("spread", spec.amount.spread))
+        contents |= {f"trees-{name}.json": part.model for name, part in parts if isinstance(part, Trees)}
+    golden: dict[str, Any] = {
+        "rows": [[None if math.isnan(value) else _short(value) for value in row] for row in spec.golden_rows],
+        "margin": scores.margin.tolist(),
+        "probability": scores.probability.tolist(),
+    }
+    if amounts is not None:
+        golden["amount"] = {name: [None if math.isnan(x) else x for x in found.tolist()] for name, found in amounts._asdict().items()}
+    contents[GOLDEN] = _canonical(golden)
     manifest = _canonical(_manifest(spec) | {"files": {name: _sha256(content) for name, content in contents.items()}})
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
@@ -477,23 +559,29 @@ def write(folder: Path, spec: BundleSpec) -> str:
 
 
 def _manifest(spec: BundleSpec) -> dict[str, Any]:
-    components: list[dict[str, Any]] = []
-    for at, part in enumerate(spec.components):
+    def plainly(part: Component, name: str) -> dict[str, Any]:
         if isinstance(part, Linear):
-            components.append({"kind": "linear"} | asdict(part))
-        else:
-            components.append({"kind": "trees", "file": f"trees-{at}.json", "weight": part.weight, "fills": part.fills})
+            return {"kind": "linear"} | asdict(part)
+        return {"kind": "trees", "file": f"trees-{name}.json", "weight": part.weight, "fills": part.fills}
+
+    head: dict[str, Any] = {}
+    if spec.amount is not None:
+        one = spec.amount
+        spread = None if one.spread is None else plainly(one.spread, "spread")
+        bounds = {"scale": one.scale, "low": one.low, "high": one.high, "level": one.level}
+        head = {"amount": {"component": plainly(one.component, "amount"), "spread": spread} | bounds}
     plain = ("name", "domain", "source", "seed", "data_sha256", "code_sha256", "intercept", "training_window", "reference")
     return {
         "format": FORMAT,
         **{key: getattr(spec, key) for key in plain},
         "features": [asdict(feature) for feature in spec.features],
         "windows": list(spec.windows),
-        "components": components,
+        "components": [plainly(part, str(at)) for at, part in enumerate(spec.components)],
         "calibration": asdict(spec.calibration),
         "thresholds": dict(spec.thresholds),
         "metrics": dict(spec.metrics),
         "libraries": dict(spec.libraries),
+        **head,
     }
 
 
@@ -514,12 +602,30 @@ def _check(spec: BundleSpec) -> None:
     if spec.windows and tuple(Feature(**window.get("feature", {})) for window in spec.windows) != tuple(spec.features):
         raise ValueError("its windows do not declare its features, one each in their order and with the same meaning")
     for at, part in enumerate(spec.components):
-        listed = {item.name: getattr(part, item.name) for item in fields(part)}
-        for key, value in listed.items():
-            if isinstance(value, tuple) and len(value) != len(names):
-                raise ValueError(f"component {at}: {key} has {len(value)} entries for {len(names)} features")
-        if isinstance(part, Linear) and not all(scale > 0 for scale in part.scales):
-            raise ValueError(f"component {at}: scales must be above zero")
+        _check_component(f"component {at}", part, len(names))
+    if spec.amount is not None:
+        _check_amount(spec.amount, names)
+
+
+def _check_component(called: str, part: Component, width: int) -> None:
+    listed = {item.name: getattr(part, item.name) for item in fields(part)}
+    for key, value in listed.items():
+        if isinstance(value, tuple) and len(value) != width:
+            raise ValueError(f"{called}: {key} has {len(value)} entries for {width} features")
+    if isinstance(part, Linear) and not all(scale > 0 for scale in part.scales):
+        raise ValueError(f"{called}: scales must be above zero")
+
+
+def _check_amount(amount: Amount, names: Sequence[str]) -> None:
+    _check_component("amount", amount.component, len(names))
+    if amount.spread is not None:
+        _check_component("spread of the amount", amount.spread, len(names))
+    if amount.scale not in names:
+        raise ValueError(f"the amount's scale {amount.scale!r} is no feature of the bundle")
+    if not (math.isfinite(amount.low) and math.isfinite(amount.high) and amount.low <= 0 <= amount.high):
+        raise ValueError(f"the amount's interval needs low <= 0 <= high, both finite: {amount.low}, {amount.high}")
+    if not 0 < amount.level < 1:
+        raise ValueError(f"the level of the amount's interval lies between 0 and 1, not at {amount.level}")
 
 
 def _canonical(document: Mapping[str, Any]) -> bytes:
@@ -581,6 +687,7 @@ def _read(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapping[s
             seed=_take(document, "seed", int, file),
             training_window=None if window is None else (str(window[0]), str(window[1])),
             reference=None if reference is None else tuple(map(float, reference)),
+            amount=_amount(document["amount"], contents, file) if "amount" in document else None,
             thresholds=_take(document, "thresholds", dict, file),
             metrics=_take(document, "metrics", dict, file),
             libraries=_take(document, "libraries", dict, file),
@@ -608,6 +715,18 @@ def _component(part: Mapping[str, Any], contents: Mapping[str, bytes], file: Pat
             raise BundleError(f"{file}: a component's file {name!r} is not among the files with a hash")
         return Trees(model=contents[name], **settings)
     raise BundleError(f"{file}: component of kind {kind!r} is unknown here; linear and trees are known")
+
+
+def _amount(head: Mapping[str, Any], contents: Mapping[str, bytes], file: Path) -> Amount:
+    spread = head.get("spread")
+    return Amount(
+        component=_component(_take(head, "component", dict, file), contents, file),
+        scale=_take(head, "scale", str, file),
+        low=float(_take(head, "low", float, file)),
+        high=float(_take(head, "high", float, file)),
+        spread=None if spread is None else _component(spread, contents, file),
+        level=float(_take(head, "level", float, file)),
+    )
 
 
 def _golden_rows(golden: Mapping[str, Any], file: Path) -> Rows:

@@ -288,6 +288,18 @@ def _parity(table: "Callable[[str], LazyTable]", source: "Source") -> list[str]:
     return [] if found.equal else [str(found)]
 
 
+def _oracle(frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> list[Figure]:
+    """The comparison with the probability of fraud that each transaction of the test window had; what the truth does not name had none."""
+    from finrisk_assets.modelling import oracle
+
+    test = frame.iloc[_windows(frame.occurred_at.to_numpy()).test]
+    joined = test[["transaction_id"]].merge(truth, on="transaction_id", how="left", validate="one_to_one")
+    true = joined.fraud_probability.fillna(0.0).to_numpy(dtype=float)
+    said = bundle.probability(_matrix(test, bundle.features))
+    found = oracle.compare(test.is_fraud.fillna(False).to_numpy(bool), said, true)
+    return [Figure(name, one.value, one.low, one.high, oracle.MEANINGS[name]) for name, one in found.items()]
+
+
 TRANSACTION_ANOMALY = Domain(
     name="transaction_anomaly",
     title="Transaction anomaly",
@@ -302,4 +314,6 @@ TRANSACTION_ANOMALY = Domain(
     gate=_gate,
     decide=_decide,
     parity=_parity,
+    truth="truth_transactions",
+    oracle=_oracle,
 )

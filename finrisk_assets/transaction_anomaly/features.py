@@ -31,9 +31,7 @@ _IN_WORDS = {"1h": "hour", "1d": "day", "7d": "7 days", "30d": "30 days"}
 
 
 def _amount_point() -> Point:
-    return Point(
-        Feature("amount", "currency", "Size of the transaction.", "the amount is large", "the amount is ordinary"), "amount"
-    )
+    return Point(Feature("amount", "currency", "Size of the transaction.", "the amount is large", "the amount is ordinary"), "amount")
 
 
 def _count(span: str) -> Window:
@@ -76,9 +74,7 @@ def _sum(span: str) -> Window:
 
 def _mean(span: str) -> Window:
     said = _IN_WORDS[span]
-    return _of_amounts(
-        "mean", "mean", span, "Mean amount", f"large amounts in the last {said}", f"moderate amounts in the last {said}"
-    )
+    return _of_amounts("mean", "mean", span, "Mean amount", f"large amounts in the last {said}", f"moderate amounts in the last {said}")
 
 
 def _std(span: str) -> Window:
@@ -204,9 +200,7 @@ def _features() -> tuple[Declaration, ...]:
     evening, day = "the time of day is unusual", "the time of day is usual"
     return (
         Point(
-            Feature(
-                "log_amount", "log currency", "Natural logarithm of 1 + amount.", "the amount is large", "the amount is ordinary"
-            ),
+            Feature("log_amount", "log currency", "Natural logarithm of 1 + amount.", "the amount is large", "the amount is ordinary"),
             "log_amount",
         ),
         Point(Feature("hour", "hours", "Hour of the day, 0 to 23.", evening, day), "hour"),
@@ -321,9 +315,7 @@ def _handbook() -> tuple[Declaration, ...]:
                 delay_s=LABEL_DELAY_S,
             ),
             Window(
-                Feature(
-                    f"terminal_risk_{span}", "share", f"Share of fraud at the terminal in {_IN_WORDS[span]}, up to 7 days before."
-                ),
+                Feature(f"terminal_risk_{span}", "share", f"Share of fraud at the terminal in {_IN_WORDS[span]}, up to 7 days before."),
                 MERCHANT,
                 "mean",
                 length_s,

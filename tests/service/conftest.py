@@ -1,6 +1,7 @@
 """Small real bundles, a model store that holds them, and a client of the service in this process."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,54 +11,21 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
+from bento.store import Store, location
 from finrisk_assets import packaging
 from finrisk_assets.features.windows import to_json
-from finrisk_assets.modelling.bundle import BundleSpec, Calibration, Linear, Trees, write
+from finrisk_assets.modelling.bundle import BundleSpec, Trees, write
+from finrisk_assets.settings import Settings
 from finrisk_assets.transaction_anomaly.features import FEATURES
-from schemas.features import Feature
+from tests.service.made import ORIGIN, STANDINGS, write_linear_bundles
 
-ORIGIN = {"source": "simulator", "seed": 1, "data_sha256": "0" * 64, "code_sha256": "0" * 64}
 START = datetime(2024, 5, 6, 12, 0, 0)
 
-LOAN_FEATURES = (
-    Feature("loan_amount", "currency", "Amount lent.", "the amount is large", "the amount is small", 1),
-    Feature("term_months", "months", "Months to repay.", "the term is long", "the term is short"),
-    Feature("balance_mean_30d", "currency", "Mean balance of 30 days.", "balances were low", "balances were high", -1),
-    Feature("is_urban", "0 or 1", "Whether the borrower lives in a town.", "the place of living", "the place of living"),
-)
 DECLARED = tuple(
     declared
     for declared in FEATURES
-    if declared.feature.name
-    in {"log_amount", "hour", "customer_n_1h", "customer_amount_sum_1d", "amount_to_mean_30d", "is_new_merchant"}
+    if declared.feature.name in {"log_amount", "hour", "customer_n_1h", "customer_amount_sum_1d", "amount_to_mean_30d", "is_new_merchant"}
 )
-
-
-def write_loan_bundle(folder: Path) -> Path:
-    """A logistic regression; it has a stand-in for a missing balance only."""
-    write(
-        folder,
-        BundleSpec(
-            **ORIGIN,
-            name="finrisk-loan-default",
-            domain="loan_default",
-            features=LOAN_FEATURES,
-            components=(
-                Linear(
-                    coefficients=(1.2, 0.4, -1.5, 0.1),
-                    means=(9000.0, 30.0, 8.0, 0.5),
-                    scales=(3000.0, 12.0, 2.0, 0.5),
-                    fills=(None, None, 3000.0, None),
-                    signed_log1p=(False, False, True, False),
-                    intercept=-2.0,
-                ),
-            ),
-            golden_rows=np.random.default_rng(1).uniform(0, 40, (8, 4)).astype(np.float32),
-            calibration=Calibration("beta", a=1.1, b=0.9, c=0.1),
-            thresholds=LOAN_THRESHOLDS,
-        ),
-    )
-    return folder
 
 
 def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] = tuple(to_json(DECLARED))) -> Path:
@@ -84,7 +52,6 @@ def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] 
     return folder
 
 
-LOAN_THRESHOLDS = {"refer_from": 0.1, "refuse_from": 0.3}
 TRANSACTION_THRESHOLDS = {"anomaly": 0.5, "review": 0.6, "block": 0.95}
 
 
@@ -92,20 +59,19 @@ TRANSACTION_THRESHOLDS = {"anomaly": 0.5, "review": 0.6, "block": 0.95}
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of each domain's bundle."""
     folder = tmp_path_factory.mktemp("bundles")
-    return {
-        "loan_default": write_loan_bundle(folder / "loan_default"),
-        "transaction_anomaly": write_transaction_bundle(folder / "transaction_anomaly"),
-    }
+    return write_linear_bundles(folder) | {"transaction_anomaly": write_transaction_bundle(folder / "transaction_anomaly")}
 
 
 class Serving:
-    """Serves a choice of bundles in this process, from a model store and a service store of their own."""
+    """Serves a choice of bundles in this process, from a model store and a service store of their own, which knows `STANDINGS`."""
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.home = home
         self._monkeypatch = monkeypatch
 
-    def __call__(self, bundles: dict[str, Path], absent: dict[str, str] | None = None) -> TestClient:
+    def __call__(
+        self, bundles: dict[str, Path], absent: dict[str, str] | None = None, figures: Mapping[str, packaging.Figures] | None = None
+    ) -> TestClient:
         from bentoml._internal.container import BentoMLContainer
         from bentoml._internal.models import ModelStore
 
@@ -113,7 +79,9 @@ class Serving:
 
         models = self.home / "models"
         for domain, folder in bundles.items():
-            packaging.store_model(self.home, domain, folder, absent or {})
+            packaging.store_model(self.home, domain, folder, absent or {}, (figures or {}).get(domain, ()))
+        with closing(Store(location(Settings(home=self.home)))) as store:
+            store.replace_standings(STANDINGS)
         self._monkeypatch.setenv("FINRISK_HOME", str(self.home))
         BentoMLContainer.model_store.set(ModelStore(models))
         for collector in list(REGISTRY._collector_to_names):  # each application registers its metrics anew
@@ -132,7 +100,7 @@ def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving
 
 @pytest.fixture
 def client(serving: Serving, bundles: dict[str, Path]) -> Iterator[TestClient]:
-    """A client of a service with both models and an empty history."""
+    """A client of a service with all models and an empty history of transactions."""
     with serving(bundles) as running:
         yield running
 
@@ -160,7 +128,7 @@ def loan() -> Callable[..., dict[str, Any]]:
     """Makes the body of a typical loan, with some features changed."""
 
     def body(**features: Any) -> dict[str, Any]:
-        typical = {"loan_amount": 9000, "term_months": 24, "balance_mean_30d": 4000.5, "is_urban": True}
+        typical = {"loan_amount": 9000, "term_months": 24, "balance_mean_30d": 4000.5, "is_urban": True, "instalment_to_income_90d": 0.2}
         return {"loan_id": "L1", "features": typical | features}
 
     return body

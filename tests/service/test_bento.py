@@ -15,8 +15,11 @@ import pytest
 
 from finrisk_assets.packaging import PackagingError, build_bento
 from finrisk_assets.settings import Settings
+from tests.service.made import CASHFLOW_ROW
+from tests.service.test_decisions import EIGHT
 
 pytestmark = pytest.mark.slow
+OFFER = {"features": {"expense_ratio_90d": 1.0}, "pd": 0.03, "monthly_income_amount": 2800}
 WAIT_SECONDS = 180
 
 
@@ -52,7 +55,10 @@ def served(built, home):
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "bentoml", "serve", built.tag, "--port", str(port)],
-            cwd=home.parent, env=environment, stdout=out, stderr=subprocess.STDOUT,
+            cwd=home.parent,
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -71,7 +77,7 @@ def served(built, home):
         process.wait(30)
 
 
-def test_a_built_bento_answers_for_both_domains(served, built, home, transaction, loan):
+def test_a_built_bento_answers_for_every_domain(served, built, home, transaction, loan):
     status, scored = call(f"{served}/v1/transactions", transaction(transaction_id="t1"))
     assert status == 200
     assert f"finrisk-transaction-anomaly:{json.loads(scored)['model']['version']}" == built.models["transaction_anomaly"]
@@ -82,9 +88,14 @@ def test_a_built_bento_answers_for_both_domains(served, built, home, transaction
     assert 0 < json.loads(scored)["pd"] < 1
     assert (home / "simulator" / "service" / "store.sqlite").is_file()
 
+    for route, body in (("spending-risk", EIGHT), ("cashflow", {"features": CASHFLOW_ROW}), ("loan-offers", OFFER)):
+        status, scored = call(f"{served}/v1/{route}", body)
+        assert status == 200
+        assert json.loads(scored)["model"]["version"] in str(built.models)
+
 
 def test_a_built_bento_serves_its_pages_and_metrics(served):
-    for path in ("/", "/docs", "/openapi.json", "/v1/models", "/livez", "/metrics"):
+    for path in ("/", "/docs", "/openapi.json", "/v1/models", "/v1/model-metrics", "/livez", "/metrics"):
         assert call(served + path)[0] == 200, path
 
 
@@ -117,6 +128,16 @@ def test_the_same_champions_give_the_same_bento_and_it_is_not_built_again(built,
 
     assert build_bento(Settings(home=home), bundles) == built
     assert (built.path / "bento.yaml").stat().st_mtime_ns == before
+
+
+def test_figures_make_another_bento_of_the_same_models(built, home, bundles):
+    figures = {"cashflow": [{"window": "test", "metric": "auc", "value": 0.76, "low": None}]}
+
+    measured = build_bento(Settings(home=home), bundles, figures=figures)
+
+    assert measured.models == built.models
+    assert measured.version != built.version
+    assert build_bento(Settings(home=home), bundles, figures=figures) == measured
 
 
 def test_without_a_champion_there_is_no_bento(home):

@@ -5,6 +5,13 @@ import re
 import subprocess
 import sys
 
+import pytest
+
+from bento.champions import DOMAINS
+from tests.service.made import CASHFLOW_ROW
+
+SCORING = ("/v1/transactions", "/v1/loan-default", "/v1/spending-risk", "/v1/cashflow", "/v1/loan-offers")
+
 
 def test_the_page_stands_at_the_root_and_at_docs_and_loads_nothing_from_elsewhere(client):
     page = client.get("/docs")
@@ -19,7 +26,7 @@ def test_the_page_stands_at_the_root_and_at_docs_and_loads_nothing_from_elsewher
 def test_the_openapi_document_has_every_route_its_types_and_its_failures(client):
     document = client.get("/openapi.json").json()
 
-    assert set(document["paths"]) == {"/v1/transactions", "/v1/loan-default", "/v1/models"}
+    assert set(document["paths"]) == {*SCORING, "/v1/models", "/v1/model-metrics", "/v1/risk-scores/{customer_id}"}
     operation = document["paths"]["/v1/transactions"]["post"]
     request = operation["requestBody"]["content"]["application/json"]["schema"]
     assert request["$ref"].endswith("/TransactionRequest")
@@ -28,10 +35,36 @@ def test_the_openapi_document_has_every_route_its_types_and_its_failures(client)
         assert reference in document["components"]["schemas"]
 
 
+@pytest.mark.parametrize("route", SCORING)
+def test_every_example_of_the_document_is_answered(shared_client, route):
+    operation = shared_client.get("/openapi.json").json()["paths"][route]["post"]
+    examples = operation["requestBody"]["content"]["application/json"]["examples"]
+
+    assert len(examples) > 1
+    for example in examples.values():
+        answer = shared_client.post(route, json=example["value"])
+        assert answer.status_code == 200, (example["summary"], answer.text)
+
+
+def test_the_examples_tell_of_nobody(shared_client):
+    """A body by features holds medians, never a row of the store."""
+    document = shared_client.get("/openapi.json").text
+
+    assert str(CASHFLOW_ROW["income_90d"]) not in document
+
+
+def test_a_route_without_a_model_has_no_example_by_features(serving, bundles):
+    with serving({"loan_default": bundles["loan_default"]}) as client:
+        operation = client.get("/openapi.json").json()["paths"]["/v1/cashflow"]["post"]
+
+    examples = operation["requestBody"]["content"]["application/json"]["examples"].values()
+    assert [example["value"] for example in examples] == [{"customer_id": 123}, {"account_id": "A123"}]
+
+
 def test_models_are_listed_with_the_units_of_their_features(client):
     models = {model["domain"]: model for model in client.get("/v1/models").json()["models"]}
 
-    assert set(models) == {"loan_default", "transaction_anomaly"}
+    assert set(models) == set(DOMAINS)
     assert models["loan_default"]["features"][0] == {"name": "loan_amount", "unit": "currency", "description": "Amount lent."}
     assert re.fullmatch(r"[0-9a-f]{12}", models["loan_default"]["version"])
 

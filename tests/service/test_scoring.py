@@ -1,4 +1,4 @@
-"""Scoring: what a client gets for a transaction and for a loan."""
+"""Scoring: what a client gets for a transaction and for a loan application by its features."""
 
 import math
 

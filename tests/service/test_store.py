@@ -9,6 +9,7 @@ import pytest
 
 from bento.seed import read
 from bento.store import Store, Transaction
+from tests.service.made import STANDINGS, standing
 
 NOON = datetime(2024, 5, 6, 12)
 
@@ -82,6 +83,36 @@ def test_loading_again_adds_nothing_but_the_label_that_became_known(store):
     first = store.find("a").transaction
     assert (first.is_fraud, first.label_known_at, first.amount) == (True, known_at, 10.0)
     assert len(store.history({"customer_id": "5"}, datetime(2000, 1, 1), datetime(2100, 1, 1))) == 2
+
+
+def test_standings_are_found_by_customer_and_by_account_as_they_were_kept(store):
+    assert store.replace_standings(STANDINGS) == len(STANDINGS)
+
+    assert store.standings(customer_id="7") == [one for one in STANDINGS if one.customer_id == "7"]
+    assert [one.account_id for one in store.standings(account_id="A8", domain="cashflow")] == ["A8"]
+    assert store.standings(customer_id="nobody") == []
+
+
+def test_standings_replace_all_that_were_there_or_none(store):
+    store.replace_standings(STANDINGS)
+    with pytest.raises(ValueError, match="JSON"):
+        store.replace_standings([standing("cashflow", "1", {}), standing("cashflow", "2", {"balance": float("nan")})])
+    assert len(store.standings(customer_id="123")) == 5
+
+    store.replace_standings([standing("cashflow", "1", {})])
+    assert store.standings(customer_id="123") == []
+
+
+def test_standings_are_of_somebody(store):
+    with pytest.raises(ValueError, match="name one"):
+        store.standings(domain="cashflow")
+
+
+@pytest.mark.parametrize("column", ["customer_id", "account_id"])
+def test_standings_are_found_by_an_index(store, column):
+    plan = store._connection.execute(f"explain query plan select * from standings where {column} = 'x' and domain = 'y'").fetchall()
+
+    assert f"({column}=? AND domain=?)" in plan[0][-1]
 
 
 def test_a_parquet_file_of_the_ledger_is_read_back_as_transactions(store, tmp_path):

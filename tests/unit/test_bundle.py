@@ -15,7 +15,7 @@ from xgboost import XGBClassifier
 
 from finrisk_assets.features.windows import Point, from_json, to_json
 from finrisk_assets.modelling import explain
-from finrisk_assets.modelling.bundle import Bundle, BundleError, BundleSpec, Calibration, Linear, write
+from finrisk_assets.modelling.bundle import Amount, Bundle, BundleError, BundleSpec, Calibration, Linear, write
 from finrisk_assets.modelling.trees import component_from
 from schemas.features import Feature
 
@@ -258,3 +258,64 @@ def test_importance_and_those_just_approved(spec: BundleSpec) -> None:
     assert explain.just_approved(bundle, rows, cutoff, nearest=10) == tuple(values[riskiest].mean(axis=0))
     with pytest.raises(ValueError, match="just approved"):
         explain.just_approved(bundle, rows, 0.0)
+
+
+FLAT = Linear((0.0, 0.1, 0.0), (0.0,) * 3, (1.0,) * 3, (1.0, 0.0, 0.0), (False,) * 3, intercept=0.5)
+
+
+@pytest.fixture
+def with_amount(spec: BundleSpec) -> BundleSpec:
+    """The joined model, which also says an amount of half an income and a tenth more for each late payment."""
+    spread = dataclasses.replace(FLAT, coefficients=(0.0, 0.0, 0.0), intercept=math.log(2.0))
+    return dataclasses.replace(spec, amount=Amount(FLAT, "income_amount", low=-0.5, high=0.25, spread=spread))
+
+
+def test_an_amount_by_hand(tmp_path: Path, with_amount: BundleSpec) -> None:
+    write(tmp_path / "b", with_amount)
+    bundle = Bundle.load(tmp_path / "b")
+    rows = np.array([[1000, 2, 0], [np.nan, 2, 0], [-5, 0, 0]], np.float32)
+    expected, low, high = bundle.amount(rows)
+    np.testing.assert_allclose(expected, [700, np.nan, np.nan], rtol=1e-6)  # without a scale above 0 there is no amount
+    np.testing.assert_allclose((low[0], high[0]), (1000 * (0.7 - 0.5 * 2), 1000 * (0.7 + 0.25 * 2)), rtol=1e-6)
+    assert bundle.has_amount
+    assert bundle.amount(rows[:0]).expected.shape == (0,)
+
+
+def test_a_bundle_without_an_amount_says_none(tmp_path: Path, spec: BundleSpec) -> None:
+    write(tmp_path / "b", spec)
+    assert "amount" not in json.loads((tmp_path / "b" / "bundle.json").read_text())
+    bundle = Bundle.load(tmp_path / "b")
+    assert not bundle.has_amount
+    assert np.isnan(bundle.amount(sample(3))).all()
+
+
+def test_an_amount_of_trees_is_hashed_and_golden(tmp_path: Path, with_amount: BundleSpec) -> None:
+    amount = with_amount.amount
+    assert amount is not None
+    trees = dataclasses.replace(with_amount.components[1], weight=1.0)
+    version = write(tmp_path / "b", dataclasses.replace(with_amount, amount=dataclasses.replace(amount, component=trees, spread=None)))
+    assert (tmp_path / "b" / "trees-amount.json").is_file()
+    rows = sample(20, seed=9)
+    _, low, high = Bundle.load(tmp_path / "b", version=version).amount(rows)
+    np.testing.assert_allclose(high - low, 0.75 * rows[:, 0], rtol=1e-6)
+    rewrite(tmp_path / "b", lambda document: document["amount"].update(high=0.5))
+    with pytest.raises(BundleError, match="the high amounts differ"):
+        Bundle.load(tmp_path / "b")
+    (tmp_path / "b" / "trees-amount.json").write_bytes(b"{}")
+    with pytest.raises(BundleError, match=r"trees-amount\.json: its SHA-256"):
+        Bundle.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": "salary"}, "the amount's scale 'salary' is no feature"),
+        ({"low": 0.1}, "low <= 0 <= high"),
+        ({"level": 1.0}, "the level of the amount's interval"),
+        ({"spread": dataclasses.replace(FLAT, means=(0.0,))}, "spread of the amount: means has 1 entries"),
+    ],
+)
+def test_a_senseless_amount_is_not_written(tmp_path: Path, with_amount: BundleSpec, change: dict[str, Any], message: str) -> None:
+    assert with_amount.amount is not None
+    with pytest.raises(BundleError, match=message):
+        write(tmp_path / "b", dataclasses.replace(with_amount, amount=dataclasses.replace(with_amount.amount, **change)))

@@ -9,7 +9,7 @@ from finrisk_assets.settings import Settings
 __all__ = ["SOURCES", "RawTable", "Source", "SourceError", "load"]
 
 SOURCES: Mapping[str, str] = {
-    name: f"finrisk_assets.ledger.sources.{name}" for name in ("simulator", "handbook", "berka", "taiwan", "mapped")
+    name: f"finrisk_assets.ledger.sources.{name}" for name in ("simulator", "handbook", "berka", "taiwan", "karlan_zinman", "mapped")
 }
 """Name of a source -> its module, which has a function ``source(settings)``."""
 

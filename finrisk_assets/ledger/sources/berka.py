@@ -160,9 +160,7 @@ def source(settings: Settings) -> Source:
             "customers": RawTable(CUSTOMERS, landing(file("disp.asc"), CUSTOMERS_QUERY, "client", "account"), CUSTOMER_COLUMNS),
             "accounts": RawTable(ACCOUNTS_OF_BERKA, landing(file("account.asc"), ACCOUNTS_QUERY, "disp"), ACCOUNT_COLUMNS),
             "transactions": RawTable(TRANSACTIONS, landing(movements, TRANSACTIONS_QUERY, "disp"), TRANSACTION_COLUMNS),
-            "loans": RawTable(
-                LOANS_OF_BERKA, landing(file("loan.asc"), LOANS_QUERY, "disp", "account", "card", "district"), LOAN_COLUMNS
-            ),
+            "loans": RawTable(LOANS_OF_BERKA, landing(file("loan.asc"), LOANS_QUERY, "disp", "account", "card", "district"), LOAN_COLUMNS),
         },
         features={"loan_default": FEATURES},
         without={"transaction_anomaly": "Berka dates its transactions only to the day, without the time"},

@@ -65,7 +65,7 @@ def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable
 
 def _features(tables: Mapping[str, TableMap]) -> dict[str, tuple[Feature, ...]]:
     """Return the extra columns that are features, by the domain whose decisions the table holds."""
-    domains = {"loans": "loan_default", "transactions": "transaction_anomaly"}
+    domains = {"accounts": "cashflow", "loans": "loan_default", "transactions": "transaction_anomaly"}
     found = {name: tuple(_feature(column) for column in tables[name].extra if column.feature) for name in tables}
     return {domain: found[name] for name, domain in domains.items() if found.get(name)}
 
@@ -103,7 +103,7 @@ def _expression(how: ColumnMap, column: Column, missing: Sequence[Scalar]) -> Ca
 
     def read(raw: ir.Table) -> ir.Value:
         if how.row_number:
-            return raw[ROW]
+            return raw[ROW].cast("int64").as_timestamp("s" if how.format == "epoch_s" else "ms") if how.format else raw[ROW]
         if how.value is not None:
             return ibis.literal(_text(how.value))
         value = raw[how.reads]

@@ -1,4 +1,4 @@
-"""The economy's numbers: how many people, how long, how much fraud, what drives a default, and what spending looks like.
+"""The economy's numbers: how many people, how long, what drives each month, fraud, default and take-up, what spending looks like.
 
 Every constant that shapes the simulated ledger stands here; the other modules only say how the numbers are used.
 """
@@ -15,37 +15,118 @@ HOUR = 3_600
 
 
 @dataclass(frozen=True)
-class FraudEffects:
-    """How each kind of fraud looks.
+class HouseholdEffects:
+    """What a month does to a household; each is a number of `household.step`.
 
     Attributes
     ----------
-    mix
-        Shares of card testing, account takeover and compromised merchants among the fraudulent transactions.
-    takeover_ratio
-        Mean amount of an account takeover, in multiples of the person's own mean ticket.
-    test_amount
-        Median of a card tester's small amounts, in currency.
-    cashout_ratio
-        Median of the large amount that ends a card test, in multiples of the person's own mean ticket.
-    compromised_share
-        Probability that a transaction at a compromised merchant is fraudulent.
-    compromised_ratio
-        Median factor on the amount of such a transaction.
-    compromised_days
-        Shortest and longest time that a merchant stays compromised, in days.
+    irregular_share
+        Share of people without a salary, who are paid now and then.
+    salary_noise, irregular_spread
+        Log standard deviation of a month's salary, and of a month's irregular earnings.
+    bonus_share, bonus_amount
+        Probability of a November bonus for a salaried person, and its size in monthly salaries.
+    job_loss_rate, job_found_rate
+        Probability a month that a salaried person loses the job, and that one out of work finds one.
+    benefit_share
+        Income out of work, as a share of the salary.
+    yearly_raise
+        By how much incomes grow each January.
+    spending_level
+        Spending that people come back to, as a share of the usual income.
+    spending_memory
+        How much of the last three months' spending habit carries over, 0 to 1.
+    discipline
+        Difference in log spending between the thriftiest and the most careless, before memory.
+    income_pull
+        Elasticity of spending to the income of the last three months against the usual one.
+    thrift
+        Cut in log spending of someone whose account is empty, before memory.
+    ease
+        Rise in log spending for each month's income saved beyond `ease_from` months, up to six, before memory.
+    ease_from
+        Months of income saved beyond which people spend more freely.
+    spending_noise
+        Log standard deviation of a month's spending that nothing explains.
+    spending_least
+        Purchases that are made whatever happens, as a share of the usual income.
+    mishap_rate, mishap_amount
+        Probability a month of a large expense that nobody planned, and its median in monthly incomes.
+    missed_base, missed_short, missed_before, missed_idle, missed_strain
+        Logit of a missed payment: the intercept, and its rise per month of income that the balance lies below `short_below`
+        months (at most 1.5), per payment missed in the last three months, out of work, and per 0.1 by which the last three
+        months' spending exceeded their income (from -0.3 to 0.5).
+    short_below
+        Months of income on the account below which money is short.
+    missed_fee_amount
+        What a returned payment costs, in currency.
+    penalty_amount, penalty_pct
+        Fixed part of the penalty for a month that closes below zero, and its percentage of the depth.
+    """
+
+    irregular_share: float = 0.18
+    salary_noise: float = 0.01
+    irregular_spread: float = 0.45
+    bonus_share: float = 0.5
+    bonus_amount: float = 0.3
+    job_loss_rate: float = 0.008
+    job_found_rate: float = 0.22
+    benefit_share: float = 0.55
+    yearly_raise: float = 0.03
+    spending_level: float = 0.88
+    spending_memory: float = 0.85
+    discipline: float = 0.1
+    income_pull: float = 0.15
+    thrift: float = 0.05
+    ease: float = 0.003
+    ease_from: float = 2.5
+    spending_noise: float = 0.12
+    spending_least: float = 0.12
+    mishap_rate: float = 0.025
+    mishap_amount: float = 0.5
+    missed_base: float = -4.2
+    missed_short: float = 2.0
+    missed_before: float = 0.9
+    missed_idle: float = 0.8
+    missed_strain: float = 0.3
+    short_below: float = 0.4
+    missed_fee_amount: float = 8.0
+    penalty_amount: float = 12.0
+    penalty_pct: float = 1.0
+
+
+@dataclass(frozen=True)
+class FraudEffects:
+    """How often the look-alikes of fraud occur, and what makes a purchase likely to be one.
+
+    Attributes
+    ----------
+    bursts_per_month, sprees_per_month
+        Mean number a person makes in a month of bursts (small payments at a risky online shop, then a large one) and of
+        large purchases at odd hours or abroad. Most of them are genuine.
+    velocity
+        Rise of the logit per own transaction in the last hour, up to four.
+    amount
+        Per unit of the logarithm of the amount to the own mean of the last 30 days, from 0 to 3.
+    new_country, new_merchant
+        Where there was no transaction with the country, or the merchant, in the last 90 days.
+    night
+        Before 07:00.
+    risky_merchant
+        At one of the online shops where stolen cards are tried out.
     label_delay_days
         Shortest and longest time until a fraud is reported, in days; an unreported transaction counts as genuine after
         the longest.
     """
 
-    mix: tuple[float, float, float] = (0.35, 0.30, 0.35)
-    takeover_ratio: float = 4.0
-    test_amount: float = 3.0
-    cashout_ratio: float = 5.0
-    compromised_share: float = 0.6
-    compromised_ratio: float = 2.0
-    compromised_days: tuple[float, float] = (16.0, 23.0)
+    bursts_per_month: float = 0.045
+    sprees_per_month: float = 0.09
+    velocity: float = 2.0
+    amount: float = 2.8
+    new_country: float = 2.0
+    new_merchant: float = 2.0
+    night: float = 1.6
+    risky_merchant: float = 1.2
     label_delay_days: tuple[float, float] = (0.5, 7.0)
 
 
@@ -71,13 +152,54 @@ class LoanEffects:
         Standard deviation of a cause that nobody sees.
     """
 
-    expense_ratio: float = 0.20
-    penalties: float = 0.25
-    irregularity: float = 0.10
-    burden: float = 0.22
-    low_balance: float = 0.08
-    employed: float = -0.20
-    noise: float = 0.5
+    expense_ratio: float = 0.22
+    penalties: float = 0.32
+    irregularity: float = 0.14
+    burden: float = 0.28
+    low_balance: float = 0.10
+    employed: float = -0.28
+    noise: float = 0.28
+
+
+@dataclass(frozen=True)
+class OfferEffects:
+    """What makes people take a loan that they are offered: logits per unit of each cause as it stands at the offer.
+
+    Attributes
+    ----------
+    rate
+        Per percentage point of the yearly rate; below 0, so that take-up falls in the rate.
+    amount, term
+        Per unit of the logarithm of the amount to monthly income, and of the term to 24 months.
+    expense_ratio, low_savings, trouble, income
+        Per 0.1 by which expenses exceed income over 90 days; per month of income that the balance lies below two months' (at
+        most 2.5); per penalty or returned payment of the last 180 days (at most six); per doubling of monthly income
+        above 2,000.
+    noise
+        Standard deviation of a cause that nobody sees.
+    random_share
+        Share of the offers whose rate is drawn at random.
+    random_rate_pct
+        Lowest and highest of these rates, percent a year.
+    tier_pd, tier_rate_pct
+        The policy of the others: default probabilities at which the next tier begins, and each tier's rate.
+    tier_noise_pct
+        Standard deviation of a policy rate around its tier's.
+    """
+
+    rate: float = -0.18
+    amount: float = -0.35
+    term: float = 0.45
+    expense_ratio: float = 0.15
+    low_savings: float = 0.55
+    trouble: float = 0.20
+    income: float = -0.35
+    noise: float = 0.25
+    random_share: float = 0.5
+    random_rate_pct: tuple[float, float] = (4.0, 24.0)
+    tier_pd: tuple[float, ...] = (0.05, 0.10, 0.20)
+    tier_rate_pct: tuple[float, ...] = (8.0, 11.0, 14.0, 18.0)
+    tier_noise_pct: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -92,82 +214,101 @@ class Economy:
         Seed of everything that is drawn.
     start
         First instant of the ledger, midnight on the first day of a month.
+    town_size
+        People who share a market. Towns are simulated one after the other, which bounds the memory.
     purchases_per_month
         Mean number of purchases a person makes in a month, beside salary, rent, utilities and subscriptions.
-    irregular_share
-        Share of people without a salary, who are paid now and then.
-    job_loss_rate
-        Probability a month that a salaried person loses the job.
-    mishap_rate
-        Probability a month of a large expense that nobody planned.
     trips_per_month
         Mean number of journeys abroad a person makes in a month.
-    penalty_amount, penalty_pct
-        Fixed part of the penalty for a month in which the balance fell below zero, and its percentage of the depth.
     fraud_share
         Share of transactions that are fraudulent, in expectation.
     default_rate
         Mean of the loans' true default probabilities.
-    loans_per_customer
-        Loans per person over the whole ledger.
+    acceptance_rate
+        Mean of the true acceptance probabilities of offers at a random rate.
+    loans_per_customer, offers_per_customer
+        Loans and offers per person over the whole ledger.
     first_application_month
-        Full months of ledger before the first application.
+        Full months of ledger before the first application and the first offer.
+    futures
+        Futures simulated from each month-end for the truths about spending and cashflow.
     bad_rows
         Rows that break the contract, appended to the transactions; see `tables.spoil`.
     """
 
     n_customers: int = 2_000
-    n_months: int = 18
+    n_months: int = 24
     seed: int = 20180401
-    start: datetime = datetime(2023, 1, 1)
+    start: datetime = datetime(2022, 7, 1)
+    town_size: int = 2_500
     purchases_per_month: float = 12.5
-    irregular_share: float = 0.18
-    job_loss_rate: float = 0.008
-    mishap_rate: float = 0.025
     trips_per_month: float = 0.06
-    penalty_amount: float = 12.0
-    penalty_pct: float = 1.0
     fraud_share: float = 0.008
-    default_rate: float = 0.10
-    loans_per_customer: float = 1.8
+    default_rate: float = 0.11
+    acceptance_rate: float = 0.20
+    loans_per_customer: float = 3.0
+    offers_per_customer: float = 8.0
     first_application_month: int = 4
+    futures: int = 200
     bad_rows: int = 20
+    household: HouseholdEffects = field(default_factory=HouseholdEffects)
     fraud: FraudEffects = field(default_factory=FraudEffects)
     loans: LoanEffects = field(default_factory=LoanEffects)
+    offers: OfferEffects = field(default_factory=OfferEffects)
 
     def __post_init__(self) -> None:
         first = self.start
         if (first.day, first.hour, first.minute, first.second, first.microsecond) != (1, 0, 0, 0, 0):
             raise ValueError(f"an economy starts at midnight on the first day of a month, not at {first}")
-        for name, least in {
-            "n_customers": 1,
-            "n_months": 1,
-            "loans_per_customer": 0,
-            "first_application_month": 0,
-            "bad_rows": 0,
-        }.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        for name in ("irregular_share", "job_loss_rate", "mishap_rate", "fraud_share", "default_rate"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        _at_least(self, 1, "n_customers", "n_months", "futures")
+        _at_least(self, 20, "town_size")
+        _at_least(self, 0, "loans_per_customer", "offers_per_customer", "first_application_month", "bad_rows", "trips_per_month")
+        _at_least(self, 1, "purchases_per_month")
+        _share(self, "fraud_share", "default_rate", "acceptance_rate")
+        household, fraud, offers = self.household, self.fraud, self.offers
+        _share(household, "irregular_share", "bonus_share", "job_loss_rate", "job_found_rate", "mishap_rate", "spending_memory")
+        _at_least(
+            household, 0, "salary_noise", "irregular_spread", "spending_noise", "spending_least", "mishap_amount",
+            "missed_fee_amount", "penalty_amount", "penalty_pct", "benefit_share", "spending_level",
+        )  # fmt: skip
+        _at_least(fraud, 0, "bursts_per_month", "sprees_per_month")
+        _ordered(fraud, "label_delay_days")
+        _at_least(self.loans, 0, "noise")
+        _at_least(offers, 0, "noise", "tier_noise_pct")
+        _share(offers, "random_share", last=True)
+        _ordered(offers, "random_rate_pct")
+        if offers.rate > 0:
+            raise ValueError(f"offers.rate must not be above 0, so that take-up falls in the rate; it is {offers.rate}")
+        if len(offers.tier_rate_pct) != len(offers.tier_pd) + 1:
+            raise ValueError(
+                f"offers.tier_rate_pct needs one rate more than tier_pd has bounds: {len(offers.tier_pd) + 1}, not "
+                f"{len(offers.tier_rate_pct)}"
+            )
         if self.loans_per_customer and self.default_rate <= 0:
             raise ValueError("default_rate must be above 0 where loans are granted; set loans_per_customer=0 for none")
-        if self.loans_per_customer and self.first_application_month >= self.n_months:
-            raise ValueError(
-                f"first_application_month is {self.first_application_month}, but the ledger has only {self.n_months} months; "
-                "simulate more months or set loans_per_customer=0"
-            )
+        if self.offers_per_customer and self.acceptance_rate <= 0:
+            raise ValueError("acceptance_rate must be above 0 where offers are made; set offers_per_customer=0 for none")
+        for name in ("loans_per_customer", "offers_per_customer"):
+            if getattr(self, name) and self.first_application_month >= self.n_months:
+                raise ValueError(
+                    f"first_application_month is {self.first_application_month}, but the ledger has only {self.n_months} "
+                    f"months; simulate more months or set {name}=0"
+                )
 
-    def rng(self, stage: str) -> np.random.Generator:
-        """Return the stage's own random numbers, so that a change to one stage leaves the draws of the others alone."""
-        return np.random.default_rng([self.seed, *stage.encode()])
+    @property
+    def n_towns(self) -> int:
+        return -(-self.n_customers // self.town_size)
 
     @property
     def month_days(self) -> np.ndarray:
         """Days from the start to each month's first day, the month after the last included; shape ``(n_months + 1,)``."""
         months = np.datetime64(self.start, "M") + np.arange(self.n_months + 1)
         return (months.astype("datetime64[D]") - np.datetime64(self.start, "D")).astype(np.int64)
+
+    @property
+    def calendar(self) -> np.ndarray:
+        """Each month's number in its year, 1 to 12; shape ``(n_months,)``."""
+        return (self.start.month - 1 + np.arange(self.n_months)) % 12 + 1
 
     @property
     def n_days(self) -> int:
@@ -186,6 +327,25 @@ class Economy:
     def _months_later(self, months: int) -> datetime:
         years, month = divmod(self.start.month - 1 + months, 12)
         return self.start.replace(year=self.start.year + years, month=month + 1)
+
+
+def _at_least(part: object, least: float, *names: str) -> None:
+    for name in names:
+        if not getattr(part, name) >= least:
+            raise ValueError(f"{name} must be at least {least:g}, not {getattr(part, name)}")
+
+
+def _share(part: object, *names: str, last: bool = False) -> None:
+    for name in names:
+        value = getattr(part, name)
+        if not (0 <= value < 1 or (last and value == 1)):
+            raise ValueError(f"{name} must lie in [0, 1{']' if last else ')'}, not {value}")
+
+
+def _ordered(part: object, name: str) -> None:
+    low, high = getattr(part, name)
+    if not 0 <= low <= high:
+        raise ValueError(f"{name} must be two numbers from 0 upwards, the smaller first, not {low} and {high}")
 
 
 class Category(NamedTuple):
@@ -223,7 +383,7 @@ CATEGORIES: tuple[Category, ...] = (
 
 FIXED: tuple[str, ...] = (
     "salary", "self_employment", "benefits", "opening_balance", "refund",
-    "rent", "utilities", "subscriptions", "repairs", "penalty",
+    "rent", "utilities", "subscriptions", "repairs", "returned_payment", "penalty",
 )  # fmt: skip
 """What moves money beside purchases."""
 
@@ -236,3 +396,12 @@ HOME_SHARES: tuple[float, ...] = (0.90, 0.06, 0.04)
 ABROAD: tuple[str, ...] = ("FR", "IT", "ES", "GR", "PT", "GB", "CH", "US", "TR", "TH")
 COUNTRIES: tuple[str, ...] = (*HOMES, *ABROAD)
 REGIONS: tuple[str, ...] = ("north", "south", "east", "west")
+
+N_PURCHASES = len(CATEGORIES)
+"""Category codes below this are purchases."""
+
+SEASON = np.array([0.97, 0.98, 0.99, 1.0, 1.0, 1.0, 1.025, 1.02, 0.985, 0.985, 1.005, 1.06])
+"""Factor on a month's spending, January first."""
+
+HEAT = 1 + 0.35 * np.cos(2 * np.pi * np.arange(12) / 12)
+"""Factor on a month's utilities, January first."""

@@ -6,11 +6,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 NOBODY = -1
-GENUINE, CARD_TESTING, ACCOUNT_TAKEOVER, COMPROMISED_MERCHANT = range(4)
-SCENARIOS: tuple[str, ...] = ("genuine", "card_testing", "account_takeover", "compromised_merchant")
+NO_EPISODE = -1
+
+_TYPES = {
+    "customer": np.int32, "second": np.int64, "cents": np.int64, "sign": np.int8, "category": np.int8, "merchant": np.int32,
+    "country": np.int8, "episode": np.int32,
+}  # fmt: skip
 
 
-@dataclass
+@dataclass(frozen=True)
 class Events:
     """Movements, one element each; every array has the same length.
 
@@ -24,14 +28,8 @@ class Events:
         Size in cents, 0 or more.
     sign
         1 for a credit, -1 for a debit.
-    elastic
-        Whether the person would spend less here when money is short.
-    scenario
-        Which fraud, or ``GENUINE``.
-    reported
-        Second at which the fraud is reported; 0 for a genuine movement.
-    refunds
-        For a refund, the index of the movement that it pays back; otherwise -1.
+    episode
+        Number of the burst or spree that a purchase belongs to, or ``NO_EPISODE``. Episodes with an even number are bursts.
     """
 
     customer: np.ndarray
@@ -41,52 +39,49 @@ class Events:
     category: np.ndarray
     merchant: np.ndarray
     country: np.ndarray
-    elastic: np.ndarray
-    scenario: np.ndarray
-    reported: np.ndarray
-    refunds: np.ndarray
+    episode: np.ndarray
 
     def __len__(self) -> int:
         return len(self.customer)
 
     def take(self, index: np.ndarray) -> "Events":
-        """Return the movements at `index`, or where a mask is true. Refunds must not have been added yet."""
+        """Return the movements at `index`, or where a mask is true."""
         return Events(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
+    def in_order(self) -> "Events":
+        """Return the movements in order of time (of customer at one instant)."""
+        return self.take(np.lexsort((self.customer, self.second)))
 
-_TYPES = {"customer": np.int32, "second": np.int64, "cents": np.int64, "refunds": np.int64, "reported": np.int64}
+    def balances(self) -> np.ndarray:
+        """Return the balance after each movement, in cents; the movements are in order of time."""
+        order = np.argsort(self.customer, kind="stable")
+        customer, signed = self.customer[order], (self.sign * self.cents)[order]
+        first = np.flatnonzero(np.diff(customer, prepend=-1))
+        total = np.cumsum(signed)
+        before = np.repeat(total[first] - signed[first], np.diff(np.append(first, len(customer))))
+        balance = np.empty_like(total)
+        balance[order] = total - before
+        return balance
 
 
 def events(
     customer: ArrayLike,
     second: ArrayLike,
-    amount: ArrayLike,
+    cents: ArrayLike,
     category: ArrayLike,
     merchant: ArrayLike,
     country: ArrayLike,
     *,
     sign: int = -1,
-    elastic: bool = False,
-    scenario: int = GENUINE,
-    reported: ArrayLike = 0,
-    refunds: ArrayLike = -1,
+    episode: ArrayLike = NO_EPISODE,
 ) -> Events:
-    """Make movements; single values are repeated to the length of `customer`. `amount` is in currency, at least a cent."""
+    """Make movements; single values are repeated to the length of `customer`."""
     columns = {
-        "customer": customer, "second": second, "cents": np.maximum(np.rint(np.asarray(amount) * 100), 1), "sign": sign,
-        "category": category, "merchant": merchant, "country": country, "elastic": elastic, "scenario": scenario,
-        "reported": reported, "refunds": refunds,
+        "customer": customer, "second": second, "cents": np.rint(cents), "sign": sign, "category": category,
+        "merchant": merchant, "country": country, "episode": episode,
     }  # fmt: skip
     size = np.shape(customer)
-    small = {
-        "sign": np.int8,
-        "category": np.int8,
-        "country": np.int8,
-        "elastic": np.bool_,
-        "scenario": np.int8,
-        "merchant": np.int32,
-    }
-    return Events(**{name: np.broadcast_to(value, size).astype((_TYPES | small)[name]) for name, value in columns.items()})
+    return Events(**{name: np.broadcast_to(value, size).astype(_TYPES[name]) for name, value in columns.items()})
 
 
 def concatenate(*parts: Events) -> Events:

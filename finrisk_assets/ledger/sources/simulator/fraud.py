@@ -1,126 +1,191 @@
-"""Three kinds of fraud, laid over the genuine movements: card testing, account takeover and compromised merchants."""
+"""Fraud: each purchase is one with a probability that its visible attributes state; what is reported is paid back.
+
+The attributes are those of `finrisk_assets.transaction_anomaly.features`, by the same definitions: history is what happened
+strictly before, over the same windows, and counts every movement of the customer.
+"""
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .economy import ABROAD, CODE, DAY, HOMES, HOUR, Economy
-from .events import ACCOUNT_TAKEOVER, CARD_TESTING, COMPROMISED_MERCHANT, NOBODY, Events, concatenate, events
-from .people import Market, People
+from .economy import CODE, DAY, HOUR, N_PURCHASES, FraudEffects
+from .events import NO_EPISODE, NOBODY, Events, concatenate, events
+from .household import sigmoid
+from .intercepts import intercept_for
+from .movements import month_of, share_out
+from .people import Market, People, Town
+
+GENUINE, CARD_TESTING, ACCOUNT_TAKEOVER = range(3)
+SCENARIOS: tuple[str, ...] = ("genuine", "card_testing", "account_takeover")
+
+_VELOCITY_S = HOUR
+_MEAN_S = 30 * DAY
+_NOVELTY_S = 90 * DAY
+_NIGHT_ENDS = 7 * HOUR
 
 
-def defraud(economy: Economy, market: Market, people: People, genuine: Events) -> tuple[Events, np.ndarray]:
-    """Add fraud and its refunds to genuine movements.
+@dataclass(frozen=True)
+class Ledger:
+    """The finished movements in order of time (of customer at one instant), and what is known of each.
+
+    Attributes
+    ----------
+    events, balance
+        The movements, and the balance after each in cents.
+    probability
+        Of being fraud, before the dice fell; 0 for all but purchases.
+    scenario
+        Which fraud, or ``GENUINE``.
+    reported
+        Second at which a fraud is reported; 0 for a genuine movement.
+    """
+
+    events: Events
+    balance: np.ndarray
+    probability: np.ndarray
+    scenario: np.ndarray
+    reported: np.ndarray
+
+
+def defraud(town: Town, market: Market, people: People, made: Events, intercept: float | None) -> tuple[Ledger, float]:
+    """Throw the dice for every purchase, and settle the refunds.
+
+    Parameters
+    ----------
+    made
+        Every movement, in order of time.
+    intercept
+        Of the logit; None finds the one that gives `Economy.fraud_share`.
 
     Returns
     -------
-    events
-        The genuine movements, some of them turned fraudulent, then the added frauds, then the refunds.
-    probability
-        Each movement's probability of being fraud, before the dice fell.
+    ledger, intercept
+        The refunds are among the movements, and the other purchases of their month are larger by as much, so that each
+        month's net flow stays what it was.
     """
-    rng = economy.rng("fraud")
-    wanted = economy.fraud_share * len(genuine) * np.asarray(economy.fraud.mix) / sum(economy.fraud.mix)
-    ticket = _mean_ticket(people, genuine)
-    probability = _compromise(economy, market, genuine, wanted[COMPROMISED_MERCHANT - 1], rng)
-    hit = rng.random(len(genuine)) < probability
-    genuine.scenario[hit] = COMPROMISED_MERCHANT
-    ratio = economy.fraud.compromised_ratio * rng.lognormal(0, 0.4, int(hit.sum()))
-    genuine.cents[hit] = np.maximum(np.rint(genuine.cents[hit] * ratio), 1).astype(np.int64)
-    tested = _card_tests(economy, market, people, ticket, wanted[CARD_TESTING - 1], rng)
-    taken = _takeovers(economy, market, people, ticket, wanted[ACCOUNT_TAKEOVER - 1], rng)
-    added = concatenate(tested, taken)
-    added = added.take((added.second >= people.opened[added.customer]) & (added.second < economy.n_days * DAY))
-    everything = concatenate(genuine, added)
-    fraud = np.flatnonzero(everything.scenario)
-    everything.reported[fraud] = everything.second[fraud] + (
-        rng.uniform(*economy.fraud.label_delay_days, len(fraud)) * DAY
-    ).astype(np.int64)
-    refunds = _refunds(economy, people, everything, fraud)
-    certain = np.concatenate([np.ones(len(added)), np.zeros(len(refunds))])
-    return concatenate(everything, refunds), np.concatenate([probability, certain])
+    economy, rng = town.economy, town.rng("fraud")
+    purchase = np.flatnonzero(made.category < N_PURCHASES)
+    logit = causes_logit(market, made, purchase, economy.fraud)
+    if intercept is None:
+        intercept = intercept_for(logit, economy.fraud_share * len(made) / max(len(purchase), 1))
+    probability = np.zeros(len(made))
+    probability[purchase] = sigmoid(intercept + logit) if economy.fraud_share else 0.0
+    dice = rng.random(len(made))
+    of_episode = rng.random(int(made.episode.max(initial=0)) + 1)
+    dice = np.where(made.episode == NO_EPISODE, dice, of_episode[made.episode])
+    delay = (rng.uniform(*economy.fraud.label_delay_days, len(made)) * DAY).astype(np.int64)
+    fraud = _absorbable(town, made, dice < probability, made.second + delay)
+    is_burst = (made.episode != NO_EPISODE) & (made.episode % 2 == 0)
+    scenario = np.where(fraud, np.where(is_burst, CARD_TESTING, ACCOUNT_TAKEOVER), GENUINE).astype(np.int8)
+    reported = np.where(fraud, made.second + delay, 0)
+    return _settle(town, people, made, probability, scenario, reported), intercept
 
 
-def _mean_ticket(people: People, genuine: Events) -> np.ndarray:
-    """Mean amount of each person's purchases, in currency."""
-    who, cents = genuine.customer[genuine.elastic], genuine.cents[genuine.elastic]
-    count = np.bincount(who, minlength=len(people))
-    total = np.bincount(who, cents, minlength=len(people)) / 100
-    overall = total.sum() / max(count.sum(), 1)
-    return np.where(count > 0, total / np.maximum(count, 1), overall)
+def causes_logit(market: Market, made: Events, rows: np.ndarray, effects: FraudEffects) -> np.ndarray:
+    """The logit of each of the rows being fraud, but for its intercept.
 
-
-def _compromise(economy: Economy, market: Market, genuine: Events, wanted: float, rng: np.random.Generator) -> np.ndarray:
-    """Give each purchase its probability of being fraudulent: above 0 while its shop is compromised.
-
-    Each shop has one window at most; shops join, popular ones sooner, until `wanted` frauds are expected. (The order is
-    a draw without replacement, by Gumbel noise on the logarithm of each shop's weight.)
+    Parameters
+    ----------
+    made
+        Every movement, in order of time.
+    rows
+        The movements asked for.
     """
-    n = market.n_shops
-    length = rng.uniform(*economy.fraud.compromised_days, n) * DAY
-    start = rng.uniform(0, 1, n) * np.maximum(economy.n_days * DAY - length, 0)
-    shop = np.where(genuine.elastic & (genuine.merchant < n), genuine.merchant, NOBODY)
-    inside = (shop != NOBODY) & (genuine.second >= start[shop]) & (genuine.second < (start + length)[shop])
-    expected = economy.fraud.compromised_share * np.bincount(shop[inside], minlength=n)
-    order = np.argsort(-2 * np.log(market.popularity) - rng.gumbel(size=n), kind="stable")
-    so_far = np.cumsum(expected[order])
-    chosen = np.zeros(n, dtype=bool)
-    chosen[order[so_far - expected[order] / 2 <= wanted]] = wanted > 0
-    return np.where(inside & chosen[shop], economy.fraud.compromised_share, 0.0)
-
-
-def _card_tests(
-    economy: Economy, market: Market, people: People, ticket: np.ndarray, wanted: float, rng: np.random.Generator
-) -> Events:
-    """Bursts of small payments within minutes at risky shops, then a large one elsewhere within the hour."""
-    n = int(rng.poisson(wanted / 5.5))
-    victim = rng.integers(0, len(people), n)
-    start = _day_of_attack(economy, people, victim, rng) * DAY + rng.integers(0, DAY - 2 * HOUR, n)
-    size = rng.integers(2, 8, n)
-    burst = np.repeat(np.arange(n), size)
-    second = start[burst] + rng.integers(0, 900, len(burst))
-    amount = economy.fraud.test_amount * rng.lognormal(0, 0.7, len(burst))
-    shop = rng.choice(market.risky, n)[burst]
-    home = people.home[victim]
-    cashout = start + 900 + rng.integers(0, HOUR, n)
-    large = ticket[victim] * economy.fraud.cashout_ratio * rng.lognormal(0, 0.5, n)
-    where = market.draw(CODE["online"], rng.random(n) ** 0.7)
-    return concatenate(
-        events(victim[burst], second, amount, CODE["online"], shop, home[burst], scenario=CARD_TESTING),
-        events(victim, cashout, large, CODE["online"], where, home, scenario=CARD_TESTING),
+    seen = attributes(made)
+    risky = np.isin(made.merchant[rows], market.risky)
+    return (
+        effects.velocity * np.minimum(seen["n_1h"][rows], 4)
+        + effects.amount * np.clip(np.log(np.maximum(seen["amount_to_mean_30d"][rows], 1e-9)), 0, 3)
+        + effects.new_country * seen["is_new_country"][rows]
+        + effects.new_merchant * seen["is_new_merchant"][rows]
+        + effects.night * (made.second[rows] % DAY < _NIGHT_ENDS)
+        + effects.risky_merchant * risky
     )
 
 
-def _takeovers(
-    economy: Economy, market: Market, people: People, ticket: np.ndarray, wanted: float, rng: np.random.Generator
-) -> Events:
-    """One to four large payments within hours: often at night, often at new shops, half of them abroad."""
-    n = int(rng.poisson(wanted / 2.5))
-    victim = rng.integers(0, len(people), n)
-    night = rng.random(n) < 0.5
-    hour = np.where(night, rng.uniform(0, 6, n), rng.uniform(7, 24, n))
-    start = _day_of_attack(economy, people, victim, rng) * DAY + (hour * HOUR).astype(np.int64)
-    size = rng.integers(1, 5, n)
-    spell = np.repeat(np.arange(n), size)
-    second = start[spell] + np.minimum(rng.exponential(2 * HOUR, len(spell)), 12 * HOUR).astype(np.int64)
-    amount = ticket[victim[spell]] * economy.fraud.takeover_ratio * rng.lognormal(-0.25, 0.7, len(spell))
-    place = len(HOMES) + rng.integers(0, len(ABROAD), n)[spell]
-    abroad = (rng.random(n) < 0.5)[spell]
-    category = rng.choice([CODE["online"], CODE["shopping"]], n)[spell]
-    uniform = rng.random(len(spell)) ** 0.7
-    shop = np.where(category == CODE["online"], market.draw(CODE["online"], uniform), market.draw(CODE["shopping"], uniform))
-    shop = np.where(abroad, market.abroad(place, rng.random(len(spell))), shop)
-    country = np.where(abroad, place, people.home[victim[spell]])
-    return events(victim[spell], second, amount, category, shop, country, scenario=ACCOUNT_TAKEOVER)
+def attributes(made: Events) -> dict[str, np.ndarray]:
+    """The visible attributes of each movement from its customer's history strictly before it; the amount is 1 where there is none."""
+    order = np.argsort(made.customer, kind="stable")
+    span = np.int64(made.second.max(initial=0) + _NOVELTY_S + 1)
+    second = made.second[order]
+    key = made.customer[order] * span + second
+    total = np.concatenate([[0], np.cumsum(made.cents[order])])
+
+    def back(length: int) -> np.ndarray:
+        # The customer's first movement inside the window; one that begins before the ledger must not reach the customer before.
+        return np.searchsorted(key, key - np.minimum(length, second + 1), side="right")
+
+    now = np.searchsorted(key, key, side="left")
+    hour, month = back(_VELOCITY_S), back(_MEAN_S)
+    count = now - month
+    mean = (total[now] - total[month]) / np.maximum(count, 1)
+    found = {
+        "n_1h": now - hour,
+        "amount_to_mean_30d": np.where(count > 0, made.cents[order] / np.maximum(mean, 1), 1.0),
+    }
+    unsorted = {}
+    for name, values in found.items():
+        unsorted[name] = np.empty_like(values)
+        unsorted[name][order] = values
+    return {
+        **unsorted,
+        "is_new_merchant": _is_new(made, made.merchant),
+        "is_new_country": _is_new(made, made.country),
+    }
 
 
-def _day_of_attack(economy: Economy, people: People, victim: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A day after the account was opened, all of them equally likely."""
-    first = np.maximum(people.opened[victim] // DAY + 1, 0)
-    return first + (rng.random(len(victim)) * (economy.n_days - first)).astype(np.int64)
+def _is_new(made: Events, with_whom: np.ndarray) -> np.ndarray:
+    """Whether the customer had no movement with the same merchant (or country) in the 90 days before."""
+    pair = made.customer.astype(np.int64) * (int(with_whom.max(initial=0)) + 2) + with_whom + 1
+    order = np.argsort(pair, kind="stable")
+    pair, second = pair[order], made.second[order]
+    gap = np.diff(second, prepend=0)
+    known = np.zeros(len(made), dtype=bool)
+    known[order] = (np.diff(pair, prepend=-1) == 0) & (gap < _NOVELTY_S)
+    return ~known
 
 
-def _refunds(economy: Economy, people: People, everything: Events, fraud: np.ndarray) -> Events:
-    """The bank pays a fraud back when it is reported. The amount is settled with the balances."""
-    fraud = fraud[everything.reported[fraud] < economy.n_days * DAY]
-    who = everything.customer[fraud]
-    paid = everything.cents[fraud] / 100
-    return events(who, everything.reported[fraud], paid, CODE["refund"], NOBODY, people.home[who], sign=1, refunds=fraud)
+def _absorbable(town: Town, made: Events, fraud: np.ndarray, reported: np.ndarray) -> np.ndarray:
+    """Leave out the rare fraud whose refund falls in a month without a genuine purchase to spend it on."""
+    hit = np.flatnonzero(fraud)
+    if len(hit) == 0:
+        return fraud
+    n_months = town.economy.n_months
+    genuine = (made.category < N_PURCHASES) & ~fraud
+    group = made.customer[genuine].astype(np.int64) * n_months + month_of(town, made.second[genuine])
+    there = np.bincount(group, minlength=town.size * n_months)
+    month = month_of(town, reported[hit])
+    spent = there[made.customer[hit].astype(np.int64) * n_months + np.minimum(month, n_months - 1)] > 0
+    kept = fraud.copy()
+    kept[hit] = spent | (month >= n_months)
+    return kept
+
+
+def _settle(town: Town, people: People, made: Events, probability: np.ndarray, scenario: np.ndarray, reported: np.ndarray) -> Ledger:
+    """Pay reported frauds back, and let the same month's genuine purchases grow by as much."""
+    n_months = town.economy.n_months
+    paid = np.flatnonzero((scenario > 0) & (reported < town.economy.n_days * DAY))
+    who = made.customer[paid]
+    refunds = events(who, reported[paid], made.cents[paid], CODE["refund"], NOBODY, people.home[who], sign=1)
+    month = month_of(town, reported[paid])
+    extra = np.bincount(who.astype(np.int64) * n_months + month, made.cents[paid], town.size * n_months).astype(np.int64)
+    purchase = np.flatnonzero((made.category < N_PURCHASES) & (scenario == GENUINE))
+    group = made.customer[purchase].astype(np.int64) * n_months + month_of(town, made.second[purchase])
+    grows = extra[group] > 0
+    purchase, group = purchase[grows], group[grows]
+    order = np.argsort(group, kind="stable")
+    purchase, group = purchase[order], group[order]
+    before = np.bincount(group, made.cents[purchase], town.size * n_months).astype(np.int64)
+    cents = made.cents.copy()
+    cents[purchase] = share_out(before + extra, group, made.cents[purchase].astype(np.float64))
+    everything = concatenate(replace(made, cents=cents), refunds)
+    nothing = np.zeros(len(refunds))
+    order = np.lexsort((everything.customer, everything.second))
+    everything = everything.take(order)
+    return Ledger(
+        everything,
+        everything.balances(),
+        np.concatenate([probability, nothing])[order],
+        np.concatenate([scenario, nothing.astype(np.int8)])[order],
+        np.concatenate([reported, nothing.astype(np.int64)])[order],
+    )

@@ -1,15 +1,47 @@
-"""Who lives in the economy, and the merchants they meet: people's traits, jobs and journeys, drawn once."""
+"""Who lives in a town, and the merchants they meet: people's traits, bills, jobs and journeys, drawn once."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from .economy import ABROAD, CATEGORIES, COUNTRIES, DAY, HOME_SHARES, HOMES, REGIONS, Economy
+from .economy import ABROAD, CATEGORIES, CODE, COUNTRIES, DAY, HOME_SHARES, HOMES, REGIONS, Economy
 
 _SHOPS_ABROAD = 25
+_N_RISKY = 25
 _REGION_INCOME = np.array([1.03, 1.0, 0.88, 1.08])
 _PAY_DAYS = np.array([1, 15, 25, 31])
-MAX_SUBSCRIPTIONS = 5
+_PRICES = np.array([4.99, 7.99, 9.99, 12.99, 17.99, 24.99, 39.90])
+_MAX_SUBSCRIPTIONS = 5
+_NAMES_PER_TOWN = 10_000
+
+
+@dataclass(frozen=True)
+class Town:
+    """One town of an economy: people who share a market, independent of all other towns.
+
+    Attributes
+    ----------
+    economy
+        The economy that it belongs to.
+    number
+        0 for the first. All towns but the last have `Economy.town_size` people.
+    """
+
+    economy: Economy
+    number: int = 0
+
+    @property
+    def size(self) -> int:
+        return min(self.economy.town_size, self.economy.n_customers - self.first_customer)
+
+    @property
+    def first_customer(self) -> int:
+        """How many people live in the towns before."""
+        return self.number * self.economy.town_size
+
+    def rng(self, stage: str) -> np.random.Generator:
+        """Return the stage's own random numbers, so that a change to one stage leaves the draws of the others alone."""
+        return np.random.default_rng([self.economy.seed, self.number, *stage.encode()])
 
 
 @dataclass(frozen=True)
@@ -19,7 +51,7 @@ class Market:
     Attributes
     ----------
     names
-        Merchant code -> opaque identifier.
+        Merchant code -> opaque identifier; its number says the town.
     first_shop
         Category code -> its first shop; one more entry ends the last category. Shape ``(n_categories + 1,)``.
     popularity
@@ -39,10 +71,6 @@ class Market:
     first_landlord: int
     first_provider: int
 
-    @property
-    def n_shops(self) -> int:
-        return len(self.popularity)
-
     def draw(self, category: int, uniform: np.ndarray) -> np.ndarray:
         """Turn uniform numbers into shops of the category, by popularity."""
         first, last = self.first_shop[category], self.first_shop[category + 1]
@@ -51,24 +79,23 @@ class Market:
 
     def abroad(self, country: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """Turn country codes and uniform numbers into shops in those countries, the first ones met most often."""
-        return (
-            self.first_abroad
-            + (country.astype(np.int64) - len(HOMES)) * _SHOPS_ABROAD
-            + (_SHOPS_ABROAD * uniform**1.5).astype(np.int64)
-        )
+        return self.first_abroad + (country.astype(np.int64) - len(HOMES)) * _SHOPS_ABROAD + (_SHOPS_ABROAD * uniform**1.5).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class People:
-    """The people, one element (or row) each.
+    """The people of a town, one element (or row) each.
 
     Attributes
     ----------
-    birth_year, gender, region, home, opened, limit
-        As they stand in the tables; `home` is a country code, `opened` the second the account is opened (below 0: before
-        the ledger begins), `limit` the agreed overdraft in currency.
+    birth_year, gender, region, home, limit
+        As they stand in the tables; `home` is a country code, `limit` the agreed overdraft in currency.
+    opened
+        Second at which the account is opened, below 0 before the ledger begins. Later ones open as a month begins.
+    opened_month
+        Month of the ledger in which the account's movements begin.
     income
-        Mean monthly income while in work, in currency.
+        Mean monthly income while in work as the ledger begins, in currency, whole tens: it is declared on joining.
     salaried, pay_day
         Whether there is a salary, and on which day of the month (31 stands for the last).
     hired
@@ -77,12 +104,16 @@ class People:
         0 for someone who spends what comes in and more, 1 for a saver.
     activity
         Factor on the number of purchases.
-    working
-        Whether in work, by month; shape ``(n_customers, n_months)``.
+    savings
+        What is on the account when its movements begin, in currency.
+    rent, utilities
+        What they cost in a month, in currency; utilities before the season.
+    subscriptions
+        Monthly price of each, 0 where there is none; shape ``(n, 5)``.
     away
-        Country code of the place, by day, 0 at home; shape ``(n_customers, n_days)``.
+        Country code of the place, by day, 0 at home; shape ``(n, n_days)``.
     favourites
-        The shops one returns to; shape ``(n_customers, n_categories, 4)``.
+        The shops one returns to; shape ``(n, n_categories, 4)``.
     """
 
     birth_year: np.ndarray
@@ -90,6 +121,7 @@ class People:
     region: np.ndarray
     home: np.ndarray
     opened: np.ndarray
+    opened_month: np.ndarray
     limit: np.ndarray
     income: np.ndarray
     salaried: np.ndarray
@@ -97,7 +129,10 @@ class People:
     hired: np.ndarray
     discipline: np.ndarray
     activity: np.ndarray
-    working: np.ndarray
+    savings: np.ndarray
+    rent: np.ndarray
+    utilities: np.ndarray
+    subscriptions: np.ndarray
     away: np.ndarray
     favourites: np.ndarray
 
@@ -105,56 +140,59 @@ class People:
         return len(self.income)
 
 
-def market(economy: Economy) -> Market:
+def market(town: Town) -> Market:
     """Draw the merchants. Popularity falls by rank as in Zipf's law."""
-    rng = economy.rng("market")
+    rng = town.rng("market")
     shops = np.array([category.shops for category in CATEGORIES])
     first_shop = np.concatenate([[0], np.cumsum(shops)])
-    popularity = np.concatenate([_zipf(n) for n in shops])
-    online = [category.name for category in CATEGORIES].index("online")
-    risky = np.sort(rng.choice(np.arange(first_shop[online], first_shop[online + 1]), 25, replace=False))
-    n_employers, n_landlords, n_providers = max(economy.n_customers // 12, 1), max(economy.n_customers // 6, 1), 24
+    online = CODE["online"]
+    risky = np.sort(rng.choice(np.arange(first_shop[online], first_shop[online + 1]), _N_RISKY, replace=False))
     first_abroad = int(first_shop[-1])
     first_employer = first_abroad + _SHOPS_ABROAD * len(ABROAD)
-    names = (
-        *(f"M{code:05d}" for code in range(first_employer)),
-        *(f"E{code:05d}" for code in range(n_employers)),
-        *(f"R{code:05d}" for code in range(n_landlords)),
-        *(f"P{code:05d}" for code in range(n_providers)),
-    )
-    first_landlord = first_employer + n_employers
+    counts = {"M": first_employer, "E": max(town.size // 12, 1), "R": max(town.size // 6, 1), "P": 24}
+    first = town.number * _NAMES_PER_TOWN
     return Market(
-        names, first_shop, popularity, risky, first_abroad, first_employer, first_landlord, first_landlord + n_landlords
+        names=tuple(f"{kind}{first + code:05d}" for kind, count in counts.items() for code in range(count)),
+        first_shop=first_shop,
+        popularity=np.concatenate([_zipf(n) for n in shops]),
+        risky=risky,
+        first_abroad=first_abroad,
+        first_employer=first_employer,
+        first_landlord=first_employer + counts["E"],
+        first_provider=first_employer + counts["E"] + counts["R"],
     )
 
 
-def people(economy: Economy, market: Market) -> People:
+def people(town: Town, market: Market) -> People:
     """Draw the people. Income rises and falls with age and differs by region and, a little, by gender."""
-    rng = economy.rng("people")
-    n = economy.n_customers
+    economy, rng, n = town.economy, town.rng("people"), town.size
     age = np.clip(rng.normal(42, 13, n), 18, 80).astype(np.int64)
     gender = rng.choice(3, n, p=[0.495, 0.495, 0.01])
     region = rng.choice(len(REGIONS), n, p=[0.28, 0.27, 0.22, 0.23])
     level = 2_500 * np.exp(rng.normal(0, 0.38, n) - ((age - 48) / 45) ** 2) * _REGION_INCOME[region]
-    salaried = rng.random(n) >= economy.irregular_share
-    late = rng.random(n) < 0.12
-    opened = np.where(late, rng.uniform(0, 0.5 * economy.n_days, n), -rng.uniform(30, 3_650, n))
+    income = np.maximum(np.rint(level * np.where(gender == 1, 0.95, 1.0) / 10) * 10, 400)
+    late = (rng.random(n) < 0.12) & (economy.n_months > 1)
+    opened_month = np.where(late, rng.integers(1, max(economy.n_months // 2, 1) + 1, n), 0)
     discipline = rng.beta(2.2, 2.2, n)
     return People(
         birth_year=economy.start.year - age,
         gender=gender,
         region=region,
         home=rng.choice(len(HOMES), n, p=HOME_SHARES),
-        opened=(opened * DAY).astype(np.int64),
+        opened=np.where(late, economy.month_days[opened_month], -rng.integers(30, 3_650, n)) * DAY,
+        opened_month=opened_month,
         limit=np.where(rng.random(n) < 0.7, np.rint(level * rng.uniform(0.3, 1.5, n) / 100) * 100, 0.0),
-        income=level * np.where(gender == 1, 0.95, 1.0),
-        salaried=salaried,
+        income=income,
+        salaried=rng.random(n) >= economy.household.irregular_share,
         pay_day=rng.choice(_PAY_DAYS, n, p=[0.3, 0.15, 0.25, 0.3]),
         hired=(-rng.exponential(1_500, n).clip(20, 12_000) * DAY).astype(np.int64),
         discipline=discipline,
         activity=rng.gamma(6, 1 / 6, n).clip(0.3, 2.5),
-        working=_working(economy, rng, salaried, discipline),
-        away=_away(economy, rng),
+        savings=income * rng.lognormal(-1.2 + 2.4 * discipline, 0.6),
+        rent=income * rng.uniform(0.26, 0.42, n),
+        utilities=income * rng.uniform(0.05, 0.09, n),
+        subscriptions=rng.choice(_PRICES, (n, _MAX_SUBSCRIPTIONS)) * (rng.random((n, _MAX_SUBSCRIPTIONS)) < 0.45),
+        away=_away(town, rng),
         favourites=np.stack([market.draw(c, rng.random((n, 4))) for c in range(len(CATEGORIES))], axis=1),
     )
 
@@ -164,24 +202,15 @@ def _zipf(n: int) -> np.ndarray:
     return weight / weight.sum()
 
 
-def _working(economy: Economy, rng: np.random.Generator, salaried: np.ndarray, discipline: np.ndarray) -> np.ndarray:
-    """Each salaried person may lose the job once, for two to six months."""
-    n = economy.n_customers
-    lost = rng.geometric(np.maximum(economy.job_loss_rate * (1.4 - 0.8 * discipline), 1e-12)) - 1
-    lost = np.where(salaried & (economy.job_loss_rate > 0), lost, economy.n_months)
-    found = lost + rng.integers(2, 7, n)
-    month = np.arange(economy.n_months)
-    return (month < lost[:, None]) | (month >= found[:, None])
-
-
-def _away(economy: Economy, rng: np.random.Generator) -> np.ndarray:
+def _away(town: Town, rng: np.random.Generator) -> np.ndarray:
     """Mark the days of each journey with its country, most of them in the first countries of the list."""
-    away = np.zeros((economy.n_customers, economy.n_days), dtype=np.int8)
-    n_trips = rng.poisson(economy.trips_per_month * economy.n_months * economy.n_customers)
+    economy = town.economy
+    away = np.zeros((town.size, economy.n_days), dtype=np.int8)
+    n_trips = rng.poisson(economy.trips_per_month * economy.n_months * town.size)
     length = rng.integers(3, 15, n_trips)
     trip = np.repeat(np.arange(n_trips), length)
     day_of_trip = np.arange(len(trip)) - np.repeat(np.cumsum(length) - length, length)
-    traveller = rng.integers(0, economy.n_customers, n_trips)
+    traveller = rng.integers(0, town.size, n_trips)
     country = len(HOMES) + (len(ABROAD) * rng.random(n_trips) ** 1.6).astype(np.int64)
     day = rng.integers(0, economy.n_days, n_trips)[trip] + day_of_trip
     inside = day < economy.n_days

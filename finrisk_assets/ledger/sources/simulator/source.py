@@ -2,21 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finrisk_assets.ledger.landing import Landed, land_arrow
+from finrisk_assets.ledger.landing import Landed
 from finrisk_assets.ledger.sources.base import Land, RawTable, Source
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
-from schemas.ledger import ACCOUNTS, CUSTOMERS, LOANS, TRANSACTIONS, Column, Table
+from schemas.ledger import ACCOUNTS, CUSTOMERS, LOANS, OFFERS, TRANSACTIONS, Column, Table
 
+from .chunks import hand_over, write_all
 from .economy import Economy
+from .reading import read
+from .towns import TRUTH, towns
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
-    import pyarrow as pa
 
 END_YEAR, END_MONTH = 2024, 7
 """The ledger ends as this month begins, however long it is, so that its last outcome, a year later, lies in the past."""
@@ -50,21 +51,28 @@ APPLICATION = (
 
 
 def source(settings: Settings) -> Source:
-    """Return a simulated economy of `sim_customers` people and `sim_months` months as a source.
+    """Return the simulated economy that the settings ask for as a source.
 
-    The economy is made when its first table lands, once per source.
+    The economy is made when its first table lands, once per source: town by town, every table at once, into a folder beside that
+    table's file. Each landing then hands over its file.
+
+    Raises
+    ------
+    EconomyError
+        If the file of `sim_economy` cannot be used.
     """
     economy = economy_of(settings)
-
-    @cache
-    def made() -> "dict[str, pa.Table]":
-        from . import run
-
-        return run(economy)
+    made: dict[str, tuple[Path, Landed]] = {}
 
     def land(name: str) -> Land:
         def write(out: Path) -> Landed:
-            return land_arrow(made()[name], out)
+            if name not in made or not made[name][0].exists():
+                folder = out.parent / "economy"
+                for table, landed in write_all(towns(economy), folder).items():
+                    made[table] = folder / f"{table}.parquet", landed
+            file, landed = made[name]
+            hand_over(file, out)
+            return landed
 
         return write
 
@@ -75,24 +83,27 @@ def source(settings: Settings) -> Source:
         name="simulator",
         description=f"A simulated economy of {economy.n_customers:,} people over {economy.n_months} months, with known truth.",
         currency="EUR",
-        tables={
-            "customers": raw(SIMULATED_CUSTOMERS),
-            "accounts": raw(ACCOUNTS),
-            "transactions": raw(TRANSACTIONS),
-            "loans": raw(SIMULATED_LOANS),
-        },
-        truth={name: land(name) for name in ("truth_loans", "truth_transactions")},
+        tables={table.name: raw(table) for table in (SIMULATED_CUSTOMERS, ACCOUNTS, TRANSACTIONS, SIMULATED_LOANS, OFFERS)},
+        truth={name: land(name) for name in TRUTH},
         features={"loan_default": APPLICATION},
     )
 
 
 def economy_of(settings: Settings) -> Economy:
-    """Return the economy that the settings ask for; one too short for loans has none."""
+    """Return the economy that the settings ask for; one too short for loans and offers has none."""
     years, month = divmod(END_YEAR * 12 + END_MONTH - 1 - settings.sim_months, 12)
-    economy = Economy(n_customers=settings.sim_customers, n_months=settings.sim_months, seed=settings.seed, loans_per_customer=0)
-    start = economy.start.replace(year=years, month=month + 1)
-    borrows = settings.sim_months > Economy.first_application_month
-    return replace(economy, start=start, loans_per_customer=Economy.loans_per_customer if borrows else 0.0)
+    economy = Economy(seed=settings.seed)
+    if settings.sim_economy:
+        economy = read(settings.sim_economy, economy)
+    borrows = settings.sim_months > economy.first_application_month
+    return replace(
+        economy,
+        n_customers=settings.sim_customers,
+        n_months=settings.sim_months,
+        start=economy.start.replace(year=years, month=month + 1),
+        loans_per_customer=economy.loans_per_customer if borrows else 0.0,
+        offers_per_customer=economy.offers_per_customer if borrows else 0.0,
+    )
 
 
 def _column(name: str) -> "Callable[[ir.Table], ir.Value]":

@@ -1,56 +1,70 @@
-"""The ledger as Arrow tables, in the vocabulary of `schemas.ledger`, and the few rows that are spoiled on purpose."""
+"""The ledger as Arrow tables, in the vocabulary of `schemas.ledger`, the truths, and the few rows that are spoiled on purpose."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .balances import Ledger
 from .economy import COUNTRIES, DAY, NAMES, REGIONS, Economy
-from .events import SCENARIOS
+from .fraud import SCENARIOS, Ledger
+from .futures import Truths
 from .loans import Loans
+from .offers import Offers
 from .people import Market, People
 
 _GENDERS = ("F", "M", "X")
 
 
-def customers(economy: Economy, people: People) -> pa.Table:
+@dataclass(frozen=True)
+class Counted:
+    """How many rows the towns before have, so that identifiers go on."""
+
+    customers: int = 0
+    transactions: int = 0
+    loans: int = 0
+    offers: int = 0
+
+
+def customers(economy: Economy, people: People, before: Counted) -> pa.Table:
     return pa.table(
         {
-            "customer_id": identifiers("C", np.arange(len(people)), 7),
+            "customer_id": _customer_ids(np.arange(len(people)), before),
             "birth_year": people.birth_year,
             "gender": words(people.gender, _GENDERS),
             "region": words(people.region, REGIONS),
             "country": words(people.home, COUNTRIES),
             "joined_at": moments(economy, people.opened),
-            "income_amount": np.rint(people.income / 10) * 10,
+            "income_amount": people.income,
         }
     )
 
 
-def accounts(economy: Economy, people: People) -> pa.Table:
+def accounts(economy: Economy, people: People, before: Counted) -> pa.Table:
     number = np.arange(len(people))
     return pa.table(
         {
-            "account_id": identifiers("A", number, 7),
-            "customer_id": identifiers("C", number, 7),
+            "account_id": _account_ids(number, before),
+            "customer_id": _customer_ids(number, before),
             "opened_at": moments(economy, people.opened),
             "overdraft_limit_amount": people.limit,
         }
     )
 
 
-def transactions(economy: Economy, market: Market, people: pa.Table, ledger: Ledger) -> pa.Table:
-    """Every movement; `people` is the table of accounts, in the order of the people."""
+def transactions(economy: Economy, market: Market, ledger: Ledger, before: Counted) -> pa.Table:
     made = ledger.events
-    fraud = made.scenario > 0
+    fraud = ledger.scenario > 0
     settled = made.second + int(economy.fraud.label_delay_days[1] * DAY)
+    n_people = int(made.customer.max(initial=-1)) + 1
+    number = np.arange(n_people)
+    who = pa.array(made.customer)
     return pa.table(
         {
-            "transaction_id": identifiers("T", np.arange(len(made)), 9),
-            "customer_id": people["customer_id"].take(pa.array(made.customer)),
-            "account_id": people["account_id"].take(pa.array(made.customer)),
+            "transaction_id": identifiers("T", before.transactions + np.arange(len(made)), 9),
+            "customer_id": _customer_ids(number, before).take(who),
+            "account_id": _account_ids(number, before).take(who),
             "occurred_at": moments(economy, made.second),
             "amount": made.cents / 100,
             "direction": words((made.sign > 0).astype(np.int8), ("debit", "credit")),
@@ -59,17 +73,17 @@ def transactions(economy: Economy, market: Market, people: pa.Table, ledger: Led
             "country": words(made.country, COUNTRIES),
             "balance_amount": ledger.balance / 100,
             "is_fraud": fraud,
-            "label_known_at": moments(economy, np.where(fraud, made.reported, settled)),
+            "label_known_at": moments(economy, np.where(fraud, ledger.reported, settled)),
         }
     )
 
 
-def loans(economy: Economy, lent: Loans) -> pa.Table:
+def loans(economy: Economy, lent: Loans, before: Counted) -> pa.Table:
     return pa.table(
         {
-            "loan_id": _loan_ids(lent),
-            "customer_id": identifiers("C", lent.customer, 7),
-            "account_id": identifiers("A", lent.customer, 7),
+            "loan_id": _loan_ids(lent, before),
+            "customer_id": _customer_ids(lent.customer, before),
+            "account_id": _account_ids(lent.customer, before),
             "applied_at": moments(economy, lent.applied),
             "loan_amount": lent.amount,
             "term_months": lent.term_months.astype(np.int64),
@@ -83,23 +97,82 @@ def loans(economy: Economy, lent: Loans) -> pa.Table:
     )
 
 
-def truth_loans(lent: Loans) -> pa.Table:
-    return pa.table({"loan_id": _loan_ids(lent), "true_pd": lent.true_pd, "ledger_pd": lent.ledger_pd})
-
-
-def truth_transactions(ledger: Ledger) -> pa.Table:
-    """Every transaction that might have been fraud; the probability of all others is 0."""
-    suspect = np.flatnonzero(ledger.fraud_probability)
+def offers(economy: Economy, made: Offers, before: Counted) -> pa.Table:
     return pa.table(
         {
-            "transaction_id": identifiers("T", suspect, 9),
-            "scenario": words(ledger.events.scenario[suspect], SCENARIOS),
-            "fraud_probability": ledger.fraud_probability[suspect],
+            "offer_id": _offer_ids(made, before),
+            "customer_id": _customer_ids(made.customer, before),
+            "offered_at": moments(economy, made.offered),
+            "loan_amount": made.amount,
+            "term_months": made.term_months.astype(np.int64),
+            "annual_rate_pct": made.annual_rate_pct,
+            "is_rate_random": made.is_rate_random,
+            "is_accepted": made.is_accepted,
+            "outcome_known_at": moments(economy, made.known),
         }
     )
 
 
-def spoil(economy: Economy, table: pa.Table) -> pa.Table:
+def truth_loans(lent: Loans, before: Counted) -> pa.Table:
+    return pa.table({"loan_id": _loan_ids(lent, before), "true_pd": lent.true_pd, "ledger_pd": lent.ledger_pd})
+
+
+def truth_transactions(ledger: Ledger, before: Counted) -> pa.Table:
+    """Every transaction that might have been fraud; the probability of all others is 0."""
+    suspect = np.flatnonzero(ledger.probability)
+    return pa.table(
+        {
+            "transaction_id": identifiers("T", before.transactions + suspect, 9),
+            "scenario": words(ledger.scenario[suspect], SCENARIOS),
+            "fraud_probability": ledger.probability[suspect],
+        }
+    )
+
+
+def truth_spending_risk(economy: Economy, truths: Truths, before: Counted) -> pa.Table:
+    """Every month-end after which three months of the ledger are left."""
+    whole = np.flatnonzero(~np.isnan(truths.trouble))
+    return pa.table(
+        {
+            "customer_id": _customer_ids(truths.customer[whole], before),
+            "as_of": moments(economy, truths.day[whole] * DAY),
+            "true_probability": truths.trouble[whole],
+        }
+    )
+
+
+def truth_cashflow(economy: Economy, truths: Truths, before: Counted) -> pa.Table:
+    """Every month-end after which a month of the ledger is left."""
+    return pa.table(
+        {
+            "account_id": _account_ids(truths.customer, before),
+            "as_of": moments(economy, truths.day * DAY),
+            "true_probability": truths.surplus,
+            "mean_change_amount": truths.mean_change,
+            "sd_change_amount": truths.sd_change,
+        }
+    )
+
+
+def truth_offers(economy: Economy, made: Offers, before: Counted) -> pa.Table:
+    """What the logits of acceptance and default are for any rate, amount and term; see `docs/simulator.md`."""
+    effects, n = economy.offers, len(made.base)
+    return pa.table(
+        {
+            "offer_id": _offer_ids(made, before),
+            "true_acceptance": made.acceptance,
+            "accept_base": made.base,
+            "accept_rate_slope": np.full(n, effects.rate),
+            "accept_amount_slope": np.full(n, effects.amount),
+            "accept_term_slope": np.full(n, effects.term),
+            "monthly_income_amount": made.monthly_income,
+            "pd_base": made.pd_base,
+            "pd_burden_slope": np.full(n, made.pd_burden_slope),
+        }
+    )
+
+
+def spoil(economy: Economy, table: pa.Table, rng: np.random.Generator, before: Counted) -> pa.Table:
     """Append `economy.bad_rows` copies of transactions, each broken in one way, so that the quarantine has something to show.
 
     In turn: a key that is there already, a customer nobody knows, a moment in the far future, an amount below zero, an
@@ -108,16 +181,15 @@ def spoil(economy: Economy, table: pa.Table) -> pa.Table:
     n = min(economy.bad_rows, table.num_rows)
     if n == 0:
         return table
-    rng = economy.rng("bad rows")
     rows = table.take(np.sort(rng.choice(table.num_rows, n, replace=False)))
     kind = np.arange(n) % 5
-    fresh = identifiers("T", table.num_rows + np.arange(n), 9)
+    fresh = identifiers("T", before.transactions + table.num_rows + np.arange(n), 9)
     amount = rows["amount"].to_numpy()
     amount = np.where(kind == 3, -amount, np.where(kind == 4, np.nan, amount))
     future = pa.scalar(economy.as_of + timedelta(days=27_393), pa.timestamp("us"))
     spoiled = {
         "transaction_id": pc.if_else(pa.array(kind == 0), rows["transaction_id"], fresh),
-        "customer_id": pc.if_else(pa.array(kind == 1), "C-unknown", rows["customer_id"]),
+        "customer_id": pc.if_else(pa.array(kind == 1), "unknown", rows["customer_id"]),
         "occurred_at": pc.if_else(pa.array(kind == 2), future, rows["occurred_at"]),
         "amount": pa.array(amount, from_pandas=False),
     }
@@ -126,10 +198,12 @@ def spoil(economy: Economy, table: pa.Table) -> pa.Table:
     return pa.concat_tables([table, rows.cast(table.schema)]).combine_chunks()
 
 
-def identifiers(prefix: str, numbers: np.ndarray, width: int) -> pa.Array:
+def identifiers(prefix: str, numbers: np.ndarray, width: int = 0) -> pa.Array:
     """``T000000042`` from 42."""
-    digits = pc.utf8_lpad(pc.cast(pa.array(numbers), pa.string()), width, "0")
-    return pc.binary_join_element_wise(prefix, digits, "")
+    digits = pc.cast(pa.array(numbers), pa.string())
+    if width:
+        digits = pc.utf8_lpad(digits, width, "0")
+    return pc.binary_join_element_wise(prefix, digits, "") if prefix else digits
 
 
 def words(codes: np.ndarray, vocabulary: tuple[str, ...]) -> pa.Array:
@@ -143,5 +217,17 @@ def moments(economy: Economy, seconds: np.ndarray) -> pa.Array:
     return pa.array(np.datetime64(economy.start, "us") + seconds.astype("timedelta64[s]").astype("timedelta64[us]"))
 
 
-def _loan_ids(lent: Loans) -> pa.Array:
-    return identifiers("L", np.arange(len(lent.applied)), 7)
+def _customer_ids(number: np.ndarray, before: Counted) -> pa.Array:
+    return identifiers("", before.customers + number.astype(np.int64) + 1)
+
+
+def _account_ids(number: np.ndarray, before: Counted) -> pa.Array:
+    return identifiers("A", before.customers + number.astype(np.int64) + 1)
+
+
+def _loan_ids(lent: Loans, before: Counted) -> pa.Array:
+    return identifiers("L", before.loans + np.arange(len(lent.applied)), 7)
+
+
+def _offer_ids(made: Offers, before: Counted) -> pa.Array:
+    return identifiers("O", before.offers + np.arange(len(made.offered)), 7)

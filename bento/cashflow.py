@@ -1,0 +1,66 @@
+"""What `POST /v1/cashflow` answers: whether an account will hold more a month from now, and by how much."""
+
+import math
+
+import numpy as np
+
+from bento.answers import explained, one_of, score, sent_row, stored, stored_row
+from bento.store import Standing, Store
+from finrisk_assets.cashflow.decide import SURPLUS, decide
+from finrisk_assets.modelling.bundle import Bundle, Rows
+from schemas.api import AmountInterval, CashflowAnswer, CashflowRequest
+
+COVERAGE = 0.8
+"""The share of intervals that are to hold what they say."""
+
+
+class CashflowScorer:
+    """Answers for one bundle of the domain `cashflow`, with a store that knows the ledger's accounts."""
+
+    def __init__(self, bundle: Bundle, store: Store) -> None:
+        self._bundle = bundle
+        self._store = store
+
+    def warm_up(self) -> None:
+        """Score once, so that the first client does not wait for what is only done once."""
+        row = np.ones(len(self._bundle.features), np.float32)
+        self._bundle.score(row[None, :])
+        self._amount(row)
+
+    def answer(self, request: CashflowRequest) -> CashflowAnswer:
+        """Look a month ahead.
+
+        Raises
+        ------
+        bento.errors.Problem
+            For a feature that the model lacks, one that is missing, a value that it cannot use, or an account of which nothing is stored.
+        """
+        row, standing = self._row(request)
+        scores = score(self._bundle, row)
+        probability = float(scores.probability[0])
+        direction = decide(probability, self._bundle.thresholds)
+        expected, interval = self._amount(row)
+        return CashflowAnswer(
+            customer_id=standing and standing.customer_id,
+            account_id=standing and standing.account_id,
+            as_of=standing and standing.as_of,
+            direction=direction,
+            surplus_probability=probability,
+            expected_change_amount=expected,
+            interval=interval,
+            **explained(self._bundle, row, scores, high=direction == SURPLUS),
+        )
+
+    def _row(self, request: CashflowRequest) -> tuple[Rows, Standing | None]:
+        if one_of(request, "customer_id", "account_id", "features") == "features":
+            return sent_row(self._bundle, request.features or {}), None
+        standing = stored(self._store, "cashflow", customer_id=request.customer_id, account_id=request.account_id)
+        return stored_row(self._bundle, standing.features), standing
+
+    def _amount(self, row: Rows) -> tuple[float | None, AmountInterval | None]:
+        """The expected change and its interval; neither where the model has learned none, or the row does not tell."""
+        if not self._bundle.has_amount:
+            return None, None
+        found = self._bundle.amount(row[None, :])
+        expected, low, high = float(found.expected[0]), float(found.low[0]), float(found.high[0])
+        return (None, None) if math.isnan(expected) else (expected, AmountInterval(low=low, high=high, coverage=COVERAGE))

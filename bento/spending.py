@@ -1,0 +1,66 @@
+"""What `POST /v1/spending-risk` answers: whether spending leads into trouble.
+
+A customer of the ledger is judged by the model of all features. Eight behaviour fields are judged by the model of those eight.
+"""
+
+import numpy as np
+
+from bento.answers import explained, row_of, score, stored, stored_row, without
+from bento.errors import Problem
+from bento.store import Standing, Store
+from finrisk_assets.modelling.bundle import Bundle, Rows
+from finrisk_assets.spending_risk.decide import EIGHT, LARGEST_RATIO, LOW, consistent, decide
+from schemas.api import FieldError, SpendingAnswer, SpendingRequest
+
+_REQUIRED = "This field is required: send all eight, or customer_id alone."
+
+
+class SpendingScorer:
+    """Answers for one bundle of the domain: of all features, with the store that holds them, or of the eight fields."""
+
+    def __init__(self, bundle: Bundle, store: Store) -> None:
+        self._bundle = bundle
+        self._store = store
+
+    def warm_up(self) -> None:
+        """Score once, so that the first client does not wait for what is only done once."""
+        self._bundle.score(np.ones((1, len(self._bundle.features)), np.float32))
+
+    def answer(self, request: SpendingRequest) -> SpendingAnswer:
+        """Judge a customer or eight fields.
+
+        Raises
+        ------
+        bento.errors.Problem
+            For fields that are missing or contradict each other, or a customer of whom nothing is stored.
+        """
+        if request.customer_id is None:
+            return self._answer(_behaviour_row(self._bundle, request), None)
+        without(request, [name for name in request.behaviour_fields()], "customer_id")
+        standing = stored(self._store, "spending_risk", customer_id=request.customer_id)
+        return self._answer(stored_row(self._bundle, standing.features), standing)
+
+    def _answer(self, row: Rows, standing: Standing | None) -> SpendingAnswer:
+        scores = score(self._bundle, row)
+        probability = float(scores.probability[0])
+        level = decide(probability, self._bundle.thresholds)
+        return SpendingAnswer(
+            customer_id=standing and standing.customer_id,
+            as_of=standing and standing.as_of,
+            risk_probability=probability,
+            risk_level=level,
+            **explained(self._bundle, row, scores, high=level != LOW),
+        )
+
+
+def _behaviour_row(bundle: Bundle, request: SpendingRequest) -> Rows:
+    """The eight fields as the model of those eight takes them, once they can be true together."""
+    sent = request.behaviour()
+    fields = {name: value for name in EIGHT if (value := sent[name]) is not None}
+    missing = [name for name in EIGHT if name not in fields]
+    if missing:
+        raise Problem.of(422, [FieldError(field=name, reason=_REQUIRED) for name in missing])
+    faults = consistent(fields)
+    if faults:
+        raise Problem.of(422, [FieldError(field=request.as_sent(name), reason=f"It {reason}.") for name, reason in faults])
+    return row_of(bundle, fields | {"Expense_Income_Ratio": min(fields["Expense_Income_Ratio"], LARGEST_RATIO)}, "")

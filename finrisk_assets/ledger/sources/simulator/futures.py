@@ -1,0 +1,122 @@
+"""The truth about spending and cashflow: many futures of each household from each month-end, by `household.step` itself.
+
+What is random in a month is drawn, but for its spending: given everything else this is lognormal, so the probability that it
+stays below a bound is exact (Rao-Blackwell: the mean of conditional probabilities varies less than the share of drawn outcomes).
+Numbers are single precision: cents are exact up to 160,000 currency units.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .economy import HouseholdEffects
+from .household import Draws, Prospect, State, close, prospect, step
+from .months import Months
+from .people import People, Town
+
+_PEOPLE_AT_ONCE = 100
+TROUBLE_DAYS = 90
+MONTHS_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class Truths:
+    """One element a household and month-end; money in currency.
+
+    Attributes
+    ----------
+    customer, day
+        Who, and the first day after the month-end, in days since the start.
+    surplus
+        Probability that the next month closes above this one.
+    mean_change, sd_change
+        Mean and standard deviation of the change of the balance over the next month.
+    trouble
+        Probability of trouble, NaN where the three months do not lie inside the ledger.
+    """
+
+    customer: np.ndarray
+    day: np.ndarray
+    surplus: np.ndarray
+    mean_change: np.ndarray
+    sd_change: np.ndarray
+    trouble: np.ndarray
+
+
+def foresee(town: Town, people: People, months: Months) -> Truths:
+    """Return the truths of every month-end after which a month of the ledger is left."""
+    economy, rng = town.economy, town.rng("futures")
+    found = []
+    for number in range(economy.n_months - 1):
+        ahead = economy.calendar[number + 1 : number + 1 + MONTHS_AHEAD]
+        as_of = economy.month_days[number + 1]
+        is_whole = len(ahead) == MONTHS_AHEAD
+        # The third closing, in the last second before its month-end, counts where it lies within the days.
+        counts = is_whole and economy.month_days[number + 1 + MONTHS_AHEAD] - as_of <= TROUBLE_DAYS
+        members = np.flatnonzero(people.opened_month <= number)
+        for first in range(0, len(members), _PEOPLE_AT_ONCE):
+            who = members[first : first + _PEOPLE_AT_ONCE]
+            now = _rows(months.month_ends[number], who)
+            found.append((who, np.full(len(who), as_of), *_outcomes(now, ahead, counts, economy.futures, economy.household, rng)))
+    if not found:
+        nothing = np.zeros(0)
+        return Truths(nothing.astype(np.int64), nothing.astype(np.int64), nothing, nothing, nothing, nothing)
+    return Truths(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def _outcomes(
+    now: State, ahead: np.ndarray, last_closing_counts: bool, futures: int, effects: HouseholdEffects, rng: np.random.Generator
+) -> tuple[np.ndarray, ...]:
+    """Surplus, mean and standard deviation of next month's change, and trouble, per household."""
+    from scipy.special import ndtri
+
+    shape = (len(now.balance), futures)
+    draws = Draws.of(rng, shape, np.float32)
+    draws.income[:] = ndtri(_spread_evenly(rng, shape))
+    draws.mishap[:] = rng.permuted(_spread_evenly(rng, shape), axis=1)
+    first = prospect(now, int(ahead[0]), draws, effects)
+    surplus = _below(_room_above(now.balance, first, effects, False), first, effects)
+    state, totals = close(now, first, draws, effects)
+    change = (state.balance - now.balance) / 100
+    moments = surplus.mean(axis=1), change.mean(axis=1), change.std(axis=1)
+    if len(ahead) < MONTHS_AHEAD:
+        return *moments, np.full(len(now.balance), np.nan)
+    sound = ~totals.is_missed & (totals.penalty == 0)
+    state, totals = step(state, int(ahead[1]), Draws.of(rng, shape, np.float32), effects)
+    sound &= ~totals.is_missed & (totals.penalty == 0)
+    last = prospect(state, int(ahead[2]), Draws.of(rng, shape, np.float32), effects)
+    sound &= ~last.is_missed
+    room = _room_above(now.balance, last, effects, last_closing_counts)
+    return *moments, 1 - (sound * _below(room, last, effects)).mean(axis=1)
+
+
+def _room_above(target: np.ndarray, ahead: Prospect, effects: HouseholdEffects, without_penalty: bool) -> np.ndarray:
+    """The spending up to which the month closes, after its penalty, at `target` or above; or also without a penalty."""
+    fee, share = 100 * effects.penalty_amount, effects.penalty_pct / 100
+    needed = np.where(target >= 0, target, np.minimum((target + fee) / (1 + share), 0))
+    return ahead.room - (np.maximum(needed, 0) if without_penalty else needed)
+
+
+def _below(bound: np.ndarray, ahead: Prospect, effects: HouseholdEffects) -> np.ndarray:
+    """Probability that the month's spending stays below the bound."""
+    from scipy.special import ndtr
+
+    if effects.spending_noise == 0:
+        return (np.maximum(ahead.scale * np.exp(ahead.drift), ahead.least) < bound).astype(float)
+    ratio = np.maximum(bound, 1) / ahead.scale
+    return np.where(bound > ahead.least, ndtr((np.log(ratio) - ahead.drift) / effects.spending_noise), 0)
+
+
+def _spread_evenly(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Uniform numbers in ascending order, one from each of as many equal ranges as there are futures (stratified sampling)."""
+    return (np.arange(shape[1]) + rng.uniform(0.001, 0.999, shape)) / shape[1]
+
+
+def _rows(state: State, who: np.ndarray) -> State:
+    """The households as columns of single precision, so that futures can stand beside each other."""
+
+    def column(values: np.ndarray) -> np.ndarray:
+        chosen = values[who, None]
+        return chosen if chosen.dtype == bool else chosen.astype(np.float32)
+
+    return state.each(column)

@@ -1,0 +1,270 @@
+"""A month's totals taken apart into movements: pay, bills, mishaps, fees, and purchases that add up to the cent."""
+
+import numpy as np
+
+from .economy import ABROAD, CATEGORIES, CODE, DAY, HOMES, HOUR, Category
+from .events import NOBODY, Events, concatenate, events
+from .months import Months
+from .people import Market, People, Town
+
+_LEAST_CENTS = 10
+"""Every purchase costs at least this."""
+
+_BOUNCED_DAYS = 3
+"""A bill that could not be paid is paid so many days later."""
+
+
+def take_apart(town: Town, market: Market, people: People, months: Months) -> Events:
+    """Return every movement of the months, without refunds, in order of time."""
+    everything = concatenate(
+        _opening(people),
+        _pay(town, market, people, months),
+        _bills(town, market, people, months),
+        _mishaps(town, market, people, months),
+        _penalties(town, people, months),
+        _purchases(town, market, people, months),
+    )
+    return everything.in_order()
+
+
+def share_out(total: np.ndarray, group: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Share whole cents among the members of each group, in proportion to their weights.
+
+    Parameters
+    ----------
+    total
+        Cents by group; at least `_LEAST_CENTS` for each member.
+    group
+        Group of each member, in ascending order.
+    weight
+        Above 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        Cents of each member, at least `_LEAST_CENTS`, which add up to the totals exactly.
+    """
+    if len(group) == 0:
+        return np.zeros(0, dtype=np.int64)
+    first = np.flatnonzero(np.diff(group, prepend=-1))
+    size = np.diff(np.append(first, len(group)))
+    which = np.repeat(np.arange(len(first)), size)
+    whole = np.cumsum(weight)
+    before = (whole[first] - weight[first])[which]
+    share = (whole - before) / np.add.reduceat(weight, first)[which]
+    last = np.append(first[1:], len(group)) - 1
+    share[last] = 1.0  # exactly, whatever the rounding
+    free = (total[group[first]] - _LEAST_CENTS * size)[which]
+    up_to = np.rint(np.minimum(share, 1.0) * free).astype(np.int64)
+    start = np.zeros(len(group), dtype=bool)
+    start[first] = True
+    return _LEAST_CENTS + np.where(start, up_to, up_to - np.concatenate([[0], up_to[:-1]]))
+
+
+def _opening(people: People) -> Events:
+    """What is on the account when its ledger begins."""
+    who = np.arange(len(people))
+    return events(who, np.maximum(people.opened, 0), people.savings * 100, CODE["opening_balance"], NOBODY, people.home, sign=1)
+
+
+def _pay(town: Town, market: Market, people: People, months: Months) -> Events:
+    """Salaries or benefits on the pay day, and irregular earnings in one to three payments.
+
+    Where the pay day falls on a weekend, the salary comes on the Friday before, or on the first Monday of the month.
+    """
+    economy, rng = town.economy, town.rng("pay")
+    who, month = np.nonzero(months.is_open)
+    start, length = economy.month_days[:-1], np.diff(economy.month_days)
+    day = start[month] + np.minimum(people.pay_day[who], length[month]) - 1
+    weekday = _weekday(town, day)
+    friday = day - np.maximum(weekday - 4, 0)
+    day = np.where(friday >= start[month], friday, day + 7 - weekday)
+    second = day * DAY + rng.integers(7 * HOUR, 9 * HOUR, len(who))
+    employer = rng.integers(market.first_employer, market.first_landlord, len(people))[who]
+    amount, working = months.income[who, month], months.working[who, month]
+    monthly = people.salaried[who]
+    category = np.where(working, CODE["salary"], CODE["benefits"])
+    payer = np.where(working, employer, NOBODY)
+    regular = events(who[monthly], second[monthly], amount[monthly], category[monthly], payer[monthly], people.home[who[monthly]], sign=1)
+
+    own, own_month, earned = who[~monthly], month[~monthly], amount[~monthly]
+    times = rng.integers(1, 4, len(own))
+    payment = np.repeat(np.arange(len(own)), times)
+    day = start[own_month[payment]] + (rng.random(len(payment)) * length[own_month[payment]]).astype(np.int64)
+    second = day * DAY + rng.integers(8 * HOUR, 18 * HOUR, len(payment))
+    client = rng.integers(market.first_employer, market.first_landlord, len(payment))
+    part = share_out(earned, payment, rng.uniform(0.5, 1.5, len(payment)))
+    earner = own[payment]
+    return concatenate(regular, events(earner, second, part, CODE["self_employment"], client, people.home[earner], sign=1))
+
+
+def _bills(town: Town, market: Market, people: People, months: Months) -> Events:
+    """Rent, utilities and subscriptions. Where the utilities bounce, a fee is charged at once and they are paid days later."""
+    economy, rng, n, home = town.economy, town.rng("bills"), len(people), people.home
+    who, month = np.nonzero(months.is_open)
+    start = economy.month_days[:-1] * DAY
+    rent_second = (rng.integers(0, 5, n) * DAY + rng.integers(8 * HOUR, 10 * HOUR, n))[who]
+    landlord = rng.integers(market.first_landlord, market.first_provider, n)[who]
+    utility_second = start[month] + (rng.integers(5, 12, n) * DAY + rng.integers(8 * HOUR, 10 * HOUR, n))[who]
+    provider = market.first_provider + rng.integers(0, 8, n)[who]
+    missed = months.is_missed[who, month]
+    fee = round(100 * economy.household.missed_fee_amount)
+
+    subscriber, slot = np.nonzero(people.subscriptions)
+    price = people.subscriptions[subscriber, slot]
+    billed = rng.integers(0, 28, len(price)) * DAY + rng.integers(7 * HOUR, 9 * HOUR, len(price))
+    seller = market.first_provider + rng.integers(8, 24, len(price))
+    subscription, when = np.nonzero(months.is_open[subscriber])
+    subscribed = subscriber[subscription]
+    return concatenate(
+        events(who, start[month] + rent_second, np.rint(people.rent * 100)[who], CODE["rent"], landlord, home[who]),
+        events(
+            who, utility_second + missed * _BOUNCED_DAYS * DAY, np.rint(months.utilities[who, month]), CODE["utilities"], provider,
+            home[who],
+        ),
+        events(who[missed], utility_second[missed], fee, CODE["returned_payment"], NOBODY, home[who[missed]]),
+        events(
+            subscribed, start[when] + billed[subscription], np.rint(price * 100)[subscription], CODE["subscriptions"],
+            seller[subscription], home[subscribed],
+        ),
+    )  # fmt: skip
+
+
+def _mishaps(town: Town, market: Market, people: People, months: Months) -> Events:
+    """Large expenses that nobody planned: the car, the roof, a tooth."""
+    rng = town.rng("mishaps")
+    who, month = np.nonzero(months.is_open & (months.mishap > 0))
+    second = _day_in(town, month, rng) * DAY + rng.integers(8 * HOUR, 19 * HOUR, len(who))
+    shop = market.draw(CODE["household"], rng.random(len(who)))
+    return events(who, second, months.mishap[who, month], CODE["repairs"], shop, people.home[who])
+
+
+def _penalties(town: Town, people: People, months: Months) -> Events:
+    """The penalty for a month that closes below zero, in its last second."""
+    who, month = np.nonzero(months.is_open & (months.penalty > 0))
+    last = town.economy.month_days[month + 1] * DAY - 1
+    return events(who, last, months.penalty[who, month], CODE["penalty"], NOBODY, people.home[who])
+
+
+def _purchases(town: Town, market: Market, people: People, months: Months) -> Events:
+    """What is left of the month's spending after the bills, as purchases; at least one a month."""
+    economy = town.economy
+    wanted = concatenate(_everyday(town, market, people, months), _bursts(town, market, people), _sprees(town, market, people))
+    month = month_of(town, wanted.second)
+    group = wanted.customer.astype(np.int64) * economy.n_months + month
+    keep = months.is_open[wanted.customer, month]
+    order = np.flatnonzero(keep)[np.argsort(group[keep], kind="stable")]
+    wanted, group = wanted.take(order), group[order]
+    return Events(**{**vars(wanted), "cents": share_out(to_spend(people, months).ravel(), group, wanted.cents.astype(np.float64))})
+
+
+def to_spend(people: People, months: Months) -> np.ndarray:
+    """What each month leaves for purchases, in cents; shape ``(n, n_months)``."""
+    bills = np.rint(people.rent * 100) + np.rint(people.subscriptions * 100).sum(axis=1)
+    return months.spending - bills.astype(np.int64)[:, None] - np.rint(months.utilities).astype(np.int64)
+
+
+def month_of(town: Town, second: np.ndarray) -> np.ndarray:
+    """The month of the ledger in which each moment lies."""
+    return np.searchsorted(town.economy.month_days * DAY, second, side="right") - 1
+
+
+def _everyday(town: Town, market: Market, people: People, months: Months) -> Events:
+    """Ordinary purchases: how many a person makes is Poisson. Their cents are weights yet."""
+    economy, rng = town.economy, town.rng("purchases")
+    mean_ticket = sum(c.share * c.ticket * np.exp(c.spread**2 / 2) for c in CATEGORIES)
+    scale = 0.45 * people.income / (economy.purchases_per_month * people.activity * mean_ticket)
+    parts = []
+    for code, category in enumerate(CATEGORIES):
+        mean = economy.purchases_per_month * category.share * economy.n_months * people.activity
+        who = np.repeat(np.arange(len(people)), rng.poisson(mean))
+        day = _days(town, category, rng.random(len(who)))
+        if code == CODE["groceries"]:  # nobody goes without for a month
+            everyone, month = np.nonzero(months.is_open)
+            who, day = np.concatenate([who, everyone]), np.concatenate([day, _day_in(town, month, rng)])
+        amount = category.ticket * scale[who] * rng.lognormal(0, category.spread, len(who))
+        shop = np.where(
+            rng.random(len(who)) < 0.65,
+            people.favourites[who, code, (4 * rng.random(len(who)) ** 1.7).astype(np.int64)],
+            market.draw(code, rng.random(len(who))),
+        )
+        place = people.away[who, day]
+        abroad = (place > 0) & (category.abroad | (rng.random(len(who)) < 0.3))
+        shop = np.where(abroad, market.abroad(place, rng.random(len(who))), shop)
+        country = np.where(abroad, place, people.home[who])
+        second = day * DAY + _seconds_of_day(category.hours, rng, len(who))
+        parts.append(events(who, second, np.maximum(amount * 100, 1), code, shop, country))
+    return concatenate(*parts)
+
+
+def _bursts(town: Town, market: Market, people: People) -> Events:
+    """Two to six small payments within minutes at one risky online shop, then a large one elsewhere within the hour."""
+    economy, rng = town.economy, town.rng("bursts")
+    n = rng.poisson(economy.fraud.bursts_per_month * economy.n_months * len(people))
+    buyer = rng.integers(0, len(people), n)
+    start = rng.integers(0, economy.n_days, n) * DAY + rng.integers(0, DAY - 2 * HOUR, n)
+    burst = np.repeat(np.arange(n), rng.integers(2, 7, n))
+    shop = rng.choice(market.risky, n)
+    small = 300.0 * rng.lognormal(0, 0.7, len(burst))
+    home, number = people.home[buyer], 2 * np.arange(n)
+    return concatenate(
+        events(
+            buyer[burst], start[burst] + rng.integers(0, 1_200, len(burst)), np.maximum(small, 1), CODE["online"], shop[burst],
+            home[burst], episode=number[burst],
+        ),
+        events(
+            buyer, start + 1_200 + rng.integers(0, 2_400, n), people.income[buyer] * 100 * rng.lognormal(-1.9, 0.5, n),
+            CODE["online"], market.draw(CODE["online"], rng.random(n) ** 0.7), home, episode=number,
+        ),
+    )  # fmt: skip
+
+
+def _sprees(town: Town, market: Market, people: People) -> Events:
+    """One to three large purchases within hours: half of them at night, often at shops one does not know, some abroad."""
+    economy, rng = town.economy, town.rng("sprees")
+    n = rng.poisson(economy.fraud.sprees_per_month * economy.n_months * len(people))
+    buyer = rng.integers(0, len(people), n)
+    hour = np.where(rng.random(n) < 0.5, rng.uniform(0, 6, n), rng.uniform(7, 22, n))
+    start = rng.integers(0, economy.n_days, n) * DAY + (hour * HOUR).astype(np.int64)
+    spree = np.repeat(np.arange(n), rng.integers(1, 4, n))
+    second = np.minimum(start[spree] + rng.exponential(HOUR / 2, len(spree)).astype(np.int64), economy.n_days * DAY - 1)
+    category = rng.choice([CODE["online"], CODE["shopping"]], n)[spree]
+    uniform = rng.random(len(spree)) ** 0.7
+    shop = np.where(category == CODE["online"], market.draw(CODE["online"], uniform), market.draw(CODE["shopping"], uniform))
+    place = (len(HOMES) + rng.integers(0, len(ABROAD), n))[spree]
+    abroad = (rng.random(n) < 0.3)[spree]
+    shop = np.where(abroad, market.abroad(place, rng.random(len(spree))), shop)
+    country = np.where(abroad, place, people.home[buyer[spree]])
+    amount = people.income[buyer[spree]] * 100 * rng.lognormal(-2.1, 0.6, len(spree))
+    return events(buyer[spree], second, amount, category, shop, country, episode=(2 * np.arange(n) + 1)[spree])
+
+
+def _seconds_of_day(hours: tuple[tuple[float, float, float], ...], rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw times of day from the peaks (hour, standard deviation, weight); past midnight wraps round."""
+    peak = np.array(hours)
+    which = rng.choice(len(peak), size, p=peak[:, 2] / peak[:, 2].sum())
+    hour = rng.normal(peak[which, 0], peak[which, 1])
+    return (hour * HOUR).astype(np.int64) % DAY
+
+
+def _day_in(town: Town, month: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw a day of each month, all equally likely."""
+    start, length = town.economy.month_days[:-1], np.diff(town.economy.month_days)
+    return start[month] + (rng.random(len(month)) * length[month]).astype(np.int64)
+
+
+def _days(town: Town, category: Category, uniform: np.ndarray) -> np.ndarray:
+    """Turn uniform numbers into days: weekends, December and the days after the first of a month differ by category."""
+    day = np.arange(town.economy.n_days)
+    date = np.datetime64(town.economy.start, "D") + day
+    month = date.astype("datetime64[M]")
+    weight = np.where(_weekday(town, day) >= 5, category.weekend, 1.0)
+    weight *= np.where(month.astype(np.int64) % 12 == 11, category.winter, 1.0)
+    weight *= 1 + 0.25 * np.exp(-(date - month.astype("datetime64[D]")).astype(np.float64) / 5)
+    share = np.cumsum(weight)
+    return np.minimum(np.searchsorted(share, uniform * share[-1], side="right"), len(day) - 1)
+
+
+def _weekday(town: Town, day: np.ndarray) -> np.ndarray:
+    """Monday is 0."""
+    return (town.economy.start.weekday() + day) % 7

@@ -1,0 +1,91 @@
+"""An economy's numbers from a YAML file: any of `Economy` and of its parts, by their names."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from finrisk_assets.settings import SettingsError
+
+from .economy import Economy
+
+Numbers = TypeVar("Numbers")
+
+ELSEWHERE = {
+    "n_customers": "FINRISK_SIM_CUSTOMERS gives it",
+    "n_months": "FINRISK_SIM_MONTHS gives it",
+    "seed": "FINRISK_SEED gives it",
+    "start": "it follows from FINRISK_SIM_MONTHS",
+}
+"""Numbers that a file does not hold, and where they come from."""
+
+
+class EconomyError(SettingsError):
+    """A file of an economy's numbers that cannot be used: where, what is wrong with it, what would do."""
+
+
+def read(path: Path, economy: Economy) -> Economy:
+    """Return the economy with the numbers of a YAML file.
+
+    Parameters
+    ----------
+    path
+        For instance ``fraud_share: 0.01`` and, nested, ``household: {job_loss_rate: 0.02}``.
+    economy
+        What the file leaves out stays as it is here.
+
+    Raises
+    ------
+    EconomyError
+        If the file cannot be read, names a number that there is not, or gives one that makes no sense.
+    """
+    import yaml
+
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EconomyError(f"there is no file {path}; check FINRISK_SIM_ECONOMY") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise EconomyError(f"{path} cannot be read as YAML: {error}") from None
+    try:
+        named = {} if given is None else given
+        for name in ELSEWHERE.keys() & (named.keys() if isinstance(named, Mapping) else set()):
+            raise EconomyError(f"{name} does not stand in this file: {ELSEWHERE[name]}")
+        return changed(economy, named, "the file")
+    except ValueError as error:
+        raise EconomyError(f"{path}: {error}") from None
+
+
+def changed(numbers: Numbers, given: Any, where: str) -> Numbers:
+    """Return a dataclass of numbers with those that are given; parts may be given in part."""
+    if not isinstance(given, Mapping):
+        raise EconomyError(f"{where} must hold names and numbers, not {type(given).__name__}")
+    known = [field.name for field in fields(numbers)]  # type: ignore[arg-type]
+    values = {}
+    for name, value in given.items():
+        if name not in known:
+            close = get_close_matches(str(name), known, 1)
+            advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+            raise EconomyError(f"{where} names {name!r}, which is no number of the economy; {advice}")
+        values[name] = _value(name, getattr(numbers, name), value)
+    return replace(numbers, **values)  # type: ignore[type-var]
+
+
+def _value(name: str, standing: Any, given: Any) -> Any:
+    """The given value in the type of the one that stands there now."""
+    if is_dataclass(standing):
+        return changed(standing, given, name)
+    if isinstance(standing, tuple):
+        if isinstance(given, list) and all(_is_number(value) for value in given):
+            return tuple(float(value) for value in given)
+        raise EconomyError(f"{name} must be a list of numbers, not {given!r}")
+    if isinstance(standing, int | float):
+        if _is_number(given) and (isinstance(standing, float) or float(given).is_integer()):
+            return type(standing)(given)
+        raise EconomyError(f"{name} must be a {'whole ' if isinstance(standing, int) else ''}number, not {given!r}")
+    raise EconomyError(f"{name} is no number")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

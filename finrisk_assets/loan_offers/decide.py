@@ -1,0 +1,432 @@
+"""From acceptance and default to an offer: what each offer on a grid of terms is expected to earn, and the best that is allowed.
+
+Pure, on numpy alone, for one customer or many. For an offer of amount L over n months at the monthly rate i:
+
+- the instalment of an annuity is ``a = L i / (1 - (1 + i)^-n)``, or ``L / n`` without interest;
+- the interest over its life is ``n a - L``, which is i times the sum S of the balances at the beginning of each month;
+- exposure at default is the average balance, ``EAD = S / n``;
+- funding costs ``S funding_pct / 1200``.
+
+An offer is expected to earn
+
+    P(accept) (interest - funding - PD LGD EAD - cost of a loan) - cost of an offer.
+
+That is the expected incremental profit of a priced loan (Phillips, *Pricing Credit Products*, Stanford 2018, chapters 2 and 6), over
+the loan's life and not discounted. Interest that a defaulted loan no longer pays is not taken off; the PD is the customer's, the same
+for all terms, unless a PD is given for each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+OFFER, NO_OFFER = "offer", "no_offer"
+DECISIONS = (OFFER, NO_OFFER)
+
+NO_INCOME = "the income is not known"
+NO_PD = "the probability of default is not known"
+RISKY = "the probability of default is above the maximum"
+CAPPED = "no rate of the grid lies under the cap"
+UNAFFORDABLE = "every instalment takes too much of the income"
+UNPROFITABLE = "no affordable terms are expected to earn anything"
+REASONS = ("", NO_INCOME, NO_PD, RISKY, CAPPED, UNAFFORDABLE, UNPROFITABLE)
+"""Why there is no offer, by number; the first that holds is said."""
+
+ALTERNATIVES = 3
+LARGEST_RATIO = 10.0
+TERMS = ("annual_rate_pct", "log_loan_amount", "log_term_months", "log_loan_to_income", "instalment_to_income")
+"""The features that the offered terms determine; all others are the customer's state."""
+
+
+class LimitsError(ValueError):
+    """Limits or a grid that cannot be used, with the field and what would do."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an offer may be, and what lending costs.
+
+    Attributes
+    ----------
+    rate_cap_pct
+        Highest yearly rate, in per cent.
+    max_instalment_to_income
+        Largest share of the monthly income that an instalment may take.
+    max_pd
+        Largest probability of default.
+    lgd
+        Loss given default, a share of the exposure. 0.45 is the supervisory value for senior unsecured claims (Basel II, 287).
+    funding_pct
+        Yearly cost of the money lent, in per cent.
+    offer_cost_amount, loan_cost_amount
+        Cost of making an offer, and of handling a loan that was accepted, in the ledger's currency.
+    """
+
+    rate_cap_pct: float = 1000.0
+    max_instalment_to_income: float = 0.35
+    max_pd: float = 0.25
+    lgd: float = 0.45
+    funding_pct: float = 3.0
+    offer_cost_amount: float = 0.5
+    loan_cost_amount: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not (np.isfinite(value) and value >= 0):
+                raise LimitsError(f"{name} is {value}: a limit or cost is a number from 0 upwards")
+        for name in ("max_pd", "lgd"):
+            if getattr(self, name) > 1:
+                raise LimitsError(f"{name} is {getattr(self, name)}: it is a share, at most 1")
+
+    @classmethod
+    def of(cls, thresholds: Mapping[str, float]) -> "Limits":
+        """The limits that a bundle's thresholds hold.
+
+        Raises
+        ------
+        KeyError
+            Names the threshold that is missing.
+        """
+        return cls(**{one.name: float(thresholds[one.name]) for one in fields(cls)})
+
+    def thresholds(self) -> dict[str, float]:
+        """As a bundle keeps them."""
+        return {name: float(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The terms that are considered: every rate with every amount with every term, terms running fastest.
+
+    Attributes
+    ----------
+    rates
+        Yearly rates in per cent, ascending.
+    multiples
+        Amounts, as multiples of the monthly income; empty where `amounts` says them in currency.
+    terms
+        Months to repay, ascending.
+    amounts
+        Amounts in currency; empty where `multiples` says them.
+    """
+
+    rates: tuple[float, ...]
+    multiples: tuple[float, ...]
+    terms: tuple[int, ...]
+    amounts: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.rates or not self.terms or bool(self.multiples) == bool(self.amounts):
+            raise LimitsError("a grid needs rates, terms, and amounts either in currency or as multiples of the income")
+        if min(self.rates) < 0 or min((*self.multiples, *self.amounts)) <= 0 or min(self.terms) < 1:
+            raise LimitsError("a grid's rates are not below 0, its amounts above 0 and its terms 1 or more")
+
+    def __len__(self) -> int:
+        return len(self.rates) * len(self.multiples or self.amounts) * len(self.terms)
+
+    @classmethod
+    def of(cls, thresholds: Mapping[str, float]) -> "Grid":
+        """The grid that a bundle's thresholds hold, under the names that `thresholds` gives."""
+
+        def values(name: str) -> tuple[float, ...]:
+            numbered = (key.rsplit("_", 1) for key in thresholds)
+            at = sorted(int(number) for kind, number in (one for one in numbered if len(one) == 2) if kind == name and number.isdigit())
+            return tuple(float(thresholds[f"{name}_{k}"]) for k in at)
+
+        terms = tuple(int(term) for term in values("grid_term"))
+        return cls(values("grid_rate"), values("grid_multiple"), terms, values("grid_amount"))
+
+    def thresholds(self) -> dict[str, float]:
+        """As a bundle keeps them: ``grid_rate_0``, ``grid_multiple_0``, ``grid_term_0`` and so on."""
+        axes = {"grid_rate": self.rates, "grid_multiple": self.multiples, "grid_term": self.terms, "grid_amount": self.amounts}
+        return {f"{name}_{k}": float(value) for name, values in axes.items() for k, value in enumerate(values)}
+
+    def only(self, *, loan_amount: float | None = None, term_months: int | None = None) -> "Grid":
+        """The grid of one amount in currency, one term, or both."""
+        grid = self if loan_amount is None else replace(self, multiples=(), amounts=(loan_amount,))
+        return grid if term_months is None else replace(grid, terms=(term_months,))
+
+    def points(self, monthly_income: ArrayLike) -> "Points":
+        """The terms for customers of these monthly incomes, shape (n,); NaN where the income is not known."""
+        income = np.atleast_1d(np.asarray(monthly_income, np.float64))
+        width = len(self.multiples or self.amounts)
+        unit = income[:, None] if self.multiples else np.ones((len(income), 1))
+        amounts = unit * np.asarray(self.multiples or self.amounts)[None, :]
+        shape = (len(self.rates), width, len(self.terms))
+        rate = np.broadcast_to(np.asarray(self.rates)[:, None, None], shape).reshape(-1)
+        term = np.broadcast_to(np.asarray(self.terms, np.float64)[None, None, :], shape).reshape(-1)
+        amount = np.broadcast_to(amounts[:, None, :, None], (len(income), *shape)).reshape(len(income), -1)
+        return Points(rate, amount, term)
+
+
+@dataclass(frozen=True)
+class Points:
+    """The terms on a grid of g points for n customers: yearly rate (g,), amount (n, g) and term (g,)."""
+
+    rate: Floats
+    amount: Floats
+    term: Floats
+
+    @property
+    def instalment(self) -> Floats:
+        """Shape (n, g)."""
+        return instalment(self.amount, self.rate, self.term)
+
+
+@dataclass(frozen=True)
+class Priced:
+    """One offer and what it is expected to earn; money in the ledger's currency.
+
+    Attributes
+    ----------
+    annual_rate_pct, loan_amount, term_months, instalment_amount
+        The terms.
+    acceptance, pd
+        Probabilities of acceptance, and of default if accepted.
+    expected_profit
+        ``acceptance (interest - funding - expected_loss - loan cost) - offer cost``.
+    interest, funding, expected_loss, cost
+        Of the loan if it is accepted, over its life; `cost` is that of the loan alone.
+    """
+
+    annual_rate_pct: float
+    loan_amount: float
+    term_months: int
+    instalment_amount: float
+    acceptance: float
+    pd: float
+    expected_profit: float
+    interest: float
+    funding: float
+    expected_loss: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is offered to one customer.
+
+    Attributes
+    ----------
+    best
+        None where nothing can be offered; `reason` says why, and is empty otherwise.
+    alternatives
+        The best of each other amount and term, by expected profit, at most three; none that earns nothing.
+    curve
+        Per rate of the grid the best allowed offer, earning or not; rates at which nothing is allowed are left out.
+    """
+
+    best: Priced | None
+    alternatives: tuple[Priced, ...]
+    curve: tuple[Priced, ...]
+    reason: str
+
+    @property
+    def decision(self) -> str:
+        return NO_OFFER if self.best is None else OFFER
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What every offer on a grid is expected to earn: arrays of shape (n, g), fields as in `Priced`.
+
+    Attributes
+    ----------
+    allowed
+        Whether the limits allow it; NaN nowhere is.
+    """
+
+    points: Points
+    instalment: Floats
+    acceptance: Floats
+    pd: Floats
+    interest: Floats
+    funding: Floats
+    expected_loss: Floats
+    expected_profit: Floats
+    allowed: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best offer of each of n customers: its place on the grid, -1 where there is none, and the number of the reason."""
+
+    best: NDArray[np.int64]
+    reason: NDArray[np.int64]
+
+    @property
+    def decisions(self) -> list[str]:
+        return [NO_OFFER if at < 0 else OFFER for at in self.best.tolist()]
+
+
+def instalment(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: ArrayLike) -> Floats:
+    """The monthly instalment of an annuity, in currency; the arguments broadcast."""
+    rate = np.asarray(annual_rate_pct, np.float64) / 1200
+    months = np.asarray(term_months, np.float64)
+    safe = np.where(rate > 0, rate, 1.0)
+    return np.asarray(amount, np.float64) * np.where(rate > 0, safe / (1 - (1 + safe) ** -months), 1 / months)
+
+
+def ratio(part: ArrayLike, income: ArrayLike) -> Floats:
+    """`part` over the monthly income as the features have it: at most 10, which also stands for an income of 0; NaN if unknown."""
+    top, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(income, np.float64))
+    share = np.minimum(top / np.where(whole > 0, whole, 1.0), LARGEST_RATIO)
+    return np.where(np.isnan(whole), np.nan, np.where(whole > 0, share, np.where(np.isnan(top), np.nan, LARGEST_RATIO)))
+
+
+def _log(value: Floats) -> Floats:
+    return np.log(np.where(value > 0, value, np.nan))
+
+
+def rows(names: Sequence[str], state: ArrayLike, monthly_income: ArrayLike, grid: Grid) -> NDArray[np.float32]:
+    """The model's rows of customers at every point of a grid.
+
+    Parameters
+    ----------
+    names
+        The model's features, in order.
+    state : array-like, shape (n, d) or (d,)
+        The customers' features; what stands at the places of `TERMS` is passed over.
+    monthly_income : array-like, shape (n,) or a number
+        NaN where it is not known.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, g, d)
+    """
+    income = np.atleast_1d(np.asarray(monthly_income, np.float64))
+    held = np.atleast_2d(np.asarray(state, np.float32))
+    points = grid.points(income)
+    made = np.repeat(held[:, None, :], len(grid), axis=1)
+    terms = {
+        "annual_rate_pct": lambda: points.rate[None, :],
+        "log_loan_amount": lambda: _log(points.amount),
+        "log_term_months": lambda: _log(points.term)[None, :],
+        "log_loan_to_income": lambda: _log(points.amount) - _log(income)[:, None],
+        "instalment_to_income": lambda: ratio(points.instalment, income[:, None]),
+    }
+    for at, name in enumerate(names):
+        if name in terms:
+            made[:, :, at] = terms[name]()
+    return made
+
+
+def price(acceptance: ArrayLike, pd: ArrayLike, monthly_income: ArrayLike, grid: Grid, limits: Limits) -> Prices:
+    """Price every offer on the grid.
+
+    Parameters
+    ----------
+    acceptance : array-like, shape (n, g) or (g,)
+        Probability that each would be accepted.
+    pd : array-like, shape (n,), (n, g) or a number
+        Probability of default, of the customer or at each of the terms; NaN where it is not known.
+    monthly_income : array-like, shape (n,) or a number
+    """
+    income = np.atleast_1d(np.asarray(monthly_income, np.float64))
+    accept = np.atleast_2d(np.asarray(acceptance, np.float64))
+    risk = np.asarray(pd, np.float64)
+    risk = np.broadcast_to(risk if risk.ndim == 2 else risk.reshape(-1, 1), accept.shape)
+    points = grid.points(income)
+    pay = points.instalment
+    monthly = points.rate / 1200
+    interest = points.term * pay - points.amount
+    # The sum of the balances at the beginning of each month is interest over rate; without interest they fall in a line.
+    balances = np.where(monthly > 0, interest / np.where(monthly > 0, monthly, 1.0), points.amount * (points.term + 1) / 2)
+    funding = balances * limits.funding_pct / 1200
+    loss = risk * limits.lgd * balances / points.term
+    profit = accept * (interest - funding - loss - limits.loan_cost_amount) - limits.offer_cost_amount
+    allowed = (points.rate <= limits.rate_cap_pct) & (pay <= limits.max_instalment_to_income * income[:, None]) & (risk <= limits.max_pd)
+    return Prices(points, pay, accept, risk, interest, funding, loss, profit, allowed & np.isfinite(profit))
+
+
+def choose_all(prices: Prices, monthly_income: ArrayLike, limits: Limits) -> Choice:
+    """The offer of the highest expected profit for each customer; of equals the first, which has the lowest rate."""
+    income = np.atleast_1d(np.asarray(monthly_income, np.float64))
+    profit = np.where(prices.allowed, prices.expected_profit, -np.inf)
+    best = profit.argmax(axis=1)
+    earns = profit[np.arange(len(best)), best] > 0
+    lowest = np.where(np.isnan(prices.pd), np.inf, prices.pd).min(axis=1)
+    told = [
+        np.isnan(income),
+        np.isnan(prices.pd).all(axis=1),
+        lowest > limits.max_pd,
+        np.full(len(best), bool((prices.points.rate > limits.rate_cap_pct).all())),
+        ~prices.allowed.any(axis=1),
+        ~earns,
+    ]
+    reason = np.select(told, range(1, len(REASONS)), default=0)
+    return Choice(np.where(reason == 0, best, -1), reason)
+
+
+def choose(acceptance: ArrayLike, pd: float | ArrayLike | None, monthly_income: float | None, grid: Grid, limits: Limits) -> Decision:
+    """Decide on one customer.
+
+    Parameters
+    ----------
+    acceptance : array-like, shape (g,)
+        At each point of the grid, as `rows` orders them.
+    pd : float, array-like of shape (g,), or None
+        Probability of default of the customer, or at each of the terms; None where it is not known.
+    monthly_income
+        None where it is not known.
+
+    Raises
+    ------
+    ValueError
+        For an acceptance or a PD that is no probability, an income below 0, or another number of points than the grid's.
+    """
+    accept = np.asarray(acceptance, np.float64).reshape(1, -1)
+    risk = np.atleast_2d(np.asarray(np.nan if pd is None else pd, np.float64))
+    income = np.nan if monthly_income is None else float(monthly_income)
+    if accept.shape[1] != len(grid) or risk.shape[1] not in (1, len(grid)):
+        raise ValueError(f"the grid has {len(grid)} points; {accept.shape[1]} acceptances and {risk.shape[1]} PDs are given")
+    for name, values in (("acceptance", accept), ("pd", risk[~np.isnan(risk)])):
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(f"{name}: a probability lies between 0 and 1")
+    if income < 0:
+        raise ValueError("monthly_income: an income is not below 0")
+    prices = price(accept, risk, income, grid, limits)
+    chosen = choose_all(prices, income, limits)
+    if chosen.reason[0] and not prices.allowed.any():
+        return Decision(None, (), (), REASONS[chosen.reason[0]])
+    profit = np.where(prices.allowed[0], prices.expected_profit[0], -np.inf)
+    by_rate = profit.reshape(len(grid.rates), -1)
+    width = by_rate.shape[1]
+    curve = tuple(
+        priced(prices, 0, k * width + int(by_rate[k].argmax()), limits) for k in range(len(by_rate)) if by_rate[k].max() > -np.inf
+    )
+    best = int(chosen.best[0])
+    if best < 0:
+        return Decision(None, (), curve, REASONS[chosen.reason[0]])
+    peaks = [int(by_rate[:, pair].argmax()) * width + pair for pair in range(width) if pair != best % width]
+    others = sorted((at for at in peaks if profit[at] > 0), key=lambda at: (-profit[at], at))[:ALTERNATIVES]
+    return Decision(priced(prices, 0, best, limits), tuple(priced(prices, 0, at, limits) for at in others), curve, "")
+
+
+def priced(prices: Prices, customer: int, at: int, limits: Limits) -> Priced:
+    """One point of the grid for one customer."""
+    return Priced(
+        annual_rate_pct=float(prices.points.rate[at]),
+        loan_amount=float(prices.points.amount[customer, at]),
+        term_months=int(prices.points.term[at]),
+        instalment_amount=float(prices.instalment[customer, at]),
+        acceptance=float(prices.acceptance[customer, at]),
+        pd=float(prices.pd[customer, at]),
+        expected_profit=float(prices.expected_profit[customer, at]),
+        interest=float(prices.interest[customer, at]),
+        funding=float(prices.funding[customer, at]),
+        expected_loss=float(prices.expected_loss[customer, at]),
+        cost=limits.loan_cost_amount,
+    )
+
+
+def cheapest(grid: Grid) -> int:
+    """The point of the lowest rate, amount and term: what the acceptance is said for where nothing is offered."""
+    axes: dict[str, Any] = {"rates": grid.rates, "amounts": grid.multiples or grid.amounts, "terms": grid.terms}
+    places = {name: int(np.argmin(values)) for name, values in axes.items()}
+    return (places["rates"] * len(axes["amounts"]) + places["amounts"]) * len(grid.terms) + places["terms"]

@@ -1,0 +1,220 @@
+"""Spending, cashflow, offers and loans: what a client gets for a customer of the ledger, and for features of its own."""
+
+import math
+
+import pytest
+
+from finrisk_assets.loan_default.terms import with_terms
+from finrisk_assets.loan_offers.decide import Limits, choose, rows
+from finrisk_assets.modelling.bundle import Bundle
+from tests.service.made import CASHFLOW_ROW, GRID, LOAN_ROW, OFFER_ROW, SPENDING_ROW, write_cashflow_bundle
+
+EIGHT = {
+    "Total_Income": 60000,
+    "Total_Expense": 42000,
+    "Num_Transactions": 120,
+    "Avg_Expense": 350,
+    "Max_Expense": 2500,
+    "Low_Balance_Freq": 3,
+    "Expense_Income_Ratio": 0.7,
+    "Top_Category_Spend": 15000,
+}
+ISSUE = {
+    "/v1/spending-risk": EIGHT,
+    "/v1/loan-default": {"customer_id": 123, "loan_amount": 50000},
+    "/v1/transactions": {
+        "user_id": 101, "amount": 98000, "merchant": "CryptoX", "country": "SG", "timestamp": "2024-11-21T10:16:30",
+    },
+}  # fmt: skip
+"""Bodies that clients were promised an answer to."""
+
+
+def ask(client, route, **body):
+    answer = client.post(f"/v1/{route}", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+@pytest.fixture(scope="module")
+def bundle(bundles):
+    """Loads the bundle of a domain."""
+    return lambda domain: Bundle.load(bundles[domain])
+
+
+def row(bundle, values):
+    return bundle.row({feature.name: values[feature.name] for feature in bundle.features})[None, :]
+
+
+@pytest.mark.parametrize("route", ISSUE)
+def test_promised_bodies_are_answered(shared_client, route):
+    assert shared_client.post(route, json=ISSUE[route]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("spending-risk", EIGHT),
+        ("spending-risk", {"customer_id": 123}),
+        ("cashflow", {"customer_id": 123}),
+        ("loan-offers", {"customer_id": 123}),
+        ("loan-offers", {"customer_id": 123, "pd": 0.9}),
+        ("loan-default", {"customer_id": 123, "loan_amount": 50000}),
+    ],
+)
+def test_base_and_contributions_sum_to_the_score(shared_client, route, body):
+    answer = ask(shared_client, route, **body)
+
+    explained = answer["explanation"]["base"] + sum(item["contribution"] for item in answer["explanation"]["contributions"])
+    assert explained == pytest.approx(answer["score"], abs=1e-9)
+    assert len(answer["reasons"]) <= 4
+
+
+def test_eight_fields_are_judged_by_the_model_of_the_eight(shared_client, bundle):
+    answer = ask(shared_client, "spending-risk", **EIGHT)
+    model = bundle("spending_risk_eight")
+
+    assert answer["risk_probability"] == model.probability(row(model, EIGHT))[0]
+    assert answer["model"] == {"name": "finrisk-spending-risk-eight", "version": model.version}
+    assert (answer["risk_level"], answer["customer_id"], answer["as_of"]) == ("LOW", None, None)
+
+
+def test_small_letters_are_the_same_eight_fields(shared_client):
+    small = {name.lower(): value for name, value in EIGHT.items()}
+
+    assert ask(shared_client, "spending-risk", **small) == ask(shared_client, "spending-risk", **EIGHT)
+
+
+def test_a_ratio_without_bound_is_read_as_the_model_knows_it(shared_client):
+    broke = EIGHT | {"Total_Income": 420, "Expense_Income_Ratio": 100}
+
+    answer = ask(shared_client, "spending-risk", **broke)
+
+    seen = {item["feature"]: item["value"] for item in answer["explanation"]["contributions"]}
+    assert seen["Expense_Income_Ratio"] == 10
+    assert answer["risk_level"] == "HIGH"
+
+
+def test_a_customer_is_judged_by_the_model_of_all_features(shared_client, bundle):
+    answer = ask(shared_client, "spending-risk", customer_id=123)
+    model = bundle("spending_risk")
+
+    assert answer["risk_probability"] == model.probability(row(model, SPENDING_ROW))[0]
+    assert answer["model"]["name"] == "finrisk-spending-risk"
+    assert (answer["customer_id"], answer["as_of"]) == ("123", "2024-07-01T00:00:00")
+    assert answer["risk_level"] == "HIGH"
+    assert answer["reasons"][0]["text"].endswith("speaks for it")
+
+
+def test_cashflow_says_direction_and_amount(shared_client, bundle):
+    answer = ask(shared_client, "cashflow", customer_id=123)
+    model = bundle("cashflow")
+    amounts = model.amount(row(model, CASHFLOW_ROW))
+
+    assert answer["surplus_probability"] == model.probability(row(model, CASHFLOW_ROW))[0] < 0.5
+    assert answer["direction"] == "deficit"
+    assert answer["reasons"][0]["text"] == "Net_flow_30d speaks against it"
+    assert answer["expected_change_amount"] == amounts.expected[0]
+    assert answer["interval"] == {"low": amounts.low[0], "high": amounts.high[0], "coverage": 0.8}
+    assert (answer["customer_id"], answer["account_id"]) == ("123", "A123")
+
+
+def test_an_account_and_its_features_are_answered_alike(shared_client):
+    by_account = ask(shared_client, "cashflow", account_id="A123")
+    by_features = ask(shared_client, "cashflow", features=CASHFLOW_ROW)
+
+    assert by_account == ask(shared_client, "cashflow", customer_id="123")
+    assert by_features == by_account | {"customer_id": None, "account_id": None, "as_of": None}
+
+
+@pytest.mark.parametrize("size", [None, 0])
+def test_without_a_measure_there_is_no_amount_but_a_direction(shared_client, size):
+    answer = ask(shared_client, "cashflow", features=CASHFLOW_ROW | {"typical_movement_amount": size})
+
+    assert answer["expected_change_amount"] is answer["interval"] is None
+    assert answer["direction"] in ("surplus", "deficit")
+
+
+def test_a_model_of_the_direction_alone_says_no_amount(serving, tmp_path):
+    with serving({"cashflow": write_cashflow_bundle(tmp_path / "cashflow", with_amount=False)}) as client:
+        assert ask(client, "cashflow", customer_id=123)["interval"] is None
+
+
+def offers(bundle, pd=0.03, grid=GRID):
+    model = bundle("loan_offers")
+    names = [feature.name for feature in model.features]
+    acceptance = model.probability(rows(names, row(model, OFFER_ROW), OFFER_ROW["monthly_income_amount"], grid)[0])
+    return choose(acceptance, pd, OFFER_ROW["monthly_income_amount"], grid, Limits())
+
+
+def test_the_best_offer_is_made_with_its_parts_alternatives_and_curve(shared_client, bundle):
+    answer = ask(shared_client, "loan-offers", customer_id=123)
+    expected = offers(bundle)
+    best = expected.best
+
+    assert (answer["decision"], answer["reason"]) == ("offer", None)
+    offer = answer["offer"]
+    assert offer["expected_profit"] == best.expected_profit > 0
+    assert (offer["annual_rate_pct"], offer["term_months"], offer["pd"]) == (best.annual_rate_pct, best.term_months, 0.03)
+    parts = offer["parts"]
+    earned = parts["interest"] - parts["funding"] - parts["expected_loss"] - parts["cost"]
+    assert offer["expected_profit"] == pytest.approx(offer["acceptance"] * earned - Limits().offer_cost_amount)
+    assert len(answer["alternatives"]) == len(expected.alternatives) > 0
+    assert all(other["expected_profit"] <= offer["expected_profit"] for other in answer["alternatives"])
+    assert [point["annual_rate_pct"] for point in answer["curve"]] == list(GRID.rates)
+
+
+def test_an_offers_explanation_is_that_of_its_terms(shared_client):
+    answer = ask(shared_client, "loan-offers", customer_id=123)
+    seen = {item["feature"]: item["value"] for item in answer["explanation"]["contributions"]}
+
+    assert answer["acceptance"] == pytest.approx(answer["offer"]["acceptance"], abs=1e-12)
+    assert seen["annual_rate_pct"] == answer["offer"]["annual_rate_pct"]
+    assert seen["log_loan_to_income"] == pytest.approx(math.log(answer["offer"]["loan_amount"] / 3000), abs=1e-6)
+
+
+def test_only_the_amount_and_term_that_are_asked_for_are_considered(shared_client, bundle):
+    answer = ask(shared_client, "loan-offers", customer_id=123, loan_amount=5000, term_months=36)
+
+    assert (answer["offer"]["loan_amount"], answer["offer"]["term_months"]) == (5000, 36)
+    assert answer["offer"]["expected_profit"] == offers(bundle, grid=GRID.only(loan_amount=5000, term_months=36)).best.expected_profit
+    assert answer["alternatives"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"customer_id": 123, "pd": 0.9}, "There is no offer: the probability of default is above the maximum."),
+        ({"customer_id": 123, "loan_amount": 900000}, "There is no offer: every instalment takes too much of the income."),
+        ({"customer_id": 8}, "There is no offer: the income is not known."),
+    ],
+)
+def test_no_offer_is_an_answer_with_its_reason(shared_client, body, reason):
+    answer = ask(shared_client, "loan-offers", **body)
+
+    assert (answer["decision"], answer["reason"], answer["offer"]) == ("no_offer", reason, None)
+
+
+def test_the_pd_is_the_one_sent_else_the_one_stored(shared_client):
+    stored = ask(shared_client, "loan-offers", customer_id=123)
+    sent = ask(shared_client, "loan-offers", customer_id=123, pd=0.2)
+
+    assert (stored["pd"], stored["pd_model"]) == (0.03, "0" * 12)
+    assert (sent["pd"], sent["pd_model"]) == (0.2, None)
+
+
+def test_features_without_terms_are_enough_for_an_offer(shared_client):
+    body = {"features": {"expense_ratio_90d": 1.02}, "pd": 0.03, "monthly_income_amount": 3000}
+
+    answer = ask(shared_client, "loan-offers", **body)
+
+    assert answer["offer"] == ask(shared_client, "loan-offers", customer_id=123)["offer"]
+
+
+def test_a_customers_loan_is_judged_with_the_terms_that_are_asked_for(shared_client, bundle):
+    answer = ask(shared_client, "loan-default", customer_id=123, loan_amount=6000, term_months=12, annual_rate_pct=12)
+    model = bundle("loan_default")
+    asked = with_terms(LOAN_ROW, loan_amount=6000, term_months=12, annual_rate_pct=12)
+
+    assert answer["pd"] == model.probability(row(model, asked))[0]
+    assert (answer["customer_id"], answer["as_of"], answer["loan_id"]) == ("123", "2024-07-01T00:00:00", None)
+    assert asked["instalment_to_income_90d"] == pytest.approx(533.09 / 3000)

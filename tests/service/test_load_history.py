@@ -1,0 +1,126 @@
+"""`finrisk load-history`: what the service's store gets to know of customers, from the tables that the graph left."""
+
+from dataclasses import replace
+from datetime import datetime
+
+import ibis
+import pytest
+
+from bento.store import Store, location
+from finrisk_assets import history
+from finrisk_assets.domain import Domain
+from finrisk_assets.resources import Warehouse
+from finrisk_assets.settings import Settings
+from schemas.features import Feature
+from schemas.ledger import Column
+
+MAY, JUNE = datetime(2024, 5, 1), datetime(2024, 6, 1)
+KEYS = (
+    Column("loan_id", "string", ""),
+    Column("customer_id", "string", ""),
+    Column("applied_at", "timestamp", "", nullable=True),
+    Column("pd", "float64", "", nullable=True, known="applied_at"),
+    Column("loss_amount", "float64", "", nullable=True, known="outcome_known_at"),
+    Column("is_default", "boolean", "", nullable=True, known="outcome_known_at"),
+)
+NEVER = dict.fromkeys(("train", "evaluate", "gate", "decide", "build"), lambda *_: None)
+DOMAIN = Domain(
+    name="loan_default", title="", owner="", tables=(), keys=KEYS, moment="applied_at",
+    features=lambda source: (Feature("age", "years", ""),), more_scores=(Column("limit_amount", "float64", "", nullable=True),), **NEVER,
+)  # fmt: skip
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(home=tmp_path)
+
+
+@pytest.fixture
+def warehouse(settings):
+    return Warehouse(url=settings.warehouse)
+
+
+def fill(warehouse, rows, domain=DOMAIN):
+    """Store feature and score tables; a row is (subject, customer, moment, age), with further columns by name."""
+    names = ("loan_id", "customer_id", "applied_at", "age")
+    plain = [dict(zip(names, row[:4], strict=True)) | (row[4] if len(row) > 4 else {}) for row in rows]
+    features = [{"pd": 0.1, "loss_amount": 7.0, "is_default": True} | row for row in plain]
+    scores = [
+        {name: row[name] for name in names[:3]}
+        | {"score": row["age"] / 10, "probability": 0.2, "decision": "approve", "model_version": "v", "limit_amount": float("nan")}
+        for row in plain
+    ]
+    kinds = {"loan_id": "string", "customer_id": "string", "applied_at": "timestamp", "account_id": "string"}
+    for table, content in ((f"features_{domain.group}", features), (f"scores_{domain.name}", scores)):
+        schema = {name: kinds.get(name, "boolean" if isinstance(value, bool) else "float64") for name, value in content[0].items()}
+        schema |= {name: "string" for name in ("decision", "model_version") if name in schema}
+        warehouse.store(table, ibis.memtable(content, schema=schema))
+
+
+def newest(warehouse, domain=DOMAIN):
+    return {one.subject: one for one in history.newest(domain, None, warehouse)}
+
+
+def test_the_newest_row_of_every_customer_is_kept(warehouse):
+    fill(warehouse, [("a", "1", MAY, 30.0), ("b", "1", JUNE, 31.0), ("c", "2", MAY, 50.0), ("d", "3", None, 60.0)])
+
+    found = newest(warehouse)
+
+    assert set(found) == {"b", "c", "d"}
+    assert (found["b"].customer_id, found["b"].account_id, found["b"].as_of) == ("1", None, JUNE)
+    assert found["d"].as_of is None
+
+
+def test_what_was_known_then_is_kept_and_what_came_of_it_is_not(warehouse):
+    fill(warehouse, [("a", "1", MAY, 30.0)])
+
+    assert newest(warehouse)["a"].features == {"pd": 0.1, "age": 30.0}
+
+
+def test_the_score_is_kept_with_its_details(warehouse):
+    fill(warehouse, [("a", "1", MAY, 30.0)])
+
+    expected = {"score": 3.0, "probability": 0.2, "decision": "approve", "model_version": "v", "limit_amount": None}
+    assert newest(warehouse)["a"].score == expected
+
+
+def test_a_row_of_a_month_end_goes_before_an_application(warehouse):
+    fill(warehouse, [("1@2024-04", "1", MAY, 30.0), ("L7", "1", JUNE, 31.0), ("L8", "2", JUNE, 32.0)])
+
+    assert set(newest(warehouse)) == {"1@2024-04", "L8"}
+
+
+def test_where_accounts_are_decided_on_each_has_its_row(warehouse):
+    account = (Column("account_id", "string", ""),)
+    fill(warehouse, [("a", "1", MAY, 30.0, {"account_id": "A"}), ("b", "1", JUNE, 31.0, {"account_id": "B"})])
+
+    found = newest(warehouse, replace(DOMAIN, keys=KEYS + account))
+
+    assert {subject: one.account_id for subject, one in found.items()} == {"a": "A", "b": "B"}
+
+
+def test_features_are_kept_where_the_service_reads_them(warehouse):
+    second = replace(DOMAIN, name="loan_default_two", features_of="loan_default")
+    fill(warehouse, [("a", "1", MAY, 30.0)], second)
+
+    assert newest(warehouse, second)["a"].features == {}
+    assert newest(warehouse, second)["a"].score["score"] == 3.0
+
+
+def test_loading_replaces_what_was_stored_and_says_how_much(warehouse, settings, monkeypatch):
+    from finrisk_assets import build
+    from finrisk_assets.ledger import sources
+
+    source = replace(sources.load(Settings()), tables={})
+    monkeypatch.setattr(sources, "load", lambda settings: source)
+    monkeypatch.setattr(build, "DOMAINS", (DOMAIN, replace(DOMAIN, name="not_materialised")))
+    fill(warehouse, [("a", "1", MAY, 30.0), ("b", "2", MAY, 30.0)])
+    history.load(settings)
+    fill(warehouse, [("c", "1", JUNE, 31.0)])
+
+    assert str(history.load(settings)) == "0 transactions, 1 scores of customers"
+
+    store = Store(location(settings))
+    assert [one.subject for one in store.standings(customer_id="1")] == ["c"]
+    assert store.standings(customer_id="2") == []
+    store.close()

@@ -1,0 +1,141 @@
+"""Bodies that cannot be answered: each a clear refusal of the client's, naming the field, and never repeating what was sent."""
+
+import json
+
+import pytest
+
+from tests.service.made import CASHFLOW_ROW, OFFER_ROW
+from tests.service.test_decisions import EIGHT
+from tests.service.test_errors import failure
+
+SPENDING, LOAN, CASHFLOW, OFFER, TRANSACTION = (
+    "/v1/spending-risk", "/v1/loan-default", "/v1/cashflow", "/v1/loan-offers", "/v1/transactions",
+)  # fmt: skip
+PAID = {"user_id": 5, "amount": 12.5, "timestamp": "2024-05-06T12:00:00"}
+STATE = {"expense_ratio_90d": OFFER_ROW["expense_ratio_90d"]}
+NAN, INFINITE = float("nan"), float("inf")
+
+REFUSED = [
+    # Spending: one of the eight by itself.
+    (SPENDING, EIGHT | {"Total_Income": "60000"}, "Total_Income"),
+    (SPENDING, EIGHT | {"Total_Income": "60,000 EUR"}, "Total_Income"),
+    (SPENDING, EIGHT | {"Num_Transactions": -4711}, "Num_Transactions"),
+    (SPENDING, EIGHT | {"Num_Transactions": 119.5}, "Num_Transactions"),
+    (SPENDING, EIGHT | {"Max_Expense": NAN}, "Max_Expense"),
+    (SPENDING, EIGHT | {"Total_Expense": INFINITE}, "Total_Expense"),
+    (SPENDING, EIGHT | {"Total_Income": 1e300}, "Total_Income"),
+    (SPENDING, EIGHT | {"Num_Transactions": 10**400}, "Num_Transactions"),
+    (SPENDING, EIGHT | {"Low_Balance_Freq": True}, "Low_Balance_Freq"),
+    (SPENDING, EIGHT | {"Avg_Expense": None}, "Avg_Expense"),
+    (SPENDING, EIGHT | {"Total_Incme": 4711}, "Total_Incme"),
+    # Spending: fields that cannot be true together.
+    (SPENDING, EIGHT | {"Expense_Income_Ratio": 0.4711}, "Expense_Income_Ratio"),
+    (SPENDING, {name.lower(): value for name, value in EIGHT.items()} | {"expense_income_ratio": 0.4711}, "expense_income_ratio"),
+    (SPENDING, EIGHT | {"Low_Balance_Freq": 4711}, "Low_Balance_Freq"),
+    (SPENDING, EIGHT | {"Top_Category_Spend": 47110}, "Top_Category_Spend"),
+    (SPENDING, EIGHT | {"Avg_Expense": 2600}, "Avg_Expense"),
+    (SPENDING, EIGHT | {"total_income": 60000}, "total_income"),
+    (SPENDING, EIGHT | {"customer_id": 123}, "total_income"),
+    (SPENDING, {name: value for name, value in EIGHT.items() if name != "Max_Expense"}, "Max_Expense"),
+    (SPENDING, {"customer_id": [4711]}, "customer_id"),
+    (SPENDING, {}, "Total_Income"),
+    (SPENDING, [EIGHT], ""),
+    # Loans.
+    (LOAN, {"customer_id": 123}, "loan_amount"),
+    (LOAN, {"customer_id": 123, "loan_amount": -4711}, "loan_amount"),
+    (LOAN, {"customer_id": 123, "loan_amount": "4711 USD"}, "loan_amount"),
+    (LOAN, {"customer_id": 123, "loan_amount": 1e200}, "loan_amount"),
+    (LOAN, {"customer_id": 123, "loan_amount": 5000, "term_months": 4711}, "term_months"),
+    (LOAN, {"customer_id": 123, "loan_amount": 5000, "term_months": 24.5}, "term_months"),
+    (LOAN, {"customer_id": 123, "loan_amount": 5000, "annual_rate_pct": 4711}, "annual_rate_pct"),
+    (LOAN, {"customer_id": 123, "features": {}, "loan_amount": 5000}, "customer_id"),
+    (LOAN, {"features": {}, "loan_amount": 5000}, "loan_amount"),
+    (LOAN, {"loan_amount": 5000}, "features"),
+    (LOAN, {"features": [4711]}, "features"),
+    # Cashflow.
+    (CASHFLOW, {}, "customer_id"),
+    (CASHFLOW, {"customer_id": 123, "account_id": "A123"}, "account_id"),
+    (CASHFLOW, {"customer_id": 7}, "customer_id"),
+    (CASHFLOW, {"customer_id": ""}, "customer_id"),
+    (CASHFLOW, {"customer_id": "4711" * 40}, "customer_id"),
+    (CASHFLOW, {"features": CASHFLOW_ROW | {"age": 4711}}, "features.age"),
+    (CASHFLOW, {"features": {"net_flow_30d": 1, "income_90d": 1}}, "features.typical_movement_amount"),
+    (CASHFLOW, {"features": CASHFLOW_ROW | {"income_90d": 1e60}}, "features"),
+    (CASHFLOW, {"features": CASHFLOW_ROW | {"income_90d": {"of": 4711}}}, "features.income_90d"),
+    # Offers.
+    (OFFER, {"customer_id": 123, "pd": 1.4711}, "pd"),
+    (OFFER, {"customer_id": 123, "pd": "0.02"}, "pd"),
+    (OFFER, {"customer_id": 7}, "pd"),
+    (OFFER, {"customer_id": 123, "term_months": 0}, "term_months"),
+    (OFFER, {"customer_id": 123, "loan_amount": 0}, "loan_amount"),
+    (OFFER, {"customer_id": 123, "monthly_income_amount": 4711}, "monthly_income_amount"),
+    (OFFER, {"features": STATE, "pd": 0.02}, "monthly_income_amount"),
+    (OFFER, {"features": STATE, "monthly_income_amount": 4711}, "pd"),
+    (OFFER, {"features": {}, "pd": 0.02, "monthly_income_amount": 4711}, "features.expense_ratio_90d"),
+    (OFFER, {"customer_id": 123, "currency": "EUR4711"}, "currency"),
+    # Transactions.
+    (TRANSACTION, PAID | {"amount": -4711}, "amount"),
+    (TRANSACTION, PAID | {"amount": "$4711"}, "amount"),
+    (TRANSACTION, PAID | {"timestamp": "4711-13-01"}, "timestamp"),
+    (TRANSACTION, PAID | {"country": 47.11}, "country"),
+    (TRANSACTION, {name: value for name, value in PAID.items() if name != "amount"}, "amount"),
+]
+
+
+@pytest.mark.parametrize(("route", "body", "field"), REFUSED)
+def test_what_cannot_be_answered_is_refused_by_field(shared_client, route, body, field):
+    response = shared_client.post(route, content=json.dumps(body), headers={"content-type": "application/json"})
+
+    error = failure(response, 422, "invalid_request")
+    assert error["fields"][0]["field"] == field
+    assert all(item["reason"] for item in error["fields"])
+    assert "4711" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "field"),
+    [
+        (SPENDING, {"customer_id": 4711}, "customer_id"),
+        (LOAN, {"customer_id": 4711, "loan_amount": 50000}, "customer_id"),
+        (CASHFLOW, {"customer_id": "'; drop table standings; --4711"}, "customer_id"),
+        (CASHFLOW, {"account_id": "A4711"}, "account_id"),
+        (OFFER, {"customer_id": 4711}, "customer_id"),
+    ],
+)
+def test_whom_the_service_does_not_know_is_not_found(shared_client, route, body, field):
+    response = shared_client.post(route, json=body)
+
+    error = failure(response, 404, "unknown_customer")
+    assert [item["field"] for item in error["fields"]] == [field]
+    assert "finrisk load-history" in error["message"]
+    assert "4711" not in response.text
+
+
+@pytest.mark.parametrize("route", [SPENDING, LOAN, CASHFLOW, OFFER, TRANSACTION])
+@pytest.mark.parametrize("body", [b"", b"null", b"4711", b"[]", b'{"customer_id": 123', b"\xff", b'{"customer_id": "\\ud800"}'])
+def test_a_body_that_is_no_object_is_refused(shared_client, route, body):
+    response = shared_client.post(route, content=body, headers={"content-type": "application/json"})
+
+    assert response.status_code in (400, 422)
+    failure(response, response.status_code, {400: "malformed_json", 422: "invalid_request"}[response.status_code])
+
+
+@pytest.mark.parametrize("rate", [0, 5e-324, 1e-15, 1e-9])
+def test_the_smallest_rates_are_answered(shared_client, rate):
+    body = {"customer_id": 123, "loan_amount": 5000, "annual_rate_pct": rate}
+
+    assert shared_client.post(LOAN, json=body).status_code == 200
+
+
+def test_every_contradiction_is_named_at_once(shared_client):
+    error = failure(
+        shared_client.post(SPENDING, json=EIGHT | {"Low_Balance_Freq": 121, "Top_Category_Spend": 43000}), 422, "invalid_request"
+    )
+
+    assert [item["field"] for item in error["fields"]] == ["Low_Balance_Freq", "Top_Category_Spend"]
+
+
+def test_a_store_older_than_the_model_is_not_the_clients_fault(shared_client):
+    error = failure(shared_client.post(SPENDING, json={"customer_id": 9}), 503, "not_ready")
+
+    assert "finrisk load-history" in error["message"]

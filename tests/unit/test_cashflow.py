@@ -1,0 +1,126 @@
+"""From a probability to a direction, an amount with an interval that keeps its promise, and the rules that a model must beat."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from finrisk_assets.cashflow import decide, model
+from finrisk_assets.cashflow.assets import CASHFLOW
+from finrisk_assets.cashflow.features import CATALOGUE, SCALE
+from finrisk_assets.domain import Figure
+from finrisk_assets.modelling import intervals
+from finrisk_assets.modelling.bundle import Bundle, BundleSpec
+from schemas.features import Feature
+
+FEATURES = (Feature(SCALE, "currency", "Usual movement."), Feature("level", "", "What comes."), Feature("noise", "", "How unsure."))
+
+
+def months(n, seed, first="2023-01-01"):
+    """Changes whose mean follows `level` and whose spread follows `noise`, over 24 month-ends."""
+    rng = np.random.default_rng(seed)
+    rows = np.column_stack([rng.lognormal(6, 1, n), rng.uniform(-1, 1, n), rng.uniform(0.1, 1, n)]).astype(np.float32)
+    changes = rows[:, 0].astype(float) * (rows[:, 1] + rows[:, 2] * rng.normal(0, 1, n))
+    frame = pd.DataFrame(rows, columns=[feature.name for feature in FEATURES])
+    month = pd.period_range(first, periods=24, freq="M").to_timestamp().to_numpy()
+    return frame.assign(change_amount=changes, customer_id=[f"{seed}-{k % 300}" for k in range(n)], as_of=month[np.arange(n) % 24])
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return model.amount(FEATURES, SCALE, months(4000, 1), months(1500, 2, "2025-01-01"), seed=1, threads=1)
+
+
+def spec_of(amount):
+    return BundleSpec("n", "cashflow", "s", FEATURES, (amount.component,), np.ones((2, 3), np.float32), 0, "", "", amount=amount)
+
+
+def test_a_month_is_called_what_is_likelier():
+    limits = decide.thresholds()
+    assert decide.decisions([0, 0.4999, 0.5, 1], limits) == ["deficit", "deficit", "surplus", "surplus"]
+    assert [decide.direction(said) for said in decide.DECISIONS] == ["raises", "lowers"]
+    for nothing in (float("nan"), -0.1, 1.1):
+        with pytest.raises(ValueError, match="no probability"):
+            decide.decide(nothing, limits)
+
+
+def test_the_interval_holds_four_changes_of_five_wherever_they_are_unsure(learned):
+    new = months(6000, 3)
+    rows, changes = new[[feature.name for feature in FEATURES]].to_numpy(np.float32), new.change_amount.to_numpy()
+    said = Bundle(spec_of(learned), "").amount(rows)
+    assert intervals.coverage(changes, said.low, said.high).value == pytest.approx(0.8, abs=0.03)
+    for unsure in (new.noise < 0.4, new.noise > 0.7):
+        assert intervals.coverage(changes[unsure], said.low[unsure], said.high[unsure]).value == pytest.approx(0.8, abs=0.06)
+    assert np.mean(np.abs(changes - said.expected)) < 0.9 * np.mean(np.abs(changes))
+    assert ((said.low <= said.expected) & (said.expected <= said.high)).all()
+
+
+def test_the_same_months_give_the_same_amounts(learned):
+    again = model.amount(FEATURES, SCALE, months(4000, 1), months(1500, 2, "2025-01-01"), seed=1, threads=1)
+    assert again == learned
+
+
+def test_no_amount_is_learned_where_none_is_known():
+    unknown = months(500, 1).assign(change_amount=np.nan)
+    assert model.amount(FEATURES, SCALE, unknown, unknown, seed=1, threads=1) is None
+    assert model.amount(FEATURES[1:], SCALE, months(500, 1), months(500, 2), seed=1, threads=1) is None
+
+
+def test_the_offsets_are_order_statistics():
+    assert intervals.conformal_offsets(np.arange(-4, 5), 0.8) == (-4, 4)  # ranks 1 and 9 of 9: the finite sample's 10 %
+    assert intervals.conformal_offsets(np.arange(-9, 10), 0.8) == (-8, 8)
+    assert intervals.conformal_offsets(np.arange(1, 20), 0.8) == (0.0, 18)  # the interval holds what is expected
+    with pytest.raises(ValueError, match=r"8 residuals are too few for an interval at the level 0\.8: it needs 9"):
+        intervals.conformal_offsets(np.arange(8), 0.8)
+    with pytest.raises(ValueError, match="1 residuals are not finite"):
+        intervals.conformal_offsets([np.nan, *range(20)])
+
+
+def test_a_scale_of_nothing_is_refused():
+    window = intervals.Known(np.zeros((3, 1), np.float32), np.ones(3), np.array(["a", "b", "c"]), np.zeros(3, "datetime64[us]"))
+    with pytest.raises(ValueError, match="3 rows have no scale above 0"):
+        intervals.fit_amount([SCALE], SCALE, window, window, seed=1)
+
+
+def test_wilson_and_pinball_by_hand():
+    half = intervals.wilson(8, 10)
+    assert (half.value, half.low, half.high) == (0.8, pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+    assert intervals.pinball([1.0, -1.0], [0.0, 0.0], 0.1) == pytest.approx((0.1 + 0.9) / 2)
+
+
+def test_the_plain_rules_say_what_was():
+    frame = pd.DataFrame(
+        {
+            "was_surplus_1m": [1.0, 0.0], "was_surplus_year_ago": [np.nan, 1.0],
+            "net_flow_to_movement_1m": [0.3, -0.2], "net_flow_year_ago_to_movement": [np.nan, 0.5],
+        }
+    )  # fmt: skip
+    rules = {name: said.tolist() for name, said in model.baselines(frame).items()}
+    assert rules == {
+        "persistence": [1, 0], "persistence_amount": [0.3, -0.2], "seasonal_naive": [1, 1], "seasonal_naive_amount": [0.3, 0.5],
+    }  # fmt: skip
+
+
+FIGURES = {
+    "auc": Figure("auc", 0.7, 0.65, 0.75), "surplus_rate": Figure("surplus_rate", 0.6, 0.55, 0.65),
+    "mean_surplus": Figure("mean_surplus", 0.6), "explanation_gap": Figure("explanation_gap", 0.0),
+    "auc_above_persistence": Figure("auc_above_persistence", 0.1, 0.05, 0.15),
+    "interval_coverage": Figure("interval_coverage", 0.81, 0.79, 0.83),
+}  # fmt: skip
+
+
+def test_the_gate_asks_for_more_than_a_plain_rule_and_for_intervals_that_hold():
+    assert CASHFLOW.gate(FIGURES) == []
+    faults = CASHFLOW.gate(
+        FIGURES
+        | {"auc_above_persistence": Figure("auc_above_persistence", 0.01, -0.02, 0.04)}
+        | {"interval_coverage": Figure("interval_coverage", 0.6, 0.58, 0.62)}
+    )
+    assert [fault.split(":")[0] for fault in faults] == [
+        "the AUC is +0.010 beside that of the rule persistence", "the 80% interval held 60.0% of the changes",
+    ]  # fmt: skip
+
+
+def test_every_feature_says_what_speaks_for_a_surplus_and_what_against():
+    names = [defined.feature.name for defined in CATALOGUE]
+    assert len(set(names)) == len(names)
+    assert all(one.feature.raises and one.feature.lowers and one.feature.raises != one.feature.lowers for one in CATALOGUE)

@@ -1,0 +1,56 @@
+"""The expected maximum profit against an integration by brute force, and on cases that can be done by hand."""
+
+import numpy as np
+import pytest
+
+from finrisk_assets.modelling.emp import emp
+
+
+def by_brute_force(labels, scores, none_lost=0.55, all_lost=0.10, roi=0.2644, steps=20_001):
+    """The best of all cutoffs at each of many loss fractions, then their mean by the trapezium rule."""
+    cutoffs = np.append(np.unique(scores), np.inf)
+    saved = np.array([(labels & (scores >= cutoff)).mean() for cutoff in cutoffs])
+    forgone = roi * np.array([(~labels & (scores >= cutoff)).mean() for cutoff in cutoffs])
+    losses = np.linspace(0, 1, steps)
+    best = np.array([(loss * saved - forgone).max() for loss in losses])
+    return (1 - none_lost - all_lost) * np.trapezoid(best, losses) + all_lost * best[-1] + none_lost * best[0]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("ties", [False, True])
+def test_it_is_the_best_profit_integrated_over_the_losses(seed, ties):
+    rng = np.random.default_rng(seed)
+    labels = rng.random(300) < 0.2
+    scores = labels * rng.normal(0.8, 1, 300) + rng.normal(0, 1, 300)
+    scores = scores.round(0) if ties else scores
+    given = {"none_lost": 0.3, "all_lost": 0.2, "roi": 0.1} if seed % 2 else {}
+    assert emp(labels, scores, **given).profit == pytest.approx(by_brute_force(labels, scores, **given), abs=1e-7)
+
+
+def test_a_perfect_score_refuses_the_defaults_alone():
+    labels = np.array([True] * 20 + [False] * 80)
+    found = emp(labels, labels.astype(float))
+    # Nothing is forgone, so the profit is the mean loss: (0.35 / 2 + 0.1) of a fifth.
+    assert found.profit == pytest.approx(0.2 * (0.35 / 2 + 0.1))
+    assert found.refused == pytest.approx(0.2)
+
+
+def test_a_score_that_knows_nothing_refuses_nobody():
+    labels = np.array([True, False, False, False, False])
+    found = emp(labels, np.zeros(5))
+    assert (found.profit, found.refused) == (0.0, 0.0)
+
+
+def test_only_the_order_of_the_scores_counts():
+    rng = np.random.default_rng(1)
+    labels, scores = rng.random(200) < 0.3, rng.normal(size=200)
+    assert emp(labels, scores) == emp(labels, np.exp(scores))
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "said"),
+    [([False, False], {}, "0 of 2 loans defaulted"), ([True, False], {"none_lost": 0.9, "all_lost": 0.2}, "shares of one whole")],
+)
+def test_what_it_cannot_answer_it_says(labels, given, said):
+    with pytest.raises(ValueError, match=said):
+        emp(labels, [1.0, 0.0], **given)
