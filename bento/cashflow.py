@@ -10,9 +10,6 @@ from finrisk_assets.cashflow.decide import SURPLUS, decide
 from finrisk_assets.modelling.bundle import Bundle, Rows
 from schemas.api import AmountInterval, CashflowAnswer, CashflowRequest
 
-COVERAGE = 0.8
-"""The share of intervals that are to hold what they say."""
-
 
 class CashflowScorer:
     """Answers for one bundle of the domain `cashflow`, with a store that knows the ledger's accounts."""
@@ -59,8 +56,9 @@ class CashflowScorer:
 
     def _amount(self, row: Rows) -> tuple[float | None, AmountInterval | None]:
         """The expected change and its interval; neither where the model has learned none, or the row does not tell."""
-        if not self._bundle.has_amount:
+        level = self._bundle.amount_level
+        if level is None:
             return None, None
         found = self._bundle.amount(row[None, :])
         expected, low, high = float(found.expected[0]), float(found.low[0]), float(found.high[0])
-        return (None, None) if math.isnan(expected) else (expected, AmountInterval(low=low, high=high, coverage=COVERAGE))
+        return (None, None) if math.isnan(expected) else (expected, AmountInterval(low=low, high=high, coverage=level))

@@ -58,14 +58,12 @@ class LoanScorer:
             raise invalid("loan_amount", "This field is required with customer_id.")
         standing = stored(self._store, "loan_default", customer_id=request.customer_id)
         stored_row(self._bundle, standing.features)  # refuses a store that does not fit before anything is computed from it
-        # A rate counts to a millionth of a per cent; one that is smaller would leave an annuity nothing to divide by.
-        rate = None if request.annual_rate_pct is None else round(request.annual_rate_pct, 6)
         try:
             asked = with_terms(
                 standing.features,
                 loan_amount=request.loan_amount,
                 term_months=request.term_months,
-                annual_rate_pct=rate,
+                annual_rate_pct=request.annual_rate_pct,
             )
         except TermsError as error:
             raise invalid(error.field, f"It {error.reason}.") from None

@@ -10,9 +10,11 @@ from bento.errors import Problem, log_failure
 from bento.history import TransactionFeatures
 from bento.store import Store, Transaction
 from finrisk_assets.modelling.bundle import Bundle
-from finrisk_assets.transaction_anomaly.decide import decide, is_anomaly
-from schemas.api import FieldError, TransactionAnswer, TransactionRequest
+from finrisk_assets.modelling.reasons import LIMIT
+from finrisk_assets.transaction_anomaly.decide import decide, is_anomaly, is_unseen
+from schemas.api import FieldError, Reason, TransactionAnswer, TransactionRequest
 
+_UNSEEN = Reason(code="AMOUNT_NEVER_SEEN", feature="log_amount", text="The amount is larger than any that the model has learned from")
 _TAKEN = FieldError(field="transaction_id", reason="It belongs to a transaction with other content.")
 
 
@@ -23,6 +25,7 @@ class TransactionScorer:
         self._bundle = bundle
         self._store = store
         self._features = TransactionFeatures(bundle)
+        self._log_amount = next((at for at, feature in enumerate(bundle.features) if feature.name == "log_amount"), None)
 
     def warm_up(self) -> None:
         """Score once, so that the first client does not wait for what is only done once."""
@@ -56,8 +59,10 @@ class TransactionScorer:
         row = self._features.row(transaction, self._store)
         scores = score(self._bundle, row)
         risk = float(scores.probability[0])
-        anomaly = is_anomaly(risk, self._bundle.thresholds)
-        decision = decide(risk, self._bundle.thresholds)
+        unseen = self._log_amount is not None and is_unseen(float(row[self._log_amount]), self._bundle.thresholds)
+        anomaly = is_anomaly(risk, self._bundle.thresholds, unseen=unseen)
+        decision = decide(risk, self._bundle.thresholds, unseen=unseen)
+        reasons = reasons_of(self._bundle, scores, high=anomaly or decision != "allow")
         return TransactionAnswer(
             transaction_id=transaction.transaction_id,
             score=float(scores.margin[0]),
@@ -65,7 +70,7 @@ class TransactionScorer:
             anomaly=anomaly,
             decision=decision,
             explanation=explanation(self._bundle, row, scores),
-            reasons=reasons_of(self._bundle, scores, high=anomaly or decision != "allow"),
+            reasons=[_UNSEEN, *reasons[: LIMIT - 1]] if unseen else reasons,
             model=model_version(self._bundle),
         )
 

@@ -140,14 +140,16 @@ def _shown(domain: "Domain", answer: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _why(answer: Mapping[str, Any]) -> str:
-    return "; ".join(reason["text"] for reason in answer["reasons"]) or "–"
+    """The answer's own reason where it has one (why there is no offer), then what moved its score."""
+    said = [answer["reason"].rstrip(".")] if answer.get("reason") else []
+    return "; ".join([*said, *(reason["text"] for reason in answer["reasons"])]) or "–"
 
 
 def _figures(domains: "list[Domain]", warehouse: "Warehouse", console: "Console") -> None:
     """Print what each champion showed on its test window, beside the oracle where the truth is known."""
     from rich.table import Table
 
-    table = Table(title="Models on their test windows, out of time", title_justify="left")
+    table = Table(title="Models on their test windows, beside an oracle where the truth is known", title_justify="left")
     for heading in ("domain", "rows", "AUC [95 %]", "oracle AUC", "gap", "calibration error", "more"):
         table.add_column(heading, justify="left" if heading in ("domain", "more") else "right")
     for domain in domains:

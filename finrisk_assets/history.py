@@ -6,6 +6,7 @@ The one place where the half that makes models touches the half that answers; it
 import math
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,7 +44,8 @@ def load(settings: Settings) -> Loaded:
 
     source, warehouse = sources.load(settings), Warehouse(url=settings.warehouse)
     domains = [domain for domain in domains_of(source) if warehouse.has(f"scores_{domain.name}")]
-    with closing(Store(location(settings))) as store:
+    # The service knows its source by the name that the models carry; that of a mapping is its own, not `mapped`.
+    with closing(Store(location(replace(settings, source=source.name)))) as store:
         transactions = _load_transactions(store, source, warehouse, settings) if "transactions" in source.tables else 0
         standings = store.replace_standings(one for domain in domains for one in newest(domain, source, warehouse))
     return Loaded(transactions, standings)
@@ -64,8 +66,19 @@ def _load_transactions(store: Store, source: "Source", warehouse: Warehouse, set
 def newest(domain: Domain, source: "Source", warehouse: Warehouse) -> Iterator[Standing]:
     """The newest scored row of every customer or, where a domain decides on accounts, of every account.
 
-    A row that stands for the end of a month goes before that of an application, which had terms of its own. Features are kept where
-    the service reads them: not those that it computes itself, nor those of a second model, which are its domain's.
+    A row that stands for the end of a month goes before that of an application, which had terms of its own.
+    """
+    features = warehouse.table(f"features_{domain.group}")
+    holder = "account_id" if "account_id" in features.columns else "customer_id"
+    rows = _newest_rows(features, domain.keys[0].name, holder, domain.moment)
+    return standings(domain, source, rows, warehouse.table(f"scores_{domain.name}"))
+
+
+def standings(domain: Domain, source: "Source", features: "LazyTable", scores: "LazyTable") -> Iterator[Standing]:
+    """Rows of a domain's feature table, with their scores, as the store takes them.
+
+    Features are kept where the service reads them: not those that it computes itself, nor those of a second model, which are its
+    domain's.
     """
     import ibis
 
@@ -74,15 +87,12 @@ def newest(domain: Domain, source: "Source", warehouse: Warehouse) -> Iterator[S
     known = [column.name for column in contract.columns if column.dtype in _NUMBERS and column.known in ("always", moment)]
     kept = [] if domain.parity or domain.features_of else known
     scored = [name for name in domain.score_contract().names if name not in (key, "customer_id", moment)]
-    features, scores = warehouse.table(f"features_{domain.group}"), warehouse.table(f"scores_{domain.name}")
-    has_account = "account_id" in features.columns
-    named = _newest_rows(features, key, "account_id" if has_account else "customer_id", moment)
-    rows = named.select(
-        _key=named[key],
-        _customer=named.customer_id,
-        _account=named.account_id if has_account else ibis.null("string"),
-        _moment=named[moment],
-        **{f"feature_{name}": named[name] for name in kept},
+    rows = features.select(
+        _key=features[key],
+        _customer=features.customer_id,
+        _account=features.account_id if "account_id" in features.columns else ibis.null("string"),
+        _moment=features[moment],
+        **{f"feature_{name}": features[name] for name in kept},
     )
     found = scores.select(_scored=scores[key], **{f"score_{name}": scores[name] for name in scored})
     joined = rows.inner_join(found, rows._key == found._scored)

@@ -331,8 +331,8 @@ class Bundle:
         The first 12 hex digits of the SHA-256 of ``bundle.json``, and all 64.
     name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference
         As in `BundleSpec`.
-    has_amount
-        Whether it says an amount too.
+    has_amount, amount_level
+        Whether it says an amount too, and the share of intervals that are to hold it; None where it says none.
     seed, data_sha256, code_sha256, training_window, libraries
         As in `BundleSpec`.
     """
@@ -353,6 +353,7 @@ class Bundle:
             if part.weight:  # a component that a join gave no say costs nothing
                 self._scorers.append((part.weight, scorer))
         self._amount, self.has_amount = spec.amount, spec.amount is not None
+        self.amount_level = None if spec.amount is None else spec.amount.level
         if spec.amount is not None:
             self._expected = self._scorer(spec.amount.component, threads)
             self._spread = None if spec.amount.spread is None else self._scorer(spec.amount.spread, threads)

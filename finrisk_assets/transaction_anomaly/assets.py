@@ -123,7 +123,7 @@ def _train(frame: "pd.DataFrame", declared: tuple[Feature, ...], source: "Source
         windows=tuple(to_json(_declarations(source))),
         components=(unusual,),
         calibration=Calibration("exp2"),
-        thresholds=decide.thresholds(np.exp2(margin)),
+        thresholds=decide.thresholds(np.exp2(margin)) | _largest(frame.iloc[window.train]),
         golden_rows=provenance.golden_rows(validation, margin),
         seed=settings.seed,
         data_sha256=provenance.data_sha256(frame),
@@ -137,6 +137,13 @@ def _train(frame: "pd.DataFrame", declared: tuple[Feature, ...], source: "Source
         share = float((np.exp2(margin) >= spec.thresholds["anomaly"]).mean())
         return Trained(spec, params | {"champion_candidate": "isolation_forest"}, {"share_anomalous": share})
     return _with_labels(frame, window, rows, validation, margin, spec, params, settings)
+
+
+def _largest(train: "pd.DataFrame") -> dict[str, float]:
+    """The largest amount that the model learns from, as its feature has it: to 32 bits."""
+    import numpy as np
+
+    return {decide.LARGEST: float(np.float32(train.log_amount.max()))} if "log_amount" in train else {}
 
 
 def _with_labels(
@@ -189,7 +196,8 @@ def _with_labels(
         ),
         intercept=joined.intercept,
         calibration=calibrated.calibration,
-        thresholds=decide.thresholds(probability, capacity_per_day=settings.review_capacity, n_days=days, is_fraud=target),
+        thresholds=decide.thresholds(probability, capacity_per_day=settings.review_capacity, n_days=days, is_fraud=target)
+        | _largest(frame.iloc[window.train]),
         metrics={"validation_average_precision": ap},
         golden_rows=provenance.golden_rows(validation, margin),
     )
@@ -224,11 +232,12 @@ def _evaluate(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> 
     shown = {"shap": plots.shap_summary(scored.contributions, rows[spread], [feature.name for feature in bundle.features])}
     if not test.is_fraud.isna().all():
         fraud = test.is_fraud.fillna(False).to_numpy(bool)
+        turns = {name: value for name, value in bundle.thresholds.items() if name != decide.LARGEST}
         figures = _fraud_figures(test, fraud, margin, probability, settings) + figures
         shown |= {
             "roc_pr": plots.roc_pr(fraud, {"challenger": margin}),
             "calibration": plots.calibration(fraud, probability),
-            "scores": plots.scores(fraud, probability, bundle.thresholds),
+            "scores": plots.scores(fraud, probability, turns),
         }
     shares = explain.importance(bundle, scored.contributions)
     figures += [Figure(f"importance_{one.feature}", one.share, meaning="share of mean |SHAP|") for one in shares[:10]]
@@ -281,6 +290,16 @@ def _decide(probability: "np.ndarray", margin: "np.ndarray", thresholds: Mapping
     return decide.decide_all(probability, thresholds)
 
 
+def _score(frame: "pd.DataFrame", champion: "Bundle") -> dict[str, Any]:
+    """Margin, probability and decision of each row; an amount beyond all that was learned from is decided as such."""
+    import numpy as np
+
+    margin = champion.margin(_matrix(frame, champion.features))
+    probability = champion.calibration.apply(margin)
+    amounts = frame.log_amount.to_numpy(np.float32) if "log_amount" in frame else None
+    return {"score": margin, "probability": probability, "decision": decide.decide_all(probability, champion.thresholds, amounts)}
+
+
 def _parity(table: "Callable[[str], LazyTable]", source: "Source") -> list[str]:
     from finrisk_assets.features.parity import certify
 
@@ -314,6 +333,7 @@ TRANSACTION_ANOMALY = Domain(
     gate=_gate,
     decide=_decide,
     parity=_parity,
+    score=_score,
     truth="truth_transactions",
     oracle=_oracle,
 )

@@ -15,6 +15,9 @@ Decision = Literal["allow", "review", "block"]
 CONTAMINATION = 0.02
 """Share of transactions taken for anomalies, where nothing else is said."""
 
+LARGEST = "largest_log_amount"
+"""Name of the threshold above which no amount has been learned from."""
+
 BLOCK_PRECISION = 0.9
 """Share of frauds that blocking without a person's look must have reached."""
 
@@ -75,21 +78,35 @@ def thresholds(
     return result
 
 
-def decide(score: float, thresholds: Mapping[str, float]) -> Decision:
-    """Return what to do with a transaction of this score; without a ``block`` threshold none is blocked."""
+def is_unseen(log_amount: float | None, thresholds: Mapping[str, float]) -> bool:
+    """Return whether an amount, as the feature ``log_amount``, is larger than any that the model has learned from.
+
+    What a model says there is a guess: a tree holds on to the last value that it has seen, a line runs on for ever.
+    """
+    return log_amount is not None and log_amount > thresholds.get(LARGEST, np.inf)
+
+
+def decide(score: float, thresholds: Mapping[str, float], *, unseen: bool = False) -> Decision:
+    """Return what to do with a transaction of this score.
+
+    Without a ``block`` threshold none is blocked. A person looks at what is `unseen`, whatever the score.
+    """
     if "block" in thresholds and score >= thresholds["block"]:
         return "block"
-    return "review" if score >= thresholds["review"] else "allow"
+    return "review" if unseen or score >= thresholds["review"] else "allow"
 
 
-def decide_all(scores: ArrayLike, thresholds: Mapping[str, float]) -> Sequence[Decision]:
-    """Return what to do with each of many transactions."""
-    return [decide(float(score), thresholds) for score in np.asarray(scores, dtype=np.float64).ravel()]
+def decide_all(scores: ArrayLike, thresholds: Mapping[str, float], log_amounts: ArrayLike | None = None) -> Sequence[Decision]:
+    """Return what to do with each of many transactions; `log_amounts` has the shape of `scores`."""
+    given = np.asarray(scores, dtype=np.float64).ravel()
+    amounts = np.full(given.size, -np.inf) if log_amounts is None else np.asarray(log_amounts, dtype=np.float64).ravel()
+    pairs = zip(given.tolist(), amounts.tolist(), strict=True)
+    return [decide(score, thresholds, unseen=is_unseen(amount, thresholds)) for score, amount in pairs]
 
 
-def is_anomaly(score: float, thresholds: Mapping[str, float]) -> bool:
-    """Return whether the score reaches the threshold of an anomaly, whatever the analysts have time for."""
-    return score >= thresholds["anomaly"]
+def is_anomaly(score: float, thresholds: Mapping[str, float], *, unseen: bool = False) -> bool:
+    """Return whether the score reaches the threshold of an anomaly, whatever the analysts have time for; the unseen always is one."""
+    return unseen or score >= thresholds["anomaly"]
 
 
 def _reached_by(descending: NDArray[np.float64], n: float) -> float:

@@ -132,7 +132,7 @@ def test_a_column_that_the_file_lacks_is_told_on_landing(bank, tmp_path):
 
 
 def test_a_source_must_exist_and_a_mapping_must_be_named():
-    with pytest.raises(SourceError, match="choose one of simulator, handbook, berka, taiwan, mapped"):
+    with pytest.raises(SourceError, match="choose one of simulator, handbook, berka, taiwan, karlan_zinman, mapped"):
         load(Settings(source="bercka"))
     with pytest.raises(MappingError, match="FINRISK_MAPPING"):
         load(Settings(source="mapped"))

@@ -169,8 +169,10 @@ def test_a_panel_of_ones_own_is_taken_as_it_is():
     assert declared({"accounts": list(accounts.columns)}, [own]) == (own,)
     (row,) = build({"accounts": ibis.memtable(accounts)}, [own]).to_pyarrow().to_pylist()
     assert (row["account_month"], row["as_of"], row["is_surplus"], row["change_amount"], row["calls"]) == (
-        "1", datetime(2024, 1, 1), True, None, 3.0,
-    )  # fmt: skip
+        "1", None, True, None, 3.0,
+    ), "an account's opening is no moment of a decision"  # fmt: skip
+    dated = accounts.assign(as_of=pd.Series([datetime(2024, 5, 1)], dtype="datetime64[us]"))
+    assert build({"accounts": ibis.memtable(dated)}, [own]).as_of.to_pyarrow().to_pylist() == [datetime(2024, 5, 1)]
     with pytest.raises(ValueError, match="the accounts have no column horoscope"):
         build({"accounts": ibis.memtable(accounts)}, [Feature("horoscope", "", "")])
 

@@ -28,7 +28,7 @@ DECLARED = tuple(
 )
 
 
-def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] = tuple(to_json(DECLARED))) -> Path:
+def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] = tuple(to_json(DECLARED)), **thresholds: float) -> Path:
     """Boosted trees on noise in which large amounts, soon after others, are fraud."""
     import xgboost
 
@@ -46,7 +46,7 @@ def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] 
             windows=tuple(windows),
             components=(Trees(bytes(trained.save_raw("json"))),),
             golden_rows=rows[:16],
-            thresholds=TRANSACTION_THRESHOLDS,
+            thresholds=TRANSACTION_THRESHOLDS | thresholds,
         ),
     )
     return folder

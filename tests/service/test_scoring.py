@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from tests.service.conftest import write_transaction_bundle
+
 
 def contributions(answer):
     return {item["feature"]: item for item in answer["explanation"]["contributions"]}
@@ -110,3 +112,14 @@ def test_a_value_that_is_not_known_is_null(client, loan):
     answer = client.post("/v1/loan-default", json=loan(balance_mean_30d=None)).json()
 
     assert contributions(answer)["balance_mean_30d"]["value"] is None
+
+
+def test_an_amount_beyond_all_that_was_learned_from_is_an_anomaly_whatever_the_score(serving, tmp_path, transaction):
+    with serving({"transaction_anomaly": write_transaction_bundle(tmp_path / "bundle", largest_log_amount=9.0)}) as client:
+        usual = client.post("/v1/transactions", json=transaction()).json()
+        unseen = client.post("/v1/transactions", json=transaction(minutes=6000, amount=98000)).json()
+
+    assert (usual["anomaly"], usual["decision"]) == (False, "allow")
+    assert (unseen["anomaly"], unseen["decision"]) == (True, "review")
+    assert unseen["reasons"][0]["code"] == "AMOUNT_NEVER_SEEN"
+    assert len(unseen["reasons"]) <= 4

@@ -102,7 +102,8 @@ def test_the_plain_rules_say_what_was():
 
 FIGURES = {
     "auc": Figure("auc", 0.7, 0.65, 0.75), "surplus_rate": Figure("surplus_rate", 0.6, 0.55, 0.65),
-    "mean_surplus": Figure("mean_surplus", 0.6), "explanation_gap": Figure("explanation_gap", 0.0),
+    "mean_surplus": Figure("mean_surplus", 0.6), "calibration_in_the_large": Figure("calibration_in_the_large", 0.0, -0.03, 0.03),
+    "explanation_gap": Figure("explanation_gap", 0.0),
     "auc_above_persistence": Figure("auc_above_persistence", 0.1, 0.05, 0.15),
     "interval_coverage": Figure("interval_coverage", 0.81, 0.79, 0.83),
 }  # fmt: skip

@@ -88,7 +88,8 @@ def panel(n_customers: int = 300, n_months: int = 12) -> tuple[list[str], np.nda
     month = np.tile(np.arange(n_months), n_customers)
     customer = np.repeat(np.arange(n_customers), n_months)
     times = np.datetime64("2023-01", "M") + month
-    return [f"{c}@{m}" for c, m in zip(customer, month, strict=True)], times.astype("datetime64[us]"), customer % 2, [str(c) for c in customer]
+    keys = [f"{c}@{m}" for c, m in zip(customer, month, strict=True)]
+    return keys, times.astype("datetime64[us]"), customer % 2, [str(c) for c in customer]
 
 
 def test_a_panel_is_split_by_time_and_by_customer() -> None:

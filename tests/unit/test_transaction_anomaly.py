@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finrisk_assets.transaction_anomaly import model
-from finrisk_assets.transaction_anomaly.decide import decide, decide_all, is_anomaly, thresholds
+from finrisk_assets.transaction_anomaly.decide import decide, decide_all, is_anomaly, is_unseen, thresholds
 from schemas.features import Feature
 
 FEATURES = (
@@ -179,3 +179,12 @@ def test_thresholds_say_what_is_wrong():
         thresholds([0.1], capacity_per_day=5)
     with pytest.raises(ValueError, match="one label per score"):
         thresholds([0.1, 0.2], is_fraud=[1])
+
+
+def test_an_amount_beyond_all_that_was_learned_from_is_an_anomaly_and_reviewed():
+    turns = {"anomaly": 0.5, "review": 0.6, "block": 0.95, "largest_log_amount": 9.0}
+    assert not is_unseen(9.0, turns)
+    assert is_unseen(11.5, turns)
+    assert not is_unseen(11.5, {"review": 0.6})  # a bundle that does not say how far it has seen
+    assert is_anomaly(0.01, turns, unseen=True)
+    assert decide_all([0.01, 0.01, 0.99], turns, [8.0, 11.5, 11.5]) == ["allow", "review", "block"]

@@ -1,0 +1,134 @@
+"""What the service answers is what the batch scored: 1,000 rows of every domain, asked as a client would ask."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ibis.expr.types import Table as LazyTable
+
+from bento.cashflow import CashflowScorer
+from bento.loans import LoanScorer
+from bento.offers import OfferScorer
+from bento.seed import read
+from bento.spending import SpendingScorer
+from bento.store import Store
+from bento.transactions import TransactionScorer
+from finrisk_assets import history
+from finrisk_assets.build import DOMAINS
+from finrisk_assets.domain import Domain
+from finrisk_assets.ledger import sources
+from finrisk_assets.modelling.bundle import Bundle
+from finrisk_assets.spending_risk.decide import EIGHT
+from finrisk_assets.stages import champion_folder
+from schemas.api import CashflowRequest, LoanRequest, OfferRequest, SpendingRequest, TransactionRequest
+from tests.pipeline.conftest import Run
+
+ROWS = 1_000
+BY_NAME = {domain.name: domain for domain in DOMAINS}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path / "store.sqlite")
+    yield opened
+    opened.close()
+
+
+def some(run: Run, domain: Domain, rows: int = ROWS) -> LazyTable:
+    """Rows of the feature table, spread over customers and months by the order of their keys' hash."""
+    features, key = run.warehouse.table(f"features_{domain.group}"), domain.keys[0].name
+    return features.order_by([features[key].hash(), features[key]]).limit(rows)
+
+
+def batch(run: Run, domain: Domain) -> list[dict[str, Any]]:
+    """The batch's scores of `some`, each with its features."""
+    key = domain.keys[0].name
+    scores = run.warehouse.table(f"scores_{domain.name}").drop("customer_id", domain.moment)
+    return some(run, domain).inner_join(scores, key).order_by(key).to_pyarrow().to_pylist()
+
+
+def stand(run: Run, domain: Domain, store: Store) -> dict[str, dict[str, Any]]:
+    """Put `some` rows into the store, each as a customer of its own whose name is the row's; return their scores by that name."""
+    source, scores = sources.load(run.settings), run.warehouse.table(f"scores_{domain.name}")
+    rows = [one._replace(customer_id=one.subject) for one in history.standings(domain, source, some(run, domain), scores)]
+    assert store.replace_standings(rows) == ROWS
+    return {one.subject: dict(one.score) for one in rows}
+
+
+def champion(run: Run, domain: Domain) -> Bundle:
+    return Bundle.load(champion_folder(domain, run.settings))
+
+
+def test_spending_risk(run: Run, store: Store) -> None:
+    domain = BY_NAME["spending_risk"]
+    scorer = SpendingScorer(champion(run, domain), store)
+    for subject, scored in stand(run, domain, store).items():
+        answer = scorer.answer(SpendingRequest(customer_id=subject))
+        assert answer.score == pytest.approx(scored["score"], abs=1e-6)
+        assert (answer.risk_level, answer.model.version) == (scored["decision"], scored["model_version"])
+
+
+def test_spending_risk_of_eight_fields(run: Run, store: Store) -> None:
+    domain = BY_NAME["spending_risk_eight"]
+    scorer = SpendingScorer(champion(run, domain), store)
+    for scored in batch(run, domain):
+        answer = scorer.answer(SpendingRequest(**{name: scored[name] for name in EIGHT}))
+        assert answer.score == pytest.approx(scored["score"], abs=1e-6)
+        assert answer.risk_level == scored["decision"]
+
+
+def test_cashflow(run: Run, store: Store) -> None:
+    domain = BY_NAME["cashflow"]
+    scorer = CashflowScorer(champion(run, domain), store)
+    for subject, scored in stand(run, domain, store).items():
+        answer = scorer.answer(CashflowRequest(customer_id=subject))
+        assert answer.score == pytest.approx(scored["score"], abs=1e-6)
+        assert answer.direction == scored["decision"]
+        assert answer.expected_change_amount == pytest.approx(scored["expected_change_amount"])
+        if answer.interval is not None:
+            assert (answer.interval.low, answer.interval.high) == pytest.approx((scored["low_change_amount"], scored["high_change_amount"]))
+
+
+def test_loan_offers(run: Run, store: Store) -> None:
+    domain = BY_NAME["loan_offers"]
+    scorer = OfferScorer(champion(run, domain), store)
+    decisions = set()
+    for subject, scored in stand(run, domain, store).items():
+        if scored["pd"] is None:  # the batch knows no PD then, and the service would ask for one
+            continue
+        answer = scorer.answer(OfferRequest(customer_id=subject))
+        decisions.add(answer.decision)
+        assert answer.score == pytest.approx(scored["score"], abs=1e-5)
+        assert answer.decision == scored["decision"]
+        if answer.offer is not None:
+            assert answer.offer.annual_rate_pct == scored["offered_rate_pct"]
+            assert answer.offer.expected_profit == pytest.approx(scored["expected_profit_amount"], rel=1e-5)
+    assert decisions == {"offer", "no_offer"}
+
+
+def test_loan_default(run: Run, store: Store) -> None:
+    domain = BY_NAME["loan_default"]
+    bundle = champion(run, domain)
+    scorer = LoanScorer(bundle, store)
+    for scored in batch(run, domain):
+        answer = scorer.answer(LoanRequest(features={feature.name: scored[feature.name] for feature in bundle.features}))
+        assert answer.score == pytest.approx(scored["score"], abs=1e-6)
+        assert answer.decision == scored["decision"]
+
+
+def test_transaction_anomaly(run: Run, store: Store) -> None:
+    domain = BY_NAME["transaction_anomaly"]
+    ledger = run.warehouse.table("validated_transactions").select(*history.Transaction._fields)
+    path = store.path.with_name("ledger.parquet")
+    ledger.to_parquet(path)
+    store.load(read(path))
+    scorer = TransactionScorer(champion(run, domain), store)
+    scores = {row["transaction_id"]: row for row in batch(run, domain)}
+    asked = ledger.filter(ledger.transaction_id.isin(list(scores))).to_pyarrow().to_pylist()
+    assert len(asked) == ROWS
+    for row in asked:
+        said = {name: row[name] for name in ("transaction_id", "amount", "direction", "merchant", "country")}
+        answer = scorer.answer(TransactionRequest(**said, user_id=row["customer_id"], timestamp=row["occurred_at"]))
+        assert answer.score == pytest.approx(scores[row["transaction_id"]]["score"], abs=1e-5)
+        assert answer.decision == scores[row["transaction_id"]]["decision"]
