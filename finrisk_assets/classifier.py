@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 SHAP_ROWS = 2_000
 LARGEST_DRIFT = 0.02
-"""By how much the mean probability may leave the interval of the observed rate."""
+"""By how much the mean probability may miss the observed rate, beyond what chance explains."""
+CAUTION = 1.3
+"""By how much the gate widens an interval, 95 % to 99 %: it makes many demands, and chance would break one of twenty."""
+TELLING = 0.05
+"""Half the width of an AUC's interval up to which a window is large enough to prove an advantage; a smaller one can only disprove it."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +147,15 @@ class Classifier:
 
     def test(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Window:
         """The frozen test window, scored by a bundle."""
+        return self._window("test", frame, bundle, settings)
+
+    def _window(self, name: str, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Window:
         from finrisk_assets.modelling.candidates import matrix
 
         known = self.known(frame, settings)
-        test = known.iloc[self.split(known, settings).test].reset_index(drop=True)
-        rows = matrix(test, bundle.features)
-        return Window(test, rows, test[self.label].to_numpy(dtype=bool), bundle.probability(rows))
+        held = known.iloc[getattr(self.split(known, settings), name)].reset_index(drop=True)
+        rows = matrix(held, bundle.features)
+        return Window(held, rows, held[self.label].to_numpy(dtype=bool), bundle.probability(rows))
 
     def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
         """Figures and pictures of a bundle on the frozen test window."""
@@ -168,6 +175,7 @@ class Classifier:
         figures += [
             Figure(f"{self.outcome}_rate", float(labels.mean()), observed.low, observed.high, "observed, Jeffreys interval"),
             Figure(f"mean_{self.outcome}", float(probability.mean()), meaning="said by the model"),
+            _in_the_large(window, self._window("validation", frame, bundle, settings)),
             Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
             Figure("n_test", float(len(labels)), meaning="rows in the test window"),
         ]
@@ -186,12 +194,17 @@ class Classifier:
         )
 
     def gate(self, figures: Mapping[str, Figure]) -> list[str]:
-        """Why a model with these figures may not decide; empty if it may."""
+        """Why a model with these figures may not decide; empty if it may.
+
+        A probability must follow the rate: that fails where the interval of its miss lies beyond `LARGEST_DRIFT`. So a small window fails
+        only for what chance does not explain, and a large one for little more than the miss that is allowed.
+        """
         faults = []
         auc, rate, mean = figures["auc"], figures[f"{self.outcome}_rate"], figures[f"mean_{self.outcome}"]
+        drift = figures["calibration_in_the_large"]
         if auc.low is None or auc.low <= 0.5:
             faults.append(f"the AUC of {auc.value:.3f} may be chance: its interval begins at {auc.low}")
-        if not (rate.low or 0) - LARGEST_DRIFT <= mean.value <= (rate.high or 1) + LARGEST_DRIFT:
+        if excludes(drift, -LARGEST_DRIFT, LARGEST_DRIFT):
             faults.append(f"the mean probability of {mean.value:.4f} is far from the rate of {rate.value:.4f}")
         if figures["explanation_gap"].value > 1e-4:
             faults.append(f"the explanations miss the score by {figures['explanation_gap'].value:.2g}")
@@ -219,6 +232,51 @@ class Classifier:
             return [Figure(name, one.value, one.low, one.high, oracle.MEANINGS[name]) for name, one in found.items()]
 
         return compare
+
+
+def excludes(figure: Figure, low: float, high: float) -> bool:
+    """Whether the figure's interval, made wider by `CAUTION`, lies below `low` or above `high`: chance does not explain that."""
+    least, most = (figure.value if bound is None else bound for bound in (figure.low, figure.high))
+    return figure.value + CAUTION * (most - figure.value) < low or figure.value - CAUTION * (figure.value - least) > high
+
+
+def is_advantage(figure: Figure) -> bool:
+    """Whether a difference of AUCs is above 0, as far as its sample can tell.
+
+    Where the interval is no wider than `TELLING` allows, all of it must lie above 0: what a large sample does not prove is not there. A
+    wider interval could not prove an advantage worth having; it must not lie below 0.
+    """
+    if figure.low is None or figure.high is None:
+        return False
+    return figure.low > 0 if figure.high - figure.low <= 2 * TELLING else figure.high > 0
+
+
+def _in_the_large(test: Window, validation: Window) -> Figure:
+    """The mean probability less the rate on the test window, with an interval for a calibration that is right.
+
+    Rows of one customer are not independent: they count as one draw (Liang & Zeger, *Biometrika* 1986). The calibration was learned on
+    the validation window, which is a sample too: its error adds to that of the test window.
+    """
+    from statistics import NormalDist
+
+    from finrisk_assets.modelling.evaluate import LEVEL
+
+    value = float((test.probability - test.labels).mean())
+    half = NormalDist().inv_cdf(0.5 + LEVEL / 2) * (_variance(test) + _variance(validation)) ** 0.5
+    meaning = "mean probability less the rate; the interval counts a customer once, and the calibration's own error"
+    return Figure("calibration_in_the_large", value, value - half, value + half, meaning)
+
+
+def _variance(window: Window) -> float:
+    """The variance of the window's mean miss by customer, and no less than that of independent outcomes of these probabilities."""
+    import numpy as np
+
+    n, said = len(window.labels), window.probability
+    miss = said - window.labels
+    customer = np.unique(window.frame.customer_id.to_numpy(dtype=str), return_inverse=True)[1]
+    sums = np.bincount(customer, miss - miss.mean())
+    by_customer = float((sums**2).sum()) * len(sums) / max(len(sums) - 1, 1)
+    return max(by_customer, float((said * (1 - said)).sum())) / n**2
 
 
 def _parameters(estimator: Any) -> Mapping[str, Any]:

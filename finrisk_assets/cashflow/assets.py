@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.cashflow import decide, features
-from finrisk_assets.classifier import Classifier, Window
+from finrisk_assets.classifier import Classifier, Window, excludes, is_advantage
 from finrisk_assets.domain import Domain, Evaluation, Figure
 from schemas.features import Feature
 from schemas.ledger import Column
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 LEVEL = 0.8
 """The share of changes that an interval is to hold; that of `modelling.intervals`."""
-LARGEST_MISS = 0.04
-"""By how much the level may leave the interval of the measured coverage."""
+LARGEST_MISS, LARGEST_EXCESS = 0.04, 0.08
+"""By how much the coverage may fall short of the level, and exceed it: too wide is the lesser fault, and usual where a ledger is small."""
 
 MORE_SCORES = (
     Column("account_id", "string", "The account.", personal="identifier"),
@@ -117,10 +117,10 @@ def _gate(figures: Mapping[str, Figure]) -> list[str]:
     faults = CLASSIFIER.gate(figures)
     for name in ("persistence", "seasonal_naive"):
         above = figures.get(f"auc_above_{name}")
-        if above is not None and (above.low is None or above.low <= 0):
+        if above is not None and not is_advantage(above):
             faults.append(f"the AUC is {above.value:+.3f} beside that of the rule {name}: its interval begins at {above.low}")
     held = figures.get("interval_coverage")
-    if held is not None and not (held.low or 0) - LARGEST_MISS <= LEVEL <= (held.high or 1) + LARGEST_MISS:
+    if held is not None and excludes(held, LEVEL - LARGEST_MISS, LEVEL + LARGEST_EXCESS):
         faults.append(f"the {LEVEL:.0%} interval held {held.value:.1%} of the changes")
     return faults
 

@@ -23,7 +23,9 @@ KEYS: tuple[Column, ...] = (
     Column("account_month", "string", "The account and the month that has ended: 4711@2024-06.", personal="identifier"),
     Column("account_id", "string", "The account.", personal="identifier"),
     TABLES["customers"]["customer_id"],
-    Column("as_of", "timestamp", "First instant after the month that has ended; what is decided on is strictly before it."),
+    Column(
+        "as_of", "timestamp", "First instant after the month that has ended; what is decided on is strictly before it.", nullable=True
+    ),
     Column("is_surplus", "boolean", "Whether more came in than went out in the next month.", nullable=True, known="outcome_known_at"),
     Column(
         "change_amount", "float64", "Net of the next month's movements: by how much the closing balance changes.", "currency", True,
@@ -140,12 +142,13 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
 
 
 def panel(accounts: ir.Table, features: Sequence[Feature]) -> ir.Table:
-    """Return the rows of a source that brings the answer and the features itself, one per account, as of its opening.
+    """Return the rows of a source that brings the answer and the features itself, one per account.
 
     Parameters
     ----------
     accounts
-        With ``is_surplus``; with ``change_amount`` and ``outcome_known_at`` where the source knows them.
+        With ``is_surplus``; with ``as_of``, ``change_amount`` and ``outcome_known_at`` where the source knows them. An account's
+        opening is no ``as_of``: a panel without that column has no time.
 
     Raises
     ------
@@ -163,7 +166,7 @@ def panel(accounts: ir.Table, features: Sequence[Feature]) -> ir.Table:
         account_month=accounts.account_id,
         account_id=accounts.account_id,
         customer_id=accounts.customer_id,
-        as_of=accounts.opened_at,
+        as_of=optional("as_of", "timestamp(6)"),
         is_surplus=accounts.is_surplus,
         change_amount=optional("change_amount", "float64"),
         outcome_known_at=optional("outcome_known_at", "timestamp(6)"),

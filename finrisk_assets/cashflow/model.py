@@ -35,11 +35,11 @@ def candidates(features: Sequence[Feature], seed: int, n_threads: int = 1, n_row
 def amount(
     features: Sequence[Feature], scale: str, train: "pd.DataFrame", validation: "pd.DataFrame", seed: int, threads: int
 ) -> Amount | None:
-    """Learn the change of the balance; None where too few changes are known, as in a panel that brings only the direction."""
+    """Learn the change of the balance; None where too few are known with their time, as in a panel that brings only the direction."""
     names = [feature.name for feature in features]
     if scale not in names:
         return None
-    known = [part[part.change_amount.notna() & part[scale].notna()] for part in (train, validation)]
+    known = [part[part.change_amount.notna() & part[scale].notna() & part.as_of.notna()] for part in (train, validation)]
     if min(map(len, known)) < FEWEST_AMOUNTS:
         return None
     windows = (

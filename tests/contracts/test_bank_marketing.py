@@ -1,11 +1,14 @@
-"""The example of a panel of one's own: rows in order without dates, a stand-in target, and no `duration`."""
+"""The example of a panel of one's own: rows without dates, a stand-in target, and no `duration`."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import ibis
 import pytest
 
+from bento.store import location
+from finrisk_assets import history
 from finrisk_assets.cashflow.assets import CASHFLOW
 from finrisk_assets.ledger.contract import split
 from finrisk_assets.ledger.sources import load
@@ -34,15 +37,14 @@ def panel(tmp_path):
         done = split(raw.table, raw.columns, connection.read_parquet(tmp_path / f"{name}.parquet"), valid, datetime(2026, 1, 1))
         assert done.quarantine.count().execute() == 0
         valid[name] = connection.create_table(name, done.valid)
-    return source, CASHFLOW.build(valid, source).order_by("as_of").to_pyarrow().to_pylist()
+    return source, CASHFLOW.build(valid, source).order_by("account_month").to_pyarrow().to_pylist()
 
 
 def test_a_call_becomes_a_row_of_the_panel(panel):
     source, (first, second) = panel
     assert CASHFLOW.why_not(source) is None
     assert (first["is_surplus"], second["is_surplus"]) == (False, True)
-    assert first["as_of"] < second["as_of"] == second["outcome_known_at"]
-    assert (second["as_of"] - first["as_of"]).total_seconds() == 1
+    assert (second["as_of"], second["outcome_known_at"]) == (None, None), "the file has no dates: nothing stands in for one"
     assert (first["days_since_contact"], second["days_since_contact"]) == (None, 90)
     features = [feature.name for feature in CASHFLOW.features(source)]
     assert {name: second[name] for name in features} == {
@@ -71,6 +73,13 @@ def test_a_row_number_is_a_moment_only_as_an_epoch(tmp_path):
     (tmp_path / "dated.yaml").write_text(text, "utf-8")
     with pytest.raises(MappingError, match="a row's number is no date"):
         read_mapping(tmp_path / "dated.yaml")
+
+
+def test_the_service_finds_the_store_under_the_name_of_the_mapping(panel, tmp_path):
+    settings = Settings(source="mapped", mapping=EXAMPLE, data_dir=tmp_path, home=tmp_path / "home")
+    settings.root.mkdir(parents=True)
+    history.load(settings)
+    assert location(replace(settings, source=panel[0].name)).exists()
 
 
 def test_what_the_target_is_stands_in_the_description():

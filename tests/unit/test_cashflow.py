@@ -7,6 +7,7 @@ import pytest
 from finrisk_assets.cashflow import decide, model
 from finrisk_assets.cashflow.assets import CASHFLOW
 from finrisk_assets.cashflow.features import CATALOGUE, SCALE
+from finrisk_assets.classifier import Window, _in_the_large
 from finrisk_assets.domain import Figure
 from finrisk_assets.modelling import intervals
 from finrisk_assets.modelling.bundle import Bundle, BundleSpec
@@ -119,6 +120,33 @@ def test_the_gate_asks_for_more_than_a_plain_rule_and_for_intervals_that_hold():
     assert [fault.split(":")[0] for fault in faults] == [
         "the AUC is +0.010 beside that of the rule persistence", "the 80% interval held 60.0% of the changes",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("difference", "passes"),
+    [((0.024, -0.044, 0.092), True), ((0.024, -0.004, 0.052), False), ((-0.1, -0.18, -0.02), False), ((0.02, 0.005, 0.035), True)],
+    ids=["too few rows to tell", "enough rows to tell", "shown to be worse", "shown to be better"],
+)
+def test_a_small_window_only_disproves_an_advantage_and_a_large_one_proves_it(difference, passes):
+    assert (CASHFLOW.gate(FIGURES | {"auc_above_persistence": Figure("auc_above_persistence", *difference)}) == []) is passes
+
+
+@pytest.mark.parametrize(("half", "passes"), [(0.08, True), (0.02, False)], ids=["few rows", "many rows"])
+def test_a_mean_may_miss_the_rate_by_what_chance_explains(half, passes):
+    missed = Figure("calibration_in_the_large", -0.09, -0.09 - half, -0.09 + half)
+    assert (CASHFLOW.gate(FIGURES | {"calibration_in_the_large": missed}) == []) is passes
+
+
+def test_the_miss_of_a_mean_counts_a_customer_once():
+    rng = np.random.default_rng(1)
+    happened = np.repeat(rng.random(500) < 0.3, 4)  # the same every month
+    said, rows = np.full(2000, 0.3), np.zeros((2000, 1), np.float32)
+    by_customer = Window(pd.DataFrame({"customer_id": np.repeat(np.arange(500), 4).astype(str)}), rows, happened, said)
+    by_row = Window(pd.DataFrame({"customer_id": np.arange(2000).astype(str)}), rows, happened, said)
+    wide, narrow = (_in_the_large(one, one) for one in (by_customer, by_row))
+    assert wide.value == narrow.value == pytest.approx(0.3 - happened.mean())
+    assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(2, rel=0.05)
+    assert narrow.high - narrow.value == pytest.approx(1.96 * np.sqrt(2 * 0.3 * 0.7 / 2000), rel=0.05)
 
 
 def test_every_feature_says_what_speaks_for_a_surplus_and_what_against():
