@@ -46,7 +46,10 @@ def bare(settings: Settings) -> None:
         assert not contract.check_stored(raw.table, valid[name])
     champions = {}
     for domain in domains_of(source):
-        features = warehouse.store(f"features_{domain.name}", domain.build(valid, source))
+        if not domain.features_of:
+            tables = valid | {name: warehouse.table(name) for name in domain.upstream if warehouse.has(name)}
+            warehouse.store(f"features_{domain.name}", domain.build(tables, source))
+        features = warehouse.table(f"features_{domain.group}")
         assert not contract.check_stored(domain.feature_contract(source), features)
         assert domain.parity is None or not domain.parity(warehouse.table, source)
         frame = stages.load_frame(features, domain)
@@ -58,6 +61,8 @@ def bare(settings: Settings) -> None:
         stages.score_to(landing / "scores.parquet", features, domain, settings)
         scores = warehouse.store_parquet(f"scores_{domain.name}", landing / "scores.parquet")
         assert not contract.check_stored(domain.score_contract(), scores)
+        if domain.oracle is not None and domain.truth in source.truth:
+            domain.oracle(stages.load_frame(features, domain), warehouse.table(domain.truth).to_pandas(), Bundle.load(folder), settings)
     build_bento(settings, champions, left_out(source))
 
 

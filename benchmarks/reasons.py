@@ -67,7 +67,7 @@ def main() -> None:
             report(f"{source}, champion", Bundle.load(champion), held)
             report(f"{source}, boosted trees", *fitted(held, settings, given.threads))
         else:
-            print(f"\n{source}: no champion below {settings.root}: FINRISK_SOURCE={source} finrisk run makes it")
+            print(f"\n{source}: no champion below {settings.root}: FINRISK_SOURCE={source} finrisk demo makes it")
     print(f"\n{time.perf_counter() - started:.0f} s in all")
 
 
