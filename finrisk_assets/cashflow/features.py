@@ -15,6 +15,7 @@ from typing import Literal
 import ibis
 import ibis.expr.types as ir
 
+from finrisk_assets.features.arithmetic import clip, finite, share
 from finrisk_assets.features.month_ends import month_ends
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
@@ -137,7 +138,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
         is_surplus=months._next_change > 0,
         change_amount=_money(months._next_change),
         outcome_known_at=months._next_as_of,
-        **{feature.name: _finite(by_name[feature.name](months).cast("float64")) for feature in features},
+        **{feature.name: finite(by_name[feature.name](months).cast("float64")) for feature in features},
     )
 
 
@@ -170,7 +171,7 @@ def panel(accounts: ir.Table, features: Sequence[Feature]) -> ir.Table:
         is_surplus=accounts.is_surplus,
         change_amount=optional("change_amount", "float64"),
         outcome_known_at=optional("outcome_known_at", "timestamp(6)"),
-        **{feature.name: _finite(accounts[feature.name].cast("float64")) for feature in features},
+        **{feature.name: finite(accounts[feature.name].cast("float64")) for feature in features},
     )
 
 
@@ -314,18 +315,9 @@ def _money(units: ir.Value) -> ir.Value:
     return units.cast("float64") / _UNIT
 
 
-def _clip(value: ir.Value, lowest: float, highest: float) -> ir.Value:
-    """Keep a value within bounds; null stays null (the engines' own least and greatest pass over it)."""
-    return ibis.cases((value > highest, highest), (value < lowest, lowest), else_=value)
-
-
 def _ratio(part: ir.Value, whole: ir.Value, largest: float = _LARGEST_RATIO) -> ir.Value:
     """`part / whole`, kept within ±`largest`; null where the whole is not above 0."""
-    return _clip(part / (whole > 0).ifelse(whole, ibis.null("float64")), -largest, largest)
-
-
-def _finite(value: ir.Value) -> ir.Value:
-    return ibis.cases((value.abs() < math.inf, value), else_=ibis.null("float64"))
+    return clip(share(part, whole), -largest, largest)
 
 
 def _usual(months: ir.Table, what: Literal["_in", "_out"]) -> ir.Value:
@@ -345,7 +337,7 @@ def _regular(months: ir.Table) -> ir.Value:
 
 def _typical(months: ir.Table) -> ir.Value:
     """Half of what moves in a usual month, in units and above 0: what amounts are measured by."""
-    return _clip((_usual(months, "_in") + _usual(months, "_out")) / 2, _LEAST_MOVEMENT * _UNIT, math.inf)
+    return clip((_usual(months, "_in") + _usual(months, "_out")) / 2, _LEAST_MOVEMENT * _UNIT, math.inf)
 
 
 # --- the features --------------------------------------------------------------------------------------------------

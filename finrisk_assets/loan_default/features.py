@@ -9,7 +9,6 @@ Money is added up in whole ten-thousandths and time is compared in whole microse
 of the rows changes a value.
 """
 
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -19,6 +18,7 @@ from typing import Literal
 import ibis
 import ibis.expr.types as ir
 
+from finrisk_assets.features.arithmetic import clip, finite, ratio, share
 from finrisk_assets.loan_default.terms import CARD_MONTHS, FORMULAS, LARGEST_RATIO
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
@@ -138,9 +138,9 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     expressions = {name: catalogue[name].value or _column(name) for name in plain if name in catalogue}
     values = {name: expressions.get(name, _column(name))(rows) for name in plain}
     keys = [column.name for column in KEYS]
-    found = rows.select(*keys, **{name: _finite(value.cast("float64")) for name, value in values.items()})
+    found = rows.select(*keys, **{name: finite(value.cast("float64")) for name, value in values.items()})
     formulas = {name: FORMULAS[name].value(_COLUMNS, *(found[read] for read in FORMULAS[name].reads)) for name in follows}
-    return found.select(*keys, **{name: _finite(formulas[name]) if name in formulas else found[name] for name in wanted})
+    return found.select(*keys, **{name: finite(formulas[name]) if name in formulas else found[name] for name in wanted})
 
 
 # --- what is joined to a loan --------------------------------------------------------------------------------------
@@ -272,30 +272,6 @@ def _over_windows(bins: ir.Table) -> dict[str, ir.Value]:
 # --- arithmetic ----------------------------------------------------------------------------------------------------
 
 
-def _clip(value: ir.Value, lowest: float, highest: float) -> ir.Value:
-    """Keep a value within bounds; null stays null (the engines' own least and greatest pass over it)."""
-    return ibis.cases((value > highest, highest), (value < lowest, lowest), else_=value)
-
-
-def _ratio(part: ir.Value, whole: ir.Value, largest: float = LARGEST_RATIO) -> ir.Value:
-    """`part / whole`, kept within ±`largest`; where the whole is not above 0, `largest` if the part is, else 0."""
-    return ibis.cases(
-        (whole > 0, _clip(part / whole.nullif(0), -largest, largest)),
-        ((whole <= 0) & (part > 0), largest),
-        ((whole <= 0) & (part <= 0), 0.0),
-        else_=ibis.null("float64"),
-    )
-
-
-def _share(part: ir.Value, whole: ir.Value) -> ir.Value:
-    """`part / whole`, null where the whole is not above 0."""
-    return part / (whole > 0).ifelse(whole, ibis.null("float64"))
-
-
-def _finite(value: ir.Value) -> ir.Value:
-    return ibis.cases((value.abs() < math.inf, value), else_=ibis.null("float64"))
-
-
 def _sum(values: Sequence[ir.Value]) -> ir.Value:
     return reduce(add, values)
 
@@ -304,7 +280,7 @@ class _Columns:
     """The arithmetic of `terms` over Ibis columns."""
 
     def ratio(self, part: ir.Value, whole: ir.Value, largest: float = LARGEST_RATIO) -> ir.Value:
-        return _ratio(part, whole, largest)
+        return ratio(part, whole, largest)
 
     def greatest(self, values: Iterable[ir.Value]) -> ir.Value:
         return ibis.greatest(*values)
@@ -324,7 +300,7 @@ def _irregularity(rows: ir.Table) -> ir.Value:
     n = _sum(covered)
     mean = _sum(income) / n
     square = _sum([(value - mean) * (value - mean) * known for value, known in zip(income, covered, strict=True)]) / n
-    return _ratio(square.sqrt(), mean, 3.0)
+    return ratio(square.sqrt(), mean, 3.0)
 
 
 # --- the features --------------------------------------------------------------------------------------------------
@@ -407,7 +383,7 @@ def _borrower() -> tuple[_Defined, ...]:
         _define(
             "stated_to_ledger_income", "", "Income stated in the application over the mean monthly income of the last 90 days.",
             "The stated income is not seen on the account", "The stated income is seen on the account",
-            f"{stated} {_BALANCE}", lambda rows: _ratio(rows.stated_income_amount, _monthly_income(rows)),
+            f"{stated} {_BALANCE}", lambda rows: ratio(rows.stated_income_amount, _monthly_income(rows)),
         ),
         _define(
             "overdraft_limit_amount", "currency", "Agreed overdraft of the account.",
@@ -433,7 +409,7 @@ def _per_window(days: int) -> tuple[_Defined, ...]:
         _define(
             f"expense_to_income_{days}d", "", f"Money that went out over money that came in, {ago}.",
             f"Much of the income was spent {ago}", f"Little of the income was spent {ago}",
-            _BALANCE, lambda rows: _ratio(rows[f"_expense_{days}d"], rows[f"_income_{days}d"]), 1,
+            _BALANCE, lambda rows: ratio(rows[f"_expense_{days}d"], rows[f"_income_{days}d"]), 1,
         ),
         _define(
             f"n_transactions_{days}d", "movements", f"Movements {ago}.",
@@ -471,7 +447,7 @@ def _ledger() -> tuple[_Defined, ...]:
         _define(
             "low_balance_share_90d", "", "Share of the last 90 days' movements that left less than a tenth of a month's income.",
             "The balance was often nearly used up", "The balance was seldom nearly used up",
-            _BALANCE, lambda rows: _share(rows._n_low_90d, rows._n_90d), 1,
+            _BALANCE, lambda rows: share(rows._n_low_90d, rows._n_90d), 1,
         ),
         _define(
             "n_negative_balance_180d", "movements", "Movements of the last 180 days that left the balance below zero.",
@@ -480,17 +456,17 @@ def _ledger() -> tuple[_Defined, ...]:
         _define(
             "balance_range_to_income_180d", "", "Highest less lowest balance of the last 180 days over the mean monthly income.",
             "The balance swings widely", "The balance is steady",
-            _BALANCE, lambda rows: _ratio(rows._max_balance_180d - rows._min_balance_180d, _monthly_income(rows)),
+            _BALANCE, lambda rows: ratio(rows._max_balance_180d - rows._min_balance_180d, _monthly_income(rows)),
         ),
         _define(
             "cash_share_180d", "", "Share of cash withdrawals in the spending of the last 180 days.",
             "The share of cash in the spending speaks against it", "The share of cash in the spending speaks for it",
-            _BALANCE, lambda rows: _share(rows._cash_180d, rows._expense_180d),
+            _BALANCE, lambda rows: share(rows._cash_180d, rows._expense_180d),
         ),
         _define(
             "largest_expense_to_income_90d", "", "Largest single expense of the last 90 days over the mean monthly income.",
             "A single expense was large", "No single expense was large",
-            _BALANCE, lambda rows: _ratio(rows._largest_expense_90d, _monthly_income(rows)),
+            _BALANCE, lambda rows: ratio(rows._largest_expense_90d, _monthly_income(rows)),
         ),
         _define(
             "income_irregularity_6m", "", "Standard deviation over mean of the monthly incomes of the last six months.",
@@ -499,7 +475,7 @@ def _ledger() -> tuple[_Defined, ...]:
         _define(
             "income_trend_90d", "", "Income of the last 90 days over that of the 90 days before.",
             "The income has fallen", "The income has grown",
-            _BALANCE, lambda rows: _ratio(rows._income_90d, rows._income_180d - rows._income_90d),
+            _BALANCE, lambda rows: ratio(rows._income_90d, rows._income_180d - rows._income_90d),
         ),
         _follows(
             "instalment_to_income_90d", "", "Instalment over the mean monthly income of the last 90 days.",
@@ -539,11 +515,11 @@ def _card() -> tuple[_Defined, ...]:
 
     def paid_share(rows: ir.Table) -> ir.Value:
         owed = _sum([ibis.greatest(value, 0.0) for value in all_of("bill_amount", rows, first=2)])
-        return _clip(_share(_sum(all_of("paid_amount", rows, last=CARD_MONTHS[-1] - 1)), owed), 0.0, 2.0)
+        return clip(share(_sum(all_of("paid_amount", rows, last=CARD_MONTHS[-1] - 1)), owed), 0.0, 2.0)
 
     def repaid(month: int) -> Expression:
         """What was paid in a month answers the bill of the month before."""
-        return lambda rows: _clip(_share(rows[f"paid_amount_{month}m"], rows[f"bill_amount_{month + 1}m"]), 0.0, 2.0)
+        return lambda rows: clip(share(rows[f"paid_amount_{month}m"], rows[f"bill_amount_{month + 1}m"]), 0.0, 2.0)
 
     def ago(month: int) -> str:
         return "last month" if month == 1 else f"{month} months ago"

@@ -9,7 +9,6 @@ read nowhere. Money is added up in whole ten-thousandths and time is compared in
 the order of the rows changes a value.
 """
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +16,7 @@ from typing import Literal
 import ibis
 import ibis.expr.types as ir
 
+from finrisk_assets.features.arithmetic import clip, finite, ratio
 from finrisk_assets.features.month_ends import DAY_US, month_ends, movements_before
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
@@ -50,7 +50,6 @@ KEYS: tuple[Column, ...] = (
 """The columns that identify a row of the feature table, its answer, and what the price of an offer needs beside the acceptance."""
 
 _UNIT = 10_000
-_LARGEST_RATIO = 10.0
 _FEW_MONTHS = 3.0
 _EPOCH = ibis.timestamp("1970-01-01 00:00:00")
 
@@ -130,8 +129,8 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     rows = rows.mutate(_monthly_income=rows._income.coalesce(stated))
     values = {f.name: by_name[f.name].value(rows) if f.name in by_name else rows[f.name] for f in features}
     keys = {column.name: rows[column.name] for column in KEYS if column.name in offers.columns}
-    keys |= {PD.name: _finite(rows._pd), MONTHLY_INCOME.name: _finite(rows._monthly_income)}
-    return rows.select(**keys, **{name: _finite(value.cast("float64")) for name, value in values.items()})
+    keys |= {PD.name: finite(rows._pd), MONTHLY_INCOME.name: finite(rows._monthly_income)}
+    return rows.select(**keys, **{name: finite(value.cast("float64")) for name, value in values.items()})
 
 
 # --- what is joined to an offer ------------------------------------------------------------------------------------
@@ -234,34 +233,15 @@ def _days(later: ir.Value, earlier: ir.Value) -> ir.Value:
     return (later.delta(_EPOCH, unit="microsecond") - earlier.delta(_EPOCH, unit="microsecond")).cast("float64") / DAY_US
 
 
-def _clip(value: ir.Value, lowest: float, highest: float) -> ir.Value:
-    """Keep a value within bounds; null stays null (the engines' own least and greatest pass over it)."""
-    return ibis.cases((value > highest, highest), (value < lowest, lowest), else_=value)
-
-
-def _ratio(part: ir.Value, whole: ir.Value, largest: float = _LARGEST_RATIO) -> ir.Value:
-    """`part / whole`, kept within ±`largest`; where the whole is not above 0, `largest` if the part is, else 0. As `decide.ratio`."""
-    return ibis.cases(
-        (whole > 0, _clip(part / whole.nullif(0), -largest, largest)),
-        ((whole <= 0) & (part > 0), largest),
-        ((whole <= 0) & (part <= 0), 0.0),
-        else_=ibis.null("float64"),
-    )
-
-
 def _months(balance: ir.Value, rows: ir.Table) -> ir.Value:
     """A balance in months of income, from -`_FEW_MONTHS` to `_FEW_MONTHS`: savings beyond that add nothing to how pressing a loan is."""
-    return _clip(_ratio(balance, rows._income), -_FEW_MONTHS, _FEW_MONTHS)
+    return clip(ratio(balance, rows._income), -_FEW_MONTHS, _FEW_MONTHS)
 
 
 def _log(value: ir.Value) -> ir.Value:
     """Natural logarithm; null of what is not above 0."""
     number = value.cast("float64")
     return (number > 0).ifelse(number, ibis.null("float64")).ln()
-
-
-def _finite(value: ir.Value) -> ir.Value:
-    return ibis.cases((value.abs() < math.inf, value), else_=ibis.null("float64"))
 
 
 def _instalment(rows: ir.Table) -> ir.Value:
@@ -276,7 +256,7 @@ def _irregularity(rows: ir.Table) -> ir.Value:
     income = [rows[f"_income_month_{k}"] for k in range(3)]
     mean = (income[0] + income[1] + income[2]) / 3
     square = sum(((value - mean) * (value - mean) for value in income[1:]), (income[0] - mean) * (income[0] - mean)) / 3
-    return _ratio(square.sqrt(), mean, 3.0)
+    return ratio(square.sqrt(), mean, 3.0)
 
 
 # --- the features --------------------------------------------------------------------------------------------------
@@ -334,7 +314,7 @@ def _terms() -> tuple[_Defined, ...]:
             "The instalment takes little of the income", "The instalment takes much of the income",
             f"offers.loan_amount offers.term_months offers.annual_rate_pct {_INCOME}",
             # It grows with the rate, so it has to be bound like the rate.
-            lambda rows: _ratio(_instalment(rows), rows._monthly_income), -1,
+            lambda rows: ratio(_instalment(rows), rows._monthly_income), -1,
         ),
     )  # fmt: skip
 
@@ -354,12 +334,12 @@ def _state() -> tuple[_Defined, ...]:
         _define(
             "expense_to_income_90d", "", f"Money that went out over money that came in, {ago}.",
             f"Much of the income was spent {ago}", f"Little of the income was spent {ago}",
-            _LEDGER, lambda rows: _ratio(rows._expense_90d, rows._income_90d, 3.0),
+            _LEDGER, lambda rows: ratio(rows._expense_90d, rows._income_90d, 3.0),
         ),
         _define(
             "expense_to_income_30d", "", "Money that went out in the last 30 days over the monthly income.",
             "Much was spent in the last 30 days", "Little was spent in the last 30 days",
-            _LEDGER, lambda rows: _ratio(rows._expense_30d, rows._income, 3.0),
+            _LEDGER, lambda rows: ratio(rows._expense_30d, rows._income, 3.0),
         ),
         _define(
             "balance_to_income", "months", "Balance just before the offer, in months of income.",
@@ -392,7 +372,7 @@ def _state() -> tuple[_Defined, ...]:
         _define(
             "largest_expense_to_income_90d", "", f"Largest expense {ago} over the monthly income.",
             "A large expense was made", "No large expense was made",
-            _LEDGER, lambda rows: _ratio(rows._largest_expense_90d, rows._income),
+            _LEDGER, lambda rows: ratio(rows._largest_expense_90d, rows._income),
         ),
     )  # fmt: skip
 

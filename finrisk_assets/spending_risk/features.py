@@ -15,6 +15,7 @@ from typing import Literal
 import ibis
 import ibis.expr.types as ir
 
+from finrisk_assets.features.arithmetic import finite
 from finrisk_assets.features.month_ends import DAY_US, month_ends, movements_before
 from finrisk_assets.spending_risk.decide import LARGEST_RATIO, LOW_BALANCE_SHARE, WINDOW_DAYS
 from finrisk_assets.spending_risk.months import NOT_INCOME, UNIT, month_number, monthly, units
@@ -98,7 +99,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], trouble: 
     rows = _with(rows, outcome(ends.select("customer_id", "as_of"), transactions, months, trouble))
     rows = rows.mutate(customer_month=rows.customer_id + "@" + rows.month)
     wanted = {feature.name for feature in features}
-    values = {one.feature.name: _finite(one.value(rows).cast("float64")) for one in CATALOGUE if one.feature.name in wanted}
+    values = {one.feature.name: finite(one.value(rows).cast("float64")) for one in CATALOGUE if one.feature.name in wanted}
     return rows.select(*(column.name for column in KEYS), **{feature.name: values[feature.name] for feature in features})
 
 
@@ -212,10 +213,6 @@ def _ratio(part: ir.Value, whole: ir.Value, largest: float = LARGEST_RATIO) -> i
         (part == size, 0.0),
         else_=ibis.null("float64"),
     )
-
-
-def _finite(value: ir.Value) -> ir.Value:
-    return ibis.cases((value.abs() < math.inf, value), else_=ibis.null("float64"))
 
 
 def _irregularity(rows: ir.Table) -> ir.Value:
