@@ -22,13 +22,13 @@ from finrisk_assets.settings import Settings
 
 def bare(settings: Settings) -> None:
     """The computation alone."""
-    from finrisk_assets import stages
     from finrisk_assets.build import domains_of, left_out
     from finrisk_assets.ledger import contract, sources
     from finrisk_assets.modelling import bundle
     from finrisk_assets.modelling.bundle import Bundle
     from finrisk_assets.packaging import build_bento
     from finrisk_assets.resources import Warehouse
+    from finrisk_assets.stages import common, scores
 
     source = sources.load(settings)
     warehouse = Warehouse(url=settings.warehouse)
@@ -52,17 +52,17 @@ def bare(settings: Settings) -> None:
         features = warehouse.table(f"features_{domain.group}")
         assert not contract.check_stored(domain.feature_contract(source), features)
         assert domain.parity is None or not domain.parity(warehouse.table, source)
-        frame = stages.load_frame(features, domain)
+        frame = common.load_frame(features, domain)
         trained = domain.train(frame, domain.features(source), source, settings)
-        folder = champions[domain.name] = stages.champion_folder(domain, settings)
+        folder = champions[domain.name] = common.champion_folder(domain, settings)
         bundle.write(folder, trained.spec)
-        figures = domain.evaluate(stages.load_frame(features, domain), Bundle.load(folder), settings).figures
+        figures = domain.evaluate(common.load_frame(features, domain), Bundle.load(folder), settings).figures
         assert not domain.gate({figure.metric: figure for figure in figures})
-        stages.score_to(landing / "scores.parquet", features, domain, settings)
+        scores.score_to(landing / "scores.parquet", features, domain, settings)
         scores = warehouse.store_parquet(f"scores_{domain.name}", landing / "scores.parquet")
         assert not contract.check_stored(domain.score_contract(), scores)
         if domain.oracle is not None and domain.truth in source.truth:
-            domain.oracle(stages.load_frame(features, domain), warehouse.table(domain.truth).to_pandas(), Bundle.load(folder), settings)
+            domain.oracle(common.load_frame(features, domain), warehouse.table(domain.truth).to_pandas(), Bundle.load(folder), settings)
     build_bento(settings, champions, left_out(source))
 
 

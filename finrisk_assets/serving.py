@@ -11,7 +11,7 @@ from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.packaging import bentoml_home, build_bento
 from finrisk_assets.resources import Warehouse
 from finrisk_assets.settings import Settings
-from finrisk_assets.stages import champion_folder
+from finrisk_assets.stages.common import champion_folder
 
 
 def assets(domains: list[Domain], absent: Mapping[str, str], source: Source, settings: Settings) -> list[Any]:

@@ -16,7 +16,7 @@ from finrisk_assets.modelling import registry
 from finrisk_assets.modelling.bundle import Bundle
 from finrisk_assets.resources import Tracking, count
 from finrisk_assets.settings import Settings
-from finrisk_assets.stages import champion_folder
+from finrisk_assets.stages.common import champion_folder
 from tests.pipeline.conftest import Run, materialise
 
 

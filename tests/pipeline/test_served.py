@@ -20,7 +20,7 @@ from finrisk_assets.domain import Domain
 from finrisk_assets.ledger import sources
 from finrisk_assets.modelling.bundle import Bundle
 from finrisk_assets.spending_risk.decide import EIGHT
-from finrisk_assets.stages import champion_folder
+from finrisk_assets.stages.common import champion_folder
 from schemas.api import CashflowRequest, LoanRequest, OfferRequest, SpendingRequest, TransactionRequest
 from tests.pipeline.conftest import Run
 

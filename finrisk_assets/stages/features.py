@@ -1,0 +1,54 @@
+"""The stage ``features_<domain>``: the feature table, and the parity of batch and service."""
+
+from collections.abc import Collection
+from typing import Any
+
+import dagster as dg
+from ibis.expr.types import Table as LazyTable
+
+from finrisk_assets import checks
+from finrisk_assets.domain import Domain
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.resources import column_schema
+from finrisk_assets.stages.common import common
+
+
+def assets(domain: Domain, source: Source, available: Collection[str]) -> list[Any]:
+    """The feature table and its checks; none for a second model of a domain, which reads the first one's."""
+    if domain.features_of:
+        return _parity(domain, source)
+    name = f"features_{domain.name}"
+    return [_features(domain, source, available), checks.contract(name, domain.feature_contract(source)), *_parity(domain, source)]
+
+
+def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.AssetsDefinition:
+    contract = domain.feature_contract(source)
+    tables = {table: dg.AssetIn(f"validated_{table}") for table in domain.tables if table in source.tables}
+    upstream = {scores: dg.AssetIn(scores) for scores in domain.upstream if scores in available}
+
+    @dg.asset(
+        name=f"features_{domain.name}",
+        ins={**tables, **upstream},
+        description=f"{contract.description} {len(domain.features(source))} features, each known when the decision falls.",
+        metadata={"dagster/column_schema": column_schema(contract)},
+        io_manager_key="tables",
+        **common(domain, {"ibis"}),
+    )
+    def features(context: dg.AssetExecutionContext, **tables: LazyTable) -> LazyTable:
+        return domain.build(tables, source)
+
+    return features
+
+
+def _parity(domain: Domain, source: Source) -> list[dg.AssetChecksDefinition]:
+    parity = domain.parity
+    if parity is None:
+        return []
+    return [
+        checks.demand(
+            f"features_{domain.name}",
+            f"features_{domain.name}_parity",
+            "A sample replayed one by one, as the service computes it, equals the stored features row for row.",
+            lambda warehouse: parity(warehouse.table, source),
+        )
+    ]
