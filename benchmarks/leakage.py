@@ -1,34 +1,31 @@
 """What the leakage linter finds: on real data as it is, with a known leak, and on the stores of finished demonstrations.
 
-Run it as ``python -m benchmarks.leakage [STORE ...]`` (about a minute): each STORE is a DuckDB warehouse that `make demo` left, say
-``.finrisk/simulator/warehouse.duckdb``; it is opened read-only. Taiwan and Bank Marketing are read from FINRISK_DATA_DIR.
+Run it as ``python -m benchmarks.leakage [STORE ...] [--power]``: each STORE is a DuckDB warehouse that `make demo` left, say
+``.finrisk/simulator/warehouse.duckdb``; it is opened read-only. Of a store, each model's check is run as the graph runs it, on a sample;
+with ``--power`` leaks of several strengths are planted and looked for at that size. Taiwan and Bank Marketing are read from
+FINRISK_DATA_DIR.
 """
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ibis
 import numpy as np
 import pandas as pd
+from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets.build import DOMAINS
+from finrisk_assets.build import domains_of
 from finrisk_assets.domain import Domain
 from finrisk_assets.ledger.sources import load
 from finrisk_assets.modelling import leakage
 from finrisk_assets.settings import Settings
+from finrisk_assets.stages import leakage as stage
 
-LABELS = {
-    "spending_risk": "is_trouble",
-    "loan_default": "is_default",
-    "cashflow": "is_surplus",
-    "loan_offers": "is_accepted",
-    "transaction_anomaly": "is_fraud",
-}
-BEFORE: Mapping[str, tuple[str, ...]] = {"transaction_anomaly": ()}
-"""Where a transaction is itself what is decided on, it is known at its own moment."""
+DRAWS = 10
+"""Samples in which each planted leak is looked for."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +40,29 @@ class Panel:
     group: str | None
 
 
+class Store:
+    """The stored tables of a finished run, opened read-only."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = ibis.duckdb.connect(path, read_only=True)
+        self._held = set(self._connection.list_tables(database="analytics"))
+
+    def table(self, name: str) -> LazyTable:
+        return self._connection.table(name, database="analytics")
+
+    def has(self, name: str) -> bool:
+        return name in self._held
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stores", nargs="*", type=Path, help="warehouses of finished demonstrations")
+    parser.add_argument("--power", action="store_true", help="plant leaks into the stores' feature tables and count how many are found")
     given = parser.parse_args()
-    for store in given.stores:
-        of_store(store)
+    for path in given.stores:
+        of_store(path)
+        if given.power:
+            power(path)
     settings = Settings.from_environment()
     show(taiwan(settings.data_dir))
     plain = bank_marketing(settings.data_dir)
@@ -65,40 +79,57 @@ def show(panel: Panel) -> list[leakage.Finding]:
 
 
 def report(what: str, found: Sequence[leakage.Finding], seconds: float) -> None:
-    print(f"{what}, {seconds:.1f} s: {len(found) or 'no'} finding{'' if len(found) == 1 else 's'}")
+    print(f"{what}, {seconds:.1f} s: {len(found) or 'no'} finding{'' if len(found) == 1 else 's'}", flush=True)
     for finding in found:
         print(f"  {finding}")
 
 
-def of_store(store: Path) -> None:
-    """Lint every feature table of a store, and compute its features from ledgers cut off at the decision."""
-    connection = ibis.duckdb.connect(store, read_only=True)
-    held = set(connection.list_tables(database="analytics"))
-    source = load(Settings(source=store.parent.name))
-    for domain in DOMAINS:
-        if f"features_{domain.name}" not in held or domain.features_of:
-            continue
-        stored = connection.table(f"features_{domain.name}", database="analytics")
-        names = [feature.name for feature in domain.features(source)]
-        label = LABELS[domain.name]
-        frame = stored.filter(stored[label].notnull()).order_by(domain.keys[0].name).to_pandas()
-        show(Panel(f"{store.parent.name} {domain.name}", frame, names, label, domain.moment, "customer_id"))
+def domains(path: Path) -> Iterator[tuple[Domain, Store, Settings]]:
+    settings, store = Settings(source=path.parent.name), Store(path)
+    for domain in domains_of(load(settings)):
+        if store.has(f"features_{domain.group}"):
+            yield domain, store, settings
+
+
+def of_store(path: Path) -> None:
+    """Run the check of every model of a store, and say what all of them take."""
+    total = 0.0
+    for domain, store, settings in domains(path):
         started = time.perf_counter()
-        tables = {name: connection.table(f"validated_{name}", database="analytics") for name in _read(domain, held)}
-        tables |= {name: connection.table(name, database="analytics") for name in domain.upstream if name in held}
-        found = leakage.looks_ahead(
-            lambda given, domain=domain: domain.build(given, source),
-            tables,
-            names,
-            key=domain.keys[0].name,
-            moment=domain.moment,
-            before=BEFORE.get(domain.name, ("transactions",)),
-        )
-        report("  cut off at the decision", found, time.perf_counter() - started)
+        found = stage.findings(domain, load(settings), settings, store)  # type: ignore[arg-type]
+        total += (seconds := time.perf_counter() - started)
+        report(f"{settings.source} {domain.name}", found, seconds)
+    print(f"all models of {path.parent.name}: {total:.1f} s")
 
 
-def _read(domain: Domain, held: set[str]) -> Iterator[str]:
-    return (name for name in domain.tables if f"validated_{name}" in held)
+Plant = Callable[[pd.DataFrame, pd.Series, np.random.Generator], np.ndarray]
+"""From a sample, its outcomes and a source of chance to the values of a leaking column."""
+
+PLANTED: dict[str, Plant] = {
+    "the outcome, 2 % of it wrong": lambda frame, label, draw: np.where(draw.random(len(label)) < 0.02, ~label, label).astype(float),
+    "the outcome, 10 % of it wrong": lambda frame, label, draw: np.where(draw.random(len(label)) < 0.10, ~label, label).astype(float),
+    "the outcome beside noise, AUC .98": lambda frame, label, draw: label * 2.9 + draw.normal(size=len(label)),
+    "the outcome beside noise, AUC .95": lambda frame, label, draw: label * 2.33 + draw.normal(size=len(label)),
+    "the number of the row": lambda frame, label, draw: np.arange(len(label), dtype=float),
+}
+
+
+def power(path: Path) -> None:
+    """Plant leaks into samples of the size that the graph lints, and count in how many they are found."""
+    print(f"planted in {DRAWS} samples, found:")
+    for domain, store, settings in domains(path):
+        if domain.features_of or domain.watch is None:
+            continue
+        label, names = domain.watch.label, [feature.name for feature in domain.features(load(settings))]
+        found, most = dict.fromkeys(PLANTED, 0), stage.rows_for(names)
+        for seed in range(DRAWS):
+            frame = stage.sample(domain, load(settings), store, replace(settings, seed=seed))  # type: ignore[arg-type]
+            draw = np.random.default_rng(seed)
+            for name, plant in PLANTED.items():
+                leaking = frame.assign(planted=plant(frame, frame[label].astype(bool), draw))
+                told = leakage.lint(leaking, [*names, "planted"], label, moment=domain.moment, group="customer_id", most=most, seed=seed)
+                found[name] += any(one.column == "planted" for one in told)
+        print(f"  {domain.name}, {most} rows: " + ", ".join(f"{name} {count}" for name, count in found.items()), flush=True)
 
 
 def taiwan(data_dir: Path) -> Panel:

@@ -4,37 +4,59 @@ Run it as ``python -m benchmarks.reasons`` after ``make demo`` (about a minute).
 FINRISK_HOME, and Taiwan's loans from FINRISK_DATA_DIR. Boosted trees are fitted beside each champion, so that both kinds of model show.
 
 A named factor becomes what is typical (the median) of the applicants just approved: the riskiest below the cutoff among those of the
-validation window. Refused are rows of the test window, and standing applications at month-ends where there are any.
+validation window. Refused are rows of the test window, and standing applications at month-ends where there are any. Spending that is
+at HIGH risk is looked at in the same way. Then every refusal is asked for its nearest feasible change, and how long that took.
 """
 
 import argparse
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ibis
 import numpy as np
 
 from benchmarks import loans
-from finrisk_assets.loan_default import decide
+from finrisk_assets.classifier import Classifier
+from finrisk_assets.loan_default import changes, decide
 from finrisk_assets.loan_default.assets import CLASSIFIER
 from finrisk_assets.modelling import candidates, explain, flips
 from finrisk_assets.modelling.bundle import Bundle, BundleSpec, Floats, Rows
+from finrisk_assets.modelling.counterfactual import Search, approved_by
+from finrisk_assets.modelling.reasons import reasons
 from finrisk_assets.modelling.split import Split, split
 from finrisk_assets.modelling.trees import component_from
 from finrisk_assets.settings import Settings
+from finrisk_assets.spending_risk.assets import CLASSIFIER as SPENDING
 from schemas.features import Feature
 
 STORED = ("simulator", "berka", "karlan_zinman")
 DEMANDED = 0.9
+MOST_CHANGES = 150
 MOST = 500
 """Refused rows that are looked at, drawn at random: a tree's explanation takes a millisecond."""
-QUESTIONS = (
-    ("refused, then not refused", "refuse_from", "refuse_from"),
-    ("refused, then approved at once", "refuse_from", "refer_from"),
-    ("not approved, then approved", "refer_from", "refer_from"),
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked of a model: the threshold that those just approved are below, and lines of words, from where, to below where."""
+
+    cutoff: str
+    lines: tuple[tuple[str, str, str], ...]
+    demanded: str = ""
+
+
+LOANS = Questions(
+    "refer_from",
+    (
+        ("refused, then not refused", "refuse_from", "refuse_from"),
+        ("refused, then approved at once", "refuse_from", "refer_from"),
+        ("not approved, then approved", "refer_from", "refer_from"),
+    ),
+    "refused, then not refused",
 )
+HIGH = Questions("high_from", (("HIGH, then below", "high_from", "high_from"),))
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,15 @@ class Applicants:
     labels: Floats
     windows: Split
     standing: Rows
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Choices of what to change, by name, and what a changed feature becomes: the median of so many just approved."""
+
+    n_near: int
+    ordinary: Rows
+    choices: Mapping[str, flips.Choice]
 
 
 def main() -> None:
@@ -61,25 +92,31 @@ def main() -> None:
         settings = Settings(home=environment.home, data_dir=environment.data_dir, source=source)
         champion = settings.root / "champions" / "loan_default" / "bundle"
         if source == "taiwan":
-            report("taiwan, boosted trees", *fitted(taiwan(settings), settings, given.threads))
+            report("taiwan, boosted trees", *fitted(taiwan(settings), settings, given.threads), LOANS)
         elif champion.is_dir():
-            held = stored(settings, champion)
-            report(f"{source}, champion", Bundle.load(champion), held)
-            report(f"{source}, boosted trees", *fitted(held, settings, given.threads))
+            bundle, held = Bundle.load(champion), stored(settings, champion, CLASSIFIER)
+            report(f"{source}, champion", bundle, held, LOANS)
+            nearest(bundle, held)
+            report(f"{source}, boosted trees", *fitted(held, settings, given.threads), LOANS)
+            spending = settings.root / "champions" / "spending_risk" / "bundle"
+            if spending.is_dir():
+                report(f"{source}, spending risk", Bundle.load(spending), stored(settings, spending, SPENDING), HIGH)
         else:
             print(f"\n{source}: no champion below {settings.root}: FINRISK_SOURCE={source} finrisk demo makes it")
     print(f"\n{time.perf_counter() - started:.0f} s in all")
 
 
-def stored(settings: Settings, champion: Path) -> Applicants:
-    """The loans and standing applications of a run's feature table, split as the champion was trained."""
+def stored(settings: Settings, champion: Path, classifier: Classifier) -> Applicants:
+    """The rows of a run's feature table that have an outcome, split as the champion was trained, and those that have none."""
     declared = Bundle.load(champion).features
     engine = ibis.duckdb.connect(settings.root / "warehouse.duckdb", read_only=True)
-    frame = engine.table("features_loan_default", database="analytics").execute().sort_values("loan_id").reset_index(drop=True)
-    known = CLASSIFIER.known(frame, settings)
-    standing = candidates.matrix(frame[frame.is_default.isna()], declared)
-    windows = CLASSIFIER.split(known, settings)
-    return Applicants(declared, candidates.matrix(known, declared), known.is_default.to_numpy(dtype=float), windows, standing)
+    frame = engine.table(f"features_{classifier.domain}", database="analytics").execute()
+    engine.disconnect()
+    frame = frame.sort_values(classifier.key).reset_index(drop=True)
+    known = classifier.known(frame, settings)
+    standing = candidates.matrix(frame[frame[classifier.label].isna()], declared)
+    windows = classifier.split(known, settings)
+    return Applicants(declared, candidates.matrix(known, declared), known[classifier.label].to_numpy(dtype=float), windows, standing)
 
 
 def taiwan(settings: Settings) -> Applicants:
@@ -109,37 +146,89 @@ def fitted(held: Applicants, settings: Settings, threads: int) -> tuple[Bundle, 
     return Bundle(spec, "", threads), held
 
 
-def report(name: str, bundle: Bundle, held: Applicants) -> None:
-    """Print the flip rate of every question, population and choice of factors."""
-    turns, validation = bundle.thresholds, held.rows[held.windows.validation]
-    near = validation[flips.nearest_approved(bundle.probability(validation), turns["refer_from"])]
-    reference = bundle.reference or explain.just_approved(bundle, validation, turns["refer_from"])
+def compare(bundle: Bundle, held: Applicants, cutoff: str) -> Comparison:
+    """Choose what is changed in a refused row: what its reasons name, and three choices that give this a scale."""
+    validation = held.rows[held.windows.validation]
+    near = validation[flips.nearest_approved(bundle.probability(validation), bundle.thresholds[cutoff])]
+    reference = bundle.reference or explain.just_approved(bundle, validation, bundle.thresholds[cutoff])
     ordinary = flips.typical(near)
-    choices: Mapping[str, flips.Choice] = {
+    choices = {
         "reasons": flips.by_reasons(reference),
         "mean SHAP": flips.by_reasons(None),
         "best four": flips.by_rescoring(ordinary),
         "any four": flips.at_random(bundle.seed),
     }
-    print(f"\n{name}: refer from {turns['refer_from']:.3f}, refuse from {turns['refuse_from']:.3f}; {len(near)} just approved")
-    print(f"  {'':52} {'reasons':24} {'':17} {'factors':8} {'  '.join(list(choices)[1:])}")
-    for question, low, below in QUESTIONS:
-        for population, rows in _refused(bundle, held, turns[low]):
-            found = {choice: flips.flips(bundle, rows, choose, ordinary, turns[below]) for choice, choose in choices.items()}
-            told, others = found["reasons"], "  ".join(f"{found[choice].rate.value:{len(choice)}.3f}" for choice in list(choices)[1:])
-            asked = low == below == "refuse_from"
-            mark = f"  demanded {DEMANDED}: {'reached' if told.rate.value >= DEMANDED else 'MISSED'}" if asked else ""
+    return Comparison(len(near), ordinary, choices)
+
+
+def report(name: str, bundle: Bundle, held: Applicants, asked: Questions) -> None:
+    """Print the flip rate of every question, population and choice of factors."""
+    turns, held_against = bundle.thresholds, compare(bundle, held, asked.cutoff)
+    others = [choice for choice in held_against.choices if choice != "reasons"]
+    said = ", ".join(f"{turn} {value:.3f}" for turn, value in turns.items())
+    print(f"\n{name}: {said}; {held_against.n_near} just below {asked.cutoff}")
+    print(f"  {'':52} {'reasons':24} {'':17} {'factors':8} {'  '.join(others)}")
+    for question, low, below in asked.lines:
+        for population, rows in refused(bundle, held, turns[low]):
+            found = {
+                choice: flips.flips(bundle, rows, choose, held_against.ordinary, turns[below])
+                for choice, choose in held_against.choices.items()
+            }
+            told, beside = found["reasons"], "  ".join(f"{found[choice].rate.value:{len(choice)}.3f}" for choice in others)
+            mark = f"  demanded {DEMANDED}: {'reached' if told.rate.value >= DEMANDED else 'MISSED'}" if question == asked.demanded else ""
             moved = f"p {told.before:.3f} -> {told.after:.3f}"
-            print(f"  {question:29} {told.n:5} {population:16} {told.rate} {moved:17} {told.named:7.1f}  {others}{mark}")
+            print(f"  {question:29} {told.n:5} {population:16} {told.rate} {moved:17} {told.named:7.1f}  {beside}{mark}")
+    worst = np.concatenate([rows for _, rows in refused(bundle, held, turns[asked.lines[0][1]])])
+    given, astray = ill_fitting(bundle, worst, flips.typical(held.rows[held.windows.validation]))
+    print(f"  {astray} of {given} sentences with a direction do not fit the value: it lies on the other side of the median")
 
 
-def _refused(bundle: Bundle, held: Applicants, threshold: float) -> Iterator[tuple[str, Rows]]:
-    for population, rows in (("loans, test", held.rows[held.windows.test]), ("month-ends", held.standing)):
-        refused = rows[bundle.probability(rows) >= threshold] if len(rows) else rows
-        if len(refused) > MOST:
-            refused = refused[np.random.default_rng(bundle.seed).choice(len(refused), MOST, replace=False)]
-        if len(refused):
-            yield population, refused
+def ill_fitting(bundle: Bundle, rows: Rows, middle: Rows) -> tuple[int, int]:
+    """Count the reasons of features with a certain direction, and those whose value lies on the side that speaks for the applicant.
+
+    A model that is not bound to directions may weigh one feature against its own; the sentence is then wrong.
+    """
+    place = {feature.name: at for at, feature in enumerate(bundle.features)}
+    given = astray = 0
+    for row, moved in zip(rows, bundle.score(rows).contributions, strict=True):
+        for one in reasons(moved, bundle.features, reference=bundle.reference):
+            at = place[one.feature]
+            direction = bundle.features[at].monotone
+            given += direction != 0
+            astray += direction * (row[at] - middle[at]) < 0
+    return given, int(astray)
+
+
+def nearest(bundle: Bundle, held: Applicants) -> None:
+    """Print for how many there is a nearest feasible change, and how long one search takes."""
+    names = [feature.name for feature in bundle.features]
+    for goal, turn in (("to be approved", "refer_from"), ("not to be refused", "refuse_from")):
+        search = Search(bundle, {}, approved_by(bundle), bundle.thresholds[turn], changes.consistent)
+        for population, rows in refused(bundle, held, bundle.thresholds[turn]):
+            sizes, seconds = [], []
+            for values in rows[:MOST_CHANGES].tolist():
+                row = {name: None if value != value else value for name, value in zip(names, values, strict=True)}
+                began = time.perf_counter()
+                able = {name: how for name, how in changes.allowed(row).items() if name in bundle.approved}
+                found = replace(search, allowed=able).nearest(row)
+                seconds.append(time.perf_counter() - began)
+                sizes.append(len(found.changes or ()))
+            taken = np.quantile(seconds, [0.5, 0.95, 1.0]) * 1e3
+            shares = ", ".join(f"{sizes.count(size) / len(sizes):.0%} with {size}" for size in (1, 2, 3))
+            print(
+                f"  nearest change {goal:17} {len(sizes):5} {population:13} {np.mean(np.array(sizes) > 0):.0%} have one ({shares}); "
+                f"{taken[0]:.0f} ms in the middle, 95 % within {taken[1]:.0f}, at most {taken[2]:.0f}"
+            )
+
+
+def refused(bundle: Bundle, held: Applicants, threshold: float) -> Iterator[tuple[str, Rows]]:
+    """Rows of the test window, and those without an outcome, that score at or above a threshold; at most `MOST` of each."""
+    for population, rows in (("test window", held.rows[held.windows.test]), ("without outcome", held.standing)):
+        found = rows[bundle.probability(rows) >= threshold] if len(rows) else rows
+        if len(found) > MOST:
+            found = found[np.random.default_rng(bundle.seed).choice(len(found), MOST, replace=False)]
+        if len(found):
+            yield population, found
 
 
 if __name__ == "__main__":

@@ -155,7 +155,8 @@ def explanation(bundle: Bundle, row: Rows, scores: Scores) -> Explanation:
 def reasons_of(bundle: Bundle, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
     """What moved the score of one row most: up where the decision says that the score is high, else down.
 
-    A refusal is compared with those just approved, where the bundle knows them, because many of them share what is merely usual.
+    Who is not approved is compared with those just approved, where the bundle knows them, because many of them share what is merely
+    usual.
     """
     found = reasons(
         scores.contributions[0],
@@ -163,7 +164,7 @@ def reasons_of(bundle: Bundle, scores: Scores, *, high: bool, refused: bool = Fa
         direction="raises" if high else "lowers",
         reference=bundle.reference if refused else None,
     )
-    return [Reason(code=reason.code, feature=reason.feature, text=reason.sentence) for reason in found]
+    return [Reason(code=one.code, feature=one.feature, features=list(one.features), text=one.sentence) for one in found]
 
 
 def model_version(bundle: Bundle) -> ModelVersion:

@@ -2,20 +2,26 @@
 
 `finrisk_assets.packaging` puts them there, one BentoML model per domain, whose files are a scoring bundle. A Bento names them by
 tag, so that it answers with the same models wherever it runs. A domain that the source lacks is simply not there, with the
-reason in the metadata of those that are.
+reason in the metadata of those that are. Beside a champion its challenger may travel, which never answers (see `shadow`): the champion's
+metadata names it.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bentoml.exceptions import BentoMLException, NotFound
 
-from finrisk_assets.modelling.bundle import GOLDEN, Bundle
+from finrisk_assets.modelling.bundle import GOLDEN, Bundle, BundleError
 
+logger = logging.getLogger("finrisk.service")
+
+CHALLENGER = "-challenger"
+"""The end of the name of a model that is asked in the shadow of the champion."""
 DOMAINS = ("transaction_anomaly", "loan_default", "spending_risk", "spending_risk_eight", "cashflow", "loan_offers")
 """The models that the service has a route for. `spending_risk_eight` answers those who send eight fields and no customer."""
 
@@ -40,6 +46,8 @@ class Champions:
         Domain to its model's measured figures, as `finrisk_assets.packaging` was given them.
     typical
         Domain to features of nobody: each the median of the bundle's golden rows. Examples of requests are made of them.
+    challengers
+        Domain to the bundle that is asked in the champion's shadow, where one was packed.
     """
 
     bundles: Mapping[str, Bundle]
@@ -47,6 +55,7 @@ class Champions:
     absent: Mapping[str, str]
     figures: Mapping[str, Sequence[Mapping[str, Any]]]
     typical: Mapping[str, Mapping[str, float | None]]
+    challengers: Mapping[str, Bundle] = field(default_factory=dict)
 
     def why_absent(self, domain: str) -> str:
         """One sentence for the client that asked for a domain without a model."""
@@ -55,7 +64,7 @@ class Champions:
 
 
 def stored() -> list[Any]:
-    """The newest model of every domain in BentoML's model store, as BentoML models.
+    """The newest model of every domain in BentoML's model store and the challenger that it names, as BentoML models.
 
     Raises
     ------
@@ -68,9 +77,12 @@ def stored() -> list[Any]:
     models = []
     for domain in DOMAINS:
         try:
-            models.append(bentoml.models.get("finrisk-" + domain.replace("_", "-")))
+            champion = bentoml.models.get("finrisk-" + domain.replace("_", "-"))
         except NotFound:
             continue
+        models.append(champion)
+        beside = champion.info.metadata.get("challenger")
+        models += [bentoml.models.get(beside)] if beside else []
     if not models:
         raise NoChampions(
             f"no finrisk model in the model store of BENTOML_HOME={BentoMLContainer.bentoml_home.get()}: "
@@ -91,7 +103,8 @@ def load(bento: Any | None) -> Champions:
     """
     import bentoml
 
-    models = stored() if bento is None else [bentoml.models.get(info.tag) for info in bento.info.all_models]
+    carried = stored() if bento is None else [bentoml.models.get(info.tag) for info in bento.info.all_models]
+    models = [model for model in carried if not model.tag.name.endswith(CHALLENGER)]
     loaded = [Bundle.load(Path(model.path), version=model.tag.version) for model in models]
     sources = sorted({bundle.source for bundle in loaded})
     if len(sources) != 1:
@@ -104,7 +117,21 @@ def load(bento: Any | None) -> Champions:
         {domain: absent[domain] for domain in absent.keys() - bundles.keys()},
         {bundle.domain: model.info.metadata.get("figures", []) for bundle, model in zip(loaded, models, strict=True)},
         {bundle.domain: _typical(bundle, Path(model.path)) for bundle, model in zip(loaded, models, strict=True)},
+        _challengers([model for model in carried if model.tag.name.endswith(CHALLENGER)]),
     )
+
+
+def _challengers(models: Sequence[Any]) -> dict[str, Bundle]:
+    """The bundles of the challengers that can be loaded: one that cannot is told and left out, for its champion answers all the same."""
+    found = {}
+    for model in models:
+        try:
+            bundle = Bundle.load(Path(model.path), version=model.tag.version)
+        except BundleError as error:
+            logger.error("the challenger %s is left out: %s", model.tag, error)
+            continue
+        found[bundle.domain] = bundle
+    return found
 
 
 def _typical(bundle: Bundle, folder: Path) -> dict[str, float | None]:

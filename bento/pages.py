@@ -95,7 +95,7 @@ def _operation(method: Any, typical: Mapping[str, Mapping[str, float | None]]) -
     hints = get_type_hints(method.func)
     answer = hints.pop("return")
     (request,) = hints.values()
-    examples = _examples(request, typical.get(method.route.rpartition("/")[2].replace("-", "_")))
+    examples = _examples(request, typical.get(method.route.split("/")[2].replace("-", "_")))
 
     async def operation(body: Annotated[request, Body(openapi_examples=examples)]) -> None:  # type: ignore[valid-type]
         """Never called."""

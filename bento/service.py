@@ -2,7 +2,7 @@
 
 Build it: `bentoml build`. Serve it: `bentoml serve finrisk:latest`; from source, `bentoml serve bento.service:FinRisk`.
 What a route answers stands in the module of its domain (`transactions`, `loans`, `spending`, `cashflow`, `offers`) and in `lookups`,
-the models in `champions`, failures in `errors`, the pages in `pages`.
+the models in `champions`, challengers in `shadow`, failures in `errors`, the pages in `pages`.
 """
 
 import gc
@@ -21,6 +21,7 @@ from bento.errors import Envelope, Problem, answering, quiet_refusals
 from bento.loans import LoanScorer
 from bento.offers import OfferScorer
 from bento.paths import UnnamedPaths
+from bento.shadow import Shadow
 from bento.spending import SpendingScorer
 from bento.store import Store, location
 from bento.transactions import TransactionScorer
@@ -33,6 +34,8 @@ from schemas.api import (
     LoanRequest,
     ModelList,
     ModelMetrics,
+    NearestChangeAnswer,
+    NearestChangeRequest,
     OfferAnswer,
     OfferRequest,
     RiskScores,
@@ -86,10 +89,13 @@ class FinRisk:
 
     def __init__(self) -> None:
         self._champions = champions.load(FinRisk.bento)  # type: ignore[attr-defined]
-        self._store = Store(location(replace(Settings.from_environment(), source=self._champions.source)))
+        settings = replace(Settings.from_environment(), source=self._champions.source)
+        self._store = Store(location(settings))
         self._scorers = {domain: _SCORERS[domain](bundle, self._store) for domain, bundle in self._champions.bundles.items()}
         for scorer in self._scorers.values():
             scorer.warm_up()
+        watched = settings.shadow and bool(self._champions.challengers)
+        self._shadow = Shadow(self._champions.challengers, _SCORERS, self._store.path) if watched else None
         # What lives as long as the worker is of no interest to the collector, which would otherwise walk it again and again.
         gc.collect()
         gc.freeze()
@@ -102,6 +108,8 @@ class FinRisk:
 
     @bentoml.on_shutdown
     def stop(self) -> None:
+        if self._shadow is not None:
+            self._shadow.stop()
         self._store.close()
 
     async def __is_ready__(self) -> bool:
@@ -116,7 +124,7 @@ class FinRisk:
         The transaction becomes part of that history. Sent again with the same `transaction_id`, it gets the same answer and
         is not counted twice.
         """
-        return self._scorer("transaction_anomaly").answer(request)
+        return self._answer("transaction_anomaly", request)
 
     @bentoml.api(route="/v1/loan-default")
     @answering
@@ -125,7 +133,16 @@ class FinRisk:
 
         A customer is judged by the newest features that the service has stored, with the terms that are asked for.
         """
-        return self._scorer("loan_default").answer(request)
+        return self._answer("loan_default", request)
+
+    @bentoml.api(route="/v1/loan-default/nearest-change")
+    @answering
+    async def change_loan(self, request: NearestChangeRequest, /) -> NearestChangeAnswer:
+        """Tell what would have to differ for a loan to be approved: few values that a person can change, and what they would give.
+
+        It says what the model would have decided, scored again. Where nothing within bounds is enough, it says that.
+        """
+        return await self._scorer("loan_default").nearest_change(request)
 
     @bentoml.api(route="/v1/spending-risk")
     @answering
@@ -134,13 +151,13 @@ class FinRisk:
 
         The eight fields are judged by a model of those eight, a customer by the model of all features.
         """
-        return self._scorer("spending_risk_eight" if request.customer_id is None else "spending_risk").answer(request)
+        return self._answer("spending_risk_eight" if request.customer_id is None else "spending_risk", request)
 
     @bentoml.api(route="/v1/cashflow")
     @answering
     async def forecast_cashflow(self, request: CashflowRequest, /) -> CashflowAnswer:
         """Tell whether an account will hold more at the end of the next month than at the end of this one, and by how much."""
-        return self._scorer("cashflow").answer(request)
+        return self._answer("cashflow", request)
 
     @bentoml.api(route="/v1/loan-offers")
     @answering
@@ -149,7 +166,7 @@ class FinRisk:
 
         That nothing can be offered is an answer too, with the reason.
         """
-        return self._scorer("loan_offers").answer(request)
+        return self._answer("loan_offers", request)
 
     # What the look-ups of `pages` ask.
 
@@ -164,6 +181,13 @@ class FinRisk:
 
     def typical_features(self) -> Mapping[str, Mapping[str, float | None]]:
         return self._champions.typical
+
+    def _answer(self, domain: str, request: Any) -> Any:
+        """The champion's answer; its challenger, if one is watched, is asked afterwards."""
+        answer = self._scorer(domain).answer(request)
+        if self._shadow is not None:
+            self._shadow.watch(domain, request, answer)
+        return answer
 
     def _scorer(self, domain: str) -> Any:
         """The scorer of a domain; a client that asks for an absent one learns why there is none."""

@@ -9,7 +9,7 @@ from bento.answers import explained, row_of, score, stored, stored_row, without
 from bento.errors import Problem
 from bento.store import Standing, Store
 from finrisk_assets.modelling.bundle import Bundle, Rows
-from finrisk_assets.spending_risk.decide import EIGHT, LARGEST_RATIO, LOW, consistent, decide
+from finrisk_assets.spending_risk.decide import EIGHT, HIGH, LARGEST_RATIO, LOW, consistent, decide
 from schemas.api import FieldError, SpendingAnswer, SpendingRequest
 
 _REQUIRED = "This field is required: send all eight, or customer_id alone."
@@ -49,7 +49,7 @@ class SpendingScorer:
             as_of=standing and standing.as_of,
             risk_probability=probability,
             risk_level=level,
-            **explained(self._bundle, row, scores, high=level != LOW),
+            **explained(self._bundle, row, scores, high=level != LOW, refused=level == HIGH),
         )
 
 

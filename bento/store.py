@@ -1,5 +1,5 @@
-"""What the service remembers: recent transactions, which history features are computed from, the answers it gave to them, and how
-each customer stood in each domain when the ledger was last read.
+"""What the service remembers: recent transactions, which history features are computed from, the answers it gave to them, how each
+customer stood in each domain when the ledger was last read, and what a challenger would have answered beside the champion.
 
 One SQLite file per source, shared by all workers. An answer is committed to disk before it is sent, so a client that saw
 it will get the same one again. SQL stands nowhere else.
@@ -7,7 +7,7 @@ it will get the same one again. SQL stands nowhere else.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -47,12 +47,29 @@ create table if not exists standings (
     score text not null,  -- JSON
     primary key (subject, domain)  -- in this order, or the planner takes it for half an index by domain
 ) without rowid;
+create table if not exists shadows (
+    id integer primary key,
+    domain text not null,
+    subject text,  -- the key of the row in the domain's tables; null where the request named nobody
+    scored_at integer not null,  -- microseconds since 1970, UTC
+    champion_version text not null,
+    champion_probability real not null,
+    champion_decision text not null,
+    challenger_version text not null,
+    challenger_probability real,
+    challenger_decision text,
+    failure text  -- the type of the challenger's failure
+);
+create index if not exists shadows_by_domain on shadows (domain, id);
+create unique index if not exists shadows_of_transactions on shadows (subject) where domain = 'transaction_anomaly';
 create index if not exists standings_by_customer on standings (customer_id, domain);
 create index if not exists standings_by_account on standings (account_id, domain);
 """
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _BUSY_SECONDS = 2.0
+MOST_SHADOWS = 100_000
+"""Records of shadow scoring that are kept of each domain, the newest."""
 _ENTITY_COLUMNS = frozenset({"customer_id", "merchant", "country"})
 _INSERT = "insert into transactions values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (transaction_id) do "
 
@@ -114,6 +131,33 @@ class Standing(NamedTuple):
     score: Mapping[str, Any]
 
 
+class Shadowed(NamedTuple):
+    """What the champion answered to one request, and what the challenger would have.
+
+    Attributes
+    ----------
+    domain, subject
+        The domain, and the key of the row in its tables; None where the request named nobody.
+    scored_at
+        When it was answered.
+    challenger_probability, challenger_decision
+        None where the challenger failed.
+    failure
+        The type of its failure.
+    """
+
+    domain: str
+    subject: str | None
+    scored_at: datetime
+    champion_version: str
+    champion_probability: float
+    champion_decision: str
+    challenger_version: str
+    challenger_probability: float | None
+    challenger_decision: str | None
+    failure: str | None
+
+
 class Store:
     """An open store. One per worker; the connection is used by one thread at a time.
 
@@ -121,6 +165,8 @@ class Store:
     ----------
     path
         The SQLite file; it and its folder are made where they are missing.
+    durable
+        Whether what is written is on disk before it is done. Where not, it is not lost unless the machine fails.
 
     Raises
     ------
@@ -128,12 +174,12 @@ class Store:
         If the file cannot be opened, or is not a database.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         self._connection.execute("pragma journal_mode = wal")
-        self._connection.execute("pragma synchronous = full")
+        self._connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
         with self.writing():
             for statement in _SCHEMA.split(";\n"):
                 self._connection.execute(statement)
@@ -241,6 +287,23 @@ class Store:
             tuple(where.values()),
         ).fetchall()
         return [_standing(row) for row in rows]
+
+    def keep_shadows(self, shadows: Sequence[Shadowed], most: int = MOST_SHADOWS) -> None:
+        """Store what champion and challenger said, and let go of the oldest beyond `most` of a domain; a transaction is there once."""
+        with self.writing():
+            rows = [(*one[:2], micros(one.scored_at), *one[3:]) for one in shadows]
+            self._connection.executemany("insert or ignore into shadows values (null, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            for domain in {one.domain for one in shadows}:
+                self._connection.execute(
+                    "delete from shadows where domain = ? and id <= "
+                    "(select id from shadows where domain = ? order by id desc limit 1 offset ?)",
+                    (domain, domain, most),
+                )
+
+    def shadows(self, domain: str) -> list[Shadowed]:
+        """What is kept of a domain, the oldest first."""
+        rows = self._connection.execute("select * from shadows where domain = ? order by id", (domain,)).fetchall()
+        return [Shadowed(*row[1:])._replace(scored_at=_moment(row[3])) for row in rows]
 
 
 def _standing_row(standing: Standing) -> tuple[Any, ...]:

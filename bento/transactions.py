@@ -14,7 +14,12 @@ from finrisk_assets.modelling.reasons import LIMIT
 from finrisk_assets.transaction_anomaly.decide import decide, is_anomaly, is_unseen
 from schemas.api import FieldError, Reason, TransactionAnswer, TransactionRequest
 
-_UNSEEN = Reason(code="AMOUNT_NEVER_SEEN", feature="log_amount", text="The amount is larger than any that the model has learned from")
+_UNSEEN = Reason(
+    code="AMOUNT_NEVER_SEEN",
+    feature="log_amount",
+    features=["log_amount"],
+    text="The amount is larger than any that the model has learned from",
+)
 _TAKEN = FieldError(field="transaction_id", reason="It belongs to a transaction with other content.")
 
 
@@ -54,6 +59,10 @@ class TransactionScorer:
             log_failure(error)
             raise Problem.of(503) from None
         return answer
+
+    def consider(self, request: TransactionRequest) -> TransactionAnswer:
+        """What the model says of a transaction, which is neither kept nor looked up; its customer's history is that before its own time."""
+        return self._score(_transaction(request))
 
     def _score(self, transaction: Transaction) -> TransactionAnswer:
         row = self._features.row(transaction, self._store)

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from finrisk_assets import automation, progress, serving, stages
+from finrisk_assets import automation, progress, serving, stages, tags
 from finrisk_assets.cashflow.assets import CASHFLOW
 from finrisk_assets.domain import Domain
 from finrisk_assets.ledger import assets as ledger
@@ -43,7 +43,8 @@ def resources(settings: Settings) -> dict[str, Any]:
             artifacts=str(settings.root / "mlflow" / "artifacts"),
             experiment=f"finrisk-{settings.source}",
         ),
-        "clock": Clock(moment=settings.now.isoformat()),
+        # Stands still only where the settings say so; a run's own configuration goes before both.
+        "clock": Clock.configure_at_launch(moment=settings.as_of.isoformat() if settings.as_of else ""),
     }
 
 
@@ -65,11 +66,15 @@ def build(settings: Settings, overrides: Mapping[str, Any] | None = None) -> dg.
         made += stages.assets(domain, source, settings, scores)
     made += serving.assets(domains, left_out(source), source, settings)
     checks = [item for item in made if isinstance(item, dg.AssetChecksDefinition)]
+    assets = [tags.tagged(item, source.name) for item in made if not isinstance(item, dg.AssetChecksDefinition)]
+    names = [key.to_user_string() for asset in assets for key in asset.keys]
+    jobs = automation.jobs(names, source, settings)
     return dg.Definitions(
-        assets=[item for item in made if not isinstance(item, dg.AssetChecksDefinition)],
+        assets=assets,
         asset_checks=checks,
-        jobs=automation.jobs(),
-        schedules=automation.schedules(),
+        jobs=jobs,
+        schedules=automation.schedules(names, source, settings),
+        sensors=[*automation.sensors(source, settings, jobs), *automation.retraining(names)],
         resources={**resources(settings), **(overrides or {})},
         loggers={"progress": progress.progress_logger},
         # DuckDB lets one process write, and the heavy imports of ten steps in ten processes take longer than their work.

@@ -3,7 +3,7 @@
 A check re-reads what was stored. What is written here only asks; the rules themselves are in the contracts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -35,11 +35,20 @@ def contract(asset: str, table: Table) -> dg.AssetChecksDefinition:
     return check
 
 
-def demand(asset: str, name: str, description: str, broken: Callable[..., Sequence[str]]) -> dg.AssetChecksDefinition:
-    """A blocking check of any other kind: `broken` takes the warehouse and returns what is wrong, in sentences."""
+def demand(
+    asset: str,
+    name: str,
+    description: str,
+    broken: Callable[..., Sequence[str]],
+    shown: Callable[[Warehouse], Mapping[str, Any]] = lambda _: {},
+) -> dg.AssetChecksDefinition:
+    """A blocking check of any other kind.
+
+    `broken` takes the warehouse and returns what is wrong, in sentences; `shown` returns what stands beside it in the UI.
+    """
 
     @dg.asset_check(asset=asset, name=name, blocking=True, description=description)
     def check(warehouse: Warehouse) -> dg.AssetCheckResult:
-        return _result(broken(warehouse))
+        return _result(broken(warehouse), **shown(warehouse))
 
     return check

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from finrisk_assets.domain import Evaluation, Figure, Trained
+from finrisk_assets.domain import Evaluation, Fault, Figure, Trained, Window
 from schemas.features import Feature
 
 if TYPE_CHECKING:
@@ -16,26 +16,19 @@ if TYPE_CHECKING:
 
     from finrisk_assets.ledger.sources.base import Source
     from finrisk_assets.modelling.bundle import Bundle, BundleSpec
+    from finrisk_assets.modelling.candidates import Candidate
     from finrisk_assets.modelling.split import Split
     from finrisk_assets.settings import Settings
 
 SHAP_ROWS = 2_000
 LARGEST_DRIFT = 0.02
 """By how much the mean probability may miss the observed rate, beyond what chance explains."""
+SLOPE = (0.5, 2.0)
+"""Within what the slope of the calibration is to lie: a half is a model twice as sure of itself as it may be, two one half as sure."""
 CAUTION = 1.3
 """By how much the gate widens an interval, 95 % to 99 %: it makes many demands, and chance would break one of twenty."""
 TELLING = 0.05
 """Half the width of an AUC's interval up to which a window is large enough to prove an advantage; a smaller one can only disprove it."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """The test window of one bundle: its rows as a frame and as the model's input, what happened, and what was said."""
-
-    frame: "pd.DataFrame"
-    rows: "np.ndarray"
-    labels: "np.ndarray"
-    probability: "np.ndarray"
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,8 @@ class Classifier:
     refine
         Adds to the bundle what the domain's decisions need beside the probability; takes the specification, the rows of the
         training and of the validation window as frames, and the settings.
+    export
+        From the fitted candidates to files that people and other systems use, by name.
     """
 
     domain: str
@@ -75,6 +70,7 @@ class Classifier:
     panel: str = ""
     outcome: str = "event"
     refine: "Callable[[BundleSpec, pd.DataFrame, pd.DataFrame, Settings], BundleSpec] | None" = None
+    export: "Callable[[Sequence[Candidate]], Mapping[str, bytes]] | None" = None
 
     def split(self, known: "pd.DataFrame", settings: "Settings") -> "Split":
         """The frozen split of the rows that `known` returned."""
@@ -143,6 +139,7 @@ class Classifier:
                 for candidate in found
             ],
             plots={"candidates": plots.roc_pr(labels[window.validation], {one.name: one.probability(validation) for one in found})},
+            files=self.export(found) if self.export else {},
         )
 
     def test(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Window:
@@ -193,7 +190,7 @@ class Classifier:
             },
         )
 
-    def gate(self, figures: Mapping[str, Figure]) -> list[str]:
+    def gate(self, figures: Mapping[str, Figure]) -> list[Fault]:
         """Why a model with these figures may not decide; empty if it may.
 
         A probability must follow the rate: that fails where the interval of its miss lies beyond `LARGEST_DRIFT`. So a small window fails
@@ -203,11 +200,14 @@ class Classifier:
         auc, rate, mean = figures["auc"], figures[f"{self.outcome}_rate"], figures[f"mean_{self.outcome}"]
         drift = figures["calibration_in_the_large"]
         if auc.low is None or auc.low <= 0.5:
-            faults.append(f"the AUC of {auc.value:.3f} may be chance: its interval begins at {auc.low}")
+            faults.append(Fault("discrimination", f"the AUC of {auc.value:.3f} may be chance: its interval begins at {auc.low}"))
         if excludes(drift, -LARGEST_DRIFT, LARGEST_DRIFT):
-            faults.append(f"the mean probability of {mean.value:.4f} is far from the rate of {rate.value:.4f}")
-        if figures["explanation_gap"].value > 1e-4:
-            faults.append(f"the explanations miss the score by {figures['explanation_gap'].value:.2g}")
+            faults.append(Fault("calibration", f"the mean probability of {mean.value:.4f} is far from the rate of {rate.value:.4f}"))
+        slope = figures.get("calibration_slope")
+        if slope is not None and excludes(slope, *SLOPE):
+            faults.append(
+                Fault("calibration", f"the calibration slope of {slope.value:.2f} is far from 1: {SLOPE[0]:g} to {SLOPE[1]:g} is allowed")
+            )
         return faults
 
     def oracle(
@@ -251,6 +251,19 @@ def is_advantage(figure: Figure) -> bool:
     return figure.low > 0 if figure.high - figure.low <= 2 * TELLING else figure.high > 0
 
 
+def net_benefit(window: Window, turns: Sequence[float]) -> "np.ndarray":
+    """What acting on each row at these probabilities is worth, shape (n,), in events found: the mean over `turns`.
+
+    A found event counts 1 and a false alarm costs ``t / (1 - t)``, the odds at which a threshold t says that acting begins to pay
+    (Vickers & Elkin, *Medical Decision Making* 26, 2006).
+    """
+    import numpy as np
+
+    said, came = window.probability, window.labels
+    worth: np.ndarray = np.mean([np.where(said >= t, np.where(came, 1.0, -t / (1 - t)), 0.0) for t in turns], axis=0)
+    return worth
+
+
 def _in_the_large(test: Window, validation: Window) -> Figure:
     """The mean probability less the rate on the test window, with an interval for a calibration that is right.
 
@@ -269,14 +282,11 @@ def _in_the_large(test: Window, validation: Window) -> Figure:
 
 def _variance(window: Window) -> float:
     """The variance of the window's mean miss by customer, and no less than that of independent outcomes of these probabilities."""
-    import numpy as np
+    from finrisk_assets.modelling.evaluate import clustered_variance
 
-    n, said = len(window.labels), window.probability
-    miss = said - window.labels
-    customer = np.unique(window.frame.customer_id.to_numpy(dtype=str), return_inverse=True)[1]
-    sums = np.bincount(customer, miss - miss.mean())
-    by_customer = float((sums**2).sum()) * len(sums) / max(len(sums) - 1, 1)
-    return max(by_customer, float((said * (1 - said)).sum())) / n**2
+    said = window.probability
+    by_customer = clustered_variance(said - window.labels, window.frame.customer_id)
+    return max(by_customer, float((said * (1 - said)).sum()) / len(said) ** 2)
 
 
 def _parameters(estimator: Any) -> Mapping[str, Any]:

@@ -10,10 +10,15 @@ import click
 from finrisk_assets.settings import Settings, SettingsError
 
 DAGSTER_YAML = """\
-# One run at a time: the default warehouse is a DuckDB file, which one process may write.
+# One run at a time in each pool (finrisk_assets/resources.py): a DuckDB warehouse has one writer, and trainings slow each other.
 concurrency:
+  pools:
+    granularity: run
+    default_limit: 1
   runs:
-    max_concurrent_runs: 1
+    max_concurrent_runs: 4
+freshness:
+  enabled: true
 telemetry:
   enabled: false
 nux:
@@ -27,11 +32,14 @@ class _Plain(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         from finrisk_assets.ledger.landing import LandingError
         from finrisk_assets.ledger.sources import SourceError
+        from finrisk_assets.modelling.pack import PackError
+        from finrisk_assets.modelling.registry import RegistryError
+        from finrisk_assets.snapshots import SnapshotError
         from schemas.mapping import MappingError
 
         try:
             return super().invoke(ctx)
-        except (SettingsError, SourceError, MappingError, LandingError) as error:
+        except (SettingsError, SourceError, MappingError, LandingError, RegistryError, PackError, SnapshotError) as error:
             raise click.ClickException(str(error)) from None
 
 
@@ -46,6 +54,7 @@ def cli(context: click.Context) -> None:
     """
     # Threads that wait by spinning stand in each other's way where cores are few; read when OpenMP is loaded, so set first.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     context.obj = Settings.from_environment()
 
 
@@ -89,6 +98,240 @@ def load_history(settings: Settings) -> None:
     from finrisk_assets import history
 
     click.echo(f"{history.load(settings)} in the service's store")
+
+
+@cli.command()
+@click.argument("domain")
+@click.option("--reason", required=True, help="Why; kept with the version that goes, which may not become champion again.")
+@click.pass_obj
+def rollback(settings: Settings, domain: str, reason: str) -> None:
+    """Let the champion before decide again for a DOMAIN (as in loan_default), and build the Bento with it."""
+    import dagster as dg
+
+    from finrisk_assets.rollback import roll_back
+
+    prepare_dagster(settings)
+    with dg.DagsterInstance.get() as instance:
+        done = roll_back(settings, domain, reason, instance)
+    click.echo(
+        f"{done.gone.name}: version {done.gone.version} goes, version {done.champion.version} is champion again; {done.bento} is built with it"
+    )
+    click.echo("A service that runs goes on with what it has loaded until it is started anew; the next scoring uses this champion.")
+
+
+@cli.command()
+@click.argument("domains", nargs=-1)
+@click.pass_obj
+def versions(settings: Settings, domains: tuple[str, ...]) -> None:
+    """List the registered models of the DOMAINS (all by default): who decides, who challenges, and what each gate said."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets.build import domains_of, resources
+    from finrisk_assets.ledger import sources
+    from finrisk_assets.modelling import registry
+
+    known = [domain.name for domain in domains_of(sources.load(settings))]
+    unknown = sorted(set(domains) - set(known))
+    if unknown:
+        raise registry.RegistryError(f"the source {settings.source} has no domain {', '.join(unknown)}; it has {', '.join(known)}")
+    client, table = resources(settings)["tracking"].client(), Table()
+    for heading in ("model", "version", "alias", "bundle", "gate", "replaces", "rolled back"):
+        table.add_column(heading)
+    for name in domains or known:
+        for model, tags, aliases in registry.versions(client, name):
+            seen = (tags.get(tag, "–") for tag in (registry.GATE, registry.REPLACES, registry.ROLLED_BACK))
+            table.add_row(model.name, model.version, ", ".join(aliases) or "–", tags["bundle"][:12], *seen)
+    Console().print(table)
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.argument("version", default="champion")
+@click.option("--all", "every", is_flag=True, help="Every champion of this source.")
+@click.option("--anyway", is_flag=True, help="Try even with other code or other libraries than the version was trained with.")
+@click.pass_obj
+def reproduce(settings: Settings, model: str | None, version: str, every: bool, anyway: bool) -> None:
+    """Train a registered VERSION of a MODEL again from its kept snapshot, and compare the bundles byte for byte.
+
+    MODEL is a domain (loan_default) or a registered name; VERSION a number or an alias. Exit status 0 if all are byte-equal, else 1.
+    """
+    from finrisk_assets import reproduce as again
+
+    if every == (model is not None):
+        raise click.UsageError("name a MODEL, or give --all for every champion")
+    equal = True
+    for domain, registered in again.champions(settings) if every else [again.find(settings, str(model), version)]:
+        done = again.reproduce(settings, domain, registered, anyway=anyway)
+        equal &= done.difference is None
+        click.echo(f"{registered.name} version {registered.version}, bundle {done.bundle}: {done.difference or 'byte-equal'}")
+        for note in done.elsewhere if done.difference else ():
+            click.echo(f"  {note}")
+    sys.exit(0 if equal else 1)
+
+
+@cli.group("snapshots")
+def snapshots_group() -> None:
+    """The kept copies of data: what models were trained on, and what landed."""
+
+
+@snapshots_group.command("list")
+@click.pass_obj
+def list_snapshots(settings: Settings) -> None:
+    """List every snapshot: its hash, table and size, what kept it first, and the registered versions that name it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets import reproduce as again
+    from finrisk_assets import snapshots
+
+    named, table = again.named_snapshots(settings), Table()
+    for heading in ("snapshot", "table", "rows", "MB", "first kept by", "named by"):
+        table.add_column(heading, justify="right" if heading in ("rows", "MB") else "left")
+    for one in snapshots.kept(snapshots.folder_of(settings.root)):
+        size = f"{one.size / 1e6:,.1f}"
+        table.add_row(one.sha256[:12], one.table, f"{one.rows:,}", size, one.kept_by, ", ".join(named.get(one.sha256, ())) or "–")
+    Console().print(table)
+
+
+@snapshots_group.command("restore")
+@click.argument("sha256")
+@click.option("--to", "target", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The Parquet file to write.")
+@click.pass_obj
+def restore_snapshot(settings: Settings, sha256: str, target: Path) -> None:
+    """Write the snapshot whose hash begins with SHA256 to a file, after checking that its bytes are those that were kept."""
+    import shutil
+
+    from finrisk_assets import snapshots
+
+    file = snapshots.restore(snapshots.folder_of(settings.root), sha256)
+    shutil.copyfile(file, target)
+    click.echo(f"{target}: snapshot {file.stem}")
+
+
+@snapshots_group.command("prune")
+@click.option("--yes", is_flag=True, help="Remove them; without it they are only counted.")
+@click.pass_obj
+def prune_snapshots(settings: Settings, yes: bool) -> None:
+    """Remove the snapshots that no registered version names: it can no longer be seen what they were for."""
+    from finrisk_assets import reproduce as again
+    from finrisk_assets import snapshots
+
+    folder, named = snapshots.folder_of(settings.root), again.named_snapshots(settings)
+    removed = snapshots.prune(folder, named) if yes else [one for one in snapshots.kept(folder) if one.sha256 not in named]
+    size = sum(one.size for one in removed) / 1e6
+    click.echo(f"{len(removed)} snapshots, {size:,.1f} MB, named by no version: {'removed' if yes else '--yes removes them'}")
+
+
+@cli.group("validate-pack")
+def validate_pack() -> None:
+    """Model cards and validation packs: list them, show one, verify them. See docs/validation-pack.md."""
+
+
+@validate_pack.command("list")
+@click.pass_obj
+def list_packs(settings: Settings) -> None:
+    """List the packs of this source."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets import validation
+
+    table = Table("domain", "version", "bundle", "figures", "verdict")
+    for made, _ in validation.packs(settings):
+        verdict = "supports" if made.supports else "does not support"
+        table.add_row(made.domain, made.registry_version, made.version, str(len(made.figures)), verdict)
+    Console().print(table if table.row_count else "there is no pack yet: `finrisk demo` makes them")
+
+
+@validate_pack.command()
+@click.argument("domain")
+@click.option("--version", help="The bundle's version, or its number in the registry. Default: the newest.")
+@click.pass_obj
+def show(settings: Settings, domain: str, version: str | None) -> None:
+    """Show the verdict and the figures of the pack of a DOMAIN (as in loan_default), and where its pages are."""
+    from rich.console import Console
+
+    from finrisk_assets import validation
+
+    made, folder = validation.find(settings, domain, version)
+    console = Console()
+    for line in validation.told(made):
+        console.print(line)
+    click.echo(f"{folder / 'card.html'}\n{folder / 'pack.html'}")
+
+
+@validate_pack.command()
+@click.argument("domain", required=False)
+@click.option("--version", help="The bundle's version, or its number in the registry. Default: the champion's.")
+@click.pass_obj
+def verify(settings: Settings, domain: str | None, version: str | None) -> None:
+    """Check every hash and compute every figure again, of the champion of a DOMAIN or of all; exit 1 if anything disagrees."""
+    from finrisk_assets import validation
+
+    wrong = 0
+    for name in [domain] if domain else validation.packed(settings):
+        done = validation.verify(settings, name, version)
+        wrong += len(done.disagreements)
+        click.echo(f"{done.made.title}, bundle {done.made.version}")
+        for one in done.outcomes:
+            click.echo(f"  {one.name:<36} {one.agree:>4} of {one.total:<4} agree")
+        if done.disagreements:
+            click.echo(f"  first disagreement: {done.disagreements[0]}")
+    if wrong:
+        raise click.ClickException(f"{wrong} disagreements: the evidence is not what it was when the pack was made")
+    click.echo("everything agrees")
+
+
+@cli.command()
+@click.argument("domains", nargs=-1)
+@click.option("--page", is_flag=True, help="Write the page of all built-in sources instead: docs/reason-catalogue.md.")
+@click.pass_obj
+def reasons(settings: Settings, domains: tuple[str, ...], page: bool) -> None:
+    """Print what reasons can say in the DOMAINS (all by default): every feature of this source's models, its theme and its sentences."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets import catalogue
+    from finrisk_assets.ledger import sources
+
+    if page:
+        click.echo(catalogue.page(), nl=False)
+        return
+    found = catalogue.entries(sources.load(settings))
+    known = list(dict.fromkeys(one.domain for one in found))
+    unknown = sorted(set(domains) - set(known))
+    if unknown:
+        raise click.UsageError(f"the source {settings.source} has no domain {', '.join(unknown)}; it has {', '.join(known)}")
+    for domain in domains or known:
+        table = Table(title=domain)
+        for heading in ("theme", "feature", "when", "it raised the score", "it lowered the score"):
+            table.add_column(heading, overflow="fold")
+        for one in found:
+            if one.domain == domain:
+                table.add_row(one.theme, one.feature, one.when, one.raises, one.lowers)
+        Console().print(table)
+
+
+@cli.command()
+@click.pass_obj
+def shadow(settings: Settings) -> None:
+    """Show each challenger beside its champion, over the requests that the service has asked both (FINRISK_SHADOW=true)."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets import shadow
+
+    found = shadow.report(settings)
+    if not found:
+        click.echo("nothing is recorded yet: docs/service.md says how a challenger comes into the service")
+        return
+    table = Table()
+    for heading in ("domain", "champion", "challenger", *shadow.HEADINGS):
+        table.add_column(heading)
+    for one in found:
+        table.add_row(one.domain, one.champion, one.challenger, *one.shown())
+    Console(width=max(Console().width, 150)).print(table)
 
 
 def prepare_dagster(settings: Settings) -> None:

@@ -88,6 +88,9 @@ def _materialise(settings: Settings, console: "Console") -> bool:
     with dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
     if not result.success:
+        for check in result.get_asset_check_evaluations():
+            if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+                console.print(f"\n[red]{check.check_name}[/]: {check.description}")
         for event in result.all_events:
             if event.is_step_failure:
                 error = event.step_failure_data.error

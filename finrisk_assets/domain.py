@@ -34,6 +34,8 @@ class Trained:
         One row per model that was tried.
     plots
         PNG pictures by name.
+    files
+        What else is to be kept with the version, by file name; not part of the bundle.
     """
 
     spec: "BundleSpec"
@@ -41,6 +43,7 @@ class Trained:
     metrics: Mapping[str, float]
     candidates: Sequence[Mapping[str, Any]] = ()
     plots: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,67 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Window:
+    """The frozen test window as one bundle sees it.
+
+    Attributes
+    ----------
+    frame
+        Its rows of the feature table, with ``customer_id``.
+    rows : ndarray of float32, shape (n, d)
+        The bundle's input.
+    labels : ndarray of bool, shape (n,)
+        What happened; shape (0,) where the source has no outcomes.
+    probability : ndarray, shape (n,)
+        What the bundle says.
+    """
+
+    frame: "pd.DataFrame"
+    rows: "np.ndarray"
+    labels: "np.ndarray"
+    probability: "np.ndarray"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A demand on a model that it does not meet: its name, one of `promotion.DEMANDS`, and what was seen."""
+
+    demand: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.demand}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is watched once the champion of a domain decides.
+
+    Attributes
+    ----------
+    label
+        The column of the feature table that says what happened.
+    matured
+        The rows of the feature table whose outcome is known by now and had its time.
+    turns
+        The names of the thresholds that are probabilities of the outcome.
+    by_construction
+        Feature to the reason why it is left out of the drift test: a calendar or the length of a history moves by itself.
+    population
+        The rows of the kind that taught, where the feature table holds others too.
+    is_scored_as_it_stands
+        Whether the batch scores hold the probability of the very row; False where they hold that of better terms.
+    """
+
+    label: str
+    matured: "Callable[[pd.DataFrame, Settings], pd.DataFrame]"
+    turns: tuple[str, ...] = ()
+    by_construction: Mapping[str, str] = field(default_factory=dict)
+    population: "Callable[[LazyTable], LazyTable] | None" = None
+    is_scored_as_it_stands: bool = True
+
+
+@dataclass(frozen=True)
 class Domain:
     """One of the five decisions.
 
@@ -76,12 +140,21 @@ class Domain:
         Columns that identify a row of the feature table: first what is scored; `moment` names when.
     moment
         The key column that says when the decision falls.
+    months_back, months_ahead
+        The ledger's months that a month of the feature table is made of: as many before it as the windows reach back to, and as many
+        after it as tell its outcomes. A change beyond them, of an account's first movement say, waits for the next training.
     features, build
         The features that a source allows, and the Ibis expression that computes them.
     train, evaluate
         From the feature table to a model; from a bundle and the feature table to figures on the frozen test window.
+    test, gain
+        The frozen test window as a bundle sees it; and from that window and the bundle to what each row's decision earned, shape (n,),
+        in the unit that `gain_unit` names. None where nothing says what a decision earns.
+    cutoffs
+        The thresholds at which groups of people are compared, and whether a decision from there on goes against the person, so that the
+        gate minds: a refusal does, a referral to somebody who looks does not.
     gate
-        From those figures, by metric, to the reasons why the model may not become champion; none if it may.
+        From the figures, by metric, to the domain's own demands that the model does not meet; none if it meets all.
     decide
         Probabilities and margins to decisions, by the bundle's thresholds.
     parity
@@ -97,6 +170,11 @@ class Domain:
     score
         From a chunk of the feature table and the champion to the columns of the scores, where a decision is more than a threshold:
         ``score``, ``probability``, ``decision`` and those of `more_scores`.
+    watch
+        What is watched once its champion decides; nothing where None.
+    known_before
+        The tables of which only what came strictly before its moment is known to a decision; of the others, what came at that very
+        moment is part of it.
     truth, oracle
         The simulator's table of true probabilities, and the comparison of a champion with it on the test window.
     """
@@ -111,14 +189,22 @@ class Domain:
     build: "Callable[[Mapping[str, LazyTable], Source], LazyTable]"
     train: "Callable[[pd.DataFrame, tuple[Feature, ...], Source, Settings], Trained]"
     evaluate: "Callable[[pd.DataFrame, Bundle, Settings], Evaluation]"
-    gate: "Callable[[Mapping[str, Figure]], Sequence[str]]"
+    test: "Callable[[pd.DataFrame, Bundle, Settings], Window]"
+    gate: "Callable[[Mapping[str, Figure]], Sequence[Fault]]"
     decide: "Callable[[np.ndarray, np.ndarray, Mapping[str, float]], Sequence[str]]"
     parity: "Callable[[Callable[[str], LazyTable], Source], Sequence[str]] | None" = None
+    gain: "Callable[[Window, Bundle], np.ndarray] | None" = None
+    gain_unit: str = ""
+    cutoffs: Mapping[str, bool] = field(default_factory=dict)
+    months_back: int = 12
+    months_ahead: int = 0
     needs: tuple[str, ...] = ()
     upstream: tuple[str, ...] = ()
     features_of: str = ""
     more_scores: tuple[Column, ...] = ()
     score: "Callable[[pd.DataFrame, Bundle], Mapping[str, Any]] | None" = None
+    watch: Watch | None = None
+    known_before: tuple[str, ...] = ("transactions",)
     truth: str = ""
     oracle: "Callable[[pd.DataFrame, pd.DataFrame, Bundle, Settings], Sequence[Figure]] | None" = None
 

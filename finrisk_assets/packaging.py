@@ -62,6 +62,7 @@ def build_bento(
     champions: Mapping[str, Path],
     absent: Mapping[str, str] | None = None,
     figures: Mapping[str, Figures] | None = None,
+    challengers: Mapping[str, Path] | None = None,
 ) -> BuiltBento:
     """Build the Bento that answers with these champions; the same code, bundles and figures give the same tag, and are not built twice.
 
@@ -73,6 +74,8 @@ def build_bento(
         Domain to the reason why the source has no model for it, which the service tells whoever asks.
     figures
         Domain to what its champion showed on its test window, and beside the oracle where there is one.
+    challengers
+        Domain to the folder of the bundle that the service may ask in the champion's shadow. One that is the champion is left out.
 
     Raises
     ------
@@ -87,7 +90,12 @@ def build_bento(
         raise PackagingError(f"no bentofile.yaml in {REPOSITORY}: a Bento is built from a checkout of the repository")
     home = bentoml_home(settings)
     measured = {domain: (figures or {}).get(domain, ()) for domain in champions}
-    models = {domain: store_model(home, domain, folder, absent or {}, measured[domain]) for domain, folder in sorted(champions.items())}
+    models: dict[str, str] = {}
+    for domain, folder in sorted(champions.items()):
+        shadow = (challengers or {}).get(domain)
+        beside = store_challenger(home, domain, shadow, folder) if shadow else None
+        models[domain] = store_model(home, domain, folder, absent or {}, measured[domain], beside)
+        models |= {f"{domain}_challenger": beside} if beside else {}
     version = _version(models, measured)
     tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
     latest = home / "bentos" / NAME / "latest"
@@ -101,29 +109,50 @@ def build_bento(
     return BuiltBento(tag, version, path, models, home)
 
 
-def store_model(home: Path, domain: str, folder: Path, absent: Mapping[str, str], figures: Figures = ()) -> str:
+def store_model(
+    home: Path, domain: str, folder: Path, absent: Mapping[str, str], figures: Figures = (), challenger: str | None = None
+) -> str:
     """Put a bundle into the model store as the newest model of its domain, and return its tag.
 
-    What else the service tells about the model travels in its metadata: why other domains are absent, and its measured figures.
+    What else the service tells about the model travels in its metadata: why other domains are absent, its measured figures, and the
+    tag of the challenger beside it.
     """
-    import bentoml
-    from bentoml._internal.models import ModelStore
+    bundle = _bundle(domain, folder)
+    metadata = {"absent": dict(absent), "figures": [_without_none(figure) for figure in figures]}
+    return _store(home, bundle.name, bundle, folder, metadata | ({"challenger": challenger} if challenger else {}))
 
+
+def store_challenger(home: Path, domain: str, folder: Path, champion: Path) -> str | None:
+    """Put a challenger's bundle into the model store under a name of its own and return its tag; None where it is the champion's."""
+    bundle = _bundle(domain, folder)
+    if bundle.version == _bundle(domain, champion).version:
+        return None
+    return _store(home, f"{bundle.name}-challenger", bundle, folder, {})
+
+
+def _bundle(domain: str, folder: Path) -> Bundle:
     bundle = Bundle.load(folder)
     if bundle.domain != domain:
         raise PackagingError(f"{folder}: is a bundle of {bundle.domain!r}, not of {domain!r}")
-    tag = f"{bundle.name}:{bundle.version}"
+    return bundle
+
+
+def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mapping[str, Any]) -> str:
+    """Put a bundle into the model store as the newest model of a name, unless it is."""
+    import bentoml
+    from bentoml._internal.models import ModelStore
+
+    tag = f"{name}:{bundle.version}"
     (home / "models").mkdir(parents=True, exist_ok=True)
     store = ModelStore(home / "models")
-    metadata = {"absent": dict(absent), "figures": [_without_none(figure) for figure in figures]}
     kept = [model for model in store.list() if str(model.tag) == tag]
-    newest = kept and str(store.get(bundle.name).tag) == tag
+    newest = kept and str(store.get(name).tag) == tag
     if newest and kept[0].info.metadata == metadata:
         return tag
     if kept:
         store.delete(tag)
-    labels = {"domain": domain, "source": bundle.source}
-    with bentoml.models.create(tag, labels=labels, metadata=metadata, _model_store=store) as model:
+    labels = {"domain": bundle.domain, "source": bundle.source}
+    with bentoml.models.create(tag, labels=labels, metadata=dict(metadata), _model_store=store) as model:
         for file in folder.iterdir():
             shutil.copy(file, Path(model.path) / file.name)
     return tag

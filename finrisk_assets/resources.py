@@ -4,9 +4,9 @@
 through it, so that rows do not pass through Python. What a stored table looks like in the Dagster UI is decided here too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,12 @@ import dagster as dg
 import ibis
 from ibis.expr.types import Table as LazyTable
 
+from finrisk_assets import transient
+from finrisk_assets.months import MOMENT, Months
 from schemas.ledger import Table
+
+WAREHOUSE_POOL, TRAINING_POOL = "warehouse", "training"
+"""Dagster pools: what writes the warehouse, where one process may, and what trains and registers models."""
 
 STAGING_LAYERS = ("raw_", "quarantine_")
 PREVIEW_ROWS = 5
@@ -29,7 +34,7 @@ def _connect(url: str) -> ibis.BaseBackend:
     if url.startswith("duckdb://"):
         Path(url.removeprefix("duckdb://")).parent.mkdir(parents=True, exist_ok=True)
     try:
-        connection = ibis.connect(url)
+        connection = transient.patiently(lambda: ibis.connect(url))
     except Exception as error:
         if "lock" in str(error).lower():
             raise RuntimeError(
@@ -74,6 +79,74 @@ class Warehouse(dg.ConfigurableResource):
         self.connection.create_table(asset, rows, database=schema_of(asset), overwrite=True)
         return self.table(asset)
 
+    def store_months(self, asset: str, rows: LazyTable, moment: str, months: Months) -> LazyTable:
+        """Replace the rows of some months, and no others, in the table of an asset, by those of an expression.
+
+        Either all of it happens or nothing. The same months again give the same table.
+
+        Parameters
+        ----------
+        asset
+            Whose table it is; where there is none yet, the rows make it.
+        rows
+            Of which those of `months` are stored.
+        moment
+            The column that says to which month a row belongs.
+
+        Raises
+        ------
+        dagster.Failure
+            If the stored table has other columns, or the engine cannot replace a part of a table.
+        """
+        schema, part = schema_of(asset), f"{asset}__part"
+        rows = months.of_table(rows, moment)
+        if months.is_all or not self.has(asset):
+            return self.store(asset, rows)
+        self._can_take(asset, rows)
+        self.connection.create_table(part, rows, database=schema, overwrite=True)
+        columns = ", ".join(f'"{name}"' for name in self.table(asset).columns)
+        changes = (
+            f'DELETE FROM "{schema}"."{asset}" WHERE {months.sql(moment)}',
+            f'INSERT INTO "{schema}"."{asset}" ({columns}) SELECT {columns} FROM "{schema}"."{part}"',
+            f'DROP TABLE "{schema}"."{part}"',
+        )
+        with self._transaction() as execute:
+            for change in changes:
+                execute(change)
+        return self.table(asset)
+
+    def _can_take(self, asset: str, rows: LazyTable) -> None:
+        if self.connection.name not in ("duckdb", "postgres"):
+            raise dg.Failure(
+                f"{self.connection.name} replaces whole tables only: materialise all months of {asset} in one run", allow_retries=False
+            )
+        stored = self.table(asset).columns
+        if set(stored) != set(rows.columns):
+            other = ", ".join(sorted(set(stored) ^ set(rows.columns)))
+            raise dg.Failure(
+                f"the stored table {asset} and the new rows differ in the columns {other}: materialise all of its months in one run",
+                allow_retries=False,
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Callable[[str], Any]]:
+        connection: Any = self.connection
+        if connection.name == "postgres":
+            with connection.begin() as cursor:
+                yield cursor.execute
+            return
+        connection.con.execute("BEGIN TRANSACTION")
+        try:
+            yield connection.con.execute
+        except Exception:
+            connection.con.execute("ROLLBACK")
+            raise
+        connection.con.execute("COMMIT")
+
+    def forget(self) -> None:
+        """Give up the connection; the next use opens another."""
+        _connect.cache_clear()
+
     def store_parquet(self, asset: str, path: Path) -> LazyTable:
         """Replace the table of an asset by a Parquet file."""
         return self.store(asset, self.connection.read_parquet(str(path)))
@@ -85,13 +158,19 @@ class Tables(dg.ConfigurableIOManager):
     warehouse: dg.ResourceDependency[Warehouse]
 
     def handle_output(self, context: dg.OutputContext, obj: LazyTable) -> None:
-        """Store an asset's lazy table and show what was stored."""
-        stored = self.warehouse.store(context.asset_key.to_user_string(), obj)
-        schema = context.definition_metadata.get("dagster/column_schema")
-        context.add_output_metadata(describe(stored, schema if isinstance(schema, dg.TableSchema) else None))
+        """Store an asset's lazy table, of the months of the run where it has months, and show what was stored."""
+        asset, schema = context.asset_key.to_user_string(), context.definition_metadata.get("dagster/column_schema")
+        with transient.asks_for_a_retry(context.step_context.previous_attempt_count, self.warehouse.forget):
+            if context.has_asset_partitions:
+                moment = str(context.definition_metadata[MOMENT])
+                months = Months.of(context.asset_partitions_def, context.asset_partition_key_range)
+                stored = self.warehouse.store_months(asset, obj, moment, months)
+            else:
+                stored = self.warehouse.store(asset, obj)
+            context.add_output_metadata(describe(stored, schema if isinstance(schema, dg.TableSchema) else None))
 
     def load_input(self, context: dg.InputContext) -> LazyTable:
-        """Hand on a stored table, lazy."""
+        """Hand on a stored table, lazy and whole: what looks back over months cuts them itself, as it is stored."""
         return self.warehouse.table(context.asset_key.to_user_string())
 
 
@@ -153,12 +232,18 @@ def column_schema(table: Table) -> dg.TableSchema:
 
 
 class Clock(dg.ConfigurableResource):
-    """The moment at which the ledger is read, as ISO 8601 text, naive UTC."""
+    """The moment at which the ledger is read; each run may have its own.
 
-    moment: str
+    Attributes
+    ----------
+    moment
+        ISO 8601, naive UTC; empty for the present.
+    """
+
+    moment: str = ""
 
     def now(self) -> datetime:
-        return datetime.fromisoformat(self.moment)
+        return datetime.fromisoformat(self.moment) if self.moment else datetime.now(UTC).replace(tzinfo=None)
 
 
 class Tracking(dg.ConfigurableResource):

@@ -1,16 +1,20 @@
 """The asset `bento`: the champions of all domains, packed with the service that answers with them (see `packaging`)."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from finrisk_assets import checks
+from finrisk_assets import automation, checks
 from finrisk_assets.domain import Domain
 from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.modelling import registry
 from finrisk_assets.packaging import bentoml_home, build_bento
-from finrisk_assets.resources import Warehouse
+from finrisk_assets.promotion import FAIRNESS
+from finrisk_assets.resources import Tracking, Warehouse
 from finrisk_assets.settings import Settings
+from finrisk_assets.stages import champion
 from finrisk_assets.stages.common import champion_folder
 
 
@@ -26,21 +30,15 @@ def assets(domains: list[Domain], absent: Mapping[str, str], source: Source, set
         group_name="serving",
         owners=["team:ml-platform"],
         kinds={"bentoml"},
-        deps=[*(f"{stage}_{domain.name}" for domain in domains for stage in ("champion", "evaluation")), *judged],
+        freshness_policy=automation.FRESH_BENTO if source.ends is None or source.is_live else None,
+        deps=[*(f"champion_{domain.name}" for domain in domains), *judged],
         description="The champions and the service that answers with them, as a Bento: `finrisk serve` starts it.",
     )
-    def bento(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+    def bento(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.MaterializeResult:
         champions = {domain.name: champion_folder(domain, settings) for domain in domains}
-        measured = {
-            domain.name: [
-                {"window": window, **figure}
-                for window, stage in (("test", "evaluation"), ("oracle", "oracle"))
-                if stage == "evaluation" or f"oracle_{domain.name}" in judged
-                for figure in warehouse.table(f"{stage}_{domain.name}").to_pyarrow().to_pylist()
-            ]
-            for domain in domains
-        }
-        built = build_bento(settings, champions, absent, measured)
+        measured = {domain.name: _measured(domain, warehouse, settings, f"oracle_{domain.name}" in judged) for domain in domains}
+        challengers = _challengers(domains, tracking, settings) if settings.shadow else {}
+        built = build_bento(settings, champions, absent, measured, challengers)
         return dg.MaterializeResult(
             metadata={
                 "tag": built.tag,
@@ -60,3 +58,21 @@ def assets(domains: list[Domain], absent: Mapping[str, str], source: Source, set
         return [] if manifest.is_file() else [f"{manifest} is missing"]
 
     return [bento, checks.demand("bento", "bento_contract", "The newest Bento is whole.", broken)]
+
+
+def _challengers(domains: list[Domain], tracking: Tracking, settings: Settings) -> dict[str, Path]:
+    """The bundles that the service may ask in a champion's shadow: the registry's challengers that are not the champions themselves."""
+    client, found = tracking.client(), {}
+    for domain in domains:
+        challenger = registry.find(client, domain.name, registry.CHALLENGER)
+        deciding = registry.find(client, domain.name, registry.CHAMPION)
+        if challenger is not None and deciding is not None and challenger.version != deciding.version:
+            found[domain.name] = registry.fetch(client, challenger, settings.root / "challengers" / domain.name / "bundle")
+    return found
+
+
+def _measured(domain: Domain, warehouse: Warehouse, settings: Settings, has_oracle: bool) -> list[dict[str, Any]]:
+    """What the champion showed on its test window, and beside the oracle. The groups of people are for the validation pack alone."""
+    tested = [figure for figure in champion.figures_of(domain, settings) if not figure["metric"].startswith(FAIRNESS)]
+    known = warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist() if has_oracle else []
+    return [{"window": window, **figure} for window, figures in (("test", tested), ("oracle", known)) for figure in figures]

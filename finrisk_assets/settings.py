@@ -48,6 +48,10 @@ class Settings:
         Probabilities from which spending is of MEDIUM and of HIGH risk.
     review_capacity
         Alerts that an analyst team can look at in a day; the anomaly threshold follows from it.
+    examined
+        Features that a person has looked into and found honest, as ``<domain>.<column>`` with commas between; see docs/leakage.md.
+    shadow
+        Whether the Bento takes each domain's challenger along, and the service scores with it beside the champion.
     threads
         Threads of a model's training.
     """
@@ -66,6 +70,8 @@ class Settings:
     medium_risk_from: float = 0.4
     high_risk_from: float = 0.7
     review_capacity: int = 100
+    examined: str = ""
+    shadow: bool = False
     threads: int = 2
 
     @classmethod
@@ -104,6 +110,9 @@ class Settings:
         return self.as_of or datetime.now(UTC).replace(tzinfo=None)
 
 
+_SWITCH = {"true": True, "false": False, "1": True, "0": False}
+
+
 def _read(name: str, kind: Any, value: str) -> Any:
     """Turn the text of one setting into its type."""
     try:
@@ -111,9 +120,13 @@ def _read(name: str, kind: Any, value: str) -> Any:
             return kind(value)
         if kind is str:
             return value
+        if kind is bool:
+            return _SWITCH[value.lower()]
         if "datetime" in str(kind):
             moment = datetime.fromisoformat(value)
             return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
         return Path(value).expanduser()
+    except KeyError:
+        raise SettingsError(f"{name}={value!r} cannot be read: say {' or '.join(_SWITCH)}") from None
     except ValueError as error:
         raise SettingsError(f"{name}={value!r} cannot be read: {error}") from None

@@ -118,6 +118,18 @@ class LoanRequest(Request):
     }
 
 
+class NearestChangeRequest(LoanRequest):
+    """One loan application, as for `POST /v1/loan-default`, and what is to be reached."""
+
+    goal: Literal["approve", "refer"] = Field("approve", description="`refer`: that a person looks at it, where it would be refused.")
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "What would get this loan approved": {"customer_id": 123, "loan_amount": 50000},
+        "What would get it looked at": {"customer_id": 123, "loan_amount": 50000, "goal": "refer"},
+        "An application by its features": {"loan_id": "4959", "features": {}},
+    }
+
+
 def _behaviour(name: str, description: str) -> Any:
     """One of the eight behaviour fields, under its name or the same in small letters."""
     return Field(None, validation_alias=AliasChoices(name, name.lower()), description=description)
@@ -262,10 +274,11 @@ class Explanation(Answer):
 
 
 class Reason(Answer):
-    """One factor that moved this decision, in words."""
+    """One factor that moved this decision, in words: a feature, or several that tell nearly the same."""
 
-    code: str = Field(description="Stable name of the factor.", examples=["AMOUNT_TO_MEAN_30D"])
-    feature: str
+    code: str = Field(description="Stable name of the factor.", examples=["PAYMENT_RECORD"])
+    feature: str = Field(description="Of the factor's features the one that moved the score most; the text is about it.")
+    features: list[str] = Field([], description="All features of the factor; empty in an answer that was stored before they were told.")
     text: str
 
 
@@ -296,6 +309,39 @@ class LoanAnswer(Answer):
     score: float = Field(description="The model's margin: what the contributions sum to.")
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4)
+    model: ModelVersion
+
+
+class ChangedValue(Answer):
+    """One value that would have to differ, or that follows from one that does."""
+
+    feature: str
+    unit: str
+    description: str = Field(description="What the value is.")
+    before: float | None
+    after: float | None
+
+
+class NeededChange(ChangedValue):
+    """One value that would have to differ."""
+
+    action: str = Field(description="What the person would do.", examples=["Ask for less."])
+
+
+class NearestChangeAnswer(Answer):
+    """What would have to differ for another decision: what the model would have said, not what will happen to somebody who acts."""
+
+    loan_id: str | None
+    customer_id: str | None = Field(description="Who asks, where a customer was named.")
+    as_of: datetime | None = Field(description="As of when the ledger's features of the customer are.")
+    goal: str
+    pd: float = Field(ge=0, le=1, description="Probability of default as it stands.")
+    decision: str
+    changes: list[NeededChange] | None = Field(description="The fewest and nearest that are enough; null where there are none.")
+    follows: list[ChangedValue] = Field(description="What else differs with them: the instalment, and what is measured by it.")
+    pd_after: float | None = Field(ge=0, le=1, description="Probability of default with the changes, scored again; null without.")
+    decision_after: str | None
+    reason: str | None = Field(description="Why there is no change; null where there is one.")
     model: ModelVersion
 
 

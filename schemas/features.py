@@ -1,5 +1,6 @@
 """What a model's feature is: its name, unit, meaning, and the words that explain it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,8 @@ class Feature:
         Plain sentences for a reason code: said when this feature raised, or lowered, the risk of one decision.
     monotone
         ``1`` where risk never falls as the feature grows, ``-1`` where it never rises, ``0`` where neither is certain.
+    theme
+        What it tells about, in words ("late payments"): features that nearly say the same share one and are one reason together.
     """
 
     name: str
@@ -26,6 +29,29 @@ class Feature:
     raises: str = ""
     lowers: str = ""
     monotone: Literal[-1, 0, 1] = 0
+    theme: str = ""
+
+    @property
+    def factor(self) -> str:
+        """What it is counted with as a reason: its theme, else those that say the same sentence, else itself."""
+        return self.theme or self.raises or self.name
+
+
+def themes(groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Turn themes with their features into features with their theme.
+
+    Raises
+    ------
+    ValueError
+        For a feature under two themes.
+    """
+    found: dict[str, str] = {}
+    for theme, names in groups.items():
+        twice = sorted(found.keys() & set(names))
+        if twice:
+            raise ValueError(f"{', '.join(twice)}: under {theme!r} and under {found[twice[0]]!r}; a feature has one theme")
+        found |= dict.fromkeys(names, theme)
+    return found
 
 
 def feature_table(domain: str, keys: tuple[Column, ...], features: tuple[Feature, ...]) -> Table:

@@ -14,6 +14,8 @@ from schemas.ledger import TABLES, Column, DType, PersonalData, Table
 
 Scalar = str | int | float | bool
 
+MONTH = r"^[12][0-9]{3}-(0[1-9]|1[0-2])$"
+
 DATE_DIRECTIVES = frozenset("YymdHMS")
 
 
@@ -82,6 +84,7 @@ class FeatureMap(_Model):
     monotone: Literal[-1, 0, 1] = Field(0, description="1 where risk never falls as it grows, -1 where it never rises.")
     raises: str = Field("", description="The reason said where it raised the risk.")
     lowers: str = Field("", description="The reason said where it lowered the risk.")
+    theme: str = Field("", description="What it tells about; features of one theme are one reason together.")
 
 
 class ExtraColumn(ColumnMap):
@@ -118,7 +121,7 @@ class ExtraColumn(ColumnMap):
 class TableMap(_Model):
     """How one ledger table is filled from a file, or from several with the same columns."""
 
-    file: str | tuple[str, ...] = Field(description="Path from the YAML file's folder; ${FINRISK_DATA_DIR} is the data folder.")
+    file: str | tuple[str, ...] = Field(description="Path from the YAML file's folder, with a star in its name for several; ${FINRISK_DATA_DIR} is the data folder.")
     format: Literal["csv", "parquet"] | None = Field(None, description="By the file's ending where it is not said.")
     delimiter: str = Field(",", min_length=1, max_length=1)
     quote: str = Field('"', max_length=1)
@@ -147,7 +150,19 @@ class Mapping(_Model):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     description: str = ""
     currency: str = Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code of the one currency of all amounts.")
+    begins: str = Field(
+        "2020-01", pattern=MONTH, description="The first month of the ledger (2024-07); it takes what is earlier or undated."
+    )
+    ends: str | None = Field(
+        None, pattern=MONTH, description="The last month, where the ledger has ended; else the present one is its last."
+    )
     tables: dict[str, TableMap] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.ends is not None and self.ends < self.begins:
+            raise ValueError(f"ends: {self.ends} comes before begins: {self.begins}; exchange them")
+        return self
 
 
 def read_mapping(path: Path) -> Mapping:

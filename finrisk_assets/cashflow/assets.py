@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.cashflow import decide, features
-from finrisk_assets.classifier import Classifier, Window, excludes, is_advantage
-from finrisk_assets.domain import Domain, Evaluation, Figure
+from finrisk_assets.classifier import Classifier, excludes, is_advantage, net_benefit
+from finrisk_assets.domain import Domain, Evaluation, Fault, Figure, Watch, Window
 from schemas.features import Feature
 from schemas.ledger import Column
 
@@ -112,16 +112,17 @@ def _amounts(window: Window, bundle: "Bundle") -> list[Figure]:
     ]
 
 
-def _gate(figures: Mapping[str, Figure]) -> list[str]:
+def _gate(figures: Mapping[str, Figure]) -> list[Fault]:
     """A model that a plain rule equals may not decide, nor one whose intervals do not hold what they promise."""
     faults = CLASSIFIER.gate(figures)
     for name in ("persistence", "seasonal_naive"):
         above = figures.get(f"auc_above_{name}")
         if above is not None and not is_advantage(above):
-            faults.append(f"the AUC is {above.value:+.3f} beside that of the rule {name}: its interval begins at {above.low}")
+            said = f"the AUC is {above.value:+.3f} beside that of the rule {name}: its interval begins at {above.low}"
+            faults.append(Fault("discrimination", said))
     held = figures.get("interval_coverage")
     if held is not None and excludes(held, LEVEL - LARGEST_MISS, LEVEL + LARGEST_EXCESS):
-        faults.append(f"the {LEVEL:.0%} interval held {held.value:.1%} of the changes")
+        faults.append(Fault("calibration", f"the {LEVEL:.0%} interval held {held.value:.1%} of the changes"))
     return faults
 
 
@@ -158,13 +159,28 @@ CASHFLOW = _Cashflow(
     tables=("customers", "accounts", "transactions"),
     keys=features.KEYS,
     moment="as_of",
+    months_back=15,
+    months_ahead=1,
     features=_features,
     build=lambda tables, source: features.build(tables, _features(source)),
     train=CLASSIFIER.train,
     evaluate=_evaluate,
+    test=CLASSIFIER.test,
     gate=_gate,
+    gain=lambda window, bundle: net_benefit(window, [bundle.thresholds["surplus_from"]]),
+    gain_unit="surpluses foretold, less false ones at the odds of the threshold, per account and month",
     decide=_decide,
     needs=("transactions.account_id",),
+    watch=Watch(
+        label="is_surplus",
+        matured=_known,
+        turns=("surplus_from",),
+        by_construction={
+            "history_months": "grows as the ledger ages",
+            **dict.fromkeys(("was_surplus_year_ago", "net_flow_year_ago_to_movement"), "missing until there is a year of history"),
+            **dict.fromkeys(("next_month_sin", "next_month_cos", "next_month_number", "next_month_days"), "the month of the year"),
+        },
+    ),
     more_scores=MORE_SCORES,
     score=_score,
     truth="truth_cashflow",

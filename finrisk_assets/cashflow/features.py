@@ -17,7 +17,7 @@ import ibis.expr.types as ir
 
 from finrisk_assets.features.arithmetic import clip, finite, share
 from finrisk_assets.features.month_ends import month_ends
-from schemas.features import Feature
+from schemas.features import Feature, themes
 from schemas.ledger import TABLES, Column
 
 KEYS: tuple[Column, ...] = (
@@ -61,6 +61,36 @@ PENALTY = ("penalty", "penalty interest", "returned_payment")
 
 SCALE = "typical_movement_amount"
 """The feature that amounts are measured by."""
+
+THEMES = themes(
+    {
+        "earlier outcomes": ("was_surplus_1m", *(f"n_surplus_{n}m" for n in (3, 6, 12))),
+        "net flow": (*(f"net_flow_to_movement_{n}m" for n in SPANS), "net_flow_before_to_movement"),
+        "the same month a year before": ("was_surplus_year_ago", "net_flow_year_ago_to_movement"),
+        "income": (
+            *(f"income_amount_{n}m" for n in AMOUNT_SPANS),
+            *("income_to_declared_1m", "income_to_declared_3m", "income_trend_1m"),
+        ),
+        "regularity of the income": ("income_irregularity_3m", "income_irregularity_6m", "net_flow_range_6m"),
+        "time of the incomes": ("n_incomes_3m", "days_since_income"),
+        "spending": (
+            *(f"expense_to_income_{n}m" for n in SPANS),
+            *(f"expense_amount_{n}m" for n in AMOUNT_SPANS),
+            *("expense_to_declared_1m", "expense_to_declared_12m", "expense_trend_1m"),
+        ),
+        "regular spending": tuple(f"regular_expense_to_{what}" for what in ("income_3m", "last_income", "declared_3m")),
+        "what recurs": tuple(f"{what}_to_movement" for what in ("recurring_income", "fixed_costs", "recurring_surplus")),
+        "large movements": ("largest_income_share_1m", "largest_expense_share_1m"),
+        "size of the movements": (SCALE,),
+        "number of movements": ("n_transactions_1m",),
+        "penalties": ("n_penalties_3m", "n_penalties_12m"),
+        "balance": ("balance_amount", *(f"balance_to_{what}" for what in ("movement", "income", "declared")), "lowest_balance_to_movement"),
+        "course of the balance": ("balance_above_usual", "balance_above_lowest", "balance_change_6m"),
+        "season": tuple(f"next_month_{what}" for what in ("sin", "cos", "number", "days")),
+        "length of the history": ("history_months",),
+    }
+)
+"""What each feature tells about: those of one theme are one reason together."""
 
 _LARGEST_RATIO = 10.0
 _LEAST_MOVEMENT = 1.0
@@ -344,7 +374,7 @@ def _typical(months: ir.Table) -> ir.Value:
 
 
 def _define(name: str, unit: str, description: str, raises: str, lowers: str, value: Expression, *, needs: str = "") -> _Defined:
-    return _Defined(Feature(name, unit, description, raises, lowers), value, needs)
+    return _Defined(Feature(name, unit, description, raises, lowers, theme=THEMES[name]), value, needs)
 
 
 def _column(name: str) -> Expression:

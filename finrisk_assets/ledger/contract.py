@@ -121,6 +121,28 @@ def split(
     )
 
 
+def sound(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value]], raw: ir.Table, quarantine: ir.Table) -> ir.Table:
+    """Return the raw rows that are not in quarantine: the canonical columns, typed, in the order of the declaration.
+
+    Parameters
+    ----------
+    table, columns, raw
+        As in `split`.
+    quarantine
+        What `split` put there, of the same raw rows.
+    """
+    kept = raw.anti_join(quarantine, ROW)
+    given = {name: _uncast(columns[name](kept)) for name in table.names if name in columns}
+    return kept.select(**{c.name: _cast(given[c.name], c.dtype) if c.name in given else ibis.null(c.dtype) for c in table.columns})
+
+
+def event_time(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value]], raw: ir.Table) -> ir.Value | None:
+    """Return when each raw row happened, as a timestamp, null where that cannot be read; None for a table without such a column."""
+    if table.event_time is None or table.event_time not in columns:
+        return None
+    return _cast(_uncast(columns[table.event_time](raw)), "timestamp")
+
+
 def count_by_rule(quarantine: ir.Table) -> dict[str, int]:
     """Return how many quarantined rows broke each rule, most first; a row that broke two counts in both."""
     grouped = quarantine.group_by(BROKEN_RULES).agg(rows=quarantine.count()).to_pyarrow().to_pylist()

@@ -1,10 +1,11 @@
 """Loan default as the graph knows it: how a champion is trained and what it must show. The pure parts are beside this file."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from finrisk_assets.classifier import Classifier, with_reference
-from finrisk_assets.domain import Domain, Evaluation, Figure
+from finrisk_assets.domain import Domain, Evaluation, Figure, Watch, Window
 from finrisk_assets.loan_default import decide, features, model, standing
 from schemas.features import Feature
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from finrisk_assets.ledger.sources.base import Source
     from finrisk_assets.modelling.bundle import Bundle, BundleSpec
+    from finrisk_assets.modelling.candidates import Candidate
     from finrisk_assets.settings import Settings
 
 
@@ -36,9 +38,24 @@ def _known(frame: "pd.DataFrame", settings: "Settings") -> "pd.DataFrame":
 
 
 def _reference(spec: "BundleSpec", train: "pd.DataFrame", validation: "pd.DataFrame", settings: "Settings") -> "BundleSpec":
+    """The bundle with what a refusal's reasons compare with, and with what those approved have of all that a person can change."""
+    from finrisk_assets.loan_default import changes
+    from finrisk_assets.modelling import counterfactual
+    from finrisk_assets.modelling.bundle import Bundle
     from finrisk_assets.modelling.candidates import matrix
 
-    return with_reference(spec, matrix(validation, spec.features), spec.thresholds["refer_from"])
+    rows, turn = matrix(validation, spec.features), spec.thresholds["refer_from"]
+    approved = rows[Bundle(spec, "").probability(rows) < turn]
+    known = counterfactual.quantiles(spec.features, approved, changes.CHANGEABLE)
+    return replace(with_reference(spec, rows, turn), approved=known)
+
+
+def _export(found: "Sequence[Candidate]") -> Mapping[str, bytes]:
+    """The scorecard as a page, a table and a query, whichever candidate was chosen."""
+    from finrisk_assets.modelling import scorecard
+
+    (card,) = (one.estimator.card_ for one in found if one.name == model.SCORECARD)
+    return scorecard.files(card, "analytics.features_loan_default", "loan_id")
 
 
 CLASSIFIER = Classifier(
@@ -51,6 +68,7 @@ CLASSIFIER = Classifier(
     candidates=model.candidates,
     outcome="default",
     refine=_reference,
+    export=_export,
 )
 
 
@@ -67,6 +85,13 @@ def _evaluate(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> 
     return Evaluation([*found.figures, *figures], found.plots)
 
 
+def _gain(window: Window, bundle: "Bundle") -> "np.ndarray":
+    import numpy as np
+
+    decided = decide.decisions(window.probability, bundle.thresholds)
+    return np.array(decide.realised_profit(window.labels, decided, decide.Costs()))
+
+
 def _decide(probability: "np.ndarray", margin: "np.ndarray", thresholds: Mapping[str, float]) -> Sequence[str]:
     return decide.decisions(probability, thresholds)
 
@@ -78,13 +103,25 @@ LOAN_DEFAULT = Domain(
     tables=("customers", "accounts", "transactions", "loans", "offers"),
     keys=features.KEYS,
     moment="applied_at",
+    months_back=12,
     features=_features,
     build=_build,
     train=CLASSIFIER.train,
     evaluate=_evaluate,
+    test=CLASSIFIER.test,
     gate=CLASSIFIER.gate,
+    gain=_gain,
+    gain_unit="profit as a share of the exposure, per loan",
+    cutoffs={"refer_from": False, "refuse_from": True},
     decide=_decide,
     needs=("loans.is_default",),
+    watch=Watch(
+        label="is_default",
+        matured=_known,
+        turns=("refer_from", "refuse_from"),
+        by_construction={"history_months": "grows as the ledger ages", "customer_months": "grows with every month that a customer stays"},
+        population=standing.applied_for,
+    ),
     truth="truth_loans",
     oracle=CLASSIFIER.oracle(("loan_id",), "true_pd"),
 )

@@ -89,6 +89,11 @@ def grade(probability: float) -> str:
     return next((name for name, below in GRADES if probability < below), GRADES[-1][0])
 
 
+def realised_profit(defaulted: Iterable[bool], decisions: Iterable[str], costs: Costs) -> list[float]:
+    """Return what each decision earned once it is known which loans defaulted, as shares of the exposure; of a review, the mean."""
+    return [expected_profit(float(bad), decision, costs) for bad, decision in zip(defaulted, decisions, strict=True)]
+
+
 def expected_profit(probability: float, decision: str, costs: Costs) -> float:
     """Return what a decision is expected to earn, as a share of the exposure."""
     good, bad = costs.margin * (1 - probability), costs.lgd * probability

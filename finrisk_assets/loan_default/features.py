@@ -20,7 +20,7 @@ import ibis.expr.types as ir
 
 from finrisk_assets.features.arithmetic import clip, finite, ratio, share
 from finrisk_assets.loan_default.terms import CARD_MONTHS, FORMULAS, LARGEST_RATIO
-from schemas.features import Feature
+from schemas.features import Feature, themes
 from schemas.ledger import TABLES, Column
 
 KEYS: tuple[Column, ...] = tuple(
@@ -41,6 +41,52 @@ NOT_INCOME = ("opening_balance", "refund")
 PENALTY = ("penalty", "penalty interest")
 CASH = ("cash", "cash withdrawal", "card withdrawal")
 """Categories of the sources, by what they mean here."""
+
+THEMES = themes(
+    {
+        "amount": ("loan_amount", "loan_to_income_90d"),
+        "time to repay": ("term_months",),
+        "interest rate": ("annual_rate_pct",),
+        "instalment": (
+            "instalment_amount",
+            *(f"instalment_to_{income}" for income in ("declared_income", "stated_income", "income_90d")),
+            "surplus_after_instalment_90d",
+        ),
+        "income": ("declared_income_amount", *(f"income_amount_{days}d" for days in WINDOWS), "stated_to_ledger_income"),
+        "course of the income": ("income_irregularity_6m", "income_trend_90d"),
+        "spending": tuple(f"{what}_{days}d" for what in ("expense_amount", "expense_to_income") for days in WINDOWS),
+        "large expenses": ("largest_expense_to_income_90d",),
+        "cash": ("cash_share_180d",),
+        "number of movements": tuple(f"n_transactions_{days}d" for days in WINDOWS),
+        "balance": (
+            *(f"{what}_balance_{days}d" for what in ("mean", "min") for days in WINDOWS),
+            "last_balance_amount",
+            "low_balance_share_90d",
+            "mean_balance_to_instalment_90d",
+        ),
+        "swings of the balance": ("balance_range_to_income_180d",),
+        "overdrawn account": (*(f"n_penalties_{days}d" for days in WINDOWS), "n_negative_balance_180d"),
+        "overdraft limit": ("overdraft_limit_amount",),
+        "time as a customer": ("customer_months", "history_months"),
+        "payment record": (
+            *(f"{what}_6m" for what in ("n_late", "n_very_late", "worst_late", "sum_late", "n_revolving", "n_unused")),
+            *(f"{what}_3m" for what in ("n_late", "worst_late")),
+            "months_since_late",
+            "payment_status_change",
+        ),
+        "use of the limit": (
+            *(f"utilisation_{month}m" for month in CARD_MONTHS),
+            *("mean_utilisation_6m", "max_utilisation_6m", "headroom_amount"),
+        ),
+        "course of the debt": ("utilisation_change_6m", "utilisation_change_3m"),
+        "repayments": (
+            *(f"paid_to_bill_{month}m" for month in CARD_MONTHS[:-1]),
+            *("paid_to_bill_6m", "paid_amount_6m_sum", "min_paid_amount_6m", "max_paid_amount_6m", "paid_to_limit_6m", "n_paid_6m"),
+        ),
+        "new spending": ("spent_to_limit_1m",),
+    }
+)
+"""What each feature tells about: those of one theme are one reason together."""
 
 _MONTH_DAYS = 30.4375
 _UNIT = 10_000
@@ -316,12 +362,12 @@ def _define(
     value: Expression,
     monotone: Literal[-1, 0, 1] = 0,
 ) -> _Defined:
-    return _Defined(Feature(name, unit, description, raises, lowers, monotone), tuple(needs.split()), value)
+    return _Defined(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]), tuple(needs.split()), value)
 
 
 def _follows(name: str, unit: str, description: str, raises: str, lowers: str, monotone: Literal[-1, 0, 1] = 0) -> _Defined:
     """A feature that follows from the terms, by its formula in `terms`."""
-    return _Defined(Feature(name, unit, description, raises, lowers, monotone))
+    return _Defined(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]))
 
 
 def _column(name: str) -> Expression:

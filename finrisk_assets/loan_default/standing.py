@@ -47,6 +47,11 @@ def applications(tables: Mapping[str, ir.Table]) -> ir.Table:
     return loans.union(rows.select(**{name: value.cast(loans[name].type()) for name, value in given.items()}))
 
 
+def applied_for(rows: ir.Table) -> ir.Table:
+    """Return the rows of a table that are loans someone applied for, without the standing ones."""
+    return rows.filter(~rows.loan_id.contains("@"))
+
+
 def _at_offers(rows: ir.Table, offers: ir.Table) -> ir.Table:
     """The standing applications once more, at the moments at which offers were made to their customers."""
     month = offers.offered_at.truncate("M").cast("timestamp(6)")

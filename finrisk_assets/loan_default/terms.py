@@ -127,10 +127,22 @@ def with_terms(
     if "instalment_amount" in row:
         rate = row.get("annual_rate_pct") if annual_rate_pct is None else annual_rate_pct
         row["instalment_amount"] = _instalment(row, rate, features)
+    return with_formulas(row)
+
+
+def with_formulas(features: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return a row with every feature of `FORMULAS` that it has worked out anew.
+
+    Raises
+    ------
+    KeyError
+        Where the row lacks a feature that another one follows from.
+    """
+    row = dict(features)
     numbers = {name: math.nan if value is None else value for name, value in row.items() if not isinstance(value, str)}
     for name, formula in FORMULAS.items():
         if name in row:
-            row[name] = _finite(formula.value(_NUMBERS, *(numbers[read] for read in formula.reads)))
+            row[name] = _finite(formula.value(NUMBERS, *(numbers[read] for read in formula.reads)))
     return row
 
 
@@ -178,4 +190,5 @@ class _Numbers:
         return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
-_NUMBERS = _Numbers()
+NUMBERS = _Numbers()
+"""`Arithmetic` of single numbers."""

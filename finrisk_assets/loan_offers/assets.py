@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.classifier import Classifier
-from finrisk_assets.domain import Domain, Figure, Trained
+from finrisk_assets.domain import Domain, Figure, Trained, Watch
 from finrisk_assets.loan_offers import decide, features, model, profit
 from schemas.features import Feature
 from schemas.ledger import Column
@@ -141,14 +141,25 @@ LOAN_OFFERS = Domain(
     tables=("offers", "transactions"),
     keys=features.KEYS,
     moment="offered_at",
+    months_back=6,
     features=_features,
     build=lambda tables, source: features.build(tables, _features(source)),
     train=_train,
     evaluate=CLASSIFIER.evaluate,
+    test=CLASSIFIER.test,
     gate=CLASSIFIER.gate,
+    gain=lambda window, bundle: profit.logged(window.frame, window.labels, bundle),
+    gain_unit="profit in currency per customer, by the offers whose random rate was the one chosen",
     decide=_decide,
     needs=tuple(f"offers.{name}" for name in ("annual_rate_pct", "loan_amount", "term_months", "is_rate_random", "is_accepted")),
     upstream=("scores_loan_default",),
+    watch=Watch(
+        label="is_accepted",
+        matured=_known,
+        by_construction=dict.fromkeys(("days_since_offer", "accepted_share_before"), "needs earlier offers, which add up with the ledger"),
+        population=lambda rows: rows.filter(rows.is_rate_random.fill_null(False)),
+        is_scored_as_it_stands=False,
+    ),
     more_scores=MORE_SCORES,
     score=_score,
     truth="truth_offers",

@@ -333,15 +333,22 @@ def price(acceptance: ArrayLike, pd: ArrayLike, monthly_income: ArrayLike, grid:
     risk = np.broadcast_to(risk if risk.ndim == 2 else risk.reshape(-1, 1), accept.shape)
     points = grid.points(income)
     pay = points.instalment
-    monthly = points.rate / 1200
-    interest = points.term * pay - points.amount
-    # The sum of the balances at the beginning of each month is interest over rate; without interest they fall in a line.
-    balances = np.where(monthly > 0, interest / np.where(monthly > 0, monthly, 1.0), points.amount * (points.term + 1) / 2)
-    funding = balances * limits.funding_pct / 1200
-    loss = risk * limits.lgd * balances / points.term
+    interest, funding, loss = parts(points.amount, points.rate, points.term, risk, limits)
     profit = accept * (interest - funding - loss - limits.loan_cost_amount) - limits.offer_cost_amount
     allowed = (points.rate <= limits.rate_cap_pct) & (pay <= limits.max_instalment_to_income * income[:, None]) & (risk <= limits.max_pd)
     return Prices(points, pay, accept, risk, interest, funding, loss, profit, allowed & np.isfinite(profit))
+
+
+def parts(
+    amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: ArrayLike, pd: ArrayLike, limits: Limits
+) -> tuple[Floats, Floats, Floats]:
+    """Interest, cost of funding and expected loss of an accepted loan over its life, in currency; the arguments broadcast."""
+    lent, term = np.asarray(amount, np.float64), np.asarray(term_months, np.float64)
+    monthly = np.asarray(annual_rate_pct, np.float64) / 1200
+    interest = term * instalment(lent, annual_rate_pct, term) - lent
+    # The sum of the balances at the beginning of each month is interest over rate; without interest they fall in a line.
+    balances = np.where(monthly > 0, interest / np.where(monthly > 0, monthly, 1.0), lent * (term + 1) / 2)
+    return interest, balances * limits.funding_pct / 1200, np.asarray(pd, np.float64) * limits.lgd * balances / term
 
 
 def choose_all(prices: Prices, monthly_income: ArrayLike, limits: Limits) -> Choice:

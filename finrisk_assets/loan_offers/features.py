@@ -18,7 +18,7 @@ import ibis.expr.types as ir
 
 from finrisk_assets.features.arithmetic import clip, finite, ratio
 from finrisk_assets.features.month_ends import DAY_US, month_ends, movements_before
-from schemas.features import Feature
+from schemas.features import Feature, themes
 from schemas.ledger import TABLES, Column
 
 WINDOW_DAYS = 90
@@ -48,6 +48,23 @@ KEYS: tuple[Column, ...] = (
     MONTHLY_INCOME,
 )
 """The columns that identify a row of the feature table, its answer, and what the price of an offer needs beside the acceptance."""
+
+THEMES = themes(
+    {
+        "interest rate": ("annual_rate_pct",),
+        "amount": ("log_loan_amount", "log_loan_to_income"),
+        "time to repay": ("log_term_months",),
+        "instalment": ("instalment_to_income",),
+        "income": ("log_income",),
+        "regularity of the income": ("income_irregularity_90d",),
+        "spending": ("expense_to_income_90d", "expense_to_income_30d"),
+        "large expenses": ("largest_expense_to_income_90d",),
+        "balance": ("balance_to_income", "mean_balance_to_income_90d", "min_balance_to_income_90d"),
+        "payments in trouble": ("n_penalties_180d", "n_missed_180d", "negative_balance_share_90d"),
+        "earlier offers": ("days_since_offer", "accepted_share_before"),
+    }
+)
+"""What each feature tells about: those of one theme are one reason together."""
 
 _UNIT = 10_000
 _FEW_MONTHS = 3.0
@@ -272,7 +289,7 @@ def _define(
     value: Expression,
     monotone: Literal[-1, 0, 1] = 0,
 ) -> _Defined:
-    return _Defined(Feature(name, unit, description, raises, lowers, monotone), tuple(needs.split()), value)
+    return _Defined(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]), tuple(needs.split()), value)
 
 
 def _column(name: str) -> Expression:

@@ -99,6 +99,33 @@ def captured(train: "pd.DataFrame", test: "pd.DataFrame", truth: "pd.DataFrame",
     return [*figures, Figure("oracle_profit_amount", float(best.mean()), meaning="of the oracle, a mean per customer")]
 
 
+def logged(frame: "pd.DataFrame", accepted: NDArray[np.bool_], bundle: "Bundle") -> Floats:
+    """What the bundle's rates earned where the random rate of an offer happened to be the one that it would have chosen, shape (n,).
+
+    Each offer stands for those whose rate was drawn elsewhere: it is weighed by one over the share of its rate (inverse propensity;
+    Horvitz & Thompson, *JASA* 1952). Rates are told apart as finely as the grid is; amount and term are those that were offered. The mean
+    over the rows is the profit per customer that the choice of rates would have had, expected losses by the PD that the rows hold.
+
+    Parameters
+    ----------
+    frame
+        Offers at random rates, with `decide.TERMS`, ``monthly_income_amount`` and ``pd``.
+    accepted : array-like of bool, shape (n,)
+    """
+    grid, limits = decide.Grid.of(bundle.thresholds), decide.Limits.of(bundle.thresholds)
+    income = number(frame, "monthly_income_amount")
+    best = decide.choose_all(believed(frame, bundle, grid, limits), income, limits).best
+    rates = np.asarray(grid.rates)
+    between = (rates[1:] + rates[:-1]) / 2
+    chosen = np.searchsorted(between, grid.points(income).rate[np.maximum(best, 0)])
+    drawn = np.searchsorted(between, number(frame, "annual_rate_pct"))
+    share = np.bincount(drawn, minlength=len(rates))[drawn] / len(drawn)
+    amount, term = (np.exp(number(frame, name)) for name in ("log_loan_amount", "log_term_months"))
+    interest, funding, loss = decide.parts(amount, number(frame, "annual_rate_pct"), term, number(frame, "pd"), limits)
+    earned = np.where(accepted, interest - funding - loss - limits.loan_cost_amount, 0.0) - limits.offer_cost_amount
+    return np.where((best >= 0) & (drawn == chosen), np.nan_to_num(earned) / share, 0.0)
+
+
 def policies(train: decide.Prices, test: decide.Prices, grid: decide.Grid) -> Mapping[str, Places]:
     """What each plain policy offers on the test rows: places on the grid, -1 for nothing.
 

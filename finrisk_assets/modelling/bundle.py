@@ -172,6 +172,9 @@ class BundleSpec:
         in their order, as `finrisk_assets.features.windows.to_json` returns them. Empty where the client sends the features.
     amount
         For a domain that says how much, too; None elsewhere.
+    approved
+        Feature -> its values among the applicants approved, as quantiles in equal steps from the lowest to the highest, for those that
+        a person can change: what a nearest feasible change is sought among (`counterfactual.quantiles`). Empty elsewhere.
     """
 
     name: str
@@ -192,6 +195,7 @@ class BundleSpec:
     reference: tuple[float, ...] | None = None
     windows: tuple[Mapping[str, Any], ...] = ()
     amount: Amount | None = None
+    approved: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -329,7 +333,7 @@ class Bundle:
     ----------
     version, sha256
         The first 12 hex digits of the SHA-256 of ``bundle.json``, and all 64.
-    name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference
+    name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference, approved
         As in `BundleSpec`.
     has_amount, amount_level
         Whether it says an amount too, and the share of intervals that are to hold it; None where it says none.
@@ -344,6 +348,7 @@ class Bundle:
         self.features, self.windows = spec.features, spec.windows
         self.intercept, self.calibration = spec.intercept, spec.calibration
         self.thresholds, self.metrics, self.reference = dict(spec.thresholds), dict(spec.metrics), spec.reference
+        self.approved = dict(spec.approved)
         self.seed, self.training_window, self.libraries = spec.seed, spec.training_window, dict(spec.libraries)
         self.data_sha256, self.code_sha256 = spec.data_sha256, spec.code_sha256
         self._columns = {feature.name: at for at, feature in enumerate(spec.features)}
@@ -571,6 +576,8 @@ def _manifest(spec: BundleSpec) -> dict[str, Any]:
         spread = None if one.spread is None else plainly(one.spread, "spread")
         bounds = {"scale": one.scale, "low": one.low, "high": one.high, "level": one.level}
         head = {"amount": {"component": plainly(one.component, "amount"), "spread": spread} | bounds}
+    if spec.approved:
+        head["approved"] = {name: list(values) for name, values in spec.approved.items()}
     plain = ("name", "domain", "source", "seed", "data_sha256", "code_sha256", "intercept", "training_window", "reference")
     return {
         "format": FORMAT,
@@ -600,6 +607,9 @@ def _check(spec: BundleSpec) -> None:
             raise ValueError(f"{key} is {value}; thresholds and metrics are finite numbers")
     if spec.reference is not None and len(spec.reference) != len(names):
         raise ValueError(f"reference has {len(spec.reference)} entries for {len(names)} features")
+    for name, values in spec.approved.items():
+        if name not in names or len(values) < 2 or list(values) != sorted(values) or not all(map(math.isfinite, values)):
+            raise ValueError(f"approved: {name!r} needs to be a feature with two or more finite values in ascending order")
     if spec.windows and tuple(Feature(**window.get("feature", {})) for window in spec.windows) != tuple(spec.features):
         raise ValueError("its windows do not declare its features, one each in their order and with the same meaning")
     for at, part in enumerate(spec.components):
@@ -689,6 +699,9 @@ def _read(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapping[s
             training_window=None if window is None else (str(window[0]), str(window[1])),
             reference=None if reference is None else tuple(map(float, reference)),
             amount=_amount(document["amount"], contents, file) if "amount" in document else None,
+            approved={
+                name: tuple(map(float, values)) for name, values in _take({"approved": {}} | document, "approved", dict, file).items()
+            },
             thresholds=_take(document, "thresholds", dict, file),
             metrics=_take(document, "metrics", dict, file),
             libraries=_take(document, "libraries", dict, file),

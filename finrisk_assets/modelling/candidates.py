@@ -128,11 +128,15 @@ def margin(estimator: Any, rows: Rows) -> tuple[Floats, Literal["logit", "identi
 
     Log-odds (``logit``) of all but the random forest, which answers a mean of shares (``identity``).
     """
+    from joblib import parallel_config
+
     if type(estimator).__name__ == "XGBClassifier":
         return np.asarray(estimator.predict(rows, output_margin=True), np.float64), "logit"
     if hasattr(estimator, "decision_function"):
         return np.asarray(estimator.decision_function(rows), np.float64), "logit"
-    return np.asarray(estimator.predict_proba(rows)[:, 1], np.float64), "identity"
+    # On several threads a forest adds up its trees in the order in which they finish: the last bits would be chance.
+    with parallel_config("sequential"):
+        return np.asarray(estimator.predict_proba(rows)[:, 1], np.float64), "identity"
 
 
 def fit_all(rows: Rows, labels: ArrayLike, split: Split, models: Mapping[str, Any]) -> list[Candidate]:

@@ -6,7 +6,7 @@ of them, and values that approved applicants have. It says what the model would 
 acts. Which features may change, and which follow from others, is each domain's own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations, product
@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from finrisk_assets.modelling.bundle import Bundle, Floats, Rows
+from schemas.features import Feature
 
 LARGEST = 3
 QUANTILES = tuple(at / 20 for at in range(1, 20))
@@ -87,6 +88,36 @@ class Nearest:
     probability: float
     row: Row
     reason: str = ""
+
+
+def quantiles(features: Sequence[Feature], approved: Rows, names: Collection[str]) -> dict[str, tuple[float, ...]]:
+    """What `Search` needs to know of approved applicants, and nothing of any one of them: quantiles of the named features.
+
+    Parameters
+    ----------
+    approved
+        Applicants that a bundle approves, float32 of shape (n, d).
+
+    Returns
+    -------
+    dict
+        Feature -> 21 values, from the lowest over every twentieth to the highest; a feature that is known of nobody is left out.
+    """
+    found = {}
+    for feature, column in zip(features, approved.T.astype(np.float64), strict=True):
+        known = column[~np.isnan(column)]
+        if feature.name in names and len(known):
+            found[feature.name] = tuple(np.quantile(known, [0.0, *QUANTILES, 1.0]).tolist())
+    return found
+
+
+def approved_by(bundle: Bundle) -> Rows:
+    """Rows whose quantiles are those that the bundle carries, float32 of shape (21, d): they stand for those approved, and are nobody."""
+    rows = np.full((len(QUANTILES) + 2, len(bundle.features)), np.nan, np.float32)
+    for at, feature in enumerate(bundle.features):
+        if feature.name in bundle.approved:
+            rows[:, at] = bundle.approved[feature.name]
+    return rows
 
 
 def alone(row: Row, changes: Mapping[str, float]) -> Row:

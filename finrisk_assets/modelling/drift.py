@@ -69,6 +69,25 @@ class Column:
         """The bin whose share changed most."""
         return max(self.bins, key=lambda one: abs(one.current - one.reference))
 
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """The bins' labels for the eye: three digits, and open at both ends, whose outermost values are those of single rows."""
+        held = [one.label.split(" to ") for one in self.bins]
+        numbers = [at for at, ends in enumerate(held) if ends != ["missing"]]
+        said = []
+        for at, ends in enumerate(held):
+            if ends == ["missing"] or len(ends) == 1:
+                said.append("missing" if ends == ["missing"] else number(float(ends[0])))
+            elif len(numbers) == 1:
+                said.append("any value")
+            elif at == numbers[0]:
+                said.append(f"up to {number(float(ends[1]))}")
+            elif at == numbers[-1]:
+                said.append(f"from {number(float(ends[0]))}")
+            else:
+                said.append(" to ".join(number(float(end)) for end in ends))
+        return tuple(said)
+
 
 @dataclass(frozen=True)
 class Drift:
@@ -206,6 +225,11 @@ def psi_limit(bins: int, n: int, m: int, level: float = LEVEL) -> float:
     from scipy.stats import chi2
 
     return float(chi2.ppf(1 - level, bins - 1) * (1 / n + 1 / m)) if bins > 1 else 0.0
+
+
+def number(value: float) -> str:
+    """A number for the eye: three digits, whole from a thousand on."""
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
 # Units and bins ----------------------------------------------------------------------------------------------------------------

@@ -270,6 +270,29 @@ def bootstrap(
     return Interval(float(statistic(*held)), float(low), float(high))
 
 
+def clustered_mean(values: ArrayLike, people: ArrayLike, level: float = LEVEL) -> Interval:
+    """Return a mean with its normal interval, in which the rows of one person count as one draw (Liang & Zeger, *Biometrika* 1986).
+
+    Parameters
+    ----------
+    values : array-like, shape (n,)
+    people : array-like, shape (n,)
+        Who each row is of.
+    """
+    held = np.asarray(values, np.float64)
+    mean = float(held.mean())
+    half = _normal(level) * clustered_variance(held, people) ** 0.5
+    return Interval(mean, mean - half, mean + half)
+
+
+def clustered_variance(values: ArrayLike, people: ArrayLike) -> float:
+    """Return the variance of a mean whose rows are independent between people, not within."""
+    held = np.asarray(values, np.float64)
+    person = np.unique(np.asarray(people).astype(str), return_inverse=True)[1]
+    sums = np.bincount(person, held - held.mean())
+    return float((sums**2).sum()) * len(sums) / max(len(sums) - 1, 1) / len(held) ** 2
+
+
 def summary(labels: ArrayLike, probability: ArrayLike, *, draws: int = 200, seed: int) -> dict[str, Interval]:
     """Return the figures of a probability on one window: AUC by DeLong, all others by the bootstrap within each outcome.
 

@@ -8,7 +8,7 @@ lawful: which differences matter, and why they are there, is for people to judge
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,9 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 from finrisk_assets.modelling import evaluate
 from finrisk_assets.modelling.evaluate import LEVEL, Interval
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SMALLEST = 30
 """A group of fewer people, or of fewer who would have repaid where the figure is of these, is named and not judged."""
 DRAWS = 1_000
+AGES, NUMBERS = (30, 45, 60), (1, 3)
+"""Edges of the bands of ages, and of other protected numbers (dependants)."""
 NOT_STATED = "not stated"
 
 SUPPORTS, AGAINST, OPEN, TOO_SMALL, REFERENCE = "supports", "speaks against", "leaves open", "too small", "reference"
@@ -172,6 +177,33 @@ def bands(values: ArrayLike, edges: Sequence[float]) -> Groups:
     names = np.array([f"under {edges[0]:g}", *between, f"{edges[-1]:g} or more", NOT_STATED])
     numbers = np.asarray(values, np.float64)
     return names[np.where(np.isnan(numbers), len(names) - 1, np.searchsorted(edges, numbers, side="right"))]
+
+
+def protected(customers: "pd.DataFrame", columns: Sequence[str], moments: ArrayLike) -> dict[str, Groups]:
+    """Return the groups of each protected column: an age in bands, other numbers in bands, all else as it stands.
+
+    Parameters
+    ----------
+    customers
+        The protected columns, a row for each row of the window; ``birth_year`` becomes the age.
+    columns
+        The names of the protected columns among them. One that is missing in every row is left out.
+    moments : array-like of datetime64, shape (n,)
+        When each row was decided.
+    """
+    found = {}
+    for name in columns:
+        held = customers[name]
+        if held.isna().all():
+            continue
+        if name == "birth_year":
+            years = np.asarray(moments).astype("datetime64[Y]").astype(np.int64) + 1970
+            found["age"] = bands(years - held.to_numpy(np.float64, na_value=np.nan), AGES)
+        elif held.dtype.kind in "if" or str(held.dtype) in ("Int64", "Float64"):
+            found[name] = bands(held.to_numpy(np.float64, na_value=np.nan), AGES if "age" in name else NUMBERS)
+        else:
+            found[name] = groups(held.astype(object).where(held.notna(), None).tolist())
+    return found
 
 
 # Figures -----------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from finrisk_assets.modelling.bundle import Bundle, Floats, Rows
 from finrisk_assets.modelling.evaluate import LEVEL, Interval
-from finrisk_assets.modelling.reasons import LIMIT, SMALLEST_SHARE, reasons
+from finrisk_assets.modelling.reasons import LIMIT, SMALLEST_SHARE, factors, reasons
 
 NEAREST = 200
 
@@ -90,7 +90,7 @@ def flips(bundle: Bundle, rows: Rows, choose: Choice, ordinary: Rows, threshold:
     changed, named = rows.copy(), 0
     for start in range(0, len(rows), chunk):
         for at, columns in enumerate(choose(bundle, rows[start : start + chunk]), start):
-            named += len({_said(bundle, column) for column in columns})
+            named += len({bundle.features[column].factor for column in columns})
             usable = [column for column in columns if not np.isnan(ordinary[column])]
             changed[at, usable] = ordinary[usable]
     before, after = bundle.probability(rows), bundle.probability(changed)
@@ -104,7 +104,7 @@ def flips(bundle: Bundle, rows: Rows, choose: Choice, ordinary: Rows, threshold:
 
 
 def by_reasons(reference: Sequence[float] | None, *, limit: int = LIMIT, smallest_share: float = SMALLEST_SHARE) -> Choice:
-    """The factors that `reasons` names, all features of a shared sentence together.
+    """The factors that `reasons` names, all features of a theme together.
 
     Parameters
     ----------
@@ -113,13 +113,11 @@ def by_reasons(reference: Sequence[float] | None, *, limit: int = LIMIT, smalles
     """
 
     def choose(bundle: Bundle, rows: Rows) -> list[tuple[int, ...]]:
-        sentences = [_said(bundle, column) for column in range(len(bundle.features))]
         place = {feature.name: column for column, feature in enumerate(bundle.features)}
         chosen = []
         for moved in bundle.score(rows).contributions:
             named = reasons(moved, bundle.features, reference=reference, limit=limit, smallest_share=smallest_share)
-            said = {sentences[place[reason.feature]] for reason in named}
-            chosen.append(tuple(column for column, sentence in enumerate(sentences) if sentence in said))
+            chosen.append(tuple(sorted(place[name] for reason in named for name in reason.features)))
         return chosen
 
     return choose
@@ -129,9 +127,9 @@ def at_random(seed: int, limit: int = LIMIT) -> Choice:
     """As many factors drawn at random: reasons that flip no more than these tell nothing."""
 
     def choose(bundle: Bundle, rows: Rows) -> list[tuple[int, ...]]:
-        rng, factors = np.random.default_rng(seed), _factors(bundle)
-        drawn = (rng.choice(len(factors), min(limit, len(factors)), replace=False).tolist() for _ in rows)
-        return [tuple(column for at in sorted(places) for column in factors[at]) for places in drawn]
+        rng, groups = np.random.default_rng(seed), list(factors(bundle.features).values())
+        drawn = (rng.choice(len(groups), min(limit, len(groups)), replace=False).tolist() for _ in rows)
+        return [tuple(column for at in sorted(places) for column in groups[at]) for places in drawn]
 
     return choose
 
@@ -143,39 +141,25 @@ def by_rescoring(ordinary: Rows, limit: int = LIMIT) -> Choice:
     """
 
     def choose(bundle: Bundle, rows: Rows) -> list[tuple[int, ...]]:
-        known = [[column for column in columns if not np.isnan(ordinary[column])] for columns in _factors(bundle)]
-        factors = [columns for columns in known if columns]
-        return [_greedy(bundle, row, factors, ordinary, limit) for row in rows]
+        known = [[column for column in columns if not np.isnan(ordinary[column])] for columns in factors(bundle.features).values()]
+        groups = [columns for columns in known if columns]
+        return [_greedy(bundle, row, groups, ordinary, limit) for row in rows]
 
     return choose
 
 
-def _greedy(bundle: Bundle, row: Rows, factors: Sequence[list[int]], ordinary: Rows, limit: int) -> tuple[int, ...]:
+def _greedy(bundle: Bundle, row: Rows, groups: Sequence[list[int]], ordinary: Rows, limit: int) -> tuple[int, ...]:
     chosen: list[int] = []
     now = row
     margin: Floats = bundle.margin(now[None])
     for _ in range(limit):
-        tried = np.repeat(now[None], len(factors), axis=0)
-        for at, columns in enumerate(factors):
+        tried = np.repeat(now[None], len(groups), axis=0)
+        for at, columns in enumerate(groups):
             tried[at, columns] = ordinary[columns]
         lowered = bundle.margin(tried)
         best = int(np.argmin(lowered))
         if lowered[best] >= margin[0]:
             break
         now, margin = tried[best], lowered[best : best + 1]
-        chosen += factors[best]
+        chosen += groups[best]
     return tuple(chosen)
-
-
-def _factors(bundle: Bundle) -> list[list[int]]:
-    """The columns of each factor, in the order of the features."""
-    found: dict[str, list[int]] = {}
-    for column in range(len(bundle.features)):
-        found.setdefault(_said(bundle, column), []).append(column)
-    return list(found.values())
-
-
-def _said(bundle: Bundle, column: int) -> str:
-    """What tells whether two features are one factor: the sentence that both say, or the name where one has none."""
-    feature = bundle.features[column]
-    return feature.raises or feature.name

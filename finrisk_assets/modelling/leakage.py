@@ -10,7 +10,7 @@ million rows every difference is certain, and most mean nothing. Rows of one gro
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -121,9 +121,11 @@ def lint(
     label: str,
     *,
     moment: str | None = None,
+    order: str | None = None,
     group: str | None = None,
     columns: Sequence[Column] = (),
     examined: Collection[str] = (),
+    most: int = LARGEST_SAMPLE,
     seed: int = 0,
 ) -> list[Finding]:
     """Run the rules that need no more than a feature table.
@@ -136,6 +138,8 @@ def lint(
         Columns of numbers (NaN where missing), and the outcome, 0/1 or boolean.
     moment
         The column that says when each row is decided. None, or a column with gaps: nothing is said of time.
+    order
+        A time that rows are halved by where nothing says when they are decided: what one half teaches, the other judges.
     group
         Whose rows they are, where one person has several.
     columns
@@ -143,6 +147,8 @@ def lint(
     examined
         Features that a person has looked into and found honest: they may tell more than all others, or number the rows. A column
         known later, or a fall out of time, is not excused by this.
+    most
+        Rows that models are fitted on and judged by, at most.
     seed
         Of the sample and the folds.
 
@@ -151,7 +157,7 @@ def lint(
     ValueError
         For a column that the table lacks, or labels that are missing or not 0/1.
     """
-    absent = [name for name in (*features, label, *(n for n in (moment, group) if n)) if name not in frame.columns]
+    absent = [name for name in (*features, label, *(n for n in (moment, order, group) if n)) if name not in frame.columns]
     if absent:
         raise ValueError(f"the feature table has no {', '.join(absent)}")
     timed = moment if moment and frame[moment].notna().all() and len(frame) else None
@@ -161,7 +167,8 @@ def lint(
     rest = [name for name in features if name not in late]
     if not rest:
         return found
-    sample = draw_sample(frame, rest, label, timed, group, seed)
+    halved = order if order and timed is None and frame[order].notna().all() else timed
+    sample = replace(draw_sample(frame, rest, label, halved, group, seed, most), is_timed=timed is not None)
     echoed = echoes(sample, rest, frame[rest], frame[label], examined)
     alike = [name for name in rest if name not in {finding.column for finding in echoed}]
     numbered = identifiers(frame, alike, timed, group, examined)
@@ -268,7 +275,7 @@ def _expected(sample: Sample, places: Sequence[int], where: Flags) -> float | No
     asked = where & sample.late
     if not places or not asked.any():
         return None
-    model = _boosted(0).fit(sample.rows[~sample.late][:, places], sample.labels[~sample.late])
+    model = _Boosted(0).fit(sample.rows[~sample.late][:, places], sample.labels[~sample.late])
     said = model.predict_proba(sample.rows[asked][:, places])[:, 1]
     return float(np.mean(said * sample.odds / (said * sample.odds + 1 - said)))
 
@@ -323,14 +330,14 @@ def _both_ways(sample: Sample, places: Sequence[int], seed: int) -> tuple[Floats
         before = others[~sample.late[others]]
         for into, taught in ((ordered, before), (random, draw.choice(others, len(before), replace=False))):
             if asked.any():
-                into[asked] = _boosted(seed).fit(rows[taught], labels[taught]).decision_function(rows[asked])
+                into[asked] = _Boosted(seed).fit(rows[taught], labels[taught]).decision_function(rows[asked])
     return random[sample.late], ordered[sample.late]
 
 
 def _most_used(sample: Sample, seed: int) -> list[int]:
     """Columns by what mixing their values costs a model of all the rows on those rows, the costliest first: what it memorised counts."""
     draw = np.random.default_rng(seed)
-    model = _boosted(seed).fit(sample.rows, sample.labels)
+    model = _Boosted(seed).fit(sample.rows, sample.labels)
     losses = []
     for place in range(sample.rows.shape[1]):
         mixed = sample.rows.copy()
@@ -395,16 +402,15 @@ def _handed_out(codes: Floats) -> bool:
 
 def _order(frame: "pd.DataFrame", name: str, moment: str | None, held: Flags, whole: bool) -> float:
     """The strongest rank correlation of mostly different values with time, or of whole numbers with the rows' order; else 0."""
-    from scipy.stats import spearmanr
-
     values = frame[name].to_numpy(dtype=np.float64)[held]
     if len(values) < FEWEST_OF_EACH or len(np.unique(values)) < len(values) / 2:
         return 0.0
-    found = [float(spearmanr(values, np.arange(len(values))).statistic)] if whole else []
+    ranks = _ranks(values)
+    found = [float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])] if whole else []
     if moment is not None:
         times = frame[moment].to_numpy()[held].astype("datetime64[us]").astype(np.int64)
         if len(np.unique(times)) > len(times) / 2:  # against a few month-ends, no rank is certain
-            found.append(float(spearmanr(values, times).statistic))
+            found.append(float(np.corrcoef(ranks, _ranks(times))[0, 1]))
     return max(found, key=abs, default=0.0)
 
 
@@ -419,6 +425,7 @@ def looks_ahead(
     key: str,
     moment: str,
     at: Sequence[Any] = (),
+    shares: Sequence[float] = (0.5, 0.9),
     before: Collection[str] = ("transactions",),
     contracts: Mapping[str, Table] = TABLES,
     sample: int = 300,
@@ -426,9 +433,10 @@ def looks_ahead(
 ) -> list[Finding]:
     """Flag features that change when what happened at or after the decision is taken away.
 
-    The features are computed twice, from the ledger and from the ledger as it was known at a moment T (`as_known`). Rows decided
+    The features are computed from the ledger and again from the ledger as it was known at a moment T (`as_known`). Rows decided
     within `SPAN_DAYS` days up to T must be equal in both; one that is not has looked ahead. No distribution is assumed, so there is
-    no false alarm but a feature that truly differs; what looks ahead without any event there to be seen goes unseen.
+    no false alarm but a feature that truly differs; what looks ahead without any event there to be seen goes unseen. All is computed
+    in a DuckDB of its own in memory, whatever engine the tables are of.
 
     Parameters
     ----------
@@ -438,8 +446,8 @@ def looks_ahead(
         What `build` reads, as lazy Ibis tables.
     features, key, moment
         Columns of what it returns: the features, what names a row, and when it is decided.
-    at
-        The moments T. None given: two that rows are decided at, after half and after nine tenths of them.
+    at, shares
+        The moments T. None given: those at which such shares of the rows are decided.
     before
         Tables of which only what is strictly before T is known at T. Of the others, what happened at T itself is part of
         the decision (a loan applied for, the transaction that is judged).
@@ -455,18 +463,16 @@ def looks_ahead(
     """
     import pandas as pd
 
-    few = _of_customers(tables, sample, seed)
-    columns = [key, moment, *features]
-    whole = build(few).select(*columns).to_pyarrow().to_pandas().set_index(key)
+    replay = _Replay(build, _of_customers(tables, sample, seed), (key, moment, *features))
+    whole = replay.rows().set_index(key)
     dated = whole[whole[moment].notna()]
     if dated.empty:
         raise ValueError(f"no row says when it is decided ({moment}): a look ahead cannot be told")
-    cuts = [pd.Timestamp(one) for one in at] or [dated[moment].sort_values().iloc[int(len(dated) * share)] for share in (0.5, 0.9)]
+    cuts = [pd.Timestamp(one) for one in at] or [dated[moment].sort_values().iloc[int(len(dated) * share)] for share in shares]
     changed, compared = np.zeros(len(features)), 0
     for cut in dict.fromkeys(cuts):
-        known = {name: as_known(table, contracts[name], cut, name in before) if name in contracts else table for name, table in few.items()}
-        again = build(known).select(*columns)
-        again = again.filter(again[moment] <= cut).to_pyarrow().to_pandas().set_index(key)
+        again = replay.rows_after(partial(_cut_off, moment=cut, before=before, contracts=contracts))
+        again = again[again[moment] <= cut].set_index(key)
         near = dated[(dated[moment] <= cut) & (dated[moment] > cut - pd.Timedelta(days=SPAN_DAYS))]
         near = near[near.index.isin(again.index)]
         first = near[list(features)].to_numpy(dtype=np.float64)
@@ -481,6 +487,45 @@ def looks_ahead(
         for name, count in zip(features, changed.tolist(), strict=True)
         if count
     ]
+
+
+def _cut_off(name: str, table: "LazyTable", *, moment: Any, before: Collection[str], contracts: Mapping[str, Table]) -> "LazyTable":
+    return as_known(table, contracts[name], moment, name in before) if name in contracts else table
+
+
+class _Replay:
+    """A feature table that is computed again and again from changed tables, and put into SQL once: that takes longest of all."""
+
+    def __init__(self, build: Build, tables: Mapping[str, "LazyTable"], columns: Sequence[str]) -> None:
+        import ibis
+
+        self._engine = ibis.duckdb.connect()
+        self._names = tuple(tables)
+        for name, table in tables.items():
+            rows = table.to_pyarrow()
+            self._engine.con.register(_whole(name), rows)
+            self._engine.con.register(name, rows)
+        fused = ibis.options.sql.fuse_selects
+        ibis.options.sql.fuse_selects = False  # the SQL is longer, and written in half the time
+        try:
+            self._sql = self._engine.compile(build({name: self._engine.table(name) for name in tables}).select(*columns))
+        finally:
+            ibis.options.sql.fuse_selects = fused
+
+    def rows(self) -> "pd.DataFrame":
+        """The columns, computed from the tables as they stand."""
+        frame: pd.DataFrame = self._engine.con.execute(self._sql).to_arrow_table().to_pandas()
+        return frame
+
+    def rows_after(self, change: Callable[[str, "LazyTable"], "LazyTable"]) -> "pd.DataFrame":
+        """The columns, computed from what `change` makes of the tables as they were."""
+        for name in self._names:
+            self._engine.con.register(name, change(name, self._engine.table(_whole(name))).to_pyarrow())
+        return self.rows()
+
+
+def _whole(name: str) -> str:
+    return f"whole_{name}"
 
 
 def as_known(table: "LazyTable", contract: Table, moment: Any, strictly: bool = False) -> "LazyTable":
@@ -522,7 +567,15 @@ def _of_customers(tables: Mapping[str, "LazyTable"], sample: int, seed: int) -> 
 # Samples, models and AUCs ------------------------------------------------------------------------------------------------------
 
 
-def draw_sample(frame: "pd.DataFrame", names: Sequence[str], label: str, moment: str | None, group: str | None, seed: int) -> Sample:
+def draw_sample(
+    frame: "pd.DataFrame",
+    names: Sequence[str],
+    label: str,
+    moment: str | None,
+    group: str | None,
+    seed: int,
+    most: int = LARGEST_SAMPLE,
+) -> Sample:
     given = frame[label].to_numpy(dtype=np.float64, na_value=np.nan)
     if not np.isin(given, (0, 1)).all():
         raise ValueError(f"{label} must be 0 or 1 in every row: leave out rows whose outcome is not known")
@@ -530,8 +583,7 @@ def draw_sample(frame: "pd.DataFrame", names: Sequence[str], label: str, moment:
     draw = np.random.default_rng(seed)
     places = [draw.permutation(np.flatnonzero(target == outcome)) for outcome in (True, False)]
     fewer = min(len(part) for part in places)
-    most = max(LARGEST_SAMPLE // 2, LARGEST_SAMPLE - fewer)
-    kept = [part[:most] for part in places]
+    kept = [part[: max(most // 2, most - fewer)] for part in places]
     drawn = np.sort(np.concatenate(kept))
     weights = [len(part) / max(len(some), 1) for part, some in zip(places, kept, strict=True)]
     groups = np.arange(len(drawn)) if group is None else np.unique(frame[group].to_numpy()[drawn].astype(str), return_inverse=True)[1]
@@ -545,12 +597,33 @@ def draw_sample(frame: "pd.DataFrame", names: Sequence[str], label: str, moment:
     return Sample(rows, target[drawn], groups, late, moment is not None, weights[0] / weights[1] if weights[1] else 1.0)
 
 
-def _boosted(seed: int) -> Any:
-    from sklearn.ensemble import HistGradientBoostingClassifier
+class _Boosted:
+    """Boosted trees of the columns that have a value in the rows that teach; scikit-learn's fail on one that has none."""
 
-    return HistGradientBoostingClassifier(
-        max_iter=60, max_leaf_nodes=15, min_samples_leaf=20, l2_regularization=1.0, early_stopping=False, random_state=seed
-    )
+    def __init__(self, seed: int) -> None:
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        self._trees = HistGradientBoostingClassifier(
+            max_iter=60, max_leaf_nodes=15, min_samples_leaf=20, l2_regularization=1.0, early_stopping=False, random_state=seed
+        )
+
+    def fit(self, rows: Floats, labels: Flags) -> "_Boosted":
+        self._told = np.isfinite(rows).any(axis=0)
+        if not self._told.any():
+            self._told = np.ones(rows.shape[1], bool)
+            rows = np.zeros_like(rows)
+        self._trees.fit(rows[:, self._told], labels)
+        return self
+
+    def decision_function(self, rows: Floats) -> Floats:
+        """Log-odds, shape (n,)."""
+        said: Floats = self._trees.decision_function(rows[:, self._told])
+        return said
+
+    def predict_proba(self, rows: Floats) -> Floats:
+        """Probabilities of both outcomes, shape (n, 2)."""
+        said: Floats = self._trees.predict_proba(rows[:, self._told])
+        return said
 
 
 def _across(sample: Sample, said_of: Callable[[Flags, Flags], Floats]) -> tuple[float, Floats]:
@@ -589,25 +662,36 @@ def _together(sample: Sample, places: NDArray[np.int64], taught: Flags, asked: F
         LogisticRegression(C=0.1, max_iter=300),
     )
     rows, labels = sample.rows[:, places], sample.labels
-    said = [model.fit(rows[taught], labels[taught]).predict_proba(rows[asked])[:, 1] for model in (_boosted(0), linear)]
+    said = [model.fit(rows[taught], labels[taught]).predict_proba(rows[asked])[:, 1] for model in (_Boosted(0), linear)]
     return max(said, key=lambda one: _auc(labels[asked], one))
 
 
 def _placements(labels: Flags, scores: ArrayLike) -> tuple[Floats, float]:
     """How often each row is ranked rightly against the rows of the other outcome, a tie counting a half, and the mean of that: the AUC."""
-    from scipy.stats import rankdata
-
     score = np.asarray(scores, np.float64)
     n_positive, n_negative = int(labels.sum()), int((~labels).sum())
-    everyone = rankdata(score)
+    everyone = _ranks(score)
     right = np.empty(len(score))
-    right[labels] = (everyone[labels] - rankdata(score[labels])) / n_negative
-    right[~labels] = 1 - (everyone[~labels] - rankdata(score[~labels])) / n_positive
+    right[labels] = (everyone[labels] - _ranks(score[labels])) / n_negative
+    right[~labels] = 1 - (everyone[~labels] - _ranks(score[~labels])) / n_positive
     return right, float(right[labels].mean())
 
 
+def _ranks(values: NDArray[Any]) -> Floats:
+    """Ranks from 1, the mean of them where values tie; shape (n,)."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    counts = np.diff(np.r_[starts, len(values)])
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(starts + (counts + 1) / 2, counts)
+    return ranks
+
+
 def _auc(labels: Flags, scores: ArrayLike) -> float:
-    return _placements(labels, scores)[1]
+    n_positive, n_negative = int(labels.sum()), int((~labels).sum())
+    above = _ranks(np.asarray(scores, np.float64))[labels].sum() - n_positive * (n_positive + 1) / 2
+    return float(above / (n_positive * n_negative))
 
 
 def _influence(labels: Flags, scores: ArrayLike) -> Floats:

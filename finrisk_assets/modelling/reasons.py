@@ -7,7 +7,7 @@ from `bundle`, the sentences from each feature's declaration.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,35 +16,39 @@ from schemas.features import Feature
 
 LIMIT = 4
 SMALLEST_SHARE = 0.05
+Direction: TypeAlias = Literal["raises", "lowers"]
+
 _PAST = {"raises": "raised", "lowers": "lowered"}
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One factor of one decision.
+    """One factor of one decision: a feature, or the features of one theme together.
 
     Attributes
     ----------
     code
-        Stable: the feature's name in capitals.
+        Stable: the theme in capitals, or the feature's name where it has none.
     feature, sentence
-        The feature, and what it did, in words. Features that share a sentence (the two halves of an hour's circle) are one
-        factor, named after the first of them.
+        Of the factor's features the one that moved the score most this way, and what it did, in words.
+    features
+        All features of the factor, in the order of the model: what would have to change for it to be no reason.
     contribution
-        By how much it moved the margin, against the reference where there is one.
+        By how much they moved the margin together, against the reference where there is one.
     """
 
     code: str
     feature: str
     sentence: str
     contribution: float
+    features: tuple[str, ...]
 
 
 def reasons(
     contributions: ArrayLike,
     features: Sequence[Feature],
     *,
-    direction: Literal["raises", "lowers"] = "raises",
+    direction: Direction = "raises",
     reference: ArrayLike | None = None,
     limit: int = LIMIT,
     smallest_share: float = SMALLEST_SHARE,
@@ -65,7 +69,7 @@ def reasons(
     limit
         Most reasons to give.
     smallest_share
-        A factor that made up less than this share of all movement, in both directions together, is not a reason.
+        A factor that made up less than this share of all movement, in both directions together, is no reason beside a larger one.
 
     Raises
     ------
@@ -77,27 +81,35 @@ def reasons(
         moved = moved - np.asarray(reference, np.float64)
     if moved.shape != (len(features),) or not np.isfinite(moved).all():
         raise ValueError(f"contributions of shape {moved.shape} for {len(features)} features, or not all of them finite")
-    factors: dict[str, tuple[Feature, float]] = {}
-    for feature, movement in zip(features, moved.tolist(), strict=True):
-        said = _sentence(feature, direction)
-        first, sum_so_far = factors.get(said, (feature, 0.0))
-        factors[said] = (first, sum_so_far + movement)
     sign = 1.0 if direction == "raises" else -1.0
-    least = smallest_share * sum(abs(movement) for _, movement in factors.values())
-    found = [
-        Reason(_code(feature), feature.name, said, movement)
-        for said, (feature, movement) in factors.items()
-        if sign * movement > 0 and sign * movement >= least
-    ]
+    groups = factors(features)
+    together = {factor: float(moved[columns].sum()) for factor, columns in groups.items()}
+    least = smallest_share * sum(map(abs, together.values()))
+    found = []
+    for factor, columns in groups.items():
+        if sign * together[factor] > 0:
+            most = features[max(columns, key=lambda column: sign * moved[column])]  # the first of equals
+            members = tuple(features[column].name for column in columns)
+            found.append(Reason(code(most), most.name, sentence(most, direction), together[factor], members))
     found.sort(key=lambda reason: -sign * reason.contribution)  # equal ones stay in the order of the features
-    return tuple(found[:limit])
+    return tuple(one for at, one in enumerate(found[:limit]) if at == 0 or sign * one.contribution >= least)
 
 
-def _sentence(feature: Feature, direction: Literal["raises", "lowers"]) -> str:
+def factors(features: Sequence[Feature]) -> dict[str, list[int]]:
+    """The columns of each factor, in the order of the features."""
+    found: dict[str, list[int]] = {}
+    for column, feature in enumerate(features):
+        found.setdefault(feature.factor, []).append(column)
+    return found
+
+
+def sentence(feature: Feature, direction: Direction) -> str:
+    """What is said where a feature moved a score that way."""
     said = feature.raises if direction == "raises" else feature.lowers
     said = said or f"{feature.description or feature.name} {_PAST[direction]} the risk"
     return said[0].upper() + said[1:]
 
 
-def _code(feature: Feature) -> str:
-    return re.sub(r"[^A-Z0-9]+", "_", feature.name.upper()).strip("_")
+def code(feature: Feature) -> str:
+    """The code of a feature's factor."""
+    return re.sub(r"[^A-Z0-9]+", "_", (feature.theme or feature.name).upper()).strip("_")

@@ -10,6 +10,13 @@ from schemas.features import Feature
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 _FOLDER = "bundle"
+GATE, REPLACES, ROLLED_BACK = "gate", "replaces", "rolled_back"
+"""Tags of a version: ``passed`` or the demands that it does not meet; the version whose place it took; why it was rolled back."""
+PASSED = "passed"
+
+
+class RegistryError(ValueError):
+    """What was asked of the registry cannot be done, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,75 @@ def fetch(client: Any, model: ModelVersion, folder: Path) -> Path:
     return Path(shutil.copytree(path, folder))
 
 
-def promote(client: Any, model: ModelVersion) -> None:
-    """Point the alias ``champion`` to a version."""
+def artifact(client: Any, model: ModelVersion, path: str) -> bytes:
+    """The content of an artifact of the run that made a version."""
+    from mlflow.artifacts import download_artifacts
+
+    return Path(download_artifacts(run_id=model.run_id, artifact_path=path)).read_bytes()
+
+
+def promote(client: Any, domain: str, model: ModelVersion) -> ModelVersion | None:
+    """Point the alias ``champion`` to a version and return the one that it replaces, which the version remembers; None for the first."""
+    former = find(client, domain, CHAMPION)
+    if former is not None and former.version == model.version:
+        return None
+    if former is not None:
+        client.set_model_version_tag(model.name, model.version, REPLACES, former.version)
     client.set_registered_model_alias(model.name, CHAMPION, model.version)
+    return former
+
+
+def rollback(client: Any, domain: str, reason: str) -> tuple[ModelVersion, ModelVersion]:
+    """Point the alias ``champion`` back to the version that the present one replaced.
+
+    Parameters
+    ----------
+    reason
+        Why; the version that goes keeps it, and the gate refuses that version from then on.
+
+    Returns
+    -------
+    tuple
+        The version that goes, and the one that decides again.
+
+    Raises
+    ------
+    RegistryError
+        Where there is no champion, or none before it.
+    """
+    present = find(client, domain, CHAMPION)
+    if present is None:
+        raise RegistryError(f"{domain} has no champion yet: there is nothing to roll back")
+    before = tags(client, present).get(REPLACES)
+    if before is None:
+        raise RegistryError(f"version {present.version} of {present.name} is its first champion: there is none before it to go back to")
+    found = client.get_model_version(present.name, before)
+    former = ModelVersion(found.name, str(found.version), found.run_id)
+    client.set_model_version_tag(present.name, present.version, ROLLED_BACK, reason)
+    client.set_registered_model_alias(present.name, CHAMPION, former.version)
+    return present, former
+
+
+def tags(client: Any, model: ModelVersion) -> dict[str, str]:
+    """What a version was tagged with: ``bundle``, ``gate``, ``replaces`` and more."""
+    return dict(client.get_model_version(model.name, model.version).tags)
+
+
+def versions(client: Any, domain: str) -> list[tuple[ModelVersion, dict[str, str], tuple[str, ...]]]:
+    """Every version of a domain's model, the newest first, with its tags and aliases."""
+    name = model_name(domain)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException:
+        return []
+    found = client.search_model_versions(f"name = '{name}'")
+    return [
+        (
+            ModelVersion(one.name, str(one.version), one.run_id),
+            dict(one.tags),
+            tuple(sorted(alias for alias, version in aliases.items() if str(version) == str(one.version))),
+        )
+        for one in sorted(found, key=lambda one: -int(one.version))
+    ]

@@ -100,6 +100,10 @@ class Characteristic:
         return [f"below {cuts[0]}", *between, f"{cuts[-1]} or more", *(f"code {code:g}" for code in self.codes), "missing"]
 
 
+class NothingTellsError(ValueError):
+    """No feature tells the bad from the good: there is nothing to put on a card."""
+
+
 class Line(NamedTuple):
     """One line of the card's table; see `Characteristic`."""
 
@@ -161,6 +165,23 @@ class Scorecard:
             for line in zip(one.bins(), one.woe, one.points, one.shares, one.event_rates, strict=True)
         ]
 
+    def to_markdown(self) -> str:
+        """The card as a page: one table with a line per bin, the characteristic that tells most first."""
+        lines = [
+            "# Scorecard",
+            "",
+            f"Add the points of one bin of every characteristic to the base of **{self.base_points}**. {POINTS} points stand for {ODDS}",
+            f"good to one bad, and {PDO} more points double that. WoE is ln(share of goods / share of bads); share and default rate are",
+            "of the loans that taught it.",
+            "",
+            "| characteristic | bin | points | WoE | share | default rate |",
+            "|---|---|---:|---:|---:|---:|",
+        ]
+        for line in self.table():
+            rate = "–" if line.event_rate is None else f"{line.event_rate:.1%}"
+            lines.append(f"| {line.feature} | {line.bin} | {line.points} | {line.woe:+.3f} | {line.share:.1%} | {rate} |")
+        return "\n".join(lines) + "\n"
+
     def sql(self, table: str, key: str) -> str:
         """Return a query that any engine runs: the key, ``points`` and ``probability`` of every row of the table.
 
@@ -205,6 +226,25 @@ class Scorecard:
             {name: tuple(one[name]) if isinstance(one[name], list) else one[name] for name in names} for one in document["characteristics"]
         ]
         return cls(int(document["base_points"]), tuple(Characteristic(**one) for one in listed))
+
+
+def files(card: Scorecard, table: str, key: str) -> dict[str, bytes]:
+    """The card in every form that people and engines read, by file name: a page, a table, a query over a feature table, and itself.
+
+    Parameters
+    ----------
+    table, key
+        As of `Scorecard.sql`.
+    """
+    import csv
+    import io
+
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(Line._fields)
+    writer.writerows(card.table())
+    made = {"md": card.to_markdown(), "csv": lines.getvalue(), "sql": card.sql(table, key), "json": card.to_json()}
+    return {f"scorecard.{kind}": text.encode() for kind, text in made.items()}
 
 
 def _case(one: Characteristic) -> str:
@@ -392,7 +432,9 @@ def fit(
     Raises
     ------
     ValueError
-        Where labels are of one class only, or no feature tells anything.
+        Where labels are of one class only.
+    NothingTellsError
+        Where no feature tells anything.
     """
     target = np.asarray(labels).astype(np.int64)
     if rows.shape != (len(target), len(names)) or len(monotone) != len(names):
@@ -406,7 +448,7 @@ def fit(
     ]
     tried = _distinct(sorted((one for one in found if one.information >= LEAST_VALUE), key=lambda one: -one.information), int(target.sum()))
     if not tried:
-        raise ValueError(f"no feature has an information value of {LEAST_VALUE}: there is nothing to put on a scorecard")
+        raise NothingTellsError(f"no feature has an information value of {LEAST_VALUE}: there is nothing to put on a scorecard")
     good: Floats = (1 - target).astype(np.float64)
     critical = _critical(alpha)
     while True:
@@ -417,7 +459,7 @@ def fit(
             break
         tried.pop(worst)
     if coefficients[1] <= 0:
-        raise ValueError(f"{tried[0].name}, the last feature left, has a coefficient of the wrong sign")
+        raise NothingTellsError(f"{tried[0].name}, the last feature left, has a coefficient of the wrong sign")
     base = round(OFFSET + FACTOR * coefficients[0])
     chosen = zip(tried, coefficients[1:].tolist(), strict=True)
     return Scorecard(base, tuple(_characteristic(one, slope) for one, slope in sorted(chosen, key=lambda pair: -pair[0].information)))
@@ -523,9 +565,13 @@ class ScorecardClassifier:
         return self
 
     def fit(self, rows: Rows, labels: ArrayLike) -> "ScorecardClassifier":
-        """Fit the card."""
+        """Fit the card; where nothing tells anything, all have the base points."""
         kept = {name: value for name, value in self.get_params().items() if name not in ("names", "monotone")}
-        self.card_ = fit(rows, labels, self.names, self.monotone, **kept)
+        try:
+            self.card_ = fit(rows, labels, self.names, self.monotone, **kept)
+        except NothingTellsError:
+            rate = float(np.asarray(labels, np.float64).mean())
+            self.card_ = Scorecard(round(OFFSET + FACTOR * math.log((1 - rate) / rate)), ())
         self.classes_ = np.array([0, 1])
         return self
 

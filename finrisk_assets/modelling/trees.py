@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finrisk_assets.modelling import scorecard
 from finrisk_assets.modelling.bundle import (
     Bundle,
     BundleSpec,
@@ -69,7 +70,7 @@ def component_from(estimator: Any, features: Sequence[Feature], rows: Rows | Non
     estimator
         LogisticRegression (with SimpleImputer, `signed_log1p` and a scaler before it), XGBClassifier,
         HistGradientBoostingClassifier, RandomForestClassifier or -Regressor, or IsolationForest; trees may have a SimpleImputer
-        before them. Two classes.
+        before them. Or a ScorecardClassifier, alone. Two classes.
     features
         In the order of the columns it was fitted on.
     rows
@@ -90,12 +91,20 @@ def component_from(estimator: Any, features: Sequence[Feature], rows: Rows | Non
     classes = getattr(last, "classes_", None)
     if classes is not None and list(classes) != [0, 1]:
         raise ValueError(f"{kind} knows the classes {list(classes)}; a risk has the classes 0 and 1")
-    converted = _linear(last, steps, len(names)) if kind == "LogisticRegression" else _trees(last, steps, len(names))
+    converted = _converted(last, steps, features)
     if rows is not None:
         off = difference(estimator, converted, features, rows)
         if not off <= _FLOAT32_SUM:
             raise ValueError(f"the component of {kind} is {off:.2g} off: this version of it is not converted exactly")
     return converted
+
+
+def _converted(last: Any, steps: Sequence[tuple[str, Any]], features: Sequence[Feature]) -> Converted:
+    if isinstance(last, scorecard.ScorecardClassifier):
+        if steps:
+            raise ValueError("ScorecardClassifier bins what it is given, missing values too: leave the steps before it out")
+        return scorecard.component_from_scorecard(last.card_, features)
+    return (_linear if type(last).__name__ == "LogisticRegression" else _trees)(last, steps, len(features))
 
 
 def difference(estimator: Any, converted: Converted, features: Sequence[Feature], rows: Rows) -> float:

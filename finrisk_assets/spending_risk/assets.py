@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from finrisk_assets.classifier import Classifier
-from finrisk_assets.domain import Domain
+from finrisk_assets.classifier import Classifier, net_benefit, with_reference
+from finrisk_assets.domain import Domain, Watch, Window
 from finrisk_assets.spending_risk import decide, features, model, target
 from schemas.features import Feature
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from finrisk_assets.ledger.sources.base import Source
+    from finrisk_assets.modelling.bundle import Bundle, BundleSpec
     from finrisk_assets.modelling.split import Split
     from finrisk_assets.settings import Settings
 
@@ -33,6 +34,13 @@ class _MonthEnds(Classifier):
         return model.windows(keys, known.is_trouble, known.as_of, customers, known.outcome_known_at, settings.seed)
 
 
+def _reference(spec: "BundleSpec", train: "pd.DataFrame", validation: "pd.DataFrame", settings: "Settings") -> "BundleSpec":
+    """The bundle with what the reasons of a HIGH risk compare with: those just below it."""
+    from finrisk_assets.modelling.candidates import matrix
+
+    return with_reference(spec, matrix(validation, spec.features), spec.thresholds["high_from"])
+
+
 CLASSIFIER = _MonthEnds(
     domain="spending_risk",
     key="customer_month",
@@ -42,6 +50,7 @@ CLASSIFIER = _MonthEnds(
     thresholds=lambda settings: decide.thresholds(settings.medium_risk_from, settings.high_risk_from),
     candidates=model.candidates,
     outcome="trouble",
+    refine=_reference,
 )
 
 CLASSIFIER_EIGHT = replace(CLASSIFIER, domain="spending_risk_eight", package="spending_risk")
@@ -59,6 +68,10 @@ def _decide(probability: "np.ndarray", margin: "np.ndarray", thresholds: Mapping
     return decide.decisions(probability, thresholds)
 
 
+def _gain(window: Window, bundle: "Bundle") -> "np.ndarray":
+    return net_benefit(window, [bundle.thresholds[name] for name in ("medium_from", "high_from")])
+
+
 SPENDING_RISK = Domain(
     name="spending_risk",
     title="Spending risk",
@@ -66,13 +79,25 @@ SPENDING_RISK = Domain(
     tables=("customers", "transactions"),
     keys=features.KEYS,
     moment="as_of",
+    months_back=6,
+    months_ahead=3,
     features=_features,
     build=lambda tables, source: features.build(tables, _features(source), target.rule(source.name)),
     train=CLASSIFIER.train,
     evaluate=CLASSIFIER.evaluate,
+    test=CLASSIFIER.test,
     gate=CLASSIFIER.gate,
     decide=_decide,
+    gain=_gain,
+    gain_unit="troubles found, less false alarms at the odds of the threshold, per person and month",
+    cutoffs={"medium_from": False, "high_from": True},
     needs=("transactions.customer_id", "transactions.category", "transactions.balance_amount"),
+    watch=Watch(
+        label="is_trouble",
+        matured=_known,
+        turns=("medium_from", "high_from"),
+        by_construction=dict.fromkeys(features.SEASON, "the month of the year"),
+    ),
     truth="truth_spending_risk",
     oracle=CLASSIFIER.oracle(("customer_id", "as_of"), "true_probability"),
 )
@@ -85,6 +110,7 @@ SPENDING_RISK_EIGHT = replace(
     features=lambda source: features.EIGHT_FEATURES,
     train=CLASSIFIER_EIGHT.train,
     evaluate=CLASSIFIER_EIGHT.evaluate,
+    test=CLASSIFIER_EIGHT.test,
     gate=CLASSIFIER_EIGHT.gate,
     oracle=CLASSIFIER_EIGHT.oracle(("customer_id", "as_of"), "true_probability"),
 )

@@ -20,7 +20,7 @@ from finrisk_assets.features.month_ends import DAY_US, month_ends, movements_bef
 from finrisk_assets.spending_risk.decide import LARGEST_RATIO, LOW_BALANCE_SHARE, WINDOW_DAYS
 from finrisk_assets.spending_risk.months import NOT_INCOME, UNIT, month_number, monthly, units
 from finrisk_assets.spending_risk.target import Trouble, outcome
-from schemas.features import Feature
+from schemas.features import Feature, themes
 from schemas.ledger import Column
 
 KEYS: tuple[Column, ...] = (
@@ -38,11 +38,41 @@ MONTHS = (1, 3, 6)
 PAY_MONTHS = 3
 """The smallest regular pay of so many months is the usual one: a bonus does not count."""
 
+SEASON = ("month_sin", "month_cos")
+
+THEMES = themes(
+    {
+        "income": ("Total_Income",),
+        "course of the income": ("income_trend", *(f"earned_to_usual_income_{n}m" for n in MONTHS)),
+        "regularity of the income": ("income_irregularity_6m", "income_days", "regular_pay_share_6m"),
+        "benefits": tuple(f"benefits_share_{n}m" for n in MONTHS),
+        "spending": (
+            *("Total_Expense", "Expense_Income_Ratio"),
+            *(f"{what}_{n}m" for what in ("expense_to_income", "habitual_expense_to_usual_income") for n in MONTHS),
+            *(f"habitual_expense_to_earned_{n}m" for n in (3, max(MONTHS))),
+        ),
+        "course of the spending": (*(f"expense_to_mean_income_{lag}m_ago" for lag in (0, 1, 2)), "expense_trend"),
+        "usual expense": ("Avg_Expense",),
+        "large expenses": ("Max_Expense", "max_expense_to_income_90d"),
+        "largest category": ("Top_Category_Spend", "top_category_share_90d"),
+        "fixed costs": ("bills_to_usual_income_3m", "bills_to_income_3m", "bills_share_3m"),
+        "number of movements": ("Num_Transactions",),
+        "low balance": (
+            "Low_Balance_Freq",
+            *(f"{what}_{n}m" for what in ("n_negative_balance", "min_balance_to_income") for n in MONTHS),
+        ),
+        "savings": tuple(f"closing_balance_to_{what}" for what in ("income_3m", "expense_3m", "usual_income")),
+        "course of the balance": ("balance_change_to_income_3m",),
+        "penalties": tuple(f"n_penalties_{n}m" for n in MONTHS),
+        "missed payments": tuple(f"n_missed_payments_{n}m" for n in MONTHS),
+        "season": SEASON,
+    }
+)
+"""What each feature tells about: those of one theme are one reason together."""
+
 _LONGEST = max(MONTHS)
 _MONTH_DAYS = 30.4375
 _MEAN_MONTHS = WINDOW_DAYS // 30
-
-SEASON = ("month_sin", "month_cos")
 
 _SUMS = ("income", "earned", "expense", "habitual", "regular_pay", "benefits", "bills", "n_penalties", "n_missed", "n_negative")
 _DECLARED = ("customers.income_amount", "customers.joined_at")
@@ -247,7 +277,7 @@ def _define(
     monotone: Literal[-1, 0, 1] = 0,
     needs: tuple[str, ...] = (),
 ) -> _Defined:
-    return _Defined(Feature(name, unit, description, raises, lowers, monotone), value, needs)
+    return _Defined(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]), value, needs)
 
 
 def _eight() -> tuple[_Defined, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from finrisk_assets.domain import Domain
 from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.settings import Settings
-from finrisk_assets.stages import champion, evaluation, features, model, oracle, scores
+from finrisk_assets.stages import champion, evaluation, features, leakage, model, monitoring, oracle, pack, scores
 
 
 def assets(domain: Domain, source: Source, settings: Settings, available: Collection[str] = ()) -> list[Any]:
@@ -18,8 +18,11 @@ def assets(domain: Domain, source: Source, settings: Settings, available: Collec
     return [
         *features.assets(domain, source, available),
         *model.assets(domain, source, settings),
-        *evaluation.assets(domain, settings),
+        *leakage.assets(domain, source, settings),
+        *evaluation.assets(domain, source, settings),
         *champion.assets(domain, source, settings),
-        *scores.assets(domain, settings),
+        *scores.assets(domain, source, settings),
+        *monitoring.assets(domain, settings),
         *oracle.assets(domain, source, settings),
+        *pack.assets(domain, source, settings),
     ]

@@ -1,5 +1,7 @@
 """The stage ``champion_<domain>``: the alias moves to the challenger that passed its gate, and its bundle is exported."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,7 +12,9 @@ from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.modelling import registry
 from finrisk_assets.resources import Tracking
 from finrisk_assets.settings import Settings
-from finrisk_assets.stages.common import bundle_faults, champion_folder, common
+from finrisk_assets.stages.common import bundle_faults, champion_folder, common, run_link
+from finrisk_assets.stages.evaluation import FIGURES
+from finrisk_assets.stages.leakage import LEAKS
 
 
 def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
@@ -28,7 +32,7 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"champion_{domain.name}",
         deps=[f"evaluation_{domain.name}"],
-        description="Moves the alias `champion` to the challenger that passed its gate, and exports its scoring bundle.",
+        description="Moves the alias `champion` to the challenger that passed its gate, and exports its scoring bundle and its figures.",
         **common(domain, {"mlflow"}),
     )
     def champion(context: dg.AssetExecutionContext, tracking: Tracking) -> dg.MaterializeResult:
@@ -38,17 +42,38 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         challenger = registry.find(client, domain.name, registry.CHALLENGER)
         if challenger is None:
             raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
-        registry.promote(client, challenger)
-        bundle = Bundle.load(registry.fetch(client, challenger, champion_folder(domain, settings)))
+        said = registry.tags(client, challenger)
+        verdict = said.get(registry.GATE, f"not judged: materialise evaluation_{domain.name} first")
+        if said.get(LEAKS):
+            verdict = f"leakage: {said[LEAKS]}; the check model_{domain.name}_leakage says what to do"
+        if verdict != registry.PASSED:
+            raise dg.Failure(f"version {challenger.version} of {challenger.name} may not become champion: {verdict}", allow_retries=False)
+        former = registry.promote(client, domain.name, challenger)
+        bundle = Bundle.load(export(client, domain, challenger, settings))
         return dg.MaterializeResult(
             metadata={
                 "model": challenger.name,
                 "registry_version": challenger.version,
                 "bundle": bundle.version,
+                "replaces": former.version if former else "none",
                 "mlflow_run_id": challenger.run_id,
+                "mlflow": run_link(tracking, challenger.run_id),
                 "folder": dg.MetadataValue.path(champion_folder(domain, settings)),
             },
             data_version=dg.DataVersion(bundle.version),
         )
 
     return champion
+
+
+def export(client: Any, domain: Domain, model: registry.ModelVersion, settings: Settings) -> Path:
+    """Put a version's bundle where batch and Bento take the champion's from, with its figures beside it; return the bundle's folder."""
+    folder = registry.fetch(client, model, champion_folder(domain, settings))
+    (folder.parent / FIGURES).write_bytes(registry.artifact(client, model, FIGURES))
+    return folder
+
+
+def figures_of(domain: Domain, settings: Settings) -> list[dict[str, Any]]:
+    """What the champion showed when it was judged."""
+    found: list[dict[str, Any]] = json.loads((champion_folder(domain, settings).parent / FIGURES).read_bytes())
+    return found

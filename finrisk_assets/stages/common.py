@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,12 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets import checks
 from finrisk_assets.domain import Domain, Figure
 from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.resources import WAREHOUSE_POOL, Tracking
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 def candidate_folder(domain: Domain, settings: Settings) -> Path:
@@ -28,8 +31,8 @@ def champion_folder(domain: Domain, settings: Settings) -> Path:
     return settings.root / "champions" / domain.name / "bundle"
 
 
-def common(domain: Domain, kinds: set[str]) -> dict[str, Any]:
-    return {"group_name": domain.group, "owners": [f"team:{domain.owner}"], "kinds": kinds}
+def common(domain: Domain, kinds: set[str], pool: str = WAREHOUSE_POOL) -> dict[str, Any]:
+    return {"group_name": domain.group, "owners": [f"team:{domain.owner}"], "kinds": kinds, "pool": pool}
 
 
 def pictures(plots: Mapping[str, bytes]) -> dict[str, dg.MetadataValue]:
@@ -39,7 +42,29 @@ def pictures(plots: Mapping[str, bytes]) -> dict[str, dg.MetadataValue]:
 
 def load_frame(features: LazyTable, domain: Domain) -> "pd.DataFrame":
     """The feature table as pandas, ordered by its key so that training sees the same rows in the same order every time."""
-    return features.order_by(domain.keys[0].name).to_pyarrow().to_pandas(self_destruct=True, split_blocks=True)
+    return to_frame(ordered(features, domain))
+
+
+def ordered(features: LazyTable, domain: Domain) -> "pa.Table":
+    """The rows of the feature table in memory, ordered by its key."""
+    return features.order_by(domain.keys[0].name).to_pyarrow()
+
+
+def to_frame(rows: "pa.Table") -> "pd.DataFrame":
+    """The rows as pandas, which takes them over: `rows` must not be used afterwards."""
+    return rows.to_pandas(self_destruct=True, split_blocks=True)
+
+
+def run_link(tracking: Tracking, run_id: str) -> dg.MetadataValue:
+    """Where a run's page in MLflow is: a link where a server answers, else the command that starts one."""
+    experiment = tracking.client().get_run(run_id).info.experiment_id
+    page = f"#/experiments/{experiment}/runs/{run_id}"
+    address = re.sub("//[^/@]*@", "//", tracking.uri)  # whoever may read this page may not log in as its writer
+    if address.startswith("http"):
+        return dg.MetadataValue.url(f"{address.rstrip('/')}/{page}")
+    return dg.MetadataValue.md(
+        f"`mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri {address}` shows it at [{page}](http://127.0.0.1:5000/{page})"
+    )
 
 
 def log_artifact(client: Any, run_id: str, path: str, content: bytes) -> None:
@@ -48,7 +73,8 @@ def log_artifact(client: Any, run_id: str, path: str, content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / Path(path).name
         file.write_bytes(content)
-        client.log_artifact(run_id, str(file), str(Path(path).parent))
+        folder = Path(path).parent.as_posix()
+        client.log_artifact(run_id, str(file), None if folder == "." else folder)
 
 
 def figure_table(rows: list[dict[str, Any]]) -> Any:

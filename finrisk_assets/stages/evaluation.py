@@ -1,35 +1,65 @@
-"""The stage ``evaluation_<domain>``: what the challenger shows on the frozen test window, and the gate that judges it."""
+"""The stage ``evaluation_<domain>``: what the challenger shows on the frozen test window, alone and beside the champion, and its gate."""
 
+import json
+import tempfile
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets import checks
-from finrisk_assets.domain import Domain
+from finrisk_assets import checks, promotion
+from finrisk_assets.domain import Domain, Figure
+from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.modelling import registry
 from finrisk_assets.resources import Tracking, Warehouse, markdown_table
 from finrisk_assets.settings import Settings
-from finrisk_assets.stages.common import candidate_folder, common, figure_table, figures, finite_check, load_frame, log_artifact, pictures
+from finrisk_assets.stages.common import (
+    candidate_folder,
+    common,
+    figure_table,
+    figures,
+    finite_check,
+    load_frame,
+    log_artifact,
+    pictures,
+    run_link,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from finrisk_assets.modelling.bundle import Bundle
+
+FIGURES = "evaluation.json"
+"""The artifact of a model's run that holds its figures: the evaluation's table is always that of the newest challenger."""
 
 
-def assets(domain: Domain, settings: Settings) -> list[Any]:
+def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """The figures, their contract, and the gate."""
+
+    def refused(warehouse: Warehouse) -> list[str]:
+        return [str(fault) for fault in promotion.faults(domain, figures(warehouse.table(f"evaluation_{domain.name}")))]
+
     gate = checks.demand(
         f"evaluation_{domain.name}",
         f"model_{domain.name}_gate",
-        "What a model must show on the frozen test window before it may decide.",
-        lambda warehouse: domain.gate({figure.metric: figure for figure in figures(warehouse.table(f"evaluation_{domain.name}"))}),
+        "What a challenger must show on the frozen test window, alone and beside the champion, before it may decide: "
+        + " ".join(f"{demand.capitalize()}: {asked}" for demand, asked in promotion.DEMANDS.items()),
+        refused,
     )
-    return [_evaluation(domain, settings), finite_check(f"evaluation_{domain.name}"), gate]
+    return [_evaluation(domain, source, settings), finite_check(f"evaluation_{domain.name}"), gate]
 
 
-def _evaluation(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
+def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
+    people = ["validated_customers"] if "customers" in source.tables else []
+
     @dg.asset(
         name=f"evaluation_{domain.name}",
-        deps=[f"features_{domain.group}", f"model_{domain.name}"],
-        description="Figures of the challenger on the frozen test window, each with its 95 % interval.",
+        deps=[f"features_{domain.group}", f"model_{domain.name}", *people],
+        description="Figures of the challenger on the frozen test window, each with its 95 % interval: its own, those of fairness, "
+        "and those beside the champion.",
         io_manager_key="tables",
         **common(domain, {"mlflow", "shap"}),
     )
@@ -38,27 +68,71 @@ def _evaluation(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
 
         from finrisk_assets.modelling.bundle import Bundle
 
-        challenger = Bundle.load(candidate_folder(domain, settings), threads=settings.threads)
-        frame = load_frame(warehouse.table(f"features_{domain.group}"), domain)
-        result = domain.evaluate(frame, challenger, settings)
         client = tracking.client()
         registered = registry.find(client, domain.name, registry.CHALLENGER)
         if registered is None:
             raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
-        for figure in result.figures:
-            client.log_metric(registered.run_id, f"test_{figure.metric}", figure.value)
+        challenger = Bundle.load(candidate_folder(domain, settings), threads=settings.threads)
+        champion = _champion(client, domain, registered, settings)
+        frame = load_frame(warehouse.table(f"features_{domain.group}"), domain)
+        result = promotion.evaluate(domain, frame, protected_of(warehouse, source), challenger, champion, settings)
+        found = [*result.figures, *_standing(registry.tags(client, registered))]
+        faults = promotion.faults(domain, found)
+        rows = [asdict(figure) for figure in found]
+        for figure in found:
+            client.log_metric(registered.run_id, f"test_{_metric_name(figure.metric)}", figure.value)
         for name, png in result.plots.items():
             log_artifact(client, registered.run_id, f"plots/test_{name}.png", png)
-        rows = [asdict(figure) for figure in result.figures]
+        log_artifact(client, registered.run_id, FIGURES, json.dumps(rows, indent=1).encode())
+        verdict = ", ".join(dict.fromkeys(fault.demand for fault in faults))
+        client.set_model_version_tag(registered.name, registered.version, registry.GATE, verdict or registry.PASSED)
         return dg.Output(
             ibis.memtable(figure_table(rows)),
             metadata={
                 "bundle": challenger.version,
+                "gate": dg.MetadataValue.md(verdicts(faults)),
                 "figures": dg.MetadataValue.md(markdown_table(rows)),
                 "mlflow_run_id": registered.run_id,
-                **{figure.metric: float(figure.value) for figure in result.figures},
+                "mlflow": run_link(tracking, registered.run_id),
+                **{figure.metric: float(figure.value) for figure in found if "/" not in figure.metric},
                 **pictures(result.plots),
             },
         )
 
     return evaluation
+
+
+def protected_of(warehouse: Warehouse, source: Source) -> "pd.DataFrame | None":
+    """``customer_id`` and the protected columns of the ledger's customers; None where it has no customers or no such column."""
+    if "customers" not in source.tables:
+        return None
+    names = [column.name for column in source.tables["customers"].table.columns if column.personal == "protected"]
+    return warehouse.table("validated_customers").select("customer_id", *names).to_pandas() if names else None
+
+
+def verdicts(faults: list[promotion.Fault]) -> str:
+    """What the gate says of each demand, as a Markdown table."""
+    reasons = {demand: "; ".join(fault.reason for fault in faults if fault.demand == demand) for demand in promotion.DEMANDS}
+    return markdown_table([{"demand": name, "met": "no" if why else "yes", "seen": why} for name, why in reasons.items()])
+
+
+def _champion(client: Any, domain: Domain, challenger: registry.ModelVersion, settings: Settings) -> "Bundle | None":
+    """The bundle that decides now, from the registry; None where there is none, or it is the challenger itself."""
+    from finrisk_assets.modelling.bundle import Bundle
+
+    model = registry.find(client, domain.name, registry.CHAMPION)
+    if model is None or model.version == challenger.version:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return Bundle.load(registry.fetch(client, model, Path(folder) / "bundle"), threads=settings.threads)
+
+
+def _standing(tags: dict[str, str]) -> list[Figure]:
+    """A figure where the version was rolled back, whose meaning is the reason."""
+    reason = tags.get(registry.ROLLED_BACK)
+    return [] if reason is None else [Figure(promotion.ROLLED_BACK, 1.0, meaning=f"this version was rolled back: {reason}")]
+
+
+def _metric_name(metric: str) -> str:
+    """A figure's name as MLflow takes it."""
+    return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in metric)

@@ -6,10 +6,11 @@ from typing import Any
 import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets import checks
+from finrisk_assets import automation, checks, lineage, months
 from finrisk_assets.domain import Domain
+from finrisk_assets.ledger.assets import BY_MONTH
 from finrisk_assets.ledger.sources.base import Source
-from finrisk_assets.resources import column_schema
+from finrisk_assets.resources import Clock, column_schema
 from finrisk_assets.stages.common import common
 
 
@@ -23,19 +24,34 @@ def assets(domain: Domain, source: Source, available: Collection[str]) -> list[A
 
 def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.AssetsDefinition:
     contract = domain.feature_contract(source)
-    tables = {table: dg.AssetIn(f"validated_{table}") for table in domain.tables if table in source.tables}
+    # What one month is made of: the ledger's months that its windows look back to, and those that its outcomes are told by.
+    around = dg.TimeWindowPartitionMapping(-domain.months_back, domain.months_ahead, allow_nonexistent_upstream_partitions=True)
+    tables = {
+        table: dg.AssetIn(f"validated_{table}", partition_mapping=around if table in BY_MONTH else None)
+        for table in domain.tables
+        if table in source.tables
+    }
     upstream = {scores: dg.AssetIn(scores) for scores in domain.upstream if scores in available}
 
     @dg.asset(
         name=f"features_{domain.name}",
         ins={**tables, **upstream},
         description=f"{contract.description} {len(domain.features(source))} features, each known when the decision falls.",
-        metadata={"dagster/column_schema": column_schema(contract)},
+        metadata={"dagster/column_schema": column_schema(contract), months.MOMENT: domain.moment},
         io_manager_key="tables",
+        partitions_def=months.partitions(source.begins, source.ends),
+        backfill_policy=months.ONE_RUN,
+        automation_condition=automation.WHEN_THE_LEDGER_CHANGES,
         **common(domain, {"ibis"}),
     )
-    def features(context: dg.AssetExecutionContext, **tables: LazyTable) -> LazyTable:
-        return domain.build(tables, source)
+    def features(context: dg.AssetExecutionContext, clock: Clock, **tables: LazyTable) -> LazyTable:
+        import ibis
+
+        rows = domain.build(tables, source)
+        # A month counts as ended some days before it ends, where the ledger says no more; nobody decides before the clock.
+        rows = rows.filter((rows[domain.moment] <= ibis.literal(clock.now(), type="timestamp")).fill_null(True))
+        context.add_output_metadata(lineage.metadata(rows))
+        return rows
 
     return features
 

@@ -1,14 +1,16 @@
 """The stage ``scores_<domain>``: the champion decides for the whole population."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets import checks
+from finrisk_assets import automation, checks, months
 from finrisk_assets.domain import Domain
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.months import Months
 from finrisk_assets.resources import Warehouse, column_schema
 from finrisk_assets.settings import Settings
 from finrisk_assets.stages.common import champion_folder, common
@@ -18,28 +20,36 @@ if TYPE_CHECKING:
 
     from finrisk_assets.modelling.bundle import Bundle
 
+ARROW = {"string": "string", "int64": "int64", "float64": "float64", "boolean": "bool", "timestamp": "timestamp[us]"}
+"""Types of a contract -> Arrow's names of them."""
+
 SCORING_CHUNK = 100_000
 """Rows that are scored at a time, so that memory stays bounded."""
 
 
-def assets(domain: Domain, settings: Settings) -> list[Any]:
+def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """The batch scores and their contract."""
-    return [_scores(domain, settings), checks.contract(f"scores_{domain.name}", domain.score_contract())]
+    return [_scores(domain, source, settings), checks.contract(f"scores_{domain.name}", domain.score_contract())]
 
 
-def _scores(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
+def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"scores_{domain.name}",
         deps=[f"features_{domain.group}", f"champion_{domain.name}"],
         description=f"{domain.title} decided for the whole population by the champion.",
-        metadata={"dagster/column_schema": column_schema(domain.score_contract())},
+        metadata={"dagster/column_schema": column_schema(domain.score_contract()), months.MOMENT: domain.moment},
         io_manager_key="tables",
+        partitions_def=months.partitions(source.begins, source.ends),
+        backfill_policy=months.ONE_RUN,
+        automation_condition=automation.WHEN_THE_LEDGER_CHANGES,
+        freshness_policy=automation.FRESH_SCORES if source.ends is None or source.is_live else None,
         **common(domain, {"ibis", "xgboost"}),
     )
     def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> LazyTable:
         path = settings.root / "landing" / f"scores_{domain.name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        score_to(path, warehouse.table(f"features_{domain.group}"), domain, settings)
+        of_run = Months.of(context.assets_def.partitions_def, context.partition_key_range)
+        score_to(path, of_run.of_table(warehouse.table(f"features_{domain.group}"), domain.moment), domain, settings)
         return warehouse.connection.read_parquet(str(path))
 
     return scores
@@ -59,23 +69,26 @@ def score_to(path: Path, features: LazyTable, domain: Domain, settings: Settings
     writer: pq.ParquetWriter | None = None
     for batch in batches:
         frame = batch.to_pandas()
-        found = domain.score(frame, champion) if domain.score else _scored(domain, frame, champion)
+        found = scored(domain, frame, champion)
         columns = {name: batch.column(name) for name in carried} | {
             name: pa.array(values, pa.string() if name == "decision" else None) for name, values in found.items()
         }
-        scored = pa.table(columns | {"model_version": pa.array([champion.version] * len(batch), pa.string())})
-        scored = scored.select(list(contract.names))
-        writer = writer or pq.ParquetWriter(path, scored.schema, coerce_timestamps="us", allow_truncated_timestamps=False)
-        writer.write_table(scored)
-    if writer is None:
-        raise dg.Failure(f"features_{domain.group} has no rows to score")
+        rows = pa.table(columns | {"model_version": pa.array([champion.version] * len(batch), pa.string())})
+        rows = rows.select(list(contract.names))
+        writer = writer or pq.ParquetWriter(path, rows.schema, coerce_timestamps="us", allow_truncated_timestamps=False)
+        writer.write_table(rows)
+    if writer is None:  # months without a decision
+        empty = pa.schema([(column.name, pa.type_for_alias(ARROW[column.dtype])) for column in contract.columns])
+        writer = pq.ParquetWriter(path, empty)
     writer.close()
 
 
-def _scored(domain: Domain, frame: "pd.DataFrame", champion: "Bundle") -> dict[str, Any]:
-    """Margin, probability and decision of each row."""
+def scored(domain: Domain, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
+    """Margin, probability and decision of each row of the feature table, and what else the domain says."""
     from finrisk_assets.modelling.candidates import matrix
 
+    if domain.score:
+        return domain.score(frame, champion)
     margin = champion.margin(matrix(frame, champion.features))
     probability = champion.calibration.apply(margin)
     decision = domain.decide(probability, margin, champion.thresholds)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from finrisk_assets.features import windows
 from finrisk_assets.features.windows import DAY, HOUR, LABELS, Declaration, Derived, Point, Window
-from schemas.features import Feature
+from schemas.features import Feature, themes
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -29,14 +29,42 @@ NOVELTY_S = 90 * DAY
 SPANS = {"1h": HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
 _IN_WORDS = {"1h": "hour", "1d": "day", "7d": "7 days", "30d": "30 days"}
 
+THEMES = themes(
+    {
+        "amount": ("amount", "log_amount"),
+        "amount beside the usual": (
+            *(f"amount_to_mean_{span}" for span in ("1d", "7d", "30d")),
+            *("amount_zscore_7d", "amount_zscore_30d", "amount_to_max_30d"),
+        ),
+        "direction": ("is_credit",),
+        "time of day": ("hour", "hour_sin", "hour_cos", "is_night"),
+        "day of the week": ("is_weekend",),
+        "pace": ("customer_idle_hours", *(f"customer_n_{span}" for span in SPANS), "customer_n_1d_to_30d"),
+        "money moved lately": (
+            *(f"customer_amount_{what}_{span}" for what in ("sum", "mean") for span in SPANS),
+            *(f"customer_amount_std_{span}" for span in ("1d", "7d", "30d")),
+            "customer_amount_max_30d",
+        ),
+        "traffic at the merchant": tuple(f"merchant_n_{span}" for span in SPANS),
+        "fraud at the merchant": tuple(f"merchant_risk_{span}" for span in ("1d", "7d", "30d")),
+        "merchant": ("customer_merchant_n_90d", "is_new_merchant"),
+        "country": ("customer_country_n_90d", "is_new_country"),
+    }
+)
+"""What each of `FEATURES` tells about: those of one theme are one reason together. The book's have none."""
+
+
+def _feature(name: str, unit: str, description: str, raises: str = "", lowers: str = "") -> Feature:
+    return Feature(name, unit, description, raises, lowers, theme=THEMES.get(name, ""))
+
 
 def _amount_point() -> Point:
-    return Point(Feature("amount", "currency", "Size of the transaction.", "the amount is large", "the amount is ordinary"), "amount")
+    return Point(_feature("amount", "currency", "Size of the transaction.", "the amount is large", "the amount is ordinary"), "amount")
 
 
 def _count(span: str) -> Window:
     return Window(
-        Feature(
+        _feature(
             f"customer_n_{span}",
             "transactions",
             f"Transactions of the customer in the {_IN_WORDS[span]} before.",
@@ -52,7 +80,7 @@ def _count(span: str) -> Window:
 def _of_amounts(name: str, aggregate: windows.Aggregate, span: str, text: str, raises: str, lowers: str) -> Window:
     said = _IN_WORDS[span]
     return Window(
-        Feature(f"customer_amount_{name}_{span}", "currency", f"{text} of the customer's {said} before.", raises, lowers),
+        _feature(f"customer_amount_{name}_{span}", "currency", f"{text} of the customer's {said} before.", raises, lowers),
         CUSTOMER,
         aggregate,
         SPANS[span],
@@ -92,7 +120,7 @@ def _std(span: str) -> Window:
 def _merchant_count(span: str) -> Window:
     said = _IN_WORDS[span]
     return Window(
-        Feature(
+        _feature(
             f"merchant_n_{span}",
             "transactions",
             f"Transactions at the merchant in the {said} before.",
@@ -108,7 +136,7 @@ def _merchant_count(span: str) -> Window:
 def _merchant_risk(span: str) -> Window:
     said = _IN_WORDS[span]
     return Window(
-        Feature(
+        _feature(
             f"merchant_risk_{span}",
             "share",
             f"Share of fraud at the merchant over {said}, up to seven days before; 0 where there was no transaction.",
@@ -139,7 +167,7 @@ def _largest() -> Window:
 def _to_mean(amount: Point, span: str) -> Derived:
     said = _IN_WORDS[span]
     return Derived(
-        Feature(
+        _feature(
             f"amount_to_mean_{span}",
             "ratio",
             f"Amount against the customer's own mean of the {said} before.",
@@ -154,7 +182,7 @@ def _to_mean(amount: Point, span: str) -> Derived:
 def _zscore(amount: Point, span: str) -> Derived:
     said = _IN_WORDS[span]
     return Derived(
-        Feature(
+        _feature(
             f"amount_zscore_{span}",
             "deviations",
             f"Amount less the customer's own mean, in deviations of the {said} before.",
@@ -168,7 +196,7 @@ def _zscore(amount: Point, span: str) -> Derived:
 
 def _seen(entity: tuple[str, ...], noun: str) -> Window:
     return Window(
-        Feature(
+        _feature(
             f"customer_{noun}_n_90d",
             "transactions",
             f"Transactions of the customer with this {noun} in the 90 days before.",
@@ -183,7 +211,7 @@ def _seen(entity: tuple[str, ...], noun: str) -> Window:
 
 def _new(entity: tuple[str, ...], noun: str) -> Derived:
     return Derived(
-        Feature(
+        _feature(
             f"is_new_{noun}",
             "0 or 1",
             f"Whether the customer had no transaction with this {noun} in the 90 days before.",
@@ -200,14 +228,14 @@ def _features() -> tuple[Declaration, ...]:
     evening, day = "the time of day is unusual", "the time of day is usual"
     return (
         Point(
-            Feature("log_amount", "log currency", "Natural logarithm of 1 + amount.", "the amount is large", "the amount is ordinary"),
+            _feature("log_amount", "log currency", "Natural logarithm of 1 + amount.", "the amount is large", "the amount is ordinary"),
             "log_amount",
         ),
-        Point(Feature("hour", "hours", "Hour of the day, 0 to 23.", evening, day), "hour"),
-        Point(Feature("hour_sin", "", "Time of day as a circle: sine.", evening, day), "hour_sin"),
-        Point(Feature("hour_cos", "", "Time of day as a circle: cosine.", evening, day), "hour_cos"),
+        Point(_feature("hour", "hours", "Hour of the day, 0 to 23.", evening, day), "hour"),
+        Point(_feature("hour_sin", "", "Time of day as a circle: sine.", evening, day), "hour_sin"),
+        Point(_feature("hour_cos", "", "Time of day as a circle: cosine.", evening, day), "hour_cos"),
         Point(
-            Feature(
+            _feature(
                 "is_weekend",
                 "0 or 1",
                 "Whether it is Saturday or Sunday.",
@@ -217,12 +245,12 @@ def _features() -> tuple[Declaration, ...]:
             "is_weekend",
         ),
         Point(
-            Feature("is_night", "0 or 1", "Whether it is before 07:00.", "it happened at night", "it did not happen at night"),
+            _feature("is_night", "0 or 1", "Whether it is before 07:00.", "it happened at night", "it did not happen at night"),
             "is_night",
         ),
-        Point(Feature("is_credit", "0 or 1", "Whether money came in.", "money came in", "money went out"), "is_credit"),
+        Point(_feature("is_credit", "0 or 1", "Whether money came in.", "money came in", "money went out"), "is_credit"),
         Window(
-            Feature(
+            _feature(
                 "customer_idle_hours",
                 "hours",
                 "Hours since the customer's latest transaction before, at most 30 days.",
@@ -241,7 +269,7 @@ def _features() -> tuple[Declaration, ...]:
         *(_to_mean(amount, span) for span in ("1d", "7d", "30d")),
         *(_zscore(amount, span) for span in ("7d", "30d")),
         Derived(
-            Feature(
+            _feature(
                 "amount_to_max_30d",
                 "ratio",
                 "Amount against the customer's largest of the 30 days before.",
@@ -252,7 +280,7 @@ def _features() -> tuple[Declaration, ...]:
             (amount, _largest()),
         ),
         Derived(
-            Feature(
+            _feature(
                 "customer_n_1d_to_30d",
                 "ratio",
                 "The customer's transactions of the day before as a share of those of the 30 days before.",
@@ -276,7 +304,7 @@ def _handbook() -> tuple[Declaration, ...]:
     customer = (
         (
             Window(
-                Feature(
+                _feature(
                     f"customer_nb_tx_{span}",
                     "transactions",
                     f"Transactions of the customer in {_IN_WORDS[span]}, this one included.",
@@ -287,7 +315,7 @@ def _handbook() -> tuple[Declaration, ...]:
                 current=True,
             ),
             Window(
-                Feature(
+                _feature(
                     f"customer_avg_amount_{span}",
                     "currency",
                     f"Mean amount of the customer in {_IN_WORDS[span]}, this one included.",
@@ -304,7 +332,7 @@ def _handbook() -> tuple[Declaration, ...]:
     terminal = (
         (
             Window(
-                Feature(
+                _feature(
                     f"terminal_nb_tx_{span}",
                     "transactions",
                     f"Transactions at the terminal in {_IN_WORDS[span]}, up to 7 days before.",
@@ -315,7 +343,7 @@ def _handbook() -> tuple[Declaration, ...]:
                 delay_s=LABEL_DELAY_S,
             ),
             Window(
-                Feature(f"terminal_risk_{span}", "share", f"Share of fraud at the terminal in {_IN_WORDS[span]}, up to 7 days before."),
+                _feature(f"terminal_risk_{span}", "share", f"Share of fraud at the terminal in {_IN_WORDS[span]}, up to 7 days before."),
                 MERCHANT,
                 "mean",
                 length_s,
@@ -328,8 +356,8 @@ def _handbook() -> tuple[Declaration, ...]:
     )
     return (
         _amount_point(),
-        Point(Feature("during_weekend", "0 or 1", "Whether it is Saturday or Sunday."), "is_weekend"),
-        Point(Feature("during_night", "0 or 1", "Whether its hour is 0 to 6."), "is_night"),
+        Point(_feature("during_weekend", "0 or 1", "Whether it is Saturday or Sunday."), "is_weekend"),
+        Point(_feature("during_night", "0 or 1", "Whether its hour is 0 to 6."), "is_night"),
         *(window for pair in customer for window in pair),
         *(window for pair in terminal for window in pair),
     )

@@ -3,11 +3,13 @@
 from datetime import datetime
 from pathlib import Path
 
+import dagster as dg
 import ibis
 import pytest
 
-from benchmarks.leakage import LABELS, bank_marketing, taiwan, without
-from finrisk_assets.build import domains_of
+from benchmarks.leakage import bank_marketing, taiwan, without
+from finrisk_assets import automation, cli
+from finrisk_assets.build import build, domains_of
 from finrisk_assets.ledger.contract import split
 from finrisk_assets.ledger.sources import load
 from finrisk_assets.modelling import leakage
@@ -39,6 +41,56 @@ def test_taiwan_has_no_findings_until_an_echo_is_planted(data_dir: Path):
     assert findings(panel) == {("paid_amount_1m", "target_echo")}
 
 
+LENGTH = """      - name: duration_s
+        from: duration
+        type: int64
+        unit: seconds
+        description: Length of the call.
+        feature: {raises: The call was short, lowers: The call was long}
+"""
+"""What somebody would add to the mapping who does not ask when a call's length is known."""
+
+
+@pytest.fixture
+def with_duration(data_dir: Path, tmp_path: Path) -> Settings:
+    """A mapped panel of every third row of the file, with the length of the call as one more feature."""
+    (tmp_path / "bank_marketing").mkdir()
+    header, *rows = (data_dir / "bank_marketing" / "bank-full.csv").read_text("utf-8").splitlines()
+    (tmp_path / "bank_marketing" / "bank-full.csv").write_text("\n".join([header, *rows[::3]]), "utf-8")
+    honest = (Path(__file__).parents[2] / "docs" / "bank-marketing.yaml").read_text("utf-8")
+    (tmp_path / "panel.yaml").write_text(honest + LENGTH, "utf-8")
+    return Settings(home=tmp_path, source="mapped", mapping=tmp_path / "panel.yaml", data_dir=tmp_path, as_of=datetime(2026, 1, 1))
+
+
+def run(settings: Settings, *stages: str) -> dg.ExecuteInProcessResult:
+    """Materialise the assets whose names begin so."""
+    cli.prepare_dagster(settings)
+    job = build(settings).resolve_job_def(automation.EVERYTHING)
+    wanted = [key for key in job.asset_layer.executable_asset_keys if key.to_user_string().startswith(stages)]
+    with dg.DagsterInstance.ephemeral() as instance:
+        return job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=wanted)
+
+
+def materialised(result: dg.ExecuteInProcessResult) -> set[str]:
+    return {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+
+
+def test_a_model_that_reads_the_length_of_the_call_is_stopped(with_duration: Settings):
+    result = run(with_duration, "raw", "quarantine", "validated", "features", "model", "evaluation", "champion", "scores")
+
+    (check,) = [check for check in result.get_asset_check_evaluations() if check.check_name == "model_cashflow_leakage"]
+    assert not check.passed
+    assert check.description.startswith("duration_s [target_echo")
+    assert "Find out when it is known" in check.metadata["findings"].value
+    assert "model_cashflow" in materialised(result)
+    assert materialised(result).isdisjoint({"evaluation_cashflow", "champion_cashflow", "scores_cashflow"})
+
+    by_hand = run(with_duration, "evaluation", "champion")
+    assert materialised(by_hand) == {"evaluation_cashflow"}
+    (refusal,) = [event.step_failure_data.error for event in by_hand.all_events if event.is_step_failure]
+    assert "leakage: duration_s" in str(refusal)
+
+
 @pytest.fixture(scope="module")
 def berka(data_dir: Path, tmp_path_factory: pytest.TempPathFactory):
     """Berka's validated tables in memory."""
@@ -55,7 +107,7 @@ def berka(data_dir: Path, tmp_path_factory: pytest.TempPathFactory):
 def test_berka_has_no_findings(name, berka):
     source, valid = berka
     domain = next(domain for domain in domains_of(source) if domain.name == name)
-    names, label = [feature.name for feature in domain.features(source)], LABELS[name]
+    names, label = [feature.name for feature in domain.features(source)], domain.watch.label
     rows = domain.build(valid, source)
     frame = rows.filter(rows[label].notnull()).order_by(domain.keys[0].name).to_pandas()
     assert leakage.lint(frame, names, label, moment=domain.moment, group="customer_id") == []

@@ -70,7 +70,11 @@ class Serving:
         self._monkeypatch = monkeypatch
 
     def __call__(
-        self, bundles: dict[str, Path], absent: dict[str, str] | None = None, figures: Mapping[str, packaging.Figures] | None = None
+        self,
+        bundles: dict[str, Path],
+        absent: dict[str, str] | None = None,
+        figures: Mapping[str, packaging.Figures] | None = None,
+        challengers: Mapping[str, Path] | None = None,
     ) -> TestClient:
         from bentoml._internal.container import BentoMLContainer
         from bentoml._internal.models import ModelStore
@@ -79,7 +83,9 @@ class Serving:
 
         models = self.home / "models"
         for domain, folder in bundles.items():
-            packaging.store_model(self.home, domain, folder, absent or {}, (figures or {}).get(domain, ()))
+            beside = (challengers or {}).get(domain)
+            tag = packaging.store_challenger(self.home, domain, beside, folder) if beside else None
+            packaging.store_model(self.home, domain, folder, absent or {}, (figures or {}).get(domain, ()), tag)
         with closing(Store(location(Settings(home=self.home)))) as store:
             store.replace_standings(STANDINGS)
         self._monkeypatch.setenv("FINRISK_HOME", str(self.home))

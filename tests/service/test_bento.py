@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from bento.store import Store
 from finrisk_assets.packaging import PackagingError, build_bento
 from finrisk_assets.settings import Settings
-from tests.service.made import CASHFLOW_ROW
+from tests.service.made import CASHFLOW_ROW, write_cashflow_bundle
 from tests.service.test_decisions import EIGHT
 
 pytestmark = pytest.mark.slow
@@ -29,8 +31,14 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def built(home, bundles):
-    return build_bento(Settings(home=home), bundles)
+def challengers(tmp_path_factory):
+    """One beside the champion of the cashflow, and one that is the champion itself."""
+    return {"cashflow": write_cashflow_bundle(tmp_path_factory.mktemp("challenger") / "cashflow", with_amount=False)}
+
+
+@pytest.fixture(scope="module")
+def built(home, bundles, challengers):
+    return build_bento(Settings(home=home), bundles, challengers=challengers | {"loan_default": bundles["loan_default"]})
 
 
 def call(url, body=None):
@@ -50,7 +58,7 @@ def served(built, home):
     """The address of the Bento, served from another folder than the one it was built from, with a relative FINRISK_HOME."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FINRISK_", "PYTHONPATH"))}
-    environment |= {"BENTOML_HOME": str(built.home), "BENTOML_DO_NOT_TRACK": "true", "FINRISK_HOME": home.name}
+    environment |= {"BENTOML_HOME": str(built.home), "BENTOML_DO_NOT_TRACK": "true", "FINRISK_HOME": home.name, "FINRISK_SHADOW": "true"}
     log = home / "serve.log"
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -94,6 +102,22 @@ def test_a_built_bento_answers_for_every_domain(served, built, home, transaction
         assert json.loads(scored)["model"]["version"] in str(built.models)
 
 
+def test_a_built_bento_asks_its_challenger_and_answers_with_the_champion(served, built, home):
+    _, scored = call(f"{served}/v1/cashflow", {"features": CASHFLOW_ROW})
+    champion = json.loads(scored)["model"]["version"]
+    assert built.models["cashflow"] == f"finrisk-cashflow:{champion}"
+    assert "loan_default_challenger" not in built.models, "it is the champion"
+
+    deadline, rows = time.monotonic() + 10, []
+    while not rows and time.monotonic() < deadline:
+        time.sleep(0.1)
+        with closing(Store(home / "simulator" / "service" / "store.sqlite")) as store:
+            rows = store.shadows("cashflow")
+    assert {row.champion_version for row in rows} == {champion}
+    assert {f"finrisk-cashflow-challenger:{row.challenger_version}" for row in rows} == {built.models["cashflow_challenger"]}
+    assert all(row.failure is None for row in rows)
+
+
 def test_a_built_bento_serves_its_pages_and_metrics(served):
     for path in ("/", "/docs", "/openapi.json", "/v1/models", "/v1/model-metrics", "/livez", "/metrics"):
         assert call(served + path)[0] == 200, path
@@ -123,10 +147,10 @@ def test_the_bento_carries_only_what_answers(built):
     assert not list(built.path.rglob("*.pkl"))
 
 
-def test_the_same_champions_give_the_same_bento_and_it_is_not_built_again(built, home, bundles):
+def test_the_same_champions_give_the_same_bento_and_it_is_not_built_again(built, home, bundles, challengers):
     before = (built.path / "bento.yaml").stat().st_mtime_ns
 
-    assert build_bento(Settings(home=home), bundles) == built
+    assert build_bento(Settings(home=home), bundles, challengers=challengers) == built
     assert (built.path / "bento.yaml").stat().st_mtime_ns == before
 
 
@@ -135,7 +159,7 @@ def test_figures_make_another_bento_of_the_same_models(built, home, bundles):
 
     measured = build_bento(Settings(home=home), bundles, figures=figures)
 
-    assert measured.models == built.models
+    assert measured.models == {domain: tag for domain, tag in built.models.items() if domain != "cashflow_challenger"}
     assert measured.version != built.version
     assert build_bento(Settings(home=home), bundles, figures=figures) == measured
 

@@ -11,6 +11,8 @@ from bento.champions import DOMAINS
 from tests.service.made import CASHFLOW_ROW
 
 SCORING = ("/v1/transactions", "/v1/loan-default", "/v1/spending-risk", "/v1/cashflow", "/v1/loan-offers")
+CHANGE = "/v1/loan-default/nearest-change"
+"""Its examples need a model that knows what approved applicants have: see test_nearest_change."""
 
 
 def test_the_page_stands_at_the_root_and_at_docs_and_loads_nothing_from_elsewhere(client):
@@ -26,7 +28,7 @@ def test_the_page_stands_at_the_root_and_at_docs_and_loads_nothing_from_elsewher
 def test_the_openapi_document_has_every_route_its_types_and_its_failures(client):
     document = client.get("/openapi.json").json()
 
-    assert set(document["paths"]) == {*SCORING, "/v1/models", "/v1/model-metrics", "/v1/risk-scores/{customer_id}"}
+    assert set(document["paths"]) == {*SCORING, CHANGE, "/v1/models", "/v1/model-metrics", "/v1/risk-scores/{customer_id}"}
     operation = document["paths"]["/v1/transactions"]["post"]
     request = operation["requestBody"]["content"]["application/json"]["schema"]
     assert request["$ref"].endswith("/TransactionRequest")

@@ -37,6 +37,9 @@ LINEAR = Linear(
 DECLARED = tuple(Point(feature, "amount") for feature in FEATURES)
 
 
+APPROVED = {"income_amount": (5.0, 12.5, 30.0), "n_late_90d": (0.0, 0.0, 2.0)}
+
+
 def sample(rows: int = 400, seed: int = 0) -> np.ndarray:
     draw = np.random.default_rng(seed)
     return np.column_stack([draw.normal(10, 3, rows), draw.poisson(1, rows), draw.normal(0, 100, rows)]).astype(np.float32)
@@ -319,3 +322,27 @@ def test_a_senseless_amount_is_not_written(tmp_path: Path, with_amount: BundleSp
     assert with_amount.amount is not None
     with pytest.raises(BundleError, match=message):
         write(tmp_path / "b", dataclasses.replace(with_amount, amount=dataclasses.replace(with_amount.amount, **change)))
+
+
+def test_it_carries_themes_and_what_approved_applicants_have(spec: BundleSpec, tmp_path: Path) -> None:
+    features = tuple(dataclasses.replace(feature, theme="money") for feature in FEATURES)
+    write(tmp_path / "bundle", dataclasses.replace(spec, features=features, windows=(), approved=APPROVED))
+    loaded = Bundle.load(tmp_path / "bundle")
+    assert [feature.theme for feature in loaded.features] == ["money"] * 3
+    assert loaded.approved == APPROVED
+
+
+def test_a_bundle_of_before_there_were_themes_is_still_read(spec: BundleSpec, tmp_path: Path) -> None:
+    write(tmp_path / "bundle", spec)
+    manifest = tmp_path / "bundle" / "bundle.json"
+    document = json.loads(manifest.read_text())
+    document["features"] = [{key: value for key, value in feature.items() if key != "theme"} for feature in document["features"]]
+    manifest.write_text(json.dumps(document))
+    loaded = Bundle.load(tmp_path / "bundle")
+    assert loaded.features == FEATURES and loaded.approved == {}
+
+
+@pytest.mark.parametrize("values", [(1.0,), (2.0, 1.0), (0.0, math.inf)])
+def test_quantiles_that_are_none_are_refused(spec: BundleSpec, tmp_path: Path, values: tuple[float, ...]) -> None:
+    with pytest.raises(BundleError, match="ascending order"):
+        write(tmp_path / "bundle", dataclasses.replace(spec, approved={"income_amount": values}))

@@ -9,7 +9,7 @@ import pytest
 
 from finrisk_assets.loan_default.terms import annuity, with_terms
 from finrisk_assets.modelling.bundle import Bundle, BundleSpec, Linear
-from finrisk_assets.modelling.counterfactual import Allowed, Change, Row, Search
+from finrisk_assets.modelling.counterfactual import Allowed, Change, Row, Search, approved_by, quantiles
 from schemas.features import Feature
 
 THRESHOLD = 0.5
@@ -148,6 +148,26 @@ def test_unknown_features_and_bad_declarations_are_refused() -> None:
         Search(abcd(1, 0, 0, 0), {"a": FREE}, APPROVED[:0], THRESHOLD)
     with pytest.raises(ValueError, match="step is above 0"):
         Allowed(step=0)
+
+
+def test_quantiles_tell_as_much_as_the_applicants_themselves() -> None:
+    """A bundle carries quantiles and nobody's row; the search finds the same with them."""
+    everything = dict.fromkeys("abc", FREE)
+    bundle = abcd(2, 1, 1, 0)
+    known = quantiles(bundle.features, APPROVED, ("a", "b", "c"))
+    assert set(known) == {"a", "b", "c"} and all(len(values) == 21 for values in known.values())
+    bundle.approved = known
+    for values in RNG.normal(1, 0.5, (20, 4)):
+        row = row_of(*values.tolist())
+        own, told = (Search(bundle, everything, rows, THRESHOLD).nearest(row) for rows in (APPROVED, approved_by(bundle)))
+        assert own.probability == pytest.approx(told.probability, abs=1e-6)
+        assert [one.feature for one in own.changes or ()] == [one.feature for one in told.changes or ()]
+
+
+def test_what_is_known_of_nobody_has_no_quantiles() -> None:
+    rows = APPROVED.copy()
+    rows[:, 1] = np.nan
+    assert set(quantiles(abcd(1, 1, 1, 1).features, rows, ("a", "b"))) == {"a"}
 
 
 # A loan's terms: one amount moves the instalment and all that is measured by it ---------------------------------------------------

@@ -153,3 +153,11 @@ def test_windows_that_cannot_be_compared_are_refused():
         drift.compare([], x[:, :0], x[:, :0], seed=1)
     with pytest.raises(ValueError, match="take at least 19"):
         drift.compare(["a", "b"], x, x, draws=10, seed=1)
+
+
+def test_ranges_for_the_eye_are_open_at_the_ends() -> None:
+    """The least and the largest value are those of single people: a report must not show them."""
+    values = np.arange(2_000, dtype=float).reshape(-1, 1)
+    column = drift.compare(["x"], values[:1_000], values[1_000:], seed=1).columns[0]
+    assert column.ranges[0].startswith("up to ") and column.ranges[-1].startswith("from ")
+    assert not any("1,999" in said or "to 0" in said for said in column.ranges)

@@ -52,6 +52,14 @@ def test_features_of_one_sentence_change_together() -> None:
     assert flips.flips(bundle, rows_of((0, 0, 1, 1, 0)), flips.by_reasons(None), ZERO, EVEN - 1e-9).named == 1
 
 
+def test_features_of_one_theme_change_together() -> None:
+    features = tuple(Feature(f"x{at}", "1", "", raises=f"Said of {at}.", theme="late" if at < 2 else "") for at in range(5))
+    plain = bundle_of(2, 2, 1, 0, 0)
+    plain.features = features
+    assert flips.by_reasons(None, limit=1)(plain, rows_of((1, 0.5, 1, 0, 0))) == [(0, 1)]
+    assert flips.flips(plain, rows_of((1, 1, 0, 0, 0)), flips.by_reasons(None), ZERO, EVEN + 1e-9).named == 1
+
+
 def test_features_without_a_sentence_are_factors_of_their_own() -> None:
     assert flips.by_rescoring(ZERO)(bundle_of(0, 0, 0, 0, 2), rows_of((1, 1, 1, 1, 1))) == [(4,)]
 

@@ -67,6 +67,24 @@ def test_a_value_missing_at_random_is_none(table):
     assert lint(table, "sometimes") == []
 
 
+def test_a_column_that_has_values_only_since_lately_is_no_finding(table):
+    """As one that looks a year back, in a ledger of fourteen months."""
+    table["a_year_ago"] = np.where(np.arange(N) < N * 0.7, np.nan, np.random.default_rng(4).normal(size=N))
+    assert lint(table, "a_year_ago") == []
+    assert lint(table.assign(a_year_ago=np.nan), "a_year_ago") == []
+
+
+def test_without_moments_rows_are_halved_by_another_time(table):
+    """Of such a table nothing is said of time; the halves differ in what teaches them."""
+    options = {"label": "is_default", "order": "applied_at", "group": "customer_id"}
+    table["copy"] = table.is_default ^ (np.random.default_rng(1).random(N) < 0.05)
+    found = leakage.lint(table, [*HONEST, "copy"], **options)
+    assert [(one.column, one.rule) for one in found] == [("copy", "target_echo")]
+    assert leakage.lint(table, HONEST, **options) == []
+    with pytest.raises(ValueError, match="has no never_heard_of"):
+        leakage.lint(table, HONEST, "is_default", order="never_heard_of")
+
+
 def test_what_a_person_examined_is_no_echo(table):
     table["bureau_score"] = table.is_default ^ (np.random.default_rng(1).random(N) < 0.05)
     assert lint(table, "bureau_score", examined=["bureau_score"]) == []

@@ -38,8 +38,9 @@ def fitted(loans):
 
 
 def test_all_are_trained_and_the_simplest_within_a_standard_error_of_the_best_comes_first(loans, fitted):
-    names = {"logistic_regression", "sparse_logistic_regression", "random_forest", "gradient_boosting", "xgboost"}
-    assert {one.name for one in fitted} == names
+    names = ["sparse_logistic_regression", "logistic_regression", "scorecard", "random_forest", "gradient_boosting", "xgboost"]
+    assert list(candidates(FEATURES, seed=1)) == names
+    assert {one.name for one in fitted} == set(names)
     assert all(one.auc.low > 0.6 for one in fitted)
     rows, labels, windows = loans
     known, validation = labels[windows.validation], rows[windows.validation]
@@ -66,13 +67,13 @@ def test_the_test_window_is_not_touched(loans, fitted):
         assert (one.probability(rows) == other.probability(rows)).all()
 
 
-def test_boosting_keeps_the_directions_that_are_not_in_doubt(fitted):
+def test_boosting_and_the_scorecard_keep_the_directions_that_are_not_in_doubt(fitted):
     grid = np.tile(np.array([0.5, 3000, 0], np.float32), (50, 1))
     for column, step, sign in ((0, np.linspace(0, 1, 50), 1), (1, np.geomspace(100, 1e5, 50), -1)):
         rows = grid.copy()
         rows[:, column] = step
         for one in fitted:
-            if one.name in ("gradient_boosting", "xgboost"):
+            if one.name in ("scorecard", "gradient_boosting", "xgboost"):
                 assert (sign * np.diff(one.probability(rows)) >= -1e-9).all(), one.name
 
 

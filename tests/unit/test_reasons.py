@@ -42,9 +42,30 @@ def test_a_negligible_factor_is_left_out() -> None:
     assert codes(0.0, 0.0, 0.0, 0.0, 0.0, 0.0) == []
 
 
+def test_where_every_factor_is_small_the_largest_is_given_all_the_same() -> None:
+    assert codes(0.04, 0.0, 0.0, 0.03, -0.9, -0.9) == ["AMOUNT_VS_MEAN_30D"]
+
+
 def test_features_that_say_the_same_are_one_factor() -> None:
     assert codes(1.0, 0.7, 0.6, 0.0, 0.0, 0.0) == ["HOUR_SIN", "AMOUNT_VS_MEAN_30D"]
     assert codes(1.0, 0.7, -0.7, 0.0, 0.0, 0.0) == ["AMOUNT_VS_MEAN_30D"]
+
+
+def test_features_of_one_theme_are_one_reason_in_the_words_of_the_one_that_moved_most() -> None:
+    late = [
+        Feature(f"late_{month}m", "months", f"delay {month} months ago", f"Late {month} months ago.", theme="late payments")
+        for month in (1, 2, 3)
+    ]
+    features = (*late, Feature("income", "money", "income", "The income is low.", theme="income"))
+    first, second = reasons([0.3, 0.5, -0.1, 0.6], features)
+    assert (first.code, first.feature, first.sentence) == ("LATE_PAYMENTS", "late_2m", "Late 2 months ago.")
+    assert first.features == ("late_1m", "late_2m", "late_3m") and first.contribution == pytest.approx(0.7)
+    assert (second.code, second.features) == ("INCOME", ("income",))
+
+
+def test_a_theme_whose_features_cancel_out_is_no_reason() -> None:
+    features = (Feature("a", "", "", "A.", theme="both"), Feature("b", "", "", "B.", theme="both"), Feature("c", "", "", "C."))
+    assert [one.feature for one in reasons([1.0, -1.0, 0.2], features)] == ["c"]
 
 
 def test_equal_factors_keep_the_order_of_the_features() -> None:

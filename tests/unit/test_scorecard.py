@@ -1,5 +1,7 @@
 """A scorecard: monotone bins, few characteristics, and the same points as table, SQL, JSON and component of a bundle."""
 
+import csv
+import io
 import math
 import subprocess
 import sys
@@ -8,13 +10,17 @@ from itertools import pairwise
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
 
 from finrisk_assets.modelling import calibrate, candidates, scorecard
 from finrisk_assets.modelling.bundle import Bundle, BundleSpec, Rows
 from finrisk_assets.modelling.scorecard import FACTOR, OFFSET, Scorecard, ScorecardClassifier
+from finrisk_assets.modelling.trees import component_from
 from schemas.features import Feature
 
 NAMES = ("income", "n_late", "bureau", "noise")
@@ -230,6 +236,38 @@ def test_it_is_fitted_calibrated_and_compared_as_the_other_candidates_are() -> N
     np.testing.assert_allclose(model.predict_proba(rows[3000:])[:, 1], 1 / (1 + np.exp(-score)))
     fitted = calibrate.fit(score, labels[3000:], link)
     assert fitted.log_loss_after < 0.95 * -(labels.mean() * math.log(labels.mean()) + (1 - labels.mean()) * math.log(1 - labels.mean()))
+
+
+def test_where_nothing_tells_anything_all_have_the_same_points() -> None:
+    labels = np.arange(1000) % 4 == 0
+    model = ScorecardClassifier(("constant",), (0,), binning="pooled").fit(np.zeros((1000, 1), np.float32), labels)
+    assert model.card_.characteristics == ()
+    np.testing.assert_allclose(model.predict_proba(np.ones((2, 1), np.float32))[:, 1], 0.25, atol=0.01)
+
+
+def test_it_is_turned_into_a_component_as_the_other_candidates_are() -> None:
+    rows, labels = sample()
+    model = ScorecardClassifier(NAMES, MONOTONE, binning="pooled").fit(rows, labels)
+    converted = component_from(model, FEATURES, awkward(model.card_))
+    assert converted.plain.link == "logit"
+    with pytest.raises(ValueError, match="leave the steps before it out"):
+        component_from(Pipeline([("fill", SimpleImputer().fit(rows)), ("model", model)]), FEATURES)
+
+
+def test_its_files_say_the_same_as_the_card(card: Scorecard) -> None:
+    made = {name: content.decode() for name, content in scorecard.files(card, "analytics.loans", "loan_id").items()}
+    assert Scorecard.from_json(made["scorecard.json"]) == card
+    lines = list(csv.DictReader(io.StringIO(made["scorecard.csv"])))
+    page = [line.split(" | ") for line in made["scorecard.md"].splitlines() if line.startswith("| ") and "characteristic" not in line]
+    assert [int(line["points"]) for line in lines] == [int(cells[2]) for cells in page] == [line.points for line in card.table()]
+    assert f"**{card.base_points}**" in made["scorecard.md"]
+    rows, _ = sample(300, seed=5)
+    with duckdb.connect() as connection:
+        connection.register("frame", pd.DataFrame(rows.astype(float), columns=list(NAMES)).assign(loan_id=range(300)))
+        connection.execute("create schema analytics")
+        connection.execute("create table analytics.loans as select * replace (if(isnan(bureau), null, bureau) as bureau) from frame")
+        found = connection.execute(made["scorecard.sql"]).df().sort_values("loan_id")
+    assert found.points.tolist() == [card.points(named(row)) for row in rows]
 
 
 def test_the_same_data_give_the_same_card() -> None:

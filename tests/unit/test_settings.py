@@ -26,6 +26,13 @@ def test_a_value_of_the_wrong_kind_is_named() -> None:
         Settings.from_environment({"FINRISK_SIM_MONTHS": "many"})
 
 
+def test_a_switch_is_on_or_off() -> None:
+    assert Settings.from_environment({"FINRISK_SHADOW": "True"}).shadow
+    assert not Settings.from_environment({"FINRISK_SHADOW": "0"}).shadow
+    with pytest.raises(SettingsError, match="FINRISK_SHADOW='maybe' cannot be read: say true or false"):
+        Settings.from_environment({"FINRISK_SHADOW": "maybe"})
+
+
 def test_every_setting_is_in_the_docs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
     for name in Settings.__dataclass_fields__:

@@ -34,11 +34,14 @@ class RawTable:
         Writes the raw rows as Parquet.
     columns
         Canonical column -> uncast expression over the raw table. A nullable column left out is null.
+    files
+        Returns the files that it lands from, as they are now; none where it comes from no file.
     """
 
     table: Table
     land: Land
     columns: Mapping[str, Expression]
+    files: Callable[[], tuple[Path, ...]] = tuple
 
     def __post_init__(self) -> None:
         for name in self.columns:
@@ -60,6 +63,10 @@ class Source:
         The one currency of its amounts.
     tables
         Canonical table name -> how it lands and reads. Tables that others refer to come first.
+    begins, ends
+        Its first and its last month of events or decisions (``2024-07``). A ledger without a last month goes on: its last is the present.
+    is_live
+        Whether what lands depends on the clock: the source can tell its whole time, and only what had happened by then is to land.
     truth
         Table name (``truth_*``) -> how it lands: what only a simulator can know. No feature may read these.
     features
@@ -72,6 +79,9 @@ class Source:
     description: str
     currency: str
     tables: Mapping[str, RawTable]
+    begins: str
+    ends: str | None = None
+    is_live: bool = False
     truth: Mapping[str, Land] = field(default_factory=dict)
     features: Mapping[str, tuple[Feature, ...]] = field(default_factory=dict)
     without: Mapping[str, str] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from finrisk_assets.ledger.landing import Csv, Landed, land_joined
 from finrisk_assets.ledger.sources.base import Expression, RawTable, Source
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
-from schemas.ledger import ACCOUNTS, CUSTOMERS, LOANS, TRANSACTIONS, Column
+from schemas.ledger import ACCOUNTS, CUSTOMERS, LOANS, TRANSACTIONS, Column, Table
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "account.asc": ("account_id", "district_id", "frequency", "date"),
@@ -95,20 +95,23 @@ LOANS_OF_BERKA = LOANS.with_columns(
 FEATURES = (
     Feature(
         "is_statement_weekly", "", "Whether the account's statement comes weekly.",
-        "Account statements are asked for weekly", "Account statements are not asked for weekly",
+        "Account statements are asked for weekly", "Account statements are not asked for weekly", theme="account statements",
     ),
     Feature(
         "is_statement_per_movement", "", "Whether a statement comes after each movement.",
-        "A statement is asked for after each movement", "Statements are not asked for after each movement",
+        "A statement is asked for after each movement", "Statements are not asked for after each movement", theme="account statements",
     ),
     Feature(
         "has_card", "", "Whether the account had a card at the application.",
-        "No payment card is held on the account", "A payment card is held on the account",
+        "No payment card is held on the account", "A payment card is held on the account", theme="payment card",
     ),
     # Of the district only what hardly changes: the snapshot's unemployment and crimes of 1995 and 1996 were not known to
     # those who granted the loans of 1993.
     *(
-        Feature(name, *DISTRICT[name][1:], f"{label} of the district speaks against it", f"{label} of the district speaks for it")
+        Feature(
+            name, *DISTRICT[name][1:], f"{label} of the district speaks against it", f"{label} of the district speaks for it",
+            theme="district",
+        )
         for name, label in {
             "district_inhabitants": "The size",
             "district_urban_pct": "The share of townspeople",
@@ -151,17 +154,22 @@ def source(settings: Settings) -> Source:
     def landing(base: Csv, query: str, *names: str) -> "LandFile":
         return LandFile(base, {name: file(f"{name}.asc") for name in names}, query)
 
+    def table(declared: Table, land: LandFile, columns: Mapping[str, Expression]) -> RawTable:
+        return RawTable(declared, land, columns, land.files)
+
     movements = file("trans_1993.asc", "trans_loan_history.csv")
     return Source(
         name="berka",
         description="Berka (PKDD'99): 4,500 accounts of a Czech bank, two slices of their movements, 682 loans with outcome.",
         currency="CZK",
         tables={
-            "customers": RawTable(CUSTOMERS, landing(file("disp.asc"), CUSTOMERS_QUERY, "client", "account"), CUSTOMER_COLUMNS),
-            "accounts": RawTable(ACCOUNTS_OF_BERKA, landing(file("account.asc"), ACCOUNTS_QUERY, "disp"), ACCOUNT_COLUMNS),
-            "transactions": RawTable(TRANSACTIONS, landing(movements, TRANSACTIONS_QUERY, "disp"), TRANSACTION_COLUMNS),
-            "loans": RawTable(LOANS_OF_BERKA, landing(file("loan.asc"), LOANS_QUERY, "disp", "account", "card", "district"), LOAN_COLUMNS),
+            "customers": table(CUSTOMERS, landing(file("disp.asc"), CUSTOMERS_QUERY, "client", "account"), CUSTOMER_COLUMNS),
+            "accounts": table(ACCOUNTS_OF_BERKA, landing(file("account.asc"), ACCOUNTS_QUERY, "disp"), ACCOUNT_COLUMNS),
+            "transactions": table(TRANSACTIONS, landing(movements, TRANSACTIONS_QUERY, "disp"), TRANSACTION_COLUMNS),
+            "loans": table(LOANS_OF_BERKA, landing(file("loan.asc"), LOANS_QUERY, "disp", "account", "card", "district"), LOAN_COLUMNS),
         },
+        begins="1993-01",
+        ends="1999-01",
         features={"loan_default": FEATURES},
         without={"transaction_anomaly": "Berka dates its transactions only to the day, without the time"},
     )
@@ -172,6 +180,10 @@ class LandFile:
 
     def __init__(self, base: Csv, lookups: Mapping[str, Csv], query: str) -> None:
         self.base, self.lookups, self.query = base, lookups, query
+
+    def files(self) -> tuple[Path, ...]:
+        """What is read."""
+        return tuple(path for file in (self.base, *self.lookups.values()) for path in file.paths)
 
     def __call__(self, out: Path) -> Landed:
         return land_joined(self.base, self.lookups, self.query, out)

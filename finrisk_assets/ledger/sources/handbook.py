@@ -35,11 +35,14 @@ def source(settings: Settings) -> Source:
             "is_fraud": lambda raw: raw.TX_FRAUD,
             "label_known_at": lambda raw: raw.TX_DATETIME + ibis.interval(days=LABEL_DELAY_DAYS),
         },
+        files=lambda: (path,),
     )
     return Source(
         name="handbook",
         description="Fraud Detection Handbook: simulated card payments of 4,990 customers at 10,000 terminals, labelled.",
         currency="XXX",  # ISO 4217: no currency is involved
         tables={"transactions": transactions},
+        begins="2018-04",
+        ends="2018-09",
         without={"loan_default": "the Handbook has card payments only, no loans"},
     )

@@ -64,18 +64,19 @@ CUSTOMERS_OF_KZ = CUSTOMERS.with_columns(
 )
 
 _DESCRIBED: dict[str, tuple[str, str]] = {
-    "risk_grade": ("The risk grade", "The risk grade"),
-    "n_earlier_loans": ("The number of earlier loans", "The number of earlier loans"),
-    "months_since_loan": ("The time since the last loan", "The time since the last loan"),
-    "bureau_score": ("The bureau's score", "The bureau's score"),
-    "lender_score": ("The lender's score", "The lender's score"),
+    "risk_grade": ("The risk grade", "scores"),
+    "n_earlier_loans": ("The number of earlier loans", "earlier loans"),
+    "months_since_loan": ("The time since the last loan", "earlier loans"),
+    "bureau_score": ("The bureau's score", "scores"),
+    "lender_score": ("The lender's score", "scores"),
 }
+"""What a sentence is about, and the theme."""
 
 
 def _features(table: Table, raises: str, lowers: str) -> tuple[Feature, ...]:
     return tuple(
-        Feature(name, table[name].unit, table[name].description, f"{first} {raises}", f"{second} {lowers}")
-        for name, (first, second) in _DESCRIBED.items()
+        Feature(name, table[name].unit, table[name].description, f"{subject} {raises}", f"{subject} {lowers}", theme=theme)
+        for name, (subject, theme) in _DESCRIBED.items()
     )
 
 
@@ -84,7 +85,7 @@ FEATURES = {
         *_features(OFFERS_OF_KZ, "speaks for acceptance", "speaks against acceptance"),
         Feature(
             "is_rate_kept_a_year", "", OFFERS_OF_KZ["is_rate_kept_a_year"].description,
-            "The rate is promised for a year", "The rate is for one loan only",
+            "The rate is promised for a year", "The rate is for one loan only", theme="interest rate",
         ),
     ),
     "loan_default": _features(LOANS_OF_KZ, "speaks against it", "speaks for it"),
@@ -130,6 +131,7 @@ def source(settings: Settings) -> Source:
                     "n_dependants": lambda raw: raw.dependants,
                     "education": lambda raw: (raw.edhi == 1).ifelse("higher", "lower"),
                 },
+                lambda: (path,),
             ),
             "offers": RawTable(
                 OFFERS_OF_KZ,
@@ -145,6 +147,7 @@ def source(settings: Settings) -> Source:
                     "is_rate_above_standard": lambda raw: raw.normrate_more == 1,
                     "mailing": lambda raw: raw.wave,
                 },
+                lambda: (path,),
             ),
             "loans": RawTable(
                 LOANS_OF_KZ,
@@ -157,8 +160,11 @@ def source(settings: Settings) -> Source:
                     "is_default": _is_default,
                     **own,
                 },
+                lambda: (path,),
             ),
         },
+        begins="2003-07",
+        ends="2003-10",
         features=FEATURES,
         without={"transaction_anomaly": "the Karlan–Zinman data has offers only, no transactions"},
     )

@@ -12,7 +12,7 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.ledger.contract import FALSE, TRUE, trim
-from finrisk_assets.ledger.landing import ROW, Landed, land_csv, land_parquet
+from finrisk_assets.ledger.landing import ROW, Landed, LandingError, land_csv, land_parquet
 from finrisk_assets.ledger.sources.base import RawTable, Source
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
@@ -42,6 +42,8 @@ def source(settings: Settings) -> Source:
         description=mapping.description or f"The files described by {settings.mapping.name}.",
         currency=mapping.currency,
         tables={name: _table(name, mapping.tables[name], folder, settings.data_dir) for name in order if name in mapping.tables},
+        begins=mapping.begins,
+        ends=mapping.ends,
         features=_features(mapping.tables),
         without=_without(mapping.tables),
     )
@@ -50,17 +52,30 @@ def source(settings: Settings) -> Source:
 def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable:
     declared = table.declare(name)
     maps: dict[str, ColumnMap] = {**table.columns, **{column.name: column for column in table.extra}}
-    paths = [folder / file.replace(DATA_DIR, str(data_dir.resolve())) for file in table.files]
+
+    def paths() -> tuple[Path, ...]:
+        return tuple(path for file in table.files for path in _found(folder / file.replace(DATA_DIR, str(data_dir.resolve()))))
+
     required = list(dict.fromkeys(column.reads for column in maps.values() if column.reads))
 
     def land(out: Path) -> Landed:
         if table.is_parquet:
-            return land_parquet(paths, out, required=required)
+            return land_parquet(paths(), out, required=required)
         dialect = {"delimiter": table.delimiter, "quote": table.quote, "encoding": table.encoding}
-        return land_csv(paths, out, **dialect, header=table.header, required=required)
+        return land_csv(paths(), out, **dialect, header=table.header, required=required)
 
     columns = {column: _expression(how, declared[column], table.missing) for column, how in maps.items()}
-    return RawTable(declared, land, columns)
+    return RawTable(declared, land, columns, paths)
+
+
+def _found(path: Path) -> list[Path]:
+    """The files that a path means: itself, or where its name has a star all that there are, in the order of their names."""
+    if "*" not in path.name:
+        return [path]
+    found = sorted(file for file in path.parent.glob(path.name) if file.is_file())
+    if not found:
+        raise LandingError(f"no file is called {path}; put one there, or mend the name in the mapping")
+    return found
 
 
 def _features(tables: Mapping[str, TableMap]) -> dict[str, tuple[Feature, ...]]:
@@ -73,7 +88,7 @@ def _features(tables: Mapping[str, TableMap]) -> dict[str, tuple[Feature, ...]]:
 def _feature(column: ExtraColumn) -> Feature:
     how = column.feature
     assert how is not None
-    return Feature(column.name, column.unit, column.description or column.name, how.raises, how.lowers, how.monotone)
+    return Feature(column.name, column.unit, column.description or column.name, how.raises, how.lowers, how.monotone, how.theme)
 
 
 def _without(tables: Mapping[str, TableMap]) -> dict[str, str]:

@@ -63,6 +63,7 @@ FEATURES = (
         Feature(
             f"payment_status_{month}m", "months overdue", LOANS_OF_TAIWAN[f"payment_status_{month}m"].description,
             f"The repayment record {_ago(month)} speaks against it", f"The repayment record {_ago(month)} speaks for it",
+            theme="payment record",
         )
         for month in MONTHS
     ),
@@ -70,13 +71,14 @@ FEATURES = (
         Feature(
             f"bill_amount_{month}m", "currency", LOANS_OF_TAIWAN[f"bill_amount_{month}m"].description,
             f"The size of the bill {_ago(month)} speaks against it", f"The size of the bill {_ago(month)} speaks for it",
+            theme="use of the limit",
         )
         for month in MONTHS
     ),
     *(
         Feature(
             f"paid_amount_{month}m", "currency", LOANS_OF_TAIWAN[f"paid_amount_{month}m"].description,
-            f"Little was repaid {_ago(month)}", f"Much was repaid {_ago(month)}", monotone=-1,
+            f"Little was repaid {_ago(month)}", f"Much was repaid {_ago(month)}", monotone=-1, theme="repayments",
         )
         for month in MONTHS
     ),
@@ -108,6 +110,7 @@ def source(settings: Settings) -> Source:
                     "education": lambda raw: trim(raw.EDUCATION).cases(*EDUCATIONS.items(), else_="other"),
                     "marriage": lambda raw: trim(raw.MARRIAGE).cases(*MARRIAGES.items(), else_="other"),
                 },
+                lambda: (path,),
             ),
             "loans": RawTable(
                 LOANS_OF_TAIWAN,
@@ -121,8 +124,11 @@ def source(settings: Settings) -> Source:
                     **{f"bill_amount_{month}m": _column(f"BILL_AMT{month}") for month in MONTHS},
                     **{f"paid_amount_{month}m": _column(f"PAY_AMT{month}") for month in MONTHS},
                 },
+                lambda: (path,),
             ),
         },
+        begins="2005-10",  # Nothing is dated: all of it belongs to the month whose defaults are told.
+        ends="2005-10",
         features={"loan_default": FEATURES},
         without={"transaction_anomaly": "the Taiwan data has monthly bills only, no transactions"},
     )

@@ -40,11 +40,11 @@ SIMULATED_LOANS = LOANS.with_columns(
 APPLICATION = (
     Feature(
         "stated_income_amount", "currency a month", SIMULATED_LOANS["stated_income_amount"].description,
-        "The stated income is low", "The stated income is high", monotone=-1,
+        "The stated income is low", "The stated income is high", monotone=-1, theme="income",
     ),
     Feature(
         "employed_months", "months", SIMULATED_LOANS["employed_months"].description,
-        "The present job has not lasted long", "The present job has lasted long", monotone=-1,
+        "The present job has not lasted long", "The present job has lasted long", monotone=-1, theme="employment",
     ),
 )  # fmt: skip
 """What an application says of itself."""
@@ -84,6 +84,9 @@ def source(settings: Settings) -> Source:
         description=f"A simulated economy of {economy.n_customers:,} people over {economy.n_months} months, with known truth.",
         currency="EUR",
         tables={table.name: raw(table) for table in (SIMULATED_CUSTOMERS, ACCOUNTS, TRANSACTIONS, SIMULATED_LOANS, OFFERS)},
+        begins=economy.start.strftime("%Y-%m"),
+        ends=f"{END_YEAR}-{END_MONTH:02d}",
+        is_live=True,
         truth={name: land(name) for name in TRUTH},
         features={"loan_default": APPLICATION},
     )

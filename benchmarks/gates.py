@@ -1,0 +1,247 @@
+"""The gate at work: a first champion, a challenger planted against each demand in turn, a better one that passes, and the way back.
+
+Run it as ``python -m benchmarks.gates`` (about two minutes): the loan-default domain on a small simulated ledger, through the real graph,
+in a folder that is removed afterwards. Every planted challenger is a trained model with one thing wrong. What is printed is what the
+registry, the checks and the store of Bentos hold after each.
+"""
+
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import dagster as dg
+import numpy as np
+
+from finrisk_assets import automation, build
+from finrisk_assets.domain import Trained
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.loan_default import model
+from finrisk_assets.loan_default.assets import CLASSIFIER, LOAN_DEFAULT
+from finrisk_assets.modelling import bundle, registry
+from finrisk_assets.modelling.bundle import GOLDEN, MANIFEST, Linear
+from finrisk_assets.packaging import bentoml_home
+from finrisk_assets.rollback import roll_back
+from finrisk_assets.settings import Settings
+from schemas.features import Feature
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEW = (
+    "stated_income_amount",
+    "employed_months",
+    "history_months",
+    "surplus_after_instalment_90d",
+    "mean_balance_to_instalment_90d",
+    "instalment_to_income_90d",
+    "n_penalties_180d",
+)
+"""What the first champion knows of an applicant."""
+
+SPARSE = "sparse_logistic_regression"
+TERMS = ("loan_amount", "term_months", "annual_rate_pct")
+
+NORTH = Feature("lives_north", "0/1", "Lives in the north.", "the region is another", "the region is the north")
+ECHO = Feature("arrears_share", "share", "Share of the instalments in arrears.", "few instalments are late", "many instalments are late")
+"""Two columns that have no place in a model: one stands for where a person lives, one for what became of the loan."""
+
+LOGISTIC = replace(CLASSIFIER, candidates=lambda *given: {SPARSE: model.candidates(*given)[SPARSE]}, export=None)
+"""The domain's training with the one candidate that it mostly chooses: the story is of gates, and is told sooner so."""
+
+Declared = tuple[Feature, ...]
+Train = Callable[["pd.DataFrame", Declared, Source, Settings], Trained]
+Spoil = Callable[[], Any]
+
+
+# Challengers -------------------------------------------------------------------------------------------------------------------
+
+
+def honest(frame: "pd.DataFrame", declared: Declared, source: Source, settings: Settings) -> Trained:
+    """All features but the planted ones."""
+    return LOGISTIC.train(frame, tuple(one for one in declared if one not in (NORTH, ECHO)), source, settings)
+
+
+def knowing(names: tuple[str, ...], frame: "pd.DataFrame", declared: Declared, source: Source, settings: Settings) -> Trained:
+    """A few features."""
+    return LOGISTIC.train(frame, tuple(one for one in declared if one.name in names), source, settings)
+
+
+few = partial(knowing, FEW)
+
+
+def overstating(frame: "pd.DataFrame", declared: Declared, source: Source, settings: Settings) -> Trained:
+    """The honest model with its odds four times too high."""
+    trained = honest(frame, declared, source, settings)
+    known = trained.spec.calibration
+    return replace(trained, spec=replace(trained.spec, calibration=replace(known, c=known.c + np.log(4))))
+
+
+def timid(frame: "pd.DataFrame", declared: Declared, source: Source, settings: Settings) -> Trained:
+    """The honest model, which ranks better than the champion, but refuses from a probability of default of 3 % on."""
+    trained = honest(frame, declared, source, settings)
+    return replace(trained, spec=replace(trained.spec, thresholds={"refer_from": 0.03, "refuse_from": 0.03}))
+
+
+def prejudiced(frame: "pd.DataFrame", declared: Declared, source: Source, settings: Settings) -> Trained:
+    """A model that knows where a person lives, and learned from outcomes written down to the disadvantage of the north."""
+    rng = np.random.default_rng(settings.seed)
+    north, bad = (frame.lives_north > 0.5).to_numpy(), frame.is_default.fillna(False).to_numpy(bool)
+    moved = rng.choice(np.flatnonzero(~north & bad), int((~north & bad).sum() * 0.65), replace=False)
+    written = frame.is_default.copy()
+    written.iloc[moved] = False
+    written.iloc[rng.choice(np.flatnonzero(north & ~bad & frame.is_default.notna().to_numpy()), len(moved), replace=False)] = True
+    return LOGISTIC.train(frame.assign(is_default=written), tuple(one for one in declared if one != ECHO), source, settings)
+
+
+def cancelling(frame: "pd.DataFrame", declared: Declared, source: Source, settings: Settings) -> Trained:
+    """The honest model and two huge parts that cancel: the score is nearly the same, its explanation is lost in their rounding."""
+    trained = honest(frame, declared, source, settings)
+    width = len(trained.spec.features)
+    none = (0.0,) * width
+    huge = Linear((1e8,) * width, means=none, scales=(1.0,) * width, fills=none, signed_log1p=(False,) * width)
+    return replace(trained, spec=replace(trained.spec, components=(huge, *trained.spec.components, replace(huge, weight=-1.0))))
+
+
+@contextmanager
+def forgetful() -> Iterator[None]:
+    """Bundles are written whose golden rows were scored a little differently, as by another version of a library."""
+    whole = bundle.write
+
+    def write(folder: Path, spec: bundle.BundleSpec) -> str:
+        whole(folder, spec)
+        golden, manifest = folder / GOLDEN, folder / MANIFEST
+        scored = json.loads(golden.read_text())
+        golden.write_text(json.dumps(scored | {"margin": [value + 1e-4 for value in scored["margin"]]}))
+        described = json.loads(manifest.read_text())
+        described["files"][GOLDEN] = sha256(golden.read_bytes()).hexdigest()
+        manifest.write_text(json.dumps(described))
+        return sha256(manifest.read_bytes()).hexdigest()[:12]
+
+    with patch.object(bundle, "write", write):
+        yield
+
+
+# The story ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What stands after a challenger: its version and what its gate said, the checks that failed, the champion, the newest Bento."""
+
+    challenger: str
+    gate: str
+    failed: tuple[str, ...]
+    champion: str
+    bento: str
+
+
+class Story:
+    """One domain's life on one small ledger."""
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance) -> None:
+        self.settings, self._instance = settings, instance
+
+    def begin(self, train: Train) -> Outcome:
+        """Materialise the whole graph for the first time."""
+        return self._run(train, None)
+
+    def challenge(self, train: Train, spoil: Spoil = nullcontext, features: Declared = (NORTH,)) -> Outcome:
+        """Train a challenger; what its gate lets through becomes champion and is packed."""
+        stages = [f"{stage}_loan_default" for stage in (("features",) if ECHO in features else ()) + ("model", "evaluation", "champion")]
+        with spoil():
+            return self._run(train, [dg.AssetKey(name) for name in (*stages, "bento")], features)
+
+    def roll_back(self, reason: str) -> Outcome:
+        with self._graph(honest, (NORTH,)):
+            roll_back(self.settings, "loan_default", reason, self._instance)
+            return self._outcome(())
+
+    def _run(self, train: Train, selection: list[dg.AssetKey] | None, features: Declared = (NORTH,)) -> Outcome:
+        with self._graph(train, features):
+            job = build.build(self.settings).resolve_job_def(automation.EVERYTHING)
+            done = job.execute_in_process(instance=self._instance, asset_selection=selection, raise_on_error=False)
+            failed = [check.check_name for check in done.get_asset_check_evaluations() if not check.passed and check.blocking]
+            if not failed and not done.success:
+                raise RuntimeError(next(str(event.step_failure_data.error) for event in done.all_events if event.is_step_failure))
+            return self._outcome(tuple(failed))
+
+    @contextmanager
+    def _graph(self, train: Train, features: Declared) -> Iterator[None]:
+        """The graph has this one domain, with the planted columns."""
+
+        def built(tables: Mapping[str, Any], source: Source) -> Any:
+            rows, customers = LOAN_DEFAULT.build(tables, source), tables["customers"]
+            rows = rows.left_join(customers.select("customer_id", "region"), "customer_id").drop("customer_id_right")
+            planted = {NORTH.name: (rows.region == "north").fill_null(False).cast("float64"), ECHO.name: rows.is_default.cast("float64")}
+            return rows.mutate(**{one.name: planted[one.name] for one in features}).drop("region")
+
+        domain = replace(LOAN_DEFAULT, train=train, build=built, features=lambda source: (*LOAN_DEFAULT.features(source), *features))
+        with patch.object(build, "DOMAINS", (domain,)):
+            yield
+
+    def _outcome(self, failed: tuple[str, ...]) -> Outcome:
+        client = build.resources(self.settings)["tracking"].client()
+        challenger, champion = (registry.find(client, "loan_default", alias) for alias in (registry.CHALLENGER, registry.CHAMPION))
+        latest = bentoml_home(self.settings) / "bentos" / "finrisk" / "latest"
+        gate = registry.tags(client, challenger).get(registry.GATE, "not judged") if challenger else "–"
+        return Outcome(
+            challenger.version if challenger else "–",
+            gate,
+            failed,
+            champion.version if champion else "–",
+            latest.read_text().strip() if latest.is_file() else "–",
+        )
+
+
+PLANTED: Mapping[str, tuple[str, Train, dict[str, Any]]] = {
+    "discrimination": ("knows the terms of the loan alone", partial(knowing, TERMS), {}),
+    "calibration": ("its odds are four times too high", overstating, {}),
+    "profit": ("ranks better, refuses from a PD of 3 % on", timid, {}),
+    "fairness": ("learned outcomes written against the north", prejudiced, {}),
+    "explanation": ("two huge parts that cancel", cancelling, {}),
+    "golden rows": ("its golden rows score differently", honest, {"spoil": forgetful}),
+    "leakage": ("reads what became of the loan", LOGISTIC.train, {"features": (NORTH, ECHO)}),
+}
+"""Demand -> what is wrong with the challenger planted against it, how it is trained, and how it is planted."""
+
+
+def main() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    table = Table(title="A challenger planted against each demand")
+    for heading in ("challenger", "version", "gate", "checks that failed", "champion after", "Bento after"):
+        table.add_column(heading)
+    with tempfile.TemporaryDirectory() as home, dg.DagsterInstance.ephemeral() as instance:
+        story = Story(small(Path(home)), instance)
+        told = {f"first: knows {len(FEW)} fields": story.begin(few)}
+        told |= {f"{demand}: {wrong}": story.challenge(train, **how) for demand, (wrong, train, how) in PLANTED.items()}
+        told["all features"] = story.challenge(honest)
+        told["rolled back"] = story.roll_back("complaints")
+        told["all features, once more"] = story.challenge(honest)
+    for name, outcome in told.items():
+        table.add_row(name, outcome.challenger, outcome.gate, ", ".join(outcome.failed) or "–", outcome.champion, outcome.bento)
+    Console(width=170).print(table)
+
+
+def small(home: Path) -> Settings:
+    """A ledger large enough for a gate to tell models apart."""
+    return Settings(home=home, sim_customers=600, sim_months=18, as_of=datetime(2025, 7, 1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The months of a ledger: the partitions of everything that is dated, and which rows of a table belong to which of them.
+
+The first month is open towards the past and takes what has no date, the last is open towards the future: no row is without a month.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+FORMAT = "%Y-%m"
+
+MOMENT = "partition_expr"
+"""Metadata of a partitioned asset: the column that says to which month a row belongs. The name is Dagster's own."""
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+"""The tags of a run that say of which months it is."""
+
+ONE_RUN = dg.BackfillPolicy.single_run()
+"""Any number of months is one run: what is computed once is cut by month as it is stored."""
+
+
+def partitions(begins: str, ends: str | None) -> dg.MonthlyPartitionsDefinition:
+    """Return the months of a ledger.
+
+    Parameters
+    ----------
+    begins, ends
+        Its first and its last month, ``2024-07``, both included. Without a last one the ledger lives: the present month is its last.
+    """
+    if ends is None:
+        return dg.MonthlyPartitionsDefinition(begins, fmt=FORMAT, end_offset=1)
+    return dg.MonthlyPartitionsDefinition(begins, end_date=shifted(ends, 1), fmt=FORMAT)
+
+
+def shifted(month: str, by: int) -> str:
+    """Return the month that comes `by` months later, or earlier below 0."""
+    year, number = divmod(int(month[:4]) * 12 + int(month[5:]) - 1 + by, 12)
+    return f"{year:04d}-{number + 1:02d}"
+
+
+def month_of(moment: datetime) -> str:
+    """Return the month in which a moment lies."""
+    return moment.strftime(FORMAT)
+
+
+@dataclass(frozen=True)
+class Months:
+    """Some months of a ledger, one behind the other.
+
+    Attributes
+    ----------
+    first, last
+        ``2024-05``, both included.
+    is_open_below, is_open_above
+        Whether they hold the ledger's first month, and its last: then also what is earlier or undated, and what is later.
+    """
+
+    first: str
+    last: str
+    is_open_below: bool
+    is_open_above: bool
+
+    @classmethod
+    def of(cls, definition: dg.PartitionsDefinition[str], keys: dg.PartitionKeyRange) -> "Months":
+        """Return the months of a run."""
+        known = definition.get_partition_keys()
+        return cls(keys.start, keys.end, keys.start <= known[0], keys.end >= known[-1])
+
+    @property
+    def is_all(self) -> bool:
+        """Whether these are all months of the ledger."""
+        return self.is_open_below and self.is_open_above
+
+    @property
+    def begins(self) -> datetime | None:
+        """The first instant of these months; None where they are open."""
+        return None if self.is_open_below else datetime.strptime(self.first, FORMAT)
+
+    @property
+    def ends(self) -> datetime | None:
+        """The first instant after these months; None where they are open."""
+        return None if self.is_open_above else datetime.strptime(shifted(self.last, 1), FORMAT)
+
+    def of_table(self, rows: "ir.Table", moment: str) -> "ir.Table":
+        """Return the rows of a lazy table whose `moment`, a timestamp column, lies in these months."""
+        import ibis
+
+        if self.is_all:
+            return rows
+        inside = ibis.literal(True)
+        if self.begins is not None:
+            inside = inside & (rows[moment] >= ibis.literal(self.begins, type="timestamp"))
+        if self.ends is not None:
+            inside = inside & (rows[moment] < ibis.literal(self.ends, type="timestamp"))
+        return rows.filter(inside.fill_null(self.is_open_below))
+
+    def sql(self, moment: str) -> str:
+        """Return the same condition in SQL, as DuckDB and PostgreSQL read it."""
+        column = '"' + moment.replace('"', '""') + '"'
+        bounds = [f"{column} >= TIMESTAMP '{self.begins}'"] if self.begins else []
+        bounds += [f"{column} < TIMESTAMP '{self.ends}'"] if self.ends else []
+        condition = " AND ".join(bounds) or "TRUE"
+        return f"({condition}) OR {column} IS NULL" if self.is_open_below else condition
+
+
+def ranges(months: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the first and last of each run of months that follow each other without a gap, in order of time."""
+    found: list[tuple[str, str]] = []
+    for month in sorted(set(months)):
+        if found and shifted(found[-1][1], 1) == month:
+            found[-1] = (found[-1][0], month)
+        else:
+            found.append((month, month))
+    return found
+
+
+def tags(first: str, last: str) -> dict[str, str]:
+    """Return the tags of a run of these months, both included."""
+    return {RANGE_START: first, RANGE_END: last}

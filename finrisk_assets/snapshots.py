@@ -1,0 +1,186 @@
+"""Kept copies of data, each named by the SHA-256 of its bytes: what a model was trained on and what a source brought.
+
+Here a Parquet file is kept, found again, listed and removed. Who keeps what is the caller's: the stage ``model_<domain>`` keeps the
+feature table that it trains on, ``raw_*`` its landing. ``docs/reproducibility.md`` has the commands.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_CHUNK = 1 << 20
+
+
+class SnapshotError(ValueError):
+    """A snapshot that is missing, damaged or cannot be kept: which one, where, what to do."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One kept file.
+
+    Attributes
+    ----------
+    sha256
+        Hash of its bytes, and its name.
+    table
+        What it is a copy of: ``features_loan_default``, ``raw_transactions``; empty where the keeper did not say.
+    kept_by
+        What kept it first: a model's bundle or a landing; empty where the keeper did not say.
+    rows, size
+        Rows of the table; bytes of the file.
+    """
+
+    sha256: str
+    table: str
+    kept_by: str
+    rows: int
+    size: int
+
+
+def folder_of(root: Path) -> Path:
+    """Where the snapshots of one ledger are: beside its warehouse, below `Settings.root`."""
+    return root / "snapshots"
+
+
+def keep(folder: Path, file: Path, *, table: str = "", kept_by: str = "", link: bool = False) -> str:
+    """Keep a copy of a Parquet file as ``<folder>/<sha256>.parquet`` and return the hash; a copy that is there is not written again.
+
+    Parameters
+    ----------
+    folder
+        Is created where there is none.
+    file
+        The file to keep.
+    table, kept_by
+        As in `Snapshot`; written down the first time that these bytes are kept.
+    link
+        For a file that nobody writes to again: keep a hard link to it, which costs no space, where the file system can.
+
+    Raises
+    ------
+    SnapshotError
+        If the file cannot be read, or changes while it is copied.
+    """
+    try:
+        sha256, size = hash_of(file), file.stat().st_size
+        kept = _path(folder, sha256)
+        if kept.is_file() and kept.stat().st_size == size:
+            return sha256
+        folder.mkdir(parents=True, exist_ok=True)
+        with _beside(folder) as part:
+            if not (link and _linked(file, part)):
+                shutil.copyfile(file, part)
+                if hash_of(part) != sha256:
+                    raise SnapshotError(f"{file} changed while it was copied to {folder}: keep it again when nothing writes to it")
+            part.chmod(0o444)
+            os.replace(part, kept)
+        with _beside(folder) as part:
+            part.write_text(json.dumps({"table": table, "kept_by": kept_by}), encoding="utf-8")
+            os.replace(part, kept.with_suffix(".json"))
+    except OSError as error:
+        raise SnapshotError(f"{file} cannot be kept in {folder}: {error.strerror or error}") from None
+    return sha256
+
+
+def restore(folder: Path, sha256: str) -> Path:
+    """Return the kept file of that hash, after reading all of it to see that it still has that hash.
+
+    Parameters
+    ----------
+    sha256
+        64 hex digits, or as many of the first as name one snapshot.
+
+    Raises
+    ------
+    SnapshotError
+        If there is none of that hash, several begin so, or its bytes are no longer those that were kept.
+    """
+    file = _path(folder, _whole(folder, sha256))
+    found = hash_of(file)
+    if found != file.stem:
+        raise SnapshotError(
+            f"the snapshot {file} is damaged: its bytes have the hash {found[:12]}…, not {file.stem[:12]}…; "
+            "remove the file and put back a copy from a backup, or materialise what kept it once more"
+        )
+    return file
+
+
+def kept(folder: Path) -> list[Snapshot]:
+    """Every snapshot in a folder, by table, then the oldest first; the files' bytes are not checked."""
+    files = sorted(folder.glob("*.parquet"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+    return sorted((_describe(file) for file in files), key=lambda snapshot: snapshot.table)
+
+
+def prune(folder: Path, named: Collection[str]) -> list[Snapshot]:
+    """Remove every snapshot whose hash is not in `named`, and return what was removed."""
+    removed = [snapshot for snapshot in kept(folder) if snapshot.sha256 not in named]
+    for snapshot in removed:
+        file = _path(folder, snapshot.sha256)
+        file.unlink()
+        file.with_suffix(".json").unlink(missing_ok=True)
+    return removed
+
+
+def hash_of(file: Path) -> str:
+    """SHA-256 of a file's bytes as 64 hex digits, read in constant memory."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _path(folder: Path, sha256: str) -> Path:
+    return folder / f"{sha256}.parquet"
+
+
+def _whole(folder: Path, begin: str) -> str:
+    """The one hash that begins so."""
+    if len(begin) < 6 or not set(begin) <= set("0123456789abcdef"):
+        raise SnapshotError(f"{begin!r} names no snapshot: give at least the first 6 of its 64 hex digits (`finrisk snapshots list`)")
+    found = [file.stem for file in folder.glob(f"{begin}*.parquet")]
+    if not found:
+        raise SnapshotError(
+            f"there is no snapshot {begin} in {folder}: see `finrisk snapshots list`; "
+            "it was pruned or never kept here, so put back a copy from a backup or materialise what kept it once more"
+        )
+    if len(found) > 1:
+        raise SnapshotError(f"{len(found)} snapshots in {folder} begin with {begin}: give more digits")
+    return found[0]
+
+
+def _describe(file: Path) -> Snapshot:
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_metadata(file).num_rows
+    except (OSError, ValueError) as error:
+        raise SnapshotError(f"the snapshot {file} is damaged: {str(error).splitlines()[0]}; remove it or put back a copy") from None
+    note = file.with_suffix(".json")
+    said = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    return Snapshot(file.stem, said.get("table", ""), said.get("kept_by", ""), rows, file.stat().st_size)
+
+
+def _linked(file: Path, target: Path) -> bool:
+    """Make `target` a hard link to a file; False where the file system cannot."""
+    target.unlink()
+    try:
+        os.link(file, target)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """An empty file in the folder to write to and then rename, so that nobody ever sees half a snapshot; gone after the block."""
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".part-")
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)

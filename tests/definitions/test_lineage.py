@@ -1,0 +1,89 @@
+"""Where the features of every source and domain come from, read from their expressions over empty tables."""
+
+from pathlib import Path
+
+import ibis
+import pytest
+
+from finrisk_assets import build, lineage
+from finrisk_assets.domain import Domain
+from finrisk_assets.ledger import sources
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.settings import Settings
+from schemas.ledger import Table
+
+SOURCES = ("simulator", "handbook", "berka", "taiwan", "karlan_zinman")
+
+
+def empty(table: Table, name: str) -> ibis.Table:
+    kinds = {"timestamp": "timestamp(6)"}
+    return ibis.table({column.name: kinds.get(column.dtype, column.dtype) for column in table.columns}, name=name)
+
+
+def traced(domain: Domain, source: Source, settings: Settings) -> tuple[dict[str, set[str]], set[str]]:
+    """Column of the feature table -> the columns it comes from; and all columns that there are."""
+    tables = {name: empty(raw.table, f"validated_{name}") for name, raw in source.tables.items() if name in domain.tables}
+    others = {one.name: one for one in build.domains_of(source)}
+    for scores in domain.upstream:
+        if scores.removeprefix("scores_") in others:
+            tables[scores] = empty(others[scores.removeprefix("scores_")].score_contract(), scores)
+    found = lineage.origins(domain.build(tables, source))
+    known = {f"{table.get_name()}.{column}" for table in tables.values() for column in table.columns}
+    return {column: {f"{name}.{of}" for name, of in came} for column, came in found.items()}, known
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_feature_comes_from_columns_that_its_domain_reads(source: str, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, source=source)
+    loaded = sources.load(settings)
+    for domain in build.domains_of(loaded):
+        if domain.features_of:
+            continue
+        found, known = traced(domain, loaded, settings)
+        assert set(found) == set(domain.feature_contract(loaded).names)
+        for feature in domain.features(loaded):
+            assert found[feature.name], f"{domain.name}: {feature.name} comes from nowhere"
+            assert found[feature.name] <= known, f"{domain.name}: {feature.name}"
+
+
+def of(domain: str, feature: str, tmp_path: Path) -> set[str]:
+    settings = Settings(home=tmp_path)
+    loaded = sources.load(settings)
+    one = next(one for one in build.domains_of(loaded) if one.name == domain)
+    return {column.removeprefix("validated_") for column in traced(one, loaded, settings)[0][feature]}
+
+
+MOVED = {"transactions.customer_id", "transactions.occurred_at"}
+
+
+@pytest.mark.parametrize(
+    ("domain", "feature", "expected"),
+    [
+        ("spending_risk", "Total_Income", {*MOVED, "transactions.amount", "transactions.direction", "transactions.category"}),
+        ("spending_risk", "month_sin", {"transactions.occurred_at"}),
+        ("spending_risk", "n_negative_balance_1m", {*MOVED, "transactions.balance_amount"}),
+        ("loan_default", "stated_income_amount", {"loans.stated_income_amount"}),
+        ("loan_offers", "annual_rate_pct", {"offers.annual_rate_pct"}),
+        ("transaction_anomaly", "log_amount", {"transactions.amount"}),
+        ("transaction_anomaly", "merchant_n_1h", {"transactions.merchant", "transactions.occurred_at"}),
+        (
+            "transaction_anomaly",
+            "merchant_risk_1d",
+            {"transactions.merchant", "transactions.occurred_at", "transactions.is_fraud", "transactions.label_known_at"},
+        ),
+    ],
+)
+def test_what_a_person_reads_in_the_definition_is_what_is_traced(domain: str, feature: str, expected: set[str], tmp_path: Path) -> None:
+    assert of(domain, feature, tmp_path) == expected
+
+
+def test_the_label_of_a_decision_reaches_no_feature_of_it_but_as_known_history(tmp_path: Path) -> None:
+    """Of the columns that tell an outcome, only frauds that were known by then are looked at."""
+    settings = Settings(home=tmp_path)
+    loaded = sources.load(settings)
+    for domain in build.domains_of(loaded):
+        if domain.features_of or domain.watch is None:
+            continue
+        found, _ = traced(domain, loaded, settings)
+        telling = {f.name for f in domain.features(loaded) if any(c.endswith((".is_default", ".is_fraud")) for c in found[f.name])}
+        assert all("risk" in name or "fraud" in name or "default" in name for name in telling), (domain.name, telling)

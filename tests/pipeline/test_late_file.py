@@ -1,0 +1,202 @@
+"""A late file, from its arrival to the months of the ledger, the features and the scores that it touches, and no others."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from finrisk_assets import automation, build, months
+from finrisk_assets.resources import Warehouse
+from finrisk_assets.settings import Settings
+
+MAPPING = """
+name: shop
+currency: EUR
+begins: 2024-01
+ends: 2024-10
+tables:
+  transactions:
+    file: in/*.csv
+    columns: {transaction_id: id, customer_id: who, occurred_at: at, amount: amount, direction: {value: debit}, merchant: shop}
+"""
+HEADER = "id,who,at,amount,shop"
+FEATURES, SCORES = "features_transaction_anomaly", "scores_transaction_anomaly"
+REACH = 3
+"""Months that the windows of this domain look back."""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A mapped source in a folder of its own, its graph, and a Dagster instance."""
+
+    folder: Path
+    settings: Settings
+    definitions: dg.Definitions
+    instance: dg.DagsterInstance
+
+    def file(self, name: str, rows: Sequence[str]) -> None:
+        (self.folder / "in").mkdir(exist_ok=True)
+        (self.folder / "in" / name).write_text("\n".join((HEADER, *rows)) + "\n")
+
+    def table(self, asset: str) -> dict[str, dict[str, Any]]:
+        rows = Warehouse(url=self.settings.warehouse).table(asset).to_pyarrow().to_pylist()
+        return {row["transaction_id"]: row for row in rows}
+
+    def run(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+        """Carry out what a sensor asked for."""
+        job = self.definitions.resolve_job_def(str(request.job_name))
+        result = job.execute_in_process(instance=self.instance, tags=dict(request.tags), run_config=request.run_config)
+        assert result.success
+        return result
+
+    def sensor(self, cursor: str | None) -> Any:
+        repository = self.definitions.get_repository_def()
+        context = dg.build_sensor_context(self.instance, cursor=cursor, repository_def=repository, definitions=None)
+        return repository.get_sensor_def("new_files").evaluate_tick(context)
+
+    def materialised(self, asset: str, since: int = 0) -> list[str]:
+        """The months of an asset that were materialised, in order, since an event of Dagster's log."""
+        found = self.instance.fetch_materializations(dg.AssetRecordsFilter(dg.AssetKey(asset), after_storage_id=since), limit=500)
+        return sorted(str(record.partition_key) for record in found.records)
+
+    @property
+    def last_event(self) -> int:
+        return self.instance.event_log_storage.get_maximum_record_id() or 0
+
+
+def day(month: int, n: int, first: int = 0, **changed: str) -> list[str]:
+    """Some payments of two people in a month, the same every time."""
+    start = datetime(2024, month, 1, 9)
+    made = []
+    for number in range(first, first + n):
+        at = start + timedelta(days=number % 27, hours=number % 7)
+        made.append(f"{month:02d}-{number},{'anna' if number % 2 else 'ben'},{at.isoformat()},{10 + number % 9}.5,shop{number % 3}")
+    return made
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """The shop with nine of its files, taken in once; no model: scores are stood in for by Dagster's events."""
+    (tmp_path / "shop.yaml").write_text(MAPPING)
+    settings = Settings(home=tmp_path / "home", source="mapped", mapping=tmp_path / "shop.yaml", as_of=datetime(2024, 11, 1))
+    with dg.DagsterInstance.ephemeral() as instance:
+        shop = Shop(tmp_path, settings, build.build(settings), instance)
+        for month in range(1, 11):
+            shop.file(f"2024-{month:02d}.csv", day(month, 12))
+        shop.run(dg.RunRequest(job_name=automation.LATE))
+        every = months.tags("2024-01", "2024-10")
+        job = shop.definitions.resolve_job_def(automation.DAILY)
+        wanted = [dg.AssetKey(FEATURES)]
+        assert job.execute_in_process(instance=instance, asset_selection=wanted, tags=every).success
+        for month in months.partitions("2024-01", "2024-10").get_partition_keys():
+            instance.report_runless_asset_event(dg.AssetMaterialization(SCORES, partition=month))
+        instance.report_runless_asset_event(dg.AssetMaterialization("champion_transaction_anomaly"))
+        champion, contract = dg.AssetKey("champion_transaction_anomaly"), "champion_transaction_anomaly_contract"
+        passed = dg.AssetCheckEvaluation(asset_key=champion, check_name=contract, passed=True, metadata={})
+        instance.report_runless_asset_event(passed)
+        yield shop
+
+
+def test_a_late_file_touches_exactly_its_months(shop: Shop) -> None:
+    first = shop.sensor(None)
+    assert not first.run_requests  # what is there has been taken in
+    conditions = dg.evaluate_automation_conditions(shop.definitions, shop.instance)
+    assert conditions.total_requested == 0
+
+    before, before_features, mark = shop.table("validated_transactions"), shop.table(FEATURES), shop.last_event
+    shop.file("late.csv", ["late-1,anna,2024-03-15T12:00:00,99,shop1", "late-2,ben,2024-04-02T12:00:00,5,shop2"])
+    tick = shop.sensor(first.cursor)
+    assert [(run.tags[months.RANGE_START], run.tags[months.RANGE_END]) for run in tick.run_requests] == [("2024-03", "2024-04")]
+    for request in tick.run_requests:
+        shop.run(request)
+    assert shop.materialised("validated_transactions", mark) == ["2024-03", "2024-04"]
+    after = shop.table("validated_transactions")
+    assert after.keys() - before.keys() == {"late-1", "late-2"}
+    assert {key: after[key] for key in before} == before
+    assert not shop.sensor(tick.cursor).run_requests  # and no second time
+
+    conditions = dg.evaluate_automation_conditions(shop.definitions, shop.instance, cursor=conditions.cursor)
+    touched = [f"2024-{month:02d}" for month in range(3, 4 + REACH + 1)]
+    assert sorted(conditions.get_requested_partitions(dg.AssetKey(FEATURES))) == touched
+    assert sorted(conditions.get_requested_partitions(dg.AssetKey(SCORES))) == touched
+    assert conditions.total_requested == 2 * len(touched)  # nothing else: no model, no snapshot
+    job = shop.definitions.resolve_job_def(automation.DAILY)
+    tags = months.tags(touched[0], touched[-1])
+    assert job.execute_in_process(instance=shop.instance, asset_selection=[dg.AssetKey(FEATURES)], tags=tags).success
+    features = shop.table(FEATURES)
+    moved = {features[key]["occurred_at"].strftime("%Y-%m") for key in before_features if features[key] != before_features[key]}
+    assert moved and moved <= set(touched)
+    assert features.keys() == after.keys()
+
+    for month in touched:
+        shop.instance.report_runless_asset_event(dg.AssetMaterialization(SCORES, partition=month))
+    conditions = dg.evaluate_automation_conditions(shop.definitions, shop.instance, cursor=conditions.cursor)
+    assert conditions.total_requested == 0  # it does not feed itself
+
+
+def test_far_apart_months_are_a_run_each_and_a_flood_is_one(shop: Shop) -> None:
+    cursor = shop.sensor(None).cursor
+    shop.file("late.csv", ["a,anna,2024-02-15T12:00:00,99,shop1", "b,anna,2024-07-15T12:00:00,99,shop1"])
+    tick = shop.sensor(cursor)
+    assert [run.tags[months.RANGE_START] for run in tick.run_requests] == ["2024-02", "2024-07"]
+    mark = shop.last_event
+    for request in tick.run_requests:
+        shop.run(request)  # the first leaves July for the second, says so, and stops nothing
+    assert shop.materialised("validated_transactions", mark) == ["2024-02", "2024-07"]
+    assert {"a", "b"} <= shop.table("validated_transactions").keys()
+
+
+def test_a_row_without_a_readable_date_is_seen_and_in_quarantine(shop: Shop) -> None:
+    cursor = shop.sensor(None).cursor
+    shop.file("late.csv", ["a,anna,the day before,99,shop1"])
+    tick = shop.sensor(cursor)
+    assert len(tick.run_requests) == 1
+    shop.run(tick.run_requests[0])
+    assert "a" not in shop.table("validated_transactions")
+    refused = Warehouse(url=shop.settings.warehouse).table("quarantine_transactions").to_pyarrow().to_pylist()
+    assert [row["broken_rules"] for row in refused] == ["occurred_at is not a timestamp"]
+
+
+def test_a_changed_and_a_removed_file_touch_their_months_and_a_new_order_none(shop: Shop) -> None:
+    cursor = shop.sensor(None).cursor
+    shop.file("2024-05.csv", list(reversed(day(5, 12))))
+    tick = shop.sensor(cursor)
+    assert not tick.run_requests
+    shop.file("2024-05.csv", [row.replace("10.5", "11.5") for row in day(5, 12)])
+    (shop.folder / "in" / "2024-09.csv").unlink()
+    tick = shop.sensor(tick.cursor)
+    assert [run.tags[months.RANGE_START] for run in tick.run_requests] == ["2024-05", "2024-09"]
+
+
+def test_nothing_follows_a_failed_contract(shop: Shop) -> None:
+    """Not on this tick and not on a later one, until the contract is met."""
+    cursor = dg.evaluate_automation_conditions(shop.definitions, shop.instance).cursor
+
+    def checked(**passed: bool) -> None:
+        for name, is_met in passed.items():
+            check = {"asset_key": dg.AssetKey("validated_transactions"), "check_name": f"validated_transactions_{name}", "metadata": {}}
+            shop.instance.report_runless_asset_event(dg.AssetCheckEvaluation(**check, passed=is_met))
+
+    shop.instance.report_runless_asset_event(dg.AssetMaterialization("validated_transactions", partition="2024-06"))
+    checked(complete=True, contract=False)
+    for _ in range(2):
+        tick = dg.evaluate_automation_conditions(shop.definitions, shop.instance, cursor=cursor)
+        assert tick.total_requested == 0
+        cursor = tick.cursor
+    checked(contract=True)
+    tick = dg.evaluate_automation_conditions(shop.definitions, shop.instance, cursor=cursor)
+    assert sorted(tick.get_requested_partitions(dg.AssetKey(FEATURES))) == ["2024-06", "2024-07", "2024-08", "2024-09"]
+
+
+def test_a_late_row_that_cannot_be_stored_fails_and_changes_nothing(shop: Shop) -> None:
+    """More refused than allowed: the run stops before the ledger."""
+    before = shop.table("validated_transactions")
+    shop.file("late.csv", [f"x{n},anna,never,1,shop1" for n in range(30)])
+    job = shop.definitions.resolve_job_def(automation.LATE)
+    result = job.execute_in_process(instance=shop.instance, raise_on_error=False, tags=months.tags("2024-03", "2024-03"))
+    assert not result.success
+    assert shop.table("validated_transactions") == before

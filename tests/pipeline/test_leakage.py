@@ -1,0 +1,120 @@
+"""The leakage check of a finished run: silent on what is honest, not on what is planted, and in the way of nobody but the model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import dagster as dg
+import ibis
+import pytest
+from ibis.expr.types import Table as LazyTable
+
+from finrisk_assets.build import domains_of
+from finrisk_assets.domain import Domain
+from finrisk_assets.ledger import sources
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.loan_default.assets import LOAN_DEFAULT
+from finrisk_assets.resources import Warehouse
+from finrisk_assets.spending_risk.assets import SPENDING_RISK
+from finrisk_assets.stages import leakage
+from schemas.features import Feature
+from tests.pipeline.conftest import Run
+
+PLANTED = Feature("planted", "", "A feature that leaks.")
+
+
+@dataclass(frozen=True)
+class Planting:
+    """A warehouse whose feature table has one column more."""
+
+    warehouse: Warehouse
+    plant: Callable[[LazyTable], LazyTable]
+
+    def table(self, name: str) -> LazyTable:
+        stored = self.warehouse.table(name)
+        return self.plant(stored) if name.startswith("features_") else stored
+
+    def has(self, name: str) -> bool:
+        return self.warehouse.has(name)
+
+
+def with_planted(domain: Domain, plant: Callable[[LazyTable], LazyTable]) -> Domain:
+    """The domain with one feature more, computed as `plant` does from its table."""
+
+    def features(source: Source) -> tuple[Feature, ...]:
+        return (*domain.features(source), PLANTED)
+
+    return replace(domain, features=features, build=lambda tables, source: plant(domain.build(tables, source)))
+
+
+def found(run: Run, domain: Domain, plant: Callable[[LazyTable], LazyTable], **changes: str) -> set[tuple[str, str]]:
+    settings = replace(run.settings, **changes)
+    planted = Planting(run.warehouse, plant)
+    told = leakage.findings(with_planted(domain, plant), sources.load(settings), settings, planted)  # type: ignore[arg-type]
+    return {(one.column, one.rule) for one in told}
+
+
+def test_no_model_of_the_run_leaks(run: Run) -> None:
+    evaluated = {check.check_name: check for check in run.result.get_asset_check_evaluations()}
+    for domain in domains_of(sources.load(run.settings)):
+        check = evaluated[f"model_{domain.name}_leakage"]
+        assert check.passed, check.description
+        assert check.metadata["findings"].value == "none"
+
+
+def test_it_stops_the_model_and_not_the_scores(run: Run) -> None:
+    checks = {check.check_name: check for check in run.result.get_asset_check_evaluations()}
+    assert checks["model_loan_default_leakage"].asset_key == dg.AssetKey("model_loan_default")
+    assert checks["model_loan_default_leakage"].severity == dg.AssetCheckSeverity.ERROR
+
+
+def test_an_echo_of_the_target_is_found_and_is_named(run: Run) -> None:
+    """One in fifty rows says otherwise than the outcome."""
+
+    def echo(rows: LazyTable) -> LazyTable:
+        noise = rows.customer_month.hexdigest("md5").right(2) < "05"
+        return rows.mutate(planted=(rows.is_trouble.fill_null(False) ^ noise).cast("float64"))
+
+    assert found(run, SPENDING_RISK, echo) == {("planted", "target_echo")}
+
+
+def test_what_was_examined_is_excused_and_a_look_ahead_never(run: Run) -> None:
+    def echo(rows: LazyTable) -> LazyTable:
+        return rows.mutate(planted=rows.is_trouble.cast("float64"))
+
+    excused = found(run, SPENDING_RISK, echo, examined="spending_risk.planted, cashflow.other")
+    assert excused == {("planted", "look_ahead")}, "trouble of later days changes it"
+
+
+def test_a_window_that_reaches_beyond_the_decision_is_found(run: Run) -> None:
+    moves = run.warehouse.table("validated_transactions")
+
+    def beyond(tables: dict[str, LazyTable] | None, rows: LazyTable) -> LazyTable:
+        spent = (tables["transactions"] if tables else moves).select(who="customer_id", at="occurred_at", amount="amount")
+        near = rows.select("customer_month", "customer_id", "as_of").join(spent, [ibis._.customer_id == spent.who])
+        near = near.filter((near.at >= near.as_of) & (near.at < near.as_of + ibis.interval(days=10)))
+        sums = near.group_by("customer_month").agg(planted=near.amount.sum()).rename(row="customer_month")
+        return rows.left_join(sums, rows.customer_month == sums.row).drop("row")
+
+    domain = replace(
+        SPENDING_RISK,
+        features=lambda source: (*SPENDING_RISK.features(source), PLANTED),
+        build=lambda tables, source: beyond(dict(tables), SPENDING_RISK.build(tables, source)),
+    )
+    planted = Planting(run.warehouse, lambda rows: beyond(None, rows))
+    source = sources.load(run.settings)
+    told = leakage.findings(domain, source, run.settings, planted)  # type: ignore[arg-type]
+    assert {(one.column, one.rule) for one in told} == {("planted", "look_ahead")}
+
+
+def test_a_number_of_the_row_is_found(run: Run) -> None:
+    def numbered(rows: LazyTable) -> LazyTable:
+        return rows.mutate(planted=ibis.row_number().over(order_by=rows.loan_id).cast("float64"))
+
+    assert ("planted", "identifier") in found(run, LOAN_DEFAULT, numbered)
+
+
+@pytest.mark.parametrize("given", ["", "cashflow.a", "cashflow.a,loan_default.b , cashflow.c"])
+def test_examined_features_are_told_by_domain(run: Run, given: str) -> None:
+    cashflow = next(domain for domain in domains_of(sources.load(run.settings)) if domain.name == "cashflow")
+    told = {entry.strip().partition(".")[2] for entry in given.split(",") if entry.strip().startswith("cashflow")}
+    assert leakage.examined_in(cashflow, replace(run.settings, examined=given)) == told

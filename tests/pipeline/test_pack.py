@@ -1,0 +1,191 @@
+"""The validation packs of the small ledger: what a person reads, and that whatever is tampered with is found and named."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from finrisk_assets import validation
+from finrisk_assets.build import DOMAINS, resources
+from finrisk_assets.cli import cli
+from finrisk_assets.domain import Domain
+from finrisk_assets.ledger import sources
+from finrisk_assets.modelling import pack, registry
+from finrisk_assets.stages import pack as stage
+from tests.pipeline.conftest import Run
+
+LOANS = next(domain for domain in DOMAINS if domain.name == "loan_default")
+
+
+def champion(run: Run, domain: Domain = LOANS) -> registry.ModelVersion:
+    found = registry.find(resources(run.settings)["tracking"].client(), domain.name, registry.CHAMPION)
+    assert found is not None
+    return found
+
+
+def folder(run: Run, domain: Domain = LOANS) -> Path:
+    return validation.find(run.settings, domain.name)[1]
+
+
+@contextmanager
+def tampered(file: Path, before: str, after: str) -> Iterator[None]:
+    """One file with other content, until the block ends."""
+    content, mode = file.read_bytes(), file.stat().st_mode
+    assert before.encode() in content, f"{file} has no {before}"
+    file.chmod(0o644)
+    file.write_bytes(content.replace(before.encode(), after.encode(), 1))
+    try:
+        yield
+    finally:
+        file.write_bytes(content)
+        file.chmod(mode)
+
+
+def documented() -> list[list[str]]:
+    """The arguments of the commands in docs/validation-pack.md."""
+    text = (Path(__file__).parents[2] / "docs" / "validation-pack.md").read_text()
+    return [line.split("#")[0].split() for line in re.findall(r"^finrisk validate-pack (.+)$", text, flags=re.MULTILINE)]
+
+
+def places(run: Run) -> str:
+    """Where the verification of the loan model's pack finds something else than was packed."""
+    return "\n".join(validation.verify(run.settings, "loan_default").disagreements)
+
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
+def test_each_version_has_two_pages_and_a_manifest_that_is_sealed_in_the_registry(run: Run, domain: Domain) -> None:
+    made, at = validation.find(run.settings, domain.name)
+    client, model = resources(run.settings)["tracking"].client(), champion(run, domain)
+    tags = registry.tags(client, model)
+    assert at == run.settings.root / "packs" / domain.name / tags["bundle"]
+    assert tags["pack"] == pack.sha256((at / "pack.json").read_bytes())
+    assert {file.path for file in client.list_artifacts(model.run_id, "pack")} >= {"pack/card.html", "pack/pack.html", "pack/pack.json"}
+    assert made.supports
+    assert {"bundle/bundle.json", "snapshot", "evaluation.json", "oracle.json", "README.md", "card.md"} <= made.by_artifact.keys()
+    assert not made.of("other")
+    assert all(made.texts[name] for name in ("decision", "for whom", "intended use", "not intended", "population", "known when", "limits"))
+    text = (at / "card.html").read_text() + (at / "pack.html").read_text()
+    assert not re.search(r"compliant|<script|https?://", text)
+
+
+def test_no_person_is_in_a_pack(run: Run) -> None:
+    """Numbers of customers are too short to be looked for; those of their loans and offers are not."""
+    pages = "".join(file.read_text() for file in (run.settings.root / "packs").rglob("*.html"))
+    words = set(re.findall(r"\w+", re.sub(r"base64,[^\"]+", "", pages)))
+    for table, key in (("loans", "loan_id"), ("offers", "offer_id")):
+        theirs = run.warehouse.table(f"validated_{table}")[key].to_pyarrow().to_pylist()
+        assert len(theirs) > 100
+        assert not words & set(theirs)
+
+
+def test_the_same_inputs_give_the_same_bytes(run: Run) -> None:
+    before = {file.name: file.read_bytes() for file in folder(run).iterdir()}
+    client, model = resources(run.settings)["tracking"].client(), champion(run)
+    gathered = stage.gather(LOANS, sources.load(run.settings), client, model, json.loads(before["oracle.json"]))
+    again = stage.write(gathered, run.settings, client, model)
+    assert {file.name: file.read_bytes() for file in again.iterdir()} == before
+
+
+def test_everything_agrees_in_what_the_graph_made(run: Run) -> None:
+    done = validation.verify(run.settings, "loan_default")
+    assert done.disagreements == []
+    found = {one.name: one.agree for one in done.outcomes}
+    assert found["Artifacts"] == len(done.made.artifacts)
+    recomputed = sum(found.get(heading, 0) for heading, _ in pack.GROUPS.values())
+    assert recomputed == len(done.made.figures) > 50
+    assert min(found[name] for name in ("Discrimination", "Calibration", "Explanation", "Fairness", "Beside the oracle")) > 3
+
+
+def test_a_figure_changed_in_the_manifest_is_found(run: Run) -> None:
+    file = folder(run) / "pack.json"
+    auc = validation.find(run.settings, "loan_default")[0].by_key["evaluation/auc"].value
+    assert auc is not None
+    with tampered(file, f'"value": {auc!r}', '"value": 0.9911'):
+        found = places(run)
+    assert re.search(r"pack\.json: the value of evaluation/auc is 0\.9911 there, 0\.\d+ from snapshot \w{8} and bundle \w{12}", found)
+    assert "pack.json: its hash is not the one that the registry holds" in found
+
+
+def test_a_figure_changed_in_a_page_is_found(run: Run) -> None:
+    auc = validation.find(run.settings, "loan_default")[0].by_key["evaluation/auc"]
+    with tampered(folder(run) / "pack.html", f">{auc.shown('value')}<", ">0.9911<"):
+        found = places(run)
+    assert re.search(r"pack\.html, line \d+: shows 0\.9911 \(0\.\d+\) as the value of evaluation/auc", found)
+    assert "pack.html: its bytes are not those" in found
+
+
+def test_a_bundle_that_was_changed_is_found(run: Run) -> None:
+    made = validation.find(run.settings, "loan_default")[0]
+    threshold = made.by_key["thresholds/refuse_from"].value
+    kept = (run.settings.root / "mlflow" / "artifacts").rglob("bundle.json")
+    (file,) = (one for one in kept if pack.sha256(one.read_bytes()) == made.by_artifact["bundle/bundle.json"].sha256)
+    with tampered(file, f'"refuse_from": {threshold!r}', '"refuse_from": 0.9911'):
+        found = places(run)
+    assert "bundle/bundle.json: has the hash" in found
+    assert "thresholds/refuse_from" in found
+
+
+def test_a_snapshot_that_was_changed_is_found(run: Run) -> None:
+    made = validation.find(run.settings, "loan_default")[0]
+    snapshot = run.settings.root / "snapshots" / f"{made.by_artifact['snapshot'].sha256}.parquet"
+    with tampered(snapshot, "PAR1", "PAR2"):
+        found = places(run)
+    assert re.search(r"snapshot: the snapshot .+ is damaged", found)
+    assert "they cannot be computed again" in found
+
+
+def test_a_plot_that_was_changed_is_found(run: Run) -> None:
+    model = champion(run)
+    (file,) = (run.settings.root / "mlflow" / "artifacts").rglob(f"{model.run_id}/artifacts/plots/test_roc_pr.png")
+    with tampered(file, "IHDR", "IHDX"):
+        assert "plots/test_roc_pr.png: has the hash" in places(run)
+
+
+def test_what_is_gone_is_named(run: Run) -> None:
+    (file,) = (run.settings.root / "mlflow" / "artifacts").rglob(f"{champion(run).run_id}/artifacts/candidates.json")
+    aside = file.rename(file.with_suffix(".aside"))
+    try:
+        found = places(run)
+    finally:
+        aside.rename(file)
+    assert "candidates.json: cannot be read from MLflow run" in found
+    assert "they cannot be computed again" in found
+
+
+def test_the_commands_say_how_many_agree_and_end_with_1_where_one_does_not(run: Run) -> None:
+    settings = run.settings
+    environment = {
+        "FINRISK_HOME": str(settings.home), "FINRISK_SIM_CUSTOMERS": str(settings.sim_customers),
+        "FINRISK_SIM_MONTHS": str(settings.sim_months), "FINRISK_AS_OF": str(settings.as_of),
+    }  # fmt: skip
+
+    def asked(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["validate-pack", *arguments], env=environment)
+        return done.exit_code, done.output
+
+    version = validation.find(settings, "loan_default")[0].version
+    (listed, shown, verified) = [asked(*command) for command in documented()]
+    assert (listed[0], shown[0], verified[0]) == (0, 0, 0), verified[1]
+    assert all(domain.name in listed[1] for domain in DOMAINS)
+    assert str(folder(run) / "pack.html") in shown[1].replace("\n", "")
+    assert re.search(r"Discrimination +4 of 4 +agree", verified[1])
+    assert "everything agrees" in verified[1]
+    with tampered(folder(run) / "card.html", "Model card", "Modal card"):
+        status, said = asked("verify", "loan_default", "--version", version[:8])
+    assert status == 1
+    assert "first disagreement: card.html: its bytes are not those that pack.json names" in said
+    status, said = asked("verify", "loan_default", "--version", "99")
+    assert status == 1
+    assert f"loan_default has no version '99'; it has {version}" in said
+
+
+def test_a_domain_that_is_not_there_is_named(run: Run) -> None:
+    with pytest.raises(pack.PackError, match="the source simulator has no domain 'weather'; it has"):
+        validation.verify(run.settings, "weather")
+    with pytest.raises(pack.PackError, match="there is no pack"):
+        validation.packed(replace(run.settings, home=run.settings.home / "empty"))

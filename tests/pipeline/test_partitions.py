@@ -1,0 +1,107 @@
+"""What a run of some months stores: these months and no others, the same again, nothing lost."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import ibis
+import pytest
+
+from finrisk_assets.months import Months, partitions, ranges, shifted
+from finrisk_assets.resources import Warehouse
+
+MONTHS = partitions("2024-01", "2024-04")
+
+
+def of(first: str, last: str) -> Months:
+    return Months.of(MONTHS, dg.PartitionKeyRange(first, last))
+
+
+def rows(**moments: str | None) -> ibis.Table:
+    """One row per name, at a moment."""
+    at = [None if text is None else datetime.fromisoformat(text) for text in moments.values()]
+    return ibis.memtable({"name": list(moments), "at": at}, schema={"name": "string", "at": "timestamp(6)"})
+
+
+def stored(warehouse: Warehouse) -> dict[str, Any]:
+    return {row["name"]: row["at"] for row in warehouse.table("features_x").to_pyarrow().to_pylist()}
+
+
+@pytest.fixture
+def duckdb(tmp_path: Path) -> Warehouse:
+    return Warehouse(url=f"duckdb://{tmp_path / 'warehouse.duckdb'}")
+
+
+FIRST = {"a": "2024-01-31T23:59:59", "b": "2024-02-01", "c": "2024-02-29T12:00", "d": "2024-04-30"}
+
+
+def test_months_of_a_ledger_that_ended_and_of_one_that_lives() -> None:
+    assert MONTHS.get_partition_keys() == ["2024-01", "2024-02", "2024-03", "2024-04"]
+    now = datetime(2024, 6, 3)
+    assert partitions("2024-01", None).get_partition_keys(current_time=now)[-1] == "2024-06"
+    assert shifted("2024-01", -1) == "2023-12"
+    assert shifted("2023-12", 14) == "2025-02"
+    assert ranges(["2024-05", "2024-01", "2023-12"]) == [("2023-12", "2024-01"), ("2024-05", "2024-05")]
+
+
+def test_exactly_the_months_of_the_run_are_replaced(duckdb: Warehouse) -> None:
+    duckdb.store_months("features_x", rows(**FIRST), "at", of("2024-01", "2024-04"))
+    again = rows(a="2024-01-01", b2="2024-02-03", e="2024-03-01", f="2024-04-01")
+    duckdb.store_months("features_x", again, "at", of("2024-02", "2024-03"))
+    assert stored(duckdb).keys() == {"a", "b2", "e", "d"}
+    assert stored(duckdb)["a"] == datetime(2024, 1, 31, 23, 59, 59)  # that of the first run: January was not asked for
+
+
+def test_the_same_months_again_give_the_same_table(duckdb: Warehouse) -> None:
+    duckdb.store_months("features_x", rows(**FIRST), "at", of("2024-01", "2024-04"))
+    before = stored(duckdb)
+    for _ in range(2):
+        duckdb.store_months("features_x", rows(**FIRST), "at", of("2024-02", "2024-02"))
+    assert stored(duckdb) == before
+    assert duckdb.table("features_x").count().to_pyarrow().as_py() == len(FIRST)
+
+
+def test_month_by_month_is_the_whole_at_once_and_no_row_is_without_a_month(duckdb: Warehouse) -> None:
+    """What is undated or earlier belongs to the first month, what is later to the last."""
+    given = FIRST | {"undated": None, "before": "1999-01-01", "after": "2031-01-01"}
+    for month in reversed(MONTHS.get_partition_keys()):
+        duckdb.store_months("features_x", rows(**given), "at", of(month, month))
+    assert stored(duckdb).keys() == given.keys()
+    duckdb.store_months("features_x", rows(**given), "at", of("2024-01", "2024-01"))
+    assert stored(duckdb).keys() == given.keys()
+
+
+def test_months_may_be_made_of_the_table_itself(duckdb: Warehouse) -> None:
+    """The rows are computed before any are taken away."""
+    duckdb.store_months("features_x", rows(**FIRST), "at", of("2024-01", "2024-04"))
+    duckdb.store_months("features_x", duckdb.table("features_x"), "at", of("2024-02", "2024-02"))
+    assert stored(duckdb).keys() == FIRST.keys()
+
+
+def test_a_table_with_other_columns_asks_for_all_months(duckdb: Warehouse) -> None:
+    duckdb.store_months("features_x", rows(**FIRST), "at", of("2024-01", "2024-04"))
+    with pytest.raises(dg.Failure, match="differ in the columns more: materialise all of its months"):
+        duckdb.store_months("features_x", rows(**FIRST).mutate(more=1), "at", of("2024-02", "2024-02"))
+    duckdb.store_months("features_x", rows(**FIRST).mutate(more=1), "at", of("2024-01", "2024-04"))
+    assert "more" in duckdb.table("features_x").columns
+
+
+def test_a_fault_on_the_way_leaves_the_table_as_it_was(duckdb: Warehouse) -> None:
+    duckdb.store_months("features_x", rows(**FIRST), "at", of("2024-01", "2024-04"))
+    with pytest.raises(RuntimeError, match="the power went"), duckdb._transaction() as execute:
+        execute('DELETE FROM "analytics"."features_x"')
+        raise RuntimeError("the power went")
+    assert stored(duckdb).keys() == FIRST.keys()
+
+
+@pytest.mark.slow
+def test_spark_replaces_whole_tables_and_says_so_of_months(spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Warehouse, "connection", property(lambda _: spark))
+    warehouse = Warehouse(url="pyspark://")
+    for schema in ("staging", "analytics"):
+        spark.create_database(schema, force=True)
+    warehouse.store_months("features_x", rows(a="2024-01-01", d="2024-04-30"), "at", of("2024-01", "2024-04"))
+    assert stored(warehouse).keys() == {"a", "d"}
+    with pytest.raises(dg.Failure, match="materialise all months of features_x in one run"):
+        warehouse.store_months("features_x", rows(a="2024-01-01"), "at", of("2024-01", "2024-01"))

@@ -1,0 +1,71 @@
+"""Reasons tell the truth: changing the factors that they name flips the decisions of the champions that a run leaves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.reasons import DEMANDED, Applicants, compare, refused, stored
+from finrisk_assets.loan_default import changes
+from finrisk_assets.loan_default.assets import CLASSIFIER
+from finrisk_assets.modelling import flips
+from finrisk_assets.modelling.bundle import Bundle
+from finrisk_assets.modelling.counterfactual import Search, approved_by
+from finrisk_assets.modelling.scorecard import Scorecard
+from tests.pipeline.conftest import Run
+
+
+@pytest.fixture(scope="module")
+def champion(run: Run) -> Bundle:
+    return Bundle.load(folder(run))
+
+
+@pytest.fixture(scope="module")
+def applicants(run: Run) -> Applicants:
+    return stored(run.settings, folder(run), CLASSIFIER)
+
+
+def folder(run: Run) -> Path:
+    return run.settings.root / "champions" / "loan_default" / "bundle"
+
+
+def test_changing_the_named_factors_flips_nine_refusals_of_ten(champion: Bundle, applicants: Applicants) -> None:
+    held_against = compare(champion, applicants, "refer_from")
+    turn = champion.thresholds["refuse_from"]
+    rows = np.concatenate([found for _, found in refused(champion, applicants, turn)])[:300]
+    assert len(rows) >= 50
+    rate = {
+        choice: flips.flips(champion, rows, held_against.choices[choice], held_against.ordinary, turn).rate.value
+        for choice in ("reasons", "any four")
+    }
+    assert rate["reasons"] >= DEMANDED
+    assert rate["any four"] < rate["reasons"]
+
+
+def test_the_champion_knows_what_approved_applicants_have_and_the_nearest_change_holds(champion: Bundle, applicants: Applicants) -> None:
+    assert set(champion.approved) == {"loan_amount", "term_months", "last_balance_amount", "expense_amount_90d"}
+    turn = champion.thresholds["refer_from"]
+    search = Search(champion, {}, approved_by(champion), turn, changes.consistent)
+    helped = 0
+    for values in np.concatenate([found for _, found in refused(champion, applicants, turn)])[:60].tolist():
+        pairs = zip(champion.features, values, strict=True)
+        row = {feature.name: None if value != value else value for feature, value in pairs}
+        found = Search(champion, changes.allowed(row), search.approved, turn, changes.consistent).nearest(row)
+        if found.changes:
+            helped += 1
+            changed = changes.consistent(row, {one.feature: one.after for one in found.changes})
+            again = champion.row({feature.name: changed[feature.name] for feature in champion.features})
+            assert float(champion.probability(again[None])[0]) == found.probability < turn
+    assert helped >= 10
+
+
+def test_every_version_has_its_scorecard_beside_the_bundle_and_with_its_run(run: Run) -> None:
+    kept = run.settings.root / "candidates" / "loan_default"
+    card = Scorecard.from_json((kept / "scorecard.json").read_text())
+    assert (kept / "scorecard.md").read_text() == card.to_markdown()
+    query = (kept / "scorecard.sql").read_text()
+    points = run.warehouse.connection.raw_sql(query).fetchdf().set_index("loan_id").points
+    features = run.warehouse.table("features_loan_default").order_by("loan_id").limit(200).to_pyarrow().to_pylist()
+    assert [points[row["loan_id"]] for row in features] == [card.points(row) for row in features]
+    assert "scorecard.json" not in {file.name for file in folder(run).iterdir()}
+    assert any((run.settings.root / "mlflow" / "artifacts").rglob("scorecard.md"))

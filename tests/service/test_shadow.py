@@ -1,0 +1,233 @@
+"""Shadow scoring: the challenger is asked beside the champion, recorded, and never heard."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from bento.shadow import Shadow
+from bento.store import Shadowed, Store, location
+from finrisk_assets import serving, shadow
+from finrisk_assets.cashflow.assets import CASHFLOW
+from finrisk_assets.cli import cli
+from finrisk_assets.loan_default.assets import LOAN_DEFAULT
+from finrisk_assets.modelling import registry
+from finrisk_assets.modelling.registry import ModelVersion
+from finrisk_assets.packaging import store_challenger
+from finrisk_assets.settings import Settings
+from finrisk_assets.spending_risk.assets import SPENDING_RISK
+from tests.service.conftest import write_transaction_bundle
+from tests.service.made import CASHFLOW_ROW, write_cashflow_bundle
+from tests.service.test_decisions import EIGHT
+
+OFFER = {"features": {"expense_ratio_90d": 1.0}, "pd": 0.03, "monthly_income_amount": 2800}
+NOON = datetime(2024, 5, 6, 12)
+
+
+@pytest.fixture(scope="module")
+def challengers(tmp_path_factory) -> dict[str, Path]:
+    """Bundles beside the champions: one with other thresholds, one without an amount."""
+    folder = tmp_path_factory.mktemp("challengers")
+    return {
+        "transaction_anomaly": write_transaction_bundle(folder / "transaction_anomaly", anomaly=0.4, review=0.41),
+        "cashflow": write_cashflow_bundle(folder / "cashflow", with_amount=False),
+    }
+
+
+@pytest.fixture
+def shadowing(serving, bundles, monkeypatch):
+    """Serves the champions with these challengers beside them."""
+
+    def serve(challengers, switched_on=True):
+        monkeypatch.setenv("FINRISK_SHADOW", str(switched_on).lower())
+        return serving(bundles, challengers=challengers)
+
+    return serve
+
+
+def ask(client, transaction):
+    """One request of every domain, and a transaction sent twice."""
+    bodies = {
+        "transactions": transaction(transaction_id="t1"),
+        "cashflow": {"features": CASHFLOW_ROW},
+        "spending-risk": {"customer_id": "123"},
+        "loan-default": {"customer_id": "123", "loan_amount": 9000},
+        "loan-offers": OFFER,
+    }
+    sent = [*bodies.items(), ("transactions", bodies["transactions"]), ("cashflow", {"account_id": "A7"}), ("spending-risk", EIGHT)]
+    return [client.post(f"/v1/{route}", json=body) for route, body in sent]
+
+
+def recorded(home: Path, domain: str) -> list[Shadowed]:
+    with closing(Store(location(Settings(home=home)))) as store:
+        return store.shadows(domain)
+
+
+def test_answers_are_byte_equal_with_and_without_a_shadow(shadowing, challengers, transaction, tmp_path):
+    with shadowing({}) as client:
+        alone = [answer.content for answer in ask(client, transaction)]
+    (tmp_path / "simulator" / "service" / "store.sqlite").unlink()
+    with shadowing(challengers) as client:
+        assert [answer.content for answer in ask(client, transaction)] == alone
+    assert recorded(tmp_path, "cashflow")
+
+
+def test_what_both_said_is_recorded_once_with_the_subject(shadowing, challengers, transaction, tmp_path):
+    with shadowing(challengers) as client:
+        answers = [answer.json() for answer in ask(client, transaction)]
+
+    (moved,) = recorded(tmp_path, "transaction_anomaly")
+    assert (moved.subject, moved.champion_probability) == ("t1", answers[0]["risk_score"])
+    assert moved.challenger_probability == moved.champion_probability, "the same trees, with other thresholds"
+    first, second = recorded(tmp_path, "cashflow")
+    assert (first.subject, second.subject) == (None, "A7@2024-06")
+    assert (first.champion_version, first.champion_decision) == (answers[1]["model"]["version"], answers[1]["direction"])
+    assert first.challenger_version != first.champion_version
+    assert recorded(tmp_path, "loan_default") == [], "it has no challenger"
+
+
+def test_the_challenger_is_carried_but_not_asked_where_the_setting_is_off(shadowing, challengers, transaction, tmp_path):
+    with shadowing(challengers, switched_on=False) as client:
+        ask(client, transaction)
+    assert recorded(tmp_path, "cashflow") == []
+
+
+def test_a_challenger_that_fails_is_recorded_and_the_champion_answers(shadowing, bundles, tmp_path, transaction):
+    """It takes features of its own: what a client sent for the champion is not what it needs."""
+    spending = shutil.copytree(bundles["spending_risk"], tmp_path / "other")
+    manifest = spending / "bundle.json"
+    manifest.write_text(manifest.read_text().replace('"spending_risk"', '"cashflow"').replace("finrisk-spending-risk", "finrisk-cashflow"))
+    with shadowing({"cashflow": spending}) as client:
+        answer = client.post("/v1/cashflow", json={"features": CASHFLOW_ROW})
+
+    assert answer.status_code == 200
+    (row,) = recorded(tmp_path, "cashflow")
+    assert (row.challenger_probability, row.challenger_decision, row.failure) == (None, None, "Problem")
+    assert row.champion_decision == answer.json()["direction"]
+
+
+def test_a_challenger_that_cannot_be_loaded_is_left_out(shadowing, challengers, transaction, tmp_path, caplog):
+    changed = tmp_path / "models" / "finrisk-cashflow-challenger"
+
+    def damage():
+        for file in changed.glob("*/golden.json"):
+            file.write_bytes(file.read_bytes().replace(b"1", b"2", 1))
+
+    serving = shadowing(challengers)
+    damage()
+    with serving as client:
+        assert {answer.status_code for answer in ask(client, transaction)} == {200}
+    assert "finrisk-cashflow-challenger" in caplog.text
+    assert recorded(tmp_path, "cashflow") == []
+    assert recorded(tmp_path, "transaction_anomaly")
+
+
+def test_a_challenger_that_is_the_champion_is_not_carried(bundles, tmp_path):
+    assert store_challenger(tmp_path, "cashflow", bundles["cashflow"], bundles["cashflow"]) is None
+
+
+class Slow:
+    """A scorer that has not answered yet."""
+
+    def __init__(self, bundle, store):
+        raise ValueError("this one cannot even be made")
+
+
+def test_requests_beyond_what_can_wait_are_counted_and_dropped(bundles, tmp_path, monkeypatch):
+    from finrisk_assets.modelling.bundle import Bundle
+
+    monkeypatch.setattr("bento.shadow.MOST_WAITING", 2)
+    monkeypatch.setattr(Shadow, "_work", lambda self: None)
+    watching = Shadow({"cashflow": Bundle.load(bundles["cashflow"])}, {"cashflow": Slow}, tmp_path / "store.sqlite", lambda: NOON)
+    for _ in range(5):
+        watching.watch("cashflow", None, None)
+    watching.watch("loan_default", None, None)
+    assert watching.dropped == 3
+
+
+def said(number: int, champion: float, challenger: float | None, domain: str = "cashflow") -> Shadowed:
+    told = None if challenger is None else ("SURPLUS" if challenger >= 0.5 else "DEFICIT")
+    failure = "Problem" if challenger is None else None
+    decided = "SURPLUS" if champion >= 0.5 else "DEFICIT"
+    return Shadowed(domain, f"A{number}@2024-06", NOON, "a" * 12, champion, decided, "b" * 12, challenger, told, failure)
+
+
+def test_the_store_keeps_the_newest_records_of_each_domain(tmp_path):
+    with closing(Store(tmp_path / "store.sqlite", durable=False)) as store:
+        store.keep_shadows([said(number, 0.1, 0.2) for number in range(5)] + [said(9, 0.1, 0.2, "loan_offers")], most=3)
+        assert [one.subject for one in store.shadows("cashflow")] == ["A2@2024-06", "A3@2024-06", "A4@2024-06"]
+        assert store.shadows("loan_offers") == [said(9, 0.1, 0.2, "loan_offers")]
+        store.keep_shadows([said(1, 0.1, 0.2, "transaction_anomaly")] * 2)
+        assert len(store.shadows("transaction_anomaly")) == 1
+
+
+def test_the_figures_of_a_pair_are_those_counted_by_hand():
+    found = shadow.compare([said(1, 0.4, 0.6), said(2, 0.6, 0.7), said(3, 0.2, 0.1), said(4, 0.9, None)])
+    assert (found.n, found.failures, found.agreement) == (4, 1, 2 / 3)
+    assert found.mean_absolute_difference == pytest.approx(0.4 / 3)
+    assert found.quantiles[2] == pytest.approx(0.1)
+    assert "A1" not in str(found.shown()), "nobody is named"
+
+
+def test_outcomes_that_came_true_rank_both():
+    rows = [said(number, champion=number / 40, challenger=1 - number / 40) for number in range(40)]
+    happened = {str(row.subject): row.champion_probability > 0.5 for row in rows}
+    found = shadow.ranked(shadow.compare(rows), rows, happened)
+    assert (found.n_outcomes, found.champion_auc.value, found.challenger_auc.value) == (40, 1.0, 0.0)
+    assert shadow.ranked(shadow.compare(rows), rows, {}).champion_auc is None
+
+
+def test_a_store_from_before_there_were_shadows_takes_them(tmp_path):
+    path = tmp_path / "store.sqlite"
+    with closing(Store(path)):
+        pass
+    with closing(sqlite3.connect(path)) as old:
+        old.execute("drop table shadows")
+    with closing(Store(path)) as store:
+        store.keep_shadows([said(1, 0.1, 0.2)])
+        assert len(store.shadows("cashflow")) == 1
+
+
+def test_a_record_holds_no_message_and_no_value_of_a_request(shadowing, challengers, transaction, tmp_path):
+    with shadowing(challengers) as client:
+        client.post("/v1/transactions", json=transaction(user_id="Ada Lovelace", transaction_id="t9"))
+    (row,) = recorded(tmp_path, "transaction_anomaly")
+    assert "Lovelace" not in json.dumps(row._asdict(), default=str)
+
+
+def test_every_domain_of_the_service_can_be_watched():
+    from bento.champions import DOMAINS
+    from bento.shadow import _SAID
+
+    assert set(_SAID) == set(DOMAINS)
+
+
+def test_the_command_prints_figures_and_names_nobody(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINRISK_HOME", str(tmp_path))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert "nothing is recorded yet" in CliRunner().invoke(cli, ["shadow"]).output
+    with closing(Store(location(Settings(home=tmp_path)))) as store:
+        store.keep_shadows([said(1, 0.4, 0.6), said(2, 0.6, 0.7), said(3, 0.2, None)])
+    printed = CliRunner().invoke(cli, ["shadow"]).output
+    assert "cashflow" in printed
+    assert "50.0%" in printed
+    assert "A1@" not in printed
+
+
+def test_the_bento_takes_the_registered_challengers_that_are_not_champions(tmp_path, monkeypatch):
+    def find(client, domain, alias):
+        version = {"cashflow": {"champion": "1", "challenger": "2"}, "loan_default": {"champion": "3", "challenger": "3"}}
+        return ModelVersion(domain, version[domain][alias], "run") if domain in version else None
+
+    monkeypatch.setattr(registry, "find", find)
+    monkeypatch.setattr(registry, "fetch", lambda client, model, folder: folder / model.version)
+    domains = [CASHFLOW, LOAN_DEFAULT, SPENDING_RISK]
+    tracking = SimpleNamespace(client=lambda: None)
+    settings = Settings(home=tmp_path)
+    assert serving._challengers(domains, tracking, settings) == {"cashflow": settings.root / "challengers" / "cashflow" / "bundle" / "2"}

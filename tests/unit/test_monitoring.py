@@ -1,0 +1,200 @@
+"""What is watched after a champion decides: which months are compared, what counts as moved, and what confirms drift."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from finrisk_assets.modelling import monitoring
+from finrisk_assets.modelling.evaluate import Interval
+from finrisk_assets.modelling.monitoring import Findings, Rows, Windows, choose
+
+NAMES = ("income", "rent", "age_of_account")
+JUNE_23, MAY_24, JUNE_24 = (np.datetime64(month, "M") for month in ("2023-06", "2024-05", "2024-06"))
+WINDOWS = Windows((JUNE_23,), (JUNE_24,), (MAY_24, JUNE_24), "2024-06 is compared with 2023-06.")
+PEOPLE = 600
+
+
+def months(first: str, last: str) -> list[np.datetime64]:
+    return list(np.arange(np.datetime64(first, "M"), np.datetime64(last, "M") + 1))
+
+
+def rows(seed: int = 1, *, shift: float = 0.0, riskier: float = 0.0, people: int = PEOPLE) -> Rows:
+    """The same people in three months. In June 2024 `shift` is added to their income, and to the score; outcomes of May 2024 are known.
+
+    `riskier` is what their true log-odds are above what the score says.
+    """
+    rng = np.random.default_rng(seed)
+    month = np.repeat(np.array([JUNE_23, MAY_24, JUNE_24]), people)
+    features = rng.normal(size=(3 * people, len(NAMES)))
+    now = month == JUNE_24
+    features[now, 0] += shift
+    score = -1 + features[:, 0]
+    probability = 1 / (1 + np.exp(-score))
+    outcome = (rng.random(3 * people) < 1 / (1 + np.exp(-score - riskier))).astype(float)
+    outcome[now] = np.nan
+    return Rows(
+        month=month,
+        customer=np.tile([f"c{k}" for k in range(people)], 3),
+        decision=np.where(probability >= 0.5, "refuse", "approve"),
+        features=features,
+        score=score,
+        probability=probability,
+        outcome=outcome,
+    )
+
+
+def observed(given: Rows, tested_auc: Interval | None = None) -> Findings:
+    return monitoring.observe(NAMES, given, WINDOWS, thresholds=[0.5], tested_auc=tested_auc, seed=7)
+
+
+# Which months are compared -----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_month_of_a_year_before_is_the_reference() -> None:
+    found = choose(months("2022-08", "2024-06"), ("2022-08-01", "2023-09-30"), lambda window: 2_000)
+    assert (found.reference, found.current) == ((JUNE_23,), (JUNE_24,))
+    assert found.since == tuple(months("2023-10", "2024-06"))
+    assert "2024-06 is compared with 2023-06" in found.why
+
+
+def test_without_the_same_months_the_last_of_training_are_the_reference_and_the_season_is_owned_up_to() -> None:
+    found = choose(months("2023-08", "2024-06"), ("2023-08-01", "2024-01-31"), lambda window: 2_000)
+    assert found.reference == (np.datetime64("2024-01", "M"),)
+    assert "season may show as drift" in found.why
+
+
+def test_a_month_that_training_holds_in_part_is_neither_reference_nor_since() -> None:
+    found = choose(months("2023-01", "2024-06"), ("2023-01-01", "2023-11-11"), lambda window: 2_000)
+    assert np.datetime64("2023-11", "M") not in found.reference + found.since
+    assert found.since[0] == np.datetime64("2023-12", "M")
+
+
+def test_the_first_months_of_training_are_no_reference() -> None:
+    """What looks back over three months is not full in them: its missing values would look like drift."""
+    found = choose(months("2023-05", "2024-06"), ("2023-05-01", "2023-12-31"), lambda window: 2_000)
+    assert found.reference == (np.datetime64("2023-12", "M"),)
+
+
+def test_a_window_grows_until_it_holds_enough_customers() -> None:
+    assert len(choose(months("2022-01", "2024-06"), ("2022-01-01", "2023-09-30"), lambda window: 280 * len(window)).current) == 2
+
+
+def test_a_panel_of_few_people_does_not_grow_its_window_for_nothing() -> None:
+    """The same 300 come back every month: twelve months of them would only show a change later."""
+    assert len(choose(months("2022-01", "2024-06"), ("2022-01-01", "2023-09-30"), lambda window: 300).current) == 1
+
+
+@pytest.mark.parametrize(
+    ("training", "customers", "why"),
+    [
+        (None, 2_000, "all of one moment"),
+        (("2023-01-01", "2024-06-30"), 2_000, "no full month since training"),
+        (("2024-03-10", "2024-03-20"), 2_000, "no full month within training"),
+        (("2023-01-01", "2024-03-31"), 12, "12 customers: 30 are needed"),
+    ],
+)
+def test_where_nothing_can_be_compared_it_says_why(training: tuple[str, str] | None, customers: int, why: str) -> None:
+    found = choose(months("2023-01", "2024-06"), training, lambda window: customers)
+    assert not found.reference and not found.current
+    assert why in found.why
+
+
+def test_midnight_on_the_first_belongs_to_the_month_that_has_ended() -> None:
+    assert monitoring.month_of(np.datetime64("2024-07-01")) == JUNE_24
+    assert monitoring.month_of(np.datetime64("2024-06-30T23:59:59")) == JUNE_24
+
+
+# What has moved ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_planted_shift_is_found_and_named() -> None:
+    found = observed(rows(shift=0.4))
+    assert found.features is not None and found.score is not None
+    assert [column.name for column in found.features.drifted] == ["income"]
+    assert [column.name for column in found.score.drifted] == ["score"]
+    assert "The score has moved" in found.verdict and "1 of 3 features moved" in found.verdict
+    moved = next(row for row in monitoring.figures(found) if row["metric"] == "p_value_income")
+    assert moved["value"] <= 0.05 and moved["meaning"].startswith("higher: median")
+
+
+def test_without_a_shift_it_alarms_as_often_as_stated() -> None:
+    """In 120 windows at a rate of 5 %, more than 13 alarms of one family come once in five hundred times."""
+    found = [observed(rows(seed, people=120)) for seed in range(120)]
+    assert sum(bool(one.features and one.features.drifted) for one in found) <= 13
+    assert sum(bool(one.score and one.score.drifted) for one in found) <= 13
+
+
+def test_moved_features_alone_confirm_nothing() -> None:
+    """Inputs and score moved, and outcomes are as the probabilities promise: a warning, no request to train."""
+    found = observed(rows(shift=0.4), Interval(0.75, 0.70, 0.80))
+    assert found.features is not None and found.features.drifted
+    assert found.confirmed == ()
+
+
+def test_a_moved_score_that_outcomes_contradict_is_confirmed() -> None:
+    found = observed(rows(shift=0.4, riskier=1.0))
+    assert len(found.confirmed) == 1
+    assert "the outcomes of 2024-05 contradict the model: share of outcomes" in found.confirmed[0]
+    assert found.verdict == "Drift is confirmed: a new model is to be trained."
+
+
+def test_outcomes_that_contradict_a_score_that_stands_still_are_not_drift() -> None:
+    found = observed(rows(riskier=1.0))
+    assert any(not one.agrees for one in found.reconciled)
+    assert found.confirmed == ()
+
+
+def test_an_estimated_auc_wholly_below_the_evaluation_is_confirmed() -> None:
+    found = observed(rows(), Interval(0.93, 0.92, 0.94))
+    assert len(found.confirmed) == 1
+    assert "wholly below the 0.920 to 0.940 of the evaluation" in found.confirmed[0]
+
+
+def test_the_newest_window_is_estimated_without_its_outcomes() -> None:
+    given = rows()
+    found = observed(given)
+    assert found.is_before_labels and found.n_estimated == PEOPLE
+    rate = found.estimated["rate"]
+    assert rate.low < given.probability[given.month == JUNE_24].mean() < rate.high
+    assert [month.seen_rate is not None for month in found.followed] == [True, False]
+
+
+def test_a_score_that_only_ranks_is_not_taken_for_a_probability() -> None:
+    found = monitoring.observe(NAMES, rows(), WINDOWS, is_probability=False, seed=7)
+    assert not found.estimated and not found.reconciled and not found.followed
+    assert any("no probability" in note for note in found.notes)
+
+
+def test_rows_of_one_moment_have_shares_and_an_estimate_but_nothing_to_compare() -> None:
+    given = rows()
+    given = replace(given, month=np.full(len(given.month), np.datetime64("NaT", "M")))
+    found = monitoring.observe(NAMES, given, choose([], None, lambda window: 0), seed=7)
+    assert found.verdict == "There is nothing to compare."
+    assert found.features is None and found.window == "all"
+    assert {one.decision for one in found.shares} == {"approve", "refuse"}
+    assert found.estimated
+
+
+def test_decisions_stand_in_the_order_of_their_score() -> None:
+    assert [one.decision for one in observed(rows()).shares][:2] == ["approve", "refuse"]
+
+
+def test_a_share_counts_each_customer_once() -> None:
+    """A hundred rows of ten people who always get the same decision are worth ten rows."""
+    people = np.repeat([f"c{k}" for k in range(10)], 10)
+    same = np.repeat(np.arange(10) < 4, 10)
+    clustered, independent = monitoring.share(same, people), monitoring.share(same, np.arange(100).astype(str))
+    assert clustered.value == independent.value == 0.4
+    assert clustered.high - clustered.low > 2.5 * (independent.high - independent.low)
+    assert monitoring.share(np.zeros(100, dtype=bool), people).high > 0.2
+
+
+def test_figures_are_finite_and_no_window_has_one_twice() -> None:
+    found = monitoring.figures(observed(rows(shift=0.4, riskier=1.0)))
+    assert len({(row["window"], row["metric"]) for row in found}) == len(found)
+    assert all(np.isfinite(row["value"]) for row in found)
+
+
+def test_the_same_rows_and_seed_give_the_same_figures() -> None:
+    assert monitoring.figures(observed(rows(shift=0.2))) == monitoring.figures(observed(rows(shift=0.2)))
