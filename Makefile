@@ -51,7 +51,7 @@ test: lint ## All of lint, and every test with its coverage
 	@coverage report
 
 bench: .venv/.ready ## Measure: model quality and speed, beside peers
-	@for what in features simulator spending loans cashflow offers handbook leakage drift scorecard orchestration; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done
+	@for what in features simulator spending loans cashflow offers handbook leakage drift scorecard reasons gates orchestration; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done
 
 clean: ## Remove everything the product and the set-up wrote
 	rm -rf .finrisk .venv .uv

@@ -42,15 +42,12 @@ FEW = (
     "stated_income_amount",
     "employed_months",
     "history_months",
-    "surplus_after_instalment_90d",
     "mean_balance_to_instalment_90d",
-    "instalment_to_income_90d",
     "n_penalties_180d",
 )
 """What the first champion knows of an applicant."""
 
 SPARSE = "sparse_logistic_regression"
-TERMS = ("loan_amount", "term_months", "annual_rate_pct")
 
 NORTH = Feature("lives_north", "0/1", "Lives in the north.", "the region is another", "the region is the north")
 ECHO = Feature("arrears_share", "share", "Share of the instalments in arrears.", "few instalments are late", "many instalments are late")
@@ -78,6 +75,15 @@ def knowing(names: tuple[str, ...], frame: "pd.DataFrame", declared: Declared, s
 
 
 few = partial(knowing, FEW)
+
+
+def backwards(frame: "pd.DataFrame", declared: Declared, source: Source, settings: Settings) -> Trained:
+    """The honest model with the sign of every coefficient turned round, as where good and bad are mixed up in a table."""
+    trained = honest(frame, declared, source, settings)
+    (part,) = trained.spec.components
+    assert isinstance(part, Linear)
+    turned = replace(part, coefficients=tuple(-coefficient for coefficient in part.coefficients))
+    return replace(trained, spec=replace(trained.spec, components=(turned,)))
 
 
 def overstating(frame: "pd.DataFrame", declared: Declared, source: Source, settings: Settings) -> Trained:
@@ -205,7 +211,7 @@ class Story:
 
 
 PLANTED: Mapping[str, tuple[str, Train, dict[str, Any]]] = {
-    "discrimination": ("knows the terms of the loan alone", partial(knowing, TERMS), {}),
+    "discrimination": ("its signs are turned round", backwards, {}),
     "calibration": ("its odds are four times too high", overstating, {}),
     "profit": ("ranks better, refuses from a PD of 3 % on", timid, {}),
     "fairness": ("learned outcomes written against the north", prejudiced, {}),

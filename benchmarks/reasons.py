@@ -91,7 +91,9 @@ def main() -> None:
     for source in given.sources or (*STORED, "taiwan"):
         settings = Settings(home=environment.home, data_dir=environment.data_dir, source=source)
         champion = settings.root / "champions" / "loan_default" / "bundle"
-        if source == "taiwan":
+        if source == "taiwan" and not (settings.data_dir / "taiwan").is_dir():
+            print(f"\ntaiwan: no data at {settings.data_dir / 'taiwan'}; set FINRISK_DATA_DIR")
+        elif source == "taiwan":
             report("taiwan, boosted trees", *fitted(taiwan(settings), settings, given.threads), LOANS)
         elif champion.is_dir():
             bundle, held = Bundle.load(champion), stored(settings, champion, CLASSIFIER)

@@ -7,18 +7,18 @@ are. ``--home`` adds the loans of a home that ``make demo`` filled: the split in
 import argparse
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.loans import PUBLISHED, SEED, load
-from finrisk_assets.loan_default.model import candidates
+from finrisk_assets.loan_default.model import SCORECARD, candidates
 from finrisk_assets.modelling import candidates as model
 from finrisk_assets.modelling import evaluate
 from finrisk_assets.modelling.bundle import Rows
 from finrisk_assets.modelling.scorecard import Scorecard, ScorecardClassifier
+from finrisk_assets.settings import Settings
 from schemas.features import Feature
 
 
@@ -28,16 +28,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of a model's training")
     parser.add_argument("--cards-only", action="store_true", help="leave out the other candidates")
     given = parser.parse_args()
-    taiwan(given.threads, given.cards_only)
+    data = Settings.from_environment().data_dir / "taiwan"
+    if data.is_dir():
+        taiwan(given.threads, given.cards_only)
+    else:
+        print(f"taiwan: no data at {data}; set FINRISK_DATA_DIR")
     for home in given.home:
         stored(home, given.threads, given.cards_only)
 
 
 def cards(features: Sequence[Feature]) -> dict[str, Any]:
-    """Return a scorecard for each way of cutting that is installed."""
+    """Return the product's scorecard, and one cut without OptBinning."""
     names, monotone = tuple(feature.name for feature in features), tuple(feature.monotone for feature in features)
-    ways = ("optimal", "pooled") if find_spec("optbinning") else ("pooled",)
-    return {f"scorecard_{way}": ScorecardClassifier(names, monotone, binning=way) for way in ways}  # type: ignore[arg-type]
+    return {SCORECARD: ScorecardClassifier(names, monotone), "scorecard_pooled": ScorecardClassifier(names, monotone, binning="pooled")}
 
 
 def taiwan(threads: int, cards_only: bool) -> None:
@@ -47,7 +50,7 @@ def taiwan(threads: int, cards_only: bool) -> None:
     loans = load("taiwan")
     learn, test = train_test_split(np.arange(len(loans.labels)), test_size=0.25, random_state=SEED)
     others = {} if cards_only else candidates(loans.features, SEED, threads, len(learn))
-    for name, one in (cards(loans.features) | others).items():
+    for name, one in (others | cards(loans.features)).items():
         began = time.perf_counter()
         one.fit(loans.rows[learn], loans.labels[learn])
         seconds = time.perf_counter() - began
@@ -64,7 +67,6 @@ def stored(home: Path, threads: int, cards_only: bool) -> None:
 
     from finrisk_assets.loan_default.assets import CLASSIFIER
     from finrisk_assets.modelling.bundle import Bundle
-    from finrisk_assets.settings import Settings
 
     settings = Settings.from_environment()
     declared = Bundle.load(home / "champions" / "loan_default" / "bundle").features
@@ -75,7 +77,7 @@ def stored(home: Path, threads: int, cards_only: bool) -> None:
     labels = known.is_default.to_numpy(dtype=int)
     print(f"\n{home.name}: {len(labels)} loans, {labels.mean():.2%} in default, {len(windows.train)} to learn from")
     others = {} if cards_only else candidates(declared, settings.seed, threads, len(windows.train))
-    for found in model.fit_all(rows, labels, windows, cards(declared) | others):
+    for found in model.fit_all(rows, labels, windows, others | cards(declared)):
         area = evaluate.auc(labels[windows.test], found.probability(rows[windows.test]))
         print(f"  {found.name:28} validation AUC {found.auc}  test AUC {area}  {found.seconds:6.1f} s  {_size(found.estimator)}")
 

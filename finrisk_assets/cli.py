@@ -114,7 +114,7 @@ def rollback(settings: Settings, domain: str, reason: str) -> None:
     with dg.DagsterInstance.get() as instance:
         done = roll_back(settings, domain, reason, instance)
     click.echo(
-        f"{done.gone.name}: version {done.gone.version} goes, version {done.champion.version} is champion again; {done.bento} is built with it"
+        f"{done.gone.name}: version {done.gone.version} goes, version {done.champion.version} is champion again, packed in {done.bento}"
     )
     click.echo("A service that runs goes on with what it has loaded until it is started anew; the next scoring uses this champion.")
 

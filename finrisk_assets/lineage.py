@@ -28,15 +28,15 @@ class _Traced(NamedTuple):
 
 
 def metadata(table: LazyTable) -> dict[str, Any]:
-    """The lineage as metadata of the asset that stores the table; a stored table has the name of its asset."""
-    return {
-        METADATA: dg.TableColumnLineage(
-            {
-                column: [dg.TableColumnDep(asset_key=dg.AssetKey(name), column_name=of) for name, of in sorted(found)]
-                for column, found in origins(table).items()
-            }
-        )
-    }
+    """The lineage as metadata of the asset that stores a table: for Dagster, and as a table for people. A table is called as its asset is.
+
+    The open-source Dagster UI draws no graph of columns, so that the table is what one reads there.
+    """
+    found = {column: sorted(came) for column, came in origins(table).items()}
+    deps = {column: [dg.TableColumnDep(asset_key=dg.AssetKey(name), column_name=of) for name, of in came] for column, came in found.items()}
+    rows = [f"| {column} | {', '.join(f'{name}.{of}' for name, of in came) or 'nothing stored'} |" for column, came in found.items()]
+    told = "\n".join(["| column | is computed from |", "|---|---|", *rows])
+    return {METADATA: dg.TableColumnLineage(deps), "computed_from": dg.MetadataValue.md(told)}
 
 
 def origins(table: LazyTable) -> dict[str, Origins]:

@@ -42,7 +42,7 @@ def evaluate(
     champion: "Bundle | None",
     settings: "Settings",
 ) -> Evaluation:
-    """Return the domain's own figures of the challenger, those of fairness, and those beside the champion.
+    """Return the domain's own figures of the challenger, those of profit, fairness and stability, and those beside the champion.
 
     Parameters
     ----------
@@ -56,6 +56,7 @@ def evaluate(
     own = domain.evaluate(frame, challenger, settings)
     window = domain.test(frame, challenger, settings)
     figures = [*own.figures, *_gains(domain, window, challenger), *_fairness(domain, window, challenger, protected, settings)]
+    figures += _stability(domain, window)
     if champion is not None:
         figures += _beside(domain, frame, window, challenger, champion, settings)
     return replace(own, figures=figures)
@@ -97,6 +98,14 @@ def _gains(domain: Domain, window: Window, bundle: "Bundle") -> list[Figure]:
     return [Figure("gain", earned.value, earned.low, earned.high, domain.gain_unit)]
 
 
+def _stability(domain: Domain, window: Window) -> list[Figure]:
+    """The later half of the window beside the earlier: told, not judged, because a half tells little."""
+    from finrisk_assets.modelling import stability
+
+    held = stability.halves(window.labels, window.probability, window.frame[domain.moment], window.frame.customer_id)
+    return [Figure(name, *one, meaning=stability.MEANINGS[name]) for name, one in held.items()]
+
+
 def _fairness(domain: Domain, window: Window, bundle: "Bundle", protected: "pd.DataFrame | None", settings: "Settings") -> list[Figure]:
     """Each judged finding about a group of people: how often decisions go against it, and how its probability follows its rate."""
     from finrisk_assets.modelling import fairness
@@ -108,15 +117,16 @@ def _fairness(domain: Domain, window: Window, bundle: "Bundle", protected: "pd.D
     grouped = fairness.protected(of_rows, list(of_rows.columns), window.frame[domain.moment].to_numpy())
     cutoffs = {name: bundle.thresholds[name] for name in domain.cutoffs if name in bundle.thresholds}
     found: list[fairness.Finding] = []
+    smallest = fairness.least(people)
     # A person who comes back month after month is one person: the newest row stands for them where rows are to be independent.
     newest = (~people[::-1].duplicated())[::-1].to_numpy()
     for column, group in grouped.items():
-        asked: dict[str, Any] = {"column": column, "people": people.to_numpy(dtype=str)}
+        asked: dict[str, Any] = {"column": column, "people": people.to_numpy(dtype=str), "smallest": smallest}
         for cutoff, at in cutoffs.items():
             drawn: dict[str, Any] = {**asked, "cutoff": cutoff, "seed": settings.seed, "draws": 400}
             found += fairness.adverse_impact(window.probability < at, group, **drawn)
             found += fairness.opportunity(window.probability < at, ~window.labels, group, **drawn)
-        found += fairness.calibration(window.labels[newest], window.probability[newest], group[newest], column=column)
+        found += fairness.calibration(window.labels[newest], window.probability[newest], group[newest], column=column, smallest=smallest)
     return [_fairness_figure(one) for one in found if one.value is not None]
 
 

@@ -46,7 +46,8 @@ def roll_back(settings: Settings, name: str, reason: str, instance: dg.DagsterIn
     client = resources(settings)["tracking"].client()
     gone, former = registry.rollback(client, name, reason)
     folder = champion.export(client, domains[name], former, settings)
-    facts: dict[str, Any] = {"registry_version": former.version, "rolled_back": gone.version, "reason": reason, "folder": dg.MetadataValue.path(folder)}
+    facts: dict[str, Any] = {"registry_version": former.version, "rolled_back": gone.version, "reason": reason}
+    facts |= {"folder": dg.MetadataValue.path(folder)}
     instance.report_runless_asset_event(dg.AssetMaterialization(f"champion_{name}", description="Rolled back.", metadata=facts))
     job = build(settings).resolve_job_def(automation.EVERYTHING)
     done = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("bento")], raise_on_error=False)

@@ -121,7 +121,9 @@ class ExtraColumn(ColumnMap):
 class TableMap(_Model):
     """How one ledger table is filled from a file, or from several with the same columns."""
 
-    file: str | tuple[str, ...] = Field(description="Path from the YAML file's folder, with a star in its name for several; ${FINRISK_DATA_DIR} is the data folder.")
+    file: str | tuple[str, ...] = Field(
+        description="Path from the YAML file's folder, with a star in its name for several; ${FINRISK_DATA_DIR} is the data folder."
+    )
     format: Literal["csv", "parquet"] | None = Field(None, description="By the file's ending where it is not said.")
     delimiter: str = Field(",", min_length=1, max_length=1)
     quote: str = Field('"', max_length=1)

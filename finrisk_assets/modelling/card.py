@@ -15,8 +15,8 @@ from finrisk_assets.modelling.pack import CARD_PAGE, GROUPS, PACK_PAGE, Figure, 
 TEMPLATES = Path(__file__).with_name("pages")
 
 HEADLINES = (
-    "auc", "average_precision", "calibration_in_the_large", "expected_calibration_error", "interval_coverage", "gain", "share_anomalous",
-    "emp", "explanation_gap",
+    "auc", "auc_beside_champion", "calibration_in_the_large", "expected_calibration_error", "gain", "gain_beside_champion",
+    "average_precision", "interval_coverage", "share_anomalous", "emp", "explanation_gap",
 )  # fmt: skip
 """The figures on top of both pages, those of them that there are."""
 MOST_HEADLINES = 6

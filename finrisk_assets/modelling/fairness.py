@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SMALLEST = 30
 """A group of fewer people, or of fewer who would have repaid where the figure is of these, is named and not judged."""
+LEAST_SHARE = 0.02
+"""A group of a smaller share of the people is not judged either, and no reference: so the Uniform Guidelines (29 CFR 1607.15 A)."""
 DRAWS = 1_000
 AGES, NUMBERS = (30, 45, 60), (1, 3)
 """Edges of the bands of ages, and of other protected numbers (dependants)."""
@@ -155,6 +157,11 @@ def faults(findings: Sequence[Finding]) -> list[str]:
 
 
 # Groups ------------------------------------------------------------------------------------------------------------------------
+
+
+def least(people: ArrayLike) -> int:
+    """Return how many people a group needs to be judged beside all of these."""
+    return max(SMALLEST, int(np.ceil(LEAST_SHARE * len(np.unique(np.asarray(people).astype(str))))))
 
 
 def groups(values: Sequence[Any] | NDArray[Any]) -> Groups:

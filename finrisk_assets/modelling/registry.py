@@ -143,14 +143,21 @@ def rollback(client: Any, domain: str, reason: str) -> tuple[ModelVersion, Model
     present = find(client, domain, CHAMPION)
     if present is None:
         raise RegistryError(f"{domain} has no champion yet: there is nothing to roll back")
-    before = tags(client, present).get(REPLACES)
-    if before is None:
+    former = replaced(client, present)
+    if former is None:
         raise RegistryError(f"version {present.version} of {present.name} is its first champion: there is none before it to go back to")
-    found = client.get_model_version(present.name, before)
-    former = ModelVersion(found.name, str(found.version), found.run_id)
     client.set_model_version_tag(present.name, present.version, ROLLED_BACK, reason)
     client.set_registered_model_alias(present.name, CHAMPION, former.version)
     return present, former
+
+
+def replaced(client: Any, model: ModelVersion) -> ModelVersion | None:
+    """The version whose place a champion took; None for the first."""
+    before = tags(client, model).get(REPLACES)
+    if before is None:
+        return None
+    found = client.get_model_version(model.name, before)
+    return ModelVersion(found.name, str(found.version), found.run_id)
 
 
 def tags(client: Any, model: ModelVersion) -> dict[str, str]:

@@ -3,24 +3,33 @@
 One window, cut in time. What drifts between training and today is in `drift`; what a model is worth over the whole window, in `evaluate`.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from finrisk_assets.modelling import drift, evaluate
-from finrisk_assets.modelling.evaluate import Interval
 
 GROUPS = 10
 LEAST = 50
-"""Rows of a half, and events of either outcome times five, below which nothing is said of it."""
+"""Rows of a half below which nothing is said; a fifth of it is the least of either outcome."""
 MEANINGS = {
-    "stability_psi": "population stability index of the probability, later half of the window against the earlier; the interval is what "
-    "chance gives in 95 % of cases where nothing moved",
+    "stability_psi": "population stability index of the probability, later half of the window against the earlier",
+    "stability_psi_limit": "what that index stays below in 95 % of windows in which nothing moves, rows taken as independent",
     "stability_auc_change": "AUC of the later half less that of the earlier",
     "stability_calibration_change": "mean probability less rate, later half less earlier; a customer counts once",
 }
 
 
-def halves(labels: ArrayLike, probability: ArrayLike, moments: ArrayLike, people: ArrayLike) -> dict[str, Interval]:
+class Held(NamedTuple):
+    """A figure of two halves, with its 95 % interval where there is one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def halves(labels: ArrayLike, probability: ArrayLike, moments: ArrayLike, people: ArrayLike) -> dict[str, Held]:
     """Compare the halves of a window; rows of one moment stay together.
 
     Parameters
@@ -33,7 +42,7 @@ def halves(labels: ArrayLike, probability: ArrayLike, moments: ArrayLike, people
 
     Returns
     -------
-    dict of str to Interval
+    dict of str to Held
         The figures that `MEANINGS` explains; none where the rows have no time or a half is too small to say anything.
     """
     target, said = np.asarray(labels).astype(bool), np.asarray(probability, np.float64)
@@ -52,12 +61,13 @@ def halves(labels: ArrayLike, probability: ArrayLike, moments: ArrayLike, people
     off = [float(miss[part].mean()) for part in parts]
     variance = sum(evaluate.clustered_variance(miss[part], who[part]) for part in parts)
     return {
-        "stability_psi": Interval(drift.psi(counts[0], counts[1]), 0.0, limit),
+        "stability_psi": Held(drift.psi(counts[0], counts[1])),
+        "stability_psi_limit": Held(limit),
         "stability_auc_change": _difference(second.value - first.value, (first.high - first.low) / 2, (second.high - second.low) / 2),
         "stability_calibration_change": _difference(off[1] - off[0], 1.96 * float(np.sqrt(variance))),
     }
 
 
-def _difference(value: float, *halfwidths: float) -> Interval:
+def _difference(value: float, *halfwidths: float) -> Held:
     half = float(np.sqrt(sum(one**2 for one in halfwidths)))
-    return Interval(value, value - half, value + half)
+    return Held(value, value - half, value + half)

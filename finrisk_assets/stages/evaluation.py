@@ -117,11 +117,13 @@ def verdicts(faults: list[promotion.Fault]) -> str:
 
 
 def _champion(client: Any, domain: Domain, challenger: registry.ModelVersion, settings: Settings) -> "Bundle | None":
-    """The bundle that decides now, from the registry; None where there is none, or it is the challenger itself."""
+    """The bundle that decides now, from the registry; where that is the challenger itself, the one that it replaced; None for the first."""
     from finrisk_assets.modelling.bundle import Bundle
 
     model = registry.find(client, domain.name, registry.CHAMPION)
-    if model is None or model.version == challenger.version:
+    if model is not None and model.version == challenger.version:
+        model = registry.replaced(client, model)
+    if model is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         return Bundle.load(registry.fetch(client, model, Path(folder) / "bundle"), threads=settings.threads)

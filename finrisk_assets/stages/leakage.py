@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from finrisk_assets.modelling.leakage import Finding
 
-CELLS = 160_000
+CELLS = 100_000
 """Values that models are fitted on, rows times features: what a check may take. More find smaller leaks and take longer."""
-MOST_READ = 40_000
+MOST_READ = 20_000
 """Rows that are read for it, of customers drawn by the seed."""
-REPLAYED_CUSTOMERS = 60
+REPLAYED_CUSTOMERS = 40
 """Customers whose features are computed again."""
 REPLAYED_AT = 0.9
 """The share of the rows that are decided up to the moment at which the ledger is cut off."""

@@ -193,6 +193,8 @@ def _frame(rows: LazyTable, scored: LazyTable, domain: Domain, champion: "Bundle
 
     What another model scored is scored anew: else a change of model would look like drift.
     """
+    import numpy as np
+
     key = domain.keys[0].name
     said = ("score", "probability", "decision", "model_version")
     scored = scored.select(_key=scored[key], **{f"_{name}": scored[name] for name in said})
@@ -202,7 +204,9 @@ def _frame(rows: LazyTable, scored: LazyTable, domain: Domain, champion: "Bundle
     if others.any():
         found = scores.scored(domain, frame[others].reset_index(drop=True), champion)
         for name in said[:-1]:
-            frame.loc[others, name] = list(found[name])
+            values = frame[name].to_numpy(copy=True)
+            values[others] = np.asarray(found[name])
+            frame[name] = values
     return frame
 
 

@@ -36,6 +36,8 @@ def graph(source: str, home: Path) -> dict[str, dict[str, object]]:
             "description": nodes.get(key).description,
             "deps": sorted(parent.to_user_string() for parent in nodes.get(key).parent_keys),
             "checks": sorted(checks.get(key.to_user_string(), [])),
+            "months": nodes.get(key).partitions_def is not None,
+            "condition": getattr(nodes.get(key).automation_condition, "label", None),
         }
         for key in sorted(nodes.get_all_asset_keys(), key=dg.AssetKey.to_user_string)
     }
@@ -93,14 +95,15 @@ def test_every_domain_goes_from_features_to_scores(source: str, tmp_path: Path) 
 
 
 def test_nothing_that_learns_or_decides_knows_the_truth(tmp_path: Path) -> None:
-    """Neither directly nor through other assets. Only an oracle reads the true probabilities; the Bento carries its figures."""
+    """Neither directly nor through other assets. Only an oracle reads the true probabilities; Bento and packs carry its figures."""
     assets = graph("simulator", tmp_path)
     deps = {asset: {str(parent) for parent in node["deps"]} for asset, node in assets.items()}  # type: ignore[attr-defined]
     truths = {asset for asset in assets if asset.startswith("truth_")}
     oracles = {asset for asset in assets if asset.startswith("oracle_")}
     assert any(asset.startswith("features_") for asset in assets)
     assert all(ancestors(oracle, deps) & truths for oracle in oracles)
-    for asset in assets.keys() - truths - oracles - {"bento"}:
+    carriers = {asset for asset in assets if asset == "bento" or asset.startswith("pack_")}
+    for asset in assets.keys() - truths - oracles - carriers:
         known = ancestors(asset, deps) & (truths | oracles)
         assert not known, f"{asset} depends on {', '.join(sorted(known))}"
 

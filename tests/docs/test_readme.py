@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -28,6 +29,14 @@ ROUTES = {
     "/v1/risk-scores": {"customer_id", "scores"},
 }
 """The routes that the README asks, and what their answers must hold."""
+
+LIFE = {
+    "finrisk versions": "champion",
+    "finrisk reproduce --all": "byte-equal",
+    "finrisk validate-pack verify": "agree",
+    "finrisk reasons": "Savings are small for the usual income",
+}
+"""The commands about models, and what they must print."""
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -83,6 +92,7 @@ def running(target: str, environment: dict[str, str], path: str) -> Iterator[str
 
 def test_every_command_has_its_test_here() -> None:
     known = {"make demo", "make dev", "make serve", "make test", "make bench", *(f"FINRISK_SOURCE={source} make demo" for source in REAL)}
+    known |= LIFE.keys()
     assert {command for command in commands() if not command.startswith("curl")} == known
     assert {re.findall(r"/v1/[a-z-]+", command)[0] for command in commands() if command.startswith("curl")} == ROUTES.keys()
 
@@ -93,6 +103,14 @@ def test_demo_ends_with_decisions(demo: str) -> None:
         assert title in demo
     assert "beside an oracle" in demo
     assert "Done in" in demo
+
+
+@pytest.mark.parametrize("command", LIFE)
+def test_a_models_life_can_be_asked_for(environment: dict[str, str], demo: str, command: str) -> None:
+    program = str(Path(sys.executable).with_name("finrisk"))
+    done = subprocess.run([program, *command.split()[1:]], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert LIFE[command] in done.stdout
 
 
 def test_dev_shows_the_graph(environment: dict[str, str], demo: str) -> None:

@@ -39,7 +39,7 @@ def changed(transactions: pd.DataFrame) -> pd.DataFrame:
     other.loc[here, "merchant"] = "another"
     late = other[here & (other.direction == "debit")].iloc[::3].copy()
     late["transaction_id"] = "late" + late.transaction_id
-    late["category"] = ["penalty" if number % 2 else "a voyage" for number in range(len(late))]
+    late["category"] = ["penalty" if number % 2 else "repairs" for number in range(len(late))]
     return pd.concat([other, late], ignore_index=True)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import reasons
 from benchmarks.reasons import DEMANDED, Applicants, compare, refused, stored
 from finrisk_assets.loan_default import changes
 from finrisk_assets.loan_default.assets import CLASSIFIER
@@ -40,6 +41,17 @@ def test_changing_the_named_factors_flips_nine_refusals_of_ten(champion: Bundle,
     }
     assert rate["reasons"] >= DEMANDED
     assert rate["any four"] < rate["reasons"]
+
+
+def test_the_command_of_the_docs_prints_what_it_promises(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FINRISK_HOME", str(run.settings.home))
+    monkeypatch.setattr("sys.argv", ["benchmarks.reasons", "simulator"])
+    reasons.main()
+    printed = capsys.readouterr().out
+    assert "demanded 0.9: reached" in printed and "MISSED" not in printed
+    assert all(words in printed for words in ("mean SHAP", "any four", "nearest change to be approved", "sentences with a direction"))
 
 
 def test_the_champion_knows_what_approved_applicants_have_and_the_nearest_change_holds(champion: Bundle, applicants: Applicants) -> None:

@@ -32,10 +32,10 @@ def test_spoiled_rows_stand_in_quarantine_with_their_rule(run: Run) -> None:
     assert all(rules)
 
 
-def test_every_check_passed(run: Run) -> None:
+def test_every_blocking_check_passed(run: Run) -> None:
     checks = run.result.get_asset_check_evaluations()
     assert len(checks) > 20
-    assert [check.check_name for check in checks if not check.passed] == []
+    assert [check.check_name for check in checks if check.blocking and not check.passed] == []
 
 
 @pytest.mark.parametrize("domain", [one for one in DOMAINS if one.score is None], ids=lambda domain: domain.name)

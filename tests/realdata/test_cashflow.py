@@ -48,4 +48,4 @@ def test_the_bank_marketing_example_passes_at_random_and_its_gate_refuses_it_in_
     assert "interval_coverage" not in flattered
     _, figures = cashflow.judge(panel, cashflow.in_order(panel.frame))
     assert 0.6 < figures["auc"].low < figures["auc"].high < flattered["auc"].low
-    assert any("far from the rate" in fault for fault in CASHFLOW.gate(figures))
+    assert any("far from the rate" in fault.reason for fault in CASHFLOW.gate(figures))

@@ -23,7 +23,7 @@ KEYS = (
     Column("loss_amount", "float64", "", nullable=True, known="outcome_known_at"),
     Column("is_default", "boolean", "", nullable=True, known="outcome_known_at"),
 )
-NEVER = dict.fromkeys(("train", "evaluate", "gate", "decide", "build"), lambda *_: None)
+NEVER = dict.fromkeys(("train", "evaluate", "test", "gate", "decide", "build"), lambda *_: None)
 DOMAIN = Domain(
     name="loan_default", title="", owner="", tables=(), keys=KEYS, moment="applied_at",
     features=lambda source: (Feature("age", "years", ""),), more_scores=(Column("limit_amount", "float64", "", nullable=True),), **NEVER,

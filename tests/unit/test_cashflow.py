@@ -117,7 +117,7 @@ def test_the_gate_asks_for_more_than_a_plain_rule_and_for_intervals_that_hold():
         | {"auc_above_persistence": Figure("auc_above_persistence", 0.01, -0.02, 0.04)}
         | {"interval_coverage": Figure("interval_coverage", 0.6, 0.58, 0.62)}
     )
-    assert [fault.split(":")[0] for fault in faults] == [
+    assert [fault.reason.split(":")[0] for fault in faults] == [
         "the AUC is +0.010 beside that of the rule persistence", "the 80% interval held 60.0% of the changes",
     ]  # fmt: skip
 

@@ -77,6 +77,7 @@ def test_text_is_not_read():
 
 
 def test_dagster_gets_it_by_asset_and_column():
-    found = lineage.metadata(PEOPLE.select(yearly=_.income * 12))[lineage.METADATA]
-    (dep,) = found.deps_by_column["yearly"]
+    found = lineage.metadata(PEOPLE.select(yearly=_.income * 12, one=ibis.literal(1)))
+    (dep,) = found[lineage.METADATA].deps_by_column["yearly"]
     assert (dep.asset_key.to_user_string(), dep.column_name) == ("people", "income")
+    assert found["computed_from"].value.splitlines()[2:] == ["| yearly | people.income |", "| one | nothing stored |"]

@@ -12,7 +12,7 @@ from finrisk_assets.domain import Figure, Window
 from finrisk_assets.loan_default import decide as loans
 from finrisk_assets.loan_default.assets import LOAN_DEFAULT
 from finrisk_assets.modelling.evaluate import clustered_mean
-from finrisk_assets.modelling.fairness import Finding, Interval, groups, protected
+from finrisk_assets.modelling.fairness import Finding, Interval, groups, least, protected
 from finrisk_assets.transaction_anomaly import decide as anomalies
 
 GOOD = [
@@ -125,3 +125,8 @@ def test_protected_columns_become_groups() -> None:
 def test_a_model_without_outcomes_has_neither_profit_nor_groups() -> None:
     window = Window(pd.DataFrame({"customer_id": ["1"]}), np.empty((1, 0)), np.empty(0, bool), np.array([0.2]))
     assert promotion._gains(replace(LOAN_DEFAULT), window, None) == []  # type: ignore[arg-type]
+
+
+def test_a_small_share_of_the_people_is_no_group_to_judge() -> None:
+    assert least(np.arange(500)) == 30
+    assert least(np.repeat(np.arange(6_000), 3)) == 120

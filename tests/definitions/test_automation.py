@@ -1,0 +1,117 @@
+"""What is kept by month, what follows by itself, and what each schedule asks for, of every source."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from finrisk_assets import automation, build, months
+from finrisk_assets.ledger import sources
+from finrisk_assets.settings import Settings
+from tests.definitions.test_graph import SOURCES
+
+
+def definitions(source: str, home: Path, **settings: Any) -> dg.Definitions:
+    return build.build(Settings(home=home, source=source, **settings))
+
+
+def asked(made: dg.Definitions, schedule: str, moment: datetime) -> dg.RunRequest:
+    """What a schedule asks for at a tick."""
+    repository = made.get_repository_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(instance, scheduled_execution_time=moment, repository_def=repository)
+        (request,) = repository.get_schedule_def(schedule).evaluate_tick(context).run_requests
+        return request
+
+
+def range_of(request: dg.RunRequest) -> tuple[str, str]:
+    return request.tags[months.RANGE_START], request.tags[months.RANGE_END]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_is_dated_is_kept_by_month_and_only_features_and_scores_follow(source: str, tmp_path: Path) -> None:
+    """Models never: they have a schedule and a gate."""
+    graph = definitions(source, tmp_path).resolve_asset_graph()
+    by_month = ("validated_transactions", "features_", "scores_")
+    for key in graph.get_all_asset_keys():
+        name, node = key.to_user_string(), graph.get(key)
+        assert (node.partitions_def is not None) == name.startswith(by_month), name
+        assert (node.automation_condition is not None) == name.startswith(("features_", "scores_")), name
+        if node.partitions_def is not None:
+            assert node.backfill_policy == dg.BackfillPolicy.single_run(), name
+            assert isinstance(node.metadata[months.MOMENT], str), name
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_source_says_its_months(source: str, tmp_path: Path) -> None:
+    loaded = sources.load(Settings(home=tmp_path, source=source))
+    keys = months.partitions(loaded.begins, loaded.ends).get_partition_keys()
+    assert (keys[0], keys[-1]) == (loaded.begins, loaded.ends)
+
+
+def test_the_jobs_have_the_stages_that_they_are_for(tmp_path: Path) -> None:
+    made = definitions("simulator", tmp_path)
+    every = {key.to_user_string() for key in made.resolve_asset_graph().get_all_asset_keys()}
+
+    def stages(job: str) -> set[str]:
+        chosen = made.resolve_job_def(job).asset_layer.executable_asset_keys
+        return {key.to_user_string().split("_")[0] for key in chosen}
+
+    assert stages(automation.LATE) == {"raw", "quarantine", "validated"}
+    assert stages(automation.DAILY) >= {"raw", "quarantine", "validated", "features", "scores"}
+    assert not stages(automation.DAILY) & {"model", "evaluation", "champion", "bento", "truth"}
+    assert stages(automation.MONTHLY) >= {"features", "model", "evaluation", "champion", "bento"}
+    assert not stages(automation.MONTHLY) & {"raw", "validated", "scores"}
+    assert stages(automation.EVERYTHING) == {name.split("_")[0] for name in every}
+
+
+def test_all_that_acts_by_itself_is_stopped_until_a_person_starts_it(tmp_path: Path) -> None:
+    for source in ("simulator", "berka"):
+        repository = definitions(source, tmp_path).get_repository_def()
+        for one in (*repository.schedule_defs, *repository.sensor_defs):
+            assert one.default_status.value == "STOPPED", one.name
+
+
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        (datetime(2024, 6, 1, 3), ("2024-03", "2024-06")),
+        (datetime(2024, 6, 30, 3), ("2024-03", "2024-06")),
+        (datetime(2024, 7, 1, 3), ("2024-04", "2024-07")),
+        (datetime(2026, 2, 1, 3), ("2024-04", "2024-07")),  # the ledger has ended
+    ],
+)
+def test_a_day_takes_its_month_and_those_that_settle(moment: datetime, expected: tuple[str, str], tmp_path: Path) -> None:
+    request = asked(definitions("simulator", tmp_path), automation.DAILY, moment)
+    assert range_of(request) == expected
+    assert request.run_config["resources"]["clock"]["config"]["moment"] == moment.isoformat()
+
+
+def test_a_clock_that_stands_still_stands_for_every_tick(tmp_path: Path) -> None:
+    made = definitions("simulator", tmp_path, as_of=datetime(2024, 5, 5))
+    request = asked(made, automation.DAILY, datetime(2026, 1, 1, 3))
+    assert request.run_config["resources"]["clock"]["config"]["moment"] == "2024-05-05T00:00:00"
+    assert range_of(request) == ("2024-02", "2024-05")
+
+
+def test_the_month_retrains_on_all_months(tmp_path: Path) -> None:
+    loaded = sources.load(Settings(home=tmp_path))
+    request = asked(definitions("simulator", tmp_path), automation.MONTHLY, datetime(2024, 6, 2, 4))
+    assert range_of(request) == (loaded.begins, loaded.ends)
+    assert automation.CARRIES in request.tags
+
+
+def test_every_job_can_be_launched_without_saying_which_months(tmp_path: Path) -> None:
+    made = definitions("simulator", tmp_path)
+    for name in (automation.EVERYTHING, automation.DAILY, automation.MONTHLY, automation.LATE):
+        assert {months.RANGE_START, months.RANGE_END} <= made.resolve_job_def(name).run_tags.keys(), name
+
+
+@pytest.mark.parametrize(("source", "has"), [("simulator", True), ("handbook", False)])
+def test_what_people_consume_has_a_freshness_policy_where_the_ledger_lives(source: str, has: bool, tmp_path: Path) -> None:
+    graph = definitions(source, tmp_path).resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        if key.to_user_string().startswith(("scores_", "bento")):
+            assert (graph.get(key).freshness_policy_or_from_metadata is not None) == has, key

@@ -1,0 +1,40 @@
+"""What docs/leakage.md and docs/service.md say of numbers and commands."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bento.shadow import MOST_WAITING
+from bento.store import MOST_SHADOWS
+from finrisk_assets.modelling.leakage import ALPHA, LARGEST_SAMPLE
+from finrisk_assets.stages import leakage
+
+ROOT = Path(__file__).parents[2]
+
+
+def page(name: str) -> str:
+    return " ".join((ROOT / "docs" / name).read_text("utf-8").split())
+
+
+def test_the_page_on_leakage_states_the_size_of_the_sample() -> None:
+    said = page("leakage.md")
+    assert f"{leakage.CELLS:,} values" in said
+    assert f"{LARGEST_SAMPLE:,} rows at most" in said
+    assert f"enough among {leakage.MOST_READ:,}" in said
+    assert f"for {leakage.REPLAYED_CUSTOMERS} customers" in said
+    assert f"at most {ALPHA:.0%}".replace("%", " %") in said
+    assert round(leakage.CELLS / 53, -2) == 1_900, "rows of 53 features"
+
+
+def test_the_page_on_the_service_states_the_bounds_of_the_shadow() -> None:
+    assert f"the newest {MOST_SHADOWS:,} of each domain" in page("service.md")
+    assert f"more than {MOST_WAITING:,} requests wait" in page("service.md")
+
+
+@pytest.mark.parametrize(("name", "module"), [("leakage.md", "benchmarks.leakage"), ("service.md", "benchmarks.shadow")])
+def test_the_benchmark_that_a_page_names_starts(name: str, module: str) -> None:
+    assert f"python -m {module} .finrisk/simulator" in page(name)
+    told = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"python -m {module}" in " ".join(told.split())
