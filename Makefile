@@ -45,10 +45,7 @@ lint: .venv/.ready ## Style, types, import rules, definitions
 	@dg check defs --no-check-yaml
 
 test: lint ## All of lint, and every test with its coverage
-	@coverage erase
-	@coverage run -m pytest
-	@coverage combine --quiet
-	@coverage report
+	@pytest --numprocesses 2 --dist loadfile --cov --cov-report term:skip-covered
 
 bench: .venv/.ready ## Measure: model quality and speed, beside peers
 	@for what in features simulator spending loans cashflow offers handbook leakage drift scorecard reasons gates orchestration; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done

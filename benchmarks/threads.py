@@ -39,7 +39,7 @@ def fingerprints(threads: int, held: bool) -> dict[str, str]:
 
     @contextlib.contextmanager
     def limits() -> Iterator[None]:
-        with provenance.fixed_threads(settings.threads) if held else threadpool_limits(threads):
+        with provenance.fixed_threads() if held else threadpool_limits(threads):
             yield
 
     for domain in domains_of(source):

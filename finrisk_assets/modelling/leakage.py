@@ -604,7 +604,13 @@ class _Boosted:
         from sklearn.ensemble import HistGradientBoostingClassifier
 
         self._trees = HistGradientBoostingClassifier(
-            max_iter=60, max_leaf_nodes=15, min_samples_leaf=20, l2_regularization=1.0, early_stopping=False, random_state=seed
+            max_iter=30,
+            learning_rate=0.2,
+            max_leaf_nodes=15,
+            min_samples_leaf=20,
+            l2_regularization=1.0,
+            early_stopping=False,
+            random_state=seed,
         )
 
     def fit(self, rows: Floats, labels: Flags) -> "_Boosted":

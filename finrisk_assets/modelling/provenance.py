@@ -143,17 +143,18 @@ def with_settings(settings: "Settings", recorded: str) -> "Settings":
 
 
 @contextmanager
-def fixed_threads(threads: int) -> Iterator[None]:
-    """Train with the same number of threads everywhere, so that sums are added up in the same order.
+def fixed_threads() -> Iterator[None]:
+    """Train on one thread wherever a library would take as many as there are, so that sums are added up in the same order everywhere.
 
-    Floating-point sums depend on their order. Linear algebra is held to one thread: on two, logistic regressions differed in their last
-    bits from those on one. OpenMP (scikit-learn's histograms) gets `threads`; XGBoost takes its number from its own parameter.
+    Floating-point sums depend on their order: on two threads, logistic regressions differed in their last bits from those on one.
+    scikit-learn's histograms do not, but on a few thousand rows their threads wait for each other longer than they work (four times slower
+    on two shared cores). XGBoost takes its number from its own parameter.
     """
     import scipy.linalg  # noqa: F401  (limits hold for what is loaded)
     import sklearn.ensemble  # noqa: F401
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(threads, "openmp"), threadpool_limits(1, "blas"):
+    with threadpool_limits(1):
         yield
 
 

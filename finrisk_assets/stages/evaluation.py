@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from finrisk_assets import checks, promotion
 from finrisk_assets.domain import Domain, Figure
 from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.modelling import registry
-from finrisk_assets.resources import Tracking, Warehouse, markdown_table
+from finrisk_assets.resources import Clock, Tracking, Warehouse, markdown_table
 from finrisk_assets.settings import Settings
 from finrisk_assets.stages.common import (
     candidate_folder,
@@ -63,7 +63,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         io_manager_key="tables",
         **common(domain, {"mlflow", "shap"}),
     )
-    def evaluation(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.Output[LazyTable]:
+    def evaluation(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking, clock: Clock) -> dg.Output[LazyTable]:
         import ibis
 
         from finrisk_assets.modelling.bundle import Bundle
@@ -75,7 +75,8 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         challenger = Bundle.load(candidate_folder(domain, settings), threads=settings.threads)
         champion = _champion(client, domain, registered, settings)
         frame = load_frame(warehouse.table(f"features_{domain.group}"), domain)
-        result = promotion.evaluate(domain, frame, protected_of(warehouse, source), challenger, champion, settings)
+        known_now = replace(settings, as_of=clock.now())
+        result = promotion.evaluate(domain, frame, protected_of(warehouse, source), challenger, champion, known_now)
         found = [*result.figures, *_standing(registry.tags(client, registered))]
         faults = promotion.faults(domain, found)
         rows = [asdict(figure) for figure in found]

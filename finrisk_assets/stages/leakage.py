@@ -86,6 +86,7 @@ def _remember(tracking: Tracking, domain: Domain, columns: Sequence[str]) -> Non
 def findings(domain: Domain, source: Source, settings: Settings, warehouse: Warehouse) -> "list[Finding]":
     """Lint a sample of the rows that may teach, and replay a sample of customers where the source has movements of theirs."""
     from finrisk_assets.modelling import leakage
+    from finrisk_assets.modelling.provenance import fixed_threads
 
     if domain.watch is None:
         return []
@@ -93,18 +94,19 @@ def findings(domain: Domain, source: Source, settings: Settings, warehouse: Ware
     names, moment = [feature.name for feature in features], domain.moment
     examined = examined_in(domain, settings)
     frame, most = sample(domain, source, warehouse, settings), rows_for(names)
-    found = leakage.lint(
-        frame,
-        names,
-        domain.watch.label,
-        moment=moment,
-        order=ORDER,
-        group="customer_id",
-        columns=declared(source, domain),
-        examined=examined,
-        most=most,
-        seed=settings.seed,
-    )
+    with fixed_threads():
+        found = leakage.lint(
+            frame,
+            names,
+            domain.watch.label,
+            moment=moment,
+            order=ORDER,
+            group="customer_id",
+            columns=declared(source, domain),
+            examined=examined,
+            most=most,
+            seed=settings.seed,
+        )
     if "transactions" in source.tables and frame[moment].notna().any():
         found += leakage.looks_ahead(
             lambda tables: domain.build(tables, source),

@@ -108,7 +108,7 @@ def train(frame: "pd.DataFrame", domain: Domain, source: Source, settings: Setti
     """
     from finrisk_assets.modelling.provenance import fixed_threads
 
-    with fixed_threads(settings.threads):
+    with fixed_threads():
         return domain.train(frame, domain.features(source), source, settings)
 
 

@@ -115,7 +115,7 @@ def test_linear_algebra_adds_up_in_the_same_order_on_any_number_of_threads() -> 
     rows, weights = rng.normal(size=(4_000, 60)), rng.normal(size=4_000)
 
     def product(threads: int) -> np.ndarray:
-        with threadpool_limits(threads), provenance.fixed_threads(2):
+        with threadpool_limits(threads), provenance.fixed_threads():
             return np.asarray(rows.T @ weights)
 
     assert product(1).tobytes() == product(2).tobytes()
