@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import ibis
 import numpy as np
 
 from benchmarks import loans
@@ -27,6 +26,7 @@ from finrisk_assets.modelling.counterfactual import Search, approved_by
 from finrisk_assets.modelling.reasons import reasons
 from finrisk_assets.modelling.split import Split, split
 from finrisk_assets.modelling.trees import component_from
+from finrisk_assets.resources import Warehouse
 from finrisk_assets.settings import Settings
 from finrisk_assets.spending_risk.assets import CLASSIFIER as SPENDING
 from schemas.features import Feature
@@ -111,9 +111,7 @@ def main() -> None:
 def stored(settings: Settings, champion: Path, classifier: Classifier) -> Applicants:
     """The rows of a run's feature table that have an outcome, split as the champion was trained, and those that have none."""
     declared = Bundle.load(champion).features
-    engine = ibis.duckdb.connect(settings.root / "warehouse.duckdb", read_only=True)
-    frame = engine.table(f"features_{classifier.domain}", database="analytics").execute()
-    engine.disconnect()
+    frame = Warehouse(url=settings.warehouse).table(f"features_{classifier.domain}").to_pandas()
     frame = frame.sort_values(classifier.key).reset_index(drop=True)
     known = classifier.known(frame, settings)
     standing = candidates.matrix(frame[frame[classifier.label].isna()], declared)

@@ -167,7 +167,10 @@ class Tables(dg.ConfigurableIOManager):
                 stored = self.warehouse.store_months(asset, obj, moment, months)
             else:
                 stored = self.warehouse.store(asset, obj)
-            context.add_output_metadata(describe(stored, schema if isinstance(schema, dg.TableSchema) else None))
+            shown = describe(stored, schema if isinstance(schema, dg.TableSchema) else None)
+            if context.has_asset_partitions:
+                del shown["dagster/column_schema"]  # the definition has it, and each month is an event of its own
+            context.add_output_metadata(shown)
 
     def load_input(self, context: dg.InputContext) -> LazyTable:
         """Hand on a stored table, lazy and whole: what looks back over months cuts them itself, as it is stored."""

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from dataclasses import asdict, replace
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
     )
     def evaluation(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking, clock: Clock) -> dg.Output[LazyTable]:
         import ibis
+        from mlflow.entities import Metric
 
         from finrisk_assets.modelling.bundle import Bundle
 
@@ -80,8 +82,9 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         found = [*result.figures, *_standing(registry.tags(client, registered))]
         faults = promotion.faults(domain, found)
         rows = [asdict(figure) for figure in found]
-        for figure in found:
-            client.log_metric(registered.run_id, f"test_{_metric_name(figure.metric)}", figure.value)
+        at = int(clock.now().replace(tzinfo=UTC).timestamp() * 1000)
+        metrics = [Metric(f"test_{_metric_name(figure.metric)}", figure.value, at, 0) for figure in found]
+        client.log_batch(registered.run_id, metrics)
         for name, png in result.plots.items():
             log_artifact(client, registered.run_id, f"plots/test_{name}.png", png)
         log_artifact(client, registered.run_id, FIGURES, json.dumps(rows, indent=1).encode())

@@ -34,7 +34,7 @@ LIFE = {
     "finrisk versions": "champion",
     "finrisk reproduce --all": "byte-equal",
     "finrisk validate-pack verify": "agree",
-    "finrisk reasons": "Savings are small for the usual income",
+    "finrisk reasons": "spending_risk",
 }
 """The commands about models, and what they must print."""
 
@@ -111,6 +111,14 @@ def test_a_models_life_can_be_asked_for(environment: dict[str, str], demo: str, 
     done = subprocess.run([program, *command.split()[1:]], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert LIFE[command] in done.stdout
+
+
+def test_there_is_nothing_to_roll_back_to_after_the_first_training(environment: dict[str, str], demo: str) -> None:
+    command = [str(Path(sys.executable).with_name("finrisk")), "rollback", "loan_default", "--reason", "trying it out"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "version 1 of finrisk-loan-default is its first champion" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_dev_shows_the_graph(environment: dict[str, str], demo: str) -> None:
