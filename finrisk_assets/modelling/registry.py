@@ -12,7 +12,7 @@ CHALLENGER = "challenger"
 _FOLDER = "bundle"
 GATE, REPLACES, ROLLED_BACK = "gate", "replaces", "rolled_back"
 """Tags of a version: ``passed`` or the demands that it does not meet; the version whose place it took; why it was rolled back."""
-PASSED = "passed"
+PASSED, STANDING = "passed", "standing"
 
 
 class RegistryError(ValueError):
@@ -147,6 +147,8 @@ def rollback(client: Any, domain: str, reason: str) -> tuple[ModelVersion, Model
     if former is None:
         raise RegistryError(f"version {present.version} of {present.name} is its first champion: there is none before it to go back to")
     client.set_model_version_tag(present.name, present.version, ROLLED_BACK, reason)
+    # It is still the challenger: without this its old verdict would let it back where the champion is materialised alone.
+    client.set_model_version_tag(present.name, present.version, GATE, STANDING)
     client.set_registered_model_alias(present.name, CHAMPION, former.version)
     return present, former
 

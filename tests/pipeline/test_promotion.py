@@ -91,6 +91,7 @@ def test_a_better_one_is_promoted_and_packed(told: Told) -> None:
 def test_rolling_back_restores_champion_and_bento(told: Told) -> None:
     back, first = told.after["back"], told.after["first"]
     assert (back.champion, back.bento) == (first.champion, first.bento)
+    assert back.gate == registry.STANDING, "the champion materialised alone does not bring it back"
 
 
 def test_what_was_rolled_back_does_not_come_back(told: Told) -> None:
