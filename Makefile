@@ -10,10 +10,10 @@ export UV_PYTHON_DOWNLOADS := never
 # Threads that wait by spinning stand in each other's way where cores are few.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo dev serve test lint bench clean
+.PHONY: help demo dev serve test container-test lint bench clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 # uv comes from the package index into a folder of its own, so that a pip which refuses system installs does not matter.
 # A Debian without python3-venv has no ensurepip: then pip is asked to install into a bare folder instead.
@@ -45,7 +45,10 @@ lint: .venv/.ready ## Style, types, import rules, definitions
 	@dg check defs --no-check-yaml
 
 test: lint ## All of lint, and every test with its coverage
-	@pytest --numprocesses 2 --dist loadfile --cov --cov-report term:skip-covered
+	@pytest --numprocesses 2 --dist loadfile --ignore tests/container --cov --cov-report term:skip-covered
+
+container-test: .venv/.ready ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
+	@pytest -rs tests/container
 
 bench: .venv/.ready ## Measure: model quality and speed, beside peers
 	@for what in features simulator spending loans cashflow offers handbook leakage drift scorecard reasons gates orchestration; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done

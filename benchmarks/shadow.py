@@ -17,12 +17,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median, quantiles
 
 from bento.champions import DOMAINS
-from bento.store import Store, location
+from bento.store import _STANDING, opened
 from finrisk_assets import packaging
 from finrisk_assets.settings import Settings
 
@@ -61,9 +61,8 @@ def prepare(finished: Path, home: Path) -> Path:
         (other / "bundle.json").write_text(json.dumps(manifest | {"seed": manifest["seed"] + 1}), "utf-8")
         beside = packaging.store_challenger(home / "bentoml", domain, other, champion)
         packaging.store_model(home / "bentoml", domain, champion, {}, (), beside)
-    store = location(Settings(home=home, source=finished.name))
-    store.parent.mkdir(parents=True)
-    shutil.copy(location(Settings(home=finished.parent, source=finished.name)), store)
+    # With the master key beside it, without which nothing in the store can be read.
+    shutil.copytree(finished / "service", Settings(home=home, source=finished.name).root / "service")
     return home
 
 
@@ -107,35 +106,32 @@ def ready(port: int) -> bool:
 
 def requests(home: Path, source: str, n: int) -> Iterator[tuple[str, list[dict[str, object]]]]:
     """Routes with the bodies that are sent to them: customers of the store, and movements after its last one."""
-    with closing(Store(location(Settings(home=home, source=source)))) as store:
-        ask = store._connection.execute
-        for domain, more in (("spending_risk", {}), ("loan_default", {"loan_amount": 5000}), ("loan_offers", {})):
-            who = [row[0] for row in ask("select distinct customer_id from standings where domain = ? limit ?", (domain, n))]
-            if who:
-                yield domain.replace("_", "-"), [{"customer_id": who[at % len(who)], **more} for at in range(n)]
-        accounts = [row[0] for row in ask("select distinct account_id from standings where domain = 'cashflow' limit ?", (n,))]
-        if accounts:
-            yield "cashflow", [{"account_id": accounts[at % len(accounts)]} for at in range(n)]
-        moved = ask(
-            "select transaction_id, customer_id, amount, merchant from transactions order by occurred_at desc limit ?", (n,)
-        ).fetchall()
-        if moved:
-            last = store.find(moved[0][0])
-            assert last is not None
-            at = last.transaction.occurred_at + timedelta(hours=1)
-            yield (
-                "transactions",
-                [
-                    {
-                        "transaction_id": f"new{k}",
-                        "user_id": row[1],
-                        "amount": row[2],
-                        "merchant": row[3],
-                        "timestamp": (at + timedelta(seconds=k)).isoformat(),
-                    }
-                    for k, row in enumerate(moved)
-                ],
-            )
+    with closing(opened(Settings(home=home, source=source))) as store, store.reading() as connection:
+        standing = [store._standing(row) for row in connection.execute(_STANDING)]
+        last = connection.exec_driver_sql("select max(occurred_at) from transactions").scalar()
+    for domain, more in (("spending_risk", {}), ("loan_default", {"loan_amount": 5000}), ("loan_offers", {})):
+        who = sorted({one.customer_id for one in standing if one.domain == domain})
+        if who:
+            yield domain.replace("_", "-"), [{"customer_id": who[at % len(who)], **more} for at in range(n)]
+    accounts = sorted({one.account_id for one in standing if one.domain == "cashflow" and one.account_id})
+    if accounts:
+        yield "cashflow", [{"account_id": accounts[at % len(accounts)]} for at in range(n)]
+    movers = sorted({one.customer_id for one in standing})
+    if last is not None and movers:
+        after = datetime(1970, 1, 1) + timedelta(microseconds=last, hours=1)
+        yield (
+            "transactions",
+            [
+                {
+                    "transaction_id": f"new{k}",
+                    "user_id": movers[k % len(movers)],
+                    "amount": 10.0 + k % 90,
+                    "merchant": f"m{k % 50}",
+                    "timestamp": (after + timedelta(seconds=k)).isoformat(),
+                }
+                for k in range(n)
+            ],
+        )
 
 
 def measure(route: str, bodies: list[dict[str, object]], ports: dict[str, int]) -> dict[str, list[float]]:

@@ -1,20 +1,57 @@
 """What every domain's answer has in common: from a request or the store to the model's row, and from a score to the API's words."""
 
 import math
-import sqlite3
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from bento import units
 from bento.errors import Problem, invalid, log_failure
-from bento.store import Standing, Store
+from bento.store import Standing, Store, StoreUnavailable
+from bento.tracing import span
 from finrisk_assets.modelling.bundle import Bundle, Rows, Scores
 from finrisk_assets.modelling.reasons import reasons
-from schemas.api import Contribution, Explanation, FieldError, ModelVersion, Reason, Request
+from schemas.api import Explanation, FieldError, ModelVersion, Reason, Request
+
+_SAID: Mapping[str, tuple[str, str]] = {
+    "transaction_anomaly": ("risk_score", "decision"),
+    "loan_default": ("pd", "decision"),
+    "spending_risk": ("risk_probability", "risk_level"),
+    "spending_risk_eight": ("risk_probability", "risk_level"),
+    "cashflow": ("surplus_probability", "direction"),
+    "loan_offers": ("acceptance", "decision"),
+}
+"""Domain -> the fields of its answer that hold the probability and the decision."""
 
 _MAX_FIELDS = 50
 _UNKNOWN_FEATURE = "The model has no such feature; GET /v1/models lists them."
 _MISSING_FEATURE = "This feature is required; null says that it is not known."
 _LOAD = "`finrisk load-history` puts what the ledger knows of its customers into the service's store."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request on its way to a score: everything that is looked up or checked before the model is asked.
+
+    Attributes
+    ----------
+    request
+        The request.
+    row
+        The model's row, float32 of shape (d,).
+    standing
+        How the customer, or account, that the request names stands; None where it names nobody.
+    known
+        What else the domain decides with, as JSON can say it: it is kept with the decision.
+    decided
+        What follows from all of this before the model explains it, where anything does.
+    """
+
+    request: Any
+    row: Rows
+    standing: Standing | None = None
+    known: Any = None
+    decided: Any = None
 
 
 def one_of(request: Request, *names: str) -> str:
@@ -62,7 +99,7 @@ def read(store: Store, **who: str | None) -> list[Standing]:
     """The standings of a customer or an account; where the store cannot be read, the service is not ready."""
     try:
         return store.standings(**who)
-    except sqlite3.Error as error:
+    except StoreUnavailable as error:
         log_failure(error)
         raise Problem.of(503) from None
 
@@ -94,14 +131,18 @@ def sent_row(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
     Raises
     ------
     bento.errors.Problem
-        For a feature that the model lacks, one that is missing, or a value that it cannot use.
+        For a feature that the model lacks, one that is missing, or a value that its unit does not allow or the model cannot use.
     """
     names = [feature.name for feature in bundle.features]
     wrong = [FieldError(field=f"features.{name[:64]}", reason=_UNKNOWN_FEATURE) for name in features if name not in names]
     wrong += [FieldError(field=f"features.{name}", reason=_MISSING_FEATURE) for name in names if name not in features]
     if wrong:
         raise Problem.of(422, wrong[:_MAX_FIELDS])
-    return row_of(bundle, features)
+    row = row_of(bundle, features)
+    beyond = units.wrong(bundle, row)
+    if beyond:
+        raise Problem.of(422, beyond[:_MAX_FIELDS])
+    return row
 
 
 def row_of(bundle: Bundle, values: Mapping[str, float | None], field: str = "features") -> Rows:
@@ -121,7 +162,8 @@ def score(bundle: Bundle, row: Rows) -> Scores:
         For a missing value that the model has no answer to: the client's matter. The message names the feature, not a value.
     """
     try:
-        return bundle.score(row[None, :])
+        with span("score"):
+            return bundle.score(row[None, :])
     except ValueError as error:
         raise invalid("", str(error)) from None
 
@@ -138,18 +180,17 @@ def explained(bundle: Bundle, row: Rows, scores: Scores, *, high: bool, refused:
 
 def explanation(bundle: Bundle, row: Rows, scores: Scores) -> Explanation:
     """Every feature's part in the score of one row."""
-    return Explanation(
-        base=scores.base,
-        contributions=[
-            Contribution(
-                feature=feature.name,
-                unit=feature.unit,
-                value=None if math.isnan(value) else value,
-                contribution=contribution,
-            )
-            for feature, value, contribution in zip(bundle.features, row.tolist(), scores.contributions[0].tolist(), strict=True)
-        ],
-    )
+    contributions = [
+        {
+            "feature": feature.name,
+            "unit": feature.unit,
+            "value": None if math.isnan(value) else value,
+            "contribution": contribution,
+        }
+        for feature, value, contribution in zip(bundle.features, row.tolist(), scores.contributions[0].tolist(), strict=True)
+    ]
+    # At once it takes half the time of a model made for each feature.
+    return Explanation.model_validate({"base": scores.base, "contributions": contributions})
 
 
 def reasons_of(bundle: Bundle, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
@@ -165,6 +206,12 @@ def reasons_of(bundle: Bundle, scores: Scores, *, high: bool, refused: bool = Fa
         reference=bundle.reference if refused else None,
     )
     return [Reason(code=one.code, feature=one.feature, features=list(one.features), text=one.sentence) for one in found]
+
+
+def said(domain: str, answer: Any) -> tuple[float, str]:
+    """The probability and the decision of an answer, whatever its domain calls them."""
+    probability, decision = _SAID[domain]
+    return float(getattr(answer, probability)), str(getattr(answer, decision))
 
 
 def model_version(bundle: Bundle) -> ModelVersion:

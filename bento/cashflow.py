@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from bento.answers import explained, one_of, score, sent_row, stored, stored_row
-from bento.store import Standing, Store
+from bento.answers import Asked, explained, one_of, score, sent_row, stored, stored_row
+from bento.store import Store
 from finrisk_assets.cashflow.decide import SURPLUS, decide
-from finrisk_assets.modelling.bundle import Bundle, Rows
+from finrisk_assets.modelling.bundle import Bundle, Rows, Scores
 from schemas.api import AmountInterval, CashflowAnswer, CashflowRequest
 
 
@@ -32,8 +32,19 @@ class CashflowScorer:
         bento.errors.Problem
             For a feature that the model lacks, one that is missing, a value that it cannot use, or an account of which nothing is stored.
         """
-        row, standing = self._row(request)
-        scores = score(self._bundle, row)
+        asked = self.asked(request)
+        return self.answered(asked, score(self._bundle, asked.row))
+
+    def asked(self, request: CashflowRequest) -> Asked:
+        """What the model is to be asked of an account; the refusals of `answer` are made here."""
+        if one_of(request, "customer_id", "account_id", "features") == "features":
+            return Asked(request, sent_row(self._bundle, request.features or {}))
+        standing = stored(self._store, "cashflow", customer_id=request.customer_id, account_id=request.account_id)
+        return Asked(request, stored_row(self._bundle, standing.features), standing)
+
+    def answered(self, asked: Asked, scores: Scores) -> CashflowAnswer:
+        """The answer to an account, given the scores of its row."""
+        row, standing = asked.row, asked.standing
         probability = float(scores.probability[0])
         direction = decide(probability, self._bundle.thresholds)
         expected, interval = self._amount(row)
@@ -47,12 +58,6 @@ class CashflowScorer:
             interval=interval,
             **explained(self._bundle, row, scores, high=direction == SURPLUS),
         )
-
-    def _row(self, request: CashflowRequest) -> tuple[Rows, Standing | None]:
-        if one_of(request, "customer_id", "account_id", "features") == "features":
-            return sent_row(self._bundle, request.features or {}), None
-        standing = stored(self._store, "cashflow", customer_id=request.customer_id, account_id=request.account_id)
-        return stored_row(self._bundle, standing.features), standing
 
     def _amount(self, row: Rows) -> tuple[float | None, AmountInterval | None]:
         """The expected change and its interval; neither where the model has learned none, or the row does not tell."""

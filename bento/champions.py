@@ -30,6 +30,10 @@ class NoChampions(BentoMLException):
     """There is nothing to answer with, or what there is does not belong together."""
 
 
+class Refused(BentoMLException):
+    """A model that must not be used: its tag, and what is wrong with it."""
+
+
 @dataclass(frozen=True)
 class Champions:
     """The loaded bundles, and what is to be told of them.
@@ -98,14 +102,14 @@ def load(bento: Any | None) -> Champions:
     ------
     NoChampions
         If there are none, or they come from different sources.
-    finrisk_assets.modelling.bundle.BundleError
-        If a file is not what it was when it was trained.
+    Refused
+        If a file is not what it was when it was trained, or a golden row no longer gets the score that it got then.
     """
     import bentoml
 
     carried = stored() if bento is None else [bentoml.models.get(info.tag) for info in bento.info.all_models]
     models = [model for model in carried if not model.tag.name.endswith(CHALLENGER)]
-    loaded = [Bundle.load(Path(model.path), version=model.tag.version) for model in models]
+    loaded = [_sound(model) for model in models]
     sources = sorted({bundle.source for bundle in loaded})
     if len(sources) != 1:
         raise NoChampions(f"one service answers for one source; these models come from {sources}")
@@ -119,6 +123,14 @@ def load(bento: Any | None) -> Champions:
         {bundle.domain: _typical(bundle, Path(model.path)) for bundle, model in zip(loaded, models, strict=True)},
         _challengers([model for model in carried if model.tag.name.endswith(CHALLENGER)]),
     )
+
+
+def _sound(model: Any) -> Bundle:
+    """The bundle of a BentoML model, once every hash and every golden row agrees."""
+    try:
+        return Bundle.load(Path(model.path), version=model.tag.version)
+    except BundleError as error:
+        raise Refused(f"the model {model.tag} is refused: {error}") from error
 
 
 def _challengers(models: Sequence[Any]) -> dict[str, Bundle]:

@@ -27,12 +27,17 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 
-_request: ContextVar[str] = ContextVar("request", default="-")
+request_id: ContextVar[str] = ContextVar("request", default="-")
 """The id of the request that is being answered."""
 
+idempotency_key: ContextVar[str | None] = ContextVar("idempotency_key", default=None)
+"""The header `Idempotency-Key` of that request: sent again with the same one, it gets the same answer and nothing is done again."""
+
 MAX_BODY_BYTES = 256 * 1024
+MAX_BATCH_BYTES = 8 * 1024 * 1024
 _MAX_FIELDS = 20
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,128}")
 
 _KNOWN: Mapping[int, tuple[str, str]] = {
     400: ("bad_request", "The request cannot be read."),
@@ -40,13 +45,13 @@ _KNOWN: Mapping[int, tuple[str, str]] = {
     403: ("forbidden", "These credentials do not allow it."),
     404: ("not_found", "There is no such route; GET /docs lists them."),
     405: ("method_not_allowed", "This route has no such method; GET /docs lists them."),
-    413: ("too_large", f"The body is larger than {MAX_BODY_BYTES} bytes."),
+    413: ("too_large", f"The body is larger than {MAX_BODY_BYTES:,} bytes, or {MAX_BATCH_BYTES:,} of a batch."),
     415: ("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),
     422: ("invalid_request", "The request does not have the right form; `fields` says what is wrong with which field."),
     429: ("too_many_requests", "Too many requests are being answered; try again in a moment."),
     500: ("internal_error", "The service failed. The request id leads to its log line."),
-    503: ("not_ready", "The service cannot answer yet, or no longer: a model or its store is missing."),
-    504: ("timeout", "The answer took too long. Sending the same transaction_id again is safe."),
+    503: ("not_ready", "The service cannot answer now: a model is missing, or its store takes no write. Nothing was kept; try again."),
+    504: ("timeout", "The answer took too long. Sending the same transaction_id or Idempotency-Key again is safe."),
 }
 
 
@@ -65,8 +70,8 @@ class Problem(Exception):  # noqa: N818 - it is named for what the client reads
         code, message = _KNOWN.get(status, ("failed", "The request failed."))
         return cls(status, code, message, fields)
 
-    def body(self, request_id: str) -> bytes:
-        error = Error(code=self.code, message=self.message, fields=list(self.fields), request_id=request_id)
+    def body(self, request: str) -> bytes:
+        error = Error(code=self.code, message=self.message, fields=list(self.fields), request_id=request)
         return ErrorEnvelope(error=error).model_dump_json().encode()
 
 
@@ -100,7 +105,7 @@ def answering(handler: Handler) -> Handler:
 def log_failure(error: BaseException) -> None:
     """Log where a failure happened and of what type it is, without its message."""
     where = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("request %s failed with %s\n%s", _request.get(), type(error).__name__, where)
+    logger.error("request %s failed with %s\n%s", request_id.get(), type(error).__name__, where)
 
 
 def quiet_refusals(record: logging.LogRecord) -> bool:
@@ -119,14 +124,17 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        request_id = _request_id(headers)
-        _request.set(request_id)
-        answer = _Answer(send, request_id)
-        refusal = _refusal(scope["method"], headers)
+        named = _request_id(headers)
+        request_id.set(named)
+        key = headers.get(b"idempotency-key")
+        idempotency_key.set(None if key is None else key.decode("latin-1"))
+        answer = _Answer(send, named)
+        largest = largest_body(scope["path"])
+        refusal = _refusal(scope["method"], headers, largest)
         if refusal is not None:
             await answer.fail(refusal)
             return
-        body = _Body(receive)
+        body = _Body(receive, largest)
         try:
             await self.app(scope, body.receive, answer.send)
         except Exception as error:
@@ -144,15 +152,22 @@ def _request_id(headers: Mapping[bytes, bytes]) -> str:
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
 
 
-def _refusal(method: str, headers: Mapping[bytes, bytes]) -> Problem | None:
+def largest_body(path: str) -> int:
+    """Bytes that the body of a request may have, by its route."""
+    return MAX_BATCH_BYTES if path.startswith("/v1/") and path.endswith("/batch") else MAX_BODY_BYTES
+
+
+def _refusal(method: str, headers: Mapping[bytes, bytes], largest: int) -> Problem | None:
     """What can be refused before the body is read."""
     if method != "POST":
         return None
     media_type = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
     if media_type != b"application/json":
         return Problem.of(415)
+    if not _IDEMPOTENCY_KEY.fullmatch(headers.get(b"idempotency-key", b"-")):
+        return Problem(400, "bad_request", "The header Idempotency-Key has 1 to 128 visible ASCII characters.")
     length = headers.get(b"content-length", b"0")
-    return Problem.of(413) if length.isdigit() and int(length) > MAX_BODY_BYTES else None
+    return Problem.of(413) if length.isdigit() and int(length) > largest else None
 
 
 class _TooLarge(Exception):  # noqa: N818 - never leaves this module
@@ -162,15 +177,16 @@ class _TooLarge(Exception):  # noqa: N818 - never leaves this module
 class _Body:
     """The request's body, cut off where it grows too large."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, largest: int) -> None:
         self._receive = receive
+        self._largest = largest
         self._read = 0
         self.too_large = False
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._read += len(message.get("body", b""))
-        if self._read > MAX_BODY_BYTES:
+        if self._read > self._largest:
             self.too_large = True
             raise _TooLarge
         return message
@@ -179,9 +195,9 @@ class _Body:
 class _Answer:
     """The response: passed on as it comes where it is a success, held back and rewritten where it is not."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request: str) -> None:
         self._send = send
-        self._request_id = request_id
+        self._request_id = request
         self._start: Message | None = None
         self._held = bytearray()
         self.passing = False
@@ -212,13 +228,13 @@ class _Answer:
             (b"x-request-id", self._request_id.encode()),
             *((name, value) for name, value in (self._start or {}).get("headers", ()) if name.lower() in _KEPT_HEADERS),
         ]
-        if problem.status in (429, 503):
+        if problem.status in (429, 503) and all(name.lower() != b"retry-after" for name, _ in headers):
             headers.append((b"retry-after", b"1"))
         await self._send({"type": "http.response.start", "status": problem.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
 
-_KEPT_HEADERS = frozenset({b"allow", b"www-authenticate"})
+_KEPT_HEADERS = frozenset({b"allow", b"retry-after", b"www-authenticate"})
 
 
 def _translate(status: int, body: bytes) -> Problem:
@@ -233,11 +249,11 @@ def _translate(status: int, body: bytes) -> Problem:
     if isinstance(error, dict) and "code" in error:
         return Problem(status, error["code"], error["message"], [FieldError(**item) for item in error["fields"]])
     if isinstance(detail, list):
-        return _invalid_request(detail)
+        return invalid_request(detail)
     return Problem.of(status)
 
 
-def _invalid_request(detail: Sequence[Mapping[str, Any]]) -> Problem:
+def invalid_request(detail: Sequence[Mapping[str, Any]]) -> Problem:
     """The problem that Pydantic's list of errors describes."""
     if any(item["type"] == "json_invalid" for item in detail):
         return Problem(400, "malformed_json", "The body is not JSON.")

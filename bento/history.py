@@ -8,6 +8,7 @@ from datetime import timedelta
 import numpy as np
 
 from bento.store import Store, Transaction
+from bento.tracing import span
 from finrisk_assets.features.online import History, OnlineFeatures, micros
 from finrisk_assets.features.windows import from_json
 from finrisk_assets.modelling.bundle import Bundle, BundleError, Rows
@@ -43,5 +44,6 @@ class TransactionFeatures:
             named = {column: event[column] for column in entity}
             if None not in named.values():
                 after = transaction.occurred_at - timedelta(seconds=seconds)
-                history[entity] = History.of(store.history(named, after, transaction.occurred_at))
+                with span("history"):
+                    history[entity] = History.of(store.history(named, after, transaction.occurred_at))
         return self._online.compute(event, history).astype(np.float32)

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from bento.answers import explained, model_version, one_of, row_of, score, sent_row, stored, stored_row, without
+from bento.answers import Asked, explained, model_version, one_of, row_of, score, sent_row, stored, stored_row, without
 from bento.errors import Problem, invalid
 from bento.store import Standing, Store
 from finrisk_assets.loan_default.changes import CHANGEABLE, allowed, consistent
 from finrisk_assets.loan_default.decide import APPROVE, REFER, decide, grade
 from finrisk_assets.loan_default.terms import TermsError, with_terms
-from finrisk_assets.modelling.bundle import Bundle, Rows
+from finrisk_assets.modelling.bundle import Bundle, Rows, Scores
 from finrisk_assets.modelling.counterfactual import Nearest, Row, Search, approved_by
 from schemas.api import ChangedValue, LoanAnswer, LoanRequest, NearestChangeAnswer, NearestChangeRequest, NeededChange
 
@@ -48,9 +48,17 @@ class LoanScorer:
             For a feature that the model lacks, one that is missing, a value that it cannot use, terms that no loan can have, or a
             customer of whom nothing is stored.
         """
-        asked, standing = self._asked(request)
-        row = self._row(asked, request)
-        scores = score(self._bundle, row)
+        asked = self.asked(request)
+        return self.answered(asked, score(self._bundle, asked.row))
+
+    def asked(self, request: LoanRequest) -> Asked:
+        """What the model is to be asked of one application; the refusals of `answer` are made here."""
+        known, standing = self._asked(request)
+        return Asked(request, self._row(known, request), standing)
+
+    def answered(self, asked: Asked, scores: Scores) -> LoanAnswer:
+        """The answer to one application, given the scores of its row."""
+        request, row, standing = asked.request, asked.row, asked.standing
         probability = float(scores.probability[0])
         decision = decide(probability, self._bundle.thresholds)
         return LoanAnswer(

@@ -1,14 +1,21 @@
-"""What the look-ups answer: which models are here, what they showed, and what is stored of a customer."""
+"""What the look-ups answer: which models are here, what they showed, what is stored of a customer, and who did what."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from bento.answers import read, unknown
+from bento import audit
+from bento.answers import unknown
+from bento.audit import AuditError
 from bento.champions import Champions
-from bento.errors import invalid
-from bento.store import Standing, Store
+from bento.errors import Problem, invalid, log_failure
+from bento.store import Standing, Store, StoreUnavailable
+from finrisk_assets.features.online import micros
 from schemas.api import (
     LONGEST_IDENTIFIER,
+    AuditPage,
+    AuditQuery,
+    AuditRecord,
     FeatureDescription,
     ModelDescription,
     ModelFigure,
@@ -19,6 +26,9 @@ from schemas.api import (
     StoredScore,
 )
 
+_EPOCH = datetime(1970, 1, 1)
+_LOOKED_AT = 2_000
+"""Records of the audit that are looked at for one page."""
 _IN_EVERY_DOMAIN = ("score", "probability", "decision", "model_version")
 
 
@@ -73,19 +83,69 @@ def _figures(measured: Sequence[Mapping[str, Any]], window: str) -> list[ModelFi
 
 
 def risk_scores(store: Store, customer_id: str) -> RiskScores:
-    """The newest stored score of a customer in every domain.
+    """The newest stored score of a customer in every domain; that it was read is recorded.
 
     Raises
     ------
     bento.errors.Problem
-        Where nothing is stored of the customer.
+        Where nothing is stored of the customer, or the store cannot be had.
     """
     if len(customer_id) > LONGEST_IDENTIFIER:
         raise invalid("customer_id", f"At most {LONGEST_IDENTIFIER} characters.")
-    found = read(store, customer_id=customer_id)
-    if not found:
-        raise unknown("customer_id")
+    try:
+        with store.writing():
+            person = store.person(customer_id)
+            found = [] if person is None else store.standings(customer_id=customer_id)
+            if person is None or not found:
+                raise unknown("customer_id")
+            store.audit("read", person=person.person)
+    except StoreUnavailable as error:
+        log_failure(error)
+        raise Problem.of(503) from None
     return RiskScores(customer_id=customer_id, scores=[_stored_score(standing) for standing in found])
+
+
+def audit_page(store: Store, asked: AuditQuery) -> AuditPage:
+    """Who did what, the newest first; that it was read is recorded.
+
+    A bounded number of records is looked at for one page, so that nobody waits while a rare action is looked for.
+
+    Raises
+    ------
+    bento.errors.Problem
+        Where the store cannot be had.
+    """
+    since = None if asked.since is None else micros(asked.since)
+    try:
+        with store.writing() as connection:
+            seen = audit.find(connection, person=asked.person, since=since, older=_place(asked.before), most=_LOOKED_AT)
+            store.audit("read", person=asked.person, domain="audit")
+    except (StoreUnavailable, AuditError) as error:
+        log_failure(error)
+        raise Problem.of(503) from None
+    wanted = {"caller": asked.caller, "action": asked.action}
+    fits = [at for at, one in enumerate(seen) if all(value in (None, getattr(one, name)) for name, value in wanted.items())]
+    shown = fits[: asked.limit]
+    if len(fits) > asked.limit:
+        last: int | None = shown[-1]
+    else:
+        last = len(seen) - 1 if len(seen) == _LOOKED_AT else None
+    following = None if last is None else f"{seen[last].at}.{seen[last].writer}.{seen[last].number}"
+    return AuditPage(records=[_audit_record(seen[at]) for at in shown], next=following)
+
+
+def _place(cursor: str | None) -> tuple[int, str, int] | None:
+    """Where the page before ended."""
+    if cursor is None:
+        return None
+    at, writer, number = cursor.split(".")
+    return int(at), writer, int(number)
+
+
+def _audit_record(one: audit.Record) -> AuditRecord:
+    values = one._asdict() | {"at": _EPOCH + timedelta(microseconds=one.at)}
+    del values["previous"]
+    return AuditRecord(**values)
 
 
 def _stored_score(standing: Standing) -> StoredScore:

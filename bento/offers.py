@@ -3,15 +3,17 @@
 Every offer on the grid that the bundle carries is priced: how likely it is accepted, and what it earns if it is, given the PD.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from bento.answers import explained, one_of, read, score, sent_row, stored, stored_row, without
+from bento.answers import Asked, explained, one_of, read, score, sent_row, stored, stored_row, without
 from bento.errors import invalid
 from bento.store import Standing, Store
 from finrisk_assets.loan_offers.decide import TERMS, Grid, Limits, Priced, cheapest, choose, rows
-from finrisk_assets.modelling.bundle import Bundle, Rows
+from finrisk_assets.modelling.bundle import Bundle, Rows, Scores
 from schemas.api import CurvePoint, Offer, OfferAnswer, OfferRequest, ProfitParts
 
 
@@ -49,7 +51,18 @@ class OfferScorer:
         bento.errors.Problem
             For features or a PD that are missing or cannot be used, or a customer of whom nothing is stored.
         """
-        customer = self._customer(request)
+        asked = self.asked(request)
+        return self.answered(asked, score(self._bundle, asked.row))
+
+    def asked(self, request: OfferRequest) -> Asked:
+        """What is worth offering, and what the model is to explain of it; the refusals of `answer` are made here."""
+        return self._considered(request, self._customer(request))
+
+    def again(self, request: OfferRequest, row: Rows, standing: Standing | None, known: Mapping[str, Any]) -> Asked:
+        """As `asked`, of a customer who was looked up before: any row that was explained has the customer's state."""
+        return self._considered(request, _Customer(row, standing=standing, **known))
+
+    def _considered(self, request: OfferRequest, customer: _Customer) -> Asked:
         grid = self._grid.only(loan_amount=request.loan_amount, term_months=request.term_months)
         offered = self._rows(customer, grid)
         try:
@@ -57,12 +70,17 @@ class OfferScorer:
         except ValueError as error:  # a missing value that the model has no answer to; the message names the feature
             raise invalid("features", str(error)) from None
         decision = choose(acceptance, customer.pd, customer.monthly_income, grid, self._limits)
+        row = offered[cheapest(grid)] if decision.best is None else self._rows(customer, _grid_of(decision.best))[0]
+        known = {"monthly_income": customer.monthly_income, "pd": customer.pd, "pd_model": customer.pd_model}
+        return Asked(request, row, customer.standing, known, decision)
+
+    def answered(self, asked: Asked, scores: Scores) -> OfferAnswer:
+        """The answer to a customer, given the scores of the row to explain."""
+        request, row, standing, decision = asked.request, asked.row, asked.standing, asked.decided
         best = decision.best
-        row = offered[cheapest(grid)] if best is None else self._rows(customer, _grid_of(best))[0]
-        scores = score(self._bundle, row)
         return OfferAnswer(
             customer_id=request.customer_id,
-            as_of=customer.standing and customer.standing.as_of,
+            as_of=standing and standing.as_of,
             decision=decision.decision,
             reason=None if best is not None else f"There is no offer: {decision.reason}.",
             offer=None if best is None else _offer(best),
@@ -72,8 +90,8 @@ class OfferScorer:
                 for one in decision.curve
             ],
             acceptance=float(scores.probability[0]),
-            pd=customer.pd,
-            pd_model=customer.pd_model,
+            pd=asked.known["pd"],
+            pd_model=asked.known["pd_model"],
             **explained(self._bundle, row, scores, high=bool(scores.margin[0] >= scores.base)),
         )
 

@@ -10,40 +10,66 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import bentoml
+from bentoml.exceptions import BentoMLException
+from bentoml.images import Image
 from bentoml.models import BentoModel
+from starlette.responses import Response
 
-from bento import champions, lookups, pages
+from bento import batch as batches
+from bento import champions, exposure, feedback, lookups, pages, people, tracing
 from bento.cashflow import CashflowScorer
-from bento.errors import Envelope, Problem, answering, quiet_refusals
+from bento.decisions import Decisions, Made
+from bento.errors import App, Envelope, Problem, answering, idempotency_key, quiet_refusals
+from bento.health import Health, Parts
 from bento.loans import LoanScorer
+from bento.metrics import Measured, Metrics
 from bento.offers import OfferScorer
 from bento.paths import UnnamedPaths
+from bento.security import Access, Security
 from bento.shadow import Shadow
 from bento.spending import SpendingScorer
-from bento.store import Store, location
+from bento.store import Store, opened
+from bento.tracing import Traced
 from bento.transactions import TransactionScorer
 from finrisk_assets.modelling.bundle import Bundle
-from finrisk_assets.settings import Settings
+from finrisk_assets.settings import Settings, pinned
 from schemas.api import (
+    AuditPage,
+    AuditQuery,
+    Batch,
+    BatchAnswer,
     CashflowAnswer,
+    CashflowBatch,
     CashflowRequest,
+    Erasure,
+    FeedbackAnswer,
+    FeedbackRequest,
     LoanAnswer,
+    LoanBatch,
     LoanRequest,
     ModelList,
     ModelMetrics,
     NearestChangeAnswer,
     NearestChangeRequest,
     OfferAnswer,
+    OfferBatch,
     OfferRequest,
+    PersonExport,
+    Request,
     RiskScores,
     SpendingAnswer,
+    SpendingBatch,
     SpendingRequest,
     TransactionAnswer,
+    TransactionBatch,
     TransactionRequest,
 )
+
+logger = logging.getLogger("finrisk.service")
 
 _SCORERS: Mapping[str, Callable[[Bundle, Store], Any]] = {
     "transaction_anomaly": TransactionScorer,
@@ -53,6 +79,45 @@ _SCORERS: Mapping[str, Callable[[Bundle, Store], Any]] = {
     "cashflow": CashflowScorer,
     "loan_offers": OfferScorer,
 }
+_DOMAINS: Mapping[type[Request], str] = {
+    TransactionRequest: "transaction_anomaly",
+    LoanRequest: "loan_default",
+    CashflowRequest: "cashflow",
+    OfferRequest: "loan_offers",
+}
+
+
+def _domain_of(request: Any) -> str:
+    """The domain that answers a request: of eight fields another model than of a customer."""
+    if isinstance(request, SpendingRequest):
+        return "spending_risk_eight" if request.customer_id is None else "spending_risk"
+    return _DOMAINS[type(request)]
+
+
+def _parts() -> Parts | None:
+    """What `/readyz` asks of the service of this process; None where there is none yet, or no longer."""
+    try:
+        return bentoml.get_current_service().parts()
+    except BentoMLException:
+        return None
+
+
+def _access() -> Access | None:
+    """Who may ask what, as the service of this process knows it; None where there is none yet, or no longer."""
+    try:
+        return bentoml.get_current_service().access
+    except BentoMLException:
+        return None
+
+
+def _broken(bundle: Bundle) -> str | None:
+    """What is wrong with a loaded bundle."""
+    try:
+        bundle.check()
+    except ValueError as error:
+        logger.error("%s %s: %s", bundle.name, bundle.version, error)
+        return "It no longer scores as when it was trained."
+    return None
 
 
 class _Service(bentoml.Service):
@@ -66,9 +131,26 @@ class _Service(bentoml.Service):
     def models(self, _: list[BentoModel]) -> None:
         """BentoML sets an empty list; what the store holds is looked up when it is needed."""
 
-    def to_asgi(self, is_main: bool = True) -> Envelope:
+    @cached_property
+    def counters(self) -> Metrics:
+        """What this worker counts; made when it is first asked for, which only a worker does."""
+        return Metrics()
+
+    def to_asgi(self, is_main: bool = True) -> App:
         logging.getLogger("bentoml._internal.server.http_app").addFilter(quiet_refusals)
-        return Envelope(UnnamedPaths(super().to_asgi(is_main)))
+        drain_s = Settings.from_environment().drain_seconds
+        app: App = Security(Health(UnnamedPaths(super().to_asgi(is_main)), _parts, drain_s), _access)
+        tracer = tracing.tracer_of()
+        app = app if tracer is None else Traced(app, tracer)
+        return Measured(Envelope(app), self.counters)
+
+
+# With a distribution named, BentoML would install compilers. The code is there before bento/image.sh runs, which compiles it.
+_IMAGE = Image(
+    base_image="docker.io/library/python:3.11-slim-bookworm",
+    distro="none",
+    build_include_paths=["bento", "schemas", "finrisk_assets"],
+)
 
 
 @bentoml.service(
@@ -76,11 +158,16 @@ class _Service(bentoml.Service):
     service_class=_Service,
     # Only this machine, unless told otherwise with --host or BENTOML_HOST.
     http={"host": "127.0.0.1", "port": 3000},
+    image=_IMAGE,
     # BentoML keeps the objects of a request alive for the whole time-out: a long one costs pauses of the garbage collector.
     traffic={"timeout": 5, "max_concurrency": 64},
     workers=1,
+    # It counts by path, whatever a client sends as one; `metrics` counts by route, and serves the page.
+    metrics={"enabled": False},
     # A line of BentoML's access log begins with the client's address. Failures are logged by `errors`, requests are counted.
     logging={"access": {"enabled": False}},
+    # `tracing` makes our spans. BentoML would make some for each request, which nobody collects, a tenth of its time.
+    tracing={"excluded_urls": ".*"},
     envs=[{"name": "OMP_NUM_THREADS", "value": "1"}, {"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],
 )
 @bentoml.asgi_app(pages.application())
@@ -89,13 +176,17 @@ class FinRisk:
 
     def __init__(self) -> None:
         self._champions = champions.load(FinRisk.bento)  # type: ignore[attr-defined]
+        self._metrics: Metrics = FinRisk.counters  # type: ignore[attr-defined]
+        self._metrics.answering_with(self._champions.bundles)
         settings = replace(Settings.from_environment(), source=self._champions.source)
-        self._store = Store(location(settings))
+        self._store = opened(settings, meter=self._metrics, upgrades=settings.store_upgrade or None)
+        self.access = Access.of(settings, self._store, self._metrics.refused)
         self._scorers = {domain: _SCORERS[domain](bundle, self._store) for domain, bundle in self._champions.bundles.items()}
         for scorer in self._scorers.values():
             scorer.warm_up()
         watched = settings.shadow and bool(self._champions.challengers)
-        self._shadow = Shadow(self._champions.challengers, _SCORERS, self._store.path) if watched else None
+        self._shadow = Shadow(self._champions.challengers, _SCORERS, opened(settings, durable=False)) if watched else None
+        self._decisions = Decisions(self._store, self._champions.bundles, self._scorer)
         # What lives as long as the worker is of no interest to the collector, which would otherwise walk it again and again.
         gc.collect()
         gc.freeze()
@@ -103,8 +194,14 @@ class FinRisk:
     @bentoml.on_deployment
     @staticmethod
     def prepare() -> None:
-        """Before the workers start: they run in the Bento's folder, where a relative FINRISK_HOME would mean another place."""
-        os.environ["FINRISK_HOME"] = str(Settings.from_environment().home.resolve())
+        """Before the workers start: they run in the Bento's folder, where a relative path would mean another place.
+
+        A model that must not be used is refused here, with its name and the reason: a worker that did so would be started again and again.
+        """
+        carried = champions.load(FinRisk.bento)  # type: ignore[attr-defined]
+        settings = replace(Settings.from_environment(), source=carried.source)
+        os.environ |= {"FINRISK_HOME": str(settings.home.resolve()), **pinned(os.environ)}
+        exposure.check(settings)
 
     @bentoml.on_shutdown
     def stop(self) -> None:
@@ -112,9 +209,12 @@ class FinRisk:
             self._shadow.stop()
         self._store.close()
 
-    async def __is_ready__(self) -> bool:
-        """What /readyz asks: the store takes writes. The models are loaded, or there would be no instance to ask."""
-        return self._store.is_writable()
+    def parts(self) -> Parts:
+        """What is wrong with each part: the store takes no write, or a model no longer says what it said when it was trained."""
+        broken = {f"models.{domain}": _broken(bundle) for domain, bundle in self._champions.bundles.items()}
+        found = {"store": None if self._store.is_writable() else "It takes no write."} | broken
+        self._metrics.looked(found)
+        return found
 
     @bentoml.api(route="/v1/transactions")
     @answering
@@ -142,7 +242,9 @@ class FinRisk:
 
         It says what the model would have decided, scored again. Where nothing within bounds is enough, it says that.
         """
-        return await self._scorer("loan_default").nearest_change(request)
+        answer = await self._scorer("loan_default").nearest_change(request)
+        self._decisions.advised("loan_default", request, answer)
+        return answer
 
     @bentoml.api(route="/v1/spending-risk")
     @answering
@@ -151,7 +253,7 @@ class FinRisk:
 
         The eight fields are judged by a model of those eight, a customer by the model of all features.
         """
-        return self._answer("spending_risk_eight" if request.customer_id is None else "spending_risk", request)
+        return self._answer(_domain_of(request), request)
 
     @bentoml.api(route="/v1/cashflow")
     @answering
@@ -168,6 +270,63 @@ class FinRisk:
         """
         return self._answer("loan_offers", request)
 
+    @bentoml.api(route="/v1/transactions/batch")
+    @answering
+    async def score_transactions(self, batch: TransactionBatch, /) -> BatchAnswer[TransactionAnswer]:
+        """Score many transactions, one after the other: each is part of the history of those behind it.
+
+        Each item is answered or refused by itself; the results stand in the order of the items.
+        """
+        return await self._batch(batch)
+
+    @bentoml.api(route="/v1/loan-default/batch")
+    @answering
+    async def score_loans(self, batch: LoanBatch, /) -> BatchAnswer[LoanAnswer]:
+        """Tell of many loans how likely they are to default.
+
+        Each item is answered or refused by itself; the results stand in the order of the items.
+        """
+        return await self._batch(batch)
+
+    @bentoml.api(route="/v1/spending-risk/batch")
+    @answering
+    async def score_spendings(self, batch: SpendingBatch, /) -> BatchAnswer[SpendingAnswer]:
+        """Tell of many customers, or of many times eight fields, how likely spending leads into trouble.
+
+        Each item is answered or refused by itself; the results stand in the order of the items.
+        """
+        return await self._batch(batch)
+
+    @bentoml.api(route="/v1/cashflow/batch")
+    @answering
+    async def forecast_cashflows(self, batch: CashflowBatch, /) -> BatchAnswer[CashflowAnswer]:
+        """Look a month ahead for many accounts.
+
+        Each item is answered or refused by itself; the results stand in the order of the items.
+        """
+        return await self._batch(batch)
+
+    @bentoml.api(route="/v1/loan-offers/batch")
+    @answering
+    async def choose_offers(self, batch: OfferBatch, /) -> BatchAnswer[OfferAnswer]:
+        """Choose for many customers the loan that is worth most to offer.
+
+        Each item is answered or refused by itself; the results stand in the order of the items.
+        """
+        return await self._batch(batch)
+
+    @bentoml.api(route="/v1/feedback")
+    @answering
+    async def record_feedback(self, request: FeedbackRequest, /) -> FeedbackAnswer:
+        """Record what became known of a decision: whether what the model foresaw did happen.
+
+        The label of a transaction is part of history from its date on. `finrisk load-feedback` takes labels to the ledger, where models
+        learn from them.
+        """
+        recorded = feedback.record(self._store, request)
+        self._metrics.fed_back(recorded.domain, recorded.label)
+        return recorded
+
     # What the look-ups of `pages` ask.
 
     def models(self) -> ModelList:
@@ -179,15 +338,40 @@ class FinRisk:
     def risk_scores(self, customer_id: str) -> RiskScores:
         return lookups.risk_scores(self._store, customer_id)
 
+    def audit_page(self, asked: AuditQuery) -> AuditPage:
+        return lookups.audit_page(self._store, asked)
+
+    def export_person(self, customer_id: str) -> PersonExport:
+        return people.export(self._store, customer_id)
+
+    def erase_person(self, customer_id: str) -> Erasure:
+        return people.erase(self._store, customer_id)
+
     def typical_features(self) -> Mapping[str, Mapping[str, float | None]]:
         return self._champions.typical
 
     def _answer(self, domain: str, request: Any) -> Any:
-        """The champion's answer; its challenger, if one is watched, is asked afterwards."""
-        answer = self._scorer(domain).answer(request)
-        if self._shadow is not None:
-            self._shadow.watch(domain, request, answer)
-        return answer
+        """The champion's answer, which is on disk by now; its challenger, if one is watched, is asked afterwards."""
+        made = self._decisions.decide(domain, request)
+        self._told(domain, made)
+        return Response(made.body, media_type="application/json")
+
+    def _told(self, domain: str, made: Made) -> None:
+        """What follows an answer, once it stands: nothing, where it was made before."""
+        if made.answer is not None:
+            self._metrics.decided(domain, made.answer)
+            if self._shadow is not None:
+                self._shadow.watch(domain, made.request, made.answer)
+
+    async def _batch(self, batch: Batch) -> Any:
+        """The answers to a batch, as JSON."""
+        requests = batches.checked(batch.kind, batch.items)
+        results = await self._decisions.decide_each(_domain_of, requests, idempotency_key.get())
+        for request, result in zip(requests, results, strict=True):
+            if isinstance(result, Made):
+                self._told(_domain_of(request), result)
+            self._metrics.batched(_DOMAINS.get(batch.kind, "spending_risk"), result.status if isinstance(result, Problem) else 200)
+        return batches.response([one.body if isinstance(one, Made) else one for one in results])
 
     def _scorer(self, domain: str) -> Any:
         """The scorer of a domain; a client that asks for an absent one learns why there is none."""

@@ -6,17 +6,16 @@ in time is dropped and counted.
 """
 
 import logging
-import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Thread
 from time import monotonic
 from typing import Any, NamedTuple
 
+from bento.answers import said
 from bento.errors import log_failure
-from bento.store import Shadowed, Store
+from bento.store import Shadowed, Store, StoreUnavailable
 from finrisk_assets.modelling.bundle import Bundle
 
 logger = logging.getLogger("finrisk.service")
@@ -25,16 +24,6 @@ MOST_WAITING = 1_000
 """Requests that wait for the challenger; the next one is not recorded."""
 TOGETHER_S = 0.25
 """Seconds of records that are written at once: every write keeps the answers from theirs for a moment."""
-
-_SAID: Mapping[str, tuple[str, str]] = {
-    "transaction_anomaly": ("risk_score", "decision"),
-    "loan_default": ("pd", "decision"),
-    "spending_risk": ("risk_probability", "risk_level"),
-    "spending_risk_eight": ("risk_probability", "risk_level"),
-    "cashflow": ("surplus_probability", "direction"),
-    "loan_offers": ("acceptance", "decision"),
-}
-"""Domain -> the fields of its answer that hold the probability and the decision."""
 
 
 class _Asked(NamedTuple):
@@ -55,8 +44,8 @@ class Shadow:
         Domain to the challenger's bundle.
     scorers
         Domain to what makes a scorer of a bundle and a store.
-    path
-        The store's file.
+    store
+        The store, with a connection of the shadow's own, which is closed with it. What it writes need not be on disk at once.
     clock
         Tells the moment, naive UTC.
     """
@@ -65,10 +54,10 @@ class Shadow:
         self,
         challengers: Mapping[str, Bundle],
         scorers: Mapping[str, Callable[[Bundle, Store], Any]],
-        path: Path,
+        store: Store,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC).replace(tzinfo=None),
     ) -> None:
-        self._store = Store(path, durable=False)
+        self._store = store
         self._clock = clock
         self._versions = {domain: bundle.version for domain, bundle in challengers.items()}
         self._scorers: dict[str, Any] = {}
@@ -117,22 +106,20 @@ class Shadow:
     def _record(self, rows: list[Shadowed]) -> None:
         try:
             self._store.keep_shadows(rows)
-        except sqlite3.Error as error:
+        except StoreUnavailable as error:
             self.dropped += len(rows)
             log_failure(error)
 
     def _judge(self, asked: _Asked) -> Shadowed:
         """What both models say of one request; of a challenger that fails, the type of its failure: a message may hold a person's data."""
-        probability, decision = _said(asked.domain, asked.answer)
+        probability, decision = said(asked.domain, asked.answer)
         kept = Shadowed(
             asked.domain, None, asked.at, asked.answer.model.version, probability, decision, self._versions[asked.domain], None, None, None
         )
         try:
-            kept = kept._replace(subject=self._subject(asked))
+            kept = kept._replace(subject=self._subject(asked), customer_id=_customer(asked))
             scorer = self._scorers[asked.domain]
-            # A transaction is not to be kept twice, nor answered from what was kept.
-            ask = getattr(scorer, "consider", scorer.answer)
-            probability, decision = _said(asked.domain, ask(asked.request))
+            probability, decision = said(asked.domain, scorer.answer(asked.request))
         except Exception as error:
             return kept._replace(failure=type(error).__name__)
         return kept._replace(challenger_probability=probability, challenger_decision=decision)
@@ -153,6 +140,6 @@ class Shadow:
         logger.error("the challenger of %s cannot be asked (%s); its champion answers as before", domain, type(error).__name__)
 
 
-def _said(domain: str, answer: Any) -> tuple[float, str]:
-    probability, decision = _SAID[domain]
-    return float(getattr(answer, probability)), str(getattr(answer, decision))
+def _customer(asked: _Asked) -> str | None:
+    """Whom the request is about, under whose key its subject is sealed."""
+    return getattr(asked.answer, "customer_id", None) or getattr(asked.request, "user_id", None)

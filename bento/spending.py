@@ -5,10 +5,10 @@ A customer of the ledger is judged by the model of all features. Eight behaviour
 
 import numpy as np
 
-from bento.answers import explained, row_of, score, stored, stored_row, without
+from bento.answers import Asked, explained, row_of, score, stored, stored_row, without
 from bento.errors import Problem
-from bento.store import Standing, Store
-from finrisk_assets.modelling.bundle import Bundle, Rows
+from bento.store import Store
+from finrisk_assets.modelling.bundle import Bundle, Rows, Scores
 from finrisk_assets.spending_risk.decide import EIGHT, HIGH, LARGEST_RATIO, LOW, consistent, decide
 from schemas.api import FieldError, SpendingAnswer, SpendingRequest
 
@@ -34,14 +34,20 @@ class SpendingScorer:
         bento.errors.Problem
             For fields that are missing or contradict each other, or a customer of whom nothing is stored.
         """
+        asked = self.asked(request)
+        return self.answered(asked, score(self._bundle, asked.row))
+
+    def asked(self, request: SpendingRequest) -> Asked:
+        """What the model is to be asked of a customer or eight fields; the refusals of `answer` are made here."""
         if request.customer_id is None:
-            return self._answer(_behaviour_row(self._bundle, request), None)
+            return Asked(request, _behaviour_row(self._bundle, request))
         without(request, [name for name in request.behaviour_fields()], "customer_id")
         standing = stored(self._store, "spending_risk", customer_id=request.customer_id)
-        return self._answer(stored_row(self._bundle, standing.features), standing)
+        return Asked(request, stored_row(self._bundle, standing.features), standing)
 
-    def _answer(self, row: Rows, standing: Standing | None) -> SpendingAnswer:
-        scores = score(self._bundle, row)
+    def answered(self, asked: Asked, scores: Scores) -> SpendingAnswer:
+        """The answer to a customer or eight fields, given the scores of their row."""
+        row, standing = asked.row, asked.standing
         probability = float(scores.probability[0])
         level = decide(probability, self._bundle.thresholds)
         return SpendingAnswer(

@@ -7,6 +7,10 @@ from typing import Any
 
 import click
 
+from finrisk_assets.audit import audit, replay
+from finrisk_assets.keys import keys
+from finrisk_assets.layout import check, upgrade
+from finrisk_assets.people import keyring, people, store
 from finrisk_assets.settings import Settings, SettingsError
 
 DAGSTER_YAML = """\
@@ -98,6 +102,17 @@ def load_history(settings: Settings) -> None:
     from finrisk_assets import history
 
     click.echo(f"{history.load(settings)} in the service's store")
+
+
+@cli.command("load-feedback")
+@click.pass_obj
+def load_feedback(settings: Settings) -> None:
+    """Put the labels that analysts gave to decisions where the ledger reads them, with the date of each."""
+    from finrisk_assets import feedback
+
+    for written in feedback.load(settings):
+        click.echo(str(written))
+    click.echo("The ledger has them from its next run on: the sensor of new files starts it, or materialise raw_transactions downwards.")
 
 
 @cli.command()
@@ -332,6 +347,12 @@ def shadow(settings: Settings) -> None:
     for one in found:
         table.add_row(one.domain, one.champion, one.challenger, *one.shown())
     Console(width=max(Console().width, 150)).print(table)
+
+
+for command in (audit, keys, people, keyring, replay, store):
+    cli.add_command(command)
+for command in (upgrade, check):
+    store.add_command(command)
 
 
 def prepare_dagster(settings: Settings) -> None:

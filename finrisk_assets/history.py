@@ -3,15 +3,18 @@
 The one place where the half that makes models touches the half that answers; it runs on the operator's command only.
 """
 
+import logging
 import math
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bento.seed import read
-from bento.store import Standing, Store, Transaction, location
+from bento.store import Standing, Store, Transaction, location, opened
 from finrisk_assets.domain import Domain
 from finrisk_assets.resources import Warehouse
 from finrisk_assets.settings import Settings
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 CHUNK = 5_000
 """Standings that are in memory at a time."""
 
+PATIENCE_S = 10.0
+"""Seconds to wait for the service to finish what it is writing."""
+
+logger = logging.getLogger("finrisk.history")
 _NUMBERS = ("float64", "int64")
 
 
@@ -45,10 +52,30 @@ def load(settings: Settings) -> Loaded:
     source, warehouse = sources.load(settings), Warehouse(url=settings.warehouse)
     domains = [domain for domain in domains_of(source) if warehouse.has(f"scores_{domain.name}")]
     # The service knows its source by the name that the models carry; that of a mapping is its own, not `mapped`.
-    with closing(Store(location(replace(settings, source=source.name)))) as store:
+    settings_of_service = replace(settings, source=source.name)
+    set_aside(location(settings_of_service))
+    with closing(opened(settings_of_service, wait_s=PATIENCE_S)) as store:
         transactions = _load_transactions(store, source, warehouse, settings) if "transactions" in source.tables else 0
         standings = store.replace_standings(one for domain in domains for one in newest(domain, source, warehouse))
     return Loaded(transactions, standings)
+
+
+def set_aside(path: str | Path) -> None:
+    """Move a store of the layout before there were revisions out of the way: it is made anew from the ledger.
+
+    What it knew beyond the ledger are answers to transactions that were sent to the service. It has identifiers in plain text, so it should
+    not lie there for long.
+    """
+    if not isinstance(path, Path) or not path.exists():
+        return
+    with closing(sqlite3.connect(path)) as connection:
+        tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+        if "answers" not in tables or "alembic_version" in tables:
+            return
+        connection.execute("pragma wal_checkpoint(truncate)")
+    aside = path.with_suffix(".before.sqlite")
+    path.replace(aside)
+    logger.warning("the store was of an older layout with identifiers in plain text: it is now %s, delete it when you can", aside)
 
 
 def _load_transactions(store: Store, source: "Source", warehouse: Warehouse, settings: Settings) -> int:

@@ -6,7 +6,7 @@ that changing the source never mixes two ledgers.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be set from outside, each by the environment variable ``FINRISK_<NAME>``.
+    """What can be set from outside, each by the environment variable ``FINRISK_<NAME>``; a secret by a file, ``FINRISK_<NAME>_FILE``, too.
 
     Attributes
     ----------
@@ -50,10 +50,25 @@ class Settings:
         Alerts that an analyst team can look at in a day; the anomaly threshold follows from it.
     examined
         Features that a person has looked into and found honest, as ``<domain>.<column>`` with commas between; see docs/leakage.md.
+    drain_seconds
+        How long the service goes on answering after SIGTERM, no longer ready, before it ends.
+    master_key, master_key_file
+        The key under which the service keeps the keys of what it knows of people, or the file that holds it; see docs/privacy.md.
+    store_url, store_upgrade
+        The database of the service's store; empty means an SQLite file below `home`. Whether the service may bring one on PostgreSQL to its
+        own layout at start.
     shadow
         Whether the Bento takes each domain's challenger along, and the service scores with it beside the champion.
     threads
         Threads of a model's training.
+    jwt_issuer, jwt_audience, jwt_jwks
+        Whose bearer tokens the service accepts, what they must be meant for, and the URL or file of the provider's public keys.
+    jwt_roles_claim, jwt_role_prefix
+        The claim that has the caller's roles, and what stands before our names of them there.
+    rate_per_second, rate_burst
+        How often each key or token's subject may ask one worker.
+    unknown_per_second, unknown_burst
+        How often an address may that shows no credential, or a wrong one.
     """
 
     home: Path = Path(".finrisk")
@@ -71,8 +86,22 @@ class Settings:
     high_risk_from: float = 0.7
     review_capacity: int = 100
     examined: str = ""
+    drain_seconds: float = 2.0
+    master_key: str = field(default="", repr=False)
+    master_key_file: Path | None = None
+    store_url: str = field(default="", repr=False)
+    store_upgrade: bool = False
     shadow: bool = False
     threads: int = 2
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwt_jwks: str = ""
+    jwt_roles_claim: str = "roles"
+    jwt_role_prefix: str = ""
+    rate_per_second: float = 100.0
+    rate_burst: int = 200
+    unknown_per_second: float = 5.0
+    unknown_burst: int = 50
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -86,9 +115,14 @@ class Settings:
         environ = os.environ if environ is None else environ
         known = {PREFIX + field.name.upper(): field for field in fields(cls)}
         given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value != ""}
+        for name in sorted(_secret_files() & given.keys()):
+            told = name.removesuffix("_FILE")
+            if told in given:
+                raise SettingsError(f"{told} and {name} are both set: set one")
+            given[told] = _content(name, given.pop(name))
         unknown = sorted(given.keys() - known.keys())
         if unknown:
-            raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known.keys() | _secret_files()))}")
         return cls(**{known[name].name: _read(name, known[name].type, value) for name, value in given.items()})
 
     @property
@@ -108,6 +142,26 @@ class Settings:
     def now(self) -> datetime:
         """`as_of`, or the present in naive UTC."""
         return self.as_of or datetime.now(UTC).replace(tzinfo=None)
+
+
+def pinned(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings that name files or folders, made absolute: what is started in another folder finds the same ones."""
+    paths = {PREFIX + field.name.upper() for field in fields(Settings) if "Path" in str(field.type)}
+    given = {name: environ[name] for name in paths | _secret_files() | {"FINRISK_JWT_JWKS"} if environ.get(name)}
+    return {name: str(Path(value).expanduser().absolute()) for name, value in given.items() if "://" not in value}
+
+
+def _secret_files() -> set[str]:
+    """The names under which a file can be given that has a secret setting for its content: ``FINRISK_STORE_URL_FILE``."""
+    names = {field.name for field in fields(Settings)}
+    return {f"{PREFIX}{field.name.upper()}_FILE" for field in fields(Settings) if not field.repr and f"{field.name}_file" not in names}
+
+
+def _content(name: str, path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{name}={path!r} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
 
 
 _SWITCH = {"true": True, "false": False, "1": True, "0": False}

@@ -7,9 +7,10 @@ differences, never a person.
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bento.store import Shadowed, Store, location
+from bento.store import Shadowed, location, opened
 from finrisk_assets.domain import Domain
 from finrisk_assets.resources import Warehouse
 from finrisk_assets.settings import Settings
@@ -73,10 +74,11 @@ def report(settings: Settings) -> list[Beside]:
     from finrisk_assets.ledger import sources
 
     source, warehouse = sources.load(settings), Warehouse(url=settings.warehouse)
-    path, found = location(replace(settings, source=source.name)), []
-    if not path.exists():
+    settings_of_service = replace(settings, source=source.name)
+    place, found = location(settings_of_service), list[Beside]()
+    if isinstance(place, Path) and not place.exists():
         return []
-    with closing(Store(path)) as store:
+    with closing(opened(settings_of_service)) as store:
         for domain in domains_of(source):
             rows = store.shadows(domain.name)
             for pair in dict.fromkeys((row.champion_version, row.challenger_version) for row in rows):

@@ -8,7 +8,7 @@ Each request has examples. Where one says `features`, the document fills in thos
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
+    SkipValidation,
     ValidationError,
     WithJsonSchema,
     model_validator,
@@ -36,8 +37,27 @@ def _number(value: Any) -> Any:
     return float(value) if isinstance(value, bool) else value
 
 
+FIRST_MOMENT, LAST_MOMENT = datetime(1970, 1, 1), datetime(2100, 1, 1)
+"""A time outside of these is a mistake: a date in another calendar, a number of milliseconds read as one of seconds."""
+
+
+def _written_out(value: Any) -> Any:
+    """A time that is written out; Pydantic would take digits alone for seconds or milliseconds, by their number."""
+    if not isinstance(value, str):
+        return value
+    try:
+        if len(value) <= len("2024-05-06"):
+            raise ValueError("a date alone")
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise PydanticCustomError("not_written_out", "Must be a time as ISO 8601 writes it, such as 2024-05-06T12:00:00.") from None
+
+
 def _naive_utc(moment: datetime) -> datetime:
     """The moment as the ledger keeps it: UTC without saying so."""
+    near = FIRST_MOMENT <= moment.replace(tzinfo=None) < LAST_MOMENT
+    if not near:  # before the offset is taken off, which fails at the ends of the calendar
+        raise PydanticCustomError("far_away", "Must be a time from 1970 to 2099.")
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
@@ -48,7 +68,7 @@ Identifier = Annotated[
     Field(min_length=1, max_length=LONGEST_IDENTIFIER),
     WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": LONGEST_IDENTIFIER}, {"type": "integer"}]}),
 ]
-Moment = Annotated[datetime, AfterValidator(_naive_utc)]
+Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_naive_utc)]
 FeatureValue = Annotated[float, BeforeValidator(_number)] | None
 LARGEST_AMOUNT = 1e12
 Amount = Annotated[float, Field(gt=0, le=LARGEST_AMOUNT)]
@@ -250,6 +270,82 @@ class OfferRequest(Request):
     }
 
 
+MOST_ITEMS, MOST_TRANSACTIONS = 1_000, 250
+"""Requests in one batch, at most. Transactions take longer: each reads the history that the one before it has become part of."""
+Item = TypeVar("Item")
+# Each item is checked by itself, so that one that is wrong does not refuse the others.
+_BY_ITSELF = "Each is answered, or refused, by itself."
+Items = Annotated[list[SkipValidation[Item]], Field(min_length=1, max_length=MOST_ITEMS, description=_BY_ITSELF)]
+
+
+class Batch(Request):
+    """Many requests of one domain at once; each has its own result, in the same order."""
+
+    kind: ClassVar[type[Request]]
+    """What each item is to be."""
+    items: list[Any]
+
+
+def _batch_of(request: type[Request]) -> dict[str, Any]:
+    return {"Two at once": {"items": list(request.examples.values())[:2]}}
+
+
+class TransactionBatch(Batch):
+    """Movements of money, scored one after the other: each is part of the history of those behind it."""
+
+    kind: ClassVar[type[Request]] = TransactionRequest
+    items: list[SkipValidation[TransactionRequest]] = Field(min_length=1, max_length=MOST_TRANSACTIONS, description=_BY_ITSELF)
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = _batch_of(TransactionRequest)
+
+
+class LoanBatch(Batch):
+    """Loan applications."""
+
+    kind: ClassVar[type[Request]] = LoanRequest
+    items: Items[LoanRequest]
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = _batch_of(LoanRequest)
+
+
+class SpendingBatch(Batch):
+    """Spending, by eight fields or by customer."""
+
+    kind: ClassVar[type[Request]] = SpendingRequest
+    items: Items[SpendingRequest]
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = _batch_of(SpendingRequest)
+
+
+class CashflowBatch(Batch):
+    """Accounts whose next month is asked about."""
+
+    kind: ClassVar[type[Request]] = CashflowRequest
+    items: Items[CashflowRequest]
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = _batch_of(CashflowRequest)
+
+
+class OfferBatch(Batch):
+    """Customers who are to be offered a loan."""
+
+    kind: ClassVar[type[Request]] = OfferRequest
+    items: Items[OfferRequest]
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = _batch_of(OfferRequest)
+
+
+class FeedbackRequest(Request):
+    """What became known of a decision: by its `decision_id`, or of a transaction by the identifier that it was scored under."""
+
+    decision_id: Identifier | None = Field(None, description="The decision, as its answer named it.")
+    transaction_id: Identifier | None = Field(None, description="The transaction; instead of `decision_id`.", examples=["t-1"])
+    label: bool = Field(description="What happened: fraud, a default, trouble, a surplus, acceptance. False: that it did not.")
+    known_at: Moment | None = Field(
+        None, description="When it became known: not before the decision was made, nor in the future. Default: now."
+    )
+    note: str | None = Field(None, max_length=2_000, description="Why, in words. Kept encrypted; no model reads it.")
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "A transaction was fraud": {"transaction_id": "t-1", "label": True, "note": "The customer did not make it."},
+    }
+
+
 class ModelVersion(Answer):
     """Which model answered."""
 
@@ -282,7 +378,13 @@ class Reason(Answer):
     text: str
 
 
-class TransactionAnswer(Answer):
+class DecisionAnswer(Answer):
+    """What every decision's answer has."""
+
+    decision_id: str | None = Field(default=None, description="Names the decision from now on, as in feedback.")
+
+
+class TransactionAnswer(DecisionAnswer):
     """How unusual, or how risky, a transaction is."""
 
     transaction_id: str
@@ -297,7 +399,7 @@ class TransactionAnswer(Answer):
     model: ModelVersion
 
 
-class LoanAnswer(Answer):
+class LoanAnswer(DecisionAnswer):
     """How likely a loan is to default, and what follows."""
 
     loan_id: str | None
@@ -345,7 +447,7 @@ class NearestChangeAnswer(Answer):
     model: ModelVersion
 
 
-class SpendingAnswer(Answer):
+class SpendingAnswer(DecisionAnswer):
     """How likely spending leads into trouble within the next 90 days."""
 
     customer_id: str | None
@@ -366,7 +468,7 @@ class AmountInterval(Answer):
     coverage: float = Field(description="Share of the intervals that are to hold.", examples=[0.8])
 
 
-class CashflowAnswer(Answer):
+class CashflowAnswer(DecisionAnswer):
     """Whether an account will hold more at the end of the next month than at the end of this one, and by how much."""
 
     customer_id: str | None
@@ -412,7 +514,7 @@ class CurvePoint(Answer):
     expected_profit: float
 
 
-class OfferAnswer(Answer):
+class OfferAnswer(DecisionAnswer):
     """The loan to offer, or why there is none."""
 
     customer_id: str | None
@@ -526,3 +628,93 @@ class ErrorEnvelope(Answer):
     """The one shape of every failure."""
 
     error: Error
+
+
+Answered = TypeVar("Answered", bound=Answer)
+
+
+class BatchResult(Answer, Generic[Answered]):
+    """What came of one item of a batch: the answer, or the error."""
+
+    status: int = Field(description="The HTTP status that the item would have got alone.", examples=[200])
+    answer: Answered | None = Field(description="Null where there is an error.")
+    error: Error | None = Field(description="Null where there is an answer.")
+
+
+class BatchAnswer(Answer, Generic[Answered]):
+    """The results of a batch, one for each item, in the same order."""
+
+    results: list[BatchResult[Answered]]
+
+
+class FeedbackAnswer(Answer):
+    """What was recorded of a decision's outcome."""
+
+    feedback_id: str
+    decision_id: str
+    domain: str = Field(examples=["transaction_anomaly"])
+    label: bool
+    known_at: datetime
+    recorded_at: datetime
+
+
+class PersonExport(Answer):
+    """Everything that is held of a person. Nothing else about this person stands in the store that could be read by anybody."""
+
+    customer_id: str = Field(examples=["123"])
+    known_since: datetime
+    exported_at: datetime
+    transactions: list[dict[str, Any]] = Field(description="Of those that came from the ledger, it has the identifiers.")
+    decisions: list[dict[str, Any]] = Field(description="Each with the request, what the model was given, and the answer.")
+    standings: list[dict[str, Any]] = Field(description="The newest features and score in each domain.")
+    shadows: list[dict[str, Any]] = Field(description="What a challenger would have answered beside the model that decides.")
+    feedback: list[dict[str, Any]] = Field(description="What an analyst recorded of a decision.")
+    audit: list[dict[str, Any]] = Field(description="Who did what with this person's data, and when.")
+
+
+class AuditQuery(BaseModel):
+    """Which records of the audit are asked for; all of them where nothing is said."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
+
+    person: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = Field(None, description="The surrogate that stands in a record.")
+    caller: Annotated[str, Field(max_length=LONGEST_IDENTIFIER)] | None = Field(None, examples=["key:4f2a"])
+    action: Annotated[str, Field(max_length=64)] | None = Field(None, examples=["export"])
+    since: Moment | None = Field(None, description="None before that moment; UTC unless an offset is given.")
+    before: Annotated[str, Field(pattern=r"^[0-9]{1,18}\.[A-Za-z0-9_-]{1,64}\.[0-9]{1,18}$")] | None = Field(
+        None, description="`next` of the page before."
+    )
+    limit: Annotated[int, Field(ge=1, le=500)] = Field(100, description="Most records of a page.")
+
+
+class AuditRecord(Answer):
+    """One thing that was done. `docs/audit.md` says how records are chained, and how that is verified."""
+
+    writer: str = Field(description="The process that did it.")
+    number: int = Field(description="Its place in the chain of that process.")
+    at: datetime
+    caller: str
+    action: str = Field(examples=["decide", "read", "export", "erase"])
+    person: str | None = Field(description="Whom it concerns: a surrogate.")
+    domain: str | None
+    model_version: str | None
+    inputs: str | None = Field(description="Digest of what went in.")
+    output: str | None = Field(description="Digest of what came out.")
+    request_id: str
+    hash: str
+
+
+class AuditPage(Answer):
+    """Records of the audit, the newest first."""
+
+    records: list[AuditRecord] = Field(description="It may hold fewer than asked for, or none, though there is a next page.")
+    next: str | None = Field(description="The `before` of the next page; null where this is the last.")
+
+
+class Erasure(Answer):
+    """That a person was erased: what was sealed opens no more, what was readable is deleted."""
+
+    erased_at: datetime
+    file_wiped: bool = Field(
+        description="Whether the store's file was written anew besides; if not, `finrisk store wipe` does it, and backups need none."
+    )

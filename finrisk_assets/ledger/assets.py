@@ -15,6 +15,7 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets import checks, lineage, months, snapshots
 from finrisk_assets.ledger import contract, live
 from finrisk_assets.ledger.landing import ROW
+from finrisk_assets.ledger.sources import feedback
 from finrisk_assets.ledger.sources.base import Land, RawTable, Source
 from finrisk_assets.resources import WAREHOUSE_POOL, Clock, Warehouse, column_schema, count, markdown_table
 from finrisk_assets.settings import Settings
@@ -60,6 +61,10 @@ def _raw(asset: str, land: Land, brought: RawTable | None, folder: Path, source:
             end = datetime.strptime(months.shifted(source.ends, 1), months.FORMAT)
             if (now := clock.now()) < end:
                 rows, version = live.by(brought.table, rows, now, end), f"{landed.sha256} at {now.isoformat()}"
+        if feedback.KNOWN in rows.columns:
+            latest = rows[feedback.KNOWN].max().to_pyarrow().as_py()
+            if latest is not None and latest > (now := clock.now()):
+                rows, version = feedback.known_by(rows, now), f"{version} with labels by {now.isoformat()}"
         return dg.Output(
             rows,
             data_version=dg.DataVersion(version),

@@ -143,6 +143,11 @@ def event_time(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value
     return _cast(_uncast(columns[table.event_time](raw)), "timestamp")
 
 
+def cast(value: ir.Value, dtype: DType) -> ir.Value:
+    """Return a raw value as one of a declared type, as the contract reads it; null where it is none."""
+    return _cast(_uncast(value), dtype)
+
+
 def count_by_rule(quarantine: ir.Table) -> dict[str, int]:
     """Return how many quarantined rows broke each rule, most first; a row that broke two counts in both."""
     grouped = quarantine.group_by(BROKEN_RULES).agg(rows=quarantine.count()).to_pyarrow().to_pylist()

@@ -357,6 +357,7 @@ class Bundle:
             scorer = self._scorer(part, threads)
             if part.weight:  # a component that a join gave no say costs nothing
                 self._scorers.append((part.weight, scorer))
+        self._first_golden: tuple[Mapping[str, Any], Path] | None = None
         self._amount, self.has_amount = spec.amount, spec.amount is not None
         self.amount_level = None if spec.amount is None else spec.amount.level
         if spec.amount is not None:
@@ -394,7 +395,22 @@ class Bundle:
         except Exception as error:  # XGBoost raises its own kinds for a model it cannot read
             raise BundleError(f"{folder}/{MANIFEST}: {_first_line(error)}") from error
         bundle._check_golden(golden, Path(folder) / GOLDEN)
+        first = {"rows": golden["rows"][:1], "margin": golden["margin"][:1], "probability": golden["probability"][:1]}
+        if bundle.has_amount:
+            first["amount"] = {name: values[:1] for name, values in golden["amount"].items()}
+        bundle._first_golden = first, Path(folder) / GOLDEN
         return bundle
+
+    def check(self) -> None:
+        """Score the first golden row once more, cheaply: whether the model in memory still says what it said when it was trained.
+
+        Raises
+        ------
+        BundleError
+            Where it does not. A bundle that was not loaded from a folder has no golden row to ask.
+        """
+        if self._first_golden is not None:
+            self._check_golden(*self._first_golden)
 
     def row(self, values: Mapping[str, float | None]) -> Rows:
         """One row, float32 of shape (d,), from values by name; a feature that is not named, or is None, is missing (NaN).

@@ -4,6 +4,7 @@ Here contributions become words, for training and for the service alike: standar
 from `bundle`, the sentences from each feature's declaration.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,17 +83,19 @@ def reasons(
     if moved.shape != (len(features),) or not np.isfinite(moved).all():
         raise ValueError(f"contributions of shape {moved.shape} for {len(features)} features, or not all of them finite")
     sign = 1.0 if direction == "raises" else -1.0
-    groups = factors(features)
-    together = {factor: float(moved[columns].sum()) for factor, columns in groups.items()}
-    least = smallest_share * sum(map(abs, together.values()))
+    parts, groups = (sign * moved).tolist(), factors(features)
+    together = {factor: math.fsum([parts[column] for column in columns]) for factor, columns in groups.items()}
+    least = smallest_share * math.fsum(map(abs, together.values()))
+    # Equal ones stay in the order of the features.
+    largest = sorted((factor for factor, part in together.items() if part > 0), key=together.__getitem__, reverse=True)[:limit]
     found = []
-    for factor, columns in groups.items():
-        if sign * together[factor] > 0:
-            most = features[max(columns, key=lambda column: sign * moved[column])]  # the first of equals
+    for at, factor in enumerate(largest):
+        if at == 0 or together[factor] >= least:
+            columns = groups[factor]
+            most = features[max(columns, key=parts.__getitem__)]  # the first of equals
             members = tuple(features[column].name for column in columns)
-            found.append(Reason(code(most), most.name, sentence(most, direction), together[factor], members))
-    found.sort(key=lambda reason: -sign * reason.contribution)  # equal ones stay in the order of the features
-    return tuple(one for at, one in enumerate(found[:limit]) if at == 0 or sign * one.contribution >= least)
+            found.append(Reason(code(most), most.name, sentence(most, direction), sign * together[factor], members))
+    return tuple(found)
 
 
 def factors(features: Sequence[Feature]) -> dict[str, list[int]]:

@@ -10,6 +10,7 @@ from ibis.expr.types import Table as LazyTable
 from bento.cashflow import CashflowScorer
 from bento.loans import LoanScorer
 from bento.offers import OfferScorer
+from bento.privacy import Keyring
 from bento.seed import read
 from bento.spending import SpendingScorer
 from bento.store import Store
@@ -30,7 +31,7 @@ BY_NAME = {domain.name: domain for domain in DOMAINS}
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "store.sqlite")
+    opened = Store(tmp_path / "store.sqlite", Keyring([bytes(range(32))]))
     yield opened
     opened.close()
 
@@ -117,10 +118,10 @@ def test_loan_default(run: Run, store: Store) -> None:
         assert answer.decision == scored["decision"]
 
 
-def test_transaction_anomaly(run: Run, store: Store) -> None:
+def test_transaction_anomaly(run: Run, store: Store, tmp_path: Path) -> None:
     domain = BY_NAME["transaction_anomaly"]
     ledger = run.warehouse.table("validated_transactions").select(*history.Transaction._fields)
-    path = store.path.with_name("ledger.parquet")
+    path = tmp_path / "ledger.parquet"
     ledger.to_parquet(path)
     store.load(read(path))
     scorer = TransactionScorer(champion(run, domain), store)

@@ -1,8 +1,10 @@
 """Small real bundles, a model store that holds them, and a client of the service in this process."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
-from bento.store import Store, location
+from bento.store import Store, opened
 from finrisk_assets import packaging
 from finrisk_assets.features.windows import to_json
 from finrisk_assets.modelling.bundle import BundleSpec, Trees, write
 from finrisk_assets.settings import Settings
 from finrisk_assets.transaction_anomaly.features import FEATURES
+from tests.service.databases import TEST_POSTGRES, Server, open_store, started
 from tests.service.made import ORIGIN, STANDINGS, write_linear_bundles
 
 START = datetime(2024, 5, 6, 12, 0, 0)
@@ -56,10 +59,48 @@ TRANSACTION_THRESHOLDS = {"anomaly": 0.5, "review": 0.6, "block": 0.95}
 
 
 @pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server: `new()` is the URL of a database of one's own."""
+    with started() as url:
+        server = Server(url)
+        yield server
+        if TEST_POSTGRES in os.environ:  # one of our own is removed as a whole
+            server.clean()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+    """Where an empty store is, on each of both engines."""
+    if request.param == "sqlite":
+        return tmp_path / "service" / "store.sqlite"
+    server: Server = request.getfixturevalue("postgresql")
+    return server.new(empty=False)
+
+
+@pytest.fixture
+def store(store_url: str | Path) -> Iterator[Store]:
+    """An empty store, on each of both engines."""
+    with closing(open_store(store_url)) as opened_:
+        yield opened_
+
+
+@pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folder of each domain's bundle."""
     folder = tmp_path_factory.mktemp("bundles")
     return write_linear_bundles(folder) | {"transaction_anomaly": write_transaction_bundle(folder / "transaction_anomaly")}
+
+
+class _Client(TestClient):
+    """A client after whose end the service is current again that was so before: BentoML knows of one in a process."""
+
+    def __enter__(self) -> TestClient:
+        self._before = import_module("_bentoml_sdk.service")._current_service
+        return super().__enter__()
+
+    def __exit__(self, *failure: Any) -> None:
+        super().__exit__(*failure)
+        import_module("_bentoml_sdk.service").set_current_service(self._before)
 
 
 class Serving:
@@ -86,13 +127,13 @@ class Serving:
             beside = (challengers or {}).get(domain)
             tag = packaging.store_challenger(self.home, domain, beside, folder) if beside else None
             packaging.store_model(self.home, domain, folder, absent or {}, (figures or {}).get(domain, ()), tag)
-        with closing(Store(location(Settings(home=self.home)))) as store:
+        with closing(opened(Settings(home=self.home))) as store:
             store.replace_standings(STANDINGS)
         self._monkeypatch.setenv("FINRISK_HOME", str(self.home))
         BentoMLContainer.model_store.set(ModelStore(models))
         for collector in list(REGISTRY._collector_to_names):  # each application registers its metrics anew
             REGISTRY.unregister(collector)
-        return TestClient(FinRisk.to_asgi(), raise_server_exceptions=False)
+        return _Client(FinRisk.to_asgi(), raise_server_exceptions=False)
 
 
 @pytest.fixture

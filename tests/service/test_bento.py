@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bento.store import Store
+from bento.store import opened
 from finrisk_assets.packaging import PackagingError, build_bento
 from finrisk_assets.settings import Settings
 from tests.service.made import CASHFLOW_ROW, write_cashflow_bundle
@@ -111,7 +111,7 @@ def test_a_built_bento_asks_its_challenger_and_answers_with_the_champion(served,
     deadline, rows = time.monotonic() + 10, []
     while not rows and time.monotonic() < deadline:
         time.sleep(0.1)
-        with closing(Store(home / "simulator" / "service" / "store.sqlite")) as store:
+        with closing(opened(Settings(home=home))) as store:
             rows = store.shadows("cashflow")
     assert {row.champion_version for row in rows} == {champion}
     assert {f"finrisk-cashflow-challenger:{row.challenger_version}" for row in rows} == {built.models["cashflow_challenger"]}

@@ -69,6 +69,11 @@ def test_base_and_contributions_sum_to_the_score(shared_client, route, body):
     assert len(answer["reasons"]) <= 4
 
 
+def unnamed(answer):
+    """An answer without the name of its decision, which no two share."""
+    return {name: value for name, value in answer.items() if name != "decision_id"}
+
+
 def test_eight_fields_are_judged_by_the_model_of_the_eight(shared_client, bundle):
     answer = ask(shared_client, "spending-risk", **EIGHT)
     model = bundle("spending_risk_eight")
@@ -81,7 +86,7 @@ def test_eight_fields_are_judged_by_the_model_of_the_eight(shared_client, bundle
 def test_small_letters_are_the_same_eight_fields(shared_client):
     small = {name.lower(): value for name, value in EIGHT.items()}
 
-    assert ask(shared_client, "spending-risk", **small) == ask(shared_client, "spending-risk", **EIGHT)
+    assert unnamed(ask(shared_client, "spending-risk", **small)) == unnamed(ask(shared_client, "spending-risk", **EIGHT))
 
 
 def test_a_ratio_without_bound_is_read_as_the_model_knows_it(shared_client):
@@ -119,10 +124,10 @@ def test_cashflow_says_direction_and_amount(shared_client, bundle):
 
 
 def test_an_account_and_its_features_are_answered_alike(shared_client):
-    by_account = ask(shared_client, "cashflow", account_id="A123")
-    by_features = ask(shared_client, "cashflow", features=CASHFLOW_ROW)
+    by_account = unnamed(ask(shared_client, "cashflow", account_id="A123"))
+    by_features = unnamed(ask(shared_client, "cashflow", features=CASHFLOW_ROW))
 
-    assert by_account == ask(shared_client, "cashflow", customer_id="123")
+    assert by_account == unnamed(ask(shared_client, "cashflow", customer_id="123"))
     assert by_features == by_account | {"customer_id": None, "account_id": None, "as_of": None}
 
 

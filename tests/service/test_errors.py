@@ -137,7 +137,7 @@ def test_a_failure_of_ours_is_not_blamed_on_the_client_and_tells_no_data(shared_
     def fail(_, sent):
         TransactionRequest(user_id=sent.user_id, amount=sent.user_id)
 
-    monkeypatch.setattr(TransactionScorer, "answer", fail)
+    monkeypatch.setattr(TransactionScorer, "asked", fail)
     with caplog.at_level(logging.DEBUG):
         response = shared_client.post(TRANSACTIONS, json=transaction(user_id="Ada Lovelace"))
 
@@ -160,7 +160,8 @@ def test_a_refusal_repeats_no_value_and_leaves_no_stack_trace(shared_client, tra
 def test_a_store_that_takes_no_write_is_not_ready(client, transaction):
     import bentoml
 
-    bentoml.get_current_service()._store._connection.execute("pragma query_only = on")
+    with bentoml.get_current_service()._store.reading() as connection:
+        connection.exec_driver_sql("pragma query_only = on")
 
     failure(client.get("/readyz"), 503, "not_ready")
     response = client.post(TRANSACTIONS, json=transaction())

@@ -6,7 +6,7 @@ from datetime import datetime
 import ibis
 import pytest
 
-from bento.store import Store, location
+from bento.store import opened
 from finrisk_assets import history
 from finrisk_assets.domain import Domain
 from finrisk_assets.resources import Warehouse
@@ -120,7 +120,7 @@ def test_loading_replaces_what_was_stored_and_says_how_much(warehouse, settings,
 
     assert str(history.load(settings)) == "0 transactions, 1 scores of customers"
 
-    store = Store(location(settings))
+    store = opened(settings)
     assert [one.subject for one in store.standings(customer_id="1")] == ["c"]
     assert store.standings(customer_id="2") == []
     store.close()

@@ -53,11 +53,13 @@ def test_an_identifier_too_long_is_refused(shared_client):
 def test_no_customer_stands_in_what_is_counted(shared_client):
     from prometheus_client import REGISTRY, generate_latest
 
+    from bento.service import FinRisk
+
     shared_client.get("/v1/risk-scores/123")
     shared_client.get("/v1/risk-scores/Ada%20Lovelace")
 
-    counted = generate_latest(REGISTRY).decode()
-    assert 'endpoint="/v1/risk-scores/{customer_id}"' in counted
+    counted = (generate_latest(FinRisk.counters.registry) + generate_latest(REGISTRY)).decode()
+    assert 'route="/v1/risk-scores/{customer_id}"' in counted
     assert "risk-scores/123" not in counted
     assert "Lovelace" not in counted
 

@@ -28,7 +28,9 @@ def test_the_page_stands_at_the_root_and_at_docs_and_loads_nothing_from_elsewher
 def test_the_openapi_document_has_every_route_its_types_and_its_failures(client):
     document = client.get("/openapi.json").json()
 
-    assert set(document["paths"]) == {*SCORING, CHANGE, "/v1/models", "/v1/model-metrics", "/v1/risk-scores/{customer_id}"}
+    batches = {f"{route}/batch" for route in SCORING}
+    lookups = {"/v1/models", "/v1/model-metrics", "/v1/risk-scores/{customer_id}"}
+    assert {*SCORING, *batches, CHANGE, *lookups} <= set(document["paths"])
     operation = document["paths"]["/v1/transactions"]["post"]
     request = operation["requestBody"]["content"]["application/json"]["schema"]
     assert request["$ref"].endswith("/TransactionRequest")

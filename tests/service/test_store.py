@@ -1,54 +1,177 @@
-"""The store: what it remembers, and that a request's history comes from it."""
+"""The store: what it remembers on either database, and that a request's history comes from it."""
 
 import sqlite3
+import threading
+from contextlib import closing
 from datetime import datetime, timedelta
+from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from click.testing import CliRunner
+from sqlalchemy import exc, text
 
+from bento import migrations, tables
+from bento import store as store_module
+from bento.audit import verify
+from bento.database import Database, StoreError
+from bento.decisions import Decisions
 from bento.seed import read
-from bento.store import Store, Transaction
+from bento.store import Making, Transaction, opened
+from bento.transactions import TransactionScorer
+from finrisk_assets import history
+from finrisk_assets.cli import cli
+from finrisk_assets.modelling.bundle import Bundle
+from finrisk_assets.settings import Settings
+from schemas.api import TransactionRequest
+from tests.service.databases import open_store
 from tests.service.made import STANDINGS, standing
 
 NOON = datetime(2024, 5, 6, 12)
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = Store(tmp_path / "service" / "store.sqlite")
-    yield store
-    store.close()
+ALL_TIME = (datetime(2000, 1, 1), datetime(2100, 1, 1))
 
 
 def moved(name, minutes=0, **changes):
     return Transaction(name, "5", NOON + timedelta(minutes=minutes), 10.0, "debit", "M", "DE")._replace(**changes)
 
 
-def test_what_was_kept_is_found_to_the_microsecond(store):
-    kept = moved("t1", occurred_at=NOON + timedelta(microseconds=7))
-    with store.writing():
-        store.keep(kept, "{}")
+def making(**changes):
+    fields = {
+        "id": uuid4().hex, "domain": "transaction_anomaly", "route": "/v1/transactions", "model_version": "5f", "request": b'{"a":1}',
+        "answer": b'{"b":2}', "row": np.array([1.5, np.nan], np.float32), "probability": 0.5, "decision": "allow", "known": {"pd": 0.1},
+    }  # fmt: skip
+    return Making(**(fields | changes))
 
-    assert store.find("t1").transaction == kept
-    assert store.find("t1").answer == "{}"
-    assert store.find("t2") is None
+
+def keep(store, **changes):
+    with store.writing():
+        store.keep_decisions([making(**changes)])
+
+
+def test_a_decision_is_read_back_as_it_was_kept(store):
+    with store.writing():
+        person = store.person("5", make=True)
+        store.keep_decisions([made := making(person=person), making()])
+
+    first, second = store.decisions()
+    assert (first.id, first.person, first.probability, first.decision) == (made.id, person.person, 0.5, "allow")
+    assert (first.content.request, first.content.answer, first.content.known) == ({"a": 1}, {"b": 2}, {"pd": 0.1})
+    assert first.content.row.tobytes() == made.row.tobytes()
+    assert second.person is None
+    assert second.content == second.content._replace(request={"a": 1})
+
+
+def test_decisions_are_told_page_by_page_in_the_order_of_writing(store, monkeypatch):
+    ids = []
+    for number in range(7):
+        one = making(probability=number / 10)
+        ids.append(one.id)
+        with store.writing():
+            store.keep_decisions([one])
+    monkeypatch.setattr("bento.store._PAGE_OF", store_module._PAGE_OF.limit(3))
+    monkeypatch.setattr("bento.store._PAGE", 3)
+
+    assert [one.id for one in store.decisions()] == ids
+    assert [one.id for one in store.decisions(after=5)] == ids[5:]
+
+
+def test_a_decision_is_given_again_by_either_of_its_identifiers(store):
+    keep(store, transaction_id="t1", key="k1")
+
+    for identifiers in ({"transaction_id": "t1"}, {"key": "k1"}, {"transaction_id": "t1", "key": "k1"}):
+        assert store.given(**identifiers).body == b'{"b":2}'
+    assert store.given(transaction_id="t2", key="k2") is None
+    assert store.given() is None
+
+
+def test_nothing_is_kept_twice_under_one_identifier(store):
+    keep(store, transaction_id="t1")
+    with pytest.raises(exc.IntegrityError):
+        keep(store, transaction_id="t1")
+
+    assert len(list(store.decisions())) == 1
+    keep(store)  # and the chain goes on
+    verdict = verify(store.database, store.keyring)
+    assert (verdict.records, verdict.broken) == (2, None)
 
 
 def test_what_fails_half_way_leaves_nothing(store):
-    with pytest.raises(sqlite3.IntegrityError), store.writing():
-        store.keep(moved("t1")._replace(amount=None), "{}")
+    with pytest.raises(ZeroDivisionError), store.writing():
+        store.keep_decisions([making()])
+        _ = 1 / 0
 
-    assert store.find("t1") is None
+    assert list(store.decisions()) == []
+    verdict = verify(store.database, store.keyring)
+    assert (verdict.records, verdict.broken) == (0, None)
 
 
-def test_two_workers_see_each_other(store):
-    other = Store(store.path)
-    with other.writing():
-        other.keep(moved("t1"), "{}")
-    other.close()
+def test_what_fails_in_a_part_leaves_the_rest(store):
+    with store.writing():
+        store.keep_decisions([first := making()])
+        with pytest.raises(exc.IntegrityError), store.partly():
+            store.keep_decisions([making(id=first.id)])
+        store.keep_decisions([second := making()])
 
-    assert store.find("t1") is not None
+    assert [one.id for one in store.decisions()] == [first.id, second.id]
+    assert verify(store.database, store.keyring).broken is None
+
+
+def test_a_clock_that_goes_back_changes_no_order_and_breaks_no_chain(store_url):
+    times = iter([10, 30, 20, 5, 40])
+    with closing(open_store(store_url, clock=lambda: next(times, 50))) as store:
+        next(times)
+        ids = []
+        for _ in range(3):
+            one = making()
+            ids.append(one.id)
+            with store.writing():
+                store.keep_decisions([one])
+
+        assert [one.id for one in store.decisions()] == ids
+        assert [one.decided_at for one in store.decisions()] != sorted(one.decided_at for one in store.decisions())
+        assert verify(store.database, store.keyring).broken is None
+
+
+def test_no_identifier_is_in_plain_text(store, store_url):
+    secret = ["Lovelace-customer", "Lovelace-merchant", "Lovelace-country", "Lovelace-transaction", "Lovelace-account"]
+    with store.writing():
+        person = store.person(secret[0], make=True)
+        store.keep(moved(secret[3], customer_id=secret[0], merchant=secret[1], country=secret[2]), person)
+        store.keep_decisions([making(person=person, transaction_id=secret[3], request=b'{"user_id":"Lovelace-customer"}')])
+    store.load([moved("Lovelace-2", customer_id=secret[0], merchant=secret[1])])
+    store.replace_standings([standing("cashflow", secret[0], {}, secret[4])])
+
+    with store.reading() as connection:
+        for table in tables.metadata.sorted_tables:
+            for row in connection.execute(table.select()):
+                assert "Lovelace" not in "".join(bytes(v).decode("latin-1") if isinstance(v, bytes | memoryview) else str(v) for v in row)
+    if store.database.file is not None:
+        for file in store.database.file.parent.iterdir():
+            assert b"Lovelace" not in file.read_bytes()
+
+
+def test_two_workers_see_each_other(store, store_url):
+    with closing(open_store(store_url)) as other, other.writing():
+        other.keep(moved("t1"), other.person("5", make=True))
+
+    assert len(store.history({"customer_id": "5"}, *ALL_TIME)) == 1
+
+
+def test_a_transaction_is_kept_once_and_told_from_another_of_its_name(store):
+    with store.writing():
+        person = store.person("5", make=True)
+        assert store.keep(moved("t1"), person)
+        assert store.keep(moved("t1", is_fraud=True), person), "the label is learned later"
+        assert not store.keep(moved("t1", amount=11.0), person)
+        assert not store.keep(moved("t1", merchant=None), person)
+
+    assert len(store.history({"customer_id": "5"}, *ALL_TIME)) == 1
 
 
 def test_history_is_of_one_entity_and_between_two_moments(store):
@@ -58,16 +181,26 @@ def test_history_is_of_one_entity_and_between_two_moments(store):
     assert len(store.history({"customer_id": "5"}, after, before)) == 2
     assert len(store.history({"merchant": "M"}, after, before)) == 2
     assert len(store.history({"customer_id": "5", "merchant": "M"}, after, before)) == 1
+    assert len(store.history({"customer_id": "5", "country": "DE"}, after, before)) == 2
+    assert store.history({"customer_id": "nobody"}, after, before) == []
 
 
-@pytest.mark.parametrize("entity", [("customer_id",), ("merchant",), ("customer_id", "merchant"), ("customer_id", "country")])
-def test_history_is_found_by_an_index(store, entity):
-    where = " and ".join(f"{column} = 'x'" for column in entity)
-    query = f"select amount from transactions where {where} and occurred_at > 3"
-    plan = store._connection.execute(f"explain query plan {query}").fetchall()
+@pytest.mark.parametrize("columns", [("person",), ("merchant",), ("person", "merchant"), ("person", "country")])
+def test_history_is_found_by_an_index(tmp_path, columns):
+    where = " and ".join(f"{column} = 'x'" for column in columns)
+    with closing(open_store(tmp_path / "store.sqlite")) as store, store.reading() as connection:
+        plan = connection.execute(text(f"explain query plan select amount from transactions where {where} and occurred_at > 3")).all()
 
     assert "USING INDEX" in plan[0][-1]
     assert "occurred_at>" in plan[0][-1]
+
+
+@pytest.mark.parametrize("column", ["person", "account"])
+def test_standings_are_found_by_an_index(tmp_path, column):
+    with closing(open_store(tmp_path / "store.sqlite")) as store, store.reading() as connection:
+        plan = connection.execute(text(f"explain query plan select * from standings where {column} = 'x' and domain = 'y'")).all()
+
+    assert f"({column}=? AND domain=?)" in plan[0][-1]
 
 
 def test_an_entity_without_an_index_is_refused(store):
@@ -77,18 +210,25 @@ def test_an_entity_without_an_index_is_refused(store):
 
 def test_loading_again_adds_nothing_but_the_label_that_became_known(store):
     known_at = NOON + timedelta(days=7)
-    store.load([moved("a"), moved("b", 1)])
+    assert store.load([moved("a"), moved("b", 1)]) == 2
     store.load([moved("a", amount=99.0, is_fraud=True, label_known_at=known_at), moved("b", 1)])
 
-    first = store.find("a").transaction
-    assert (first.is_fraud, first.label_known_at, first.amount) == (True, known_at, 10.0)
-    assert len(store.history({"customer_id": "5"}, datetime(2000, 1, 1), datetime(2100, 1, 1))) == 2
+    events = sorted(store.history({"customer_id": "5"}, *ALL_TIME))
+    assert [(amount, fraud) for _, amount, fraud, _ in events] == [(10.0, True), (10.0, None)]
+    assert events[0][3] - events[0][0] == timedelta(days=7) // timedelta(microseconds=1)
+
+
+def test_the_last_of_two_rows_of_one_transaction_tells_its_label(store):
+    store.load([moved("a", is_fraud=False), moved("a", is_fraud=True)])
+
+    assert [fraud for _, _, fraud, _ in store.history({"customer_id": "5"}, *ALL_TIME)] == [True]
 
 
 def test_standings_are_found_by_customer_and_by_account_as_they_were_kept(store):
     assert store.replace_standings(STANDINGS) == len(STANDINGS)
 
-    assert store.standings(customer_id="7") == [one for one in STANDINGS if one.customer_id == "7"]
+    by_key = sorted((one for one in STANDINGS if one.customer_id == "7"), key=lambda one: (one.domain, one.subject))
+    assert store.standings(customer_id="7") == by_key
     assert [one.account_id for one in store.standings(account_id="A8", domain="cashflow")] == ["A8"]
     assert store.standings(customer_id="nobody") == []
 
@@ -108,14 +248,64 @@ def test_standings_are_of_somebody(store):
         store.standings(domain="cashflow")
 
 
-@pytest.mark.parametrize("column", ["customer_id", "account_id"])
-def test_standings_are_found_by_an_index(store, column):
-    plan = store._connection.execute(f"explain query plan select * from standings where {column} = 'x' and domain = 'y'").fetchall()
+def test_what_the_revisions_make_is_what_the_tables_say(store_url):
+    with closing(open_store(store_url)) as store, store.reading() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, tables.metadata) == []
+    config = Config()
+    config.set_main_option("script_location", "bento/migrations")
+    assert ScriptDirectory.from_config(config).get_current_head() == tables.REVISION
 
-    assert f"({column}=? AND domain=?)" in plan[0][-1]
+
+def test_a_store_that_is_shared_is_not_changed_by_the_service(postgresql):
+    url = postgresql.new()
+    with pytest.raises(StoreError, match="run `finrisk store upgrade`"):
+        open_store(url, upgrades=None)
+
+    with closing(Database(url)) as database:
+        assert migrations.upgrade(database) is None
+        assert migrations.upgrade(database) == tables.REVISION
+    open_store(url, upgrades=None).close()
 
 
-def test_a_parquet_file_of_the_ledger_is_read_back_as_transactions(store, tmp_path):
+def test_a_store_of_newer_code_is_refused(store_url):
+    with closing(open_store(store_url)) as store, store.writing() as connection:
+        connection.execute(text("update alembic_version set version_num = '9999'"))
+
+    with pytest.raises(StoreError, match="9999, newer"):
+        open_store(store_url)
+
+
+def test_a_store_of_the_layout_before_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "store.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("create table transactions (customer_id text); create table answers (answer text)")
+    with pytest.raises(StoreError, match="`finrisk load-history` moves it aside"):
+        open_store(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("select name from sqlite_master order by name").fetchall() == [("answers",), ("transactions",)]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("mysql://host/store", "sqlite or postgresql"), ("sqlite:///store.sqlite", "absolute"), ("nonsense", "is no URL")],
+)
+def test_an_url_that_is_of_no_use_is_refused(url, reason):
+    with pytest.raises(StoreError, match=reason):
+        open_store(url)
+
+
+def test_nobody_else_reads_the_file(tmp_path):
+    with closing(open_store(tmp_path / "store.sqlite")) as store:
+        assert {file.name: file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {
+            name: 0 for name in ("store.sqlite", "store.sqlite-wal", "store.sqlite-shm")
+        }
+        pragmas = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}
+        with store.reading() as connection:
+            assert {name: connection.exec_driver_sql(f"pragma {name}").scalar() for name in pragmas} == pragmas
+
+
+def test_a_parquet_file_of_the_ledger_is_read_back_as_transactions(tmp_path):
     rows = [moved("a", is_fraud=False, label_known_at=NOON), moved("b", merchant=None)]
     path = tmp_path / "transactions.parquet"
     pq.write_table(pa.Table.from_pylist([row._asdict() | {"category": "food"} for row in rows]), path)
@@ -132,12 +322,66 @@ def test_a_parquet_file_without_a_column_is_refused_by_name(tmp_path):
 
 
 def test_a_seeded_transaction_can_be_scored_and_is_not_counted_twice(serving, bundles, transaction):
-    import bentoml
-
+    with closing(opened(Settings(home=serving.home))) as store:
+        store.load([moved("t1", merchant="3156", country=None)])
     with serving(bundles) as client:
-        bentoml.get_current_service()._store.load([moved("t1", merchant="3156", country=None)])
         answer = client.post("/v1/transactions", json=transaction(0, transaction_id="t1", amount=10.0))
         later = client.post("/v1/transactions", json=transaction(5)).json()
+        other = client.post("/v1/transactions", json=transaction(0, transaction_id="t1", amount=11.0))
 
     assert answer.status_code == 200
     assert {c["feature"]: c["value"] for c in later["explanation"]["contributions"]}["customer_n_1h"] == 1
+    assert other.status_code == 409
+
+
+def test_two_workers_that_get_the_same_request_at_once_make_one_decision(store_url, bundles):
+    bundle = Bundle.load(bundles["transaction_anomaly"])
+    requests = [
+        TransactionRequest(user_id="5", amount=10.0 + n, timestamp=NOON + timedelta(minutes=n), merchant="M", transaction_id=f"t{n}")
+        for n in range(10)
+    ]
+    bodies: dict[int, list[bytes]] = {0: [], 1: []}
+
+    def work(number):
+        with closing(open_store(store_url, wait_s=10.0)) as store:
+            scorer = TransactionScorer(bundle, store)
+            decisions = Decisions(store, {"transaction_anomaly": bundle}, lambda _: scorer)
+            bodies[number] = [decisions.decide("transaction_anomaly", request).body for request in requests]
+
+    open_store(store_url).close()
+    threads = [threading.Thread(target=work, args=(number,)) for number in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert len(bodies[0]) == 10
+    assert bodies[0] == bodies[1]
+    with closing(open_store(store_url)) as store:
+        verdict = verify(store.database, store.keyring)
+        assert (len(list(store.decisions())), verdict.records, verdict.broken) == (10, 10, None)
+
+
+def test_loading_moves_a_store_of_the_layout_before_aside(tmp_path):
+    path = tmp_path / "store.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("create table transactions (customer_id text); create table answers (answer text)")
+    history.set_aside(path)
+
+    assert not path.exists()
+    with closing(open_store(path)) as store:
+        assert list(store.decisions()) == []
+    history.set_aside(path)
+    assert path.exists(), "a store of today stays where it is"
+    with closing(sqlite3.connect(tmp_path / "store.before.sqlite")) as connection:
+        assert connection.execute("select count(*) from answers").fetchone() == (0,)
+
+
+def test_the_commands_check_and_upgrade_the_layout(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINRISK_HOME", str(tmp_path))
+    run = CliRunner()
+    assert "run `finrisk store upgrade`" in run.invoke(cli, ["store", "check"]).output
+    assert run.invoke(cli, ["store", "check"]).exit_code == 1
+    assert "it was empty" in run.invoke(cli, ["store", "upgrade"]).output
+    assert "nothing to do" in run.invoke(cli, ["store", "upgrade"]).output
+    assert run.invoke(cli, ["store", "check"]).exit_code == 0

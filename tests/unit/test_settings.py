@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from finrisk_assets.cli import cli
-from finrisk_assets.settings import Settings, SettingsError
+from finrisk_assets.settings import Settings, SettingsError, pinned
 
 
 def test_every_setting_is_read_from_its_variable() -> None:
@@ -31,6 +31,31 @@ def test_a_switch_is_on_or_off() -> None:
     assert not Settings.from_environment({"FINRISK_SHADOW": "0"}).shadow
     with pytest.raises(SettingsError, match="FINRISK_SHADOW='maybe' cannot be read: say true or false"):
         Settings.from_environment({"FINRISK_SHADOW": "maybe"})
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("postgresql://finrisk:secret@store/finrisk\n")
+    settings = Settings.from_environment({"FINRISK_STORE_URL_FILE": str(file)})
+    assert settings.store_url == "postgresql://finrisk:secret@store/finrisk"
+    assert "secret" not in repr(settings)
+    with pytest.raises(SettingsError, match="FINRISK_STORE_URL and FINRISK_STORE_URL_FILE are both set"):
+        Settings.from_environment({"FINRISK_STORE_URL_FILE": str(file), "FINRISK_STORE_URL": "sqlite:////x"})
+    with pytest.raises(SettingsError, match="FINRISK_STORE_URL_FILE='/nowhere' cannot be read: No such file"):
+        Settings.from_environment({"FINRISK_STORE_URL_FILE": "/nowhere"})
+    with pytest.raises(SettingsError, match="unknown setting FINRISK_SEED_FILE"):
+        Settings.from_environment({"FINRISK_SEED_FILE": str(file)})
+
+
+def test_files_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = {"FINRISK_HOME": "home", "FINRISK_JWT_JWKS": "jwks.json", "FINRISK_STORE_URL_FILE": "/run/url", "FINRISK_SEED": "1"}
+    assert pinned(named) == {
+        "FINRISK_HOME": str(tmp_path / "home"),
+        "FINRISK_JWT_JWKS": str(tmp_path / "jwks.json"),
+        "FINRISK_STORE_URL_FILE": "/run/url",
+    }
+    assert pinned({"FINRISK_JWT_JWKS": "https://login.bank.example/jwks"}) == {}
 
 
 def test_every_setting_is_in_the_docs() -> None:

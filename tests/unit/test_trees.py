@@ -100,6 +100,17 @@ def test_contributions_are_those_of_xgboost_where_values_are_missing(depth: int)
     assert found.base == pytest.approx(expected[0, -1], abs=1e-5)
 
 
+@pytest.mark.parametrize("depth", [3, 5, 11])  # whole trees in a table, pieces of trees, and some leaves too deep for one
+def test_contributions_are_the_same_bits_alone_and_in_a_batch(depth: int) -> None:
+    x, y = sample(missing=0.2)
+    model = XGBClassifier(n_estimators=30, max_depth=depth, min_child_weight=0, random_state=0, n_jobs=1).fit(x, y)
+    found = bundle(component_from(model, FEATURES))
+    together = found.score(x).contributions
+    for at in range(0, len(x), 97):
+        assert (found.score(x[at : at + 1]).contributions == together[at]).all()
+    assert (found.score(x[:50]).contributions == together[:50]).all()
+
+
 def test_two_fits_give_the_same_bytes() -> None:
     x, y = sample(missing=0.1)
     for estimator, _ in MODELS.values():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 
 from finrisk_assets.ledger.sources.base import RawTable, Source
+from finrisk_assets.ledger.sources.feedback import labelled
 from finrisk_assets.settings import Settings
 
 __all__ = ["SOURCES", "RawTable", "Source", "SourceError", "load"]
@@ -19,7 +20,7 @@ class SourceError(ValueError):
 
 
 def load(settings: Settings) -> Source:
-    """Return the source that `settings.source` names; only its own module is imported.
+    """Return the source that `settings.source` names, with the labels that analysts gave; only its own module is imported.
 
     Raises
     ------
@@ -29,4 +30,4 @@ def load(settings: Settings) -> Source:
     if settings.source not in SOURCES:
         raise SourceError(f"FINRISK_SOURCE={settings.source!r} is no source; choose one of {', '.join(SOURCES)}")
     make: Callable[[Settings], Source] = import_module(SOURCES[settings.source]).source
-    return make(settings)
+    return labelled(make(settings), settings.root)

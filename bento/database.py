@@ -1,0 +1,308 @@
+"""The database under the store: how it is opened, what a transaction is, and what happens when it cannot be had.
+
+SQLite in WAL mode with full synchronisation, or PostgreSQL through pg8000: one connection for each worker. It is opened anew by itself when
+the server went away or the file was put back. Whoever cannot have it learns so soon: a request never waits long for a lock, and for a
+moment after a failure nobody waits at all. No table is named here.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from time import monotonic, perf_counter
+from typing import Any
+
+from sqlalchemy import ARRAY, URL, Connection, Engine, Text, bindparam, create_engine, event, exc, make_url, text
+from sqlalchemy.pool import QueuePool
+
+from bento.tracing import span
+from finrisk_assets.settings import Settings
+
+WAIT_S = 0.5
+"""Seconds that a request waits for another writer's lock."""
+RESPITE_S = 0.25
+"""Seconds after a failure in which the database is not asked again: requests that queued up meanwhile are refused at once."""
+_READING = {"reading": True}
+_LOCK = text("select pg_advisory_xact_lock(hashtext(one)) from (select unnest(:names) as one order by 1) as sorted").bindparams(
+    bindparam("names", type_=ARRAY(Text))
+)
+
+
+class StoreError(RuntimeError):
+    """A store that cannot be used as it is set up; the message says what to do."""
+
+
+class StoreUnavailable(Exception):  # noqa: N818 - it is named for what is wrong
+    """The store cannot be had now: locked, unreachable, full, read-only or gone. Nothing was written; to ask again is safe.
+
+    Its text names the kind of failure and nothing else: a database's own message may hold what was to be written.
+    """
+
+
+def location(settings: Settings) -> str | Path:
+    """Where the store of a source is: FINRISK_STORE_URL, or an SQLite file of the source's own."""
+    return settings.store_url or settings.root / "service" / "store.sqlite"
+
+
+class _Gone(Exception):  # noqa: N818 - never leaves this module
+    """The file is not there, or its folder is not."""
+
+
+def parse(url: str | Path | URL) -> URL:
+    """The database of an URL, or of the path of an SQLite file.
+
+    Raises
+    ------
+    StoreError
+        Where it is no URL, names another kind of database, or a file relative to a folder that differs between commands.
+    """
+    if isinstance(url, Path):
+        return URL.create("sqlite", database=str(url.resolve()))
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise StoreError("FINRISK_STORE_URL is no URL: say postgresql://user:password@host/database") from None
+    if parsed.get_backend_name() == "postgresql":
+        return parsed.set(drivername="postgresql+pg8000")
+    if parsed.get_backend_name() != "sqlite":
+        raise StoreError(f"FINRISK_STORE_URL names {parsed.get_backend_name()}: the store is on sqlite or postgresql")
+    if not parsed.database or not Path(parsed.database).is_absolute():
+        raise StoreError("FINRISK_STORE_URL names a file relative to nowhere in particular: say sqlite:////absolute/path")
+    return parsed
+
+
+class Database:
+    """An open database with one connection. Other threads wait until it is free.
+
+    Parameters
+    ----------
+    url
+        Where it is: an URL, or the path of an SQLite file, which is made with its folder where it is missing.
+    durable
+        Whether what is written is on disk before it is done. Where not, it is not lost unless the machine fails.
+    wait_s
+        Seconds to wait for another writer: WAIT_S where a client waits, more where an operator does.
+
+    Attributes
+    ----------
+    dialect
+        ``sqlite`` or ``postgresql``.
+    file
+        The SQLite file; None on PostgreSQL.
+    lock
+        Held by the thread that is in a transaction.
+    is_writing
+        Whether it is in `writing`.
+    commit_s
+        Seconds that the last commit took.
+
+    Raises
+    ------
+    StoreError
+        For an URL that cannot be used.
+    """
+
+    def __init__(self, url: str | Path | URL, *, durable: bool = True, wait_s: float = WAIT_S) -> None:
+        self.url = parse(url)
+        self.dialect = self.url.get_backend_name()
+        self.file = Path(str(self.url.database)) if self.dialect == "sqlite" else None
+        self._wait_s = wait_s
+        self.lock = RLock()
+        self.commit_s = 0.0
+        self._unit: Connection | None = None
+        self.is_writing = False
+        self._failed_at = float("-inf")
+        self._inode: tuple[int, int] | None = None
+        self.engine = self._sqlite(durable) if self.file is not None else self._postgresql(durable)
+
+    def close(self) -> None:
+        with self.lock:
+            self.engine.dispose()
+
+    @contextmanager
+    def writing(self, last: Callable[[Connection], None] | None = None) -> Iterator[Connection]:
+        """Everything inside is committed to disk at the end, or nothing is. Inside another `writing` it is part of that.
+
+        On SQLite no other worker writes meanwhile; on PostgreSQL see `alone`. Never wait for another coroutine inside: it would be in the
+        same transaction.
+
+        Parameters
+        ----------
+        last
+            What is done last, before the commit.
+
+        Raises
+        ------
+        StoreUnavailable
+            Where the database cannot be had; whatever was done inside is undone.
+        """
+        with self.lock:
+            if self._unit is not None:
+                if not self.is_writing:
+                    raise RuntimeError("a transaction that reads cannot begin to write")
+                yield self._unit
+                return
+            with self._guarded(), self._connected() as connection, connection.begin() as transaction:
+                self._unit, self.is_writing = connection, True
+                try:
+                    yield connection
+                    with span("store"):
+                        if last is not None:
+                            last(connection)
+                        began = perf_counter()
+                        transaction.commit()
+                        self.commit_s = perf_counter() - began
+                finally:
+                    self._unit, self.is_writing = None, False
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One moment of the database. Inside `writing` it sees what that has done so far.
+
+        Raises
+        ------
+        StoreUnavailable
+            Where the database cannot be had.
+        """
+        with self.lock:
+            if self._unit is not None:
+                yield self._unit
+                return
+            with self._guarded(), self._connected() as connection:
+                connection = connection.execution_options(**_READING)
+                with connection.begin():
+                    self._unit = connection
+                    try:
+                        yield connection
+                    finally:
+                        self._unit = None
+
+    def alone(self, connection: Connection, names: Sequence[str]) -> None:
+        """Wait until no other transaction is at work on any of these names, and keep others from it until the commit."""
+        if self.dialect == "postgresql":
+            connection.execute(_LOCK, {"names": list(names)})
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Turn every failure of the database itself into `StoreUnavailable`."""
+        if monotonic() - self._failed_at < min(RESPITE_S, self._wait_s):
+            raise StoreUnavailable("it failed a moment ago")
+        try:
+            yield
+        except (exc.IntegrityError, exc.DataError):
+            raise  # what was written is wrong, not the database
+        except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, sqlite3.Error, _Gone) as error:
+            self._failed_at = monotonic()
+            self._drop()
+            raise StoreUnavailable(type(getattr(error, "orig", None) or error).__name__) from error
+        except Exception as error:
+            if type(error).__module__.startswith("pg8000"):  # it does not declare all of its errors to SQLAlchemy
+                self._failed_at = monotonic()
+                self._drop()
+                raise StoreUnavailable(type(error).__name__) from error
+            raise
+
+    def _connected(self) -> Connection:
+        if self.file is not None:
+            try:
+                found = self.file.stat()  # SQLite itself would go on writing to a file that was removed
+            except OSError as error:
+                raise _Gone from error
+            if self._inode != (found.st_dev, found.st_ino):
+                self._drop()
+                self._inode = (found.st_dev, found.st_ino)
+        return self.engine.connect()
+
+    def _drop(self) -> None:
+        """Let go of the connection; the next transaction opens another."""
+        self.engine.dispose()
+
+    def _sqlite(self, durable: bool) -> Engine:
+        assert self.file is not None
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        if not self.file.exists():
+            os.close(os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o600))  # nobody else is to read it
+
+        def connect() -> sqlite3.Connection:
+            # Not made where it is missing: an empty store in the place of one that was taken away would hide that.
+            uri = f"{Path(str(self.file)).as_uri()}?mode=rw"
+            connection = sqlite3.connect(uri, uri=True, timeout=self._wait_s, isolation_level=None, check_same_thread=False)
+            for pragma in ("journal_mode = wal", f"synchronous = {'full' if durable else 'normal'}", "secure_delete = on"):
+                connection.execute(f"pragma {pragma}")
+            return connection
+
+        engine = create_engine(
+            "sqlite://", creator=connect, hide_parameters=True, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=self._wait_s
+        )
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    def _postgresql(self, durable: bool) -> Engine:
+        engine = create_engine(
+            self.url,
+            pool_size=1,
+            max_overflow=0,
+            pool_timeout=self._wait_s,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={"timeout": self._wait_s + 1.0, "application_name": "finrisk"},
+        )
+
+        @event.listens_for(engine, "connect")
+        def prepare(connection: Any, _: Any) -> None:
+            cursor = connection.cursor()
+            cursor.execute(f"set lock_timeout = {int(self._wait_s * 1000)}")
+            cursor.execute(f"set synchronous_commit = {'on' if durable else 'off'}")
+            connection.commit()
+            cursor.close()
+
+        return engine
+
+
+class Prepared:
+    """A statement whose text is made once for each kind of database, and which then goes straight to the driver.
+
+    SQLAlchemy takes longer to execute a statement of the request's path than SQLite does. What is asked here comes back as the driver
+    has it: on SQLite a truth is 0 or 1.
+
+    Parameters
+    ----------
+    statement
+        Without values of its own: every parameter is given each time.
+    names
+        The columns of an insert.
+    """
+
+    def __init__(self, statement: Any, names: Sequence[str] | None = None) -> None:
+        self._statement = statement
+        self._names = None if names is None else list(names)
+        self._text: dict[str, tuple[str, Sequence[str]]] = {}
+
+    def __call__(self, connection: Connection, values: Mapping[str, Any]) -> Any:
+        """Execute it in the transaction of a connection; returns the driver's cursor.
+
+        Raises
+        ------
+        sqlalchemy.exc.IntegrityError
+            As where SQLAlchemy executes it.
+        """
+        dialect = connection.dialect
+        if dialect.name not in self._text:
+            compiled: Any = self._statement.compile(dialect=dialect, column_keys=self._names)
+            self._text[dialect.name] = str(compiled), tuple(compiled.positiontup)
+        statement, names = self._text[dialect.name]
+        cursor: Any = connection.connection.cursor()
+        try:
+            cursor.execute(statement, [values[name] for name in names])
+        except Exception as error:
+            if type(error).__name__ == "IntegrityError":
+                raise exc.IntegrityError(statement, None, error) from None
+            raise
+        return cursor
+
+
+def _begin(connection: Connection) -> None:
+    """Begin a transaction of SQLite, one that writes at once as such: none fails half-way because another was first."""
+    connection.exec_driver_sql("begin" if connection.get_execution_options().get("reading") else "begin immediate")

