@@ -102,17 +102,33 @@ def _materialise(settings: Settings, console: "Console") -> bool:
 
 @contextmanager
 def _kept_open(history: Path) -> Iterator[None]:
-    """Hold a connection to Dagster's event logs for the time of the block.
+    """Keep Dagster's event logs open for the time of the block: a connection to each, and one SQLAlchemy engine per file.
 
-    Dagster opens and closes one for each event, several hundred where assets have months, and SQLite writes its log back into the
-    database whenever the last connection closes: 42 s against 17 s for 325 months of assets on a busy disk.
+    Dagster opens and closes both for each event, several hundred where assets have months. SQLite writes its log back into the database
+    whenever the last connection closes (42 s against 17 s for 325 months of assets on a busy disk), and a new engine compiles each
+    statement again.
     """
-    with ExitStack() as stack:
-        for file in (history / "runs.db", history / "runs" / "index.db"):
-            if file.exists():
-                connection = stack.enter_context(closing(sqlite3.connect(file)))
-                connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-        yield
+    from dagster._core.storage.event_log.sqlite import sqlite_event_log
+
+    create: Any = sqlite_event_log.create_engine
+    engines: dict[str, Any] = {}
+
+    def kept(url: str, **how: Any) -> Any:
+        if url not in engines:
+            engines[url] = create(url, **how)
+        return engines[url]
+
+    changed: Any = sqlite_event_log
+    changed.create_engine = kept
+    try:
+        with ExitStack() as stack:
+            for file in (history / "runs.db", history / "runs" / "index.db"):
+                if file.exists():
+                    connection = stack.enter_context(closing(sqlite3.connect(file)))
+                    connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            yield
+    finally:
+        changed.create_engine = create
 
 
 @contextmanager
@@ -148,14 +164,15 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
 
     from finrisk_assets import history
 
-    began = time.perf_counter()
-    loaded = history.load(settings)
-    console.print(f"  [green]✓[/] {'ledger → store':<34} {time.perf_counter() - began:6.1f} s   {loaded}")
-    began = time.perf_counter()
     table = Table(title="Decisions of the served Bento", title_justify="left", show_lines=True)
     for heading in ("domain", "subject", "decision", "probability", "score", "batch", "reasons", "ms"):
         table.add_column(heading, justify="right" if heading in ("probability", "score", "batch", "ms") else "left")
-    with _served(settings) as url:
+    began = time.perf_counter()
+    with _served(settings) as (url, wait_until_ready):
+        # The store is filled while the service starts.
+        loaded = history.load(settings)
+        console.print(f"  [green]✓[/] {'ledger → store':<34} {time.perf_counter() - began:6.1f} s   {loaded}")
+        wait_until_ready()
         console.print(f"  [green]✓[/] {'bento served':<34} {time.perf_counter() - began:6.1f} s   {url}\n")
         for domain in domains:
             if domain.name not in ROUTES:
@@ -277,8 +294,8 @@ ROUTES: Mapping[str, Route] = {
 
 
 @contextmanager
-def _served(settings: Settings) -> Iterator[str]:
-    """Serve the newest Bento on a free loopback port for the time of the block."""
+def _served(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Serve the newest Bento on a free loopback port for the time of the block; yields its address and what waits until it answers."""
     from finrisk_assets.packaging import bentoml_home
 
     with socket.socket() as free:
@@ -297,8 +314,7 @@ def _served(settings: Settings) -> Iterator[str]:
     with log.open("w") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
-        _wait_until_ready(url, process, str(log))
-        yield url
+        yield url, lambda: _wait_until_ready(url, process, str(log))
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -16,7 +16,7 @@ import ibis
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets import transient
-from finrisk_assets.months import MOMENT, Months
+from finrisk_assets.months import MOMENT, Months, tell
 from schemas.ledger import Table
 
 WAREHOUSE_POOL, TRAINING_POOL = "warehouse", "training"
@@ -169,8 +169,8 @@ class Tables(dg.ConfigurableIOManager):
                 stored = self.warehouse.store(asset, obj)
             shown = describe(stored, schema if isinstance(schema, dg.TableSchema) else None)
             if context.has_asset_partitions:
-                del shown["dagster/column_schema"]  # the definition has it, and each month is an event of its own
-            context.add_output_metadata(shown)
+                del shown["dagster/column_schema"]  # the definition has it
+            tell(context.step_context, shown)
 
     def load_input(self, context: dg.InputContext) -> LazyTable:
         """Hand on a stored table, lazy and whole: what looks back over months cuts them itself, as it is stored."""
