@@ -68,6 +68,7 @@ create index if not exists standings_by_account on standings (account_id, domain
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _BUSY_SECONDS = 2.0
+_OPENING_SECONDS = 30.0
 MOST_SHADOWS = 100_000
 """Records of shadow scoring that are kept of each domain, the newest."""
 _ENTITY_COLUMNS = frozenset({"customer_id", "merchant", "country"})
@@ -180,9 +181,12 @@ class Store:
         self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         self._connection.execute("pragma journal_mode = wal")
         self._connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
+        # Nobody waits for an answer yet, and `finrisk load-history` may be at work.
+        self._connection.execute(f"pragma busy_timeout = {_OPENING_SECONDS * 1000:.0f}")
         with self.writing():
             for statement in _SCHEMA.split(";\n"):
                 self._connection.execute(statement)
+        self._connection.execute(f"pragma busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
 
     def close(self) -> None:
         self._connection.close()

@@ -87,7 +87,8 @@ def _materialise(settings: Settings, console: "Console") -> bool:
     for domain, reason in left_out(sources.load(settings)).items():
         console.print(f"  [yellow]–[/] {domain} is left out: {reason}")
     job = definitions.resolve_job_def(automation.EVERYTHING)
-    with dg.DagsterInstance.get() as instance, _kept_open(settings.root / "dagster" / "history"), _planned_once():
+    history = settings.root / "dagster" / "history"
+    with _tracking_prepared(settings), dg.DagsterInstance.get() as instance, _kept_open(history), _planned_once():
         result = job.execute_in_process(instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
     if not result.success:
         for check in result.get_asset_check_evaluations():
@@ -98,6 +99,18 @@ def _materialise(settings: Settings, console: "Console") -> bool:
                 error = event.step_failure_data.error
                 console.print(f"\n[red]{event.step_key}[/]: {(error.cause or error).message.strip() if error else event.message}")
     return result.success
+
+
+@contextmanager
+def _tracking_prepared(settings: Settings) -> Iterator[None]:
+    """Have MLflow make its database in a process of its own while the ledger is read: the revisions of its tables take seconds."""
+    from finrisk_assets.build import resources
+
+    tracking = resources(settings)["tracking"]
+    code = "import sys; from finrisk_assets.resources import Tracking; Tracking(**dict(zip(sys.argv[1::2], sys.argv[2::2]))).client()"
+    named = [word for name in ("uri", "artifacts", "experiment") for word in (name, getattr(tracking, name))]
+    with subprocess.Popen([sys.executable, "-c", code, *named], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        yield
 
 
 @contextmanager
