@@ -20,7 +20,7 @@ from sqlalchemy.pool import QueuePool
 from bento.tracing import span
 from finrisk_assets.settings import Settings
 
-WAIT_S = 0.5
+WAIT_S = 1.0
 """Seconds that a request waits for another writer's lock."""
 RESPITE_S = 0.25
 """Seconds after a failure in which the database is not asked again: requests that queued up meanwhile are refused at once."""

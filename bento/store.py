@@ -14,7 +14,7 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from itertools import islice
 from operator import itemgetter
@@ -415,7 +415,8 @@ class Store:
         self._audited: list[str] = []
         self.database = Database(url, durable=durable, wait_s=wait_s)
         migrations.check(self.database, upgrades=self.database.dialect == "sqlite" if upgrades is None else upgrades)
-        with self.database.writing() as connection:
+        # Nobody waits for an answer yet, and `finrisk load-history` may be at work.
+        with closing(Database(url, wait_s=max(wait_s, migrations.PATIENCE_S))) as patient, patient.writing() as connection:
             keyring.unlock(connection, clock())
 
     def close(self) -> None:

@@ -87,7 +87,8 @@ def _materialise(settings: Settings, console: "Console") -> bool:
     for domain, reason in left_out(sources.load(settings)).items():
         console.print(f"  [yellow]–[/] {domain} is left out: {reason}")
     job = definitions.resolve_job_def(automation.EVERYTHING)
-    with dg.DagsterInstance.get() as instance, _kept_open(settings.root / "dagster" / "history"), _planned_once():
+    history = settings.root / "dagster" / "history"
+    with _tracking_prepared(settings), dg.DagsterInstance.get() as instance, _kept_open(history), _planned_once():
         result = job.execute_in_process(instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
     if not result.success:
         for check in result.get_asset_check_evaluations():
@@ -101,18 +102,46 @@ def _materialise(settings: Settings, console: "Console") -> bool:
 
 
 @contextmanager
-def _kept_open(history: Path) -> Iterator[None]:
-    """Hold a connection to Dagster's event logs for the time of the block.
+def _tracking_prepared(settings: Settings) -> Iterator[None]:
+    """Have MLflow make its database in a process of its own while the ledger is read: the revisions of its tables take seconds."""
+    from finrisk_assets.build import resources
 
-    Dagster opens and closes one for each event, several hundred where assets have months, and SQLite writes its log back into the
-    database whenever the last connection closes: 42 s against 17 s for 325 months of assets on a busy disk.
-    """
-    with ExitStack() as stack:
-        for file in (history / "runs.db", history / "runs" / "index.db"):
-            if file.exists():
-                connection = stack.enter_context(closing(sqlite3.connect(file)))
-                connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    tracking = resources(settings)["tracking"]
+    code = "import sys; from finrisk_assets.resources import Tracking; Tracking(**dict(zip(sys.argv[1::2], sys.argv[2::2]))).client()"
+    named = [word for name in ("uri", "artifacts", "experiment") for word in (name, getattr(tracking, name))]
+    with subprocess.Popen([sys.executable, "-c", code, *named], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         yield
+
+
+@contextmanager
+def _kept_open(history: Path) -> Iterator[None]:
+    """Keep Dagster's event logs open for the time of the block: a connection to each, and one SQLAlchemy engine per file.
+
+    Dagster opens and closes both for each event, several hundred where assets have months. SQLite writes its log back into the database
+    whenever the last connection closes (42 s against 17 s for 325 months of assets on a busy disk), and a new engine compiles each
+    statement again.
+    """
+    from dagster._core.storage.event_log.sqlite import sqlite_event_log
+
+    create: Any = sqlite_event_log.create_engine
+    engines: dict[str, Any] = {}
+
+    def kept(url: str, **how: Any) -> Any:
+        if url not in engines:
+            engines[url] = create(url, **how)
+        return engines[url]
+
+    changed: Any = sqlite_event_log
+    changed.create_engine = kept
+    try:
+        with ExitStack() as stack:
+            for file in (history / "runs.db", history / "runs" / "index.db"):
+                if file.exists():
+                    connection = stack.enter_context(closing(sqlite3.connect(file)))
+                    connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            yield
+    finally:
+        changed.create_engine = create
 
 
 @contextmanager
@@ -148,14 +177,15 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
 
     from finrisk_assets import history
 
-    began = time.perf_counter()
-    loaded = history.load(settings)
-    console.print(f"  [green]✓[/] {'ledger → store':<34} {time.perf_counter() - began:6.1f} s   {loaded}")
-    began = time.perf_counter()
     table = Table(title="Decisions of the served Bento", title_justify="left", show_lines=True)
     for heading in ("domain", "subject", "decision", "probability", "score", "batch", "reasons", "ms"):
         table.add_column(heading, justify="right" if heading in ("probability", "score", "batch", "ms") else "left")
-    with _served(settings) as url:
+    began = time.perf_counter()
+    with _served(settings) as (url, wait_until_ready):
+        # The store is filled while the service starts.
+        loaded = history.load(settings)
+        console.print(f"  [green]✓[/] {'ledger → store':<34} {time.perf_counter() - began:6.1f} s   {loaded}")
+        wait_until_ready()
         console.print(f"  [green]✓[/] {'bento served':<34} {time.perf_counter() - began:6.1f} s   {url}\n")
         for domain in domains:
             if domain.name not in ROUTES:
@@ -277,8 +307,8 @@ ROUTES: Mapping[str, Route] = {
 
 
 @contextmanager
-def _served(settings: Settings) -> Iterator[str]:
-    """Serve the newest Bento on a free loopback port for the time of the block."""
+def _served(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Serve the newest Bento on a free loopback port for the time of the block; yields its address and what waits until it answers."""
     from finrisk_assets.packaging import bentoml_home
 
     with socket.socket() as free:
@@ -297,8 +327,7 @@ def _served(settings: Settings) -> Iterator[str]:
     with log.open("w") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
-        _wait_until_ready(url, process, str(log))
-        yield url
+        yield url, lambda: _wait_until_ready(url, process, str(log))
     finally:
         process.terminate()
         process.wait(timeout=30)

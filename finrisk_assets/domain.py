@@ -150,6 +150,9 @@ class Domain:
     test, gain
         The frozen test window as a bundle sees it; and from that window and the bundle to what each row's decision earned, shape (n,),
         in the unit that `gain_unit` names. None where nothing says what a decision earns.
+    judged
+        The rows of the feature table that `evaluate`, `test` and `oracle` look at, where reading all of them would take long: the test
+        window, and what its bounds follow from.
     cutoffs
         The thresholds at which groups of people are compared, and whether a decision from there on goes against the person, so that the
         gate minds: a refusal does, a referral to somebody who looks does not.
@@ -193,6 +196,7 @@ class Domain:
     gate: "Callable[[Mapping[str, Figure]], Sequence[Fault]]"
     decide: "Callable[[np.ndarray, np.ndarray, Mapping[str, float]], Sequence[str]]"
     parity: "Callable[[Callable[[str], LazyTable], Source], Sequence[str]] | None" = None
+    judged: "Callable[[LazyTable], LazyTable] | None" = None
     gain: "Callable[[Window, Bundle], np.ndarray] | None" = None
     gain_unit: str = ""
     cutoffs: Mapping[str, bool] = field(default_factory=dict)

@@ -3,10 +3,10 @@
 The first month is open towards the past and takes what has no date, the last is open towards the future: no row is without a month.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -123,3 +123,12 @@ def ranges(months: Sequence[str]) -> list[tuple[str, str]]:
 def tags(first: str, last: str) -> dict[str, str]:
     """Return the tags of a run of these months, both included."""
     return {RANGE_START: first, RANGE_END: last}
+
+
+def tell(context: Any, metadata: Mapping[str, Any]) -> None:
+    """Say something of a whole table once: with the newest month of the run, or with the one event of an asset without months.
+
+    Dagster writes an event for each month, twice. What all of them would repeat makes most of their size, and of the time they take.
+    """
+    newest = None if context.assets_def.partitions_def is None else context.partition_key_range.end
+    context.add_asset_metadata(metadata, partition_key=newest)

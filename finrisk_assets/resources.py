@@ -16,7 +16,7 @@ import ibis
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets import transient
-from finrisk_assets.months import MOMENT, Months
+from finrisk_assets.months import MOMENT, Months, tell
 from schemas.ledger import Table
 
 WAREHOUSE_POOL, TRAINING_POOL = "warehouse", "training"
@@ -169,8 +169,8 @@ class Tables(dg.ConfigurableIOManager):
                 stored = self.warehouse.store(asset, obj)
             shown = describe(stored, schema if isinstance(schema, dg.TableSchema) else None)
             if context.has_asset_partitions:
-                del shown["dagster/column_schema"]  # the definition has it, and each month is an event of its own
-            context.add_output_metadata(shown)
+                del shown["dagster/column_schema"]  # the definition has it
+            tell(context.step_context, shown)
 
     def load_input(self, context: dg.InputContext) -> LazyTable:
         """Hand on a stored table, lazy and whole: what looks back over months cuts them itself, as it is stored."""
@@ -272,15 +272,27 @@ class Tracking(dg.ConfigurableResource):
 
         import mlflow
 
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         mlflow.set_tracking_uri(self.uri)
-        if mlflow.get_experiment_by_name(self.experiment) is None:
-            mlflow.create_experiment(self.experiment, artifact_location=Path(self.artifacts).as_uri())
+        with self._alone():
+            if mlflow.get_experiment_by_name(self.experiment) is None:
+                mlflow.create_experiment(self.experiment, artifact_location=Path(self.artifacts).as_uri())
         mlflow.set_experiment(self.experiment)
         return mlflow
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Of several processes that open a store of SQLite, one makes its tables and its experiment."""
+        from filelock import FileLock
+
+        if not self.uri.startswith("sqlite:///"):
+            yield
+            return
+        file = Path(self.uri.removeprefix("sqlite:///"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            yield
 
     @contextmanager
     def run(self, name: str, tags: Mapping[str, str]) -> Iterator[Any]:

@@ -144,7 +144,7 @@ def _validated(name: str, brought: RawTable, source: Source) -> dg.AssetsDefinit
     )
     def validated(context: dg.AssetExecutionContext, raw: LazyTable, quarantine: LazyTable) -> LazyTable:
         rows = contract.sound(brought.table, brought.columns, raw, quarantine)
-        context.add_output_metadata(lineage.metadata(rows))
+        months.tell(context, lineage.metadata(rows))
         return rows
 
     return validated

@@ -216,14 +216,7 @@ def _with_ledger(rows: ir.Table, transactions: ir.Table) -> ir.Table:
     application itself is counted in a second look at the last 90 days.
     """
     loans = rows.select("loan_id", "_applied_us", _borrower=rows.customer_id)
-    moves = transactions.select(
-        _owner=transactions.customer_id,
-        _us=_micros(transactions.occurred_at),
-        _units=(transactions.amount * _UNIT).round().cast("int64"),
-        _balance=(transactions.balance_amount * _UNIT).round().cast("int64"),
-        _credit=transactions.direction == "credit",
-        _category=transactions.category.fill_null(""),
-    )
+    moves = _moves(transactions)
     first = moves.group_by("_owner").aggregate(_first_us=moves._us.min())
     bins = _in_bins(_before(loans, moves, WINDOWS[-1]))
     sums = bins.group_by("loan_id").aggregate(**_over_windows(bins))
@@ -255,31 +248,39 @@ def _before(loans: ir.Table, moves: ir.Table, days: int) -> ir.Table:
     return before.mutate(_age=before._applied_us - before._us)
 
 
+def _moves(transactions: ir.Table) -> ir.Table:
+    """Each movement as it is added up, money in ten-thousandths: worked out here, because one movement comes before many applications."""
+    units = (transactions.amount * _UNIT).round().cast("int64")
+    balance = (transactions.balance_amount * _UNIT).round().cast("int64")
+    credit, category = transactions.direction == "credit", transactions.category.fill_null("")
+    return transactions.select(
+        _owner=transactions.customer_id,
+        _us=_micros(transactions.occurred_at),
+        _balance=balance,
+        _income=(credit & category.notin(NOT_INCOME)).ifelse(units, 0),
+        _expense=credit.ifelse(0, units),
+        _cash=(~credit & category.isin(CASH)).ifelse(units, 0),
+        _penalty=category.isin(PENALTY).ifelse(1, 0),
+        _negative=(balance < 0).fill_null(False).ifelse(1, 0),
+    )
+
+
 def _in_bins(before: ir.Table) -> ir.Table:
-    """Sums, counts and extremes per application and bin of age; money in ten-thousandths."""
-    income = before._credit & before._category.notin(NOT_INCOME)
-    units, balance = before._units, before._balance
-
-    def total(where: ir.BooleanValue) -> ir.Value:
-        return where.ifelse(units, 0).sum().cast("int64")
-
-    def count(where: ir.BooleanValue) -> ir.Value:
-        return where.ifelse(1, 0).sum().cast("int64")
-
+    """Sums, counts and extremes per application and bin of age."""
     bin_of_age = ibis.cases(*((before._age < days * _DAY, number) for number, days in enumerate(_BINS[1:])))
     return before.group_by("loan_id", bin=bin_of_age).aggregate(
         youngest=before._age.min(),
-        income=total(income),
-        expense=total(~before._credit),
-        cash=total(~before._credit & before._category.isin(CASH)),
-        largest=(~before._credit).ifelse(units, 0).max(),
+        income=before._income.sum().cast("int64"),
+        expense=before._expense.sum().cast("int64"),
+        cash=before._cash.sum().cast("int64"),
+        largest=before._expense.max(),
         n=before.count(),
-        n_penalties=count(before._category.isin(PENALTY)),
-        n_negative=count((balance < 0).fill_null(False)),
-        n_balances=balance.count(),
-        balances=balance.sum().cast("int64"),
-        lowest=balance.min(),
-        highest=balance.max(),
+        n_penalties=before._penalty.sum().cast("int64"),
+        n_negative=before._negative.sum().cast("int64"),
+        n_balances=before._balance.count(),
+        balances=before._balance.sum().cast("int64"),
+        lowest=before._balance.min(),
+        highest=before._balance.max(),
     )
 
 

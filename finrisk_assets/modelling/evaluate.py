@@ -5,7 +5,7 @@ test) and the bootstrap. Nothing is fitted to be kept, nothing is drawn as a pic
 (`fraud_metrics`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -109,17 +109,24 @@ def gini(labels: ArrayLike, scores: ArrayLike) -> float:
 
 def ks(labels: ArrayLike, scores: ArrayLike) -> float:
     """Return the largest distance between the score distributions of the two outcomes (Kolmogorov-Smirnov)."""
-    from scipy.stats import ks_2samp
-
-    target, score = _checked(labels, scores)
-    return float(ks_2samp(score[target], score[~target], method="asymp").statistic)
+    caught, taken, bad = _ranked(labels, scores)
+    return float(np.abs(caught / bad - (taken - caught) / (taken[-1] - bad)).max())
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     """Return the mean of the precision over the recall, without interpolation."""
-    from sklearn.metrics import average_precision_score
+    caught, taken, bad = _ranked(labels, scores)
+    return float(np.sum(np.diff(caught, prepend=0) * (caught / taken)) / bad)
 
-    return float(average_precision_score(*_checked(labels, scores)))
+
+def _ranked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Of each distinct score, the highest first: outcomes among the rows with at least that score, these rows; and all outcomes."""
+    target, score = _checked(labels, scores)
+    order = np.argsort(-score)
+    falling = score[order]
+    last = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)
+    caught = np.cumsum(target[order], dtype=np.int64)[last]
+    return caught, last + 1, int(caught[-1])
 
 
 def _delong(labels: ArrayLike, *scores: ArrayLike) -> tuple[Floats, Floats]:
@@ -254,20 +261,39 @@ def bootstrap(
     ValueError
         Where the statistic is not defined for the arrays themselves, or for more than half of the draws.
     """
+    found = _bootstrap(lambda *held: {"": statistic(*held)}, arrays, labels, draws, seed, level)
+    if not found:
+        raise ValueError(f"the statistic is defined for less than half of {draws} draws: the rows are too few for an interval")
+    return found[""]
+
+
+def _bootstrap(
+    statistics: Callable[..., Mapping[str, float]],
+    arrays: Sequence[ArrayLike],
+    labels: ArrayLike | None,
+    draws: int,
+    seed: int,
+    level: float = LEVEL,
+) -> dict[str, Interval]:
+    """The interval of each of several statistics of the same draws, by name; none of one that less than half of them define."""
     rng = np.random.default_rng(seed)
     held = [np.asarray(array) for array in arrays]
     n = len(held[0])
     strata = [np.arange(n)] if labels is None else [np.flatnonzero(np.asarray(labels) == one) for one in np.unique(labels)]
-    values = []
+    values: dict[str, list[float]] = {}
     for _ in range(draws):
         rows = np.concatenate([stratum[rng.integers(0, len(stratum), len(stratum))] for stratum in strata])
         with suppress(ValueError):
-            values.append(statistic(*(array[rows] for array in held)))
-    if 2 * len(values) < draws:
-        raise ValueError(f"the statistic is defined for {len(values)} of {draws} draws: the rows are too few for an interval")
+            for name, value in statistics(*(array[rows] for array in held)).items():
+                values.setdefault(name, []).append(value)
     tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(statistic(*held)), float(low), float(high))
+    found = {}
+    for name, value in statistics(*held).items():
+        drawn = values.get(name, [])
+        if 2 * len(drawn) >= draws:
+            low, high = np.quantile(drawn, [tail, 1 - tail])
+            found[name] = Interval(float(value), float(low), float(high))
+    return found
 
 
 def clustered_mean(values: ArrayLike, people: ArrayLike, level: float = LEVEL) -> Interval:
@@ -301,18 +327,19 @@ def summary(labels: ArrayLike, probability: ArrayLike, *, draws: int = 200, seed
     target, p = _probabilities(labels, probability)
     found = {"auc": auc(target, p)}
     found["gini"] = Interval(*(2 * bound - 1 for bound in (found["auc"].value, found["auc"].low, found["auc"].high)))
-    measures: dict[str, Callable[..., float]] = {
-        "average_precision": average_precision,
-        "ks": ks,
-        "brier": brier,
-        "log_loss": log_loss,
-        "calibration_slope": lambda y, q: calibration_line(y, q)[0],
-        "calibration_intercept": lambda y, q: calibration_line(y, q)[1],
-        "expected_calibration_error": expected_calibration_error,
+    return found | _bootstrap(_figures, (target, p), target, draws, seed)
+
+
+def _figures(target: NDArray[np.bool_], p: Floats) -> dict[str, float]:
+    found = {
+        "average_precision": average_precision(target, p),
+        "ks": ks(target, p),
+        "brier": brier(target, p),
+        "log_loss": log_loss(target, p),
+        "expected_calibration_error": expected_calibration_error(target, p),
     }
-    for name, measure in measures.items():
-        with suppress(ValueError):
-            found[name] = bootstrap(measure, target, p, labels=target, draws=draws, seed=seed)
+    with suppress(ValueError):
+        found["calibration_slope"], found["calibration_intercept"] = calibration_line(target, p)
     return found
 
 

@@ -23,6 +23,8 @@ GREY = "#767676"
 _DPI = 100
 _POINTS = 400
 """Dots a row of the SHAP picture shows at most: more only hide each other."""
+_CORNERS = 2000
+"""Points that a curve is drawn with at most."""
 
 
 def roc_pr(labels: ArrayLike, scores: Mapping[str, ArrayLike]) -> bytes:
@@ -45,9 +47,9 @@ def roc_pr(labels: ArrayLike, scores: Mapping[str, ArrayLike]) -> bytes:
         false_positive, true_positive, _ = roc_curve(target, score)
         precision, recall, _ = precision_recall_curve(target, score)
         area = evaluate.auc(target, score)
-        roc.plot(false_positive, true_positive, label=f"{name}  {area.value:.3f} [{area.low:.3f}, {area.high:.3f}]", **style)
+        roc.plot(*_thinned(false_positive, true_positive), label=f"{name}  {area.value:.3f} [{area.low:.3f}, {area.high:.3f}]", **style)
         mean = evaluate.average_precision(target, score)
-        pr.plot(recall, precision, label=f"{name}  {mean:.3f}", drawstyle="steps-post", **style)
+        pr.plot(*_thinned(recall, precision), label=f"{name}  {mean:.3f}", drawstyle="steps-post", **style)
     _label(roc, "ROC: area with 95 % interval", "share of the good that are caught too", "share of the bad that are caught")
     _label(pr, "Precision and recall: average precision", "share of the bad that are caught", "share of the caught that are bad")
     roc.legend(loc="lower right", fontsize=8)
@@ -118,7 +120,8 @@ def shap_summary(contributions: ArrayLike, rows: ArrayLike, names: Sequence[str]
     strength = np.abs(phi).mean(axis=0)
     shown = np.argsort(-strength, kind="stable")[:top]
     picked = np.unique(np.linspace(0, len(phi) - 1, min(len(phi), _POINTS)).astype(int))
-    figure, (axes,) = _panels(1, height=1.2 + 0.32 * len(shown), width=8.0)
+    longest = max(len(f"{names[k]}  {strength[k]:.3f}") for k in shown)
+    figure, (axes,) = _panels(1, height=1.2 + 0.32 * len(shown), width=8.0, left=0.3 + 0.073 * longest)
     axes.axvline(0, color=GREY, linewidth=0.8)
     for line, feature in enumerate(shown[::-1]):
         effect, value = phi[picked, feature], x[picked, feature]
@@ -134,6 +137,12 @@ def shap_summary(contributions: ArrayLike, rows: ArrayLike, names: Sequence[str]
     return _png(figure)
 
 
+def _thinned(*line: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Evenly spaced points of a line: of more one sees nothing, and dashes along 100,000 points take seconds."""
+    picked = np.unique(np.linspace(0, len(line[0]) - 1, min(len(line[0]), _CORNERS)).astype(int))
+    return [one[picked] for one in line]
+
+
 def _spread(effect: NDArray[np.float64]) -> NDArray[np.float64]:
     """Heights that part dots of nearly the same effect, within ±0.38: by their order in a bin, not at random."""
     width = np.ptp(effect) / 60 or 1.0
@@ -147,13 +156,23 @@ def _spread(effect: NDArray[np.float64]) -> NDArray[np.float64]:
     return height
 
 
-def _panels(count: int, *, width: float = 6.0, height: float = 4.2) -> "tuple[Figure, Sequence[Axes]]":
+def _panels(count: int, *, width: float = 6.0, height: float = 4.2, left: float = 0.65) -> "tuple[Figure, Sequence[Axes]]":
+    """A figure of that many panels, all in inches; `left` is the room for what stands beside the axis of a panel."""
     # A figure of its own, without pyplot: no global state, and no display is looked for.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * count, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width * count, height), dpi=_DPI)
     FigureCanvasAgg(figure)
+    # Known margins: a layout that is looked for draws everything twice.
+    right, bottom, top = 0.2, 0.55, 0.4
+    figure.subplots_adjust(
+        left / (width * count),
+        bottom / height,
+        1 - right / (width * count),
+        1 - top / height,
+        wspace=(left + right) / (width - left - right),
+    )
     return figure, figure.subplots(1, count, squeeze=False)[0]
 
 

@@ -13,7 +13,7 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets import checks
 from finrisk_assets.domain import Domain, Figure
 from finrisk_assets.ledger.sources.base import Source
-from finrisk_assets.resources import WAREHOUSE_POOL, Tracking
+from finrisk_assets.resources import WAREHOUSE_POOL, Tracking, Warehouse
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ def pictures(plots: Mapping[str, bytes]) -> dict[str, dg.MetadataValue]:
 def load_frame(features: LazyTable, domain: Domain) -> "pd.DataFrame":
     """The feature table as pandas, ordered by its key so that training sees the same rows in the same order every time."""
     return to_frame(ordered(features, domain))
+
+
+def load_judged(warehouse: Warehouse, domain: Domain) -> "pd.DataFrame":
+    """The rows of the feature table by which a model is judged, ordered by its key."""
+    features = warehouse.table(f"features_{domain.group}")
+    return load_frame(domain.judged(features) if domain.judged else features, domain)
 
 
 def ordered(features: LazyTable, domain: Domain) -> "pa.Table":

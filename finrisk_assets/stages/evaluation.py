@@ -22,7 +22,7 @@ from finrisk_assets.stages.common import (
     figure_table,
     figures,
     finite_check,
-    load_frame,
+    load_judged,
     log_artifact,
     pictures,
     run_link,
@@ -76,7 +76,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
             raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
         challenger = Bundle.load(candidate_folder(domain, settings), threads=settings.threads)
         champion = _champion(client, domain, registered, settings)
-        frame = load_frame(warehouse.table(f"features_{domain.group}"), domain)
+        frame = load_judged(warehouse, domain)
         known_now = replace(settings, as_of=clock.now())
         result = promotion.evaluate(domain, frame, protected_of(warehouse, source), challenger, champion, known_now)
         found = [*result.figures, *_standing(registry.tags(client, registered))]

@@ -50,7 +50,7 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
         rows = domain.build(tables, source)
         # A month counts as ended some days before it ends, where the ledger says no more; nobody decides before the clock.
         rows = rows.filter((rows[domain.moment] <= ibis.literal(clock.now(), type="timestamp")).fill_null(True))
-        context.add_output_metadata(lineage.metadata(rows))
+        months.tell(context, lineage.metadata(rows))
         return rows
 
     return features

@@ -10,7 +10,7 @@ from finrisk_assets.domain import Domain
 from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.resources import Warehouse, markdown_table
 from finrisk_assets.settings import Settings
-from finrisk_assets.stages.common import champion_folder, common, figure_table, finite_check, load_frame
+from finrisk_assets.stages.common import champion_folder, common, figure_table, finite_check, load_judged
 
 
 def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
@@ -32,7 +32,7 @@ def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
         from finrisk_assets.modelling.bundle import Bundle
 
         champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
-        frame = load_frame(warehouse.table(f"features_{domain.group}"), domain)
+        frame = load_judged(warehouse, domain)
         rows = [asdict(figure) for figure in compare(frame, warehouse.table(domain.truth).to_pandas(), champion, settings)]
         return dg.Output(ibis.memtable(figure_table(rows)), metadata={"figures": dg.MetadataValue.md(markdown_table(rows))})
 

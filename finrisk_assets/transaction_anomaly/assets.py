@@ -74,9 +74,8 @@ def _windows(moments: "np.ndarray") -> Windows:
     import numpy as np
 
     day, delay = np.timedelta64(1, "D"), np.timedelta64(features.LABEL_DELAY_S, "s")
-    first, end = moments.min(), moments.max().astype("datetime64[D]") + day
-    length = min(WINDOW_DAYS, max(1, int((end - first) / day) // 6)) * day
-    test, validation = end - length, end - 2 * length - delay
+    test, length = _test_from(moments.min(), moments.max())
+    validation = test - length - delay
     return Windows(
         np.flatnonzero(moments < validation - delay),
         np.flatnonzero((moments >= validation) & (moments < test - delay)),
@@ -85,13 +84,38 @@ def _windows(moments: "np.ndarray") -> Windows:
     )
 
 
-def _matrix(frame: "pd.DataFrame", declared: Sequence[Feature]) -> "Rows":
-    """The features as float32 rows, shape (n, d), filled column by column so that no second copy of the table is made."""
+def _test_from(first: "np.datetime64", last: "np.datetime64") -> "tuple[np.datetime64, np.timedelta64]":
+    """When the test window of a ledger begins, and how long it is."""
     import numpy as np
 
-    rows = np.empty((len(frame), len(declared)), np.float32)
+    day = np.timedelta64(1, "D")
+    end = last.astype("datetime64[D]") + day
+    length = min(WINDOW_DAYS, max(1, int((end - first) / day) // 6)) * day
+    return end - length, length
+
+
+def _judged(rows: "LazyTable") -> "LazyTable":
+    """The test window, and the first transaction of all, which its length follows from."""
+    import ibis
+    import numpy as np
+
+    ends = rows.aggregate(first=rows.occurred_at.min(), last=rows.occurred_at.max()).to_pyarrow().to_pylist()[0]
+    if ends["first"] is None:
+        return rows
+    begins, _ = _test_from(np.datetime64(ends["first"], "us"), np.datetime64(ends["last"], "us"))
+    moments = (begins.astype("datetime64[us]").item(), ends["first"])
+    begins_at, first = (ibis.literal(moment, type="timestamp") for moment in moments)
+    return rows.filter((rows.occurred_at >= begins_at) | (rows.occurred_at == first))
+
+
+def _matrix(frame: "pd.DataFrame", declared: Sequence[Feature], picked: "np.ndarray | None" = None) -> "Rows":
+    """The features, of the picked rows or all, as float32 of shape (n, d), filled column by column: no second copy of the table."""
+    import numpy as np
+
+    rows = np.empty((len(frame if picked is None else picked), len(declared)), np.float32)
     for at, feature in enumerate(declared):
-        rows[:, at] = frame[feature.name].to_numpy(np.float32, na_value=np.nan)
+        column = frame[feature.name].to_numpy(np.float32, na_value=np.nan)
+        rows[:, at] = column if picked is None else column[picked]
     return rows
 
 
@@ -110,7 +134,7 @@ def _train(frame: "pd.DataFrame", declared: tuple[Feature, ...], source: "Source
 
     moments = frame.occurred_at.to_numpy()
     window = _windows(moments)
-    rows, validation = _matrix(frame.iloc[window.train], declared), _matrix(frame.iloc[window.validation], declared)
+    rows, validation = _matrix(frame, declared, window.train), _matrix(frame, declared, window.validation)
     sample = np.sort(np.random.default_rng(settings.seed).permutation(len(rows))[:FOREST_ROWS])
     forest = model.isolation_forest(settings.seed, n_jobs=settings.threads).fit(model.isolation_rows(declared, rows[sample]))
     unusual = component_from(forest, declared, validation[:2_000]).component
@@ -123,7 +147,7 @@ def _train(frame: "pd.DataFrame", declared: tuple[Feature, ...], source: "Source
         windows=tuple(to_json(_declarations(source))),
         components=(unusual,),
         calibration=Calibration("exp2"),
-        thresholds=decide.thresholds(np.exp2(margin)) | _largest(frame.iloc[window.train]),
+        thresholds=decide.thresholds(np.exp2(margin)) | _largest(frame, window.train),
         golden_rows=provenance.golden_rows(validation, margin),
         seed=settings.seed,
         data_sha256=provenance.data_sha256(frame),
@@ -139,11 +163,11 @@ def _train(frame: "pd.DataFrame", declared: tuple[Feature, ...], source: "Source
     return _with_labels(frame, window, rows, validation, margin, spec, params, settings)
 
 
-def _largest(train: "pd.DataFrame") -> dict[str, float]:
+def _largest(frame: "pd.DataFrame", train: "np.ndarray") -> dict[str, float]:
     """The largest amount that the model learns from, as its feature has it: to 32 bits."""
     import numpy as np
 
-    return {decide.LARGEST: float(np.float32(train.log_amount.max()))} if "log_amount" in train else {}
+    return {decide.LARGEST: float(np.float32(np.nanmax(frame.log_amount.to_numpy()[train])))} if "log_amount" in frame else {}
 
 
 def _with_labels(
@@ -186,7 +210,7 @@ def _with_labels(
     supervised = component_from(fitted[best], spec.features, validation[:2_000]).component
     calibrated = calibrate.fit(margin, target)
     probability = calibrated.calibration.apply(margin)
-    days = len(np.unique(_days(frame.iloc[window.validation])))
+    days = len(np.unique(_days(frame)[window.validation]))
     ap = evaluate.average_precision(target, margin)
     spec = replace(
         spec,
@@ -197,7 +221,7 @@ def _with_labels(
         intercept=joined.intercept,
         calibration=calibrated.calibration,
         thresholds=decide.thresholds(probability, capacity_per_day=settings.review_capacity, n_days=days, is_fraud=target)
-        | _largest(frame.iloc[window.train]),
+        | _largest(frame, window.train),
         metrics={"validation_average_precision": ap},
         golden_rows=provenance.golden_rows(validation, margin),
     )
@@ -358,6 +382,7 @@ TRANSACTION_ANOMALY = Domain(
     train=_train,
     evaluate=_evaluate,
     test=_test,
+    judged=_judged,
     gate=_gate,
     gain=_gain,
     gain_unit="fraud stopped less the cost of alerts and of blocking by mistake, in currency per transaction",

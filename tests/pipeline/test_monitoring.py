@@ -55,7 +55,8 @@ def test_each_run_leaves_a_report_and_links_it(run: Run, domain: str) -> None:
     page = file.read_text(encoding="utf-8")
     assert str(facts["verdict"]) in page and str(facts["champion"]) in page
     client = resources(run.settings)["tracking"].client()
-    assert [one.path for one in client.list_artifacts(str(facts["mlflow_run_id"]), "monitoring")] == [f"monitoring/{file.name}"]
+    # Other tests run the graph again, and the same model's run then has their reports too.
+    assert f"monitoring/{file.name}" in [one.path for one in client.list_artifacts(str(facts["mlflow_run_id"]), "monitoring")]
 
 
 # A planted shift ---------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from finrisk_assets import demo
@@ -16,7 +17,7 @@ from finrisk_assets.modelling import registry
 from finrisk_assets.modelling.bundle import Bundle
 from finrisk_assets.resources import Tracking, count
 from finrisk_assets.settings import Settings
-from finrisk_assets.stages.common import champion_folder
+from finrisk_assets.stages.common import champion_folder, load_frame, load_judged
 from tests.pipeline.conftest import Run, materialise
 
 
@@ -50,6 +51,14 @@ def test_batch_scores_are_the_champions(run: Run, domain) -> None:  # type: igno
     assert set(scores.model_version) == {champion.version}
 
 
+@pytest.mark.parametrize("domain", [domain for domain in DOMAINS if domain.judged], ids=lambda domain: domain.name)
+def test_the_rows_that_are_read_to_judge_a_model_give_the_window_that_all_rows_give(run: Run, domain) -> None:  # type: ignore[no-untyped-def]
+    features, champion = run.warehouse.table(f"features_{domain.name}"), Bundle.load(champion_folder(domain, run.settings))
+    read, all_rows = load_judged(run.warehouse, domain), load_frame(features, domain)
+    assert 0 < len(read) < len(all_rows) / 2
+    pd.testing.assert_frame_equal(domain.test(read, champion, run.settings).frame, domain.test(all_rows, champion, run.settings).frame)
+
+
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 def test_registry_and_run_name_each_other(run: Run, domain) -> None:  # type: ignore[no-untyped-def]
     root = run.settings.root
@@ -74,7 +83,7 @@ def test_features_of_the_ledger_equal_those_of_the_service(run: Run) -> None:
 
 def test_previews_hide_what_is_personal(run: Run) -> None:
     metadata = run.result.asset_materializations_for_node("validated_transactions")
-    preview = metadata[0].metadata["preview"].value
+    preview = metadata[-1].metadata["preview"].value
     account = run.warehouse.table("validated_transactions").account_id.min().to_pyarrow().as_py()
     assert "•••" in preview
     assert re.fullmatch(r"A\d+", account)

@@ -4,7 +4,8 @@ import time
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from scipy.stats import ks_2samp
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from finrisk_assets.modelling import evaluate, plots
 
@@ -116,3 +117,12 @@ def test_every_picture_is_a_png_and_the_same_twice(sample):
         png = draw()
         assert png.startswith(b"\x89PNG")
         assert png == draw()
+
+
+@pytest.mark.parametrize("digits", [1, 3, 12])
+def test_average_precision_and_ks_are_those_of_sklearn_and_scipy_with_ties_and_without(digits):
+    rng = np.random.default_rng(digits)
+    labels = rng.random(700) < 0.2
+    scores = np.round(rng.random(700) + 0.3 * labels, digits)
+    assert evaluate.average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+    assert evaluate.ks(labels, scores) == pytest.approx(ks_2samp(scores[labels], scores[~labels]).statistic, abs=1e-12)
