@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from finrisk_assets.modelling.bundle import Amount, Floats, Rows, Trees
 from finrisk_assets.modelling.evaluate import LEVEL as CONFIDENCE
 from finrisk_assets.modelling.evaluate import Interval
+from finrisk_assets.modelling.parallel import each
 
 LEVEL = 0.8
 YEAR = np.timedelta64(365, "D")
@@ -64,6 +65,8 @@ def fit_amount(
         Two windows, the second later and of other groups.
     level
         The share of amounts that an interval is to hold.
+    threads
+        Models that are fitted at a time.
 
     Raises
     ------
@@ -78,15 +81,19 @@ def fit_amount(
 
     def without(objective: str, values: Floats) -> Floats:
         """What models say of rows whose groups they have not seen."""
+
+        def of(part: NDArray[np.bool_]) -> Floats:
+            return _said(_boosted(objective, seed).fit(train.rows[~part], values[~part]), train.rows[part])
+
         said = np.zeros(len(values))
-        for part in parts:
-            said[part] = _said(_boosted(objective, seed, threads).fit(train.rows[~part], values[~part]), train.rows[part])
+        for part, rows in zip(parts, each(of, parts, threads), strict=True):
+            said[part] = rows
         return said
 
-    middle = _boosted("reg:squarederror", seed, threads).fit(train.rows, fitted)
+    middle = _boosted("reg:squarederror", seed).fit(train.rows, fitted)
     residual = target - without("reg:squarederror", fitted)
     size = np.clip(np.abs(residual), SMALLEST_RESIDUAL, LARGEST)
-    spread = _boosted("reg:gamma", seed, threads).fit(train.rows, size)
+    spread = _boosted("reg:gamma", seed).fit(train.rows, size)
 
     relative = (later - _said(middle, validation.rows)) / np.exp(_said(spread, validation.rows))
     since = validation.moments.max() - YEAR
@@ -160,7 +167,7 @@ def _said(model: Any, rows: Rows) -> Floats:
     return np.asarray(model.predict(rows, output_margin=True), np.float64)
 
 
-def _boosted(objective: str, seed: int, threads: int) -> Any:
+def _boosted(objective: str, seed: int) -> Any:
     from xgboost import XGBRegressor
 
     return XGBRegressor(
@@ -174,7 +181,7 @@ def _boosted(objective: str, seed: int, threads: int) -> Any:
         reg_lambda=10.0,
         tree_method="hist",
         random_state=seed,
-        n_jobs=threads,
+        n_jobs=1,
     )
 
 
