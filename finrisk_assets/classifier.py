@@ -91,8 +91,8 @@ class Classifier:
 
         known = self.known(frame, settings)
         rows, labels, window = tried.matrix(known, declared), known[self.label].to_numpy(dtype=bool), self.split(known, settings)
-        models = (self.candidates or tried.candidates)(declared, settings.seed, settings.threads, len(window.train))
-        found = tried.fit_all(rows, labels, window, models)
+        models = (self.candidates or tried.candidates)(declared, settings.seed, 1, len(window.train))
+        found = tried.fit_all(rows, labels, window, models, settings.threads)
         best, validation = found[0], rows[window.validation]
         first, last = known[self.moment].iloc[window.train].min(), known[self.moment].iloc[window.train].max()
         spec = BundleSpec(

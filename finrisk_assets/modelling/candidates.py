@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from finrisk_assets.modelling import calibrate, evaluate
 from finrisk_assets.modelling.bundle import Rows, signed_log1p
+from finrisk_assets.modelling.parallel import each
 from finrisk_assets.modelling.split import Split
 from schemas.features import Feature
 
@@ -139,7 +140,7 @@ def margin(estimator: Any, rows: Rows) -> tuple[Floats, Literal["logit", "identi
         return np.asarray(estimator.predict_proba(rows)[:, 1], np.float64), "identity"
 
 
-def fit_all(rows: Rows, labels: ArrayLike, split: Split, models: Mapping[str, Any]) -> list[Candidate]:
+def fit_all(rows: Rows, labels: ArrayLike, split: Split, models: Mapping[str, Any], threads: int = 1) -> list[Candidate]:
     """Fit every model on the training window and calibrate it on the validation window; the chosen one comes first.
 
     Chosen is the simplest whose AUC on the validation window is within one standard error of the highest (Breiman, Friedman, Olshen &
@@ -154,9 +155,11 @@ def fit_all(rows: Rows, labels: ArrayLike, split: Split, models: Mapping[str, An
     labels : array-like of bool or 0/1, shape (n,)
     split, models
         From `modelling.split.split` and `candidates`; the simplest model first.
+    threads
+        Models that are fitted at a time.
     """
     target = np.asarray(labels).astype(int)
-    found = [_fit(name, model, rows, target, split) for name, model in models.items()]
+    found = each(lambda named: _fit(*named, rows, target, split), models.items(), threads)
     validation, known = rows[split.validation], target[split.validation]
     ranked = sorted(found, key=lambda candidate: -candidate.auc.value)
     best = ranked[0].probability(validation)

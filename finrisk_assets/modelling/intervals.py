@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from finrisk_assets.modelling.bundle import Amount, Floats, Rows, Trees
 from finrisk_assets.modelling.evaluate import LEVEL as CONFIDENCE
 from finrisk_assets.modelling.evaluate import Interval
+from finrisk_assets.modelling.parallel import each
 
 LEVEL = 0.8
 YEAR = np.timedelta64(365, "D")
@@ -64,6 +65,8 @@ def fit_amount(
         Two windows, the second later and of other groups.
     level
         The share of amounts that an interval is to hold.
+    threads
+        Models that are fitted at a time.
 
     Raises
     ------
@@ -76,24 +79,26 @@ def fit_amount(
     folds = np.unique(train.groups, return_inverse=True)[1] % FOLDS
     parts = [folds == fold for fold in range(FOLDS) if 0 < int((folds == fold).sum()) < len(folds)]
 
-    def without(objective: str, values: Floats) -> Floats:
-        """What models say of rows whose groups they have not seen."""
+    def fit(objective: str, values: Floats) -> tuple[Any, Floats]:
+        """A model of all rows, and what models say of rows whose groups they have not seen."""
+        taught = [np.ones(len(values), np.bool_), *(~part for part in parts)]
+        models = each(lambda rows: _boosted(objective, seed).fit(train.rows[rows], values[rows]), taught, threads)
         said = np.zeros(len(values))
-        for part in parts:
-            said[part] = _said(_boosted(objective, seed, threads).fit(train.rows[~part], values[~part]), train.rows[part])
-        return said
+        for part, model in zip(parts, models[1:], strict=True):
+            said[part] = _said(model, train.rows[part])
+        return models[0], said
 
-    middle = _boosted("reg:squarederror", seed, threads).fit(train.rows, fitted)
-    residual = target - without("reg:squarederror", fitted)
+    middle, unseen = fit("reg:squarederror", fitted)
+    residual = target - unseen
     size = np.clip(np.abs(residual), SMALLEST_RESIDUAL, LARGEST)
-    spread = _boosted("reg:gamma", seed, threads).fit(train.rows, size)
+    spread, expected = fit("reg:gamma", size)
 
     relative = (later - _said(middle, validation.rows)) / np.exp(_said(spread, validation.rows))
     since = validation.moments.max() - YEAR
     lately = train.moments > since
     relative = relative[validation.moments > since]
     if lately.any():
-        relative = np.concatenate([relative, (residual / np.exp(without("reg:gamma", size)))[lately]])
+        relative = np.concatenate([relative, (residual / np.exp(expected))[lately]])
     low, high = conformal_offsets(relative, level)
     return Amount(_trees(middle), scale, low, high, _trees(spread), level)
 
@@ -160,7 +165,7 @@ def _said(model: Any, rows: Rows) -> Floats:
     return np.asarray(model.predict(rows, output_margin=True), np.float64)
 
 
-def _boosted(objective: str, seed: int, threads: int) -> Any:
+def _boosted(objective: str, seed: int) -> Any:
     from xgboost import XGBRegressor
 
     return XGBRegressor(
@@ -174,7 +179,7 @@ def _boosted(objective: str, seed: int, threads: int) -> Any:
         reg_lambda=10.0,
         tree_method="hist",
         random_state=seed,
-        n_jobs=threads,
+        n_jobs=1,
     )
 
 

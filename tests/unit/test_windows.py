@@ -173,6 +173,14 @@ def test_order_of_history_does_not_matter():
         assert online(feature, events) == pytest.approx(online(feature, events[::-1]), nan_ok=True)
 
 
+@pytest.mark.parametrize("aggregate", ["std", "sum", "mean"])
+def test_order_of_events_at_one_time_does_not_change_a_digit(aggregate):
+    draw = np.random.default_rng(5)
+    amounts = draw.lognormal(3, 2, 40).round(2)
+    found = {value(window(aggregate, column="amount"), rows(*((HOUR, amount) for amount in draw.permutation(amounts)))) for _ in range(20)}
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
