@@ -109,7 +109,8 @@ class _Plan:
             case "mean":
                 value = self._sum(events, window) / self._count(events, window).nullif(0)
             case "std":
-                value = self._held(events, window, "std") / 100.0
+                # Engines add central moments up in the order of their threads: the last digits, which they disagree on, are cut off.
+                value = (self._held(events, window, "std") / 100.0).cast("float32").cast("float64")
             case "max":
                 value = self._held(events, window, "max")
                 if window.current:

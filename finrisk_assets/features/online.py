@@ -147,7 +147,7 @@ class _Entity:
                 case "since":
                     value = (at - int(times[end - 1])) / (HOUR * MICRO) if count else window.length_s / HOUR
                 case "std":
-                    value = _deviation(cents[start:end]) / 100.0 if count > 1 else math.nan
+                    value = _single(_deviation(cents[start:end]) / 100.0) if count > 1 else math.nan
                 case "max":
                     top = float(cents[start:end].max()) if end > start else math.nan
                     value = float(np.fmax(top, own if window.current else math.nan)) / 100.0
@@ -172,6 +172,11 @@ def _running(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 def _deviation(values: npt.NDArray[np.float64]) -> float:
     off = values - values.sum() / len(values)
     return math.sqrt(float(off @ off) / (len(values) - 1))
+
+
+def _single(value: float) -> float:
+    """To the digits of a float32, as the batch does."""
+    return float(np.float32(value))
 
 
 _Reader: TypeAlias = Callable[[int, Mapping[str, Any], list[float]], float]

@@ -79,28 +79,26 @@ def fit_amount(
     folds = np.unique(train.groups, return_inverse=True)[1] % FOLDS
     parts = [folds == fold for fold in range(FOLDS) if 0 < int((folds == fold).sum()) < len(folds)]
 
-    def without(objective: str, values: Floats) -> Floats:
-        """What models say of rows whose groups they have not seen."""
-
-        def of(part: NDArray[np.bool_]) -> Floats:
-            return _said(_boosted(objective, seed).fit(train.rows[~part], values[~part]), train.rows[part])
-
+    def fit(objective: str, values: Floats) -> tuple[Any, Floats]:
+        """A model of all rows, and what models say of rows whose groups they have not seen."""
+        taught = [np.ones(len(values), np.bool_), *(~part for part in parts)]
+        models = each(lambda rows: _boosted(objective, seed).fit(train.rows[rows], values[rows]), taught, threads)
         said = np.zeros(len(values))
-        for part, rows in zip(parts, each(of, parts, threads), strict=True):
-            said[part] = rows
-        return said
+        for part, model in zip(parts, models[1:], strict=True):
+            said[part] = _said(model, train.rows[part])
+        return models[0], said
 
-    middle = _boosted("reg:squarederror", seed).fit(train.rows, fitted)
-    residual = target - without("reg:squarederror", fitted)
+    middle, unseen = fit("reg:squarederror", fitted)
+    residual = target - unseen
     size = np.clip(np.abs(residual), SMALLEST_RESIDUAL, LARGEST)
-    spread = _boosted("reg:gamma", seed).fit(train.rows, size)
+    spread, expected = fit("reg:gamma", size)
 
     relative = (later - _said(middle, validation.rows)) / np.exp(_said(spread, validation.rows))
     since = validation.moments.max() - YEAR
     lately = train.moments > since
     relative = relative[validation.moments > since]
     if lately.any():
-        relative = np.concatenate([relative, (residual / np.exp(without("reg:gamma", size)))[lately]])
+        relative = np.concatenate([relative, (residual / np.exp(expected))[lately]])
     low, high = conformal_offsets(relative, level)
     return Amount(_trees(middle), scale, low, high, _trees(spread), level)
 

@@ -86,19 +86,20 @@ def _remember(tracking: Tracking, domain: Domain, columns: Sequence[str]) -> Non
 def findings(domain: Domain, source: Source, settings: Settings, warehouse: Warehouse) -> "list[Finding]":
     """Lint a sample of the rows that may teach, and replay a sample of customers where the source has movements of theirs."""
     from finrisk_assets.modelling import leakage
+    from finrisk_assets.modelling.parallel import each
     from finrisk_assets.modelling.provenance import fixed_threads
 
     if domain.watch is None:
         return []
-    features = domain.features(source)
-    names, moment = [feature.name for feature in features], domain.moment
+    watch, moment, names = domain.watch, domain.moment, [feature.name for feature in domain.features(source)]
     examined = examined_in(domain, settings)
     frame, most = sample(domain, source, warehouse, settings), rows_for(names)
-    with fixed_threads():
-        found = leakage.lint(
+
+    def lint() -> "list[Finding]":
+        return leakage.lint(
             frame,
             names,
-            domain.watch.label,
+            watch.label,
             moment=moment,
             order=ORDER,
             group="customer_id",
@@ -107,8 +108,11 @@ def findings(domain: Domain, source: Source, settings: Settings, warehouse: Ware
             most=most,
             seed=settings.seed,
         )
-    if "transactions" in source.tables and frame[moment].notna().any():
-        found += leakage.looks_ahead(
+
+    def replay() -> "list[Finding]":
+        if "transactions" not in source.tables or not frame[moment].notna().any():
+            return []
+        return leakage.looks_ahead(
             lambda tables: domain.build(tables, source),
             tables_of(domain, source, warehouse),
             names,
@@ -120,6 +124,10 @@ def findings(domain: Domain, source: Source, settings: Settings, warehouse: Ware
             sample=REPLAYED_CUSTOMERS,
             seed=settings.seed,
         )
+
+    with fixed_threads():
+        linted, replayed = each(lambda look: look(), (lint, replay), settings.threads)
+    found = [*linted, *replayed]
     return [one for one in found if one.rule in NEVER_EXCUSED or (one.column or TIME) not in examined]
 
 

@@ -14,9 +14,7 @@ from schemas.ledger import TRANSACTIONS, Table
 
 AS_OF = datetime(2024, 6, 1)
 HEADER = "transaction_id,customer_id,occurred_at,amount,direction,balance_amount,is_fraud"
-COLUMNS: dict[str, Callable[[ibis.Table], ibis.Value]] = {
-    name: (lambda raw, name=name: raw[name]) for name in HEADER.split(",")
-}
+COLUMNS: dict[str, Callable[[ibis.Table], ibis.Value]] = {name: (lambda raw, name=name: raw[name]) for name in HEADER.split(",")}
 ROWS = (
     "t1,alma,2024-05-01 10:00:00,12.50,debit,100.00,false",
     "t2,alma,2024-05-02T11:30:00,2000,credit,2100.00,no",

@@ -50,7 +50,7 @@ def test_a_corrupted_row_is_quarantined_with_its_rule_and_its_raw_values(ledger,
     assert [one["transaction_id"] for one in valid] == ["t1", "t2", "t4", "t5"]
     assert [one["_row"] for one in quarantine] == [3]
     assert rule in quarantine[0]["broken_rules"].split("; ")
-    raw = (row.decode("utf-8", "replace") if isinstance(row, bytes) else row)
+    raw = row.decode("utf-8", "replace") if isinstance(row, bytes) else row
     if rule == "malformed row":
         assert quarantine[0]["_line"] == raw
     else:

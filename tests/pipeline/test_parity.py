@@ -28,9 +28,7 @@ def unpleasant(n: int = 3000, customers: int = 12, seed: int = 0) -> "ibis.expr.
             "occurred_at": at.astype("datetime64[us]"),
             "amount": amount,
             "direction": np.where(rng.random(n) < 0.2, "credit", "debit"),
-            "merchant": pd.Series(np.char.add("m", rng.integers(0, 40, n).astype(str)), dtype="object").where(
-                rng.random(n) > 0.2, None
-            ),
+            "merchant": pd.Series(np.char.add("m", rng.integers(0, 40, n).astype(str)), dtype="object").where(rng.random(n) > 0.2, None),
             "country": pd.Series(rng.choice(["FR", "DE", "IT"], n), dtype="object").where(rng.random(n) > 0.3, None),
             "is_fraud": pd.Series(rng.random(n) < 0.2, dtype="object").where(rng.random(n) > 0.1, None),
             "label_known_at": pd.Series((at + label_days * 86_400 * 10**6).astype("datetime64[us]")).where(rng.random(n) > 0.1),

@@ -27,9 +27,7 @@ def test_features_are_equal_on_duckdb_and_spark(spark, tmp_path):
     for feature in features:
         name = feature.feature.name
         pairs = [(row[name], by_id[row["transaction_id"]][name]) for row in ours]
-        here, there = (
-            np.array([np.nan if value is None else value for value in side], float) for side in zip(*pairs, strict=True)
-        )
+        here, there = (np.array([np.nan if value is None else value for value in side], float) for side in zip(*pairs, strict=True))
         if not np.allclose(here, there, rtol=1e-9, atol=1e-9, equal_nan=True):
             differs[name] = int((~np.isclose(here, there, rtol=1e-9, atol=1e-9, equal_nan=True)).sum())
     assert not differs

@@ -58,9 +58,7 @@ def test_card_precision_does_not_depend_on_the_order_of_rows():
     assert card_precision_at(10, days[shuffled], cards[shuffled], fraud[shuffled], score[shuffled]).tolist() == expected.tolist()
 
 
-HANDBOOK = Period(
-    date(2018, 7, 25), date(2018, 7, 31), date(2018, 8, 8), date(2018, 8, 14), known_since=date(2018, 7, 25), delay_days=7
-)
+HANDBOOK = Period(date(2018, 7, 25), date(2018, 7, 31), date(2018, 8, 8), date(2018, 8, 14), known_since=date(2018, 7, 25), delay_days=7)
 
 
 @pytest.mark.parametrize(
