@@ -54,12 +54,9 @@ def ours(connection: Any) -> None:
 def plain_duckdb(connection: Any) -> None:
     """The windows as one would write them by hand in SQL; times are whole seconds, so a day less a second is half open."""
     customer = [f"count(*) over c{d} customer_nb_tx_{d}d, avg(amount) over c{d} customer_avg_amount_{d}d" for d in DAYS]
-    terminal = [
-        f"count(*) over m{d} terminal_nb_tx_{d}d, coalesce(avg(is_fraud::int) over m{d}, 0) terminal_risk_{d}d" for d in DAYS
-    ]
+    terminal = [f"count(*) over m{d} terminal_nb_tx_{d}d, coalesce(avg(is_fraud::int) over m{d}, 0) terminal_risk_{d}d" for d in DAYS]
     frames = [
-        f"c{d} as (partition by customer_id order by occurred_at "
-        f"range between interval {d * 86_400 - 1} second preceding and current row)"
+        f"c{d} as (partition by customer_id order by occurred_at range between interval {d * 86_400 - 1} second preceding and current row)"
         for d in DAYS
     ] + [
         f"m{d} as (partition by merchant order by occurred_at "

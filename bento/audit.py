@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import Connection, Dialect, bindparam, func, or_, select, text, tuple_
+from sqlalchemy import Connection, bindparam, func, or_, select, text, tuple_
 
-from bento.database import Database
+from bento.database import Database, Prepared
 from bento.tables import audit, audit_heads, checkpoints
 
 EVERY = 1_000
@@ -112,20 +112,15 @@ def _hash(fields: tuple[Any, ...]) -> str:
 
 
 _COLUMNS = [audit.c[name] for name in Record._fields]
-_INSERT = audit.insert()
+_INSERT = Prepared(audit.insert().inline(), Record._fields)
 _INSERT_CHECKPOINT = checkpoints.insert()
 _INSERT_HEAD = audit_heads.insert()
 _HEAD = select(audit_heads.c.number, audit_heads.c.hash, audit_heads.c.mac).where(audit_heads.c.writer == bindparam("named"))
-_ADVANCE = (
+_ADVANCE = Prepared(
     audit_heads.update()
     .where(audit_heads.c.writer == bindparam("named"), audit_heads.c.number == bindparam("before"))
     .values(number=bindparam("number"), hash=bindparam("hash"), mac=bindparam("mac"))
 )
-
-
-def _driver(statement: Any, dialect: Dialect) -> str:
-    """A statement in the driver's words: its values are taken in the order in which it names them."""
-    return str(statement.compile(dialect=dialect))
 
 
 class Chain:
@@ -150,7 +145,6 @@ class Chain:
         self._last: tuple[int, str] | None = None  # number and hash of the last committed record; None: to be read from the store
         self._flushed: tuple[int, str] | None = None  # those of the last record that is written and not yet committed
         self._waiting: list[tuple[Any, ...]] = []
-        self._sql: tuple[str, str] | None = None  # for the driver itself: SQLAlchemy's own way costs more than the statements do
 
     def append(
         self,
@@ -192,13 +186,11 @@ class Chain:
             fields = (self.writer, number, *what, previous)
             previous = _hash(fields)
             records.append((*fields, previous))
-        if self._sql is None:
-            self._sql = _driver(_INSERT, connection.dialect), _driver(_ADVANCE, connection.dialect)
-        insert, advance = self._sql
-        connection.exec_driver_sql(insert, records if len(records) > 1 else records[0])
+        _INSERT.each(connection, [dict(zip(Record._fields, one, strict=True)) for one in records])
         last = before + len(records)
         mac = self._keyring.mac(_head_content(self.writer, last, previous))
-        if connection.exec_driver_sql(advance, (last, previous, mac, self.writer, before)).rowcount != 1:
+        moved = {"number": last, "hash": previous, "mac": mac, "named": self.writer, "before": before}
+        if _ADVANCE(connection, moved).rowcount != 1:
             raise _moved(self.writer)
         for one in records:
             if one[1] % self._every == 0:
@@ -258,7 +250,7 @@ def checkpoint(connection: Connection, keyring: Macs, at: int, *reached: tuple[s
     new = {"number": position, "hash": mac, "mac": keyring.mac(_head_content(REGISTER, position, mac))}
     if head is None:
         connection.execute(_INSERT_HEAD, {"writer": REGISTER, **new})
-    elif connection.execute(_ADVANCE, {"named": REGISTER, "before": head.number, **new}).rowcount != 1:
+    elif _ADVANCE(connection, {"named": REGISTER, "before": head.number, **new}).rowcount != 1:
         raise _moved(REGISTER)
 
 

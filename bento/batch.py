@@ -4,8 +4,7 @@ Where every row is known before the model is asked, the rows are scored as one m
 equal to the last digit. Transactions are scored one after the other, because each is part of the history of those behind it.
 """
 
-import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -28,7 +27,6 @@ Considered: TypeAlias = tuple[Asked, Answer]
 
 TOGETHER = 50
 """Items that are looked at before others are answered meanwhile."""
-_LOST = Problem.of(500)
 
 
 def checked(kind: type[Request], items: Sequence[Any]) -> list[Request | Problem]:
@@ -44,34 +42,8 @@ def _checked(kind: type[Request], item: Any) -> Request | Problem:
         return invalid_request(error.errors(include_context=False, include_input=False, include_url=False))
 
 
-async def answered(
-    requests: Sequence[Request | Problem],
-    domain_of: Callable[[Request], str],
-    scorer_of: Callable[[str], Any],
-    bundles: Mapping[str, Bundle],
-) -> list[Considered | Problem]:
-    """What each request asks its model and the answer to it, or the problem, in the order of the requests.
-
-    The event loop is let go between chunks, so that a large batch does not keep others waiting.
-    """
-    found: list[Considered | Problem] = [one if isinstance(one, Problem) else _LOST for one in requests]
-    places: dict[str, list[int]] = {}
-    for at, one in enumerate(requests):
-        if not isinstance(one, Problem):
-            places.setdefault(domain_of(one), []).append(at)
-    for domain, all_here in places.items():
-        scorer = attempted(scorer_of, domain)
-        for first in range(0, len(all_here), TOGETHER):
-            here = all_here[first : first + TOGETHER]
-            asked: list[Any] = [requests[at] for at in here]
-            scored = [scorer] * len(here) if isinstance(scorer, Problem) else _scored(scorer, bundles[domain], asked)
-            for at, result in zip(here, scored, strict=True):
-                found[at] = result
-            await asyncio.sleep(0)
-    return found
-
-
-def _scored(scorer: Any, bundle: Bundle, requests: Sequence[Request]) -> list[Considered | Problem]:
+def answered(scorer: Any, bundle: Bundle, requests: Sequence[Request]) -> list[Considered | Problem]:
+    """What each request asks the model of its domain and the answer to it, or the problem, in the order of the requests."""
     asked = [attempted(scorer.asked, request) for request in requests]
     rows = [one.row for one in asked if isinstance(one, Asked)]
     together: Iterator[Scores | None] = iter(_each(bundle, rows))

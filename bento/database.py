@@ -8,13 +8,13 @@ moment after a failure nobody waits at all. No table is named here.
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from time import monotonic, perf_counter
 from typing import Any
 
-from sqlalchemy import ARRAY, URL, Connection, Engine, Text, bindparam, create_engine, event, exc, make_url, text
+from sqlalchemy import ARRAY, URL, Connection, Engine, RootTransaction, Text, bindparam, create_engine, event, exc, make_url, text
 from sqlalchemy.pool import QueuePool
 
 from bento.tracing import span
@@ -22,9 +22,10 @@ from finrisk_assets.settings import Settings
 
 WAIT_S = 1.0
 """Seconds that a request waits for another writer's lock."""
+LOG_PAGES = 8_000
+"""Pages of SQLite's log (4 kB each) before they are written back: by default 1,000, and every sixtieth decision waits 10 ms for that."""
 RESPITE_S = 0.25
 """Seconds after a failure in which the database is not asked again: requests that queued up meanwhile are refused at once."""
-_READING = {"reading": True}
 _LOCK = text("select pg_advisory_xact_lock(hashtext(one)) from (select unnest(:names) as one order by 1) as sorted").bindparams(
     bindparam("names", type_=ARRAY(Text))
 )
@@ -112,6 +113,7 @@ class Database:
         self.lock = RLock()
         self.commit_s = 0.0
         self._unit: Connection | None = None
+        self._kept: Connection | None = None
         self.is_writing = False
         self._failed_at = float("-inf")
         self._inode: tuple[int, int] | None = None
@@ -119,7 +121,7 @@ class Database:
 
     def close(self) -> None:
         with self.lock:
-            self.engine.dispose()
+            self._drop()
 
     @contextmanager
     def writing(self, last: Callable[[Connection], None] | None = None) -> Iterator[Connection]:
@@ -144,8 +146,8 @@ class Database:
                     raise RuntimeError("a transaction that reads cannot begin to write")
                 yield self._unit
                 return
-            with self._guarded(), self._connected() as connection, connection.begin() as transaction:
-                self._unit, self.is_writing = connection, True
+            with self._guarded(), self._connected() as connection, self._begun(connection, writes=True) as transaction:
+                self._unit = connection
                 try:
                     yield connection
                     with span("store"):
@@ -170,14 +172,12 @@ class Database:
             if self._unit is not None:
                 yield self._unit
                 return
-            with self._guarded(), self._connected() as connection:
-                connection = connection.execution_options(**_READING)
-                with connection.begin():
-                    self._unit = connection
-                    try:
-                        yield connection
-                    finally:
-                        self._unit = None
+            with self._guarded(), self._connected() as connection, self._begun(connection, writes=False):
+                self._unit = connection
+                try:
+                    yield connection
+                finally:
+                    self._unit = None
 
     def alone(self, connection: Connection, names: Sequence[str]) -> None:
         """Wait until no other transaction is at work on any of these names, and keep others from it until the commit."""
@@ -204,19 +204,38 @@ class Database:
                 raise StoreUnavailable(type(error).__name__) from error
             raise
 
-    def _connected(self) -> Connection:
-        if self.file is not None:
-            try:
-                found = self.file.stat()  # SQLite itself would go on writing to a file that was removed
-            except OSError as error:
-                raise _Gone from error
-            if self._inode != (found.st_dev, found.st_ino):
-                self._drop()
-                self._inode = (found.st_dev, found.st_ino)
-        return self.engine.connect()
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        """The connection: SQLite's stays open, PostgreSQL's is asked each time whether the server is still there."""
+        if self.file is None:
+            with self.engine.connect() as connection:
+                yield connection
+            return
+        try:
+            found = self.file.stat()  # SQLite itself would go on writing to a file that was removed
+        except OSError as error:
+            raise _Gone from error
+        if self._inode != (found.st_dev, found.st_ino):
+            self._drop()
+            self._inode = (found.st_dev, found.st_ino)
+        if self._kept is None:
+            self._kept = self.engine.connect()
+        yield self._kept
+
+    def _begun(self, connection: Connection, *, writes: bool) -> RootTransaction:
+        self.is_writing = writes
+        try:
+            return connection.begin()
+        except BaseException:
+            self.is_writing = False
+            raise
 
     def _drop(self) -> None:
         """Let go of the connection; the next transaction opens another."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            with suppress(exc.SQLAlchemyError, sqlite3.Error):
+                kept.close()
         self.engine.dispose()
 
     def _sqlite(self, durable: bool) -> Engine:
@@ -229,14 +248,21 @@ class Database:
             # Not made where it is missing: an empty store in the place of one that was taken away would hide that.
             uri = f"{Path(str(self.file)).as_uri()}?mode=rw"
             connection = sqlite3.connect(uri, uri=True, timeout=self._wait_s, isolation_level=None, check_same_thread=False)
-            for pragma in ("journal_mode = wal", f"synchronous = {'full' if durable else 'normal'}", "secure_delete = on"):
+            synchronous = "full" if durable else "normal"
+            for pragma in ("journal_mode = wal", f"synchronous = {synchronous}", "secure_delete = on", f"wal_autocheckpoint = {LOG_PAGES}"):
                 connection.execute(f"pragma {pragma}")
             return connection
 
         engine = create_engine(
             "sqlite://", creator=connect, hide_parameters=True, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=self._wait_s
         )
-        event.listen(engine, "begin", _begin)
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            # One that writes begins as such: none fails half-way because another was first.
+            driver: Any = connection.connection.driver_connection
+            driver.execute("begin immediate" if self.is_writing else "begin")
+
         return engine
 
     def _postgresql(self, durable: bool) -> Engine:
@@ -288,21 +314,33 @@ class Prepared:
         sqlalchemy.exc.IntegrityError
             As where SQLAlchemy executes it.
         """
+        statement, names = self._compiled(connection)
+        cursor: Any = connection.connection.cursor()
+        with _integrity(statement):
+            cursor.execute(statement, [values[name] for name in names])
+        return cursor
+
+    def each(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Execute it for every row; raises as for one."""
+        statement, names = self._compiled(connection)
+        cursor: Any = connection.connection.cursor()
+        with _integrity(statement):
+            cursor.executemany(statement, [[row[name] for name in names] for row in rows])
+
+    def _compiled(self, connection: Connection) -> tuple[str, Sequence[str]]:
         dialect = connection.dialect
         if dialect.name not in self._text:
             compiled: Any = self._statement.compile(dialect=dialect, column_keys=self._names)
             self._text[dialect.name] = str(compiled), tuple(compiled.positiontup)
-        statement, names = self._text[dialect.name]
-        cursor: Any = connection.connection.cursor()
-        try:
-            cursor.execute(statement, [values[name] for name in names])
-        except Exception as error:
-            if type(error).__name__ == "IntegrityError":
-                raise exc.IntegrityError(statement, None, error) from None
-            raise
-        return cursor
+        return self._text[dialect.name]
 
 
-def _begin(connection: Connection) -> None:
-    """Begin a transaction of SQLite, one that writes at once as such: none fails half-way because another was first."""
-    connection.exec_driver_sql("begin" if connection.get_execution_options().get("reading") else "begin immediate")
+@contextmanager
+def _integrity(statement: str) -> Iterator[None]:
+    """What a driver says of broken constraints, in SQLAlchemy's words."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "IntegrityError":
+            raise exc.IntegrityError(statement, None, error) from None
+        raise

@@ -114,18 +114,28 @@ class Decisions:
         if any(isinstance(one, TransactionRequest) for one in requests):
             return await self._in_turn(requests, keys)
         found: list[Any] = [self._before(one, key) for one, key in zip(requests, keys, strict=True)]
-        waiting = [at for at, one in enumerate(found) if one is None]
-        considered = await answered([requests[at] for at in waiting], domain_of, self._scorers, self._bundles)
-        for at, one in zip(waiting, considered, strict=True):
-            found[at] = one
-        good = [at for at in waiting if not isinstance(found[at], Problem)]
-        for first in range(0, len(good), TOGETHER):
-            here = good[first : first + TOGETHER]
-            made = attempted(self._keep, [(domain_of(requests[at]), *found[at], keys[at]) for at in here])
-            for place, at in enumerate(here):
-                found[at] = made if isinstance(made, Problem) else made[place]
-            await asyncio.sleep(0)
+        places: dict[str, list[int]] = {}
+        for at, one in enumerate(found):
+            if one is None:
+                places.setdefault(domain_of(requests[at]), []).append(at)
+        for domain, waiting in places.items():
+            for first in range(0, len(waiting), TOGETHER):
+                here = waiting[first : first + TOGETHER]
+                for at, made in zip(here, self._together(domain, [(requests[at], keys[at]) for at in here]), strict=True):
+                    found[at] = made
+                await asyncio.sleep(0)
         return found
+
+    def _together(self, domain: str, here: Sequence[tuple[Any, str | None]]) -> list[Made | Problem]:
+        """Decide on a few requests of a domain, scored as one matrix and kept in one transaction of the store."""
+        scorer = attempted(self._scorers, domain)
+        if isinstance(scorer, Problem):
+            return [scorer] * len(here)
+        considered = answered(scorer, self._bundles[domain], [request for request, _ in here])
+        good = [(*one, key) for one, (_, key) in zip(considered, here, strict=True) if not isinstance(one, Problem)]
+        made = attempted(self._keep, domain, good) if good else []
+        kept = iter([made] * len(good) if isinstance(made, Problem) else made)
+        return [one if isinstance(one, Problem) else next(kept) for one in considered]
 
     async def _in_turn(self, requests: Sequence[Any], keys: Sequence[str | None]) -> list[Made | Problem]:
         """Decide on transactions."""
@@ -203,15 +213,15 @@ class Decisions:
         if not self._store.keep(transaction, person):
             raise Problem(409, "conflict", "Another transaction was sent with this identifier.", [_TAKEN])
 
-    def _keep(self, considered: Sequence[tuple[str, Asked, Any, str | None]]) -> list[Made]:
-        """Keep decisions that were made together: of each its domain, what was asked, the answer and the idempotency key."""
+    def _keep(self, domain: str, considered: Sequence[tuple[Asked, Any, str | None]]) -> list[Made]:
+        """Keep decisions that were made together: of each what was asked, the answer and the idempotency key."""
         with kept(self._store):
             made = [
                 self._making(domain, asked, answer, asked.request.model_dump_json().encode(), key, None)
-                for domain, asked, answer, key in considered
+                for asked, answer, key in considered
             ]
             self._store.keep_decisions(made)
-        return [Made(_named(one.id, one.answer), what[2], what[1].request) for one, what in zip(made, considered, strict=True)]
+        return [Made(_named(one.id, one.answer), answer, asked.request) for one, (asked, answer, _) in zip(made, considered, strict=True)]
 
     def _making(self, domain: str, asked: Asked, answer: Any, sent: bytes, key: str | None, digest: str | None) -> Making:
         probability, decision = said(domain, answer)

@@ -35,15 +35,12 @@ class TransactionFeatures:
         if unknown:
             raise BundleError(f"{name}: its features read {', '.join(unknown)}, which a transaction does not have here")
         self._online = OnlineFeatures(declared)
+        self._reach = {entity: timedelta(seconds=seconds) for entity, seconds in self._online.history_s.items()}
 
     def row(self, transaction: Transaction, store: Store) -> Rows:
         """The model's row, float32 of shape (d,), as of the transaction's own time; NaN where a value is missing."""
         event = transaction._asdict() | {"occurred_at_us": micros(transaction.occurred_at)}
-        history = {}
-        for entity, seconds in self._online.history_s.items():
-            named = {column: event[column] for column in entity}
-            if None not in named.values():
-                after = transaction.occurred_at - timedelta(seconds=seconds)
-                with span("history"):
-                    history[entity] = History.of(store.history(named, after, transaction.occurred_at))
+        with span("history"):
+            rows = store.histories(event, self._reach, transaction.occurred_at)
+        history = {entity: History.of(events) for entity, events in rows.items()}
         return self._online.compute(event, history).astype(np.float32)

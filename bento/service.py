@@ -71,6 +71,9 @@ from schemas.api import (
 
 logger = logging.getLogger("finrisk.service")
 
+COLLECTED_AFTER = 20_000
+"""New objects between two collections; by default 700, which a batch makes for every few items, and none of them is garbage yet."""
+
 _SCORERS: Mapping[str, Callable[[Bundle, Store], Any]] = {
     "transaction_anomaly": TransactionScorer,
     "loan_default": LoanScorer,
@@ -190,6 +193,7 @@ class FinRisk:
         # What lives as long as the worker is of no interest to the collector, which would otherwise walk it again and again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(COLLECTED_AFTER)
 
     @bentoml.on_deployment
     @staticmethod

@@ -48,7 +48,6 @@ CHUNK = 4_000
 """Transactions that are loaded at once: others write between two chunks."""
 _MOST_KEYS = 10_000
 _PAGE = 500
-_ENTITY_COLUMNS = {"customer_id": "person", "merchant": "merchant", "country": "country"}
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 Event: TypeAlias = tuple[int, float, bool | None, int | None]
@@ -321,16 +320,19 @@ _SAME = ("person", "occurred_at", "amount", "direction", "merchant", "country")
 """What two transactions of one identifier must agree in; the label of fraud is learned later."""
 
 
-def _history(columns: tuple[str, ...]) -> Prepared:
-    """Events of an entity between two moments, neither included."""
-    event = (transactions.c.occurred_at, transactions.c.amount, transactions.c.is_fraud, transactions.c.label_known_at)
+def _events(column: str, *more: str) -> Prepared:
+    """Events with this token between two moments, neither included, and more columns of them."""
     at = transactions.c.occurred_at
-    named = [transactions.c[column] == bindparam(column) for column in columns]
-    return Prepared(select(*event).where(*named, at > bindparam("after"), at < bindparam("before")))
+    event = (at, transactions.c.amount, transactions.c.is_fraud, transactions.c.label_known_at)
+    named = transactions.c[column] == bindparam("named")
+    further = (transactions.c[name] for name in more)
+    return Prepared(select(*event, *further).where(named, at > bindparam("after"), at < bindparam("before")))
 
 
-_INDEXED = (("person",), ("merchant",), ("person", "merchant"), ("person", "country"))
-_HISTORY = {columns: _history(columns) for columns in _INDEXED}
+_OF_PERSON = _events("person", "merchant", "country")
+_OF_MERCHANT = _events("merchant")
+_PLACES = {"merchant": 4, "country": 5}
+"""Where the tokens stand in what `_OF_PERSON` finds."""
 
 
 _LOADED = ("transaction_token", "person", "occurred_at", "amount", "direction", "merchant", "country", "is_fraud", "label_known_at")
@@ -616,8 +618,8 @@ class Store:
                 }
             )
         with self.writing() as connection:
+            _KEEP_DECISION.each(connection, rows)
             for row in rows:
-                _KEEP_DECISION(connection, row)
                 self.audit(
                     "decide",
                     at=at,  # the same, by which the record is found
@@ -685,37 +687,57 @@ class Store:
             there = connection.execute(_TRANSACTION, {"token": row["transaction_token"]}).one()
             return all(there._mapping[name] == row[name] for name in _SAME)
 
-    def history(self, entity: Mapping[str, str], after: datetime, before: datetime) -> list[Event]:
-        """The events of an entity between two moments, neither included.
+    def histories(
+        self, event: Mapping[str, Any], reach: Mapping[tuple[str, ...], timedelta], before: datetime
+    ) -> dict[tuple[str, ...], list[Event]]:
+        """What came before an event, of each entity that it names. All that is of its customer is read at once.
 
         Parameters
         ----------
-        entity
-            Columns and values that name it: ``{"customer_id": "5", "merchant": "12"}``.
+        event
+            Column -> value: ``{"customer_id": "5", "merchant": "12"}``. An entity of which a value is None is left out.
+        reach
+            The columns of an entity -> how far back: a customer, with or without a merchant or a country, or a merchant.
+        before
+            Not included; neither is the moment that far back.
 
         Returns
         -------
-        list of Event
-            In no particular order.
+        dict
+            The columns of an entity -> its events, in no particular order.
 
         Raises
         ------
         ValueError
-            For a column that no index helps with.
+            For columns that no index helps with.
         """
-        columns = tuple(column for name, column in _ENTITY_COLUMNS.items() if name in entity)
-        if len(columns) != len(entity) or columns not in _HISTORY:
-            raise ValueError(f"the store keeps no history by {', '.join(entity)}: no index helps with it")
-        named: dict[str, Any] = {"after": micros(after), "before": micros(before)}
+        for entity in reach:
+            if entity != ("merchant",) and (entity[:1] != ("customer_id",) or not set(entity[1:]) <= set(_PLACES)):
+                raise ValueError(f"the store keeps no history by {', '.join(entity)}: no index helps with it")
+        known = {entity: span for entity, span in reach.items() if all(event[column] is not None for column in entity)}
+        own = {entity: micros(before - span) for entity, span in known.items() if entity[0] == "customer_id"}
+        found: dict[tuple[str, ...], list[Event]] = {}
         with self.reading() as connection:
-            for column, value in entity.items():
-                if column == "customer_id":
-                    if (person := self.person(value)) is None:
-                        return []
-                    named["person"] = person.person
-                else:
-                    named[column] = self.keyring.token(column, value)
-            return [tuple(row) for row in _HISTORY[columns](connection, named).fetchall()]
+            if own:
+                person = self.person(event["customer_id"])
+                asked = {"named": person and person.person, "after": min(own.values()), "before": micros(before)}
+                rows = [] if person is None else _OF_PERSON(connection, asked).fetchall()
+                for entity, after in own.items():
+                    alike = rows
+                    for column in entity[1:]:
+                        at, token = _PLACES[column], self.keyring.token(column, event[column])
+                        alike = [row for row in alike if row[at] == token]
+                    found[entity] = [row[:4] for row in alike if row[0] > after]
+            if ("merchant",) in known:
+                token = self.keyring.token("merchant", event["merchant"])
+                asked = {"named": token, "after": micros(before - known[("merchant",)]), "before": micros(before)}
+                found[("merchant",)] = [tuple(row) for row in _OF_MERCHANT(connection, asked).fetchall()]
+        return found
+
+    def history(self, entity: Mapping[str, str], after: datetime, before: datetime) -> list[Event]:
+        """The events of one entity between two moments, neither included; see `histories`."""
+        columns = tuple(entity)
+        return self.histories(entity, {columns: before - after}, before)[columns]
 
     def load(self, ledger: Iterable[Transaction]) -> int:
         """Store the ledger's transactions; one that is there already only learns its label.

@@ -46,10 +46,9 @@ transactions = Table(
     Column("is_fraud", Boolean),
     Column("label_known_at", BigInteger),
     Column("sealed", LargeBinary),  # JSON of the identifiers as they were sent, about `transaction_token`; null where the ledger has them
-    Index("transactions_by_person", "person", "occurred_at"),
-    Index("transactions_by_merchant", "merchant", "occurred_at"),
-    Index("transactions_by_person_merchant", "person", "merchant", "occurred_at"),
-    Index("transactions_by_person_country", "person", "country", "occurred_at"),
+    # With everything that history features read: the rows themselves lie all over the table.
+    Index("transactions_by_person", "person", "occurred_at", "amount", "is_fraud", "label_known_at", "merchant", "country"),
+    Index("transactions_by_merchant", "merchant", "occurred_at", "amount", "is_fraud", "label_known_at"),
 )
 """Movements of money: what history features are computed from. Time and amount are readable, because a merchant's history needs them."""
 

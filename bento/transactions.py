@@ -75,4 +75,3 @@ class TransactionScorer:
             reasons=[_UNSEEN, *reasons[: LIMIT - 1]] if unseen else reasons,
             model=model_version(self._bundle),
         )
-

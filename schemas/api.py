@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 
 def _text(value: Any) -> Any:
@@ -353,13 +354,16 @@ class ModelVersion(Answer):
     version: str = Field(description="Content hash of its scoring bundle.")
 
 
-class Contribution(Answer):
+class Contribution(TypedDict):
     """What one feature added to the score."""
 
+    # Not a model: one answer has fifty of them.
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[misc]
+
     feature: str
-    unit: str = Field(description="Unit of the value.")
-    value: float | None = Field(description="The value that the model saw; null where it was not known.")
-    contribution: float = Field(description="Added to the score, in its own unit; above zero it raised the risk.")
+    unit: Annotated[str, Field(description="Unit of the value.")]
+    value: Annotated[float | None, Field(description="The value that the model saw; null where it was not known.")]
+    contribution: Annotated[float, Field(description="Added to the score, in its own unit; above zero it raised the risk.")]
 
 
 class Explanation(Answer):

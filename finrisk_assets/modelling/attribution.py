@@ -1,6 +1,8 @@
-"""What each feature did in a sum of trees: SHAP values from a model in XGBoost's JSON, the same that XGBoost finds.
+"""What a sum of trees says of a row, and what each feature did in it: margins and SHAP values from a model in XGBoost's JSON, the same
+that XGBoost finds.
 
-Only the attribution of trees belongs here; `bundle` joins it with the margins and with the other components. Imports numpy only.
+Only what trees say belongs here; `bundle` joins it with the other components. Imports numpy only: what answers one row at a time needs
+no more, and XGBoost's own call would take longer than all of this.
 """
 
 import json
@@ -22,10 +24,14 @@ _SMALLEST_SHARE = 1e-12  # of training samples, so that no factor is 0 where a b
 Floats: TypeAlias = NDArray[np.float64]
 _Side: TypeAlias = tuple[float, float, bool, float]  # low <= x < high, whether a missing value passes, share of samples that do
 _Path: TypeAlias = dict[int, _Side]
+_Long: TypeAlias = tuple[int, _Path, float]  # the tree of a leaf, the path to it, and its value
 
 
 class Attribution:
-    """SHAP values of a sum of trees: those of Lundberg, Erion & Lee (2018), "path dependent", without their recursion per row.
+    """Margins and SHAP values of a sum of trees.
+
+    A margin is added up in float32, tree by tree, as XGBoost does it: the same bits. The SHAP values are those of Lundberg, Erion &
+    Lee (2018), "path dependent", without their recursion per row.
 
     Each leaf is a game of its own. A feature of its path is met by the row or not (o is 1 or 0), and a share z of the training
     samples meets it. Its Shapley value is the integral over t from 0 to 1 of ``value * (o - z) * product over the other features of
@@ -45,32 +51,76 @@ class Attribution:
         The model file's content.
     width
         Number of features of a row.
+
+    Raises
+    ------
+    ValueError
+        Where the model takes another number of features, or its objective is not known here.
     """
 
     def __init__(self, model: bytes, width: int) -> None:
-        room, pieces = _TABLE_NUMBERS, []
-        paths: dict[int, list[tuple[_Path, float]]] = {}
-        for tree in json.loads(model)["learner"]["gradient_booster"]["model"]["trees"]:
+        learner = json.loads(model)["learner"]
+        taken = int(learner["learner_model_param"]["num_feature"])
+        if taken != width:
+            raise ValueError(f"its trees take {taken} features, the bundle has {width}")
+        room, pieces, trees = _TABLE_NUMBERS, list[_Piece](), learner["gradient_booster"]["model"]["trees"]
+        paths: dict[int, list[_Long]] = {}
+        constant = np.zeros(len(trees), np.float32)
+        for number, tree in enumerate(trees):
             for node, path in _cut(tree):
-                piece = _Piece.of(tree, node, path)
+                piece = _Piece.of(number, tree, node, path)
                 if not piece.features:
-                    continue  # a tree without a split tells nothing of a feature
-                if len(piece.asked) <= _BITS and piece.numbers <= room:
+                    constant[number] = piece.leaves[0].value  # a tree without a split tells nothing of a feature
+                elif len(piece.asked) <= _BITS and piece.numbers <= room:
                     room -= piece.numbers
                     pieces.append(piece)
                 else:
                     for long, value in _leaves(tree, node, path):
-                        paths.setdefault(len(long), []).append((long, value))
+                        paths.setdefault(len(long), []).append((number, long, value))
         self._width = width
+        self._origin = _origin(learner)
+        self._constant = constant
         self._parts: list[_Pieces | _Leaves] = [_Pieces(pieces)] if pieces else []
         self._parts += [_Leaves(paths[length]) for length in sorted(paths)]
 
-    def __call__(self, rows: NDArray[np.float32]) -> Floats:
-        """Values in margin units, float64, shape (n, width), of float32 rows of that shape, NaN where missing."""
+    def margin(self, rows: NDArray[np.float32]) -> Floats:
+        """Margins, float64 of shape (n,), of float32 rows of shape (n, width), NaN where missing."""
+        return self._margin(self._looked(rows, None))
+
+    def explain(self, rows: NDArray[np.float32]) -> tuple[Floats, Floats]:
+        """Margins and SHAP values in margin units, float64 of shapes (n,) and (n, width), of float32 rows, NaN where missing."""
         out = np.zeros((len(rows), self._width))
+        return self._margin(self._looked(rows, out)), out
+
+    def _looked(self, rows: NDArray[np.float32], out: Floats | None) -> NDArray[np.float32]:
+        """What each tree says of each row, shape (trees, n)."""
+        said = np.repeat(self._constant[:, None], len(rows), axis=1)
         for part in self._parts:
-            part.add(rows, out)
-        return out
+            part.add(rows, said, out)
+        return said
+
+    def _margin(self, said: NDArray[np.float32]) -> Floats:
+        # One after the other, as `sum` would not.
+        return np.add.accumulate(np.concatenate([np.full((1, said.shape[1]), self._origin), said]), axis=0)[-1].astype(np.float64)
+
+
+def _origin(learner: Mapping[str, Any]) -> np.float32:
+    """The margin without any tree. XGBoost stores it on the scale of what the model predicts.
+
+    Raises
+    ------
+    ValueError
+        For an objective whose scale is not known here.
+    """
+    stored, objective = np.float32(learner["learner_model_param"]["base_score"].strip("[]")), learner["objective"]["name"]
+    match objective:
+        case "binary:logistic":
+            return np.float32(-np.log(np.float32(1) / stored - np.float32(1)))
+        case "reg:squarederror":
+            return stored
+        case "reg:gamma":
+            return np.float32(np.log(stored))
+    raise ValueError(f"trees of the objective {objective} are not known here")
 
 
 # Pieces of trees, prepared -----------------------------------------------------------------------------------------------------
@@ -88,6 +138,7 @@ class _Leaf:
 class _Piece:
     """A subtree and the path to it: what it asks of a row (feature, side), and its leaves. Bit k of a pattern answers ``asked[k]``."""
 
+    tree: int
     asked: Sequence[tuple[int, _Side]]
     features: Sequence[int]
     leaves: Sequence[_Leaf]
@@ -97,7 +148,7 @@ class _Piece:
         return len(self.features) << len(self.asked)
 
     @classmethod
-    def of(cls, tree: Mapping[str, Any], node: int, path: _Path) -> "_Piece":
+    def of(cls, number: int, tree: Mapping[str, Any], node: int, path: _Path) -> "_Piece":
         asked = list(path.items())
         known = {feature: (side[3], 1 << bit, 1 << bit) for bit, (feature, side) in enumerate(asked)}
         leaves, open_nodes = [], [(node, known)]
@@ -112,11 +163,21 @@ class _Piece:
             share, wanted, seen = known.get(feature, (1.0, 0, 0))
             open_nodes.append((left, known | {feature: (share * left_side[3], wanted | bit, seen | bit)}))
             open_nodes.append((right, known | {feature: (share * right_side[3], wanted, seen | bit)}))
-        return cls(asked, sorted({feature for leaf in leaves for feature in leaf.path}), leaves)
+        return cls(number, asked, sorted({feature for leaf in leaves for feature in leaf.path}), leaves)
+
+    def values(self) -> NDArray[np.float32]:
+        """The value of the leaf that a row with each pattern falls into; 0 where it falls into none of the piece."""
+        patterns, out = np.arange(1 << len(self.asked)), np.zeros(1 << len(self.asked), np.float32)
+        for leaf in self.leaves:
+            wanted, seen = sum(part[1] for part in leaf.path.values()), sum(part[2] for part in leaf.path.values())
+            out[(patterns & seen) == wanted] = leaf.value
+        return out
 
 
 class _Pieces:
-    """The pieces with their tables: per piece a matrix (pattern, feature of the piece), one after the other in ``_table``."""
+    """The pieces with their tables: per piece a matrix (pattern, feature of the piece), one after the other in ``_table``, and the
+    value of each pattern in ``_values``.
+    """
 
     def __init__(self, pieces: Sequence[_Piece]) -> None:
         self._pieces = pieces
@@ -133,32 +194,40 @@ class _Pieces:
         self._pieces_of = np.repeat(np.arange(len(pieces)), self._sizes)
         within = np.arange(len(self._features)) - (np.cumsum(self._sizes) - self._sizes)[self._pieces_of]
         self._places = self._starts[self._pieces_of] + within  # in the table, of the pattern 0
+        values = [piece.values() for piece in pieces]
+        self._values = np.concatenate(values)
+        self._value_starts = np.cumsum([0, *map(len, values[:-1])])
+        self._trees = np.array([piece.tree for piece in pieces], np.intp)
 
-    def add(self, rows: NDArray[np.float32], out: Floats) -> None:
-        """Add the values of rows to ``out``."""
+    def add(self, rows: NDArray[np.float32], said: NDArray[np.float32], out: Floats | None) -> None:
+        """Add what the trees say of rows to ``said``, shape (trees, n), and SHAP values to ``out``, if it is given."""
         if len(rows) < _TOGETHER:
             absent = np.isnan(rows)
             for at, row in enumerate(rows):
-                out[at] += self._of_one(row, absent[at])
+                self._add_one(row, absent[at], said[:, at], None if out is None else out[at])
             return
         for at in range(0, len(rows), _CHUNK):
-            out[at : at + _CHUNK] += self._of_many(rows[at : at + _CHUNK])
+            chunk = slice(at, at + _CHUNK)
+            self._add_many(rows[chunk], said[:, chunk], None if out is None else out[chunk])
 
-    def _of_one(self, row: NDArray[np.float32], absent: NDArray[np.bool_]) -> Floats:
+    def _add_one(self, row: NDArray[np.float32], absent: NDArray[np.bool_], said: NDArray[np.float32], out: Floats | None) -> None:
         x = row.take(self._columns)
         met = (x >= self._low) & (x < self._high)
         if absent.any():
             met |= absent.take(self._columns) & self._missing
         patterns = np.packbits(met.ravel(), bitorder="little")  # along an axis it takes twenty times as long
-        places = (patterns * self._sizes).take(self._pieces_of) + self._places
-        return _summed(self._features, self._table.take(places), len(row))
+        # One piece of a tree has the row's leaf, the others say 0: nothing is rounded.
+        said += np.bincount(self._trees, self._values.take(patterns + self._value_starts), minlength=len(said)).astype(np.float32)
+        if out is not None:
+            places = (patterns * self._sizes).take(self._pieces_of) + self._places
+            out += _summed(self._features, self._table.take(places), len(row))
 
-    def _of_many(self, rows: NDArray[np.float32]) -> Floats:
+    def _add_many(self, rows: NDArray[np.float32], said: NDArray[np.float32], out: Floats | None) -> None:
         columns = np.ascontiguousarray(rows.T)
         absent = np.isnan(columns)
         gaps = np.asarray(absent.any(axis=1)).tolist()
-        out, found = np.zeros(columns.shape), np.empty(len(rows))
-        for piece, start in zip(self._pieces, self._starts[:-1].tolist(), strict=True):
+        parts, found = np.zeros(columns.shape if out is not None else (0, 0)), np.empty(len(rows))
+        for piece, start, first in zip(self._pieces, self._starts[:-1].tolist(), self._value_starts.tolist(), strict=True):
             pattern = np.zeros(len(rows), np.uint8)
             for bit, (feature, (low, high, missing, _)) in enumerate(piece.asked):
                 x = columns[feature]
@@ -169,10 +238,14 @@ class _Pieces:
                     met |= absent[feature]
                 pattern |= met.view(np.uint8) << bit
             places = pattern.astype(np.intp)
+            said[piece.tree] += self._values[first : first + (1 << len(piece.asked))].take(places)
+            if out is None:
+                continue
             table = self._table[start : start + piece.numbers].reshape(-1, len(piece.features))
             for feature, values in zip(piece.features, table.T.copy(), strict=True):
-                out[feature] += values.take(places, out=found, mode="clip")
-        return out.T
+                parts[feature] += values.take(places, out=found, mode="clip")
+        if out is not None:
+            out += parts.T
 
     def _prepare(self) -> None:
         """Fill the table: for every leaf and pattern of its piece, the Shapley values of the leaf."""
@@ -230,21 +303,26 @@ def _quadrature(length: int) -> tuple[Floats, Floats]:
 class _Leaves:
     """The leaves with paths of the same number of features, as arrays of shape (leaves, length)."""
 
-    def __init__(self, paths: Sequence[tuple[_Path, float]]) -> None:
-        sides = np.array([[(feature, *side) for feature, side in path.items()] for path, _ in paths], np.float64)
+    def __init__(self, paths: Sequence[_Long]) -> None:
+        sides = np.array([[(feature, *side) for feature, side in path.items()] for _, path, _ in paths], np.float64)
         self._columns = sides[:, :, 0].astype(np.intp)
         self._low, self._high = sides[:, :, 1].astype(np.float32), sides[:, :, 2].astype(np.float32)
         self._missing = sides[:, :, 3] > 0
-        self._game = _Game(np.array([value for _, value in paths]), sides[:, :, 4])
+        self._trees, self._values = np.array([tree for tree, _, _ in paths], np.intp), np.array([value for *_, value in paths])
+        self._game = _Game(self._values, sides[:, :, 4])
 
-    def add(self, rows: NDArray[np.float32], out: Floats) -> None:
-        """Add the values of rows to ``out``."""
+    def add(self, rows: NDArray[np.float32], said: NDArray[np.float32], out: Floats | None) -> None:
+        """Add what the trees say of rows to ``said``, shape (trees, n), and SHAP values to ``out``, if it is given."""
         absent = np.isnan(rows)
         for at, row in enumerate(rows):
             x = row[self._columns]
             met = (x >= self._low) & (x < self._high)
             if absent[at].any():
                 met |= absent[at][self._columns] & self._missing
+            reached = met.all(axis=1)
+            said[self._trees[reached], at] = self._values[reached]  # a row falls into one leaf of a tree
+            if out is None:
+                continue
             out[at] += _summed(self._columns.ravel(), self._game.values(met).ravel(), len(row))
 
 

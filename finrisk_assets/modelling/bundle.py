@@ -21,12 +21,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from finrisk_assets.modelling.attribution import Attribution
+from finrisk_assets.modelling.reasons import factors
 from schemas.features import Feature
 
 FORMAT = 1
 MANIFEST = "bundle.json"
 GOLDEN = "golden.json"
 TOLERANCE = 1e-6
+_FEW_ROWS = 1_000
+"""Up to so many, tables score about as fast as XGBoost does, which takes half a second to load and 60 MiB of memory."""
 _LARGEST = float(np.finfo(np.float32).max)  # refused like infinity: a threshold that all finite values pass stands here
 EPSILON = 1e-6  # a probability that is calibrated from is kept this far from 0 and 1, when fitting and when scoring
 
@@ -278,40 +281,41 @@ class _LinearScorer:
 
 
 class _TreesScorer:
-    """XGBoost's margins, on one thread, and their exact attribution. XGBoost predicts trees thread-safely: one booster serves all."""
+    """Trees that explain what they say; many rows at once that are to be scored alone go to XGBoost, on one thread."""
 
     def __init__(self, part: Trees, width: int, threads: int) -> None:
-        import xgboost
-
-        self._booster = xgboost.Booster()
-        self._booster.load_model(bytearray(part.model))
-        self._booster.set_param({"nthread": threads})
-        if self._booster.num_features() != width:
-            raise ValueError(f"its trees take {self._booster.num_features()} features, the bundle has {width}")
+        self._trees = Attribution(part.model, width)
         self._fills = None if part.fills is None else _fill_array(part.fills).astype(np.float32)
-        self._model, self._width = part.model, width
+        self._model, self._width, self._threads = part.model, width, threads
 
     @cached_property
-    def _attribution(self) -> Attribution:
-        """Prepared when the first row is explained: scoring alone needs none of it."""
-        return Attribution(self._model, self._width)
+    def _booster(self) -> Any:
+        """XGBoost's own. It predicts thread-safely: one serves all. Not loaded before it is needed, which a service never does."""
+        import xgboost
+
+        booster = xgboost.Booster()
+        booster.load_model(bytearray(self._model))
+        booster.set_param({"nthread": self._threads})
+        return booster
 
     @cached_property
     def base(self) -> float:
-        origin = np.zeros((1, self._width), np.float32)
-        return float((self.margin(origin) - self._attribution(origin).sum(axis=1))[0])
+        margin, contributions = self._trees.explain(np.zeros((1, self._width), np.float32))
+        return float((margin - contributions.sum(axis=1))[0])
 
     def _filled(self, rows: Rows) -> Rows:
         return rows if self._fills is None else np.where(np.isnan(rows), self._fills, rows)
 
     def margin(self, rows: Rows) -> Floats:
-        margin = self._booster.inplace_predict(self._filled(rows), predict_type="margin", validate_features=False)
-        return np.asarray(margin, np.float64)
+        filled = self._filled(rows)
+        if len(rows) <= _FEW_ROWS:
+            return self._trees.margin(filled)
+        return np.asarray(self._booster.inplace_predict(filled, predict_type="margin", validate_features=False), np.float64)
 
     def explain(self, rows: Rows) -> tuple[Floats, Floats]:
-        margin, contributions = self.margin(rows), self._attribution(self._filled(rows))
-        # XGBoost sums its trees in float32, about 1e-6 off. That rounding is shared out in proportion, so that an explained score
-        # and a bare one are the same number and the contributions add up to it.
+        margin, contributions = self._trees.explain(self._filled(rows))
+        # Margins are sums in float32, about 1e-6 off. That rounding is shared out in proportion, so that an explained score and a bare
+        # one are the same number and the contributions add up to it.
         rounding = margin - self.base - contributions.sum(axis=1)
         share = np.abs(contributions) + np.finfo(np.float32).tiny
         return margin, contributions + share * (rounding / share.sum(axis=1))[:, None]
@@ -411,6 +415,11 @@ class Bundle:
         """
         if self._first_golden is not None:
             self._check_golden(*self._first_golden)
+
+    @cached_property
+    def factors(self) -> Mapping[str, Sequence[int]]:
+        """The columns of each factor that a reason can name; see `reasons.factors`."""
+        return factors(self.features)
 
     def row(self, values: Mapping[str, float | None]) -> Rows:
         """One row, float32 of shape (d,), from values by name; a feature that is not named, or is None, is missing (NaN).

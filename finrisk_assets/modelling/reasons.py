@@ -6,7 +6,7 @@ from `bundle`, the sentences from each feature's declaration.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -51,6 +51,7 @@ def reasons(
     *,
     direction: Direction = "raises",
     reference: ArrayLike | None = None,
+    groups: Mapping[str, Sequence[int]] | None = None,
     limit: int = LIMIT,
     smallest_share: float = SMALLEST_SHARE,
 ) -> tuple[Reason, ...]:
@@ -67,6 +68,8 @@ def reasons(
     reference
         Contributions to compare with, shape (d,): for a refusal those of the applicants just approved (`Bundle.reference`),
         because against the average a factor may look bad that many approved applicants share. None compares with the average.
+    groups
+        `factors` of the features, for a caller who asks often.
     limit
         Most reasons to give.
     smallest_share
@@ -83,7 +86,7 @@ def reasons(
     if moved.shape != (len(features),) or not np.isfinite(moved).all():
         raise ValueError(f"contributions of shape {moved.shape} for {len(features)} features, or not all of them finite")
     sign = 1.0 if direction == "raises" else -1.0
-    parts, groups = (sign * moved).tolist(), factors(features)
+    parts, groups = (sign * moved).tolist(), groups or factors(features)
     together = {factor: math.fsum([parts[column] for column in columns]) for factor, columns in groups.items()}
     least = smallest_share * math.fsum(map(abs, together.values()))
     # Equal ones stay in the order of the features.

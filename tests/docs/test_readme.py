@@ -38,6 +38,14 @@ LIFE = {
 }
 """The commands about models, and what they must print."""
 
+TRUST = {
+    "finrisk keys create --name gateway --role scorer --expires 90d": "finrisk_",
+    "finrisk audit verify": "records",
+    "finrisk replay": " 0 differences",
+    "finrisk load-feedback": "labels",
+}
+"""The commands about the service, and what they must print; run after the requests, because a key closes the service."""
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -92,7 +100,7 @@ def running(target: str, environment: dict[str, str], path: str) -> Iterator[str
 
 def test_every_command_has_its_test_here() -> None:
     known = {"make demo", "make dev", "make serve", "make test", "make bench", *(f"FINRISK_SOURCE={source} make demo" for source in REAL)}
-    known |= LIFE.keys()
+    known |= LIFE.keys() | TRUST.keys()
     assert {command for command in commands() if not command.startswith("curl")} == known
     assert {re.findall(r"/v1/[a-z-]+", command)[0] for command in commands() if command.startswith("curl")} == ROUTES.keys()
 
@@ -148,6 +156,14 @@ def test_serve_answers_every_curl_of_the_readme(environment: dict[str, str], dem
                 total = answer["explanation"]["base"] + sum(part["contribution"] for part in answer["explanation"]["contributions"])
                 assert total == pytest.approx(answer["score"], abs=1e-6)
                 assert answer["model"]["version"]
+
+
+@pytest.mark.parametrize("command", sorted(TRUST, reverse=True))
+def test_the_service_can_be_answered_for(environment: dict[str, str], demo: str, command: str) -> None:
+    program = str(Path(sys.executable).with_name("finrisk"))
+    done = subprocess.run([program, *command.split()[1:]], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert TRUST[command] in done.stdout
 
 
 def test_bench_names_modules_that_exist() -> None:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from time import process_time
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, exc, text
@@ -523,28 +522,6 @@ def test_nobody_writes_on_under_a_head_that_was_forged(store: Database) -> None:
         record(store, chain)
     with pytest.raises(AuditError, match="writer a"):
         record(store, Chain("a", KEYS))
-
-
-def test_recording_costs_few_microseconds_beside_its_sql(store: Database) -> None:
-    class NoSql:
-        """In the place of a connection: answers at once."""
-
-        dialect = store.engine.dialect
-        rowcount = 1
-
-        def exec_driver_sql(self, *_: object) -> "NoSql":
-            return self
-
-    chain, nothing, n, took = Chain("a", KEYS, every=10**9), cast(Connection, NoSql()), 2_000, []
-    record(store, chain)
-    for _ in range(5):
-        begun = process_time()
-        for _ in range(n):
-            chain.append(at=AT, caller="key:1", action="decide", person="0c" * 16, inputs="1a" * 32, output="2b" * 32)
-            chain.flush(nothing)
-            chain.committed()
-        took.append((process_time() - begun) / n)
-    assert min(took) < 30e-6
 
 
 def test_many_write_at_once_and_every_chain_holds(store: Database) -> None:

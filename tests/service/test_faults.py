@@ -78,16 +78,16 @@ def replaced(file):
 @contextmanager
 def limited(pragma):
     """The service's connections, the one that is open and those to come, under a pragma."""
-    engine = bentoml.get_current_service()._store.database.engine
+    database = bentoml.get_current_service()._store.database
 
     def limit(connection, _):
         connection.execute(pragma)
 
-    event.listen(engine, "connect", limit)
-    engine.dispose()
+    event.listen(database.engine, "connect", limit)
+    database.close()
     yield
-    event.remove(engine, "connect", limit)
-    engine.dispose()
+    event.remove(database.engine, "connect", limit)
+    database.close()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,6 @@ from tests.service.databases import open_store
 from tests.service.made import LOAN_FEATURES, STANDINGS
 
 MANY = 10_000
-SECONDS = 20.0
-"""What replaying `MANY` may take of a processor."""
 
 
 def requests(n: int) -> Iterator[Request]:
@@ -126,12 +123,7 @@ def test_ten_thousand_decisions_come_out_as_they_were_stored(tmp_path: Path, bun
     made = Bank(tmp_path, bundles)
     made.decide(MANY)
 
-    begun = process_time()
-    found = made.replay()
-    took = process_time() - begun
-
-    assert found == Replayed(equal=MANY + 5)
-    assert took < SECONDS
+    assert made.replay() == Replayed(equal=MANY + 5)
 
 
 def test_decisions_come_out_the_same_on_either_engine(store: Store, bundles: dict[str, Path]) -> None:

@@ -174,9 +174,14 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("transaction_token"),
     )
-    op.create_index("transactions_by_merchant", "transactions", ["merchant", "occurred_at"], unique=False)
-    op.create_index("transactions_by_person", "transactions", ["person", "occurred_at"], unique=False)
-    op.create_index("transactions_by_person_country", "transactions", ["person", "country", "occurred_at"], unique=False)
-    op.create_index("transactions_by_person_merchant", "transactions", ["person", "merchant", "occurred_at"], unique=False)
+    op.create_index(
+        "transactions_by_merchant", "transactions", ["merchant", "occurred_at", "amount", "is_fraud", "label_known_at"], unique=False
+    )
+    op.create_index(
+        "transactions_by_person",
+        "transactions",
+        ["person", "occurred_at", "amount", "is_fraud", "label_known_at", "merchant", "country"],
+        unique=False,
+    )
     for statement in append_only(op.get_bind().dialect.name):
         op.execute(sa.text(statement))
