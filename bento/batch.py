@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from bento.answers import Asked, score
+from bento.database import StoreUnavailable
 from bento.errors import Problem, invalid_request, log_failure, request_id
 from bento.tracing import span
 from finrisk_assets.modelling.bundle import Bundle, Scores
@@ -79,11 +80,19 @@ def _each(bundle: Bundle, rows: Sequence[Any]) -> list[Scores | None]:
 
 
 def attempted(answer: Callable[..., Any], *asked: Any) -> Any:
-    """The outcome of a call, or the problem that it raised; a failure of ours is one of this item alone."""
+    """The outcome of a call, or the problem that it raised; a failure of ours is one of this item alone.
+
+    Raises
+    ------
+    bento.database.StoreUnavailable
+        Inside a transaction that cannot go on.
+    """
     try:
         return answer(*asked)
     except Problem as problem:
         return problem
+    except StoreUnavailable:
+        raise
     except Exception as error:
         log_failure(error)
         return Problem.of(500)

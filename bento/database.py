@@ -179,6 +179,26 @@ class Database:
                 finally:
                     self._unit = None
 
+    @contextmanager
+    def nested(self, connection: Connection) -> Iterator[None]:
+        """Inside `writing`: what fails in here is undone, and the transaction goes on.
+
+        Raises
+        ------
+        StoreUnavailable
+            Where it is the database that failed: then the transaction does not go on.
+        """
+        cursor: Any = connection.connection.cursor()
+        with self._named():
+            cursor.execute("savepoint one")
+            try:
+                yield
+            except BaseException:
+                cursor.execute("rollback to savepoint one")
+                raise
+            finally:
+                cursor.execute("release savepoint one")
+
     def alone(self, connection: Connection, names: Sequence[str]) -> None:
         """Wait until no other transaction is at work on any of these names, and keep others from it until the commit."""
         if self.dialect == "postgresql":
@@ -186,21 +206,28 @@ class Database:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Turn every failure of the database itself into `StoreUnavailable`."""
+        """Let go of the connection where the database fails, and ask nothing of it for a moment."""
         if monotonic() - self._failed_at < min(RESPITE_S, self._wait_s):
             raise StoreUnavailable("it failed a moment ago")
+        try:
+            with self._named():
+                yield
+        except StoreUnavailable:
+            self._failed_at = monotonic()
+            self._drop()
+            raise
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn every failure of the database itself into `StoreUnavailable`."""
         try:
             yield
         except (exc.IntegrityError, exc.DataError):
             raise  # what was written is wrong, not the database
         except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, sqlite3.Error, _Gone) as error:
-            self._failed_at = monotonic()
-            self._drop()
             raise StoreUnavailable(type(getattr(error, "orig", None) or error).__name__) from error
         except Exception as error:
             if type(error).__module__.startswith("pg8000"):  # it does not declare all of its errors to SQLAlchemy
-                self._failed_at = monotonic()
-                self._drop()
                 raise StoreUnavailable(type(error).__name__) from error
             raise
 

@@ -8,6 +8,7 @@ matter of each domain's scorer.
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -31,6 +32,8 @@ ROUTES: Mapping[str, str] = {
     "cashflow": "/v1/cashflow",
     "loan_offers": "/v1/loan-offers",
 }
+AT_ONCE = 16
+"""Requests that share a transaction at most: others wait for the store meanwhile."""
 _UNNAMED = b'{"decision_id":null,'
 """How an answer begins before it is known how its decision is called; it is kept so, and named each time that it is given."""
 _TAKEN = FieldError(field="transaction_id", reason="It belongs to a transaction with other content.")
@@ -53,6 +56,17 @@ class Made:
     body: bytes
     answer: Any = None
     request: Any = None
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A request whose decision is about to be made, with the context that says who sent it."""
+
+    domain: str
+    request: Any
+    key: str | None
+    context: Context
+    made: asyncio.Future[Made]
 
 
 @contextmanager
@@ -85,6 +99,52 @@ class Decisions:
         self._store = store
         self._bundles = bundles
         self._scorers = scorers
+        self._waiting: list[_Waiting] = []
+
+    async def decide_beside(self, domain: str, request: Any) -> Made:
+        """Make one decision as `decide` does, in one transaction with those that arrived at the same moment: the disk is waited for once.
+
+        One that is refused leaves nothing, the others stand. On PostgreSQL each has its own: several would wait for each other's locks.
+        """
+        if self._store.database.dialect == "postgresql":
+            return self.decide(domain, request)
+        loop = asyncio.get_running_loop()
+        one = _Waiting(domain, request, idempotency_key.get(), copy_context(), loop.create_future())
+        self._waiting.append(one)
+        if len(self._waiting) == 1:
+            loop.call_soon(self._decide_waiting)
+        return await one.made
+
+    def _decide_waiting(self) -> None:
+        """Decide on what waits; who no longer does is left out."""
+        here = [one for one in self._waiting[:AT_ONCE] if not one.made.done()]
+        self._waiting = self._waiting[AT_ONCE:]
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._decide_waiting)
+        if not here:
+            return
+        try:
+            # The disk is waited for in the name of the first.
+            found = here[0].context.copy().run(self._decided_together, here)
+        except Exception as error:
+            found = [error] * len(here)
+        for one, made in zip(here, found, strict=True):
+            if isinstance(made, Made):
+                one.made.set_result(made)
+            else:
+                one.made.set_exception(made)
+
+    def _decided_together(self, here: Sequence[_Waiting]) -> list[Made | Exception]:
+        if len(here) == 1:
+            return [self.decide(here[0].domain, here[0].request)]
+
+        def alone(one: _Waiting) -> Made:
+            scorer = self._scorers(one.domain)
+            with self._store.partly():
+                return self._decide(one.domain, scorer, one.request, one.key)
+
+        with kept(self._store):
+            return [one.context.run(attempted, alone, one) for one in here]
 
     def decide(self, domain: str, request: Any) -> Made:
         """Make one decision, or give the one that was made before.

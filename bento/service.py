@@ -228,7 +228,7 @@ class FinRisk:
         The transaction becomes part of that history. Sent again with the same `transaction_id`, it gets the same answer and
         is not counted twice.
         """
-        return self._answer("transaction_anomaly", request)
+        return await self._answer("transaction_anomaly", request)
 
     @bentoml.api(route="/v1/loan-default")
     @answering
@@ -237,7 +237,7 @@ class FinRisk:
 
         A customer is judged by the newest features that the service has stored, with the terms that are asked for.
         """
-        return self._answer("loan_default", request)
+        return await self._answer("loan_default", request)
 
     @bentoml.api(route="/v1/loan-default/nearest-change")
     @answering
@@ -257,13 +257,13 @@ class FinRisk:
 
         The eight fields are judged by a model of those eight, a customer by the model of all features.
         """
-        return self._answer(_domain_of(request), request)
+        return await self._answer(_domain_of(request), request)
 
     @bentoml.api(route="/v1/cashflow")
     @answering
     async def forecast_cashflow(self, request: CashflowRequest, /) -> CashflowAnswer:
         """Tell whether an account will hold more at the end of the next month than at the end of this one, and by how much."""
-        return self._answer("cashflow", request)
+        return await self._answer("cashflow", request)
 
     @bentoml.api(route="/v1/loan-offers")
     @answering
@@ -272,7 +272,7 @@ class FinRisk:
 
         That nothing can be offered is an answer too, with the reason.
         """
-        return self._answer("loan_offers", request)
+        return await self._answer("loan_offers", request)
 
     @bentoml.api(route="/v1/transactions/batch")
     @answering
@@ -354,9 +354,9 @@ class FinRisk:
     def typical_features(self) -> Mapping[str, Mapping[str, float | None]]:
         return self._champions.typical
 
-    def _answer(self, domain: str, request: Any) -> Any:
+    async def _answer(self, domain: str, request: Any) -> Any:
         """The champion's answer, which is on disk by now; its challenger, if one is watched, is asked afterwards."""
-        made = self._decisions.decide(domain, request)
+        made = await self._decisions.decide_beside(domain, request)
         self._told(domain, made)
         return Response(made.body, media_type="application/json")
 

@@ -469,7 +469,7 @@ class Store:
         with self.writing() as connection:
             recorded = self._chain.waiting()
             try:
-                with connection.begin_nested():
+                with self.database.nested(connection):
                     yield
             except BaseException:
                 self._chain.forget(recorded)

@@ -70,6 +70,9 @@ Identifier = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": LONGEST_IDENTIFIER}, {"type": "integer"}]}),
 ]
 Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_naive_utc)]
+
+Utc = Annotated[datetime, AfterValidator(lambda moment: moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment)]
+"""A moment of an answer, which says its offset: as RFC 3339 wants it, and the document promises."""
 FeatureValue = Annotated[float, BeforeValidator(_number)] | None
 LARGEST_AMOUNT = 1e12
 Amount = Annotated[float, Field(gt=0, le=LARGEST_AMOUNT)]
@@ -408,7 +411,7 @@ class LoanAnswer(DecisionAnswer):
 
     loan_id: str | None
     customer_id: str | None = Field(description="Who asks, where a customer was named.")
-    as_of: datetime | None = Field(description="As of when the ledger's features of the customer are.")
+    as_of: Utc | None = Field(description="As of when the ledger's features of the customer are.")
     pd: float = Field(ge=0, le=1, description="Calibrated probability of default.")
     decision: str
     grade: str | None = Field(description="Grade of the probability, where the model has grades.")
@@ -439,7 +442,7 @@ class NearestChangeAnswer(Answer):
 
     loan_id: str | None
     customer_id: str | None = Field(description="Who asks, where a customer was named.")
-    as_of: datetime | None = Field(description="As of when the ledger's features of the customer are.")
+    as_of: Utc | None = Field(description="As of when the ledger's features of the customer are.")
     goal: str
     pd: float = Field(ge=0, le=1, description="Probability of default as it stands.")
     decision: str
@@ -455,7 +458,7 @@ class SpendingAnswer(DecisionAnswer):
     """How likely spending leads into trouble within the next 90 days."""
 
     customer_id: str | None
-    as_of: datetime | None = Field(description="As of when the ledger's features of the customer are.")
+    as_of: Utc | None = Field(description="As of when the ledger's features of the customer are.")
     risk_probability: float = Field(ge=0, le=1, description="Calibrated probability of trouble.")
     risk_level: str = Field(examples=["LOW", "MEDIUM", "HIGH"])
     score: float = Field(description="The model's margin: what the contributions sum to.")
@@ -477,7 +480,7 @@ class CashflowAnswer(DecisionAnswer):
 
     customer_id: str | None
     account_id: str | None
-    as_of: datetime | None = Field(description="As of when the ledger's features of the account are.")
+    as_of: Utc | None = Field(description="As of when the ledger's features of the account are.")
     direction: str = Field(examples=["surplus", "deficit"])
     surplus_probability: float = Field(ge=0, le=1, description="Calibrated probability of a surplus.")
     expected_change_amount: float | None = Field(description="In the ledger's currency; null where the model knows the direction only.")
@@ -522,7 +525,7 @@ class OfferAnswer(DecisionAnswer):
     """The loan to offer, or why there is none."""
 
     customer_id: str | None
-    as_of: datetime | None = Field(description="As of when the ledger's features of the customer are.")
+    as_of: Utc | None = Field(description="As of when the ledger's features of the customer are.")
     decision: str = Field(examples=["offer", "no_offer"])
     reason: str | None = Field(description="Why there is no offer; null where there is one.")
     offer: Offer | None
@@ -543,7 +546,7 @@ class StoredScore(Answer):
     domain: str
     subject: str = Field(description="The row of the domain's tables.", examples=["123@2024-06"])
     account_id: str | None
-    as_of: datetime | None
+    as_of: Utc | None
     score: float
     probability: float
     decision: str
@@ -658,16 +661,16 @@ class FeedbackAnswer(Answer):
     decision_id: str
     domain: str = Field(examples=["transaction_anomaly"])
     label: bool
-    known_at: datetime
-    recorded_at: datetime
+    known_at: Utc
+    recorded_at: Utc
 
 
 class PersonExport(Answer):
     """Everything that is held of a person. Nothing else about this person stands in the store that could be read by anybody."""
 
     customer_id: str = Field(examples=["123"])
-    known_since: datetime
-    exported_at: datetime
+    known_since: Utc
+    exported_at: Utc
     transactions: list[dict[str, Any]] = Field(description="Of those that came from the ledger, it has the identifiers.")
     decisions: list[dict[str, Any]] = Field(description="Each with the request, what the model was given, and the answer.")
     standings: list[dict[str, Any]] = Field(description="The newest features and score in each domain.")
@@ -696,7 +699,7 @@ class AuditRecord(Answer):
 
     writer: str = Field(description="The process that did it.")
     number: int = Field(description="Its place in the chain of that process.")
-    at: datetime
+    at: Utc
     caller: str
     action: str = Field(examples=["decide", "read", "export", "erase"])
     person: str | None = Field(description="Whom it concerns: a surrogate.")
@@ -718,7 +721,7 @@ class AuditPage(Answer):
 class Erasure(Answer):
     """That a person was erased: what was sealed opens no more, what was readable is deleted."""
 
-    erased_at: datetime
+    erased_at: Utc
     file_wiped: bool = Field(
         description="Whether the store's file was written anew besides; if not, `finrisk store wipe` does it, and backups need none."
     )

@@ -105,7 +105,7 @@ def test_a_customer_is_judged_by_the_model_of_all_features(shared_client, bundle
 
     assert answer["risk_probability"] == model.probability(row(model, SPENDING_ROW))[0]
     assert answer["model"]["name"] == "finrisk-spending-risk"
-    assert (answer["customer_id"], answer["as_of"]) == ("123", "2024-07-01T00:00:00")
+    assert (answer["customer_id"], answer["as_of"]) == ("123", "2024-07-01T00:00:00Z")
     assert answer["risk_level"] == "HIGH"
     assert answer["reasons"][0]["text"].endswith("speaks for it")
 
@@ -221,5 +221,5 @@ def test_a_customers_loan_is_judged_with_the_terms_that_are_asked_for(shared_cli
     asked = with_terms(LOAN_ROW, loan_amount=6000, term_months=12, annual_rate_pct=12)
 
     assert answer["pd"] == model.probability(row(model, asked))[0]
-    assert (answer["customer_id"], answer["as_of"], answer["loan_id"]) == ("123", "2024-07-01T00:00:00", None)
+    assert (answer["customer_id"], answer["as_of"], answer["loan_id"]) == ("123", "2024-07-01T00:00:00Z", None)
     assert asked["instalment_to_income_90d"] == pytest.approx(533.09 / 3000)

@@ -67,7 +67,7 @@ def test_a_label_of_a_transaction_is_history_with_its_date(client, store, transa
 
     told = client.post(ROUTE, json={"transaction_id": "t1", "label": True, "known_at": known.isoformat()})
 
-    assert told.json()["known_at"] == known.isoformat()
+    assert told.json()["known_at"] == known.replace(tzinfo=UTC).isoformat().replace("+00:00", "Z")
     ((_, _, fraud, known_at),) = risk_of_the_merchant(client, store, transaction(60 * 24 * 10))
     assert fraud
     assert known_at == int(known.replace(tzinfo=UTC).timestamp() * 1e6)

@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 
 from tests.service.conftest import Serving
 
-BODIES = 2_000
+BODIES = 100_000
 EXAMPLES = 10
 """Requests of each operation that is made from the document, in either mode."""
 LONGEST_S = 5.0

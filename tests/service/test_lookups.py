@@ -23,7 +23,7 @@ def test_the_newest_score_of_every_domain_is_looked_up(shared_client):
         "domain": "cashflow",
         "subject": "A123@2024-06",
         "account_id": "A123",
-        "as_of": "2024-07-01T00:00:00",
+        "as_of": "2024-07-01T00:00:00Z",
         "score": -1.5,
         "probability": 0.18,
         "decision": "told",

@@ -93,7 +93,7 @@ def test_a_customer_of_the_ledger_is_asked_for_with_the_loan(client: TestClient)
     by_features = ask(client, application())
     told = ("pd", "pd_after", "changes", "follows")
     assert [by_customer[name] for name in told] == [by_features[name] for name in told]
-    assert (by_customer["customer_id"], by_customer["as_of"]) == ("123", "2024-07-01T00:00:00")
+    assert (by_customer["customer_id"], by_customer["as_of"]) == ("123", "2024-07-01T00:00:00Z")
 
 
 def test_every_example_of_the_document_is_answered(client: TestClient) -> None:
