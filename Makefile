@@ -55,7 +55,7 @@ container-test: .venv/.ready ## Build the container image without Docker or a re
 	@pytest -rs tests/container
 
 bench: .venv/.ready ## Measure: model quality and speed, beside peers
-	@for what in features simulator spending loans cashflow offers handbook leakage drift scorecard reasons gates orchestration; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done
+	@for what in features simulator spending loans cashflow offers handbook leakage drift scorecard reasons gates orchestration serving; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done
 
 clean: ## Remove everything the product and the set-up wrote
 	rm -rf .finrisk .venv .uv

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -182,8 +183,6 @@ class _Pieces:
     def __init__(self, pieces: Sequence[_Piece]) -> None:
         self._pieces = pieces
         self._starts = np.cumsum([0, *(piece.numbers for piece in pieces)])
-        self._table = np.zeros(self._starts[-1])
-        self._prepare()
         nothing = (0, (math.inf, math.inf, False, 0.0))  # pads what a piece asks to eight, and is never met
         padded = [[*piece.asked, *[nothing] * (_BITS - len(piece.asked))] for piece in pieces]
         self._columns = np.array([[feature for feature, _ in asked] for asked in padded], np.intp)
@@ -247,8 +246,10 @@ class _Pieces:
         if out is not None:
             out += parts.T
 
-    def _prepare(self) -> None:
-        """Fill the table: for every leaf and pattern of its piece, the Shapley values of the leaf."""
+    @cached_property
+    def _table(self) -> Floats:
+        """For every leaf and pattern of its piece, the Shapley values of the leaf. Made when the first row is explained."""
+        table = np.zeros(self._starts[-1])
         alike: dict[tuple[int, int], list[tuple[_Leaf, int, _Piece]]] = {}
         for piece, start in zip(self._pieces, self._starts[:-1].tolist(), strict=True):
             for leaf in piece.leaves:
@@ -256,22 +257,25 @@ class _Pieces:
         for (length, bits), leaves in sorted(alike.items()):
             step = max(1, _BUILT_AT_ONCE // (length << bits))
             for at in range(0, len(leaves), step):
-                self._prepare_alike(length, bits, leaves[at : at + step])
+                _prepare_alike(table, length, bits, leaves[at : at + step])
+        return table
 
-    def _prepare_alike(self, length: int, bits: int, leaves: Sequence[tuple[_Leaf, int, _Piece]]) -> None:
-        path = np.array([list(leaf.path.values()) for leaf, _, _ in leaves])
-        wanted, seen = path[:, :, 1].astype(np.uint8), path[:, :, 2].astype(np.uint8)
-        asked = np.arange(1 << bits, dtype=np.uint8)
-        met = np.zeros((len(leaves), 1 << bits), np.uint8)  # which features of its path a pattern of the piece meets
-        for at in range(length):
-            met |= ((asked & seen[:, at, None]) == wanted[:, at, None]).view(np.uint8) << at
-        games = _every_game(np.array([leaf.value for leaf, _, _ in leaves]), path[:, :, 0])
-        start = np.array([start for _, start, _ in leaves])[:, None]
-        size = np.array([len(piece.features) for _, _, piece in leaves])[:, None]
-        place = np.array([[piece.features.index(feature) for feature in leaf.path] for leaf, _, piece in leaves])
-        first, known = start + np.arange(1 << bits) * size, met + (np.arange(len(leaves)) << length)[:, None]
-        for at in range(length):
-            np.add.at(self._table, first + place[:, at, None], games[at].take(known))
+
+def _prepare_alike(table: Floats, length: int, bits: int, leaves: Sequence[tuple[_Leaf, int, _Piece]]) -> None:
+    """Add leaves of paths of one length, in pieces that ask as much, to the table."""
+    path = np.array([list(leaf.path.values()) for leaf, _, _ in leaves])
+    wanted, seen = path[:, :, 1].astype(np.uint8), path[:, :, 2].astype(np.uint8)
+    asked = np.arange(1 << bits, dtype=np.uint8)
+    met = np.zeros((len(leaves), 1 << bits), np.uint8)  # which features of its path a pattern of the piece meets
+    for at in range(length):
+        met |= ((asked & seen[:, at, None]) == wanted[:, at, None]).view(np.uint8) << at
+    games = _every_game(np.array([leaf.value for leaf, _, _ in leaves]), path[:, :, 0])
+    start = np.array([start for _, start, _ in leaves])[:, None]
+    size = np.array([len(piece.features) for _, _, piece in leaves])[:, None]
+    place = np.array([[piece.features.index(feature) for feature in leaf.path] for leaf, _, piece in leaves])
+    first, known = start + np.arange(1 << bits) * size, met + (np.arange(len(leaves)) << length)[:, None]
+    for at in range(length):
+        np.add.at(table, first + place[:, at, None], games[at].take(known))
 
 
 def _every_game(values: Floats, shares: Floats) -> Floats:
