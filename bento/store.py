@@ -731,7 +731,7 @@ class Store:
             if ("merchant",) in known:
                 token = self.keyring.token("merchant", event["merchant"])
                 asked = {"named": token, "after": micros(before - known[("merchant",)]), "before": micros(before)}
-                found[("merchant",)] = _OF_MERCHANT(connection, asked).fetchall()
+                found[("merchant",)] = list(_OF_MERCHANT(connection, asked).fetchall())
         return found
 
     def history(self, entity: Mapping[str, str], after: datetime, before: datetime) -> list[Event]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finrisk_assets.settings import Settings
+from finrisk_assets.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -351,4 +351,8 @@ def _post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         with urllib.request.urlopen(request, timeout=10) as response:
             return dict(json.load(response))
     except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise SettingsError(
+                "the service's store holds API keys, so it answers nobody without one: give the demonstration another FINRISK_HOME"
+            ) from None
         raise RuntimeError(f"{url} answered {error.code}: {error.read().decode(errors='replace')}") from None

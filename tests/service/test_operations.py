@@ -190,13 +190,13 @@ def test_a_rollout_under_load_fails_no_request_and_the_new_one_is_traced(served,
             time.sleep(0.1)
             assert old.get("/readyz")[0] == 503
             assert old.get("/livez")[0] == 200
+            assert old.post("/v1/loan-default", loan())[0] == 200, "it answers while it drains"
             old.process.wait(DRAIN_S + 5 + 10)  # the drain, the longest request, and what a busy machine takes to end a process
-            took, after = time.monotonic() - told, load.answered.count(old.port)
+            took = time.monotonic() - told
             time.sleep(0.3)
         assert not load.failed
         assert load.again <= len(load.answered) / 100
         assert before > 10
-        assert after > before, "it answered while it drained"
         assert load.answered[-1] == new.port
         assert took >= DRAIN_S
         assert "Traceback" not in old.log.read_text() + new.log.read_text()
