@@ -93,10 +93,11 @@ def main() -> None:
         print("There is one core only: server and client share it, and the ratios mean less.")
     marks: list[Mark] = []
     with tempfile.TemporaryDirectory(prefix="finrisk-serving-") as folder:
-        if "batch" in given.only:
-            marks += loans(settings, given.rounds)
+        # The warehouse is read by one process at a time: first by another one, which fills the store.
         if "http" in given.only:
             marks += decisions(settings, Path(folder), server_core, given.rounds, given.seconds, LONG if given.long else given.requests)
+        if "batch" in given.only:
+            marks += loans(settings, given.rounds)
     print("\nMarks")
     for mark in marks:
         print(mark)
