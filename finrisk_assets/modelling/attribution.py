@@ -116,12 +116,17 @@ def _origin(learner: Mapping[str, Any]) -> np.float32:
     stored, objective = np.float32(learner["learner_model_param"]["base_score"].strip("[]")), learner["objective"]["name"]
     match objective:
         case "binary:logistic":
-            return np.float32(-np.log(np.float32(1) / stored - np.float32(1)))
+            return _log(np.float32(1) / stored - np.float32(1)) * np.float32(-1)
         case "reg:squarederror":
             return stored
         case "reg:gamma":
-            return np.float32(np.log(stored))
+            return _log(stored)
     raise ValueError(f"trees of the objective {objective} are not known here")
+
+
+def _log(x: np.float32) -> np.float32:
+    # Rounded once, as the C library does it; numpy's own for float32 is sometimes off by one bit.
+    return np.float32(math.log(x))
 
 
 # Pieces of trees, prepared -----------------------------------------------------------------------------------------------------

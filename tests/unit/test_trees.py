@@ -178,3 +178,26 @@ def test_the_next_threshold_keeps_less_or_equal() -> None:
     nudged = next_above(thresholds)
     for x in [*exact, *nudged[:-3], np.float32(0), np.float32(-0.0)]:
         assert ((x < nudged) == (np.float64(x) <= thresholds)).all()
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("depth", [1, 3, 9], ids="depth {}".format)
+@pytest.mark.parametrize("objective", ["binary:logistic", "reg:squarederror", "reg:gamma"])
+def test_tables_say_the_margins_of_xgboost_to_the_last_bit(objective, depth, seed):
+    """A batch is scored by XGBoost and a request from tables: nobody may see which it was."""
+    import xgboost
+
+    from finrisk_assets.modelling.attribution import Attribution
+
+    draw = np.random.default_rng(seed)
+    rows = draw.normal(size=(3_000, 6)).astype(np.float32).round(1)  # many values lie on a threshold
+    rows[draw.random(rows.shape) < 0.1] = np.nan
+    told = np.nan_to_num(rows[:, 0]) + np.nan_to_num(rows[:, 1] * rows[:, 2]) + draw.normal(size=len(rows))
+    labels = {"binary:logistic": told > 0.5, "reg:squarederror": told, "reg:gamma": np.exp(told)}[objective]
+    trained = xgboost.train({"max_depth": depth, "objective": objective, "nthread": 1}, xgboost.DMatrix(rows, labels), 60)
+
+    tables = Attribution(bytes(trained.save_raw("json")), rows.shape[1])
+    expected = trained.inplace_predict(rows, predict_type="margin").astype(np.float64)
+    assert np.array_equal(tables.margin(rows), expected)
+    assert np.array_equal(tables.margin(rows[:50]), expected[:50]), "few rows are looked up another way"
+    assert np.array_equal(tables.explain(rows[:200])[0], expected[:200])
