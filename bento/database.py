@@ -181,6 +181,18 @@ class Database:
                 finally:
                     self._unit = None
 
+    def inside(self) -> Connection:
+        """The connection of the transaction that writes, for what is only done inside one.
+
+        Raises
+        ------
+        RuntimeError
+            Outside of `writing`.
+        """
+        if self._unit is None or not self.is_writing:
+            raise RuntimeError("this is part of a transaction that writes: call it inside `writing`")
+        return self._unit
+
     @contextmanager
     def nested(self, connection: Connection) -> Iterator[None]:
         """Inside `writing`: what fails in here is undone, and the transaction goes on.
@@ -345,17 +357,22 @@ class Prepared:
             As where SQLAlchemy executes it.
         """
         statement, names = self._compiled(connection)
-        cursor: Any = connection.connection.cursor()
-        with _integrity(statement):
-            cursor.execute(statement, [values[name] for name in names])
-        return cursor
+        return self._run(connection, "execute", statement, [values[name] for name in names])
 
     def each(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute it for every row; raises as for one."""
         statement, names = self._compiled(connection)
+        self._run(connection, "executemany", statement, [[row[name] for name in names] for row in rows])
+
+    def _run(self, connection: Connection, execute: str, statement: str, values: Sequence[Any]) -> Any:
         cursor: Any = connection.connection.cursor()
-        with _integrity(statement):
-            cursor.executemany(statement, [[row[name] for name in names] for row in rows])
+        try:
+            getattr(cursor, execute)(statement, values)
+        except Exception as error:
+            if type(error).__name__ == "IntegrityError":  # each driver has one of its own
+                raise exc.IntegrityError(statement, None, error) from None
+            raise
+        return cursor
 
     def _compiled(self, connection: Connection) -> tuple[str, Sequence[str]]:
         dialect = connection.dialect
@@ -363,14 +380,3 @@ class Prepared:
             compiled: Any = self._statement.compile(dialect=dialect, column_keys=self._names)
             self._text[dialect.name] = str(compiled), tuple(compiled.positiontup)
         return self._text[dialect.name]
-
-
-@contextmanager
-def _integrity(statement: str) -> Iterator[None]:
-    """What a driver says of broken constraints, in SQLAlchemy's words."""
-    try:
-        yield
-    except Exception as error:
-        if type(error).__name__ == "IntegrityError":
-            raise exc.IntegrityError(statement, None, error) from None
-        raise

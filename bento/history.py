@@ -35,12 +35,14 @@ class TransactionFeatures:
         if unknown:
             raise BundleError(f"{name}: its features read {', '.join(unknown)}, which a transaction does not have here")
         self._online = OnlineFeatures(declared)
-        self._reach = {entity: timedelta(seconds=seconds) for entity, seconds in self._online.history_s.items()}
+        read = {entity: reach_s for entity, reach_s in self._online.history_s.items() if entity not in self._online.counts}
+        self._reach = {entity: timedelta(seconds=reach_s) for entity, reach_s in read.items()}
 
     def row(self, transaction: Transaction, store: Store) -> Rows:
         """The model's row, float32 of shape (d,), as of the transaction's own time; NaN where a value is missing."""
         event = transaction._asdict() | {"occurred_at_us": micros(transaction.occurred_at)}
         with span("history"):
-            rows = store.histories(event, self._reach, transaction.occurred_at)
-        history = {entity: History.of(events) for entity, events in rows.items()}
-        return self._online.compute(event, history).astype(np.float32)
+            events = store.histories(event, self._reach, transaction.occurred_at)
+            counted = store.counts(event, self._online.counts, transaction.occurred_at)
+        history = {entity: History.of(rows) for entity, rows in events.items()}
+        return self._online.compute(event, history, counted).astype(np.float32)

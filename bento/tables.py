@@ -20,6 +20,13 @@ _Counter = BigInteger().with_variant(Integer, "sqlite")  # only an `integer` cou
 _IN_ORDER: dict[str, Any] = {"sqlite_autoincrement": True}  # a number is never given out twice, even if the newest row goes
 _ONE_TREE: dict[str, Any] = {"sqlite_with_rowid": False}  # the rows stand in the index of the primary key
 
+
+def _where_given(name: str, *columns: str, unique: bool = False) -> Index:
+    """An index of the rows whose first column is not null: the others cost no write, and nobody looks for them."""
+    given = text(f"{columns[0]} is not null")
+    return Index(name, *columns, unique=unique, sqlite_where=given, postgresql_where=given)
+
+
 people = Table(
     "people",
     metadata,
@@ -63,15 +70,16 @@ decisions = Table(
     Column("model_version", Text, nullable=False),
     Column("caller", Text, nullable=False),
     Column("request_id", Text, nullable=False),
-    Column("transaction_token", Text, unique=True),  # of kind `transaction`
-    Column("idempotency", Text, unique=True),  # token of kind `idempotency`, over the caller and the key that it sent
+    Column("transaction_token", Text),  # of kind `transaction`
+    Column("idempotency", Text),  # token of kind `idempotency`, over the caller and the key that it sent
     Column("digest", Text, nullable=False),  # token of kind `request`, over the request
     Column("decided_at", BigInteger, nullable=False),
     Column("probability", Double),
     Column("decision", Text),
     Column("sealed", LargeBinary, nullable=False),  # request, answer and the model's row, about `id`: see `store.pack`
-    Index("decisions_by_person", "person", "position"),
-    Index("decisions_by_domain", "domain", "position"),
+    _where_given("decisions_by_person", "person", "position"),
+    _where_given("decisions_by_transaction", "transaction_token", unique=True),
+    _where_given("decisions_by_idempotency", "idempotency", unique=True),
     **_IN_ORDER,
 )
 """What was answered. The audit record of a decision has its `digest` for inputs and the SHA-256 of `sealed` for output."""
@@ -155,7 +163,7 @@ audit = Table(
     Column("previous", Text, nullable=False),
     Column("hash", Text, nullable=False),
     Index("audit_by_time", "at"),
-    Index("audit_by_person", "person", "at"),
+    _where_given("audit_by_person", "person", "at"),
     **_ONE_TREE,
 )
 """Who did what and when: chained by hash, one chain for each process that writes. See `audit`."""

@@ -5,8 +5,12 @@ far back it must keep it, and hands it over in any order.
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
+from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -25,32 +29,47 @@ from finrisk_assets.features.windows import (
     windows,
 )
 
-NEVER = np.iinfo(np.int64).max
-"""`label_known_at_us` of an event whose label is not known."""
-
 
 class History(NamedTuple):
-    """Recent events of one entity, in any order; arrays of one length."""
+    """Recent events of one entity in the order of time; columns of one length."""
 
-    occurred_at_us: npt.NDArray[np.int64]
-    amount: npt.NDArray[np.float64]
-    is_fraud: npt.NDArray[np.bool_]
-    label_known_at_us: npt.NDArray[np.int64]
+    occurred_at_us: Sequence[int]
+    amount: Sequence[float]
+    is_fraud: Sequence[bool | None]
+    label_known_at_us: Sequence[int | None]
 
     @classmethod
     def of(cls, rows: Iterable[tuple[int, float, bool | None, int | None]]) -> "History":
-        """Return the history of rows (occurred_at_us, amount, is_fraud, label_known_at_us); None where not known."""
-        columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
-        return cls(
-            np.array(columns[0], np.int64),
-            np.array(columns[1], np.float64),
-            np.array([bool(label) for label in columns[2]], np.bool_),
-            np.array([NEVER if known is None else known for known in columns[3]], np.int64),
-        )
+        """Return the history of rows (occurred_at_us, amount, is_fraud, label_known_at_us) in any order; None where not known."""
+        columns = list(zip(*sorted(rows, key=itemgetter(0)), strict=True))
+        return cls(*columns) if columns else EMPTY
+
+    def tally(self, at: int, since: "Since") -> int:
+        """How many events `since` counts for an event at this instant, in microseconds since 1970."""
+        times = self.occurred_at_us
+        counted = slice(bisect_right(times, at - since.reach_s * MICRO), bisect_left(times, at))
+        if since.known_s is None:
+            return len(times[counted])
+        told = zip(times[counted], self.is_fraud[counted], self.label_known_at_us[counted], strict=True)
+        return sum(known is not None and known <= time + since.known_s * MICRO for time, fraud, known in told if fraud)
 
 
-EMPTY = History.of(())
-_NONE = np.zeros(0)
+EMPTY = History((), (), (), ())
+
+
+class Since(NamedTuple):
+    """A number that windows are made of: how many events an entity had between an instant and an event, neither included.
+
+    Attributes
+    ----------
+    reach_s
+        How many seconds before the event the instant is.
+    known_s
+        Where given, only frauds are counted, and of them those whose label was known within so many seconds.
+    """
+
+    reach_s: int
+    known_s: int | None = None
 
 
 def micros(moment: datetime) -> int:
@@ -74,6 +93,8 @@ class OnlineFeatures:
         Names of the features, in order.
     history_s
         Per entity, how many seconds of history `compute` needs.
+    counts
+        The entities of which it needs no events, only these counts.
     """
 
     def __init__(self, features: Sequence[Declaration]) -> None:
@@ -83,10 +104,16 @@ class OnlineFeatures:
         declared = windows(features)
         place = {window: number for number, window in enumerate(declared)}
         self._entities = [_Entity(entity, {w: place[w] for w in declared if w.entity == entity}) for entity in self.history_s]
+        self.counts: Mapping[tuple[str, ...], Sequence[Since]] = {one.columns: one.counts for one in self._entities if not one.reads}
         self._n_windows = len(declared)
         self._readers = [_reader(feature, place) for feature in self.features]
 
-    def compute(self, event: Mapping[str, Any], history: Mapping[tuple[str, ...], History]) -> npt.NDArray[np.float64]:
+    def compute(
+        self,
+        event: Mapping[str, Any],
+        history: Mapping[tuple[str, ...], History],
+        counted: Mapping[tuple[str, ...], Sequence[int]] = MappingProxyType({}),
+    ) -> npt.NDArray[np.float64]:
         """Return the features of one event.
 
         Parameters
@@ -97,6 +124,8 @@ class OnlineFeatures:
         history
             Per entity of `history_s`, its events since at least so long; more, later or the event itself do no harm. An
             entity left out has no history.
+        counted
+            Per entity of `counts`, the numbers asked for, by whoever can count without handing over the events.
 
         Returns
         -------
@@ -107,76 +136,81 @@ class OnlineFeatures:
         held = [math.nan] * self._n_windows
         for entity in self._entities:
             if all(event.get(name) is not None for name in entity.columns):
-                entity.fill(held, at, event, history.get(entity.columns, EMPTY))
+                entity.fill(held, at, event, history.get(entity.columns, EMPTY), counted.get(entity.columns))
         return np.array([read(at, event, held) for read in self._readers], np.float64)
 
 
 class _Entity:
-    """The windows of one entity: one sort, one search of all bounds, then a difference of running sums per window."""
+    """The windows of one entity: those that numbers of events make up, and those that read the events."""
 
     def __init__(self, columns: tuple[str, ...], place: Mapping[Window, int]) -> None:
         self.columns = columns
-        self._windows = tuple(place.items())
-        # An interval without delay is open at the event's own instant, so it ends a microsecond before.
-        starts = [window.reach_s * MICRO for window in place]
-        ends = [max(window.delay_s * MICRO, 1) for window in place]
-        self._bounds = np.array(starts + ends, np.int64)
-        self._reads_amount = any(window.column == "amount" for window in place)
-        self._delays = sorted({window.delay_s for window in place if window.column == "is_fraud"})
+        self.reads = [(window, number) for window, number in place.items() if window.aggregate != "count" and window.column != "is_fraud"]
+        parts = {window: _parts(window) for window in place if (window, place[window]) not in self.reads}
+        self.counts = tuple(dict.fromkeys(since for pair in parts.values() for since in pair if since.reach_s))
+        # What an event's own instant delimits is nothing: the last place, where a 0 stands.
+        at = {since: number for number, since in enumerate(self.counts)}
+        self._counted = [(window, place[window], [at.get(since, -1) for since in pair]) for window, pair in parts.items()]
+        self._reads_amount = any(window.column == "amount" for window, _ in self.reads)
 
-    def fill(self, held: list[float], at: int, event: Mapping[str, Any], history: History) -> None:
+    def fill(self, held: list[float], at: int, event: Mapping[str, Any], history: History, counted: Sequence[int] | None) -> None:
         """Write the value of every window to its place in `held`."""
-        order = history.occurred_at_us.argsort()
-        times = history.occurred_at_us[order]
-        bounds = times.searchsorted(at - self._bounds, side="right").tolist()
-        starts, ends = bounds[: len(self._windows)], bounds[len(self._windows) :]
-        own, cents, sums = 0, _NONE, _NONE
-        if self._reads_amount:
-            own = _cents(float(event["amount"]))
-            cents = np.floor(history.amount[order] * 100.0 + 0.5)
-            sums = _running(cents)
-        frauds = {
-            delay_s: _running(history.is_fraud[order] & (history.label_known_at_us[order] <= times + delay_s * MICRO))
-            for delay_s in self._delays
-        }
-        for (window, number), start, end in zip(self._windows, starts, ends, strict=True):
+        known = [*([history.tally(at, since) for since in self.counts] if counted is None else counted), 0]
+        for window, number, places in self._counted:
+            count = known[places[0]] - known[places[1]] + window.current
+            if window.aggregate == "count":
+                held[number] = float(count)
+                continue
+            frauds = known[places[2]] - known[places[3]]
+            held[number] = _or(float(frauds) if window.aggregate == "sum" else frauds / count if count else math.nan, window.empty)
+        if self.reads:
+            self._read(held, at, event, history)
+
+    def _read(self, held: list[float], at: int, event: Mapping[str, Any], history: History) -> None:
+        times = history.occurred_at_us
+        # In whole hundredths sums are exact, and so are differences of running sums.
+        cents = [_cents(amount) for amount in history.amount] if self._reads_amount else []
+        own = _cents(float(event["amount"])) if self._reads_amount else 0
+        sums = [0, *accumulate(cents)]
+        squares = [0, *accumulate(one * one for one in cents)]
+        for window, number in self.reads:
+            start = bisect_right(times, at - window.reach_s * MICRO)
+            # An interval without delay is open at the event's own instant, so it ends a microsecond before.
+            end = bisect_right(times, at - max(window.delay_s * MICRO, 1))
             count = end - start + window.current
             match window.aggregate:
-                case "count":
-                    value = float(count)
                 case "since":
-                    value = (at - int(times[end - 1])) / (HOUR * MICRO) if count else window.length_s / HOUR
+                    value = (at - times[end - 1]) / (HOUR * MICRO) if count else window.length_s / HOUR
                 case "std":
-                    value = _single(_deviation(cents[start:end]) / 100.0) if count > 1 else math.nan
+                    value = _deviation(count, sums[end] - sums[start], squares[end] - squares[start])
                 case "max":
-                    top = float(cents[start:end].max()) if end > start else math.nan
-                    value = float(np.fmax(top, own if window.current else math.nan)) / 100.0
+                    value = max([*cents[start:end], *([own] if window.current else [])], default=math.nan) / 100.0
                 case _:
-                    running, unit = (frauds[window.delay_s], 1.0) if window.column == "is_fraud" else (sums, 100.0)
-                    total = (float(running[end] - running[start]) + own * window.current) / unit
+                    total = (sums[end] - sums[start] + own * window.current) / 100.0
                     value = total if window.aggregate == "sum" else total / count if count else math.nan
-            held[number] = window.empty if window.empty is not None and math.isnan(value) else value
+            held[number] = _or(value, window.empty)
+
+
+def _parts(window: Window) -> list[Since]:
+    """The numbers of events whose differences make up a window: first less second, and so for the frauds."""
+    reach = [window.reach_s, window.delay_s]
+    frauds = [Since(reach_s, window.delay_s) for reach_s in reach] if window.column == "is_fraud" else []
+    return [*(Since(reach_s) for reach_s in reach), *frauds]
+
+
+def _or(value: float, empty: float | None) -> float:
+    return empty if empty is not None and math.isnan(value) else value
 
 
 def _cents(amount: float) -> int:
     return math.floor(amount * 100.0 + 0.5)
 
 
-def _running(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    # Whole numbers in floats: exact up to 2**53 hundredths.
-    sums = np.zeros(len(values) + 1)
-    values.cumsum(out=sums[1:], dtype=np.float64)
-    return sums
-
-
-def _deviation(values: npt.NDArray[np.float64]) -> float:
-    off = values - values.sum() / len(values)
-    return math.sqrt(float(off @ off) / (len(values) - 1))
-
-
-def _single(value: float) -> float:
-    """To the digits of a float32, as the batch does."""
-    return float(np.float32(value))
+def _deviation(count: int, total: int, squares: int) -> float:
+    """The sample deviation of amounts from the sums of their hundredths and of the squares of these, to a float32's digits as the batch."""
+    if count < 2:
+        return math.nan
+    return float(np.float32(math.sqrt((count * squares - total * total) / (count * (count - 1))) / 100.0))
 
 
 _Reader: TypeAlias = Callable[[int, Mapping[str, Any], list[float]], float]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from finrisk_assets.features.online import NEVER, History, OnlineFeatures, micros
+from finrisk_assets.features.online import History, OnlineFeatures, micros
 from finrisk_assets.features.windows import HOUR, LABELS, MICRO, Declaration, reach_s
 
 if TYPE_CHECKING:
@@ -193,10 +193,8 @@ def _histories(online: OnlineFeatures, kept: Store, event: Event) -> dict[tuple[
         if any(event[name] is None for name in entity):
             continue
         history = kept.history(entity, event, at - length_s * MICRO)
-        known = history.label_known_at_us <= at
-        histories[entity] = history._replace(
-            is_fraud=history.is_fraud & known, label_known_at_us=np.where(known, history.label_known_at_us, NEVER)
-        )
+        told = [known is not None and known <= at for known in history.label_known_at_us]
+        histories[entity] = history._replace(is_fraud=[fraud and known for fraud, known in zip(history.is_fraud, told, strict=True)])
     return histories
 
 

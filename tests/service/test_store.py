@@ -1,5 +1,6 @@
 """The store: what it remembers on either database, and that a request's history comes from it."""
 
+import random
 import sqlite3
 import threading
 from contextlib import closing
@@ -27,6 +28,7 @@ from bento.store import Making, Transaction, opened
 from bento.transactions import TransactionScorer
 from finrisk_assets import history
 from finrisk_assets.cli import cli
+from finrisk_assets.features.online import History, Since, micros
 from finrisk_assets.modelling.bundle import Bundle
 from finrisk_assets.settings import Settings
 from schemas.api import TransactionRequest
@@ -185,15 +187,66 @@ def test_history_is_of_one_entity_and_between_two_moments(store):
     assert store.history({"customer_id": "nobody"}, after, before) == []
 
 
-@pytest.mark.parametrize(("column", "more"), [("person", ", merchant, country"), ("merchant", "")])
-def test_history_is_read_from_an_index_alone(tmp_path, column, more):
-    event = f"occurred_at, amount, is_fraud, label_known_at{more}"
-    with closing(open_store(tmp_path / "store.sqlite")) as store, store.reading() as connection:
-        asked = f"explain query plan select {event} from transactions where {column} = 'x' and occurred_at > 3"
-        plan = connection.execute(text(asked)).all()
+def test_numbers_of_events_are_those_of_the_events(store):
+    """Counted by the database, and by who has the events, with labels that are told soon, late or never."""
+    draw = random.Random(7)
+    store.load(
+        moved(
+            str(at),
+            draw.randint(-9_000, 3),
+            customer_id=draw.choice("56"),
+            merchant=draw.choice(["M", "N", None]),
+            country=draw.choice(["DE", None]),
+            is_fraud=(fraud := draw.choice([True, True, False, None])),
+            label_known_at=None if fraud is None else NOON + timedelta(minutes=draw.randint(-9_000, 9_000)),
+        )
+        for at in range(400)
+    )
+    event = {"customer_id": "5", "merchant": "M", "country": "DE"}
+    day = 86_400
+    counts = [Since(60), Since(day), Since(5 * day), Since(day, known_s=day), Since(5 * day, known_s=day), Since(5 * day, known_s=2 * day)]
+    entities = [("customer_id",), ("merchant",), ("customer_id", "merchant"), ("customer_id", "country")]
 
-    assert "USING COVERING INDEX" in plan[0][-1]
-    assert "occurred_at>" in plan[0][-1]
+    found = store.counts(event, dict.fromkeys(entities, counts), NOON)
+    events = store.histories(event, dict.fromkeys(entities, timedelta(days=5)), NOON)
+
+    for entity in entities:
+        assert found[entity] == [History.of(events[entity]).tally(micros(NOON), since) for since in counts]
+    assert all(0 < one < len(events["merchant",]) for one in found["merchant",][1:2])
+    assert len({one for one in found["merchant",]}) > 4, "or the sample tells nothing"
+    assert store.counts(event | {"merchant": None}, {("merchant",): counts}, NOON) == {}
+    assert store.counts({"customer_id": "nobody"}, {("customer_id",): counts}, NOON) == {("customer_id",): [0] * 6}
+
+
+@pytest.mark.parametrize("column", ["customer_id", "merchant"])
+def test_history_is_read_from_an_index_alone(tmp_path, column):
+    event = {"customer_id": "5", "merchant": "M", "country": "DE"}
+    entities = [(column,)] if column == "merchant" else [(column,), (column, "merchant"), (column, "country")]
+    asked = []
+    with closing(open_store(tmp_path / "store.sqlite")) as store:
+        store.load([moved("a")])
+        with store.reading() as connection:
+            connection.connection.driver_connection.set_trace_callback(asked.append)
+            store.histories(event, {(column,): timedelta(days=1)}, NOON)
+            store.counts(event, {entity: [Since(60), Since(60, known_s=0)] for entity in entities}, NOON)
+            connection.connection.driver_connection.set_trace_callback(None)
+            of_history = [statement for statement in asked if "FROM transactions" in statement]
+            plans = [connection.exec_driver_sql(f"explain query plan {statement}").all() for statement in of_history]
+
+    assert len(plans) == 2
+    for plan in plans:
+        assert "USING COVERING INDEX" in plan[0][-1]
+        assert "occurred_at>" in plan[0][-1]
+
+
+@pytest.mark.parametrize("named", ["transaction_token", "idempotency"])
+def test_a_decision_is_found_by_an_index(tmp_path, named):
+    asked = "select id from decisions where transaction_token = 'x' or idempotency = 'y'"
+    with closing(open_store(tmp_path / "store.sqlite")) as store, store.reading() as connection:
+        plan = " ".join(str(row[-1]) for row in connection.execute(text(f"explain query plan {asked}")))
+
+    assert f"({named}=?)" in plan
+    assert "SCAN" not in plan
 
 
 @pytest.mark.parametrize("column", ["person", "account"])

@@ -11,6 +11,11 @@ branch_labels = None
 depends_on = None
 
 
+def where_given(name: str, table: str, columns: list[str], *, unique: bool = False) -> None:
+    given = sa.text(f"{columns[0]} is not null")
+    op.create_index(name, table, columns, unique=unique, sqlite_where=given, postgresql_where=given)
+
+
 def upgrade() -> None:
     op.create_table(
         "audit",
@@ -30,7 +35,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("writer", "number"),
         sqlite_with_rowid=False,
     )
-    op.create_index("audit_by_person", "audit", ["person", "at"], unique=False)
+    where_given("audit_by_person", "audit", ["person", "at"])
     op.create_index("audit_by_time", "audit", ["at"], unique=False)
     op.create_table(
         "audit_heads",
@@ -72,12 +77,11 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("position"),
         sa.UniqueConstraint("id"),
-        sa.UniqueConstraint("idempotency"),
-        sa.UniqueConstraint("transaction_token"),
         sqlite_autoincrement=True,
     )
-    op.create_index("decisions_by_domain", "decisions", ["domain", "position"], unique=False)
-    op.create_index("decisions_by_person", "decisions", ["person", "position"], unique=False)
+    where_given("decisions_by_idempotency", "decisions", ["idempotency"], unique=True)
+    where_given("decisions_by_person", "decisions", ["person", "position"])
+    where_given("decisions_by_transaction", "decisions", ["transaction_token"], unique=True)
     op.create_table(
         "feedback",
         sa.Column("position", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
