@@ -3,7 +3,10 @@
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from bento import units
 from bento.errors import Problem, invalid, log_failure
@@ -180,16 +183,15 @@ def explained(bundle: Bundle, row: Rows, scores: Scores, *, high: bool, refused:
 
 def explanation(bundle: Bundle, row: Rows, scores: Scores) -> Explanation:
     """Every feature's part in the score of one row."""
-    contributions = [
-        {
-            "feature": feature.name,
-            "unit": feature.unit,
-            "value": None if math.isnan(value) else value,
-            "contribution": contribution,
-        }
-        for feature, value, contribution in zip(bundle.features, row.tolist(), scores.contributions[0].tolist(), strict=True)
+    contributed, values = scores.contributions[0], row.tolist()
+    if not np.isfinite(contributed).all() or not math.isfinite(scores.base):
+        raise ValueError(f"{bundle.name} {bundle.version}: a contribution is not a finite number")
+    # Not validated by its model: it is made of what was checked, and there are fifty of them.
+    contributions: list[Any] = [
+        {"feature": feature.name, "unit": feature.unit, "value": None if math.isnan(value) else value, "contribution": contribution}
+        for feature, value, contribution in zip(bundle.features, values, contributed.tolist(), strict=True)
     ]
-    return Explanation.model_validate({"base": scores.base, "contributions": contributions})
+    return Explanation.model_construct(base=scores.base, contributions=contributions)
 
 
 def reasons_of(bundle: Bundle, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
@@ -205,7 +207,13 @@ def reasons_of(bundle: Bundle, scores: Scores, *, high: bool, refused: bool = Fa
         reference=bundle.reference if refused else None,
         groups=bundle.factors,
     )
-    return [Reason(code=one.code, feature=one.feature, features=list(one.features), text=one.sentence) for one in found]
+    return [_reason(one.code, one.feature, one.features, one.sentence) for one in found]
+
+
+@lru_cache(maxsize=1_000)
+def _reason(code: str, feature: str, features: tuple[str, ...], text: str) -> Reason:
+    """A bundle has few, which all its answers share."""
+    return Reason(code=code, feature=feature, features=list(features), text=text)
 
 
 def said(domain: str, answer: Any) -> tuple[float, str]:
@@ -214,5 +222,6 @@ def said(domain: str, answer: Any) -> tuple[float, str]:
     return float(getattr(answer, probability)), str(getattr(answer, decision))
 
 
+@lru_cache(maxsize=32)
 def model_version(bundle: Bundle) -> ModelVersion:
     return ModelVersion(name=bundle.name, version=bundle.version)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from bento.answers import Asked, said, score
 from bento.audit import AuditError
@@ -263,7 +263,7 @@ class Decisions:
         scores = score(self._bundles[domain], asked.row)
         with span("explain"):
             answer = scorer.answered(asked, scores)
-        making = self._making(domain, asked, answer, sent, key, digest)
+        making = self._making(domain, request, sent, asked, answer, key, digest)
         if making.person is not None and isinstance(request, TransactionRequest):
             self._part_of_history(scorer.transaction(asked.request), making.person)
         self._store.keep_decisions([making])
@@ -277,21 +277,21 @@ class Decisions:
         """Keep decisions that were made together: of each what was asked, the answer and the idempotency key."""
         with kept(self._store):
             made = [
-                self._making(domain, asked, answer, asked.request.model_dump_json().encode(), key, None)
+                self._making(domain, asked.request, asked.request.model_dump_json().encode(), asked, answer, key, None)
                 for asked, answer, key in considered
             ]
             self._store.keep_decisions(made)
         return [Made(_named(one.id, one.answer), answer, asked.request) for one, (asked, answer, _) in zip(made, considered, strict=True)]
 
-    def _making(self, domain: str, asked: Asked, answer: Any, sent: bytes, key: str | None, digest: str | None) -> Making:
+    def _making(self, domain: str, request: Any, sent: bytes, asked: Asked, answer: Any, key: str | None, digest: str | None) -> Making:
         probability, decision = said(domain, answer)
         transaction = isinstance(asked.request, TransactionRequest)
         return Making(
-            id=uuid4().hex,
+            id=token_hex(16),
             domain=domain,
             route=ROUTES[domain],
             model_version=answer.model.version,
-            request=asked.request.model_dump_json().encode() if transaction else sent,
+            request=sent if asked.request is request else asked.request.model_dump_json().encode(),
             answer=answer.model_dump_json().encode(),
             row=asked.row,
             probability=probability,

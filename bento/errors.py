@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
+from secrets import token_hex
 from typing import Any, TypeVar
-from uuid import uuid4
 
 from schemas.api import Error, ErrorEnvelope, FieldError
 
@@ -149,7 +149,7 @@ class Envelope:
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The client's own request id where it is harmless, else a new one."""
     given = headers.get(b"x-request-id", b"")
-    return given.decode() if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    return given.decode() if _REQUEST_ID.fullmatch(given) else token_hex(16)
 
 
 def largest_body(path: str) -> int:

@@ -5,6 +5,7 @@ page adds up the workers, which BentoML starts with a folder for their values. W
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
@@ -34,6 +35,12 @@ def page() -> bytes:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
     return generate_latest(registry)
+
+
+@lru_cache(maxsize=1_000)
+def _labelled(metric: Any, *labels: Any) -> Any:
+    """A metric's part of these labels: to look it up costs as much as to count."""
+    return metric.labels(*labels)
 
 
 class Metrics:
@@ -69,7 +76,6 @@ class Metrics:
             "finrisk_part_ready", "Whether a part was ready when /readyz last asked.", ["part"], multiprocess_mode="livemin",
             registry=registry,
         )  # fmt: skip
-        self._of_answer: dict[tuple[str, str, str], tuple[Any, Any]] = {}
 
     def answering_with(self, bundles: Mapping[str, Bundle]) -> None:
         # What has not happened yet is counted as 0, so that a dashboard shows it and the first time is a change.
@@ -83,21 +89,17 @@ class Metrics:
     def decided(self, domain: str, answer: Any) -> None:
         """Count one decision and its score."""
         probability, decision = said(domain, answer)
-        key = domain, decision, answer.model.version
-        if key not in self._of_answer:  # looking a label up costs as much as counting
-            self._of_answer[key] = self._decisions.labels(*key), self._scores.labels(domain, answer.model.version)
-        decisions, scores = self._of_answer[key]
-        decisions.inc()
-        scores.observe(probability)
+        _labelled(self._decisions, domain, decision, answer.model.version).inc()
+        _labelled(self._scores, domain, answer.model.version).observe(probability)
 
     def batched(self, domain: str, status: int) -> None:
-        self._items.labels(domain, status).inc()
+        _labelled(self._items, domain, status).inc()
 
     def committed(self, seconds: float) -> None:
         self._commits.observe(seconds)
 
     def audited(self, action: str, records: int = 1) -> None:
-        self._audited.labels(action).inc(records)
+        _labelled(self._audited, action).inc(records)
 
     def fed_back(self, domain: str, label: bool) -> None:
         self._fed_back.labels(domain, str(label).lower()).inc()
@@ -111,7 +113,7 @@ class Metrics:
             self._ready.labels(part).set(reason is None)
 
     def requested(self, method: str, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(method if method in _METHODS else "other", route, status).observe(seconds)
+        _labelled(self._requests, method if method in _METHODS else "other", route, status).observe(seconds)
 
 
 class Measured:

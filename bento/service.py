@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import bentoml
+from bentoml import get_current_service
 from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 from bentoml.models import BentoModel
@@ -100,7 +101,7 @@ def _domain_of(request: Any) -> str:
 def _parts() -> Parts | None:
     """What `/readyz` asks of the service of this process; None where there is none yet, or no longer."""
     try:
-        return bentoml.get_current_service().parts()
+        return get_current_service().parts()
     except BentoMLException:
         return None
 
@@ -108,7 +109,7 @@ def _parts() -> Parts | None:
 def _access() -> Access | None:
     """Who may ask what, as the service of this process knows it; None where there is none yet, or no longer."""
     try:
-        return bentoml.get_current_service().access
+        return get_current_service().access
     except BentoMLException:
         return None
 

@@ -437,6 +437,7 @@ class Store:
         self._chain = Chain(writer or uuid4().hex, keyring)
         self._keys: OrderedDict[bytes, bytes] = OrderedDict()
         self._seen: dict[str, Person] = {}  # while a transaction lasts
+        self._tokens: dict[tuple[str, str], str] = {}  # the same
         self._audited: list[str] = []
         self.database = Database(url, durable=durable, wait_s=wait_s)
         migrations.check(self.database, upgrades=self.database.dialect == "sqlite" if upgrades is None else upgrades)
@@ -485,6 +486,7 @@ class Store:
             finally:
                 self._audited.clear()
                 self._seen.clear()
+                self._tokens.clear()
 
     @contextmanager
     def partly(self) -> Iterator[None]:
@@ -535,11 +537,20 @@ class Store:
         self._chain.append(at=self.clock() if at is None else at, caller=caller, action=action, request_id=request, **what)
         self._audited.append(action)
 
+    def _token(self, kind: str, value: str) -> str:
+        """See `Keyring.token`: a decision needs some of them three or four times."""
+        token = self._tokens.get((kind, value))
+        if token is None:
+            token = self.keyring.token(kind, value)
+            if self.database.is_writing:
+                self._tokens[kind, value] = token
+        return token
+
     # People
 
     def person(self, customer_id: str, *, make: bool = False) -> Person | None:
         """Who a customer is here; None for one who is not known, or was erased, unless they are to be made known."""
-        token = self.keyring.token("customer", customer_id)
+        token = self._token("customer", customer_id)
         if (seen := self._seen.get(token)) is not None:
             return seen
         with self.writing() if make else self.reading() as connection:
@@ -581,7 +592,7 @@ class Store:
 
         On PostgreSQL others who name one of them wait until this transaction ends.
         """
-        sent = transaction_id and self.keyring.token("transaction", transaction_id)
+        sent = transaction_id and self._token("transaction", transaction_id)
         named = key and self._idempotency(key)
         if not sent and not named:
             return None
@@ -629,7 +640,7 @@ class Store:
                     "model_version": one.model_version,
                     "caller": caller,
                     "request_id": request_id,
-                    "transaction_token": one.transaction_id and self.keyring.token("transaction", one.transaction_id),
+                    "transaction_token": one.transaction_id and self._token("transaction", one.transaction_id),
                     "idempotency": one.key and self._idempotency(one.key),
                     "digest": one.digest or self.digest(one.request),
                     "decided_at": at,
@@ -734,7 +745,7 @@ class Store:
             return {
                 entity: list(_events(entity)(connection, named | {"after": micros(before - span), "before": at}).fetchall())
                 for entity, span in reach.items()
-                if (named := self._tokens(event, entity)) is not None
+                if (named := self._names(event, entity)) is not None
             }
 
     def counts(self, event: Mapping[str, Any], counts: Mapping[Entity, Sequence[Since]], before: datetime) -> dict[Entity, list[int]]:
@@ -761,7 +772,7 @@ class Store:
         together: dict[str, list[tuple[Entity, tuple[Since, ...]]]] = {}
         values: dict[str, Any] = {}
         for entity, numbers in counts.items():
-            if (named := self._tokens(event, entity)) is not None:
+            if (named := self._names(event, entity)) is not None:
                 together.setdefault(entity[0], []).append((entity, tuple(numbers)))
                 values |= named
         with self.reading() as connection:
@@ -773,7 +784,7 @@ class Store:
                 found |= {entity: list(islice(row, len(numbers))) for entity, numbers in asked}
         return found
 
-    def _tokens(self, event: Mapping[str, Any], entity: Entity) -> dict[str, str | None] | None:
+    def _names(self, event: Mapping[str, Any], entity: Entity) -> dict[str, str | None] | None:
         """What stands for the values of an entity's columns; None where one has no value."""
         if entity != ("merchant",) and (entity[:1] != ("customer_id",) or not set(entity[1:]) <= _OF_CUSTOMER):
             raise ValueError(f"the store keeps no history by {', '.join(entity)}: no index helps with it")
@@ -785,7 +796,7 @@ class Store:
                 person = self.person(event[column])
                 named[column] = person and person.person
             else:
-                named[column] = self.keyring.token(column, event[column])
+                named[column] = self._token(column, event[column])
         return named
 
     def history(self, entity: Mapping[str, str], after: datetime, before: datetime) -> list[Event]:
@@ -846,7 +857,7 @@ class Store:
                 known[tokens[lookup]] = person
 
     def _row(self, transaction: Transaction, person: str) -> dict[str, Any]:
-        token, known_at = self.keyring.token, transaction.label_known_at
+        token, known_at = self._token, transaction.label_known_at
         return {
             "transaction_token": token("transaction", transaction.transaction_id),
             "person": person,

@@ -169,8 +169,8 @@ class _Entity:
     def _read(self, held: list[float], at: int, event: Mapping[str, Any], history: History) -> None:
         times = history.occurred_at_us
         # In whole hundredths sums are exact, and so are differences of running sums.
-        cents = [_cents(amount) for amount in history.amount] if self._reads_amount else []
-        own = _cents(float(event["amount"])) if self._reads_amount else 0
+        cents = [math.floor(amount * 100.0 + 0.5) for amount in history.amount] if self._reads_amount else []
+        own = math.floor(float(event["amount"]) * 100.0 + 0.5) if self._reads_amount else 0
         sums = [0, *accumulate(cents)]
         squares = [0, *accumulate(one * one for one in cents)]
         for window, number in self.reads:
@@ -202,10 +202,6 @@ def _or(value: float, empty: float | None) -> float:
     return empty if empty is not None and math.isnan(value) else value
 
 
-def _cents(amount: float) -> int:
-    return math.floor(amount * 100.0 + 0.5)
-
-
 def _deviation(count: int, total: int, squares: int) -> float:
     """The sample deviation of amounts from the sums of their hundredths and of the squares of these, to a float32's digits as the batch."""
     if count < 2:
@@ -223,44 +219,45 @@ def _reader(feature: Declaration, place: Mapping[Window, int]) -> _Reader:
             number = place[feature]
             return lambda at, event, held: held[number]
         case Point():
-            return lambda at, event, held: _point(feature, at, event)
+            point = _POINTS[feature.reading]
+            return lambda at, event, held: point(at, event)
         case Derived():
-            readers = [_reader(operand, place) for operand in feature.operands]
-            return lambda at, event, held: _derived(feature, [read(at, event, held) for read in readers])
+            join, readers = _JOINED[feature.joining], [_reader(operand, place) for operand in feature.operands]
+            return lambda at, event, held: join(*[read(at, event, held) for read in readers])
 
 
-def _point(point: Point, at: int, event: Mapping[str, Any]) -> float:
-    hour = at // (HOUR * MICRO) % 24
-    match point.reading:
-        case "amount":
-            return float(event["amount"])
-        case "log_amount":
-            return math.log(float(event["amount"]) + 1.0)
-        case "hour":
-            return float(hour)
-        case "hour_sin":
-            return math.sin(at % (DAY * MICRO) * (2 * math.pi / (DAY * MICRO)))
-        case "hour_cos":
-            return math.cos(at % (DAY * MICRO) * (2 * math.pi / (DAY * MICRO)))
-        case "is_weekend":
-            return float((at // (DAY * MICRO) + 3) % 7 >= 5)
-        case "is_night":
-            return float(hour <= 6)
-        case "is_credit":
-            return float(event["direction"] == "credit")
+def _hour(at: int) -> int:
+    return at // (HOUR * MICRO) % 24
 
 
-def _derived(feature: Derived, values: list[float]) -> float:
-    if any(math.isnan(value) for value in values):
+def _turn(at: int) -> float:
+    """How far the day has come, as an angle."""
+    return at % (DAY * MICRO) * (2 * math.pi / (DAY * MICRO))
+
+
+_POINTS: Mapping[str, Callable[[int, Mapping[str, Any]], float]] = {
+    "amount": lambda at, event: float(event["amount"]),
+    "log_amount": lambda at, event: math.log(float(event["amount"]) + 1.0),
+    "hour": lambda at, event: float(_hour(at)),
+    "hour_sin": lambda at, event: math.sin(_turn(at)),
+    "hour_cos": lambda at, event: math.cos(_turn(at)),
+    "is_weekend": lambda at, event: float((at // (DAY * MICRO) + 3) % 7 >= 5),
+    "is_night": lambda at, event: float(_hour(at) <= 6),
+    "is_credit": lambda at, event: float(event["direction"] == "credit"),
+}
+
+
+def _zscore(value: float, mean: float, deviation: float) -> float:
+    if math.isnan(mean) or math.isnan(deviation):
         return math.nan
-    match feature.joining:
-        case "ratio":
-            return values[0] / values[1] if values[1] else math.nan
-        case "difference":
-            return values[0] - values[1]
-        case "zscore":
-            value, mean, deviation = values
-            floored = max(deviation, mean * DEVIATION_FLOOR)
-            return (value - mean) / floored if floored else math.nan
-        case "is_zero":
-            return float(values[0] == 0)
+    floored = max(deviation, mean * DEVIATION_FLOOR)
+    return (value - mean) / floored if floored else math.nan
+
+
+# A value that is missing makes what is derived from it missing.
+_JOINED: Mapping[str, Callable[..., float]] = {
+    "ratio": lambda a, b: a / b if b else math.nan,
+    "difference": lambda a, b: a - b,
+    "zscore": _zscore,
+    "is_zero": lambda a: math.nan if math.isnan(a) else float(a == 0),
+}

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -109,6 +110,7 @@ def factors(features: Sequence[Feature]) -> dict[str, list[int]]:
     return found
 
 
+@lru_cache(maxsize=1_000)
 def sentence(feature: Feature, direction: Direction) -> str:
     """What is said where a feature moved a score that way."""
     said = feature.raises if direction == "raises" else feature.lowers
@@ -116,6 +118,7 @@ def sentence(feature: Feature, direction: Direction) -> str:
     return said[0].upper() + said[1:]
 
 
+@lru_cache(maxsize=1_000)
 def code(feature: Feature) -> str:
     """The code of a feature's factor."""
     return re.sub(r"[^A-Z0-9]+", "_", (feature.theme or feature.name).upper()).strip("_")
