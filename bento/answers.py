@@ -136,10 +136,10 @@ def sent_row(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
     bento.errors.Problem
         For a feature that the model lacks, one that is missing, or a value that its unit does not allow or the model cannot use.
     """
-    names = [feature.name for feature in bundle.features]
-    wrong = [FieldError(field=f"features.{name[:64]}", reason=_UNKNOWN_FEATURE) for name in features if name not in names]
-    wrong += [FieldError(field=f"features.{name}", reason=_MISSING_FEATURE) for name in names if name not in features]
-    if wrong:
+    names = bundle.columns.keys()
+    if names != features.keys():
+        wrong = [FieldError(field=f"features.{name[:64]}", reason=_UNKNOWN_FEATURE) for name in features if name not in names]
+        wrong += [FieldError(field=f"features.{name}", reason=_MISSING_FEATURE) for name in names if name not in features]
         raise Problem.of(422, wrong[:_MAX_FIELDS])
     row = row_of(bundle, features)
     beyond = units.wrong(bundle, row)

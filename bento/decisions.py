@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from secrets import token_hex
 from typing import Any
 
 from bento.answers import Asked, said, score
@@ -287,7 +286,7 @@ class Decisions:
         probability, decision = said(domain, answer)
         transaction = isinstance(asked.request, TransactionRequest)
         return Making(
-            id=token_hex(16),
+            id=self._store.new_id(),
             domain=domain,
             route=ROUTES[domain],
             model_version=answer.model.version,

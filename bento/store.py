@@ -101,7 +101,7 @@ class Making(NamedTuple):
     Attributes
     ----------
     id
-        Its own, 32 hex digits at random.
+        Its own: see `Store.new_id`.
     request, answer
         JSON.
     row
@@ -619,6 +619,10 @@ class Store:
                 tokens = [self.keyring.token(kind, value) for kind, value in names.items() if value is not None]
                 self.database.alone(connection, tokens)
 
+    def new_id(self) -> str:
+        """A name for a decision: 32 hex digits that nobody can guess. The time stands in front, or each would lie on a page of its own."""
+        return f"{self.clock():014x}{token_hex(9)}"
+
     def keep_decisions(self, made: Sequence[Making]) -> None:
         """Keep decisions, each with its audit record, inside `writing`.
 
@@ -663,7 +667,7 @@ class Store:
 
     def keep_decision(self, **what: Any) -> str:
         """Keep one decision, given the fields of `Making`, and return its identifier."""
-        one = Making(**({"id": uuid4().hex} | what))
+        one = Making(**({"id": self.new_id()} | what))
         self.keep_decisions([one])
         return one.id
 

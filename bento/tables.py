@@ -63,7 +63,7 @@ decisions = Table(
     "decisions",
     metadata,
     Column("position", _Counter, primary_key=True, autoincrement=True),  # the order of writing, whatever the clock said
-    Column("id", Text, nullable=False, unique=True),  # 32 hex digits at random
+    Column("id", Text, nullable=False, unique=True),  # see `Store.new_id`
     Column("person", Text),  # null where the request named nobody
     Column("domain", Text, nullable=False),
     Column("route", Text, nullable=False),

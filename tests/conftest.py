@@ -1,5 +1,6 @@
 """Fixtures for every test: where the real data is, and a home of its own."""
 
+import logging
 import os
 import shutil
 import sys
@@ -28,6 +29,14 @@ def require(program: str) -> str:
         message = f"{program} is not installed"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
     return str(found)
+
+
+@pytest.fixture(autouse=True)
+def heard() -> None:
+    """Let our loggers be heard: Alembic's own set-up, which MLflow runs in the process of another test, silences all that are there."""
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("finrisk"):
+            logging.getLogger(name).disabled = False
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Small real bundles, a model store that holds them, and a client of the service in this process."""
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -57,14 +56,6 @@ def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] 
 
 
 TRANSACTION_THRESHOLDS = {"anomaly": 0.5, "review": 0.6, "block": 0.95}
-
-
-@pytest.fixture(autouse=True)
-def heard() -> None:
-    """Let our loggers be heard: Alembic's own set-up, which MLflow runs in the process of another test, silences all that are there."""
-    for name in logging.root.manager.loggerDict:
-        if name.startswith("finrisk"):
-            logging.getLogger(name).disabled = False
 
 
 @pytest.fixture(scope="session")
