@@ -7,6 +7,7 @@ moment after a failure nobody waits at all. No table is named here.
 
 import os
 import sqlite3
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ CACHE_KIB = 32_000
 """Of SQLite's pages in memory; its own 2,000 hold too few of those that a decision looks at."""
 RESPITE_S = 0.25
 """Seconds after a failure in which the database is not asked again: requests that queued up meanwhile are refused at once."""
+_OF_TLS = ("sslmode", "sslrootcert")
 _LOCK = text("select pg_advisory_xact_lock(hashtext(one)) from (select unnest(:names) as one order by 1) as sorted").bindparams(
     bindparam("names", type_=ARRAY(Text))
 )
@@ -68,12 +70,43 @@ def parse(url: str | Path | URL) -> URL:
     except (exc.ArgumentError, ValueError):
         raise StoreError("FINRISK_STORE_URL is no URL: say postgresql://user:password@host/database") from None
     if parsed.get_backend_name() == "postgresql":
+        tls(parsed)
         return parsed.set(drivername="postgresql+pg8000")
     if parsed.get_backend_name() != "sqlite":
         raise StoreError(f"FINRISK_STORE_URL names {parsed.get_backend_name()}: the store is on sqlite or postgresql")
     if not parsed.database or not Path(parsed.database).is_absolute():
         raise StoreError("FINRISK_STORE_URL names a file relative to nowhere in particular: say sqlite:////absolute/path")
     return parsed
+
+
+def tls(url: URL) -> ssl.SSLContext | bool | None:
+    """How PostgreSQL is spoken to, in libpq's words: ``sslmode`` and ``sslrootcert`` of the URL.
+
+    Returns
+    -------
+    SSLContext, bool or None
+        With a server that proves who it is (``verify-full``: under its name; ``verify-ca``); True: encrypted (``require``); False: not
+        (``disable``); None: where the server can (``prefer``, the default).
+
+    Raises
+    ------
+    StoreError
+        For another ``sslmode``, or certificates that cannot be read.
+    """
+    mode, trusted = (url.query.get(name) for name in _OF_TLS)
+    if mode in ("verify-full", "verify-ca"):
+        try:
+            context = ssl.create_default_context(cafile=None if trusted in (None, "system") else str(trusted))
+        except (OSError, ssl.SSLError) as error:
+            raise StoreError(f"sslrootcert of FINRISK_STORE_URL cannot be read: {type(error).__name__}") from None
+        context.check_hostname = mode == "verify-full"
+        return context
+    plain = {"require": True, "disable": False, "prefer": None, None: None}
+    if mode not in plain or trusted is not None:
+        raise StoreError(
+            "FINRISK_STORE_URL: sslmode is disable, prefer, require, verify-ca or verify-full; sslrootcert belongs to the last two"
+        )
+    return plain[mode]
 
 
 class Database:
@@ -238,7 +271,7 @@ class Database:
             yield
         except (exc.IntegrityError, exc.DataError):
             raise  # what was written is wrong, not the database
-        except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, sqlite3.Error, _Gone) as error:
+        except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, sqlite3.Error, ssl.SSLError, _Gone) as error:
             raise StoreUnavailable(type(getattr(error, "orig", None) or error).__name__) from error
         except Exception as error:
             if type(error).__module__.startswith("pg8000"):  # it does not declare all of its errors to SQLAlchemy
@@ -309,13 +342,13 @@ class Database:
 
     def _postgresql(self, durable: bool) -> Engine:
         engine = create_engine(
-            self.url,
+            self.url.difference_update_query(_OF_TLS),
             pool_size=1,
             max_overflow=0,
             pool_timeout=self._wait_s,
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={"timeout": self._wait_s + 1.0, "application_name": "finrisk"},
+            connect_args={"timeout": self._wait_s + 1.0, "application_name": "finrisk", "ssl_context": tls(self.url)},
         )
 
         @event.listens_for(engine, "connect")

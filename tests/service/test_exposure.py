@@ -1,6 +1,5 @@
 """A service that other machines reach: it starts only where it knows its callers, speaks TLS, and tells no secret to its log."""
 
-import ipaddress
 import json
 import os
 import signal
@@ -11,7 +10,6 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -41,29 +39,6 @@ def environment_of(home: Path, **more: str) -> dict[str, str]:
 def home(tmp_path_factory, bundles):
     folder = tmp_path_factory.mktemp("exposed")
     return store_models(folder, {"loan_default": bundles["loan_default"]})
-
-
-@pytest.fixture(scope="module")
-def certificate(home):
-    """The files of a certificate for 127.0.0.1 that signs itself, and of its key."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name.from_rfc4514_string("CN=finrisk test"), datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(
-            name, name, key.public_key(), x509.random_serial_number(), now - timedelta(hours=1), now + timedelta(hours=1)
-        )
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    files = home / "server.crt", home / "server.key"
-    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    files[1].chmod(0o600)
-    return files
 
 
 def test_without_a_key_it_does_not_start_where_others_reach_it(home):

@@ -1,0 +1,104 @@
+"""How the database under the store is reached: with or without TLS, and from a server that proves who it is."""
+
+import asyncio
+import ssl
+import struct
+import threading
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import make_url
+
+from bento.database import Database, StoreError, StoreUnavailable
+
+REQUEST_OF_TLS = struct.pack("!ii", 8, 80877103)
+"""What a client of PostgreSQL sends first where it wants TLS (the manual, section 54.2.11)."""
+
+
+@contextmanager
+def in_front(server, certificate):
+    """A port on which PostgreSQL speaks TLS, whoever asks without it is refused; the tests' own server has none compiled in."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    behind = make_url(server.new()).query["unix_sock"]
+
+    async def passed_on(reader, writer):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def answer(reader, writer):
+        if await reader.read(8) != REQUEST_OF_TLS:
+            writer.close()
+            return
+        writer.write(b"S")
+        try:
+            await writer.start_tls(context)
+        except (ssl.SSLError, ConnectionError):
+            return
+        inner, outer = await asyncio.open_unix_connection(behind)
+        await asyncio.gather(passed_on(reader, outer), passed_on(inner, writer), return_exceptions=True)
+
+    loop = asyncio.new_event_loop()
+    listening = loop.run_until_complete(asyncio.start_server(answer, "127.0.0.1", 0))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+
+
+@pytest.fixture
+def over_tls(postgresql, certificate):
+    """The URL of a database, reached through TLS; what is added to it says how."""
+    with in_front(postgresql, certificate) as port:
+        url = make_url(postgresql.new())
+        if "unix_sock" not in url.query:
+            pytest.skip("the server that is given is not reached by a socket, which TLS could be put in front of")
+        yield url.set(host="127.0.0.1", port=port, query={}).render_as_string(hide_password=False)
+
+
+def is_tls(database):
+    with database.reading() as connection:
+        return isinstance(connection.connection.driver_connection._usock, ssl.SSLSocket)
+
+
+@pytest.mark.parametrize("mode", ["", "?sslmode=prefer", "?sslmode=require"])
+def test_a_server_that_offers_tls_is_spoken_to_in_it(over_tls, mode):
+    assert is_tls(Database(over_tls + mode))
+
+
+@pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
+def test_a_server_that_cannot_prove_who_it_is_is_not_spoken_to(over_tls, certificate, mode):
+    assert is_tls(Database(f"{over_tls}?sslmode={mode}&sslrootcert={certificate[0]}"))
+    for unknown in ("", "&sslrootcert=system"):
+        with pytest.raises(StoreUnavailable, match="SSLCertVerificationError"), Database(f"{over_tls}?sslmode={mode}{unknown}").reading():
+            pass
+
+
+def test_a_name_that_is_not_the_servers_is_seen(over_tls, certificate):
+    elsewhere = make_url(over_tls).set(host="localhost").render_as_string(hide_password=False)
+
+    assert is_tls(Database(f"{elsewhere}?sslmode=verify-ca&sslrootcert={certificate[0]}"))
+    with (
+        pytest.raises(StoreUnavailable, match="SSLCertVerificationError"),
+        Database(f"{elsewhere}?sslmode=verify-full&sslrootcert={certificate[0]}").reading(),
+    ):
+        pass
+
+
+def test_a_server_without_tls_is_refused_where_it_is_required(postgresql):
+    plain = postgresql.new()
+
+    assert not is_tls(Database(plain)) and not is_tls(Database(f"{plain}&sslmode=disable"))
+    with pytest.raises(StoreUnavailable), Database(f"{plain}&sslmode=require").reading():
+        pass
+
+
+@pytest.mark.parametrize("query", ["sslmode=sometimes", "sslmode=require&sslrootcert=/ca.crt", "sslmode=verify-full&sslrootcert=/none.crt"])
+def test_words_about_tls_that_mean_nothing_are_refused(query):
+    with pytest.raises(StoreError, match=r"sslmode|sslrootcert"):
+        Database(f"postgresql://user@host/store?{query}")
