@@ -36,7 +36,7 @@ def main(host: str, port: int, **tls: str) -> None:
     for setting in service.envs:
         os.environ.setdefault(setting.name, setting.value)
     service.inject_config()
-    service.inner.prepare()
+    service.inner.prepare(keeps=True)
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
     told = [word for name, value in tls.items() if value for word in ("--" + name.replace("_", "-"), value)]
     worker([path, "--fd", str(listening.detach()), "--service-name", service.name, "--worker-id", "1", *told])

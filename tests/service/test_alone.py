@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bento import champions, exposure
 from finrisk_assets import packaging
 from tests.service.made import CASHFLOW_ROW
 
@@ -81,6 +82,22 @@ def test_it_answers_over_tls_from_one_process(alone):
     assert status == 200
     assert json.loads(answer)["direction"] in ("surplus", "deficit")
     assert psutil.Process(process.pid).children(recursive=True) == []
+
+
+def test_models_that_were_checked_are_not_loaded_a_second_time(serving, bundles, monkeypatch):
+    from bento.service import FinRisk
+
+    load, loaded = champions.load, []
+    monkeypatch.setattr(champions, "load", lambda bento: loaded.append(load(bento)) or loaded[-1])
+    monkeypatch.setattr(exposure, "check", lambda settings: None)
+    monkeypatch.setattr(FinRisk, "kept", None)  # afterwards it is again what it was
+    client = serving({"cashflow": bundles["cashflow"]})
+
+    FinRisk.inner.prepare(keeps=True)
+    with client:
+        assert client.post("/v1/cashflow", json={"features": CASHFLOW_ROW}).status_code == 200
+
+    assert len(loaded) == 1
 
 
 def test_it_counts_what_it_answers(alone):
