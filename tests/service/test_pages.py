@@ -79,7 +79,7 @@ def test_it_is_alive_and_ready(client):
 
 
 def test_importing_the_service_imports_nothing_that_makes_models():
-    heavy = ["dagster", "mlflow", "ibis", "pandas", "sklearn", "pandera", "shap", "matplotlib", "pyarrow", "duckdb"]
+    heavy = ["dagster", "mlflow", "ibis", "pandas", "sklearn", "xgboost", "scipy", "pandera", "shap", "matplotlib", "pyarrow", "duckdb"]
     code = f"import sys, bento.service; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
