@@ -31,15 +31,15 @@ def main(host: str, port: int, **tls: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # As `bentoml serve` does: every process that counts writes below this folder, and `/metrics` adds up what is there.
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="finrisk-metrics-"))
-    path = os.environ.get("BENTO_PATH", ".")
-    service = load(path, standalone_load=True)
+    service = load(os.environ.get("BENTO_PATH", "."), standalone_load=True)
     for setting in service.envs:
         os.environ.setdefault(setting.name, setting.value)
     service.inject_config()
     service.inner.prepare(keeps=True)
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
     told = [word for name, value in tls.items() if value for word in ("--" + name.replace("_", "-"), value)]
-    worker([path, "--fd", str(listening.detach()), "--service-name", service.name, "--worker-id", "1", *told])
+    # By its name in the code, under which it is at hand: by the Bento's path the worker would read the manifests again.
+    worker([service.import_string, "--fd", str(listening.detach()), "--service-name", service.name, "--worker-id", "1", *told])
 
 
 if __name__ == "__main__":
