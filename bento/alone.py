@@ -13,6 +13,7 @@ import sys
 import tempfile
 
 import click
+import yaml
 
 
 @click.command()
@@ -31,6 +32,7 @@ def main(host: str, port: int, **tls: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # As `bentoml serve` does: every process that counts writes below this folder, and `/metrics` adds up what is there.
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="finrisk-metrics-"))
+    parse_yaml_in_c()
     service = load(os.environ.get("BENTO_PATH", "."), standalone_load=True)
     for setting in service.envs:
         os.environ.setdefault(setting.name, setting.value)
@@ -40,6 +42,11 @@ def main(host: str, port: int, **tls: str) -> None:
     told = [word for name, value in tls.items() if value for word in ("--" + name.replace("_", "-"), value)]
     # By its name in the code, under which it is at hand: by the Bento's path the worker would read the manifests again.
     worker([service.import_string, "--fd", str(listening.detach()), "--service-name", service.name, "--worker-id", "1", *told])
+
+
+def parse_yaml_in_c() -> None:
+    """Let `yaml.safe_load`, by which BentoML reads its manifests and its configuration, parse in C where it can: a fifth of a second."""
+    yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
 
 
 if __name__ == "__main__":

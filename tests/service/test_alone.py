@@ -13,8 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from bento import champions, exposure
+from bento.alone import parse_yaml_in_c
 from finrisk_assets import packaging
 from tests.service.made import CASHFLOW_ROW
 
@@ -98,6 +100,19 @@ def test_models_that_were_checked_are_not_loaded_a_second_time(serving, bundles,
         assert client.post("/v1/cashflow", json={"features": CASHFLOW_ROW}).status_code == 200
 
     assert len(loaded) == 1
+
+
+def test_bentoml_reads_its_manifests_with_the_parser_in_c(serving, bundles, monkeypatch):
+    read, parse = [], yaml.CSafeLoader.get_single_data
+    monkeypatch.setattr(yaml, "SafeLoader", yaml.SafeLoader)  # afterwards it is again what it was
+    monkeypatch.setattr(yaml.CSafeLoader, "get_single_data", lambda loader: read.append(loader) or parse(loader))
+    serving({"cashflow": bundles["cashflow"]})
+
+    parse_yaml_in_c()
+    (model,) = champions.stored()
+
+    assert model.tag.name == "finrisk-cashflow"
+    assert read
 
 
 def test_it_counts_what_it_answers(alone):
