@@ -193,6 +193,7 @@ class FinRisk:
         # What lives as long as the worker is of no interest to the collector, which would otherwise walk it again and again. Loading leaves
         # a dozen objects of garbage, so that a last collection before would be a tenth of a second for nothing.
         gc.freeze()
+        gc.enable()
 
     @bentoml.on_deployment
     @staticmethod

@@ -1,5 +1,6 @@
 """`python -m bento.alone`: the service as one process, as a container runs it."""
 
+import gc
 import json
 import os
 import signal
@@ -100,6 +101,16 @@ def test_models_that_were_checked_are_not_loaded_a_second_time(serving, bundles,
         assert client.post("/v1/cashflow", json={"features": CASHFLOW_ROW}).status_code == 200
 
     assert len(loaded) == 1
+
+
+def test_a_ready_service_collects_garbage(serving, bundles):
+    client = serving({"cashflow": bundles["cashflow"]})
+    gc.disable()  # as it starts
+    try:
+        with client:
+            assert gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_bentoml_reads_its_manifests_with_the_parser_in_c(serving, bundles, monkeypatch):
