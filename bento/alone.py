@@ -6,6 +6,7 @@ ready in half the time and holds a third less memory. For more workers there are
 nothing that it answers differs.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import sys
 import tempfile
 
 import click
+import yaml
 
 
 @click.command()
@@ -24,6 +26,9 @@ import click
 @click.option("--ssl-cert-reqs", envvar="BENTOML_SSL_CERT_REQS", default="", help="2 where every client needs a certificate.")
 def main(host: str, port: int, **tls: str) -> None:
     """Serve the Bento at BENTO_PATH, or the one of this folder, in one process."""
+    # What a start makes, stays. The service switches the collector on again once it is ready.
+    gc.disable()
+
     from _bentoml_impl.loader import load
     from _bentoml_impl.worker.service import main as worker
 
@@ -31,15 +36,21 @@ def main(host: str, port: int, **tls: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # As `bentoml serve` does: every process that counts writes below this folder, and `/metrics` adds up what is there.
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="finrisk-metrics-"))
-    path = os.environ.get("BENTO_PATH", ".")
-    service = load(path, standalone_load=True)
+    parse_yaml_in_c()
+    service = load(os.environ.get("BENTO_PATH", "."), standalone_load=True)
     for setting in service.envs:
         os.environ.setdefault(setting.name, setting.value)
     service.inject_config()
-    service.inner.prepare()
+    service.inner.prepare(keeps=True)
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
     told = [word for name, value in tls.items() if value for word in ("--" + name.replace("_", "-"), value)]
-    worker([path, "--fd", str(listening.detach()), "--service-name", service.name, "--worker-id", "1", *told])
+    # By its name in the code, under which it is at hand: by the Bento's path the worker would read the manifests again.
+    worker([service.import_string, "--fd", str(listening.detach()), "--service-name", service.name, "--worker-id", "1", *told])
+
+
+def parse_yaml_in_c() -> None:
+    """Let `yaml.safe_load`, by which BentoML reads its manifests and its configuration, parse in C where it can: a fifth of a second."""
+    yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
 
 
 if __name__ == "__main__":

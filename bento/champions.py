@@ -119,7 +119,7 @@ def load(bento: Any | None) -> Champions:
         bundles,
         sources[0],
         {domain: absent[domain] for domain in absent.keys() - bundles.keys()},
-        {bundle.domain: model.info.metadata.get("figures", []) for bundle, model in zip(loaded, models, strict=True)},
+        {bundle.domain: json.loads(model.info.metadata.get("figures_json", "[]")) for bundle, model in zip(loaded, models, strict=True)},
         {bundle.domain: _typical(bundle, Path(model.path)) for bundle, model in zip(loaded, models, strict=True)},
         _challengers([model for model in carried if model.tag.name.endswith(CHALLENGER)]),
     )

@@ -8,8 +8,8 @@ from bentoml.exceptions import BentoMLException
 
 from bento.keys import kept
 from bento.privacy import Keyring, KeyringError
+from bento.provider import Provider
 from bento.store import StoreError, StoreUnavailable, opened
-from bento.tokens import Provider
 from finrisk_assets.settings import Settings, SettingsError
 
 

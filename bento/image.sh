@@ -7,4 +7,4 @@ for packages in /app/.venv/lib/python3*/site-packages; do echo "$PWD/src" > "$pa
 /app/.venv/bin/python -m compileall -q --invalidation-mode unchecked-hash src
 # Tests that libraries ship with themselves: a tenth of the image, and a private key among them.
 cd /app/.venv/lib/python3*/site-packages
-find numpy scipy tornado -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +
+find numpy tornado -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +

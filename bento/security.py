@@ -11,16 +11,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from bento.caller import LOCAL, Caller, current
 from bento.errors import App, Problem, Receive, Scope, Send, log_failure
 from bento.keys import PREFIX, BadKey, Key, Keys, Unreadable, kept
 from bento.limits import Limits, Rate
+from bento.provider import BadToken, NoKeys, Provider
 from bento.roles import OPEN, RoleTable
 from bento.store import Store, StoreUnavailable
-from bento.tokens import BadToken, Jwks, NoKeys, Provider, Tokens, read_keys
 from finrisk_assets.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from bento.tokens import Tokens
 
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _PROXIES = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
@@ -103,7 +107,7 @@ class Access:
     def __init__(
         self,
         keys: Keys,
-        tokens: Tokens | None,
+        tokens: "Tokens | None",
         known: Rate,
         unknown: Rate,
         count: Callable[[str], None],
@@ -146,6 +150,9 @@ class Access:
 
         tokens = None
         if provider is not None:
+            # Not before: the library for tokens would be a twentieth of a second of the start of every service that has no provider.
+            from bento.tokens import Jwks, Tokens, read_keys
+
             jwks = Jwks(partial(read_keys, provider.jwks))
             jwks.load()
             tokens = Tokens(provider, jwks, partial(keyring.token, "subject"))

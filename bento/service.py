@@ -72,9 +72,6 @@ from schemas.api import (
 
 logger = logging.getLogger("finrisk.service")
 
-COLLECTED_AFTER = 20_000
-"""New objects between two collections; by default 700, which a batch makes for every few items, and none of them is garbage yet."""
-
 _SCORERS: Mapping[str, Callable[[Bundle, Store], Any]] = {
     "transaction_anomaly": TransactionScorer,
     "loan_default": LoanScorer,
@@ -140,6 +137,9 @@ class _Service(bentoml.Service):
         """What this worker counts; made when it is first asked for, which only a worker does."""
         return Metrics()
 
+    kept: champions.Champions | None = None
+    """The models that `prepare` has checked, where the worker is the same process."""
+
     def to_asgi(self, is_main: bool = True) -> App:
         logging.getLogger("bentoml._internal.server.http_app").addFilter(quiet_refusals)
         drain_s = Settings.from_environment().drain_seconds
@@ -179,7 +179,7 @@ class FinRisk:
     """Personal-finance risk decisions."""
 
     def __init__(self) -> None:
-        self._champions = champions.load(FinRisk.bento)  # type: ignore[attr-defined]
+        self._champions: champions.Champions = FinRisk.kept or champions.load(FinRisk.bento)  # type: ignore[attr-defined]
         self._metrics: Metrics = FinRisk.counters  # type: ignore[attr-defined]
         self._metrics.answering_with(self._champions.bundles)
         settings = replace(Settings.from_environment(), source=self._champions.source)
@@ -191,19 +191,25 @@ class FinRisk:
         watched = settings.shadow and bool(self._champions.challengers)
         self._shadow = Shadow(self._champions.challengers, _SCORERS, opened(settings, durable=False)) if watched else None
         self._decisions = Decisions(self._store, self._champions.bundles, self._scorer)
-        # What lives as long as the worker is of no interest to the collector, which would otherwise walk it again and again.
-        gc.collect()
+        # What lives as long as the worker is of no interest to the collector, which would otherwise walk it again and again. Loading leaves
+        # a dozen objects of garbage, so that a last collection before would be a tenth of a second for nothing.
         gc.freeze()
-        gc.set_threshold(COLLECTED_AFTER)
+        gc.enable()
 
     @bentoml.on_deployment
     @staticmethod
-    def prepare() -> None:
+    def prepare(keeps: bool = False) -> None:
         """Before the workers start: they run in the Bento's folder, where a relative path would mean another place.
 
         A model that must not be used is refused here, with its name and the reason: a worker that did so would be started again and again.
+
+        Parameters
+        ----------
+        keeps
+            Whether this process goes on as the worker, which then does not load the models a second time.
         """
         carried = champions.load(FinRisk.bento)  # type: ignore[attr-defined]
+        FinRisk.kept = carried if keeps else None  # type: ignore[attr-defined]
         settings = replace(Settings.from_environment(), source=carried.source)
         os.environ |= {"FINRISK_HOME": str(settings.home.resolve()), **pinned(os.environ)}
         exposure.check(settings)

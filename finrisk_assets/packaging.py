@@ -118,7 +118,8 @@ def store_model(
     tag of the challenger beside it.
     """
     bundle = _bundle(domain, folder)
-    metadata = {"absent": dict(absent), "figures": [_without_none(figure) for figure in figures]}
+    # BentoML reads metadata as YAML, at every start and slowly: a list would cost the start a sixth of a second.
+    metadata = {"absent": dict(absent), "figures_json": json.dumps([_without_none(figure) for figure in figures])}
     return _store(home, bundle.name, bundle, folder, metadata | ({"challenger": challenger} if challenger else {}))
 
 
@@ -159,7 +160,7 @@ def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mappin
 
 
 def _without_none(figure: Mapping[str, Any]) -> dict[str, Any]:
-    """A figure as BentoML's metadata takes it."""
+    """A figure with what is known of it."""
     return {name: value for name, value in figure.items() if value is not None}
 
 

@@ -3,7 +3,8 @@
 A bundle is a folder with ``bundle.json``, ``golden.json`` and the model files it names, all in open formats; ``docs/bundle.md``
 describes them. Here it is written, checked, loaded and scored. What belongs elsewhere: turning a trained estimator into a
 component (`trees`), what each feature did in a tree (`attribution`), words for a decision (`reasons`), how features are computed
-(`finrisk_assets.features`), and where bundles are kept (`registry`). Imports numpy, and XGBoost only where a bundle holds trees.
+(`finrisk_assets.features`), and where bundles are kept (`registry`). Imports numpy, and XGBoost
+for many rows at once where it is installed.
 """
 
 import hashlib
@@ -281,7 +282,7 @@ class _LinearScorer:
 
 
 class _TreesScorer:
-    """Trees that explain what they say; many rows at once that are to be scored alone go to XGBoost, on one thread."""
+    """Trees that explain what they say; many rows at once, to be scored alone, go to XGBoost if it is there: the same bits sooner."""
 
     def __init__(self, part: Trees, width: int, threads: int) -> None:
         self._trees = Attribution(part.model, width)
@@ -289,10 +290,12 @@ class _TreesScorer:
         self._model, self._width, self._threads = part.model, width, threads
 
     @cached_property
-    def _booster(self) -> Any:
-        """XGBoost's own. It predicts thread-safely: one serves all. Not loaded before it is needed, which a service never does."""
-        import xgboost
-
+    def _booster(self) -> Any | None:
+        """XGBoost's own. It predicts thread-safely: one serves all. None where XGBoost is not installed, as in the service's container."""
+        try:
+            import xgboost
+        except ModuleNotFoundError:
+            return None
         booster = xgboost.Booster()
         booster.load_model(bytearray(self._model))
         booster.set_param({"nthread": self._threads})
@@ -308,7 +311,7 @@ class _TreesScorer:
 
     def margin(self, rows: Rows) -> Floats:
         filled = self._filled(rows)
-        if len(rows) <= _FEW_ROWS:
+        if len(rows) <= _FEW_ROWS or self._booster is None:
             return self._trees.margin(filled)
         return np.asarray(self._booster.inplace_predict(filled, predict_type="margin", validate_features=False), np.float64)
 

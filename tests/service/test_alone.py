@@ -1,5 +1,6 @@
 """`python -m bento.alone`: the service as one process, as a container runs it."""
 
+import gc
 import json
 import os
 import signal
@@ -13,7 +14,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
+from bento import champions, exposure
+from bento.alone import parse_yaml_in_c
 from finrisk_assets import packaging
 from tests.service.made import CASHFLOW_ROW
 
@@ -71,6 +75,45 @@ def test_it_answers_over_tls_from_one_process(alone):
     assert status == 200
     assert json.loads(answer)["direction"] in ("surplus", "deficit")
     assert psutil.Process(process.pid).children(recursive=True) == []
+
+
+def test_models_that_were_checked_are_not_loaded_a_second_time(serving, bundles, monkeypatch):
+    from bento.service import FinRisk
+
+    load, loaded = champions.load, []
+    monkeypatch.setattr(champions, "load", lambda bento: loaded.append(load(bento)) or loaded[-1])
+    monkeypatch.setattr(exposure, "check", lambda settings: None)
+    monkeypatch.setattr(FinRisk, "kept", None)  # afterwards it is again what it was
+    client = serving({"cashflow": bundles["cashflow"]})
+
+    FinRisk.inner.prepare(keeps=True)
+    with client:
+        assert client.post("/v1/cashflow", json={"features": CASHFLOW_ROW}).status_code == 200
+
+    assert len(loaded) == 1
+
+
+def test_a_ready_service_collects_garbage(serving, bundles):
+    client = serving({"cashflow": bundles["cashflow"]})
+    gc.disable()  # as it starts
+    try:
+        with client:
+            assert gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_bentoml_reads_its_manifests_with_the_parser_in_c(serving, bundles, monkeypatch):
+    read, parse = [], yaml.CSafeLoader.get_single_data
+    monkeypatch.setattr(yaml, "SafeLoader", yaml.SafeLoader)  # afterwards it is again what it was
+    monkeypatch.setattr(yaml.CSafeLoader, "get_single_data", lambda loader: read.append(loader) or parse(loader))
+    serving({"cashflow": bundles["cashflow"]})
+
+    parse_yaml_in_c()
+    (model,) = champions.stored()
+
+    assert model.tag.name == "finrisk-cashflow"
+    assert read
 
 
 def test_it_counts_what_it_answers(alone):

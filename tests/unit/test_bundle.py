@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,6 +94,16 @@ def test_the_same_spec_gives_the_same_bytes(tmp_path: Path, spec: BundleSpec) ->
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
     assert write(tmp_path / "three", dataclasses.replace(spec, seed=8)) != write(tmp_path / "one", spec)
+
+
+def test_without_xgboost_many_rows_score_as_with_it(tmp_path: Path, spec: BundleSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's container has none."""
+    write(tmp_path / "b", spec)
+    rows = sample(2_500, seed=4)
+    with_it = Bundle.load(tmp_path / "b").margin(rows)
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+
+    assert np.array_equal(Bundle.load(tmp_path / "b").margin(rows), with_it)
 
 
 def test_base_and_contributions_add_up_to_the_margin(tmp_path: Path, spec: BundleSpec) -> None:

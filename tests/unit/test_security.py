@@ -11,9 +11,9 @@ from bento.caller import ROLES, Caller, current
 from bento.errors import Envelope
 from bento.keys import Keys, create
 from bento.limits import Rate
+from bento.provider import BadToken, NoKeys
 from bento.security import Access, Security, block, is_direct
 from bento.tables import keys as table
-from bento.tokens import BadToken, NoKeys
 
 AMPLE = Rate(100.0, 100)
 NOW = 1_700_000_000_000_000

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from bento.tokens import OLDEST_SECONDS, SOONEST_SECONDS, BadToken, Jwks, NoKeys, Provider, Tokens, read_keys
+from bento.provider import BadToken, NoKeys, Provider
+from bento.tokens import OLDEST_SECONDS, SOONEST_SECONDS, Jwks, Tokens, read_keys
 from finrisk_assets.settings import Settings, SettingsError
 
 ISSUER, AUDIENCE = "https://login.bank.example", "finrisk"
