@@ -16,6 +16,7 @@ from starlette.responses import Response
 from bento.answers import Asked, score
 from bento.database import StoreUnavailable
 from bento.errors import Problem, invalid_request, log_failure, request_id
+from bento.privacy import KeyringError
 from bento.tracing import span
 from finrisk_assets.modelling.bundle import Bundle, Scores
 from schemas.api import Answer, Request
@@ -93,6 +94,9 @@ def attempted(answer: Callable[..., Any], *asked: Any) -> Any:
         return problem
     except StoreUnavailable:
         raise
+    except KeyringError as error:  # a person's key that cannot be opened: the store fails this one, as it would alone
+        log_failure(error)
+        return Problem.of(503)
     except Exception as error:
         log_failure(error)
         return Problem.of(500)

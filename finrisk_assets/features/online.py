@@ -145,13 +145,13 @@ class _Entity:
 
     def __init__(self, columns: tuple[str, ...], place: Mapping[Window, int]) -> None:
         self.columns = columns
-        self.reads = [(window, number) for window, number in place.items() if window.aggregate != "count" and window.column != "is_fraud"]
-        parts = {window: _parts(window) for window in place if (window, place[window]) not in self.reads}
+        self.reads = {window: number for window, number in place.items() if window.aggregate != "count" and window.column != "is_fraud"}
+        parts = {window: _parts(window) for window in place if window not in self.reads}
         self.counts = tuple(dict.fromkeys(since for pair in parts.values() for since in pair if since.reach_s))
         # What an event's own instant delimits is nothing: the last place, where a 0 stands.
         at = {since: number for number, since in enumerate(self.counts)}
         self._counted = [(window, place[window], [at.get(since, -1) for since in pair]) for window, pair in parts.items()]
-        self._reads_amount = any(window.column == "amount" for window, _ in self.reads)
+        self._reads_amount = any(window.column == "amount" for window in self.reads)
 
     def fill(self, held: list[float], at: int, event: Mapping[str, Any], history: History, counted: Sequence[int] | None) -> None:
         """Write the value of every window to its place in `held`."""
@@ -173,7 +173,7 @@ class _Entity:
         own = math.floor(float(event["amount"]) * 100.0 + 0.5) if self._reads_amount else 0
         sums = [0, *accumulate(cents)]
         squares = [0, *accumulate(one * one for one in cents)]
-        for window, number in self.reads:
+        for window, number in self.reads.items():
             start = bisect_right(times, at - window.reach_s * MICRO)
             # An interval without delay is open at the event's own instant, so it ends a microsecond before.
             end = bisect_right(times, at - max(window.delay_s * MICRO, 1))

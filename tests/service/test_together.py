@@ -16,6 +16,7 @@ from bento.caller import Caller, current
 from bento.database import RESPITE_S
 from bento.decisions import Decisions, Made
 from bento.errors import Problem
+from bento.privacy import KeyringError
 from bento.store import Store
 from bento.transactions import TransactionScorer
 from finrisk_assets.modelling.bundle import Bundle
@@ -101,19 +102,22 @@ def test_one_that_is_refused_leaves_nothing_and_the_others_stand(decisions: Deci
     assert verify(store.database, store.keyring).records == 2
 
 
-def test_a_failure_of_ours_is_that_request_s_alone(decisions: Decisions, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError, 500), (KeyringError, 503)])
+def test_a_failure_of_ours_is_that_request_s_alone(
+    decisions: Decisions, store: Store, monkeypatch: pytest.MonkeyPatch, error: type[Exception], status: int
+) -> None:
     scorer = decisions._scorers("transaction_anomaly")
     answered = scorer.answered
 
     def failing(asked: Any, scores: Any) -> Any:
         if asked.request.transaction_id == "t1":
-            raise RuntimeError
+            raise error
         return answered(asked, scores)
 
     monkeypatch.setattr(scorer, "answered", failing)
     made = all_at_once(decisions, [request(number) for number in range(3)])
 
-    assert isinstance(made[1], Problem) and made[1].status == 500
+    assert isinstance(made[1], Problem) and made[1].status == status
     assert isinstance(made[0], Made) and isinstance(made[2], Made)
     assert [len(store.history({"customer_id": str(who)}, START - timedelta(1), START + timedelta(1))) for who in range(3)] == [1, 0, 1]
 
