@@ -262,7 +262,8 @@ class Decisions:
         scores = score(self._bundles[domain], asked.row)
         with span("explain"):
             answer = scorer.answered(asked, scores)
-        making = self._making(domain, request, sent, asked, answer, key, digest)
+        decided_on = sent if asked.request is request else asked.request.model_dump_json().encode()
+        making = self._making(domain, decided_on, asked, answer, key, digest)
         if making.person is not None and isinstance(request, TransactionRequest):
             self._part_of_history(scorer.transaction(asked.request), making.person)
         self._store.keep_decisions([making])
@@ -276,13 +277,13 @@ class Decisions:
         """Keep decisions that were made together: of each what was asked, the answer and the idempotency key."""
         with kept(self._store):
             made = [
-                self._making(domain, asked.request, asked.request.model_dump_json().encode(), asked, answer, key, None)
+                self._making(domain, asked.request.model_dump_json().encode(), asked, answer, key, None)
                 for asked, answer, key in considered
             ]
             self._store.keep_decisions(made)
         return [Made(_named(one.id, one.answer), answer, asked.request) for one, (asked, answer, _) in zip(made, considered, strict=True)]
 
-    def _making(self, domain: str, request: Any, sent: bytes, asked: Asked, answer: Any, key: str | None, digest: str | None) -> Making:
+    def _making(self, domain: str, request: bytes, asked: Asked, answer: Any, key: str | None, digest: str | None) -> Making:
         probability, decision = said(domain, answer)
         transaction = isinstance(asked.request, TransactionRequest)
         return Making(
@@ -290,7 +291,7 @@ class Decisions:
             domain=domain,
             route=ROUTES[domain],
             model_version=answer.model.version,
-            request=sent if asked.request is request else asked.request.model_dump_json().encode(),
+            request=request,
             answer=answer.model_dump_json().encode(),
             row=asked.row,
             probability=probability,

@@ -3,8 +3,7 @@
 A bundle is a folder with ``bundle.json``, ``golden.json`` and the model files it names, all in open formats; ``docs/bundle.md``
 describes them. Here it is written, checked, loaded and scored. What belongs elsewhere: turning a trained estimator into a
 component (`trees`), what each feature did in a tree (`attribution`), words for a decision (`reasons`), how features are computed
-(`finrisk_assets.features`), and where bundles are kept (`registry`). Imports numpy, and XGBoost
-for many rows at once where it is installed.
+(`finrisk_assets.features`), and where bundles are kept (`registry`). Imports numpy, and XGBoost for many rows where it is installed.
 """
 
 import hashlib

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import struct
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 from sqlalchemy import make_url
@@ -61,41 +61,39 @@ def over_tls(postgresql, certificate):
         yield url.set(host="127.0.0.1", port=port, query={}).render_as_string(hide_password=False)
 
 
-def is_tls(database):
-    with database.reading() as connection:
+def is_tls(url):
+    """Whether the connection that the store gets is encrypted."""
+    with closing(Database(url)) as database, database.reading() as connection:
         return isinstance(connection.connection.driver_connection._usock, ssl.SSLSocket)
 
 
 @pytest.mark.parametrize("mode", ["", "?sslmode=prefer", "?sslmode=require"])
 def test_a_server_that_offers_tls_is_spoken_to_in_it(over_tls, mode):
-    assert is_tls(Database(over_tls + mode))
+    assert is_tls(over_tls + mode)
 
 
 @pytest.mark.parametrize("mode", ["verify-full", "verify-ca"])
 def test_a_server_that_cannot_prove_who_it_is_is_not_spoken_to(over_tls, certificate, mode):
-    assert is_tls(Database(f"{over_tls}?sslmode={mode}&sslrootcert={certificate[0]}"))
+    assert is_tls(f"{over_tls}?sslmode={mode}&sslrootcert={certificate[0]}")
     for unknown in ("", "&sslrootcert=system"):
-        with pytest.raises(StoreUnavailable, match="SSLCertVerificationError"), Database(f"{over_tls}?sslmode={mode}{unknown}").reading():
-            pass
+        with pytest.raises(StoreUnavailable, match="SSLCertVerificationError"):
+            is_tls(f"{over_tls}?sslmode={mode}{unknown}")
 
 
 def test_a_name_that_is_not_the_servers_is_seen(over_tls, certificate):
     elsewhere = make_url(over_tls).set(host="localhost").render_as_string(hide_password=False)
 
-    assert is_tls(Database(f"{elsewhere}?sslmode=verify-ca&sslrootcert={certificate[0]}"))
-    with (
-        pytest.raises(StoreUnavailable, match="SSLCertVerificationError"),
-        Database(f"{elsewhere}?sslmode=verify-full&sslrootcert={certificate[0]}").reading(),
-    ):
-        pass
+    assert is_tls(f"{elsewhere}?sslmode=verify-ca&sslrootcert={certificate[0]}")
+    with pytest.raises(StoreUnavailable, match="SSLCertVerificationError"):
+        is_tls(f"{elsewhere}?sslmode=verify-full&sslrootcert={certificate[0]}")
 
 
 def test_a_server_without_tls_is_refused_where_it_is_required(postgresql):
     plain = postgresql.new()
 
-    assert not is_tls(Database(plain)) and not is_tls(Database(f"{plain}&sslmode=disable"))
-    with pytest.raises(StoreUnavailable), Database(f"{plain}&sslmode=require").reading():
-        pass
+    assert not is_tls(plain) and not is_tls(f"{plain}&sslmode=disable")
+    with pytest.raises(StoreUnavailable):
+        is_tls(f"{plain}&sslmode=require")
 
 
 @pytest.mark.parametrize("query", ["sslmode=sometimes", "sslmode=require&sslrootcert=/ca.crt", "sslmode=verify-full&sslrootcert=/none.crt"])

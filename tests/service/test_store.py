@@ -212,8 +212,7 @@ def test_numbers_of_events_are_those_of_the_events(store):
 
     for entity in entities:
         assert found[entity] == [History.of(events[entity]).tally(micros(NOON), since) for since in counts]
-    assert all(0 < one < len(events["merchant",]) for one in found["merchant",][1:2])
-    assert len({one for one in found["merchant",]}) > 4, "or the sample tells nothing"
+    assert len(set(found["merchant",])) > 4, "or the sample tells nothing"
     assert store.counts(event | {"merchant": None}, {("merchant",): counts}, NOON) == {}
     assert store.counts({"customer_id": "nobody"}, {("customer_id",): counts}, NOON) == {("customer_id",): [0] * 6}
 
