@@ -30,13 +30,13 @@ $(UV):
 	@touch $@
 
 demo: .venv/.ready ## Run the whole pipeline and show decisions answered by the built and served Bento
-	@$(PY) -m finrisk_assets.cli demo
+	@$(PY) -m finrisk_assets.cli.main demo
 
 dev: .venv/.ready ## Open the Dagster UI on http://127.0.0.1:3000 (PORT=… for another)
-	@exec $(PY) -m finrisk_assets.cli dev --port $(PORT)
+	@exec $(PY) -m finrisk_assets.cli.main dev --port $(PORT)
 
 serve: .venv/.ready ## Serve the newest Bento on http://127.0.0.1:3000 (PORT=… for another)
-	@exec $(PY) -m finrisk_assets.cli serve --port $(PORT)
+	@exec $(PY) -m finrisk_assets.cli.main serve --port $(PORT)
 
 lint: .venv/.ready ## Style, types, import rules, definitions
 	@ruff check .

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import reasons
-from finrisk_assets.loan_default.assets import CLASSIFIER
-from finrisk_assets.modelling import candidates
-from finrisk_assets.modelling.bundle import Bundle, BundleSpec, Floats, Rows
-from finrisk_assets.modelling.trees import component_from
+from finrisk_assets.domains.loan_default.definition import CLASSIFIER
+from finrisk_assets.modelling.training import candidates
+from finrisk_assets.modelling.training.convert import component_from
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.spec import BundleSpec, Floats, Rows
 from finrisk_assets.settings import Settings
 
 LOANS = 100_000

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import ibis
 
-from finrisk_assets.cashflow import model
-from finrisk_assets.cashflow.assets import CASHFLOW
-from finrisk_assets.domain import Figure
+from finrisk_assets.domains.base import Figure
+from finrisk_assets.domains.cashflow import model
+from finrisk_assets.domains.cashflow.definition import CASHFLOW
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.ledger.sources.base import Source
-from finrisk_assets.modelling.bundle import Bundle
-from finrisk_assets.modelling.candidates import matrix
+from finrisk_assets.modelling.training.candidates import matrix
+from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def bank(threads: int) -> None:
     """The example of a panel of one's own: its demonstration's random split, the order of its rows, and random folds."""
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    from finrisk_assets.modelling import evaluate
+    from finrisk_assets.modelling.evaluation import metrics
 
     panel = load("mapped", threads, ROOT / "docs" / "bank-marketing.yaml")
     print("at random, as the demonstration splits it:")
@@ -144,7 +144,7 @@ def bank(threads: int) -> None:
     boosted = model.candidates(features, panel.settings.seed, threads)["xgboost"]
     folds = StratifiedKFold(5, shuffle=True, random_state=panel.settings.seed)
     said = cross_val_predict(boosted, rows, labels, cv=folds, method="predict_proba")[:, 1]
-    print(f"    in five random folds: AUC {evaluate.auc(labels, said)}")
+    print(f"    in five random folds: AUC {metrics.auc(labels, said)}")
 
 
 def in_order(frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.spending import load, timed
 from finrisk_assets.ledger import sources
-from finrisk_assets.modelling import drift
+from finrisk_assets.modelling.monitoring import drift
 from finrisk_assets.settings import Settings
 
 COLUMNS = (

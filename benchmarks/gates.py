@@ -23,15 +23,17 @@ from unittest.mock import patch
 import dagster as dg
 import numpy as np
 
-from finrisk_assets import automation, build
-from finrisk_assets.domain import Trained
+from finrisk_assets.domains.base import Trained
+from finrisk_assets.domains.loan_default import model
+from finrisk_assets.domains.loan_default.definition import CLASSIFIER, LOAN_DEFAULT
+from finrisk_assets.graph import automation, build
 from finrisk_assets.ledger.sources.base import Source
-from finrisk_assets.loan_default import model
-from finrisk_assets.loan_default.assets import CLASSIFIER, LOAN_DEFAULT
-from finrisk_assets.modelling import bundle, registry
-from finrisk_assets.modelling.bundle import GOLDEN, MANIFEST, Linear
-from finrisk_assets.packaging import bentoml_home
-from finrisk_assets.rollback import roll_back
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.operations.rollback import roll_back
+from finrisk_assets.scoring import bundle
+from finrisk_assets.scoring import spec as spec_module
+from finrisk_assets.scoring.bundle_io import GOLDEN, MANIFEST
+from finrisk_assets.scoring.spec import Linear
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 
@@ -124,7 +126,7 @@ def forgetful() -> Iterator[None]:
     """Bundles are written whose golden rows were scored a little differently, as by another version of a library."""
     whole = bundle.write
 
-    def write(folder: Path, spec: bundle.BundleSpec) -> str:
+    def write(folder: Path, spec: spec_module.BundleSpec) -> str:
         whole(folder, spec)
         golden, manifest = folder / GOLDEN, folder / MANIFEST
         scored = json.loads(golden.read_text())
@@ -198,9 +200,10 @@ class Story:
 
     def _outcome(self, failed: tuple[str, ...]) -> Outcome:
         client = build.resources(self.settings)["tracking"].client()
-        challenger, champion = (registry.find(client, "loan_default", alias) for alias in (registry.CHALLENGER, registry.CHAMPION))
-        latest = bentoml_home(self.settings) / "bentos" / "finrisk" / "latest"
-        gate = registry.tags(client, challenger).get(registry.GATE, "not judged") if challenger else "–"
+        aliases = model_registry.CHALLENGER, model_registry.CHAMPION
+        challenger, champion = (model_registry.find(client, "loan_default", alias) for alias in aliases)
+        latest = self.settings.bentoml_home / "bentos" / "finrisk" / "latest"
+        gate = model_registry.tags(client, challenger).get(model_registry.GATE, "not judged") if challenger else "–"
         return Outcome(
             challenger.version if challenger else "–",
             gate,

@@ -22,12 +22,12 @@ import ibis
 import numpy as np
 import numpy.typing as npt
 
+from finrisk_assets.domains.transaction_anomaly import features, model
 from finrisk_assets.features.windows import Declaration
 from finrisk_assets.ledger import contract
 from finrisk_assets.ledger.sources import handbook
-from finrisk_assets.modelling.fraud_metrics import Period, fraud_scores, prequential, test_mask
+from finrisk_assets.modelling.evaluation.fraud_metrics import Period, fraud_scores, prequential, test_mask
 from finrisk_assets.settings import Settings
-from finrisk_assets.transaction_anomaly import features, model
 
 SEED = 0
 DELAY_DAYS = handbook.LABEL_DELAY_DAYS

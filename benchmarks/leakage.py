@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets.build import domains_of
-from finrisk_assets.domain import Domain
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.registry import domains_of
+from finrisk_assets.graph.stages import leakage as stage
 from finrisk_assets.ledger.sources import load
-from finrisk_assets.modelling import leakage
+from finrisk_assets.modelling.evaluation import leakage
 from finrisk_assets.settings import Settings
-from finrisk_assets.stages import leakage as stage
 
 DRAWS = 10
 """Samples in which each planted leak is looked for."""

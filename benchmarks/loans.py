@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from finrisk_assets.domains.loan_default import features
+from finrisk_assets.domains.loan_default.model import candidates, mature
 from finrisk_assets.ledger import contract, sources
-from finrisk_assets.loan_default import features
-from finrisk_assets.loan_default.model import candidates, mature
-from finrisk_assets.modelling import candidates as model
-from finrisk_assets.modelling import evaluate
-from finrisk_assets.modelling.bundle import Rows
-from finrisk_assets.modelling.split import split
+from finrisk_assets.modelling.evaluation import metrics
+from finrisk_assets.modelling.training import candidates as model
+from finrisk_assets.modelling.training.split import split
+from finrisk_assets.scoring.spec import Rows
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 
@@ -107,10 +107,10 @@ def taiwan(threads: int) -> None:
     for name, one in models.items():
         began = time.perf_counter()
         scores[name] = model.margin(one.fit(rows[learn], labels[learn]), rows[test])[0]
-        area = evaluate.auc(labels[test], scores[name])
+        area = metrics.auc(labels[test], scores[name])
         print(f"  {name:20} AUC {area}  {time.perf_counter() - began:6.1f} s{'  <- champion' if name == champion else ''}")
     print("  published:", ", ".join(f"{name} {value:.4f}" for name, value in PUBLISHED.items()))
-    area = evaluate.auc(labels[test], scores[champion])
+    area = metrics.auc(labels[test], scores[champion])
     print(f"Taiwan champion {champion}: AUC {area}, demanded .778: {'reached' if area.value >= 0.778 else 'MISSED'}")
 
 
@@ -133,7 +133,7 @@ def berka(threads: int, repeats: int) -> None:
         total = np.zeros(len(labels))
         for learn, test in folds:
             total[test] += model.margin(clone(one).fit(rows[learn], labels[learn]), rows[test])[0]
-        every, known = evaluate.auc(labels, total), evaluate.auc(labels[has_ledger], total[has_ledger])
+        every, known = metrics.auc(labels, total), metrics.auc(labels[has_ledger], total[has_ledger])
         print(f"  {name:20} AUC {every}  of the {has_ledger.sum()} with a live ledger {known}")
 
 
@@ -143,7 +143,7 @@ def _out_of_time(loans: Loans, threads: int) -> None:
     print("  " + ", ".join(f"{name} {len(part)} ({loans.labels[part].sum()} bad)" for name, part in parts.items()))
     found = model.fit_all(loans.rows, loans.labels, windows, candidates(loans.features, SEED, threads, len(windows.train)))
     for one in found:
-        area = evaluate.auc(loans.labels[windows.test], one.probability(loans.rows[windows.test]))
+        area = metrics.auc(loans.labels[windows.test], one.probability(loans.rows[windows.test]))
         mark = "  <- champion" if one is found[0] else ""
         print(f"  {one.name:20} validation AUC {one.auc}  test AUC {area}{mark}")
 

@@ -87,16 +87,17 @@ def probit_effect(clients: "pd.DataFrame", controls: tuple[str | int, ...]) -> f
 
 def acceptance(settings: Settings, clients: "pd.DataFrame", boosted: bool) -> None:
     """Print how well acceptance is ranked, calibrated, and how steeply it falls, at random and on the last mailing."""
-    from finrisk_assets.loan_offers import assets, model
-    from finrisk_assets.modelling import candidates, evaluate
+    from finrisk_assets.domains.loan_offers import definition, model
+    from finrisk_assets.modelling.evaluation import metrics
+    from finrisk_assets.modelling.training import candidates
 
     source, tables = load(settings)
-    domain = assets.LOAN_OFFERS
+    domain = definition.LOAN_OFFERS
     declared = domain.features(source)
-    known = assets._known(domain.build(tables, source).execute().sort_values("offer_id", ignore_index=True), settings)
+    known = definition._known(domain.build(tables, source).execute().sort_values("offer_id", ignore_index=True), settings)
     rows, labels = candidates.matrix(known, declared), known.is_accepted.to_numpy()
     mailing = clients.wave.to_numpy()[known.offer_id.astype(int) - 1]
-    random = assets.CLASSIFIER.split(known, settings)
+    random = definition.CLASSIFIER.split(known, settings)
     early = np.flatnonzero(mailing < 3)
     held = np.random.default_rng(settings.seed).random(len(early)) < 0.25
     last = replace(random, train=early[~held], validation=early[held], test=np.flatnonzero(mailing == 3))
@@ -118,15 +119,16 @@ def acceptance(settings: Settings, clients: "pd.DataFrame", boosted: bool) -> No
             below[:, at] -= 6
             slope = float((said(above) - said(below)).mean())
             p = said(test)
-            error = evaluate.expected_calibration_error(outcome, p)
-            print(f"{name:14}{one.name:22}{evaluate.auc(outcome, p)!s:26}{error:7.4f}{slope:16.5f}{len(test):8,}")
+            error = metrics.expected_calibration_error(outcome, p)
+            print(f"{name:14}{one.name:22}{metrics.auc(outcome, p)!s:26}{error:7.4f}{slope:16.5f}{len(test):8,}")
 
 
 def default(settings: Settings) -> None:
     """Print the expected maximum profit of a logistic default model on the borrowers' test rows."""
-    from finrisk_assets.loan_default.assets import CLASSIFIER, LOAN_DEFAULT
-    from finrisk_assets.modelling import candidates, evaluate
-    from finrisk_assets.modelling.emp import emp
+    from finrisk_assets.domains.loan_default.definition import CLASSIFIER, LOAN_DEFAULT
+    from finrisk_assets.modelling.evaluation import metrics
+    from finrisk_assets.modelling.evaluation.expected_max_profit import emp
+    from finrisk_assets.modelling.training import candidates
 
     source, tables = load(settings)
     declared = LOAN_DEFAULT.features(source)
@@ -137,7 +139,7 @@ def default(settings: Settings) -> None:
     one = candidates.fit_all(rows, labels, window, {"logistic_regression": models["logistic_regression"]})[0]
     outcome, said = labels[window.test], one.probability(rows[window.test])
     profit = emp(outcome, said)
-    print(f"\nDefault of the borrowers: AUC {evaluate.auc(outcome, said)}, {int(outcome.sum())} of {len(outcome)} test loans bad")
+    print(f"\nDefault of the borrowers: AUC {metrics.auc(outcome, said)}, {int(outcome.sum())} of {len(outcome)} test loans bad")
     print(f"EMP {profit.profit:.4f} of the sum lent, refusing {profit.refused:.1%} (Verbraken et al. 2014, their loss and return)")
 
 

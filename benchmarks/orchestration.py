@@ -22,13 +22,13 @@ from finrisk_assets.settings import Settings
 
 def bare(settings: Settings) -> None:
     """The computation alone."""
-    from finrisk_assets.build import domains_of, left_out
+    from finrisk_assets.domains.registry import domains_of, left_out
+    from finrisk_assets.graph.packaging import build_bento
+    from finrisk_assets.graph.stages import common, scores
+    from finrisk_assets.graph.warehouse import Warehouse
     from finrisk_assets.ledger import contract, sources
-    from finrisk_assets.modelling import bundle
-    from finrisk_assets.modelling.bundle import Bundle
-    from finrisk_assets.packaging import build_bento
-    from finrisk_assets.resources import Warehouse
-    from finrisk_assets.stages import common, scores
+    from finrisk_assets.scoring import bundle
+    from finrisk_assets.scoring.bundle import Bundle
 
     source = sources.load(settings)
     warehouse = Warehouse(url=settings.warehouse)
@@ -70,8 +70,8 @@ def stores(settings: Settings) -> None:
     """Make the stores of Dagster and MLflow, as the first run in a home does."""
     import dagster as dg
 
-    from finrisk_assets import cli
-    from finrisk_assets.build import resources
+    from finrisk_assets.cli import main as cli
+    from finrisk_assets.graph.build import resources
 
     cli.prepare_dagster(settings)
     with dg.DagsterInstance.get():
@@ -80,7 +80,8 @@ def stores(settings: Settings) -> None:
 
 def graph(settings: Settings) -> None:
     """The same as the demo runs it."""
-    from finrisk_assets import cli, demo
+    from finrisk_assets.cli import demo
+    from finrisk_assets.cli import main as cli
 
     cli.prepare_dagster(settings)
     assert demo.run(settings, serve=False) == 0

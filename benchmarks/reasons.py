@@ -16,19 +16,21 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import loans
-from finrisk_assets.classifier import Classifier
-from finrisk_assets.loan_default import changes, decide
-from finrisk_assets.loan_default.assets import CLASSIFIER
-from finrisk_assets.modelling import candidates, explain, flips
-from finrisk_assets.modelling.bundle import Bundle, BundleSpec, Floats, Rows
-from finrisk_assets.modelling.counterfactual import Search, approved_by
-from finrisk_assets.modelling.reasons import reasons
-from finrisk_assets.modelling.split import Split, split
-from finrisk_assets.modelling.trees import component_from
-from finrisk_assets.resources import Warehouse
+from benchmarks import loans, reason_fidelity
+from finrisk_assets.domains.classifier import Classifier
+from finrisk_assets.domains.loan_default import actionability, decide
+from finrisk_assets.domains.loan_default.definition import CLASSIFIER
+from finrisk_assets.domains.spending_risk.definition import CLASSIFIER as SPENDING
+from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.modelling.evaluation import explain
+from finrisk_assets.modelling.training import candidates
+from finrisk_assets.modelling.training.convert import component_from
+from finrisk_assets.modelling.training.split import Split, split
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.reasons import reasons
+from finrisk_assets.scoring.recourse import Search, approved_by
+from finrisk_assets.scoring.spec import BundleSpec, Floats, Rows
 from finrisk_assets.settings import Settings
-from finrisk_assets.spending_risk.assets import CLASSIFIER as SPENDING
 from schemas.features import Feature
 
 STORED = ("simulator", "berka", "karlan_zinman")
@@ -76,7 +78,7 @@ class Comparison:
 
     n_near: int
     ordinary: Rows
-    choices: Mapping[str, flips.Choice]
+    choices: Mapping[str, reason_fidelity.Choice]
 
 
 def main() -> None:
@@ -149,14 +151,14 @@ def fitted(held: Applicants, settings: Settings, threads: int) -> tuple[Bundle, 
 def compare(bundle: Bundle, held: Applicants, cutoff: str) -> Comparison:
     """Choose what is changed in a refused row: what its reasons name, and three choices that give this a scale."""
     validation = held.rows[held.windows.validation]
-    near = validation[flips.nearest_approved(bundle.probability(validation), bundle.thresholds[cutoff])]
+    near = validation[reason_fidelity.nearest_approved(bundle.probability(validation), bundle.thresholds[cutoff])]
     reference = bundle.reference or explain.just_approved(bundle, validation, bundle.thresholds[cutoff])
-    ordinary = flips.typical(near)
+    ordinary = reason_fidelity.typical(near)
     choices = {
-        "reasons": flips.by_reasons(reference),
-        "mean SHAP": flips.by_reasons(None),
-        "best four": flips.by_rescoring(ordinary),
-        "any four": flips.at_random(bundle.seed),
+        "reasons": reason_fidelity.by_reasons(reference),
+        "mean SHAP": reason_fidelity.by_reasons(None),
+        "best four": reason_fidelity.by_rescoring(ordinary),
+        "any four": reason_fidelity.at_random(bundle.seed),
     }
     return Comparison(len(near), ordinary, choices)
 
@@ -171,7 +173,7 @@ def report(name: str, bundle: Bundle, held: Applicants, asked: Questions) -> Non
     for question, low, below in asked.lines:
         for population, rows in refused(bundle, held, turns[low]):
             found = {
-                choice: flips.flips(bundle, rows, choose, held_against.ordinary, turns[below])
+                choice: reason_fidelity.flips(bundle, rows, choose, held_against.ordinary, turns[below])
                 for choice, choose in held_against.choices.items()
             }
             told, beside = found["reasons"], "  ".join(f"{found[choice].rate.value:{len(choice)}.3f}" for choice in others)
@@ -179,7 +181,7 @@ def report(name: str, bundle: Bundle, held: Applicants, asked: Questions) -> Non
             moved = f"p {told.before:.3f} -> {told.after:.3f}"
             print(f"  {question:29} {told.n:5} {population:16} {told.rate} {moved:17} {told.named:7.1f}  {beside}{mark}")
     worst = np.concatenate([rows for _, rows in refused(bundle, held, turns[asked.lines[0][1]])])
-    given, astray = ill_fitting(bundle, worst, flips.typical(held.rows[held.windows.validation]))
+    given, astray = ill_fitting(bundle, worst, reason_fidelity.typical(held.rows[held.windows.validation]))
     print(f"  {astray} of {given} sentences with a direction do not fit the value: it lies on the other side of the median")
 
 
@@ -203,13 +205,13 @@ def nearest(bundle: Bundle, held: Applicants) -> None:
     """Print for how many there is a nearest feasible change, and how long one search takes."""
     names = [feature.name for feature in bundle.features]
     for goal, turn in (("to be approved", "refer_from"), ("not to be refused", "refuse_from")):
-        search = Search(bundle, {}, approved_by(bundle), bundle.thresholds[turn], changes.consistent)
+        search = Search(bundle, {}, approved_by(bundle), bundle.thresholds[turn], actionability.consistent)
         for population, rows in refused(bundle, held, bundle.thresholds[turn]):
             sizes, seconds = [], []
             for values in rows[:MOST_CHANGES].tolist():
                 row = {name: None if value != value else value for name, value in zip(names, values, strict=True)}
                 began = time.perf_counter()
-                able = {name: how for name, how in changes.allowed(row).items() if name in bundle.approved}
+                able = {name: how for name, how in actionability.allowed(row).items() if name in bundle.approved}
                 found = replace(search, allowed=able).nearest(row)
                 seconds.append(time.perf_counter() - began)
                 sizes.append(len(found.changes or ()))

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.loans import PUBLISHED, SEED, load
-from finrisk_assets.loan_default.model import SCORECARD, candidates
-from finrisk_assets.modelling import candidates as model
-from finrisk_assets.modelling import evaluate
-from finrisk_assets.modelling.bundle import Rows
-from finrisk_assets.modelling.scorecard import Scorecard, ScorecardClassifier
+from finrisk_assets.domains.loan_default.model import SCORECARD, candidates
+from finrisk_assets.modelling.evaluation import metrics
+from finrisk_assets.modelling.training import candidates as model
+from finrisk_assets.modelling.training.scorecard import Scorecard, ScorecardClassifier
+from finrisk_assets.scoring.spec import Rows
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 
@@ -54,7 +54,7 @@ def taiwan(threads: int, cards_only: bool) -> None:
         began = time.perf_counter()
         one.fit(loans.rows[learn], loans.labels[learn])
         seconds = time.perf_counter() - began
-        area = evaluate.auc(loans.labels[test], model.margin(one, loans.rows[test])[0])
+        area = metrics.auc(loans.labels[test], model.margin(one, loans.rows[test])[0])
         print(f"  {name:28} AUC {area}  {seconds:6.1f} s  {_size(one)}")
         if isinstance(one, ScorecardClassifier):
             _speed(one.card_, loans.rows[test[:2_000]], one.names)
@@ -65,8 +65,8 @@ def stored(home: Path, threads: int, cards_only: bool) -> None:
     """The loans of a home, split in time; each candidate on the validation and on the test window."""
     import ibis
 
-    from finrisk_assets.loan_default.assets import CLASSIFIER
-    from finrisk_assets.modelling.bundle import Bundle
+    from finrisk_assets.domains.loan_default.definition import CLASSIFIER
+    from finrisk_assets.scoring.bundle import Bundle
 
     settings = Settings.from_environment()
     declared = Bundle.load(home / "champions" / "loan_default" / "bundle").features
@@ -78,7 +78,7 @@ def stored(home: Path, threads: int, cards_only: bool) -> None:
     print(f"\n{home.name}: {len(labels)} loans, {labels.mean():.2%} in default, {len(windows.train)} to learn from")
     others = {} if cards_only else candidates(declared, settings.seed, threads, len(windows.train))
     for found in model.fit_all(rows, labels, windows, others | cards(declared)):
-        area = evaluate.auc(labels[windows.test], found.probability(rows[windows.test]))
+        area = metrics.auc(labels[windows.test], found.probability(rows[windows.test]))
         print(f"  {found.name:28} validation AUC {found.auc}  test AUC {area}  {found.seconds:6.1f} s  {_size(found.estimator)}")
 
 

@@ -32,7 +32,8 @@ import psutil  # type: ignore[import-untyped]
 
 from benchmarks import batches, load
 from benchmarks.load import Load, post
-from finrisk_assets.modelling.bundle import Bundle, Rows
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.spec import Rows
 from finrisk_assets.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,7 +112,7 @@ def champions_of(settings: Settings) -> Settings:
     if not (small.root / "champions" / "loan_default" / "bundle").is_dir():
         print(f"no champions below {settings.root}: a small population is simulated and learned from, below {small.root}")
         environment = os.environ | {"FINRISK_HOME": str(small.home), "FINRISK_SIM_CUSTOMERS": "500", "FINRISK_SIM_MONTHS": "18"}
-        subprocess.run([sys.executable, "-m", "finrisk_assets.cli", "demo", "--no-serve"], env=environment, cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-m", "finrisk_assets.cli.main", "demo", "--no-serve"], env=environment, cwd=ROOT, check=True)
     return small
 
 
@@ -228,7 +229,7 @@ def contenders(settings: Settings, folder: Path) -> list[Server]:
     }
     print("the ledger's history goes into a store of the benchmark's own …", flush=True)
     (folder / settings.source / "landing").mkdir(parents=True)
-    subprocess.run([sys.executable, "-m", "finrisk_assets.cli", "load-history"], env=os.environ | ours, cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "finrisk_assets.cli.main", "load-history"], env=os.environ | ours, cwd=ROOT, check=True)
     model, pickled = folder / "mlflow", folder / "plain.joblib"
     _log_native(settings, bundle, model)
     from benchmarks.peers import plain_fastapi
@@ -276,7 +277,7 @@ def contenders(settings: Settings, folder: Path) -> list[Server]:
 
 def transactions(settings: Settings) -> Iterator[bytes]:
     """Movements of the ledger's customers with its merchants, each new, a few seconds apart, after the last one in the ledger."""
-    from finrisk_assets.resources import Warehouse
+    from finrisk_assets.graph.warehouse import Warehouse
 
     warehouse = Warehouse(url=settings.warehouse)
     table = warehouse.table("validated_transactions")
@@ -370,7 +371,7 @@ def worker_memory(process: psutil.Process) -> float:
 
 def _models(settings: Settings, folder: Path) -> Path:
     """A BENTOML_HOME with the champions."""
-    from finrisk_assets import packaging
+    from finrisk_assets.graph import packaging
 
     home = folder / "bentoml"
     for champion in sorted((settings.root / "champions").iterdir()):
@@ -387,7 +388,7 @@ def _log_native(settings: Settings, bundle: Bundle, folder: Path) -> None:
     manifest = json.loads((settings.root / "champions" / bundle.domain / "bundle" / "bundle.json").read_bytes())
     trees = [part for part in manifest["components"] if part["kind"] == "trees" and part["weight"]]
     if not trees:
-        from finrisk_assets.modelling import pyfunc
+        from finrisk_assets.modelling.training import pyfunc
 
         artifact = str(settings.root / "champions" / bundle.domain / "bundle")
         mlflow.pyfunc.save_model(folder, python_model=pyfunc.__file__, artifacts={"bundle": artifact}, pip_requirements=["numpy"])

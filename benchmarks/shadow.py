@@ -21,9 +21,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median, quantiles
 
-from bento.champions import DOMAINS
-from bento.store import _STANDING, opened
-from finrisk_assets import packaging
+from bento.decisions.models import DOMAINS
+from bento.store.session import _STANDING, opened
+from finrisk_assets.graph import packaging
 from finrisk_assets.settings import Settings
 
 WAIT_SECONDS = 120

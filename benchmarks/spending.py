@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from finrisk_assets.domain import Domain
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.spending_risk import definition, model
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.ledger.sources.base import Source
-from finrisk_assets.modelling import bundle, candidates, evaluate
+from finrisk_assets.modelling.evaluation import metrics
+from finrisk_assets.modelling.training import candidates
+from finrisk_assets.scoring import bundle
 from finrisk_assets.settings import Settings
-from finrisk_assets.spending_risk import assets, model
 
 SEED = Settings().seed
 Done = TypeVar("Done")
@@ -52,22 +54,22 @@ def report(settings: Settings) -> None:
     """Print what both models reach on one source."""
     source = sources.load(settings)
     frame, truth = timed("ledger and features", lambda: load(source, settings))
-    known = assets.CLASSIFIER.known(frame, settings)
+    known = definition.CLASSIFIER.known(frame, settings)
     print(f"\n{source.description}\n{len(frame)} month-ends, {len(known)} with a known outcome, {known.is_trouble.mean():.2%} in trouble")
-    windows = assets.CLASSIFIER.split(known, settings)
+    windows = definition.CLASSIFIER.split(known, settings)
     for name, rows in (("train", windows.train), ("validation", windows.validation), ("test", windows.test)):
         part = known.iloc[rows]
         print(f"  {name:10} {len(part):6} rows of {part.customer_id.nunique()} people, {part.is_trouble.sum()} in trouble")
     test = known.iloc[windows.test]
     for baseline in ("n_penalties_3m", "n_negative_balance_3m", "Low_Balance_Freq", "expense_to_income_3m"):
-        print(f"  {baseline:24} AUC {evaluate.auc(test.is_trouble, test[baseline])}")
-    for domain in (assets.SPENDING_RISK, assets.SPENDING_RISK_EIGHT):
+        print(f"  {baseline:24} AUC {metrics.auc(test.is_trouble, test[baseline])}")
+    for domain in (definition.SPENDING_RISK, definition.SPENDING_RISK_EIGHT):
         judge(domain, frame, truth, source, settings)
 
 
 def judge(domain: Domain, frame: pd.DataFrame, truth: pd.DataFrame | None, source: Source, settings: Settings) -> None:
     """Train one model as the product does and print its figures on the test window."""
-    classifier = assets.CLASSIFIER if domain is assets.SPENDING_RISK else assets.CLASSIFIER_EIGHT
+    classifier = definition.CLASSIFIER if domain is definition.SPENDING_RISK else definition.CLASSIFIER_EIGHT
     print(f"\n{domain.title}")
     trained = timed("training", lambda: domain.train(frame, domain.features(source), source, settings))
     for row in trained.candidates:
@@ -92,7 +94,7 @@ def judge(domain: Domain, frame: pd.DataFrame, truth: pd.DataFrame | None, sourc
             print(f"  {figure.metric:28} {figure.value:.4f}  {figure.meaning}")
 
 
-def random_folds(known: pd.DataFrame, domain: Domain, source: Source, name: str, threads: int) -> evaluate.Interval:
+def random_folds(known: pd.DataFrame, domain: Domain, source: Source, name: str, threads: int) -> metrics.Interval:
     """AUC of one candidate over five folds of rows drawn at random, which is how it should not be measured."""
     from sklearn.base import clone
     from sklearn.model_selection import StratifiedKFold
@@ -103,7 +105,7 @@ def random_folds(known: pd.DataFrame, domain: Domain, source: Source, name: str,
     score = np.zeros(len(labels))
     for learn, test in StratifiedKFold(5, shuffle=True, random_state=42).split(rows, labels):
         score[test] = candidates.margin(clone(one).fit(rows[learn], labels[learn]), rows[test])[0]
-    return evaluate.auc(labels, score)
+    return metrics.auc(labels, score)
 
 
 def by_people(labels: ArrayLike, score: ArrayLike, people: NDArray[np.str_], draws: int = 500) -> tuple[float, float]:
@@ -115,7 +117,7 @@ def by_people(labels: ArrayLike, score: ArrayLike, people: NDArray[np.str_], dra
     for _ in range(draws):
         drawn = np.concatenate([rows_of[k] for k in rng.integers(0, len(rows_of), len(rows_of))])
         if 0 < target[drawn].sum() < len(drawn):
-            found.append(evaluate.auc(target[drawn], value[drawn]).value)
+            found.append(metrics.auc(target[drawn], value[drawn]).value)
     low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)
 
@@ -131,12 +133,12 @@ def load(source: Source, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame
             landed = engine.read_parquet(path, table_name=f"raw_{name}")
             valid[name] = engine.create_table(name, contract.split(raw.table, raw.columns, landed, valid, settings.now).valid)
         truth = None
-        if assets.SPENDING_RISK.truth in source.truth:
+        if definition.SPENDING_RISK.truth in source.truth:
             path = Path(folder) / "truth.parquet"
-            source.truth[assets.SPENDING_RISK.truth](path)
+            source.truth[definition.SPENDING_RISK.truth](path)
             truth = pd.read_parquet(path)
-        tables = {name: valid[name] for name in assets.SPENDING_RISK.tables}
-        built = timed("features", lambda: engine.create_table("features", assets.SPENDING_RISK.build(tables, source)))
+        tables = {name: valid[name] for name in definition.SPENDING_RISK.tables}
+        built = timed("features", lambda: engine.create_table("features", definition.SPENDING_RISK.build(tables, source)))
         return built.order_by("customer_month").to_pandas(), truth
 
 

@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from time import perf_counter
 
-from bento.decisions import Decisions
-from bento.privacy import Keyring
-from bento.store import Store, Transaction
-from bento.transactions import TransactionScorer
-from finrisk_assets.modelling.bundle import Bundle
+from bento.decisions.engine import Decisions
+from bento.decisions.scorers.transaction import TransactionScorer
+from bento.store.keyring import Keyring
+from bento.store.session import Store, Transaction
+from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import TransactionRequest
 from tests.service.conftest import write_transaction_bundle
 

@@ -27,11 +27,12 @@ def fingerprints(threads: int, held: bool) -> dict[str, str]:
     """Hash of every candidate of every classifier, on `threads` threads."""
     from threadpoolctl import threadpool_limits
 
-    from finrisk_assets.build import domains_of, resources
+    from finrisk_assets.domains.registry import domains_of
+    from finrisk_assets.graph.build import resources
+    from finrisk_assets.graph.stages.common import load_frame
     from finrisk_assets.ledger import sources
-    from finrisk_assets.modelling import candidates, provenance, trees
+    from finrisk_assets.modelling.training import candidates, convert, provenance
     from finrisk_assets.settings import Settings
-    from finrisk_assets.stages.common import load_frame
 
     settings = replace(Settings.from_environment(), threads=2 if held else threads, as_of=datetime(2100, 1, 1))
     source, warehouse, found = sources.load(settings), resources(settings)["warehouse"], dict[str, str]()
@@ -47,7 +48,7 @@ def fingerprints(threads: int, held: bool) -> dict[str, str]:
         def spy(rows: Any, labels: Any, window: Any, models: Any, domain: Any = domain) -> Any:
             fitted = fit_all(rows, labels, window, models)
             for one in fitted:
-                component = trees.component_from(one.estimator, domain.features(source), rows[window.validation]).component
+                component = convert.component_from(one.estimator, domain.features(source), rows[window.validation]).component
                 whole = repr((component, one.calibrated.calibration, one.auc.value, one.log_loss))
                 found[f"{domain.name}, {one.name}"] = hashlib.sha256(whole.encode()).hexdigest()
             return fitted

@@ -19,24 +19,32 @@ from bentoml.exceptions import BentoMLException
 from bentoml.images import Image
 from bentoml.models import BentoModel
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
-from bento import batch as batches
-from bento import champions, exposure, feedback, lookups, pages, people, tracing
-from bento.cashflow import CashflowScorer
-from bento.decisions import Decisions, Made
-from bento.errors import App, Envelope, Problem, answering, idempotency_key, quiet_refusals
-from bento.health import Health, Parts
-from bento.loans import LoanScorer
-from bento.metrics import Measured, Metrics
-from bento.offers import OfferScorer
-from bento.paths import UnnamedPaths
-from bento.security import Access, Security
-from bento.shadow import Shadow
-from bento.spending import SpendingScorer
-from bento.store import Store, opened
-from bento.tracing import Traced
-from bento.transactions import TransactionScorer
-from finrisk_assets.modelling.bundle import Bundle
+from bento.access import bind_guard
+from bento.access.access import Access
+from bento.access.middleware import Security
+from bento.context import idempotency_key
+from bento.decisions import batch as batches
+from bento.decisions import feedback
+from bento.decisions import models as champions
+from bento.decisions.engine import Decisions, Made
+from bento.decisions.scorers.cashflow import CashflowScorer
+from bento.decisions.scorers.loan import LoanScorer
+from bento.decisions.scorers.offer import OfferScorer
+from bento.decisions.scorers.spending import SpendingScorer
+from bento.decisions.scorers.transaction import TransactionScorer
+from bento.decisions.shadow import Shadow
+from bento.people import data_rights
+from bento.problems import Problem, answering, quiet_refusals
+from bento.store.session import Store, opened
+from bento.web import lookups, openapi, tracing
+from bento.web.envelope import Envelope
+from bento.web.health import Health, Parts
+from bento.web.metrics import Metrics
+from bento.web.middleware import Measured, Traced
+from bento.web.redact_paths import UnnamedPaths
+from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings, pinned
 from schemas.api import (
     AuditPage,
@@ -140,10 +148,10 @@ class _Service(bentoml.Service):
     kept: champions.Champions | None = None
     """The models that `prepare` has checked, where the worker is the same process."""
 
-    def to_asgi(self, is_main: bool = True) -> App:
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
         logging.getLogger("bentoml._internal.server.http_app").addFilter(quiet_refusals)
         drain_s = Settings.from_environment().drain_seconds
-        app: App = Security(Health(UnnamedPaths(super().to_asgi(is_main)), _parts, drain_s), _access)
+        app: ASGIApp = Security(Health(UnnamedPaths(super().to_asgi(is_main)), _parts, drain_s), _access)
         tracer = tracing.tracer_of()
         app = app if tracer is None else Traced(app, tracer)
         return Measured(Envelope(app), self.counters)
@@ -174,7 +182,7 @@ _IMAGE = Image(
     tracing={"excluded_urls": ".*"},
     envs=[{"name": "OMP_NUM_THREADS", "value": "1"}, {"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],
 )
-@bentoml.asgi_app(pages.application())
+@bentoml.asgi_app(openapi.application())
 class FinRisk:
     """Personal-finance risk decisions."""
 
@@ -212,7 +220,7 @@ class FinRisk:
         FinRisk.kept = carried if keeps else None  # type: ignore[attr-defined]
         settings = replace(Settings.from_environment(), source=carried.source)
         os.environ |= {"FINRISK_HOME": str(settings.home.resolve()), **pinned(os.environ)}
-        exposure.check(settings)
+        bind_guard.check(settings)
 
     @bentoml.on_shutdown
     def stop(self) -> None:
@@ -353,10 +361,10 @@ class FinRisk:
         return lookups.audit_page(self._store, asked)
 
     def export_person(self, customer_id: str) -> PersonExport:
-        return people.export(self._store, customer_id)
+        return data_rights.export(self._store, customer_id)
 
     def erase_person(self, customer_id: str) -> Erasure:
-        return people.erase(self._store, customer_id)
+        return data_rights.erase(self._store, customer_id)
 
     def typical_features(self) -> Mapping[str, Mapping[str, float | None]]:
         return self._champions.typical

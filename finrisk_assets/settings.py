@@ -131,6 +131,25 @@ class Settings:
         return (self.home / self.source).resolve()
 
     @property
+    def store_source(self) -> str:
+        """The name under which the service keeps this ledger; a ``mapped`` source has the name that its mapping gives."""
+        if self.source != "mapped" or self.mapping is None:
+            return self.source
+        from schemas.mapping import read_mapping
+
+        return read_mapping(self.mapping).name
+
+    @property
+    def store_root(self) -> Path:
+        """The folder of the service's store and keyring, absolute."""
+        return (self.home / self.store_source).resolve()
+
+    @property
+    def bentoml_home(self) -> Path:
+        """The folder of this source's models and Bentos: the ``BENTOML_HOME`` of every ``bentoml`` command."""
+        return self.root / "bentoml"
+
+    @property
     def warehouse(self) -> str:
         return self.warehouse_url or f"duckdb://{self.root / 'warehouse.duckdb'}"
 

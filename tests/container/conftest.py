@@ -31,7 +31,7 @@ HARDENED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--secur
 # runc, because crun refuses a machine with both kinds of cgroups; podman's own limits are more than some machines let it set.
 PODMAN = ("podman", "--runtime", "runc")
 HERE = ("--network=host", "--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096")
-ALONE = ("python", "-m", "bento.alone")
+ALONE = ("python", "-m", "bento.single_process")
 """What the files of deploy/ run: one process."""
 READY_SECONDS = 60
 LEDGER = {"FINRISK_SIM_CUSTOMERS": "300", "FINRISK_SIM_MONTHS": "14", "FINRISK_AS_OF": "2025-07-01", "FINRISK_SOURCE": "simulator"}
@@ -99,7 +99,7 @@ def master_key(ledger: Path, volume: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def key(image: str, volume: Path, master_key: Path) -> str:
     """An API key that may do everything, made in a container as an operator makes it."""
-    command = ["python", "-m", "finrisk_assets.keys", "create", "--name", "container-test", "--role", "admin"]
+    command = ["python", "-m", "bento.cli.keys", "create", "--name", "container-test", "--role", "admin"]
     made = podman("run", "--rm", *HERE, *HARDENED, *mounts(volume, master_key), image, *command)
     return next(word for word in made.split() if word.startswith("finrisk_"))
 
@@ -231,7 +231,7 @@ def finrisk(home: Path, *arguments: str, **more: str) -> None:
     """Run a command of the operator on a ledger."""
     environ = clean(os.environ) | LEDGER | {"FINRISK_HOME": str(home)} | more
     done = subprocess.run(
-        [sys.executable, "-m", "finrisk_assets.cli", *arguments], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "finrisk_assets.cli.main", *arguments], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"finrisk {' '.join(arguments)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 

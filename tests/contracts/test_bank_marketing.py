@@ -7,11 +7,11 @@ from pathlib import Path
 import ibis
 import pytest
 
-from bento.store import location
-from finrisk_assets import history
-from finrisk_assets.cashflow.assets import CASHFLOW
+from bento.store.session import location
+from finrisk_assets.domains.cashflow.definition import CASHFLOW
 from finrisk_assets.ledger.contract import split
 from finrisk_assets.ledger.sources import load
+from finrisk_assets.operations import load_history
 from finrisk_assets.settings import Settings
 from schemas.mapping import MappingError, read_mapping
 
@@ -78,7 +78,7 @@ def test_a_row_number_is_a_moment_only_as_an_epoch(tmp_path):
 def test_the_service_finds_the_store_under_the_name_of_the_mapping(panel, tmp_path):
     settings = Settings(source="mapped", mapping=EXAMPLE, data_dir=tmp_path, home=tmp_path / "home")
     settings.root.mkdir(parents=True)
-    history.load(settings)
+    load_history.load(settings)
     assert location(replace(settings, source=panel[0].name)).exists()
 
 

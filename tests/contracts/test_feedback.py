@@ -113,7 +113,7 @@ def test_a_label_mends_what_the_source_wrote_wrongly(source, tmp_path):
 
 
 def test_new_labels_are_new_files_whose_months_are_found(source, tmp_path):
-    from finrisk_assets.arrivals import Seen, look
+    from finrisk_assets.graph.file_changes import Seen, look
 
     ledger(source, tmp_path)
     landing = tmp_path

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from finrisk_assets import automation, build, months
+from finrisk_assets.graph import automation, build, partitions
 from finrisk_assets.ledger import sources
 from finrisk_assets.settings import Settings
 from tests.definitions.test_graph import SOURCES
@@ -27,7 +27,7 @@ def asked(made: dg.Definitions, schedule: str, moment: datetime) -> dg.RunReques
 
 
 def range_of(request: dg.RunRequest) -> tuple[str, str]:
-    return request.tags[months.RANGE_START], request.tags[months.RANGE_END]
+    return request.tags[partitions.RANGE_START], request.tags[partitions.RANGE_END]
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -41,13 +41,13 @@ def test_what_is_dated_is_kept_by_month_and_only_features_and_scores_follow(sour
         assert (node.automation_condition is not None) == name.startswith(("features_", "scores_")), name
         if node.partitions_def is not None:
             assert node.backfill_policy == dg.BackfillPolicy.single_run(), name
-            assert isinstance(node.metadata[months.MOMENT], str), name
+            assert isinstance(node.metadata[partitions.MOMENT], str), name
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_source_says_its_months(source: str, tmp_path: Path) -> None:
     loaded = sources.load(Settings(home=tmp_path, source=source))
-    keys = months.partitions(loaded.begins, loaded.ends).get_partition_keys()
+    keys = partitions.partitions(loaded.begins, loaded.ends).get_partition_keys()
     assert (keys[0], keys[-1]) == (loaded.begins, loaded.ends)
 
 
@@ -106,7 +106,7 @@ def test_the_month_retrains_on_all_months(tmp_path: Path) -> None:
 def test_every_job_can_be_launched_without_saying_which_months(tmp_path: Path) -> None:
     made = definitions("simulator", tmp_path)
     for name in (automation.EVERYTHING, automation.DAILY, automation.MONTHLY, automation.LATE):
-        assert {months.RANGE_START, months.RANGE_END} <= made.resolve_job_def(name).run_tags.keys(), name
+        assert {partitions.RANGE_START, partitions.RANGE_END} <= made.resolve_job_def(name).run_tags.keys(), name
 
 
 @pytest.mark.parametrize(("source", "has"), [("simulator", True), ("handbook", False)])

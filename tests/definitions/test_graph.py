@@ -9,8 +9,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from finrisk_assets import build
-from finrisk_assets.domain import Domain
+from finrisk_assets.domains import registry
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.graph import build
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.settings import Settings
@@ -45,7 +46,7 @@ def graph(source: str, home: Path) -> dict[str, dict[str, object]]:
 
 def domains_of(source: str, home: Path) -> tuple[Source, list[Domain]]:
     loaded = sources.load(Settings(home=home, source=source))
-    return loaded, build.domains_of(loaded)
+    return loaded, registry.domains_of(loaded)
 
 
 def ancestors(asset: str, deps: dict[str, set[str]]) -> set[str]:

@@ -5,8 +5,9 @@ from pathlib import Path
 import ibis
 import pytest
 
-from finrisk_assets import build, lineage
-from finrisk_assets.domain import Domain
+from finrisk_assets.domains import registry
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.graph import lineage
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.settings import Settings
@@ -23,7 +24,7 @@ def empty(table: Table, name: str) -> ibis.Table:
 def traced(domain: Domain, source: Source, settings: Settings) -> tuple[dict[str, set[str]], set[str]]:
     """Column of the feature table -> the columns it comes from; and all columns that there are."""
     tables = {name: empty(raw.table, f"validated_{name}") for name, raw in source.tables.items() if name in domain.tables}
-    others = {one.name: one for one in build.domains_of(source)}
+    others = {one.name: one for one in registry.domains_of(source)}
     for scores in domain.upstream:
         if scores.removeprefix("scores_") in others:
             tables[scores] = empty(others[scores.removeprefix("scores_")].score_contract(), scores)
@@ -36,7 +37,7 @@ def traced(domain: Domain, source: Source, settings: Settings) -> tuple[dict[str
 def test_every_feature_comes_from_columns_that_its_domain_reads(source: str, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, source=source)
     loaded = sources.load(settings)
-    for domain in build.domains_of(loaded):
+    for domain in registry.domains_of(loaded):
         if domain.features_of:
             continue
         found, known = traced(domain, loaded, settings)
@@ -49,7 +50,7 @@ def test_every_feature_comes_from_columns_that_its_domain_reads(source: str, tmp
 def of(domain: str, feature: str, tmp_path: Path) -> set[str]:
     settings = Settings(home=tmp_path)
     loaded = sources.load(settings)
-    one = next(one for one in build.domains_of(loaded) if one.name == domain)
+    one = next(one for one in registry.domains_of(loaded) if one.name == domain)
     return {column.removeprefix("validated_") for column in traced(one, loaded, settings)[0][feature]}
 
 
@@ -81,7 +82,7 @@ def test_the_label_of_a_decision_reaches_no_feature_of_it_but_as_known_history(t
     """Of the columns that tell an outcome, only frauds that were known by then are looked at."""
     settings = Settings(home=tmp_path)
     loaded = sources.load(settings)
-    for domain in build.domains_of(loaded):
+    for domain in registry.domains_of(loaded):
         if domain.features_of or domain.watch is None:
             continue
         found, _ = traced(domain, loaded, settings)

@@ -6,10 +6,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from finrisk_assets import automation
-from finrisk_assets.build import build
+from finrisk_assets.graph import automation
+from finrisk_assets.graph.build import build
+from finrisk_assets.graph.stages import monitoring
 from finrisk_assets.settings import Settings
-from finrisk_assets.stages import monitoring
 
 ASSETS = ("monitoring_loan_default", "monitoring_cashflow", "model_loan_default")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from finrisk_assets import build, tags
+from finrisk_assets.graph import build, tags
 from finrisk_assets.settings import Settings
 
 SOURCES = ("simulator", "handbook", "berka", "taiwan", "karlan_zinman")

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from bentoml._internal.container.generate import BENTO_UID_GID
 
-from bento.roles import OPEN, ROUTES
+from bento.access.roles import OPEN, ROUTES
 from finrisk_assets.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ KUSTOMIZATION = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").re
 POD = MANIFESTS["Deployment"]["spec"]["template"]["spec"]
 REVISION = CLOUD_RUN["spec"]["template"]["spec"]
 SERVICE = COMPOSE["services"]["service"]
-ALONE = ["python", "-m", "bento.alone"]
+ALONE = ["python", "-m", "bento.single_process"]
 
 
 def environment(container):
@@ -106,7 +106,7 @@ def test_no_secret_stands_in_the_environment(where):
 
 
 def test_the_command_is_there():
-    assert (ROOT / "bento" / "alone.py").is_file()
+    assert (ROOT / "bento" / "single_process.py").is_file()
     assert SERVICE["command"] == POD["containers"][0]["args"] == REVISION["containers"][0]["args"] == ALONE
 
 
@@ -190,7 +190,7 @@ def test_pods_are_selected_by_their_own_labels():
 def test_the_store_is_upgraded_by_a_role_that_the_service_has_not():
     (container,) = MANIFESTS["Job"]["spec"]["template"]["spec"]["containers"]
 
-    assert container["args"] == ["python", "-m", "bento.migrations", "upgrade"]
+    assert container["args"] == ["python", "-m", "bento.store.migrations", "upgrade"]
     assert secrets_of(MANIFESTS["Job"]) == {"finrisk-owner"}
     assert secrets_of(MANIFESTS["Deployment"]) == {"finrisk"}
     assert "FINRISK_STORE_UPGRADE" not in ENVIRONMENTS["kubernetes"].keys() | ENVIRONMENTS["cloud run"].keys()
@@ -253,7 +253,7 @@ def test_secrets_are_made_at_random_and_for_their_owner_alone(tmp_path):
 
 
 def test_the_made_master_key_is_one(tmp_path):
-    from bento.privacy import Keyring
+    from bento.store.keyring import Keyring
 
     script = tmp_path / "secrets.sh"
     script.write_bytes((DEPLOY / "secrets.sh").read_bytes())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finrisk_assets.cli import cli
+from finrisk_assets.cli.main import cli
 from finrisk_assets.settings import PREFIX, Settings, fields
 
 ROOT = Path(__file__).parents[2]

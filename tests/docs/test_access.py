@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bento.caller import ROLES
-from bento.roles import OPEN, ROUTES
-from finrisk_assets.cli import cli
+from bento.access.roles import OPEN, ROUTES
+from bento.context import ROLES
+from finrisk_assets.cli.main import cli
 
 PAGE = Path(__file__).parents[2] / "docs" / "access.md"
 

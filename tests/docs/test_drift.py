@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from finrisk_assets.build import DOMAINS
-from finrisk_assets.modelling import drift, monitoring
+from finrisk_assets.domains.registry import DOMAINS
+from finrisk_assets.modelling.monitoring import drift, monitoring
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "drift.md").read_text(encoding="utf-8")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bento.shadow import MOST_WAITING
-from bento.store import MOST_SHADOWS
-from finrisk_assets.modelling.leakage import ALPHA, LARGEST_SAMPLE
-from finrisk_assets.stages import leakage
+from bento.decisions.shadow import MOST_WAITING
+from bento.store.session import MOST_SHADOWS
+from finrisk_assets.graph.stages import leakage
+from finrisk_assets.modelling.evaluation.leakage import ALPHA, LARGEST_SAMPLE
 
 ROOT = Path(__file__).parents[2]
 

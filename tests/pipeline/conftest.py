@@ -8,9 +8,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from finrisk_assets import automation, cli
-from finrisk_assets.build import build
-from finrisk_assets.resources import Warehouse
+from finrisk_assets.cli import main
+from finrisk_assets.graph import automation
+from finrisk_assets.graph.build import build
+from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
 
 
@@ -38,7 +39,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="session")
 def run(small: Settings) -> Iterator[Run]:
-    cli.prepare_dagster(small)
+    main.prepare_dagster(small)
     result = materialise(small)
     failures = [f"{event.step_key}: {event.step_failure_data.error}" for event in result.all_events if event.is_step_failure]
     assert result.success, failures

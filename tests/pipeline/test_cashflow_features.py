@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets.cashflow.features import CATALOGUE, KEYS, build, declared
+from finrisk_assets.domains.cashflow.features import CATALOGUE, KEYS, build, declared
 from schemas.features import Feature
 from schemas.ledger import TABLES
 

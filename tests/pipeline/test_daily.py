@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from finrisk_assets import automation, build, months
-from finrisk_assets.modelling.bundle import Bundle
-from finrisk_assets.resources import Warehouse
+from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
+from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
+from finrisk_assets.graph import automation, build, partitions
+from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
-from finrisk_assets.spending_risk.assets import SPENDING_RISK
-from finrisk_assets.transaction_anomaly.assets import TRANSACTION_ANOMALY
 
 MONTH = "2024-06"
 BEFORE = datetime(2024, 5, 31, 3)
@@ -91,10 +91,10 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
 
 def test_a_month_of_days_gives_fresh_scores_each_day_and_the_whole_at_its_end(bank: Bank) -> None:
     ticks = {day: bank.tick(BEFORE + timedelta(days=day)) for day in range(32)}
-    assert {(tick.tags[months.RANGE_START], tick.tags[months.RANGE_END]) for tick in ticks.values()} == {
+    assert {(tick.tags[partitions.RANGE_START], tick.tags[partitions.RANGE_END]) for tick in ticks.values()} == {
         ("2024-02", "2024-05"), ("2024-03", "2024-06"), ("2024-04", "2024-07")
     }  # fmt: skip
-    bank.run(ticks[0], **months.tags("2023-05", "2024-07"))
+    bank.run(ticks[0], **partitions.tags("2023-05", "2024-07"))
     for day in (1, 16, 31):
         now = BEFORE + timedelta(days=day)
         bank.run(ticks[day])
@@ -106,7 +106,7 @@ def test_a_month_of_days_gives_fresh_scores_each_day_and_the_whole_at_its_end(ba
         assert all(row["is_fraud"] is None for row in fresh)  # that is not known yet
 
     by_days = {asset: bank.table(asset) for asset in TABLES}
-    bank.run(ticks[31], **months.tags("2023-05", "2024-07"))
+    bank.run(ticks[31], **partitions.tags("2023-05", "2024-07"))
     assert any(row["occurred_at"].strftime("%Y-%m") == MONTH for row in by_days["scores_transaction_anomaly"])
     for asset, rows in by_days.items():
         # What is added up in another order may differ in its last digits.

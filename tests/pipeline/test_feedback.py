@@ -11,9 +11,10 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from bento.feedback import record
-from bento.store import Transaction, opened
-from finrisk_assets import automation, build, feedback, months
+from bento.decisions.feedback import record
+from bento.store.session import Transaction, opened
+from finrisk_assets.graph import automation, build, partitions
+from finrisk_assets.operations import load_feedback
 from finrisk_assets.settings import Settings
 from schemas.api import FeedbackRequest
 from tests.pipeline.test_late_file import FEATURES, Shop
@@ -68,7 +69,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 def compute(shop: Shop) -> None:
     job = shop.definitions.resolve_job_def(automation.DAILY)
-    wanted, every = [dg.AssetKey(FEATURES)], months.tags("2024-01", "2024-04")
+    wanted, every = [dg.AssetKey(FEATURES)], partitions.tags("2024-01", "2024-04")
     assert job.execute_in_process(instance=shop.instance, asset_selection=wanted, tags=every).success
 
 
@@ -95,7 +96,7 @@ def test_a_label_reaches_the_ledger_and_the_features_from_its_date_on(shop: Shop
     assert all(row["merchant_risk_30d"] == 0 for row in before.values())
 
     tell(shop)
-    written = feedback.load(shop.settings)
+    written = load_feedback.load(shop.settings)
     asked = shop.sensor(seen)
 
     assert [str(one) for one in written] == ["transactions: 1 labels, known in 2024-02 to 2024-02"]
@@ -114,5 +115,5 @@ def test_a_label_reaches_the_ledger_and_the_features_from_its_date_on(shop: Shop
     assert max(risky) < datetime(2024, 3, 14).date()
 
     assert shop.sensor(asked.cursor).run_requests in ([], None)  # the same labels again are nothing new
-    feedback.load(shop.settings)
+    load_feedback.load(shop.settings)
     assert not shop.sensor(asked.cursor).run_requests

@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from finrisk_assets import automation, build, months
-from finrisk_assets.resources import Warehouse
+from finrisk_assets.graph import automation, build, partitions
+from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
 
 MAPPING = """
@@ -88,11 +88,11 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
         for month in range(1, 11):
             shop.file(f"2024-{month:02d}.csv", day(month, 12))
         shop.run(dg.RunRequest(job_name=automation.LATE))
-        every = months.tags("2024-01", "2024-10")
+        every = partitions.tags("2024-01", "2024-10")
         job = shop.definitions.resolve_job_def(automation.DAILY)
         wanted = [dg.AssetKey(FEATURES)]
         assert job.execute_in_process(instance=instance, asset_selection=wanted, tags=every).success
-        for month in months.partitions("2024-01", "2024-10").get_partition_keys():
+        for month in partitions.partitions("2024-01", "2024-10").get_partition_keys():
             instance.report_runless_asset_event(dg.AssetMaterialization(SCORES, partition=month))
         instance.report_runless_asset_event(dg.AssetMaterialization("champion_transaction_anomaly"))
         champion, contract = dg.AssetKey("champion_transaction_anomaly"), "champion_transaction_anomaly_contract"
@@ -110,7 +110,7 @@ def test_a_late_file_touches_exactly_its_months(shop: Shop) -> None:
     before, before_features, mark = shop.table("validated_transactions"), shop.table(FEATURES), shop.last_event
     shop.file("late.csv", ["late-1,anna,2024-03-15T12:00:00,99,shop1", "late-2,ben,2024-04-02T12:00:00,5,shop2"])
     tick = shop.sensor(first.cursor)
-    assert [(run.tags[months.RANGE_START], run.tags[months.RANGE_END]) for run in tick.run_requests] == [("2024-03", "2024-04")]
+    assert [(run.tags[partitions.RANGE_START], run.tags[partitions.RANGE_END]) for run in tick.run_requests] == [("2024-03", "2024-04")]
     for request in tick.run_requests:
         shop.run(request)
     assert shop.materialised("validated_transactions", mark) == ["2024-03", "2024-04"]
@@ -125,7 +125,7 @@ def test_a_late_file_touches_exactly_its_months(shop: Shop) -> None:
     assert sorted(conditions.get_requested_partitions(dg.AssetKey(SCORES))) == touched
     assert conditions.total_requested == 2 * len(touched)  # nothing else: no model, no snapshot
     job = shop.definitions.resolve_job_def(automation.DAILY)
-    tags = months.tags(touched[0], touched[-1])
+    tags = partitions.tags(touched[0], touched[-1])
     assert job.execute_in_process(instance=shop.instance, asset_selection=[dg.AssetKey(FEATURES)], tags=tags).success
     features = shop.table(FEATURES)
     moved = {features[key]["occurred_at"].strftime("%Y-%m") for key in before_features if features[key] != before_features[key]}
@@ -142,7 +142,7 @@ def test_far_apart_months_are_a_run_each_and_a_flood_is_one(shop: Shop) -> None:
     cursor = shop.sensor(None).cursor
     shop.file("late.csv", ["a,anna,2024-02-15T12:00:00,99,shop1", "b,anna,2024-07-15T12:00:00,99,shop1"])
     tick = shop.sensor(cursor)
-    assert [run.tags[months.RANGE_START] for run in tick.run_requests] == ["2024-02", "2024-07"]
+    assert [run.tags[partitions.RANGE_START] for run in tick.run_requests] == ["2024-02", "2024-07"]
     mark = shop.last_event
     for request in tick.run_requests:
         shop.run(request)  # the first leaves July for the second, says so, and stops nothing
@@ -169,7 +169,7 @@ def test_a_changed_and_a_removed_file_touch_their_months_and_a_new_order_none(sh
     shop.file("2024-05.csv", [row.replace("10.5", "11.5") for row in day(5, 12)])
     (shop.folder / "in" / "2024-09.csv").unlink()
     tick = shop.sensor(tick.cursor)
-    assert [run.tags[months.RANGE_START] for run in tick.run_requests] == ["2024-05", "2024-09"]
+    assert [run.tags[partitions.RANGE_START] for run in tick.run_requests] == ["2024-05", "2024-09"]
 
 
 def test_nothing_follows_a_failed_contract(shop: Shop) -> None:
@@ -197,6 +197,6 @@ def test_a_late_row_that_cannot_be_stored_fails_and_changes_nothing(shop: Shop) 
     before = shop.table("validated_transactions")
     shop.file("late.csv", [f"x{n},anna,never,1,shop1" for n in range(30)])
     job = shop.definitions.resolve_job_def(automation.LATE)
-    result = job.execute_in_process(instance=shop.instance, raise_on_error=False, tags=months.tags("2024-03", "2024-03"))
+    result = job.execute_in_process(instance=shop.instance, raise_on_error=False, tags=partitions.tags("2024-03", "2024-03"))
     assert not result.success
     assert shop.table("validated_transactions") == before

@@ -9,11 +9,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from finrisk_assets import cli, months
+from finrisk_assets.cli import main
+from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
+from finrisk_assets.graph import partitions
+from finrisk_assets.graph.stages.common import champion_folder
+from finrisk_assets.graph.stages.evaluation import FIGURES
 from finrisk_assets.settings import Settings
-from finrisk_assets.stages.common import champion_folder
-from finrisk_assets.stages.evaluation import FIGURES
-from finrisk_assets.transaction_anomaly.assets import TRANSACTION_ANOMALY
 from tests.pipeline.test_late_file import FEATURES, HEADER, MAPPING, SCORES, day
 from tests.service.conftest import write_transaction_bundle
 
@@ -29,7 +30,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         (tmp_path / "in" / f"2024-{month:02d}.csv").write_text("\n".join((HEADER, *day(month, 12))) + "\n")
     settings = Settings(home=tmp_path / "home", source="mapped", mapping=tmp_path / "shop.yaml")
     monkeypatch.setenv("DAGSTER_HOME", "")
-    cli.prepare_dagster(settings)
+    main.prepare_dagster(settings)
     folder = champion_folder(TRANSACTION_ANOMALY, settings)
     folder.parent.mkdir(parents=True)
     write_transaction_bundle(folder)
@@ -46,7 +47,7 @@ def command(settings: Settings, *words: str) -> None:
 
 def test_daily_runs_from_the_source_to_scores(settings: Settings) -> None:
     command(settings, "dg", "launch", "--job", "late")
-    everything = json.dumps(months.tags("2024-01", "2024-10"))
+    everything = json.dumps(partitions.tags("2024-01", "2024-10"))
     command(settings, "dagster", "job", "execute", "-m", "finrisk_assets.definitions", "-j", "daily", "--tags", everything)
     with dg.DagsterInstance.get() as instance:
         for asset in ("validated_transactions", FEATURES, SCORES):
@@ -60,5 +61,5 @@ def test_each_job_of_a_schedule_is_taken_into_the_queue(settings: Settings) -> N
     with dg.DagsterInstance.get() as instance:
         runs = {run.job_name: run for run in instance.get_runs()}
         assert {name: run.status.value for name, run in runs.items()} == {"daily": "QUEUED", "monthly": "QUEUED"}
-        assert runs["daily"].tags[months.RANGE_START] == "2024-07"
-        assert runs["monthly"].tags[months.RANGE_START] == "2024-01"
+        assert runs["daily"].tags[partitions.RANGE_START] == "2024-07"
+        assert runs["monthly"].tags[partitions.RANGE_START] == "2024-01"

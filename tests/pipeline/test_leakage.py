@@ -8,14 +8,14 @@ import ibis
 import pytest
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets.build import domains_of
-from finrisk_assets.domain import Domain
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
+from finrisk_assets.domains.registry import domains_of
+from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
+from finrisk_assets.graph.stages import leakage
+from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources.base import Source
-from finrisk_assets.loan_default.assets import LOAN_DEFAULT
-from finrisk_assets.resources import Warehouse
-from finrisk_assets.spending_risk.assets import SPENDING_RISK
-from finrisk_assets.stages import leakage
 from schemas.features import Feature
 from tests.pipeline.conftest import Run
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
+from finrisk_assets.domains.loan_default.features import CATALOGUE, KEYS, build, declared
+from finrisk_assets.domains.loan_default.month_end_applications import applications
+from finrisk_assets.domains.loan_default.terms import FORMULAS, with_terms
 from finrisk_assets.ledger import contract, sources
-from finrisk_assets.loan_default.assets import LOAN_DEFAULT
-from finrisk_assets.loan_default.features import CATALOGUE, KEYS, build, declared
-from finrisk_assets.loan_default.standing import applications
-from finrisk_assets.loan_default.terms import FORMULAS, with_terms
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import TABLES

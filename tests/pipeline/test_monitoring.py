@@ -7,14 +7,15 @@ import ibis
 import numpy as np
 import pytest
 
-from finrisk_assets.build import DOMAINS, resources
-from finrisk_assets.domain import Domain
-from finrisk_assets.modelling.bundle import Bundle
-from finrisk_assets.modelling.monitoring import Findings
-from finrisk_assets.resources import Warehouse
-from finrisk_assets.spending_risk.assets import SPENDING_RISK
-from finrisk_assets.stages import monitoring
-from finrisk_assets.stages.common import champion_folder
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.registry import DOMAINS
+from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
+from finrisk_assets.graph.build import resources
+from finrisk_assets.graph.stages import monitoring
+from finrisk_assets.graph.stages.common import champion_folder
+from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.modelling.monitoring.monitoring import Findings
+from finrisk_assets.scoring.bundle import Bundle
 from tests.pipeline.conftest import Run
 
 NAMES = [domain.name for domain in DOMAINS]

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets.loan_offers import decide
-from finrisk_assets.loan_offers.features import CATALOGUE, KEYS, build, declared
+from finrisk_assets.domains.loan_offers import decide
+from finrisk_assets.domains.loan_offers.features import CATALOGUE, KEYS, build, declared
 from schemas.features import Feature
 from schemas.ledger import TABLES
 

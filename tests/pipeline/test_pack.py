@@ -10,26 +10,28 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from finrisk_assets import validation
-from finrisk_assets.build import DOMAINS, resources
-from finrisk_assets.cli import cli
-from finrisk_assets.domain import Domain
+from finrisk_assets.cli.main import cli
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.registry import DOMAINS
+from finrisk_assets.graph.build import resources
+from finrisk_assets.graph.stages import pack as stage
 from finrisk_assets.ledger import sources
-from finrisk_assets.modelling import pack, registry
-from finrisk_assets.stages import pack as stage
+from finrisk_assets.modelling.packs import pack
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.operations import verify_pack
 from tests.pipeline.conftest import Run
 
 LOANS = next(domain for domain in DOMAINS if domain.name == "loan_default")
 
 
-def champion(run: Run, domain: Domain = LOANS) -> registry.ModelVersion:
-    found = registry.find(resources(run.settings)["tracking"].client(), domain.name, registry.CHAMPION)
+def champion(run: Run, domain: Domain = LOANS) -> model_registry.ModelVersion:
+    found = model_registry.find(resources(run.settings)["tracking"].client(), domain.name, model_registry.CHAMPION)
     assert found is not None
     return found
 
 
 def folder(run: Run, domain: Domain = LOANS) -> Path:
-    return validation.find(run.settings, domain.name)[1]
+    return verify_pack.find(run.settings, domain.name)[1]
 
 
 @contextmanager
@@ -54,14 +56,14 @@ def documented() -> list[list[str]]:
 
 def places(run: Run) -> str:
     """Where the verification of the loan model's pack finds something else than was packed."""
-    return "\n".join(validation.verify(run.settings, "loan_default").disagreements)
+    return "\n".join(verify_pack.verify(run.settings, "loan_default").disagreements)
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 def test_each_version_has_two_pages_and_a_manifest_that_is_sealed_in_the_registry(run: Run, domain: Domain) -> None:
-    made, at = validation.find(run.settings, domain.name)
+    made, at = verify_pack.find(run.settings, domain.name)
     client, model = resources(run.settings)["tracking"].client(), champion(run, domain)
-    tags = registry.tags(client, model)
+    tags = model_registry.tags(client, model)
     assert at == run.settings.root / "packs" / domain.name / tags["bundle"]
     assert tags["pack"] == pack.sha256((at / "pack.json").read_bytes())
     assert {file.path for file in client.list_artifacts(model.run_id, "pack")} >= {"pack/card.html", "pack/pack.html", "pack/pack.json"}
@@ -92,7 +94,7 @@ def test_the_same_inputs_give_the_same_bytes(run: Run) -> None:
 
 
 def test_everything_agrees_in_what_the_graph_made(run: Run) -> None:
-    done = validation.verify(run.settings, "loan_default")
+    done = verify_pack.verify(run.settings, "loan_default")
     assert done.disagreements == []
     found = {one.name: one.agree for one in done.outcomes}
     assert found["Artifacts"] == len(done.made.artifacts)
@@ -103,7 +105,7 @@ def test_everything_agrees_in_what_the_graph_made(run: Run) -> None:
 
 def test_a_figure_changed_in_the_manifest_is_found(run: Run) -> None:
     file = folder(run) / "pack.json"
-    auc = validation.find(run.settings, "loan_default")[0].by_key["evaluation/auc"].value
+    auc = verify_pack.find(run.settings, "loan_default")[0].by_key["evaluation/auc"].value
     assert auc is not None
     with tampered(file, f'"value": {auc!r}', '"value": 0.9911'):
         found = places(run)
@@ -112,7 +114,7 @@ def test_a_figure_changed_in_the_manifest_is_found(run: Run) -> None:
 
 
 def test_a_figure_changed_in_a_page_is_found(run: Run) -> None:
-    auc = validation.find(run.settings, "loan_default")[0].by_key["evaluation/auc"]
+    auc = verify_pack.find(run.settings, "loan_default")[0].by_key["evaluation/auc"]
     with tampered(folder(run) / "pack.html", f">{auc.shown('value')}<", ">0.9911<"):
         found = places(run)
     assert re.search(r"pack\.html, line \d+: shows 0\.9911 \(0\.\d+\) as the value of evaluation/auc", found)
@@ -120,7 +122,7 @@ def test_a_figure_changed_in_a_page_is_found(run: Run) -> None:
 
 
 def test_a_bundle_that_was_changed_is_found(run: Run) -> None:
-    made = validation.find(run.settings, "loan_default")[0]
+    made = verify_pack.find(run.settings, "loan_default")[0]
     threshold = made.by_key["thresholds/refuse_from"].value
     kept = (run.settings.root / "mlflow" / "artifacts").rglob("bundle.json")
     (file,) = (one for one in kept if pack.sha256(one.read_bytes()) == made.by_artifact["bundle/bundle.json"].sha256)
@@ -131,7 +133,7 @@ def test_a_bundle_that_was_changed_is_found(run: Run) -> None:
 
 
 def test_a_snapshot_that_was_changed_is_found(run: Run) -> None:
-    made = validation.find(run.settings, "loan_default")[0]
+    made = verify_pack.find(run.settings, "loan_default")[0]
     snapshot = run.settings.root / "snapshots" / f"{made.by_artifact['snapshot'].sha256}.parquet"
     with tampered(snapshot, "PAR1", "PAR2"):
         found = places(run)
@@ -168,7 +170,7 @@ def test_the_commands_say_how_many_agree_and_end_with_1_where_one_does_not(run: 
         done = CliRunner().invoke(cli, ["validate-pack", *arguments], env=environment)
         return done.exit_code, done.output
 
-    version = validation.find(settings, "loan_default")[0].version
+    version = verify_pack.find(settings, "loan_default")[0].version
     (listed, shown, verified) = [asked(*command) for command in documented()]
     assert (listed[0], shown[0], verified[0]) == (0, 0, 0), verified[1]
     assert all(domain.name in listed[1] for domain in DOMAINS)
@@ -186,6 +188,6 @@ def test_the_commands_say_how_many_agree_and_end_with_1_where_one_does_not(run: 
 
 def test_a_domain_that_is_not_there_is_named(run: Run) -> None:
     with pytest.raises(pack.PackError, match="the source simulator has no domain 'weather'; it has"):
-        validation.verify(run.settings, "weather")
+        verify_pack.verify(run.settings, "weather")
     with pytest.raises(pack.PackError, match="there is no pack"):
-        validation.packed(replace(run.settings, home=run.settings.home / "empty"))
+        verify_pack.packed(replace(run.settings, home=run.settings.home / "empty"))

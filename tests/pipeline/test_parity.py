@@ -4,8 +4,8 @@ import ibis
 import numpy as np
 import pytest
 
+from finrisk_assets.domains.transaction_anomaly.features import FEATURES, HANDBOOK, available, build
 from finrisk_assets.features import parity
-from finrisk_assets.transaction_anomaly.features import FEATURES, HANDBOOK, available, build
 
 
 def unpleasant(n: int = 3000, customers: int = 12, seed: int = 0) -> "ibis.expr.types.Table":

@@ -8,8 +8,8 @@ import dagster as dg
 import ibis
 import pytest
 
-from finrisk_assets.months import Months, partitions, ranges, shifted
-from finrisk_assets.resources import Warehouse
+from finrisk_assets.graph.partitions import Months, partitions, ranges, shifted
+from finrisk_assets.graph.warehouse import Warehouse
 
 MONTHS = partitions("2024-01", "2024-04")
 

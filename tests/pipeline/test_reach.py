@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets.build import DOMAINS
-from finrisk_assets.domain import Domain
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.registry import DOMAINS
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources.simulator import simulate
 from finrisk_assets.settings import Settings

@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import reasons
+from benchmarks import reason_fidelity, reasons
 from benchmarks.reasons import DEMANDED, Applicants, compare, refused, stored
-from finrisk_assets.loan_default import changes
-from finrisk_assets.loan_default.assets import CLASSIFIER
-from finrisk_assets.modelling import flips
-from finrisk_assets.modelling.bundle import Bundle
-from finrisk_assets.modelling.counterfactual import Search, approved_by
-from finrisk_assets.modelling.scorecard import Scorecard
+from finrisk_assets.domains.loan_default import actionability
+from finrisk_assets.domains.loan_default.definition import CLASSIFIER
+from finrisk_assets.modelling.training.scorecard import Scorecard
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.recourse import Search, approved_by
 from tests.pipeline.conftest import Run
 
 
@@ -36,7 +35,7 @@ def test_changing_the_named_factors_flips_nine_refusals_of_ten(champion: Bundle,
     rows = np.concatenate([found for _, found in refused(champion, applicants, turn)])[:300]
     assert len(rows) >= 50
     rate = {
-        choice: flips.flips(champion, rows, held_against.choices[choice], held_against.ordinary, turn).rate.value
+        choice: reason_fidelity.flips(champion, rows, held_against.choices[choice], held_against.ordinary, turn).rate.value
         for choice in ("reasons", "any four")
     }
     assert rate["reasons"] >= DEMANDED
@@ -57,15 +56,15 @@ def test_the_command_of_the_docs_prints_what_it_promises(
 def test_the_champion_knows_what_approved_applicants_have_and_the_nearest_change_holds(champion: Bundle, applicants: Applicants) -> None:
     assert set(champion.approved) == {"loan_amount", "term_months", "last_balance_amount", "expense_amount_90d"}
     turn = champion.thresholds["refer_from"]
-    search = Search(champion, {}, approved_by(champion), turn, changes.consistent)
+    search = Search(champion, {}, approved_by(champion), turn, actionability.consistent)
     helped = 0
     for values in np.concatenate([found for _, found in refused(champion, applicants, turn)])[:60].tolist():
         pairs = zip(champion.features, values, strict=True)
         row = {feature.name: None if value != value else value for feature, value in pairs}
-        found = Search(champion, changes.allowed(row), search.approved, turn, changes.consistent).nearest(row)
+        found = Search(champion, actionability.allowed(row), search.approved, turn, actionability.consistent).nearest(row)
         if found.changes:
             helped += 1
-            changed = changes.consistent(row, {one.feature: one.after for one in found.changes})
+            changed = actionability.consistent(row, {one.feature: one.after for one in found.changes})
             again = champion.row({feature.name: changed[feature.name] for feature in champion.features})
             assert float(champion.probability(again[None])[0]) == found.probability < turn
     assert helped >= 10

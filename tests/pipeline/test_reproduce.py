@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from finrisk_assets import reproduce, snapshots
-from finrisk_assets.build import DOMAINS, resources
-from finrisk_assets.cli import cli
-from finrisk_assets.modelling import provenance, registry
-from finrisk_assets.snapshots import SnapshotError
+from finrisk_assets.cli.main import cli
+from finrisk_assets.domains.registry import DOMAINS
+from finrisk_assets.graph.build import resources
+from finrisk_assets.ledger import snapshots
+from finrisk_assets.ledger.snapshots import SnapshotError
+from finrisk_assets.modelling.training import model_registry, provenance
+from finrisk_assets.operations import reproduce
 from tests.pipeline.conftest import Run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reproducibility.md").read_text(encoding="utf-8")
@@ -21,7 +23,7 @@ SHELL = "".join(re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL))
 COMMANDS = [line for line in SHELL.splitlines() if line.startswith("finrisk")]
 
 
-def version(run: Run, domain: str = "loan_offers") -> registry.ModelVersion:
+def version(run: Run, domain: str = "loan_offers") -> model_registry.ModelVersion:
     return reproduce.find(run.settings, domain, "champion")[1]
 
 
@@ -41,18 +43,18 @@ def asked(run: Run, command: str) -> str:
 def test_every_champion_is_byte_equal_in_a_fresh_process_on_one_thread(run: Run) -> None:
     assert "finrisk reproduce --all" in COMMANDS
     one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "FINRISK_HOME": str(run.settings.home)}
-    command = [sys.executable, "-m", "finrisk_assets.cli", "reproduce", "--all"]
+    command = [sys.executable, "-m", "finrisk_assets.cli.main", "reproduce", "--all"]
     done = subprocess.run(command, env=os.environ | one, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("finrisk-")]
-    assert [line.split()[0] for line in lines] == [registry.model_name(domain.name) for domain in DOMAINS]
+    assert [line.split()[0] for line in lines] == [model_registry.model_name(domain.name) for domain in DOMAINS]
     assert all(line.endswith(": byte-equal") for line in lines)
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 def test_a_version_remembers_what_it_was_made_of(run: Run, domain) -> None:  # type: ignore[no-untyped-def]
     client = resources(run.settings)["tracking"].client()
-    tags = registry.tags(client, version(run, domain.name))
+    tags = model_registry.tags(client, version(run, domain.name))
     origin = provenance.Origin.of(tags)
     assert re.fullmatch(r"[0-9a-f]{40}|unknown", origin.git_commit)
     assert origin.git_dirty in ("true", "false", "unknown")
@@ -72,7 +74,7 @@ def test_a_landing_is_kept_and_named_by_the_versions_that_came_of_it(run: Run) -
 
 def test_a_damaged_snapshot_is_refused_before_training(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = resources(run.settings)["tracking"].client()
-    kept = registry.tags(client, version(run))["snapshot"]
+    kept = model_registry.tags(client, version(run))["snapshot"]
     content = snapshots.restore(run.settings.root / "snapshots", kept).read_bytes()
     monkeypatch.setattr(snapshots, "folder_of", lambda root: tmp_path)
     with pytest.raises(SnapshotError, match=f"no snapshot {kept}"):
@@ -85,7 +87,7 @@ def test_a_damaged_snapshot_is_refused_before_training(run: Run, tmp_path: Path,
 def test_other_code_is_refused_with_the_commit_to_check_out_and_tried_anyway(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (provenance, reproduce):
         monkeypatch.setattr(module, "code_sha256", lambda package: "f" * 64)
-    commit = provenance.Origin.of(registry.tags(resources(run.settings)["tracking"].client(), version(run))).git_commit
+    commit = provenance.Origin.of(model_registry.tags(resources(run.settings)["tracking"].client(), version(run))).git_commit
     way = "no commit can be named" if commit == "unknown" else f"git worktree add .*{commit}"
     with pytest.raises(reproduce.ReproduceError, match=rf"the code of its training is ffffffffffff, and was .*\n?.*{way}"):
         offers(run)

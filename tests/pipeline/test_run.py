@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets import demo
-from finrisk_assets.build import DOMAINS, left_out
+from finrisk_assets.cli import demo
+from finrisk_assets.domains.registry import DOMAINS, left_out
+from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.stages.common import champion_folder, load_frame, load_judged
+from finrisk_assets.graph.warehouse import count
 from finrisk_assets.ledger import sources
-from finrisk_assets.modelling import registry
-from finrisk_assets.modelling.bundle import Bundle
-from finrisk_assets.resources import Tracking, count
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
-from finrisk_assets.stages.common import champion_folder, load_frame, load_judged
 from tests.pipeline.conftest import Run, materialise
 
 
@@ -64,7 +65,7 @@ def test_registry_and_run_name_each_other(run: Run, domain) -> None:  # type: ig
     root = run.settings.root
     tracking = Tracking(uri=run.settings.tracking_uri, artifacts=str(root / "mlflow" / "artifacts"), experiment="finrisk-simulator")
     client = tracking.client()
-    champion = registry.find(client, domain.name, registry.CHAMPION)
+    champion = model_registry.find(client, domain.name, model_registry.CHAMPION)
     assert champion is not None
     mlflow_run = client.get_run(champion.run_id)
     assert mlflow_run.data.tags["dagster.run_id"] == run.result.run_id
@@ -126,7 +127,7 @@ def test_too_many_broken_rows_stop_the_run_and_are_kept(small: Settings, tmp_pat
     failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
     assert [check.check_name for check in failed] == ["quarantine_transactions_contract"]
     assert "FINRISK_QUARANTINE_MAX_SHARE" in str(failed[0].description)
-    from finrisk_assets.resources import Warehouse
+    from finrisk_assets.graph.warehouse import Warehouse
 
     warehouse = Warehouse(url=strict.warehouse)
     assert count(warehouse.table("quarantine_transactions")) == 20

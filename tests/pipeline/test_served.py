@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 from ibis.expr.types import Table as LazyTable
 
-from bento.cashflow import CashflowScorer
-from bento.loans import LoanScorer
-from bento.offers import OfferScorer
-from bento.privacy import Keyring
-from bento.seed import read
-from bento.spending import SpendingScorer
-from bento.store import Store
-from bento.transactions import TransactionScorer
-from finrisk_assets import history
-from finrisk_assets.build import DOMAINS
-from finrisk_assets.domain import Domain
+from bento.decisions.scorers.cashflow import CashflowScorer
+from bento.decisions.scorers.loan import LoanScorer
+from bento.decisions.scorers.offer import OfferScorer
+from bento.decisions.scorers.spending import SpendingScorer
+from bento.decisions.scorers.transaction import TransactionScorer
+from bento.store.bulk_load import read
+from bento.store.keyring import Keyring
+from bento.store.session import Store
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.registry import DOMAINS
+from finrisk_assets.domains.spending_risk.decide import EIGHT
+from finrisk_assets.graph.stages.common import champion_folder
 from finrisk_assets.ledger import sources
-from finrisk_assets.modelling.bundle import Bundle
-from finrisk_assets.spending_risk.decide import EIGHT
-from finrisk_assets.stages.common import champion_folder
+from finrisk_assets.operations import load_history
+from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import CashflowRequest, LoanRequest, OfferRequest, SpendingRequest, TransactionRequest
 from tests.pipeline.conftest import Run
 
@@ -52,7 +52,7 @@ def batch(run: Run, domain: Domain) -> list[dict[str, Any]]:
 def stand(run: Run, domain: Domain, store: Store) -> dict[str, dict[str, Any]]:
     """Put `some` rows into the store, each as a customer of its own whose name is the row's; return their scores by that name."""
     source, scores = sources.load(run.settings), run.warehouse.table(f"scores_{domain.name}")
-    rows = [one._replace(customer_id=one.subject) for one in history.standings(domain, source, some(run, domain), scores)]
+    rows = [one._replace(customer_id=one.subject) for one in load_history.standings(domain, source, some(run, domain), scores)]
     assert store.replace_standings(rows) == ROWS
     return {one.subject: dict(one.score) for one in rows}
 
@@ -120,7 +120,7 @@ def test_loan_default(run: Run, store: Store) -> None:
 
 def test_transaction_anomaly(run: Run, store: Store, tmp_path: Path) -> None:
     domain = BY_NAME["transaction_anomaly"]
-    ledger = run.warehouse.table("validated_transactions").select(*history.Transaction._fields)
+    ledger = run.warehouse.table("validated_transactions").select(*load_history.Transaction._fields)
     path = tmp_path / "ledger.parquet"
     ledger.to_parquet(path)
     store.load(read(path))

@@ -7,7 +7,7 @@ import ibis
 import numpy as np
 import pytest
 
-from finrisk_assets.transaction_anomaly.features import FEATURES, HANDBOOK, build
+from finrisk_assets.domains.transaction_anomaly.features import FEATURES, HANDBOOK, build
 
 
 @pytest.mark.slow

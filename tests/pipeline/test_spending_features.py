@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets.spending_risk.features import CATALOGUE, EIGHT_FEATURES, KEYS, SEASON, build, declared
-from finrisk_assets.spending_risk.target import Trouble
+from finrisk_assets.domains.spending_risk.features import CATALOGUE, EIGHT_FEATURES, KEYS, SEASON, build, declared
+from finrisk_assets.domains.spending_risk.target import Trouble
 from schemas.ledger import TABLES
 
 TYPES = {"timestamp": "datetime64[us]", "float64": "float64", "boolean": "boolean", "int64": "Int64", "string": "string"}

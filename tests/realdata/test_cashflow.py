@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cashflow
-from finrisk_assets.cashflow.assets import CASHFLOW
+from finrisk_assets.domains.cashflow.definition import CASHFLOW
 
 pytestmark = pytest.mark.realdata
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from benchmarks.offers import estimates
+from finrisk_assets.domains.loan_offers.definition import CLASSIFIER, LOAN_OFFERS
 from finrisk_assets.ledger.contract import check_stored, count_by_rule, split
 from finrisk_assets.ledger.sources import karlan_zinman
-from finrisk_assets.loan_offers.assets import CLASSIFIER, LOAN_OFFERS
-from finrisk_assets.modelling.bundle import Bundle
-from finrisk_assets.modelling.candidates import matrix
+from finrisk_assets.modelling.training.candidates import matrix
+from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 
 pytestmark = pytest.mark.realdata

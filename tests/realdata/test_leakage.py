@@ -8,13 +8,15 @@ import ibis
 import pytest
 
 from benchmarks.leakage import bank_marketing, taiwan, without
-from finrisk_assets import automation, cli
-from finrisk_assets.build import build, domains_of
+from finrisk_assets.cli import main
+from finrisk_assets.domains.registry import domains_of
+from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
+from finrisk_assets.graph import automation
+from finrisk_assets.graph.build import build
 from finrisk_assets.ledger.contract import split
 from finrisk_assets.ledger.sources import load
-from finrisk_assets.modelling import leakage
+from finrisk_assets.modelling.evaluation import leakage
 from finrisk_assets.settings import Settings
-from finrisk_assets.spending_risk.assets import SPENDING_RISK
 from schemas.ledger import Column
 
 pytestmark = pytest.mark.realdata
@@ -64,7 +66,7 @@ def with_duration(data_dir: Path, tmp_path: Path) -> Settings:
 
 def run(settings: Settings, *stages: str) -> dg.ExecuteInProcessResult:
     """Materialise the assets whose names begin so."""
-    cli.prepare_dagster(settings)
+    main.prepare_dagster(settings)
     job = build(settings).resolve_job_def(automation.EVERYTHING)
     wanted = [key for key in job.asset_layer.executable_asset_keys if key.to_user_string().startswith(stages)]
     with dg.DagsterInstance.ephemeral() as instance:

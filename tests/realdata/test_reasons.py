@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks import reason_fidelity
 from benchmarks.reasons import DEMANDED, compare, fitted, refused, taiwan
-from finrisk_assets.modelling import flips
 from finrisk_assets.settings import Settings
 
 pytestmark = pytest.mark.realdata
@@ -21,7 +21,7 @@ def test_changing_the_named_factors_flips_nine_refusals_of_ten(data_dir):
     rows = rows[np.random.default_rng(1).permutation(len(rows))[:200]]
 
     def rate(choice: str, below: str) -> float:
-        return flips.flips(bundle, rows, held_against.choices[choice], held_against.ordinary, turns[below]).rate.value
+        return reason_fidelity.flips(bundle, rows, held_against.choices[choice], held_against.ordinary, turns[below]).rate.value
 
     assert rate("reasons", "refuse_from") >= DEMANDED
     assert rate("reasons", "refer_from") >= DEMANDED

@@ -6,11 +6,12 @@ import ibis
 import numpy as np
 import pytest
 
+from finrisk_assets.domains.spending_risk.definition import CLASSIFIER, CLASSIFIER_EIGHT, SPENDING_RISK, SPENDING_RISK_EIGHT
 from finrisk_assets.ledger.contract import split
 from finrisk_assets.ledger.sources import load
-from finrisk_assets.modelling import bundle, evaluate
+from finrisk_assets.modelling.evaluation import metrics
+from finrisk_assets.scoring import bundle
 from finrisk_assets.settings import Settings
-from finrisk_assets.spending_risk.assets import CLASSIFIER, CLASSIFIER_EIGHT, SPENDING_RISK, SPENDING_RISK_EIGHT
 
 pytestmark = pytest.mark.realdata
 
@@ -40,7 +41,7 @@ def test_the_model_ranks_better_than_the_penalties_of_the_last_three_months(berk
     bundle.write(tmp_path / "bundle", domain.train(frame, domain.features(source), source, settings).spec)
     window = classifier.test(frame, bundle.Bundle.load(tmp_path / "bundle", threads=1), settings)
     penalties = window.frame.n_penalties_3m + 0.5 * (window.frame.n_negative_balance_3m > 0)
-    better = evaluate.compare_auc(window.labels, window.probability, penalties)
-    assert evaluate.auc(window.labels, window.probability).low > 0.6
+    better = metrics.compare_auc(window.labels, window.probability, penalties)
+    assert metrics.auc(window.labels, window.probability).low > 0.6
     assert better.difference.low > 0
     assert np.unique(window.frame.customer_id).size == 288

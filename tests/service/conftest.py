@@ -14,12 +14,13 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
-from bento.store import Store, opened
-from finrisk_assets import packaging
+from bento.store.session import Store, opened
+from finrisk_assets.domains.transaction_anomaly.features import FEATURES
 from finrisk_assets.features.windows import to_json
-from finrisk_assets.modelling.bundle import BundleSpec, Trees, write
+from finrisk_assets.graph import packaging
+from finrisk_assets.scoring.bundle import write
+from finrisk_assets.scoring.spec import BundleSpec, Trees
 from finrisk_assets.settings import Settings
-from finrisk_assets.transaction_anomaly.features import FEATURES
 from tests.service.databases import TEST_POSTGRES, Server, open_store, started
 from tests.service.made import ORIGIN, STANDINGS, write_linear_bundles
 

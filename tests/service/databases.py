@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from bento.privacy import Keyring
-from bento.store import Store
+from bento.store.keyring import Keyring
+from bento.store.session import Store
 
 TEST_POSTGRES = "FINRISK_TEST_POSTGRES"
 KEYRING_KEY = bytes(range(32))

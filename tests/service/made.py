@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bento.store import Standing
-from finrisk_assets.loan_offers.decide import Grid, Limits
-from finrisk_assets.modelling.bundle import Amount, BundleSpec, Calibration, Linear, write
-from finrisk_assets.spending_risk.decide import EIGHT
+from bento.store.session import Standing
+from finrisk_assets.domains.loan_offers.decide import Grid, Limits
+from finrisk_assets.domains.spending_risk.decide import EIGHT
+from finrisk_assets.scoring.bundle import write
+from finrisk_assets.scoring.spec import Amount, BundleSpec, Calibration, Linear
 from schemas.features import Feature
 
 ORIGIN = {"source": "simulator", "seed": 1, "data_sha256": "0" * 64, "code_sha256": "0" * 64}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 
-from finrisk_assets import packaging
+from finrisk_assets.graph import packaging
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 120

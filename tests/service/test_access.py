@@ -9,11 +9,11 @@ from sqlalchemy import select
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from bento import keys
-from bento.caller import ROLES
-from bento.keys import SEEN_WITHIN_SECONDS
-from bento.roles import OPEN, ROUTES
-from bento.tables import audit
+from bento.access import api_keys
+from bento.access.api_keys import SEEN_WITHIN_SECONDS
+from bento.access.roles import OPEN, ROUTES
+from bento.context import ROLES
+from bento.store.tables import audit
 from tests.docs.test_access import documented
 
 
@@ -44,14 +44,14 @@ def callers(shared_client):
     store, shown = bentoml.get_current_service()._store, {}
     for role in sorted(ROLES):
         with store.writing() as connection:
-            _, shown[role] = keys.create(connection, store.keyring.mac, role, [role], now=time.time_ns() // 1_000)
+            _, shown[role] = api_keys.create(connection, store.keyring.mac, role, [role], now=time.time_ns() // 1_000)
     time.sleep(SEEN_WITHIN_SECONDS + 0.1)  # the worker reads them
     return {role: {"X-API-Key": key} for role, key in shown.items()} | {"nobody": {}}
 
 
 def test_every_real_route_stands_in_the_table(shared_client):
     missing = unnamed(real_routes(shared_client.app)) - unnamed((line.method, line.path) for line in ROUTES)
-    assert missing == set(), "add them to bento/roles.py and docs/access.md"
+    assert missing == set(), "add them to bento/access/roles.py and docs/access.md"
 
 
 def test_every_line_of_the_table_is_a_route(shared_client):

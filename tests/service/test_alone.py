@@ -1,4 +1,4 @@
-"""`python -m bento.alone`: the service as one process, as a container runs it."""
+"""`python -m bento.single_process`: the service as one process, as a container runs it."""
 
 import gc
 import json
@@ -16,9 +16,10 @@ import psutil
 import pytest
 import yaml
 
-from bento import champions, exposure
-from bento.alone import parse_yaml_in_c
-from finrisk_assets import packaging
+from bento.access import bind_guard
+from bento.decisions import models
+from bento.single_process import parse_yaml_in_c
+from finrisk_assets.graph import packaging
 from tests.service.made import CASHFLOW_ROW
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,8 @@ def alone(tmp_path_factory, bundles, certificate):
     }
     log = home / "alone.log"
     with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, "-m", "bento.alone"], cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        command = [sys.executable, "-m", "bento.single_process"]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
     trusted = ssl.create_default_context(cafile=certificate[0])
 
     def ask(path, body=None):
@@ -80,9 +82,9 @@ def test_it_answers_over_tls_from_one_process(alone):
 def test_models_that_were_checked_are_not_loaded_a_second_time(serving, bundles, monkeypatch):
     from bento.service import FinRisk
 
-    load, loaded = champions.load, []
-    monkeypatch.setattr(champions, "load", lambda bento: loaded.append(load(bento)) or loaded[-1])
-    monkeypatch.setattr(exposure, "check", lambda settings: None)
+    load, loaded = models.load, []
+    monkeypatch.setattr(models, "load", lambda bento: loaded.append(load(bento)) or loaded[-1])
+    monkeypatch.setattr(bind_guard, "check", lambda settings: None)
     monkeypatch.setattr(FinRisk, "kept", None)  # afterwards it is again what it was
     client = serving({"cashflow": bundles["cashflow"]})
 
@@ -110,7 +112,7 @@ def test_bentoml_reads_its_manifests_with_the_parser_in_c(serving, bundles, monk
     serving({"cashflow": bundles["cashflow"]})
 
     parse_yaml_in_c()
-    (model,) = champions.stored()
+    (model,) = models.stored()
 
     assert model.tag.name == "finrisk-cashflow"
     assert read

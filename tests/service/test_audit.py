@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, exc, text
 
-from bento import audit
-from bento.audit import GENESIS, REGISTER, AuditError, Broken, Chain, Kept, Record, digest
-from bento.database import Database, StoreUnavailable
-from bento.people import rewrap
-from bento.privacy import Keyring
-from bento.store import Store
+from bento.people.data_rights import rewrap
+from bento.store import audit_chain, audit_verify
+from bento.store.audit_chain import GENESIS, REGISTER, AuditError, Chain, Record, digest
+from bento.store.audit_verify import Broken, Kept
+from bento.store.database import Database, StoreUnavailable
+from bento.store.keyring import Keyring
+from bento.store.session import Store
 from tests.service.databases import Server, open_store
 
 AT = 1_700_000_000_000_000
@@ -45,8 +46,8 @@ def record(store: Database, chain: Chain, n: int = 1, **what: str) -> None:
     chain.committed()
 
 
-def verify(store: Database, *kept: Kept) -> audit.Verdict:
-    return audit.verify(store, KEYS, kept)
+def verify(store: Database, *kept: Kept) -> audit_verify.Verdict:
+    return audit_verify.verify(store, KEYS, kept)
 
 
 def broken(store: Database, *kept: Kept) -> Broken:
@@ -69,7 +70,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def store(place: str | Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """The database of a store in which nothing is recorded yet."""
-    monkeypatch.setattr("bento.database.RESPITE_S", 0.0)  # a test that is refused asks again at once
+    monkeypatch.setattr("bento.store.database.RESPITE_S", 0.0)  # a test that is refused asks again at once
     database = Database(place, durable=False)
     with database.writing() as connection:
         unguard(connection)
@@ -87,7 +88,7 @@ def written(store: Database) -> Database:
     record(store, one, 20)
     record(store, other, 5)
     record(store, one, 10)
-    assert verify(store) == audit.Verdict(writers=2, records=35, checkpoints=5, broken=None)
+    assert verify(store) == audit_verify.Verdict(writers=2, records=35, checkpoints=5, broken=None)
     return store
 
 
@@ -120,7 +121,7 @@ def guard(connection: Connection) -> None:
         for table in TABLES:
             connection.execute(text(f"alter table {table} enable trigger user"))
     else:
-        for statement in audit.append_only("sqlite"):
+        for statement in audit_chain.append_only("sqlite"):
             connection.execute(text(statement))
 
 
@@ -320,7 +321,7 @@ def test_another_key_verifies_nothing(written: Database) -> None:
         def mac(self, content: bytes) -> str:
             return super().mac(content + b"!")
 
-    assert audit.verify(written, Other()).broken is not None
+    assert audit_verify.verify(written, Other()).broken is not None
 
 
 REFUSED = (StoreUnavailable, exc.IntegrityError)
@@ -340,7 +341,7 @@ def guarded(store_url: str | Path) -> Iterator[Database]:
 
 @pytest.mark.parametrize("statement", ["update {} set hash = 'ff'", "delete from {}", "truncate {}"])
 def test_the_database_refuses_to_change_what_is_recorded(guarded: Database, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bento.database.RESPITE_S", 0.0)
+    monkeypatch.setattr("bento.store.database.RESPITE_S", 0.0)
     refused = {table: statement for table in TABLES} | ({"audit_heads": "delete from {}"} if "update" in statement else {})
     for table, change in refused.items():
         with pytest.raises(REFUSED), guarded.writing() as connection:
@@ -354,7 +355,7 @@ def test_the_database_refuses_to_change_what_is_recorded(guarded: Database, stat
 
 def keep(store: Database) -> Kept:
     with store.writing() as connection:
-        return audit.keep(connection, KEYS, AT)
+        return audit_verify.keep(connection, KEYS, AT)
 
 
 def everything(store: Database) -> dict[str, list[dict[str, object]]]:
@@ -384,7 +385,7 @@ def test_a_kept_checkpoint_is_found_again_however_much_was_written_since(written
 
 
 def test_of_an_empty_audit_there_is_nothing_to_keep(store: Database) -> None:
-    assert verify(store) == audit.Verdict(0, 0, 0, None)
+    assert verify(store) == audit_verify.Verdict(0, 0, 0, None)
     with pytest.raises(AuditError, match="nothing yet"):
         keep(store)
 
@@ -421,17 +422,17 @@ def test_a_kept_line_reads_back_and_another_line_is_refused() -> None:
 
 
 def test_others_may_go_on_writing_while_one_verifies(written: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain, other, walk = Chain("c", KEYS), Database(written.url.render_as_string(hide_password=False)), audit._verify_writer
+    chain, other, walk = Chain("c", KEYS), Database(written.url.render_as_string(hide_password=False)), audit_verify._verify_writer
 
     def writing(*args: Any) -> None:
         record(other, chain)
         walk(*args)
 
-    monkeypatch.setattr(audit, "_verify_writer", writing)
-    assert verify(written) == audit.Verdict(2, 35, 5, None)
+    monkeypatch.setattr(audit_chain, "_verify_writer", writing)
+    assert verify(written) == audit_verify.Verdict(2, 35, 5, None)
     monkeypatch.undo()
     other.close()
-    assert verify(written) == audit.Verdict(3, 37, 6, None)
+    assert verify(written) == audit_verify.Verdict(3, 37, 6, None)
 
 
 # Writing ---------------------------------------------------------------------------------------------------------------------------
@@ -454,7 +455,7 @@ def test_several_records_of_one_transaction_follow_each_other(store: Database) -
         chain.flush(connection)
     chain.committed()
 
-    assert verify(store) == audit.Verdict(1, 25, 3, None)
+    assert verify(store) == audit_verify.Verdict(1, 25, 3, None)
 
 
 def test_what_was_rolled_back_leaves_no_gap(store: Database) -> None:
@@ -471,7 +472,7 @@ def test_what_was_rolled_back_leaves_no_gap(store: Database) -> None:
         else:
             chain.committed()
 
-    assert verify(store) == audit.Verdict(1, 3, 1, None)
+    assert verify(store) == audit_verify.Verdict(1, 3, 1, None)
 
 
 def test_what_failed_inside_a_transaction_that_went_on_left_no_record(store_url: str | Path) -> None:
@@ -484,8 +485,8 @@ def test_what_failed_inside_a_transaction_that_went_on_left_no_record(store_url:
             with opened.partly():
                 opened.audit("export")
         with opened.reading() as connection:
-            assert [one.action for one in audit.find(connection)] == ["export", "read"]
-        assert audit.verify(opened.database, opened.keyring).broken is None
+            assert [one.action for one in audit_verify.find(connection)] == ["export", "read"]
+        assert audit_verify.verify(opened.database, opened.keyring).broken is None
 
 
 def test_a_commit_whose_answer_was_lost_is_found_again(store: Database) -> None:
@@ -498,7 +499,7 @@ def test_a_commit_whose_answer_was_lost_is_found_again(store: Database) -> None:
     chain.rolled_back()
     record(store, chain, 2)
 
-    assert verify(store) == audit.Verdict(1, 5, 1, None)
+    assert verify(store) == audit_verify.Verdict(1, 5, 1, None)
 
 
 def test_a_writer_stops_with_a_checkpoint(store: Database) -> None:
@@ -508,7 +509,7 @@ def test_a_writer_stops_with_a_checkpoint(store: Database) -> None:
         chain.stop(connection, AT)
         Chain("idle", KEYS).stop(connection, AT)  # recorded nothing, so there is nothing to say of it
 
-    assert verify(store) == audit.Verdict(1, 3, 2, None)
+    assert verify(store) == audit_verify.Verdict(1, 3, 2, None)
 
 
 def test_nobody_writes_on_under_a_head_that_was_forged(store: Database) -> None:
@@ -537,7 +538,7 @@ def test_many_write_at_once_and_every_chain_holds(store: Database) -> None:
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(write, "abcd"))
 
-    assert verify(store) == audit.Verdict(writers=4, records=48, checkpoints=4 * 3, broken=None)
+    assert verify(store) == audit_verify.Verdict(writers=4, records=48, checkpoints=4 * 3, broken=None)
 
 
 def test_verifying_needs_no_more_memory_for_more_records(store: Database) -> None:
@@ -559,4 +560,4 @@ def test_a_new_master_key_leaves_every_mac_as_it_was(tmp_path: Path) -> None:
     with closing(Store(tmp_path / "store.sqlite", Keyring([new, old]))) as between:
         assert rewrap(between) == 1
     with closing(Store(tmp_path / "store.sqlite", Keyring([new]))) as after:
-        assert audit.verify(after.database, after.keyring).broken is None
+        assert audit_verify.verify(after.database, after.keyring).broken is None

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from bento.store import Store, opened
-from finrisk_assets.cli import cli
+from bento.store.session import Store, opened
+from finrisk_assets.cli.main import cli
 from finrisk_assets.settings import Settings
 from tests.service.conftest import Serving
 from tests.service.test_errors import failure
@@ -183,7 +183,7 @@ def test_what_cannot_be_asked_is_refused_by_its_name(client: TestClient, asked: 
 
 
 def test_a_rare_action_is_looked_for_without_making_others_wait(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bento.lookups._LOOKED_AT", 4)
+    monkeypatch.setattr("bento.web.lookups._LOOKED_AT", 4)
     for _ in range(6):
         client.get("/v1/audit")
 

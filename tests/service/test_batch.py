@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from bento.errors import MAX_BATCH_BYTES, MAX_BODY_BYTES
-from finrisk_assets.modelling.bundle import Bundle
+from bento.problems import MAX_BATCH_BYTES, MAX_BODY_BYTES
+from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import MOST_ITEMS, MOST_TRANSACTIONS
 from tests.service.made import CASHFLOW_ROW, LOAN_FEATURES
 from tests.service.test_decisions import EIGHT

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from bento.store import opened
-from finrisk_assets.packaging import PackagingError, build_bento
+from bento.store.session import opened
+from finrisk_assets.graph.packaging import PackagingError, build_bento
 from finrisk_assets.settings import Settings
 from tests.service.made import CASHFLOW_ROW, write_cashflow_bundle
 from tests.service.test_decisions import EIGHT

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 from sqlalchemy import make_url
 
-from bento.database import Database, StoreError, StoreUnavailable
+from bento.store.database import Database, StoreError, StoreUnavailable
 
 REQUEST_OF_TLS = struct.pack("!ii", 8, 80877103)
 """What a client of PostgreSQL sends first where it wants TLS (the manual, section 54.2.11)."""

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from finrisk_assets.loan_default.terms import with_terms
-from finrisk_assets.loan_offers.decide import Limits, choose, rows
-from finrisk_assets.modelling.bundle import Bundle
+from finrisk_assets.domains.loan_default.terms import with_terms
+from finrisk_assets.domains.loan_offers.decide import Limits, choose, rows
+from finrisk_assets.scoring.bundle import Bundle
 from tests.service.made import CASHFLOW_ROW, GRID, LOAN_ROW, OFFER_ROW, SPENDING_ROW, write_cashflow_bundle
 
 EIGHT = {

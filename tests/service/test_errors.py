@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from bento.errors import MAX_BODY_BYTES
+from bento.problems import MAX_BODY_BYTES
 
 LOANS, TRANSACTIONS = "/v1/loan-default", "/v1/transactions"
 
@@ -131,7 +131,7 @@ def test_a_domain_without_a_model_says_why(serving, bundles, transaction):
 
 
 def test_a_failure_of_ours_is_not_blamed_on_the_client_and_tells_no_data(shared_client, transaction, monkeypatch, caplog):
-    from bento.transactions import TransactionScorer
+    from bento.decisions.scorers.transaction import TransactionScorer
     from schemas.api import TransactionRequest
 
     def fail(_, sent):
@@ -200,6 +200,6 @@ def answers(status, body, content_type="application/json"):
 def test_what_the_layers_below_answer_gets_the_same_shape(app, status, code):
     from starlette.testclient import TestClient
 
-    from bento.errors import Envelope
+    from bento.web.envelope import Envelope
 
     failure(TestClient(Envelope(app)).get("/"), status, code)

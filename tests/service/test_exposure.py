@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from bento.keys import SEEN_WITHIN_SECONDS, create, revoke
-from bento.store import now_us
-from bento.store import opened as store_of
+from bento.access.api_keys import SEEN_WITHIN_SECONDS, create, revoke
+from bento.store.session import now_us
+from bento.store.session import opened as store_of
 from finrisk_assets.settings import Settings
 from tests.service.serving import REPOSITORY, free_port, store_models
 from tests.unit.test_tokens import AUDIENCE, ISSUER, OTHER, RSA, published, token

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from sqlalchemy import event
 
-from bento.audit import verify
-from bento.store import opened
+from bento.store.audit_verify import verify
+from bento.store.session import opened
 from finrisk_assets.settings import Settings
 from tests.service.databases import open_store, own_server, url_of
 from tests.service.serving import serving as served_by_itself

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from bento import feedback
-from bento.tables import audit, decisions
-from bento.tables import feedback as table
+from bento.decisions import feedback
+from bento.store.tables import audit, decisions
+from bento.store.tables import feedback as table
 from tests.service.conftest import START
 from tests.service.test_errors import failure
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from bento.health import REMEMBERED_S, Health
+from bento.web.health import REMEMBERED_S, Health
 from tests.service.test_errors import failure
 
 
@@ -18,7 +18,7 @@ def test_a_whole_service_is_ready_and_names_its_parts(shared_client, bundles):
 
 
 def ready_order(bundles):
-    from bento.champions import DOMAINS
+    from bento.decisions.models import DOMAINS
 
     return [domain for domain in DOMAINS if domain in bundles]
 

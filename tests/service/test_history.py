@@ -2,9 +2,10 @@
 
 import pytest
 
-from bento.history import TransactionFeatures
+from bento.decisions.scorers.transaction_features import TransactionFeatures
 from finrisk_assets.features.windows import to_json
-from finrisk_assets.modelling.bundle import Bundle, BundleError
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.spec import BundleError
 from tests.service.conftest import DECLARED, write_transaction_bundle
 
 

@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from bento.store import opened
+from bento.store.session import opened
 from finrisk_assets.settings import Settings
 from tests.service.made import CASHFLOW_ROW
 from tests.service.test_decisions import EIGHT

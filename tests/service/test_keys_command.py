@@ -6,10 +6,10 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
-from bento.keys import Keys, KeysError, create, kept, revoke
-from bento.store import opened
-from bento.tables import audit
-from finrisk_assets.cli import cli
+from bento.access.api_keys import Keys, KeysError, create, kept, revoke
+from bento.store.session import opened
+from bento.store.tables import audit
+from finrisk_assets.cli.main import cli
 from finrisk_assets.settings import Settings
 
 

@@ -6,10 +6,10 @@ from datetime import datetime
 import ibis
 import pytest
 
-from bento.store import opened
-from finrisk_assets import history
-from finrisk_assets.domain import Domain
-from finrisk_assets.resources import Warehouse
+from bento.store.session import opened
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.operations import load_history
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import Column
@@ -58,7 +58,7 @@ def fill(warehouse, rows, domain=DOMAIN):
 
 
 def newest(warehouse, domain=DOMAIN):
-    return {one.subject: one for one in history.newest(domain, None, warehouse)}
+    return {one.subject: one for one in load_history.newest(domain, None, warehouse)}
 
 
 def test_the_newest_row_of_every_customer_is_kept(warehouse):
@@ -108,17 +108,17 @@ def test_features_are_kept_where_the_service_reads_them(warehouse):
 
 
 def test_loading_replaces_what_was_stored_and_says_how_much(warehouse, settings, monkeypatch):
-    from finrisk_assets import build
+    from finrisk_assets.graph import build
     from finrisk_assets.ledger import sources
 
     source = replace(sources.load(Settings()), tables={})
     monkeypatch.setattr(sources, "load", lambda settings: source)
     monkeypatch.setattr(build, "DOMAINS", (DOMAIN, replace(DOMAIN, name="not_materialised")))
     fill(warehouse, [("a", "1", MAY, 30.0), ("b", "2", MAY, 30.0)])
-    history.load(settings)
+    load_history.load(settings)
     fill(warehouse, [("c", "1", JUNE, 31.0)])
 
-    assert str(history.load(settings)) == "0 transactions, 1 scores of customers"
+    assert str(load_history.load(settings)) == "0 transactions, 1 scores of customers"
 
     store = opened(settings)
     assert [one.subject for one in store.standings(customer_id="1")] == ["c"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bento.metrics import Metrics
+from bento.web.metrics import Metrics
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from finrisk_assets.loan_default.terms import with_terms
-from finrisk_assets.modelling.bundle import Bundle, BundleSpec, write
+from finrisk_assets.domains.loan_default.terms import with_terms
+from finrisk_assets.scoring.bundle import Bundle, write
+from finrisk_assets.scoring.spec import BundleSpec
 from schemas.features import Feature
 from tests.service.conftest import Serving
 from tests.service.made import LOAN_ROW, ORIGIN, linear

@@ -16,15 +16,17 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
-from bento import audit, feedback, people, tables
-from bento.backup import BackupError, backup, wipe
-from bento.errors import Problem
-from bento.privacy import Keyring, KeyringError, key_file, read_keys, unseal
-from bento.store import Shadowed, Standing, Store, Transaction, location, opened
-from finrisk_assets.cli import cli
+from bento.decisions import feedback
+from bento.people import data_rights, retention
+from bento.people.backup import BackupError, backup, wipe
+from bento.problems import Problem
+from bento.store import audit_verify, tables
+from bento.store.keyring import Keyring, KeyringError, key_file, read_keys, unseal
+from bento.store.session import Shadowed, Standing, Store, Transaction, location, opened
+from finrisk_assets.cli.main import cli
+from finrisk_assets.domains.transaction_anomaly.features import FEATURES
 from finrisk_assets.features.online import OnlineFeatures
 from finrisk_assets.settings import Settings
-from finrisk_assets.transaction_anomaly.features import FEATURES
 from schemas.api import FeedbackRequest
 from tests.service.databases import KEYRING_KEY, open_store
 
@@ -86,7 +88,8 @@ def fill(store: Store, marked: Sequence[Marked]) -> None:
 
 def held(store: Store, one: Marked) -> dict[str, Any]:
     """What an export says, without what changes by exporting."""
-    return {name: value for name, value in people.export(store, one.customer).model_dump().items() if name not in ("exported_at", "audit")}
+    exported = data_rights.export(store, one.customer).model_dump()
+    return {name: value for name, value in exported.items() if name not in ("exported_at", "audit")}
 
 
 def cells(store: Store) -> list[Any]:
@@ -141,7 +144,7 @@ def opens(key: bytes, sealed: bytes, about: bytes) -> bool:
 
 
 def is_whole(store: Store) -> bool:
-    return audit.verify(store.database, store.keyring).broken is None
+    return audit_verify.verify(store.database, store.keyring).broken is None
 
 
 # The proof.
@@ -161,7 +164,7 @@ def test_of_a_hundred_erased_among_a_thousand_nothing_is_left_and_the_others_are
     assert len(gone) == 100
 
     for one in erased:
-        people.erase(store, one.customer, wiping=False)
+        data_rights.erase(store, one.customer, wiping=False)
     on_file = store.database.file is not None
     assert wipe(store) == on_file
     if on_file:
@@ -193,7 +196,7 @@ def test_of_a_hundred_erased_among_a_thousand_nothing_is_left_and_the_others_are
     assert {one.customer: held(store, one) for one in asked} == before
     for one in erased:
         with pytest.raises(Problem, match="unknown_customer"):
-            people.export(store, one.customer)
+            data_rights.export(store, one.customer)
     assert is_whole(store)
 
 
@@ -202,7 +205,7 @@ def test_of_a_hundred_erased_among_a_thousand_nothing_is_left_and_the_others_are
 
 def test_an_export_has_everything_that_is_held(store: Store, few: list[Marked]):
     one = few[0]
-    export = people.export(store, one.customer)
+    export = data_rights.export(store, one.customer)
     assert [row["transaction_id"] for row in export.transactions] == [
         name for _, name in sorted(zip(one.times, one.transactions, strict=True))
     ]
@@ -218,12 +221,12 @@ def test_an_export_has_everything_that_is_held(store: Store, few: list[Marked]):
     assert shadow["subject"] == one.customer and shadow["challenger_version"] == "w"
     assert [row["note"] for row in export.feedback] == [one.note]
     assert [row["action"] for row in export.audit] == ["decide", "feedback"]
-    assert [row["action"] for row in people.export(store, one.customer).audit] == ["decide", "feedback", "export"]
+    assert [row["action"] for row in data_rights.export(store, one.customer).audit] == ["decide", "feedback", "export"]
     assert json.loads(export.model_dump_json())["customer_id"] == one.customer
 
 
 def test_nobody_unknown_is_exported_or_erased(store: Store, few: list[Marked]):
-    for ask in (people.export, people.erase):
+    for ask in (data_rights.export, data_rights.erase):
         with pytest.raises(Problem, match="unknown_customer"):
             ask(store, "nobody")
         with pytest.raises(Problem, match="invalid"):
@@ -236,26 +239,26 @@ def test_nobody_unknown_is_exported_or_erased(store: Store, few: list[Marked]):
 def test_whoever_is_erased_is_unknown_and_comes_back_as_somebody_else(store: Store, few: list[Marked]):
     one = few[0]
     before = store.person(one.customer)
-    people.erase(store, one.customer)
+    data_rights.erase(store, one.customer)
     assert store.person(one.customer) is None and store.standings(customer_id=one.customer) == []
     assert store.history({"merchant": one.merchant}, START - timedelta(1), START + timedelta(365)) == []
     with pytest.raises(Problem, match="unknown_customer"):
-        people.erase(store, one.customer)
+        data_rights.erase(store, one.customer)
     after = store.person(one.customer, make=True)
     assert after.person != before.person and after.key != before.key
-    assert people.export(store, one.customer).decisions == []
+    assert data_rights.export(store, one.customer).decisions == []
     assert is_whole(store)
 
 
 def test_of_a_large_store_the_log_is_emptied_at_once(home: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bento.backup.SMALL_BYTES", 1_000)
+    monkeypatch.setattr("bento.people.backup.SMALL_BYTES", 1_000)
     with closing(opened(home)) as store:
-        assert not people.erase(store, Marked(Random(9)).customer).file_wiped
+        assert not data_rights.erase(store, Marked(Random(9)).customer).file_wiped
         assert Path(f"{store.database.file}-wal").stat().st_size == 0
 
 
 def test_a_decision_on_somebody_erased_is_known_to_be_one(store: Store, few: list[Marked]):
-    people.erase(store, few[0].customer)
+    data_rights.erase(store, few[0].customer)
     states = [(one.erased, one.content is None, one.probability is None) for one in store.decisions()]
     assert states.count((True, True, True)) == 1 and states.count((False, False, False)) == 19
     given = store.given(transaction_id=few[0].transactions[0])
@@ -264,7 +267,7 @@ def test_a_decision_on_somebody_erased_is_known_to_be_one(store: Store, few: lis
 
 def test_a_challenger_that_is_late_brings_nobody_back(store: Store, few: list[Marked]):
     late = Shadowed("loan_default", few[0].customer, START, "v", 0.5, "a", "w", 0.5, "a", None, few[0].customer)
-    people.erase(store, few[0].customer)
+    data_rights.erase(store, few[0].customer)
     store.keep_shadows([late])
     assert {one.subject for one in store.shadows("loan_default")} == {one.customer for one in few[1:]}
 
@@ -277,18 +280,18 @@ def test_what_is_older_goes_and_people_of_whom_nothing_is_left(store: Store, few
     with store.writing():
         recent = store.person("recent", make=True)
         store.keep(Transaction("t-new", "recent", START + timedelta(days=899), 1.0, "debit"), recent)
-    done = people.retain(store, 400)
+    done = retention.retain(store, 400)
     assert (done.transactions, done.decisions, done.people) == (60, 20, 0)  # their standings are the batch's, which replaces them
     store.replace_standings([few[0].standing()])
-    assert people.retain(store, 400) == (0, 0, 19)
+    assert retention.retain(store, 400) == (0, 0, 19)
     assert store.person(few[0].customer) and store.person("recent") and store.person(few[1].customer) is None
     assert list(store.decisions()) == [] and is_whole(store)
 
 
 def test_history_is_kept_as_long_as_features_look_back(store: Store):
-    assert max(OnlineFeatures(FEATURES).history_s.values()) < people.SHORTEST_DAYS * 86_400
+    assert max(OnlineFeatures(FEATURES).history_s.values()) < retention.SHORTEST_DAYS * 86_400
     with pytest.raises(ValueError, match="keep at least 100"):
-        people.retain(store, 99)
+        retention.retain(store, 99)
 
 
 # Rotation.
@@ -299,11 +302,11 @@ def test_keys_are_wrapped_anew_and_the_old_master_key_is_of_no_use_afterwards(st
     url, old = store.database.url.render_as_string(hide_password=False), store.keyring.master
     with closing(Store(url, Keyring([SECOND, KEYRING_KEY]), upgrades=True)) as rotating:
         with rotating.reading() as connection:
-            assert people.masters(connection) == {old: 21}
-        assert people.rewrap(rotating) == 21
-        assert people.rewrap(rotating) == 0
+            assert data_rights.masters(connection) == {old: 21}
+        assert data_rights.rewrap(rotating) == 21
+        assert data_rights.rewrap(rotating) == 0
         with rotating.reading() as connection:
-            assert people.masters(connection) == {rotating.keyring.master: 21}
+            assert data_rights.masters(connection) == {rotating.keyring.master: 21}
     with closing(Store(url, Keyring([SECOND]), upgrades=True)) as after:
         assert [held(after, one) for one in few] == before
         assert is_whole(after)
@@ -312,16 +315,16 @@ def test_keys_are_wrapped_anew_and_the_old_master_key_is_of_no_use_afterwards(st
 
 
 def test_rotation_goes_on_where_it_was_cut_off(store: Store, few: list[Marked], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(people, "TOGETHER", 4)
+    monkeypatch.setattr(data_rights, "TOGETHER", 4)
     url = store.database.url.render_as_string(hide_password=False)
     with closing(Store(url, Keyring([SECOND, KEYRING_KEY]), upgrades=True)) as rotating:
         wrap, calls = rotating.keyring.wrap, iter(range(9))
         with monkeypatch.context() as cut, pytest.raises(StopIteration):
             cut.setattr(rotating.keyring, "wrap", lambda key, about: (next(calls), wrap(key, about))[1])
-            people.rewrap(rotating)
+            data_rights.rewrap(rotating)
         with rotating.reading() as connection:
-            assert sorted(people.masters(connection).values()) == [8, 13]
-        assert people.rewrap(rotating) == 13
+            assert sorted(data_rights.masters(connection).values()) == [8, 13]
+        assert data_rights.rewrap(rotating) == 13
 
 
 # The operator's commands.
@@ -393,7 +396,7 @@ def test_a_file_that_somebody_reads_is_not_wiped_but_later(home: Settings):
         with closing(sqlite3.connect(path)) as reader:
             reader.execute("begin")
             reader.execute("select count(*) from people").fetchone()
-            people.erase(store, Marked(Random(9)).customer, wiping=False)
+            data_rights.erase(store, Marked(Random(9)).customer, wiping=False)
             assert not wipe(store)
         assert wipe(store)
 

@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 from sqlalchemy import select
 
-from bento import tables
-from bento.paths import UnnamedPaths
 from bento.service import FinRisk
-from bento.store import opened
+from bento.store import tables
+from bento.store.session import opened
+from bento.web.redact_paths import UnnamedPaths
 from finrisk_assets.settings import Settings
 
 MARK = re.compile(r"MARK[-a-z]*[0-9a-f]{6}|7654321\.25")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, create_engine, delete, select
 
-from bento import tables
-from bento.privacy import NOBODY, Keyring, KeyringError, key_file, read_keys, seal, unseal, write_keys
+from bento.store import tables
+from bento.store.keyring import NOBODY, Keyring, KeyringError, key_file, read_keys, seal, unseal, write_keys
 from finrisk_assets.settings import Settings
 
 FIRST, SECOND = (bytes((seed * 97 + 31 * at) % 256 for at in range(32)) for seed in (1, 2))

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from sqlalchemy import select, text, update
 
-from bento.decisions import Decisions, Made
-from bento.privacy import seal, unseal
-from bento.replay import Replayed, Versions, replay
-from bento.store import Store
-from bento.tables import decisions, people
-from finrisk_assets import packaging
-from finrisk_assets.modelling.bundle import Bundle
+from bento.decisions.engine import Decisions, Made
+from bento.decisions.replay import Replayed, Versions, replay
+from bento.store.keyring import seal, unseal
+from bento.store.session import Store
+from bento.store.tables import decisions, people
+from finrisk_assets.graph import packaging
+from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import CashflowRequest, LoanRequest, OfferRequest, Request, SpendingRequest, TransactionRequest
 from tests.service.conftest import START
 from tests.service.databases import open_store

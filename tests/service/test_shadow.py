@@ -11,17 +11,18 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from bento.shadow import Shadow
-from bento.store import Shadowed, opened
-from finrisk_assets import serving, shadow
-from finrisk_assets.cashflow.assets import CASHFLOW
-from finrisk_assets.cli import cli
-from finrisk_assets.loan_default.assets import LOAN_DEFAULT
-from finrisk_assets.modelling import registry
-from finrisk_assets.modelling.registry import ModelVersion
-from finrisk_assets.packaging import store_challenger
+from bento.decisions.shadow import Shadow
+from bento.store.session import Shadowed, opened
+from finrisk_assets.cli.main import cli
+from finrisk_assets.domains.cashflow.definition import CASHFLOW
+from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
+from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
+from finrisk_assets.graph.packaging import store_challenger
+from finrisk_assets.graph.stages import bento as serving
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.modelling.training.model_registry import ModelVersion
+from finrisk_assets.operations import shadow_report
 from finrisk_assets.settings import Settings
-from finrisk_assets.spending_risk.assets import SPENDING_RISK
 from tests.service.conftest import write_transaction_bundle
 from tests.service.databases import open_store
 from tests.service.made import CASHFLOW_ROW, write_cashflow_bundle
@@ -146,9 +147,9 @@ class Slow:
 
 
 def test_requests_beyond_what_can_wait_are_counted_and_dropped(bundles, store, monkeypatch):
-    from finrisk_assets.modelling.bundle import Bundle
+    from finrisk_assets.scoring.bundle import Bundle
 
-    monkeypatch.setattr("bento.shadow.MOST_WAITING", 2)
+    monkeypatch.setattr("bento.decisions.shadow.MOST_WAITING", 2)
     monkeypatch.setattr(Shadow, "_work", lambda self: None)
     watching = Shadow({"cashflow": Bundle.load(bundles["cashflow"])}, {"cashflow": Slow}, store, lambda: NOON)
     for _ in range(5):
@@ -174,7 +175,7 @@ def test_the_store_keeps_the_newest_records_of_each_domain(store_url):
 
 
 def test_the_figures_of_a_pair_are_those_counted_by_hand():
-    found = shadow.compare([said(1, 0.4, 0.6), said(2, 0.6, 0.7), said(3, 0.2, 0.1), said(4, 0.9, None)])
+    found = shadow_report.compare([said(1, 0.4, 0.6), said(2, 0.6, 0.7), said(3, 0.2, 0.1), said(4, 0.9, None)])
     assert (found.n, found.failures, found.agreement) == (4, 1, 2 / 3)
     assert found.mean_absolute_difference == pytest.approx(0.4 / 3)
     assert found.quantiles[2] == pytest.approx(0.1)
@@ -184,9 +185,9 @@ def test_the_figures_of_a_pair_are_those_counted_by_hand():
 def test_outcomes_that_came_true_rank_both():
     rows = [said(number, champion=number / 40, challenger=1 - number / 40) for number in range(40)]
     happened = {str(row.subject): row.champion_probability > 0.5 for row in rows}
-    found = shadow.ranked(shadow.compare(rows), rows, happened)
+    found = shadow_report.ranked(shadow_report.compare(rows), rows, happened)
     assert (found.n_outcomes, found.champion_auc.value, found.challenger_auc.value) == (40, 1.0, 0.0)
-    assert shadow.ranked(shadow.compare(rows), rows, {}).champion_auc is None
+    assert shadow_report.ranked(shadow_report.compare(rows), rows, {}).champion_auc is None
 
 
 def test_a_record_holds_no_message_and_no_value_of_a_request(shadowing, challengers, transaction, tmp_path):
@@ -197,8 +198,8 @@ def test_a_record_holds_no_message_and_no_value_of_a_request(shadowing, challeng
 
 
 def test_every_domain_of_the_service_can_be_watched():
-    from bento.answers import _SAID
-    from bento.champions import DOMAINS
+    from bento.decisions.answers import _SAID
+    from bento.decisions.models import DOMAINS
 
     assert set(_SAID) == set(DOMAINS)
 
@@ -220,8 +221,8 @@ def test_the_bento_takes_the_registered_challengers_that_are_not_champions(tmp_p
         version = {"cashflow": {"champion": "1", "challenger": "2"}, "loan_default": {"champion": "3", "challenger": "3"}}
         return ModelVersion(domain, version[domain][alias], "run") if domain in version else None
 
-    monkeypatch.setattr(registry, "find", find)
-    monkeypatch.setattr(registry, "fetch", lambda client, model, folder: folder / model.version)
+    monkeypatch.setattr(model_registry, "find", find)
+    monkeypatch.setattr(model_registry, "fetch", lambda client, model, folder: folder / model.version)
     domains = [CASHFLOW, LOAN_DEFAULT, SPENDING_RISK]
     tracking = SimpleNamespace(client=lambda: None)
     settings = Settings(home=tmp_path)

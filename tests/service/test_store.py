@@ -18,18 +18,18 @@ from alembic.script import ScriptDirectory
 from click.testing import CliRunner
 from sqlalchemy import exc, text
 
-from bento import migrations, tables
-from bento import store as store_module
-from bento.audit import verify
-from bento.database import Database, StoreError
-from bento.decisions import Decisions
-from bento.seed import read
-from bento.store import Making, Transaction, opened
-from bento.transactions import TransactionScorer
-from finrisk_assets import history
-from finrisk_assets.cli import cli
+from bento.decisions.engine import Decisions
+from bento.decisions.scorers.transaction import TransactionScorer
+from bento.store import migrations, tables
+from bento.store import session as store_module
+from bento.store.audit_verify import verify
+from bento.store.bulk_load import read
+from bento.store.database import Database, StoreError
+from bento.store.session import Making, Transaction, opened
+from finrisk_assets.cli.main import cli
 from finrisk_assets.features.online import History, Since, micros
-from finrisk_assets.modelling.bundle import Bundle
+from finrisk_assets.operations import load_history
+from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 from schemas.api import TransactionRequest
 from tests.service.databases import open_store
@@ -76,8 +76,8 @@ def test_decisions_are_told_page_by_page_in_the_order_of_writing(store, monkeypa
         ids.append(one.id)
         with store.writing():
             store.keep_decisions([one])
-    monkeypatch.setattr("bento.store._PAGE_OF", store_module._PAGE_OF.limit(3))
-    monkeypatch.setattr("bento.store._PAGE", 3)
+    monkeypatch.setattr("bento.store.session._PAGE_OF", store_module._PAGE_OF.limit(3))
+    monkeypatch.setattr("bento.store.session._PAGE", 3)
 
     assert [one.id for one in store.decisions()] == ids
     assert [one.id for one in store.decisions(after=5)] == ids[5:]
@@ -306,7 +306,7 @@ def test_what_the_revisions_make_is_what_the_tables_say(store_url):
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables.metadata) == []
     config = Config()
-    config.set_main_option("script_location", "bento/migrations")
+    config.set_main_option("script_location", "bento/store/migrations")
     assert ScriptDirectory.from_config(config).get_current_head() == tables.REVISION
 
 
@@ -419,12 +419,12 @@ def test_loading_moves_a_store_of_the_layout_before_aside(tmp_path):
     path = tmp_path / "store.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript("create table transactions (customer_id text); create table answers (answer text)")
-    history.set_aside(path)
+    load_history.set_aside(path)
 
     assert not path.exists()
     with closing(open_store(path)) as store:
         assert list(store.decisions()) == []
-    history.set_aside(path)
+    load_history.set_aside(path)
     assert path.exists(), "a store of today stays where it is"
     with closing(sqlite3.connect(tmp_path / "store.before.sqlite")) as connection:
         assert connection.execute("select count(*) from answers").fetchone() == (0,)

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from bento.audit import verify
-from bento.caller import Caller, current
-from bento.database import RESPITE_S
-from bento.decisions import Decisions, Made
-from bento.errors import Problem
-from bento.privacy import KeyringError
-from bento.store import Store
-from bento.transactions import TransactionScorer
-from finrisk_assets.modelling.bundle import Bundle
+from bento.context import Caller, current
+from bento.decisions.engine import Decisions, Made
+from bento.decisions.scorers.transaction import TransactionScorer
+from bento.problems import Problem
+from bento.store.audit_verify import verify
+from bento.store.database import RESPITE_S
+from bento.store.keyring import KeyringError
+from bento.store.session import Store
+from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import TransactionRequest
 from tests.service.conftest import START
 from tests.service.databases import open_store

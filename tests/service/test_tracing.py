@@ -6,7 +6,9 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.testclient import TestClient
 
-from bento.tracing import Traced, span, tracer_of
+from bento.context import span
+from bento.web.middleware import Traced
+from bento.web.tracing import tracer_of
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

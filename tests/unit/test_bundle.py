@@ -15,9 +15,10 @@ import pytest
 from xgboost import XGBClassifier
 
 from finrisk_assets.features.windows import Point, from_json, to_json
-from finrisk_assets.modelling import explain
-from finrisk_assets.modelling.bundle import Amount, Bundle, BundleError, BundleSpec, Calibration, Linear, write
-from finrisk_assets.modelling.trees import component_from
+from finrisk_assets.modelling.evaluation import explain
+from finrisk_assets.modelling.training.convert import component_from
+from finrisk_assets.scoring.bundle import Bundle, write
+from finrisk_assets.scoring.spec import Amount, BundleError, BundleSpec, Calibration, Linear
 from schemas.features import Feature
 
 FEATURES = (

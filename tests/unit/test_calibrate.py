@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling import calibrate, evaluate
+from finrisk_assets.modelling.evaluation import metrics
+from finrisk_assets.modelling.training import calibrate
 
 
 def sample(n, seed=1):
@@ -16,7 +17,7 @@ def test_overconfident_log_odds_are_brought_back_and_the_order_stays():
     margin, labels, _ = sample(20_000)
     fitted = calibrate.fit(2 * margin + 1, labels)
     probability = fitted.calibration.apply(2 * margin + 1)
-    slope, intercept = evaluate.calibration_line(labels, probability)
+    slope, intercept = metrics.calibration_line(labels, probability)
     assert fitted.form == "beta"
     assert slope == pytest.approx(1, abs=0.02)
     assert intercept == pytest.approx(0, abs=0.02)

@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets.cashflow import decide, model
-from finrisk_assets.cashflow.assets import CASHFLOW
-from finrisk_assets.cashflow.features import CATALOGUE, SCALE
-from finrisk_assets.classifier import Window, _in_the_large
-from finrisk_assets.domain import Figure
-from finrisk_assets.modelling import intervals
-from finrisk_assets.modelling.bundle import Bundle, BundleSpec
+from finrisk_assets.domains.base import Figure
+from finrisk_assets.domains.cashflow import decide, model
+from finrisk_assets.domains.cashflow.definition import CASHFLOW
+from finrisk_assets.domains.cashflow.features import CATALOGUE, SCALE
+from finrisk_assets.domains.classifier import Window, _in_the_large
+from finrisk_assets.modelling.training import intervals
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.spec import BundleSpec
 from schemas.features import Feature
 
 FEATURES = (Feature(SCALE, "currency", "Usual movement."), Feature("level", "", "What comes."), Feature("noise", "", "How unsure."))

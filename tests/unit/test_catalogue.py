@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from finrisk_assets import catalogue, cli
-from finrisk_assets.build import domains_of
+from finrisk_assets.cli import main
+from finrisk_assets.domains.loan_default import features as loan_default
+from finrisk_assets.domains.loan_offers import features as loan_offers
+from finrisk_assets.domains.registry import domains_of
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources.base import Source
-from finrisk_assets.loan_default import features as loan_default
-from finrisk_assets.loan_offers import features as loan_offers
-from finrisk_assets.modelling.reasons import LIMIT, factors, reasons
+from finrisk_assets.operations import reason_catalogue
+from finrisk_assets.scoring.reasons import LIMIT, factors, reasons
 from finrisk_assets.settings import Settings
 from schemas.features import Feature, themes
 
 DOCS = Path(__file__).parents[2] / "docs"
-BUILT_IN = {name: Settings(source=name) for name in catalogue.SOURCES}
+BUILT_IN = {name: Settings(source=name) for name in reason_catalogue.SOURCES}
 MAPPED = {file.name: Settings(source="mapped", mapping=file) for file in (DOCS / "mapped-example.yaml", DOCS / "bank-marketing.yaml")}
 
 
@@ -77,9 +78,9 @@ def test_whatever_moved_a_score_at_most_four_reasons_are_given(source: Source) -
 
 
 def test_no_theme_names_a_feature_that_is_not_there() -> None:
-    from finrisk_assets.cashflow import features as cashflow
-    from finrisk_assets.spending_risk import features as spending_risk
-    from finrisk_assets.transaction_anomaly import features as transaction_anomaly
+    from finrisk_assets.domains.cashflow import features as cashflow
+    from finrisk_assets.domains.spending_risk import features as spending_risk
+    from finrisk_assets.domains.transaction_anomaly import features as transaction_anomaly
 
     for module in (loan_default, loan_offers, cashflow, spending_risk):
         assert set(module.THEMES) == {defined.feature.name for defined in module.CATALOGUE}
@@ -99,14 +100,14 @@ def test_a_feature_is_counted_with_its_theme_else_with_its_sentence_else_alone()
 
 def test_the_page_is_the_one_that_the_code_writes() -> None:
     written = (DOCS / "reason-catalogue.md").read_text(encoding="utf-8")
-    assert catalogue.page() == written, "write it anew: finrisk reasons --page > docs/reason-catalogue.md"
+    assert reason_catalogue.page() == written, "write it anew: finrisk reasons --page > docs/reason-catalogue.md"
 
 
 def test_the_command_prints_the_features_of_the_present_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINRISK_SOURCE", "taiwan")
     monkeypatch.setenv("COLUMNS", "200")
-    printed = CliRunner().invoke(cli.cli, ["reasons", "loan_default"])
+    printed = CliRunner().invoke(main.cli, ["reasons", "loan_default"])
     assert printed.exit_code == 0, printed.output
     assert "payment record" in printed.output and "worst_late_6m" in printed.output
-    refused = CliRunner().invoke(cli.cli, ["reasons", "cashflow"])
+    refused = CliRunner().invoke(main.cli, ["reasons", "cashflow"])
     assert refused.exit_code == 2 and "taiwan has no domain cashflow; it has loan_default" in refused.output

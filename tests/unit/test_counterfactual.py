@@ -6,9 +6,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from finrisk_assets.loan_default.terms import annuity, with_terms
-from finrisk_assets.modelling.bundle import Bundle, BundleSpec, Linear
-from finrisk_assets.modelling.counterfactual import Allowed, Change, Row, Search, approved_by, quantiles
+from finrisk_assets.domains.loan_default.terms import annuity, with_terms
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.recourse import Allowed, Change, Row, Search, approved_by, quantiles
+from finrisk_assets.scoring.spec import BundleSpec, Linear
 from schemas.features import Feature
 
 THRESHOLD = 0.5

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling import drift
+from finrisk_assets.modelling.monitoring import drift
 
 NAMES = ("amount", "times", "share", "gap")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling.emp import emp
+from finrisk_assets.modelling.evaluation.expected_max_profit import emp
 
 
 def by_brute_force(labels, scores, none_lost=0.55, all_lost=0.10, roi=0.2644, steps=20_001):

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import ks_2samp
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from finrisk_assets.modelling import evaluate, plots
+from finrisk_assets.modelling.evaluation import metrics, plots
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,8 @@ def sample():
 
 def test_auc_is_sklearns_and_its_interval_the_bootstraps(sample):
     labels, _, tied = sample
-    found = evaluate.auc(labels, tied)
-    drawn = evaluate.bootstrap(lambda y, s: float(roc_auc_score(y, s)), labels, tied, labels=labels, draws=400, seed=1)
+    found = metrics.auc(labels, tied)
+    drawn = metrics.bootstrap(lambda y, s: float(roc_auc_score(y, s)), labels, tied, labels=labels, draws=400, seed=1)
     assert found.value == pytest.approx(roc_auc_score(labels, tied), abs=1e-12)
     assert found.high - found.low == pytest.approx(drawn.high - drawn.low, rel=0.15)
 
@@ -31,7 +31,7 @@ def test_delong_variance_is_that_of_the_definition():
     bad, good = scores[labels == 1], scores[labels == 0]
     wins = (bad[:, None] > good) + 0.5 * (bad[:, None] == good)
     variance = wins.mean(axis=1).var(ddof=1) / len(bad) + wins.mean(axis=0).var(ddof=1) / len(good)
-    found = evaluate.auc(labels, scores)
+    found = metrics.auc(labels, scores)
     assert found.value == pytest.approx(wins.mean())
     assert found.value - found.low == pytest.approx(1.959964 * np.sqrt(variance))
 
@@ -40,7 +40,7 @@ def test_a_hundred_thousand_rows_need_no_table_of_all_pairs():
     rng = np.random.default_rng(1)
     labels, scores = rng.random(100_000) < 0.1, rng.random(100_000)
     tracemalloc.start()
-    evaluate.auc(labels, scores)
+    metrics.auc(labels, scores)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 100 * len(scores) * 8  # bytes; all pairs would be 9,000 times the scores
@@ -48,38 +48,38 @@ def test_a_hundred_thousand_rows_need_no_table_of_all_pairs():
 
 def test_a_paired_comparison_is_narrower_than_two_intervals_and_finds_the_better(sample):
     labels, probability, tied = sample
-    better = evaluate.compare_auc(labels, probability, tied)
+    better = metrics.compare_auc(labels, probability, tied)
     assert better.difference.low > 0
     assert better.p_value < 1e-6
-    same = evaluate.compare_auc(labels, probability, probability**2)
+    same = metrics.compare_auc(labels, probability, probability**2)
     assert (same.difference.value, same.p_value) == (0, 1)
 
 
 def test_a_perfect_score_has_an_auc_of_one_without_width():
-    found = evaluate.auc([0, 0, 1, 1], [1, 2, 3, 4])
+    found = metrics.auc([0, 0, 1, 1], [1, 2, 3, 4])
     assert (found.value, found.low, found.high) == (1, 1, 1)
-    assert evaluate.ks([0, 0, 1, 1], [1, 2, 3, 4]) == 1
-    assert evaluate.gini([0, 0, 1, 1], [1, 2, 3, 4]) == 1
+    assert metrics.ks([0, 0, 1, 1], [1, 2, 3, 4]) == 1
+    assert metrics.gini([0, 0, 1, 1], [1, 2, 3, 4]) == 1
 
 
 def test_the_calibration_line_of_an_honest_probability_is_the_diagonal_and_finds_a_bent_one(sample):
     labels, probability, _ = sample
-    assert evaluate.calibration_line(labels, probability) == pytest.approx((1, 0), abs=0.1)
+    assert metrics.calibration_line(labels, probability) == pytest.approx((1, 0), abs=0.1)
     log_odds = np.log(probability / (1 - probability))
-    slope, intercept = evaluate.calibration_line(labels, 1 / (1 + np.exp(-(2 * log_odds + 1))))
+    slope, intercept = metrics.calibration_line(labels, 1 / (1 + np.exp(-(2 * log_odds + 1))))
     assert (slope, intercept) == pytest.approx((0.5, -0.5), abs=0.1)
-    assert evaluate.expected_calibration_error(labels, probability) < 0.03 < evaluate.expected_calibration_error(labels, probability**2)
+    assert metrics.expected_calibration_error(labels, probability) < 0.03 < metrics.expected_calibration_error(labels, probability**2)
 
 
 def test_separated_outcomes_have_no_calibration_slope():
     with pytest.raises(ValueError, match="perfectly"):
-        evaluate.calibration_line([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9])
+        metrics.calibration_line([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9])
 
 
 def test_jeffreys_clears_a_grade_that_keeps_its_word_and_not_one_that_says_too_little():
     labels = np.concatenate([np.arange(1000) < 20, np.arange(1000) < 120])
     said = np.repeat([0.02, 0.08], 1000)
-    good, bad = evaluate.jeffreys(labels, said, np.repeat(["A", "B"], 1000))
+    good, bad = metrics.jeffreys(labels, said, np.repeat(["A", "B"], 1000))
     assert (good.grade, good.n, good.defaults) == ("A", 1000, 20)
     assert good.low < 0.02 < good.high
     assert good.p_value > 0.3
@@ -88,23 +88,23 @@ def test_jeffreys_clears_a_grade_that_keeps_its_word_and_not_one_that_says_too_l
 
 
 def test_brier_and_log_loss_of_a_coin():
-    assert evaluate.brier([0, 1], [0.5, 0.5]) == 0.25
-    assert evaluate.log_loss([0, 1], [0.5, 0.5]) == pytest.approx(np.log(2))
+    assert metrics.brier([0, 1], [0.5, 0.5]) == 0.25
+    assert metrics.log_loss([0, 1], [0.5, 0.5]) == pytest.approx(np.log(2))
 
 
 def test_the_summary_is_the_same_for_the_same_seed_and_every_interval_holds_its_value(sample):
     labels, probability, _ = sample
-    one = evaluate.summary(labels, probability, draws=30, seed=5)
-    assert one == evaluate.summary(labels, probability, draws=30, seed=5)
+    one = metrics.summary(labels, probability, draws=30, seed=5)
+    assert one == metrics.summary(labels, probability, draws=30, seed=5)
     assert {"auc", "gini", "ks", "brier", "calibration_slope", "average_precision"} <= one.keys()
     assert all(interval.low <= interval.high for interval in one.values())
 
 
 def test_labels_of_one_kind_are_refused():
     with pytest.raises(ValueError, match="0 of 3 rows"):
-        evaluate.auc([0, 0, 0], [1, 2, 3])
+        metrics.auc([0, 0, 0], [1, 2, 3])
     with pytest.raises(ValueError, match="outside 0 to 1"):
-        evaluate.brier([0, 1], [0.5, 1.5])
+        metrics.brier([0, 1], [0.5, 1.5])
 
 
 def test_every_picture_is_a_png_and_the_same_twice(sample):
@@ -127,5 +127,5 @@ def test_average_precision_and_ks_are_those_of_sklearn_and_scipy_with_ties_and_w
     rng = np.random.default_rng(digits)
     labels = rng.random(700) < 0.2
     scores = np.round(rng.random(700) + 0.3 * labels, digits)
-    assert evaluate.average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
-    assert evaluate.ks(labels, scores) == pytest.approx(ks_2samp(scores[labels], scores[~labels]).statistic, abs=1e-12)
+    assert metrics.average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+    assert metrics.ks(labels, scores) == pytest.approx(ks_2samp(scores[labels], scores[~labels]).statistic, abs=1e-12)

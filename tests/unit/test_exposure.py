@@ -6,23 +6,23 @@ import click
 import pytest
 from bentoml_cli.serve import serve_command  # here: it cannot be imported any more once a service was configured
 
-from bento import exposure
-from bento.exposure import Exposed
-from bento.keys import create
-from bento.store import now_us, opened
+from bento.access import bind_guard
+from bento.access.api_keys import create
+from bento.access.bind_guard import Exposed
+from bento.store.session import now_us, opened
 from finrisk_assets.settings import Settings
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1"])
 def test_this_machine_alone_needs_no_key(host):
-    exposure.refuse(host, lambda: pytest.fail("not even asked"))
+    bind_guard.refuse(host, lambda: pytest.fail("not even asked"))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "2001:db8::7", "localhost.evil.example"])
 def test_any_other_address_needs_one(host):
-    exposure.refuse(host, lambda: True)
+    bind_guard.refuse(host, lambda: True)
     with pytest.raises(Exposed, match="finrisk keys create") as refused:
-        exposure.refuse(host, lambda: False)
+        bind_guard.refuse(host, lambda: False)
     assert host in str(refused.value)
 
 
@@ -41,7 +41,7 @@ def test_the_address_is_the_one_that_bentoml_will_listen_on(monkeypatch, argumen
 
     heard = []
     before = BentoMLContainer.http.host.get()
-    monkeypatch.setattr("_bentoml_impl.server.serve_http", lambda *_, **__: heard.append(exposure.listening()))
+    monkeypatch.setattr("_bentoml_impl.server.serve_http", lambda *_, **__: heard.append(bind_guard.listening()))
     monkeypatch.setattr("bentoml._internal.service.loader.load", lambda **_: type("Service", (), {"inject_config": lambda self: None})())
     monkeypatch.delenv("BENTOML_HOST", raising=False)
     for name, value in environment.items():
@@ -71,24 +71,24 @@ PROVIDER = {"jwt_issuer": "https://login.bank.example", "jwt_audience": "finrisk
     ],
 )
 def test_what_is_missing_before_others_may_ask_is_named(tmp_path, monkeypatch, host, settings, words):
-    monkeypatch.setattr(exposure, "listening", lambda: host)
+    monkeypatch.setattr(bind_guard, "listening", lambda: host)
 
     with pytest.raises(Exposed, match=words):
-        exposure.check(Settings(home=tmp_path, **settings))
+        bind_guard.check(Settings(home=tmp_path, **settings))
 
 
 @pytest.mark.parametrize(("host", "settings"), [("127.0.0.1", {}), ("0.0.0.0", MASTER | PROVIDER)])
 def test_where_callers_are_known_or_nobody_else_asks_nothing_is_missing(tmp_path, monkeypatch, host, settings):
-    monkeypatch.setattr(exposure, "listening", lambda: host)
+    monkeypatch.setattr(bind_guard, "listening", lambda: host)
 
-    exposure.check(Settings(home=tmp_path, **settings))
+    bind_guard.check(Settings(home=tmp_path, **settings))
     assert list(tmp_path.iterdir()) == [], "no store was needed to tell"
 
 
 def test_a_key_is_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr(exposure, "listening", lambda: "0.0.0.0")
+    monkeypatch.setattr(bind_guard, "listening", lambda: "0.0.0.0")
     settings = Settings(home=tmp_path, **MASTER)
     with closing(opened(settings)) as store, store.writing() as connection:
         create(connection, store.keyring.mac, "one", ["scorer"], now=now_us())
 
-    exposure.check(settings)
+    bind_guard.check(settings)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling import fairness as fair
-from finrisk_assets.modelling.fairness import Bounds, Finding
+from finrisk_assets.modelling.evaluation import fairness as fair
+from finrisk_assets.modelling.evaluation.fairness import Bounds, Finding
 
 
 def of(findings: list[Finding], group: str) -> Finding:

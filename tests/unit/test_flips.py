@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling import flips
-from finrisk_assets.modelling.bundle import Bundle, BundleSpec, Linear
+from benchmarks import reason_fidelity
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.spec import BundleSpec, Linear
 from schemas.features import Feature
 
 WORDS = ("Income is low.", "Debts are high.", "The hour is unusual.", "The hour is unusual.", "")
@@ -28,7 +29,7 @@ ZERO = np.zeros(len(FEATURES), np.float32)
 
 def test_what_made_the_score_flips_the_decision() -> None:
     bundle = bundle_of(3, 1, 0, 0, -1)
-    found = flips.flips(bundle, rows_of((1, 0, 0, 0, 1), (2, 1, 0, 0, 1)), flips.by_reasons(None), ZERO, EVEN)
+    found = reason_fidelity.flips(bundle, rows_of((1, 0, 0, 0, 1), (2, 1, 0, 0, 1)), reason_fidelity.by_reasons(None), ZERO, EVEN)
     assert (found.n, found.rate.value) == (2, 1.0)
     assert found.before > EVEN > found.after
     assert found.rate.low < 1.0 == found.rate.high
@@ -39,62 +40,62 @@ def test_reasons_that_name_the_wrong_factor_do_not_flip_it() -> None:
     bundle = bundle_of(1, 1, 0, 0, 0)
     just_approved = rows_of((-2.1, 2, 0, 0, 0))[0]
     refused = rows_of((1, 2, 0, 0, 0))
-    against_approved = flips.by_reasons((-2.1, 2.0, 0.0, 0.0, 0.0), limit=1)
-    against_average = flips.by_reasons(None, limit=1)
-    assert flips.flips(bundle, refused, against_approved, just_approved, EVEN).rate.value == 1.0
-    assert flips.flips(bundle, refused, against_average, just_approved, EVEN).rate.value == 0.0
+    against_approved = reason_fidelity.by_reasons((-2.1, 2.0, 0.0, 0.0, 0.0), limit=1)
+    against_average = reason_fidelity.by_reasons(None, limit=1)
+    assert reason_fidelity.flips(bundle, refused, against_approved, just_approved, EVEN).rate.value == 1.0
+    assert reason_fidelity.flips(bundle, refused, against_average, just_approved, EVEN).rate.value == 0.0
 
 
 def test_features_of_one_sentence_change_together() -> None:
     bundle = bundle_of(0, 0, 2, 2, 0)
-    assert flips.by_reasons(None, limit=1)(bundle, rows_of((0, 0, 1, 0.5, 0))) == [(2, 3)]
-    assert flips.by_rescoring(ZERO, limit=1)(bundle, rows_of((0, 0, 1, 0.5, 0))) == [(2, 3)]
-    assert flips.flips(bundle, rows_of((0, 0, 1, 1, 0)), flips.by_reasons(None), ZERO, EVEN - 1e-9).named == 1
+    assert reason_fidelity.by_reasons(None, limit=1)(bundle, rows_of((0, 0, 1, 0.5, 0))) == [(2, 3)]
+    assert reason_fidelity.by_rescoring(ZERO, limit=1)(bundle, rows_of((0, 0, 1, 0.5, 0))) == [(2, 3)]
+    assert reason_fidelity.flips(bundle, rows_of((0, 0, 1, 1, 0)), reason_fidelity.by_reasons(None), ZERO, EVEN - 1e-9).named == 1
 
 
 def test_features_of_one_theme_change_together() -> None:
     features = tuple(Feature(f"x{at}", "1", "", raises=f"Said of {at}.", theme="late" if at < 2 else "") for at in range(5))
     plain = bundle_of(2, 2, 1, 0, 0)
     plain.features = features
-    assert flips.by_reasons(None, limit=1)(plain, rows_of((1, 0.5, 1, 0, 0))) == [(0, 1)]
-    assert flips.flips(plain, rows_of((1, 1, 0, 0, 0)), flips.by_reasons(None), ZERO, EVEN + 1e-9).named == 1
+    assert reason_fidelity.by_reasons(None, limit=1)(plain, rows_of((1, 0.5, 1, 0, 0))) == [(0, 1)]
+    assert reason_fidelity.flips(plain, rows_of((1, 1, 0, 0, 0)), reason_fidelity.by_reasons(None), ZERO, EVEN + 1e-9).named == 1
 
 
 def test_features_without_a_sentence_are_factors_of_their_own() -> None:
-    assert flips.by_rescoring(ZERO)(bundle_of(0, 0, 0, 0, 2), rows_of((1, 1, 1, 1, 1))) == [(4,)]
+    assert reason_fidelity.by_rescoring(ZERO)(bundle_of(0, 0, 0, 0, 2), rows_of((1, 1, 1, 1, 1))) == [(4,)]
 
 
 def test_rescoring_takes_what_lowers_most_and_stops_where_nothing_does() -> None:
     bundle = bundle_of(1, 3, 0, 0, -2)
-    assert flips.by_rescoring(ZERO, limit=1)(bundle, rows_of((1, 1, 0, 0, 1))) == [(1,)]
-    assert flips.by_rescoring(ZERO)(bundle, rows_of((1, 1, 0, 0, 1))) == [(1, 0)]
+    assert reason_fidelity.by_rescoring(ZERO, limit=1)(bundle, rows_of((1, 1, 0, 0, 1))) == [(1,)]
+    assert reason_fidelity.by_rescoring(ZERO)(bundle, rows_of((1, 1, 0, 0, 1))) == [(1, 0)]
 
 
 def test_factors_at_random_are_whole_reproducible_and_no_more_than_asked() -> None:
     bundle, rows = bundle_of(1, 1, 1, 1, 1), np.ones((50, 5), np.float32)
-    first = flips.at_random(7, limit=2)(bundle, rows)
-    assert first == flips.at_random(7, limit=2)(bundle, rows)
+    first = reason_fidelity.at_random(7, limit=2)(bundle, rows)
+    assert first == reason_fidelity.at_random(7, limit=2)(bundle, rows)
     assert len(set(first)) > 1
     assert all((2 in columns) == (3 in columns) and len(set(columns) - {3}) == 2 for columns in first)
 
 
 def test_the_nearest_approved_are_the_riskiest_below_the_threshold() -> None:
-    assert flips.nearest_approved([0.5, 0.1, 0.49, 0.3, 0.9], 0.5, nearest=2).tolist() == [2, 3]
+    assert reason_fidelity.nearest_approved([0.5, 0.1, 0.49, 0.3, 0.9], 0.5, nearest=2).tolist() == [2, 3]
     with pytest.raises(ValueError, match="just approved"):
-        flips.nearest_approved([0.5, 0.9], 0.5)
+        reason_fidelity.nearest_approved([0.5, 0.9], 0.5)
 
 
 def test_what_is_typical_passes_over_missing_values() -> None:
-    middle = flips.typical(rows_of((1, np.nan), (3, np.nan), (np.nan, np.nan)))
+    middle = reason_fidelity.typical(rows_of((1, np.nan), (3, np.nan), (np.nan, np.nan)))
     assert middle[0] == 2 and np.isnan(middle[1])
 
 
 def test_a_feature_with_nothing_typical_stays_as_it_is() -> None:
     unknown = np.full(len(FEATURES), np.nan, np.float32)
-    found = flips.flips(bundle_of(3, 0, 0, 0, 0), rows_of((1, 0, 0, 0, 0)), flips.by_reasons(None), unknown, EVEN)
+    found = reason_fidelity.flips(bundle_of(3, 0, 0, 0, 0), rows_of((1, 0, 0, 0, 0)), reason_fidelity.by_reasons(None), unknown, EVEN)
     assert found.rate.value == 0.0 and found.before == found.after
 
 
 def test_a_share_of_nobody_is_refused() -> None:
     with pytest.raises(ValueError, match="nobody was refused"):
-        flips.flips(bundle_of(1, 0, 0, 0, 0), np.zeros((0, 5), np.float32), flips.by_reasons(None), ZERO, EVEN)
+        reason_fidelity.flips(bundle_of(1, 0, 0, 0, 0), np.zeros((0, 5), np.float32), reason_fidelity.by_reasons(None), ZERO, EVEN)

@@ -5,14 +5,8 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling.fraud_metrics import (
-    Period,
-    card_precision_at,
-    fraud_scores,
-    precision_at,
-    prequential,
-)
-from finrisk_assets.modelling.fraud_metrics import test_mask as judged
+from finrisk_assets.modelling.evaluation.fraud_metrics import Period, card_precision_at, fraud_scores, precision_at, prequential
+from finrisk_assets.modelling.evaluation.fraud_metrics import test_mask as judged
 
 MONDAY = np.datetime64("2018-08-06")
 TUESDAY = MONDAY + 1

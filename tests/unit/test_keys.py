@@ -5,8 +5,8 @@ import hmac
 import pytest
 from sqlalchemy import create_engine
 
-from bento.keys import GOOD_FOR_SECONDS, SEEN_WITHIN_SECONDS, BadKey, Key, Keys, KeysError, Unreadable, create, kept, revoke
-from bento.tables import keys as table
+from bento.access.api_keys import GOOD_FOR_SECONDS, SEEN_WITHIN_SECONDS, BadKey, Key, Keys, KeysError, Unreadable, create, kept, revoke
+from bento.store.tables import keys as table
 
 NOW = 1_700_000_000_000_000
 DAY = 86_400_000_000

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets.modelling import leakage
+from finrisk_assets.modelling.evaluation import leakage
 from schemas.ledger import TABLES, Column
 
 N = 3_000

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bento import limits
-from bento.limits import Limits, Rate
+from bento.access import rate_limits
+from bento.access.rate_limits import Limits, Rate
 
 
 class Clock:
@@ -45,7 +45,7 @@ def test_a_pause_fills_no_more_than_the_burst() -> None:
 
 
 def test_names_that_are_remembered_are_bounded(monkeypatch) -> None:
-    monkeypatch.setattr(limits, "MOST_BUCKETS", 10)
+    monkeypatch.setattr(rate_limits, "MOST_BUCKETS", 10)
     buckets = Limits(Rate(1.0, 1), Clock())
     for at in range(100):
         buckets.wait(f"address {at}")

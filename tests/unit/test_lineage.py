@@ -4,7 +4,7 @@ import ibis
 import pytest
 from ibis import _
 
-from finrisk_assets import lineage
+from finrisk_assets.graph import lineage
 
 MOVES = ibis.table({"customer_id": "string", "at": "timestamp", "amount": "float64", "direction": "string", "note": "string"}, name="moves")
 PEOPLE = ibis.table({"customer_id": "string", "joined_at": "timestamp", "income": "float64"}, name="people")

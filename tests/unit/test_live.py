@@ -6,7 +6,7 @@ from typing import Any
 import ibis
 import pytest
 
-from finrisk_assets.ledger import live
+from finrisk_assets.ledger import as_of
 from schemas.ledger import LOANS
 
 END = datetime(2024, 8, 1)
@@ -20,7 +20,7 @@ ROWS = {
 
 
 def at(moment: datetime) -> dict[str, dict[str, Any]]:
-    rows = live.by(LOANS, ibis.memtable(ROWS), moment, END)
+    rows = as_of.by(LOANS, ibis.memtable(ROWS), moment, END)
     return {row["loan_id"]: row for row in ibis.duckdb.connect().to_pyarrow(rows).to_pylist()}
 
 

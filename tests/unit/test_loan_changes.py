@@ -2,11 +2,11 @@
 
 import pytest
 
+from finrisk_assets.domains.loan_default import actionability, features
+from finrisk_assets.domains.loan_default.actionability import allowed, consistent
+from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
+from finrisk_assets.domains.loan_default.terms import annuity, with_terms
 from finrisk_assets.ledger import sources
-from finrisk_assets.loan_default import changes, features
-from finrisk_assets.loan_default.assets import LOAN_DEFAULT
-from finrisk_assets.loan_default.changes import allowed, consistent
-from finrisk_assets.loan_default.terms import annuity, with_terms
 from finrisk_assets.settings import Settings
 
 ROW: dict[str, float | None] = with_terms(
@@ -41,7 +41,7 @@ def differs(row: dict[str, float | None], other: dict[str, float | None]) -> set
 def test_everything_that_can_be_changed_is_a_feature_and_history_is_not_among_it() -> None:
     known = {defined.feature.name for defined in features.CATALOGUE}
     taiwan = {feature.name for feature in LOAN_DEFAULT.features(sources.load(Settings(source="taiwan")))}
-    assert set(changes.CHANGEABLE) <= known | taiwan
+    assert set(actionability.CHANGEABLE) <= known | taiwan
     assert set(allowed(ROW)) == {"loan_amount", "term_months", "last_balance_amount", "expense_amount_90d"}
 
 

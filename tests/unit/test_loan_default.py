@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from finrisk_assets.loan_default import decide
-from finrisk_assets.loan_default.model import candidates, mature
-from finrisk_assets.loan_default.terms import FORMULAS, TermsError, annuity, with_terms
-from finrisk_assets.modelling import candidates as model
-from finrisk_assets.modelling import evaluate
-from finrisk_assets.modelling.split import split
-from finrisk_assets.modelling.trees import component_from
+from finrisk_assets.domains.loan_default import decide
+from finrisk_assets.domains.loan_default.model import candidates, mature
+from finrisk_assets.domains.loan_default.terms import FORMULAS, TermsError, annuity, with_terms
+from finrisk_assets.modelling.evaluation import metrics
+from finrisk_assets.modelling.training import candidates as model
+from finrisk_assets.modelling.training.convert import component_from
+from finrisk_assets.modelling.training.split import split
 from schemas.features import Feature
 
 FEATURES = (
@@ -47,7 +47,7 @@ def test_all_are_trained_and_the_simplest_within_a_standard_error_of_the_best_co
     best = max(fitted, key=lambda one: one.auc.value)
 
     def behind(one):
-        difference = evaluate.compare_auc(known, best.probability(validation), one.probability(validation)).difference
+        difference = metrics.compare_auc(known, best.probability(validation), one.probability(validation)).difference
         return difference.value / max((difference.high - difference.low) / (2 * 1.96), 1e-12)
 
     order = list(candidates(FEATURES, seed=1))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finrisk_assets.loan_offers import assets, decide, features, model, profit
-from finrisk_assets.loan_offers.decide import Grid, Limits, LimitsError, choose
-from finrisk_assets.modelling.bundle import Bundle
+from finrisk_assets.domains.loan_offers import decide, definition, features, model, profit
+from finrisk_assets.domains.loan_offers.decide import Grid, Limits, LimitsError, choose
+from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 from schemas.ledger import TABLES
 
@@ -166,7 +166,7 @@ class OfOffers:
 
 
 def trained(rows):
-    return assets.LOAN_OFFERS.train(rows, DECLARED, OfOffers(), SETTINGS)
+    return definition.LOAN_OFFERS.train(rows, DECLARED, OfOffers(), SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_the_rows_of_a_grid_repeat_the_state_and_put_in_the_terms():
 def test_the_scores_hold_the_best_offer_or_the_reason_for_none(bundle):
     rows = frame(300, seed=4).assign(annual_rate_pct=np.nan)
     rows.loc[:9, "pd"], rows.loc[10:19, "monthly_income_amount"] = np.nan, np.nan
-    found = assets.LOAN_OFFERS.score(rows, bundle)
+    found = definition.LOAN_OFFERS.score(rows, bundle)
     grid, limits = Grid.of(bundle.thresholds), Limits.of(bundle.thresholds)
     for k in range(0, 300, 7):
         state, income, risk = rows.loc[k, NAMES].to_numpy(np.float32), rows.monthly_income_amount[k], rows.pd[k]

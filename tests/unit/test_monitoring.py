@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling import monitoring
-from finrisk_assets.modelling.evaluate import Interval
-from finrisk_assets.modelling.monitoring import Findings, Rows, Windows, choose
+from finrisk_assets.modelling.evaluation.metrics import Interval
+from finrisk_assets.modelling.monitoring import monitoring
+from finrisk_assets.modelling.monitoring.monitoring import Findings, Rows, Windows, choose
 
 NAMES = ("income", "rent", "age_of_account")
 JUNE_23, MAY_24, JUNE_24 = (np.datetime64(month, "M") for month in ("2023-06", "2024-05", "2024-06"))

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from finrisk_assets.loan_offers import decide, profit
-from finrisk_assets.modelling.bundle import Bundle, BundleSpec, Linear
+from finrisk_assets.domains.loan_offers import decide, profit
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.spec import BundleSpec, Linear
 from schemas.features import Feature
 
 GRID = decide.Grid(rates=(6.0, 10.0, 14.0), multiples=(3.0,), terms=(24,))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling import oracle
+from finrisk_assets.modelling.evaluation import oracle
 
 
 def test_the_oracle_itself_has_no_gap_and_no_calibration_error() -> None:

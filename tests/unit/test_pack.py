@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from scipy.stats import beta
 
-from finrisk_assets.modelling import card, pack
+from finrisk_assets.modelling.packs import card, pack
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling import evaluate, performance
+from finrisk_assets.modelling.evaluation import metrics
+from finrisk_assets.modelling.monitoring import performance
 
 THRESHOLDS = (0.1, 0.3)
 FIGURES = ["rate", "auc", "brier", "precision_at_0.1", "recall_at_0.1", "precision_at_0.3", "recall_at_0.3"]
@@ -27,8 +28,8 @@ def test_the_estimate_is_the_mean_of_what_labels_would_show():
     flagged = p >= 0.1
     seen = {
         "rate": [y.mean() for y in drawn],
-        "auc": [evaluate.auc(y, p).value for y in drawn],
-        "brier": [evaluate.brier(y, p) for y in drawn],
+        "auc": [metrics.auc(y, p).value for y in drawn],
+        "brier": [metrics.brier(y, p) for y in drawn],
         "precision_at_0.1": [y[flagged].mean() for y in drawn],
         "recall_at_0.1": [y[flagged].sum() / y.sum() for y in drawn],
     }

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets import promotion
-from finrisk_assets.classifier import net_benefit
-from finrisk_assets.domain import Figure, Window
-from finrisk_assets.loan_default import decide as loans
-from finrisk_assets.loan_default.assets import LOAN_DEFAULT
-from finrisk_assets.modelling.evaluate import clustered_mean
-from finrisk_assets.modelling.fairness import Finding, Interval, groups, least, protected
-from finrisk_assets.transaction_anomaly import decide as anomalies
+from finrisk_assets.domains import gate
+from finrisk_assets.domains.base import Figure, Window
+from finrisk_assets.domains.classifier import net_benefit
+from finrisk_assets.domains.loan_default import decide as loans
+from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
+from finrisk_assets.domains.transaction_anomaly import decide as anomalies
+from finrisk_assets.modelling.evaluation.fairness import Finding, Interval, groups, least, protected
+from finrisk_assets.modelling.evaluation.metrics import clustered_mean
 
 GOOD = [
     Figure("auc", 0.8, 0.75, 0.85),
@@ -34,11 +34,11 @@ def _with(*figures: Figure) -> list[Figure]:
 
 def _unfair(measure: str, cutoff: str) -> Figure:
     finding = Finding("gender", "F", measure, cutoff, "M", 400, 0.3, Interval(0.5, 0.4, 0.6), 0.8, "speaks against")
-    return promotion._fairness_figure(finding)
+    return gate._fairness_figure(finding)
 
 
 def test_a_challenger_that_meets_all_demands_may_decide() -> None:
-    assert promotion.faults(LOAN_DEFAULT, GOOD) == []
+    assert gate.faults(LOAN_DEFAULT, GOOD) == []
 
 
 @pytest.mark.parametrize(
@@ -53,22 +53,22 @@ def test_a_challenger_that_meets_all_demands_may_decide() -> None:
         ("fairness", _unfair("calibration_gap", "")),
         ("explanation", Figure("explanation_gap", 0.01)),
         ("explanation", Figure("explanation_gap", float("nan"))),
-        ("standing", Figure(promotion.ROLLED_BACK, 1.0, meaning="this version was rolled back: complaints")),
+        ("standing", Figure(gate.ROLLED_BACK, 1.0, meaning="this version was rolled back: complaints")),
     ],
 )
 def test_each_demand_is_named_where_it_is_not_met(demand: str, figure: Figure) -> None:
-    found = promotion.faults(LOAN_DEFAULT, _with(figure))
+    found = gate.faults(LOAN_DEFAULT, _with(figure))
     assert [fault.demand for fault in found] == [demand]
-    assert demand in promotion.DEMANDS
+    assert demand in gate.DEMANDS
 
 
 def test_what_chance_explains_is_no_fault() -> None:
     """A little worse, within the interval of the difference, is as good."""
-    assert promotion.faults(LOAN_DEFAULT, _with(Figure("gain_beside_champion", -0.001, -0.003, 0.001))) == []
+    assert gate.faults(LOAN_DEFAULT, _with(Figure("gain_beside_champion", -0.001, -0.003, 0.001))) == []
 
 
 def test_a_referral_is_no_decision_against_a_person() -> None:
-    assert promotion.faults(LOAN_DEFAULT, _with(_unfair("adverse_impact_ratio", "refer_from"))) == []
+    assert gate.faults(LOAN_DEFAULT, _with(_unfair("adverse_impact_ratio", "refer_from"))) == []
 
 
 def test_higher_auc_and_lower_profit_is_refused() -> None:
@@ -82,7 +82,7 @@ def test_higher_auc_and_lower_profit_is_refused() -> None:
     ours = loans.realised_profit(bad, loans.decisions(challenger, {"refer_from": 0.95, "refuse_from": 0.99}), costs)
     more = clustered_mean(np.subtract(ours, theirs), np.arange(len(bad)))
     figures = _with(Figure("auc_beside_champion", 0.1, 0.08, 0.12), Figure("gain_beside_champion", more.value, more.low, more.high))
-    assert [fault.demand for fault in promotion.faults(LOAN_DEFAULT, figures)] == ["profit"]
+    assert [fault.demand for fault in gate.faults(LOAN_DEFAULT, figures)] == ["profit"]
 
 
 def test_profit_of_a_loan_is_margin_or_loss() -> None:
@@ -124,7 +124,7 @@ def test_protected_columns_become_groups() -> None:
 
 def test_a_model_without_outcomes_has_neither_profit_nor_groups() -> None:
     window = Window(pd.DataFrame({"customer_id": ["1"]}), np.empty((1, 0)), np.empty(0, bool), np.array([0.2]))
-    assert promotion._gains(replace(LOAN_DEFAULT), window, None) == []  # type: ignore[arg-type]
+    assert gate._gains(replace(LOAN_DEFAULT), window, None) == []  # type: ignore[arg-type]
 
 
 def test_a_small_share_of_the_people_is_no_group_to_judge() -> None:

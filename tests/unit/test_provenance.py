@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling import provenance
-from finrisk_assets.modelling.candidates import candidates, margin
-from finrisk_assets.modelling.provenance import Origin, OriginError
-from finrisk_assets.reproduce import Difference, first_difference
+from finrisk_assets.modelling.training import provenance
+from finrisk_assets.modelling.training.candidates import candidates, margin
+from finrisk_assets.modelling.training.provenance import Origin, OriginError
+from finrisk_assets.operations.reproduce import Difference, first_difference
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling.reasons import reasons
+from finrisk_assets.scoring.reasons import reasons
 from schemas.features import Feature
 
 FEATURES = (

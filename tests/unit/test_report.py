@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from finrisk_assets.modelling import report
+from finrisk_assets.modelling.monitoring import report
 from tests.unit.test_monitoring import observed, rows
 
 ABOUT = report.About(

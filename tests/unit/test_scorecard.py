@@ -17,10 +17,12 @@ from sklearn.base import clone
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 
-from finrisk_assets.modelling import calibrate, candidates, scorecard
-from finrisk_assets.modelling.bundle import Bundle, BundleSpec, Rows
-from finrisk_assets.modelling.scorecard import FACTOR, OFFSET, Scorecard, ScorecardClassifier
-from finrisk_assets.modelling.trees import component_from
+from finrisk_assets.modelling.training import binning as binning_module
+from finrisk_assets.modelling.training import calibrate, candidates, convert, scorecard
+from finrisk_assets.modelling.training.convert import component_from
+from finrisk_assets.modelling.training.scorecard import FACTOR, OFFSET, Scorecard, ScorecardClassifier
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.spec import BundleSpec, Rows
 from schemas.features import Feature
 
 NAMES = ("income", "n_late", "bureau", "noise")
@@ -66,7 +68,7 @@ def named(row: NDArray[np.float32]) -> dict[str, float | None]:
 
 
 def bundle(card: Scorecard, golden: Rows) -> Bundle:
-    converted = scorecard.component_from_scorecard(card, FEATURES)
+    converted = convert.component_from_scorecard(card, FEATURES)
     parts = {"features": FEATURES, "components": (converted.component,), "calibration": converted.plain, "golden_rows": golden}
     return Bundle(BundleSpec("test", "test", "test", seed=0, data_sha256="", code_sha256="", **parts), "")  # type: ignore[arg-type]
 
@@ -76,7 +78,7 @@ def bundle(card: Scorecard, golden: Rows) -> Bundle:
 def test_the_rate_of_bads_only_rises_or_only_falls_over_large_bins(binning: str, direction: int) -> None:
     rows, labels = sample()
     values = rows[:, 0].astype(float) * (-1 if direction == 1 else 1)
-    cut = scorecard.optimal_cuts if binning == "optimal" else scorecard.pooled_cuts
+    cut = binning_module.optimal_cuts if binning == "optimal" else binning_module.pooled_cuts
     place = np.searchsorted(cut(values, labels, direction, 200), values, side="right")
     n, bad = np.bincount(place), np.bincount(place, labels)
     steps = np.diff(bad / n)
@@ -87,7 +89,7 @@ def test_the_rate_of_bads_only_rises_or_only_falls_over_large_bins(binning: str,
 
 def test_a_direction_that_the_data_contradict_leaves_one_bin() -> None:
     rows, labels = sample()
-    assert len(scorecard.pooled_cuts(rows[:, 0].astype(float), labels, 1, 200)) == 0
+    assert len(binning_module.pooled_cuts(rows[:, 0].astype(float), labels, 1, 200)) == 0
 
 
 def test_what_tells_nothing_stays_off_the_card_and_every_coefficient_has_the_same_sign(card: Scorecard) -> None:
@@ -161,7 +163,7 @@ def test_a_component_with_codes_next_to_a_cut_and_to_each_other_is_exact(card: S
     crowded = replace(
         one,
         name="income",
-        cuts=scorecard._off_grid(np.array([-1.0, 0.0, 1.0])),
+        cuts=binning_module._off_grid(np.array([-1.0, 0.0, 1.0])),
         codes=(-1.0, 0.0, float(np.nextafter(np.float32(1), np.float32(2))), 2.0, float(np.nextafter(np.float32(2), np.float32(3)))),
         points=(1, 20, 300, 4, 50, 600, 7, 80, 90, -10),
         woe=(0.0,) * 10,
@@ -203,16 +205,16 @@ def test_a_name_that_sql_would_have_to_quote_is_refused(card: Scorecard) -> None
 
 
 def test_a_value_falls_in_the_same_bin_before_and_after_it_is_rounded_to_32_bits() -> None:
-    cuts = scorecard._off_grid(np.array([0.35, 1.0, 0.0]))
+    cuts = binning_module._off_grid(np.array([0.35, 1.0, 0.0]))
     for value in (0.35, 1.0 - 1e-12, 1.0 + 1e-12, 1.0, 0.0, -1e-17):
-        wide, narrow = (scorecard._places(np.array([v]), cuts, ()) for v in (value, float(np.float32(value))))
+        wide, narrow = (binning_module._places(np.array([v]), cuts, ()) for v in (value, float(np.float32(value))))
         assert wide == narrow, value
     assert all(low < high for low, high in pairwise(cuts))
 
 
 def test_a_card_is_read_and_used_without_a_training_library(card: Scorecard) -> None:
     program = (
-        "import sys; from finrisk_assets.modelling.scorecard import Scorecard; card = Scorecard.from_json(sys.stdin.read());"
+        "import sys; from finrisk_assets.modelling.training.scorecard import Scorecard; card = Scorecard.from_json(sys.stdin.read());"
         "print(card.points({'income': 1.0, 'n_late': 2.0}));"
         "print([m for m in ('sklearn', 'xgboost', 'pandas', 'optbinning', 'scipy') if m in sys.modules])"
     )
@@ -285,4 +287,4 @@ def test_what_cannot_be_fitted_says_why(card: Scorecard) -> None:
     with pytest.raises(ValueError, match="nothing to put on a scorecard"):
         scorecard.fit(np.zeros((1000, 1), np.float32), labels, ("constant",), (0,), binning="pooled")
     with pytest.raises(ValueError, match="the scorecard needs"):
-        scorecard.component_from_scorecard(card, FEATURES[3:])
+        convert.component_from_scorecard(card, FEATURES[3:])

@@ -7,13 +7,14 @@ import pytest
 from sqlalchemy import create_engine
 from starlette.testclient import TestClient
 
-from bento.caller import ROLES, Caller, current
-from bento.errors import Envelope
-from bento.keys import Keys, create
-from bento.limits import Rate
-from bento.provider import BadToken, NoKeys
-from bento.security import Access, Security, block, is_direct
-from bento.tables import keys as table
+from bento.access.access import Access, block, is_direct
+from bento.access.api_keys import Keys, create
+from bento.access.middleware import Security
+from bento.access.rate_limits import Rate
+from bento.access.token_provider import BadToken, NoKeys
+from bento.context import ROLES, Caller, current
+from bento.store.tables import keys as table
+from bento.web.envelope import Envelope
 
 AMPLE = Rate(100.0, 100)
 NOW = 1_700_000_000_000_000

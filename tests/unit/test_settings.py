@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from finrisk_assets.cli import cli
+from finrisk_assets.cli.main import cli
 from finrisk_assets.settings import Settings, SettingsError, pinned
 
 

@@ -24,10 +24,10 @@ from finrisk_assets.ledger.sources.simulator import (
     simulate,
     source,
 )
-from finrisk_assets.ledger.sources.simulator.household import Draws, step
-from finrisk_assets.ledger.sources.simulator.months import live, start
 from finrisk_assets.ledger.sources.simulator.movements import share_out
-from finrisk_assets.ledger.sources.simulator.people import Town, market, people
+from finrisk_assets.ledger.sources.simulator.population.calendar import live, start
+from finrisk_assets.ledger.sources.simulator.population.households import Draws, step
+from finrisk_assets.ledger.sources.simulator.population.people import Town, market, people
 from finrisk_assets.settings import Settings, SettingsError
 
 ECONOMY = Economy(n_customers=500, n_months=14, seed=7, start=datetime(2022, 5, 1), loans_per_customer=6, futures=100)
@@ -359,7 +359,7 @@ def test_the_truth_about_fraud_is_what_happens(suspects):
 
 
 def test_the_probability_follows_from_the_product_s_own_features():
-    from finrisk_assets.transaction_anomaly.features import FEATURES, build
+    from finrisk_assets.domains.transaction_anomaly.features import FEATURES, build
 
     economy = Economy(120, 6, bad_rows=0, **NO_LENDING)
     made = run(economy)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finrisk_assets import snapshots
-from finrisk_assets.snapshots import SnapshotError
+from finrisk_assets.ledger import snapshots
+from finrisk_assets.ledger.snapshots import SnapshotError
 
 
 @pytest.fixture

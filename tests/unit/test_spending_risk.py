@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling import candidates as common
-from finrisk_assets.modelling.trees import component_from
-from finrisk_assets.spending_risk import decide, model, target
+from finrisk_assets.domains.spending_risk import decide, model, target
+from finrisk_assets.modelling.training import candidates as common
+from finrisk_assets.modelling.training.convert import component_from
 from schemas.features import Feature
 
 LEVELS = decide.thresholds(0.4, 0.7)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling.split import split
+from finrisk_assets.modelling.training.split import split
 
 N = 1000
 KEYS = np.array([f"L{k:04d}" for k in range(N)])

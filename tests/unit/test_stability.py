@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finrisk_assets.modelling import stability
+from finrisk_assets.modelling.monitoring import stability
 
 
 def _window(n: int = 4_000, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from bento.provider import BadToken, NoKeys, Provider
-from bento.tokens import OLDEST_SECONDS, SOONEST_SECONDS, Jwks, Tokens, read_keys
+from bento.access.jwt import OLDEST_SECONDS, SOONEST_SECONDS, Jwks, Tokens, read_keys
+from bento.access.token_provider import BadToken, NoKeys, Provider
 from finrisk_assets.settings import Settings, SettingsError
 
 ISSUER, AUDIENCE = "https://login.bank.example", "finrisk"

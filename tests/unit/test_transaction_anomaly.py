@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from finrisk_assets.transaction_anomaly import model
-from finrisk_assets.transaction_anomaly.decide import decide, decide_all, is_anomaly, is_unseen, thresholds
+from finrisk_assets.domains.transaction_anomaly import model
+from finrisk_assets.domains.transaction_anomaly.decide import decide, decide_all, is_anomaly, is_unseen, thresholds
 from schemas.features import Feature
 
 FEATURES = (

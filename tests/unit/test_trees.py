@@ -14,8 +14,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from xgboost import XGBClassifier
 
-from finrisk_assets.modelling.bundle import Bundle, BundleSpec, Trees, signed_log1p
-from finrisk_assets.modelling.trees import Converted, component_from, difference, next_above
+from finrisk_assets.modelling.training.convert import Converted, component_from, difference
+from finrisk_assets.modelling.training.xgboost_json import next_above
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.spec import BundleSpec, Trees, signed_log1p
 from schemas.features import Feature
 
 FEATURES = tuple(Feature(f"x{at}", "1", f"input {at}") for at in range(6))
@@ -187,7 +189,7 @@ def test_tables_say_the_margins_of_xgboost_to_the_last_bit(objective, depth, see
     """A batch is scored by XGBoost and a request from tables: nobody may see which it was."""
     import xgboost
 
-    from finrisk_assets.modelling.attribution import Attribution
+    from finrisk_assets.scoring.tree_shap import Attribution
 
     draw = np.random.default_rng(seed)
     rows = draw.normal(size=(3_000, 6)).astype(np.float32).round(1)  # many values lie on a threshold

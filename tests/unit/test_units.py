@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bento.units import bounds, wrong
+from bento.decisions.units import bounds, wrong
 from schemas.features import Feature
 
 SHARE = Feature("cash_share_180d", "", "Share of cash withdrawals in the spending of the last 180 days.")

@@ -9,11 +9,11 @@ import ibis
 import numpy as np
 import pytest
 
+from finrisk_assets.domains.transaction_anomaly.features import FEATURES, HANDBOOK, available
 from finrisk_assets.features import batch, windows
 from finrisk_assets.features.online import History, OnlineFeatures, micros
 from finrisk_assets.features.parity import certificate
 from finrisk_assets.features.windows import DAY, HOUR, MICRO, Derived, Point, Window
-from finrisk_assets.transaction_anomaly.features import FEATURES, HANDBOOK, available
 from schemas.features import Feature
 
 NOON = micros(datetime(2024, 3, 2, 12))  # a Saturday

@@ -6,9 +6,9 @@ seed). What only a simulator can know stands in ``truth_*`` tables that no featu
 
 from typing import TYPE_CHECKING, Any
 
-from .economy import Economy, FraudEffects, HouseholdEffects, LoanEffects, OfferEffects
-from .source import economy_of, source
-from .towns import towns
+from finrisk_assets.ledger.sources.simulator.population.economy import Economy, FraudEffects, HouseholdEffects, LoanEffects, OfferEffects
+from finrisk_assets.ledger.sources.simulator.population.towns import towns
+from finrisk_assets.ledger.sources.simulator.source import economy_of, source
 
 if TYPE_CHECKING:
     import pyarrow as pa

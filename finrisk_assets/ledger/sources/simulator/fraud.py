@@ -1,6 +1,6 @@
 """Fraud: each purchase is one with a probability that its visible attributes state; what is reported is paid back.
 
-The attributes are those of `finrisk_assets.transaction_anomaly.features`, by the same definitions: history is what happened
+The attributes are those of `finrisk_assets.domains.transaction_anomaly.features`, by the same definitions: history is what happened
 strictly before, over the same windows, and counts every movement of the customer.
 """
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .economy import CODE, DAY, HOUR, N_PURCHASES, FraudEffects
-from .events import NO_EPISODE, NOBODY, Events, concatenate, events
-from .household import sigmoid
-from .intercepts import intercept_for
-from .movements import month_of, share_out
-from .people import Market, People, Town
+from finrisk_assets.ledger.sources.simulator.events import NO_EPISODE, NOBODY, Events, concatenate, events
+from finrisk_assets.ledger.sources.simulator.intercepts import intercept_for
+from finrisk_assets.ledger.sources.simulator.movements import month_of, share_out
+from finrisk_assets.ledger.sources.simulator.population.economy import CODE, DAY, HOUR, N_PURCHASES, FraudEffects
+from finrisk_assets.ledger.sources.simulator.population.households import sigmoid
+from finrisk_assets.ledger.sources.simulator.population.people import Market, People, Town
 
 GENUINE, CARD_TESTING, ACCOUNT_TAKEOVER = range(3)
 SCENARIOS: tuple[str, ...] = ("genuine", "card_testing", "account_takeover")

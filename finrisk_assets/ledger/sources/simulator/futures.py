@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .economy import HouseholdEffects
-from .household import Draws, Prospect, State, close, prospect, step
-from .months import Months
-from .people import People, Town
+from finrisk_assets.ledger.sources.simulator.population.calendar import Months
+from finrisk_assets.ledger.sources.simulator.population.economy import HouseholdEffects
+from finrisk_assets.ledger.sources.simulator.population.households import Draws, Prospect, State, close, prospect, step
+from finrisk_assets.ledger.sources.simulator.population.people import People, Town
 
 _PEOPLE_AT_ONCE = 100
 TROUBLE_DAYS = 90

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .economy import CODE, DAY
-from .fraud import Ledger
-from .people import People
+from finrisk_assets.ledger.sources.simulator.fraud import Ledger
+from finrisk_assets.ledger.sources.simulator.population.economy import CODE, DAY
+from finrisk_assets.ledger.sources.simulator.population.people import People
 
 _QUARTER, _HALF, _MONTH = 90 * DAY, 180 * DAY, 30 * DAY
 _INCOME_MONTHS = 4

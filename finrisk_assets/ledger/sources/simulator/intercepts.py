@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .household import sigmoid
+from finrisk_assets.ledger.sources.simulator.population.households import sigmoid
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .economy import DAY, HOUR, LoanEffects
-from .history import Causes, History
-from .household import sigmoid
-from .intercepts import intercept_for
-from .months import Months
-from .people import People, Town
+from finrisk_assets.ledger.sources.simulator.history import Causes, History
+from finrisk_assets.ledger.sources.simulator.intercepts import intercept_for
+from finrisk_assets.ledger.sources.simulator.population.calendar import Months
+from finrisk_assets.ledger.sources.simulator.population.economy import DAY, HOUR, LoanEffects
+from finrisk_assets.ledger.sources.simulator.population.households import sigmoid
+from finrisk_assets.ledger.sources.simulator.population.people import People, Town
 
 TERMS = np.array([6, 12, 24, 36, 48, 60])
 TERM_SHARES = (0.06, 0.2, 0.28, 0.22, 0.14, 0.1)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .economy import ABROAD, CATEGORIES, CODE, DAY, HOMES, HOUR, Category
-from .events import NOBODY, Events, concatenate, events
-from .months import Months
-from .people import Market, People, Town
+from finrisk_assets.ledger.sources.simulator.events import NOBODY, Events, concatenate, events
+from finrisk_assets.ledger.sources.simulator.population.calendar import Months
+from finrisk_assets.ledger.sources.simulator.population.economy import ABROAD, CATEGORIES, CODE, DAY, HOMES, HOUR, Category
+from finrisk_assets.ledger.sources.simulator.population.people import Market, People, Town
 
 _LEAST_CENTS = 10
 """Every purchase costs at least this."""

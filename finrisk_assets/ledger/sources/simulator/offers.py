@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .economy import DAY, OfferEffects
-from .history import Causes, History
-from .household import sigmoid
-from .intercepts import intercept_for
-from .loans import burden_slope, dulling, employed_months, moments, standing, terms
-from .months import Months
-from .people import People, Town
+from finrisk_assets.ledger.sources.simulator.history import Causes, History
+from finrisk_assets.ledger.sources.simulator.intercepts import intercept_for
+from finrisk_assets.ledger.sources.simulator.loans import burden_slope, dulling, employed_months, moments, standing, terms
+from finrisk_assets.ledger.sources.simulator.population.calendar import Months
+from finrisk_assets.ledger.sources.simulator.population.economy import DAY, OfferEffects
+from finrisk_assets.ledger.sources.simulator.population.households import sigmoid
+from finrisk_assets.ledger.sources.simulator.population.people import People, Town
 
 _TYPICAL_BURDEN = 0.15
 

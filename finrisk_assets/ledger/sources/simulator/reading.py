@@ -6,9 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from finrisk_assets.ledger.sources.simulator.population.economy import Economy
 from finrisk_assets.settings import SettingsError
-
-from .economy import Economy
 
 Numbers = TypeVar("Numbers")
 

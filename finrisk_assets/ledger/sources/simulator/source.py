@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from finrisk_assets.ledger.landing import Landed
 from finrisk_assets.ledger.sources.base import Land, RawTable, Source
+from finrisk_assets.ledger.sources.simulator.population.chunks import hand_over, write_all
+from finrisk_assets.ledger.sources.simulator.population.economy import Economy
+from finrisk_assets.ledger.sources.simulator.population.towns import TRUTH, towns
+from finrisk_assets.ledger.sources.simulator.reading import read
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import ACCOUNTS, CUSTOMERS, LOANS, OFFERS, TRANSACTIONS, Column, Table
-
-from .chunks import hand_over, write_all
-from .economy import Economy
-from .reading import read
-from .towns import TRUTH, towns
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

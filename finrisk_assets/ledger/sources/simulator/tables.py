@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .economy import COUNTRIES, DAY, NAMES, REGIONS, Economy
-from .fraud import SCENARIOS, Ledger
-from .futures import Truths
-from .loans import Loans
-from .offers import Offers
-from .people import Market, People
+from finrisk_assets.ledger.sources.simulator.fraud import SCENARIOS, Ledger
+from finrisk_assets.ledger.sources.simulator.futures import Truths
+from finrisk_assets.ledger.sources.simulator.loans import Loans
+from finrisk_assets.ledger.sources.simulator.offers import Offers
+from finrisk_assets.ledger.sources.simulator.population.economy import COUNTRIES, DAY, NAMES, REGIONS, Economy
+from finrisk_assets.ledger.sources.simulator.population.people import Market, People
 
 _GENDERS = ("F", "M", "X")
 

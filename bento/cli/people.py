@@ -1,0 +1,225 @@
+"""`finrisk people`, `finrisk keyring`, `finrisk store`: what an operator does with the data of people and the keys that protect it.
+
+In a container: `python -m bento.cli.people`. It touches the service's store, not the graph; docs/privacy.md explains each.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from finrisk_assets.settings import Settings
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group("people")
+def people() -> None:
+    """What the service keeps of people. See docs/privacy.md."""
+
+
+@people.command("export")
+@click.argument("customer_id")
+@click.option("--to", "target", type=_FILE, required=True, help="A new file to write to; only its owner can read it.")
+@click.pass_obj
+def export_person(settings: Settings | None, customer_id: str, target: Path) -> None:
+    """Write everything that is held of a person into a file, as JSON. It is recorded in the audit."""
+    from bento.people.data_rights import export
+
+    with _opened(settings) as store:
+        _write(target, json.dumps(export(store, customer_id).model_dump(mode="json"), indent=1) + "\n")
+
+
+@people.command("erase")
+@click.argument("customer_ids", nargs=-1, required=True)
+@click.confirmation_option(prompt="What was sealed for these people can never be read again. Go on?")
+@click.pass_obj
+def erase_people(settings: Settings | None, customer_ids: tuple[str, ...]) -> None:
+    """Erase people: their keys, their transactions, their scores. It cannot be undone."""
+    from bento.people.backup import wipe
+    from bento.people.data_rights import erase
+    from bento.problems import Problem
+
+    erased = 0
+    with _opened(settings) as store:
+        for customer_id in customer_ids:
+            try:
+                erase(store, customer_id, wiping=False)
+                erased += 1
+            except Problem as problem:
+                if problem.status != 404:
+                    raise
+        wiped = wipe(store)
+    click.echo(f"{erased} erased, {len(customer_ids) - erased} not known here")
+    _tell_wiped(wiped)
+
+
+@people.command()
+@click.option("--older-than", "days", type=int, required=True, help="Days after which nothing is kept.")
+@click.option("--wipe/--no-wipe", "wiping", default=True, help="Write the file anew at the end; nobody can write meanwhile.")
+@click.pass_obj
+def retain(settings: Settings | None, days: int, wiping: bool) -> None:
+    """Delete transactions and decisions that are older than so many DAYS, and forget people of whom nothing remains.
+
+    For a scheduler, once a day. The audit stays, and verifies.
+    """
+    from bento.people import retention
+    from bento.people.backup import wipe
+
+    with _opened(settings) as store:
+        try:
+            done = retention.retain(store, days)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
+        wiped = wiping and wipe(store)
+    click.echo(f"deleted {done.transactions:,} transactions and {done.decisions:,} decisions; forgot {done.people:,} people")
+    if wiping:
+        _tell_wiped(wiped)
+
+
+@click.group("keyring")
+def keyring() -> None:
+    """The master key, under which the keys of people are kept. See docs/privacy.md."""
+
+
+@keyring.command()
+@click.argument("file", type=_FILE)
+def new(file: Path) -> None:
+    """Write a new master key into FILE, in front of those that are there; only its owner can read it."""
+    from bento.store.keyring import KEY_BYTES, KeyringError, read_keys, write_keys
+
+    try:
+        before = read_keys(file) if file.exists() else []
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_keys(file, [os.urandom(KEY_BYTES), *before], new=not before)
+    except (KeyringError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{file} holds {len(before) + 1} master keys; keep a copy where the store's backups are not")
+
+
+@keyring.command()
+@click.pass_obj
+def show(settings: Settings | None) -> None:
+    """Show the ids of the master keys that are given, and how many keys are wrapped under which."""
+    from bento.people.data_rights import masters
+
+    with _opened(settings) as store:
+        with store.reading() as connection:
+            used = masters(connection)
+        for at, master in enumerate(store.keyring.masters):
+            click.echo(f"{master}  {'current' if at == 0 else 'old':<7}  {used.get(master, 0):,} keys wrapped under it")
+
+
+@keyring.command()
+@click.pass_obj
+def rotate(settings: Settings | None) -> None:
+    """Wrap all keys under the current master key, the first one given. May be cut off and repeated, while the service answers."""
+    from bento.people.backup import wipe
+    from bento.people.data_rights import rewrap
+
+    with _opened(settings) as store:
+        done = rewrap(store)
+        wiped = wipe(store)
+        click.echo(f"{done:,} keys wrapped anew; all are under master key {store.keyring.master} now")
+    _tell_wiped(wiped)
+
+
+@keyring.command()
+@click.pass_obj
+def drop(settings: Settings | None) -> None:
+    """Take old master keys out of the key file, where nothing is wrapped under them any more."""
+    from bento.people.data_rights import masters
+    from bento.store.keyring import key_file, read_keys, write_keys
+
+    with _opened(settings) as store, store.writing() as connection:  # nobody is made known meanwhile
+        old = sorted(masters(connection).keys() - {store.keyring.master})
+        if old:
+            raise click.ClickException(f"keys are still wrapped under {', '.join(old)}: run `finrisk keyring rotate` first")
+        given = settings or Settings.from_environment()
+        if given.master_key:
+            raise click.ClickException("the master keys are in FINRISK_MASTER_KEY: leave the old ones out of it")
+        keys = read_keys(key_file(given))
+        write_keys(key_file(given), keys[:1])
+        store.audit("keyring.drop", output=store.keyring.master)
+    click.echo(f"{len(keys) - 1} old master keys dropped from {key_file(given)}")
+
+
+@click.group("store")
+def store() -> None:
+    """The service's store as a file. See docs/privacy.md."""
+
+
+@store.command()
+@click.argument("file", type=_FILE)
+@click.pass_obj
+def backup(settings: Settings | None, file: Path) -> None:
+    """Write the store as it is now into a new FILE, without anything that was deleted, while the service goes on."""
+    from bento.people import backup as backups
+
+    with _opened(settings) as opened:
+        try:
+            backups.backup(opened, file)
+        except backups.BackupError as error:
+            raise click.ClickException(str(error)) from None
+    click.echo(f"{file}: {file.stat().st_size:,} bytes; the master key is not in it")
+
+
+@store.command()
+@click.pass_obj
+def wipe(settings: Settings | None) -> None:
+    """Write the store's file anew, so that nothing that was deleted is left in it; requests that write must wait meanwhile."""
+    from bento.people import backup as backups
+
+    with _opened(settings) as opened:
+        wiped = backups.wipe(opened)
+    _tell_wiped(wiped)
+
+
+def _tell_wiped(wiped: bool) -> None:
+    if wiped:
+        click.echo("the store's file holds nothing that was deleted")
+    else:
+        click.echo("the file was not written anew: on PostgreSQL run VACUUM FULL, else `finrisk store wipe` in a quieter moment", err=True)
+
+
+@contextmanager
+def _opened(settings: Settings | None) -> Iterator[Any]:
+    """The service's store; what cannot be done is said in one sentence."""
+    from bento.problems import Problem
+    from bento.store.keyring import KeyringError
+    from bento.store.session import StoreError, StoreUnavailable, opened
+
+    try:
+        with closing(opened(settings or Settings.from_environment(), wait_s=10.0)) as found:
+            yield found
+    except Problem as problem:
+        raise click.ClickException(problem.message) from None
+    except (KeyringError, StoreError) as error:
+        raise click.ClickException(str(error)) from None
+    except StoreUnavailable as error:
+        raise click.ClickException(f"the service's store cannot be had now: {error}") from None
+
+
+def _write(target: Path, content: str) -> None:
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise click.ClickException(f"{target} cannot be made: {error.strerror}") from None
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(content)
+
+
+@click.group()
+def main() -> None:
+    """People, keys and backups of the service's store."""
+
+
+for group in (people, keyring, store):
+    main.add_command(group)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""One transaction's features: its own reading and what the store knows of its customer and merchant before it.
+
+The declarations are the ones that the bundle carries; what computes them is `finrisk_assets.features.online`.
+"""
+
+from datetime import timedelta
+
+import numpy as np
+
+from bento.context import span
+from bento.store.session import Store, Transaction
+from finrisk_assets.features.online import History, OnlineFeatures, micros
+from finrisk_assets.features.windows import from_json
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.spec import BundleError, Rows
+
+
+class TransactionFeatures:
+    """The features of one bundle, ready to be computed for a transaction at a time.
+
+    Raises
+    ------
+    finrisk_assets.scoring.spec.BundleError
+        If the bundle does not say how its features are computed, or says it in a way that is not known here.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        name = f"{bundle.name} {bundle.version}"
+        if not bundle.windows:
+            raise BundleError(f"{name}: has no `windows`, which say how its features are computed; train the model again")
+        try:
+            declared = from_json(bundle.windows)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{name}: has `windows` that are not known here ({error}); train the model with this code") from error
+        unknown = sorted(frozenset().union(*(feature.columns for feature in declared)) - set(Transaction._fields))
+        if unknown:
+            raise BundleError(f"{name}: its features read {', '.join(unknown)}, which a transaction does not have here")
+        self._online = OnlineFeatures(declared)
+        read = {entity: reach_s for entity, reach_s in self._online.history_s.items() if entity not in self._online.counts}
+        self._reach = {entity: timedelta(seconds=reach_s) for entity, reach_s in read.items()}
+
+    def row(self, transaction: Transaction, store: Store) -> Rows:
+        """The model's row, float32 of shape (d,), as of the transaction's own time; NaN where a value is missing."""
+        event = transaction._asdict() | {"occurred_at_us": micros(transaction.occurred_at)}
+        with span("history"):
+            events = store.histories(event, self._reach, transaction.occurred_at)
+            counted = store.counts(event, self._online.counts, transaction.occurred_at)
+        history = {entity: History.of(rows) for entity, rows in events.items()}
+        return self._online.compute(event, history, counted).astype(np.float32)

@@ -1,0 +1,295 @@
+"""The audit: who did what and when, in chains that cannot be changed without being seen.
+
+Every process that writes has a chain of its own: each record carries the hash of the one before it, and the chain's head (number and
+hash of the last record) carries a MAC. `checkpoints` is a chain of MACs over all writers: one entry where a writer begins, one for each
+1,000 records, one where it stops. So it is also the register of writers. One line of it, kept elsewhere, proves all that is older.
+
+Here records are made, appended and verified. Who may read them is `security`'s matter, how they are shown `bento.cli.audit`'s;
+docs/audit.md says what the audit proves and what it does not.
+"""
+
+import hashlib
+import hmac
+import json
+from typing import Any, NamedTuple, Protocol
+
+from sqlalchemy import Connection, bindparam, select, text
+
+from bento.store.database import Prepared
+from bento.store.tables import audit, audit_heads, checkpoints
+
+EVERY = 1_000
+"""Records of a writer between two checkpoints."""
+GENESIS = "0" * 64
+"""What stands for the hash before the first record."""
+REGISTER = "checkpoints"
+"""In the place of a writer: the head of the checkpoints."""
+_LINE = "finrisk-audit"
+_AT_ONCE = 1_000  # rows that are in memory at a time
+_RENUMBERED = 100  # how far a record is looked for from the number that it was written with
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class AuditError(RuntimeError):
+    """The audit cannot be appended to: somebody else changed it. The message names the writer."""
+
+
+class Macs(Protocol):
+    """What the audit needs of a keyring."""
+
+    def mac(self, content: bytes) -> str: ...
+
+
+class Record(NamedTuple):
+    """One thing that was done.
+
+    Attributes
+    ----------
+    writer, number
+        The chain, and the place in it, from 1.
+    at
+        Microseconds since 1970, UTC, by the writer's clock: it may go back, the number does not.
+    caller, action, request_id
+        Who, what (``decide``, ``read``, ``export``, ...), and the request; of an operator's command ``-``.
+    person
+        Surrogate of the person concerned; None where nobody was named.
+    domain, model_version
+        Of a decision.
+    inputs, output
+        Digests (hex) of what went in and what came out: of sealed bytes, or keyed; never of what could be guessed.
+    previous, hash
+        The hash of the record before, and of this one: SHA-256 over all the other fields.
+    """
+
+    writer: str
+    number: int
+    at: int
+    caller: str
+    action: str
+    person: str | None
+    domain: str | None
+    model_version: str | None
+    inputs: str | None
+    output: str | None
+    request_id: str
+    previous: str
+    hash: str
+
+
+class Checkpoint(NamedTuple):
+    """How far a writer had come.
+
+    Attributes
+    ----------
+    position
+        Its place among all checkpoints, from 1.
+    writer, number, hash
+        The last record, or 0 and `GENESIS` where the writer began.
+    at
+        Microseconds since 1970, UTC.
+    mac
+        Over all of this and the MAC of the checkpoint before.
+    """
+
+    position: int
+    writer: str
+    number: int
+    hash: str
+    at: int
+    mac: str
+
+
+def digest(record: Record) -> str:
+    """What the hash of a record must be: SHA-256 of its other fields as canonical JSON, the previous hash among them."""
+    return _hash(record[:-1])
+
+
+def _hash(fields: tuple[Any, ...]) -> str:
+    return hashlib.sha256(_encode(fields).encode()).hexdigest()
+
+
+_COLUMNS = [audit.c[name] for name in Record._fields]
+_INSERT = Prepared(audit.insert().inline(), Record._fields)
+_INSERT_CHECKPOINT = checkpoints.insert()
+_INSERT_HEAD = audit_heads.insert()
+_HEAD = select(audit_heads.c.number, audit_heads.c.hash, audit_heads.c.mac).where(audit_heads.c.writer == bindparam("named"))
+_ADVANCE = Prepared(
+    audit_heads.update()
+    .where(audit_heads.c.writer == bindparam("named"), audit_heads.c.number == bindparam("before"))
+    .values(number=bindparam("number"), hash=bindparam("hash"), mac=bindparam("mac"))
+)
+
+
+class Chain:
+    """The chain of one writer, which nobody else writes to.
+
+    Inside a transaction `append` as often as there is something to record, and `flush` last; then say `committed` or `rolled_back`.
+
+    Parameters
+    ----------
+    writer
+        A name that no other process uses, now or ever.
+    keyring
+        Knows the audit key.
+    every
+        Records between two checkpoints.
+    """
+
+    def __init__(self, writer: str, keyring: Macs, every: int = EVERY) -> None:
+        self.writer = writer
+        self._keyring = keyring
+        self._every = every
+        self._last: tuple[int, str] | None = None  # number and hash of the last committed record; None: to be read from the store
+        self._flushed: tuple[int, str] | None = None  # those of the last record that is written and not yet committed
+        self._waiting: list[tuple[Any, ...]] = []
+
+    def append(
+        self,
+        *,
+        at: int,
+        caller: str,
+        action: str,
+        request_id: str = "-",
+        person: str | None = None,
+        domain: str | None = None,
+        model_version: str | None = None,
+        inputs: str | None = None,
+        output: str | None = None,
+    ) -> None:
+        """Record something; it waits for `flush`."""
+        self._waiting.append((at, caller, action, person, domain, model_version, inputs, output, request_id))
+
+    def waiting(self) -> int:
+        """How many records wait."""
+        return len(self._waiting)
+
+    def forget(self, waiting: int) -> None:
+        """Let go of what was appended since so many records waited: it was undone, though the transaction goes on."""
+        del self._waiting[waiting:]
+
+    def flush(self, connection: Connection) -> None:
+        """Write what waits, the head, and a checkpoint where one is due: the last thing before the commit.
+
+        Raises
+        ------
+        AuditError
+            If the writer's head in the store is not what it wrote.
+        """
+        if not self._waiting:
+            return
+        before, previous = self._last or self._begin(connection, self._waiting[0][0])
+        records = []
+        for number, what in enumerate(self._waiting, before + 1):
+            fields = (self.writer, number, *what, previous)
+            previous = _hash(fields)
+            records.append((*fields, previous))
+        _INSERT.each(connection, [dict(zip(Record._fields, one, strict=True)) for one in records])
+        last = before + len(records)
+        mac = self._keyring.mac(_head_content(self.writer, last, previous))
+        moved = {"number": last, "hash": previous, "mac": mac, "named": self.writer, "before": before}
+        if _ADVANCE(connection, moved).rowcount != 1:
+            raise _moved(self.writer)
+        for one in records:
+            if one[1] % self._every == 0:
+                checkpoint(connection, self._keyring, one[2], (self.writer, one[1], one[-1]))
+        self._flushed = last, previous
+
+    def committed(self) -> None:
+        """What was flushed is on disk."""
+        if self._flushed is not None:
+            self._last, self._flushed = self._flushed, None
+            self._waiting.clear()
+
+    def rolled_back(self) -> None:
+        """Nothing of it is there, as far as one can know: a commit may fail after it was done. So the store is asked again."""
+        if self._flushed is not None:
+            self._last = self._flushed = None
+        self._waiting.clear()
+
+    def stop(self, connection: Connection, at: int) -> None:
+        """Put a checkpoint on the last record, in a transaction of its own, where anything was recorded."""
+        if self._last is not None:
+            checkpoint(connection, self._keyring, at, (self.writer, *self._last))
+
+    def _begin(self, connection: Connection, at: int) -> tuple[int, str]:
+        """Where the writer stands in the store; one that is new is entered into the register."""
+        head = connection.execute(_HEAD, {"named": self.writer}).one_or_none()
+        if head is None:
+            mac = self._keyring.mac(_head_content(self.writer, 0, GENESIS))
+            connection.execute(_INSERT_HEAD, {"writer": self.writer, "number": 0, "hash": GENESIS, "mac": mac})
+            checkpoint(connection, self._keyring, at, (self.writer, 0, GENESIS))
+            return 0, GENESIS
+        _check_head(self._keyring, self.writer, *head)
+        return head.number, head.hash
+
+
+def checkpoint(connection: Connection, keyring: Macs, at: int, *reached: tuple[str, int, str]) -> None:
+    """Append a checkpoint for each of these writers, with number and hash of its last record. Waits for others who do the same.
+
+    Raises
+    ------
+    AuditError
+        If somebody else changed the head of the checkpoints.
+    """
+    if not reached:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("select pg_advisory_xact_lock(hashtext('finrisk.checkpoints'))"))
+    head = connection.execute(_HEAD, {"named": REGISTER}).one_or_none()
+    position, mac = 0, GENESIS
+    if head is not None:
+        _check_head(keyring, REGISTER, *head)
+        position, mac = head.number, head.hash
+    for writer, number, hash_ in reached:
+        position += 1
+        mac = keyring.mac(_checkpoint_content(position, writer, number, hash_, at, mac))
+        connection.execute(_INSERT_CHECKPOINT, Checkpoint(position, writer, number, hash_, at, mac)._asdict())
+    new = {"number": position, "hash": mac, "mac": keyring.mac(_head_content(REGISTER, position, mac))}
+    if head is None:
+        connection.execute(_INSERT_HEAD, {"writer": REGISTER, **new})
+    elif _ADVANCE(connection, {"named": REGISTER, "before": head.number, **new}).rowcount != 1:
+        raise _moved(REGISTER)
+
+
+def append_only(dialect: str) -> tuple[str, ...]:
+    """The statements that make the database itself refuse to change or remove what is in the audit.
+
+    Who owns the tables can take them away again; the chains and MACs are what shows it.
+    """
+    refused = "the audit is append-only"
+    if dialect == "postgresql":
+        body = f"begin raise exception '{refused}'; end"
+        do = "for each statement execute function refuse_change_of_audit()"
+        return (
+            f"create or replace function refuse_change_of_audit() returns trigger language plpgsql as $$ {body} $$",
+            *(f"create trigger {table}_append_only before {events} or truncate on {table} {do}" for table, events in _REFUSED.items()),
+        )
+    return tuple(
+        f"create trigger {table}_no_{event} before {event} on {table} begin select raise(abort, '{refused}'); end"
+        for table, events in _REFUSED.items()
+        for event in events.split(" or ")
+    )
+
+
+_REFUSED = {"audit": "update or delete", "checkpoints": "update or delete", "audit_heads": "delete"}
+
+
+def _moved(writer: str) -> AuditError:
+    return AuditError(f"the head of writer {writer} in the audit is not where this process left it: `finrisk audit verify` tells more")
+
+
+def _check_head(keyring: Macs, writer: str, number: int, hash_: str, mac: str) -> None:
+    if not _is_mac(keyring, mac, _head_content(writer, number, hash_)):
+        raise AuditError(f"the head of writer {writer} in the audit was changed by somebody else: `finrisk audit verify` tells more")
+
+
+def _is_mac(keyring: Macs, mac: Any, content: bytes) -> bool:
+    return hmac.compare_digest(keyring.mac(content), str(mac))
+
+
+def _head_content(writer: str, number: int, hash_: str) -> bytes:
+    return _encode(("head", writer, number, hash_)).encode()
+
+
+def _checkpoint_content(position: int, writer: str, number: int, hash_: str, at: int, previous: str) -> bytes:
+    return _encode(("checkpoint", position, writer, number, hash_, at, previous)).encode()

@@ -1,0 +1,12 @@
+"""What Alembic runs a revision in: the connection and the transaction that `bento.store.migrations` has opened."""
+
+from alembic import context
+
+from bento.store.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=context.config.attributes["connection"].dialect.name == "sqlite",
+)
+context.run_migrations()

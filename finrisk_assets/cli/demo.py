@@ -1,0 +1,357 @@
+"""The demonstration: the whole graph in one process, then the built Bento, served, decides on examples from the ledger."""
+
+import json
+import logging
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finrisk_assets.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from finrisk_assets.domains.base import Domain
+    from finrisk_assets.graph.warehouse import Warehouse
+
+READY_SECONDS = 60
+WIDTH = 150
+"""Columns of the output where no terminal says how many there are."""
+
+RISING = (0.5, 0.99)
+"""The examples: the subjects that stand at these quantiles of the champion's batch scores."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A subject of the ledger, the request that asks for its decision, and what the batch scored it."""
+
+    subject: str
+    path: str
+    body: Mapping[str, Any]
+    batch_score: float
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a domain is asked: the path, the body for a row of its batch scores, and where its answer holds decision and probability."""
+
+    path: str
+    body: "Callable[[Warehouse, Mapping[str, Any]], dict[str, Any]]"
+    decision: str
+    probability: str
+
+
+def run(settings: Settings, *, serve: bool = True) -> int:
+    """Run the demonstration; return the exit status."""
+    from rich.console import Console
+
+    from finrisk_assets.domains.registry import domains_of
+    from finrisk_assets.graph.warehouse import Warehouse
+    from finrisk_assets.ledger import sources
+
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    began = time.perf_counter()
+    console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.source}\n")
+    if not _materialise(settings, console):
+        return 1
+    domains, warehouse = domains_of(sources.load(settings)), Warehouse(url=settings.warehouse)
+    if serve:
+        _decide(settings, domains, warehouse, console)
+    _figures(domains, warehouse, console)
+    console.print(f"\nDone in {time.perf_counter() - began:.0f} s. Next: `make dev` shows the graph, `make serve` starts the service.")
+    return 0
+
+
+def _materialise(settings: Settings, console: "Console") -> bool:
+    """Materialise the whole graph in this process, with a line per stage."""
+    import dagster as dg
+
+    from finrisk_assets.domains.registry import left_out
+    from finrisk_assets.graph import automation
+    from finrisk_assets.graph.build import build
+    from finrisk_assets.ledger import sources
+
+    _quieten()
+    definitions = build(settings)
+    for domain, reason in left_out(sources.load(settings)).items():
+        console.print(f"  [yellow]–[/] {domain} is left out: {reason}")
+    job = definitions.resolve_job_def(automation.EVERYTHING)
+    history = settings.root / "dagster" / "history"
+    with _tracking_prepared(settings), dg.DagsterInstance.get() as instance, _kept_open(history), _planned_once():
+        result = job.execute_in_process(instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
+    if not result.success:
+        for check in result.get_asset_check_evaluations():
+            if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+                console.print(f"\n[red]{check.check_name}[/]: {check.description}")
+        for event in result.all_events:
+            if event.is_step_failure:
+                error = event.step_failure_data.error
+                console.print(f"\n[red]{event.step_key}[/]: {(error.cause or error).message.strip() if error else event.message}")
+    return result.success
+
+
+@contextmanager
+def _tracking_prepared(settings: Settings) -> Iterator[None]:
+    """Have MLflow make its database in a process of its own while the ledger is read: the revisions of its tables take seconds."""
+    from finrisk_assets.graph.build import resources
+
+    tracking = resources(settings)["tracking"]
+    code = "import sys; from finrisk_assets.graph.resources import Tracking; Tracking(**dict(zip(sys.argv[1::2], sys.argv[2::2]))).client()"
+    named = [word for name in ("uri", "artifacts", "experiment") for word in (name, getattr(tracking, name))]
+    with subprocess.Popen([sys.executable, "-c", code, *named], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        yield
+
+
+@contextmanager
+def _kept_open(history: Path) -> Iterator[None]:
+    """Keep Dagster's event logs open for the time of the block: a connection to each, and one SQLAlchemy engine per file.
+
+    Dagster opens and closes both for each event, several hundred where assets have months. SQLite writes its log back into the database
+    whenever the last connection closes (42 s against 17 s for 325 months of assets on a busy disk), and a new engine compiles each
+    statement again.
+    """
+    from dagster._core.storage.event_log.sqlite import sqlite_event_log
+
+    create: Any = sqlite_event_log.create_engine
+    engines: dict[str, Any] = {}
+
+    def kept(url: str, **how: Any) -> Any:
+        if url not in engines:
+            engines[url] = create(url, **how)
+        return engines[url]
+
+    changed: Any = sqlite_event_log
+    changed.create_engine = kept
+    try:
+        with ExitStack() as stack:
+            for file in (history / "runs.db", history / "runs" / "index.db"):
+                if file.exists():
+                    connection = stack.enter_context(closing(sqlite3.connect(file)))
+                    connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            yield
+    finally:
+        changed.create_engine = create
+
+
+@contextmanager
+def _planned_once() -> Iterator[None]:
+    """For the time of the block, an asset without months is planned once.
+
+    Dagster plans every asset of a run for each of its months, also one that has none: 1,700 events in place of 380 for 25 months.
+    """
+    from dagster._core.storage.dagster_run import DagsterRun
+
+    planned: Any = DagsterRun.get_resolved_partitions_subset_for_events
+    changed: Any = DagsterRun
+    changed.get_resolved_partitions_subset_for_events = lambda run, months: None if months is None else planned(run, months)
+    try:
+        yield
+    finally:
+        changed.get_resolved_partitions_subset_for_events = planned
+
+
+def _quieten() -> None:
+    """Silence what libraries say about themselves, so that the lines of the stages stand alone."""
+    import dagster as dg
+
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
+    for noise in (dg.BetaWarning, dg.PreviewWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=noise)
+
+
+def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse", console: "Console") -> None:
+    """Serve the built Bento and print what it decides on the examples."""
+    from rich.table import Table
+
+    from finrisk_assets.operations import load_history as history
+
+    table = Table(title="Decisions of the served Bento", title_justify="left", show_lines=True)
+    for heading in ("domain", "subject", "decision", "probability", "score", "batch", "reasons", "ms"):
+        table.add_column(heading, justify="right" if heading in ("probability", "score", "batch", "ms") else "left")
+    began = time.perf_counter()
+    with _served(settings) as (url, wait_until_ready):
+        # The store is filled while the service starts.
+        loaded = history.load(settings)
+        console.print(f"  [green]✓[/] {'ledger → store':<34} {time.perf_counter() - began:6.1f} s   {loaded}")
+        wait_until_ready()
+        console.print(f"  [green]✓[/] {'bento served':<34} {time.perf_counter() - began:6.1f} s   {url}\n")
+        for domain in domains:
+            if domain.name not in ROUTES:
+                continue
+            for example in _examples(domain, warehouse):
+                started = time.perf_counter()
+                answer = _post(url + example.path, example.body)
+                took = (time.perf_counter() - started) * 1000
+                shown = (*_shown(domain, answer), f"{example.batch_score:.4f}", _why(answer), f"{took:.1f}")
+                table.add_row(domain.title, example.subject, *shown)
+    console.print(table)
+
+
+def _shown(domain: "Domain", answer: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Decision, probability and score of an answer, in words."""
+    route = ROUTES[domain.name]
+    probability = answer[route.probability]
+    return str(answer[route.decision]), "–" if probability is None else f"{probability:.4f}", f"{answer['score']:.4f}"
+
+
+def _why(answer: Mapping[str, Any]) -> str:
+    """The answer's own reason where it has one (why there is no offer), then what moved its score."""
+    said = [answer["reason"].rstrip(".")] if answer.get("reason") else []
+    return "; ".join([*said, *(reason["text"] for reason in answer["reasons"])]) or "–"
+
+
+def _figures(domains: "list[Domain]", warehouse: "Warehouse", console: "Console") -> None:
+    """Print what each champion showed on its test window, beside the oracle where the truth is known."""
+    from rich.table import Table
+
+    table = Table(title="Models on their test windows, beside an oracle where the truth is known", title_justify="left")
+    for heading in ("domain", "rows", "AUC [95 %]", "oracle AUC", "gap", "calibration error", "more"):
+        table.add_column(heading, justify="left" if heading in ("domain", "more") else "right")
+    for domain in domains:
+        tested = {row["metric"]: row for row in warehouse.table(f"evaluation_{domain.name}").to_pyarrow().to_pylist()}
+        has_oracle = warehouse.has(f"oracle_{domain.name}")
+        true = {row["metric"]: row for row in warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist()} if has_oracle else {}
+        auc = true.get("auc") or tested.get("auc")
+        calibration = true.get("calibration_error") or tested.get("expected_calibration_error")
+        table.add_row(
+            domain.title,
+            f"{(true.get('n_truth') or tested['n_test'])['value']:,.0f}",
+            f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" if auc else "–",
+            f"{true['oracle_auc']['value']:.3f}" if true else "–",
+            f"{true['auc_gap']['value']:+.3f}" if true else "–",
+            f"{calibration['value']:.3f}" if calibration else "–",
+            "; ".join(f"{words} {row['value']:.{digits}%}" for words, digits, row in _more(tested | true)) or "–",
+        )
+    console.print(table)
+
+
+_MORE = {
+    "average_precision": ("average precision", 1),
+    "interval_coverage": ("80 % interval covers", 1),
+    "profit_captured": ("of the oracle's profit", 1),
+    "profit_captured_one_rate": ("one rate", 1),
+    "profit_captured_tiered_rates": ("tiered rates", 1),
+    "profit_captured_lowest_rate": ("lowest rate", 1),
+}
+"""Figures that one domain alone has: metric -> words and digits."""
+
+
+def _more(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    for metric, (words, digits) in _MORE.items():
+        if metric in figures:
+            yield words, digits, figures[metric]
+
+
+def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
+    """Subjects at rising quantiles of the newest batch scores, in a fixed order."""
+    key, route = domain.keys[0].name, ROUTES[domain.name]
+    scores = warehouse.table(f"scores_{domain.name}")
+    if domain.name == "loan_default":
+        scores = scores.filter(~scores.loan_id.contains("@"))
+    elif domain.moment == "occurred_at":
+        # The store holds what the windows of the newest transactions reach back to.
+        day = scores.occurred_at.max().to_pyarrow().as_py().replace(hour=0, minute=0, second=0, microsecond=0)
+        scores = scores.filter(scores.occurred_at >= day)
+    elif (newest := scores[domain.moment].max().to_pyarrow().as_py()) is not None:
+        scores = scores.filter(scores[domain.moment] == newest)
+    ranked = scores.order_by(["score", key]).to_pyarrow().to_pylist()
+    for share in RISING:
+        row = ranked[round(share * (len(ranked) - 1))]
+        yield Example(row[key], route.path, route.body(warehouse, row), row["score"])
+
+
+def _transaction(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
+    transactions = warehouse.table("validated_transactions")
+    row = transactions.filter(transactions.transaction_id == scored["transaction_id"]).to_pyarrow().to_pylist()[0]
+    body = {name: row[name] for name in ("transaction_id", "amount", "direction", "merchant", "country") if row[name] is not None}
+    return body | {"user_id": row["customer_id"], "timestamp": row["occurred_at"].isoformat()}
+
+
+def _loan(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
+    return {"loan_id": scored["loan_id"], "features": _features("loan_default", "loan_id", warehouse, scored)}
+
+
+def _features(domain: str, key: str, warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored features of a scored row."""
+    from finrisk_assets.domains.registry import DOMAINS
+
+    keys = {column.name for one in DOMAINS if one.name == domain for column in one.keys}
+    features = warehouse.table(f"features_{domain}")
+    row = features.filter(features[key] == scored[key]).to_pyarrow().to_pylist()[0]
+    return {name: value for name, value in row.items() if name not in keys}
+
+
+def _customer(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
+    return {"customer_id": scored["customer_id"]}
+
+
+ROUTES: Mapping[str, Route] = {
+    "transaction_anomaly": Route("/v1/transactions", _transaction, "decision", "risk_score"),
+    "loan_default": Route("/v1/loan-default", _loan, "decision", "pd"),
+    "spending_risk": Route("/v1/spending-risk", _customer, "risk_level", "risk_probability"),
+    "cashflow": Route("/v1/cashflow", _customer, "direction", "surplus_probability"),
+    "loan_offers": Route("/v1/loan-offers", _customer, "decision", "acceptance"),
+}
+
+
+@contextmanager
+def _served(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Serve the newest Bento on a free loopback port for the time of the block; yields its address and what waits until it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    log = settings.root / "service" / "serve.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {
+        "BENTOML_HOME": str(settings.bentoml_home),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "FINRISK_HOME": str(settings.home.resolve()),
+        "FINRISK_SOURCE": settings.source,
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", "finrisk:latest", "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        yield url, lambda: _wait_until_ready(url, process, str(log))
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: str) -> None:
+    for _ in range(READY_SECONDS * 10):
+        if process.poll() is not None:
+            raise RuntimeError(f"the service ended with status {process.returncode} before it was ready; its log is {log}")
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=2):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.1)
+    raise RuntimeError(f"the service was not ready within {READY_SECONDS} s; its log is {log}")
+
+
+def _post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return dict(json.load(response))
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise SettingsError(
+                "the service's store holds API keys, so it answers nobody without one: give the demonstration another FINRISK_HOME"
+            ) from None
+        raise RuntimeError(f"{url} answered {error.code}: {error.read().decode(errors='replace')}") from None

@@ -1,0 +1,371 @@
+"""`finrisk`: what Dagster's, BentoML's and MLflow's own commands lack."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bento.cli.audit import audit, replay
+from bento.cli.keys import keys
+from bento.cli.people import keyring, people, store
+from bento.cli.store_schema import check, upgrade
+from finrisk_assets.settings import Settings, SettingsError
+
+DAGSTER_YAML = """\
+# One run at a time in each pool (finrisk_assets/graph/resources.py): a DuckDB warehouse has one writer, and trainings slow each other.
+concurrency:
+  pools:
+    granularity: run
+    default_limit: 1
+  runs:
+    max_concurrent_runs: 4
+freshness:
+  enabled: true
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+"""
+
+
+class _Plain(click.Group):
+    """Says what was wrong with a setting or a source in one sentence, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from finrisk_assets.ledger.landing import LandingError
+        from finrisk_assets.ledger.snapshots import SnapshotError
+        from finrisk_assets.ledger.sources import SourceError
+        from finrisk_assets.modelling.packs.pack import PackError
+        from finrisk_assets.modelling.training.model_registry import RegistryError
+        from schemas.mapping import MappingError
+
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, SourceError, MappingError, LandingError, RegistryError, PackError, SnapshotError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=_Plain, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="finrisk")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Five personal-finance risk decisions from one ledger.
+
+    FINRISK_SOURCE chooses the ledger (simulator, handbook, berka, taiwan, karlan_zinman, mapped), FINRISK_HOME where everything is kept
+    (default .finrisk). All settings: docs/settings.md.
+    """
+    # Threads that wait by spinning stand in each other's way where cores are few; read when OpenMP is loaded, so set first.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    context.obj = Settings.from_environment()
+
+
+@cli.command()
+@click.option("--serve/--no-serve", default=True, help="Serve the Bento and ask it for decisions when the graph is done.")
+@click.pass_obj
+def demo(settings: Settings, serve: bool) -> None:
+    """Materialise the whole graph, then let the served Bento decide on examples from the ledger."""
+    from finrisk_assets.cli import demo as show
+
+    prepare_dagster(settings)
+    sys.exit(show.run(settings, serve=serve))
+
+
+@cli.command()
+@click.option("--port", default=3000, show_default=True, help="Port on 127.0.0.1.")
+@click.pass_obj
+def dev(settings: Settings, port: int) -> None:
+    """Open the Dagster UI over this source's graph and its past runs."""
+    prepare_dagster(settings)
+    command = ["dagster", "dev", "-m", "finrisk_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    os.execv(Path(sys.executable).with_name("dagster"), command)
+
+
+@cli.command()
+@click.option("--port", default=3000, show_default=True, help="Port on 127.0.0.1.")
+@click.pass_obj
+def serve(settings: Settings, port: int) -> None:
+    """Serve the newest Bento of this source."""
+    os.environ |= {"BENTOML_HOME": str(settings.bentoml_home), "BENTOML_DO_NOT_TRACK": "true"}
+    command = ["bentoml", "serve", "finrisk:latest", "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(Path(sys.executable).with_name("bentoml"), command)
+
+
+@cli.command("load-history")
+@click.pass_obj
+def load_history(settings: Settings) -> None:
+    """Put the ledger's recent transactions and what is known of each customer into the service's store."""
+    from finrisk_assets.operations import load_history as history
+
+    click.echo(f"{history.load(settings)} in the service's store")
+
+
+@cli.command("load-feedback")
+@click.pass_obj
+def load_feedback(settings: Settings) -> None:
+    """Put the labels that analysts gave to decisions where the ledger reads them, with the date of each."""
+    from finrisk_assets.operations import load_feedback as feedback
+
+    for written in feedback.load(settings):
+        click.echo(str(written))
+    click.echo("The ledger has them from its next run on: the sensor of new files starts it, or materialise raw_transactions downwards.")
+
+
+@cli.command()
+@click.argument("domain")
+@click.option("--reason", required=True, help="Why; kept with the version that goes, which may not become champion again.")
+@click.pass_obj
+def rollback(settings: Settings, domain: str, reason: str) -> None:
+    """Let the champion before decide again for a DOMAIN (as in loan_default), and build the Bento with it."""
+    import dagster as dg
+
+    from finrisk_assets.operations.rollback import roll_back
+
+    prepare_dagster(settings)
+    with dg.DagsterInstance.get() as instance:
+        done = roll_back(settings, domain, reason, instance)
+    click.echo(
+        f"{done.gone.name}: version {done.gone.version} goes, version {done.champion.version} is champion again, packed in {done.bento}"
+    )
+    click.echo("A service that runs goes on with what it has loaded until it is started anew; the next scoring uses this champion.")
+
+
+@cli.command()
+@click.argument("domains", nargs=-1)
+@click.pass_obj
+def versions(settings: Settings, domains: tuple[str, ...]) -> None:
+    """List the registered models of the DOMAINS (all by default): who decides, who challenges, and what each gate said."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets.domains.registry import domains_of
+    from finrisk_assets.graph.build import resources
+    from finrisk_assets.ledger import sources
+    from finrisk_assets.modelling.training import model_registry
+
+    known = [domain.name for domain in domains_of(sources.load(settings))]
+    unknown = sorted(set(domains) - set(known))
+    if unknown:
+        raise model_registry.RegistryError(f"the source {settings.source} has no domain {', '.join(unknown)}; it has {', '.join(known)}")
+    client, table = resources(settings)["tracking"].client(), Table()
+    for heading in ("model", "version", "alias", "bundle", "gate", "replaces", "rolled back"):
+        table.add_column(heading)
+    for name in domains or known:
+        for model, tags, aliases in model_registry.versions(client, name):
+            seen = (tags.get(tag, "–") for tag in (model_registry.GATE, model_registry.REPLACES, model_registry.ROLLED_BACK))
+            table.add_row(model.name, model.version, ", ".join(aliases) or "–", tags["bundle"][:12], *seen)
+    Console().print(table)
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.argument("version", default="champion")
+@click.option("--all", "every", is_flag=True, help="Every champion of this source.")
+@click.option("--anyway", is_flag=True, help="Try even with other code or other libraries than the version was trained with.")
+@click.pass_obj
+def reproduce(settings: Settings, model: str | None, version: str, every: bool, anyway: bool) -> None:
+    """Train a registered VERSION of a MODEL again from its kept snapshot, and compare the bundles byte for byte.
+
+    MODEL is a domain (loan_default) or a registered name; VERSION a number or an alias. Exit status 0 if all are byte-equal, else 1.
+    """
+    from finrisk_assets.operations import reproduce as again
+
+    if every == (model is not None):
+        raise click.UsageError("name a MODEL, or give --all for every champion")
+    equal = True
+    for domain, registered in again.champions(settings) if every else [again.find(settings, str(model), version)]:
+        done = again.reproduce(settings, domain, registered, anyway=anyway)
+        equal &= done.difference is None
+        click.echo(f"{registered.name} version {registered.version}, bundle {done.bundle}: {done.difference or 'byte-equal'}")
+        for note in done.elsewhere if done.difference else ():
+            click.echo(f"  {note}")
+    sys.exit(0 if equal else 1)
+
+
+@cli.group("snapshots")
+def snapshots_group() -> None:
+    """The kept copies of data: what models were trained on, and what landed."""
+
+
+@snapshots_group.command("list")
+@click.pass_obj
+def list_snapshots(settings: Settings) -> None:
+    """List every snapshot: its hash, table and size, what kept it first, and the registered versions that name it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets.ledger import snapshots
+    from finrisk_assets.operations import reproduce as again
+
+    named, table = again.named_snapshots(settings), Table()
+    for heading in ("snapshot", "table", "rows", "MB", "first kept by", "named by"):
+        table.add_column(heading, justify="right" if heading in ("rows", "MB") else "left")
+    for one in snapshots.kept(snapshots.folder_of(settings.root)):
+        size = f"{one.size / 1e6:,.1f}"
+        table.add_row(one.sha256[:12], one.table, f"{one.rows:,}", size, one.kept_by, ", ".join(named.get(one.sha256, ())) or "–")
+    Console().print(table)
+
+
+@snapshots_group.command("restore")
+@click.argument("sha256")
+@click.option("--to", "target", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The Parquet file to write.")
+@click.pass_obj
+def restore_snapshot(settings: Settings, sha256: str, target: Path) -> None:
+    """Write the snapshot whose hash begins with SHA256 to a file, after checking that its bytes are those that were kept."""
+    import shutil
+
+    from finrisk_assets.ledger import snapshots
+
+    file = snapshots.restore(snapshots.folder_of(settings.root), sha256)
+    shutil.copyfile(file, target)
+    click.echo(f"{target}: snapshot {file.stem}")
+
+
+@snapshots_group.command("prune")
+@click.option("--yes", is_flag=True, help="Remove them; without it they are only counted.")
+@click.pass_obj
+def prune_snapshots(settings: Settings, yes: bool) -> None:
+    """Remove the snapshots that no registered version names: it can no longer be seen what they were for."""
+    from finrisk_assets.ledger import snapshots
+    from finrisk_assets.operations import reproduce as again
+
+    folder, named = snapshots.folder_of(settings.root), again.named_snapshots(settings)
+    removed = snapshots.prune(folder, named) if yes else [one for one in snapshots.kept(folder) if one.sha256 not in named]
+    size = sum(one.size for one in removed) / 1e6
+    click.echo(f"{len(removed)} snapshots, {size:,.1f} MB, named by no version: {'removed' if yes else '--yes removes them'}")
+
+
+@cli.group("validate-pack")
+def validate_pack() -> None:
+    """Model cards and validation packs: list them, show one, verify them. See docs/validation-pack.md."""
+
+
+@validate_pack.command("list")
+@click.pass_obj
+def list_packs(settings: Settings) -> None:
+    """List the packs of this source."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets.operations import verify_pack
+
+    table = Table("domain", "version", "bundle", "figures", "verdict")
+    for made, _ in verify_pack.packs(settings):
+        verdict = "supports" if made.supports else "does not support"
+        table.add_row(made.domain, made.registry_version, made.version, str(len(made.figures)), verdict)
+    Console().print(table if table.row_count else "there is no pack yet: `finrisk demo` makes them")
+
+
+@validate_pack.command()
+@click.argument("domain")
+@click.option("--version", help="The bundle's version, or its number in the registry. Default: the newest.")
+@click.pass_obj
+def show(settings: Settings, domain: str, version: str | None) -> None:
+    """Show the verdict and the figures of the pack of a DOMAIN (as in loan_default), and where its pages are."""
+    from rich.console import Console
+
+    from finrisk_assets.operations import verify_pack
+
+    made, folder = verify_pack.find(settings, domain, version)
+    console = Console()
+    for line in verify_pack.told(made):
+        console.print(line)
+    click.echo(f"{folder / 'card.html'}\n{folder / 'pack.html'}")
+
+
+@validate_pack.command()
+@click.argument("domain", required=False)
+@click.option("--version", help="The bundle's version, or its number in the registry. Default: the champion's.")
+@click.pass_obj
+def verify(settings: Settings, domain: str | None, version: str | None) -> None:
+    """Check every hash and compute every figure again, of the champion of a DOMAIN or of all; exit 1 if anything disagrees."""
+    from finrisk_assets.operations import verify_pack
+
+    wrong = 0
+    for name in [domain] if domain else verify_pack.packed(settings):
+        done = verify_pack.verify(settings, name, version)
+        wrong += len(done.disagreements)
+        click.echo(f"{done.made.title}, bundle {done.made.version}")
+        for one in done.outcomes:
+            click.echo(f"  {one.name:<36} {one.agree:>4} of {one.total:<4} agree")
+        if done.disagreements:
+            click.echo(f"  first disagreement: {done.disagreements[0]}")
+    if wrong:
+        raise click.ClickException(f"{wrong} disagreements: the evidence is not what it was when the pack was made")
+    click.echo("everything agrees")
+
+
+@cli.command()
+@click.argument("domains", nargs=-1)
+@click.option("--page", is_flag=True, help="Write the page of all built-in sources instead: docs/reason-catalogue.md.")
+@click.pass_obj
+def reasons(settings: Settings, domains: tuple[str, ...], page: bool) -> None:
+    """Print what reasons can say in the DOMAINS (all by default): every feature of this source's models, its theme and its sentences."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets.ledger import sources
+    from finrisk_assets.operations import reason_catalogue
+
+    if page:
+        click.echo(reason_catalogue.page(), nl=False)
+        return
+    found = reason_catalogue.entries(sources.load(settings))
+    known = list(dict.fromkeys(one.domain for one in found))
+    unknown = sorted(set(domains) - set(known))
+    if unknown:
+        raise click.UsageError(f"the source {settings.source} has no domain {', '.join(unknown)}; it has {', '.join(known)}")
+    for domain in domains or known:
+        table = Table(title=domain)
+        for heading in ("theme", "feature", "when", "it raised the score", "it lowered the score"):
+            table.add_column(heading, overflow="fold")
+        for one in found:
+            if one.domain == domain:
+                table.add_row(one.theme, one.feature, one.when, one.raises, one.lowers)
+        Console().print(table)
+
+
+@cli.command()
+@click.pass_obj
+def shadow(settings: Settings) -> None:
+    """Show each challenger beside its champion, over the requests that the service has asked both (FINRISK_SHADOW=true)."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets.operations import shadow_report as shadow
+
+    found = shadow.report(settings)
+    if not found:
+        click.echo("nothing is recorded yet: docs/service.md says how a challenger comes into the service")
+        return
+    table = Table()
+    for heading in ("domain", "champion", "challenger", *shadow.HEADINGS):
+        table.add_column(heading)
+    for one in found:
+        table.add_row(one.domain, one.champion, one.challenger, *one.shown())
+    Console(width=max(Console().width, 150)).print(table)
+
+
+for command in (audit, keys, people, keyring, replay, store):
+    cli.add_command(command)
+for command in (upgrade, check):
+    store.add_command(command)
+
+
+def prepare_dagster(settings: Settings) -> None:
+    """Give the source a Dagster instance of its own, and name it to Dagster the only way it takes: by the environment."""
+    folder = settings.root / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
+    os.environ["DAGSTER_HOME"] = str(folder)
+
+
+def main() -> None:
+    """Entry point of the command `finrisk`."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

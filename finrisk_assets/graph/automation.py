@@ -1,0 +1,237 @@
+"""Every job, schedule, sensor, automation condition and freshness policy, named and with the reason for it.
+
+All are stopped until a person starts them in the Dagster UI. `docs/schedules.md` tells the whole; which months a file touches is
+worked out in `arrivals`.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from finrisk_assets.graph import file_changes, partitions
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.settings import Settings
+
+EVERYTHING = "everything"
+"""The job that materialises the whole graph of the source."""
+
+DAILY, MONTHLY, LATE = "daily", "monthly", "late"
+"""Ingest and score; retrain; take in what came late."""
+
+LEDGER_STAGES = ("raw_", "quarantine_", "validated_")
+SCORING_STAGES = (*LEDGER_STAGES, "features_", "scores_", "monitoring_")
+"""What a day needs, by how the names of its assets begin: no training."""
+
+CHALLENGE = "challenge"
+"""Train and evaluate a challenger: what a confirmed drift asks for."""
+
+CHALLENGING_STAGES = ("model_", "evaluation_")
+"""It ends with the evaluation: who decides is not changed by a finding."""
+
+NOT_RETRAINED = (*LEDGER_STAGES, "scores_", "monitoring_", "truth_")
+"""What a retraining leaves as it is; every other stage, whoever adds it, is part of it."""
+
+SETTLING_MONTHS = 3
+"""A day's run takes these months before the present one along: labels and outcomes of what happened in them may have become known.
+Loans take a year to tell: their outcomes reach the features with the monthly retraining, which needs them."""
+
+CARRIES = "finrisk/carries"
+"""Tag of a run that makes the features and scores of what it changes itself."""
+
+MOST_RUNS = 6
+"""Runs that one look at the files may ask for; where the months lie further apart, one run takes all that lies between them too."""
+
+_BY_MONTH = (
+    dg.AssetSelection.key_substring("validated_transactions")
+    | dg.AssetSelection.key_substring("features_")
+    | dg.AssetSelection.key_substring("scores_")
+)
+
+WHEN_THE_LEDGER_CHANGES = (
+    dg.AutomationCondition.any_deps_match(
+        (dg.AutomationCondition.newly_updated() & ~dg.AutomationCondition.all_new_updates_have_run_tags(tag_keys={CARRIES})).with_label(
+            "changed_alone"
+        )
+        | dg.AutomationCondition.will_be_requested()
+    )
+    # Snapshots and champions are new every day or month, and concern all months: following them would be a storm.
+    .allow(_BY_MONTH)
+    .since_last_handled()
+    & ~dg.AutomationCondition.any_deps_missing()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+    # `any_deps_updated` alone would pass by a failed contract on a later tick.
+    & dg.AutomationCondition.all_deps_blocking_checks_passed()
+).with_label("when_the_ledger_changes")
+"""Of features and scores: the months whose windows reach a month of the ledger that changed by itself (a late file, a backfill).
+
+Never of a model: training costs, and what it trains must pass a gate, so that it has a schedule. Never on a change of code: that is a
+person's to decide. A run that carries its features and scores (`CARRIES`) needs nobody to follow it."""
+
+FRESH_SCORES = dg.FreshnessPolicy.cron(deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=24))
+"""Scores that people act on are a day old at most when the day begins, at 06:00 UTC."""
+
+FRESH_BENTO = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=35), warn_window=timedelta(days=32))
+"""What answers was built with the champions of this month or the last."""
+
+
+def jobs(assets: Collection[str], source: Source, settings: Settings) -> list[Any]:
+    """Return the jobs by name. Without a schedule's tags each takes its own months: all of them, or a day's up to the clock."""
+    every = partitions.tags(source.begins, _last(source, datetime.now(UTC)))
+    today = partitions.tags(*_days_months(source, settings.now))
+
+    def job(name: str, chosen: Collection[str], tags: dict[str, str], description: str) -> Any:
+        return dg.define_asset_job(name, dg.AssetSelection.assets(*sorted(chosen)), description=description, tags=tags)
+
+    carries = {CARRIES: "features and scores"}
+    made = [
+        job(EVERYTHING, assets, every | carries, "The whole graph: source to Bento."),
+        job(DAILY, _of(assets, SCORING_STAGES), today | carries, "Ingest and score: source to scores, by the present champions."),
+        job(LATE, _of(assets, LEDGER_STAGES), every, "Takes late rows into the ledger; features and scores follow by themselves."),
+    ]
+    retrained = set(assets) - set(_of(assets, NOT_RETRAINED))
+    if retrained:
+        trained = _of(assets, CHALLENGING_STAGES)
+        made.append(job(CHALLENGE, trained, {}, "Trains and evaluates a challenger, and stops there; asked for where drift is confirmed."))
+        made.append(job(MONTHLY, retrained, every | carries, "Retrain: features to Bento; a gate decides whether a champion changes."))
+    return made
+
+
+def schedules(assets: Collection[str], source: Source, settings: Settings) -> list[dg.ScheduleDefinition]:
+    """Return `daily` and `monthly`.
+
+    `daily` runs at 03:00 UTC, after the day's transactions have landed, so that scores are never older than a day. `monthly` runs on
+    the second of a month at 04:00 UTC, when the month that ended is in the ledger and scored.
+    """
+
+    @dg.schedule(
+        name=DAILY,
+        job_name=DAILY,
+        cron_schedule="0 3 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Every day at 03:00 UTC: ingest and score.",
+    )
+    def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        moment = _moment(context, settings)
+        return _request(moment, partitions.tags(*_days_months(source, moment)))
+
+    @dg.schedule(
+        name=MONTHLY,
+        job_name=MONTHLY,
+        cron_schedule="0 4 2 * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="On the second of a month at 04:00 UTC: retrain, compare, and let the gate decide.",
+    )
+    def monthly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        moment = _moment(context, settings)
+        return _request(moment, partitions.tags(source.begins, _last(source, moment)))
+
+    return [daily, monthly] if set(assets) - set(_of(assets, NOT_RETRAINED)) else [daily]
+
+
+def sensors(source: Source, settings: Settings, made: Sequence[Any]) -> list[dg.SensorDefinition]:
+    """Return `late_months`, which looks whether features and scores must follow, and `new_files`, for a source that has files.
+
+    Parameters
+    ----------
+    made
+        What `jobs` returned.
+    """
+    follows = dg.AutomationConditionSensorDefinition(
+        "late_months",
+        target=_BY_MONTH,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        minimum_interval_seconds=60,
+        description="Asks for the months of features and scores whose windows reach a month of the ledger that changed by itself.",
+    )
+    asked = [job for job in made if job.name in (LATE, DAILY)]
+    return [follows, _new_files(source, settings, asked)] if any(raw.files is not tuple for raw in source.tables.values()) else [follows]
+
+
+def retraining(assets: Collection[str]) -> list[dg.SensorDefinition]:
+    """Return `retraining`: a drift that monitoring confirms asks for a challenger, once for each champion and window.
+
+    It reads what monitoring last said, in Dagster's own store. A moved feature asks for nothing (see `modelling.monitoring`), and the run
+    that is asked for stops before the champion, so that no finding changes who decides.
+    """
+    watched = [name.removeprefix("monitoring_") for name in _of(assets, ["monitoring_"])]
+
+    @dg.sensor(
+        name="retraining",
+        job_name=CHALLENGE,
+        minimum_interval_seconds=600,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Asks for a challenger where drift is confirmed, once for each champion and window; it promotes nothing.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        requests = []
+        for domain in watched:
+            event = context.instance.get_latest_materialization_event(dg.AssetKey(f"monitoring_{domain}"))
+            said = event.asset_materialization.metadata if event and event.asset_materialization else {}
+            if "is_confirmed" not in said or not said["is_confirmed"].value:
+                continue
+            champion, window = (str(said[name].value) for name in ("champion", "window"))
+            stages = [dg.AssetKey(f"{stage}{domain}") for stage in CHALLENGING_STAGES]
+            tags = {"finrisk/drift": f"{domain} in {window}"}
+            requests.append(dg.RunRequest(run_key=f"{domain} {champion} {window}", asset_selection=stages, tags=tags))
+        return dg.SensorResult(requests) if requests else dg.SkipReason("no drift is confirmed")
+
+    return [sensor] if watched else []
+
+
+def _new_files(source: Source, settings: Settings, asked: Sequence[Any]) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="new_files",
+        jobs=asked,
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Looks for new and changed files of the source, and asks for exactly the ledger's months that their rows touch.",
+    )
+    def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        news = file_changes.look(source, settings.root / "landing", file_changes.Seen.read(context.cursor))
+        if news is None:
+            return dg.SkipReason("no file is new or changed, or nothing has landed yet: then materialise everything once")
+        moment, last = settings.now, _last(source, settings.now)
+        cursor = news.seen.write()
+        if news.is_snapshot_changed:
+            request = _request(moment, partitions.tags(source.begins, last), job=DAILY, key=news.seen.key)
+            return dg.SensorResult([request], cursor=cursor)
+        touched = sorted({min(max(month, source.begins), last) for month in news.months})
+        found = partitions.ranges(touched)
+        if len(found) > MOST_RUNS:
+            found = [(touched[0], touched[-1])]
+        runs = [_request(moment, partitions.tags(*both), job=LATE, key=f"{news.seen.key} {both[0]}") for both in found]
+        if not runs:
+            return dg.SensorResult(skip_reason="the files changed, their rows did not", cursor=cursor)
+        return dg.SensorResult(runs, cursor=cursor)
+
+    return new_files
+
+
+def _request(moment: datetime, tags: dict[str, str], job: str | None = None, key: str | None = None) -> dg.RunRequest:
+    """A run that reads the ledger at a moment."""
+    clock = {"resources": {"clock": {"config": {"moment": moment.isoformat()}}}}
+    return dg.RunRequest(run_key=key, job_name=job, run_config=clock, tags=tags | ({} if job == LATE else {CARRIES: "features and scores"}))
+
+
+def _moment(context: dg.ScheduleEvaluationContext, settings: Settings) -> datetime:
+    """When a tick reads the ledger: as it was meant to fall, so that a late one gives the same; or where the clock stands still, then."""
+    return settings.as_of or context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
+
+
+def _last(source: Source, moment: datetime) -> str:
+    return source.ends or partitions.month_of(moment)
+
+
+def _days_months(source: Source, moment: datetime) -> tuple[str, str]:
+    """The months that a day's run is of, within the ledger's."""
+    last = max(min(partitions.month_of(moment), _last(source, moment)), source.begins)
+    return max(partitions.shifted(last, -SETTLING_MONTHS), source.begins), last
+
+
+def _of(assets: Collection[str], stages: Sequence[str]) -> list[str]:
+    return [name for name in assets if name.startswith(tuple(stages))]

@@ -1,0 +1,54 @@
+"""Factories of asset checks: a blocking contract for every stored table, a gate for every model.
+
+A check re-reads what was stored. What is written here only asks; the rules themselves are in the contracts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from finrisk_assets.graph.warehouse import Warehouse
+from schemas.ledger import Table
+
+SHOWN_MESSAGES = 10
+
+
+def _result(messages: Sequence[str], **metadata: Any) -> dg.AssetCheckResult:
+    shown = "\n".join(f"- {message}" for message in messages[:SHOWN_MESSAGES])
+    return dg.AssetCheckResult(
+        passed=not messages,
+        description="; ".join(messages[:3]) or "all rules hold",
+        metadata={**metadata, **({"broken": dg.MetadataValue.md(shown)} if messages else {})},
+    )
+
+
+def contract(asset: str, table: Table) -> dg.AssetChecksDefinition:
+    """The blocking check ``<asset>_contract``: types, ranges and keys of the stored table, by Pandera in the engine."""
+
+    @dg.asset_check(asset=asset, name=f"{asset}_contract", blocking=True, description=f"{asset} meets its table contract.")
+    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
+        from finrisk_assets.ledger.contract import check_stored
+
+        return _result(check_stored(table, warehouse.table(asset)), columns=len(table.columns))
+
+    return check
+
+
+def demand(
+    asset: str,
+    name: str,
+    description: str,
+    broken: Callable[..., Sequence[str]],
+    shown: Callable[[Warehouse], Mapping[str, Any]] = lambda _: {},
+) -> dg.AssetChecksDefinition:
+    """A blocking check of any other kind.
+
+    `broken` takes the warehouse and returns what is wrong, in sentences; `shown` returns what stands beside it in the UI.
+    """
+
+    @dg.asset_check(asset=asset, name=name, blocking=True, description=description)
+    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
+        return _result(broken(warehouse), **shown(warehouse))
+
+    return check

@@ -1,0 +1,214 @@
+"""From champions to a Bento: each bundle becomes a model in BentoML's store, then `bentoml build` packs the service with them.
+
+Pure of Dagster: the asset `bento` calls `build_bento`. The service half is never imported here; BentoML does that in a process of
+its own, exactly as on the command line.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NAME = "finrisk"
+_FOLDERS = ("bento", "schemas", "finrisk_assets", "docs")
+
+Figures: TypeAlias = Sequence[Mapping[str, Any]]
+"""Figures of one model: ``window`` (``test`` or ``oracle``), ``metric``, ``value``, and ``low``, ``high``, ``meaning`` where known."""
+
+
+class PackagingError(RuntimeError):
+    """A Bento that could not be built, with the reason."""
+
+
+@dataclass(frozen=True)
+class BuiltBento:
+    """A Bento in the store.
+
+    Attributes
+    ----------
+    tag, version, path
+        ``finrisk:<version>``, the first 12 hex digits of a hash of code and models, and the Bento's folder.
+    models
+        The BentoML tag of every domain's model.
+    home
+        ``BENTOML_HOME`` to serve it with.
+    """
+
+    tag: str
+    version: str
+    path: Path
+    models: Mapping[str, str]
+    home: Path
+
+
+def build_bento(
+    settings: Settings,
+    champions: Mapping[str, Path],
+    absent: Mapping[str, str] | None = None,
+    figures: Mapping[str, Figures] | None = None,
+    challengers: Mapping[str, Path] | None = None,
+) -> BuiltBento:
+    """Build the Bento that answers with these champions; the same code, bundles and figures give the same tag, and are not built twice.
+
+    Parameters
+    ----------
+    champions
+        Domain to the folder of its champion's bundle. At least one.
+    absent
+        Domain to the reason why the source has no model for it, which the service tells whoever asks.
+    figures
+        Domain to what its champion showed on its test window, and beside the oracle where there is one.
+    challengers
+        Domain to the folder of the bundle that the service may ask in the champion's shadow. One that is the champion is left out.
+
+    Raises
+    ------
+    PackagingError
+        If there is no champion, the repository is not at hand, or BentoML refuses.
+    finrisk_assets.scoring.spec.BundleError
+        If a bundle is not what it was when it was trained.
+    """
+    if not champions:
+        raise PackagingError("there is no champion to build a Bento from: train a model first")
+    if not (REPOSITORY / "bentofile.yaml").is_file():
+        raise PackagingError(f"no bentofile.yaml in {REPOSITORY}: a Bento is built from a checkout of the repository")
+    home = settings.bentoml_home
+    measured = {domain: (figures or {}).get(domain, ()) for domain in champions}
+    models: dict[str, str] = {}
+    for domain, folder in sorted(champions.items()):
+        shadow = (challengers or {}).get(domain)
+        beside = store_challenger(home, domain, shadow, folder) if shadow else None
+        models[domain] = store_model(home, domain, folder, absent or {}, measured[domain], beside)
+        models |= {f"{domain}_challenger": beside} if beside else {}
+    version = _version(models, measured)
+    tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
+    latest = home / "bentos" / NAME / "latest"
+    if not path.is_dir():
+        with tempfile.TemporaryDirectory() as context:
+            _stage(Path(context))
+            _bentoml(home, Path(context), "build", "--version", version)
+    elif latest.read_text().strip() != version:
+        latest.write_text(version)
+    _check_models(path, models)
+    return BuiltBento(tag, version, path, models, home)
+
+
+def store_model(
+    home: Path, domain: str, folder: Path, absent: Mapping[str, str], figures: Figures = (), challenger: str | None = None
+) -> str:
+    """Put a bundle into the model store as the newest model of its domain, and return its tag.
+
+    What else the service tells about the model travels in its metadata: why other domains are absent, its measured figures, and the
+    tag of the challenger beside it.
+    """
+    bundle = _bundle(domain, folder)
+    # BentoML reads metadata as YAML, at every start and slowly: a list would cost the start a sixth of a second.
+    metadata = {"absent": dict(absent), "figures_json": json.dumps([_without_none(figure) for figure in figures])}
+    return _store(home, bundle.name, bundle, folder, metadata | ({"challenger": challenger} if challenger else {}))
+
+
+def store_challenger(home: Path, domain: str, folder: Path, champion: Path) -> str | None:
+    """Put a challenger's bundle into the model store under a name of its own and return its tag; None where it is the champion's."""
+    bundle = _bundle(domain, folder)
+    if bundle.version == _bundle(domain, champion).version:
+        return None
+    return _store(home, f"{bundle.name}-challenger", bundle, folder, {})
+
+
+def _bundle(domain: str, folder: Path) -> Bundle:
+    bundle = Bundle.load(folder)
+    if bundle.domain != domain:
+        raise PackagingError(f"{folder}: is a bundle of {bundle.domain!r}, not of {domain!r}")
+    return bundle
+
+
+def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mapping[str, Any]) -> str:
+    """Put a bundle into the model store as the newest model of a name, unless it is."""
+    import bentoml
+    from bentoml._internal.models import ModelStore
+
+    tag = f"{name}:{bundle.version}"
+    (home / "models").mkdir(parents=True, exist_ok=True)
+    store = ModelStore(home / "models")
+    kept = [model for model in store.list() if str(model.tag) == tag]
+    newest = kept and str(store.get(name).tag) == tag
+    if newest and kept[0].info.metadata == metadata:
+        return tag
+    if kept:
+        store.delete(tag)
+    labels = {"domain": bundle.domain, "source": bundle.source}
+    with bentoml.models.create(tag, labels=labels, metadata=dict(metadata), _model_store=store) as model:
+        for file in folder.iterdir():
+            shutil.copy(file, Path(model.path) / file.name)
+    return tag
+
+
+def _without_none(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """A figure with what is known of it."""
+    return {name: value for name, value in figure.items() if value is not None}
+
+
+def _version(models: Mapping[str, str], figures: Mapping[str, Figures]) -> str:
+    """A hash of everything that a Bento is made of."""
+    digest = hashlib.sha256(repr(sorted(models.items())).encode())
+    digest.update(json.dumps({domain: list(map(dict, rows)) for domain, rows in figures.items()}, sort_keys=True).encode())
+    for file in sorted(_code()):
+        digest.update(f"{file.relative_to(REPOSITORY).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def _stage(context: Path) -> None:
+    """Copy the code to where nothing else is: BentoML looks at every file of its build context, also of a virtual environment."""
+    for file in _code():
+        target = context / file.relative_to(REPOSITORY)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+
+
+def _code() -> Iterator[Path]:
+    """The files that ``bentofile.yaml`` includes, and itself."""
+    import yaml
+    from pathspec import PathSpec
+
+    bentofile = REPOSITORY / "bentofile.yaml"
+    included = PathSpec.from_lines("gitwildmatch", yaml.safe_load(bentofile.read_text(encoding="utf-8"))["include"])
+    yield bentofile
+    for folder in _FOLDERS:
+        for file in (REPOSITORY / folder).rglob("*"):
+            if file.is_file() and included.match_file(file.relative_to(REPOSITORY)):
+                yield file
+
+
+def _bentoml(home: Path, folder: Path, *arguments: str) -> None:
+    """Run a `bentoml` command in a folder, on the store at `home`; it reports nothing to anyone outside."""
+    environment = os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"}
+    command = [sys.executable, "-m", "bentoml", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PackagingError(f"`bentoml {' '.join(arguments)}` failed:\n{(done.stderr or done.stdout).strip()}")
+
+
+def _check_models(bento: Path, models: Mapping[str, str]) -> None:
+    """Refuse a Bento that carries other models than it was asked to."""
+    import yaml
+
+    info = yaml.safe_load((bento / "bento.yaml").read_text(encoding="utf-8"))
+    carried = sorted(model["tag"] for service in info["services"] for model in service["models"])
+    if carried != sorted(models.values()):
+        shutil.rmtree(bento)
+        raise PackagingError(
+            f"the Bento carries {carried} but was to carry {sorted(models.values())}: remove what does not belong "
+            f"with `BENTOML_HOME={bento.parents[2]} bentoml models delete TAG`"
+        )

@@ -1,0 +1,79 @@
+"""The asset `bento`: the champions of all domains, packed with the service that answers with them (see `packaging`)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.gate import FAIRNESS
+from finrisk_assets.graph import automation, checks
+from finrisk_assets.graph.packaging import build_bento
+from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.stages import champion
+from finrisk_assets.graph.stages.common import champion_folder
+from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.settings import Settings
+
+
+def assets(domains: list[Domain], absent: Mapping[str, str], source: Source, settings: Settings) -> list[Any]:
+    """The Bento of one source, and its check; `absent` says why a domain has no model."""
+    if not domains:
+        return []
+
+    judged = [f"oracle_{domain.name}" for domain in domains if domain.truth in source.truth]
+
+    @dg.asset(
+        name="bento",
+        group_name="serving",
+        owners=["team:ml-platform"],
+        kinds={"bentoml"},
+        freshness_policy=automation.FRESH_BENTO if source.ends is None or source.is_live else None,
+        deps=[*(f"champion_{domain.name}" for domain in domains), *judged],
+        description="The champions and the service that answers with them, as a Bento: `finrisk serve` starts it.",
+    )
+    def bento(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.MaterializeResult:
+        champions = {domain.name: champion_folder(domain, settings) for domain in domains}
+        measured = {domain.name: _measured(domain, warehouse, settings, f"oracle_{domain.name}" in judged) for domain in domains}
+        challengers = _challengers(domains, tracking, settings) if settings.shadow else {}
+        built = build_bento(settings, champions, absent, measured, challengers)
+        return dg.MaterializeResult(
+            metadata={
+                "tag": built.tag,
+                "folder": dg.MetadataValue.path(built.path),
+                "serve": f"BENTOML_HOME={built.home} bentoml serve {built.tag}",
+                **{f"model_{name}": tag for name, tag in built.models.items()},
+            },
+            data_version=dg.DataVersion(built.version),
+        )
+
+    def broken(_: Any) -> list[str]:
+        folder = settings.bentoml_home / "bentos" / "finrisk"
+        latest = folder / "latest"
+        if not latest.is_file():
+            return [f"there is no Bento in {folder}"]
+        manifest = folder / latest.read_text().strip() / "bento.yaml"
+        return [] if manifest.is_file() else [f"{manifest} is missing"]
+
+    return [bento, checks.demand("bento", "bento_contract", "The newest Bento is whole.", broken)]
+
+
+def _challengers(domains: list[Domain], tracking: Tracking, settings: Settings) -> dict[str, Path]:
+    """The bundles that the service may ask in a champion's shadow: the registry's challengers that are not the champions themselves."""
+    client, found = tracking.client(), {}
+    for domain in domains:
+        challenger = model_registry.find(client, domain.name, model_registry.CHALLENGER)
+        deciding = model_registry.find(client, domain.name, model_registry.CHAMPION)
+        if challenger is not None and deciding is not None and challenger.version != deciding.version:
+            found[domain.name] = model_registry.fetch(client, challenger, settings.root / "challengers" / domain.name / "bundle")
+    return found
+
+
+def _measured(domain: Domain, warehouse: Warehouse, settings: Settings, has_oracle: bool) -> list[dict[str, Any]]:
+    """What the champion showed on its test window, and beside the oracle. The groups of people are for the validation pack alone."""
+    tested = [figure for figure in champion.figures_of(domain, settings) if not figure["metric"].startswith(FAIRNESS)]
+    known = warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist() if has_oracle else []
+    return [{"window": window, **figure} for window, figures in (("test", tested), ("oracle", known)) for figure in figures]

@@ -1,0 +1,79 @@
+"""The stage ``champion_<domain>``: the alias moves to the challenger that passed its gate, and its bundle is exported."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.graph import checks
+from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.stages.common import bundle_faults, champion_folder, common, run_link
+from finrisk_assets.graph.stages.evaluation import FIGURES
+from finrisk_assets.graph.stages.leakage import LEAKS
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.settings import Settings
+
+
+def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+    """The champion and its contract."""
+    contract = checks.demand(
+        f"champion_{domain.name}",
+        f"champion_{domain.name}_contract",
+        "The exported bundle loads and its golden rows agree.",
+        lambda warehouse: bundle_faults(domain, source, champion_folder(domain, settings)),
+    )
+    return [_champion(domain, settings), contract]
+
+
+def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=f"champion_{domain.name}",
+        deps=[f"evaluation_{domain.name}"],
+        description="Moves the alias `champion` to the challenger that passed its gate, and exports its scoring bundle and its figures.",
+        **common(domain, {"mlflow"}),
+    )
+    def champion(context: dg.AssetExecutionContext, tracking: Tracking) -> dg.MaterializeResult:
+        from finrisk_assets.scoring.bundle import Bundle
+
+        client = tracking.client()
+        challenger = model_registry.find(client, domain.name, model_registry.CHALLENGER)
+        if challenger is None:
+            raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
+        said = model_registry.tags(client, challenger)
+        verdict = said.get(model_registry.GATE, f"not judged: materialise evaluation_{domain.name} first")
+        if said.get(LEAKS):
+            verdict = f"leakage: {said[LEAKS]}; the check model_{domain.name}_leakage says what to do"
+        if verdict != model_registry.PASSED:
+            raise dg.Failure(f"version {challenger.version} of {challenger.name} may not become champion: {verdict}", allow_retries=False)
+        former = model_registry.promote(client, domain.name, challenger)
+        bundle = Bundle.load(export(client, domain, challenger, settings))
+        return dg.MaterializeResult(
+            metadata={
+                "model": challenger.name,
+                "registry_version": challenger.version,
+                "bundle": bundle.version,
+                "replaces": former.version if former else "none",
+                "mlflow_run_id": challenger.run_id,
+                "mlflow": run_link(tracking, challenger.run_id),
+                "folder": dg.MetadataValue.path(champion_folder(domain, settings)),
+            },
+            data_version=dg.DataVersion(bundle.version),
+        )
+
+    return champion
+
+
+def export(client: Any, domain: Domain, model: model_registry.ModelVersion, settings: Settings) -> Path:
+    """Put a version's bundle where batch and Bento take the champion's from, with its figures beside it; return the bundle's folder."""
+    folder = model_registry.fetch(client, model, champion_folder(domain, settings))
+    (folder.parent / FIGURES).write_bytes(model_registry.artifact(client, model, FIGURES))
+    return folder
+
+
+def figures_of(domain: Domain, settings: Settings) -> list[dict[str, Any]]:
+    """What the champion showed when it was judged."""
+    found: list[dict[str, Any]] = json.loads((champion_folder(domain, settings).parent / FIGURES).read_bytes())
+    return found

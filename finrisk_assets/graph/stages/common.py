@@ -1,0 +1,122 @@
+"""What the stages have in common: folders, frames, figures as a stored table, pictures, and what is asked of a bundle."""
+
+import base64
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from ibis.expr.types import Table as LazyTable
+
+from finrisk_assets.domains.base import Domain, Figure
+from finrisk_assets.graph import checks
+from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+def candidate_folder(domain: Domain, settings: Settings) -> Path:
+    """Where training leaves its bundle."""
+    return settings.root / "candidates" / domain.name / "bundle"
+
+
+def champion_folder(domain: Domain, settings: Settings) -> Path:
+    """Where the champion's bundle is exported to, for batch scoring and for the Bento."""
+    return settings.root / "champions" / domain.name / "bundle"
+
+
+def common(domain: Domain, kinds: set[str], pool: str = WAREHOUSE_POOL) -> dict[str, Any]:
+    return {"group_name": domain.group, "owners": [f"team:{domain.owner}"], "kinds": kinds, "pool": pool}
+
+
+def pictures(plots: Mapping[str, bytes]) -> dict[str, dg.MetadataValue]:
+    encoded = {name: base64.b64encode(png).decode() for name, png in plots.items()}
+    return {name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{text})") for name, text in encoded.items()}
+
+
+def load_frame(features: LazyTable, domain: Domain) -> "pd.DataFrame":
+    """The feature table as pandas, ordered by its key so that training sees the same rows in the same order every time."""
+    return to_frame(ordered(features, domain))
+
+
+def load_judged(warehouse: Warehouse, domain: Domain) -> "pd.DataFrame":
+    """The rows of the feature table by which a model is judged, ordered by its key."""
+    features = warehouse.table(f"features_{domain.group}")
+    return load_frame(domain.judged(features) if domain.judged else features, domain)
+
+
+def ordered(features: LazyTable, domain: Domain) -> "pa.Table":
+    """The rows of the feature table in memory, ordered by its key."""
+    return features.order_by(domain.keys[0].name).to_pyarrow()
+
+
+def to_frame(rows: "pa.Table") -> "pd.DataFrame":
+    """The rows as pandas, which takes them over: `rows` must not be used afterwards."""
+    return rows.to_pandas(self_destruct=True, split_blocks=True)
+
+
+def run_link(tracking: Tracking, run_id: str) -> dg.MetadataValue:
+    """Where a run's page in MLflow is: a link where a server answers, else the command that starts one."""
+    experiment = tracking.client().get_run(run_id).info.experiment_id
+    page = f"#/experiments/{experiment}/runs/{run_id}"
+    address = re.sub("//[^/@]*@", "//", tracking.uri)  # whoever may read this page may not log in as its writer
+    if address.startswith("http"):
+        return dg.MetadataValue.url(f"{address.rstrip('/')}/{page}")
+    return dg.MetadataValue.md(
+        f"`mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri {address}` shows it at [{page}](http://127.0.0.1:5000/{page})"
+    )
+
+
+def log_artifact(client: Any, run_id: str, path: str, content: bytes) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / Path(path).name
+        file.write_bytes(content)
+        folder = Path(path).parent.as_posix()
+        client.log_artifact(run_id, str(file), None if folder == "." else folder)
+
+
+def figure_table(rows: list[dict[str, Any]]) -> Any:
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.float64()
+    return pa.Table.from_pylist(
+        rows, pa.schema([("metric", text), ("value", number), ("low", number), ("high", number), ("meaning", text)])
+    )
+
+
+def figures(stored: LazyTable) -> list[Figure]:
+    return [Figure(**row) for row in stored.to_pyarrow().to_pylist()]
+
+
+def figure_faults(figures: list[Figure]) -> list[str]:
+    if not figures:
+        return ["there are no figures"]
+    return [f"{figure.metric} is not a finite number" for figure in figures if not math.isfinite(figure.value)]
+
+
+def finite_check(asset: str) -> dg.AssetChecksDefinition:
+    """The contract of a table of figures: there are some, and each is a finite number."""
+    return checks.demand(
+        asset, f"{asset}_contract", "Every figure is a finite number.", lambda warehouse: figure_faults(figures(warehouse.table(asset)))
+    )
+
+
+def bundle_faults(domain: Domain, source: Source, folder: Path) -> list[str]:
+    from finrisk_assets.scoring.bundle import Bundle
+    from finrisk_assets.scoring.spec import BundleError
+
+    try:
+        bundle = Bundle.load(folder)
+    except BundleError as error:
+        return [str(error)]
+    lacking = [feature.name for feature in bundle.features if feature.name not in domain.feature_contract(source).names]
+    return [f"the bundle reads {name}, which features_{domain.group} does not have" for name in lacking]

@@ -1,0 +1,146 @@
+"""The stage ``evaluation_<domain>``: what the challenger shows on the frozen test window, alone and beside the champion, and its gate."""
+
+import json
+import tempfile
+from dataclasses import asdict, replace
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from ibis.expr.types import Table as LazyTable
+
+from finrisk_assets.domains import gate as promotion
+from finrisk_assets.domains.base import Domain, Figure
+from finrisk_assets.graph import checks
+from finrisk_assets.graph.resources import Clock, Tracking
+from finrisk_assets.graph.stages.common import (
+    candidate_folder,
+    common,
+    figure_table,
+    figures,
+    finite_check,
+    load_judged,
+    log_artifact,
+    pictures,
+    run_link,
+)
+from finrisk_assets.graph.warehouse import Warehouse, markdown_table
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from finrisk_assets.scoring.bundle import Bundle
+
+FIGURES = "evaluation.json"
+"""The artifact of a model's run that holds its figures: the evaluation's table is always that of the newest challenger."""
+
+
+def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+    """The figures, their contract, and the gate."""
+
+    def refused(warehouse: Warehouse) -> list[str]:
+        return [str(fault) for fault in promotion.faults(domain, figures(warehouse.table(f"evaluation_{domain.name}")))]
+
+    gate = checks.demand(
+        f"evaluation_{domain.name}",
+        f"model_{domain.name}_gate",
+        "What a challenger must show on the frozen test window, alone and beside the champion, before it may decide: "
+        + " ".join(f"{demand.capitalize()}: {asked}" for demand, asked in promotion.DEMANDS.items()),
+        refused,
+    )
+    return [_evaluation(domain, source, settings), finite_check(f"evaluation_{domain.name}"), gate]
+
+
+def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
+    people = ["validated_customers"] if "customers" in source.tables else []
+
+    @dg.asset(
+        name=f"evaluation_{domain.name}",
+        deps=[f"features_{domain.group}", f"model_{domain.name}", *people],
+        description="Figures of the challenger on the frozen test window, each with its 95 % interval: its own, those of fairness, "
+        "and those beside the champion.",
+        io_manager_key="tables",
+        **common(domain, {"mlflow", "shap"}),
+    )
+    def evaluation(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking, clock: Clock) -> dg.Output[LazyTable]:
+        import ibis
+        from mlflow.entities import Metric
+
+        from finrisk_assets.scoring.bundle import Bundle
+
+        client = tracking.client()
+        registered = model_registry.find(client, domain.name, model_registry.CHALLENGER)
+        if registered is None:
+            raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
+        challenger = Bundle.load(candidate_folder(domain, settings), threads=settings.threads)
+        champion = _champion(client, domain, registered, settings)
+        frame = load_judged(warehouse, domain)
+        known_now = replace(settings, as_of=clock.now())
+        result = promotion.evaluate(domain, frame, protected_of(warehouse, source), challenger, champion, known_now)
+        found = [*result.figures, *_standing(model_registry.tags(client, registered))]
+        faults = promotion.faults(domain, found)
+        rows = [asdict(figure) for figure in found]
+        at = int(clock.now().replace(tzinfo=UTC).timestamp() * 1000)
+        metrics = [Metric(f"test_{_metric_name(figure.metric)}", figure.value, at, 0) for figure in found]
+        client.log_batch(registered.run_id, metrics)
+        for name, png in result.plots.items():
+            log_artifact(client, registered.run_id, f"plots/test_{name}.png", png)
+        log_artifact(client, registered.run_id, FIGURES, json.dumps(rows, indent=1).encode())
+        verdict = ", ".join(dict.fromkeys(fault.demand for fault in faults))
+        client.set_model_version_tag(registered.name, registered.version, model_registry.GATE, verdict or model_registry.PASSED)
+        return dg.Output(
+            ibis.memtable(figure_table(rows)),
+            metadata={
+                "bundle": challenger.version,
+                "gate": dg.MetadataValue.md(verdicts(faults)),
+                "figures": dg.MetadataValue.md(markdown_table(rows)),
+                "mlflow_run_id": registered.run_id,
+                "mlflow": run_link(tracking, registered.run_id),
+                **{figure.metric: float(figure.value) for figure in found if "/" not in figure.metric},
+                **pictures(result.plots),
+            },
+        )
+
+    return evaluation
+
+
+def protected_of(warehouse: Warehouse, source: Source) -> "pd.DataFrame | None":
+    """``customer_id`` and the protected columns of the ledger's customers; None where it has no customers or no such column."""
+    if "customers" not in source.tables:
+        return None
+    names = [column.name for column in source.tables["customers"].table.columns if column.personal == "protected"]
+    return warehouse.table("validated_customers").select("customer_id", *names).to_pandas() if names else None
+
+
+def verdicts(faults: list[promotion.Fault]) -> str:
+    """What the gate says of each demand, as a Markdown table."""
+    reasons = {demand: "; ".join(fault.reason for fault in faults if fault.demand == demand) for demand in promotion.DEMANDS}
+    return markdown_table([{"demand": name, "met": "no" if why else "yes", "seen": why} for name, why in reasons.items()])
+
+
+def _champion(client: Any, domain: Domain, challenger: model_registry.ModelVersion, settings: Settings) -> "Bundle | None":
+    """The bundle that decides now, from the registry; where that is the challenger itself, the one that it replaced; None for the first."""
+    from finrisk_assets.scoring.bundle import Bundle
+
+    model = model_registry.find(client, domain.name, model_registry.CHAMPION)
+    if model is not None and model.version == challenger.version:
+        model = model_registry.replaced(client, model)
+    if model is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return Bundle.load(model_registry.fetch(client, model, Path(folder) / "bundle"), threads=settings.threads)
+
+
+def _standing(tags: dict[str, str]) -> list[Figure]:
+    """A figure where the version was rolled back, whose meaning is the reason."""
+    reason = tags.get(model_registry.ROLLED_BACK)
+    return [] if reason is None else [Figure(promotion.ROLLED_BACK, 1.0, meaning=f"this version was rolled back: {reason}")]
+
+
+def _metric_name(metric: str) -> str:
+    """A figure's name as MLflow takes it."""
+    return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in metric)

@@ -1,0 +1,211 @@
+"""The assets of the ledger: ``raw_*`` lands the source, ``quarantine_*`` and ``validated_*`` part the rows by the contract.
+
+What a rule is stands in `contract`; how a source lands stands in `landing` and `sources`. The transactions are kept by month; people,
+accounts, loans and offers are snapshots, whose rows change with time, and so are the raw tables and the quarantine: a row that cannot
+be read belongs to no month.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from ibis.expr.types import Table as LazyTable
+
+from finrisk_assets.graph import checks, lineage, partitions
+from finrisk_assets.graph.resources import Clock
+from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, column_schema, count, markdown_table
+from finrisk_assets.ledger import as_of, contract, snapshots
+from finrisk_assets.ledger.landing import ROW
+from finrisk_assets.ledger.sources import feedback
+from finrisk_assets.ledger.sources.base import Land, RawTable, Source
+from finrisk_assets.settings import Settings
+
+GROUP = "ledger"
+OWNERS = ["team:data-platform"]
+
+BY_MONTH = ("transactions",)
+"""The tables that are kept by month, each by the event time of its contract."""
+
+
+def assets(source: Source, settings: Settings) -> list[Any]:
+    """Every asset and check of the ledger of one source."""
+    folder = settings.root / "landing"
+    made: list[Any] = []
+    for name, raw in source.tables.items():
+        made += [_raw(f"raw_{name}", raw.land, raw, folder, source, raw.table.description), _arrived(name)]
+        made += [_quarantine(name, raw, source), _within_share(name, settings.quarantine_max_share)]
+        made += [_validated(name, raw, source), checks.contract(f"validated_{name}", raw.table), _complete(name, raw, source)]
+    for name, land in source.truth.items():
+        made += [_raw(name, land, None, folder, source, "What only the simulator knows; no feature may read it."), _landed(name)]
+    return made
+
+
+def _raw(asset: str, land: Land, brought: RawTable | None, folder: Path, source: Source, description: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=asset,
+        group_name=GROUP,
+        owners=OWNERS,
+        kinds={"parquet", "ibis"},
+        description=f"{description} As {source.name} brings it, nothing changed.",
+        io_manager_key="tables",
+        pool=WAREHOUSE_POOL,
+    )
+    def raw(context: dg.AssetExecutionContext, warehouse: Warehouse, clock: Clock) -> dg.Output[LazyTable]:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{asset}.parquet"
+        landed = land(path)
+        kept = snapshots.keep(snapshots.folder_of(folder.parent), path, table=asset, kept_by=f"landing, content {landed.sha256[:12]}")
+        context.log.info(f"{asset}: {landed.rows:,} rows landed, content {landed.sha256[:12]}")
+        rows, version = warehouse.connection.read_parquet(str(path)), landed.sha256
+        if brought is not None and source.is_live and source.ends is not None:
+            end = datetime.strptime(partitions.shifted(source.ends, 1), partitions.FORMAT)
+            if (now := clock.now()) < end:
+                rows, version = as_of.by(brought.table, rows, now, end), f"{landed.sha256} at {now.isoformat()}"
+        if feedback.KNOWN in rows.columns:
+            latest = rows[feedback.KNOWN].max().to_pyarrow().as_py()
+            if latest is not None and latest > (now := clock.now()):
+                rows, version = feedback.known_by(rows, now), f"{version} with labels by {now.isoformat()}"
+        return dg.Output(
+            rows,
+            data_version=dg.DataVersion(version),
+            metadata={"content_sha256": landed.sha256, "snapshot": kept, "source": source.name, "landing": dg.MetadataValue.path(path)},
+        )
+
+    return raw
+
+
+def _arrived(name: str) -> dg.AssetChecksDefinition:
+    def broken(warehouse: Warehouse) -> list[str]:
+        stored = warehouse.table(f"raw_{name}")
+        rows, numbers = count(stored), int(stored[ROW].nunique().to_pyarrow().as_py())
+        return [] if 0 < rows == numbers else [f"{rows:,} rows landed with {numbers:,} row numbers"]
+
+    return checks.demand(f"raw_{name}", f"raw_{name}_contract", "Rows landed, each with a number of its own.", broken)
+
+
+def _landed(name: str) -> dg.AssetChecksDefinition:
+    def broken(warehouse: Warehouse) -> list[str]:
+        return [] if count(warehouse.table(name)) else [f"{name} has no rows"]
+
+    return checks.demand(name, f"{name}_contract", "The simulator wrote down what it knows.", broken)
+
+
+def _quarantine(name: str, brought: RawTable, source: Source) -> dg.AssetsDefinition:
+    references = sorted({table for table in brought.table.references.values() if table in source.tables})
+
+    @dg.asset(
+        name=f"quarantine_{name}",
+        ins={"raw": dg.AssetIn(f"raw_{name}"), **{table: dg.AssetIn(f"validated_{table}") for table in references}},
+        description=f"Rows of {name} that broke a rule: which one, and their raw values.",
+        **_common(),
+    )
+    def quarantine(context: dg.AssetExecutionContext, clock: Clock, raw: LazyTable, **references: LazyTable) -> LazyTable:
+        return contract.split(brought.table, brought.columns, raw, references, clock.now()).quarantine
+
+    return quarantine
+
+
+def _within_share(name: str, largest: float) -> dg.AssetChecksDefinition:
+    """Stands for the contract of the quarantine, which has no other: what is refused is a few rows, not the source."""
+
+    def broken(warehouse: Warehouse) -> list[str]:
+        rows, refused = count(warehouse.table(f"raw_{name}")), count(warehouse.table(f"quarantine_{name}"))
+        if refused <= largest * rows:
+            return []
+        return [
+            f"{refused:,} of {rows:,} rows of {name} are in quarantine, more than the allowed share of {largest:g}: read the rules they "
+            f"broke in quarantine_{name}, mend the source, or raise FINRISK_QUARANTINE_MAX_SHARE"
+        ]
+
+    def rules(warehouse: Warehouse) -> dict[str, Any]:
+        counts = contract.count_by_rule(warehouse.table(f"quarantine_{name}"))
+        table = markdown_table([{"rule": rule, "rows": rows} for rule, rows in counts.items()])
+        return {"rules": dg.MetadataValue.md(table), "quarantined": sum(counts.values())}
+
+    says = f"No more than a share of {largest:g} of the rows is refused."
+    return checks.demand(f"quarantine_{name}", f"quarantine_{name}_contract", says, broken, rules)
+
+
+def _validated(name: str, brought: RawTable, source: Source) -> dg.AssetsDefinition:
+    by_month: dict[str, Any] = {}
+    if name in BY_MONTH:
+        by_month = {"partitions_def": partitions.partitions(source.begins, source.ends), "backfill_policy": partitions.ONE_RUN}
+
+    @dg.asset(
+        name=f"validated_{name}",
+        ins={"raw": dg.AssetIn(f"raw_{name}"), "quarantine": dg.AssetIn(f"quarantine_{name}")},
+        description=f"{brought.table.description} Only rows that meet the contract; amounts in {source.currency}.",
+        metadata={
+            "dagster/column_schema": column_schema(brought.table),
+            **({partitions.MOMENT: brought.table.event_time} if by_month else {}),
+        },
+        **by_month,
+        **_common(),
+    )
+    def validated(context: dg.AssetExecutionContext, raw: LazyTable, quarantine: LazyTable) -> LazyTable:
+        rows = contract.sound(brought.table, brought.columns, raw, quarantine)
+        partitions.tell(context, lineage.metadata(rows))
+        return rows
+
+    return validated
+
+
+def _complete(name: str, brought: RawTable, source: Source) -> dg.AssetChecksDefinition:
+    """raw = validated + quarantine, of the months of the run; what is missing in others is told, and stops nothing."""
+    by_month = name in BY_MONTH
+
+    @dg.asset_check(
+        asset=f"validated_{name}",
+        name=f"validated_{name}_complete",
+        blocking=True,
+        description="No row is lost: raw = validated + quarantine.",
+    )
+    def check(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> dg.AssetCheckResult:
+        layers = ("raw", "validated", "quarantine")
+        rows = {layer: count(warehouse.table(f"{layer}_{name}")) for layer in layers}
+        if rows["raw"] == rows["validated"] + rows["quarantine"]:
+            return dg.AssetCheckResult(passed=True, description="all rules hold", metadata=rows)
+        lacking = f"{rows['raw']:,} raw rows, but {rows['validated']:,} valid and {rows['quarantine']:,} in quarantine"
+        if not by_month:
+            return dg.AssetCheckResult(passed=False, description=lacking, metadata=rows)
+        tables = {layer: warehouse.table(f"{layer}_{name}") for layer in layers}
+        run, known = _months_of(context), partitions.partitions(source.begins, source.ends).get_partition_keys()
+        wrong = sorted({min(max(month, known[0]), known[-1]) for month in _differing(brought, tables, known[0])})
+        here = [month for month in wrong if run is None or run[0] <= month <= run[1]]
+        return dg.AssetCheckResult(
+            passed=False,
+            severity=dg.AssetCheckSeverity.ERROR if here or not wrong else dg.AssetCheckSeverity.WARN,
+            description=f"{lacking}; materialise validated_{name} for {', '.join(here or wrong)}",
+            metadata=rows,
+        )
+
+    return check
+
+
+def _months_of(context: dg.AssetCheckExecutionContext) -> tuple[str, str] | None:
+    """The first and the last month of the run; None where it is of no months."""
+    tags = context.run.tags
+    if one := tags.get("dagster/partition"):
+        return one, one
+    return (tags[partitions.RANGE_START], tags[partitions.RANGE_END]) if partitions.RANGE_START in tags else None
+
+
+def _differing(brought: RawTable, tables: dict[str, LazyTable], undated: str) -> set[str]:
+    """The months in which another number of rows is stored than is sound; `undated` stands for rows without a date."""
+    kept = tables["raw"].anti_join(tables["quarantine"], ROW)
+    happened = contract.event_time(brought.table, brought.columns, kept)
+
+    def by_month(moment: Any) -> dict[str, int]:
+        counted = moment.strftime(partitions.FORMAT).fill_null(undated).name("month").as_table()
+        grouped = counted.group_by("month").agg(rows=counted.count()).to_pyarrow().to_pylist()
+        return {row["month"]: row["rows"] for row in grouped}
+
+    sound, stored = by_month(happened), by_month(tables["validated"][brought.table.event_time])
+    return {month for month in sound.keys() | stored.keys() if sound.get(month) != stored.get(month)}
+
+
+def _common() -> dict[str, Any]:
+    return {
+        "group_name": GROUP, "owners": OWNERS, "kinds": {"pandera", "ibis"}, "io_manager_key": "tables", "pool": WAREHOUSE_POOL,
+    }  # fmt: skip

@@ -1,0 +1,185 @@
+"""The stage ``model_<domain>``: candidates are trained, one is chosen, bundled, and registered as challenger.
+
+What it was trained on is kept as a snapshot, and the version remembers all that training it again needs
+(`finrisk_assets.operations.reproduce`).
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from finrisk_assets.domains.base import Domain, Trained
+from finrisk_assets.graph import checks
+from finrisk_assets.graph.resources import Clock, Tracking
+from finrisk_assets.graph.stages.common import bundle_faults, candidate_folder, common, log_artifact, ordered, pictures, run_link, to_frame
+from finrisk_assets.graph.warehouse import TRAINING_POOL, Warehouse, markdown_table
+from finrisk_assets.ledger import dvc, snapshots
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from finrisk_assets.scoring.spec import BundleSpec
+
+
+def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+    """The trained candidate and its contract."""
+    contract = checks.demand(
+        f"model_{domain.name}",
+        f"model_{domain.name}_contract",
+        "The bundle loads, its golden rows agree and its inputs are the feature table's.",
+        lambda warehouse: bundle_faults(domain, source, candidate_folder(domain, settings)),
+    )
+    return [_model(domain, source, settings), contract]
+
+
+def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=f"model_{domain.name}",
+        deps=[f"features_{domain.group}"],
+        description=f"{domain.title}: trains the candidates, chooses one on the validation window, registers it as challenger.",
+        **common(domain, {"scikitlearn", "xgboost", "mlflow"}, TRAINING_POOL),
+    )
+    def model(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking, clock: Clock) -> dg.MaterializeResult:
+        from finrisk_assets.scoring import bundle
+
+        # The run's moment, and not the time of day, decides which outcomes are known.
+        fixed = replace(settings, as_of=clock.now())
+        rows = ordered(warehouse.table(f"features_{domain.group}"), domain)
+        settings.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=settings.root) as scratch:
+            # Written before training: pandas takes the rows over.
+            copy = write_rows(rows, Path(scratch) / "rows.parquet")
+            frame = to_frame(rows)
+            trained = train(frame, domain, source, fixed)
+            folder = candidate_folder(domain, settings)
+            version = bundle.write(folder, trained.spec)
+            snapshot = snapshots.keep(
+                snapshots.folder_of(settings.root),
+                copy,
+                table=f"features_{domain.group}",
+                kept_by=f"{trained.spec.name}, bundle {version[:12]}",
+                link=True,
+            )
+        origin = _origin(trained, snapshot, context.instance, domain, source, fixed)
+        tags = {"bundle": version, "dagster.run_id": context.run_id, "source": source.name, **origin}
+        with tracking.run(f"model_{domain.name}", {"dagster.run_id": context.run_id, "domain": domain.name}) as mlflow:
+            mlflow.log_params({key: str(value)[:500] for key, value in trained.params.items()})
+            mlflow.log_metrics({f"validation_{key}": value for key, value in trained.metrics.items()})
+            mlflow.log_input(_dataset(f"{source.name}.features_{domain.group}", trained.spec, context.run_id), context="training")
+            mlflow.log_table(_columns(trained.candidates), "candidates.json")
+            _log_pictures(mlflow, trained.plots)
+            _log_files(mlflow, trained.files, folder.parent)
+            registered = model_registry.register(mlflow, domain.name, folder, trained.spec.features, tags)
+        return dg.MaterializeResult(
+            metadata={
+                "model": registered.name,
+                "registry_version": registered.version,
+                "bundle": version,
+                "mlflow_run_id": registered.run_id,
+                "mlflow": run_link(tracking, registered.run_id),
+                "rows": len(frame),
+                "candidates": dg.MetadataValue.md(markdown_table([dict(row) for row in trained.candidates])),
+                **origin,
+                **{key: float(value) for key, value in trained.metrics.items()},
+                **pictures(trained.plots),
+            },
+            data_version=dg.DataVersion(version),
+        )
+
+    return model
+
+
+def train(frame: "pd.DataFrame", domain: Domain, source: Source, settings: Settings) -> Trained:
+    """Train a domain's model so that the same rows, code, settings and libraries give the same bundle, byte for byte.
+
+    Parameters
+    ----------
+    frame
+        The feature table in the order of its key, as `stages.common.to_frame` gives it.
+    settings
+        With `as_of` set: the time of day must not decide what is known.
+    """
+    from finrisk_assets.modelling.training.provenance import fixed_threads
+
+    with fixed_threads():
+        return domain.train(frame, domain.features(source), source, settings)
+
+
+def write_rows(rows: "pa.Table", file: Path) -> Path:
+    """Write the rows to Parquet, the same bytes for the same rows.
+
+    Without statistics, and with dictionaries for text alone: numbers that hardly repeat gain nothing by them, and a million rows are
+    written in two thirds of the time.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = [field.name for field in rows.schema if pa.types.is_string(field.type)]
+    pq.write_table(rows, file, compression="snappy", use_dictionary=text, write_statistics=False)
+    return file
+
+
+def _origin(
+    trained: Trained, snapshot: str, instance: dg.DagsterInstance, domain: Domain, source: Source, settings: Settings
+) -> dict[str, str]:
+    """Where the model comes from, as tags of its version and metadata of its asset."""
+    from finrisk_assets.modelling.training.provenance import Origin, code_and_machine
+
+    return Origin(
+        snapshot=snapshot,
+        data_sha256=trained.spec.data_sha256,
+        code_sha256=trained.spec.code_sha256,
+        seed=str(trained.spec.seed),
+        raw=json.dumps(_landed(instance, domain, source)),
+        dvc=json.dumps(dvc.hashes(source)),
+        **code_and_machine(settings),
+    ).tags()
+
+
+def _landed(instance: dg.DagsterInstance, domain: Domain, source: Source) -> dict[str, str]:
+    """The raw tables that the features were computed from, with the hash of each one's kept landing, as far as Dagster knows it."""
+    found = {}
+    for table in (f"raw_{name}" for name in domain.tables if name in source.tables):
+        event = instance.get_latest_materialization_event(dg.AssetKey(table))
+        landing = event and event.asset_materialization and event.asset_materialization.metadata.get("snapshot")
+        if landing:
+            found[table] = str(landing.value)
+    return found
+
+
+def _dataset(name: str, spec: "BundleSpec", run_id: str) -> Any:
+    """The training table as MLflow's dataset: by name, columns and hash. MLflow's own digest of a frame takes minutes on a million rows."""
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.types import ColSpec, Schema
+
+    columns = Schema([ColSpec("double", feature.name, required=False) for feature in spec.features])
+    return MetaDataset(CodeDatasetSource({"dagster.run_id": run_id}), name=name, digest=spec.data_sha256[:36], schema=columns)
+
+
+def _columns(rows: Any) -> dict[str, list[Any]]:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _log_files(mlflow: Any, files: Mapping[str, bytes], folder: Path) -> None:
+    """Keep files with the run, and beside the candidate's bundle."""
+    run = mlflow.active_run().info.run_id
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+        log_artifact(mlflow.MlflowClient(), run, name, content)
+
+
+def _log_pictures(mlflow: Any, plots: Mapping[str, bytes]) -> None:
+    run = mlflow.active_run().info.run_id
+    for name, png in plots.items():
+        log_artifact(mlflow.MlflowClient(), run, f"plots/{name}.png", png)

@@ -1,0 +1,312 @@
+"""The stage ``monitoring_<domain>``: whether inputs and score moved since training, and how well the champion still does.
+
+It stores figures and writes a report; the checks ``features_<domain>_drift`` and ``scores_<domain>_drift`` re-read the figures. They
+warn and never block: real windows nearly always move. What is watched is `domain.Watch`, the findings are `modelling.monitoring`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from ibis.expr.types import Table as LazyTable
+
+from finrisk_assets.domains.base import Domain, Watch
+from finrisk_assets.graph import checks
+from finrisk_assets.graph.resources import Clock, Tracking
+from finrisk_assets.graph.stages import champion as champion_stage
+from finrisk_assets.graph.stages import scores
+from finrisk_assets.graph.stages.common import champion_folder, common, log_artifact
+from finrisk_assets.graph.warehouse import Warehouse, markdown_table
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from finrisk_assets.modelling.evaluation.metrics import Interval
+    from finrisk_assets.modelling.monitoring.monitoring import Findings, Windows
+    from finrisk_assets.scoring.bundle import Bundle
+
+MOST_ROWS = 60_000
+"""Rows that are read at most: of more, whole customers are left out at random."""
+
+
+def assets(domain: Domain, settings: Settings) -> list[Any]:
+    """The figures, their contract, and the two drift checks; none where nothing says what to watch."""
+    watch = domain.watch
+    if watch is None:
+        return []
+    made = [_monitoring(domain, watch, settings), _contract(f"monitoring_{domain.name}"), _drift_check(domain, "scores", "score")]
+    return made if domain.features_of else [*made, _drift_check(domain, "features", "features")]
+
+
+def _monitoring(domain: Domain, watch: Watch, settings: Settings) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=f"monitoring_{domain.name}",
+        deps=[f"features_{domain.group}", f"champion_{domain.name}", f"scores_{domain.name}"],
+        description="Drift of features and score since training, and performance as estimated and as it came out; with a report.",
+        io_manager_key="tables",
+        **common(domain, {"ibis", "mlflow"}),
+    )
+    def monitoring(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking, clock: Clock) -> dg.Output[LazyTable]:
+        import ibis
+
+        from finrisk_assets.modelling.monitoring import monitoring, report
+        from finrisk_assets.scoring.bundle import Bundle
+
+        champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
+        client = tracking.client()
+        registered = model_registry.find(client, domain.name, model_registry.CHAMPION)
+        found = observe(warehouse, domain, watch, champion, settings, clock.now(), _tested_auc(domain, settings))
+        left_out = {one.name: watch.by_construction[one.name] for one in champion.features if one.name in watch.by_construction}
+        about = report.About(
+            domain=domain.title,
+            source=champion.source,
+            champion=champion.version,
+            registered="" if registered is None else f"{registered.name} version {registered.version}",
+            training_window=champion.training_window,
+            as_of=clock.now(),
+            run_id=context.run_id,
+            words={feature.name: feature.description for feature in champion.features},
+            left_out=left_out,
+        )
+        page = report.page(about, found).encode()
+        path = report_file(settings, domain.name, context.run_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(page)
+        if registered is not None:
+            log_artifact(client, registered.run_id, f"monitoring/{path.name}", page)
+        rows = monitoring.figures(found)
+        return dg.Output(
+            ibis.memtable(_table(rows)),
+            metadata={
+                "verdict": found.verdict,
+                "is_confirmed": bool(found.confirmed),
+                "champion": champion.version,
+                "window": found.window,
+                "report": dg.MetadataValue.url(path.as_uri()),
+                "drifted": dg.MetadataValue.md(markdown_table(_drifted(found))),
+                "left_out": dg.MetadataValue.md(markdown_table([{"feature": name, "why": why} for name, why in left_out.items()])),
+                "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in found.notes) or "none"),
+                **({} if registered is None else {"mlflow_run_id": registered.run_id}),
+            },
+        )
+
+    return monitoring
+
+
+def report_file(settings: Settings, domain: str, run_id: str) -> Path:
+    """Where the report of a run is."""
+    return settings.root / "reports" / domain / f"{run_id}.html"
+
+
+def observe(
+    warehouse: Warehouse, domain: Domain, watch: Watch, champion: "Bundle", settings: Settings, now: datetime, tested: "Interval | None"
+) -> "Findings":
+    """Read the months to compare from the warehouse and look at them."""
+    import ibis
+    import numpy as np
+
+    from finrisk_assets.modelling.monitoring import monitoring
+    from finrisk_assets.modelling.training.candidates import matrix
+
+    features = warehouse.table(f"features_{domain.group}")
+    rows = (watch.population or (lambda table: table))(features)
+    # A row of midnight on the first tells about the month that has just ended.
+    rows = rows.mutate(_month=(rows[domain.moment] - ibis.interval(microseconds=1)).truncate("M").cast("timestamp(6)"))
+    counted = _counted(rows)
+    windows = _windows(counted, champion, now)
+    if windows.since:
+        months = sorted({*windows.reference, *windows.since})
+        rows, counted = _of(rows, months), counted[counted.month.isin(months)]
+    needed = [*(column.name for column in domain.keys), *(feature.name for feature in champion.features), "_month"]
+    rows = _sampled(rows.select(*needed), counted, settings.seed)
+    frame = _frame(rows, warehouse.table(f"scores_{domain.name}"), domain, champion)
+    names = [feature.name for feature in champion.features if feature.name not in watch.by_construction]
+    label = watch.matured(frame, replace(settings, as_of=now)).set_index(domain.keys[0].name)[watch.label].astype("float64")
+    probability = frame.probability.to_numpy(float)
+    return monitoring.observe(
+        names,
+        monitoring.Rows(
+            month=frame._month.to_numpy().astype("datetime64[M]"),
+            customer=frame.customer_id.to_numpy(dtype=str),
+            decision=frame.decision.to_numpy(dtype=str),
+            features=frame[names].to_numpy(dtype=np.float64, na_value=np.nan),
+            score=frame.score.to_numpy(float),
+            probability=probability if watch.is_scored_as_it_stands else champion.probability(matrix(frame, champion.features)),
+            outcome=np.asarray(frame[domain.keys[0].name].map(label), dtype=np.float64),
+        ),
+        windows,
+        thresholds=sorted({champion.thresholds[name] for name in watch.turns if name in champion.thresholds}),
+        tested_auc=tested,
+        is_probability=champion.calibration.kind != "exp2",
+        seed=settings.seed,
+    )
+
+
+def _counted(rows: LazyTable) -> "pd.DataFrame":
+    """The number of rows ``n`` of each ``month`` and ``customer``, in one look at the table."""
+    import numpy as np
+    import pandas as pd
+
+    found = rows.group_by("_month", "customer_id").aggregate(n=rows.count()).to_pyarrow()
+    month = found.column("_month").to_numpy(zero_copy_only=False).astype("datetime64[M]").astype("datetime64[s]")
+    counted = pd.DataFrame({"month": month, "customer": found.column("customer_id").to_pandas(), "n": found.column("n").to_numpy()})
+    return counted.astype({"n": np.int64})
+
+
+def _windows(counted: "pd.DataFrame", champion: "Bundle", now: datetime) -> "Windows":
+    """The months to compare, of those that had ended by now."""
+    import numpy as np
+
+    from finrisk_assets.modelling.monitoring import monitoring
+
+    months = np.unique(counted.month.dropna().to_numpy().astype("datetime64[M]"))
+    full = [month for month in months if (month + np.timedelta64(1, "M")).astype("datetime64[us]") <= np.datetime64(now)]
+
+    def customers(window: Sequence[np.datetime64]) -> int:
+        return int(counted.customer[counted.month.isin(list(window))].nunique())
+
+    return monitoring.choose(full, champion.training_window, customers)
+
+
+def _sampled(rows: LazyTable, counted: "pd.DataFrame", seed: int) -> LazyTable:
+    """The rows, or those of as many customers, drawn by the seed, as `MOST_ROWS` allows."""
+    import ibis
+    import numpy as np
+    import pyarrow as pa
+
+    share = MOST_ROWS / counted.n.sum()
+    if share >= 1:
+        return rows
+    everyone = np.unique(counted.customer.to_numpy(dtype=str))
+    kept = np.random.default_rng(seed).permutation(everyone)[: max(1, int(len(everyone) * share))]
+    return rows.semi_join(ibis.memtable(pa.table({"customer_id": np.sort(kept)})), "customer_id")
+
+
+def _frame(rows: LazyTable, scored: LazyTable, domain: Domain, champion: "Bundle") -> "pd.DataFrame":
+    """The rows with their score, probability and decision, in the order of the key.
+
+    What another model scored is scored anew: else a change of model would look like drift.
+    """
+    import numpy as np
+
+    key = domain.keys[0].name
+    said = ("score", "probability", "decision", "model_version")
+    scored = scored.select(_key=scored[key], **{f"_{name}": scored[name] for name in said})
+    joined = rows.left_join(scored, rows[key] == scored._key).drop("_key").order_by(key)
+    frame = joined.to_pyarrow().to_pandas(self_destruct=True, split_blocks=True).rename(columns={f"_{name}": name for name in said})
+    others = (frame.model_version != champion.version).to_numpy()
+    if others.any():
+        found = scores.scored(domain, frame[others].reset_index(drop=True), champion)
+        for name in said[:-1]:
+            values = frame[name].to_numpy(copy=True)
+            values[others] = np.asarray(found[name])
+            frame[name] = values
+    return frame
+
+
+def _of(rows: LazyTable, months: Sequence["np.datetime64"]) -> LazyTable:
+    """The rows of some months."""
+    return rows.filter(rows._month.isin([month.astype("datetime64[us]").item() for month in months]))
+
+
+def _tested_auc(domain: Domain, settings: Settings) -> "Interval | None":
+    """The champion's AUC on its frozen test window, as it was judged; None where it has none."""
+    from finrisk_assets.modelling.evaluation.metrics import Interval
+
+    for figure in champion_stage.figures_of(domain, settings):
+        if figure["metric"] == "auc" and figure["low"] is not None and figure["high"] is not None:
+            return Interval(figure["value"], figure["low"], figure["high"])
+    return None
+
+
+def _drifted(found: "Findings") -> list[dict[str, Any]]:
+    """The columns that moved, the surest first, as a table to show."""
+    from finrisk_assets.modelling.monitoring.monitoring import movement
+
+    moved = [column for drift in (found.score, found.features) if drift is not None for column in drift.drifted]
+    return [
+        {"column": one.name, "p-value": one.adjusted_p_value, "PSI": one.psi, "moved": movement(one, found.medians.get(one.name))}
+        for one in moved
+    ]
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.float64()
+    names = [("window", text), ("metric", text), ("value", number), ("low", number), ("high", number), ("meaning", text)]
+    return pa.Table.from_pylist(rows, pa.schema(names))
+
+
+# Checks ------------------------------------------------------------------------------------------------------------------------
+
+
+def _contract(asset: str) -> dg.AssetChecksDefinition:
+    """The contract of the figures: there are some, each is a finite number and stands once, and a p-value is a probability."""
+
+    def faults(warehouse: Warehouse) -> list[str]:
+        rows = warehouse.table(asset).to_pyarrow().to_pylist()
+        return faults_of(rows)
+
+    return checks.demand(asset, f"{asset}_contract", "Every figure is a finite number and stands once for each window.", faults)
+
+
+def faults_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with stored figures, in sentences."""
+    found = [] if rows else ["there are no figures"]
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        name = (str(row["metric"]), str(row["window"]))
+        if name in seen:
+            found.append(f"{name[0]} stands twice for {name[1]}")
+        seen.add(name)
+        if not math.isfinite(row["value"]):
+            found.append(f"{name[0]} of {name[1]} is not a finite number")
+        elif name[0].startswith("p_value_") and not 0 <= row["value"] <= 1:
+            found.append(f"{name[0]} of {name[1]} is {row['value']}, which is no probability")
+    return found
+
+
+def _drift_check(domain: Domain, layer: str, what: str) -> dg.AssetChecksDefinition:
+    """The check ``<layer>_<domain>_drift``: a warning where the newest window has moved."""
+    asset, source = f"{layer}_{domain.name}", f"monitoring_{domain.name}"
+
+    @dg.asset_check(
+        asset=asset,
+        name=f"{asset}_drift",
+        additional_deps=[source],
+        blocking=False,
+        description=f"The {what} of the newest window are as in training, at a false-alarm rate of 5 %. It warns and never blocks.",
+    )
+    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
+        if not warehouse.has(source):
+            return _said(True, f"nothing is measured yet: materialise {source}")
+        return drift_result(warehouse.table(source).to_pyarrow().to_pylist(), is_score=layer == "scores")
+
+    return check
+
+
+def drift_result(rows: Sequence[Mapping[str, Any]], *, is_score: bool) -> dg.AssetCheckResult:
+    """Say from stored figures whether the score, or any feature, moved."""
+    from finrisk_assets.modelling.monitoring.drift import LEVEL
+
+    tested = {row["metric"].removeprefix("p_value_"): row for row in rows if row["metric"].startswith("p_value_")}
+    tested = {name: row for name, row in tested.items() if (name == "score") == is_score}
+    if not tested:
+        return _said(True, next((row["meaning"] for row in rows), "nothing is measured yet"))
+    moved = sorted((row["value"], name, row["meaning"]) for name, row in tested.items() if row["value"] <= LEVEL)
+    window = next(iter(tested.values()))["window"]
+    text = f"{len(moved)} of {len(tested)} moved in {window}" + (f": {', '.join(name for _, name, _ in moved[:5])}" if moved else "")
+    table = [{"column": name, "p-value": value, "moved": meaning} for value, name, meaning in moved]
+    return _said(not moved, text, tested=len(tested), false_alarm_rate=LEVEL, moved=dg.MetadataValue.md(markdown_table(table)))
+
+
+def _said(passed: bool, text: str, **metadata: Any) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, description=text, metadata=metadata)

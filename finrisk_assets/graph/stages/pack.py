@@ -1,0 +1,392 @@
+"""The stage ``pack_<domain>``: model card and validation pack of the version that became champion, as two pages and a manifest.
+
+Nothing is computed here: the figures are those that the evaluation and the oracle left. What a pack is, is in `modelling.pack`; how it
+looks, in `modelling.card`; how it is checked again, in `finrisk_assets.operations.verify_pack`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from finrisk_assets.domains import gate
+from finrisk_assets.domains.base import Domain, Figure
+from finrisk_assets.graph import checks
+from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.stages.common import champion_folder, common, run_link
+from finrisk_assets.graph.stages.evaluation import FIGURES
+from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.modelling.packs import card, pack
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from finrisk_assets.scoring.bundle import Bundle
+
+ORACLE, README, CARD = "oracle.json", "README.md", "card.md"
+KEPT = "pack"
+"""Where the run of a version holds its pack, and the tag of the version that holds the manifest's hash."""
+SNAPSHOT, PARAMETERS, CANDIDATES = "snapshot", "parameters", "candidates.json"
+PACKAGE = Path(__file__).parents[2]
+
+PICTURES = {
+    "roc_pr": ("discrimination", "ROC and precision-recall curve on the frozen test window."),
+    "calibration": ("calibration", "Rates seen against probabilities said, in groups of equal size, with Jeffreys intervals."),
+    "scores": ("decisions", "The probability of those with the outcome and of those without, and where decisions turn."),
+    "shap": ("explanation", "What moves the score: one dot a row of a sample; far from 0 moves much, bright is a high value."),
+    "candidates": ("candidates", "ROC and precision-recall curve of every candidate on the validation window."),
+}
+"""Name of a plot -> the group of figures that it is shown with, and what it shows."""
+WORDS = {1: "rises with it", -1: "falls with it", 0: "either way"}
+"""What a feature's declared direction is called."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """A pack with what it is made of: its pictures by artifact, and the files that are kept with it."""
+
+    made: pack.Pack
+    pictures: Mapping[str, bytes]
+    files: Mapping[str, bytes]
+
+
+def pack_folder(settings: Settings, domain: str, version: str) -> Path:
+    """Where the pack of a bundle's version is."""
+    return settings.root / "packs" / domain / version
+
+
+def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+    """The pack and its contract."""
+    contract = checks.demand(
+        f"pack_{domain.name}",
+        f"pack_{domain.name}_contract",
+        "Both pages are the ones that the manifest names, and show its figures and no others.",
+        lambda warehouse: [fault for one in check_pages(_champions_pack(domain, settings)) for fault in one.disagreements],
+    )
+    return [_pack(domain, source, settings), contract]
+
+
+def _pack(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
+    judged = domain.oracle is not None and domain.truth in source.truth
+
+    @dg.asset(
+        name=f"pack_{domain.name}",
+        deps=[f"champion_{domain.name}", f"evaluation_{domain.name}", *([f"oracle_{domain.name}"] if judged else [])],
+        description=f"{domain.title}: model card and validation pack of the champion, each figure with the hash of what it came from. "
+        "`finrisk validate-pack verify` computes them again.",
+        **common(domain, {"html", "mlflow"}),
+    )
+    def pack_asset(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.MaterializeResult:
+        client = tracking.client()
+        champion = model_registry.find(client, domain.name, model_registry.CHAMPION)
+        if champion is None:
+            raise dg.Failure(f"{domain.name} has no champion: materialise champion_{domain.name} first")
+        told = warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist() if judged else []
+        gathered = gather(domain, source, client, champion, _without_nan(told))
+        folder = write(gathered, settings, client, champion)
+        made = gathered.made
+        return dg.MaterializeResult(
+            metadata={
+                "summary": dg.MetadataValue.md(summary(made)),
+                "pack": dg.MetadataValue.path(folder / pack.PACK_PAGE),
+                "card": dg.MetadataValue.path(folder / pack.CARD_PAGE),
+                "manifest": dg.MetadataValue.path(folder / pack.MANIFEST),
+                "bundle": made.version,
+                "registry_version": champion.version,
+                "mlflow_run_id": champion.run_id,
+                "mlflow": run_link(tracking, champion.run_id),
+                "figures": len(made.figures),
+                "artifacts": len(made.artifacts),
+                "verify": f"finrisk validate-pack verify {domain.name} --version {made.version}",
+            },
+            data_version=dg.DataVersion(pack.sha256((folder / pack.MANIFEST).read_bytes())[:12]),
+        )
+
+    return pack_asset
+
+
+def summary(made: pack.Pack) -> str:
+    """The verdict and the first figures, in Markdown."""
+    verdict = "The evidence supports this version." if made.supports else "The evidence does not support this version."
+    against = "".join(f"\n- {one.demand}: {reason}" for one in made.verdicts for reason in one.reasons)
+    return f"**{verdict}**{against}\n\n{card.figures_table(card.headlines(made))}"
+
+
+# Gathering ---------------------------------------------------------------------------------------------------------------------
+
+
+def gather(
+    domain: Domain,
+    source: Source,
+    client: Any,
+    model: model_registry.ModelVersion,
+    oracle: Sequence[Mapping[str, Any]],
+    written: Mapping[str, bytes] | None = None,
+) -> Gathered:
+    """Put together the pack of a registered version from what the registry, its run and the oracle hold.
+
+    Parameters
+    ----------
+    oracle
+        Figures beside the oracle; empty where there is none.
+    written
+        The texts of the domain, ``README.md`` and ``card.md``; those of the checkout unless others are given.
+    """
+    tags = model_registry.tags(client, model)
+    snapshot = _snapshot(tags, model)
+    bundle, files = _bundle(client, model)
+    texts = written or {name: (PACKAGE / "domains" / domain.group / name).read_bytes() for name in (README, CARD)}
+    evaluated = model_registry.artifact(client, model, FIGURES)
+    tried, parameters = candidates_of(client, model), parameters_of(client, model)
+    kept = {**texts, **({ORACLE: pack.canonical(list(oracle))} if oracle else {})}
+    evaluation = json.loads(evaluated)
+    pictures = _pictures(model, evaluation)
+    where = f"MLflow run {model.run_id}"
+    artifacts = [
+        *(pack.Artifact(name, pack.sha256(content), f"{model.uri} in MLflow") for name, content in files.items()),
+        pack.Artifact(SNAPSHOT, snapshot, f"snapshots/{snapshot[:12]}….parquet: the feature table that it was trained on"),
+        pack.Artifact(FIGURES, pack.sha256(evaluated), f"{where}: what evaluation_{domain.name} found"),
+        pack.Artifact(PARAMETERS, pack.sha256(pack.canonical(parameters)), f"{where}: its parameters"),
+        pack.Artifact(CANDIDATES, pack.sha256(pack.canonical(tried)), f"{where}: without the seconds that fitting took"),
+        *(pack.Artifact(name, pack.sha256(content), f"{where}: {KEPT}/{name}") for name, content in kept.items()),
+        *(pack.Artifact(name, pack.sha256(png), where) for name, png in pictures.items()),
+    ]
+    figures = [
+        *_training(parameters),
+        *pack.figures_from(evaluation, "evaluation", FIGURES),
+        *pack.figures_from(oracle, "oracle", ORACLE, "oracle"),
+        *_of_candidates(tried),
+        *(_threshold(name, value) for name, value in bundle.thresholds.items()),
+    ]
+    made = pack.Pack(
+        domain=domain.name,
+        title=domain.title,
+        owner=domain.owner,
+        source=source.name,
+        model=model.name,
+        registry_version=model.version,
+        version=bundle.version,
+        run_id=model.run_id,
+        settings=json.loads(tags["settings"]),
+        texts=_texts(texts),
+        facts=_facts(bundle, parameters, tags, model),
+        features=[
+            {
+                "name": f.name,
+                "unit": f.unit,
+                "description": f.description,
+                "direction": WORDS[f.monotone],
+                "raises": f.raises,
+                "lowers": f.lowers,
+            }
+            for f in bundle.features
+        ],
+        history=_history(client, domain, model),
+        artifacts=artifacts,
+        figures=figures,
+        pictures=[_picture(name) for name in pictures],
+        verdicts=verdicts(domain, [Figure(**row) for row in evaluation]),
+    )
+    return Gathered(made, pictures, kept)
+
+
+def verdicts(domain: Domain, figures: Sequence[Figure]) -> list[pack.Verdict]:
+    """What the gate says of each demand."""
+    found = gate.faults(domain, list(figures))
+    return [
+        pack.Verdict(demand, meaning, tuple(fault.reason for fault in found if fault.demand == demand))
+        for demand, meaning in gate.DEMANDS.items()
+    ]
+
+
+def _bundle(client: Any, model: model_registry.ModelVersion) -> "tuple[Bundle, dict[str, bytes]]":
+    """A version's bundle, and its files by the names of their artifacts."""
+    import tempfile
+
+    from finrisk_assets.scoring.bundle import Bundle
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = model_registry.fetch(client, model, Path(temporary) / "bundle")
+        return Bundle.load(folder), {f"bundle/{file.name}": file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def _snapshot(tags: Mapping[str, str], model: model_registry.ModelVersion) -> str:
+    if SNAPSHOT not in tags or "settings" not in tags:
+        raise pack.PackError(
+            f"version {model.version} of {model.name} was registered without a snapshot of its features and its settings, so that nobody "
+            f"could verify its pack: delete it from the registry (`mlflow`), and materialise the model again"
+        )
+    return tags[SNAPSHOT]
+
+
+def _pictures(model: model_registry.ModelVersion, evaluation: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """The plots of the evaluation and of the candidates, by the names of their artifacts.
+
+    The picture of the calibration is left out where its ten groups are of fewer people than may be shown.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    judged = next((row["value"] for row in evaluation if row["metric"] == "n_test"), 0)
+    hidden = {"test_calibration.png"} if judged < 10 * pack.SMALLEST_GROUP else set()
+    # All at once: MLflow asks its store anew for every artifact, which takes longer than to read it.
+    files = sorted(Path(download_artifacts(run_id=model.run_id, artifact_path="plots")).glob("*.png"))
+    wanted = [file for file in files if file.name.startswith("test_") or file.name == "candidates.png"]
+    return {f"plots/{file.name}": file.read_bytes() for file in wanted if file.name not in hidden}
+
+
+def _picture(artifact: str) -> pack.Picture:
+    name = Path(artifact).stem.removeprefix("test_")
+    group, caption = PICTURES.get(name, ("other", name.replace("_", " ").capitalize()))
+    return pack.Picture(artifact, group, caption)
+
+
+def parameters_of(client: Any, model: model_registry.ModelVersion) -> dict[str, str]:
+    """The parameters of the run that made a version."""
+    return dict(sorted(client.get_run(model.run_id).data.params.items()))
+
+
+def candidates_of(client: Any, model: model_registry.ModelVersion) -> list[dict[str, Any]]:
+    """What was tried, a row a model, without how long it took: that is of the machine."""
+    table = json.loads(model_registry.artifact(client, model, CANDIDATES))
+    rows = [dict(zip(table.get("columns", ()), row, strict=True)) for row in table.get("data", ())]
+    return _without_nan([{name: value for name, value in row.items() if name != "fit s"} for row in rows])
+
+
+def _without_nan(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with None where a number is not one: JSON knows no NaN."""
+    return [{name: None if value != value else value for name, value in row.items()} for row in rows]
+
+
+def _of_candidates(rows: Sequence[Mapping[str, Any]]) -> list[pack.Figure]:
+    """The figures of the candidates: ``low`` and ``high`` belong to the column before them."""
+    found = []
+    for row in rows:
+        name = str(row["model"])
+        columns = [column for column, value in row.items() if column not in ("model", "low", "high") and isinstance(value, int | float)]
+        for at, column in enumerate(columns):
+            low, high = (row.get("low"), row.get("high")) if at == 0 else (None, None)
+            found.append(pack.Figure(f"candidates/{name}/{column}", "candidates", name, column, CANDIDATES, float(row[column]), low, high))
+    return found
+
+
+def _training(parameters: Mapping[str, str]) -> list[pack.Figure]:
+    known = {
+        "n_train": "rows that taught",
+        "n_validation": "rows that chose and calibrated",
+        "base_rate": "outcome among the rows that taught",
+    }
+    found = []
+    for name, meaning in known.items():
+        if name in parameters:
+            found.append(pack.Figure(f"training/{name}", "sample", meaning.capitalize(), "", PARAMETERS, float(parameters[name])))
+    return found
+
+
+def _threshold(name: str, value: float) -> pack.Figure:
+    return pack.Figure(f"thresholds/{name}", "thresholds", name, "", "bundle/bundle.json", float(value))
+
+
+def _texts(files: Mapping[str, bytes]) -> dict[str, str]:
+    readme, purpose = (card.sections(files[name].decode()) for name in (README, CARD))
+    return {
+        "decision": card.pick(purpose, "Decision") or card.pick(readme, "Decision", "Question"),
+        "for whom": card.pick(purpose, "For whom"),
+        "intended use": card.pick(purpose, "Intended use"),
+        "not intended": card.pick(purpose, "Not intended"),
+        "population": card.pick(readme, "Population and target", "Target"),
+        "known when": card.pick(readme, "What is known when", "Known when"),
+        "thresholds": card.pick(readme, "Thresholds", "Decisions", "Direction", "Decision"),
+        "limits": card.pick(readme, "Limits"),
+    }
+
+
+def _facts(bundle: "Bundle", parameters: Mapping[str, str], tags: Mapping[str, str], model: model_registry.ModelVersion) -> dict[str, str]:
+    window, dirty = bundle.training_window, " with changes" if tags.get("git_dirty") == "true" else ""
+    found = {
+        "Training window": f"{window[0]} to {window[1]}" if window else "the source knows no time",
+        "Split": parameters.get("split", ""),
+        "Chosen candidate": parameters.get("champion_candidate", ""),
+        "Calibration": parameters.get("calibration", ""),
+        "Ledger": bundle.source,
+        "Read as of (UTC)": str(json.loads(tags["settings"])["as_of"]),
+        "Seed": str(bundle.seed),
+        "Data (SHA-256)": bundle.data_sha256,
+        "Snapshot of the features (SHA-256)": tags.get(SNAPSHOT, ""),
+        "Code (SHA-256)": bundle.code_sha256,
+        "Commit": tags.get("git_commit", "") + dirty,
+        "Lock file (SHA-256)": tags.get("lock_sha256", ""),
+        "Libraries": ", ".join(f"{name} {version}" for name, version in bundle.libraries.items()),
+        "MLflow run": model.run_id,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _history(client: Any, domain: Domain, model: model_registry.ModelVersion) -> list[dict[str, str]]:
+    """The versions up to this one. What becomes of it later is told by the registry, not by its pack."""
+    rows = []
+    for one, tags, _ in model_registry.versions(client, domain.name):
+        if int(one.version) > int(model.version):
+            continue
+        registered = datetime.fromtimestamp(client.get_model_version(one.name, one.version).creation_timestamp / 1000, UTC)
+        rows.append(
+            {
+                "version": one.version,
+                "bundle": tags.get("bundle", "")[:12],
+                "registered": registered.strftime("%Y-%m-%d %H:%M"),
+                "snapshot": tags.get(SNAPSHOT, "–")[: pack.SHORT],
+                "code": tags.get("git_commit", "–")[: pack.SHORT],
+            }
+        )
+    return rows
+
+
+# Writing and reading -----------------------------------------------------------------------------------------------------------
+
+
+def write(gathered: Gathered, settings: Settings, client: Any, model: model_registry.ModelVersion) -> Path:
+    """Write a pack to its folder and to the run of its version, which is tagged with the manifest's hash; return the folder."""
+    made = gathered.made
+    pages = card.pages(made, gathered.pictures)
+    manifest = pack.manifest(made, pages)
+    files = {pack.MANIFEST: manifest, **{name: text.encode() for name, text in pages.items()}, **gathered.files}
+    folder = pack_folder(settings, made.domain, made.version)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    client.log_artifacts(model.run_id, str(folder), KEPT)
+    client.set_model_version_tag(model.name, model.version, KEPT, pack.sha256(manifest))
+    return folder
+
+
+def check_pages(folder: Path) -> list[pack.Outcome]:
+    """Whether the pages in a folder are those that its manifest names, and show its figures and no others."""
+    manifest, pages = pack.read(_content(folder / pack.MANIFEST), str(folder / pack.MANIFEST))
+    texts = {name: _content(folder / name) for name in pages}
+    same = [
+        None if pack.sha256(texts[name]) == digest else f"{name}: its bytes are not those that {pack.MANIFEST} names"
+        for name, digest in pages.items()
+    ]
+    shown = [pack.compare_page(manifest, content.decode(), name, whole=name == pack.PACK_PAGE) for name, content in texts.items()]
+    return [pack.outcome("Pages", same), *shown]
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise pack.PackError(f"{file}: cannot be read ({error.strerror}); materialise pack_{file.parents[1].name} again") from error
+
+
+def _champions_pack(domain: Domain, settings: Settings) -> Path:
+    version = pack.sha256((champion_folder(domain, settings) / "bundle.json").read_bytes())[:12]
+    return pack_folder(settings, domain.name, version)
+
+
+def rows_of(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """Figures as rows, as they are kept in JSON."""
+    return _without_nan([asdict(figure) for figure in figures])

@@ -1,0 +1,95 @@
+"""The stage ``scores_<domain>``: the champion decides for the whole population."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from ibis.expr.types import Table as LazyTable
+
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.graph import automation, checks, partitions
+from finrisk_assets.graph.partitions import Months
+from finrisk_assets.graph.stages.common import champion_folder, common
+from finrisk_assets.graph.warehouse import Warehouse, column_schema
+from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from finrisk_assets.scoring.bundle import Bundle
+
+ARROW = {"string": "string", "int64": "int64", "float64": "float64", "boolean": "bool", "timestamp": "timestamp[us]"}
+"""Types of a contract -> Arrow's names of them."""
+
+SCORING_CHUNK = 100_000
+"""Rows that are scored at a time, so that memory stays bounded."""
+
+
+def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+    """The batch scores and their contract."""
+    return [_scores(domain, source, settings), checks.contract(f"scores_{domain.name}", domain.score_contract())]
+
+
+def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=f"scores_{domain.name}",
+        deps=[f"features_{domain.group}", f"champion_{domain.name}"],
+        description=f"{domain.title} decided for the whole population by the champion.",
+        metadata={"dagster/column_schema": column_schema(domain.score_contract()), partitions.MOMENT: domain.moment},
+        io_manager_key="tables",
+        partitions_def=partitions.partitions(source.begins, source.ends),
+        backfill_policy=partitions.ONE_RUN,
+        automation_condition=automation.WHEN_THE_LEDGER_CHANGES,
+        freshness_policy=automation.FRESH_SCORES if source.ends is None or source.is_live else None,
+        **common(domain, {"ibis", "xgboost"}),
+    )
+    def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> LazyTable:
+        path = settings.root / "landing" / f"scores_{domain.name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        of_run = Months.of(context.assets_def.partitions_def, context.partition_key_range)
+        score_to(path, of_run.of_table(warehouse.table(f"features_{domain.group}"), domain.moment), domain, settings)
+        return warehouse.connection.read_parquet(str(path))
+
+    return scores
+
+
+def score_to(path: Path, features: LazyTable, domain: Domain, settings: Settings) -> None:
+    """Score a feature table in chunks into a Parquet file, in the order of the table's key."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from finrisk_assets.scoring.bundle import Bundle
+
+    champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
+    contract = domain.score_contract()
+    carried = [column.name for column in contract.columns if column.name in features.columns]
+    batches: Iterator[pa.RecordBatch] = features.order_by(domain.keys[0].name).to_pyarrow_batches(chunk_size=SCORING_CHUNK)
+    writer: pq.ParquetWriter | None = None
+    for batch in batches:
+        frame = batch.to_pandas()
+        found = scored(domain, frame, champion)
+        columns = {name: batch.column(name) for name in carried} | {
+            name: pa.array(values, pa.string() if name == "decision" else None) for name, values in found.items()
+        }
+        rows = pa.table(columns | {"model_version": pa.array([champion.version] * len(batch), pa.string())})
+        rows = rows.select(list(contract.names))
+        writer = writer or pq.ParquetWriter(path, rows.schema, coerce_timestamps="us", allow_truncated_timestamps=False)
+        writer.write_table(rows)
+    if writer is None:  # months without a decision
+        empty = pa.schema([(column.name, pa.type_for_alias(ARROW[column.dtype])) for column in contract.columns])
+        writer = pq.ParquetWriter(path, empty)
+    writer.close()
+
+
+def scored(domain: Domain, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
+    """Margin, probability and decision of each row of the feature table, and what else the domain says."""
+    from finrisk_assets.modelling.training.candidates import matrix
+
+    if domain.score:
+        return domain.score(frame, champion)
+    margin = champion.margin(matrix(frame, champion.features))
+    probability = champion.calibration.apply(margin)
+    decision = domain.decide(probability, margin, champion.thresholds)
+    return {"score": margin, "probability": probability, "decision": decision}

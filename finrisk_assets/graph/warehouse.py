@@ -1,0 +1,229 @@
+"""warehouse."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import ibis
+from ibis.expr.types import Table as LazyTable
+
+from finrisk_assets.graph import retries
+from finrisk_assets.graph.partitions import MOMENT, Months, tell
+from schemas.ledger import Table
+
+WAREHOUSE_POOL, TRAINING_POOL = "warehouse", "training"
+"""Dagster pools: what writes the warehouse, where one process may, and what trains and registers models."""
+
+STAGING_LAYERS = ("raw_", "quarantine_")
+PREVIEW_ROWS = 5
+HIDDEN = "•••"
+"""Shown in place of personal data in a preview."""
+
+
+@cache
+def _connect(url: str) -> ibis.BaseBackend:
+    """One connection per process and URL: DuckDB lets a single process write, and its connection is not to be opened twice."""
+    if url.startswith("duckdb://"):
+        Path(url.removeprefix("duckdb://")).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        connection = retries.patiently(lambda: ibis.connect(url))
+    except Exception as error:
+        if "lock" in str(error).lower():
+            raise RuntimeError(
+                "the DuckDB warehouse is in use by another process: wait for the other run to end, "
+                "or name a shared warehouse with FINRISK_WAREHOUSE_URL=postgres://…"
+            ) from error
+        raise
+    for schema in {"staging", "analytics"} - set(connection.list_databases()):
+        connection.create_database(schema)
+    return connection
+
+
+def schema_of(asset: str) -> str:
+    """Schema of an asset's table: what has not met its contract is staging, the rest is analytics."""
+    return "staging" if asset.startswith(STAGING_LAYERS) else "analytics"
+
+
+class Warehouse(dg.ConfigurableResource):
+    """The tables, by asset name.
+
+    Attributes
+    ----------
+    url
+        An Ibis connection URL: ``duckdb://``, ``postgres://`` or ``pyspark://``.
+    """
+
+    url: str
+
+    @property
+    def connection(self) -> ibis.BaseBackend:
+        return _connect(self.url)
+
+    def table(self, asset: str) -> LazyTable:
+        """The stored table of an asset, lazy."""
+        return self.connection.table(asset, database=schema_of(asset))
+
+    def has(self, asset: str) -> bool:
+        return asset in self.connection.list_tables(database=schema_of(asset))
+
+    def store(self, asset: str, rows: LazyTable) -> LazyTable:
+        """Replace the table of an asset by the rows of an expression, computed in the engine."""
+        self.connection.create_table(asset, rows, database=schema_of(asset), overwrite=True)
+        return self.table(asset)
+
+    def store_months(self, asset: str, rows: LazyTable, moment: str, months: Months) -> LazyTable:
+        """Replace the rows of some months, and no others, in the table of an asset, by those of an expression.
+
+        Either all of it happens or nothing. The same months again give the same table.
+
+        Parameters
+        ----------
+        asset
+            Whose table it is; where there is none yet, the rows make it.
+        rows
+            Of which those of `months` are stored.
+        moment
+            The column that says to which month a row belongs.
+
+        Raises
+        ------
+        dagster.Failure
+            If the stored table has other columns, or the engine cannot replace a part of a table.
+        """
+        schema, part = schema_of(asset), f"{asset}__part"
+        rows = months.of_table(rows, moment)
+        if months.is_all or not self.has(asset):
+            return self.store(asset, rows)
+        self._can_take(asset, rows)
+        self.connection.create_table(part, rows, database=schema, overwrite=True)
+        columns = ", ".join(f'"{name}"' for name in self.table(asset).columns)
+        changes = (
+            f'DELETE FROM "{schema}"."{asset}" WHERE {months.sql(moment)}',
+            f'INSERT INTO "{schema}"."{asset}" ({columns}) SELECT {columns} FROM "{schema}"."{part}"',
+            f'DROP TABLE "{schema}"."{part}"',
+        )
+        with self._transaction() as execute:
+            for change in changes:
+                execute(change)
+        return self.table(asset)
+
+    def _can_take(self, asset: str, rows: LazyTable) -> None:
+        if self.connection.name not in ("duckdb", "postgres"):
+            raise dg.Failure(
+                f"{self.connection.name} replaces whole tables only: materialise all months of {asset} in one run", allow_retries=False
+            )
+        stored = self.table(asset).columns
+        if set(stored) != set(rows.columns):
+            other = ", ".join(sorted(set(stored) ^ set(rows.columns)))
+            raise dg.Failure(
+                f"the stored table {asset} and the new rows differ in the columns {other}: materialise all of its months in one run",
+                allow_retries=False,
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Callable[[str], Any]]:
+        connection: Any = self.connection
+        if connection.name == "postgres":
+            with connection.begin() as cursor:
+                yield cursor.execute
+            return
+        connection.con.execute("BEGIN TRANSACTION")
+        try:
+            yield connection.con.execute
+        except Exception:
+            connection.con.execute("ROLLBACK")
+            raise
+        connection.con.execute("COMMIT")
+
+    def forget(self) -> None:
+        """Give up the connection; the next use opens another."""
+        _connect.cache_clear()
+
+    def store_parquet(self, asset: str, path: Path) -> LazyTable:
+        """Replace the table of an asset by a Parquet file."""
+        return self.store(asset, self.connection.read_parquet(str(path)))
+
+
+class Tables(dg.ConfigurableIOManager):
+    """Hands lazy tables from asset to asset through the warehouse."""
+
+    warehouse: dg.ResourceDependency[Warehouse]
+
+    def handle_output(self, context: dg.OutputContext, obj: LazyTable) -> None:
+        """Store an asset's lazy table, of the months of the run where it has months, and show what was stored."""
+        asset, schema = context.asset_key.to_user_string(), context.definition_metadata.get("dagster/column_schema")
+        with retries.asks_for_a_retry(context.step_context.previous_attempt_count, self.warehouse.forget):
+            if context.has_asset_partitions:
+                moment = str(context.definition_metadata[MOMENT])
+                months = Months.of(context.asset_partitions_def, context.asset_partition_key_range)
+                stored = self.warehouse.store_months(asset, obj, moment, months)
+            else:
+                stored = self.warehouse.store(asset, obj)
+            shown = describe(stored, schema if isinstance(schema, dg.TableSchema) else None)
+            if context.has_asset_partitions:
+                del shown["dagster/column_schema"]  # the definition has it
+            tell(context.step_context, shown)
+
+    def load_input(self, context: dg.InputContext) -> LazyTable:
+        """Hand on a stored table, lazy and whole: what looks back over months cuts them itself, as it is stored."""
+        return self.warehouse.table(context.asset_key.to_user_string())
+
+
+def count(rows: LazyTable) -> int:
+    """Number of rows, counted in the engine."""
+    return int(rows.count().to_pyarrow().as_py())
+
+
+def describe(stored: LazyTable, schema: dg.TableSchema | None) -> dict[str, Any]:
+    """Row count, column schema and preview of a stored table, as Dagster metadata.
+
+    Personal columns are hidden in the preview. Where no schema says which those are, all values are hidden and the preview
+    is a list of the columns with how many values each lacks.
+    """
+    rows = count(stored)
+    if schema is None:
+        missing = stored.aggregate([stored[name].isnull().sum().name(name) for name in stored.columns]).to_pyarrow().to_pydict()
+        types = {name: str(kind) for name, kind in stored.schema().items()}
+        preview = [{"column": name, "type": kind, "missing": missing[name][0] or 0} for name, kind in types.items()]
+        columns = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in types.items()])
+    else:
+        hidden = {column.name for column in schema.columns if column.tags.get("personal", "none") != "none"}
+        head = stored.head(PREVIEW_ROWS).to_pyarrow().to_pylist()
+        preview = [{name: HIDDEN if name in hidden else value for name, value in row.items()} for row in head]
+        columns = schema
+    return {
+        "dagster/row_count": rows,
+        "dagster/column_schema": columns,
+        "preview": dg.MetadataValue.md(markdown_table(preview)),
+    }
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """Rows as a Markdown table, numbers to four significant digits."""
+    if not rows:
+        return "no rows"
+
+    def text(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    return "\n".join(lines + ["| " + " | ".join(text(value) for value in row.values()) + " |" for row in rows])
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """A table contract as Dagster's column schema: type, unit, personal-data class and when it becomes known."""
+
+    def column(name: str) -> dg.TableColumn:
+        spec = table[name]
+        return dg.TableColumn(
+            name,
+            spec.dtype,
+            description=f"{spec.description}{f' Unit: {spec.unit}.' if spec.unit else ''}",
+            constraints=dg.TableColumnConstraints(nullable=spec.nullable, unique=name == table.key),
+            tags={"personal": spec.personal, "known": spec.known},
+        )
+
+    return dg.TableSchema([column(name) for name in table.names])

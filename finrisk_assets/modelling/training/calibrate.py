@@ -1,0 +1,111 @@
+"""From a score to a probability that keeps its word: beta calibration, fitted.
+
+Only the fit belongs here; `bundle.Calibration` holds the form and applies it. The method is that of Kull, Silva Filho & Flach,
+*Beta calibration* (AISTATS 2017): logit(p) = a ln(q) - b ln(1 - q) + c with a, b >= 0, so that the order of the scores stays.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from finrisk_assets.scoring.spec import EPSILON, Calibration
+
+FEW = 30
+"""With fewer rows of either outcome, three parameters are too many: a = b, which is Platt's calibration."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A calibration, and how it came about.
+
+    Attributes
+    ----------
+    calibration
+        Ready for a bundle.
+    form
+        ``beta``, or ``platt`` (a = b) where outcomes were few.
+    n, n_events
+        Rows that it was fitted on, and how many of them had the outcome.
+    log_loss_before, log_loss_after
+        Mean negative log-likelihood of those rows without and with it.
+    """
+
+    calibration: Calibration
+    form: Literal["beta", "platt"]
+    n: int
+    n_events: int
+    log_loss_before: float
+    log_loss_after: float
+
+
+def fit(margin: ArrayLike, labels: ArrayLike, link: Literal["logit", "identity"] = "logit") -> Fitted:
+    """Fit a calibration by maximum likelihood.
+
+    The targets are Platt's (1999): (N1 + 1) / (N1 + 2) and 1 / (N0 + 2) instead of 1 and 0, which keeps the parameters finite
+    where a small sample is perfectly separated, and vanishes in a large one.
+
+    Parameters
+    ----------
+    margin : array-like of shape (n,)
+        Scores of rows that the model was *not* fitted on: log-odds for the link ``logit``, probabilities for ``identity``.
+    labels : array-like of bool or 0/1, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        For scores that are not finite, or labels of one kind only.
+    """
+    score, target = np.asarray(margin, np.float64), np.asarray(labels).astype(np.float64)
+    if score.shape != target.shape or score.ndim != 1:
+        raise ValueError(f"scores have the shape {score.shape}, labels {target.shape}: one score per label is needed")
+    if not np.isfinite(score).all():
+        raise ValueError(f"{int((~np.isfinite(score)).sum())} scores are not finite: nothing can be fitted to them")
+    n, events = len(target), int(target.sum())
+    if not 0 < events < n:
+        raise ValueError(f"{events} of {n} rows have the outcome: a calibration needs rows with and without it")
+    if link == "logit":
+        inputs = np.column_stack([-np.logaddexp(0.0, -score), np.logaddexp(0.0, score)])
+    else:
+        q = np.clip(score, EPSILON, 1 - EPSILON)
+        inputs = np.column_stack([np.log(q), -np.log1p(-q)])
+    smoothed = np.where(target == 1, (events + 1) / (events + 2), 1 / (n - events + 2))
+    few = min(events, n - events) < FEW
+    design = inputs.sum(axis=1, keepdims=True) if few else inputs
+    *slopes, c = _fit_logistic(design, smoothed)
+    a, b = (slopes[0], slopes[0]) if few else slopes
+    calibration = Calibration("beta", link, float(a), float(b), float(c))
+    before = Calibration("none", link)
+    return Fitted(
+        calibration, "platt" if few else "beta", n, events,
+        _log_loss(before.apply(score), target), _log_loss(calibration.apply(score), target),
+    )  # fmt: skip
+
+
+def _fit_logistic(inputs: Floats, target: Floats) -> list[float]:
+    """Return the slopes (none below 0) and the intercept that maximise the likelihood, a convex problem."""
+    from scipy.optimize import minimize
+
+    # A score that spreads widely would bend the problem: solve it in units of its own spread.
+    scale = np.maximum(inputs.std(axis=0), 1e-12)
+    design = np.column_stack([inputs / scale, np.ones(len(inputs))])
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        linear = design @ parameters
+        value = np.logaddexp(0.0, linear) - target * linear
+        gradient = design.T @ (np.exp(-np.logaddexp(0.0, -linear)) - target)
+        return float(value.mean()), gradient / len(target)
+
+    start = np.append(scale, 0.0)
+    bounds = [(0.0, None)] * inputs.shape[1] + [(None, None)]
+    options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 2000}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return [*(found.x[:-1] / scale), found.x[-1]]
+
+
+def _log_loss(probability: Floats, target: Floats) -> float:
+    p = np.clip(probability, 1e-15, 1 - 1e-15)
+    return float(-np.mean(target * np.log(p) + (1 - target) * np.log1p(-p)))

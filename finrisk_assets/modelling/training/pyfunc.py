@@ -1,0 +1,27 @@
+"""A scoring bundle as an MLflow model, from code: nothing is pickled. MLflow runs this file when it loads the model."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from finrisk_assets.scoring.bundle import Bundle
+
+
+class BundleModel(mlflow.pyfunc.PythonModel):
+    """Scores a frame whose columns are the bundle's features."""
+
+    def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
+        self._bundle = Bundle.load(Path(context.artifacts["bundle"]))
+
+    def predict(
+        self, context: mlflow.pyfunc.PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        names = [feature.name for feature in self._bundle.features]
+        scores = self._bundle.score(np.ascontiguousarray(model_input[names], dtype=np.float32))
+        return pd.DataFrame({"margin": scores.margin, "probability": scores.probability}, index=model_input.index)
+
+
+mlflow.models.set_model(BundleModel())

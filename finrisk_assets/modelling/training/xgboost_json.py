@@ -1,0 +1,118 @@
+"""xgboost_json."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LARGEST = np.finfo(np.float32).max
+_FLOAT32_SUM = 1e-5
+_ROOT_PARENT = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One binary tree as arrays over its nodes, root first; ``left`` and ``right`` are -1 at a leaf.
+
+    A row goes left where ``x[feature] <= threshold``, and where ``x[feature]`` is missing and ``missing_left`` is set. ``value``
+    counts at leaves only; ``cover`` is the weight of the training samples that came by.
+    """
+
+    feature: NDArray[np.int64]
+    threshold: NDArray[np.float64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    missing_left: NDArray[np.bool_]
+    value: NDArray[np.float64]
+    cover: NDArray[np.float64]
+
+
+def to_xgboost(trees: Sequence[Tree], n_features: int, base: float = 0.0) -> bytes:
+    """The sum of the trees and a base as an XGBoost model in JSON, link identity.
+
+    The same trees give the same bytes, in one version of XGBoost, which also proves that it can read them.
+    """
+    import xgboost
+
+    document = {
+        "learner": {
+            "attributes": {},
+            "feature_names": [],
+            "feature_types": [],
+            "gradient_booster": {
+                "model": {
+                    "cats": {"enc": [], "feature_segments": [], "sorted_idx": []},
+                    "gbtree_model_param": {"num_parallel_tree": "1", "num_trees": str(len(trees))},
+                    "iteration_indptr": list(range(len(trees) + 1)),
+                    "tree_info": [0] * len(trees),
+                    "trees": [_document(at, tree, n_features) for at, tree in enumerate(trees)],
+                },
+                "name": "gbtree",
+            },
+            "learner_model_param": {
+                "base_score": f"[{float(np.float32(base))!r}]",
+                "boost_from_average": "1",
+                "num_class": "0",
+                "num_feature": str(n_features),
+                "num_target": "1",
+            },
+            "objective": {"name": "reg:squarederror", "reg_loss_param": {"scale_pos_weight": "1"}},
+        },
+        "version": [int(part) for part in xgboost.__version__.split(".")[:3]],
+    }
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(json.dumps(document, allow_nan=False).encode()))
+    return bytes(booster.save_raw("json"))
+
+
+def next_above(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The float32 t for which ``x < t`` is ``x <= threshold``, for every finite float32 x.
+
+    A threshold beyond the largest float32 becomes that one: wrong for this single value of x, which a bundle refuses.
+    """
+    below = np.clip(threshold, -_LARGEST, _LARGEST).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond the largest stands infinity, which the last line takes back
+        below = np.where(below > threshold, np.nextafter(below, np.float32(-np.inf)), below)
+        above = np.nextafter(below, np.float32(np.inf))
+    return np.minimum(above, _LARGEST)
+
+
+def _document(number: int, tree: Tree, n_features: int) -> dict[str, Any]:
+    """One tree as XGBoost's JSON has it, nodes breadth first."""
+    order, parents = [0], [_ROOT_PARENT]
+    left, right = [], []
+    at = 0
+    while at < len(order):
+        node = order[at]
+        if tree.left[node] < 0:
+            left.append(-1)
+            right.append(-1)
+        else:
+            left.append(len(order))
+            right.append(len(order) + 1)
+            order += [int(tree.left[node]), int(tree.right[node])]
+            parents += [at, at]
+        at += 1
+    leaf = tree.left[order] < 0
+    value = np.where(leaf, tree.value[order], 0.0).astype(np.float32)
+    return {
+        "base_weights": value.tolist(),
+        "categories": [],
+        "categories_nodes": [],
+        "categories_segments": [],
+        "categories_sizes": [],
+        "default_left": (tree.missing_left[order] & ~leaf).astype(int).tolist(),
+        "id": number,
+        "left_children": left,
+        "loss_changes": [0.0] * len(order),
+        "parents": parents,
+        "right_children": right,
+        "split_conditions": np.where(leaf, value, next_above(tree.threshold[order])).tolist(),
+        "split_indices": np.where(leaf, 0, tree.feature[order]).tolist(),
+        "split_type": [0] * len(order),
+        "sum_hessian": tree.cover[order].astype(np.float32).tolist(),
+        "tree_param": {"num_deleted": "0", "num_feature": str(n_features), "num_nodes": str(len(order)), "size_leaf_vector": "1"},
+    }

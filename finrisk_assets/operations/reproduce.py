@@ -1,0 +1,268 @@
+"""Training a registered version again, and the first thing that differs.
+
+The version's tags say what it was made of (`modelling.provenance.Origin`); its feature table is a kept snapshot. Here both are put
+together again, and the bundle is held against the registered one byte for byte. Nothing is registered or changed.
+"""
+
+import json
+import shlex
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.registry import DOMAINS
+from finrisk_assets.graph.build import resources
+from finrisk_assets.graph.stages.common import to_frame
+from finrisk_assets.graph.stages.model import train
+from finrisk_assets.ledger import snapshots, sources
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.modelling.training.provenance import UNKNOWN, Origin, OriginError, code_and_machine, code_sha256, with_settings
+from finrisk_assets.scoring.bundle import write
+from finrisk_assets.scoring.bundle_io import MANIFEST
+from finrisk_assets.settings import Settings
+
+_SHOWN = 60
+"""Characters of a value in a difference."""
+
+
+class ReproduceError(model_registry.RegistryError):
+    """A version that cannot be trained again here: which one, why, what to do."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first place where two bundles differ.
+
+    Attributes
+    ----------
+    file, at
+        The file, and the place in it: a JSON path such as ``components[0].intercept``, or ``byte 1234``.
+    registered, retrained
+        What stands there, as text.
+    """
+
+    file: str
+    at: str
+    registered: str
+    retrained: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}, {self.at}" if self.at else self.file
+        return f"{place}: registered {self.registered}, trained again {self.retrained}"
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came of training a version again.
+
+    Attributes
+    ----------
+    model
+        The version.
+    bundle
+        The version hash of the registered bundle.
+    difference
+        The first; None where all bytes are equal.
+    elsewhere
+        What is not as it was when the version was trained (Python, processor, commit), each as a sentence: where there is a
+        difference, it may come from there.
+    """
+
+    model: model_registry.ModelVersion
+    bundle: str
+    difference: Difference | None
+    elsewhere: tuple[str, ...] = ()
+
+
+def find(settings: Settings, model: str, version: str) -> tuple[Domain, model_registry.ModelVersion]:
+    """The domain and the registered version that a person names.
+
+    Parameters
+    ----------
+    model
+        A domain (``loan_default``) or a registered name (``finrisk-loan-default``).
+    version
+        A number, or an alias such as ``champion``.
+
+    Raises
+    ------
+    ReproduceError
+        If there is no such model or version.
+    """
+    domain = next((one for one in DOMAINS if model in (one.name, model_registry.model_name(one.name))), None)
+    if domain is None:
+        raise ReproduceError(f"there is no model {model!r}; choose one of {', '.join(one.name for one in DOMAINS)}")
+    client = _client(settings)
+    if not version.isdigit():
+        found = model_registry.find(client, domain.name, version)
+        if found is None:
+            name = model_registry.model_name(domain.name)
+            raise ReproduceError(f"no version of {name} has the alias {version!r}: see `finrisk versions`")
+        return domain, found
+    for found, _, _ in model_registry.versions(client, domain.name):
+        if found.version == version:
+            return domain, found
+    raise ReproduceError(f"{model_registry.model_name(domain.name)} has no version {version}: see `finrisk versions`")
+
+
+def champions(settings: Settings) -> list[tuple[Domain, model_registry.ModelVersion]]:
+    """Every domain that has a champion, with it.
+
+    Raises
+    ------
+    ReproduceError
+        If there is none at all.
+    """
+    client = _client(settings)
+    found = ((domain, model_registry.find(client, domain.name, model_registry.CHAMPION)) for domain in DOMAINS)
+    have = [(domain, model) for domain, model in found if model is not None]
+    if not have:
+        raise ReproduceError(f"the source {settings.source} has no champion in {settings.root}: materialise the graph first")
+    return have
+
+
+def named_snapshots(settings: Settings) -> dict[str, list[str]]:
+    """Every snapshot that registered versions name (features and raw tables), with those versions, the oldest first."""
+    client, found = _client(settings), dict[str, list[str]]()
+    for domain in DOMAINS:
+        for model, tags, _ in reversed(model_registry.versions(client, domain.name)):
+            for sha256 in (tags.get("snapshot"), *json.loads(tags.get("raw", "{}")).values()):
+                if sha256:
+                    found.setdefault(sha256, []).append(f"{domain.name} {model.version}")
+    return found
+
+
+def reproduce(settings: Settings, domain: Domain, model: model_registry.ModelVersion, *, anyway: bool = False) -> Reproduced:
+    """Train a registered version again from its kept snapshot, and compare the bundle with the registered one.
+
+    Parameters
+    ----------
+    settings
+        Where the registry and the snapshots are; what mattered to training comes from the version instead.
+    anyway
+        Train even where the code or the locked libraries are not those of the version.
+
+    Raises
+    ------
+    ReproduceError
+        If the version does not say where it comes from, or code, libraries or mapping are others.
+    snapshots.SnapshotError
+        If its snapshot is missing or damaged.
+    """
+    import pyarrow.parquet as pq
+
+    client = _client(settings)
+    tags = model_registry.tags(client, model)
+    label = f"version {model.version} of {model.name}"
+    try:
+        origin = Origin.of(tags)
+    except OriginError as error:
+        raise ReproduceError(f"{label} cannot be reproduced: {error}") from None
+    before = with_settings(settings, origin.settings)
+    if not anyway:
+        others = _others(origin, code_sha256(domain.group), code_and_machine(before))
+        if others:
+            raise ReproduceError(f"{label} cannot be reproduced here: {'; '.join(others)}. {_way_back(origin, settings, domain, model)}")
+    file = snapshots.restore(snapshots.folder_of(settings.root), origin.snapshot)
+    trained = train(to_frame(pq.read_table(file)), domain, sources.load(before), before)
+    with tempfile.TemporaryDirectory() as scratch:
+        again, registered = Path(scratch) / "again" / "bundle", Path(scratch) / "registered" / "bundle"
+        write(again, trained.spec)
+        difference = first_difference(model_registry.fetch(client, model, registered), again)
+    return Reproduced(model, tags["bundle"], difference, tuple(_elsewhere(origin, code_and_machine(before))))
+
+
+def _client(settings: Settings) -> Any:
+    return resources(settings)["tracking"].client()
+
+
+def first_difference(registered: Path, again: Path) -> Difference | None:
+    """The first difference between two bundles' folders; None where they hold the same files with the same bytes.
+
+    The manifest is compared last, because it holds the hashes of the other files.
+    """
+    one, other = ({path.name: path for path in folder.iterdir()} for folder in (registered, again))
+    for name in sorted(one.keys() | other.keys(), key=lambda name: (name == MANIFEST, name)):
+        if name not in one or name not in other:
+            return Difference(name, "", *("there" if name in files else "not there" for files in (one, other)))
+        left, right = one[name].read_bytes(), other[name].read_bytes()
+        if left != right:
+            return _in_json(name, left, right) or _in_bytes(name, left, right)
+    return None
+
+
+def _in_json(name: str, left: bytes, right: bytes) -> Difference | None:
+    """The first difference of two JSON documents; None where they are not JSON, or differ in their spelling alone."""
+    try:
+        documents = json.loads(left), json.loads(right)
+    except ValueError:
+        return None
+    # The hash of the code differs wherever code does: told only where nothing else does.
+    found = sorted(_differing("", *documents), key=lambda place: place[0] == "code_sha256")
+    if not found:
+        return None
+    at, *values = found[0]
+    return Difference(name, at, *(_short(json.dumps(value)) if value is not _ABSENT else "nothing" for value in values))
+
+
+_ABSENT = object()
+
+
+def _differing(at: str, left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Places where two JSON values differ, with both."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        for key in [*left, *(key for key in right if key not in left)]:
+            yield from _differing(f"{at}.{key}" if at else str(key), left.get(key, _ABSENT), right.get(key, _ABSENT))
+    elif isinstance(left, list) and isinstance(right, list):
+        for place in range(max(len(left), len(right))):
+            pair = (values[place] if place < len(values) else _ABSENT for values in (left, right))
+            yield from _differing(f"{at}[{place}]", *pair)
+    elif type(left) is not type(right) or left != right:
+        yield at, left, right
+
+
+def _in_bytes(name: str, left: bytes, right: bytes) -> Difference:
+    shorter = min(len(left), len(right))
+    at = next((place for place in range(shorter) if left[place] != right[place]), shorter)
+    return Difference(name, f"byte {at}", *(repr(content[at : at + 16]) if at < len(content) else "its end" for content in (left, right)))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _others(origin: Origin, code: str, here: dict[str, str]) -> list[str]:
+    """What is not what the version was trained with, of the code, the locked libraries and the mapping."""
+    checked = {
+        "the code of its training": (origin.code_sha256, code),
+        "uv.lock": (origin.lock_sha256, here["lock_sha256"]),
+        "the mapping that FINRISK_MAPPING names": (origin.mapping_sha256, here["mapping_sha256"]),
+    }
+    return [f"{name} is {now[:12] or 'not set'}, and was {then[:12] or 'not set'}" for name, (then, now) in checked.items() if then != now]
+
+
+def _way_back(origin: Origin, settings: Settings, domain: Domain, model: model_registry.ModelVersion) -> str:
+    """How to get to the code and the libraries of a version, and the way around."""
+    anyway = "`--anyway` tries all the same."
+    if origin.git_commit == UNKNOWN:
+        return f"It was trained outside a git checkout, so that no commit can be named. {anyway}"
+    folder = f"../finrisk-{origin.git_commit[:12]}"
+    home = shlex.quote(str(settings.root.parent))
+    commands = (
+        f"git worktree add {folder} {origin.git_commit}\n  cd {folder} && make .venv/.ready\n"
+        f"  FINRISK_HOME={home} FINRISK_SOURCE={settings.source} .venv/bin/finrisk reproduce {domain.name} {model.version}"
+    )
+    if origin.git_dirty == "true":
+        anyway += " It was trained with changes that were not committed, so that the commit may not be enough."
+    return f"Check out its commit beside this one:\n  {commands}\n{anyway}"
+
+
+def _elsewhere(origin: Origin, here: dict[str, str]) -> Iterator[str]:
+    names = {"python": "Python", "libraries": "libraries", "machine": "processor", "lock_sha256": "uv.lock", "git_commit": "commit"}
+    for field, name in names.items():
+        then = getattr(origin, field)
+        if then != here[field]:
+            yield f"{name} then {then}, here {here[field]}"

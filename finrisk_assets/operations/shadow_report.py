@@ -1,0 +1,139 @@
+"""What shadow scoring has shown so far: champion and challenger side by side over the requests that the service answered.
+
+Reads the service's store and, for what came true since, the feature tables; it runs on the operator's command only. Counts and
+differences, never a person.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bento.store.session import Shadowed, location, opened
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from finrisk_assets.modelling.evaluation.metrics import Interval
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+HEADINGS = ("asked", "failed", "agree", "mean |apart|", "apart at 5 25 50 75 95 %", "known", "AUC champion", "AUC challenger")
+FEWEST_OUTCOMES = 10
+"""With fewer of either outcome nothing is said of ranking."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One challenger beside one champion, over the requests that both were asked.
+
+    Attributes
+    ----------
+    domain, champion, challenger
+        The domain, and the versions of both bundles.
+    n, failures
+        How many requests there were, and on how many of them the challenger failed.
+    agreement
+        The share of equal decisions, among those that did not fail.
+    mean_absolute_difference, quantiles
+        Of the probabilities, challenger less champion: the mean without its sign, and `QUANTILES` with it.
+    n_outcomes, champion_auc, challenger_auc
+        How many of the requests have a known outcome by now, and how each model ranked those; None while there are too few.
+    """
+
+    domain: str
+    champion: str
+    challenger: str
+    n: int
+    failures: int
+    agreement: float | None
+    mean_absolute_difference: float | None
+    quantiles: tuple[float, ...]
+    n_outcomes: int = 0
+    champion_auc: "Interval | None" = None
+    challenger_auc: "Interval | None" = None
+
+    def shown(self) -> tuple[str, ...]:
+        """The figures as text, in the order of `HEADINGS`."""
+
+        def number(value: float | None, form: str) -> str:
+            return "–" if value is None else format(value, form)
+
+        def interval(auc: "Interval | None") -> str:
+            return "–" if auc is None else f"{auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
+
+        apart = " ".join(f"{value:+.3f}" for value in self.quantiles) or "–"
+        figures = (number(self.agreement, ".1%"), number(self.mean_absolute_difference, ".4f"), apart)
+        return (str(self.n), str(self.failures), *figures, str(self.n_outcomes), interval(self.champion_auc), interval(self.challenger_auc))
+
+
+def report(settings: Settings) -> list[Beside]:
+    """What is recorded of each pair of bundles, the domains in their order, outcomes as the warehouse knows them."""
+    from finrisk_assets.domains.registry import domains_of
+    from finrisk_assets.ledger import sources
+
+    source, warehouse = sources.load(settings), Warehouse(url=settings.warehouse)
+    settings_of_service = replace(settings, source=source.name)
+    place, found = location(settings_of_service), list[Beside]()
+    if isinstance(place, Path) and not place.exists():
+        return []
+    with closing(opened(settings_of_service)) as store:
+        for domain in domains_of(source):
+            rows = store.shadows(domain.name)
+            for pair in dict.fromkeys((row.champion_version, row.challenger_version) for row in rows):
+                of_pair = [row for row in rows if (row.champion_version, row.challenger_version) == pair]
+                found.append(ranked(compare(of_pair), of_pair, outcomes(domain, warehouse, settings, of_pair)))
+    return found
+
+
+def compare(rows: Sequence[Shadowed]) -> Beside:
+    """The figures of one pair; at least one row."""
+    import numpy as np
+
+    both = [row for row in rows if row.challenger_probability is not None]
+    apart = np.array([(row.challenger_probability or 0.0) - row.champion_probability for row in both])
+    same = [row.challenger_decision == row.champion_decision for row in both]
+    return Beside(
+        domain=rows[0].domain,
+        champion=rows[0].champion_version,
+        challenger=rows[0].challenger_version,
+        n=len(rows),
+        failures=len(rows) - len(both),
+        agreement=sum(same) / len(same) if same else None,
+        mean_absolute_difference=float(np.abs(apart).mean()) if both else None,
+        quantiles=tuple(np.quantile(apart, QUANTILES).tolist()) if both else (),
+    )
+
+
+def outcomes(domain: Domain, warehouse: Warehouse, settings: Settings, rows: Sequence[Shadowed]) -> dict[str, bool]:
+    """Subject to what happened, of the subjects whose outcome the feature table knows by now."""
+    import ibis
+
+    table, key = f"features_{domain.group}", domain.keys[0].name
+    subjects = sorted({row.subject for row in rows if row.subject is not None})
+    if domain.watch is None or not subjects or not warehouse.has(table):
+        return {}
+    stored, asked = warehouse.table(table), ibis.memtable({"subject": subjects})
+    known = domain.watch.matured(stored.semi_join(asked, stored[key] == asked.subject).to_pyarrow().to_pandas(), settings)
+    return dict(zip(known[key].tolist(), known[domain.watch.label].astype(bool).tolist(), strict=True))
+
+
+def ranked(beside: Beside, rows: Sequence[Shadowed], happened: dict[str, bool]) -> Beside:
+    """The figures with the AUC of both models on the subjects whose outcome is known; of each subject the newest record counts."""
+    import numpy as np
+
+    from finrisk_assets.modelling.evaluation import metrics
+
+    newest = {row.subject: row for row in rows if row.subject in happened and row.challenger_probability is not None}
+    labels = np.array([happened[str(subject)] for subject in newest], dtype=bool)
+    if min(labels.sum(), (~labels).sum()) < FEWEST_OUTCOMES:
+        return replace(beside, n_outcomes=len(labels))
+    said = [(row.champion_probability, row.challenger_probability) for row in newest.values()]
+    champion, challenger = np.array(said, dtype=float).T
+    return replace(
+        beside,
+        n_outcomes=len(labels),
+        champion_auc=metrics.auc(labels, champion),
+        challenger_auc=metrics.auc(labels, challenger),
+    )
