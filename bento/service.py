@@ -37,13 +37,13 @@ from bento.decisions.scorers.transaction import TransactionScorer
 from bento.decisions.shadow import Shadow
 from bento.people import data_rights
 from bento.problems import Problem, answering, quiet_refusals
-from bento.store.session import Store, opened
+from bento.store.session import Store, open_store
 from bento.web import lookups, openapi, tracing
 from bento.web.envelope import Envelope
 from bento.web.health import Health, Parts
 from bento.web.metrics import Metrics
-from bento.web.middleware import Measured, Traced
-from bento.web.redact_paths import UnnamedPaths
+from bento.web.middleware import RequestMetrics, Traced
+from bento.web.redact_paths import RedactCustomerPath
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings, pinned
 from schemas.api import (
@@ -151,10 +151,10 @@ class _Service(bentoml.Service):
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         logging.getLogger("bentoml._internal.server.http_app").addFilter(quiet_refusals)
         drain_s = Settings.from_environment().drain_seconds
-        app: ASGIApp = Security(Health(UnnamedPaths(super().to_asgi(is_main)), _parts, drain_s), _access)
+        app: ASGIApp = Security(Health(RedactCustomerPath(super().to_asgi(is_main)), _parts, drain_s), _access)
         tracer = tracing.tracer_of()
         app = app if tracer is None else Traced(app, tracer)
-        return Measured(Envelope(app), self.counters)
+        return RequestMetrics(Envelope(app), self.counters)
 
 
 # With a distribution named, BentoML would install compilers. The code is there before bento/image.sh runs, which compiles it.
@@ -191,13 +191,13 @@ class FinRisk:
         self._metrics: Metrics = FinRisk.counters  # type: ignore[attr-defined]
         self._metrics.answering_with(self._champions.bundles)
         settings = replace(Settings.from_environment(), source=self._champions.source)
-        self._store = opened(settings, meter=self._metrics, upgrades=settings.store_upgrade or None)
+        self._store = open_store(settings, meter=self._metrics, upgrades=settings.store_upgrade or None)
         self.access = Access.of(settings, self._store, self._metrics.refused)
         self._scorers = {domain: _SCORERS[domain](bundle, self._store) for domain, bundle in self._champions.bundles.items()}
         for scorer in self._scorers.values():
             scorer.warm_up()
         watched = settings.shadow and bool(self._champions.challengers)
-        self._shadow = Shadow(self._champions.challengers, _SCORERS, opened(settings, durable=False)) if watched else None
+        self._shadow = Shadow(self._champions.challengers, _SCORERS, open_store(settings, durable=False)) if watched else None
         self._decisions = Decisions(self._store, self._champions.bundles, self._scorer)
         # What lives as long as the worker is of no interest to the collector, which would otherwise walk it again and again. Loading leaves
         # a dozen objects of garbage, so that a last collection before would be a tenth of a second for nothing.
@@ -232,7 +232,7 @@ class FinRisk:
         """What is wrong with each part: the store takes no write, or a model no longer says what it said when it was trained."""
         broken = {f"models.{domain}": _broken(bundle) for domain, bundle in self._champions.bundles.items()}
         found = {"store": None if self._store.is_writable() else "It takes no write."} | broken
-        self._metrics.looked(found)
+        self._metrics.set_readiness(found)
         return found
 
     @bentoml.api(route="/v1/transactions")

@@ -64,8 +64,8 @@ def application(model_file: str, store: str) -> FastAPI:
     app = FastAPI()
 
     def session() -> Iterator[Session]:
-        with Session(engine) as opened:
-            yield opened
+        with Session(engine) as open_store:
+            yield open_store
 
     @app.post("/score")
     def score(asked: Asked, session: Annotated[Session, Depends(session)]) -> Answer:

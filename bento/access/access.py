@@ -50,7 +50,7 @@ _NOBODY = Caller("nobody", frozenset())
 """Who asks an open route without a credential."""
 
 
-class Refused(Exception):  # noqa: N818 - it is named for what happens
+class AccessDenied(Exception):  # noqa: N818 - it is named for what happens
     """A request that goes no further.
 
     Attributes
@@ -71,13 +71,13 @@ class Refused(Exception):  # noqa: N818 - it is named for what happens
         self.who = who
 
     @classmethod
-    def unauthorized(cls, reason: str, who: str | None = None) -> "Refused":
+    def unauthorized(cls, reason: str, who: str | None = None) -> "AccessDenied":
         """401, with the scheme that would do (RFC 6750)."""
         told = b"" if reason in ("missing", "elsewhere") else b', error="invalid_token"'
         return cls(reason, replace(Problem.of(401), message=_WORDS[reason]), [(b"www-authenticate", b'Bearer realm="finrisk"' + told)], who)
 
     @classmethod
-    def too_often(cls, wait: float, who: str | None = None) -> "Refused":
+    def too_often(cls, wait: float, who: str | None = None) -> "AccessDenied":
         """429, with the whole seconds until it will do again."""
         problem = replace(Problem.of(429), message="You ask more often than this service allows; Retry-After says when to go on.")
         return cls("too_often", problem, [(b"retry-after", str(math.ceil(wait)).encode())], who)
@@ -175,7 +175,7 @@ class Access:
         """
         try:
             return await self._admit(scope)
-        except Refused as refused:
+        except AccessDenied as refused:
             raise self._noted(refused, scope) from None
         except (Unreadable, NoKeys):
             raise Problem.of(503) from None
@@ -186,16 +186,16 @@ class Access:
             caller = await self._holder(credential)
             wait = self._known.wait(caller.name)
             if wait:
-                raise Refused.too_often(wait, caller.name)
+                raise AccessDenied.too_often(wait, caller.name)
         elif self._stands_open():
             if not is_direct(scope):
-                raise Refused.unauthorized("elsewhere")
+                raise AccessDenied.unauthorized("elsewhere")
             caller = LOCAL
         else:
             caller = _NOBODY
         self._check(caller, scope["method"], scope["path"])
         if caller is _NOBODY and (wait := self._unknown.wait(block(scope))):
-            raise Refused.too_often(wait)
+            raise AccessDenied.too_often(wait)
         return caller
 
     def _stands_open(self) -> bool:
@@ -209,9 +209,9 @@ class Access:
                 raise BadToken("no_tokens")
             return await self._tokens.caller(credential)
         except BadKey as bad:
-            raise Refused.unauthorized(str(bad), f"key:{bad.key_id}" if bad.key_id else None) from None
+            raise AccessDenied.unauthorized(str(bad), f"key:{bad.key_id}" if bad.key_id else None) from None
         except BadToken as bad:
-            raise Refused.unauthorized(str(bad)) from None
+            raise AccessDenied.unauthorized(str(bad)) from None
 
     def _check(self, caller: Caller, method: str, path: str) -> None:
         """Refuse a caller whose roles are not those of the route, and a route that is not in the table."""
@@ -219,23 +219,23 @@ class Access:
             roles = self._table.line(method, path).roles
         except Problem as none:
             if caller is _NOBODY:  # who is not known learns nothing of which routes there are
-                raise Refused.unauthorized("missing") from None
+                raise AccessDenied.unauthorized("missing") from None
             allow = [(b"allow", ", ".join(self._table.methods(path)).encode())] if none.status == 405 else []
-            raise Refused("no_route", none, allow, caller.name) from None
+            raise AccessDenied("no_route", none, allow, caller.name) from None
         if roles is OPEN or caller.roles & roles:
             return
         if caller is _NOBODY:
-            raise Refused.unauthorized("missing")
+            raise AccessDenied.unauthorized("missing")
         needed = " or ".join(sorted(roles))
         problem = replace(Problem.of(403), message=f"This route needs the role {needed}.")
-        raise Refused("role", problem, [(b"www-authenticate", b'Bearer realm="finrisk", error="insufficient_scope"')], caller.name)
+        raise AccessDenied("role", problem, [(b"www-authenticate", b'Bearer realm="finrisk", error="insufficient_scope"')], caller.name)
 
-    def _noted(self, refused: Refused, scope: Scope) -> Refused:
+    def _noted(self, refused: AccessDenied, scope: Scope) -> AccessDenied:
         """The refusal, counted and recorded; one of too many by somebody unknown becomes 429."""
         if refused.problem.status == 401:
             wait = self._unknown.wait(block(scope))
             if wait:
-                refused = Refused.too_often(wait)
+                refused = AccessDenied.too_often(wait)
         self._count(refused.reason)
         if refused.problem.status in (401, 403) and not self._recorded.wait("audit"):
             self._record(refused.reason, refused.who, block(scope))
@@ -253,7 +253,7 @@ def _credential(scope: Scope) -> str | None:
         if scheme.lower() != "bearer":
             value = ""
     if len(sent) > 1 or not value.strip():
-        raise Refused.unauthorized("malformed")
+        raise AccessDenied.unauthorized("malformed")
     return value.strip()
 
 

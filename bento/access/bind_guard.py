@@ -9,7 +9,7 @@ from bentoml.exceptions import BentoMLException
 from bento.access.api_keys import kept
 from bento.access.token_provider import Provider
 from bento.store.keyring import Keyring, KeyringError
-from bento.store.session import StoreError, StoreUnavailable, opened
+from bento.store.session import StoreError, StoreUnavailable, open_store
 from finrisk_assets.settings import Settings, SettingsError
 
 
@@ -37,7 +37,7 @@ def check(settings: Settings) -> None:
 
 
 def _has_keys(settings: Settings) -> bool:
-    with closing(opened(settings)) as store, store.reading() as connection:
+    with closing(open_store(settings)) as store, store.reading() as connection:
         return bool(kept(connection))
 
 

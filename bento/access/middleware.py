@@ -10,7 +10,7 @@ from bento.problems import Problem
 
 if TYPE_CHECKING:
     pass
-from bento.access.access import _CREDENTIALS, Access, Refused
+from bento.access.access import _CREDENTIALS, Access, AccessDenied
 
 _PROBES = frozenset({"/livez", "/healthz", "/readyz"})
 """Never limited: an orchestrator ends a process whose probes are refused, and others may share its address."""
@@ -41,11 +41,11 @@ class Security:
             if access is None:
                 raise Problem.of(503)
             caller = await access.admit(scope)
-        except Refused as refused:
+        except AccessDenied as refused:
             await refused.answer(send)
             return
         except Problem as problem:
-            await Refused("unknown", problem).answer(send)
+            await AccessDenied("unknown", problem).answer(send)
             return
         current.set(caller)
         headers = [header for header in scope["headers"] if header[0] not in _CREDENTIALS]

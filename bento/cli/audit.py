@@ -56,7 +56,7 @@ def checkpoint(settings: Settings | None) -> None:
 
     with _opened(settings) as store, store.writing() as connection:
         now = store.clock()
-        line = audit_verify.keep(connection, store.keyring, now).line(now)
+        line = audit_verify.create_checkpoint(connection, store.keyring, now).line(now)
     click.echo(line)
 
 
@@ -122,14 +122,14 @@ def _opened(settings: Settings | None) -> Iterator[Any]:
     """The service's store; what cannot be done with it is said in one sentence."""
     from bento.store.audit_chain import AuditError
     from bento.store.keyring import KeyringError
-    from bento.store.session import StoreError, StoreUnavailable, location, opened
+    from bento.store.session import StoreError, StoreUnavailable, location, open_store
 
     settings = settings or Settings.from_environment()
     where = location(settings)
     if isinstance(where, Path) and not where.is_file():
         raise click.ClickException(f"there is no store at {where}: the service makes it when it starts")
     try:
-        with closing(opened(settings)) as store:
+        with closing(open_store(settings)) as store:
             yield store
     except (AuditError, KeyringError, StoreError) as error:
         raise click.ClickException(str(error)) from None
@@ -143,12 +143,12 @@ def _models(settings: Settings | None) -> Path:
 
 def _kept(file: Path) -> Iterator[Any]:
     """The checkpoints of a file, a line each."""
-    from bento.store.audit_verify import Kept
+    from bento.store.audit_verify import CheckpointReceipt
 
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if line.strip():
             try:
-                yield Kept.parse(line)
+                yield CheckpointReceipt.parse(line)
             except ValueError as error:
                 raise click.ClickException(f"{file}, line {number}: {error}") from None
 

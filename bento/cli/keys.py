@@ -99,11 +99,11 @@ def _opened(settings: Settings | None) -> Iterator[Any]:
     """The service's store; what cannot be done with it or with a key is said in one sentence."""
     from bento.access.api_keys import KeysError
     from bento.store.keyring import KeyringError
-    from bento.store.session import StoreError, StoreUnavailable, opened
+    from bento.store.session import StoreError, StoreUnavailable, open_store
 
     try:
         settings = settings or Settings.from_environment()
-        with closing(opened(settings)) as store:
+        with closing(open_store(settings)) as store:
             yield store
     except (KeysError, KeyringError, SettingsError, StoreError) as error:
         raise click.ClickException(str(error)) from None

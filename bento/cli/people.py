@@ -160,9 +160,9 @@ def backup(settings: Settings | None, file: Path) -> None:
     """Write the store as it is now into a new FILE, without anything that was deleted, while the service goes on."""
     from bento.people import backup as backups
 
-    with _opened(settings) as opened:
+    with _opened(settings) as open_store:
         try:
-            backups.backup(opened, file)
+            backups.backup(open_store, file)
         except backups.BackupError as error:
             raise click.ClickException(str(error)) from None
     click.echo(f"{file}: {file.stat().st_size:,} bytes; the master key is not in it")
@@ -174,8 +174,8 @@ def wipe(settings: Settings | None) -> None:
     """Write the store's file anew, so that nothing that was deleted is left in it; requests that write must wait meanwhile."""
     from bento.people import backup as backups
 
-    with _opened(settings) as opened:
-        wiped = backups.wipe(opened)
+    with _opened(settings) as open_store:
+        wiped = backups.wipe(open_store)
     _tell_wiped(wiped)
 
 
@@ -191,10 +191,10 @@ def _opened(settings: Settings | None) -> Iterator[Any]:
     """The service's store; what cannot be done is said in one sentence."""
     from bento.problems import Problem
     from bento.store.keyring import KeyringError
-    from bento.store.session import StoreError, StoreUnavailable, opened
+    from bento.store.session import StoreError, StoreUnavailable, open_store
 
     try:
-        with closing(opened(settings or Settings.from_environment(), wait_s=10.0)) as found:
+        with closing(open_store(settings or Settings.from_environment(), wait_s=10.0)) as found:
             yield found
     except Problem as problem:
         raise click.ClickException(problem.message) from None

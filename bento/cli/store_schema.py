@@ -3,7 +3,6 @@
 In a container: `python -m bento.store.migrations`.
 """
 
-
 import click
 
 from finrisk_assets.settings import Settings

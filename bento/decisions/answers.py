@@ -11,7 +11,7 @@ import numpy as np
 from bento.context import span
 from bento.decisions import units
 from bento.problems import Problem, invalid, log_failure
-from bento.store.session import Standing, Store, StoreUnavailable
+from bento.store.session import FeatureSnapshot, Store, StoreUnavailable
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.reasons import reasons
 from finrisk_assets.scoring.spec import Rows
@@ -53,7 +53,7 @@ class Asked:
 
     request: Any
     row: Rows
-    standing: Standing | None = None
+    standing: FeatureSnapshot | None = None
     known: Any = None
     decided: Any = None
 
@@ -82,7 +82,7 @@ def without(request: Request, names: Collection[str], beside: str) -> None:
         raise Problem.of(422, [FieldError(field=name, reason=f"It says nothing beside {beside}; leave it out.") for name in extra])
 
 
-def stored(store: Store, domain: str, *, customer_id: str | None = None, account_id: str | None = None) -> Standing:
+def stored(store: Store, domain: str, *, customer_id: str | None = None, account_id: str | None = None) -> FeatureSnapshot:
     """How a customer or an account stands in a domain.
 
     Raises
@@ -99,10 +99,10 @@ def stored(store: Store, domain: str, *, customer_id: str | None = None, account
     return found[0]
 
 
-def read(store: Store, **who: str | None) -> list[Standing]:
+def read(store: Store, **who: str | None) -> list[FeatureSnapshot]:
     """The standings of a customer or an account; where the store cannot be read, the service is not ready."""
     try:
-        return store.standings(**who)
+        return store.find_snapshots(**who)
     except StoreUnavailable as error:
         log_failure(error)
         raise Problem.of(503) from None

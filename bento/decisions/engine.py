@@ -19,7 +19,7 @@ from bento.decisions.batch import TOGETHER, answered, attempted
 from bento.problems import Problem, log_failure
 from bento.store.audit_chain import AuditError
 from bento.store.keyring import KeyringError
-from bento.store.session import Given, Making, Person, Store, StoreUnavailable, Transaction
+from bento.store.session import NewDecision, Person, PriorDecision, Store, StoreUnavailable, Transaction
 from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import FieldError, TransactionRequest
 
@@ -137,13 +137,13 @@ class Decisions:
         if len(here) == 1:
             return [self.decide(here[0].domain, here[0].request)]
 
-        def alone(one: _Waiting) -> Made:
+        def decide_alone(one: _Waiting) -> Made:
             scorer = self._scorers(one.domain)
-            with self._store.partly():
+            with self._store.savepoint():
                 return self._decide(one.domain, scorer, one.request, one.key)
 
         with kept(self._store):
-            return [one.context.run(attempted, alone, one) for one in here]
+            return [one.context.run(attempted, decide_alone, one) for one in here]
 
     def decide(self, domain: str, request: Any) -> Made:
         """Make one decision, or give the one that was made before.
@@ -210,12 +210,12 @@ class Decisions:
     def _chunk(self, domain: str, scorer: Any, here: Sequence[tuple[Any, str | None]]) -> list[Made | Problem]:
         """Decide on a few transactions in one transaction of the store: one that is refused leaves nothing, the others stand."""
 
-        def alone(request: Any, key: str | None) -> Made:
-            with self._store.partly():
+        def decide_alone(request: Any, key: str | None) -> Made:
+            with self._store.savepoint():
                 return self._decide(domain, scorer, request, key)
 
         with kept(self._store):
-            return [request if isinstance(request, Problem) else attempted(alone, request, key) for request, key in here]
+            return [request if isinstance(request, Problem) else attempted(decide_alone, request, key) for request, key in here]
 
     def _before(self, request: Any, key: str | None) -> Made | Problem | None:
         """What was answered before, or what is wrong with the request; None where it is yet to be decided on."""
@@ -224,7 +224,7 @@ class Decisions:
 
         def look() -> Made | None:
             with kept(self._store):
-                before = self._store.given(key=key)
+                before = self._store.find_prior_decision(key=key)
                 return before and Made(again(before, self._store.digest(request.model_dump_json().encode())))
 
         return attempted(look)
@@ -253,8 +253,8 @@ class Decisions:
         sent = request.model_dump_json().encode()
         digest = self._store.digest(sent)
         named = request.transaction_id if isinstance(request, TransactionRequest) else None
-        self._alone(request, named, key)
-        before = self._store.given(transaction_id=named, key=key)
+        self._lock_identifiers(request, named, key)
+        before = self._store.find_prior_decision(transaction_id=named, key=key)
         if before is not None:
             return Made(again(before, digest, [_TAKEN] if named and key is None else []))
         with span("features"):
@@ -266,11 +266,11 @@ class Decisions:
         making = self._making(domain, decided_on, asked, answer, key, digest)
         if making.person is not None and isinstance(request, TransactionRequest):
             self._part_of_history(scorer.transaction(asked.request), making.person)
-        self._store.keep_decisions([making])
+        self._store.insert_decisions([making])
         return Made(_named(making.id, making.answer), answer, asked.request)
 
     def _part_of_history(self, transaction: Transaction, person: Person) -> None:
-        if not self._store.keep(transaction, person):
+        if not self._store.insert_transaction(transaction, person):
             raise Problem(409, "conflict", "Another transaction was sent with this identifier.", [_TAKEN])
 
     def _keep(self, domain: str, considered: Sequence[tuple[Asked, Any, str | None]]) -> list[Made]:
@@ -280,13 +280,13 @@ class Decisions:
                 self._making(domain, asked.request.model_dump_json().encode(), asked, answer, key, None)
                 for asked, answer, key in considered
             ]
-            self._store.keep_decisions(made)
+            self._store.insert_decisions(made)
         return [Made(_named(one.id, one.answer), answer, asked.request) for one, (asked, answer, _) in zip(made, considered, strict=True)]
 
-    def _making(self, domain: str, request: bytes, asked: Asked, answer: Any, key: str | None, digest: str | None) -> Making:
+    def _making(self, domain: str, request: bytes, asked: Asked, answer: Any, key: str | None, digest: str | None) -> NewDecision:
         probability, decision = said(domain, answer)
         transaction = isinstance(asked.request, TransactionRequest)
-        return Making(
+        return NewDecision(
             id=self._store.new_id(),
             domain=domain,
             route=ROUTES[domain],
@@ -311,9 +311,9 @@ class Decisions:
             return self._store.person(asked.request.user_id, make=True)
         return None
 
-    def _alone(self, request: Any, named: str | None, key: str | None) -> None:
+    def _lock_identifiers(self, request: Any, named: str | None, key: str | None) -> None:
         """Where the store lets several write at once: have no transaction miss the one that another worker is just answering."""
-        self._store.alone(
+        self._store.advisory_lock(
             customer=getattr(request, "user_id", None),
             merchant=getattr(request, "merchant", None),
             transaction=named,
@@ -321,7 +321,7 @@ class Decisions:
         )
 
 
-def again(before: Given, digest: str, fields: Sequence[FieldError] = ()) -> bytes:
+def again(before: PriorDecision, digest: str, fields: Sequence[FieldError] = ()) -> bytes:
     """The answer that was given before to the same request.
 
     Raises

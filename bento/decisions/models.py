@@ -32,7 +32,7 @@ class NoChampions(BentoMLException):
     """There is nothing to answer with, or what there is does not belong together."""
 
 
-class Refused(BentoMLException):
+class ModelRejected(BentoMLException):
     """A model that must not be used: its tag, and what is wrong with it."""
 
 
@@ -132,7 +132,7 @@ def _sound(model: Any) -> Bundle:
     try:
         return Bundle.load(Path(model.path), version=model.tag.version)
     except BundleError as error:
-        raise Refused(f"the model {model.tag} is refused: {error}") from error
+        raise ModelRejected(f"the model {model.tag} is refused: {error}") from error
 
 
 def _challengers(models: Sequence[Any]) -> dict[str, Bundle]:

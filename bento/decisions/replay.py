@@ -22,7 +22,7 @@ from bento.decisions.scorers.spending import SpendingScorer
 from bento.decisions.scorers.transaction import TransactionScorer
 from bento.problems import Problem
 from bento.store.audit_verify import is_recorded
-from bento.store.session import Content, Decided, Standing, Store
+from bento.store.session import DecisionPayload, FeatureSnapshot, Store, StoredDecision
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.bundle_io import MANIFEST
 from finrisk_assets.scoring.spec import BundleError
@@ -99,7 +99,7 @@ class Replayed:
         """Whether every decision that can be read and made again came out as it was stored and recorded."""
         return not (self.different or self.damaged or self.unrecorded)
 
-    def _tell(self, one: Decided, what: str) -> None:
+    def _tell(self, one: StoredDecision, what: str) -> None:
         if len(self.told) < MOST_TOLD:
             self.told.append(Difference(one.id, what))
 
@@ -167,9 +167,9 @@ def replay(
     return found
 
 
-def _grouped(store: Store, since: int | None, domain: str | None) -> Iterator[list[Decided]]:
+def _grouped(store: Store, since: int | None, domain: str | None) -> Iterator[list[StoredDecision]]:
     """The decisions in groups of one model, those that can be read apart from those that cannot."""
-    waiting: dict[tuple[str, str, bool], list[Decided]] = {}
+    waiting: dict[tuple[str, str, bool], list[StoredDecision]] = {}
     for one in store.decisions():
         if (since is not None and one.decided_at < since) or domain not in (None, one.domain):
             continue
@@ -181,7 +181,7 @@ def _grouped(store: Store, since: int | None, domain: str | None) -> Iterator[li
     yield from waiting.values()
 
 
-def _count(found: Replayed, one: Decided, recorded: bool, apart: str | None) -> None:
+def _count(found: Replayed, one: StoredDecision, recorded: bool, apart: str | None) -> None:
     if one.content is None and not one.erased:
         found.damaged += 1
         found._tell(one, "it cannot be unsealed: its bytes were changed")
@@ -202,7 +202,7 @@ def _count(found: Replayed, one: Decided, recorded: bool, apart: str | None) -> 
 _UNREADABLE = "unreadable"
 
 
-def _compared(together: Sequence[Decided], bundle: Bundle, scorer: Any) -> list[str | None]:
+def _compared(together: Sequence[StoredDecision], bundle: Bundle, scorer: Any) -> list[str | None]:
     """Where each of a group of decisions of one model comes out otherwise, or None."""
     try:
         return _again(together, bundle, scorer)
@@ -210,7 +210,7 @@ def _compared(together: Sequence[Decided], bundle: Bundle, scorer: Any) -> list[
         return ["all of it"] if len(together) == 1 else [_compared([one], bundle, scorer)[0] for one in together]
 
 
-def _again(together: Sequence[Decided], bundle: Bundle, scorer: Any) -> list[str | None]:
+def _again(together: Sequence[StoredDecision], bundle: Bundle, scorer: Any) -> list[str | None]:
     rows = np.stack([_content(one).row for one in together])
     scores = bundle.score(rows)
     ask = getattr(scorer, "again", Asked)
@@ -223,24 +223,24 @@ def _again(together: Sequence[Decided], bundle: Bundle, scorer: Any) -> list[str
     return found
 
 
-def _content(one: Decided) -> Content:
+def _content(one: StoredDecision) -> DecisionPayload:
     assert one.content is not None
     return one.content
 
 
-def _request(domain: str, content: Content) -> Any:
+def _request(domain: str, content: DecisionPayload) -> Any:
     return _SCORERS[domain][1].model_validate_json(json.dumps(content.request))
 
 
-def _standing(domain: str, content: Content) -> Standing | None:
+def _standing(domain: str, content: DecisionPayload) -> FeatureSnapshot | None:
     """Whom the answer is about, as the store knew them then."""
     who = content.answer
     if who.get("customer_id") is None:
         return None
-    return Standing(domain, "", who["customer_id"], who.get("account_id"), who["as_of"], {}, {})
+    return FeatureSnapshot(domain, "", who["customer_id"], who.get("account_id"), who["as_of"], {}, {})
 
 
-def _apart(one: Decided, stored: Any, again: Answer) -> str | None:
+def _apart(one: StoredDecision, stored: Any, again: Answer) -> str | None:
     """Where a decision differs from what it comes out as now, or None."""
     probability, decision = said(one.domain, again)
     beside = _differs({"probability": one.probability, "decision": one.decision}, {"probability": probability, "decision": decision})

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bento.decisions.answers import said
 from bento.problems import log_failure
-from bento.store.session import Shadowed, Store, StoreUnavailable
+from bento.store.session import ShadowScore, Store, StoreUnavailable
 from finrisk_assets.scoring.bundle import Bundle
 
 logger = logging.getLogger("finrisk.service")
@@ -103,17 +103,17 @@ class Shadow:
             if not going:
                 return
 
-    def _record(self, rows: list[Shadowed]) -> None:
+    def _record(self, rows: list[ShadowScore]) -> None:
         try:
-            self._store.keep_shadows(rows)
+            self._store.insert_shadow_scores(rows)
         except StoreUnavailable as error:
             self.dropped += len(rows)
             log_failure(error)
 
-    def _judge(self, asked: _Asked) -> Shadowed:
+    def _judge(self, asked: _Asked) -> ShadowScore:
         """What both models say of one request; of a challenger that fails, the type of its failure: a message may hold a person's data."""
         probability, decision = said(asked.domain, asked.answer)
-        kept = Shadowed(
+        kept = ShadowScore(
             asked.domain, None, asked.at, asked.answer.model.version, probability, decision, self._versions[asked.domain], None, None, None
         )
         try:
@@ -133,7 +133,7 @@ class Shadow:
         who = {name: getattr(asked.answer, name, None) for name in ("customer_id", "account_id")}
         if who == {"customer_id": None, "account_id": None}:
             return None
-        found = self._store.standings(domain=asked.domain, **who)
+        found = self._store.find_snapshots(domain=asked.domain, **who)
         return found[0].subject if len(found) == 1 else None
 
     def _tell(self, domain: str, error: Exception) -> None:

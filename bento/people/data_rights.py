@@ -172,7 +172,7 @@ def erase(store: Store, customer_id: str, *, wiping: bool = True) -> Erasure:
     _check(customer_id)
     try:
         with store.writing() as connection:
-            store.alone(customer=customer_id)
+            store.advisory_lock(customer=customer_id)
             person = store.person(customer_id)
             if person is None:
                 raise unknown("customer_id")

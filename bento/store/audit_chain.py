@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection, bindparam, select, text
 
-from bento.store.database import Prepared
+from bento.store.database import CompiledStatement
 from bento.store.tables import audit, audit_heads, checkpoints
 
 EVERY = 1_000
@@ -109,11 +109,11 @@ def _hash(fields: tuple[Any, ...]) -> str:
 
 
 _COLUMNS = [audit.c[name] for name in Record._fields]
-_INSERT = Prepared(audit.insert().inline(), Record._fields)
+_INSERT = CompiledStatement(audit.insert().inline(), Record._fields)
 _INSERT_CHECKPOINT = checkpoints.insert()
 _INSERT_HEAD = audit_heads.insert()
 _HEAD = select(audit_heads.c.number, audit_heads.c.hash, audit_heads.c.mac).where(audit_heads.c.writer == bindparam("named"))
-_ADVANCE = Prepared(
+_ADVANCE = CompiledStatement(
     audit_heads.update()
     .where(audit_heads.c.writer == bindparam("named"), audit_heads.c.number == bindparam("before"))
     .values(number=bindparam("number"), hash=bindparam("hash"), mac=bindparam("mac"))

@@ -70,7 +70,7 @@ _RECORDED = select(audit.c.number).where(audit.c.at == bindparam("moment"), audi
 # Verifying ---------------------------------------------------------------------------------------------------------------------
 
 
-class Broken(NamedTuple):
+class ChainBreak(NamedTuple):
     """The first thing that is not as it was written.
 
     Attributes
@@ -97,17 +97,17 @@ class Verdict:
     writers: int
     records: int
     checkpoints: int
-    broken: Broken | None
+    broken: ChainBreak | None
 
 
-class Kept(NamedTuple):
+class CheckpointReceipt(NamedTuple):
     """A checkpoint that was kept elsewhere: its position and MAC. It proves everything that is older."""
 
     position: int
     mac: str
 
     @classmethod
-    def parse(cls, line: str) -> "Kept":
+    def parse(cls, line: str) -> "CheckpointReceipt":
         """Read a line that `finrisk audit checkpoint` has printed.
 
         Raises
@@ -125,7 +125,7 @@ class Kept(NamedTuple):
         return f"{_LINE} {self.position} {self.mac} {datetime.fromtimestamp(at // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def keep(connection: Connection, keyring: Macs, at: int) -> Kept:
+def create_checkpoint(connection: Connection, keyring: Macs, at: int) -> CheckpointReceipt:
     """Put a checkpoint on every writer that went on since its last one, and return the newest: what it proves is all there is now.
 
     Raises
@@ -141,13 +141,13 @@ def keep(connection: Connection, keyring: Macs, at: int) -> Kept:
     newest = connection.execute(_HEAD, {"named": REGISTER}).one_or_none()
     if newest is None:
         raise AuditError("there is nothing to put a checkpoint on: the service has recorded nothing yet")
-    return Kept(newest.number, newest.hash)
+    return CheckpointReceipt(newest.number, newest.hash)
 
 
 _REACHED = select(checkpoints.c.writer, func.max(checkpoints.c.number).label("number")).group_by(checkpoints.c.writer)
 
 
-def verify(database: Database, keyring: Macs, kept: Iterable[Kept] = ()) -> Verdict:
+def verify(database: Database, keyring: Macs, kept: Iterable[CheckpointReceipt] = ()) -> Verdict:
     """Look at every record of every writer, in memory that does not grow with their number, while others may go on writing.
 
     Parameters
@@ -183,10 +183,10 @@ class _Counted:
 
 class _Found(Exception):  # noqa: N818 - it is what was looked for
     def __init__(self, writer: str, number: int, wrong: str) -> None:
-        self.broken = Broken(writer, number, wrong)
+        self.broken = ChainBreak(writer, number, wrong)
 
 
-def _writers(connection: Connection, keyring: Macs, kept: Iterable[Kept], counted: _Counted) -> list[str]:
+def _writers(connection: Connection, keyring: Macs, kept: Iterable[CheckpointReceipt], counted: _Counted) -> list[str]:
     """The writers in the order in which they began, once the register of them is seen to be whole."""
     head = connection.execute(_HEAD, {"named": REGISTER}).one_or_none()
     elsewhere = {one.position: one.mac for one in kept}

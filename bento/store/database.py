@@ -162,8 +162,8 @@ class Database:
     def writing(self, last: Callable[[Connection], None] | None = None) -> Iterator[Connection]:
         """Everything inside is committed to disk at the end, or nothing is. Inside another `writing` it is part of that.
 
-        On SQLite no other worker writes meanwhile; on PostgreSQL see `alone`. Never wait for another coroutine inside: it would be in the
-        same transaction.
+        On SQLite no other worker writes meanwhile; on PostgreSQL see `advisory_lock`. Never wait for another coroutine inside: it would
+        be in the same transaction.
 
         Parameters
         ----------
@@ -246,7 +246,7 @@ class Database:
             finally:
                 cursor.execute("release savepoint one")
 
-    def alone(self, connection: Connection, names: Sequence[str]) -> None:
+    def advisory_lock(self, connection: Connection, names: Sequence[str]) -> None:
         """Wait until no other transaction is at work on any of these names, and keep others from it until the commit."""
         if self.dialect == "postgresql":
             connection.execute(_LOCK, {"names": list(names)})
@@ -362,7 +362,7 @@ class Database:
         return engine
 
 
-class Prepared:
+class CompiledStatement:
     """A statement whose text is made once for each kind of database, and which then goes straight to the driver.
 
     SQLAlchemy takes longer to execute a statement of the request's path than SQLite does. What is asked here comes back as the driver

@@ -32,10 +32,10 @@ from bento.context import current as current_caller
 from bento.context import request_id as current_request
 from bento.store import migrations
 from bento.store.audit_chain import Chain
-from bento.store.database import WAIT_S, Database, Prepared, StoreError, StoreUnavailable, location
+from bento.store.database import WAIT_S, CompiledStatement, Database, StoreError, StoreUnavailable, location
 from bento.store.keyring import Keyring, KeyringError, seal, unseal
 from bento.store.tables import decisions, people, shadows, standings, transactions
-from finrisk_assets.features.online import Since, micros
+from finrisk_assets.features.online import EventCount, micros
 from finrisk_assets.features.windows import MICRO
 from finrisk_assets.scoring.spec import Rows
 from finrisk_assets.settings import Settings
@@ -79,7 +79,7 @@ class Person(NamedTuple):
     key: bytes
 
 
-class Given(NamedTuple):
+class PriorDecision(NamedTuple):
     """A decision that was made before, under an identifier that a request names again.
 
     Attributes
@@ -95,7 +95,7 @@ class Given(NamedTuple):
     body: bytes | None
 
 
-class Making(NamedTuple):
+class NewDecision(NamedTuple):
     """A decision on its way into the store.
 
     Attributes
@@ -132,7 +132,7 @@ class Making(NamedTuple):
     digest: str | None = None
 
 
-class Content(NamedTuple):
+class DecisionPayload(NamedTuple):
     """What a decision was made of.
 
     Attributes
@@ -151,7 +151,7 @@ class Content(NamedTuple):
     row: Rows
 
 
-class Decided(NamedTuple):
+class StoredDecision(NamedTuple):
     """A decision as it is kept.
 
     Attributes
@@ -181,11 +181,11 @@ class Decided(NamedTuple):
     probability: float | None
     decision: str | None
     sealed: bytes
-    content: Content | None
+    content: DecisionPayload | None
     erased: bool
 
 
-class Standing(NamedTuple):
+class FeatureSnapshot(NamedTuple):
     """How a customer, or one account of a customer, stood in one domain: the newest features and the score that the batch gave them.
 
     Attributes
@@ -211,7 +211,7 @@ class Standing(NamedTuple):
     score: Mapping[str, Any]
 
 
-class Shadowed(NamedTuple):
+class ShadowScore(NamedTuple):
     """What the champion answered to one request, and what the challenger would have.
 
     Attributes
@@ -249,7 +249,7 @@ class Meter(Protocol):
     def audited(self, action: str) -> None: ...
 
 
-class _Uncounted:
+class NullMeter:
     def committed(self, seconds: float) -> None: ...
 
     def audited(self, action: str) -> None: ...
@@ -262,15 +262,17 @@ def now_us() -> int:
 
 # Statements, built once: SQLAlchemy keeps the text of each for the dialect.
 
-_PERSON = Prepared(select(people.c.person, people.c.wrapped_key).where(people.c.lookup == bindparam("token")))
+_PERSON = CompiledStatement(select(people.c.person, people.c.wrapped_key).where(people.c.lookup == bindparam("token")))
 _NEW_PERSON = {name: dialect.insert(people).on_conflict_do_nothing() for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))}
-_GIVEN = Prepared(
+_GIVEN = CompiledStatement(
     select(decisions.c.id, decisions.c.digest, decisions.c.sealed, decisions.c.person, people.c.wrapped_key)
     .select_from(decisions.outerjoin(people, decisions.c.person == people.c.person))
     .where(or_(decisions.c.transaction_token == bindparam("sent"), decisions.c.idempotency == bindparam("key")))
 )
-_KEEP_DECISION = Prepared(insert(decisions).inline(), [column.name for column in decisions.columns if column.name != "position"])
-_KEEP_TRANSACTION = Prepared(postgresql.insert(transactions).on_conflict_do_nothing(), [column.name for column in transactions.columns])
+_KEEP_DECISION = CompiledStatement(insert(decisions).inline(), [column.name for column in decisions.columns if column.name != "position"])
+_KEEP_TRANSACTION = CompiledStatement(
+    postgresql.insert(transactions).on_conflict_do_nothing(), [column.name for column in transactions.columns]
+)
 _TRANSACTION = select(transactions).where(transactions.c.transaction_token == bindparam("token"))
 _PAGE_OF = (
     select(
@@ -336,14 +338,14 @@ def _named(entity: Entity) -> list[Any]:
 
 
 @cache
-def _events(entity: Entity) -> Prepared:
+def _events(entity: Entity) -> CompiledStatement:
     """The events of an entity between two moments, neither included."""
     known = (transactions.c[name] for name in ("occurred_at", "amount", "is_fraud", "label_known_at"))
-    return Prepared(select(*known).where(*_named(entity), *_BETWEEN))
+    return CompiledStatement(select(*known).where(*_named(entity), *_BETWEEN))
 
 
 @cache
-def _numbers(*asked: tuple[Entity, tuple[Since, ...]]) -> Prepared:
+def _numbers(*asked: tuple[Entity, tuple[EventCount, ...]]) -> CompiledStatement:
     """How many events there were of entities that one index finds: a column for each number of each entity."""
     at, is_fraud, label_known_at = transactions.c.occurred_at, transactions.c.is_fraud, transactions.c.label_known_at
     numbers = [
@@ -355,7 +357,7 @@ def _numbers(*asked: tuple[Entity, tuple[Since, ...]]) -> Prepared:
         for entity, counts in asked
         for since in counts
     ]
-    return Prepared(select(*numbers).where(_named(asked[0][0])[0], *_BETWEEN))
+    return CompiledStatement(select(*numbers).where(_named(asked[0][0])[0], *_BETWEEN))
 
 
 _LOADED = ("transaction_token", "person", "occurred_at", "amount", "direction", "merchant", "country", "is_fraud", "label_known_at")
@@ -433,7 +435,7 @@ class Store:
     ) -> None:
         self.keyring = keyring
         self.clock = clock
-        self._meter = meter or _Uncounted()
+        self._meter = meter or NullMeter()
         self._chain = Chain(writer or uuid4().hex, keyring)
         self._keys: OrderedDict[bytes, bytes] = OrderedDict()
         self._seen: dict[str, Person] = {}  # while a transaction lasts
@@ -489,7 +491,7 @@ class Store:
                 self._tokens.clear()
 
     @contextmanager
-    def partly(self) -> Iterator[None]:
+    def savepoint(self) -> Iterator[None]:
         """Inside `writing`: what fails in here leaves nothing, what was written before stands, and the transaction goes on."""
         with self.writing() as connection:
             recorded = self._chain.waiting()
@@ -587,7 +589,7 @@ class Store:
 
     # Decisions
 
-    def given(self, *, transaction_id: str | None = None, key: str | None = None) -> Given | None:
+    def find_prior_decision(self, *, transaction_id: str | None = None, key: str | None = None) -> PriorDecision | None:
         """The decision that was made under the identifier of a transaction, or under an idempotency key of the current caller.
 
         On PostgreSQL others who name one of them wait until this transaction ends.
@@ -604,9 +606,9 @@ class Store:
             opener = self.key_of(person, wrapped)
             # Where both are named they must name the same decision.
             same = digest if len(rows) == 1 else ""
-            return Given(id, same, None if opener is None else _unpack(unseal(opener, sealed, id.encode()))[1])
+            return PriorDecision(id, same, None if opener is None else _unpack(unseal(opener, sealed, id.encode()))[1])
 
-    def alone(self, **names: str | None) -> None:
+    def advisory_lock(self, **names: str | None) -> None:
         """Have nobody else decide on any of these until the transaction ends; on SQLite nobody else writes anyway.
 
         Parameters
@@ -617,13 +619,13 @@ class Store:
         if self.database.dialect == "postgresql":
             with self.writing() as connection:
                 tokens = [self.keyring.token(kind, value) for kind, value in names.items() if value is not None]
-                self.database.alone(connection, tokens)
+                self.database.advisory_lock(connection, tokens)
 
     def new_id(self) -> str:
         """A name for a decision: 32 hex digits that nobody can guess. The time stands in front, or each would lie on a page of its own."""
         return f"{self.clock():014x}{token_hex(9)}"
 
-    def keep_decisions(self, made: Sequence[Making]) -> None:
+    def insert_decisions(self, made: Sequence[NewDecision]) -> None:
         """Keep decisions, each with its audit record, inside `writing`.
 
         Raises
@@ -666,16 +668,16 @@ class Store:
             )
 
     def keep_decision(self, **what: Any) -> str:
-        """Keep one decision, given the fields of `Making`, and return its identifier."""
-        one = Making(**({"id": self.new_id()} | what))
-        self.keep_decisions([one])
+        """Keep one decision, given the fields of `NewDecision`, and return its identifier."""
+        one = NewDecision(**({"id": self.new_id()} | what))
+        self.insert_decisions([one])
         return one.id
 
     def digest(self, request: bytes) -> str:
         """What tells requests apart without telling what they say."""
         return self.keyring.token("request", request.decode())
 
-    def decisions(self, *, after: int = 0) -> Iterator[Decided]:
+    def decisions(self, *, after: int = 0) -> Iterator[StoredDecision]:
         """All decisions in the order in which they were written, unsealed, a page in memory at a time.
 
         Parameters
@@ -692,7 +694,7 @@ class Store:
                 return
             after = page[-1].position
 
-    def content(self, id: str, person: str | None, wrapped: bytes | None, sealed: bytes) -> Content | None:
+    def content(self, id: str, person: str | None, wrapped: bytes | None, sealed: bytes) -> DecisionPayload | None:
         """What the decision of that identifier was made of; None where its person was erased, or the bytes were changed."""
         key = self.key_of(person, wrapped)
         try:
@@ -700,8 +702,8 @@ class Store:
         except KeyringError:
             return None
 
-    def _decided(self, columns: Sequence[Any], wrapped: bytes | None) -> Decided:
-        one: Decided = Decided._make((*columns, None, False))
+    def _decided(self, columns: Sequence[Any], wrapped: bytes | None) -> StoredDecision:
+        one: StoredDecision = StoredDecision._make((*columns, None, False))
         content = self.content(one.id, one.person, wrapped, one.sealed)
         return one._replace(content=content, erased=one.person is not None and wrapped is None)
 
@@ -710,7 +712,7 @@ class Store:
 
     # Transactions
 
-    def keep(self, transaction: Transaction, person: Person) -> bool:
+    def insert_transaction(self, transaction: Transaction, person: Person) -> bool:
         """Make a transaction part of history; return whether it is new or the very one that is there. Call it inside `writing`."""
         row = self._row(transaction, person.person)
         about = row["transaction_token"].encode()
@@ -752,7 +754,7 @@ class Store:
                 if (named := self._names(event, entity)) is not None
             }
 
-    def counts(self, event: Mapping[str, Any], counts: Mapping[Entity, Sequence[Since]], before: datetime) -> dict[Entity, list[int]]:
+    def counts(self, event: Mapping[str, Any], counts: Mapping[Entity, Sequence[EventCount]], before: datetime) -> dict[Entity, list[int]]:
         """How many events came before an event, of each entity that it names; for a busy one that is much less work than to hand them over.
 
         Parameters
@@ -773,7 +775,7 @@ class Store:
             As of `histories`.
         """
         at, found = micros(before), dict[Entity, list[int]]()
-        together: dict[str, list[tuple[Entity, tuple[Since, ...]]]] = {}
+        together: dict[str, list[tuple[Entity, tuple[EventCount, ...]]]] = {}
         values: dict[str, Any] = {}
         for entity, numbers in counts.items():
             if (named := self._names(event, entity)) is not None:
@@ -899,7 +901,7 @@ class Store:
 
     # Standings
 
-    def replace_standings(self, read: Iterable[Standing]) -> int:
+    def replace_snapshots(self, read: Iterable[FeatureSnapshot]) -> int:
         """Put these in the place of all standings that are there, all or none; return how many they are."""
         found, known = list(read), dict[str, str]()
         self._make_known({one.customer_id for one in found}, known)
@@ -912,7 +914,9 @@ class Store:
                 connection.execute(insert(standings), rows[first : first + CHUNK])
         return len(rows)
 
-    def standings(self, *, customer_id: str | None = None, account_id: str | None = None, domain: str | None = None) -> list[Standing]:
+    def find_snapshots(
+        self, *, customer_id: str | None = None, account_id: str | None = None, domain: str | None = None
+    ) -> list[FeatureSnapshot]:
         """The standings of a customer or of an account, in all domains or in one, in the order of domain and subject.
 
         Raises
@@ -933,7 +937,7 @@ class Store:
             rows = connection.execute(_STANDINGS_BY[tuple(named)], named).all()
         return sorted((self._standing(row) for row in rows), key=lambda one: (one.domain, one.subject))
 
-    def _standing_row(self, one: Standing, person: str, wrapped: bytes) -> dict[str, Any]:
+    def _standing_row(self, one: FeatureSnapshot, person: str, wrapped: bytes) -> dict[str, Any]:
         subject = self.keyring.token("subject", one.subject)
         plain = _COMPACT([one.subject, one.customer_id, one.account_id, one.features, one.score])
         return {
@@ -945,14 +949,14 @@ class Store:
             "sealed": seal(self._key(person, wrapped), plain.encode(), subject.encode()),
         }
 
-    def _standing(self, row: Any) -> Standing:
+    def _standing(self, row: Any) -> FeatureSnapshot:
         plain = unseal(self._key(row.person, row.wrapped_key), row.sealed, row.subject.encode())
         subject, customer, account, features, score = json.loads(plain)
-        return Standing(row.domain, subject, customer, account, None if row.as_of is None else _moment(row.as_of), features, score)
+        return FeatureSnapshot(row.domain, subject, customer, account, None if row.as_of is None else _moment(row.as_of), features, score)
 
     # Shadows
 
-    def keep_shadows(self, found: Sequence[Shadowed], most: int = MOST_SHADOWS) -> None:
+    def insert_shadow_scores(self, found: Sequence[ShadowScore], most: int = MOST_SHADOWS) -> None:
         """Store what champion and challenger said, and let go of the oldest beyond `most` of a domain; a transaction is there once."""
         with self.writing() as connection:
             # Whoever was erased since the answer is not to come back.
@@ -962,13 +966,13 @@ class Store:
             for domain in sorted({one.domain for one in found}):
                 connection.execute(_FORGET_SHADOWS, {"named": domain, "most": most})
 
-    def shadows(self, domain: str) -> list[Shadowed]:
+    def list_shadow_scores(self, domain: str) -> list[ShadowScore]:
         """What is kept of a domain, the oldest first."""
         with self.reading() as connection:
             rows = connection.execute(_SHADOWS, {"domain": domain}).all()
         return [self._shadowed(row) for row in rows]
 
-    def _shadow_row(self, one: Shadowed) -> dict[str, Any]:
+    def _shadow_row(self, one: ShadowScore) -> dict[str, Any]:
         person = None if one.customer_id is None else self.person(one.customer_id)
         values = one._asdict() | {"person": person and person.person, "scored_at": micros(one.scored_at), "sealed": None}
         del values["customer_id"]
@@ -978,14 +982,14 @@ class Store:
             values["sealed"] = seal(key, one.subject.encode(), values["subject"].encode())
         return values
 
-    def _shadowed(self, row: Any) -> Shadowed:
+    def _shadowed(self, row: Any) -> ShadowScore:
         key = self.key_of(row.person, row.wrapped_key)
         subject = None if row.sealed is None or key is None else unseal(key, row.sealed, row.subject.encode()).decode()
-        values = {name: row._mapping[name] for name in Shadowed._fields if name not in ("subject", "scored_at", "customer_id")}
-        return Shadowed(**values, subject=subject, scored_at=_moment(row.scored_at))
+        values = {name: row._mapping[name] for name in ShadowScore._fields if name not in ("subject", "scored_at", "customer_id")}
+        return ShadowScore(**values, subject=subject, scored_at=_moment(row.scored_at))
 
 
-def opened(settings: Settings, **options: Any) -> Store:
+def open_store(settings: Settings, **options: Any) -> Store:
     """The store of a source with its keyring; options are those of `Store`."""
     return Store(location(settings), Keyring.of(settings), **options)
 
@@ -999,9 +1003,9 @@ def _unpack(plain: bytes) -> list[bytes]:
     return plain.split(b"\n", 3)
 
 
-def _content(plain: bytes) -> Content:
+def _content(plain: bytes) -> DecisionPayload:
     request, answer, known, row = _unpack(plain)
-    return Content(json.loads(request), json.loads(answer), json.loads(known), np.frombuffer(row, np.float32))
+    return DecisionPayload(json.loads(request), json.loads(answer), json.loads(known), np.frombuffer(row, np.float32))
 
 
 def _moment(microseconds: int) -> datetime:

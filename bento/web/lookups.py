@@ -9,7 +9,7 @@ from bento.decisions.models import Champions
 from bento.problems import Problem, invalid, log_failure
 from bento.store import audit_chain, audit_verify
 from bento.store.audit_chain import AuditError
-from bento.store.session import Standing, Store, StoreUnavailable
+from bento.store.session import FeatureSnapshot, Store, StoreUnavailable
 from finrisk_assets.features.online import micros
 from schemas.api import (
     LONGEST_IDENTIFIER,
@@ -95,7 +95,7 @@ def risk_scores(store: Store, customer_id: str) -> RiskScores:
     try:
         with store.writing():
             person = store.person(customer_id)
-            found = [] if person is None else store.standings(customer_id=customer_id)
+            found = [] if person is None else store.find_snapshots(customer_id=customer_id)
             if person is None or not found:
                 raise unknown("customer_id")
             store.audit("read", person=person.person)
@@ -148,7 +148,7 @@ def _audit_record(one: audit_chain.Record) -> AuditRecord:
     return AuditRecord(**values)
 
 
-def _stored_score(standing: Standing) -> StoredScore:
+def _stored_score(standing: FeatureSnapshot) -> StoredScore:
     return StoredScore(
         domain=standing.domain,
         subject=standing.subject,

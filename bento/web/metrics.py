@@ -104,7 +104,7 @@ class Metrics:
     def refused(self, reason: str, requests: int = 1) -> None:
         self._refused.labels(reason).inc(requests)
 
-    def looked(self, parts: Mapping[str, str | None]) -> None:
+    def set_readiness(self, parts: Mapping[str, str | None]) -> None:
         """Remember which parts of the service are ready."""
         for part, reason in parts.items():
             self._ready.labels(part).set(reason is None)

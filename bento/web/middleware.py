@@ -13,7 +13,7 @@ from bento.context import _within, request_id
 from bento.web.metrics import Metrics
 
 
-class Measured:
+class RequestMetrics:
     """ASGI middleware, the outermost: how long each request took, by method, route and status."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:

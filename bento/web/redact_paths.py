@@ -17,7 +17,7 @@ _TEMPLATES = tuple((path, *path.split("{customer_id}")) for path in (RISK_SCORES
 """The routes: what stands in the place of their paths, and what goes before and after the customer. The first that fits counts."""
 
 
-class UnnamedPaths:
+class RedactCustomerPath:
     """ASGI middleware: the path of a route without the customer that it names."""
 
     def __init__(self, app: ASGIApp) -> None:

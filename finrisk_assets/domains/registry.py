@@ -1,6 +1,5 @@
 """The list of domains. Everything that has to go through all of them starts here."""
 
-
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.cashflow.definition import CASHFLOW
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT

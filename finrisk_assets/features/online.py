@@ -44,7 +44,7 @@ class History(NamedTuple):
         columns = list(zip(*sorted(rows, key=itemgetter(0)), strict=True))
         return cls(*columns) if columns else EMPTY
 
-    def tally(self, at: int, since: "Since") -> int:
+    def tally(self, at: int, since: "EventCount") -> int:
         """How many events `since` counts for an event at this instant, in microseconds since 1970."""
         times = self.occurred_at_us
         counted = slice(bisect_right(times, at - since.reach_s * MICRO), bisect_left(times, at))
@@ -57,7 +57,7 @@ class History(NamedTuple):
 EMPTY = History((), (), (), ())
 
 
-class Since(NamedTuple):
+class EventCount(NamedTuple):
     """A number that windows are made of: how many events an entity had between an instant and an event, neither included.
 
     Attributes
@@ -104,7 +104,7 @@ class OnlineFeatures:
         declared = windows(features)
         place = {window: number for number, window in enumerate(declared)}
         self._entities = [_Entity(entity, {w: place[w] for w in declared if w.entity == entity}) for entity in self.history_s]
-        self.counts: Mapping[tuple[str, ...], Sequence[Since]] = {one.columns: one.counts for one in self._entities if not one.reads}
+        self.counts: Mapping[tuple[str, ...], Sequence[EventCount]] = {one.columns: one.counts for one in self._entities if not one.reads}
         self._n_windows = len(declared)
         self._readers = [_reader(feature, place) for feature in self.features]
 
@@ -191,11 +191,11 @@ class _Entity:
             held[number] = _or(value, window.empty)
 
 
-def _parts(window: Window) -> list[Since]:
+def _parts(window: Window) -> list[EventCount]:
     """The numbers of events whose differences make up a window: first less second, and so for the frauds."""
     reach = [window.reach_s, window.delay_s]
-    frauds = [Since(reach_s, window.delay_s) for reach_s in reach] if window.column == "is_fraud" else []
-    return [*(Since(reach_s) for reach_s in reach), *frauds]
+    frauds = [EventCount(reach_s, window.delay_s) for reach_s in reach] if window.column == "is_fraud" else []
+    return [*(EventCount(reach_s) for reach_s in reach), *frauds]
 
 
 def _or(value: float, empty: float | None) -> float:

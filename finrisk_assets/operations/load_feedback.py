@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from bento.decisions.feedback import told
-from bento.store.session import opened
+from bento.store.session import open_store
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources.feedback import SCHEMA, TOLD, file_of
 from finrisk_assets.settings import Settings
@@ -30,7 +30,7 @@ class Written(NamedTuple):
 def load(settings: Settings) -> list[Written]:
     """Write what analysts told of decisions for the ledger, all of it anew: the same labels give the same files."""
     source = sources.load(settings)
-    with closing(opened(settings)) as store:
+    with closing(open_store(settings)) as store:
         found = [(labels, list(told(store, labels.domain))) for labels in TOLD if labels.table in source.tables]
     written = []
     for labels, one_by_one in found:

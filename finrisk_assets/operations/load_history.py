@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bento.store.bulk_load import read
-from bento.store.session import Standing, Store, Transaction, location, opened
+from bento.store.session import FeatureSnapshot, Store, Transaction, location, open_store
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
@@ -51,9 +51,9 @@ def load(settings: Settings) -> Loaded:
     source, warehouse = sources.load(settings), Warehouse(url=settings.warehouse)
     domains = [domain for domain in domains_of(source) if warehouse.has(f"scores_{domain.name}")]
     set_aside(location(settings))
-    with closing(opened(settings, wait_s=PATIENCE_S)) as store:
+    with closing(open_store(settings, wait_s=PATIENCE_S)) as store:
         transactions = _load_transactions(store, source, warehouse, settings) if "transactions" in source.tables else 0
-        standings = store.replace_standings(one for domain in domains for one in newest(domain, source, warehouse))
+        standings = store.replace_snapshots(one for domain in domains for one in newest(domain, source, warehouse))
     return Loaded(transactions, standings)
 
 
@@ -87,7 +87,7 @@ def _load_transactions(store: Store, source: "Source", warehouse: Warehouse, set
     return store.load(read(path))
 
 
-def newest(domain: Domain, source: "Source", warehouse: Warehouse) -> Iterator[Standing]:
+def newest(domain: Domain, source: "Source", warehouse: Warehouse) -> Iterator[FeatureSnapshot]:
     """The newest scored row of every customer or, where a domain decides on accounts, of every account.
 
     A row that stands for the end of a month goes before that of an application, which had terms of its own.
@@ -98,7 +98,7 @@ def newest(domain: Domain, source: "Source", warehouse: Warehouse) -> Iterator[S
     return standings(domain, source, rows, warehouse.table(f"scores_{domain.name}"))
 
 
-def standings(domain: Domain, source: "Source", features: "LazyTable", scores: "LazyTable") -> Iterator[Standing]:
+def standings(domain: Domain, source: "Source", features: "LazyTable", scores: "LazyTable") -> Iterator[FeatureSnapshot]:
     """Rows of a domain's feature table, with their scores, as the store takes them.
 
     Features are kept where the service reads them: not those that it computes itself, nor those of a second model, which are its
@@ -122,7 +122,7 @@ def standings(domain: Domain, source: "Source", features: "LazyTable", scores: "
     joined = rows.inner_join(found, rows._key == found._scored)
     for batch in joined.to_pyarrow_batches(chunk_size=CHUNK):
         for row in batch.to_pylist():
-            yield Standing(
+            yield FeatureSnapshot(
                 domain.name,
                 row["_key"],
                 row["_customer"],

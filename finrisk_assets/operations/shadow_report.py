@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bento.store.session import Shadowed, location, opened
+from bento.store.session import ShadowScore, location, open_store
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
@@ -78,16 +78,16 @@ def report(settings: Settings) -> list[Beside]:
     place, found = location(settings_of_service), list[Beside]()
     if isinstance(place, Path) and not place.exists():
         return []
-    with closing(opened(settings_of_service)) as store:
+    with closing(open_store(settings_of_service)) as store:
         for domain in domains_of(source):
-            rows = store.shadows(domain.name)
+            rows = store.list_shadow_scores(domain.name)
             for pair in dict.fromkeys((row.champion_version, row.challenger_version) for row in rows):
                 of_pair = [row for row in rows if (row.champion_version, row.challenger_version) == pair]
                 found.append(ranked(compare(of_pair), of_pair, outcomes(domain, warehouse, settings, of_pair)))
     return found
 
 
-def compare(rows: Sequence[Shadowed]) -> Beside:
+def compare(rows: Sequence[ShadowScore]) -> Beside:
     """The figures of one pair; at least one row."""
     import numpy as np
 
@@ -106,7 +106,7 @@ def compare(rows: Sequence[Shadowed]) -> Beside:
     )
 
 
-def outcomes(domain: Domain, warehouse: Warehouse, settings: Settings, rows: Sequence[Shadowed]) -> dict[str, bool]:
+def outcomes(domain: Domain, warehouse: Warehouse, settings: Settings, rows: Sequence[ShadowScore]) -> dict[str, bool]:
     """Subject to what happened, of the subjects whose outcome the feature table knows by now."""
     import ibis
 
@@ -119,7 +119,7 @@ def outcomes(domain: Domain, warehouse: Warehouse, settings: Settings, rows: Seq
     return dict(zip(known[key].tolist(), known[domain.watch.label].astype(bool).tolist(), strict=True))
 
 
-def ranked(beside: Beside, rows: Sequence[Shadowed], happened: dict[str, bool]) -> Beside:
+def ranked(beside: Beside, rows: Sequence[ShadowScore], happened: dict[str, bool]) -> Beside:
     """The figures with the AUC of both models on the subjects whose outcome is known; of each subject the newest record counts."""
     import numpy as np
 

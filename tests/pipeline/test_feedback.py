@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bento.decisions.feedback import record
-from bento.store.session import Transaction, opened
+from bento.store.session import Transaction, open_store
 from finrisk_assets.graph import automation, build, partitions
 from finrisk_assets.operations import load_feedback
 from finrisk_assets.settings import Settings
@@ -75,7 +75,7 @@ def compute(shop: Shop) -> None:
 
 def tell(shop: Shop) -> None:
     """The service decides on a payment, and an analyst tells that it was fraud."""
-    with closing(opened(replace(shop.settings, source="shop"))) as store:
+    with closing(open_store(replace(shop.settings, source="shop"))) as store:
         with store.writing():
             person = store.person("anna", make=True)
             assert person is not None

@@ -31,9 +31,9 @@ BY_NAME = {domain.name: domain for domain in DOMAINS}
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "store.sqlite", Keyring([bytes(range(32))]))
-    yield opened
-    opened.close()
+    open_store = Store(tmp_path / "store.sqlite", Keyring([bytes(range(32))]))
+    yield open_store
+    open_store.close()
 
 
 def some(run: Run, domain: Domain, rows: int = ROWS) -> LazyTable:
@@ -53,7 +53,7 @@ def stand(run: Run, domain: Domain, store: Store) -> dict[str, dict[str, Any]]:
     """Put `some` rows into the store, each as a customer of its own whose name is the row's; return their scores by that name."""
     source, scores = sources.load(run.settings), run.warehouse.table(f"scores_{domain.name}")
     rows = [one._replace(customer_id=one.subject) for one in load_history.standings(domain, source, some(run, domain), scores)]
-    assert store.replace_standings(rows) == ROWS
+    assert store.replace_snapshots(rows) == ROWS
     return {one.subject: dict(one.score) for one in rows}
 
 

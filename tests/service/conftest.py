@@ -14,14 +14,14 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
-from bento.store.session import Store, opened
+from bento.store.session import Store, open_store
 from finrisk_assets.domains.transaction_anomaly.features import FEATURES
 from finrisk_assets.features.windows import to_json
 from finrisk_assets.graph import packaging
 from finrisk_assets.scoring.bundle import write
 from finrisk_assets.scoring.spec import BundleSpec, Trees
 from finrisk_assets.settings import Settings
-from tests.service.databases import TEST_POSTGRES, Server, open_store, started
+from tests.service.databases import TEST_POSTGRES, Server, started, store_at
 from tests.service.made import ORIGIN, STANDINGS, write_linear_bundles
 
 START = datetime(2024, 5, 6, 12, 0, 0)
@@ -106,7 +106,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
 @pytest.fixture
 def store(store_url: str | Path) -> Iterator[Store]:
     """An empty store, on each of both engines."""
-    with closing(open_store(store_url)) as opened_:
+    with closing(store_at(store_url)) as opened_:
         yield opened_
 
 
@@ -153,8 +153,8 @@ class Serving:
             beside = (challengers or {}).get(domain)
             tag = packaging.store_challenger(self.home, domain, beside, folder) if beside else None
             packaging.store_model(self.home, domain, folder, absent or {}, (figures or {}).get(domain, ()), tag)
-        with closing(opened(Settings(home=self.home))) as store:
-            store.replace_standings(STANDINGS)
+        with closing(open_store(Settings(home=self.home))) as store:
+            store.replace_snapshots(STANDINGS)
         self._monkeypatch.setenv("FINRISK_HOME", str(self.home))
         BentoMLContainer.model_store.set(ModelStore(models))
         for collector in list(REGISTRY._collector_to_names):  # each application registers its metrics anew

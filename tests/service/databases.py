@@ -18,7 +18,7 @@ TEST_POSTGRES = "FINRISK_TEST_POSTGRES"
 KEYRING_KEY = bytes(range(32))
 
 
-def open_store(url: str | Path, **options) -> Store:
+def store_at(url: str | Path, **options) -> Store:
     """A store with a keyring of the tests', in the layout of this code."""
     return Store(url, Keyring([KEYRING_KEY]), **({"upgrades": True} | options))
 
@@ -30,7 +30,7 @@ class Server:
         self._url = make_url(url).set(drivername="postgresql+pg8000")
         self._number = count()
         self._made: list[str] = []
-        open_store(self.new()).close()
+        store_at(self.new()).close()
         self._template = self._made[0]
 
     def new(self, *, empty: bool = True) -> str:

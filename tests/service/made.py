@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bento.store.session import Standing
+from bento.store.session import FeatureSnapshot
 from finrisk_assets.domains.loan_offers.decide import Grid, Limits
 from finrisk_assets.domains.spending_risk.decide import EIGHT
 from finrisk_assets.scoring.bundle import write
@@ -109,9 +109,9 @@ OFFER_ROW = {
 }  # fmt: skip
 
 
-def standing(domain: str, customer: str, features: dict[str, float | None], account: str | None = None, **details) -> Standing:
+def standing(domain: str, customer: str, features: dict[str, float | None], account: str | None = None, **details) -> FeatureSnapshot:
     score = {"score": -1.5, "probability": 0.18, "decision": "told", "model_version": "0" * 12} | details
-    return Standing(domain, f"{account or customer}@2024-06", customer, account, MONTH_END, features, score)
+    return FeatureSnapshot(domain, f"{account or customer}@2024-06", customer, account, MONTH_END, features, score)
 
 
 STANDINGS = (

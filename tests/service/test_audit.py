@@ -16,11 +16,11 @@ from sqlalchemy import Connection, exc, text
 from bento.people.data_rights import rewrap
 from bento.store import audit_chain, audit_verify
 from bento.store.audit_chain import GENESIS, REGISTER, AuditError, Chain, Record, digest
-from bento.store.audit_verify import Broken, Kept
+from bento.store.audit_verify import ChainBreak, CheckpointReceipt
 from bento.store.database import Database, StoreUnavailable
 from bento.store.keyring import Keyring
 from bento.store.session import Store
-from tests.service.databases import Server, open_store
+from tests.service.databases import Server, store_at
 
 AT = 1_700_000_000_000_000
 TABLES = ("audit", "audit_heads", "checkpoints")
@@ -46,11 +46,11 @@ def record(store: Database, chain: Chain, n: int = 1, **what: str) -> None:
     chain.committed()
 
 
-def verify(store: Database, *kept: Kept) -> audit_verify.Verdict:
+def verify(store: Database, *kept: CheckpointReceipt) -> audit_verify.Verdict:
     return audit_verify.verify(store, KEYS, kept)
 
 
-def broken(store: Database, *kept: Kept) -> Broken:
+def broken(store: Database, *kept: CheckpointReceipt) -> ChainBreak:
     found = verify(store, *kept).broken
     assert found is not None
     return found
@@ -63,7 +63,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         server: Server = request.getfixturevalue("postgresql")
         return server.new(empty=False)
     path = tmp_path_factory.mktemp("audit") / "store.sqlite"
-    open_store(path).close()
+    store_at(path).close()
     return path
 
 
@@ -166,34 +166,34 @@ def test_a_changed_column_is_seen(written: Database, tamper: Callable[..., None]
 
 def test_a_record_that_was_given_another_number_is_seen(written: Database, tamper: Callable[..., None]) -> None:
     tamper("update audit set number = 99 where writer = 'a' and number = 7")
-    assert broken(written) == Broken("a", 7, "the order was changed: it stands as record 99 now")
+    assert broken(written) == ChainBreak("a", 7, "the order was changed: it stands as record 99 now")
 
 
 def test_a_record_that_was_given_another_writer_is_missing(written: Database, tamper: Callable[..., None]) -> None:
     tamper("update audit set writer = 'b', number = 6 where writer = 'a' and number = 7")
-    assert broken(written) == Broken("a", 7, "it is missing")
+    assert broken(written) == ChainBreak("a", 7, "it is missing")
 
 
 @pytest.mark.parametrize("number", [1, 17])
 def test_a_deleted_record_is_missed(written: Database, tamper: Callable[..., None], number: int) -> None:
     tamper(f"delete from audit where writer = 'a' and number = {number}")
-    assert broken(written) == Broken("a", number, "it is missing")
+    assert broken(written) == ChainBreak("a", number, "it is missing")
 
 
 def test_the_deleted_last_record_is_missed(written: Database, tamper: Callable[..., None]) -> None:
     tamper("delete from audit where writer = 'b' and number = 5")
-    assert broken(written) == Broken("b", 5, "it is missing: the tail was cut off, the head knows 5 records")
+    assert broken(written) == ChainBreak("b", 5, "it is missing: the tail was cut off, the head knows 5 records")
 
 
 def test_a_deleted_record_is_missed_when_those_after_it_were_renumbered(written: Database, tamper: Callable[..., None]) -> None:
     tamper("delete from audit where writer = 'a' and number = 12", *move("a", 12, -1))
-    assert broken(written) == Broken("a", 12, "it is missing: what stands here was written as record 13 and renumbered")
+    assert broken(written) == ChainBreak("a", 12, "it is missing: what stands here was written as record 13 and renumbered")
 
 
 def test_two_records_that_changed_places_are_seen(written: Database, tamper: Callable[..., None]) -> None:
     swap = "update audit set number = {} where writer = 'a' and number = {}"
     tamper(swap.format(-1, 8), swap.format(8, 9), swap.format(9, -1))
-    assert broken(written) == Broken("a", 8, "the order was changed: it stands as record 9 now")
+    assert broken(written) == ChainBreak("a", 8, "the order was changed: it stands as record 9 now")
 
 
 def test_an_inserted_record_is_seen(written: Database, tamper: Callable[..., None]) -> None:
@@ -201,14 +201,14 @@ def test_an_inserted_record_is_seen(written: Database, tamper: Callable[..., Non
     false = row(written, "a", 7)._replace(number=8, previous=row(written, "a", 7).hash, caller="key:2")
     tamper(*move("a", 7, 1), insert(false._replace(hash=digest(false))))
 
-    assert broken(written) == Broken("a", 8, "it was inserted: what was written as record 8 stands as 9")
+    assert broken(written) == ChainBreak("a", 8, "it was inserted: what was written as record 8 stands as 9")
 
 
 def test_a_record_inserted_behind_the_head_is_seen(written: Database, tamper: Callable[..., None]) -> None:
     false = row(written, "b", 5)._replace(number=6, previous=row(written, "b", 5).hash)
     tamper(insert(false._replace(hash=digest(false))))
 
-    assert broken(written) == Broken("b", 6, "it was inserted: it stands behind the head")
+    assert broken(written) == ChainBreak("b", 6, "it was inserted: it stands behind the head")
 
 
 def test_a_changed_record_that_was_hashed_anew_is_seen_by_the_next(written: Database, tamper: Callable[..., None]) -> None:
@@ -221,13 +221,13 @@ def test_a_changed_record_that_was_hashed_anew_is_seen_by_the_next(written: Data
 @pytest.mark.parametrize(
     ("writer", "number", "last", "head", "found"),
     [
-        ("a", 13, 30, True, Broken("a", 11, "it or one up to 20 was changed and all hashed anew: a checkpoint knows another hash")),
-        ("b", 2, 5, False, Broken("b", 1, "it or one up to 5 was changed and all hashed anew: the head knows another hash")),
-        ("b", 2, 5, True, Broken("b", 5, "the head of this writer was forged: its MAC is not that of this keyring")),
+        ("a", 13, 30, True, ChainBreak("a", 11, "it or one up to 20 was changed and all hashed anew: a checkpoint knows another hash")),
+        ("b", 2, 5, False, ChainBreak("b", 1, "it or one up to 5 was changed and all hashed anew: the head knows another hash")),
+        ("b", 2, 5, True, ChainBreak("b", 5, "the head of this writer was forged: its MAC is not that of this keyring")),
     ],
 )
 def test_a_chain_that_was_hashed_anew_from_one_record_on_is_seen(
-    written: Database, tamper: Callable[..., None], writer: str, number: int, last: int, head: bool, found: Broken
+    written: Database, tamper: Callable[..., None], writer: str, number: int, last: int, head: bool, found: ChainBreak
 ) -> None:
     """Anybody can compute hashes, but nobody else MACs: one learns between which records it began."""
     false, rows = row(written, writer, number)._replace(caller="key:2"), []
@@ -244,7 +244,7 @@ def test_a_tail_that_was_cut_off_is_missed_though_the_head_was_put_back(written:
     """Without the key the head has no MAC."""
     hash_ = row(written, "b", 3).hash
     tamper("delete from audit where writer = 'b' and number > 3", f"update audit_heads set number = 3, hash = '{hash_}' where writer = 'b'")
-    assert broken(written) == Broken("b", 3, "the head of this writer was forged: its MAC is not that of this keyring")
+    assert broken(written) == ChainBreak("b", 3, "the head of this writer was forged: its MAC is not that of this keyring")
 
 
 def test_a_tail_that_was_cut_off_is_missed_though_an_older_head_was_put_back(store: Database) -> None:
@@ -259,7 +259,7 @@ def test_a_tail_that_was_cut_off_is_missed_though_an_older_head_was_put_back(sto
         connection.execute(text("delete from audit where number > 8"))
         connection.execute(text("update audit_heads set number = :number, hash = :hash, mac = :mac where writer = :writer"), head)
 
-    assert broken(store) == Broken("a", 9, "it is missing: the tail was cut off, a checkpoint knows 10 records")
+    assert broken(store) == ChainBreak("a", 9, "it is missing: the tail was cut off, a checkpoint knows 10 records")
 
 
 REMOVED = "delete from audit where writer = 'b'", "delete from audit_heads where writer = 'b'"
@@ -268,14 +268,14 @@ REMOVED = "delete from audit where writer = 'b'", "delete from audit_heads where
 @pytest.mark.parametrize(
     ("statements", "found"),
     [
-        (REMOVED, Broken("b", 0, "the whole writer was removed")),
-        (REMOVED[:1], Broken("b", 1, "it is missing: all records of this writer were removed")),
-        (REMOVED[1:], Broken("b", 5, "the head of this writer was removed")),
-        ((*REMOVED, "delete from checkpoints where writer = 'b'"), Broken(REGISTER, 4, "it is missing")),
+        (REMOVED, ChainBreak("b", 0, "the whole writer was removed")),
+        (REMOVED[:1], ChainBreak("b", 1, "it is missing: all records of this writer were removed")),
+        (REMOVED[1:], ChainBreak("b", 5, "the head of this writer was removed")),
+        ((*REMOVED, "delete from checkpoints where writer = 'b'"), ChainBreak(REGISTER, 4, "it is missing")),
     ],
 )
 def test_a_writer_that_was_removed_is_missed(
-    written: Database, tamper: Callable[..., None], statements: tuple[str, ...], found: Broken
+    written: Database, tamper: Callable[..., None], statements: tuple[str, ...], found: ChainBreak
 ) -> None:
     tamper(*statements)
     assert broken(written) == found
@@ -283,13 +283,13 @@ def test_a_writer_that_was_removed_is_missed(
 
 def test_a_writer_that_was_removed_is_missed_where_the_register_was_renumbered(written: Database, tamper: Callable[..., None]) -> None:
     tamper(*REMOVED, "delete from checkpoints where position >= 4", "update audit_heads set number = 3 where writer = 'checkpoints'")
-    assert broken(written) == Broken(REGISTER, 3, "the head of the checkpoints was forged")
+    assert broken(written) == ChainBreak(REGISTER, 3, "the head of the checkpoints was forged")
 
 
 def test_a_writer_that_was_made_up_is_seen(written: Database, tamper: Callable[..., None]) -> None:
     false = row(written, "a", 1)._replace(writer="c")
     tamper(insert(false._replace(hash=digest(false))))
-    assert broken(written) == Broken("c", 1, "no checkpoint knows this writer: its records were inserted")
+    assert broken(written) == ChainBreak("c", 1, "no checkpoint knows this writer: its records were inserted")
 
 
 @pytest.mark.parametrize("change", ["number = 10", "hash = 'ff'", "mac = 'ff'"])
@@ -308,7 +308,7 @@ def test_a_forged_checkpoint_is_seen(written: Database, tamper: Callable[..., No
 @pytest.mark.parametrize(("position", "wrong"), [(1, "it is missing"), (5, "it is missing: the tail was cut off")])
 def test_a_removed_checkpoint_is_missed(written: Database, tamper: Callable[..., None], position: int, wrong: str) -> None:
     tamper(f"delete from checkpoints where position = {position}")
-    assert broken(written) == Broken(REGISTER, position, wrong)
+    assert broken(written) == ChainBreak(REGISTER, position, wrong)
 
 
 def test_the_register_cannot_be_removed_with_its_head(written: Database, tamper: Callable[..., None]) -> None:
@@ -333,7 +333,7 @@ REFUSED = (StoreUnavailable, exc.IntegrityError)
 @pytest.fixture
 def guarded(store_url: str | Path) -> Iterator[Database]:
     """A new store, as its migrations have made it, with a record."""
-    with closing(open_store(store_url)) as opened:
+    with closing(store_at(store_url)) as opened:
         with opened.writing():
             opened.audit("read")
         yield opened.database
@@ -353,9 +353,9 @@ def test_the_database_refuses_to_change_what_is_recorded(guarded: Database, stat
 # Checkpoints that are kept elsewhere ----------------------------------------------------------------------------------------------
 
 
-def keep(store: Database) -> Kept:
+def create_checkpoint(store: Database) -> CheckpointReceipt:
     with store.writing() as connection:
-        return audit_verify.keep(connection, KEYS, AT)
+        return audit_verify.create_checkpoint(connection, KEYS, AT)
 
 
 def everything(store: Database) -> dict[str, list[dict[str, object]]]:
@@ -375,29 +375,29 @@ def restore(store: Database, backup: dict[str, list[dict[str, object]]]) -> None
 
 
 def test_a_kept_checkpoint_is_found_again_however_much_was_written_since(written: Database) -> None:
-    first = keep(written)
+    first = create_checkpoint(written)
     record(written, Chain("c", KEYS), 3)
-    second = keep(written)
+    second = create_checkpoint(written)
 
     assert first.position == 6  # `b` went on since its last checkpoint, `a` did not
     assert verify(written, first, second).broken is None
-    assert keep(written) == second  # nothing happened since
+    assert create_checkpoint(written) == second  # nothing happened since
 
 
 def test_of_an_empty_audit_there_is_nothing_to_keep(store: Database) -> None:
     assert verify(store) == audit_verify.Verdict(0, 0, 0, None)
     with pytest.raises(AuditError, match="nothing yet"):
-        keep(store)
+        create_checkpoint(store)
 
 
 def test_a_store_that_was_rolled_back_is_caught_by_a_kept_checkpoint(written: Database) -> None:
     backup = everything(written)
     record(written, Chain("c", KEYS), 3)
-    kept = keep(written)
+    kept = create_checkpoint(written)
     restore(written, backup)
 
     assert verify(written).broken is None  # an old backup is whole in itself
-    assert broken(written, kept) == Broken(
+    assert broken(written, kept) == ChainBreak(
         REGISTER, kept.position, "it was kept elsewhere and is not here: the store was rolled back, or its tail cut off"
     )
 
@@ -405,20 +405,20 @@ def test_a_store_that_was_rolled_back_is_caught_by_a_kept_checkpoint(written: Da
 def test_a_store_that_was_rolled_back_and_written_to_is_caught(written: Database) -> None:
     backup = everything(written)
     record(written, Chain("c", KEYS), 3)
-    kept = keep(written)
+    kept = create_checkpoint(written)
     restore(written, backup)
     record(written, Chain("d", KEYS), 4)
-    keep(written)
+    create_checkpoint(written)
 
     assert "rolled back" in broken(written, kept).wrong
 
 
 def test_a_kept_line_reads_back_and_another_line_is_refused() -> None:
-    kept = Kept(12, "ab" * 32)
+    kept = CheckpointReceipt(12, "ab" * 32)
     assert kept.line(AT) == f"finrisk-audit 12 {'ab' * 32} 2023-11-14T22:13:20Z"
-    assert Kept.parse(kept.line(AT)) == kept
+    assert CheckpointReceipt.parse(kept.line(AT)) == kept
     with pytest.raises(ValueError, match="finrisk audit checkpoint"):
-        Kept.parse("finrisk-audit twelve ab 2023")
+        CheckpointReceipt.parse("finrisk-audit twelve ab 2023")
 
 
 def test_others_may_go_on_writing_while_one_verifies(written: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,13 +476,13 @@ def test_what_was_rolled_back_leaves_no_gap(store: Database) -> None:
 
 
 def test_what_failed_inside_a_transaction_that_went_on_left_no_record(store_url: str | Path) -> None:
-    with closing(open_store(store_url)) as opened:
+    with closing(store_at(store_url)) as opened:
         with opened.writing():
-            with pytest.raises(ValueError, match="refused"), opened.partly():
+            with pytest.raises(ValueError, match="refused"), opened.savepoint():
                 opened.audit("decide")
                 raise ValueError("refused")
             opened.audit("read")
-            with opened.partly():
+            with opened.savepoint():
                 opened.audit("export")
         with opened.reading() as connection:
             assert [one.action for one in audit_verify.find(connection)] == ["export", "read"]

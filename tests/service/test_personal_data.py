@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from bento.service import FinRisk
 from bento.store import tables
-from bento.store.session import opened
-from bento.web.redact_paths import UnnamedPaths
+from bento.store.session import open_store
+from bento.web.redact_paths import RedactCustomerPath
 from finrisk_assets.settings import Settings
 
 MARK = re.compile(r"MARK[-a-z]*[0-9a-f]{6}|7654321\.25")
@@ -21,7 +21,7 @@ CUSTOMER = "MARK-customer-5f3c9a"
 
 def recorded(home) -> list[tuple[str, bool]]:
     """Each audit record: what was done, and whether it names a person."""
-    with closing(opened(Settings(home=home))) as store, store.reading() as connection:
+    with closing(open_store(Settings(home=home))) as store, store.reading() as connection:
         asked = select(tables.audit.c.action, tables.audit.c.person).order_by(tables.audit.c.at, tables.audit.c.number)
         return [(action, person is not None) for action, person in connection.execute(asked)]
 
@@ -64,7 +64,7 @@ def test_a_look_up_of_stored_scores_is_recorded(client, serving):
 def test_what_is_asked_of_people_is_documented(shared_client):
     paths = shared_client.get("/openapi.json").json()["paths"]
     export, erasure = paths["/v1/people/{customer_id}/export"]["get"], paths["/v1/people/{customer_id}"]["delete"]
-    assert "Kept are transactions" in export["description"] and "cannot be undone" in erasure["description"]
+    assert "CheckpointReceipt are transactions" in export["description"] and "cannot be undone" in erasure["description"]
 
 
 def test_nothing_personal_stands_in_logs_or_metrics(client, serving, transaction, caplog: pytest.LogCaptureFixture, capfd):
@@ -85,7 +85,7 @@ def test_nothing_personal_stands_in_logs_or_metrics(client, serving, transaction
     client.delete("/v1/people/MARK-customer-000000/export")
     assert client.delete(f"/v1/people/{CUSTOMER}").status_code == 200
     # A store that fails in the middle of a request.
-    store = opened(Settings(home=serving.home))
+    store = open_store(Settings(home=serving.home))
     store.close()
     store.database.file.rename(store.database.file.with_suffix(".away"))
     assert client.post("/v1/transactions", json=sent | {"transaction_id": "MARK-transaction-88cd02"}).status_code == 503
@@ -117,5 +117,5 @@ def test_a_path_is_counted_without_whom_it_names(path: str, inner: str, customer
     async def app(scope, receive, send):
         seen.update(scope)
 
-    asyncio.run(UnnamedPaths(app)({"type": "http", "path": path, "raw_path": path.encode()}, None, None))
+    asyncio.run(RedactCustomerPath(app)({"type": "http", "path": path, "raw_path": path.encode()}, None, None))
     assert (seen["path"], seen["raw_path"], seen.get("finrisk.customer_id")) == (inner, inner.encode(), customer)

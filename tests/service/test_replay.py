@@ -22,7 +22,7 @@ from finrisk_assets.graph import packaging
 from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import CashflowRequest, LoanRequest, OfferRequest, Request, SpendingRequest, TransactionRequest
 from tests.service.conftest import START
-from tests.service.databases import open_store
+from tests.service.databases import store_at
 from tests.service.made import LOAN_FEATURES, STANDINGS
 
 MANY = 10_000
@@ -57,7 +57,7 @@ def decide(store: Store, bundles: Mapping[str, Bundle], n: int) -> None:
     """Have the service's own scorers decide, and keep what they say."""
     from bento.service import _SCORERS, _domain_of
 
-    store.replace_standings(STANDINGS)
+    store.replace_snapshots(STANDINGS)
     scorers = {domain: _SCORERS[domain](bundle, store) for domain, bundle in bundles.items()}
     made = Decisions(store, bundles, scorers.__getitem__)
     asked = list(requests(n))
@@ -78,7 +78,7 @@ class Bank:
         self.bundles = {domain: Bundle.load(folder) for domain, folder in bundles.items()}
 
     def open(self) -> Store:
-        return open_store(self.home / "store.sqlite", durable=False)
+        return store_at(self.home / "store.sqlite", durable=False)
 
     def replay(self, **only: Any) -> Replayed:
         with closing(self.open()) as store:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from bento.decisions.shadow import Shadow
-from bento.store.session import Shadowed, opened
+from bento.store.session import ShadowScore, opened
 from finrisk_assets.cli.main import cli
 from finrisk_assets.domains.cashflow.definition import CASHFLOW
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
@@ -24,7 +24,7 @@ from finrisk_assets.modelling.training.model_registry import ModelVersion
 from finrisk_assets.operations import shadow_report
 from finrisk_assets.settings import Settings
 from tests.service.conftest import write_transaction_bundle
-from tests.service.databases import open_store
+from tests.service.databases import store_at
 from tests.service.made import CASHFLOW_ROW, write_cashflow_bundle
 from tests.service.test_decisions import EIGHT
 
@@ -71,9 +71,9 @@ def unnamed(answer):
     return re.sub(rb'"decision_id":"[0-9a-f]{32}"', b"", answer.content)
 
 
-def recorded(home: Path, domain: str) -> list[Shadowed]:
+def recorded(home: Path, domain: str) -> list[ShadowScore]:
     with closing(opened(Settings(home=home))) as store:
-        return store.shadows(domain)
+        return store.list_shadow_scores(domain)
 
 
 def test_answers_are_byte_equal_with_and_without_a_shadow(shadowing, challengers, transaction, tmp_path):
@@ -158,20 +158,20 @@ def test_requests_beyond_what_can_wait_are_counted_and_dropped(bundles, store, m
     assert watching.dropped == 3
 
 
-def said(number: int, champion: float, challenger: float | None, domain: str = "cashflow") -> Shadowed:
+def said(number: int, champion: float, challenger: float | None, domain: str = "cashflow") -> ShadowScore:
     told = None if challenger is None else ("SURPLUS" if challenger >= 0.5 else "DEFICIT")
     failure = "Problem" if challenger is None else None
     decided = "SURPLUS" if champion >= 0.5 else "DEFICIT"
-    return Shadowed(domain, f"A{number}@2024-06", NOON, "a" * 12, champion, decided, "b" * 12, challenger, told, failure)
+    return ShadowScore(domain, f"A{number}@2024-06", NOON, "a" * 12, champion, decided, "b" * 12, challenger, told, failure)
 
 
 def test_the_store_keeps_the_newest_records_of_each_domain(store_url):
-    with closing(open_store(store_url, durable=False)) as store:
-        store.keep_shadows([said(number, 0.1, 0.2) for number in range(5)] + [said(9, 0.1, 0.2, "loan_offers")], most=3)
-        assert [one.subject for one in store.shadows("cashflow")] == ["A2@2024-06", "A3@2024-06", "A4@2024-06"]
-        assert store.shadows("loan_offers") == [said(9, 0.1, 0.2, "loan_offers")]
-        store.keep_shadows([said(1, 0.1, 0.2, "transaction_anomaly")] * 2)
-        assert len(store.shadows("transaction_anomaly")) == 1
+    with closing(store_at(store_url, durable=False)) as store:
+        store.insert_shadow_scores([said(number, 0.1, 0.2) for number in range(5)] + [said(9, 0.1, 0.2, "loan_offers")], most=3)
+        assert [one.subject for one in store.list_shadow_scores("cashflow")] == ["A2@2024-06", "A3@2024-06", "A4@2024-06"]
+        assert store.list_shadow_scores("loan_offers") == [said(9, 0.1, 0.2, "loan_offers")]
+        store.insert_shadow_scores([said(1, 0.1, 0.2, "transaction_anomaly")] * 2)
+        assert len(store.list_shadow_scores("transaction_anomaly")) == 1
 
 
 def test_the_figures_of_a_pair_are_those_counted_by_hand():
@@ -209,7 +209,7 @@ def test_the_command_prints_figures_and_names_nobody(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     assert "nothing is recorded yet" in CliRunner().invoke(cli, ["shadow"]).output
     with closing(opened(Settings(home=tmp_path))) as store:
-        store.keep_shadows([said(1, 0.4, 0.6), said(2, 0.6, 0.7), said(3, 0.2, None)])
+        store.insert_shadow_scores([said(1, 0.4, 0.6), said(2, 0.6, 0.7), said(3, 0.2, None)])
     printed = CliRunner().invoke(cli, ["shadow"]).output
     assert "cashflow" in printed
     assert "50.0%" in printed

@@ -25,14 +25,14 @@ from bento.store import session as store_module
 from bento.store.audit_verify import verify
 from bento.store.bulk_load import read
 from bento.store.database import Database, StoreError
-from bento.store.session import Making, Transaction, opened
+from bento.store.session import NewDecision, Transaction, open_store
 from finrisk_assets.cli.main import cli
-from finrisk_assets.features.online import History, Since, micros
+from finrisk_assets.features.online import EventCount, History, micros
 from finrisk_assets.operations import load_history
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 from schemas.api import TransactionRequest
-from tests.service.databases import open_store
+from tests.service.databases import store_at
 from tests.service.made import STANDINGS, standing
 
 NOON = datetime(2024, 5, 6, 12)
@@ -48,18 +48,18 @@ def making(**changes):
         "id": uuid4().hex, "domain": "transaction_anomaly", "route": "/v1/transactions", "model_version": "5f", "request": b'{"a":1}',
         "answer": b'{"b":2}', "row": np.array([1.5, np.nan], np.float32), "probability": 0.5, "decision": "allow", "known": {"pd": 0.1},
     }  # fmt: skip
-    return Making(**(fields | changes))
+    return NewDecision(**(fields | changes))
 
 
 def keep(store, **changes):
     with store.writing():
-        store.keep_decisions([making(**changes)])
+        store.insert_decisions([making(**changes)])
 
 
 def test_a_decision_is_read_back_as_it_was_kept(store):
     with store.writing():
         person = store.person("5", make=True)
-        store.keep_decisions([made := making(person=person), making()])
+        store.insert_decisions([made := making(person=person), making()])
 
     first, second = store.decisions()
     assert (first.id, first.person, first.probability, first.decision) == (made.id, person.person, 0.5, "allow")
@@ -75,7 +75,7 @@ def test_decisions_are_told_page_by_page_in_the_order_of_writing(store, monkeypa
         one = making(probability=number / 10)
         ids.append(one.id)
         with store.writing():
-            store.keep_decisions([one])
+            store.insert_decisions([one])
     monkeypatch.setattr("bento.store.session._PAGE_OF", store_module._PAGE_OF.limit(3))
     monkeypatch.setattr("bento.store.session._PAGE", 3)
 
@@ -87,9 +87,9 @@ def test_a_decision_is_given_again_by_either_of_its_identifiers(store):
     keep(store, transaction_id="t1", key="k1")
 
     for identifiers in ({"transaction_id": "t1"}, {"key": "k1"}, {"transaction_id": "t1", "key": "k1"}):
-        assert store.given(**identifiers).body == b'{"b":2}'
-    assert store.given(transaction_id="t2", key="k2") is None
-    assert store.given() is None
+        assert store.find_prior_decision(**identifiers).body == b'{"b":2}'
+    assert store.find_prior_decision(transaction_id="t2", key="k2") is None
+    assert store.find_prior_decision() is None
 
 
 def test_nothing_is_kept_twice_under_one_identifier(store):
@@ -105,7 +105,7 @@ def test_nothing_is_kept_twice_under_one_identifier(store):
 
 def test_what_fails_half_way_leaves_nothing(store):
     with pytest.raises(ZeroDivisionError), store.writing():
-        store.keep_decisions([making()])
+        store.insert_decisions([making()])
         _ = 1 / 0
 
     assert list(store.decisions()) == []
@@ -115,10 +115,10 @@ def test_what_fails_half_way_leaves_nothing(store):
 
 def test_what_fails_in_a_part_leaves_the_rest(store):
     with store.writing():
-        store.keep_decisions([first := making()])
-        with pytest.raises(exc.IntegrityError), store.partly():
-            store.keep_decisions([making(id=first.id)])
-        store.keep_decisions([second := making()])
+        store.insert_decisions([first := making()])
+        with pytest.raises(exc.IntegrityError), store.savepoint():
+            store.insert_decisions([making(id=first.id)])
+        store.insert_decisions([second := making()])
 
     assert [one.id for one in store.decisions()] == [first.id, second.id]
     assert verify(store.database, store.keyring).broken is None
@@ -126,14 +126,14 @@ def test_what_fails_in_a_part_leaves_the_rest(store):
 
 def test_a_clock_that_goes_back_changes_no_order_and_breaks_no_chain(store_url):
     times = iter([10, 30, 20, 5, 40])
-    with closing(open_store(store_url, clock=lambda: next(times, 50))) as store:
+    with closing(store_at(store_url, clock=lambda: next(times, 50))) as store:
         next(times)
         ids = []
         for _ in range(3):
             one = making()
             ids.append(one.id)
             with store.writing():
-                store.keep_decisions([one])
+                store.insert_decisions([one])
 
         assert [one.id for one in store.decisions()] == ids
         assert [one.decided_at for one in store.decisions()] != sorted(one.decided_at for one in store.decisions())
@@ -144,10 +144,10 @@ def test_no_identifier_is_in_plain_text(store, store_url):
     secret = ["Lovelace-customer", "Lovelace-merchant", "Lovelace-country", "Lovelace-transaction", "Lovelace-account"]
     with store.writing():
         person = store.person(secret[0], make=True)
-        store.keep(moved(secret[3], customer_id=secret[0], merchant=secret[1], country=secret[2]), person)
-        store.keep_decisions([making(person=person, transaction_id=secret[3], request=b'{"user_id":"Lovelace-customer"}')])
+        store.insert_transaction(moved(secret[3], customer_id=secret[0], merchant=secret[1], country=secret[2]), person)
+        store.insert_decisions([making(person=person, transaction_id=secret[3], request=b'{"user_id":"Lovelace-customer"}')])
     store.load([moved("Lovelace-2", customer_id=secret[0], merchant=secret[1])])
-    store.replace_standings([standing("cashflow", secret[0], {}, secret[4])])
+    store.replace_snapshots([standing("cashflow", secret[0], {}, secret[4])])
 
     with store.reading() as connection:
         for table in tables.metadata.sorted_tables:
@@ -159,8 +159,8 @@ def test_no_identifier_is_in_plain_text(store, store_url):
 
 
 def test_two_workers_see_each_other(store, store_url):
-    with closing(open_store(store_url)) as other, other.writing():
-        other.keep(moved("t1"), other.person("5", make=True))
+    with closing(store_at(store_url)) as other, other.writing():
+        other.insert_transaction(moved("t1"), other.person("5", make=True))
 
     assert len(store.history({"customer_id": "5"}, *ALL_TIME)) == 1
 
@@ -168,10 +168,10 @@ def test_two_workers_see_each_other(store, store_url):
 def test_a_transaction_is_kept_once_and_told_from_another_of_its_name(store):
     with store.writing():
         person = store.person("5", make=True)
-        assert store.keep(moved("t1"), person)
-        assert store.keep(moved("t1", is_fraud=True), person), "the label is learned later"
-        assert not store.keep(moved("t1", amount=11.0), person)
-        assert not store.keep(moved("t1", merchant=None), person)
+        assert store.insert_transaction(moved("t1"), person)
+        assert store.insert_transaction(moved("t1", is_fraud=True), person), "the label is learned later"
+        assert not store.insert_transaction(moved("t1", amount=11.0), person)
+        assert not store.insert_transaction(moved("t1", merchant=None), person)
 
     assert len(store.history({"customer_id": "5"}, *ALL_TIME)) == 1
 
@@ -204,7 +204,14 @@ def test_numbers_of_events_are_those_of_the_events(store):
     )
     event = {"customer_id": "5", "merchant": "M", "country": "DE"}
     day = 86_400
-    counts = [Since(60), Since(day), Since(5 * day), Since(day, known_s=day), Since(5 * day, known_s=day), Since(5 * day, known_s=2 * day)]
+    counts = [
+        EventCount(60),
+        EventCount(day),
+        EventCount(5 * day),
+        EventCount(day, known_s=day),
+        EventCount(5 * day, known_s=day),
+        EventCount(5 * day, known_s=2 * day),
+    ]
     entities = [("customer_id",), ("merchant",), ("customer_id", "merchant"), ("customer_id", "country")]
 
     found = store.counts(event, dict.fromkeys(entities, counts), NOON)
@@ -222,12 +229,12 @@ def test_history_is_read_from_an_index_alone(tmp_path, column):
     event = {"customer_id": "5", "merchant": "M", "country": "DE"}
     entities = [(column,)] if column == "merchant" else [(column,), (column, "merchant"), (column, "country")]
     asked = []
-    with closing(open_store(tmp_path / "store.sqlite")) as store:
+    with closing(store_at(tmp_path / "store.sqlite")) as store:
         store.load([moved("a")])
         with store.reading() as connection:
             connection.connection.driver_connection.set_trace_callback(asked.append)
             store.histories(event, {(column,): timedelta(days=1)}, NOON)
-            store.counts(event, {entity: [Since(60), Since(60, known_s=0)] for entity in entities}, NOON)
+            store.counts(event, {entity: [EventCount(60), EventCount(60, known_s=0)] for entity in entities}, NOON)
             connection.connection.driver_connection.set_trace_callback(None)
             of_history = [statement for statement in asked if "FROM transactions" in statement]
             plans = [connection.exec_driver_sql(f"explain query plan {statement}").all() for statement in of_history]
@@ -241,7 +248,7 @@ def test_history_is_read_from_an_index_alone(tmp_path, column):
 @pytest.mark.parametrize("named", ["transaction_token", "idempotency"])
 def test_a_decision_is_found_by_an_index(tmp_path, named):
     asked = "select id from decisions where transaction_token = 'x' or idempotency = 'y'"
-    with closing(open_store(tmp_path / "store.sqlite")) as store, store.reading() as connection:
+    with closing(store_at(tmp_path / "store.sqlite")) as store, store.reading() as connection:
         plan = " ".join(str(row[-1]) for row in connection.execute(text(f"explain query plan {asked}")))
 
     assert f"({named}=?)" in plan
@@ -250,7 +257,7 @@ def test_a_decision_is_found_by_an_index(tmp_path, named):
 
 @pytest.mark.parametrize("column", ["person", "account"])
 def test_standings_are_found_by_an_index(tmp_path, column):
-    with closing(open_store(tmp_path / "store.sqlite")) as store, store.reading() as connection:
+    with closing(store_at(tmp_path / "store.sqlite")) as store, store.reading() as connection:
         plan = connection.execute(text(f"explain query plan select * from standings where {column} = 'x' and domain = 'y'")).all()
 
     assert f"({column}=? AND domain=?)" in plan[0][-1]
@@ -278,31 +285,31 @@ def test_the_last_of_two_rows_of_one_transaction_tells_its_label(store):
 
 
 def test_standings_are_found_by_customer_and_by_account_as_they_were_kept(store):
-    assert store.replace_standings(STANDINGS) == len(STANDINGS)
+    assert store.replace_snapshots(STANDINGS) == len(STANDINGS)
 
     by_key = sorted((one for one in STANDINGS if one.customer_id == "7"), key=lambda one: (one.domain, one.subject))
-    assert store.standings(customer_id="7") == by_key
-    assert [one.account_id for one in store.standings(account_id="A8", domain="cashflow")] == ["A8"]
-    assert store.standings(customer_id="nobody") == []
+    assert store.find_snapshots(customer_id="7") == by_key
+    assert [one.account_id for one in store.find_snapshots(account_id="A8", domain="cashflow")] == ["A8"]
+    assert store.find_snapshots(customer_id="nobody") == []
 
 
 def test_standings_replace_all_that_were_there_or_none(store):
-    store.replace_standings(STANDINGS)
+    store.replace_snapshots(STANDINGS)
     with pytest.raises(ValueError, match="JSON"):
-        store.replace_standings([standing("cashflow", "1", {}), standing("cashflow", "2", {"balance": float("nan")})])
-    assert len(store.standings(customer_id="123")) == 5
+        store.replace_snapshots([standing("cashflow", "1", {}), standing("cashflow", "2", {"balance": float("nan")})])
+    assert len(store.find_snapshots(customer_id="123")) == 5
 
-    store.replace_standings([standing("cashflow", "1", {})])
-    assert store.standings(customer_id="123") == []
+    store.replace_snapshots([standing("cashflow", "1", {})])
+    assert store.find_snapshots(customer_id="123") == []
 
 
 def test_standings_are_of_somebody(store):
     with pytest.raises(ValueError, match="name one"):
-        store.standings(domain="cashflow")
+        store.find_snapshots(domain="cashflow")
 
 
 def test_what_the_revisions_make_is_what_the_tables_say(store_url):
-    with closing(open_store(store_url)) as store, store.reading() as connection:
+    with closing(store_at(store_url)) as store, store.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables.metadata) == []
     config = Config()
@@ -313,20 +320,20 @@ def test_what_the_revisions_make_is_what_the_tables_say(store_url):
 def test_a_store_that_is_shared_is_not_changed_by_the_service(postgresql):
     url = postgresql.new()
     with pytest.raises(StoreError, match="run `finrisk store upgrade`"):
-        open_store(url, upgrades=None)
+        store_at(url, upgrades=None)
 
     with closing(Database(url)) as database:
         assert migrations.upgrade(database) is None
         assert migrations.upgrade(database) == tables.REVISION
-    open_store(url, upgrades=None).close()
+    store_at(url, upgrades=None).close()
 
 
 def test_a_store_of_newer_code_is_refused(store_url):
-    with closing(open_store(store_url)) as store, store.writing() as connection:
+    with closing(store_at(store_url)) as store, store.writing() as connection:
         connection.execute(text("update alembic_version set version_num = '9999'"))
 
     with pytest.raises(StoreError, match="9999, newer"):
-        open_store(store_url)
+        store_at(store_url)
 
 
 def test_a_store_of_the_layout_before_is_refused_and_left_as_it_is(tmp_path):
@@ -334,7 +341,7 @@ def test_a_store_of_the_layout_before_is_refused_and_left_as_it_is(tmp_path):
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript("create table transactions (customer_id text); create table answers (answer text)")
     with pytest.raises(StoreError, match="`finrisk load-history` moves it aside"):
-        open_store(path)
+        store_at(path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("select name from sqlite_master order by name").fetchall() == [("answers",), ("transactions",)]
 
@@ -345,11 +352,11 @@ def test_a_store_of_the_layout_before_is_refused_and_left_as_it_is(tmp_path):
 )
 def test_an_url_that_is_of_no_use_is_refused(url, reason):
     with pytest.raises(StoreError, match=reason):
-        open_store(url)
+        store_at(url)
 
 
 def test_nobody_else_reads_the_file(tmp_path):
-    with closing(open_store(tmp_path / "store.sqlite")) as store:
+    with closing(store_at(tmp_path / "store.sqlite")) as store:
         assert {file.name: file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {
             name: 0 for name in ("store.sqlite", "store.sqlite-wal", "store.sqlite-shm")
         }
@@ -375,7 +382,7 @@ def test_a_parquet_file_without_a_column_is_refused_by_name(tmp_path):
 
 
 def test_a_seeded_transaction_can_be_scored_and_is_not_counted_twice(serving, bundles, transaction):
-    with closing(opened(Settings(home=serving.home))) as store:
+    with closing(open_store(Settings(home=serving.home))) as store:
         store.load([moved("t1", merchant="3156", country=None)])
     with serving(bundles) as client:
         answer = client.post("/v1/transactions", json=transaction(0, transaction_id="t1", amount=10.0))
@@ -396,12 +403,12 @@ def test_two_workers_that_get_the_same_request_at_once_make_one_decision(store_u
     bodies: dict[int, list[bytes]] = {0: [], 1: []}
 
     def work(number):
-        with closing(open_store(store_url, wait_s=10.0)) as store:
+        with closing(store_at(store_url, wait_s=10.0)) as store:
             scorer = TransactionScorer(bundle, store)
             decisions = Decisions(store, {"transaction_anomaly": bundle}, lambda _: scorer)
             bodies[number] = [decisions.decide("transaction_anomaly", request).body for request in requests]
 
-    open_store(store_url).close()
+    store_at(store_url).close()
     threads = [threading.Thread(target=work, args=(number,)) for number in bodies]
     for thread in threads:
         thread.start()
@@ -410,7 +417,7 @@ def test_two_workers_that_get_the_same_request_at_once_make_one_decision(store_u
 
     assert len(bodies[0]) == 10
     assert bodies[0] == bodies[1]
-    with closing(open_store(store_url)) as store:
+    with closing(store_at(store_url)) as store:
         verdict = verify(store.database, store.keyring)
         assert (len(list(store.decisions())), verdict.records, verdict.broken) == (10, 10, None)
 
@@ -422,7 +429,7 @@ def test_loading_moves_a_store_of_the_layout_before_aside(tmp_path):
     load_history.set_aside(path)
 
     assert not path.exists()
-    with closing(open_store(path)) as store:
+    with closing(store_at(path)) as store:
         assert list(store.decisions()) == []
     load_history.set_aside(path)
     assert path.exists(), "a store of today stays where it is"

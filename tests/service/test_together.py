@@ -22,7 +22,7 @@ from bento.store.session import Store
 from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import TransactionRequest
 from tests.service.conftest import START
-from tests.service.databases import open_store
+from tests.service.databases import store_at
 
 
 class Meter:
@@ -43,7 +43,7 @@ def meter() -> Meter:
 
 @pytest.fixture
 def store(tmp_path: Path, meter: Meter):
-    with closing(open_store(tmp_path / "store.sqlite", meter=meter)) as opened:
+    with closing(store_at(tmp_path / "store.sqlite", meter=meter)) as opened:
         yield opened
 
 
@@ -84,7 +84,7 @@ def test_they_share_a_commit_and_each_is_answered_and_recorded_for_its_caller(de
 
 def test_they_are_answered_as_one_after_the_other(tmp_path: Path, bundles: dict[str, Path], decisions: Decisions) -> None:
     together = all_at_once(decisions, [request(number) for number in range(10)])
-    with closing(open_store(tmp_path / "other.sqlite")) as other:
+    with closing(store_at(tmp_path / "other.sqlite")) as other:
         scorer = TransactionScorer(decisions._bundles["transaction_anomaly"], other)
         alone = Decisions(other, decisions._bundles, lambda _: scorer)
         one_by_one = [alone.decide("transaction_anomaly", request(number)) for number in range(10)]
@@ -123,7 +123,7 @@ def test_a_failure_of_ours_is_that_request_s_alone(
 
 
 def test_where_the_store_fails_none_of_them_happened(decisions: Decisions, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep = store.keep_decisions
+    keep = store.insert_decisions
 
     def full(made: Any) -> None:
         keep(made)

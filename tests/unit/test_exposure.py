@@ -9,7 +9,7 @@ from bentoml_cli.serve import serve_command  # here: it cannot be imported any m
 from bento.access import bind_guard
 from bento.access.api_keys import create
 from bento.access.bind_guard import Exposed
-from bento.store.session import now_us, opened
+from bento.store.session import now_us, open_store
 from finrisk_assets.settings import Settings
 
 
@@ -88,7 +88,7 @@ def test_where_callers_are_known_or_nobody_else_asks_nothing_is_missing(tmp_path
 def test_a_key_is_enough(tmp_path, monkeypatch):
     monkeypatch.setattr(bind_guard, "listening", lambda: "0.0.0.0")
     settings = Settings(home=tmp_path, **MASTER)
-    with closing(opened(settings)) as store, store.writing() as connection:
+    with closing(open_store(settings)) as store, store.writing() as connection:
         create(connection, store.keyring.mac, "one", ["scorer"], now=now_us())
 
     bind_guard.check(settings)

@@ -10,7 +10,7 @@ import numpy as np
 
 from bento.decisions.answers import Asked, explained, model_version, one_of, row_of, score, sent_row, stored, stored_row, without
 from bento.problems import Problem, invalid
-from bento.store.session import Standing, Store
+from bento.store.session import FeatureSnapshot, Store
 from finrisk_assets.domains.loan_default.actionability import CHANGEABLE, allowed, consistent
 from finrisk_assets.domains.loan_default.decide import APPROVE, REFER, decide, grade
 from finrisk_assets.domains.loan_default.terms import TermsError, with_terms
@@ -131,7 +131,7 @@ class LoanScorer:
             if (name := one.name) not in needed and asked.get(name) != found.row.get(name)
         ]
 
-    def _asked(self, request: LoanRequest) -> tuple[Row, Standing | None]:
+    def _asked(self, request: LoanRequest) -> tuple[Row, FeatureSnapshot | None]:
         """All that is known of an application, by name, and where it comes from."""
         if one_of(request, "features", "customer_id") == "features":
             without(request, _TERMS, "features")

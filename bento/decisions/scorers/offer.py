@@ -11,7 +11,7 @@ import numpy as np
 
 from bento.decisions.answers import Asked, explained, one_of, read, score, sent_row, stored, stored_row, without
 from bento.problems import invalid
-from bento.store.session import Standing, Store
+from bento.store.session import FeatureSnapshot, Store
 from finrisk_assets.domains.loan_offers.decide import TERMS, Grid, Limits, Priced, cheapest, choose, rows
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.spec import Rows
@@ -25,7 +25,7 @@ class _Customer:
     state: Rows
     monthly_income: float | None
     pd: float
-    standing: Standing | None = None
+    standing: FeatureSnapshot | None = None
     pd_model: str | None = None
 
 
@@ -59,7 +59,7 @@ class OfferScorer:
         """What is worth offering, and what the model is to explain of it; the refusals of `answer` are made here."""
         return self._considered(request, self._customer(request))
 
-    def again(self, request: OfferRequest, row: Rows, standing: Standing | None, known: Mapping[str, Any]) -> Asked:
+    def again(self, request: OfferRequest, row: Rows, standing: FeatureSnapshot | None, known: Mapping[str, Any]) -> Asked:
         """As `asked`, of a customer who was looked up before: any row that was explained has the customer's state."""
         return self._considered(request, _Customer(row, standing=standing, **known))
 
@@ -117,7 +117,7 @@ class OfferScorer:
         pd, model = self._stored_pd(standing)
         return _Customer(state, income, pd, standing, model)
 
-    def _stored_pd(self, standing: Standing) -> tuple[float, str | None]:
+    def _stored_pd(self, standing: FeatureSnapshot) -> tuple[float, str | None]:
         """The PD that the batch decided with, else the customer's newest, and the version of the model that said so."""
         loans = read(self._store, domain="loan_default", customer_id=standing.customer_id)
         newest = loans[0].score if loans else {}
