@@ -10,9 +10,9 @@ export UV_PYTHON_DOWNLOADS := never
 # Threads that wait by spinning stand in each other's way where cores are few.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo dev serve test coverage container-test lint bench clean
+.PHONY: help setup demo dev serve lint test test-fast coverage container-test bench clean
 
-help: ## Show the targets
+help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 # uv comes from the package index into a folder of its own, so that a pip which refuses system installs does not matter.
@@ -28,6 +28,8 @@ $(UV):
 	@echo "Setting up the locked environment …"
 	@$(UV) sync --locked --quiet --compile-bytecode --python "$$(command -v python3)"
 	@touch $@
+
+setup: .venv/.ready ## Install the locked environment into .venv
 
 demo: .venv/.ready ## Run the whole pipeline and show decisions answered by the built and served Bento
 	@$(PY) -m finrisk_assets.cli.main demo
@@ -45,11 +47,14 @@ lint: .venv/.ready ## Style, types, import rules, definitions
 	@dg check defs --no-check-yaml
 
 test: lint ## All of lint, and every test
-	@pytest --numprocesses 2 --dist loadfile --ignore tests/container
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container
+
+test-fast: .venv/.ready ## Every test that is not marked slow: minutes, for the loop of change and check
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container -m "not slow and not realdata"
 
 # Counting lines takes half as long again.
 coverage: .venv/.ready ## Every test, and the lines that none of them reaches
-	@pytest --numprocesses 2 --dist loadfile --ignore tests/container --cov --cov-report term:skip-covered
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --cov --cov-report term:skip-covered
 
 container-test: .venv/.ready ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
 	@pytest -rs tests/container

@@ -20,7 +20,7 @@ from finrisk_assets.domains.base import Figure
 from finrisk_assets.domains.cashflow import model
 from finrisk_assets.domains.cashflow.definition import CASHFLOW
 from finrisk_assets.ledger import contract, sources
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training.candidates import matrix
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings

@@ -27,8 +27,8 @@ from finrisk_assets.domains.base import Trained
 from finrisk_assets.domains.loan_default import model
 from finrisk_assets.domains.loan_default.definition import CLASSIFIER, LOAN_DEFAULT
 from finrisk_assets.graph import automation, build
-from finrisk_assets.ledger.sources.base import Source
-from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.modelling.training import gate_verdict, model_registry
 from finrisk_assets.operations.rollback import roll_back
 from finrisk_assets.scoring import bundle
 from finrisk_assets.scoring import spec as spec_module
@@ -177,7 +177,7 @@ class Story:
 
     def _run(self, train: Train, selection: list[dg.AssetKey] | None, features: Declared = (NORTH,)) -> Outcome:
         with self._graph(train, features):
-            job = build.build(self.settings).resolve_job_def(automation.EVERYTHING)
+            job = build.build_definitions(self.settings).resolve_job_def(automation.EVERYTHING)
             done = job.execute_in_process(instance=self._instance, asset_selection=selection, raise_on_error=False)
             failed = [check.check_name for check in done.get_asset_check_evaluations() if not check.passed and check.blocking]
             if not failed and not done.success:
@@ -199,11 +199,11 @@ class Story:
             yield
 
     def _outcome(self, failed: tuple[str, ...]) -> Outcome:
-        client = build.resources(self.settings)["tracking"].client()
+        client = build.build_resources(self.settings)["tracking"].client()
         aliases = model_registry.CHALLENGER, model_registry.CHAMPION
         challenger, champion = (model_registry.find(client, "loan_default", alias) for alias in aliases)
         latest = self.settings.bentoml_home / "bentos" / "finrisk" / "latest"
-        gate = model_registry.tags(client, challenger).get(model_registry.GATE, "not judged") if challenger else "–"
+        gate = gate_verdict.read_verdict(model_registry.tags(client, challenger)).gate or "not judged" if challenger else "–"
         return Outcome(
             challenger.version if challenger else "–",
             gate,

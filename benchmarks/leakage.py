@@ -70,7 +70,7 @@ def main() -> None:
     show(without(plain, "duration"))
 
 
-def show(panel: Panel) -> list[leakage.Finding]:
+def show(panel: Panel) -> list[leakage.LeakageFinding]:
     """Lint one panel and print what is found."""
     started = time.perf_counter()
     found = leakage.lint(panel.frame, panel.features, panel.label, moment=panel.moment, group=panel.group)
@@ -78,7 +78,7 @@ def show(panel: Panel) -> list[leakage.Finding]:
     return found
 
 
-def report(what: str, found: Sequence[leakage.Finding], seconds: float) -> None:
+def report(what: str, found: Sequence[leakage.LeakageFinding], seconds: float) -> None:
     print(f"{what}, {seconds:.1f} s: {len(found) or 'no'} finding{'' if len(found) == 1 else 's'}", flush=True)
     for finding in found:
         print(f"  {finding}")
@@ -121,7 +121,7 @@ def power(path: Path) -> None:
         if domain.features_of or domain.watch is None:
             continue
         label, names = domain.watch.label, [feature.name for feature in domain.features(load(settings))]
-        found, most = dict.fromkeys(PLANTED, 0), stage.rows_for(names)
+        found, most = dict.fromkeys(PLANTED, 0), stage.sample_size(names)
         for seed in range(DRAWS):
             frame = stage.sample(domain, load(settings), store, replace(settings, seed=seed))  # type: ignore[arg-type]
             draw = np.random.default_rng(seed)

@@ -127,7 +127,7 @@ def default(settings: Settings) -> None:
     """Print the expected maximum profit of a logistic default model on the borrowers' test rows."""
     from finrisk_assets.domains.loan_default.definition import CLASSIFIER, LOAN_DEFAULT
     from finrisk_assets.modelling.evaluation import metrics
-    from finrisk_assets.modelling.evaluation.expected_max_profit import emp
+    from finrisk_assets.modelling.evaluation.expected_max_profit import expected_max_profit
     from finrisk_assets.modelling.training import candidates
 
     source, tables = load(settings)
@@ -138,7 +138,7 @@ def default(settings: Settings) -> None:
     models = candidates.candidates(declared, settings.seed, settings.threads, len(window.train))
     one = candidates.fit_all(rows, labels, window, {"logistic_regression": models["logistic_regression"]})[0]
     outcome, said = labels[window.test], one.probability(rows[window.test])
-    profit = emp(outcome, said)
+    profit = expected_max_profit(outcome, said)
     print(f"\nDefault of the borrowers: AUC {metrics.auc(outcome, said)}, {int(outcome.sum())} of {len(outcome)} test loans bad")
     print(f"EMP {profit.profit:.4f} of the sum lent, refusing {profit.refused:.1%} (Verbraken et al. 2014, their loss and return)")
 

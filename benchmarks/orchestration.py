@@ -37,7 +37,7 @@ def bare(settings: Settings) -> None:
     lands = {f"raw_{name}": raw.land for name, raw in source.tables.items()} | dict(source.truth)
     for name, land in lands.items():
         land(landing / f"{name}.parquet")
-        warehouse.store_parquet(name, landing / f"{name}.parquet")
+        warehouse.store(name, warehouse.connection.read_parquet(str(landing / f"{name}.parquet")))
     valid = {}
     for name, raw in source.tables.items():
         split = contract.split(raw.table, raw.columns, warehouse.table(f"raw_{name}"), valid, settings.now)
@@ -58,8 +58,8 @@ def bare(settings: Settings) -> None:
         bundle.write(folder, trained.spec)
         figures = domain.evaluate(common.load_frame(features, domain), Bundle.load(folder), settings).figures
         assert not domain.gate({figure.metric: figure for figure in figures})
-        scores.score_to(landing / "scores.parquet", features, domain, settings)
-        scores = warehouse.store_parquet(f"scores_{domain.name}", landing / "scores.parquet")
+        scores.score_table(landing / "scores.parquet", features, domain, settings)
+        scores = warehouse.store(f"scores_{domain.name}", warehouse.connection.read_parquet(str(landing / "scores.parquet")))
         assert not contract.check_stored(domain.score_contract(), scores)
         if domain.oracle is not None and domain.truth in source.truth:
             domain.oracle(common.load_frame(features, domain), warehouse.table(domain.truth).to_pandas(), Bundle.load(folder), settings)
@@ -71,11 +71,11 @@ def stores(settings: Settings) -> None:
     import dagster as dg
 
     from finrisk_assets.cli import main as cli
-    from finrisk_assets.graph.build import resources
+    from finrisk_assets.graph.build import build_resources
 
     cli.prepare_dagster(settings)
     with dg.DagsterInstance.get():
-        resources(settings)["tracking"].client()
+        build_resources(settings)["tracking"].client()
 
 
 def graph(settings: Settings) -> None:

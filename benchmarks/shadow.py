@@ -21,8 +21,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median, quantiles
 
-from bento.decisions.models import DOMAINS
-from bento.store.session import _STANDING, open_store
+from bento.decisions.domains import DOMAINS
+from bento.store.session import open_store
+from bento.store.snapshots import list_snapshots
 from finrisk_assets.graph import packaging
 from finrisk_assets.settings import Settings
 
@@ -107,7 +108,7 @@ def ready(port: int) -> bool:
 def requests(home: Path, source: str, n: int) -> Iterator[tuple[str, list[dict[str, object]]]]:
     """Routes with the bodies that are sent to them: customers of the store, and movements after its last one."""
     with closing(open_store(Settings(home=home, source=source))) as store, store.reading() as connection:
-        standing = [store._standing(row) for row in connection.execute(_STANDING)]
+        standing = list_snapshots(store)
         last = connection.exec_driver_sql("select max(occurred_at) from transactions").scalar()
     for domain, more in (("spending_risk", {}), ("loan_default", {"loan_amount": 5000}), ("loan_offers", {})):
         who = sorted({one.customer_id for one in standing if one.domain == domain})

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.spending_risk import definition, model
 from finrisk_assets.ledger import contract, sources
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.modelling.training import candidates
 from finrisk_assets.scoring import bundle

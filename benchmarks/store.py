@@ -14,7 +14,8 @@ from time import perf_counter
 from bento.decisions.engine import Decisions
 from bento.decisions.scorers.transaction import TransactionScorer
 from bento.store.keyring import Keyring
-from bento.store.session import Store, Transaction
+from bento.store.records import Transaction
+from bento.store.session import Store
 from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import TransactionRequest
 from tests.service.conftest import write_transaction_bundle
@@ -25,7 +26,7 @@ START = datetime(2024, 5, 6)
 def decided(store: Store, bundle: Bundle, n: int) -> list[float]:
     """Milliseconds that each of n transactions took: history, features, score, reasons, audit, commit."""
     scorer = TransactionScorer(bundle, store)
-    decisions = Decisions(store, {"transaction_anomaly": bundle}, lambda _: scorer)
+    decisions = Decisions(store, {"transaction_anomaly": scorer})
     took = []
     for at in range(n):
         request = TransactionRequest(
@@ -61,7 +62,7 @@ def main() -> None:
         with closing(Store(url, Keyring([bytes(range(32))]), upgrades=True)) as store:
             rows = ledger(given.rows)
             began = perf_counter()
-            store.load(rows)
+            store.load_transactions(rows)
             print(f"{given.rows:,} transactions of the ledger loaded in {perf_counter() - began:.1f} s")
             took = decided(store, bundle, given.decisions)
             print(f"one decision on disk: p50 {took[len(took) // 2]:.2f} ms, p99 {took[int(len(took) * 0.99)]:.2f} ms")

@@ -28,14 +28,14 @@ def fingerprints(threads: int, held: bool) -> dict[str, str]:
     from threadpoolctl import threadpool_limits
 
     from finrisk_assets.domains.registry import domains_of
-    from finrisk_assets.graph.build import resources
+    from finrisk_assets.graph.build import build_resources
     from finrisk_assets.graph.stages.common import load_frame
     from finrisk_assets.ledger import sources
     from finrisk_assets.modelling.training import candidates, convert, provenance
     from finrisk_assets.settings import Settings
 
     settings = replace(Settings.from_environment(), threads=2 if held else threads, as_of=datetime(2100, 1, 1))
-    source, warehouse, found = sources.load(settings), resources(settings)["warehouse"], dict[str, str]()
+    source, warehouse, found = sources.load(settings), build_resources(settings)["warehouse"], dict[str, str]()
     fit_all = candidates.fit_all
 
     @contextlib.contextmanager

@@ -63,6 +63,15 @@ def invalid(name: str, reason: str) -> Problem:
     return Problem.of(422, [FieldError(field=name, reason=reason)])
 
 
+LOAD_HINT = "`finrisk load-history` puts what the ledger knows of its customers into the service's store."
+
+
+def unknown(field: str) -> Problem:
+    """Return the problem of a customer, or an account, of which nothing is stored."""
+    message = f"The service knows nothing of this {field.removesuffix('_id')} here. {LOAD_HINT}"
+    return Problem(404, "unknown_customer", message, [FieldError(field=field, reason="Nothing is stored under this identifier.")])
+
+
 def answering(handler: Handler) -> Handler:
     """Let a handler raise `Problem`, and make anything else it raises a failure of ours.
 

@@ -1,14 +1,14 @@
 """The service: one class with every scoring route, how it is served, and what a worker loads.
 
 Build it: `bentoml build`. Serve it: `bentoml serve finrisk:latest`; from source, `bentoml serve bento.service:FinRisk`.
-What a route answers stands in the module of its domain (`transactions`, `loans`, `spending`, `cashflow`, `offers`) and in `lookups`,
-the models in `champions`, challengers in `shadow`, failures in `errors`, the pages in `pages`.
+The path of a decision is in `decisions.engine`, the answers of each domain in `decisions.scorers`, the look-ups in `web.lookups`, the one
+shape of every failure in `problems`. This module holds the routes and the wiring.
 """
 
 import gc
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -23,21 +23,18 @@ from starlette.types import ASGIApp
 
 from bento.access import bind_guard
 from bento.access.access import Access
-from bento.access.middleware import Security
+from bento.access.access_control import Security
 from bento.context import idempotency_key
-from bento.decisions import batch as batches
 from bento.decisions import feedback
 from bento.decisions import models as champions
-from bento.decisions.engine import Decisions, Made
-from bento.decisions.scorers.cashflow import CashflowScorer
-from bento.decisions.scorers.loan import LoanScorer
-from bento.decisions.scorers.offer import OfferScorer
-from bento.decisions.scorers.spending import SpendingScorer
-from bento.decisions.scorers.transaction import TransactionScorer
+from bento.decisions.batch import build_response, decide_batch, parse_items
+from bento.decisions.domains import DOMAINS, domain_of, domain_of_type
+from bento.decisions.engine import DecisionResult, Decisions
+from bento.decisions.group_commit import GroupCommit
 from bento.decisions.shadow import Shadow
 from bento.people import data_rights
 from bento.problems import Problem, answering, quiet_refusals
-from bento.store.session import Store, open_store
+from bento.store.session import open_store
 from bento.web import lookups, openapi, tracing
 from bento.web.envelope import Envelope
 from bento.web.health import Health, Parts
@@ -45,7 +42,7 @@ from bento.web.metrics import Metrics
 from bento.web.middleware import RequestMetrics, Traced
 from bento.web.redact_paths import RedactCustomerPath
 from finrisk_assets.scoring.bundle import Bundle
-from finrisk_assets.settings import Settings, pinned
+from finrisk_assets.settings import Settings, absolute_paths
 from schemas.api import (
     AuditPage,
     AuditQuery,
@@ -68,7 +65,6 @@ from schemas.api import (
     OfferBatch,
     OfferRequest,
     PersonExport,
-    Request,
     RiskScores,
     SpendingAnswer,
     SpendingBatch,
@@ -80,31 +76,12 @@ from schemas.api import (
 
 logger = logging.getLogger("finrisk.service")
 
-_SCORERS: Mapping[str, Callable[[Bundle, Store], Any]] = {
-    "transaction_anomaly": TransactionScorer,
-    "loan_default": LoanScorer,
-    "spending_risk": SpendingScorer,
-    "spending_risk_eight": SpendingScorer,
-    "cashflow": CashflowScorer,
-    "loan_offers": OfferScorer,
-}
-_DOMAINS: Mapping[type[Request], str] = {
-    TransactionRequest: "transaction_anomaly",
-    LoanRequest: "loan_default",
-    CashflowRequest: "cashflow",
-    OfferRequest: "loan_offers",
-}
-
-
-def _domain_of(request: Any) -> str:
-    """The domain that answers a request: of eight fields another model than of a customer."""
-    if isinstance(request, SpendingRequest):
-        return "spending_risk_eight" if request.customer_id is None else "spending_risk"
-    return _DOMAINS[type(request)]
+GC_THRESHOLD = 20_000
+"""New objects between two collections of the youngest generation. At Python's 700 a batch triggers a collection every few items."""
 
 
 def _parts() -> Parts | None:
-    """What `/readyz` asks of the service of this process; None where there is none yet, or no longer."""
+    """Return the readiness of each part of this process's service; None before the service starts and after it stops."""
     try:
         return get_current_service().parts()
     except BentoMLException:
@@ -112,15 +89,15 @@ def _parts() -> Parts | None:
 
 
 def _access() -> Access | None:
-    """Who may ask what, as the service of this process knows it; None where there is none yet, or no longer."""
+    """Return the access rules of this process's service; None before the service starts and after it stops."""
     try:
         return get_current_service().access
     except BentoMLException:
         return None
 
 
-def _broken(bundle: Bundle) -> str | None:
-    """What is wrong with a loaded bundle."""
+def _find_model_fault(bundle: Bundle) -> str | None:
+    """Return what is wrong with a loaded bundle; None where its golden rows score as they did when it was trained."""
     try:
         bundle.check()
     except ValueError as error:
@@ -130,22 +107,22 @@ def _broken(bundle: Bundle) -> str | None:
 
 
 class _Service(bentoml.Service):
-    """BentoML's service, except that it finds its models in the model store by itself and answers every failure in one shape."""
+    """BentoML's service, which finds its models in the model store and answers every failure in one shape."""
 
     @property
     def models(self) -> list[BentoModel]:
-        return [BentoModel(model.tag) for model in champions.stored()]
+        return [BentoModel(model.tag) for model in champions.list_models()]
 
     @models.setter
     def models(self, _: list[BentoModel]) -> None:
-        """BentoML sets an empty list; what the store holds is looked up when it is needed."""
+        """Ignore the empty list that BentoML sets: the models are looked up when they are needed."""
 
     @cached_property
     def counters(self) -> Metrics:
-        """What this worker counts; made when it is first asked for, which only a worker does."""
+        """The metrics of this worker, created on first use: the supervisor has none."""
         return Metrics()
 
-    kept: champions.Champions | None = None
+    checked_champions: champions.Champions | None = None
     """The models that `prepare` has checked, where the worker is the same process."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
@@ -157,7 +134,7 @@ class _Service(bentoml.Service):
         return RequestMetrics(Envelope(app), self.counters)
 
 
-# With a distribution named, BentoML would install compilers. The code is there before bento/image.sh runs, which compiles it.
+# With a distribution named, BentoML would install compilers. The code is copied before bento/image.sh runs, which compiles it.
 _IMAGE = Image(
     base_image="docker.io/library/python:3.11-slim-bookworm",
     distro="none",
@@ -168,17 +145,17 @@ _IMAGE = Image(
 @bentoml.service(
     name="finrisk",
     service_class=_Service,
-    # Only this machine, unless told otherwise with --host or BENTOML_HOST.
+    # Only this machine; --host or BENTOML_HOST opens the service to others.
     http={"host": "127.0.0.1", "port": 3000},
     image=_IMAGE,
     # BentoML keeps the objects of a request alive for the whole time-out: a long one costs pauses of the garbage collector.
     traffic={"timeout": 5, "max_concurrency": 64},
     workers=1,
-    # It counts by path, whatever a client sends as one; `metrics` counts by route, and serves the page.
+    # BentoML counts by path, which a client chooses; `web.metrics` counts by route and serves `/metrics`.
     metrics={"enabled": False},
-    # A line of BentoML's access log begins with the client's address. Failures are logged by `errors`, requests are counted.
+    # A line of BentoML's access log begins with the client's address. `problems` logs failures, `web.metrics` counts requests.
     logging={"access": {"enabled": False}},
-    # `tracing` makes our spans. BentoML would make some for each request, which nobody collects, a tenth of its time.
+    # `web.tracing` makes the spans. BentoML's own spans are not collected and cost a tenth of a request's time.
     tracing={"excluded_urls": ".*"},
     envs=[{"name": "OMP_NUM_THREADS", "value": "1"}, {"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],
 )
@@ -187,29 +164,32 @@ class FinRisk:
     """Personal-finance risk decisions."""
 
     def __init__(self) -> None:
-        self._champions: champions.Champions = FinRisk.kept or champions.load(FinRisk.bento)  # type: ignore[attr-defined]
+        gc.set_threshold(GC_THRESHOLD)
+        self._champions: champions.Champions = FinRisk.checked_champions or champions.load(FinRisk.bento)  # type: ignore[attr-defined]
         self._metrics: Metrics = FinRisk.counters  # type: ignore[attr-defined]
         self._metrics.answering_with(self._champions.bundles)
         settings = replace(Settings.from_environment(), source=self._champions.source)
         self._store = open_store(settings, meter=self._metrics, upgrades=settings.store_upgrade or None)
         self.access = Access.of(settings, self._store, self._metrics.refused)
-        self._scorers = {domain: _SCORERS[domain](bundle, self._store) for domain, bundle in self._champions.bundles.items()}
-        for scorer in self._scorers.values():
+        scorers = {domain: DOMAINS[domain].scorer(bundle, self._store) for domain, bundle in self._champions.bundles.items()}
+        for scorer in scorers.values():
             scorer.warm_up()
-        watched = settings.shadow and bool(self._champions.challengers)
-        self._shadow = Shadow(self._champions.challengers, _SCORERS, open_store(settings, durable=False)) if watched else None
-        self._decisions = Decisions(self._store, self._champions.bundles, self._scorer)
-        # What lives as long as the worker is of no interest to the collector, which would otherwise walk it again and again. Loading leaves
-        # a dozen objects of garbage, so that a last collection before would be a tenth of a second for nothing.
+        has_shadow = settings.shadow and bool(self._champions.challengers)
+        self._shadow = Shadow(self._champions.challengers, open_store(settings, durable=False)) if has_shadow else None
+        self._decisions = Decisions(self._store, scorers, self._champions.why_absent)
+        self._group_commit = GroupCommit(self._decisions)
+        # The collector no longer walks the objects that live as long as the worker. Loading leaves a dozen objects of garbage: a collection
+        # before the freeze would cost a tenth of a second for nothing.
         gc.freeze()
         gc.enable()
 
     @bentoml.on_deployment
     @staticmethod
     def prepare(keeps: bool = False) -> None:
-        """Before the workers start: they run in the Bento's folder, where a relative path would mean another place.
+        """Check the models and the settings before the workers start.
 
-        A model that must not be used is refused here, with its name and the reason: a worker that did so would be started again and again.
+        Relative paths become absolute, because workers run in the Bento's folder. A model that must not be used is refused here, with its
+        name and the reason: a worker that refused it would be started again and again.
 
         Parameters
         ----------
@@ -217,9 +197,9 @@ class FinRisk:
             Whether this process goes on as the worker, which then does not load the models a second time.
         """
         carried = champions.load(FinRisk.bento)  # type: ignore[attr-defined]
-        FinRisk.kept = carried if keeps else None  # type: ignore[attr-defined]
+        FinRisk.checked_champions = carried if keeps else None  # type: ignore[attr-defined]
         settings = replace(Settings.from_environment(), source=carried.source)
-        os.environ |= {"FINRISK_HOME": str(settings.home.resolve()), **pinned(os.environ)}
+        os.environ |= {"FINRISK_HOME": str(settings.home.resolve()), **absolute_paths(os.environ)}
         bind_guard.check(settings)
 
     @bentoml.on_shutdown
@@ -229,11 +209,11 @@ class FinRisk:
         self._store.close()
 
     def parts(self) -> Parts:
-        """What is wrong with each part: the store takes no write, or a model no longer says what it said when it was trained."""
-        broken = {f"models.{domain}": _broken(bundle) for domain, bundle in self._champions.bundles.items()}
-        found = {"store": None if self._store.is_writable() else "It takes no write."} | broken
-        self._metrics.set_readiness(found)
-        return found
+        """Return each part with its fault or None: the store takes no write, or a model no longer scores as when it was trained."""
+        models = {f"models.{domain}": _find_model_fault(bundle) for domain, bundle in self._champions.bundles.items()}
+        parts = {"store": None if self._store.is_writable() else "It takes no write."} | models
+        self._metrics.set_readiness(parts)
+        return parts
 
     @bentoml.api(route="/v1/transactions")
     @answering
@@ -261,8 +241,8 @@ class FinRisk:
 
         It says what the model would have decided, scored again. Where nothing within bounds is enough, it says that.
         """
-        answer = await self._scorer("loan_default").nearest_change(request)
-        self._decisions.advised("loan_default", request, answer)
+        answer = await self._decisions.scorer("loan_default").nearest_change(request)
+        self._decisions.record_counterfactual("loan_default", request, answer)
         return answer
 
     @bentoml.api(route="/v1/spending-risk")
@@ -272,7 +252,7 @@ class FinRisk:
 
         The eight fields are judged by a model of those eight, a customer by the model of all features.
         """
-        return await self._answer(_domain_of(request), request)
+        return await self._answer(domain_of(request), request)
 
     @bentoml.api(route="/v1/cashflow")
     @answering
@@ -346,7 +326,7 @@ class FinRisk:
         self._metrics.fed_back(recorded.domain, recorded.label)
         return recorded
 
-    # What the look-ups of `pages` ask.
+    # Called by the look-up routes in `web.openapi`.
 
     def models(self) -> ModelList:
         return lookups.models(self._champions)
@@ -370,30 +350,24 @@ class FinRisk:
         return self._champions.typical
 
     async def _answer(self, domain: str, request: Any) -> Any:
-        """The champion's answer, which is on disk by now; its challenger, if one is watched, is asked afterwards."""
-        made = await self._decisions.decide_beside(domain, request)
-        self._told(domain, made)
-        return Response(made.body, media_type="application/json")
+        """Return the champion's answer, which is on disk by now; its challenger is asked afterwards."""
+        result = await self._group_commit.submit(domain, request)
+        self._after_commit(domain, result)
+        return Response(result.body, media_type="application/json")
 
-    def _told(self, domain: str, made: Made) -> None:
-        """What follows an answer, once it stands: nothing, where it was made before."""
-        if made.answer is not None:
-            self._metrics.decided(domain, made.answer)
+    def _after_commit(self, domain: str, result: DecisionResult) -> None:
+        """Count a new decision and hand it to the challenger; the answer of a prior decision has no such effects."""
+        if result.answer is not None:
+            self._metrics.decided(domain, result.answer)
             if self._shadow is not None:
-                self._shadow.watch(domain, made.request, made.answer)
+                self._shadow.watch(domain, result.request, result.answer)
 
     async def _batch(self, batch: Batch) -> Any:
-        """The answers to a batch, as JSON."""
-        requests = batches.checked(batch.kind, batch.items)
-        results = await self._decisions.decide_each(_domain_of, requests, idempotency_key.get())
+        """Return the answers to a batch, as JSON."""
+        requests = parse_items(batch.kind, batch.items)
+        results = await decide_batch(self._decisions, requests, idempotency_key.get())
         for request, result in zip(requests, results, strict=True):
-            if isinstance(result, Made):
-                self._told(_domain_of(request), result)
-            self._metrics.batched(_DOMAINS.get(batch.kind, "spending_risk"), result.status if isinstance(result, Problem) else 200)
-        return batches.response([one.body if isinstance(one, Made) else one for one in results])
-
-    def _scorer(self, domain: str) -> Any:
-        """The scorer of a domain; a client that asks for an absent one learns why there is none."""
-        if domain not in self._scorers:
-            raise Problem(501, "model_absent", self._champions.why_absent(domain))
-        return self._scorers[domain]
+            if isinstance(result, DecisionResult):
+                self._after_commit(domain_of(request), result)  # type: ignore[arg-type]
+            self._metrics.batched(domain_of_type(batch.kind), result.status if isinstance(result, Problem) else 200)
+        return build_response(results)

@@ -1,6 +1,6 @@
 """The entry point for Dagster."""
 
-from finrisk_assets.graph.build import build
+from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.settings import Settings
 
-defs = build(Settings.from_environment())
+defs = build_definitions(Settings.from_environment())

@@ -15,60 +15,60 @@ PREFIX = "FINRISK_"
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used, with its name, its value and what would do."""
+    """A setting that cannot be used: its name, its value and what to set instead."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be set from outside, each by the environment variable ``FINRISK_<NAME>``; a secret by a file, ``FINRISK_<NAME>_FILE``, too.
+    """The settings, each read from the environment variable ``FINRISK_<NAME>``; a secret also from a file, ``FINRISK_<NAME>_FILE``.
 
     Attributes
     ----------
     home
-        Where everything the product writes lives.
+        Folder of all files that finrisk writes.
     source
         The source of the ledger: ``simulator``, ``handbook``, ``berka``, ``taiwan``, ``karlan_zinman`` or ``mapped``.
     data_dir
-        Where the real data sets are.
+        Folder of the real data sets.
     mapping
         The YAML file that describes a ``mapped`` source.
     warehouse_url
         The Ibis connection that holds the tables; empty means a DuckDB file below `home`.
     as_of
-        The moment at which the ledger is read: what is dated later is in the future. Default: now, in UTC.
+        Moment at which the ledger is read, UTC: rows dated later are not known yet. Default: the present.
     seed
-        Seed of everything that is drawn at random.
+        Seed of every random draw.
     quarantine_max_share
         Largest share of a table's rows that may fail its contract before the run fails.
     sim_customers, sim_months
-        Size of the simulated population.
+        Number of simulated customers, and of months of their history.
     sim_economy
-        A YAML file with any other number of the simulated economy: base rates and the strength of each effect.
+        YAML file with the numbers of the simulated economy: base rates and the strength of each effect.
     medium_risk_from, high_risk_from
-        Probabilities from which spending is of MEDIUM and of HIGH risk.
+        Probabilities from which spending risk is MEDIUM and HIGH.
     review_capacity
-        Alerts that an analyst team can look at in a day; the anomaly threshold follows from it.
+        Alerts per day that an analyst team can review; the anomaly threshold follows from it.
     examined
-        Features that a person has looked into and found honest, as ``<domain>.<column>`` with commas between; see docs/leakage.md.
+        Features that a person examined and found free of leakage, as ``<domain>.<column>``, comma-separated; see docs/leakage.md.
     drain_seconds
-        How long the service goes on answering after SIGTERM, no longer ready, before it ends.
+        Seconds for which the service goes on answering after SIGTERM, no longer ready, before it ends.
     master_key, master_key_file
-        The key under which the service keeps the keys of what it knows of people, or the file that holds it; see docs/privacy.md.
+        The key that encrypts every person's data key in the service's keyring, or the file that holds it; see docs/privacy.md.
     store_url, store_upgrade
-        The database of the service's store; empty means an SQLite file below `home`. Whether the service may bring one on PostgreSQL to its
-        own layout at start.
+        Database URL of the service's store; empty means an SQLite file below `home`. Whether the service may migrate a PostgreSQL store at
+        start.
     shadow
-        Whether the Bento takes each domain's challenger along, and the service scores with it beside the champion.
+        Whether the Bento includes each domain's challenger, and the service scores with it beside the champion.
     threads
-        Threads of a model's training.
+        Number of threads of a model's training.
     jwt_issuer, jwt_audience, jwt_jwks
-        Whose bearer tokens the service accepts, what they must be meant for, and the URL or file of the provider's public keys.
+        Issuer and audience of the bearer tokens that the service accepts, and the URL or file of the issuer's public keys.
     jwt_roles_claim, jwt_role_prefix
-        The claim that has the caller's roles, and what stands before our names of them there.
+        The claim that holds the caller's roles, and the prefix of finrisk's role names in it.
     rate_per_second, rate_burst
-        How often each key or token's subject may ask one worker.
+        Requests per second, and in a burst, of each API key or token subject to one worker.
     unknown_per_second, unknown_burst
-        How often an address may that shows no credential, or a wrong one.
+        The same for each address that sends no valid credential.
     """
 
     home: Path = Path(".finrisk")
@@ -116,10 +116,10 @@ class Settings:
         known = {PREFIX + field.name.upper(): field for field in fields(cls)}
         given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value != ""}
         for name in sorted(_secret_files() & given.keys()):
-            told = name.removesuffix("_FILE")
-            if told in given:
-                raise SettingsError(f"{told} and {name} are both set: set one")
-            given[told] = _content(name, given.pop(name))
+            setting = name.removesuffix("_FILE")
+            if setting in given:
+                raise SettingsError(f"{setting} and {name} are both set: set one")
+            given[setting] = _content(name, given.pop(name))
         unknown = sorted(given.keys() - known.keys())
         if unknown:
             raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known.keys() | _secret_files()))}")
@@ -151,27 +151,29 @@ class Settings:
 
     @property
     def warehouse(self) -> str:
+        """The Ibis URL of the warehouse."""
         return self.warehouse_url or f"duckdb://{self.root / 'warehouse.duckdb'}"
 
     @property
     def tracking_uri(self) -> str:
+        """The URL of MLflow's tracking and registry store."""
         return f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
 
     @property
     def now(self) -> datetime:
-        """`as_of`, or the present in naive UTC."""
+        """The moment at which the ledger is read, naive UTC: `as_of`, or the present."""
         return self.as_of or datetime.now(UTC).replace(tzinfo=None)
 
 
-def pinned(environ: Mapping[str, str]) -> dict[str, str]:
-    """The settings that name files or folders, made absolute: what is started in another folder finds the same ones."""
+def absolute_paths(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings that name files or folders, as absolute paths, for a process that starts in another folder."""
     paths = {PREFIX + field.name.upper() for field in fields(Settings) if "Path" in str(field.type)}
     given = {name: environ[name] for name in paths | _secret_files() | {"FINRISK_JWT_JWKS"} if environ.get(name)}
     return {name: str(Path(value).expanduser().absolute()) for name, value in given.items() if "://" not in value}
 
 
 def _secret_files() -> set[str]:
-    """The names under which a file can be given that has a secret setting for its content: ``FINRISK_STORE_URL_FILE``."""
+    """Return the variables that name a file whose content is a secret setting, such as ``FINRISK_STORE_URL_FILE``."""
     names = {field.name for field in fields(Settings)}
     return {f"{PREFIX}{field.name.upper()}_FILE" for field in fields(Settings) if not field.repr and f"{field.name}_file" not in names}
 
@@ -187,7 +189,7 @@ _SWITCH = {"true": True, "false": False, "1": True, "0": False}
 
 
 def _read(name: str, kind: Any, value: str) -> Any:
-    """Turn the text of one setting into its type."""
+    """Convert the text of one setting to its type."""
     try:
         if kind is int or kind is float:
             return kind(value)

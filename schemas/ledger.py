@@ -24,7 +24,7 @@ class Column:
     Attributes
     ----------
     name, dtype, description
-        What it is called, its type in the warehouse and its meaning.
+        The column's name, its type in the warehouse and its meaning.
     unit
         Unit of a number (``"currency"``, ``"months"``, ``"percent a year"``), empty where there is none.
     nullable
@@ -36,7 +36,7 @@ class Column:
     personal
         Class of personal data.
     known
-        When the value becomes known: ``"always"``, or the column of the same table that holds the moment.
+        When the value becomes known: ``"always"``, or the column of the same table that holds the time.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table contract: its columns, its key and the tables it refers to (column -> table with a key of the same meaning)."""
+    """The contract of a table: its columns, its key, and its references (column -> table with a key of the same meaning)."""
 
     name: str
     description: str
@@ -73,7 +73,7 @@ class Table:
         return tuple(column.name for column in self.columns)
 
     def with_columns(self, *columns: Column) -> "Table":
-        """Return the table with a source's own columns added behind the canonical ones."""
+        """Return the table with a source's own columns added after the canonical ones."""
         clash = {column.name for column in columns} & set(self.names)
         if clash:
             raise ValueError(f"table {self.name!r} already has the columns {sorted(clash)}")

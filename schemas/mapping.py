@@ -1,6 +1,6 @@
-"""The YAML file that describes a source of one's own: which files fill which ledger tables, column by column.
+"""The YAML file that describes a user's own source: which files fill which ledger tables, column by column.
 
-`docs/sources.md` explains each key with examples; `read_mapping` checks a file and says which key is wrong, and what would do.
+`docs/sources.md` explains each key with examples; `read_mapping` checks a file and names each wrong key and its fix.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ DATE_DIRECTIVES = frozenset("YymdHMS")
 
 
 class MappingError(ValueError):
-    """A mapping file that cannot be used: one line for each wrong key, with its path and what would do."""
+    """An error for an invalid mapping file: one line for each wrong key, with its path and its fix."""
 
 
 class _Model(BaseModel):
@@ -28,7 +28,7 @@ class _Model(BaseModel):
 
 
 class ColumnMap(_Model):
-    """How one ledger column reads. Exactly one of `from`, `value`, `sign_of` and `row_number` says where it comes from."""
+    """The origin of one ledger column: exactly one of `from`, `value`, `sign_of` and `row_number`, and how to read it."""
 
     column: str | None = Field(None, alias="from", description="Name of the file's column.")
     value: Scalar | None = Field(None, description="The same value in every row.")
@@ -79,7 +79,7 @@ class ColumnMap(_Model):
 
 
 class FeatureMap(_Model):
-    """What makes an extra column a feature of its domain's model."""
+    """The definition that makes an extra column a feature of its domain's model."""
 
     monotone: Literal[-1, 0, 1] = Field(0, description="1 where risk never falls as it grows, -1 where it never rises.")
     raises: str = Field("", description="The reason said where it raised the risk.")
@@ -173,7 +173,7 @@ def read_mapping(path: Path) -> Mapping:
     Raises
     ------
     MappingError
-        If the file is missing, is no YAML, or says something that cannot be: every wrong key with its path and the fix.
+        If the file is missing, is not YAML, or is invalid: every wrong key with its path and the fix.
     """
     import yaml
 
@@ -188,23 +188,23 @@ def read_mapping(path: Path) -> Mapping:
     try:
         mapping = Mapping.model_validate(data)
     except ValidationError as error:
-        raise MappingError(_told(path, [_complaint(detail, data) for detail in error.errors()])) from None
+        raise MappingError(_format(path, [_complaint(detail, data) for detail in error.errors()])) from None
     wrong = [complaint for name, table in mapping.tables.items() for complaint in _check_table(name, table)]
     if wrong:
-        raise MappingError(_told(path, wrong))
+        raise MappingError(_format(path, wrong))
     return mapping
 
 
-def _told(path: Path, complaints: Sequence[str]) -> str:
+def _format(path: Path, complaints: Sequence[str]) -> str:
     return "\n".join(f"{path}: {complaint}" for complaint in dict.fromkeys(complaints))
 
 
 def _complaint(detail: Any, data: Any) -> str:
-    """Say one Pydantic error as a path and a sentence."""
+    """Describe a Pydantic error as a path and a sentence."""
     where = _path(detail["loc"])
     if detail["type"] == "extra_forbidden":
         known = _fields_at(detail["loc"][:-1])
-        return f"{where}: there is no such key{_meant(str(detail['loc'][-1]), known)}"
+        return f"{where}: there is no such key{_suggest(str(detail['loc'][-1]), known)}"
     if detail["type"] == "missing":
         return f"{where}: is missing; add it"
     if detail["loc"] == () and not isinstance(data, dict):
@@ -213,12 +213,12 @@ def _complaint(detail: Any, data: Any) -> str:
 
 
 def _path(loc: Sequence[str | int]) -> str:
-    """Write a location as the keys that lead there; names of alternative types, which Pydantic adds, are left out."""
+    """Return a location as dotted keys, without the names of alternative types that Pydantic adds."""
     return ".".join(str(part) for part in loc if part not in ("str", "int", "float", "bool", "tuple[str, ...]")) or "the file"
 
 
 def _fields_at(loc: Sequence[str | int]) -> list[str]:
-    """Return the keys that may stand at a location."""
+    """Return the keys that are allowed at a location."""
     model: type[BaseModel] = Mapping
     if len(loc) >= 2:
         model = TableMap
@@ -228,7 +228,7 @@ def _fields_at(loc: Sequence[str | int]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _meant(word: str, known: Sequence[str]) -> str:
+def _suggest(word: str, known: Sequence[str]) -> str:
     close = get_close_matches(word, known, 1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
 
@@ -237,10 +237,10 @@ def _check_table(name: str, table: TableMap) -> list[str]:
     """Check a table's keys against the ledger's contract."""
     where = f"tables.{name}"
     if name not in TABLES:
-        return [f"{where}: the ledger has no such table{_meant(name, list(TABLES))}"]
+        return [f"{where}: the ledger has no such table{_suggest(name, list(TABLES))}"]
     canonical = TABLES[name]
     wrong = [
-        f"{where}.columns.{column}: {name} has no such column{_meant(column, canonical.names)}; one of your own goes under extra"
+        f"{where}.columns.{column}: {name} has no such column{_suggest(column, canonical.names)}; one of your own goes under extra"
         for column in table.columns
         if column not in canonical.names
     ]
@@ -265,7 +265,7 @@ def _check_table(name: str, table: TableMap) -> list[str]:
         read = [(f"columns.{key}", value) for key, value in table.columns.items()]
         read += [(f"extra.{number}", value) for number, value in enumerate(table.extra)]
         wrong += [
-            f"{where}.{key}: the file has no column {value.reads!r}{_meant(value.reads, table.header)}"
+            f"{where}.{key}: the file has no column {value.reads!r}{_suggest(value.reads, table.header)}"
             for key, value in read
             if value.reads and value.reads not in table.header
         ]

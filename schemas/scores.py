@@ -1,17 +1,17 @@
-"""What a batch scoring stores: one row per decided subject, the same columns in every domain."""
+"""The table that batch scoring stores: one row per decided subject, the same columns in every domain."""
 
 from schemas.ledger import Column, Table
 
 
 def score_table(domain: str, key: Column, moment: Column, more: tuple[Column, ...] = ()) -> Table:
-    """The contract of ``scores_<domain>``.
+    """Return the contract of ``scores_<domain>``.
 
     Parameters
     ----------
     key, moment
-        What is scored, and when it is decided on: columns of the domain's feature table.
+        The columns of the domain's feature table that hold the subject's key and the decision time.
     more
-        What else the domain decides: the terms of an offer, the bounds of an amount.
+        Further columns of the domain: the terms of an offer, the bounds of an amount.
     """
     return Table(
         f"scores_{domain}",

@@ -12,6 +12,19 @@ import pytest
 
 from finrisk_assets.settings import Settings
 
+SLOW_FIXTURES = frozenset({"run", "spark", "demo"})
+"""Fixtures that train every model, start a Spark, or build and serve a Bento: `make test-fast` leaves out the tests that need them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give a file's tests to one worker, and all files that look at the trained ledger to the same one, so that it is trained once."""
+    trained = {item.path for item in items if "run" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("trained" if item.path in trained else item.path.as_posix()))
+        if item.path in trained or not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:

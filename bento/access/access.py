@@ -9,6 +9,7 @@ import ipaddress
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -17,12 +18,12 @@ from urllib.parse import urlsplit
 from starlette.types import Scope, Send
 
 from bento.access.api_keys import PREFIX, BadKey, Key, Keys, Unreadable, kept
-from bento.access.rate_limits import Limits, Rate
+from bento.access.rate_limits import Rate, RateLimiter
 from bento.access.roles import OPEN, RoleTable
 from bento.access.token_provider import BadToken, NoKeys, Provider
 from bento.context import LOCAL, Caller, current
-from bento.problems import Problem, log_failure
-from bento.store.session import Store, StoreUnavailable
+from bento.problems import Problem
+from bento.store.session import Store, write_transaction
 from finrisk_assets.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -117,9 +118,9 @@ class Access:
     ) -> None:
         self._keys = keys
         self._tokens = tokens
-        self._known = Limits(known, clock)
-        self._unknown = Limits(unknown, clock)
-        self._recorded = Limits(_RECORDED, clock)
+        self._known = RateLimiter(known, clock)
+        self._unknown = RateLimiter(unknown, clock)
+        self._recorded = RateLimiter(_RECORDED, clock)
         self._count = count
         self._record = record
         self._table = RoleTable()
@@ -142,10 +143,8 @@ class Access:
         def record(reason: str, who: str | None, address: str) -> None:
             token = current.set(Caller(who or f"address:{keyring.token('address', address)}", frozenset()))
             try:
-                with store.writing():
+                with suppress(Problem), write_transaction(store):  # the caller is refused where the store fails, too
                     store.audit(f"refuse.{reason}")
-            except StoreUnavailable as error:
-                log_failure(error)  # refused all the same
             finally:
                 current.reset(token)
 

@@ -8,8 +8,9 @@ from bentoml.exceptions import BentoMLException
 
 from bento.access.api_keys import kept
 from bento.access.token_provider import Provider
+from bento.store.database import StoreError, StoreUnavailable
 from bento.store.keyring import Keyring, KeyringError
-from bento.store.session import StoreError, StoreUnavailable, open_store
+from bento.store.session import open_store
 from finrisk_assets.settings import Settings, SettingsError
 
 

@@ -28,7 +28,7 @@ class Rate(NamedTuple):
     burst: float
 
 
-class Limits:
+class RateLimiter:
     """The buckets of all who ask at one rate.
 
     Parameters

@@ -6,17 +6,16 @@ In a container: `python -m bento.cli.audit`. The operator's and the auditor's co
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from bento.cli.common import format_instant, opened_store
 from finrisk_assets.settings import Settings
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SURROGATE = re.compile(r"[0-9a-f]{32}")
+_PSEUDONYMOUS_ID = re.compile(r"[0-9a-f]{32}")
 _SINCE = click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="From this moment on, UTC.")
 
 
@@ -38,13 +37,13 @@ def verify(settings: Settings | None, files: tuple[Path, ...]) -> None:
     """Look at every record; exit 0 with their number, or 1 with the first that is broken."""
     from bento.store import audit_verify
 
-    lines = [line for file in files for line in _kept(file)]
-    with _opened(settings) as store:
-        verdict = audit_verify.verify(store.database, store.keyring, lines)
+    receipts = [receipt for file in files for receipt in _read_receipts(file)]
+    with opened_store(settings, must_exist=True) as store:
+        verdict = audit_verify.verify(store.database, store.keyring, receipts)
     if verdict.broken is not None:
         click.echo(f"{verdict.broken}.")
         sys.exit(1)
-    beside = f", {len(lines):,} kept elsewhere" if lines else ""
+    beside = f", {len(receipts):,} kept elsewhere" if receipts else ""
     click.echo(f"{verdict.records:,} records of {verdict.writers:,} writers, {verdict.checkpoints:,} checkpoints{beside}: all whole")
 
 
@@ -54,7 +53,7 @@ def checkpoint(settings: Settings | None) -> None:
     """Print a line that proves everything recorded up to now; keep it where nobody can change it."""
     from bento.store import audit_verify
 
-    with _opened(settings) as store, store.writing() as connection:
+    with opened_store(settings, must_exist=True) as store, store.writing() as connection:
         now = store.clock()
         line = audit_verify.create_checkpoint(connection, store.keyring, now).line(now)
     click.echo(line)
@@ -70,18 +69,20 @@ def checkpoint(settings: Settings | None) -> None:
 def show(settings: Settings | None, person: str | None, since: datetime | None, action: str | None, caller: str | None, most: int) -> None:
     """Show who did what, the newest first. That is recorded too."""
     from bento.store import audit_verify
+    from finrisk_assets.features.online import micros
 
-    with _opened(settings) as store:
-        surrogate = None if person is None else _surrogate(store, person)
+    with opened_store(settings, must_exist=True) as store:
+        surrogate = None if person is None else _pseudonymous_id(store, person)
         with store.writing() as connection:
-            found = audit_verify.find(connection, since=_micros(since), most=most, person=surrogate, action=action, caller=caller)
+            records = audit_verify.find(
+                connection, since=micros(since) if since else None, most=most, person=surrogate, action=action, caller=caller
+            )
             store.audit("read", person=surrogate, domain="audit")
-    for one in found:
-        model = f"{one.domain or ''} {one.model_version or ''}".strip()
-        where = f"{one.writer[:8]}/{one.number}"
-        click.echo(
-            f"{_moment(one.at)}  {where:<15}  {one.caller:<16}  {one.action:<12}  {one.person or '–':<32}  {one.request_id:<32}  {model}"
-        )
+    for record in records:
+        model = f"{record.domain or ''} {record.model_version or ''}".strip()
+        where = f"{record.writer[:8]}/{record.number}"
+        columns = (f"{record.caller:<16}", f"{record.action:<12}", f"{record.person or '–':<32}", f"{record.request_id:<32}", model)
+        click.echo("  ".join((format_instant(record.at, "seconds"), f"{where:<15}", *columns)))
 
 
 @click.command()
@@ -95,54 +96,35 @@ def show(settings: Settings | None, person: str | None, since: datetime | None, 
 @click.pass_obj
 def replay(settings: Settings | None, since: datetime | None, domain: str | None, models: Path | None) -> None:
     """Make every stored decision once more and compare; exit 0 if all come out as they were stored, else 1."""
-    from bento.decisions import replay as again
+    from bento.decisions import replay as replays
+    from finrisk_assets.features.online import micros
 
-    with _opened(settings) as store:
+    with opened_store(settings, must_exist=True) as store:
         with store.writing():
             store.audit("replay", domain=domain)
-        found = again.replay(store, again.Versions(models or _models(settings)), since=_micros(since), domain=domain)
-    click.echo(f"{found.decisions:,} decisions, {found.different + found.damaged + found.unrecorded:,} differences")
+        report = replays.replay(store, replays.Versions(models or _models(settings)), since=micros(since) if since else None, domain=domain)
+    click.echo(f"{report.decisions:,} decisions, {report.different + report.damaged + report.unrecorded:,} differences")
     for count, what in (
-        (found.equal, "come out as they were stored"),
-        (found.different, "come out otherwise"),
-        (found.damaged, "cannot be unsealed: their bytes were changed"),
-        (found.unrecorded, "are not what the audit has recorded"),
-        (found.erased, "are of people who were erased, and cannot be read"),
-        *((count, f"were made by {model}, which is no longer there") for model, count in sorted(found.unknown.items())),
+        (report.equal, "come out as they were stored"),
+        (report.different, "come out otherwise"),
+        (report.damaged, "cannot be unsealed: their bytes were changed"),
+        (report.unrecorded, "are not what the audit has recorded"),
+        (report.erased, "are of people who were erased, and cannot be read"),
+        *((count, f"were made by {model}, which is no longer there") for model, count in sorted(report.unknown.items())),
     ):
         if count:
             click.echo(f"  {count:,} {what}")
-    for one in found.told:
+    for one in report.told:
         click.echo(f"decision {one.decision}: {one.what}")
-    sys.exit(0 if found.agrees else 1)
-
-
-@contextmanager
-def _opened(settings: Settings | None) -> Iterator[Any]:
-    """The service's store; what cannot be done with it is said in one sentence."""
-    from bento.store.audit_chain import AuditError
-    from bento.store.keyring import KeyringError
-    from bento.store.session import StoreError, StoreUnavailable, location, open_store
-
-    settings = settings or Settings.from_environment()
-    where = location(settings)
-    if isinstance(where, Path) and not where.is_file():
-        raise click.ClickException(f"there is no store at {where}: the service makes it when it starts")
-    try:
-        with closing(open_store(settings)) as store:
-            yield store
-    except (AuditError, KeyringError, StoreError) as error:
-        raise click.ClickException(str(error)) from None
-    except StoreUnavailable as error:
-        raise click.ClickException(f"the service's store cannot be had now: {error}") from None
+    sys.exit(0 if report.agrees else 1)
 
 
 def _models(settings: Settings | None) -> Path:
     return (settings or Settings.from_environment()).bentoml_home / "models"
 
 
-def _kept(file: Path) -> Iterator[Any]:
-    """The checkpoints of a file, a line each."""
+def _read_receipts(file: Path) -> Iterator[Any]:
+    """Yield the checkpoint receipts of a file, one from each line."""
     from bento.store.audit_verify import CheckpointReceipt
 
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
@@ -153,23 +135,14 @@ def _kept(file: Path) -> Iterator[Any]:
                 raise click.ClickException(f"{file}, line {number}: {error}") from None
 
 
-def _surrogate(store: Any, person: str) -> str:
-    """Who is meant: a customer, by the identifier that clients use, or somebody by the surrogate."""
-    known = store.person(person)
-    if known is not None:
-        return str(known.person)
-    if _SURROGATE.fullmatch(person):
+def _pseudonymous_id(store: Any, person: str) -> str:
+    """Return the pseudonymous id of a customer's identifier, or the text itself where it is such an id."""
+    customer = store.person(person)
+    if customer is not None:
+        return str(customer.person)
+    if _PSEUDONYMOUS_ID.fullmatch(person):
         return person
-    raise click.ClickException("no such customer is known here; somebody who was erased is found by the surrogate alone")
-
-
-def _micros(moment: datetime | None) -> int | None:
-    return None if moment is None else (moment.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
-
-
-def _moment(micros: int) -> str:
-    """A time as a person reads it, in UTC."""
-    return f"{_EPOCH + timedelta(microseconds=micros):%Y-%m-%d %H:%M:%S}"
+    raise click.ClickException("no such customer is known here; an erased person is found by the surrogate alone")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,30 @@
-"""`finrisk keys`: make, list and revoke the API keys of the service. In a container: `python -m bento.cli.keys`.
+"""`finrisk keys`: create, list and revoke the API keys of the service. In a container: `python -m bento.cli.keys`.
 
-The operator's command: it touches the service's store, not the graph.
+The command reads and writes the service's store, not the graph.
 """
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import click
 
+from bento.cli.common import format_instant, opened_store, write_private_file
 from bento.context import ROLES
-from finrisk_assets.settings import Settings, SettingsError
+from finrisk_assets.settings import Settings
 
-_SPAN = re.compile(r"([1-9][0-9]{0,3})([hdw])")
-_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_DURATION = re.compile(r"([1-9][0-9]{0,3})([hdw])")
+_DURATION_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
-def _span(_: click.Context, __: click.Parameter, text: str | None) -> timedelta | None:
-    """A span of time as it is written: 12h, 90d, 4w."""
+def _parse_duration(_: click.Context, __: click.Parameter, text: str | None) -> timedelta | None:
+    """Return the duration of a text such as 12h, 90d, 4w."""
     if text is None:
         return None
-    found = _SPAN.fullmatch(text)
-    if found is None:
+    match = _DURATION.fullmatch(text)
+    if match is None:
         raise click.BadParameter("say a number of hours, days or weeks: 12h, 90d, 4w")
-    return int(found[1]) * _UNITS[found[2]]
+    return int(match[1]) * _DURATION_UNITS[match[2]]
 
 
 @click.group("keys")
@@ -42,43 +37,45 @@ def keys() -> None:
 @click.option(
     "--role", "roles", required=True, multiple=True, type=click.Choice(sorted(ROLES)), help="What its holder may do; may be repeated."
 )
-@click.option("--expires", callback=_span, help="After how long it ends: 12h, 90d, 4w. Default: never.")
+@click.option("--expires", callback=_parse_duration, help="After how long it ends: 12h, 90d, 4w. Default: never.")
 @click.option(
     "--to", "target", type=click.Path(path_type=Path, dir_okay=False), help="A new file to write the key to, instead of showing it."
 )
 @click.pass_obj
 def create(settings: Settings | None, name: str, roles: tuple[str, ...], expires: timedelta | None, target: Path | None) -> None:
     """Make a key and show it, this once."""
-    from bento.access import api_keys as kept
+    from bento.access import api_keys
+    from finrisk_assets.features.online import micros
 
     now = datetime.now(UTC)
-    with _opened(settings) as store, store.writing() as connection:
-        ends = _micros(now + expires) if expires else None
-        made, shown = kept.create(connection, store.keyring.mac, name, roles, now=_micros(now), expires_at=ends)
-        store.audit("key.create", output=made.id)
+    with opened_store(settings) as store, store.writing() as connection:
+        ends = micros(now + expires) if expires else None
+        api_key, secret = api_keys.create(connection, store.keyring.mac, name, roles, now=micros(now), expires_at=ends)
+        store.audit("key.create", output=api_key.id)
         if target is not None:
-            _write(target, shown)
-    until = f"until {_moment(made.expires_at)}" if made.expires_at else "until it is revoked"
-    click.echo(f"key {made.id}, {' '.join(sorted(made.roles))}, good {until}; it cannot be shown again", err=True)
+            write_private_file(target, secret)
+    until = f"until {format_instant(api_key.expires_at)}" if api_key.expires_at else "until it is revoked"
+    click.echo(f"key {api_key.id}, {' '.join(sorted(api_key.roles))}, good {until}; it cannot be shown again", err=True)
     if target is None:
-        click.echo(shown)
+        click.echo(secret)
 
 
 @keys.command("list")
 @click.pass_obj
 def list_keys(settings: Settings | None) -> None:
     """List the keys that were ever made, without their secrets."""
-    from bento.access import api_keys as kept
+    from bento.access import api_keys
+    from finrisk_assets.features.online import micros
 
-    now = _micros(datetime.now(UTC))
-    with _opened(settings) as store, store.reading() as connection:
-        found = kept.kept(connection)
-    if not found:
+    now = micros(datetime.now(UTC))
+    with opened_store(settings) as store, store.reading() as connection:
+        listed = api_keys.kept(connection)
+    if not listed:
         click.echo("there is no key: the service is open to this machine, and does not start for others")
-    for key in found:
-        ends = _moment(key.expires_at) if key.expires_at else "never"
+    for key in listed:
+        ends = format_instant(key.expires_at) if key.expires_at else "never"
         roles = ",".join(sorted(key.roles))
-        click.echo(f"{key.id}  {key.state(now):<7}  made {_moment(key.created_at)}  expires {ends:<16}  {roles:<16}  {key.name}")
+        click.echo(f"{key.id}  {key.state(now):<7}  made {format_instant(key.created_at)}  expires {ends:<16}  {roles:<16}  {key.name}")
 
 
 @keys.command()
@@ -86,48 +83,13 @@ def list_keys(settings: Settings | None) -> None:
 @click.pass_obj
 def revoke(settings: Settings | None, key_id: str) -> None:
     """End the key with this id now."""
-    from bento.access import api_keys as kept
+    from bento.access import api_keys
+    from finrisk_assets.features.online import micros
 
-    with _opened(settings) as store, store.writing() as connection:
-        kept.revoke(connection, key_id, now=_micros(datetime.now(UTC)))
+    with opened_store(settings) as store, store.writing() as connection:
+        api_keys.revoke(connection, key_id, now=micros(datetime.now(UTC)))
         store.audit("key.revoke", output=key_id)
-    click.echo(f"key {key_id} is revoked; workers refuse it within {kept.SEEN_WITHIN_SECONDS:g} seconds")
-
-
-@contextmanager
-def _opened(settings: Settings | None) -> Iterator[Any]:
-    """The service's store; what cannot be done with it or with a key is said in one sentence."""
-    from bento.access.api_keys import KeysError
-    from bento.store.keyring import KeyringError
-    from bento.store.session import StoreError, StoreUnavailable, open_store
-
-    try:
-        settings = settings or Settings.from_environment()
-        with closing(open_store(settings)) as store:
-            yield store
-    except (KeysError, KeyringError, SettingsError, StoreError) as error:
-        raise click.ClickException(str(error)) from None
-    except StoreUnavailable as error:
-        raise click.ClickException(f"the service's store cannot be had now: {error}") from None
-
-
-def _write(target: Path, key: str) -> None:
-    """Write a key to a file that was not there and that only its owner reads."""
-    try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise click.ClickException(f"{target} cannot be made: {error.strerror}") from None
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(key)
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def _moment(micros: int) -> str:
-    """A time as an operator reads it, to the minute, in UTC."""
-    return f"{_EPOCH + micros * _MICROSECOND:%Y-%m-%d %H:%M}"
+    click.echo(f"key {key_id} is revoked; workers refuse it within {api_keys.SEEN_WITHIN_SECONDS:g} seconds")
 
 
 if __name__ == "__main__":

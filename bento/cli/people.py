@@ -1,19 +1,19 @@
-"""`finrisk people`, `finrisk keyring`, `finrisk store`: what an operator does with the data of people and the keys that protect it.
+"""`finrisk people`, `finrisk keyring`, `finrisk store`: commands on people's data, master keys and backups.
 
-In a container: `python -m bento.cli.people`. It touches the service's store, not the graph; docs/privacy.md explains each.
+In a container: `python -m bento.cli.people`. The commands read and write the service's store, not the graph; docs/privacy.md explains them.
 """
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
+from bento.cli.common import opened_store, write_private_file
 from finrisk_assets.settings import Settings
 
+WAIT_S = 10.0
+"""Seconds to wait for the service to finish a write. More lets a command wait longer before it fails."""
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -30,8 +30,8 @@ def export_person(settings: Settings | None, customer_id: str, target: Path) -> 
     """Write everything that is held of a person into a file, as JSON. It is recorded in the audit."""
     from bento.people.data_rights import export
 
-    with _opened(settings) as store:
-        _write(target, json.dumps(export(store, customer_id).model_dump(mode="json"), indent=1) + "\n")
+    with opened_store(settings, wait_s=WAIT_S) as store:
+        write_private_file(target, json.dumps(export(store, customer_id).model_dump(mode="json"), indent=1) + "\n")
 
 
 @people.command("erase")
@@ -45,7 +45,7 @@ def erase_people(settings: Settings | None, customer_ids: tuple[str, ...]) -> No
     from bento.problems import Problem
 
     erased = 0
-    with _opened(settings) as store:
+    with opened_store(settings, wait_s=WAIT_S) as store:
         for customer_id in customer_ids:
             try:
                 erase(store, customer_id, wiping=False)
@@ -55,7 +55,7 @@ def erase_people(settings: Settings | None, customer_ids: tuple[str, ...]) -> No
                     raise
         wiped = wipe(store)
     click.echo(f"{erased} erased, {len(customer_ids) - erased} not known here")
-    _tell_wiped(wiped)
+    _report_wiped(wiped)
 
 
 @people.command()
@@ -70,7 +70,7 @@ def retain(settings: Settings | None, days: int, wiping: bool) -> None:
     from bento.people import retention
     from bento.people.backup import wipe
 
-    with _opened(settings) as store:
+    with opened_store(settings, wait_s=WAIT_S) as store:
         try:
             done = retention.retain(store, days)
         except ValueError as error:
@@ -78,7 +78,7 @@ def retain(settings: Settings | None, days: int, wiping: bool) -> None:
         wiped = wiping and wipe(store)
     click.echo(f"deleted {done.transactions:,} transactions and {done.decisions:,} decisions; forgot {done.people:,} people")
     if wiping:
-        _tell_wiped(wiped)
+        _report_wiped(wiped)
 
 
 @click.group("keyring")
@@ -105,11 +105,11 @@ def new(file: Path) -> None:
 @click.pass_obj
 def show(settings: Settings | None) -> None:
     """Show the ids of the master keys that are given, and how many keys are wrapped under which."""
-    from bento.people.data_rights import masters
+    from bento.people.data_rights import count_keys_by_master
 
-    with _opened(settings) as store:
+    with opened_store(settings, wait_s=WAIT_S) as store:
         with store.reading() as connection:
-            used = masters(connection)
+            used = count_keys_by_master(connection)
         for at, master in enumerate(store.keyring.masters):
             click.echo(f"{master}  {'current' if at == 0 else 'old':<7}  {used.get(master, 0):,} keys wrapped under it")
 
@@ -121,22 +121,22 @@ def rotate(settings: Settings | None) -> None:
     from bento.people.backup import wipe
     from bento.people.data_rights import rewrap
 
-    with _opened(settings) as store:
+    with opened_store(settings, wait_s=WAIT_S) as store:
         done = rewrap(store)
         wiped = wipe(store)
         click.echo(f"{done:,} keys wrapped anew; all are under master key {store.keyring.master} now")
-    _tell_wiped(wiped)
+    _report_wiped(wiped)
 
 
 @keyring.command()
 @click.pass_obj
 def drop(settings: Settings | None) -> None:
     """Take old master keys out of the key file, where nothing is wrapped under them any more."""
-    from bento.people.data_rights import masters
+    from bento.people.data_rights import count_keys_by_master
     from bento.store.keyring import key_file, read_keys, write_keys
 
-    with _opened(settings) as store, store.writing() as connection:  # nobody is made known meanwhile
-        old = sorted(masters(connection).keys() - {store.keyring.master})
+    with opened_store(settings, wait_s=WAIT_S) as store, store.writing() as connection:  # nobody is made known meanwhile
+        old = sorted(count_keys_by_master(connection).keys() - {store.keyring.master})
         if old:
             raise click.ClickException(f"keys are still wrapped under {', '.join(old)}: run `finrisk keyring rotate` first")
         given = settings or Settings.from_environment()
@@ -160,9 +160,9 @@ def backup(settings: Settings | None, file: Path) -> None:
     """Write the store as it is now into a new FILE, without anything that was deleted, while the service goes on."""
     from bento.people import backup as backups
 
-    with _opened(settings) as open_store:
+    with opened_store(settings, wait_s=WAIT_S) as opened:
         try:
-            backups.backup(open_store, file)
+            backups.backup(opened, file)
         except backups.BackupError as error:
             raise click.ClickException(str(error)) from None
     click.echo(f"{file}: {file.stat().st_size:,} bytes; the master key is not in it")
@@ -174,43 +174,16 @@ def wipe(settings: Settings | None) -> None:
     """Write the store's file anew, so that nothing that was deleted is left in it; requests that write must wait meanwhile."""
     from bento.people import backup as backups
 
-    with _opened(settings) as open_store:
-        wiped = backups.wipe(open_store)
-    _tell_wiped(wiped)
+    with opened_store(settings, wait_s=WAIT_S) as opened:
+        wiped = backups.wipe(opened)
+    _report_wiped(wiped)
 
 
-def _tell_wiped(wiped: bool) -> None:
+def _report_wiped(wiped: bool) -> None:
     if wiped:
         click.echo("the store's file holds nothing that was deleted")
     else:
         click.echo("the file was not written anew: on PostgreSQL run VACUUM FULL, else `finrisk store wipe` in a quieter moment", err=True)
-
-
-@contextmanager
-def _opened(settings: Settings | None) -> Iterator[Any]:
-    """The service's store; what cannot be done is said in one sentence."""
-    from bento.problems import Problem
-    from bento.store.keyring import KeyringError
-    from bento.store.session import StoreError, StoreUnavailable, open_store
-
-    try:
-        with closing(open_store(settings or Settings.from_environment(), wait_s=10.0)) as found:
-            yield found
-    except Problem as problem:
-        raise click.ClickException(problem.message) from None
-    except (KeyringError, StoreError) as error:
-        raise click.ClickException(str(error)) from None
-    except StoreUnavailable as error:
-        raise click.ClickException(f"the service's store cannot be had now: {error}") from None
-
-
-def _write(target: Path, content: str) -> None:
-    try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise click.ClickException(f"{target} cannot be made: {error.strerror}") from None
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(content)
 
 
 @click.group()

@@ -1,4 +1,4 @@
-"""What every domain's answer has in common: from a request or the store to the model's row, and from a score to the API's words."""
+"""The common steps of every domain: from a request or the store to the model's row, and from the scores to the answer's fields."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -10,32 +10,22 @@ import numpy as np
 
 from bento.context import span
 from bento.decisions import units
-from bento.problems import Problem, invalid, log_failure
-from bento.store.session import FeatureSnapshot, Store, StoreUnavailable
+from bento.problems import LOAD_HINT, Problem, invalid, unknown
+from bento.store.records import FeatureSnapshot, Transaction
+from bento.store.session import Store, map_store_faults
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.reasons import reasons
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import Explanation, FieldError, ModelVersion, Reason, Request
 
-_SAID: Mapping[str, tuple[str, str]] = {
-    "transaction_anomaly": ("risk_score", "decision"),
-    "loan_default": ("pd", "decision"),
-    "spending_risk": ("risk_probability", "risk_level"),
-    "spending_risk_eight": ("risk_probability", "risk_level"),
-    "cashflow": ("surplus_probability", "direction"),
-    "loan_offers": ("acceptance", "decision"),
-}
-"""Domain -> the fields of its answer that hold the probability and the decision."""
-
 _MAX_FIELDS = 50
 _UNKNOWN_FEATURE = "The model has no such feature; GET /v1/models lists them."
 _MISSING_FEATURE = "This feature is required; null says that it is not known."
-_LOAD = "`finrisk load-history` puts what the ledger knows of its customers into the service's store."
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request on its way to a score: everything that is looked up or checked before the model is asked.
+class ScoringInput:
+    """A request with everything that is looked up or checked before the model is asked.
 
     Attributes
     ----------
@@ -43,28 +33,31 @@ class Asked:
         The request.
     row
         The model's row, float32 of shape (d,).
-    standing
-        How the customer, or account, that the request names stands; None where it names nobody.
-    known
-        What else the domain decides with, as JSON can say it: it is kept with the decision.
-    decided
-        What follows from all of this before the model explains it, where anything does.
+    snapshot
+        The feature snapshot of the customer, or account, that the request names; None where it names nobody.
+    decision_context
+        Inputs of the decision beside the row and the request, as JSON values: recorded with the decision for replay.
+    pricing
+        The domain's decision, where it falls before the model explains it: the priced offers of `loan_offers`.
+    transaction
+        The transaction that becomes a part of the history with the decision; None in the other domains.
     """
 
     request: Any
     row: Rows
-    standing: FeatureSnapshot | None = None
-    known: Any = None
-    decided: Any = None
+    snapshot: FeatureSnapshot | None = None
+    decision_context: Any = None
+    pricing: Any = None
+    transaction: Transaction | None = None
 
 
-def one_of(request: Request, *names: str) -> str:
-    """The one of these fields that a request has.
+def exactly_one_of(request: Request, *names: str) -> str:
+    """Return the name of the one field of these that a request has.
 
     Raises
     ------
     bento.problems.Problem
-        Where it has none of them, or several.
+        Where the request has none of them, or several.
     """
     sent = [name for name in names if getattr(request, name) is not None]
     if len(sent) == 1:
@@ -75,47 +68,44 @@ def one_of(request: Request, *names: str) -> str:
     raise Problem.of(422, [FieldError(field=name, reason=f"Send only one of {choice}.") for name in sent[1:]])
 
 
-def without(request: Request, names: Collection[str], beside: str) -> None:
-    """Refuse a request that has one of these fields, which say nothing beside the one named."""
+def reject_fields(request: Request, names: Collection[str], beside: str) -> None:
+    """Refuse a request that has one of these fields, which have no meaning beside the field named."""
     extra = [name for name in names if getattr(request, name) is not None]
     if extra:
         raise Problem.of(422, [FieldError(field=name, reason=f"It says nothing beside {beside}; leave it out.") for name in extra])
 
 
-def stored(store: Store, domain: str, *, customer_id: str | None = None, account_id: str | None = None) -> FeatureSnapshot:
-    """How a customer or an account stands in a domain.
+def load_snapshot(store: Store, domain: str, *, customer_id: str | None = None, account_id: str | None = None) -> FeatureSnapshot:
+    """Return the feature snapshot of a customer or an account in a domain.
 
     Raises
     ------
     bento.problems.Problem
-        Where the store does not know them, the customer has several accounts to choose from, or the store cannot be read.
+        Where the store does not know the identifier, the customer has several accounts, or the store cannot be read.
     """
     field = "account_id" if customer_id is None else "customer_id"
-    found = read(store, domain=domain, customer_id=customer_id, account_id=account_id)
-    if not found:
+    snapshots = find_snapshots(store, domain=domain, customer_id=customer_id, account_id=account_id)
+    if not snapshots:
         raise unknown(field)
-    if len(found) > 1:
+    if len(snapshots) > 1:
         raise invalid(field, "This customer has several accounts; send account_id to name one.")
-    return found[0]
+    return snapshots[0]
 
 
-def read(store: Store, **who: str | None) -> list[FeatureSnapshot]:
-    """The standings of a customer or an account; where the store cannot be read, the service is not ready."""
-    try:
-        return store.find_snapshots(**who)
-    except StoreUnavailable as error:
-        log_failure(error)
-        raise Problem.of(503) from None
+def find_snapshots(store: Store, **identifiers: str | None) -> list[FeatureSnapshot]:
+    """Return the feature snapshots of a customer or an account.
+
+    Raises
+    ------
+    bento.problems.Problem
+        503 where the store cannot be read.
+    """
+    with map_store_faults():
+        return store.find_snapshots(**identifiers)
 
 
-def unknown(field: str) -> Problem:
-    """The problem of a customer, or an account, that nothing is known of."""
-    message = f"The service knows nothing of this {field.removesuffix('_id')} here. {_LOAD}"
-    return Problem(404, "unknown_customer", message, [FieldError(field=field, reason="Nothing is stored under this identifier.")])
-
-
-def stored_row(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
-    """The model's row of stored features, float32 of shape (d,).
+def row_from_snapshot(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
+    """Return the model's row of stored features, float32 of shape (d,).
 
     Raises
     ------
@@ -125,12 +115,12 @@ def stored_row(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
     try:
         return bundle.row({feature.name: features[feature.name] for feature in bundle.features})
     except KeyError:
-        message = f"What is stored of customers is older than the model. {_LOAD}"
+        message = f"What is stored of customers is older than the model. {LOAD_HINT}"
         raise Problem(503, "not_ready", message) from None
 
 
-def sent_row(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
-    """The model's row of the features that a client sent, float32 of shape (d,).
+def row_from_request(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
+    """Return the model's row of the features that a client sent, float32 of shape (d,).
 
     Raises
     ------
@@ -143,14 +133,14 @@ def sent_row(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
         wrong += [FieldError(field=f"features.{name}", reason=_MISSING_FEATURE) for name in names if name not in features]
         raise Problem.of(422, wrong[:_MAX_FIELDS])
     row = row_of(bundle, features)
-    beyond = units.wrong(bundle, row)
-    if beyond:
-        raise Problem.of(422, beyond[:_MAX_FIELDS])
+    out_of_bounds = units.find_out_of_bounds(bundle, row)
+    if out_of_bounds:
+        raise Problem.of(422, out_of_bounds[:_MAX_FIELDS])
     return row
 
 
 def row_of(bundle: Bundle, values: Mapping[str, float | None], field: str = "features") -> Rows:
-    """The model's row of values by name; one that is too large for the model's 32 bits is the client's matter."""
+    """Return the model's row of values by name; a value too large for the model's 32 bits is refused with 422."""
     try:
         return bundle.row(values)
     except ValueError as error:  # the message names the feature, not the value
@@ -163,7 +153,7 @@ def score(bundle: Bundle, row: Rows) -> Scores:
     Raises
     ------
     bento.problems.Problem
-        For a missing value that the model has no answer to: the client's matter. The message names the feature, not a value.
+        422 for a missing value that the model cannot score. The message names the feature, not a value.
     """
     try:
         with span("score"):
@@ -172,8 +162,8 @@ def score(bundle: Bundle, row: Rows) -> Scores:
         raise invalid("", str(error)) from None
 
 
-def explained(bundle: Bundle, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> dict[str, Any]:
-    """The fields of an answer that every domain has: the score of one row, its explanation, its reasons and the model."""
+def explanation_fields(bundle: Bundle, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> dict[str, Any]:
+    """Return the fields of an answer that every domain has: the score of one row, its explanation, its reasons and the model."""
     return {
         "score": float(scores.margin[0]),
         "explanation": explanation(bundle, row, scores),
@@ -183,11 +173,11 @@ def explained(bundle: Bundle, row: Rows, scores: Scores, *, high: bool, refused:
 
 
 def explanation(bundle: Bundle, row: Rows, scores: Scores) -> Explanation:
-    """Every feature's part in the score of one row."""
+    """Return every feature's contribution to the score of one row."""
     contributed, values = scores.contributions[0], row.tolist()
     if not np.isfinite(contributed).all() or not math.isfinite(scores.base):
         raise ValueError(f"{bundle.name} {bundle.version}: a contribution is not a finite number")
-    # Not validated by its model: it is made of what was checked, and there are fifty of them.
+    # Built without validation: the numbers were checked above, and there are fifty contributions per answer.
     contributions: list[Any] = [
         {"feature": feature.name, "unit": feature.unit, "value": None if math.isnan(value) else value, "contribution": contribution}
         for feature, value, contribution in zip(bundle.features, values, contributed.tolist(), strict=True)
@@ -196,33 +186,28 @@ def explanation(bundle: Bundle, row: Rows, scores: Scores) -> Explanation:
 
 
 def reasons_of(bundle: Bundle, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
-    """What moved the score of one row most: up where the decision says that the score is high, else down.
+    """Return the features that moved the score of one row most: up where the decision says that the score is high, else down.
 
-    Who is not approved is compared with those just approved, where the bundle knows them, because many of them share what is merely
-    usual.
+    A refused applicant is compared with those just approved, where the bundle has this reference: against the average, reasons would
+    name what most applicants share.
     """
-    found = reasons(
+    strongest = reasons(
         scores.contributions[0],
         bundle.features,
         direction="raises" if high else "lowers",
         reference=bundle.reference if refused else None,
         groups=bundle.factors,
     )
-    return [_reason(one.code, one.feature, one.features, one.sentence) for one in found]
+    return [_reason(reason.code, reason.feature, reason.features, reason.sentence) for reason in strongest]
 
 
 @lru_cache(maxsize=1_000)
 def _reason(code: str, feature: str, features: tuple[str, ...], text: str) -> Reason:
-    """A bundle has few, which all its answers share."""
+    """Return the API's reason; a bundle has few, and all its answers share them."""
     return Reason(code=code, feature=feature, features=list(features), text=text)
-
-
-def said(domain: str, answer: Any) -> tuple[float, str]:
-    """The probability and the decision of an answer, whatever its domain calls them."""
-    probability, decision = _SAID[domain]
-    return float(getattr(answer, probability)), str(getattr(answer, decision))
 
 
 @lru_cache(maxsize=32)
 def model_version(bundle: Bundle) -> ModelVersion:
+    """Return the name and version of a bundle's model."""
     return ModelVersion(name=bundle.name, version=bundle.version)

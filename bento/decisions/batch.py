@@ -1,10 +1,11 @@
-"""Many requests in one: each is checked, scored and answered by itself, so that a bad one never harms another.
+"""Batches: each item is checked, scored and answered by itself, so that a bad item never harms another.
 
 Where every row is known before the model is asked, the rows are scored as one matrix, by the same code as a single row: the numbers are
 equal to the last digit. Transactions are scored one after the other, because each is part of the history of those behind it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -14,54 +15,146 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from bento.context import request_id, span
-from bento.decisions.answers import Asked, score
-from bento.problems import Problem, invalid_request, log_failure
-from bento.store.database import StoreUnavailable
-from bento.store.keyring import KeyringError
+from bento.decisions.answers import ScoringInput, score
+from bento.decisions.domains import domain_of
+from bento.decisions.engine import DecisionResult, Decisions, capture_problem, lock_name
+from bento.decisions.scorers.base import Scorer
+from bento.problems import Problem, invalid_request
+from bento.store.session import map_store_faults, write_transaction
 from finrisk_assets.scoring.bundle import Bundle, Scores
-from schemas.api import Answer, Request
+from schemas.api import Answer, Request, TransactionRequest
 
-Result: TypeAlias = Answer | Problem
-"""What came of one item."""
+ScoredRequest: TypeAlias = tuple[ScoringInput, Answer]
+"""What the model was asked, and the answer that follows."""
+ItemResult: TypeAlias = DecisionResult | Problem
+"""The answer to one item, or the problem of that item."""
 
-Considered: TypeAlias = tuple[Asked, Answer]
-"""What a model was asked, and the answer that follows."""
-
-TOGETHER = 50
-"""Items that are looked at before others are answered meanwhile."""
-
-
-def checked(kind: type[Request], items: Sequence[Any]) -> list[Request | Problem]:
-    """Each item as a request, or what is wrong with it; a field is named as it would be if the item were sent alone."""
-    return [_checked(kind, item) for item in items]
+CHUNK_SIZE = 50
+"""Items per turn of the event loop and per transaction. A larger chunk saves commits; other requests wait longer."""
 
 
-def _checked(kind: type[Request], item: Any) -> Request | Problem:
+def parse_items(kind: type[Request], items: Sequence[Any]) -> list[Request | Problem]:
+    """Return each item as a request, or its problem; a field is named as it would be if the item were sent alone."""
+    return [_parse_item(kind, item) for item in items]
+
+
+def _parse_item(kind: type[Request], item: Any) -> Request | Problem:
     try:
-        # As JSON again: only there a time is text, and a number never a text, to the strict models.
+        # As JSON again: the strict models accept a time only as text there, and never a text as a number.
         return kind.model_validate_json(to_json(item))
     except ValidationError as error:
         return invalid_request(error.errors(include_context=False, include_input=False, include_url=False))
 
 
-def answered(scorer: Any, bundle: Bundle, requests: Sequence[Request]) -> list[Considered | Problem]:
-    """What each request asks the model of its domain and the answer to it, or the problem, in the order of the requests."""
-    asked = [attempted(scorer.asked, request) for request in requests]
-    rows = [one.row for one in asked if isinstance(one, Asked)]
-    together: Iterator[Scores | None] = iter(_each(bundle, rows))
-    found: list[Considered | Problem] = []
-    for one in asked:
-        if isinstance(one, Problem):
-            found.append(one)
+async def decide_batch(decisions: Decisions, requests: Sequence[Any], key: str | None) -> list[ItemResult]:
+    """Decide the items of a batch, one chunk per transaction; other requests are answered between two chunks.
+
+    Parameters
+    ----------
+    decisions
+        The worker's decisions.
+    requests
+        Each a request, or the problem of the item.
+    key
+        The batch's idempotency key: it stands for each request at its place.
+
+    Returns
+    -------
+    list
+        The result of each item, in the order of the items.
+    """
+    if any(isinstance(request, TransactionRequest) for request in requests):
+        return await decide_sequentially(decisions, requests, key)
+    results: list[Any] = [request if isinstance(request, Problem) else None for request in requests]
+    places: dict[str, list[int]] = {}
+    for place, request in enumerate(requests):
+        if not isinstance(request, Problem):
+            places.setdefault(domain_of(request), []).append(place)
+    for domain, of_domain in places.items():
+        for first in range(0, len(of_domain), CHUNK_SIZE):
+            chunk = of_domain[first : first + CHUNK_SIZE]
+            decided = decide_as_matrix(decisions, domain, [requests[place] for place in chunk], key, chunk)
+            for place, result in zip(chunk, decided, strict=True):
+                results[place] = result
+            await asyncio.sleep(0)
+    return results
+
+
+def decide_as_matrix(
+    decisions: Decisions, domain: str, requests: Sequence[Any], key: str | None, places: Sequence[int]
+) -> list[ItemResult]:
+    """Decide a chunk of one domain: scored as one matrix, recorded in one transaction.
+
+    Parameters
+    ----------
+    key, places
+        The batch's idempotency key, and the place of each request in the batch.
+    """
+    scorer = capture_problem(decisions.scorer, domain)
+    if isinstance(scorer, Problem):
+        return [scorer] * len(requests)
+    keys = [_item_key(key, place) for place in places]
+    # Looked up before scoring, without a lock, so that a resent batch is not scored again.
+    results: list[Any] = _find_prior_results(decisions, requests, keys)
+    open_items = [at for at, result in enumerate(results) if result is None]
+    scored = score_matrix(scorer, scorer.bundle, [requests[at] for at in open_items])
+    to_record = []
+    for at, item in zip(open_items, scored, strict=True):
+        if isinstance(item, Problem):
+            results[at] = item
+        else:
+            to_record.append((at, item))
+    if to_record:
+        recorded = capture_problem(
+            _record_chunk, decisions, domain, [item for _, item in to_record], [keys[at] for at, _ in to_record], key
+        )
+        for number, (at, _) in enumerate(to_record):
+            results[at] = recorded if isinstance(recorded, Problem) else recorded[number]
+    return results
+
+
+def _find_prior_results(decisions: Decisions, requests: Sequence[Any], keys: Sequence[str | None]) -> list[ItemResult | None]:
+    """Return the answer of each request's prior decision, or the problem of the look-up; None for a request that is new."""
+    if not any(keys):
+        return [None] * len(requests)
+
+    def look_up() -> list[ItemResult | None]:
+        with map_store_faults(), decisions.store.reading():
+            return [capture_problem(decisions.find_prior_result, request, key) for request, key in zip(requests, keys, strict=True)]
+
+    prior_results = capture_problem(look_up)
+    return [prior_results] * len(requests) if isinstance(prior_results, Problem) else prior_results
+
+
+def _record_chunk(
+    decisions: Decisions, domain: str, scored: Sequence[ScoredRequest], keys: Sequence[str | None], batch_key: str | None
+) -> list[ItemResult]:
+    with write_transaction(decisions.store):
+        decisions.store.advisory_lock(idempotency=batch_key and lock_name(batch_key))
+        return decisions.record_scored(domain, scored, keys)
+
+
+def score_matrix(scorer: Scorer, bundle: Bundle, requests: Sequence[Request]) -> list[ScoredRequest | Problem]:
+    """Return each request's scoring input and answer, or its problem, in the order of the requests."""
+    inputs = [capture_problem(scorer.prepare, request) for request in requests]
+    rows = [scoring_input.row for scoring_input in inputs if isinstance(scoring_input, ScoringInput)]
+    scores_of_rows: Iterator[Scores | None] = iter(_score_rows(bundle, rows))
+    results: list[ScoredRequest | Problem] = []
+    for scoring_input in inputs:
+        if isinstance(scoring_input, Problem):
+            results.append(scoring_input)
             continue
-        scores = next(together)
-        answer = attempted(lambda one, scores: scorer.answered(one, scores or score(bundle, one.row)), one, scores)
-        found.append(answer if isinstance(answer, Problem) else (one, answer))
-    return found
+        answer = capture_problem(_answer, scorer, bundle, scoring_input, next(scores_of_rows))
+        results.append(answer if isinstance(answer, Problem) else (scoring_input, answer))
+    return results
 
 
-def _each(bundle: Bundle, rows: Sequence[Any]) -> list[Scores | None]:
-    """The scores of each row, from one matrix; None for all where the model refuses one of them, which is then to be found."""
+def _answer(scorer: Scorer, bundle: Bundle, scoring_input: ScoringInput, scores: Scores | None) -> Answer:
+    return scorer.build_answer(scoring_input, scores or score(bundle, scoring_input.row))
+
+
+def _score_rows(bundle: Bundle, rows: Sequence[Any]) -> list[Scores | None]:
+    """Return the scores of each row, from one matrix; None for all where the model refuses a row: each is then scored alone."""
     if not rows:
         return []
     try:
@@ -80,36 +173,47 @@ def _each(bundle: Bundle, rows: Sequence[Any]) -> list[Scores | None]:
     ]
 
 
-def attempted(answer: Callable[..., Any], *asked: Any) -> Any:
-    """The outcome of a call, or the problem that it raised; a failure of ours is one of this item alone.
-
-    Raises
-    ------
-    bento.store.database.StoreUnavailable
-        Inside a transaction that cannot go on.
-    """
-    try:
-        return answer(*asked)
-    except Problem as problem:
-        return problem
-    except StoreUnavailable:
-        raise
-    except KeyringError as error:  # a person's key that cannot be opened: the store fails this one, as it would alone
-        log_failure(error)
-        return Problem.of(503)
-    except Exception as error:
-        log_failure(error)
-        return Problem.of(500)
+async def decide_sequentially(decisions: Decisions, requests: Sequence[Any], key: str | None) -> list[ItemResult]:
+    """Decide transactions one after the other, each part of the history of those behind it; parameters as of `decide_batch`."""
+    domain = "transaction_anomaly"
+    scorer = capture_problem(decisions.scorer, domain)
+    results: list[ItemResult] = []
+    for first in range(0, len(requests), CHUNK_SIZE):
+        chunk = requests[first : first + CHUNK_SIZE]
+        if isinstance(scorer, Problem):
+            decided = scorer
+        else:
+            keys = [_item_key(key, place) for place in range(first, first + len(chunk))]
+            decided = capture_problem(_decide_chunk, decisions, domain, scorer, chunk, keys)
+        results += [decided] * len(chunk) if isinstance(decided, Problem) else decided
+        await asyncio.sleep(0)
+    return [request if isinstance(request, Problem) else result for request, result in zip(requests, results, strict=True)]
 
 
-def response(results: Sequence[bytes | Problem]) -> Response:
-    """The answer to a batch (`schemas.api.BatchAnswer`) of the answers to its items, as JSON, and problems."""
-    request = request_id.get()
-    return Response(b'{"results":[' + b",".join(_result(one, request) for one in results) + b"]}", media_type="application/json")
+def _decide_chunk(
+    decisions: Decisions, domain: str, scorer: Scorer, requests: Sequence[Any], keys: Sequence[str | None]
+) -> list[ItemResult]:
+    """Decide a few transactions in one write transaction: one that is refused leaves nothing, the others stand."""
+    with write_transaction(decisions.store):
+        return [
+            request if isinstance(request, Problem) else capture_problem(decisions.decide_in_savepoint, domain, scorer, request, key)
+            for request, key in zip(requests, keys, strict=True)
+        ]
 
 
-def _result(one: bytes | Problem, request: str) -> bytes:
-    if isinstance(one, Problem):
+def _item_key(key: str | None, place: int) -> str | None:
+    return key and f"{key}\0{place}"
+
+
+def build_response(results: Sequence[ItemResult]) -> Response:
+    """Build the response to a batch (`schemas.api.BatchAnswer`) from the results of its items."""
+    current_id = request_id.get()
+    body = b",".join(_encode_result(result, current_id) for result in results)
+    return Response(b'{"results":[' + body + b"]}", media_type="application/json")
+
+
+def _encode_result(result: ItemResult, current_id: str) -> bytes:
+    if isinstance(result, Problem):
         # The envelope is `{"error": …}`: its inside goes beside the status.
-        return b'{"status":%d,"answer":null,%s' % (one.status, one.body(request)[1:])
-    return b'{"status":200,"answer":%s,"error":null}' % one
+        return b'{"status":%d,"answer":null,%s' % (result.status, result.body(current_id)[1:])
+    return b'{"status":200,"answer":%s,"error":null}' % result.body

@@ -1,53 +1,41 @@
-"""One decision from the request to the disk: was it made before, what does the model say, keep it with its audit record, then answer.
+"""The path of one decision: prepare the request, score the row, build the answer, record the decision.
 
-All of it is one transaction of the store. The same request under the same identifier (`transaction_id`, or the header Idempotency-Key) gets
-the same answer, byte for byte, and nothing is written; another request under it is refused. What a model is asked and what follows is the
-matter of each domain's scorer.
+All of it is one transaction of the store. The same request under the same identifier (`transaction_id`, or the header Idempotency-Key)
+gets the same answer, byte for byte, and nothing is written; another request under that identifier is refused. Each domain's scorer says
+what the model is asked and what follows from the scores. `group_commit` and `batch` call this module for several requests at once.
 """
 
-import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import Context, copy_context
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bento.context import current as current_caller
 from bento.context import idempotency_key, span
-from bento.decisions.answers import Asked, said, score
-from bento.decisions.batch import TOGETHER, answered, attempted
+from bento.decisions.answers import ScoringInput, score
+from bento.decisions.domains import DOMAINS, outcome_of
+from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem, log_failure
-from bento.store.audit_chain import AuditError
+from bento.store.database import StoreUnavailable
 from bento.store.keyring import KeyringError
-from bento.store.session import NewDecision, Person, PriorDecision, Store, StoreUnavailable, Transaction
-from finrisk_assets.scoring.bundle import Bundle
+from bento.store.records import NewDecision, Person, PriorDecision
+from bento.store.session import Store, write_transaction
 from schemas.api import FieldError, TransactionRequest
 
-ROUTES: Mapping[str, str] = {
-    "transaction_anomaly": "/v1/transactions",
-    "loan_default": "/v1/loan-default",
-    "spending_risk": "/v1/spending-risk",
-    "spending_risk_eight": "/v1/spending-risk",
-    "cashflow": "/v1/cashflow",
-    "loan_offers": "/v1/loan-offers",
-}
-AT_ONCE = 16
-"""Requests that share a transaction at most: others wait for the store meanwhile."""
 _UNNAMED = b'{"decision_id":null,'
-"""How an answer begins before it is known how its decision is called; it is kept so, and named each time that it is given."""
+"""Start of a stored answer: the `decision_id` is null, the real id is spliced in when the answer is sent."""
 _TAKEN = FieldError(field="transaction_id", reason="It belongs to a transaction with other content.")
 
 
 @dataclass(frozen=True)
-class Made:
-    """A decision that was made.
+class DecisionResult:
+    """The answer to a request.
 
     Attributes
     ----------
     body
         The answer, JSON.
     answer
-        The same; None where it was made before.
+        The answer as an object; None for the answer of a prior decision.
     request
         The request, with a `transaction_id` where it is a transaction.
     """
@@ -57,284 +45,235 @@ class Made:
     request: Any = None
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    """A request whose decision is about to be made, with the context that says who sent it."""
-
-    domain: str
-    request: Any
-    key: str | None
-    context: Context
-    made: asyncio.Future[Made]
-
-
-@contextmanager
-def kept(store: Store) -> Iterator[None]:
-    """A transaction of the store for the answer to a request: where the store fails, that is a 503 and nothing has happened.
-
-    Raises
-    ------
-    bento.problems.Problem
-        Where the store cannot be had.
-    """
-    try:
-        with store.writing():
-            yield
-    except (StoreUnavailable, AuditError, KeyringError) as error:
-        log_failure(error)
-        raise Problem.of(503) from None
-
-
 class Decisions:
-    """Makes and keeps the decisions of one worker.
+    """The decisions of one worker.
 
     Parameters
     ----------
+    store
+        The store that records the decisions.
     scorers
-        The scorer of a domain, or the `Problem` that there is none, raised.
+        Domain to its scorer.
+    why_absent
+        Returns the sentence for the client that asks for a domain without a scorer.
     """
 
-    def __init__(self, store: Store, bundles: Mapping[str, Bundle], scorers: Callable[[str], Any]) -> None:
-        self._store = store
-        self._bundles = bundles
+    def __init__(
+        self, store: Store, scorers: Mapping[str, Scorer], why_absent: Callable[[str], str] = "There is no {} model.".format
+    ) -> None:
+        self.store = store
         self._scorers = scorers
-        self._waiting: list[_Waiting] = []
+        self._why_absent = why_absent
 
-    async def decide_beside(self, domain: str, request: Any) -> Made:
-        """Make one decision as `decide` does, in one transaction with those that arrived at the same moment: the disk is waited for once.
+    def scorer(self, domain: str) -> Any:
+        """Return the scorer of a domain.
 
-        One that is refused leaves nothing, the others stand. On PostgreSQL each has its own: several would wait for each other's locks.
+        Raises
+        ------
+        bento.problems.Problem
+            501 with the reason where the domain has no model.
         """
-        if self._store.database.dialect == "postgresql":
-            return self.decide(domain, request)
-        loop = asyncio.get_running_loop()
-        one = _Waiting(domain, request, idempotency_key.get(), copy_context(), loop.create_future())
-        self._waiting.append(one)
-        if len(self._waiting) == 1:
-            loop.call_soon(self._decide_waiting)
-        return await one.made
+        if domain not in self._scorers:
+            raise Problem(501, "model_absent", self._why_absent(domain))
+        return self._scorers[domain]
 
-    def _decide_waiting(self) -> None:
-        """Decide on what waits; who no longer does is left out."""
-        here = [one for one in self._waiting[:AT_ONCE] if not one.made.done()]
-        self._waiting = self._waiting[AT_ONCE:]
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._decide_waiting)
-        if not here:
-            return
-        try:
-            # The disk is waited for in the name of the first.
-            found = here[0].context.copy().run(self._decided_together, here)
-        except Exception as error:
-            found = [error] * len(here)
-        for one, made in zip(here, found, strict=True):
-            if isinstance(made, Made):
-                one.made.set_result(made)
-            else:
-                one.made.set_exception(made)
-
-    def _decided_together(self, here: Sequence[_Waiting]) -> list[Made | Exception]:
-        if len(here) == 1:
-            return [self.decide(here[0].domain, here[0].request)]
-
-        def decide_alone(one: _Waiting) -> Made:
-            scorer = self._scorers(one.domain)
-            with self._store.savepoint():
-                return self._decide(one.domain, scorer, one.request, one.key)
-
-        with kept(self._store):
-            return [one.context.run(attempted, decide_alone, one) for one in here]
-
-    def decide(self, domain: str, request: Any) -> Made:
-        """Make one decision, or give the one that was made before.
+    def decide(self, domain: str, request: Any) -> DecisionResult:
+        """Make and record one decision, or return the answer of the prior decision.
 
         Raises
         ------
         bento.problems.Problem
             For what the scorer refuses, an identifier that belongs to another request, or a store that takes no write.
         """
-        scorer, key = self._scorers(domain), idempotency_key.get()
-        with kept(self._store):
-            return self._decide(domain, scorer, request, key)
+        scorer = self.scorer(domain)
+        with write_transaction(self.store):
+            return self._decide(domain, scorer, request, idempotency_key.get())
 
-    async def decide_each(self, domain_of: Callable[[Any], str], requests: Sequence[Any], key: str | None) -> list[Made | Problem]:
-        """Make the decisions of a batch, a few in one transaction of the store; other requests are answered between.
-
-        Transactions are decided one after the other, each part of the history of those behind it, the others as one matrix.
+    def decide_in_savepoint(self, domain: str, scorer: Scorer, request: Any, key: str | None) -> DecisionResult:
+        """Decide as `decide` does, as a part of a larger write transaction: a request that fails leaves nothing, the others stand.
 
         Parameters
         ----------
-        requests
-            Each a request or the problem that it is none.
         key
-            The idempotency key: it stands for each request at its place.
+            The request's idempotency key.
         """
-        keys = [key and f"{key}\0{at}" for at in range(len(requests))]
-        if any(isinstance(one, TransactionRequest) for one in requests):
-            return await self._in_turn(requests, keys)
-        found: list[Any] = [self._before(one, key) for one, key in zip(requests, keys, strict=True)]
-        places: dict[str, list[int]] = {}
-        for at, one in enumerate(found):
-            if one is None:
-                places.setdefault(domain_of(requests[at]), []).append(at)
-        for domain, waiting in places.items():
-            for first in range(0, len(waiting), TOGETHER):
-                here = waiting[first : first + TOGETHER]
-                for at, made in zip(here, self._together(domain, [(requests[at], keys[at]) for at in here]), strict=True):
-                    found[at] = made
-                await asyncio.sleep(0)
-        return found
+        with self.store.savepoint():
+            return self._decide(domain, scorer, request, key)
 
-    def _together(self, domain: str, here: Sequence[tuple[Any, str | None]]) -> list[Made | Problem]:
-        """Decide on a few requests of a domain, scored as one matrix and kept in one transaction of the store."""
-        scorer = attempted(self._scorers, domain)
-        if isinstance(scorer, Problem):
-            return [scorer] * len(here)
-        considered = answered(scorer, self._bundles[domain], [request for request, _ in here])
-        good = [(*one, key) for one, (_, key) in zip(considered, here, strict=True) if not isinstance(one, Problem)]
-        made = attempted(self._keep, domain, good) if good else []
-        kept = iter([made] * len(good) if isinstance(made, Problem) else made)
-        return [one if isinstance(one, Problem) else next(kept) for one in considered]
+    def _decide(self, domain: str, scorer: Scorer, request: Any, key: str | None) -> DecisionResult:
+        sent = request.model_dump_json().encode()
+        digest = self.store.digest(sent)
+        transaction_id = request.transaction_id if isinstance(request, TransactionRequest) else None
+        self._lock_identifiers(request, transaction_id, key)
+        prior = self.store.find_prior_decision(transaction_id=transaction_id, key=key)
+        if prior is not None:
+            return DecisionResult(prior_answer(prior, digest, [_TAKEN] if transaction_id and key is None else []))
+        with span("features"):
+            scoring_input = scorer.prepare(request)
+        scores = score(scorer.bundle, scoring_input.row)
+        with span("explain"):
+            answer = scorer.build_answer(scoring_input, scores)
+        recorded = sent if scoring_input.request is request else scoring_input.request.model_dump_json().encode()
+        decision = self._new_decision(domain, scoring_input, answer, recorded, key, digest)
+        self._insert_transaction(scoring_input, decision.person)
+        self.store.insert_decisions([decision])
+        return _result(decision, scoring_input, answer)
 
-    async def _in_turn(self, requests: Sequence[Any], keys: Sequence[str | None]) -> list[Made | Problem]:
-        """Decide on transactions."""
-        domain, found = "transaction_anomaly", list[Made | Problem]()
-        scorer = attempted(self._scorers, domain)
-        for first in range(0, len(requests), TOGETHER):
-            here = list(zip(requests, keys, strict=True))[first : first + TOGETHER]
-            made = [scorer] * len(here) if isinstance(scorer, Problem) else attempted(self._chunk, domain, scorer, here)
-            found += [made] * len(here) if isinstance(made, Problem) else made
-            await asyncio.sleep(0)
-        return [one if isinstance(one, Problem) else made for one, made in zip(requests, found, strict=True)]
+    def find_prior_result(self, request: Any, key: str) -> DecisionResult | None:
+        """Return the answer of the decision that was made under this idempotency key; None where there is none.
 
-    def _chunk(self, domain: str, scorer: Any, here: Sequence[tuple[Any, str | None]]) -> list[Made | Problem]:
-        """Decide on a few transactions in one transaction of the store: one that is refused leaves nothing, the others stand."""
+        Raises
+        ------
+        bento.problems.Problem
+            409 where the key belongs to another request.
+        """
+        prior = self.store.find_prior_decision(key=key)
+        if prior is None:
+            return None
+        return DecisionResult(prior_answer(prior, self.store.digest(request.model_dump_json().encode())))
 
-        def decide_alone(request: Any, key: str | None) -> Made:
-            with self._store.savepoint():
-                return self._decide(domain, scorer, request, key)
+    def record_scored(
+        self, domain: str, scored: Sequence[tuple[ScoringInput, Any]], keys: Sequence[str | None]
+    ) -> list[DecisionResult | Problem]:
+        """Record requests that were scored together, inside a write transaction: each gets its own decision or the prior decision's answer.
 
-        with kept(self._store):
-            return [request if isinstance(request, Problem) else attempted(decide_alone, request, key) for request, key in here]
+        Parameters
+        ----------
+        scored
+            The scoring input and the answer of each request; none of them is a transaction.
+        keys
+            The idempotency key of each.
+        """
+        results: list[Any] = []
+        decisions: list[NewDecision] = []
+        for (scoring_input, answer), key in zip(scored, keys, strict=True):
+            # Another sender of the same batch may have been first since the look-up before scoring.
+            prior = key and capture_problem(self.find_prior_result, scoring_input.request, key)
+            if prior:
+                results.append(prior)
+                continue
+            recorded = scoring_input.request.model_dump_json().encode()
+            decision = capture_problem(self._new_decision, domain, scoring_input, answer, recorded, key, None)
+            if isinstance(decision, Problem):
+                results.append(decision)
+                continue
+            decisions.append(decision)
+            results.append(_result(decision, scoring_input, answer))
+        if decisions:
+            self.store.insert_decisions(decisions)
+        return results
 
-    def _before(self, request: Any, key: str | None) -> Made | Problem | None:
-        """What was answered before, or what is wrong with the request; None where it is yet to be decided on."""
-        if key is None or isinstance(request, Problem):
-            return request if isinstance(request, Problem) else None
-
-        def look() -> Made | None:
-            with kept(self._store):
-                before = self._store.find_prior_decision(key=key)
-                return before and Made(again(before, self._store.digest(request.model_dump_json().encode())))
-
-        return attempted(look)
-
-    def advised(self, domain: str, request: Any, answer: Any) -> None:
-        """Record that somebody was told how another decision could come about. Nothing is decided, so nothing else is kept of it.
+    def record_counterfactual(self, domain: str, request: Any, answer: Any) -> None:
+        """Record in the audit that a client was told how another decision could come about; nothing else is stored.
 
         Raises
         ------
         bento.problems.Problem
             Where the store takes no write.
         """
-        with kept(self._store):
-            person = request.customer_id and self._store.person(request.customer_id)
-            self._store.audit(
+        with write_transaction(self.store):
+            person = request.customer_id and self.store.person(request.customer_id)
+            self.store.audit(
                 "advise",
                 person=person and person.person,
                 domain=domain,
                 model_version=answer.model.version,
-                inputs=self._store.digest(request.model_dump_json().encode()),
-                output=self._store.digest(answer.model_dump_json().encode()),
+                inputs=self.store.digest(request.model_dump_json().encode()),
+                output=self.store.digest(answer.model_dump_json().encode()),
             )
 
-    def _decide(self, domain: str, scorer: Any, request: Any, key: str | None) -> Made:
-        """One decision, inside `kept`."""
-        sent = request.model_dump_json().encode()
-        digest = self._store.digest(sent)
-        named = request.transaction_id if isinstance(request, TransactionRequest) else None
-        self._lock_identifiers(request, named, key)
-        before = self._store.find_prior_decision(transaction_id=named, key=key)
-        if before is not None:
-            return Made(again(before, digest, [_TAKEN] if named and key is None else []))
-        with span("features"):
-            asked = scorer.asked(request)
-        scores = score(self._bundles[domain], asked.row)
-        with span("explain"):
-            answer = scorer.answered(asked, scores)
-        decided_on = sent if asked.request is request else asked.request.model_dump_json().encode()
-        making = self._making(domain, decided_on, asked, answer, key, digest)
-        if making.person is not None and isinstance(request, TransactionRequest):
-            self._part_of_history(scorer.transaction(asked.request), making.person)
-        self._store.insert_decisions([making])
-        return Made(_named(making.id, making.answer), answer, asked.request)
-
-    def _part_of_history(self, transaction: Transaction, person: Person) -> None:
-        if not self._store.insert_transaction(transaction, person):
-            raise Problem(409, "conflict", "Another transaction was sent with this identifier.", [_TAKEN])
-
-    def _keep(self, domain: str, considered: Sequence[tuple[Asked, Any, str | None]]) -> list[Made]:
-        """Keep decisions that were made together: of each what was asked, the answer and the idempotency key."""
-        with kept(self._store):
-            made = [
-                self._making(domain, asked.request.model_dump_json().encode(), asked, answer, key, None)
-                for asked, answer, key in considered
-            ]
-            self._store.insert_decisions(made)
-        return [Made(_named(one.id, one.answer), answer, asked.request) for one, (asked, answer, _) in zip(made, considered, strict=True)]
-
-    def _making(self, domain: str, request: bytes, asked: Asked, answer: Any, key: str | None, digest: str | None) -> NewDecision:
-        probability, decision = said(domain, answer)
-        transaction = isinstance(asked.request, TransactionRequest)
+    def _new_decision(
+        self, domain: str, scoring_input: ScoringInput, answer: Any, request: bytes, key: str | None, digest: str | None
+    ) -> NewDecision:
+        probability, decision = outcome_of(domain, answer)
         return NewDecision(
-            id=self._store.new_id(),
+            id=self.store.new_id(),
             domain=domain,
-            route=ROUTES[domain],
+            route=DOMAINS[domain].route,
             model_version=answer.model.version,
             request=request,
             answer=answer.model_dump_json().encode(),
-            row=asked.row,
+            row=scoring_input.row,
             probability=probability,
             decision=decision,
-            known=asked.known,
-            person=self._person(asked),
-            transaction_id=asked.request.transaction_id if transaction else None,
+            decision_context=scoring_input.decision_context,
+            person=self._person(scoring_input),
+            transaction_id=scoring_input.transaction and scoring_input.transaction.transaction_id,
             key=key,
             digest=digest,
         )
 
-    def _person(self, asked: Asked) -> Person | None:
-        """Whom a decision is about. Who sends a transaction of somebody makes them known."""
-        if asked.standing is not None:
-            return self._store.person(asked.standing.customer_id)
-        if isinstance(asked.request, TransactionRequest):
-            return self._store.person(asked.request.user_id, make=True)
+    def _person(self, scoring_input: ScoringInput) -> Person | None:
+        """Return the person a decision concerns; the customer of a transaction is inserted where they are new."""
+        if scoring_input.snapshot is not None:
+            return self.store.person(scoring_input.snapshot.customer_id)
+        if scoring_input.transaction is not None:
+            return self.store.person(scoring_input.transaction.customer_id, make=True)
         return None
 
-    def _lock_identifiers(self, request: Any, named: str | None, key: str | None) -> None:
-        """Where the store lets several write at once: have no transaction miss the one that another worker is just answering."""
-        self._store.advisory_lock(
+    def _insert_transaction(self, scoring_input: ScoringInput, person: Person | None) -> None:
+        """Make a scored transaction a part of the history; other requests have none."""
+        if scoring_input.transaction is None or person is None:
+            return
+        if not self.store.insert_transaction(scoring_input.transaction, person):
+            raise Problem(409, "conflict", "Another transaction was sent with this identifier.", [_TAKEN])
+
+    def _lock_identifiers(self, request: Any, transaction_id: str | None, key: str | None) -> None:
+        """Lock the identifiers of a request until commit, so that no worker misses a decision another is just making."""
+        self.store.advisory_lock(
             customer=getattr(request, "user_id", None),
             merchant=getattr(request, "merchant", None),
-            transaction=named,
-            idempotency=key and f"{current_caller.get().name}\0{key}",
+            transaction=transaction_id,
+            idempotency=key and lock_name(key),
         )
 
 
-def again(before: PriorDecision, digest: str, fields: Sequence[FieldError] = ()) -> bytes:
-    """The answer that was given before to the same request.
+def lock_name(key: str) -> str:
+    """Return the name under which an idempotency key of the current caller is locked."""
+    return f"{current_caller.get().name}\0{key}"
+
+
+def capture_problem(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a call returns, or the problem it raised; an internal failure is a problem of this item alone.
+
+    Raises
+    ------
+    bento.store.database.StoreUnavailable
+        Inside a transaction that cannot go on.
+    """
+    try:
+        return call(*arguments)
+    except Problem as problem:
+        return problem
+    except StoreUnavailable:
+        raise
+    except KeyringError as error:  # one person's key cannot be opened: 503 for this item, as if it were sent alone
+        log_failure(error)
+        return Problem.of(503)
+    except Exception as error:
+        log_failure(error)
+        return Problem.of(500)
+
+
+def prior_answer(prior: PriorDecision, digest: str, fields: Sequence[FieldError] = ()) -> bytes:
+    """Return the answer of a prior decision to the same request.
 
     Raises
     ------
     bento.problems.Problem
-        Where the request was another, or what was answered can no longer be read.
+        409 where the prior request was another, or its answer can no longer be read.
     """
-    if before.digest != digest:
+    if prior.digest != digest:
         raise Problem(409, "conflict", "Another request was sent with this transaction_id or Idempotency-Key.", fields)
-    if before.body is None:
+    if prior.body is None:
         raise Problem(409, "conflict", "The answer to this request was erased with everything else about its person.")
-    return _named(before.id, before.body)
+    return with_decision_id(prior.id, prior.body)
 
 
-def _named(decision: str, answer: bytes) -> bytes:
-    return b'{"decision_id":"%s",%s' % (decision.encode(), answer.removeprefix(_UNNAMED))
+def with_decision_id(decision_id: str, answer: bytes) -> bytes:
+    """Return a stored answer with the decision's id in it."""
+    return b'{"decision_id":"%s",%s' % (decision_id.encode(), answer.removeprefix(_UNNAMED))
+
+
+def _result(decision: NewDecision, scoring_input: ScoringInput, answer: Any) -> DecisionResult:
+    return DecisionResult(with_decision_id(decision.id, decision.answer), answer, scoring_input.request)

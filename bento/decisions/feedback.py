@@ -1,7 +1,7 @@
-"""What became known of decisions: an analyst's label, joined to its decision, committed with its audit record.
+"""Feedback: an analyst's label of a decision, joined to the decision and committed with its audit record.
 
-Nothing is ever overwritten: of several labels the one that became known last stands. The label of a transaction is part of history at once,
-from its date on; `finrisk load-feedback` takes all of them to the ledger, where models learn from them. SQL on feedback stands here.
+No label is ever overwritten: of several labels the last known one counts. The label of a transaction is a part of the history at once,
+from its date on; `finrisk load-feedback` takes all labels to the ledger, where models learn from them. SQL on feedback stands here.
 """
 
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ from uuid import uuid4
 from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from bento.context import current
-from bento.decisions.answers import one_of
-from bento.problems import Problem, invalid, log_failure
+from bento.decisions.answers import exactly_one_of
+from bento.problems import Problem, invalid
 from bento.store.keyring import seal
-from bento.store.session import Store, StoreUnavailable
+from bento.store.session import Store, write_transaction
 from bento.store.tables import decisions, feedback, people, transactions
 from finrisk_assets.features.online import micros
 from schemas.api import FeedbackAnswer, FeedbackRequest, FieldError
 
-_AHEAD = timedelta(minutes=1)
-"""How far the clock of who sends a label may go before ours."""
+_MAX_CLOCK_LEAD = timedelta(minutes=1)
+"""How far a client's clock may be ahead of the service's."""
 _EPOCH = datetime(1970, 1, 1)
 
-_DECISION = (
+_SELECT_DECISION = (
     select(
         decisions.c.id,
         decisions.c.domain,
@@ -41,7 +41,7 @@ _DECISION = (
     )
     .where(or_(decisions.c.id == bindparam("id"), decisions.c.transaction_token == bindparam("token")))
 )
-_LEARN = (
+_LABEL_TRANSACTION = (
     update(transactions)
     .where(
         transactions.c.transaction_token == bindparam("token"),
@@ -49,7 +49,7 @@ _LEARN = (
     )
     .values(is_fraud=bindparam("fraud"), label_known_at=bindparam("since"))
 )
-_TOLD = (
+_SELECT_LABELS = (
     select(
         decisions.c.id, decisions.c.person, decisions.c.sealed, people.c.wrapped_key, feedback.c.label, feedback.c.known_at
     )
@@ -61,17 +61,17 @@ _TOLD = (
 )  # fmt: skip
 
 
-class Told(NamedTuple):
-    """What was told of one decision.
+class FeedbackLabel(NamedTuple):
+    """The label of one decision.
 
     Attributes
     ----------
     answer
-        The decision's, which names the row of the ledger that it was about.
+        The decision's answer, which names the row of the ledger.
     label
-        What happened.
+        Whether the predicted event happened.
     known_at
-        Since when that is known, naive UTC.
+        The moment from which the label is known, naive UTC.
     """
 
     answer: dict[str, Any]
@@ -80,47 +80,43 @@ class Told(NamedTuple):
 
 
 def record(store: Store, request: FeedbackRequest) -> FeedbackAnswer:
-    """Commit what became known of a decision.
+    """Record the label of a decision.
 
     Raises
     ------
     bento.problems.Problem
         Where there is no such decision, the date cannot be right, or the store takes no write.
     """
-    by_id = one_of(request, "decision_id", "transaction_id") == "decision_id"
+    by_id = exactly_one_of(request, "decision_id", "transaction_id") == "decision_id"
     token = None if by_id else store.keyring.token("transaction", str(request.transaction_id))
-    try:
-        with store.writing() as connection:
-            found = connection.execute(_DECISION, {"id": request.decision_id, "token": token}).one_or_none()
-            key = None if found is None else store.key_of(found.person, found.wrapped_key)
-            if found is None or key is None:
-                raise _unknown("decision_id" if by_id else "transaction_id")
-            return _recorded(store, connection, request, found, key)
-    except StoreUnavailable as error:
-        log_failure(error)
-        raise Problem.of(503) from None
+    with write_transaction(store) as connection:
+        decision = connection.execute(_SELECT_DECISION, {"id": request.decision_id, "token": token}).one_or_none()
+        key = None if decision is None else store.key_of(decision.person, decision.wrapped_key)
+        if decision is None or key is None:
+            raise _unknown_decision("decision_id" if by_id else "transaction_id")
+        return _insert_label(store, connection, request, decision, key)
 
 
-def _recorded(store: Store, connection: Connection, request: FeedbackRequest, decision: Any, key: bytes) -> FeedbackAnswer:
-    now, named = store.clock(), uuid4().hex
+def _insert_label(store: Store, connection: Connection, request: FeedbackRequest, decision: Any, key: bytes) -> FeedbackAnswer:
+    now, feedback_id = store.clock(), uuid4().hex
     known_at = now if request.known_at is None else micros(request.known_at)
-    if known_at > now + micros(_EPOCH + _AHEAD):
+    if known_at > now + micros(_EPOCH + _MAX_CLOCK_LEAD):
         raise invalid("known_at", "It is in the future.")
     if decision.occurred_at is not None and known_at < decision.occurred_at:
         raise invalid("known_at", "It is before the transaction.")
     row = {
-        "id": named,
+        "id": feedback_id,
         "decision": decision.id,
         "person": decision.person,
         "label": request.label,
         "known_at": known_at,
         "caller": current.get().name,
         "at": now,
-        "note": None if request.note is None else seal(key, request.note.encode(), named.encode()),
+        "note": None if request.note is None else seal(key, request.note.encode(), feedback_id.encode()),
     }
     connection.execute(insert(feedback), row)
     if decision.transaction_token is not None:
-        connection.execute(_LEARN, {"token": decision.transaction_token, "fraud": request.label, "since": known_at})
+        connection.execute(_LABEL_TRANSACTION, {"token": decision.transaction_token, "fraud": request.label, "since": known_at})
     store.audit(
         "feedback",
         person=decision.person,
@@ -130,7 +126,7 @@ def _recorded(store: Store, connection: Connection, request: FeedbackRequest, de
         output=None,
     )
     return FeedbackAnswer(
-        feedback_id=named,
+        feedback_id=feedback_id,
         decision_id=decision.id,
         domain=decision.domain,
         label=request.label,
@@ -139,17 +135,17 @@ def _recorded(store: Store, connection: Connection, request: FeedbackRequest, de
     )
 
 
-def told(store: Store, domain: str) -> Iterator[Told]:
-    """Everything that was told of a domain's decisions, what became known last at the end; of people who were erased, nothing."""
+def list_labels(store: Store, domain: str) -> Iterator[FeedbackLabel]:
+    """Yield the labels of a domain's decisions, the last known label at the end; labels of erased people are left out."""
     with store.reading() as connection:
-        rows = connection.execute(_TOLD, {"domain": domain}).all()
+        rows = connection.execute(_SELECT_LABELS, {"domain": domain}).all()
     for row in rows:
-        content = store.content(row.id, row.person, row.wrapped_key, row.sealed)
+        content = store.open_payload(row.id, row.person, row.wrapped_key, row.sealed)
         if content is not None:
-            yield Told(content.answer, bool(row.label), _moment(row.known_at))
+            yield FeedbackLabel(content.answer, bool(row.label), _moment(row.known_at))
 
 
-def _unknown(field: str) -> Problem:
+def _unknown_decision(field: str) -> Problem:
     message = "The service knows of no such decision: it was made elsewhere, or its person was erased."
     return Problem(404, "unknown_decision", message, [FieldError(field=field, reason="No decision is stored under this identifier.")])
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from bentoml.exceptions import BentoMLException, NotFound
 
+from bento.decisions.domains import DOMAINS
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.bundle_io import GOLDEN
 from finrisk_assets.scoring.spec import BundleError
@@ -24,8 +25,6 @@ logger = logging.getLogger("finrisk.service")
 
 CHALLENGER = "-challenger"
 """The end of the name of a model that is asked in the shadow of the champion."""
-DOMAINS = ("transaction_anomaly", "loan_default", "spending_risk", "spending_risk_eight", "cashflow", "loan_offers")
-"""The models that the service has a route for. `spending_risk_eight` answers those who send eight fields and no customer."""
 
 
 class NoChampions(BentoMLException):
@@ -69,7 +68,7 @@ class Champions:
         return f"This Bento carries no {domain.replace('_', '-')} model: it was built from the source {self.source!r}; {reason}."
 
 
-def stored() -> list[Any]:
+def list_models() -> list[Any]:
     """The newest model of every domain in BentoML's model store and the challenger that it names, as BentoML models.
 
     Raises
@@ -104,14 +103,14 @@ def load(bento: Any | None) -> Champions:
     ------
     NoChampions
         If there are none, or they come from different sources.
-    Refused
+    ModelRejected
         If a file is not what it was when it was trained, or a golden row no longer gets the score that it got then.
     """
     import bentoml
 
-    carried = stored() if bento is None else [bentoml.models.get(info.tag) for info in bento.info.all_models]
+    carried = list_models() if bento is None else [bentoml.models.get(info.tag) for info in bento.info.all_models]
     models = [model for model in carried if not model.tag.name.endswith(CHALLENGER)]
-    loaded = [_sound(model) for model in models]
+    loaded = [_load_bundle(model) for model in models]
     sources = sorted({bundle.source for bundle in loaded})
     if len(sources) != 1:
         raise NoChampions(f"one service answers for one source; these models come from {sources}")
@@ -122,12 +121,12 @@ def load(bento: Any | None) -> Champions:
         sources[0],
         {domain: absent[domain] for domain in absent.keys() - bundles.keys()},
         {bundle.domain: json.loads(model.info.metadata.get("figures_json", "[]")) for bundle, model in zip(loaded, models, strict=True)},
-        {bundle.domain: _typical(bundle, Path(model.path)) for bundle, model in zip(loaded, models, strict=True)},
-        _challengers([model for model in carried if model.tag.name.endswith(CHALLENGER)]),
+        {bundle.domain: _median_features(bundle, Path(model.path)) for bundle, model in zip(loaded, models, strict=True)},
+        _load_challengers([model for model in carried if model.tag.name.endswith(CHALLENGER)]),
     )
 
 
-def _sound(model: Any) -> Bundle:
+def _load_bundle(model: Any) -> Bundle:
     """The bundle of a BentoML model, once every hash and every golden row agrees."""
     try:
         return Bundle.load(Path(model.path), version=model.tag.version)
@@ -135,7 +134,7 @@ def _sound(model: Any) -> Bundle:
         raise ModelRejected(f"the model {model.tag} is refused: {error}") from error
 
 
-def _challengers(models: Sequence[Any]) -> dict[str, Bundle]:
+def _load_challengers(models: Sequence[Any]) -> dict[str, Bundle]:
     """The bundles of the challengers that can be loaded: one that cannot is told and left out, for its champion answers all the same."""
     found = {}
     for model in models:
@@ -148,7 +147,7 @@ def _challengers(models: Sequence[Any]) -> dict[str, Bundle]:
     return found
 
 
-def _typical(bundle: Bundle, folder: Path) -> dict[str, float | None]:
+def _median_features(bundle: Bundle, folder: Path) -> dict[str, float | None]:
     """The median of each feature over the golden rows; None where it is missing in all of them."""
     rows = json.loads((folder / GOLDEN).read_bytes())["rows"]
     known = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]

@@ -7,26 +7,22 @@ was. Nothing is written. Which decisions the store holds is `store`'s matter, ho
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bento.decisions.answers import Asked, said
-from bento.decisions.scorers.cashflow import CashflowScorer
-from bento.decisions.scorers.loan import LoanScorer
-from bento.decisions.scorers.offer import OfferScorer
-from bento.decisions.scorers.spending import SpendingScorer
-from bento.decisions.scorers.transaction import TransactionScorer
+from bento.decisions.domains import DOMAINS, outcome_of
 from bento.problems import Problem
 from bento.store.audit_verify import is_recorded
-from bento.store.session import DecisionPayload, FeatureSnapshot, Store, StoredDecision
+from bento.store.records import DecisionPayload, FeatureSnapshot, StoredDecision
+from bento.store.session import Store
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.bundle_io import MANIFEST
 from finrisk_assets.scoring.spec import BundleError
-from schemas.api import Answer, CashflowRequest, LoanRequest, OfferRequest, Request, SpendingRequest, TransactionRequest
+from schemas.api import Answer
 
 TOGETHER = 500
 """Decisions of one model that are scored at once."""
@@ -34,15 +30,6 @@ TOLERANCE = 1e-6
 """How far a number may be from the stored one, as a share of it where it is above 1: another runtime, as for a bundle's golden rows."""
 MOST_TOLD = 20
 """Differences that are told one by one; all are counted."""
-
-_SCORERS: Mapping[str, tuple[Callable[[Bundle, Any], Any], type[Request]]] = {
-    "transaction_anomaly": (TransactionScorer, TransactionRequest),
-    "loan_default": (LoanScorer, LoanRequest),
-    "spending_risk": (SpendingScorer, SpendingRequest),
-    "spending_risk_eight": (SpendingScorer, SpendingRequest),
-    "cashflow": (CashflowScorer, CashflowRequest),
-    "loan_offers": (OfferScorer, OfferRequest),
-}
 
 
 class Difference(NamedTuple):
@@ -158,7 +145,7 @@ def replay(
             recorded = [is_recorded(connection, one.decided_at, hashlib.sha256(one.sealed).hexdigest()) for one in together]
         if first.content is not None and bundle is not None:
             named = first.domain, first.model_version
-            scorer = scorers.get(named) or scorers.setdefault(named, _SCORERS[first.domain][0](bundle, store))
+            scorer = scorers.get(named) or scorers.setdefault(named, DOMAINS[first.domain].scorer(bundle, store))
             verdicts = _compared(together, bundle, scorer)
         else:
             verdicts = [_UNREADABLE] * len(together)
@@ -213,13 +200,13 @@ def _compared(together: Sequence[StoredDecision], bundle: Bundle, scorer: Any) -
 def _again(together: Sequence[StoredDecision], bundle: Bundle, scorer: Any) -> list[str | None]:
     rows = np.stack([_content(one).row for one in together])
     scores = bundle.score(rows)
-    ask = getattr(scorer, "again", Asked)
     found = []
     for at, one in enumerate(together):
         content, only = _content(one), slice(at, at + 1)
-        asked = ask(_request(one.domain, content), rows[at], _standing(one.domain, content), content.known)
+        request, snapshot = _request(one.domain, content), _snapshot(one.domain, content)
+        scoring_input = scorer.restore(request, rows[at], snapshot, content.decision_context)
         of_row = Scores(scores.margin[only], scores.probability[only], scores.base, scores.contributions[only])
-        found.append(_apart(one, content.answer, scorer.answered(asked, of_row)))
+        found.append(_apart(one, content.answer, scorer.build_answer(scoring_input, of_row)))
     return found
 
 
@@ -229,10 +216,10 @@ def _content(one: StoredDecision) -> DecisionPayload:
 
 
 def _request(domain: str, content: DecisionPayload) -> Any:
-    return _SCORERS[domain][1].model_validate_json(json.dumps(content.request))
+    return DOMAINS[domain].request.model_validate_json(json.dumps(content.request))
 
 
-def _standing(domain: str, content: DecisionPayload) -> FeatureSnapshot | None:
+def _snapshot(domain: str, content: DecisionPayload) -> FeatureSnapshot | None:
     """Whom the answer is about, as the store knew them then."""
     who = content.answer
     if who.get("customer_id") is None:
@@ -242,7 +229,7 @@ def _standing(domain: str, content: DecisionPayload) -> FeatureSnapshot | None:
 
 def _apart(one: StoredDecision, stored: Any, again: Answer) -> str | None:
     """Where a decision differs from what it comes out as now, or None."""
-    probability, decision = said(one.domain, again)
+    probability, decision = outcome_of(one.domain, again)
     beside = _differs({"probability": one.probability, "decision": one.decision}, {"probability": probability, "decision": decision})
     return beside or _differs(stored, again.model_dump(mode="json"))
 

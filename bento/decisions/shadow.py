@@ -13,9 +13,11 @@ from threading import Thread
 from time import monotonic
 from typing import Any, NamedTuple
 
-from bento.decisions.answers import said
+from bento.decisions.domains import DOMAINS, outcome_of
 from bento.problems import log_failure
-from bento.store.session import ShadowScore, Store, StoreUnavailable
+from bento.store.database import StoreUnavailable
+from bento.store.records import ShadowScore
+from bento.store.session import Store
 from finrisk_assets.scoring.bundle import Bundle
 
 logger = logging.getLogger("finrisk.service")
@@ -42,8 +44,6 @@ class Shadow:
     ----------
     challengers
         Domain to the challenger's bundle.
-    scorers
-        Domain to what makes a scorer of a bundle and a store.
     store
         The store, with a connection of the shadow's own, which is closed with it. What it writes need not be on disk at once.
     clock
@@ -53,7 +53,6 @@ class Shadow:
     def __init__(
         self,
         challengers: Mapping[str, Bundle],
-        scorers: Mapping[str, Callable[[Bundle, Store], Any]],
         store: Store,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC).replace(tzinfo=None),
     ) -> None:
@@ -63,7 +62,7 @@ class Shadow:
         self._scorers: dict[str, Any] = {}
         for domain, bundle in challengers.items():
             try:
-                self._scorers[domain] = scorers[domain](bundle, self._store)
+                self._scorers[domain] = DOMAINS[domain].scorer(bundle, self._store)
             except Exception as error:
                 self._tell(domain, error)
         self._waiting: Queue[_Asked | None] = Queue(MOST_WAITING)
@@ -112,14 +111,14 @@ class Shadow:
 
     def _judge(self, asked: _Asked) -> ShadowScore:
         """What both models say of one request; of a challenger that fails, the type of its failure: a message may hold a person's data."""
-        probability, decision = said(asked.domain, asked.answer)
+        probability, decision = outcome_of(asked.domain, asked.answer)
         kept = ShadowScore(
             asked.domain, None, asked.at, asked.answer.model.version, probability, decision, self._versions[asked.domain], None, None, None
         )
         try:
             kept = kept._replace(subject=self._subject(asked), customer_id=_customer(asked))
             scorer = self._scorers[asked.domain]
-            probability, decision = said(asked.domain, scorer.answer(asked.request))
+            probability, decision = outcome_of(asked.domain, scorer.answer(asked.request))
         except Exception as error:
             return kept._replace(failure=type(error).__name__)
         return kept._replace(challenger_probability=probability, challenger_decision=decision)

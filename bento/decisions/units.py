@@ -1,7 +1,7 @@
-"""What a feature's unit allows: a share of 45 was meant as percent, and a count below zero as nothing.
+"""Bounds of a feature by its unit: a share of 45 was meant as percent, and a count is never below zero.
 
-A feature that a client sends is held against the unit that its bundle states; where it states none, against the first words of its
-description. What has no natural bounds (an amount, a ratio, a logarithm) is not judged here.
+A feature that a client sends is checked against the unit that its bundle states; where the bundle states none, against the first words
+of the feature's description. Units without natural bounds (an amount, a ratio, a logarithm) are not checked.
 """
 
 from functools import lru_cache
@@ -22,20 +22,20 @@ _BOUNDS = {
     "percent a year": (0.0, 1000.0),
     **dict.fromkeys(("movements", "penalties", "payments", "transactions", "loans", "persons", "incomes"), _COUNT),
 }
-"""Unit -> the least and the most that it can say."""
-_SAID = {"Share of ": _SHARE, "Whether ": _SWITCH}
-"""How a description begins -> the same."""
+"""Unit -> the smallest and the largest value."""
+_DESCRIPTION_BOUNDS = {"Share of ": _SHARE, "Whether ": _SWITCH}
+"""Start of a description -> the smallest and the largest value."""
 _SLACK = 1e-6  # a share of all may be a little more than 1 in 32 bits
 
 
 def bounds(feature: Feature) -> tuple[float, float]:
-    """The least and the most that a feature can be, infinite where its unit does not say."""
-    said = (limits for begin, limits in _SAID.items() if feature.description.startswith(begin))
-    return _BOUNDS.get(feature.unit) or next(said, (-inf, inf))
+    """Return the smallest and the largest value of a feature, infinite where its unit has no bounds."""
+    described = (limits for begin, limits in _DESCRIPTION_BOUNDS.items() if feature.description.startswith(begin))
+    return _BOUNDS.get(feature.unit) or next(described, (-inf, inf))
 
 
-def wrong(bundle: Bundle, row: Rows) -> list[FieldError]:
-    """The features of a row, float32 of shape (d,), that their units do not allow; what is missing is not among them."""
+def find_out_of_bounds(bundle: Bundle, row: Rows) -> list[FieldError]:
+    """Return an error for each feature of a row, float32 of shape (d,), outside the bounds of its unit; missing values pass."""
     low, high = _limits(bundle)
     return [
         FieldError(field=f"features.{bundle.features[at].name}", reason=_reason(bundle.features[at]))

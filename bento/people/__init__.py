@@ -1,1 +1,1 @@
-"""people."""
+"""Rights of people over their data, retention and backups."""

@@ -1,8 +1,8 @@
-"""Backups of the store, and what SQLite leaves behind in a file: freed of it are backups always, the store itself when it is wiped.
+"""Backups of an SQLite store, and the removal of remainders of deleted rows from its file.
 
-What is deleted is overwritten with zeros at once (secure_delete). But when SQLite splits or merges a page, copies of rows may stay in the
-unused part of the old one: of a thousand deleted rows about one keeps such a piece. Only writing the file anew removes them. PostgreSQL
-has tools of its own for both; docs/privacy.md names them.
+SQLite overwrites deleted rows with zeros at once (secure_delete). But where SQLite splits or merges a page, copies of rows may stay in the
+unused part of the old page: about one deleted row of a thousand. Only a rewrite of the file removes them. A backup never has remainders,
+the store has none after `wipe`. PostgreSQL has its own tools for both; docs/privacy.md names them.
 """
 
 import os
@@ -11,73 +11,74 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from bento.store.session import Store, StoreUnavailable
+from bento.store.database import StoreUnavailable
+from bento.store.session import Store
 
 SMALL_BYTES = 16 * 1024 * 1024
-"""A file of this size is written anew in a fraction of a second, so it may be while others wait."""
+"""Bytes, 16 MiB: a file up to this size is rewritten in a fraction of a second, so requests may wait for that."""
 
 
 class BackupError(RuntimeError):
-    """A backup that cannot be made; the message says why."""
+    """A backup that cannot be written; the message says why."""
 
 
 def backup(store: Store, target: Path) -> None:
-    """Write the store as it is at this moment into a new file, of mode 0600, without remainders; others go on meanwhile.
+    """Write the store's present state to a new file of mode 0600 without remainders, while others write.
 
     Raises
     ------
     BackupError
         Where the file exists, or the store is on PostgreSQL.
     StoreUnavailable
-        Where the store cannot be had.
+        Where the store is not available.
     """
     if store.database.file is None:
         raise BackupError("the store is on PostgreSQL: use `pg_dump`")
     if target.exists():
         raise BackupError(f"{target} exists; name a new file")
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with _direct(store) as connection:
-            connection.execute("vacuum into ?", (str(aside),))  # SQLite's own copies keep the unused parts of pages
-        descriptor = os.open(aside, os.O_RDONLY)
+        with _connect(store) as connection:
+            connection.execute("vacuum into ?", (str(temporary),))  # SQLite's own copies keep the unused parts of pages
+        descriptor = os.open(temporary, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-        os.link(aside, target)
+        os.link(temporary, target)
     except FileExistsError:
         raise BackupError(f"{target} exists; name a new file") from None
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def small(store: Store) -> bool:
-    """Whether the store may be wiped while requests wait."""
+def is_small(store: Store) -> bool:
+    """Return whether the store may be rewritten while requests wait."""
     return store.database.file is not None and store.database.file.stat().st_size <= SMALL_BYTES
 
 
 def wipe(store: Store) -> bool:
-    """Write the store's file anew and empty its log, so that nothing deleted is left in either; nobody else can write meanwhile.
+    """Rewrite the store's file and empty its log, so that neither holds deleted rows; other writers wait.
 
     Returns
     -------
     bool
-        Whether it was done: not while others are in the middle of something, and not on PostgreSQL. To ask again is safe.
+        Whether the file was rewritten: not while other transactions are open, and not on PostgreSQL. A retry is safe.
     """
-    return _done(store, "vacuum", "pragma wal_checkpoint(truncate)")
+    return _execute(store, "vacuum", "pragma wal_checkpoint(truncate)")
 
 
 def empty_log(store: Store) -> bool:
-    """Bring what is in the log into the store's file and cut the log off; return whether it was done. Fast, whatever the store's size."""
-    return _done(store, "pragma wal_checkpoint(truncate)")
+    """Write the log back into the store's file and truncate it; return whether that was done. Fast for every size of store."""
+    return _execute(store, "pragma wal_checkpoint(truncate)")
 
 
-def _done(store: Store, *statements: str) -> bool:
-    """Whether statements could be executed; the last one tells whether others were in its way."""
+def _execute(store: Store, *statements: str) -> bool:
+    """Execute statements and return whether all were executed; the row of the last tells whether other transactions blocked it."""
     if store.database.file is None:
         return False
     try:
-        with _direct(store) as connection:
+        with _connect(store) as connection:
             *_, last = (connection.execute(statement).fetchone() for statement in statements)
             return not last[0]
     except StoreUnavailable:
@@ -85,8 +86,8 @@ def _done(store: Store, *statements: str) -> bool:
 
 
 @contextmanager
-def _direct(store: Store) -> Iterator[sqlite3.Connection]:
-    """A connection of its own, outside any transaction."""
+def _connect(store: Store) -> Iterator[sqlite3.Connection]:
+    """Yield a separate connection, outside any transaction."""
     path = store.database.file
     try:
         with closing(sqlite3.connect(f"{Path(str(path)).as_uri()}?mode=rw", uri=True, timeout=2.0, isolation_level=None)) as connection:

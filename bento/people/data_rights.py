@@ -1,39 +1,37 @@
-"""People: what is kept of one and handed over, how one is erased, how long anything is kept, and how their keys are wrapped anew.
+"""Rights of a person over their data: export and erasure, and the rewrapping of data keys after a change of the master key.
 
-To erase is to forget the person's key: what it sealed, here or in a backup, is noise from then on. What is readable (time and amount of
-transactions, scores) is deleted besides. Decisions and audit stay, sealed and as digests, so that the chain still verifies.
-docs/privacy.md says what is kept and why; `backup` frees the file of remainders. SQL on people as such stands here.
+Erasure deletes the person's key: what the key sealed, here or in a backup, is noise from then on (crypto-shredding). Readable values (time
+and amount of transactions, scores) are deleted too. Decisions and audit stay, sealed and as digests, so that the chain still verifies.
+docs/privacy.md says what is kept and why; `retention` deletes by age, `backup` removes remainders from the file.
 """
 
 import json
-from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 
-from bento.decisions.answers import unknown
-from bento.people.backup import empty_log, small, wipe
-from bento.problems import Problem, invalid, log_failure
+from bento.people.backup import empty_log, is_small, wipe
+from bento.problems import invalid, unknown
 from bento.store.keyring import unseal
-from bento.store.session import Person, Store, StoreUnavailable
+from bento.store.records import Person, datetime_of
+from bento.store.session import Store, map_store_faults, write_transaction
 from bento.store.tables import audit, decisions, feedback, people, shadows, standings, transactions
 from schemas.api import LONGEST_IDENTIFIER, Erasure, PersonExport
 
-TOGETHER = 500
-"""Rows that are changed in one transaction."""
-_EPOCH = datetime(1970, 1, 1)
+ROWS_PER_TRANSACTION = 500
+"""Rows that are changed in one transaction. More finishes sooner and lets requests wait longer."""
 
-_FORGET = (
+_DELETE_KEY = (
     update(people)
     .where(people.c.person == bindparam("whom"))
     .values(lookup=None, wrapped_key=None, erased_at=func.coalesce(people.c.erased_at, bindparam("now")))
 )
 DELETED_TABLES = (transactions, standings, shadows, feedback)
-"""What is deleted of a person; of the rest only the key."""
-_DELETE = [delete(table).where(table.c.person == bindparam("whom")) for table in DELETED_TABLES]
-_UNSCORE = update(decisions).where(decisions.c.person == bindparam("whom")).values(probability=None, decision=None)
-_SINCE = select(people.c.created_at, people.c.wrapped_key).where(people.c.person == bindparam("whom"))
-_HELD = {
+"""Tables whose rows of a person are deleted; rows of the other tables only lose their key."""
+_DELETE_ROWS = [delete(table).where(table.c.person == bindparam("whom")) for table in DELETED_TABLES]
+_DELETE_SCORES = update(decisions).where(decisions.c.person == bindparam("whom")).values(probability=None, decision=None)
+_SELECT_PERSON = select(people.c.created_at, people.c.wrapped_key).where(people.c.person == bindparam("whom"))
+_SELECT_ROWS = {
     table: select(table).where(table.c.person == bindparam("whom")).order_by(order)
     for table, order in (
         (transactions, transactions.c.occurred_at),
@@ -43,7 +41,7 @@ _HELD = {
         (feedback, feedback.c.position),
     )
 }
-_RECORDED = (
+_SELECT_AUDIT = (
     select(*(audit.c[name] for name in ("at", "action", "caller", "domain", "model_version", "request_id", "writer", "number")))
     .where(audit.c.person == bindparam("whom"))
     .order_by(audit.c.at, audit.c.writer, audit.c.number)
@@ -54,39 +52,35 @@ _RECORDED = (
 
 
 def export(store: Store, customer_id: str) -> PersonExport:
-    """Everything that is held of a person, in plain text. That it was read is recorded with it.
+    """Return everything that is stored about a person, in plain text, and record the access in the audit.
 
     Raises
     ------
     bento.problems.Problem
-        Where nothing is known of the person, or the store cannot be had.
+        Where the person is unknown, or the store is not available.
     """
-    _check(customer_id)
-    try:
-        with store.writing() as connection:
-            person = store.person(customer_id)
-            if person is None:
-                raise unknown("customer_id")
-            store.audit("export", person=person.person)
-            since, wrapped = connection.execute(_SINCE, {"whom": person.person}).one()
-            return PersonExport(
-                customer_id=customer_id,
-                known_since=_moment(since),
-                exported_at=_moment(store.clock()),
-                transactions=[_transaction(row, person) for row in _rows(connection, transactions, person)],
-                decisions=[_decision(row, store, wrapped) for row in _rows(connection, decisions, person)],
-                standings=[_standing(row, person) for row in _rows(connection, standings, person)],
-                shadows=[_shadow(row, person) for row in _rows(connection, shadows, person)],
-                feedback=[_feedback(row, person) for row in _rows(connection, feedback, person)],
-                audit=[{**row, "at": _moment(row["at"])} for row in connection.execute(_RECORDED, {"whom": person.person}).mappings()],
-            )
-    except StoreUnavailable as error:
-        log_failure(error)
-        raise Problem.of(503) from None
+    _check_length(customer_id)
+    with write_transaction(store) as connection:
+        person = store.person(customer_id)
+        if person is None:
+            raise unknown("customer_id")
+        store.audit("export", person=person.person)
+        since, wrapped = connection.execute(_SELECT_PERSON, {"whom": person.person}).one()
+        return PersonExport(
+            customer_id=customer_id,
+            known_since=_moment(since),
+            exported_at=_moment(store.clock()),
+            transactions=[_transaction(row, person) for row in _rows(connection, transactions, person)],
+            decisions=[_decision(row, store, wrapped) for row in _rows(connection, decisions, person)],
+            standings=[_standing(row, person) for row in _rows(connection, standings, person)],
+            shadows=[_shadow(row, person) for row in _rows(connection, shadows, person)],
+            feedback=[_feedback(row, person) for row in _rows(connection, feedback, person)],
+            audit=[{**row, "at": _moment(row["at"])} for row in connection.execute(_SELECT_AUDIT, {"whom": person.person}).mappings()],
+        )
 
 
 def _rows(connection: Connection, table: Table, person: Person) -> list[Any]:
-    return list(connection.execute(_HELD[table], {"whom": person.person}).mappings())
+    return list(connection.execute(_SELECT_ROWS[table], {"whom": person.person}).mappings())
 
 
 def _transaction(row: Any, person: Person) -> dict[str, Any]:
@@ -106,7 +100,7 @@ def _transaction(row: Any, person: Person) -> dict[str, Any]:
 
 
 def _decision(row: Any, store: Store, wrapped: bytes) -> dict[str, Any]:
-    content = store.content(row["id"], row["person"], wrapped, row["sealed"])
+    payload = store.open_payload(row["id"], row["person"], wrapped, row["sealed"])
     return {
         "decision_id": row["id"],
         "decided_at": _moment(row["decided_at"]),
@@ -114,9 +108,9 @@ def _decision(row: Any, store: Store, wrapped: bytes) -> dict[str, Any]:
         "model_version": row["model_version"],
         "caller": row["caller"],
         "request_id": row["request_id"],
-        "request": content and content.request,
-        "model_input": content and [None if value != value else float(value) for value in content.row.ravel()],
-        "answer": content and content.answer,
+        "request": payload and payload.request,
+        "model_input": payload and [None if value != value else float(value) for value in payload.row.ravel()],
+        "answer": payload and payload.answer,
     }
 
 
@@ -134,8 +128,8 @@ def _standing(row: Any, person: Person) -> dict[str, Any]:
 
 def _shadow(row: Any, person: Person) -> dict[str, Any]:
     subject = None if row["sealed"] is None else unseal(person.key, row["sealed"], row["subject"].encode()).decode()
-    told = {name: value for name, value in row.items() if name not in ("position", "person", "subject", "sealed", "scored_at")}
-    return {"subject": subject, "scored_at": _moment(row["scored_at"]), **told}
+    columns = {name: value for name, value in row.items() if name not in ("position", "person", "subject", "sealed", "scored_at")}
+    return {"subject": subject, "scored_at": _moment(row["scored_at"]), **columns}
 
 
 def _feedback(row: Any, person: Person) -> dict[str, Any]:
@@ -154,41 +148,39 @@ def _feedback(row: Any, person: Person) -> dict[str, Any]:
 
 
 def erase(store: Store, customer_id: str, *, wiping: bool = True) -> Erasure:
-    """Erase a person: the key and the look-up, transactions, standings, shadows and feedback; decisions stay, sealed for ever.
+    """Erase a person: key, lookup token, transactions, snapshots, shadow scores and feedback; decisions stay, sealed for ever.
 
-    A small store is freed of remainders at once; of a large one only the log, since others cannot write
-    meanwhile: see `bento.people.backup`.
+    The file of a small store is rewritten at once; of a large store only the log is emptied, because a rewrite blocks writers: see
+    `bento.people.backup`.
 
     Parameters
     ----------
     wiping
-        Whether it is; whoever erases many people does it once.
+        Whether the file is rewritten; a command that erases many people does so once.
 
     Raises
     ------
     bento.problems.Problem
-        Where nothing is known of the person, or the store cannot be had.
+        Where the person is unknown, or the store is not available.
     """
-    _check(customer_id)
-    try:
-        with store.writing() as connection:
-            store.advisory_lock(customer=customer_id)
-            person = store.person(customer_id)
-            if person is None:
-                raise unknown("customer_id")
-            erase_rows(store, connection, person.person)
-        wiped = wiping and small(store) and wipe(store)
+    _check_length(customer_id)
+    with write_transaction(store) as connection:
+        store.advisory_lock(customer=customer_id)
+        person = store.person(customer_id)
+        if person is None:
+            raise unknown("customer_id")
+        erase_rows(store, connection, person.person)
+    with map_store_faults():
+        wiped = wiping and is_small(store) and wipe(store)
         if wiping and not wiped:
             empty_log(store)
         return Erasure(erased_at=_moment(store.clock()), file_wiped=wiped)
-    except StoreUnavailable as error:
-        log_failure(error)
-        raise Problem.of(503) from None
 
 
 def erase_rows(store: Store, connection: Connection, person: str) -> None:
+    """Delete the key and the rows of a pseudonymous id, with an audit record, in the connection's transaction."""
     named = {"whom": person, "now": store.clock()}
-    for statement in (_FORGET, *_DELETE, _UNSCORE):
+    for statement in (_DELETE_KEY, *_DELETE_ROWS, _DELETE_SCORES):
         connection.execute(statement, named)
     store.audit("erase", person=person)
 
@@ -197,52 +189,52 @@ def erase_rows(store: Store, connection: Connection, person: str) -> None:
 
 
 def rewrap(store: Store) -> int:
-    """Wrap every key under the current master key that is not yet; return how many there were. May be cut off and repeated.
+    """Rewrap every key under the current master key, and return the number of rewrapped keys. May be cut off and repeated.
 
     Raises
     ------
     bento.store.keyring.KeyringError
-        Where a key is wrapped under a master key that is not given.
+        Where a key is wrapped under an unknown master key.
     StoreUnavailable
-        Where the store cannot be had.
+        Where the store is not available.
     """
     keyring, total = store.keyring, 0
-    others = (
+    outdated = (
         select(people.c.person, people.c.wrapped_key)
         .where(people.c.wrapped_key.is_not(None), people.c.master != bindparam("current"))
         .order_by(people.c.person)
-        .limit(TOGETHER)
+        .limit(ROWS_PER_TRANSACTION)
         .with_for_update()
     )
-    anew = (
+    update_key = (
         update(people)
         .where(people.c.person == bindparam("whom"))
         .values(wrapped_key=bindparam("wrapped"), master=bindparam("under"))
     )  # fmt: skip
     while True:
         with store.writing() as connection:
-            rows = connection.execute(others, {"current": keyring.master}).all()
+            rows = connection.execute(outdated, {"current": keyring.master}).all()
             for person, wrapped in rows:
                 about = person.encode()
-                again = keyring.wrap(keyring.unwrap(wrapped, about), about)
-                connection.execute(anew, {"whom": person, "wrapped": again, "under": keyring.master})
+                rewrapped = keyring.wrap(keyring.unwrap(wrapped, about), about)
+                connection.execute(update_key, {"whom": person, "wrapped": rewrapped, "under": keyring.master})
             if rows:
                 store.audit("rewrap", output=keyring.master)
         total += len(rows)
-        if len(rows) < TOGETHER:
+        if len(rows) < ROWS_PER_TRANSACTION:
             return total
 
 
-def masters(connection: Connection) -> dict[str, int]:
-    """How many keys are wrapped under which master key, by its id."""
-    asked = select(people.c.master, func.count()).where(people.c.wrapped_key.is_not(None)).group_by(people.c.master)
-    return dict(connection.execute(asked.order_by(people.c.master)).tuples().all())
+def count_keys_by_master(connection: Connection) -> dict[str, int]:
+    """Return master key id -> number of keys wrapped under it."""
+    counts = select(people.c.master, func.count()).where(people.c.wrapped_key.is_not(None)).group_by(people.c.master)
+    return dict(connection.execute(counts.order_by(people.c.master)).tuples().all())
 
 
-def _check(customer_id: str) -> None:
+def _check_length(customer_id: str) -> None:
     if len(customer_id) > LONGEST_IDENTIFIER:
         raise invalid("customer_id", f"At most {LONGEST_IDENTIFIER} characters.")
 
 
 def _moment(microseconds: int | None) -> Any:
-    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
+    return None if microseconds is None else datetime_of(microseconds)

@@ -1,10 +1,9 @@
-"""The audit: who did what and when, in chains that cannot be changed without being seen.
+"""The audit's hash chains: records, heads and checkpoints are appended here. A change of any of them is detected by `audit_verify`.
 
 Every process that writes has a chain of its own: each record carries the hash of the one before it, and the chain's head (number and
 hash of the last record) carries a MAC. `checkpoints` is a chain of MACs over all writers: one entry where a writer begins, one for each
-1,000 records, one where it stops. So it is also the register of writers. One line of it, kept elsewhere, proves all that is older.
+1,000 records, one where it stops. So it is also the register of writers. One line of it, stored elsewhere, proves every older record.
 
-Here records are made, appended and verified. Who may read them is `security`'s matter, how they are shown `bento.cli.audit`'s;
 docs/audit.md says what the audit proves and what it does not.
 """
 
@@ -15,33 +14,30 @@ from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection, bindparam, select, text
 
-from bento.store.database import CompiledStatement
+from bento.store.statements import CompiledStatement
 from bento.store.tables import audit, audit_heads, checkpoints
 
-EVERY = 1_000
-"""Records of a writer between two checkpoints."""
+CHECKPOINT_INTERVAL = 1_000
+"""Records of a writer between two checkpoints. Fewer cost more writes and narrow down a break more closely."""
 GENESIS = "0" * 64
-"""What stands for the hash before the first record."""
+"""The hash before the first record."""
 REGISTER = "checkpoints"
-"""In the place of a writer: the head of the checkpoints."""
-_LINE = "finrisk-audit"
-_AT_ONCE = 1_000  # rows that are in memory at a time
-_RENUMBERED = 100  # how far a record is looked for from the number that it was written with
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+"""Name of the checkpoints' head, in place of a writer's name."""
+_encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class AuditError(RuntimeError):
-    """The audit cannot be appended to: somebody else changed it. The message names the writer."""
+    """The audit was changed by another program, so no record can be appended. The message names the writer."""
 
 
 class Macs(Protocol):
-    """What the audit needs of a keyring."""
+    """The part of a keyring that the audit uses."""
 
     def mac(self, content: bytes) -> str: ...
 
 
 class Record(NamedTuple):
-    """One thing that was done.
+    """One recorded action.
 
     Attributes
     ----------
@@ -77,7 +73,7 @@ class Record(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """How far a writer had come.
+    """The state of a writer's chain at one moment.
 
     Attributes
     ----------
@@ -100,19 +96,19 @@ class Checkpoint(NamedTuple):
 
 
 def digest(record: Record) -> str:
-    """What the hash of a record must be: SHA-256 of its other fields as canonical JSON, the previous hash among them."""
+    """Return the expected hash of a record: SHA-256 of its other fields, the previous hash among them, as canonical JSON."""
     return _hash(record[:-1])
 
 
 def _hash(fields: tuple[Any, ...]) -> str:
-    return hashlib.sha256(_encode(fields).encode()).hexdigest()
+    return hashlib.sha256(_encode_json(fields).encode()).hexdigest()
 
 
-_COLUMNS = [audit.c[name] for name in Record._fields]
+RECORD_COLUMNS = [audit.c[name] for name in Record._fields]
 _INSERT = CompiledStatement(audit.insert().inline(), Record._fields)
 _INSERT_CHECKPOINT = checkpoints.insert()
 _INSERT_HEAD = audit_heads.insert()
-_HEAD = select(audit_heads.c.number, audit_heads.c.hash, audit_heads.c.mac).where(audit_heads.c.writer == bindparam("named"))
+SELECT_HEAD = select(audit_heads.c.number, audit_heads.c.hash, audit_heads.c.mac).where(audit_heads.c.writer == bindparam("named"))
 _ADVANCE = CompiledStatement(
     audit_heads.update()
     .where(audit_heads.c.writer == bindparam("named"), audit_heads.c.number == bindparam("before"))
@@ -121,7 +117,7 @@ _ADVANCE = CompiledStatement(
 
 
 class Chain:
-    """The chain of one writer, which nobody else writes to.
+    """The chain of one writer; no other process appends to it.
 
     Inside a transaction `append` as often as there is something to record, and `flush` last; then say `committed` or `rolled_back`.
 
@@ -135,13 +131,13 @@ class Chain:
         Records between two checkpoints.
     """
 
-    def __init__(self, writer: str, keyring: Macs, every: int = EVERY) -> None:
+    def __init__(self, writer: str, keyring: Macs, every: int = CHECKPOINT_INTERVAL) -> None:
         self.writer = writer
         self._keyring = keyring
         self._every = every
         self._last: tuple[int, str] | None = None  # number and hash of the last committed record; None: to be read from the store
         self._flushed: tuple[int, str] | None = None  # those of the last record that is written and not yet committed
-        self._waiting: list[tuple[Any, ...]] = []
+        self._pending: list[tuple[Any, ...]] = []
 
     def append(
         self,
@@ -156,105 +152,105 @@ class Chain:
         inputs: str | None = None,
         output: str | None = None,
     ) -> None:
-        """Record something; it waits for `flush`."""
-        self._waiting.append((at, caller, action, person, domain, model_version, inputs, output, request_id))
+        """Add a record that the next `flush` writes."""
+        self._pending.append((at, caller, action, person, domain, model_version, inputs, output, request_id))
 
     def waiting(self) -> int:
-        """How many records wait."""
-        return len(self._waiting)
+        """Return the number of records that `flush` has not written."""
+        return len(self._pending)
 
     def forget(self, waiting: int) -> None:
-        """Let go of what was appended since so many records waited: it was undone, though the transaction goes on."""
-        del self._waiting[waiting:]
+        """Drop the records behind the first `waiting` ones: a savepoint was rolled back and the transaction goes on."""
+        del self._pending[waiting:]
 
     def flush(self, connection: Connection) -> None:
-        """Write what waits, the head, and a checkpoint where one is due: the last thing before the commit.
+        """Write the pending records, the head, and a due checkpoint, right before the commit.
 
         Raises
         ------
         AuditError
-            If the writer's head in the store is not what it wrote.
+            If the writer's head in the store differs from the head that this process wrote.
         """
-        if not self._waiting:
+        if not self._pending:
             return
-        before, previous = self._last or self._begin(connection, self._waiting[0][0])
+        before, previous = self._last or self._begin(connection, self._pending[0][0])
         records = []
-        for number, what in enumerate(self._waiting, before + 1):
+        for number, what in enumerate(self._pending, before + 1):
             fields = (self.writer, number, *what, previous)
             previous = _hash(fields)
             records.append((*fields, previous))
-        _INSERT.each(connection, [dict(zip(Record._fields, one, strict=True)) for one in records])
+        _INSERT.execute_many(connection, [dict(zip(Record._fields, one, strict=True)) for one in records])
         last = before + len(records)
-        mac = self._keyring.mac(_head_content(self.writer, last, previous))
+        mac = self._keyring.mac(head_content(self.writer, last, previous))
         moved = {"number": last, "hash": previous, "mac": mac, "named": self.writer, "before": before}
         if _ADVANCE(connection, moved).rowcount != 1:
-            raise _moved(self.writer)
+            raise _head_moved(self.writer)
         for one in records:
             if one[1] % self._every == 0:
                 checkpoint(connection, self._keyring, one[2], (self.writer, one[1], one[-1]))
         self._flushed = last, previous
 
     def committed(self) -> None:
-        """What was flushed is on disk."""
+        """Mark the flushed records as committed."""
         if self._flushed is not None:
             self._last, self._flushed = self._flushed, None
-            self._waiting.clear()
+            self._pending.clear()
 
     def rolled_back(self) -> None:
-        """Nothing of it is there, as far as one can know: a commit may fail after it was done. So the store is asked again."""
+        """Drop the pending records. A failed commit may still have taken place, so the next flush reads the head from the store."""
         if self._flushed is not None:
             self._last = self._flushed = None
-        self._waiting.clear()
+        self._pending.clear()
 
     def stop(self, connection: Connection, at: int) -> None:
-        """Put a checkpoint on the last record, in a transaction of its own, where anything was recorded."""
+        """Put a checkpoint on the last record, if there is one, in a separate transaction."""
         if self._last is not None:
             checkpoint(connection, self._keyring, at, (self.writer, *self._last))
 
     def _begin(self, connection: Connection, at: int) -> tuple[int, str]:
-        """Where the writer stands in the store; one that is new is entered into the register."""
-        head = connection.execute(_HEAD, {"named": self.writer}).one_or_none()
+        """Return number and hash of the writer's last record in the store; register a new writer."""
+        head = connection.execute(SELECT_HEAD, {"named": self.writer}).one_or_none()
         if head is None:
-            mac = self._keyring.mac(_head_content(self.writer, 0, GENESIS))
+            mac = self._keyring.mac(head_content(self.writer, 0, GENESIS))
             connection.execute(_INSERT_HEAD, {"writer": self.writer, "number": 0, "hash": GENESIS, "mac": mac})
             checkpoint(connection, self._keyring, at, (self.writer, 0, GENESIS))
             return 0, GENESIS
-        _check_head(self._keyring, self.writer, *head)
+        check_head(self._keyring, self.writer, *head)
         return head.number, head.hash
 
 
 def checkpoint(connection: Connection, keyring: Macs, at: int, *reached: tuple[str, int, str]) -> None:
-    """Append a checkpoint for each of these writers, with number and hash of its last record. Waits for others who do the same.
+    """Append a checkpoint for each of these writers, with number and hash of its last record. Waits for other processes that append.
 
     Raises
     ------
     AuditError
-        If somebody else changed the head of the checkpoints.
+        If another program changed the head of the checkpoints.
     """
     if not reached:
         return
     if connection.dialect.name == "postgresql":
         connection.execute(text("select pg_advisory_xact_lock(hashtext('finrisk.checkpoints'))"))
-    head = connection.execute(_HEAD, {"named": REGISTER}).one_or_none()
+    head = connection.execute(SELECT_HEAD, {"named": REGISTER}).one_or_none()
     position, mac = 0, GENESIS
     if head is not None:
-        _check_head(keyring, REGISTER, *head)
+        check_head(keyring, REGISTER, *head)
         position, mac = head.number, head.hash
     for writer, number, hash_ in reached:
         position += 1
-        mac = keyring.mac(_checkpoint_content(position, writer, number, hash_, at, mac))
+        mac = keyring.mac(checkpoint_content(position, writer, number, hash_, at, mac))
         connection.execute(_INSERT_CHECKPOINT, Checkpoint(position, writer, number, hash_, at, mac)._asdict())
-    new = {"number": position, "hash": mac, "mac": keyring.mac(_head_content(REGISTER, position, mac))}
+    new = {"number": position, "hash": mac, "mac": keyring.mac(head_content(REGISTER, position, mac))}
     if head is None:
         connection.execute(_INSERT_HEAD, {"writer": REGISTER, **new})
     elif _ADVANCE(connection, {"named": REGISTER, "before": head.number, **new}).rowcount != 1:
-        raise _moved(REGISTER)
+        raise _head_moved(REGISTER)
 
 
 def append_only(dialect: str) -> tuple[str, ...]:
-    """The statements that make the database itself refuse to change or remove what is in the audit.
+    """Return the statements that create triggers against changes and deletions in the audit.
 
-    Who owns the tables can take them away again; the chains and MACs are what shows it.
+    The owner of the tables can drop the triggers; the chains and MACs then show a change.
     """
     refused = "the audit is append-only"
     if dialect == "postgresql":
@@ -274,22 +270,22 @@ def append_only(dialect: str) -> tuple[str, ...]:
 _REFUSED = {"audit": "update or delete", "checkpoints": "update or delete", "audit_heads": "delete"}
 
 
-def _moved(writer: str) -> AuditError:
-    return AuditError(f"the head of writer {writer} in the audit is not where this process left it: `finrisk audit verify` tells more")
+def _head_moved(writer: str) -> AuditError:
+    return AuditError(f"the head of writer {writer} in the audit is not where this process left it: run `finrisk audit verify`")
 
 
-def _check_head(keyring: Macs, writer: str, number: int, hash_: str, mac: str) -> None:
-    if not _is_mac(keyring, mac, _head_content(writer, number, hash_)):
-        raise AuditError(f"the head of writer {writer} in the audit was changed by somebody else: `finrisk audit verify` tells more")
+def check_head(keyring: Macs, writer: str, number: int, hash_: str, mac: str) -> None:
+    if not is_mac(keyring, mac, head_content(writer, number, hash_)):
+        raise AuditError(f"the head of writer {writer} in the audit was changed by another program: run `finrisk audit verify`")
 
 
-def _is_mac(keyring: Macs, mac: Any, content: bytes) -> bool:
+def is_mac(keyring: Macs, mac: Any, content: bytes) -> bool:
     return hmac.compare_digest(keyring.mac(content), str(mac))
 
 
-def _head_content(writer: str, number: int, hash_: str) -> bytes:
-    return _encode(("head", writer, number, hash_)).encode()
+def head_content(writer: str, number: int, hash_: str) -> bytes:
+    return _encode_json(("head", writer, number, hash_)).encode()
 
 
-def _checkpoint_content(position: int, writer: str, number: int, hash_: str, at: int, previous: str) -> bytes:
-    return _encode(("checkpoint", position, writer, number, hash_, at, previous)).encode()
+def checkpoint_content(position: int, writer: str, number: int, hash_: str, at: int, previous: str) -> bytes:
+    return _encode_json(("checkpoint", position, writer, number, hash_, at, previous)).encode()

@@ -1,4 +1,4 @@
-"""audit_verify."""
+"""Reading the audit: find records, verify every chain, and print checkpoint receipts. Records are appended in `audit_chain`."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,26 +8,27 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, bindparam, func, or_, select, text, tuple_
 
 from bento.store.audit_chain import (
-    _AT_ONCE,
-    _COLUMNS,
-    _HEAD,
-    _LINE,
-    _RENUMBERED,
     GENESIS,
+    RECORD_COLUMNS,
     REGISTER,
+    SELECT_HEAD,
     AuditError,
     Checkpoint,
     Macs,
     Record,
-    _check_head,
-    _checkpoint_content,
-    _head_content,
-    _is_mac,
+    check_head,
     checkpoint,
+    checkpoint_content,
     digest,
+    head_content,
+    is_mac,
 )
 from bento.store.database import Database
 from bento.store.tables import audit, audit_heads, checkpoints
+
+_RECEIPT_PREFIX = "finrisk-audit"
+_ROWS_IN_MEMORY = 1_000
+_MAX_RENUMBERING = 100  # numbers before and behind a record among which its original number is looked for
 
 # Reading -----------------------------------------------------------------------------------------------------------------------
 
@@ -35,18 +36,18 @@ from bento.store.tables import audit, audit_heads, checkpoints
 def find(
     connection: Connection, *, since: int | None = None, older: tuple[int, str, int] | None = None, most: int = 100, **named: str | None
 ) -> list[Record]:
-    """The newest records, the newest first.
+    """Return the newest records, the newest first.
 
     Parameters
     ----------
     since
         Microseconds since 1970, UTC: none before that.
     older
-        Only those behind the record of this `at`, `writer` and `number`.
+        Only records older than that of this `at`, `writer` and `number`.
     most
-        How many at most.
+        Largest number of records.
     named
-        Values of ``caller``, ``action``, ``person``, ``domain`` or ``request_id`` that they must have; None demands nothing.
+        Required values of ``caller``, ``action``, ``person``, ``domain`` or ``request_id``; None requires nothing.
     """
     wanted = [audit.c[name] == value for name, value in named.items() if value is not None]
     if since is not None:
@@ -55,12 +56,12 @@ def find(
         at, writer, number = older
         behind = tuple_(audit.c.writer, audit.c.number) < tuple_(writer, number)
         wanted += [audit.c.at <= at, or_(audit.c.at < at, behind)]
-    newest = select(*_COLUMNS).where(*wanted).order_by(audit.c.at.desc(), audit.c.writer.desc(), audit.c.number.desc())
+    newest = select(*RECORD_COLUMNS).where(*wanted).order_by(audit.c.at.desc(), audit.c.writer.desc(), audit.c.number.desc())
     return [Record(*row) for row in connection.execute(newest.limit(most))]
 
 
 def is_recorded(connection: Connection, at: int, output: str) -> bool:
-    """Whether something was done at this moment that had this output."""
+    """Return whether a record of this moment has this output."""
     return connection.execute(_RECORDED, {"moment": at, "digest": output}).first() is not None
 
 
@@ -71,7 +72,7 @@ _RECORDED = select(audit.c.number).where(audit.c.at == bindparam("moment"), audi
 
 
 class ChainBreak(NamedTuple):
-    """The first thing that is not as it was written.
+    """The first record or checkpoint that differs from what was written.
 
     Attributes
     ----------
@@ -92,7 +93,7 @@ class ChainBreak(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verifying found: how much there is, and the first thing that is broken, or None."""
+    """The result of a verification: the numbers counts, and the first break or None."""
 
     writers: int
     records: int
@@ -101,14 +102,14 @@ class Verdict:
 
 
 class CheckpointReceipt(NamedTuple):
-    """A checkpoint that was kept elsewhere: its position and MAC. It proves everything that is older."""
+    """Position and MAC of a checkpoint, stored outside the database: proof of every older record."""
 
     position: int
     mac: str
 
     @classmethod
     def parse(cls, line: str) -> "CheckpointReceipt":
-        """Read a line that `finrisk audit checkpoint` has printed.
+        """Return the receipt of a line that `finrisk audit checkpoint` printed.
 
         Raises
         ------
@@ -116,29 +117,29 @@ class CheckpointReceipt(NamedTuple):
             If it is not such a line.
         """
         parts = line.split()
-        if len(parts) != 4 or parts[0] != _LINE or not parts[1].isdigit():
-            raise ValueError("not a line of `finrisk audit checkpoint`: it begins with " + _LINE)
+        if len(parts) != 4 or parts[0] != _RECEIPT_PREFIX or not parts[1].isdigit():
+            raise ValueError("not a line of `finrisk audit checkpoint`: it begins with " + _RECEIPT_PREFIX)
         return cls(int(parts[1]), parts[2])
 
     def line(self, at: int) -> str:
-        """The line to keep; `at` in microseconds since 1970, UTC."""
-        return f"{_LINE} {self.position} {self.mac} {datetime.fromtimestamp(at // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        """Return the line to store outside the database; `at` in microseconds since 1970, UTC."""
+        return f"{_RECEIPT_PREFIX} {self.position} {self.mac} {datetime.fromtimestamp(at // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def create_checkpoint(connection: Connection, keyring: Macs, at: int) -> CheckpointReceipt:
-    """Put a checkpoint on every writer that went on since its last one, and return the newest: what it proves is all there is now.
+    """Put a checkpoint on every writer with records since its last checkpoint, and return the newest one's receipt.
 
     Raises
     ------
     AuditError
-        If nothing was recorded yet, or somebody else changed a head.
+        If nothing was recorded yet, or a head was changed by another program.
     """
     reached = {row.writer: row.number for row in connection.execute(_REACHED)}
     heads = connection.execute(select(audit_heads).where(audit_heads.c.writer != REGISTER).order_by(audit_heads.c.writer)).all()
     for head in heads:
-        _check_head(keyring, head.writer, head.number, head.hash, head.mac)
+        check_head(keyring, head.writer, head.number, head.hash, head.mac)
     checkpoint(connection, keyring, at, *((h.writer, h.number, h.hash) for h in heads if reached.get(h.writer) != h.number))
-    newest = connection.execute(_HEAD, {"named": REGISTER}).one_or_none()
+    newest = connection.execute(SELECT_HEAD, {"named": REGISTER}).one_or_none()
     if newest is None:
         raise AuditError("there is nothing to put a checkpoint on: the service has recorded nothing yet")
     return CheckpointReceipt(newest.number, newest.hash)
@@ -147,116 +148,116 @@ def create_checkpoint(connection: Connection, keyring: Macs, at: int) -> Checkpo
 _REACHED = select(checkpoints.c.writer, func.max(checkpoints.c.number).label("number")).group_by(checkpoints.c.writer)
 
 
-def verify(database: Database, keyring: Macs, kept: Iterable[CheckpointReceipt] = ()) -> Verdict:
-    """Look at every record of every writer, in memory that does not grow with their number, while others may go on writing.
+def verify(database: Database, keyring: Macs, receipts: Iterable[CheckpointReceipt] = ()) -> Verdict:
+    """Verify every record of every writer, in constant memory, while other processes write.
 
     Parameters
     ----------
     database
-        The store's, nobody at work in it: `Store.database`, or one opened for this.
-    kept
-        Checkpoints that were kept elsewhere.
+        The store's database, with no open transaction: `Store.database`, or a database opened for this.
+    receipts
+        Checkpoint receipts that were stored elsewhere.
 
     Raises
     ------
     bento.store.database.StoreUnavailable
-        Where the store cannot be had.
+        Where the store is not available.
     """
-    counted = _Counted()
+    counts = _Counts()
     try:
         with database.reading() as connection:
             if database.dialect == "postgresql":
                 connection.execute(text("set transaction isolation level repeatable read"))
-            for writer in _writers(connection, keyring, kept, counted):
-                _verify_writer(connection, keyring, writer, counted)
-    except _Found as found:
-        return Verdict(counted.writers, counted.records, counted.checkpoints, found.broken)
-    return Verdict(counted.writers, counted.records, counted.checkpoints, None)
+            for writer in _writers(connection, keyring, receipts, counts):
+                _verify_writer(connection, keyring, writer, counts)
+    except _Stop as stop:
+        return Verdict(counts.writers, counts.records, counts.checkpoints, stop.broken)
+    return Verdict(counts.writers, counts.records, counts.checkpoints, None)
 
 
 @dataclass
-class _Counted:
+class _Counts:
     writers: int = 0
     records: int = 0
     checkpoints: int = 0
 
 
-class _Found(Exception):  # noqa: N818 - it is what was looked for
+class _Stop(Exception):  # noqa: N818 - ends the walk, never leaves this module
     def __init__(self, writer: str, number: int, wrong: str) -> None:
         self.broken = ChainBreak(writer, number, wrong)
 
 
-def _writers(connection: Connection, keyring: Macs, kept: Iterable[CheckpointReceipt], counted: _Counted) -> list[str]:
-    """The writers in the order in which they began, once the register of them is seen to be whole."""
-    head = connection.execute(_HEAD, {"named": REGISTER}).one_or_none()
-    elsewhere = {one.position: one.mac for one in kept}
+def _writers(connection: Connection, keyring: Macs, receipts: Iterable[CheckpointReceipt], counts: _Counts) -> list[str]:
+    """Return the writers in the order of their first records, after verifying the register of writers."""
+    head = connection.execute(SELECT_HEAD, {"named": REGISTER}).one_or_none()
+    elsewhere = {receipt.position: receipt.mac for receipt in receipts}
     writers: dict[str, None] = {}
     position, mac = 0, GENESIS
     for row in _stream(connection, select(*(checkpoints.c[name] for name in Checkpoint._fields)).order_by(checkpoints.c.position)):
-        one = Checkpoint(*row)
+        stored = Checkpoint(*row)
         position += 1
-        if one.position != position:
-            raise _Found(REGISTER, position, "it is missing")
-        if not _is_mac(keyring, one.mac, _checkpoint_content(*one[:-1], mac)):
-            raise _Found(REGISTER, position, f"it was forged, or its order changed: its MAC is not that of this keyring for {one.writer}")
-        if elsewhere.pop(position, one.mac) != one.mac:
-            raise _Found(REGISTER, position, "it is not the one that was kept elsewhere: the store was rolled back and written to since")
-        mac = one.mac
-        writers[one.writer] = None
-        counted.checkpoints += 1
+        if stored.position != position:
+            raise _Stop(REGISTER, position, "it is missing")
+        if not is_mac(keyring, stored.mac, checkpoint_content(*stored[:-1], mac)):
+            raise _Stop(REGISTER, position, f"it was forged, or its order changed: its MAC is not that of this keyring for {stored.writer}")
+        if elsewhere.pop(position, stored.mac) != stored.mac:
+            raise _Stop(REGISTER, position, "it is not the one that was kept elsewhere: the store was rolled back and written to since")
+        mac = stored.mac
+        writers[stored.writer] = None
+        counts.checkpoints += 1
     if head is None and position:
-        raise _Found(REGISTER, position, "the head of the checkpoints was removed")
+        raise _Stop(REGISTER, position, "the head of the checkpoints was removed")
     if head is not None:
-        if not _is_mac(keyring, head.mac, _head_content(REGISTER, head.number, head.hash)):
-            raise _Found(REGISTER, head.number, "the head of the checkpoints was forged")
+        if not is_mac(keyring, head.mac, head_content(REGISTER, head.number, head.hash)):
+            raise _Stop(REGISTER, head.number, "the head of the checkpoints was forged")
         if head.number != position:
             after = min(head.number, position) + 1
-            raise _Found(REGISTER, after, "it is missing: the tail was cut off" if head.number > position else "it stands behind the head")
+            raise _Stop(REGISTER, after, "it is missing: the tail was cut off" if head.number > position else "it stands behind the head")
     if elsewhere:
         lost = min(elsewhere)
-        raise _Found(REGISTER, lost, "it was kept elsewhere and is not here: the store was rolled back, or its tail cut off")
+        raise _Stop(REGISTER, lost, "it was kept elsewhere and is not here: the store was rolled back, or its tail cut off")
     for table in (audit_heads, audit):
         for (writer,) in connection.execute(select(table.c.writer).distinct()):
             if writer not in writers and writer != REGISTER:
                 first = connection.execute(select(func.min(audit.c.number)).where(audit.c.writer == writer)).scalar()
-                raise _Found(writer, first or 0, "no checkpoint knows this writer: its records were inserted")
+                raise _Stop(writer, first or 0, "no checkpoint knows this writer: its records were inserted")
     return list(writers)
 
 
-def _verify_writer(connection: Connection, keyring: Macs, writer: str, counted: _Counted) -> None:
-    """Walk along the chain of one writer, with its checkpoints beside it."""
-    head = connection.execute(_HEAD, {"named": writer}).one_or_none()
+def _verify_writer(connection: Connection, keyring: Macs, writer: str, counts: _Counts) -> None:
+    """Verify the chain of one writer against its checkpoints and its head."""
+    head = connection.execute(SELECT_HEAD, {"named": writer}).one_or_none()
     reached = iter(_stream(connection, _CHECKPOINTS, named=writer))
     mark = next(reached, None)
     number, previous, sure = 0, GENESIS, 0
     for row in _stream(connection, _RECORDS, named=writer):
         record = Record(*row)
         if record.number != number + 1 or record.previous != previous or digest(record) != record.hash:
-            raise _Found(writer, *_wrong(connection, record, number + 1, previous))
+            raise _Stop(writer, *_describe_break(connection, record, number + 1, previous))
         number, previous = record.number, record.hash
         while mark is not None and mark.number <= number:
             if mark.number == number and mark.hash != previous:
-                raise _Found(writer, sure + 1, f"it or one up to {number} was changed and all hashed anew: a checkpoint knows another hash")
+                raise _Stop(writer, sure + 1, f"it or one up to {number} was changed and all hashed anew: a checkpoint knows another hash")
             sure, mark = mark.number, next(reached, None)
-        counted.records += 1
+        counts.records += 1
     if head is None:
-        raise _Found(writer, number, "the head of this writer was removed" if number else "the whole writer was removed")
+        raise _Stop(writer, number, "the head of this writer was removed" if number else "the whole writer was removed")
     if not number and head.number:
-        raise _Found(writer, 1, "it is missing: all records of this writer were removed")
+        raise _Stop(writer, 1, "it is missing: all records of this writer were removed")
     if mark is not None and mark.number > number:
-        raise _Found(writer, number + 1, f"it is missing: the tail was cut off, a checkpoint knows {mark.number} records")
-    if not _is_mac(keyring, head.mac, _head_content(writer, head.number, head.hash)):
-        raise _Found(writer, head.number, "the head of this writer was forged: its MAC is not that of this keyring")
+        raise _Stop(writer, number + 1, f"it is missing: the tail was cut off, a checkpoint knows {mark.number} records")
+    if not is_mac(keyring, head.mac, head_content(writer, head.number, head.hash)):
+        raise _Stop(writer, head.number, "the head of this writer was forged: its MAC is not that of this keyring")
     if head.number > number:
-        raise _Found(writer, number + 1, f"it is missing: the tail was cut off, the head knows {head.number} records")
+        raise _Stop(writer, number + 1, f"it is missing: the tail was cut off, the head knows {head.number} records")
     if head.number < number:
-        raise _Found(writer, head.number + 1, "it was inserted: it stands behind the head")
+        raise _Stop(writer, head.number + 1, "it was inserted: it stands behind the head")
     if head.hash != previous:
-        raise _Found(writer, sure + 1, f"it or one up to {number} was changed and all hashed anew: the head knows another hash")
-    counted.writers += 1
+        raise _Stop(writer, sure + 1, f"it or one up to {number} was changed and all hashed anew: the head knows another hash")
+    counts.writers += 1
 
 
-_RECORDS = select(*_COLUMNS).where(audit.c.writer == bindparam("named")).order_by(audit.c.number)
+_RECORDS = select(*RECORD_COLUMNS).where(audit.c.writer == bindparam("named")).order_by(audit.c.number)
 _CHECKPOINTS = (
     select(checkpoints.c.number, checkpoints.c.hash)
     .where(checkpoints.c.writer == bindparam("named"))
@@ -264,8 +265,8 @@ _CHECKPOINTS = (
 )
 
 
-def _wrong(connection: Connection, found: Record, number: int, previous: str) -> tuple[int, str]:
-    """What is wrong where `found` stands and the record `number`, which follows the hash `previous`, should; and the record concerned."""
+def _describe_break(connection: Connection, found: Record, number: int, previous: str) -> tuple[int, str]:
+    """Return the number of the broken record and a description, where `found` stands in place of record `number`."""
     followers = select(audit.c.number).where(audit.c.writer == found.writer, audit.c.previous == previous, audit.c.number != number)
     elsewhere = connection.execute(followers.order_by(audit.c.number).limit(1)).scalar()
     if elsewhere is not None and found.previous != previous:
@@ -279,7 +280,8 @@ def _wrong(connection: Connection, found: Record, number: int, previous: str) ->
     if digest(found._replace(previous=previous)) == found.hash:
         return number, "its content was changed: it names another hash before it"
     written = next(
-        (k for k in range(max(1, number - _RENUMBERED), number + _RENUMBERED) if digest(found._replace(number=k)) == found.hash), 0
+        (k for k in range(max(1, number - _MAX_RENUMBERING), number + _MAX_RENUMBERING) if digest(found._replace(number=k)) == found.hash),
+        0,
     )
     if written > number:
         return number, f"it is missing: what stands here was written as record {written} and renumbered"
@@ -291,5 +293,5 @@ def _wrong(connection: Connection, found: Record, number: int, previous: str) ->
 
 
 def _stream(connection: Connection, rows: Any, **named: str) -> Iterator[Any]:
-    """The rows of a query, a few at a time."""
-    return iter(connection.execute(rows, named, execution_options={"yield_per": _AT_ONCE}))
+    """Yield the rows of a query with a bounded number in memory."""
+    return iter(connection.execute(rows, named, execution_options={"yield_per": _ROWS_IN_MEMORY}))

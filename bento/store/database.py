@@ -1,14 +1,14 @@
-"""The database under the store: how it is opened, what a transaction is, and what happens when it cannot be had.
+"""The database under the store: connection, transactions, savepoints, locks and the circuit breaker. No table is named here.
 
-SQLite in WAL mode with full synchronisation, or PostgreSQL through pg8000: one connection for each worker. It is opened anew by itself when
-the server went away or the file was put back. Whoever cannot have it learns so soon: a request never waits long for a lock, and for a
-moment after a failure nobody waits at all. No table is named here.
+SQLite in WAL mode with full synchronisation, or PostgreSQL through pg8000: one connection for each worker. The connection reopens by itself
+after the server went away or the file was replaced. A request never waits long for a lock, and for a moment after a failure requests fail
+at once.
 """
 
 import os
 import sqlite3
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
@@ -22,46 +22,46 @@ from bento.context import span
 from finrisk_assets.settings import Settings
 
 WAIT_S = 1.0
-"""Seconds that a request waits for another writer's lock."""
-LOG_PAGES = 8_000
-"""Pages of SQLite's log (4 kB each) before they are written back: by default 1,000, and every sixtieth decision waits 10 ms for that."""
+"""Seconds that a request waits for another writer's lock. More lets requests queue up behind a slow writer."""
+WAL_CHECKPOINT_PAGES = 8_000
+"""Pages of SQLite's log (4 kB each) before they are written back. At SQLite's default of 1,000 every sixtieth decision waits 10 ms."""
 CACHE_KIB = 32_000
-"""Of SQLite's pages in memory; its own 2,000 hold too few of those that a decision looks at."""
-RESPITE_S = 0.25
-"""Seconds after a failure in which the database is not asked again: requests that queued up meanwhile are refused at once."""
-_OF_TLS = ("sslmode", "sslrootcert")
-_LOCK = text("select pg_advisory_xact_lock(hashtext(one)) from (select unnest(:names) as one order by 1) as sorted").bindparams(
+"""KiB of SQLite's pages in memory. SQLite's default of 2,000 KiB holds too few of the pages that a decision reads."""
+COOLDOWN_S = 0.25
+"""Seconds after a failure in which the circuit breaker is open: requests that queued up meanwhile are refused at once."""
+_TLS_PARAMETERS = ("sslmode", "sslrootcert")
+_ADVISORY_LOCK = text("select pg_advisory_xact_lock(hashtext(name)) from (select unnest(:names) as name order by 1) as sorted").bindparams(
     bindparam("names", type_=ARRAY(Text))
 )
 
 
 class StoreError(RuntimeError):
-    """A store that cannot be used as it is set up; the message says what to do."""
+    """A store that cannot be used as it is configured; the message says what to do."""
 
 
-class StoreUnavailable(Exception):  # noqa: N818 - it is named for what is wrong
-    """The store cannot be had now: locked, unreachable, full, read-only or gone. Nothing was written; to ask again is safe.
+class StoreUnavailable(Exception):  # noqa: N818 - the name says the state
+    """The store is locked, unreachable, full, read-only or missing. Nothing was written; a retry is safe.
 
-    Its text names the kind of failure and nothing else: a database's own message may hold what was to be written.
+    The text names the kind of failure only: a database's own message may contain the values of a row.
     """
 
 
 def location(settings: Settings) -> str | Path:
-    """Where the store of a source is: FINRISK_STORE_URL, or an SQLite file of the source's own."""
+    """Return FINRISK_STORE_URL, or the path of the source's own SQLite file."""
     return settings.store_url or settings.store_root / "service" / "store.sqlite"
 
 
-class _Gone(Exception):  # noqa: N818 - never leaves this module
-    """The file is not there, or its folder is not."""
+class _FileMissing(Exception):  # noqa: N818 - never leaves this module
+    """The SQLite file or its folder is missing."""
 
 
-def parse(url: str | Path | URL) -> URL:
-    """The database of an URL, or of the path of an SQLite file.
+def parse_url(url: str | Path | URL) -> URL:
+    """Return SQLAlchemy's URL of a database URL, or of the path of an SQLite file.
 
     Raises
     ------
     StoreError
-        Where it is no URL, names another kind of database, or a file relative to a folder that differs between commands.
+        For a text that is no URL, another kind of database, or a relative path, which would differ between commands.
     """
     if isinstance(url, Path):
         return URL.create("sqlite", database=str(url.resolve()))
@@ -70,7 +70,7 @@ def parse(url: str | Path | URL) -> URL:
     except (exc.ArgumentError, ValueError):
         raise StoreError("FINRISK_STORE_URL is no URL: say postgresql://user:password@host/database") from None
     if parsed.get_backend_name() == "postgresql":
-        tls(parsed)
+        tls_context(parsed)
         return parsed.set(drivername="postgresql+pg8000")
     if parsed.get_backend_name() != "sqlite":
         raise StoreError(f"FINRISK_STORE_URL names {parsed.get_backend_name()}: the store is on sqlite or postgresql")
@@ -79,21 +79,21 @@ def parse(url: str | Path | URL) -> URL:
     return parsed
 
 
-def tls(url: URL) -> ssl.SSLContext | bool | None:
-    """How PostgreSQL is spoken to, in libpq's words: ``sslmode`` and ``sslrootcert`` of the URL.
+def tls_context(url: URL) -> ssl.SSLContext | bool | None:
+    """Return pg8000's TLS setting for libpq's parameters of the URL, ``sslmode`` and ``sslrootcert``.
 
     Returns
     -------
     SSLContext, bool or None
-        With a server that proves who it is (``verify-full``: under its name; ``verify-ca``); True: encrypted (``require``); False: not
-        (``disable``); None: where the server can (``prefer``, the default).
+        A context that verifies the server's certificate (``verify-ca``) and its name too (``verify-full``); True: encrypted
+        (``require``); False: plain (``disable``); None: encrypted where the server supports it (``prefer``, the default).
 
     Raises
     ------
     StoreError
         For another ``sslmode``, or certificates that cannot be read.
     """
-    mode, trusted = (url.query.get(name) for name in _OF_TLS)
+    mode, trusted = (url.query.get(name) for name in _TLS_PARAMETERS)
     if mode in ("verify-full", "verify-ca"):
         try:
             context = ssl.create_default_context(cafile=None if trusted in (None, "system") else str(trusted))
@@ -110,14 +110,14 @@ def tls(url: URL) -> ssl.SSLContext | bool | None:
 
 
 class Database:
-    """An open database with one connection. Other threads wait until it is free.
+    """An open database with one connection. Other threads wait until the connection is free.
 
     Parameters
     ----------
     url
-        Where it is: an URL, or the path of an SQLite file, which is made with its folder where it is missing.
+        A database URL, or the path of an SQLite file; a missing file is created with its folder.
     durable
-        Whether what is written is on disk before it is done. Where not, it is not lost unless the machine fails.
+        Whether a commit is on disk before it returns. If not, a commit survives everything but a failure of the machine.
     wait_s
         Seconds to wait for another writer: WAIT_S where a client waits, more where an operator does.
 
@@ -128,175 +128,176 @@ class Database:
     file
         The SQLite file; None on PostgreSQL.
     lock
-        Held by the thread that is in a transaction.
+        Held by the thread whose transaction is open.
     is_writing
-        Whether it is in `writing`.
+        Whether the open transaction is that of `writing`.
     commit_s
-        Seconds that the last commit took.
+        Seconds of the last commit.
 
     Raises
     ------
     StoreError
-        For an URL that cannot be used.
+        For an unusable URL.
     """
 
     def __init__(self, url: str | Path | URL, *, durable: bool = True, wait_s: float = WAIT_S) -> None:
-        self.url = parse(url)
+        self.url = parse_url(url)
         self.dialect = self.url.get_backend_name()
         self.file = Path(str(self.url.database)) if self.dialect == "sqlite" else None
         self._wait_s = wait_s
         self.lock = RLock()
         self.commit_s = 0.0
-        self._unit: Connection | None = None
-        self._kept: Connection | None = None
+        self._open_connection: Connection | None = None
+        self._connection: Connection | None = None
         self.is_writing = False
         self._failed_at = float("-inf")
         self._inode: tuple[int, int] | None = None
-        self.engine = self._sqlite(durable) if self.file is not None else self._postgresql(durable)
+        self.engine = self._sqlite_engine(durable) if self.file is not None else self._postgresql_engine(durable)
 
     def close(self) -> None:
+        """Close the connection."""
         with self.lock:
-            self._drop()
+            self._disconnect()
 
     @contextmanager
-    def writing(self, last: Callable[[Connection], None] | None = None) -> Iterator[Connection]:
-        """Everything inside is committed to disk at the end, or nothing is. Inside another `writing` it is part of that.
+    def writing(self, before_commit: Callable[[Connection], None] | None = None) -> Iterator[Connection]:
+        """Commit the block to disk, or nothing of it. Inside another `writing` the block is part of that one.
 
-        On SQLite no other worker writes meanwhile; on PostgreSQL see `advisory_lock`. Never wait for another coroutine inside: it would
-        be in the same transaction.
+        On SQLite no other worker writes meanwhile; on PostgreSQL see `advisory_lock`. Never wait for another coroutine inside: its
+        statements would be part of the same transaction.
 
         Parameters
         ----------
-        last
-            What is done last, before the commit.
+        before_commit
+            Called with the connection after the block, right before the commit.
 
         Raises
         ------
         StoreUnavailable
-            Where the database cannot be had; whatever was done inside is undone.
+            Where the database is not available; the block is undone.
         """
         with self.lock:
-            if self._unit is not None:
+            if self._open_connection is not None:
                 if not self.is_writing:
                     raise RuntimeError("a transaction that reads cannot begin to write")
-                yield self._unit
+                yield self._open_connection
                 return
-            with self._guarded(), self._connected() as connection, self._begun(connection, writes=True) as transaction:
-                self._unit = connection
+            with self._circuit_breaker(), self._connect() as connection, self._begin(connection, writes=True) as transaction:
+                self._open_connection = connection
                 try:
                     yield connection
                     with span("store"):
-                        if last is not None:
-                            last(connection)
+                        if before_commit is not None:
+                            before_commit(connection)
                         began = perf_counter()
                         transaction.commit()
                         self.commit_s = perf_counter() - began
                 finally:
-                    self._unit, self.is_writing = None, False
+                    self._open_connection, self.is_writing = None, False
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One moment of the database. Inside `writing` it sees what that has done so far.
+        """Read one consistent state of the database; inside `writing`, that transaction's own state.
 
         Raises
         ------
         StoreUnavailable
-            Where the database cannot be had.
+            Where the database is not available.
         """
         with self.lock:
-            if self._unit is not None:
-                yield self._unit
+            if self._open_connection is not None:
+                yield self._open_connection
                 return
-            with self._guarded(), self._connected() as connection, self._begun(connection, writes=False):
-                self._unit = connection
+            with self._circuit_breaker(), self._connect() as connection, self._begin(connection, writes=False):
+                self._open_connection = connection
                 try:
                     yield connection
                 finally:
-                    self._unit = None
+                    self._open_connection = None
 
-    def inside(self) -> Connection:
-        """The connection of the transaction that writes, for what is only done inside one.
+    def writing_connection(self) -> Connection:
+        """Return the connection of the transaction that writes.
 
         Raises
         ------
         RuntimeError
             Outside of `writing`.
         """
-        if self._unit is None or not self.is_writing:
-            raise RuntimeError("this is part of a transaction that writes: call it inside `writing`")
-        return self._unit
+        if self._open_connection is None or not self.is_writing:
+            raise RuntimeError("no transaction writes: call this inside `writing`")
+        return self._open_connection
 
     @contextmanager
-    def nested(self, connection: Connection) -> Iterator[None]:
-        """Inside `writing`: what fails in here is undone, and the transaction goes on.
+    def savepoint(self, connection: Connection) -> Iterator[None]:
+        """Inside `writing`: undo the block where it fails; the transaction goes on.
 
         Raises
         ------
         StoreUnavailable
-            Where it is the database that failed: then the transaction does not go on.
+            Where the database itself failed: then the transaction does not go on.
         """
         cursor: Any = connection.connection.cursor()
-        with self._named():
-            cursor.execute("savepoint one")
+        with self._translate_faults():
+            cursor.execute("savepoint item")
             try:
                 yield
             except BaseException:
-                cursor.execute("rollback to savepoint one")
+                cursor.execute("rollback to savepoint item")
                 raise
             finally:
-                cursor.execute("release savepoint one")
+                cursor.execute("release savepoint item")
 
     def advisory_lock(self, connection: Connection, names: Sequence[str]) -> None:
-        """Wait until no other transaction is at work on any of these names, and keep others from it until the commit."""
+        """Lock these names until commit (no-op on SQLite)."""
         if self.dialect == "postgresql":
-            connection.execute(_LOCK, {"names": list(names)})
+            connection.execute(_ADVISORY_LOCK, {"names": list(names)})
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Let go of the connection where the database fails, and ask nothing of it for a moment."""
-        if monotonic() - self._failed_at < min(RESPITE_S, self._wait_s):
+    def _circuit_breaker(self) -> Iterator[None]:
+        """Close the connection where the database fails, and refuse everything for the next COOLDOWN_S."""
+        if monotonic() - self._failed_at < min(COOLDOWN_S, self._wait_s):
             raise StoreUnavailable("it failed a moment ago")
         try:
-            with self._named():
+            with self._translate_faults():
                 yield
         except StoreUnavailable:
             self._failed_at = monotonic()
-            self._drop()
+            self._disconnect()
             raise
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _translate_faults(self) -> Iterator[None]:
         """Turn every failure of the database itself into `StoreUnavailable`."""
         try:
             yield
         except (exc.IntegrityError, exc.DataError):
-            raise  # what was written is wrong, not the database
-        except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, sqlite3.Error, ssl.SSLError, _Gone) as error:
+            raise  # the values are wrong, not the database
+        except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, sqlite3.Error, ssl.SSLError, _FileMissing) as error:
             raise StoreUnavailable(type(getattr(error, "orig", None) or error).__name__) from error
         except Exception as error:
-            if type(error).__module__.startswith("pg8000"):  # it does not declare all of its errors to SQLAlchemy
+            if type(error).__module__.startswith("pg8000"):  # pg8000 does not declare all of its errors to SQLAlchemy
                 raise StoreUnavailable(type(error).__name__) from error
             raise
 
     @contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        """The connection: SQLite's stays open, PostgreSQL's is asked each time whether the server is still there."""
+    def _connect(self) -> Iterator[Connection]:
+        """Yield the connection: SQLite's stays open, PostgreSQL's pool pings the server each time."""
         if self.file is None:
             with self.engine.connect() as connection:
                 yield connection
             return
         try:
-            found = self.file.stat()  # SQLite itself would go on writing to a file that was removed
+            status = self.file.stat()  # SQLite itself would go on writing to a file that was removed
         except OSError as error:
-            raise _Gone from error
-        if self._inode != (found.st_dev, found.st_ino):
-            self._drop()
-            self._inode = (found.st_dev, found.st_ino)
-        if self._kept is None:
-            self._kept = self.engine.connect()
-        yield self._kept
+            raise _FileMissing from error
+        if self._inode != (status.st_dev, status.st_ino):
+            self._disconnect()
+            self._inode = (status.st_dev, status.st_ino)
+        if self._connection is None:
+            self._connection = self.engine.connect()
+        yield self._connection
 
-    def _begun(self, connection: Connection, *, writes: bool) -> RootTransaction:
+    def _begin(self, connection: Connection, *, writes: bool) -> RootTransaction:
         self.is_writing = writes
         try:
             return connection.begin()
@@ -304,27 +305,27 @@ class Database:
             self.is_writing = False
             raise
 
-    def _drop(self) -> None:
-        """Let go of the connection; the next transaction opens another."""
-        kept, self._kept = self._kept, None
-        if kept is not None:
+    def _disconnect(self) -> None:
+        """Close the connection; the next transaction opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
             with suppress(exc.SQLAlchemyError, sqlite3.Error):
-                kept.close()
+                connection.close()
         self.engine.dispose()
 
-    def _sqlite(self, durable: bool) -> Engine:
+    def _sqlite_engine(self, durable: bool) -> Engine:
         assert self.file is not None
         self.file.parent.mkdir(parents=True, exist_ok=True)
         if not self.file.exists():
-            os.close(os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o600))  # nobody else is to read it
+            os.close(os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o600))  # readable by its owner only
 
         def connect() -> sqlite3.Connection:
-            # Not made where it is missing: an empty store in the place of one that was taken away would hide that.
+            # mode=rw does not create the file: an empty store in place of a removed one would hide the loss.
             uri = f"{Path(str(self.file)).as_uri()}?mode=rw"
             connection = sqlite3.connect(uri, uri=True, timeout=self._wait_s, isolation_level=None, check_same_thread=False)
             synchronous = "full" if durable else "normal"
-            log, cache = f"wal_autocheckpoint = {LOG_PAGES}", f"cache_size = {-CACHE_KIB}"
-            for pragma in ("journal_mode = wal", f"synchronous = {synchronous}", "secure_delete = on", log, cache):
+            checkpoint, cache = f"wal_autocheckpoint = {WAL_CHECKPOINT_PAGES}", f"cache_size = {-CACHE_KIB}"
+            for pragma in ("journal_mode = wal", f"synchronous = {synchronous}", "secure_delete = on", checkpoint, cache):
                 connection.execute(f"pragma {pragma}")
             return connection
 
@@ -334,21 +335,21 @@ class Database:
 
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
-            # One that writes begins as such: none fails half-way because another was first.
+            # A transaction that writes takes the lock at once: none fails half-way because another was first.
             driver: Any = connection.connection.driver_connection
             driver.execute("begin immediate" if self.is_writing else "begin")
 
         return engine
 
-    def _postgresql(self, durable: bool) -> Engine:
+    def _postgresql_engine(self, durable: bool) -> Engine:
         engine = create_engine(
-            self.url.difference_update_query(_OF_TLS),
+            self.url.difference_update_query(_TLS_PARAMETERS),
             pool_size=1,
             max_overflow=0,
             pool_timeout=self._wait_s,
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={"timeout": self._wait_s + 1.0, "application_name": "finrisk", "ssl_context": tls(self.url)},
+            connect_args={"timeout": self._wait_s + 1.0, "application_name": "finrisk", "ssl_context": tls_context(self.url)},
         )
 
         @event.listens_for(engine, "connect")
@@ -360,56 +361,3 @@ class Database:
             cursor.close()
 
         return engine
-
-
-class CompiledStatement:
-    """A statement whose text is made once for each kind of database, and which then goes straight to the driver.
-
-    SQLAlchemy takes longer to execute a statement of the request's path than SQLite does. What is asked here comes back as the driver
-    has it: on SQLite a truth is 0 or 1.
-
-    Parameters
-    ----------
-    statement
-        Without values of its own: every parameter is given each time.
-    names
-        The columns of an insert.
-    """
-
-    def __init__(self, statement: Any, names: Sequence[str] | None = None) -> None:
-        self._statement = statement
-        self._names = None if names is None else list(names)
-        self._text: dict[str, tuple[str, Sequence[str]]] = {}
-
-    def __call__(self, connection: Connection, values: Mapping[str, Any]) -> Any:
-        """Execute it in the transaction of a connection; returns the driver's cursor.
-
-        Raises
-        ------
-        sqlalchemy.exc.IntegrityError
-            As where SQLAlchemy executes it.
-        """
-        statement, names = self._compiled(connection)
-        return self._run(connection, "execute", statement, [values[name] for name in names])
-
-    def each(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Execute it for every row; raises as for one."""
-        statement, names = self._compiled(connection)
-        self._run(connection, "executemany", statement, [[row[name] for name in names] for row in rows])
-
-    def _run(self, connection: Connection, execute: str, statement: str, values: Sequence[Any]) -> Any:
-        cursor: Any = connection.connection.cursor()
-        try:
-            getattr(cursor, execute)(statement, values)
-        except Exception as error:
-            if type(error).__name__ == "IntegrityError":  # each driver has one of its own
-                raise exc.IntegrityError(statement, None, error) from None
-            raise
-        return cursor
-
-    def _compiled(self, connection: Connection) -> tuple[str, Sequence[str]]:
-        dialect = connection.dialect
-        if dialect.name not in self._text:
-            compiled: Any = self._statement.compile(dialect=dialect, column_keys=self._names)
-            self._text[dialect.name] = str(compiled), tuple(compiled.positiontup)
-        return self._text[dialect.name]

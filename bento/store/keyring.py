@@ -1,9 +1,9 @@
-"""Keys: what a person's data is sealed with, what identifiers are replaced by, and what the audit is signed with.
+"""Envelope encryption: data keys that seal people's data, tokens in place of identifiers, and the audit's MAC key.
 
-One secret is given from outside, the master key; it does nothing but wrap other keys. Each person has a data key of his own, and the store
-has one secret of its own, the root, from which the keys for tokens, for the audit and for data of nobody are derived (HKDF). All of them
-lie in the store's table `people`, wrapped: so a new master key means to wrap them again, and changes no token, no MAC and no sealed byte.
-To forget a wrapped key is to erase what it sealed. docs/privacy.md has the whole scheme; `people` uses it.
+The master key comes from outside and only wraps other keys. Each person has a data key, and the store has a root secret, from which the
+keys for tokens, for the audit and for data without a person are derived (HKDF). All of them lie wrapped in the store's table `people`: a
+new master key means to wrap them again and changes no token, no MAC and no sealed byte. Deleting a wrapped key erases what it sealed
+(crypto-shredding). docs/privacy.md has the whole scheme.
 """
 
 import base64
@@ -24,39 +24,39 @@ from sqlalchemy import Connection, bindparam, select, text
 from bento.store.tables import people
 from finrisk_assets.settings import Settings
 
-NOBODY = "0" * 32
-"""Stands for a person where none is named. Its row in `people` holds the root secret in the place of a data key."""
+SERVICE_KEY_OWNER = "0" * 32
+"""Pseudonymous id of the row in `people` that holds the root secret in place of a data key."""
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _ID_BYTES = 8
 _TAG_BYTES = 16
 _DISTINCT_BYTES = 12
-"""Distinct bytes that a random key has, and more: of 32 random ones about 30 differ. A placeholder has fewer."""
+"""Least number of distinct bytes of a key: of 32 random bytes about 30 differ, a placeholder has fewer."""
 
 
 class KeyringError(RuntimeError):
-    """A key that is missing or does not fit, or sealed bytes that were changed. It never tells a key or a person's data."""
+    """A key is missing or wrong, or sealed bytes were changed. The message never contains a key or a person's data."""
 
 
 def seal(key: bytes, plain: bytes, about: bytes = b"") -> bytes:
-    """Encrypt with AES-256-GCM; a random nonce of 96 bits stands in front.
+    """Encrypt with AES-256-GCM, with a random nonce of 96 bits in front.
 
     Parameters
     ----------
     about
-        What the bytes belong to (the identifier of their row): sealed bytes that were moved to another row do not open there.
+        Associated data: the identifier of the row. Sealed bytes that were moved to another row do not open there.
     """
     nonce = os.urandom(_NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, plain, about)
 
 
 def unseal(key: bytes, sealed: bytes, about: bytes = b"") -> bytes:
-    """What was sealed.
+    """Decrypt what `seal` encrypted.
 
     Raises
     ------
     KeyringError
-        If the key is another one, or the bytes or what they are about were changed.
+        If the key is wrong, or the bytes or their associated data were changed.
     """
     if len(sealed) < _NONCE_BYTES + _TAG_BYTES:
         raise KeyringError("sealed data is cut off")
@@ -67,43 +67,43 @@ def unseal(key: bytes, sealed: bytes, about: bytes = b"") -> bytes:
 
 
 class Keyring:
-    """The master keys and what is derived from the store's root secret.
+    """The master keys and the keys derived from the store's root secret.
 
-    A keyring wraps and unwraps at once; tokens and MACs need the root, which `unlock` reads from the store.
+    A keyring can wrap and unwrap at once; tokens and MACs need the root secret, which `unlock` reads from the store.
 
     Parameters
     ----------
     masters
-        The master keys, the current one first; the others open what is not wrapped anew yet.
-    again
-        Reads the master keys once more, where they may have changed: asked before something is wrapped, and where a key is unknown.
+        The master keys, the current one first; the others unwrap keys that are not rewrapped yet.
+    reload
+        Reads the master keys anew. Called before each wrap, and where a master key is unknown.
     """
 
-    def __init__(self, masters: Sequence[bytes], again: Callable[[], Sequence[bytes]] | None = None) -> None:
-        self._again = again
-        self._take(masters)
+    def __init__(self, masters: Sequence[bytes], reload: Callable[[], Sequence[bytes]] | None = None) -> None:
+        self._reload = reload
+        self._use_masters(masters)
         self._lookup: hmac.HMAC | None = None
         self._audit: hmac.HMAC | None = None
         self._service = b""
 
     @classmethod
     def of(cls, settings: Settings, *, make: bool = True) -> "Keyring":
-        """The keyring of a source: FINRISK_MASTER_KEY, or the file FINRISK_MASTER_KEY_FILE, or a file beside the store.
+        """Return the keyring of a source: FINRISK_MASTER_KEY, or the file FINRISK_MASTER_KEY_FILE, or a file beside the store.
 
         Parameters
         ----------
         make
-            Whether a key may lie beside the store where none is given: then whoever takes the folder has both. Right on one machine only.
+            Whether a key file beside the store is created where no key is set. A copy of the folder then has both: for one machine only.
 
         Raises
         ------
         KeyringError
-            If both are set, none is and none may be made, or what is given is no master key.
+            If both are set, none is set and none may be created, or a value is no master key.
         """
         if settings.master_key and settings.master_key_file:
             raise KeyringError("FINRISK_MASTER_KEY and FINRISK_MASTER_KEY_FILE are both set: set one")
         if settings.master_key:
-            return cls(_parsed(settings.master_key, "FINRISK_MASTER_KEY"))
+            return cls(_parse_keys(settings.master_key, "FINRISK_MASTER_KEY"))
         path = key_file(settings)
         if settings.master_key_file is None:
             if not make:
@@ -111,29 +111,29 @@ class Keyring:
                     "a service that other machines reach needs a master key that does not lie beside its data: set FINRISK_MASTER_KEY or "
                     "FINRISK_MASTER_KEY_FILE (`finrisk keyring new FILE` makes one; docs/privacy.md)"
                 )
-            _make(path)
-        changed = _Changes(path)
-        return cls(changed.read(), changed.read)
+            _create_key_file(path)
+        key_file_reader = _KeyFileReader(path)
+        return cls(key_file_reader.read(), key_file_reader.read)
 
     @property
     def master(self) -> str:
-        """Id of the current master key: 16 hex digits that do not tell the key."""
+        """Id of the current master key: 16 hex digits from which the key cannot be derived."""
         return self._master.hex()
 
     @property
     def masters(self) -> list[str]:
         """Ids of all master keys, the current one first."""
-        return [known.hex() for known in self._masters]
+        return [master_id.hex() for master_id in self._masters]
 
     @property
     def service_key(self) -> bytes:
-        """What data that names nobody is sealed with."""
+        """Key that seals data without a person."""
         if not self._service:
-            raise _locked()
+            raise _locked_error()
         return self._service
 
     def unlock(self, connection: Connection, now: int) -> None:
-        """Take the root secret from the store, or make it in one that has none and keeps nothing yet. Call it in a transaction, once.
+        """Read the root secret from the store, or create it in an empty store. Call this once, in a transaction.
 
         Parameters
         ----------
@@ -143,112 +143,117 @@ class Keyring:
         Raises
         ------
         KeyringError
-            If the root is wrapped under another master key, or is gone.
+            If the root secret is wrapped under another master key, or is missing.
         """
         root = self._root(connection)
         if root is None:
             if connection.execute(select(people.c.person).limit(1)).first() is not None:
                 raise KeyringError("the store's root secret is gone: nobody in it can be found again; restore the table `people`")
-            made = {"person": NOBODY, "wrapped": self.wrap(self.new_key(), NOBODY.encode()), "master": self.master, "now": now}
-            connection.execute(_MAKE_ROOT, made)
+            created = {
+                "person": SERVICE_KEY_OWNER,
+                "wrapped": self.wrap(self.new_key(), SERVICE_KEY_OWNER.encode()),
+                "master": self.master,
+                "now": now,
+            }
+            connection.execute(_INSERT_ROOT, created)
             root = self._root(connection)  # another process may have been first
             assert root is not None
-        self._lookup = hmac.new(_derived(root, b"lookup"), digestmod="sha256")
-        self._audit = hmac.new(_derived(root, b"audit"), digestmod="sha256")
-        self._service = _derived(root, b"service data")
+        self._lookup = hmac.new(_derive_key(root, b"lookup"), digestmod="sha256")
+        self._audit = hmac.new(_derive_key(root, b"audit"), digestmod="sha256")
+        self._service = _derive_key(root, b"service data")
 
     def _root(self, connection: Connection) -> bytes | None:
-        wrapped = connection.execute(_ROOT, {"nobody": NOBODY}).scalar_one_or_none()
-        return None if wrapped is None else self.unwrap(wrapped, NOBODY.encode())
+        wrapped = connection.execute(_SELECT_ROOT, {"nobody": SERVICE_KEY_OWNER}).scalar_one_or_none()
+        return None if wrapped is None else self.unwrap(wrapped, SERVICE_KEY_OWNER.encode())
 
     def token(self, kind: str, value: str) -> str:
-        """What stands in the place of an identifier: 32 hex digits, the same for the same kind and value, of which neither is told.
+        """Return the token that replaces an identifier: 32 hex digits, equal for equal kind and value.
 
-        HMAC-SHA256 under the lookup key: who lacks it cannot try out identifiers.
+        HMAC-SHA256 under the lookup key: without the key nobody can try out identifiers.
         """
         if self._lookup is None:
-            raise _locked()
+            raise _locked_error()
         keyed = self._lookup.copy()
         keyed.update(f"{kind}\0{value}".encode(errors="surrogatepass"))
         return keyed.hexdigest()[:32]
 
     def mac(self, content: bytes) -> str:
-        """HMAC-SHA256 under the audit key, in hex."""
+        """Return the HMAC-SHA256 under the audit key, in hex."""
         if self._audit is None:
-            raise _locked()
+            raise _locked_error()
         keyed = self._audit.copy()
         keyed.update(content)
         return keyed.hexdigest()
 
     def new_key(self) -> bytes:
-        """A data key."""
+        """Return a new random data key."""
         return token_bytes(KEY_BYTES)
 
     def wrap(self, key: bytes, about: bytes) -> bytes:
-        """Seal a key under the current master key, whose id stands in front."""
+        """Seal a key under the current master key, with that key's id in front."""
         self._refresh()
         return self._master + seal(self._masters[self._master], key, about)
 
     def unwrap(self, wrapped: bytes, about: bytes) -> bytes:
-        """The key that was wrapped.
+        """Return the key that `wrap` sealed.
 
         Raises
         ------
         KeyringError
-            If its master key is not among those given, or does not open it.
+            If the wrapping master key is unknown or does not open the key.
         """
-        named = bytes(wrapped[:_ID_BYTES])
-        if named not in self._masters:
+        master_id = bytes(wrapped[:_ID_BYTES])
+        if master_id not in self._masters:
             self._refresh()
-        if named not in self._masters:
-            raise KeyringError(f"a key is wrapped under master key {named.hex()}, which is not given; given: {', '.join(self.masters)}")
-        return unseal(self._masters[named], wrapped[_ID_BYTES:], about)
+        if master_id not in self._masters:
+            raise KeyringError(f"a key is wrapped under master key {master_id.hex()}, which is not given; given: {', '.join(self.masters)}")
+        return unseal(self._masters[master_id], wrapped[_ID_BYTES:], about)
 
     def _refresh(self) -> None:
-        if self._again is not None:
-            self._take(self._again())
+        if self._reload is not None:
+            self._use_masters(self._reload())
 
-    def _take(self, masters: Sequence[bytes]) -> None:
-        self._masters = {_derived(master, b"master id", _ID_BYTES): master for master in masters}
+    def _use_masters(self, masters: Sequence[bytes]) -> None:
+        self._masters = {_derive_key(master, b"master id", _ID_BYTES): master for master in masters}
         self._master = next(iter(self._masters))
 
 
-_ROOT = select(people.c.wrapped_key).where(people.c.person == bindparam("nobody"))
-_MAKE_ROOT = text(
+_SELECT_ROOT = select(people.c.wrapped_key).where(people.c.person == bindparam("nobody"))
+_INSERT_ROOT = text(
     "insert into people (person, wrapped_key, master, created_at) values (:person, :wrapped, :master, :now) on conflict do nothing"
 )
 
 
-def _locked() -> KeyringError:
+def _locked_error() -> KeyringError:
     return KeyringError("this keyring is locked: `unlock` it with a connection to the store")
 
 
 def key_file(settings: Settings) -> Path:
-    """Where the master key lies, if it is not in FINRISK_MASTER_KEY."""
+    """Return the path of the master key file, used where FINRISK_MASTER_KEY is not set."""
     return settings.master_key_file or settings.store_root / "service" / "master.key"
 
 
-class _Changes:
-    """A key file, read anew when it changed."""
+class _KeyFileReader:
+    """A reader of a key file that reads again only after the file changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, int] | None = None
+        self._version: tuple[int, int] | None = None
         self._keys: Sequence[bytes] = ()
 
     def read(self) -> Sequence[bytes]:
         try:
             stat = self._path.stat()
-            if self._seen != (stat.st_mtime_ns, stat.st_ino):
-                self._keys = _parsed(self._path.read_text("utf-8"), str(self._path))
-                self._seen = (stat.st_mtime_ns, stat.st_ino)
+            if self._version != (stat.st_mtime_ns, stat.st_ino):
+                self._keys = _parse_keys(self._path.read_text("utf-8"), str(self._path))
+                self._version = (stat.st_mtime_ns, stat.st_ino)
         except (OSError, UnicodeDecodeError) as error:
             raise KeyringError(f"the master key file {self._path} cannot be read: {type(error).__name__}") from None
         return self._keys
 
 
-def _make(path: Path) -> None:
-    """Put a new master key into a file of its own, unless there is one; of several that try at once, one makes it."""
+def _create_key_file(path: Path) -> None:
+    """Write a new master key to a file, unless the file exists; of several processes one writes it."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -259,50 +264,50 @@ def _make(path: Path) -> None:
 
 
 def write_keys(path: Path, masters: Sequence[bytes], *, new: bool = False) -> None:
-    """Write a key file, of mode 0600, whole or not at all.
+    """Write a key file of mode 0600 atomically.
 
     Raises
     ------
     FileExistsError
-        Where it shall be new and is not.
+        If `new` and the file exists.
     """
     lines = ["# Master keys of finrisk's store, the current one first. Without them nobody in it can be read again."]
     content = "\n".join([*lines, *(base64.b64encode(master).decode() for master in masters), ""])
-    descriptor, aside = mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
+    descriptor, temporary = mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         if new:
-            os.link(aside, path)
+            os.link(temporary, path)
         else:
-            os.replace(aside, path)
+            os.replace(temporary, path)
     finally:
-        Path(aside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
 
 
 def read_keys(path: Path) -> list[bytes]:
-    """The master keys of a file, the current one first.
+    """Return the master keys of a file, the current one first.
 
     Raises
     ------
     KeyringError
         If it cannot be read.
     """
-    return list(_Changes(path).read())
+    return list(_KeyFileReader(path).read())
 
 
-def _parsed(given: str, where: str) -> list[bytes]:
-    """Keys of 32 bytes in base64 or hex, with commas or white space between; a line that begins with # says something else."""
+def _parse_keys(given: str, where: str) -> list[bytes]:
+    """Return the keys of 32 bytes in base64 or hex, separated by commas or white space; a line that begins with # is a comment."""
     words = [word for line in given.splitlines() if not line.lstrip().startswith("#") for word in re.split(r"[\s,]+", line) if word]
-    keys = [_decoded(word) for word in words]
+    keys = [_decode_key(word) for word in words]
     if not keys or any(len(key) != KEY_BYTES or len(set(key)) < _DISTINCT_BYTES for key in keys):
         raise KeyringError(f"{where} must hold 32 random bytes in base64 or hex, as `openssl rand -base64 32` prints them")
     return list(dict.fromkeys(keys))
 
 
-def _decoded(word: str) -> bytes:
+def _decode_key(word: str) -> bytes:
     try:
         if len(word) == 2 * KEY_BYTES:
             return bytes.fromhex(word)
@@ -311,6 +316,6 @@ def _decoded(word: str) -> bytes:
         return b""
 
 
-def _derived(secret: bytes, what: bytes, length: int = KEY_BYTES) -> bytes:
-    """A key for one purpose (HKDF, RFC 5869)."""
+def _derive_key(secret: bytes, what: bytes, length: int = KEY_BYTES) -> bytes:
+    """Derive a key for one purpose (HKDF, RFC 5869)."""
     return HKDF(SHA256(), length, salt=None, info=b"finrisk/1 " + what).derive(secret)

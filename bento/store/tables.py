@@ -1,10 +1,10 @@
-"""The tables of the service's store: what is kept, in which form, and how it is found.
+"""The tables and indexes of the service's store.
 
-No identifier of a customer, an account, a transaction, a merchant or a country stands here in plain text. Where one is needed to find a
-row, its place is taken by a token, `Keyring.token(kind, value)`; where it must be read again, it is sealed under the key of the person whom
-it concerns. A person is a random surrogate that means nothing elsewhere. Every time is an integer: microseconds since 1970, UTC.
+No identifier of a customer, an account, a transaction, a merchant or a country is stored in plain text. An identifier that finds a row is
+a token, `Keyring.token(kind, value)`; an identifier that must be read again is sealed under the key of the person concerned. A person is
+a random pseudonymous id. Every time is an integer: microseconds since 1970, UTC.
 
-Statements stand in `store` and next to whom they belong; how a store of an older layout is brought here, in `migrations`.
+Statements stand in the modules of each table; the upgrade of an older layout in `migrations`.
 """
 
 from typing import Any
@@ -12,19 +12,19 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 REVISION = "0001"
-"""The newest revision in `migrations`: the layout that this code reads and writes."""
+"""Newest revision in `migrations`: the layout that this code reads and writes."""
 
 metadata = MetaData()
 
-_Counter = BigInteger().with_variant(Integer, "sqlite")  # only an `integer` counts by itself there
-_IN_ORDER: dict[str, Any] = {"sqlite_autoincrement": True}  # a number is never given out twice, even if the newest row goes
-_ONE_TREE: dict[str, Any] = {"sqlite_with_rowid": False}  # the rows stand in the index of the primary key
+_Counter = BigInteger().with_variant(Integer, "sqlite")  # only an `integer` autoincrements there
+_IN_ORDER: dict[str, Any] = {"sqlite_autoincrement": True}  # a number is never reused, even after the newest row is deleted
+_ONE_TREE: dict[str, Any] = {"sqlite_with_rowid": False}  # rows are stored in the index of the primary key
 
 
-def _where_given(name: str, *columns: str, unique: bool = False) -> Index:
-    """An index of the rows whose first column is not null: the others cost no write, and nobody looks for them."""
-    given = text(f"{columns[0]} is not null")
-    return Index(name, *columns, unique=unique, sqlite_where=given, postgresql_where=given)
+def _not_null_index(name: str, *columns: str, unique: bool = False) -> Index:
+    """Return an index of the rows whose first column is not null: the other rows cost no write and are never looked up."""
+    not_null = text(f"{columns[0]} is not null")
+    return Index(name, *columns, unique=unique, sqlite_where=not_null, postgresql_where=not_null)
 
 
 people = Table(
@@ -38,7 +38,7 @@ people = Table(
     Column("erased_at", BigInteger),
     **_ONE_TREE,
 )
-"""Whoever something is kept about. One of them is nobody (`privacy.NOBODY`): what names no person is sealed under a key of theirs."""
+"""People, and `keyring.SERVICE_KEY_OWNER`, whose row holds the root secret for data without a person."""
 
 transactions = Table(
     "transactions",
@@ -52,17 +52,17 @@ transactions = Table(
     Column("country", Text),  # token of kind `country`
     Column("is_fraud", Boolean),
     Column("label_known_at", BigInteger),
-    Column("sealed", LargeBinary),  # JSON of the identifiers as they were sent, about `transaction_token`; null where the ledger has them
-    # With everything that history features read: the rows themselves lie all over the table.
+    Column("sealed", LargeBinary),  # JSON of the identifiers as sent, about `transaction_token`; null where the ledger has them
+    # Covering indexes: the columns of history features are read without touching the rows, which lie scattered over the table.
     Index("transactions_by_person", "person", "occurred_at", "amount", "is_fraud", "label_known_at", "merchant", "country"),
     Index("transactions_by_merchant", "merchant", "occurred_at", "amount", "is_fraud", "label_known_at"),
 )
-"""Movements of money: what history features are computed from. Time and amount are readable, because a merchant's history needs them."""
+"""Movements of money, the input of history features. Time and amount are readable, because a merchant's history needs them."""
 
 decisions = Table(
     "decisions",
     metadata,
-    Column("position", _Counter, primary_key=True, autoincrement=True),  # the order of writing, whatever the clock said
+    Column("position", _Counter, primary_key=True, autoincrement=True),  # the order of writing, independent of the clock
     Column("id", Text, nullable=False, unique=True),  # see `Store.new_id`
     Column("person", Text),  # null where the request named nobody
     Column("domain", Text, nullable=False),
@@ -76,19 +76,19 @@ decisions = Table(
     Column("decided_at", BigInteger, nullable=False),
     Column("probability", Double),
     Column("decision", Text),
-    Column("sealed", LargeBinary, nullable=False),  # request, answer and the model's row, about `id`: see `store.pack`
-    _where_given("decisions_by_person", "person", "position"),
-    _where_given("decisions_by_transaction", "transaction_token", unique=True),
-    _where_given("decisions_by_idempotency", "idempotency", unique=True),
+    Column("sealed", LargeBinary, nullable=False),  # request, answer and the model's row, about `id`: see `bento.store.decisions`
+    _not_null_index("decisions_by_person", "person", "position"),
+    _not_null_index("decisions_by_transaction", "transaction_token", unique=True),
+    _not_null_index("decisions_by_idempotency", "idempotency", unique=True),
     **_IN_ORDER,
 )
-"""What was answered. The audit record of a decision has its `digest` for inputs and the SHA-256 of `sealed` for output."""
+"""Decisions. The audit record of a decision has its `digest` for inputs and the SHA-256 of `sealed` for output."""
 
 standings = Table(
     "standings",
     metadata,
     Column("subject", Text, primary_key=True),  # token of kind `subject`
-    Column("domain", Text, primary_key=True),  # in this order, or SQLite's planner takes it for half an index by domain
+    Column("domain", Text, primary_key=True),  # in this order, or SQLite's planner uses the key as half an index by domain
     Column("person", Text, nullable=False),
     Column("account", Text),  # token of kind `account`; null where the domain decides on the customer as a whole
     Column("as_of", BigInteger),  # null where the source knows no time
@@ -97,7 +97,7 @@ standings = Table(
     Index("standings_by_account", "account", "domain"),
     **_ONE_TREE,
 )
-"""How each customer stood in each domain when the ledger was last read."""
+"""Feature snapshots of each customer in each domain, as of the last load of the ledger."""
 
 shadows = Table(
     "shadows",
@@ -126,7 +126,7 @@ shadows = Table(
     ),
     **_IN_ORDER,
 )
-"""What a challenger would have answered beside the champion."""
+"""Shadow scores: the challenger's answers beside the champion's."""
 
 feedback = Table(
     "feedback",
@@ -144,7 +144,7 @@ feedback = Table(
     Index("feedback_by_person", "person"),
     **_IN_ORDER,
 )
-"""What an analyst found out about a decision."""
+"""Labels that analysts gave to decisions."""
 
 audit = Table(
     "audit",
@@ -163,10 +163,10 @@ audit = Table(
     Column("previous", Text, nullable=False),
     Column("hash", Text, nullable=False),
     Index("audit_by_time", "at"),
-    _where_given("audit_by_person", "person", "at"),
+    _not_null_index("audit_by_person", "person", "at"),
     **_ONE_TREE,
 )
-"""Who did what and when: chained by hash, one chain for each process that writes. See `audit`."""
+"""Audit records: one hash chain for each writing process. See `audit_chain`."""
 
 audit_heads = Table(
     "audit_heads",
@@ -177,7 +177,7 @@ audit_heads = Table(
     Column("mac", Text, nullable=False),
     **_ONE_TREE,
 )
-"""Where each chain ends."""
+"""The head of each chain."""
 
 checkpoints = Table(
     "checkpoints",
@@ -191,7 +191,7 @@ checkpoints = Table(
     Index("checkpoints_by_writer", "writer", "number"),
     **_ONE_TREE,
 )
-"""How far each chain had come: a chain of its own, over all writers."""
+"""Checkpoints of all chains, themselves a chain of MACs over all writers."""
 
 keys = Table(
     "keys",
@@ -200,9 +200,9 @@ keys = Table(
     Column("salt", Text, nullable=False),
     Column("hash", Text, nullable=False),
     Column("name", Text, nullable=False),
-    Column("roles", Text, nullable=False),  # with spaces between
+    Column("roles", Text, nullable=False),  # separated by spaces
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
 )
-"""API keys: salted hashes, never a key."""
+"""API keys as salted hashes."""

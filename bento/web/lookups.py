@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from bento.decisions.answers import unknown
 from bento.decisions.models import Champions
-from bento.problems import Problem, invalid, log_failure
+from bento.problems import invalid, unknown
 from bento.store import audit_chain, audit_verify
-from bento.store.audit_chain import AuditError
-from bento.store.session import FeatureSnapshot, Store, StoreUnavailable
+from bento.store.records import FeatureSnapshot
+from bento.store.session import Store, write_transaction
 from finrisk_assets.features.online import micros
 from schemas.api import (
     LONGEST_IDENTIFIER,
@@ -92,16 +91,12 @@ def risk_scores(store: Store, customer_id: str) -> RiskScores:
     """
     if len(customer_id) > LONGEST_IDENTIFIER:
         raise invalid("customer_id", f"At most {LONGEST_IDENTIFIER} characters.")
-    try:
-        with store.writing():
-            person = store.person(customer_id)
-            found = [] if person is None else store.find_snapshots(customer_id=customer_id)
-            if person is None or not found:
-                raise unknown("customer_id")
-            store.audit("read", person=person.person)
-    except StoreUnavailable as error:
-        log_failure(error)
-        raise Problem.of(503) from None
+    with write_transaction(store):
+        person = store.person(customer_id)
+        found = [] if person is None else store.find_snapshots(customer_id=customer_id)
+        if person is None or not found:
+            raise unknown("customer_id")
+        store.audit("read", person=person.person)
     return RiskScores(customer_id=customer_id, scores=[_stored_score(standing) for standing in found])
 
 
@@ -116,13 +111,9 @@ def audit_page(store: Store, asked: AuditQuery) -> AuditPage:
         Where the store cannot be had.
     """
     since = None if asked.since is None else micros(asked.since)
-    try:
-        with store.writing() as connection:
-            seen = audit_verify.find(connection, person=asked.person, since=since, older=_place(asked.before), most=_LOOKED_AT)
-            store.audit("read", person=asked.person, domain="audit")
-    except (StoreUnavailable, AuditError) as error:
-        log_failure(error)
-        raise Problem.of(503) from None
+    with write_transaction(store) as connection:
+        seen = audit_verify.find(connection, person=asked.person, since=since, older=_place(asked.before), most=_LOOKED_AT)
+        store.audit("read", person=asked.person, domain="audit")
     wanted = {"caller": asked.caller, "action": asked.action}
     fits = [at for at, one in enumerate(seen) if all(value in (None, getattr(one, name)) for name, value in wanted.items())]
     shown = fits[: asked.limit]

@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from bento.decisions.answers import said
+from bento.decisions.domains import outcome_of
 from finrisk_assets.scoring.bundle import Bundle
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -85,7 +85,7 @@ class Metrics:
 
     def decided(self, domain: str, answer: Any) -> None:
         """Count one decision and its score."""
-        probability, decision = said(domain, answer)
+        probability, decision = outcome_of(domain, answer)
         _labelled(self._decisions, domain, decision, answer.model.version).inc()
         _labelled(self._scores, domain, answer.model.version).observe(probability)
 

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 60
 WIDTH = 150
-"""Columns of the output where no terminal says how many there are."""
+"""Columns of the output without a terminal."""
 
-RISING = (0.5, 0.99)
-"""The examples: the subjects that stand at these quantiles of the champion's batch scores."""
+EXAMPLE_QUANTILES = (0.5, 0.99)
+"""Quantiles of the champion's batch scores at which the examples are picked."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A subject of the ledger, the request that asks for its decision, and what the batch scored it."""
+    """A subject of the ledger, the request for its decision, and its batch score."""
 
     subject: str
     path: str
@@ -44,8 +44,8 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Route:
-    """How a domain is asked: the path, the body for a row of its batch scores, and where its answer holds decision and probability."""
+class DemoRoute:
+    """A domain's request and answer: the path, the body for a row of its batch scores, and the answer's fields to show."""
 
     path: str
     body: "Callable[[Warehouse, Mapping[str, Any]], dict[str, Any]]"
@@ -80,16 +80,21 @@ def _materialise(settings: Settings, console: "Console") -> bool:
 
     from finrisk_assets.domains.registry import left_out
     from finrisk_assets.graph import automation
-    from finrisk_assets.graph.build import build
+    from finrisk_assets.graph.build import build_definitions
     from finrisk_assets.ledger import sources
 
-    _quieten()
-    definitions = build(settings)
+    _silence_libraries()
+    definitions = build_definitions(settings)
     for domain, reason in left_out(sources.load(settings)).items():
         console.print(f"  [yellow]–[/] {domain} is left out: {reason}")
     job = definitions.resolve_job_def(automation.EVERYTHING)
     history = settings.root / "dagster" / "history"
-    with _tracking_prepared(settings), dg.DagsterInstance.get() as instance, _kept_open(history), _planned_once():
+    with (
+        _tracking_prepared(settings),
+        dg.DagsterInstance.get() as instance,
+        _event_logs_open(history),
+        _unpartitioned_assets_planned_once(),
+    ):
         result = job.execute_in_process(instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
     if not result.success:
         for check in result.get_asset_check_evaluations():
@@ -105,9 +110,9 @@ def _materialise(settings: Settings, console: "Console") -> bool:
 @contextmanager
 def _tracking_prepared(settings: Settings) -> Iterator[None]:
     """Have MLflow make its database in a process of its own while the ledger is read: the revisions of its tables take seconds."""
-    from finrisk_assets.graph.build import resources
+    from finrisk_assets.graph.build import build_resources
 
-    tracking = resources(settings)["tracking"]
+    tracking = build_resources(settings)["tracking"]
     code = "import sys; from finrisk_assets.graph.resources import Tracking; Tracking(**dict(zip(sys.argv[1::2], sys.argv[2::2]))).client()"
     named = [word for name in ("uri", "artifacts", "experiment") for word in (name, getattr(tracking, name))]
     with subprocess.Popen([sys.executable, "-c", code, *named], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
@@ -115,7 +120,7 @@ def _tracking_prepared(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _kept_open(history: Path) -> Iterator[None]:
+def _event_logs_open(history: Path) -> Iterator[None]:
     """Keep Dagster's event logs open for the time of the block: a connection to each, and one SQLAlchemy engine per file.
 
     Dagster opens and closes both for each event, several hundred where assets have months. SQLite writes its log back into the database
@@ -146,7 +151,7 @@ def _kept_open(history: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _planned_once() -> Iterator[None]:
+def _unpartitioned_assets_planned_once() -> Iterator[None]:
     """For the time of the block, an asset without months is planned once.
 
     Dagster plans every asset of a run for each of its months, also one that has none: 1,700 events in place of 380 for 25 months.
@@ -162,8 +167,8 @@ def _planned_once() -> Iterator[None]:
         changed.get_resolved_partitions_subset_for_events = planned
 
 
-def _quieten() -> None:
-    """Silence what libraries say about themselves, so that the lines of the stages stand alone."""
+def _silence_libraries() -> None:
+    """Silence log lines and warnings of libraries, so that only the lines of the stages are printed."""
     import dagster as dg
 
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
@@ -176,7 +181,7 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
     """Serve the built Bento and print what it decides on the examples."""
     from rich.table import Table
 
-    from finrisk_assets.operations import load_history as history
+    from finrisk_assets.operations import load_history
 
     table = Table(title="Decisions of the served Bento", title_justify="left", show_lines=True)
     for heading in ("domain", "subject", "decision", "probability", "score", "batch", "reasons", "ms"):
@@ -184,7 +189,7 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
     began = time.perf_counter()
     with _served(settings) as (url, wait_until_ready):
         # The store is filled while the service starts.
-        loaded = history.load(settings)
+        loaded = load_history.load(settings)
         console.print(f"  [green]✓[/] {'ledger → store':<34} {time.perf_counter() - began:6.1f} s   {loaded}")
         wait_until_ready()
         console.print(f"  [green]✓[/] {'bento served':<34} {time.perf_counter() - began:6.1f} s   {url}\n")
@@ -201,14 +206,14 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
 
 
 def _shown(domain: "Domain", answer: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Decision, probability and score of an answer, in words."""
+    """Return decision, probability and score of an answer as text."""
     route = ROUTES[domain.name]
     probability = answer[route.probability]
     return str(answer[route.decision]), "–" if probability is None else f"{probability:.4f}", f"{answer['score']:.4f}"
 
 
 def _why(answer: Mapping[str, Any]) -> str:
-    """The answer's own reason where it has one (why there is no offer), then what moved its score."""
+    """Return the answer's own reason where it has one (why there is no offer), then what moved its score."""
     said = [answer["reason"].rstrip(".")] if answer.get("reason") else []
     return "; ".join([*said, *(reason["text"] for reason in answer["reasons"])]) or "–"
 
@@ -268,7 +273,7 @@ def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
     elif (newest := scores[domain.moment].max().to_pyarrow().as_py()) is not None:
         scores = scores.filter(scores[domain.moment] == newest)
     ranked = scores.order_by(["score", key]).to_pyarrow().to_pylist()
-    for share in RISING:
+    for share in EXAMPLE_QUANTILES:
         row = ranked[round(share * (len(ranked) - 1))]
         yield Example(row[key], route.path, route.body(warehouse, row), row["score"])
 
@@ -285,7 +290,7 @@ def _loan(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _features(domain: str, key: str, warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored features of a scored row."""
+    """Return the stored features of a scored row."""
     from finrisk_assets.domains.registry import DOMAINS
 
     keys = {column.name for one in DOMAINS if one.name == domain for column in one.keys}
@@ -298,18 +303,18 @@ def _customer(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, An
     return {"customer_id": scored["customer_id"]}
 
 
-ROUTES: Mapping[str, Route] = {
-    "transaction_anomaly": Route("/v1/transactions", _transaction, "decision", "risk_score"),
-    "loan_default": Route("/v1/loan-default", _loan, "decision", "pd"),
-    "spending_risk": Route("/v1/spending-risk", _customer, "risk_level", "risk_probability"),
-    "cashflow": Route("/v1/cashflow", _customer, "direction", "surplus_probability"),
-    "loan_offers": Route("/v1/loan-offers", _customer, "decision", "acceptance"),
+ROUTES: Mapping[str, DemoRoute] = {
+    "transaction_anomaly": DemoRoute("/v1/transactions", _transaction, "decision", "risk_score"),
+    "loan_default": DemoRoute("/v1/loan-default", _loan, "decision", "pd"),
+    "spending_risk": DemoRoute("/v1/spending-risk", _customer, "risk_level", "risk_probability"),
+    "cashflow": DemoRoute("/v1/cashflow", _customer, "direction", "surplus_probability"),
+    "loan_offers": DemoRoute("/v1/loan-offers", _customer, "decision", "acceptance"),
 }
 
 
 @contextmanager
 def _served(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Serve the newest Bento on a free loopback port for the time of the block; yields its address and what waits until it answers."""
+    """Serve the newest Bento on a free loopback port for the block; yield its address and a function that waits until it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

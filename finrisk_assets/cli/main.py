@@ -14,7 +14,7 @@ from bento.cli.store_schema import check, upgrade
 from finrisk_assets.settings import Settings, SettingsError
 
 DAGSTER_YAML = """\
-# One run at a time in each pool (finrisk_assets/graph/resources.py): a DuckDB warehouse has one writer, and trainings slow each other.
+# One run at a time in each pool (finrisk_assets/graph/warehouse.py): a DuckDB warehouse has one writer, and trainings slow each other.
 concurrency:
   pools:
     granularity: run
@@ -30,8 +30,8 @@ nux:
 """
 
 
-class _Plain(click.Group):
-    """Says what was wrong with a setting or a source in one sentence, without a traceback."""
+class _PlainErrorGroup(click.Group):
+    """A command group that reports an expected error in one sentence, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         from finrisk_assets.ledger.landing import LandingError
@@ -47,7 +47,7 @@ class _Plain(click.Group):
             raise click.ClickException(str(error)) from None
 
 
-@click.group(cls=_Plain, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=_PlainErrorGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="finrisk")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -56,7 +56,7 @@ def cli(context: click.Context) -> None:
     FINRISK_SOURCE chooses the ledger (simulator, handbook, berka, taiwan, karlan_zinman, mapped), FINRISK_HOME where everything is kept
     (default .finrisk). All settings: docs/settings.md.
     """
-    # Threads that wait by spinning stand in each other's way where cores are few; read when OpenMP is loaded, so set first.
+    # Spinning threads slow each other where cores are few. OpenMP reads the variable when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     context.obj = Settings.from_environment()
@@ -67,10 +67,10 @@ def cli(context: click.Context) -> None:
 @click.pass_obj
 def demo(settings: Settings, serve: bool) -> None:
     """Materialise the whole graph, then let the served Bento decide on examples from the ledger."""
-    from finrisk_assets.cli import demo as show
+    from finrisk_assets.cli.demo import run
 
     prepare_dagster(settings)
-    sys.exit(show.run(settings, serve=serve))
+    sys.exit(run(settings, serve=serve))
 
 
 @cli.command()
@@ -97,19 +97,19 @@ def serve(settings: Settings, port: int) -> None:
 @click.pass_obj
 def load_history(settings: Settings) -> None:
     """Put the ledger's recent transactions and what is known of each customer into the service's store."""
-    from finrisk_assets.operations import load_history as history
+    from finrisk_assets.operations.load_history import load
 
-    click.echo(f"{history.load(settings)} in the service's store")
+    click.echo(f"{load(settings)} in the service's store")
 
 
 @cli.command("load-feedback")
 @click.pass_obj
 def load_feedback(settings: Settings) -> None:
     """Put the labels that analysts gave to decisions where the ledger reads them, with the date of each."""
-    from finrisk_assets.operations import load_feedback as feedback
+    from finrisk_assets.operations.load_feedback import load
 
-    for written in feedback.load(settings):
-        click.echo(str(written))
+    for label_file in load(settings):
+        click.echo(str(label_file))
     click.echo("The ledger has them from its next run on: the sensor of new files starts it, or materialise raw_transactions downwards.")
 
 
@@ -141,21 +141,23 @@ def versions(settings: Settings, domains: tuple[str, ...]) -> None:
     from rich.table import Table
 
     from finrisk_assets.domains.registry import domains_of
-    from finrisk_assets.graph.build import resources
+    from finrisk_assets.graph.build import build_resources
     from finrisk_assets.ledger import sources
     from finrisk_assets.modelling.training import model_registry
+    from finrisk_assets.modelling.training.gate_verdict import read_verdict
 
     known = [domain.name for domain in domains_of(sources.load(settings))]
     unknown = sorted(set(domains) - set(known))
     if unknown:
         raise model_registry.RegistryError(f"the source {settings.source} has no domain {', '.join(unknown)}; it has {', '.join(known)}")
-    client, table = resources(settings)["tracking"].client(), Table()
+    client, table = build_resources(settings)["tracking"].client(), Table()
     for heading in ("model", "version", "alias", "bundle", "gate", "replaces", "rolled back"):
         table.add_column(heading)
     for name in domains or known:
         for model, tags, aliases in model_registry.versions(client, name):
-            seen = (tags.get(tag, "–") for tag in (model_registry.GATE, model_registry.REPLACES, model_registry.ROLLED_BACK))
-            table.add_row(model.name, model.version, ", ".join(aliases) or "–", tags["bundle"][:12], *seen)
+            verdict = read_verdict(tags)
+            history = (verdict.gate or "–", tags.get(model_registry.REPLACES, "–"), verdict.rolled_back or "–")
+            table.add_row(model.name, model.version, ", ".join(aliases) or "–", tags["bundle"][:12], *history)
     Console().print(table)
 
 
@@ -170,13 +172,13 @@ def reproduce(settings: Settings, model: str | None, version: str, every: bool, 
 
     MODEL is a domain (loan_default) or a registered name; VERSION a number or an alias. Exit status 0 if all are byte-equal, else 1.
     """
-    from finrisk_assets.operations import reproduce as again
+    from finrisk_assets.operations import reproduce as operation
 
     if every == (model is not None):
         raise click.UsageError("name a MODEL, or give --all for every champion")
     equal = True
-    for domain, registered in again.champions(settings) if every else [again.find(settings, str(model), version)]:
-        done = again.reproduce(settings, domain, registered, anyway=anyway)
+    for domain, registered in operation.champions(settings) if every else [operation.find(settings, str(model), version)]:
+        done = operation.reproduce(settings, domain, registered, anyway=anyway)
         equal &= done.difference is None
         click.echo(f"{registered.name} version {registered.version}, bundle {done.bundle}: {done.difference or 'byte-equal'}")
         for note in done.elsewhere if done.difference else ():
@@ -197,12 +199,12 @@ def list_snapshots(settings: Settings) -> None:
     from rich.table import Table
 
     from finrisk_assets.ledger import snapshots
-    from finrisk_assets.operations import reproduce as again
+    from finrisk_assets.operations.reproduce import named_snapshots
 
-    named, table = again.named_snapshots(settings), Table()
+    named, table = named_snapshots(settings), Table()
     for heading in ("snapshot", "table", "rows", "MB", "first kept by", "named by"):
         table.add_column(heading, justify="right" if heading in ("rows", "MB") else "left")
-    for one in snapshots.kept(snapshots.folder_of(settings.root)):
+    for one in snapshots.list_snapshots(snapshots.snapshot_folder(settings.root)):
         size = f"{one.size / 1e6:,.1f}"
         table.add_row(one.sha256[:12], one.table, f"{one.rows:,}", size, one.kept_by, ", ".join(named.get(one.sha256, ())) or "–")
     Console().print(table)
@@ -218,7 +220,7 @@ def restore_snapshot(settings: Settings, sha256: str, target: Path) -> None:
 
     from finrisk_assets.ledger import snapshots
 
-    file = snapshots.restore(snapshots.folder_of(settings.root), sha256)
+    file = snapshots.restore(snapshots.snapshot_folder(settings.root), sha256)
     shutil.copyfile(file, target)
     click.echo(f"{target}: snapshot {file.stem}")
 
@@ -229,10 +231,10 @@ def restore_snapshot(settings: Settings, sha256: str, target: Path) -> None:
 def prune_snapshots(settings: Settings, yes: bool) -> None:
     """Remove the snapshots that no registered version names: it can no longer be seen what they were for."""
     from finrisk_assets.ledger import snapshots
-    from finrisk_assets.operations import reproduce as again
+    from finrisk_assets.operations.reproduce import named_snapshots
 
-    folder, named = snapshots.folder_of(settings.root), again.named_snapshots(settings)
-    removed = snapshots.prune(folder, named) if yes else [one for one in snapshots.kept(folder) if one.sha256 not in named]
+    folder, named = snapshots.snapshot_folder(settings.root), named_snapshots(settings)
+    removed = snapshots.prune(folder, named) if yes else [one for one in snapshots.list_snapshots(folder) if one.sha256 not in named]
     size = sum(one.size for one in removed) / 1e6
     click.echo(f"{len(removed)} snapshots, {size:,.1f} MB, named by no version: {'removed' if yes else '--yes removes them'}")
 
@@ -252,7 +254,7 @@ def list_packs(settings: Settings) -> None:
     from finrisk_assets.operations import verify_pack
 
     table = Table("domain", "version", "bundle", "figures", "verdict")
-    for made, _ in verify_pack.packs(settings):
+    for made, _ in verify_pack.list_packs(settings):
         verdict = "supports" if made.supports else "does not support"
         table.add_row(made.domain, made.registry_version, made.version, str(len(made.figures)), verdict)
     Console().print(table if table.row_count else "there is no pack yet: `finrisk demo` makes them")
@@ -268,9 +270,9 @@ def show(settings: Settings, domain: str, version: str | None) -> None:
 
     from finrisk_assets.operations import verify_pack
 
-    made, folder = verify_pack.find(settings, domain, version)
+    made, folder = verify_pack.find_pack(settings, domain, version)
     console = Console()
-    for line in verify_pack.told(made):
+    for line in verify_pack.render_pack(made):
         console.print(line)
     click.echo(f"{folder / 'card.html'}\n{folder / 'pack.html'}")
 
@@ -284,7 +286,7 @@ def verify(settings: Settings, domain: str | None, version: str | None) -> None:
     from finrisk_assets.operations import verify_pack
 
     wrong = 0
-    for name in [domain] if domain else verify_pack.packed(settings):
+    for name in [domain] if domain else verify_pack.list_domains_with_packs(settings):
         done = verify_pack.verify(settings, name, version)
         wrong += len(done.disagreements)
         click.echo(f"{done.made.title}, bundle {done.made.version}")
@@ -334,17 +336,17 @@ def shadow(settings: Settings) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from finrisk_assets.operations import shadow_report as shadow
+    from finrisk_assets.operations import shadow_report
 
-    found = shadow.report(settings)
-    if not found:
+    comparisons = shadow_report.report(settings)
+    if not comparisons:
         click.echo("nothing is recorded yet: docs/service.md says how a challenger comes into the service")
         return
     table = Table()
-    for heading in ("domain", "champion", "challenger", *shadow.HEADINGS):
+    for heading in ("domain", "champion", "challenger", *shadow_report.HEADINGS):
         table.add_column(heading)
-    for one in found:
-        table.add_row(one.domain, one.champion, one.challenger, *one.shown())
+    for pair in comparisons:
+        table.add_row(pair.domain, pair.champion, pair.challenger, *pair.shown())
     Console(width=max(Console().width, 150)).print(table)
 
 
@@ -355,7 +357,7 @@ for command in (upgrade, check):
 
 
 def prepare_dagster(settings: Settings) -> None:
-    """Give the source a Dagster instance of its own, and name it to Dagster the only way it takes: by the environment."""
+    """Write the Dagster instance of this source, and name its folder in ``DAGSTER_HOME``, the only way that Dagster takes."""
     folder = settings.root / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")

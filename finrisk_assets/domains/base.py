@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from ibis.expr.types import Table as LazyTable
 
-    from finrisk_assets.ledger.sources.base import Source
+    from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec
     from finrisk_assets.settings import Settings
@@ -67,7 +67,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Window:
+class TestWindow:
     """The frozen test window as one bundle sees it.
 
     Attributes
@@ -100,7 +100,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Watch:
+class MonitoringSpec:
     """What is watched once the champion of a domain decides.
 
     Attributes
@@ -121,7 +121,7 @@ class Watch:
 
     label: str
     matured: "Callable[[pd.DataFrame, Settings], pd.DataFrame]"
-    turns: tuple[str, ...] = ()
+    decision_thresholds: tuple[str, ...] = ()
     by_construction: Mapping[str, str] = field(default_factory=dict)
     population: "Callable[[LazyTable], LazyTable] | None" = None
     is_scored_as_it_stands: bool = True
@@ -193,12 +193,12 @@ class Domain:
     build: "Callable[[Mapping[str, LazyTable], Source], LazyTable]"
     train: "Callable[[pd.DataFrame, tuple[Feature, ...], Source, Settings], Trained]"
     evaluate: "Callable[[pd.DataFrame, Bundle, Settings], Evaluation]"
-    test: "Callable[[pd.DataFrame, Bundle, Settings], Window]"
+    test: "Callable[[pd.DataFrame, Bundle, Settings], TestWindow]"
     gate: "Callable[[Mapping[str, Figure]], Sequence[Fault]]"
     decide: "Callable[[np.ndarray, np.ndarray, Mapping[str, float]], Sequence[str]]"
     parity: "Callable[[Callable[[str], LazyTable], Source], Sequence[str]] | None" = None
     judged: "Callable[[LazyTable], LazyTable] | None" = None
-    gain: "Callable[[Window, Bundle], np.ndarray] | None" = None
+    gain: "Callable[[TestWindow, Bundle], np.ndarray] | None" = None
     gain_unit: str = ""
     cutoffs: Mapping[str, bool] = field(default_factory=dict)
     months_back: int = 12
@@ -208,7 +208,7 @@ class Domain:
     features_of: str = ""
     more_scores: tuple[Column, ...] = ()
     score: "Callable[[pd.DataFrame, Bundle], Mapping[str, Any]] | None" = None
-    watch: Watch | None = None
+    watch: MonitoringSpec | None = None
     known_before: tuple[str, ...] = ("transactions",)
     truth: str = ""
     oracle: "Callable[[pd.DataFrame, pd.DataFrame, Bundle, Settings], Sequence[Figure]] | None" = None
@@ -218,7 +218,7 @@ class Domain:
         """The domain that it belongs to, which gives the features and the name of the asset group."""
         return self.features_of or self.name
 
-    def why_not(self, source: "Source") -> str | None:
+    def unavailable_reason(self, source: "Source") -> str | None:
         """Why a source has no such domain; None if it has."""
         if self.group in source.without:
             return source.without[self.group]

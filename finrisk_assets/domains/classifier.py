@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from finrisk_assets.domains.base import Evaluation, Fault, Figure, Trained, Window
+from finrisk_assets.domains.base import Evaluation, Fault, Figure, TestWindow, Trained
 from schemas.features import Feature
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from finrisk_assets.ledger.sources.base import Source
+    from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.modelling.training.candidates import Candidate
     from finrisk_assets.modelling.training.split import Split
     from finrisk_assets.scoring.bundle import Bundle
@@ -26,7 +26,7 @@ LARGEST_DRIFT = 0.02
 """By how much the mean probability may miss the observed rate, beyond what chance explains."""
 SLOPE = (0.5, 2.0)
 """Within what the slope of the calibration is to lie: a half is a model twice as sure of itself as it may be, two one half as sure."""
-CAUTION = 1.3
+INTERVAL_WIDENING = 1.3
 """By how much the gate widens an interval, 95 % to 99 %: it makes many demands, and chance would break one of twenty."""
 TELLING = 0.05
 """Half the width of an AUC's interval up to which a window is large enough to prove an advantage; a smaller one can only disprove it."""
@@ -144,17 +144,17 @@ class Classifier:
             files=self.export(found) if self.export else {},
         )
 
-    def test(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Window:
+    def test(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> TestWindow:
         """The frozen test window, scored by a bundle."""
         return self._window("test", frame, bundle, settings)
 
-    def _window(self, name: str, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Window:
+    def _window(self, name: str, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> TestWindow:
         from finrisk_assets.modelling.training.candidates import matrix
 
         known = self.known(frame, settings)
         held = known.iloc[getattr(self.split(known, settings), name)].reset_index(drop=True)
         rows = matrix(held, bundle.features)
-        return Window(held, rows, held[self.label].to_numpy(dtype=bool), bundle.probability(rows))
+        return TestWindow(held, rows, held[self.label].to_numpy(dtype=bool), bundle.probability(rows))
 
     def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
         """Figures and pictures of a bundle on the frozen test window."""
@@ -182,13 +182,13 @@ class Classifier:
         shares = explain.importance(bundle, scored.contributions)
         figures += [Figure(f"importance_{one.feature}", one.share, meaning="share of mean |SHAP|") for one in shares[:10]]
         names = [feature.name for feature in bundle.features]
-        turns = {name: value for name, value in bundle.thresholds.items() if name.endswith("_from")}
+        decision_thresholds = {name: value for name, value in bundle.thresholds.items() if name.endswith("_from")}
         return Evaluation(
             figures,
             {
                 "roc_pr": plots.roc_pr(labels, {"challenger": probability}),
                 "calibration": plots.calibration(labels, probability),
-                "scores": plots.scores(labels, probability, turns),
+                "scores": plots.scores(labels, probability, decision_thresholds),
                 "shap": plots.shap_summary(scored.contributions, sample, names),
             },
         )
@@ -238,9 +238,11 @@ class Classifier:
 
 
 def excludes(figure: Figure, low: float, high: float) -> bool:
-    """Whether the figure's interval, made wider by `CAUTION`, lies below `low` or above `high`: chance does not explain that."""
+    """Whether the figure's interval, made wider by `INTERVAL_WIDENING`, lies below `low` or above `high`: chance does not explain that."""
     least, most = (figure.value if bound is None else bound for bound in (figure.low, figure.high))
-    return figure.value + CAUTION * (most - figure.value) < low or figure.value - CAUTION * (figure.value - least) > high
+    return (
+        figure.value + INTERVAL_WIDENING * (most - figure.value) < low or figure.value - INTERVAL_WIDENING * (figure.value - least) > high
+    )
 
 
 def is_advantage(figure: Figure) -> bool:
@@ -254,8 +256,8 @@ def is_advantage(figure: Figure) -> bool:
     return figure.low > 0 if figure.high - figure.low <= 2 * TELLING else figure.high > 0
 
 
-def net_benefit(window: Window, turns: Sequence[float]) -> "np.ndarray":
-    """What acting on each row at these probabilities is worth, shape (n,), in events found: the mean over `turns`.
+def net_benefit(window: TestWindow, decision_thresholds: Sequence[float]) -> "np.ndarray":
+    """What acting on each row at these probabilities is worth, shape (n,), in events found: the mean over `decision_thresholds`.
 
     A found event counts 1 and a false alarm costs ``t / (1 - t)``, the odds at which a threshold t says that acting begins to pay
     (Vickers & Elkin, *Medical Decision Making* 26, 2006).
@@ -263,11 +265,11 @@ def net_benefit(window: Window, turns: Sequence[float]) -> "np.ndarray":
     import numpy as np
 
     said, came = window.probability, window.labels
-    worth: np.ndarray = np.mean([np.where(said >= t, np.where(came, 1.0, -t / (1 - t)), 0.0) for t in turns], axis=0)
+    worth: np.ndarray = np.mean([np.where(said >= t, np.where(came, 1.0, -t / (1 - t)), 0.0) for t in decision_thresholds], axis=0)
     return worth
 
 
-def _in_the_large(test: Window, validation: Window) -> Figure:
+def _in_the_large(test: TestWindow, validation: TestWindow) -> Figure:
     """The mean probability less the rate on the test window, with an interval for a calibration that is right.
 
     Rows of one customer are not independent: they count as one draw (Liang & Zeger, *Biometrika* 1986). The calibration was learned on
@@ -283,7 +285,7 @@ def _in_the_large(test: Window, validation: Window) -> Figure:
     return Figure("calibration_in_the_large", value, value - half, value + half, meaning)
 
 
-def _variance(window: Window) -> float:
+def _variance(window: TestWindow) -> float:
     """The variance of the window's mean miss by customer, and no less than that of independent outcomes of these probabilities."""
     from finrisk_assets.modelling.evaluation.metrics import clustered_variance
 

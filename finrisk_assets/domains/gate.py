@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, Window
+from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, TestWindow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ def _is_unfair(domain: Domain, figure: Figure) -> bool:
     return kind == FAIRNESS and AGAINST in figure.meaning and (where[0] == "calibration_gap" or domain.cutoffs[where[1]])
 
 
-def _gains(domain: Domain, window: Window, bundle: "Bundle") -> list[Figure]:
+def _gains(domain: Domain, window: TestWindow, bundle: "Bundle") -> list[Figure]:
     """What the decisions earned on the window, a mean per row."""
     from finrisk_assets.modelling.evaluation.metrics import clustered_mean
 
@@ -98,7 +98,7 @@ def _gains(domain: Domain, window: Window, bundle: "Bundle") -> list[Figure]:
     return [Figure("gain", earned.value, earned.low, earned.high, domain.gain_unit)]
 
 
-def _stability(domain: Domain, window: Window) -> list[Figure]:
+def _stability(domain: Domain, window: TestWindow) -> list[Figure]:
     """The later half of the window beside the earlier: told, not judged, because a half tells little."""
     from finrisk_assets.modelling.monitoring import stability
 
@@ -106,7 +106,7 @@ def _stability(domain: Domain, window: Window) -> list[Figure]:
     return [Figure(name, *one, meaning=stability.MEANINGS[name]) for name, one in held.items()]
 
 
-def _fairness(domain: Domain, window: Window, bundle: "Bundle", protected: "pd.DataFrame | None", settings: "Settings") -> list[Figure]:
+def _fairness(domain: Domain, window: TestWindow, bundle: "Bundle", protected: "pd.DataFrame | None", settings: "Settings") -> list[Figure]:
     """Each judged finding about a group of people: how often decisions go against it, and how its probability follows its rate."""
     from finrisk_assets.modelling.evaluation import fairness
 
@@ -116,7 +116,7 @@ def _fairness(domain: Domain, window: Window, bundle: "Bundle", protected: "pd.D
     of_rows = protected.set_index("customer_id").reindex(people).reset_index(drop=True)
     grouped = fairness.protected(of_rows, list(of_rows.columns), window.frame[domain.moment].to_numpy())
     cutoffs = {name: bundle.thresholds[name] for name in domain.cutoffs if name in bundle.thresholds}
-    found: list[fairness.Finding] = []
+    found: list[fairness.FairnessFinding] = []
     smallest = fairness.least(people)
     # A person who comes back month after month is one person: the newest row stands for them where rows are to be independent.
     newest = (~people[::-1].duplicated())[::-1].to_numpy()
@@ -136,7 +136,7 @@ def _fairness_figure(finding: Any) -> Figure:
 
 
 def _beside(
-    domain: Domain, frame: "pd.DataFrame", window: Window, challenger: "Bundle", champion: "Bundle", settings: "Settings"
+    domain: Domain, frame: "pd.DataFrame", window: TestWindow, challenger: "Bundle", champion: "Bundle", settings: "Settings"
 ) -> list[Figure]:
     """The challenger less the champion on the same rows; none where the feature table has lost what the champion reads."""
     from finrisk_assets.modelling.evaluation.metrics import auc, clustered_mean, compare_auc

@@ -6,17 +6,17 @@ from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.domains.loan_offers.definition import LOAN_OFFERS
 from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK, SPENDING_RISK_EIGHT
 from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 
 DOMAINS: tuple[Domain, ...] = (SPENDING_RISK, SPENDING_RISK_EIGHT, LOAN_DEFAULT, CASHFLOW, LOAN_OFFERS, TRANSACTION_ANOMALY)
 
 
 def domains_of(source: Source) -> list[Domain]:
     """The domains that a source has the tables for."""
-    return [domain for domain in DOMAINS if domain.why_not(source) is None]
+    return [domain for domain in DOMAINS if domain.unavailable_reason(source) is None]
 
 
 def left_out(source: Source) -> dict[str, str]:
     """Domain to the reason why a source has no model for it."""
-    reasons = {domain.name: domain.why_not(source) for domain in DOMAINS}
+    reasons = {domain.name: domain.unavailable_reason(source) for domain in DOMAINS}
     return {name: reason for name, reason in reasons.items() if reason is not None}

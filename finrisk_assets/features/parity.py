@@ -88,7 +88,7 @@ def certificate(
     )
 
 
-class Store(Protocol):
+class HistoryStore(Protocol):
     """What keeps the recent events for the replay; a service's own store can stand in for `MemoryStore`."""
 
     def add(self, event: Event) -> None:
@@ -97,7 +97,7 @@ class Store(Protocol):
     def history(self, entity: tuple[str, ...], of: Event, since_us: int) -> History:
         """Return the kept events of the same entity as `of`, after `since_us`."""
 
-    def restarted(self) -> "Store":
+    def restarted(self) -> "HistoryStore":
         """Return the store as it is after a restart."""
 
 
@@ -139,7 +139,7 @@ def replay(
     scored: Sequence[str],
     features: Sequence[Declaration],
     seed: int,
-    store: Callable[[Iterable[tuple[str, ...]]], Store] = MemoryStore,
+    store: Callable[[Iterable[tuple[str, ...]]], HistoryStore] = MemoryStore,
 ) -> npt.NDArray[np.float64]:
     """Deliver events as a bad day would and return the online features of some.
 
@@ -186,7 +186,7 @@ def replay(
     return np.array([rows[name] for name in scored]).reshape(len(scored), len(online.names))
 
 
-def _histories(online: OnlineFeatures, kept: Store, event: Event) -> dict[tuple[str, ...], History]:
+def _histories(online: OnlineFeatures, kept: HistoryStore, event: Event) -> dict[tuple[str, ...], History]:
     at = event["occurred_at_us"]
     histories = {}
     for entity, length_s in online.history_s.items():

@@ -1,7 +1,7 @@
-"""Every job, schedule, sensor, automation condition and freshness policy, named and with the reason for it.
+"""Every job, schedule, sensor, automation condition and freshness policy, each with its reason.
 
-All are stopped until a person starts them in the Dagster UI. `docs/schedules.md` tells the whole; which months a file touches is
-worked out in `arrivals`.
+Schedules and sensors are stopped until a person starts them in the Dagster UI. `docs/schedules.md` explains them;
+`file_changes` finds the months that a file touches.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from finrisk_assets.graph import file_changes, partitions
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
 
 EVERYTHING = "everything"
@@ -22,26 +22,26 @@ DAILY, MONTHLY, LATE = "daily", "monthly", "late"
 
 LEDGER_STAGES = ("raw_", "quarantine_", "validated_")
 SCORING_STAGES = (*LEDGER_STAGES, "features_", "scores_", "monitoring_")
-"""What a day needs, by how the names of its assets begin: no training."""
+"""Name prefixes of the assets of a day's run: no training."""
 
 CHALLENGE = "challenge"
-"""Train and evaluate a challenger: what a confirmed drift asks for."""
+"""The job that trains and evaluates a challenger after a confirmed drift."""
 
 CHALLENGING_STAGES = ("model_", "evaluation_")
-"""It ends with the evaluation: who decides is not changed by a finding."""
+"""Name prefixes of that job's assets. They end with the evaluation: a finding never changes the champion."""
 
 NOT_RETRAINED = (*LEDGER_STAGES, "scores_", "monitoring_", "truth_")
-"""What a retraining leaves as it is; every other stage, whoever adds it, is part of it."""
+"""Name prefixes of the assets that a retraining leaves alone; every other stage is part of it."""
 
 SETTLING_MONTHS = 3
 """A day's run takes these months before the present one along: labels and outcomes of what happened in them may have become known.
 Loans take a year to tell: their outcomes reach the features with the monthly retraining, which needs them."""
 
 CARRIES = "finrisk/carries"
-"""Tag of a run that makes the features and scores of what it changes itself."""
+"""Tag of a run that itself computes the features and scores of the months that it changes."""
 
-MOST_RUNS = 6
-"""Runs that one look at the files may ask for; where the months lie further apart, one run takes all that lies between them too."""
+MAX_RUNS_PER_TICK = 6
+"""Runs per tick of the sensor `new_files`. With more separate ranges of months, one run covers all of them and the months between."""
 
 _BY_MONTH = (
     dg.AssetSelection.key_substring("validated_transactions")
@@ -71,35 +71,35 @@ Never of a model: training costs, and what it trains must pass a gate, so that i
 person's to decide. A run that carries its features and scores (`CARRIES`) needs nobody to follow it."""
 
 FRESH_SCORES = dg.FreshnessPolicy.cron(deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=24))
-"""Scores that people act on are a day old at most when the day begins, at 06:00 UTC."""
+"""Scores are at most a day old when the working day begins, at 06:00 UTC."""
 
 FRESH_BENTO = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=35), warn_window=timedelta(days=32))
-"""What answers was built with the champions of this month or the last."""
+"""The served Bento was built with the champions of this month or the last."""
 
 
-def jobs(assets: Collection[str], source: Source, settings: Settings) -> list[Any]:
+def build_jobs(assets: Collection[str], source: Source, settings: Settings) -> list[Any]:
     """Return the jobs by name. Without a schedule's tags each takes its own months: all of them, or a day's up to the clock."""
-    every = partitions.tags(source.begins, _last(source, datetime.now(UTC)))
-    today = partitions.tags(*_days_months(source, settings.now))
+    every = partitions.run_tags(source.begins, _last(source, datetime.now(UTC)))
+    today = partitions.run_tags(*_days_months(source, settings.now))
 
     def job(name: str, chosen: Collection[str], tags: dict[str, str], description: str) -> Any:
         return dg.define_asset_job(name, dg.AssetSelection.assets(*sorted(chosen)), description=description, tags=tags)
 
     carries = {CARRIES: "features and scores"}
-    made = [
+    jobs = [
         job(EVERYTHING, assets, every | carries, "The whole graph: source to Bento."),
-        job(DAILY, _of(assets, SCORING_STAGES), today | carries, "Ingest and score: source to scores, by the present champions."),
-        job(LATE, _of(assets, LEDGER_STAGES), every, "Takes late rows into the ledger; features and scores follow by themselves."),
+        job(DAILY, _with_prefix(assets, SCORING_STAGES), today | carries, "Ingest and score: source to scores, by the present champions."),
+        job(LATE, _with_prefix(assets, LEDGER_STAGES), every, "Takes late rows into the ledger; features and scores follow by themselves."),
     ]
-    retrained = set(assets) - set(_of(assets, NOT_RETRAINED))
+    retrained = set(assets) - set(_with_prefix(assets, NOT_RETRAINED))
     if retrained:
-        trained = _of(assets, CHALLENGING_STAGES)
-        made.append(job(CHALLENGE, trained, {}, "Trains and evaluates a challenger, and stops there; asked for where drift is confirmed."))
-        made.append(job(MONTHLY, retrained, every | carries, "Retrain: features to Bento; a gate decides whether a champion changes."))
-    return made
+        trained = _with_prefix(assets, CHALLENGING_STAGES)
+        jobs.append(job(CHALLENGE, trained, {}, "Trains and evaluates a challenger, and stops there; asked for where drift is confirmed."))
+        jobs.append(job(MONTHLY, retrained, every | carries, "Retrain: features to Bento; a gate decides whether a champion changes."))
+    return jobs
 
 
-def schedules(assets: Collection[str], source: Source, settings: Settings) -> list[dg.ScheduleDefinition]:
+def build_schedules(assets: Collection[str], source: Source, settings: Settings) -> list[dg.ScheduleDefinition]:
     """Return `daily` and `monthly`.
 
     `daily` runs at 03:00 UTC, after the day's transactions have landed, so that scores are never older than a day. `monthly` runs on
@@ -116,7 +116,7 @@ def schedules(assets: Collection[str], source: Source, settings: Settings) -> li
     )
     def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         moment = _moment(context, settings)
-        return _request(moment, partitions.tags(*_days_months(source, moment)))
+        return _request(moment, partitions.run_tags(*_days_months(source, moment)))
 
     @dg.schedule(
         name=MONTHLY,
@@ -128,18 +128,18 @@ def schedules(assets: Collection[str], source: Source, settings: Settings) -> li
     )
     def monthly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         moment = _moment(context, settings)
-        return _request(moment, partitions.tags(source.begins, _last(source, moment)))
+        return _request(moment, partitions.run_tags(source.begins, _last(source, moment)))
 
-    return [daily, monthly] if set(assets) - set(_of(assets, NOT_RETRAINED)) else [daily]
+    return [daily, monthly] if set(assets) - set(_with_prefix(assets, NOT_RETRAINED)) else [daily]
 
 
-def sensors(source: Source, settings: Settings, made: Sequence[Any]) -> list[dg.SensorDefinition]:
+def build_sensors(source: Source, settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
     """Return `late_months`, which looks whether features and scores must follow, and `new_files`, for a source that has files.
 
     Parameters
     ----------
-    made
-        What `jobs` returned.
+    jobs
+        The jobs of `build_jobs`.
     """
     follows = dg.AutomationConditionSensorDefinition(
         "late_months",
@@ -148,17 +148,17 @@ def sensors(source: Source, settings: Settings, made: Sequence[Any]) -> list[dg.
         minimum_interval_seconds=60,
         description="Asks for the months of features and scores whose windows reach a month of the ledger that changed by itself.",
     )
-    asked = [job for job in made if job.name in (LATE, DAILY)]
+    asked = [job for job in jobs if job.name in (LATE, DAILY)]
     return [follows, _new_files(source, settings, asked)] if any(raw.files is not tuple for raw in source.tables.values()) else [follows]
 
 
-def retraining(assets: Collection[str]) -> list[dg.SensorDefinition]:
+def build_retraining_sensors(assets: Collection[str]) -> list[dg.SensorDefinition]:
     """Return `retraining`: a drift that monitoring confirms asks for a challenger, once for each champion and window.
 
     It reads what monitoring last said, in Dagster's own store. A moved feature asks for nothing (see `modelling.monitoring`), and the run
     that is asked for stops before the champion, so that no finding changes who decides.
     """
-    watched = [name.removeprefix("monitoring_") for name in _of(assets, ["monitoring_"])]
+    watched = [name.removeprefix("monitoring_") for name in _with_prefix(assets, ["monitoring_"])]
 
     @dg.sensor(
         name="retraining",
@@ -171,10 +171,10 @@ def retraining(assets: Collection[str]) -> list[dg.SensorDefinition]:
         requests = []
         for domain in watched:
             event = context.instance.get_latest_materialization_event(dg.AssetKey(f"monitoring_{domain}"))
-            said = event.asset_materialization.metadata if event and event.asset_materialization else {}
-            if "is_confirmed" not in said or not said["is_confirmed"].value:
+            metadata = event.asset_materialization.metadata if event and event.asset_materialization else {}
+            if "is_confirmed" not in metadata or not metadata["is_confirmed"].value:
                 continue
-            champion, window = (str(said[name].value) for name in ("champion", "window"))
+            champion, window = (str(metadata[name].value) for name in ("champion", "window"))
             stages = [dg.AssetKey(f"{stage}{domain}") for stage in CHALLENGING_STAGES]
             tags = {"finrisk/drift": f"{domain} in {window}"}
             requests.append(dg.RunRequest(run_key=f"{domain} {champion} {window}", asset_selection=stages, tags=tags))
@@ -192,19 +192,19 @@ def _new_files(source: Source, settings: Settings, asked: Sequence[Any]) -> dg.S
         description="Looks for new and changed files of the source, and asks for exactly the ledger's months that their rows touch.",
     )
     def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        news = file_changes.look(source, settings.root / "landing", file_changes.Seen.read(context.cursor))
-        if news is None:
+        changes = file_changes.detect_changes(source, settings.root / "landing", file_changes.FileState.read(context.cursor))
+        if changes is None:
             return dg.SkipReason("no file is new or changed, or nothing has landed yet: then materialise everything once")
         moment, last = settings.now, _last(source, settings.now)
-        cursor = news.seen.write()
-        if news.is_snapshot_changed:
-            request = _request(moment, partitions.tags(source.begins, last), job=DAILY, key=news.seen.key)
+        cursor = changes.state.write()
+        if changes.is_snapshot_changed:
+            request = _request(moment, partitions.run_tags(source.begins, last), job=DAILY, key=changes.state.key)
             return dg.SensorResult([request], cursor=cursor)
-        touched = sorted({min(max(month, source.begins), last) for month in news.months})
-        found = partitions.ranges(touched)
-        if len(found) > MOST_RUNS:
-            found = [(touched[0], touched[-1])]
-        runs = [_request(moment, partitions.tags(*both), job=LATE, key=f"{news.seen.key} {both[0]}") for both in found]
+        touched = sorted({min(max(month, source.begins), last) for month in changes.months})
+        spans = partitions.group_consecutive(touched)
+        if len(spans) > MAX_RUNS_PER_TICK:
+            spans = [(touched[0], touched[-1])]
+        runs = [_request(moment, partitions.run_tags(*both), job=LATE, key=f"{changes.state.key} {both[0]}") for both in spans]
         if not runs:
             return dg.SensorResult(skip_reason="the files changed, their rows did not", cursor=cursor)
         return dg.SensorResult(runs, cursor=cursor)
@@ -213,13 +213,13 @@ def _new_files(source: Source, settings: Settings, asked: Sequence[Any]) -> dg.S
 
 
 def _request(moment: datetime, tags: dict[str, str], job: str | None = None, key: str | None = None) -> dg.RunRequest:
-    """A run that reads the ledger at a moment."""
+    """Return the request of a run that reads the ledger at a moment."""
     clock = {"resources": {"clock": {"config": {"moment": moment.isoformat()}}}}
     return dg.RunRequest(run_key=key, job_name=job, run_config=clock, tags=tags | ({} if job == LATE else {CARRIES: "features and scores"}))
 
 
 def _moment(context: dg.ScheduleEvaluationContext, settings: Settings) -> datetime:
-    """When a tick reads the ledger: as it was meant to fall, so that a late one gives the same; or where the clock stands still, then."""
+    """Return the moment at which a tick reads the ledger: `FINRISK_AS_OF`, else the scheduled time, so that a late tick gives the same."""
     return settings.as_of or context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
 
 
@@ -228,10 +228,10 @@ def _last(source: Source, moment: datetime) -> str:
 
 
 def _days_months(source: Source, moment: datetime) -> tuple[str, str]:
-    """The months that a day's run is of, within the ledger's."""
+    """Return the first and the last month of a day's run, within the ledger's months."""
     last = max(min(partitions.month_of(moment), _last(source, moment)), source.begins)
-    return max(partitions.shifted(last, -SETTLING_MONTHS), source.begins), last
+    return max(partitions.add_months(last, -SETTLING_MONTHS), source.begins), last
 
 
-def _of(assets: Collection[str], stages: Sequence[str]) -> list[str]:
+def _with_prefix(assets: Collection[str], stages: Sequence[str]) -> list[str]:
     return [name for name in assets if name.startswith(tuple(stages))]

@@ -1,6 +1,6 @@
 """Factories of asset checks: a blocking contract for every stored table, a gate for every model.
 
-A check re-reads what was stored. What is written here only asks; the rules themselves are in the contracts.
+A check re-reads the stored table. The rules themselves are in the contracts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ def _result(messages: Sequence[str], **metadata: Any) -> dg.AssetCheckResult:
 
 
 def contract(asset: str, table: Table) -> dg.AssetChecksDefinition:
-    """The blocking check ``<asset>_contract``: types, ranges and keys of the stored table, by Pandera in the engine."""
+    """Build the blocking check ``<asset>_contract``: types, ranges and keys of the stored table, by Pandera in the engine."""
 
     @dg.asset_check(asset=asset, name=f"{asset}_contract", blocking=True, description=f"{asset} meets its table contract.")
     def check(warehouse: Warehouse) -> dg.AssetCheckResult:
@@ -35,20 +35,27 @@ def contract(asset: str, table: Table) -> dg.AssetChecksDefinition:
     return check
 
 
-def demand(
+def blocking_check(
     asset: str,
     name: str,
     description: str,
-    broken: Callable[..., Sequence[str]],
-    shown: Callable[[Warehouse], Mapping[str, Any]] = lambda _: {},
+    find_faults: Callable[..., Sequence[str]],
+    read_metadata: Callable[[Warehouse], Mapping[str, Any]] = lambda _: {},
 ) -> dg.AssetChecksDefinition:
-    """A blocking check of any other kind.
+    """Build a blocking check with a rule of its own.
 
-    `broken` takes the warehouse and returns what is wrong, in sentences; `shown` returns what stands beside it in the UI.
+    Parameters
+    ----------
+    asset, name, description
+        The checked asset, and the check's name and description.
+    find_faults
+        Takes the warehouse and returns each fault as a sentence; none where the rule holds.
+    read_metadata
+        Takes the warehouse and returns metadata to show beside the result.
     """
 
     @dg.asset_check(asset=asset, name=name, blocking=True, description=description)
     def check(warehouse: Warehouse) -> dg.AssetCheckResult:
-        return _result(broken(warehouse), **shown(warehouse))
+        return _result(find_faults(warehouse), **read_metadata(warehouse))
 
     return check

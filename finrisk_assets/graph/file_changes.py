@@ -1,7 +1,7 @@
-"""What is new in a source's files: which of its tables changed, and which months of the ledger the changed rows lie in.
+"""Changes of a source's files: which tables changed, and in which months of the ledger the changed rows lie.
 
-A file is known by its content. Where one changed, its table is landed beside the ledger and compared, month by month, with what was
-last seen; the ledger itself is neither read nor written here.
+A file is identified by its content. A changed file's table is landed in a temporary folder and compared, month by month, with the
+last state; the ledger itself is neither read nor written here.
 """
 
 import hashlib
@@ -11,22 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finrisk_assets.graph.partitions import FORMAT
+from finrisk_assets.graph.partitions import MONTH_FORMAT
 from finrisk_assets.ledger.landing import ROW, LandingError
-from finrisk_assets.ledger.sources.base import RawTable, Source
+from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 
 UNDATED = ""
-"""Stands for the month of rows whose date cannot be read: the contract refuses them, but it must see them."""
+"""The month of rows whose date cannot be read: the contract refuses them, but it must see them."""
 
-BY_MONTH = "transactions"
+MONTHLY_TABLE = "transactions"
 
 Fingerprint = tuple[int, int, str]
 """Size, time of the last change in nanoseconds, and SHA-256 of a file."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was last seen of the tables that come from files.
+class FileState:
+    """The state of a source's files at one time, kept as a sensor's cursor.
 
     Attributes
     ----------
@@ -40,8 +40,8 @@ class Seen:
     rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, cursor: str | None) -> "Seen":
-        """Return what a sensor's cursor holds."""
+    def read(cls, cursor: str | None) -> "FileState":
+        """Return the state in a sensor's cursor; an empty state for no cursor."""
         if not cursor:
             return cls()
         data = json.loads(cursor)
@@ -49,7 +49,7 @@ class Seen:
         return cls(files, data["rows"])
 
     def write(self) -> str:
-        """Return it as a sensor's cursor."""
+        """Return the state as a sensor's cursor."""
         return json.dumps({"files": self.files, "rows": self.rows}, sort_keys=True)
 
     def contents(self, table: str) -> list[tuple[str, str]]:
@@ -58,60 +58,62 @@ class Seen:
 
     @property
     def key(self) -> str:
-        """Names the contents of all files."""
+        """A hash of the contents of all files."""
         return hashlib.sha256(repr([self.contents(table) for table in sorted(self.files)]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
-class News:
-    """What a look at the files found.
+class FileChanges:
+    """The difference between two states of the files.
 
     Attributes
     ----------
-    seen
-        What is to be compared with next time.
+    state
+        The newer state, to compare with next time.
     months
-        The months in which transactions were added, changed or taken away.
+        Months in which transactions were added, changed or removed.
     is_snapshot_changed
-        Whether people, accounts, loans or offers changed: they have no month, and concern all.
+        Whether customers, accounts, loans or offers changed: these tables have no months, so a change concerns all.
     """
 
-    seen: Seen
+    state: FileState
     months: frozenset[str]
     is_snapshot_changed: bool
 
 
-def look(source: Source, landing: Path, before: Seen) -> News | None:
-    """Compare a source's files with what was last seen; None where no file's content differs, or nothing has landed yet.
+def detect_changes(source: Source, landing: Path, before: FileState) -> FileChanges | None:
+    """Compare a source's files with the last state; return None where no content differs, or nothing has landed yet.
 
     Parameters
     ----------
     landing
-        The folder of the ledger's landed tables, which stand for what was seen before the first look.
+        The folder of the ledger's landed tables, which are the last state where `before` is empty.
+    before
+        The last state.
 
     Raises
     ------
     finrisk_assets.ledger.landing.LandingError
         If a file cannot be read.
     """
-    brought = {name: raw for name, raw in source.tables.items() if raw.files()}
-    if not before.rows and not all((landing / f"raw_{name}.parquet").exists() for name in brought):
+    raw_tables = {name: raw for name, raw in source.tables.items() if raw.files()}
+    if not before.rows and not all((landing / f"raw_{name}.parquet").exists() for name in raw_tables):
         return None
-    known = {path: print_ for paths in before.files.values() for path, print_ in paths.items()}
+    known = {path: fingerprint for paths in before.files.values() for path, fingerprint in paths.items()}
     now: dict[str, Fingerprint] = {}
-    for path in dict.fromkeys(path for raw in brought.values() for path in raw.files()):
+    for path in dict.fromkeys(path for raw in raw_tables.values() for path in raw.files()):
         now[str(path)] = _fingerprint(path, known.get(str(path)))
-    seen = Seen({name: {str(path): now[str(path)] for path in raw.files()} for name, raw in brought.items()})
-    changed = [name for name in brought if seen.contents(name) != before.contents(name)]
+    seen = FileState({name: {str(path): now[str(path)] for path in raw.files()} for name, raw in raw_tables.items()})
+    changed = [name for name in raw_tables if seen.contents(name) != before.contents(name)]
     if not changed:
         return None
     rows, touched = dict(before.rows), {}
     for name in changed:
-        old = before.rows[name] if name in before.rows else _digests(name, brought[name], landing / f"raw_{name}.parquet")
-        rows[name] = _landed_apart(name, brought[name])
+        old = before.rows[name] if name in before.rows else _digests(name, raw_tables[name], landing / f"raw_{name}.parquet")
+        rows[name] = _land_and_digest(name, raw_tables[name])
         touched[name] = frozenset(month for month in old.keys() | rows[name].keys() if old.get(month) != rows[name].get(month))
-    snapshots = any(months for name, months in touched.items() if name != BY_MONTH)
-    return News(Seen(seen.files, rows), touched.get(BY_MONTH, frozenset()), snapshots)
+    snapshots = any(months for name, months in touched.items() if name != MONTHLY_TABLE)
+    return FileChanges(FileState(seen.files, rows), touched.get(MONTHLY_TABLE, frozenset()), snapshots)
 
 
 def _fingerprint(path: Path, before: Fingerprint | None) -> Fingerprint:
@@ -126,7 +128,7 @@ def _fingerprint(path: Path, before: Fingerprint | None) -> Fingerprint:
         raise LandingError(f"{path} cannot be read: {error.strerror or error}; put the file back, or take it out of the mapping") from None
 
 
-def _landed_apart(name: str, raw: RawTable) -> dict[str, str]:
+def _land_and_digest(name: str, raw: RawTable) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / f"raw_{name}.parquet"
         raw.land(fresh)
@@ -134,16 +136,16 @@ def _landed_apart(name: str, raw: RawTable) -> dict[str, str]:
 
 
 def _digests(name: str, raw: RawTable, landed: Path) -> dict[str, str]:
-    """Month -> digest of its landed rows, whatever their order and numbers; of a snapshot, one digest."""
+    """Return month -> digest of its landed rows, independent of row order and row numbers; one digest for a table without months."""
     import ibis
 
-    from finrisk_assets.ledger.contract import event_time
+    from finrisk_assets.ledger.contract import read_event_time
 
     connection = ibis.duckdb.connect()
     try:
         rows = connection.read_parquet(str(landed))
-        happened = event_time(raw.table, raw.columns, rows) if name == BY_MONTH else None
-        month = ibis.literal(UNDATED) if happened is None else happened.strftime(FORMAT).fill_null(UNDATED)
+        happened = read_event_time(raw.table, raw.columns, rows) if name == MONTHLY_TABLE else None
+        month = ibis.literal(UNDATED) if happened is None else happened.strftime(MONTH_FORMAT).fill_null(UNDATED)
         connection.create_view("arrived", rows.mutate(_month=month).drop(ROW))
         query = "SELECT _month, count(*), sum(hash(arrived)) FROM arrived GROUP BY _month"
         return {found: f"{n}-{int(total):x}" for found, n, total in connection.con.execute(query).fetchall()}

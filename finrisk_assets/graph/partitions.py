@@ -1,4 +1,4 @@
-"""The months of a ledger: the partitions of everything that is dated, and which rows of a table belong to which of them.
+"""The months of a ledger: the partitions of every dated table, and which rows belong to which month.
 
 The first month is open towards the past and takes what has no date, the last is open towards the future: no row is without a month.
 """
@@ -13,19 +13,19 @@ import dagster as dg
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-FORMAT = "%Y-%m"
+MONTH_FORMAT = "%Y-%m"
 
-MOMENT = "partition_expr"
+PARTITION_COLUMN = "partition_expr"
 """Metadata of a partitioned asset: the column that says to which month a row belongs. The name is Dagster's own."""
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-"""The tags of a run that say of which months it is."""
+"""Tags of a run with its first and its last month."""
 
 ONE_RUN = dg.BackfillPolicy.single_run()
-"""Any number of months is one run: what is computed once is cut by month as it is stored."""
+"""A backfill of any number of months is one run: the table is computed once and cut by month as it is stored."""
 
 
-def partitions(begins: str, ends: str | None) -> dg.MonthlyPartitionsDefinition:
+def monthly_partitions(begins: str, ends: str | None) -> dg.MonthlyPartitionsDefinition:
     """Return the months of a ledger.
 
     Parameters
@@ -34,11 +34,11 @@ def partitions(begins: str, ends: str | None) -> dg.MonthlyPartitionsDefinition:
         Its first and its last month, ``2024-07``, both included. Without a last one the ledger lives: the present month is its last.
     """
     if ends is None:
-        return dg.MonthlyPartitionsDefinition(begins, fmt=FORMAT, end_offset=1)
-    return dg.MonthlyPartitionsDefinition(begins, end_date=shifted(ends, 1), fmt=FORMAT)
+        return dg.MonthlyPartitionsDefinition(begins, fmt=MONTH_FORMAT, end_offset=1)
+    return dg.MonthlyPartitionsDefinition(begins, end_date=add_months(ends, 1), fmt=MONTH_FORMAT)
 
 
-def shifted(month: str, by: int) -> str:
+def add_months(month: str, by: int) -> str:
     """Return the month that comes `by` months later, or earlier below 0."""
     year, number = divmod(int(month[:4]) * 12 + int(month[5:]) - 1 + by, 12)
     return f"{year:04d}-{number + 1:02d}"
@@ -46,12 +46,12 @@ def shifted(month: str, by: int) -> str:
 
 def month_of(moment: datetime) -> str:
     """Return the month in which a moment lies."""
-    return moment.strftime(FORMAT)
+    return moment.strftime(MONTH_FORMAT)
 
 
 @dataclass(frozen=True)
-class Months:
-    """Some months of a ledger, one behind the other.
+class MonthRange:
+    """Consecutive months of a ledger.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class Months:
     is_open_above: bool
 
     @classmethod
-    def of(cls, definition: dg.PartitionsDefinition[str], keys: dg.PartitionKeyRange) -> "Months":
+    def from_partitions(cls, definition: dg.PartitionsDefinition[str], keys: dg.PartitionKeyRange) -> "MonthRange":
         """Return the months of a run."""
         known = definition.get_partition_keys()
         return cls(keys.start, keys.end, keys.start <= known[0], keys.end >= known[-1])
@@ -80,14 +80,14 @@ class Months:
     @property
     def begins(self) -> datetime | None:
         """The first instant of these months; None where they are open."""
-        return None if self.is_open_below else datetime.strptime(self.first, FORMAT)
+        return None if self.is_open_below else datetime.strptime(self.first, MONTH_FORMAT)
 
     @property
     def ends(self) -> datetime | None:
         """The first instant after these months; None where they are open."""
-        return None if self.is_open_above else datetime.strptime(shifted(self.last, 1), FORMAT)
+        return None if self.is_open_above else datetime.strptime(add_months(self.last, 1), MONTH_FORMAT)
 
-    def of_table(self, rows: "ir.Table", moment: str) -> "ir.Table":
+    def filter_rows(self, rows: "ir.Table", moment: str) -> "ir.Table":
         """Return the rows of a lazy table whose `moment`, a timestamp column, lies in these months."""
         import ibis
 
@@ -100,7 +100,7 @@ class Months:
             inside = inside & (rows[moment] < ibis.literal(self.ends, type="timestamp"))
         return rows.filter(inside.fill_null(self.is_open_below))
 
-    def sql(self, moment: str) -> str:
+    def sql_condition(self, moment: str) -> str:
         """Return the same condition in SQL, as DuckDB and PostgreSQL read it."""
         column = '"' + moment.replace('"', '""') + '"'
         bounds = [f"{column} >= TIMESTAMP '{self.begins}'"] if self.begins else []
@@ -109,26 +109,26 @@ class Months:
         return f"({condition}) OR {column} IS NULL" if self.is_open_below else condition
 
 
-def ranges(months: Sequence[str]) -> list[tuple[str, str]]:
+def group_consecutive(months: Sequence[str]) -> list[tuple[str, str]]:
     """Return the first and last of each run of months that follow each other without a gap, in order of time."""
-    found: list[tuple[str, str]] = []
+    spans: list[tuple[str, str]] = []
     for month in sorted(set(months)):
-        if found and shifted(found[-1][1], 1) == month:
-            found[-1] = (found[-1][0], month)
+        if spans and add_months(spans[-1][1], 1) == month:
+            spans[-1] = (spans[-1][0], month)
         else:
-            found.append((month, month))
-    return found
+            spans.append((month, month))
+    return spans
 
 
-def tags(first: str, last: str) -> dict[str, str]:
+def run_tags(first: str, last: str) -> dict[str, str]:
     """Return the tags of a run of these months, both included."""
     return {RANGE_START: first, RANGE_END: last}
 
 
-def tell(context: Any, metadata: Mapping[str, Any]) -> None:
-    """Say something of a whole table once: with the newest month of the run, or with the one event of an asset without months.
+def add_run_metadata(context: Any, metadata: Mapping[str, Any]) -> None:
+    """Attach metadata of a whole table once: to the newest month of the run, or to the one event of an asset without months.
 
-    Dagster writes an event for each month, twice. What all of them would repeat makes most of their size, and of the time they take.
+    Dagster writes two events for each month; repeating the metadata in each would make up most of their size and time.
     """
     newest = None if context.assets_def.partitions_def is None else context.partition_key_range.end
     context.add_asset_metadata(metadata, partition_key=newest)

@@ -1,8 +1,4 @@
-"""The three things that assets reach outside themselves: the warehouse, MLflow and the clock.
-
-`Warehouse` is an Ibis connection named by one URL; `Tables`, Dagster's IO manager, hands lazy tables from asset to asset
-through it, so that rows do not pass through Python. What a stored table looks like in the Dagster UI is decided here too.
-"""
+"""The Dagster resources for the clock and for MLflow. The resource for stored tables is in `graph.warehouse`."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +10,7 @@ import dagster as dg
 
 
 class Clock(dg.ConfigurableResource):
-    """The moment at which the ledger is read; each run may have its own.
+    """The moment at which the ledger is read. A run may configure its own.
 
     Attributes
     ----------
@@ -25,11 +21,12 @@ class Clock(dg.ConfigurableResource):
     moment: str = ""
 
     def now(self) -> datetime:
+        """Return the moment of the run, naive UTC."""
         return datetime.fromisoformat(self.moment) if self.moment else datetime.now(UTC).replace(tzinfo=None)
 
 
 class Tracking(dg.ConfigurableResource):
-    """MLflow: runs, metrics, artifacts and the registry of models.
+    """MLflow's runs, metrics, artifacts and model registry.
 
     Attributes
     ----------
@@ -46,7 +43,7 @@ class Tracking(dg.ConfigurableResource):
     experiment: str
 
     def _mlflow(self) -> Any:
-        # Imported here: it takes seconds, and only what trains or promotes needs it.
+        # The import takes seconds, and only stages that train or promote need it.
         import logging
 
         import mlflow
@@ -54,15 +51,15 @@ class Tracking(dg.ConfigurableResource):
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         mlflow.set_tracking_uri(self.uri)
-        with self._alone():
+        with self._file_lock():
             if mlflow.get_experiment_by_name(self.experiment) is None:
                 mlflow.create_experiment(self.experiment, artifact_location=Path(self.artifacts).as_uri())
         mlflow.set_experiment(self.experiment)
         return mlflow
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Of several processes that open a store of SQLite, one makes its tables and its experiment."""
+    def _file_lock(self) -> Iterator[None]:
+        """Lock an SQLite tracking store, so that one process alone creates its tables and its experiment."""
         from filelock import FileLock
 
         if not self.uri.startswith("sqlite:///"):
@@ -75,11 +72,11 @@ class Tracking(dg.ConfigurableResource):
 
     @contextmanager
     def run(self, name: str, tags: Mapping[str, str]) -> Iterator[Any]:
-        """An MLflow run, open for the time of the block; yields the mlflow module."""
+        """Open an MLflow run for the block, and yield the mlflow module."""
         mlflow = self._mlflow()
         with mlflow.start_run(run_name=name, tags=dict(tags)):
             yield mlflow
 
     def client(self) -> Any:
-        """MLflow's client, for what belongs to no open run."""
+        """Return MLflow's client, for work that belongs to no open run."""
         return self._mlflow().MlflowClient()

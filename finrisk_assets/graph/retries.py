@@ -1,6 +1,6 @@
-"""Faults that pass by themselves, and how they are waited out: a lock that another process holds, a connection that was cut.
+"""Retries after transient faults: a lock that another process holds, a connection that was cut.
 
-Bad data, a wrong setting or a bug never is one: those fail at once, and once.
+Bad data, a wrong setting and a bug are not transient: they fail at once.
 """
 
 import random
@@ -17,64 +17,66 @@ Result = TypeVar("Result")
 ATTEMPTS = 4
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 
-_SAID = re.compile(
+_TRANSIENT_MESSAGE = re.compile(
     r"could not set lock|conflicting lock|database is locked|connection (was )?(reset|refused|closed|aborted)|broken pipe"
     r"|server closed the connection|terminating connection|deadlock detected|could not serialize access|too many (clients|connections)",
     re.IGNORECASE,
 )
-"""What DuckDB, SQLite, PostgreSQL and the network say of such faults; their classes differ with the driver."""
+"""Error texts of DuckDB, SQLite, PostgreSQL and the network; the error classes differ with the driver."""
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, passes by itself."""
+    """Return whether an error, or one of its causes, is transient."""
     while error is not None:
-        if isinstance(error, ConnectionError) or _SAID.search(str(error)):
+        if isinstance(error, ConnectionError) or _TRANSIENT_MESSAGE.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def wait_s(attempt: int, chance: Callable[[], float] = random.random) -> float:
-    """Seconds before the next attempt: twice as long each time, and up to half of that off, so that those who wait do not meet again.
+def backoff_s(attempt: int, chance: Callable[[], float] = random.random) -> float:
+    """Return the seconds to wait before the next attempt: exponential backoff with jitter.
+
+    The wait doubles each time, less a random share of up to half, so that waiting processes do not collide again.
 
     Parameters
     ----------
     attempt
-        How many attempts have failed, from 1.
+        Number of failed attempts, from 1.
     chance
-        Draws from the unit interval.
+        Source of random numbers in the unit interval.
     """
     longest = min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S)
     return longest * (1 - chance() / 2)
 
 
-def patiently(action: Callable[[], Result], attempts: int = ATTEMPTS, sleep: Callable[[float], None] = time.sleep) -> Result:
-    """Carry out an action, again after a wait where a fault is transient; the last attempt's error is raised."""
+def with_retries(action: Callable[[], Result], attempts: int = ATTEMPTS, sleep: Callable[[float], None] = time.sleep) -> Result:
+    """Run an action, retry after a wait while its fault is transient, and raise the last attempt's error."""
     for attempt in range(1, attempts):
         try:
             return action()
         except Exception as error:
             if not is_transient(error):
                 raise
-            sleep(wait_s(attempt))
+            sleep(backoff_s(attempt))
     return action()
 
 
 @contextmanager
-def asks_for_a_retry(attempts_before: int, forget: Callable[[], None]) -> Iterator[None]:
-    """Turn a transient fault inside a step into Dagster's request to run the step again; every other error stays what it is.
+def retry_step_on_transient_fault(attempts_before: int, drop_connection: Callable[[], None]) -> Iterator[None]:
+    """Turn a transient fault of a step into Dagster's `RetryRequested`; raise every other error unchanged.
 
     Parameters
     ----------
     attempts_before
-        How often this step has been retried.
-    forget
-        Gives up the connection that failed, so that the next attempt opens one of its own.
+        Number of earlier retries of this step.
+    drop_connection
+        Called before the retry, so that the next attempt opens a new connection.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, dg.RetryRequested) or not is_transient(error):
             raise
-        forget()
-        raise dg.RetryRequested(ATTEMPTS - 1, wait_s(attempts_before + 1)) from error
+        drop_connection()
+        raise dg.RetryRequested(ATTEMPTS - 1, backoff_s(attempts_before + 1)) from error

@@ -1,4 +1,7 @@
-"""warehouse."""
+"""The warehouse: stored tables by asset name, the IO manager that hands them on, and how Dagster's UI shows them.
+
+The warehouse is an Ibis connection named by one URL. Assets hand on lazy tables, so that rows do not pass through Python.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,25 +14,25 @@ import ibis
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.graph import retries
-from finrisk_assets.graph.partitions import MOMENT, Months, tell
+from finrisk_assets.graph.partitions import PARTITION_COLUMN, MonthRange, add_run_metadata
 from schemas.ledger import Table
 
 WAREHOUSE_POOL, TRAINING_POOL = "warehouse", "training"
-"""Dagster pools: what writes the warehouse, where one process may, and what trains and registers models."""
+"""Dagster pools: steps that write the warehouse, where one process may, and steps that train and register models."""
 
 STAGING_LAYERS = ("raw_", "quarantine_")
 PREVIEW_ROWS = 5
 HIDDEN = "•••"
-"""Shown in place of personal data in a preview."""
+"""The text in place of personal data in a preview."""
 
 
 @cache
 def _connect(url: str) -> ibis.BaseBackend:
-    """One connection per process and URL: DuckDB lets a single process write, and its connection is not to be opened twice."""
+    """Return the process's one connection to a URL: DuckDB lets a single process write, and refuses a second connection."""
     if url.startswith("duckdb://"):
         Path(url.removeprefix("duckdb://")).parent.mkdir(parents=True, exist_ok=True)
     try:
-        connection = retries.patiently(lambda: ibis.connect(url))
+        connection = retries.with_retries(lambda: ibis.connect(url))
     except Exception as error:
         if "lock" in str(error).lower():
             raise RuntimeError(
@@ -43,12 +46,12 @@ def _connect(url: str) -> ibis.BaseBackend:
 
 
 def schema_of(asset: str) -> str:
-    """Schema of an asset's table: what has not met its contract is staging, the rest is analytics."""
+    """Return the schema of an asset's table: ``staging`` for rows that have not met their contract, else ``analytics``."""
     return "staging" if asset.startswith(STAGING_LAYERS) else "analytics"
 
 
 class Warehouse(dg.ConfigurableResource):
-    """The tables, by asset name.
+    """The stored tables, by asset name.
 
     Attributes
     ----------
@@ -60,33 +63,37 @@ class Warehouse(dg.ConfigurableResource):
 
     @property
     def connection(self) -> ibis.BaseBackend:
+        """The open Ibis connection of this process."""
         return _connect(self.url)
 
     def table(self, asset: str) -> LazyTable:
-        """The stored table of an asset, lazy."""
+        """Return the stored table of an asset, lazy."""
         return self.connection.table(asset, database=schema_of(asset))
 
     def has(self, asset: str) -> bool:
+        """Return whether an asset has a stored table."""
         return asset in self.connection.list_tables(database=schema_of(asset))
 
     def store(self, asset: str, rows: LazyTable) -> LazyTable:
-        """Replace the table of an asset by the rows of an expression, computed in the engine."""
+        """Replace an asset's table by the rows of an expression, computed in the engine, and return the stored table."""
         self.connection.create_table(asset, rows, database=schema_of(asset), overwrite=True)
         return self.table(asset)
 
-    def store_months(self, asset: str, rows: LazyTable, moment: str, months: Months) -> LazyTable:
-        """Replace the rows of some months, and no others, in the table of an asset, by those of an expression.
+    def store_months(self, asset: str, rows: LazyTable, moment: str, months: MonthRange) -> LazyTable:
+        """Replace the rows of some months in an asset's table, in one transaction, and return the stored table.
 
-        Either all of it happens or nothing. The same months again give the same table.
+        Rows of other months stay. Storing the same rows again gives the same table.
 
         Parameters
         ----------
         asset
-            Whose table it is; where there is none yet, the rows make it.
+            The asset's name. Where its table does not exist yet, it is created.
         rows
-            Of which those of `months` are stored.
+            The new rows; those outside `months` are left out.
         moment
-            The column that says to which month a row belongs.
+            The timestamp column that says to which month a row belongs.
+        months
+            The months to replace.
 
         Raises
         ------
@@ -94,14 +101,14 @@ class Warehouse(dg.ConfigurableResource):
             If the stored table has other columns, or the engine cannot replace a part of a table.
         """
         schema, part = schema_of(asset), f"{asset}__part"
-        rows = months.of_table(rows, moment)
+        rows = months.filter_rows(rows, moment)
         if months.is_all or not self.has(asset):
             return self.store(asset, rows)
-        self._can_take(asset, rows)
+        self._check_replaceable(asset, rows)
         self.connection.create_table(part, rows, database=schema, overwrite=True)
         columns = ", ".join(f'"{name}"' for name in self.table(asset).columns)
         changes = (
-            f'DELETE FROM "{schema}"."{asset}" WHERE {months.sql(moment)}',
+            f'DELETE FROM "{schema}"."{asset}" WHERE {months.sql_condition(moment)}',
             f'INSERT INTO "{schema}"."{asset}" ({columns}) SELECT {columns} FROM "{schema}"."{part}"',
             f'DROP TABLE "{schema}"."{part}"',
         )
@@ -110,7 +117,7 @@ class Warehouse(dg.ConfigurableResource):
                 execute(change)
         return self.table(asset)
 
-    def _can_take(self, asset: str, rows: LazyTable) -> None:
+    def _check_replaceable(self, asset: str, rows: LazyTable) -> None:
         if self.connection.name not in ("duckdb", "postgres"):
             raise dg.Failure(
                 f"{self.connection.name} replaces whole tables only: materialise all months of {asset} in one run", allow_retries=False
@@ -138,50 +145,46 @@ class Warehouse(dg.ConfigurableResource):
             raise
         connection.con.execute("COMMIT")
 
-    def forget(self) -> None:
-        """Give up the connection; the next use opens another."""
+    def drop_connection(self) -> None:
+        """Drop the cached connection, so that the next use opens another."""
         _connect.cache_clear()
-
-    def store_parquet(self, asset: str, path: Path) -> LazyTable:
-        """Replace the table of an asset by a Parquet file."""
-        return self.store(asset, self.connection.read_parquet(str(path)))
 
 
 class Tables(dg.ConfigurableIOManager):
-    """Hands lazy tables from asset to asset through the warehouse."""
+    """The IO manager that hands lazy tables from asset to asset through the warehouse."""
 
     warehouse: dg.ResourceDependency[Warehouse]
 
     def handle_output(self, context: dg.OutputContext, obj: LazyTable) -> None:
-        """Store an asset's lazy table, of the months of the run where it has months, and show what was stored."""
+        """Store an asset's lazy table, only the run's months where the asset is partitioned, and attach its description."""
         asset, schema = context.asset_key.to_user_string(), context.definition_metadata.get("dagster/column_schema")
-        with retries.asks_for_a_retry(context.step_context.previous_attempt_count, self.warehouse.forget):
+        with retries.retry_step_on_transient_fault(context.step_context.previous_attempt_count, self.warehouse.drop_connection):
             if context.has_asset_partitions:
-                moment = str(context.definition_metadata[MOMENT])
-                months = Months.of(context.asset_partitions_def, context.asset_partition_key_range)
+                moment = str(context.definition_metadata[PARTITION_COLUMN])
+                months = MonthRange.from_partitions(context.asset_partitions_def, context.asset_partition_key_range)
                 stored = self.warehouse.store_months(asset, obj, moment, months)
             else:
                 stored = self.warehouse.store(asset, obj)
-            shown = describe(stored, schema if isinstance(schema, dg.TableSchema) else None)
+            metadata = describe_table(stored, schema if isinstance(schema, dg.TableSchema) else None)
             if context.has_asset_partitions:
-                del shown["dagster/column_schema"]  # the definition has it
-            tell(context.step_context, shown)
+                del metadata["dagster/column_schema"]  # the definition has it
+            add_run_metadata(context.step_context, metadata)
 
     def load_input(self, context: dg.InputContext) -> LazyTable:
-        """Hand on a stored table, lazy and whole: what looks back over months cuts them itself, as it is stored."""
+        """Return a stored table, lazy and with all its months: windows look back over them, and the result is cut as it is stored."""
         return self.warehouse.table(context.asset_key.to_user_string())
 
 
 def count(rows: LazyTable) -> int:
-    """Number of rows, counted in the engine."""
+    """Return the number of rows, counted in the engine."""
     return int(rows.count().to_pyarrow().as_py())
 
 
-def describe(stored: LazyTable, schema: dg.TableSchema | None) -> dict[str, Any]:
-    """Row count, column schema and preview of a stored table, as Dagster metadata.
+def describe_table(stored: LazyTable, schema: dg.TableSchema | None) -> dict[str, Any]:
+    """Return row count, column schema and preview of a stored table, as Dagster metadata.
 
-    Personal columns are hidden in the preview. Where no schema says which those are, all values are hidden and the preview
-    is a list of the columns with how many values each lacks.
+    Personal columns are hidden in the preview. Without a schema that names them all values are hidden, and the preview
+    lists the columns with their number of missing values.
     """
     rows = count(stored)
     if schema is None:
@@ -202,7 +205,7 @@ def describe(stored: LazyTable, schema: dg.TableSchema | None) -> dict[str, Any]
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """Rows as a Markdown table, numbers to four significant digits."""
+    """Return rows as a Markdown table, numbers to four significant digits."""
     if not rows:
         return "no rows"
 
@@ -214,7 +217,7 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
 
 
 def column_schema(table: Table) -> dg.TableSchema:
-    """A table contract as Dagster's column schema: type, unit, personal-data class and when it becomes known."""
+    """Return a table contract as Dagster's column schema: type, unit, personal-data class and when a value becomes known."""
 
     def column(name: str) -> dg.TableColumn:
         spec = table[name]

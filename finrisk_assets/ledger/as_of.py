@@ -1,6 +1,6 @@
-"""A source that can tell its whole time, read at an earlier moment: what had happened by then, and of it what was known.
+"""The state of a ledger at an earlier time: the rows that had happened by then, with the outcomes that were known.
 
-When a row happened and when each of its columns becomes known stands in the table's declaration; nothing else is asked.
+The table's declaration says when a row happens and when each of its columns becomes known; nothing else is used.
 """
 
 from datetime import datetime
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 
-def by(table: Table, raw: "ir.Table", moment: datetime, end: datetime) -> "ir.Table":
-    """Return the raw rows as they stood at a moment.
+def rows_as_of(table: Table, raw: "ir.Table", moment: datetime, end: datetime) -> "ir.Table":
+    """Return the raw rows as they stood at the given time.
 
     Parameters
     ----------
@@ -22,9 +22,9 @@ def by(table: Table, raw: "ir.Table", moment: datetime, end: datetime) -> "ir.Ta
     raw
         The landed rows of the source's whole time.
     moment
-        Naive UTC. A row that happened later is not there yet; an outcome that became known later is null, and so is when it did.
+        Naive UTC. Later rows are left out; an outcome that became known later is null, and so is the time at which it became known.
     end
-        When the source's time ends. A row dated after it is a mistake, not the future: it is there, for the contract to refuse.
+        End of the source's time. A row dated after it is a mistake, not the future: it stays, and the contract refuses it.
     """
     import ibis
 

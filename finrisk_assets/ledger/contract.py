@@ -1,8 +1,8 @@
-"""The contract of a ledger table, carried out in the engine: casts, named rules, and the split into valid and quarantined.
+"""The contract of a ledger table, checked in the engine: casts, named rules, and the split into valid and quarantined rows.
 
-Everything follows from the declaration in `schemas.ledger`. A row that breaks a rule is never dropped and never mended:
-it stands in the quarantine with its raw values and the names of all the rules it broke. What was stored is read again
-through Pandera, by the same declaration.
+Every cast and rule follows from the table's declaration in `schemas.ledger`. A row that breaks a rule is neither dropped nor repaired:
+the quarantine holds its raw values and the names of all the rules that it broke. Pandera checks the stored table against the same
+declaration. Reading files is the task of `landing`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,12 +30,12 @@ NOUNS: Mapping[DType, str] = {
     "boolean": "true or false",
     "timestamp": "a timestamp",
 }
-"""What a value of each type is called in a rule's name."""
+"""The noun for a value of each type in a rule's name."""
 
 TRUE = ("true", "t", "yes", "y", "1", "1.0")
 FALSE = ("false", "f", "no", "n", "0", "0.0")
 
-# The engines' own casts differ in what else they take ("1_000", "1d", "epoch"): these say what a number and a moment are.
+# The engines' own casts accept different extras ("1_000", "1d", "epoch"): these patterns define a number and a timestamp.
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _NOT_FINITE = r"^[+-]?(nan|inf|infinity)$"
 _LARGEST = 1.7976931348623157e308
@@ -47,13 +47,13 @@ _OFFSET = r":[0-9.]+ ?([+-][0-9]{2}:?[0-9]{2})$"
 
 @ibis.udf.scalar.builtin
 def trim(text: str) -> str:
-    """Take the spaces off both ends; Ibis' own `strip` takes the letters v and f off as well on Spark."""
+    """Remove the spaces at both ends. On Spark, the `strip` of Ibis removes the letters v and f as well."""
     raise NotImplementedError("the engine carries it out")
 
 
 @dataclass(frozen=True)
-class Split:
-    """A raw table, split: lazily, and so that every raw row is in exactly one of the two.
+class ContractSplit:
+    """A raw table split into two lazy tables; every raw row is in exactly one of them.
 
     Attributes
     ----------
@@ -80,8 +80,8 @@ def split(
     raw: ir.Table,
     references: Mapping[str, ir.Table],
     as_of: datetime,
-) -> Split:
-    """Split raw rows into those that meet the contract and those that do not.
+) -> ContractSplit:
+    """ContractSplit raw rows into those that meet the contract and those that do not.
 
     Parameters
     ----------
@@ -92,20 +92,20 @@ def split(
     raw
         The landed rows, with `landing.MARKS`.
     references
-        Name of a table -> its valid rows. A reference to a table that is not here is not checked (the source lacks it).
+        Name of a table -> its valid rows. A reference to a table that is missing here is not checked, because the source lacks that table.
     as_of
         The moment at which the ledger is read, naive UTC: an event after it is in the future.
 
     Returns
     -------
-    Split
-        Two lazy tables. Of rows with one key the first is kept, unless it breaks a rule itself; the later ones never are.
+    ContractSplit
+        Two lazy tables. Of rows with the same key, the first is valid unless it breaks a rule itself; the later rows never are.
     """
-    brought = [column for column in table.columns if column.name in columns]
-    typed = raw.mutate(**{_given(c.name): _uncast(columns[c.name](raw)) for c in brought})
-    typed = typed.mutate(**{_value(c.name): _cast(typed[_given(c.name)], c.dtype) for c in brought})
+    source_columns = [column for column in table.columns if column.name in columns]
+    typed = raw.mutate(**{_given(c.name): _uncast(columns[c.name](raw)) for c in source_columns})
+    typed = typed.mutate(**{_value(c.name): _cast(typed[_given(c.name)], c.dtype) for c in source_columns})
     joined = _join_references(table, _join_first(table, typed), references)
-    rules = list(_rules(table, brought, joined, references, as_of))
+    rules = list(_rules(table, source_columns, joined, references, as_of))
     readable = ~_is(joined[DEFECTS].contains(MALFORMED_ROW))
     broken = joined[DEFECTS].notnull() | reduce(or_, (rule.broken for rule in rules))
 
@@ -113,15 +113,15 @@ def split(
     defects = (SEPARATOR + joined[DEFECTS]).fill_null("")
     reasons = reduce(lambda left, right: left + right, names, defects).substr(len(SEPARATOR))
     as_text = {name: joined[name].cast("string") for name in raw.columns if name not in (ROW, DEFECTS, LINE)}
-    return Split(
+    return ContractSplit(
         valid=joined.filter(~broken).select(
-            **{c.name: joined[_value(c.name)] if c in brought else ibis.null(c.dtype) for c in table.columns}
+            **{c.name: joined[_value(c.name)] if c in source_columns else ibis.null(c.dtype) for c in table.columns}
         ),
         quarantine=joined.filter(broken).select(**{ROW: joined[ROW], **as_text, LINE: joined[LINE].cast("string"), BROKEN_RULES: reasons}),
     )
 
 
-def sound(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value]], raw: ir.Table, quarantine: ir.Table) -> ir.Table:
+def valid_rows(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value]], raw: ir.Table, quarantine: ir.Table) -> ir.Table:
     """Return the raw rows that are not in quarantine: the canonical columns, typed, in the order of the declaration.
 
     Parameters
@@ -129,27 +129,27 @@ def sound(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value]], r
     table, columns, raw
         As in `split`.
     quarantine
-        What `split` put there, of the same raw rows.
+        The rows of the same raw table that `split` quarantined.
     """
     kept = raw.anti_join(quarantine, ROW)
     given = {name: _uncast(columns[name](kept)) for name in table.names if name in columns}
     return kept.select(**{c.name: _cast(given[c.name], c.dtype) if c.name in given else ibis.null(c.dtype) for c in table.columns})
 
 
-def event_time(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value]], raw: ir.Table) -> ir.Value | None:
-    """Return when each raw row happened, as a timestamp, null where that cannot be read; None for a table without such a column."""
+def read_event_time(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value]], raw: ir.Table) -> ir.Value | None:
+    """Return the time of each raw row as a timestamp: null where it cannot be read, None for a table without such a column."""
     if table.event_time is None or table.event_time not in columns:
         return None
     return _cast(_uncast(columns[table.event_time](raw)), "timestamp")
 
 
 def cast(value: ir.Value, dtype: DType) -> ir.Value:
-    """Return a raw value as one of a declared type, as the contract reads it; null where it is none."""
+    """Cast a raw value to a declared type as the contract does; null where the value does not fit."""
     return _cast(_uncast(value), dtype)
 
 
 def count_by_rule(quarantine: ir.Table) -> dict[str, int]:
-    """Return how many quarantined rows broke each rule, most first; a row that broke two counts in both."""
+    """Count the quarantined rows by broken rule, most frequent first. A row that broke two rules counts in both."""
     grouped = quarantine.group_by(BROKEN_RULES).agg(rows=quarantine.count()).to_pyarrow().to_pylist()
     counts: dict[str, int] = {}
     for group in grouped:
@@ -161,9 +161,11 @@ def count_by_rule(quarantine: ir.Table) -> dict[str, int]:
 # --- rules ---------------------------------------------------------------------------------------------------------
 
 
-def _rules(table: Table, brought: Sequence[Column], rows: ir.Table, references: Mapping[str, ir.Table], as_of: datetime) -> Iterator[_Rule]:
+def _rules(
+    table: Table, source_columns: Sequence[Column], rows: ir.Table, references: Mapping[str, ir.Table], as_of: datetime
+) -> Iterator[_Rule]:
     """Yield every rule of the columns that the source brings, in the order of the declaration."""
-    for column in brought:
+    for column in source_columns:
         yield from _column_rules(column, rows[_given(column.name)], rows[_value(column.name)])
         if column.name == table.event_time:
             future = rows[_value(column.name)] > ibis.literal(as_of, type="timestamp")
@@ -193,8 +195,8 @@ def _column_rules(column: Column, given: ir.Value, value: ir.Value) -> Iterator[
 
 
 def _join_first(table: Table, rows: ir.Table) -> ir.Table:
-    """Put beside each row with a key that occurs twice the number of the first such row."""
-    # Grouping by an integer is cheaper than by its text, and says the same.
+    """Join the number of the first row of a key to every row whose key occurs more than once."""
+    # Grouping by an integer is cheaper than grouping by its text, with the same result.
     key = rows[_given(table.key) if rows[_given(table.key)].type().is_integer() else _value(table.key)]
     keys = rows.filter(key.notnull()).select(__first_key=key, __row=rows[ROW])
     found = keys.group_by("__first_key").agg(__first_row=keys["__row"].min(), __rows=keys.count())
@@ -203,7 +205,7 @@ def _join_first(table: Table, rows: ir.Table) -> ir.Table:
 
 
 def _join_references(table: Table, rows: ir.Table, references: Mapping[str, ir.Table]) -> ir.Table:
-    """Put beside each row the key that it refers to, where there is one."""
+    """Join to each row the key that it refers to, where that key exists."""
     for column, target in table.references.items():
         if target in references and _value(column) in rows.columns:
             known = references[target].select(**{f"__known_{column}": references[target][TABLES[target].key]}).distinct()
@@ -212,7 +214,7 @@ def _join_references(table: Table, rows: ir.Table, references: Mapping[str, ir.T
 
 
 def _is(condition: ir.BooleanValue) -> ir.BooleanValue:
-    """Return a condition that is false, not unknown, where there is no value."""
+    """Return the condition with null replaced by false."""
     return condition.fill_null(False)
 
 
@@ -228,14 +230,14 @@ def _value(name: str) -> str:
 
 
 def _uncast(value: ir.Value) -> ir.Value:
-    """Return a column's value before its cast; blank text is no value."""
+    """Return a column's value before its cast; blank text becomes null."""
     if value.type().is_null():
         return value.cast("string")
     return trim(value).nullif("") if value.type().is_string() else value
 
 
 def _cast(given: ir.Value, dtype: DType) -> ir.Value:
-    """Cast a value, to null where it is not of the type."""
+    """Cast a value; null where it is not of the type."""
     casts: Mapping[DType, Callable[[ir.Value], ir.Value]] = {
         "string": _cast_string,
         "int64": _cast_int64,
@@ -247,7 +249,7 @@ def _cast(given: ir.Value, dtype: DType) -> ir.Value:
 
 
 def _always_casts(kind: Any, dtype: DType) -> bool:
-    """Return whether every value of an engine type is one of the declared type, so that no rule need ask."""
+    """Return whether every value of an engine type casts to the declared type, so that no rule is needed."""
     return {
         "string": True,
         "int64": kind.is_integer(),
@@ -258,14 +260,14 @@ def _always_casts(kind: Any, dtype: DType) -> bool:
 
 
 def _cast_string(given: ir.Value) -> ir.Value:
-    if given.type().is_floating():  # an identifier that became a float on its way, as pandas likes to do
+    if given.type().is_floating():  # pandas turns an integer identifier with gaps into a float
         whole = _cast_int64(given)
         return whole.cast("string").fill_null(given.cast("string"))
     return given.cast("string")
 
 
 def _number(given: ir.Value) -> ir.Value:
-    """Return a value as float64, NaN and infinities included, null where it is no number."""
+    """Cast a value to float64, NaN and infinities included; null where it is not a number."""
     kind = given.type()
     if kind.is_string():
         return ibis.cases((given.re_search(_NUMBER), given.try_cast("float64")), else_=ibis.null("float64"))
@@ -304,7 +306,7 @@ def _cast_boolean(given: ir.Value) -> ir.Value:
 
 
 def _cast_timestamp(given: ir.Value) -> ir.Value:
-    """Read ISO 8601 text as naive UTC; an offset is taken off, a date is its midnight."""
+    """Read ISO 8601 text as naive UTC: subtract an offset, and read a date as its midnight."""
     kind = given.type()
     if kind.is_timestamp() or kind.is_date():
         return given.cast("timestamp")
@@ -346,12 +348,12 @@ def pandera_schema(table: Table) -> "pandera.ibis.DataFrameSchema":
 
 
 def check_stored(table: Table, stored: ir.Table) -> list[str]:
-    """Check a stored table against its contract, in the engine; references are not looked at.
+    """Check a stored table against its contract in the engine; references are not checked.
 
     Returns
     -------
     list of str
-        What is wrong, a sentence each, without any row's values; empty where the contract is met.
+        One sentence per fault, without any row's values; empty where the table meets the contract.
     """
     from pandera.errors import SchemaErrors
 
@@ -372,7 +374,7 @@ def check_stored(table: Table, stored: ir.Table) -> list[str]:
 
 
 def _sentence(table: Table, error: Any) -> str:
-    """Say what a Pandera error means, without the failing rows that its own text would show."""
+    """Describe a Pandera error without the failing rows, which its own text would show."""
     column = getattr(error.schema, "name", table.name)
     where = table.name if column == table.name else f"{table.name}.{column}"
     check = error.check if isinstance(error.check, str) else error.check.error or error.check.name

@@ -1,23 +1,23 @@
-"""Raw files that DVC tracks: which of a source's files have a ``.dvc`` file beside them, and the hash that it names.
+"""The raw files of a source that DVC tracks, and the hash that each ``.dvc`` file names.
 
-DVC itself is never imported: its ``.dvc`` files are YAML. How to track a file stands in ``docs/reproducibility.md``.
+DVC itself is not imported: its ``.dvc`` files are YAML. ``docs/reproducibility.md`` says how to track a file.
 """
 
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 
 
-def hashes(source: Source) -> dict[str, str]:
-    """The files of a source that DVC tracks, by name, with DVC's hash of each (an MD5; of a folder it ends in ``.dir``).
+def read_hashes(source: Source) -> dict[str, str]:
+    """Return DVC's hash of each tracked file of a source, by file name (an MD5; that of a folder ends in ``.dir``).
 
-    A file counts as tracked if it, or the folder that it lies in, was given to ``dvc add``.
+    A file counts as tracked if the file itself, or its folder, was given to ``dvc add``.
     """
     import yaml
 
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for file in sorted({file for table in source.tables.values() for file in table.files()}):
-        for given in (file, file.parent):
-            note = given.with_name(f"{given.name}.dvc")
+        for target in (file, file.parent):
+            note = target.with_name(f"{target.name}.dvc")
             if note.is_file():
                 outs = (yaml.safe_load(note.read_text(encoding="utf-8")) or {}).get("outs", [])
-                found |= {str(out["path"]): str(out["md5"]) for out in outs if {"path", "md5"} <= out.keys()}
-    return found
+                hashes |= {str(out["path"]): str(out["md5"]) for out in outs if {"path", "md5"} <= out.keys()}
+    return hashes

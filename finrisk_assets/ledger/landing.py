@@ -1,8 +1,8 @@
-"""Landing: a source's files become one Parquet file of raw rows, and nothing of them is lost or judged.
+"""Landing: the files of a source become one Parquet file of raw rows, complete and unchecked.
 
-A CSV lands as text, exactly as it stands. Three columns come with every row: `_row`, its number in the source from 1;
-`_defects`, what is wrong with the line itself (`broken encoding`, `malformed row`), null for a sound one; `_line`, the
-line of a damaged row as it stood. Whether a value is right is not asked here but in `contract`.
+A CSV lands as text, character by character. Landing adds three columns to every row: `_row`, its number in the source from 1;
+`_defects`, the faults of the line itself (`broken encoding`, `malformed row`), null for an intact line; `_line`, the original
+line of a damaged row. `contract` checks the values.
 """
 
 import codecs
@@ -28,16 +28,16 @@ MALFORMED_ROW = "malformed row"
 _CHUNK = 1 << 20
 _BATCH = 50_000
 _MAX_LINES = 100
-"""Lines that one quoted value may span; a quote still open after them was never meant to be one."""
+"""Lines that one quoted value may span. A quote that is still open after them counts as a plain character."""
 
 
 class LandingError(ValueError):
-    """A source file that cannot land: which one, what is wrong with it, what to do."""
+    """An error for a source file that cannot land; it names the file, the fault and the fix."""
 
 
 @dataclass(frozen=True)
-class Landed:
-    """What came of a landing: the number of raw rows, and the hash of the source's content (its data version)."""
+class LandingResult:
+    """The number of raw rows that landed, and the hash of the source's content (its data version)."""
 
     rows: int
     sha256: str
@@ -45,20 +45,20 @@ class Landed:
 
 @dataclass(frozen=True)
 class Csv:
-    """A CSV file, or several with the same columns that land one behind the other.
+    """A CSV file, or several with the same columns that land in their order.
 
     Attributes
     ----------
     paths
         The files.
     delimiter, quote
-        One character each; an empty `quote` takes quotes literally.
+        One character each; with an empty `quote`, quotes are plain characters.
     encoding
-        Python's name of the encoding; bytes that are not of it become U+FFFD and mark the row.
+        Python's name of the encoding; bytes outside it become U+FFFD and mark the row.
     header
         Column names, for files that have no header line; empty where the first line holds them.
     required
-        Columns that must be there.
+        Columns that the files must have.
     """
 
     paths: tuple[Path, ...]
@@ -78,10 +78,10 @@ def land_csv(
     encoding: str = "utf-8",
     header: Sequence[str] = (),
     required: Sequence[str] = (),
-) -> Landed:
+) -> LandingResult:
     """Land CSV files as text; see `Csv` for the parameters.
 
-    A sound file goes through DuckDB. Where DuckDB's rows are not exactly the file's lines (a damaged line, a line break
+    DuckDB reads an intact file. Where DuckDB's rows are not exactly the file's lines (a damaged line, a line break
     inside quotes, mixed line ends, another encoding), the file is read again line by line, in constant memory.
 
     Raises
@@ -93,8 +93,8 @@ def land_csv(
     return _land_csv(Csv(many, delimiter, quote, encoding, tuple(header), required=tuple(required)), out)
 
 
-def land_parquet(paths: Path | Sequence[Path], out: Path, *, required: Sequence[str] = ()) -> Landed:
-    """Land Parquet files with the types that they have; timestamps become naive UTC, to the microsecond.
+def land_parquet(paths: Path | Sequence[Path], out: Path, *, required: Sequence[str] = ()) -> LandingResult:
+    """Land Parquet files with their own types; timestamps become naive UTC, to the microsecond.
 
     Raises
     ------
@@ -119,11 +119,11 @@ def land_parquet(paths: Path | Sequence[Path], out: Path, *, required: Sequence[
         rows = _copy(connection, f"SELECT {columns} FROM read_parquet({_list(names)})", out)
     if not rows:
         raise LandingError(f"{_names(files)} has columns but no rows; was the export cut short?")
-    return Landed(rows, digest)
+    return LandingResult(rows, digest)
 
 
-def land_arrow(table: "pa.Table", out: Path) -> Landed:
-    """Land rows that were made in memory (a simulator's): the hash is that of their content.
+def land_arrow(table: "pa.Table", out: Path) -> LandingResult:
+    """Land rows from memory (those of a simulator); the hash is that of their content.
 
     Parameters
     ----------
@@ -139,18 +139,18 @@ def land_arrow(table: "pa.Table", out: Path) -> Landed:
     with pa.ipc.new_stream(_Hashing(hasher), table.schema) as stream:
         stream.write_table(table)
     _write(out, [_marked(table, 1)])
-    return Landed(table.num_rows, hasher.hexdigest())
+    return LandingResult(table.num_rows, hasher.hexdigest())
 
 
-def land_joined(base: Csv, lookups: Mapping[str, Csv], query: str, out: Path) -> Landed:
-    """Land a file together with columns looked up in others, as a normalised source needs it.
+def land_joined(base: Csv, lookups: Mapping[str, Csv], query: str, out: Path) -> LandingResult:
+    """Land a file together with columns looked up in other files, for a normalised source.
 
     Parameters
     ----------
     base
         The file whose rows land; damaged rows keep their marks.
     lookups
-        Name in the query -> file. A look-up file must be sound, because its rows have no quarantine of their own.
+        Name in the query -> file. A look-up file must be intact, because its rows have no quarantine of their own.
     query
         DuckDB SQL over the view ``base`` and one view per look-up; it must hand on `MARKS` and never multiply a row.
     out
@@ -174,11 +174,11 @@ def land_joined(base: Csv, lookups: Mapping[str, Csv], query: str, out: Path) ->
         ((rows, distinct),) = connection.execute(f"SELECT count(*), count(DISTINCT {ROW}) FROM '{_quoted(out)}'").fetchall()
     if rows != distinct:
         raise LandingError(f"{_names(base.paths)}: {rows - distinct} rows came twice through a look-up; its key must be unique")
-    return Landed(rows, _digest_of(digests))
+    return LandingResult(rows, _digest_of(digests))
 
 
 def _refuse_damage(connection: "duckdb.DuckDBPyConnection", view: str, file: Csv) -> None:
-    """Raise where a look-up file has a damaged row."""
+    """Raise LandingError where a look-up file has a damaged row."""
     query = f'SELECT {ROW}, {DEFECTS} FROM "{view}" WHERE {DEFECTS} IS NOT NULL ORDER BY {ROW} LIMIT 1'
     for row, defects in connection.execute(query).fetchall():
         raise LandingError(f"{_names(file.paths)}, row {row}: {defects}; other tables look values up here, so mend it first")
@@ -187,25 +187,25 @@ def _refuse_damage(connection: "duckdb.DuckDBPyConnection", view: str, file: Csv
 # --- CSV -----------------------------------------------------------------------------------------------------------
 
 
-def _land_csv(file: Csv, out: Path) -> Landed:
-    shape = [_examine(path) for path in file.paths]
+def _land_csv(file: Csv, out: Path) -> LandingResult:
+    shapes = [_examine(path) for path in file.paths]
     names = [_header(path, file) for path in file.paths]
     for path, found in zip(file.paths, names, strict=True):
         if found != names[0]:
             raise LandingError(
                 f"{path} has the columns {', '.join(found)}, but {file.paths[0]} has {', '.join(names[0])}; give them one header"
             )
-    rows = _land_sound(file, names[0], shape, out)
+    rows = _land_with_duckdb(file, names[0], shapes, out)
     if rows is None:
         rows = _land_by_line(file, names[0], out)
     if not rows:
         raise LandingError(f"{_names(file.paths)} has a header but no rows; was the export cut short?")
-    return Landed(rows, _digest_of([one.sha256 for one in shape]))
+    return LandingResult(rows, _digest_of([file_shape.sha256 for file_shape in shapes]))
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What one streamed look at a file's bytes says: its hash, its lines (terminated or last) and its only line end."""
+    """A file's hash, its number of lines, and its line end where it has only one kind."""
 
     sha256: str
     lines: int
@@ -267,7 +267,7 @@ def _check_names(path: Path, names: Sequence[str], required: Iterable[str], *, h
         raise LandingError(f"{path} has no column {', '.join(repr(name) for name in missing)}; it has {found}")
 
 
-def _land_sound(file: Csv, names: Sequence[str], shapes: Sequence[_Shape], out: Path) -> int | None:
+def _land_with_duckdb(file: Csv, names: Sequence[str], shapes: Sequence[_Shape], out: Path) -> int | None:
     """Land through DuckDB; None where its rows are not exactly the lines of the files."""
     import duckdb
 
@@ -327,9 +327,9 @@ def _land_by_line(file: Csv, names: Sequence[str], out: Path) -> int:
 
 
 def _records(path: Path, file: Csv) -> Iterator[tuple[list[Any], list[str], str]]:
-    """Yield the values, the defects and the text of each record; blank lines are passed over.
+    """Yield the values, the defects and the text of each record; skip blank lines.
 
-    A record may span lines inside quotes. Where a quote is never closed, its line alone is malformed.
+    A record may span lines inside quotes. Where a quote is never closed, only its line is malformed.
     """
     waiting: list[tuple[str, bool]] = []
     source = _lines(path, file.encoding)
@@ -364,7 +364,7 @@ def _records(path: Path, file: Csv) -> Iterator[tuple[list[Any], list[str], str]
 
 
 def _parse(text: str, file: Csv) -> list[str] | None:
-    """Split one record into its values; None where its quotes are not closed as they should be."""
+    """Split one record into its values; None where a quote is not closed."""
     text = text.rstrip("\r\n")
     if not file.quote or file.quote not in text:
         return text.split(file.delimiter)
@@ -381,7 +381,7 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[str, bool]]:
     except LookupError:
         raise LandingError(f"{path}: {encoding!r} is no encoding that Python knows; say for instance utf-8 or cp1250") from None
     if codec.name.startswith(("utf-16", "utf-32")):
-        # Their line ends are not single bytes, so that only the decoded text can be split.
+        # Their line ends are not single bytes: only the decoded text can be split.
         with path.open(encoding=encoding, errors="replace", newline="") as text:
             for line in text:
                 yield line, "\ufffd" in line
@@ -435,7 +435,7 @@ def _names(paths: Sequence[Path]) -> str:
 
 
 class _Hashing:
-    """A file to write to that keeps nothing but the hash."""
+    """A writable file that keeps only the hash of its content."""
 
     closed = False
 
@@ -443,7 +443,7 @@ class _Hashing:
         self.write: Callable[[bytes], None] = hasher.update
 
     def flush(self) -> None:
-        """Nothing waits to be written."""
+        """Do nothing: nothing is buffered."""
 
 
 def _marked(table: "pa.Table", first: int) -> "pa.Table":
@@ -480,7 +480,7 @@ def _duckdb() -> "duckdb.DuckDBPyConnection":
 
 
 def _copy(connection: "duckdb.DuckDBPyConnection", query: str, out: Path) -> int:
-    """Write a query's rows with `MARKS` to Parquet and return how many they are."""
+    """Write a query's rows with `MARKS` to Parquet and return their number."""
     out.parent.mkdir(parents=True, exist_ok=True)
     marks = f"row_number() OVER () AS {ROW}, *, NULL::VARCHAR AS {DEFECTS}, NULL::VARCHAR AS {LINE}"
     done = connection.execute(f"COPY (SELECT {marks} FROM ({query})) TO {_text(str(out))} (FORMAT parquet)").fetchall()
@@ -490,7 +490,7 @@ def _copy(connection: "duckdb.DuckDBPyConnection", query: str, out: Path) -> int
 def _plain(name: str, kind: str) -> str:
     """Return a column as every engine can read it: timestamps naive UTC, to the microsecond."""
     quoted = '"' + name.replace('"', '""') + '"'
-    if kind == "TIMESTAMP WITH TIME ZONE":  # a cast would ask for the session's time zone
+    if kind == "TIMESTAMP WITH TIME ZONE":  # a cast would use the session's time zone
         return f"make_timestamp(epoch_us({quoted})) AS {quoted}"
     return f"{quoted}::TIMESTAMP AS {quoted}" if kind.startswith("TIMESTAMP") else quoted
 

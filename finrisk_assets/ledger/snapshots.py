@@ -1,7 +1,7 @@
-"""Kept copies of data, each named by the SHA-256 of its bytes: what a model was trained on and what a source brought.
+"""Data snapshots: read-only copies of Parquet files, each named by the SHA-256 of its bytes.
 
-Here a Parquet file is kept, found again, listed and removed. Who keeps what is the caller's: the stage ``model_<domain>`` keeps the
-feature table that it trains on, ``raw_*`` its landing. ``docs/reproducibility.md`` has the commands.
+This module stores, restores, lists and prunes them. The callers decide what to store: the stage ``model_<domain>`` stores the feature
+table that it trains on, ``raw_*`` its landed file. ``docs/reproducibility.md`` has the commands.
 """
 
 import contextlib
@@ -18,21 +18,21 @@ _CHUNK = 1 << 20
 
 
 class SnapshotError(ValueError):
-    """A snapshot that is missing, damaged or cannot be kept: which one, where, what to do."""
+    """An error for a snapshot that is missing, damaged or cannot be stored; it names the file, the folder and the fix."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One kept file.
+    """One stored file.
 
     Attributes
     ----------
     sha256
         Hash of its bytes, and its name.
     table
-        What it is a copy of: ``features_loan_default``, ``raw_transactions``; empty where the keeper did not say.
+        The table that the file copies: ``features_loan_default``, ``raw_transactions``; empty where the caller did not say.
     kept_by
-        What kept it first: a model's bundle or a landing; empty where the keeper did not say.
+        What stored the file first: a model's bundle or a landing; empty where the caller did not say.
     rows, size
         Rows of the table; bytes of the file.
     """
@@ -44,24 +44,24 @@ class Snapshot:
     size: int
 
 
-def folder_of(root: Path) -> Path:
-    """Where the snapshots of one ledger are: beside its warehouse, below `Settings.root`."""
+def snapshot_folder(root: Path) -> Path:
+    """Return the folder of a ledger's snapshots: beside its warehouse, below `Settings.root`."""
     return root / "snapshots"
 
 
-def keep(folder: Path, file: Path, *, table: str = "", kept_by: str = "", link: bool = False) -> str:
-    """Keep a copy of a Parquet file as ``<folder>/<sha256>.parquet`` and return the hash; a copy that is there is not written again.
+def store_snapshot(folder: Path, file: Path, *, table: str = "", kept_by: str = "", link: bool = False) -> str:
+    """Store a copy of a Parquet file as ``<folder>/<sha256>.parquet`` and return the hash; an existing copy is not written again.
 
     Parameters
     ----------
     folder
-        Is created where there is none.
+        Created where it does not exist.
     file
-        The file to keep.
+        The file to store.
     table, kept_by
-        As in `Snapshot`; written down the first time that these bytes are kept.
+        As in `Snapshot`; recorded the first time that these bytes are stored.
     link
-        For a file that nobody writes to again: keep a hard link to it, which costs no space, where the file system can.
+        Make a hard link instead of a copy where the file system can; it costs no space. For files that are never written to again.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def keep(folder: Path, file: Path, *, table: str = "", kept_by: str = "", link: 
         If the file cannot be read, or changes while it is copied.
     """
     try:
-        sha256, size = hash_of(file), file.stat().st_size
+        sha256, size = hash_file(file), file.stat().st_size
         kept = _path(folder, sha256)
         if kept.is_file() and kept.stat().st_size == size:
             return sha256
@@ -77,7 +77,7 @@ def keep(folder: Path, file: Path, *, table: str = "", kept_by: str = "", link: 
         with _beside(folder) as part:
             if not (link and _linked(file, part)):
                 shutil.copyfile(file, part)
-                if hash_of(part) != sha256:
+                if hash_file(part) != sha256:
                     raise SnapshotError(f"{file} changed while it was copied to {folder}: keep it again when nothing writes to it")
             part.chmod(0o444)
             os.replace(part, kept)
@@ -90,20 +90,20 @@ def keep(folder: Path, file: Path, *, table: str = "", kept_by: str = "", link: 
 
 
 def restore(folder: Path, sha256: str) -> Path:
-    """Return the kept file of that hash, after reading all of it to see that it still has that hash.
+    """Return the snapshot with the given hash, after checking all its bytes against the hash.
 
     Parameters
     ----------
     sha256
-        64 hex digits, or as many of the first as name one snapshot.
+        64 hex digits, or the first of them, at least 6, that identify one snapshot.
 
     Raises
     ------
     SnapshotError
-        If there is none of that hash, several begin so, or its bytes are no longer those that were kept.
+        If no snapshot or more than one matches, or if its bytes have changed.
     """
-    file = _path(folder, _whole(folder, sha256))
-    found = hash_of(file)
+    file = _path(folder, _complete_hash(folder, sha256))
+    found = hash_file(file)
     if found != file.stem:
         raise SnapshotError(
             f"the snapshot {file} is damaged: its bytes have the hash {found[:12]}…, not {file.stem[:12]}…; "
@@ -112,15 +112,15 @@ def restore(folder: Path, sha256: str) -> Path:
     return file
 
 
-def kept(folder: Path) -> list[Snapshot]:
-    """Every snapshot in a folder, by table, then the oldest first; the files' bytes are not checked."""
+def list_snapshots(folder: Path) -> list[Snapshot]:
+    """Return every snapshot in a folder, by table, then oldest first; the bytes are not checked."""
     files = sorted(folder.glob("*.parquet"), key=lambda file: (file.stat().st_mtime_ns, file.name))
     return sorted((_describe(file) for file in files), key=lambda snapshot: snapshot.table)
 
 
 def prune(folder: Path, named: Collection[str]) -> list[Snapshot]:
     """Remove every snapshot whose hash is not in `named`, and return what was removed."""
-    removed = [snapshot for snapshot in kept(folder) if snapshot.sha256 not in named]
+    removed = [snapshot for snapshot in list_snapshots(folder) if snapshot.sha256 not in named]
     for snapshot in removed:
         file = _path(folder, snapshot.sha256)
         file.unlink()
@@ -128,8 +128,8 @@ def prune(folder: Path, named: Collection[str]) -> list[Snapshot]:
     return removed
 
 
-def hash_of(file: Path) -> str:
-    """SHA-256 of a file's bytes as 64 hex digits, read in constant memory."""
+def hash_file(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits, read in constant memory."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
@@ -138,8 +138,8 @@ def _path(folder: Path, sha256: str) -> Path:
     return folder / f"{sha256}.parquet"
 
 
-def _whole(folder: Path, begin: str) -> str:
-    """The one hash that begins so."""
+def _complete_hash(folder: Path, begin: str) -> str:
+    """Return the one hash with the given first digits."""
     if len(begin) < 6 or not set(begin) <= set("0123456789abcdef"):
         raise SnapshotError(f"{begin!r} names no snapshot: give at least the first 6 of its 64 hex digits (`finrisk snapshots list`)")
     found = [file.stem for file in folder.glob(f"{begin}*.parquet")]
@@ -177,7 +177,7 @@ def _linked(file: Path, target: Path) -> bool:
 
 @contextlib.contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
-    """An empty file in the folder to write to and then rename, so that nobody ever sees half a snapshot; gone after the block."""
+    """Give an empty file in the folder to write and then rename, so that no reader sees half a snapshot; remove it after the block."""
     handle, name = tempfile.mkstemp(dir=folder, prefix=".part-")
     os.close(handle)
     try:

@@ -1,53 +1,52 @@
-"""Labels that analysts gave to the service's decisions, on their way into the ledger: `finrisk load-feedback`.
+"""Export of analysts' labels from the service's store to the ledger: `finrisk load-feedback`.
 
-The service keeps them in its store; here they become a file for each table of the ledger, which lands with them: see
-`ledger.sources.feedback`.
+The labels become a file for each table of the ledger, and land with that table: see `ledger.sources.feedback`.
 """
 
 import os
 from contextlib import closing
 from typing import NamedTuple
 
-from bento.decisions.feedback import told
+from bento.decisions.feedback import list_labels
 from bento.store.session import open_store
 from finrisk_assets.ledger import sources
-from finrisk_assets.ledger.sources.feedback import SCHEMA, TOLD, file_of
+from finrisk_assets.ledger.sources.feedback import LABEL_COLUMNS, SCHEMA, labels_file
 from finrisk_assets.settings import Settings
 
 
-class Written(NamedTuple):
-    """What the ledger will find."""
+class LabelFile(NamedTuple):
+    """The labels written for label table of the ledger."""
 
     table: str
     labels: int
     months: tuple[str, ...]
-    """In which they became known."""
+    """Months in which the labels became known, in order."""
 
     def __str__(self) -> str:
         return f"{self.table}: {self.labels:,} labels" + (f", known in {self.months[0]} to {self.months[-1]}" if self.months else "")
 
 
-def load(settings: Settings) -> list[Written]:
-    """Write what analysts told of decisions for the ledger, all of it anew: the same labels give the same files."""
+def load(settings: Settings) -> list[LabelFile]:
+    """Write every label in the store to the files of the ledger; the same labels give the same files."""
     source = sources.load(settings)
     with closing(open_store(settings)) as store:
-        found = [(labels, list(told(store, labels.domain))) for labels in TOLD if labels.table in source.tables]
-    written = []
-    for labels, one_by_one in found:
-        # Of a row the last one stands: it became known last.
-        newest = {str(one.answer[labels.key]): one for one in one_by_one if one.answer.get(labels.key) is not None}
-        _write(settings, labels.table, [(key, one.label, one.known_at) for key, one in sorted(newest.items())])
-        months = sorted({f"{one.known_at:%Y-%m}" for one in newest.values()})
-        written.append(Written(labels.table, len(newest), tuple(months)))
-    return written
+        feedback = [(labels, list(list_labels(store, labels.domain))) for labels in LABEL_COLUMNS if labels.table in source.tables]
+    files = []
+    for labels, given in feedback:
+        # The last label of a row counts, because it became known last.
+        newest = {str(label.answer[labels.key]): label for label in given if label.answer.get(labels.key) is not None}
+        _write(settings, labels.table, [(key, label.label, label.known_at) for key, label in sorted(newest.items())])
+        months = sorted({f"{label.known_at:%Y-%m}" for label in newest.values()})
+        files.append(LabelFile(labels.table, len(newest), tuple(months)))
+    return files
 
 
 def _write(settings: Settings, table: str, rows: list[tuple[str, bool, object]]) -> None:
-    """Put rows in the place of those that the file holds, all or none; no file where there is nothing and never was."""
+    """Replace the rows of a table's label file atomically; without rows, no new file is created."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = file_of(settings.root, table)
+    file = labels_file(settings.root, table)
     if not rows and not file.is_file():
         return
     types = {"string": pa.string(), "boolean": pa.bool_(), "timestamp": pa.timestamp("us")}

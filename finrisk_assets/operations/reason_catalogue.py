@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from finrisk_assets.domains.registry import domains_of
 from finrisk_assets.ledger import sources
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.scoring.reasons import code, factors, sentence
 from finrisk_assets.settings import Settings
 

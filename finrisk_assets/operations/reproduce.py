@@ -1,7 +1,7 @@
-"""Training a registered version again, and the first thing that differs.
+"""Reproduction of a registered version: train it again, and report the first difference.
 
-The version's tags say what it was made of (`modelling.provenance.Origin`); its feature table is a kept snapshot. Here both are put
-together again, and the bundle is held against the registered one byte for byte. Nothing is registered or changed.
+The version's tags name its origin (`modelling.training.provenance.Origin`), and its feature table is a stored snapshot. The new bundle
+is compared with the registered one byte for byte. Nothing is registered or changed.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.registry import DOMAINS
-from finrisk_assets.graph.build import resources
+from finrisk_assets.graph.build import build_resources
 from finrisk_assets.graph.stages.common import to_frame
 from finrisk_assets.graph.stages.model import train
 from finrisk_assets.ledger import snapshots, sources
@@ -29,11 +29,11 @@ _SHOWN = 60
 
 
 class ReproduceError(model_registry.RegistryError):
-    """A version that cannot be trained again here: which one, why, what to do."""
+    """A version that cannot be trained again here: the version, the reason and what to do."""
 
 
 @dataclass(frozen=True)
-class Difference:
+class BundleDifference:
     """The first place where two bundles differ.
 
     Attributes
@@ -55,8 +55,8 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Reproduced:
-    """What came of training a version again.
+class Reproduction:
+    """The result of training a version again.
 
     Attributes
     ----------
@@ -71,14 +71,14 @@ class Reproduced:
         difference, it may come from there.
     """
 
-    model: model_registry.ModelVersion
+    model: model_registry.RegisteredVersion
     bundle: str
-    difference: Difference | None
+    difference: BundleDifference | None
     elsewhere: tuple[str, ...] = ()
 
 
-def find(settings: Settings, model: str, version: str) -> tuple[Domain, model_registry.ModelVersion]:
-    """The domain and the registered version that a person names.
+def find(settings: Settings, model: str, version: str) -> tuple[Domain, model_registry.RegisteredVersion]:
+    """Return the domain and the registered version that an operator named.
 
     Parameters
     ----------
@@ -108,8 +108,8 @@ def find(settings: Settings, model: str, version: str) -> tuple[Domain, model_re
     raise ReproduceError(f"{model_registry.model_name(domain.name)} has no version {version}: see `finrisk versions`")
 
 
-def champions(settings: Settings) -> list[tuple[Domain, model_registry.ModelVersion]]:
-    """Every domain that has a champion, with it.
+def champions(settings: Settings) -> list[tuple[Domain, model_registry.RegisteredVersion]]:
+    """Return every domain that has a champion, with its champion.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def champions(settings: Settings) -> list[tuple[Domain, model_registry.ModelVers
 
 
 def named_snapshots(settings: Settings) -> dict[str, list[str]]:
-    """Every snapshot that registered versions name (features and raw tables), with those versions, the oldest first."""
+    """Return every snapshot that registered versions name (features and raw tables), with those versions, the oldest first."""
     client, found = _client(settings), dict[str, list[str]]()
     for domain in DOMAINS:
         for model, tags, _ in reversed(model_registry.versions(client, domain.name)):
@@ -135,7 +135,7 @@ def named_snapshots(settings: Settings) -> dict[str, list[str]]:
     return found
 
 
-def reproduce(settings: Settings, domain: Domain, model: model_registry.ModelVersion, *, anyway: bool = False) -> Reproduced:
+def reproduce(settings: Settings, domain: Domain, model: model_registry.RegisteredVersion, *, anyway: bool = False) -> Reproduction:
     """Train a registered version again from its kept snapshot, and compare the bundle with the registered one.
 
     Parameters
@@ -163,49 +163,49 @@ def reproduce(settings: Settings, domain: Domain, model: model_registry.ModelVer
         raise ReproduceError(f"{label} cannot be reproduced: {error}") from None
     before = with_settings(settings, origin.settings)
     if not anyway:
-        others = _others(origin, code_sha256(domain.group), code_and_machine(before))
+        others = _blocking_changes(origin, code_sha256(domain.group), code_and_machine(before))
         if others:
             raise ReproduceError(f"{label} cannot be reproduced here: {'; '.join(others)}. {_way_back(origin, settings, domain, model)}")
-    file = snapshots.restore(snapshots.folder_of(settings.root), origin.snapshot)
+    file = snapshots.restore(snapshots.snapshot_folder(settings.root), origin.snapshot)
     trained = train(to_frame(pq.read_table(file)), domain, sources.load(before), before)
     with tempfile.TemporaryDirectory() as scratch:
         again, registered = Path(scratch) / "again" / "bundle", Path(scratch) / "registered" / "bundle"
         write(again, trained.spec)
         difference = first_difference(model_registry.fetch(client, model, registered), again)
-    return Reproduced(model, tags["bundle"], difference, tuple(_elsewhere(origin, code_and_machine(before))))
+    return Reproduction(model, tags["bundle"], difference, tuple(_environment_changes(origin, code_and_machine(before))))
 
 
 def _client(settings: Settings) -> Any:
-    return resources(settings)["tracking"].client()
+    return build_resources(settings)["tracking"].client()
 
 
-def first_difference(registered: Path, again: Path) -> Difference | None:
-    """The first difference between two bundles' folders; None where they hold the same files with the same bytes.
+def first_difference(registered: Path, again: Path) -> BundleDifference | None:
+    """Return the first difference between two bundles' folders; None where they hold the same files with the same bytes.
 
     The manifest is compared last, because it holds the hashes of the other files.
     """
     one, other = ({path.name: path for path in folder.iterdir()} for folder in (registered, again))
     for name in sorted(one.keys() | other.keys(), key=lambda name: (name == MANIFEST, name)):
         if name not in one or name not in other:
-            return Difference(name, "", *("there" if name in files else "not there" for files in (one, other)))
+            return BundleDifference(name, "", *("there" if name in files else "not there" for files in (one, other)))
         left, right = one[name].read_bytes(), other[name].read_bytes()
         if left != right:
             return _in_json(name, left, right) or _in_bytes(name, left, right)
     return None
 
 
-def _in_json(name: str, left: bytes, right: bytes) -> Difference | None:
-    """The first difference of two JSON documents; None where they are not JSON, or differ in their spelling alone."""
+def _in_json(name: str, left: bytes, right: bytes) -> BundleDifference | None:
+    """Return the first difference of two JSON documents; None where they are not JSON, or differ in their spelling alone."""
     try:
         documents = json.loads(left), json.loads(right)
     except ValueError:
         return None
-    # The hash of the code differs wherever code does: told only where nothing else does.
+    # The hash of the code differs whenever code does, so it is reported only where nothing else differs.
     found = sorted(_differing("", *documents), key=lambda place: place[0] == "code_sha256")
     if not found:
         return None
     at, *values = found[0]
-    return Difference(name, at, *(_short(json.dumps(value)) if value is not _ABSENT else "nothing" for value in values))
+    return BundleDifference(name, at, *(_short(json.dumps(value)) if value is not _ABSENT else "nothing" for value in values))
 
 
 _ABSENT = object()
@@ -224,18 +224,19 @@ def _differing(at: str, left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]
         yield at, left, right
 
 
-def _in_bytes(name: str, left: bytes, right: bytes) -> Difference:
+def _in_bytes(name: str, left: bytes, right: bytes) -> BundleDifference:
     shorter = min(len(left), len(right))
     at = next((place for place in range(shorter) if left[place] != right[place]), shorter)
-    return Difference(name, f"byte {at}", *(repr(content[at : at + 16]) if at < len(content) else "its end" for content in (left, right)))
+    values = (repr(content[at : at + 16]) if at < len(content) else "its end" for content in (left, right))
+    return BundleDifference(name, f"byte {at}", *values)
 
 
 def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _others(origin: Origin, code: str, here: dict[str, str]) -> list[str]:
-    """What is not what the version was trained with, of the code, the locked libraries and the mapping."""
+def _blocking_changes(origin: Origin, code: str, here: dict[str, str]) -> list[str]:
+    """Return the differences in code, locked libraries and mapping since the version was trained, each as a sentence."""
     checked = {
         "the code of its training": (origin.code_sha256, code),
         "uv.lock": (origin.lock_sha256, here["lock_sha256"]),
@@ -244,8 +245,8 @@ def _others(origin: Origin, code: str, here: dict[str, str]) -> list[str]:
     return [f"{name} is {now[:12] or 'not set'}, and was {then[:12] or 'not set'}" for name, (then, now) in checked.items() if then != now]
 
 
-def _way_back(origin: Origin, settings: Settings, domain: Domain, model: model_registry.ModelVersion) -> str:
-    """How to get to the code and the libraries of a version, and the way around."""
+def _way_back(origin: Origin, settings: Settings, domain: Domain, model: model_registry.RegisteredVersion) -> str:
+    """Return the commands that restore the code and libraries of a version, and the way around them."""
     anyway = "`--anyway` tries all the same."
     if origin.git_commit == UNKNOWN:
         return f"It was trained outside a git checkout, so that no commit can be named. {anyway}"
@@ -260,7 +261,7 @@ def _way_back(origin: Origin, settings: Settings, domain: Domain, model: model_r
     return f"Check out its commit beside this one:\n  {commands}\n{anyway}"
 
 
-def _elsewhere(origin: Origin, here: dict[str, str]) -> Iterator[str]:
+def _environment_changes(origin: Origin, here: dict[str, str]) -> Iterator[str]:
     names = {"python": "Python", "libraries": "libraries", "machine": "processor", "lock_sha256": "uv.lock", "git_commit": "commit"}
     for field, name in names.items():
         then = getattr(origin, field)

@@ -1,4 +1,4 @@
-"""Rolling back: the champion before decides again, in the registry, in the exported bundle and in a Bento built anew."""
+"""Rollback to the previous champion, in the registry, in the exported bundle and in a new Bento."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import dagster as dg
 
 from finrisk_assets.domains.registry import domains_of
 from finrisk_assets.graph import automation
-from finrisk_assets.graph.build import build, resources
+from finrisk_assets.graph.build import build_definitions, build_resources
 from finrisk_assets.graph.stages import champion
 from finrisk_assets.ledger import sources
 from finrisk_assets.modelling.training import model_registry
@@ -15,18 +15,18 @@ from finrisk_assets.settings import Settings
 
 
 @dataclass(frozen=True)
-class RolledBack:
-    """What a rollback did: the version that went, the one that decides again, and the Bento that answers with it."""
+class RollbackResult:
+    """The result of a rollback: the version taken back, the champion that replaces it, and the tag of the new Bento."""
 
-    gone: model_registry.ModelVersion
-    champion: model_registry.ModelVersion
+    gone: model_registry.RegisteredVersion
+    champion: model_registry.RegisteredVersion
     bento: str
 
 
-def roll_back(settings: Settings, name: str, reason: str, instance: dg.DagsterInstance) -> RolledBack:
-    """Let the champion that the present one of a domain replaced decide again.
+def roll_back(settings: Settings, name: str, reason: str, instance: dg.DagsterInstance) -> RollbackResult:
+    """Make the previous champion of a domain the champion again.
 
-    The version that goes keeps the reason, and its gate refuses it from then on. The event is recorded for the asset
+    The version taken back is tagged with the reason, and the gate refuses it from then on. The event is recorded for the asset
     ``champion_<domain>``, so that its scores are seen to be out of date.
 
     Parameters
@@ -44,15 +44,15 @@ def roll_back(settings: Settings, name: str, reason: str, instance: dg.DagsterIn
     domains = {domain.name: domain for domain in domains_of(sources.load(settings))}
     if name not in domains:
         raise model_registry.RegistryError(f"the source {settings.source} has no domain {name!r}; it has {', '.join(domains)}")
-    client = resources(settings)["tracking"].client()
+    client = build_resources(settings)["tracking"].client()
     gone, former = model_registry.rollback(client, name, reason)
-    folder = champion.export(client, domains[name], former, settings)
+    folder = champion.export_bundle(client, domains[name], former, settings)
     facts: dict[str, Any] = {"registry_version": former.version, "rolled_back": gone.version, "reason": reason}
     facts |= {"folder": dg.MetadataValue.path(folder)}
     instance.report_runless_asset_event(dg.AssetMaterialization(f"champion_{name}", description="Rolled back.", metadata=facts))
-    job = build(settings).resolve_job_def(automation.EVERYTHING)
+    job = build_definitions(settings).resolve_job_def(automation.EVERYTHING)
     done = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("bento")], raise_on_error=False)
     if not done.success:
         raise RuntimeError(f"version {former.version} of {former.name} is champion again, but the Bento was not built: materialise `bento`")
     built = done.asset_materializations_for_node("bento")[0].metadata["tag"].value
-    return RolledBack(gone, former, str(built))
+    return RollbackResult(gone, former, str(built))

@@ -1,7 +1,6 @@
-"""What shadow scoring has shown so far: champion and challenger side by side over the requests that the service answered.
+"""The report on shadow scoring: champion and challenger side by side over the requests that the service answered.
 
-Reads the service's store and, for what came true since, the feature tables; it runs on the operator's command only. Counts and
-differences, never a person.
+The report reads the service's store, and outcomes from the feature tables. It shows counts and differences, never a person.
 """
 
 from collections.abc import Sequence
@@ -10,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bento.store.session import ShadowScore, location, open_store
+from bento.store.database import location
+from bento.store.records import ShadowScore
+from bento.store.session import open_store
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 HEADINGS = ("asked", "failed", "agree", "mean |apart|", "apart at 5 25 50 75 95 %", "known", "AUC champion", "AUC challenger")
 FEWEST_OUTCOMES = 10
-"""With fewer of either outcome nothing is said of ranking."""
+"""Records of the rarer outcome from which the AUC is shown."""
 
 
 @dataclass(frozen=True)
-class Beside:
-    """One challenger beside one champion, over the requests that both were asked.
+class ShadowComparison:
+    """One challenger compared with one champion, over the requests that both scored.
 
     Attributes
     ----------
@@ -55,7 +56,7 @@ class Beside:
     challenger_auc: "Interval | None" = None
 
     def shown(self) -> tuple[str, ...]:
-        """The figures as text, in the order of `HEADINGS`."""
+        """Return the figures as text, in the order of `HEADINGS`."""
 
         def number(value: float | None, form: str) -> str:
             return "–" if value is None else format(value, form)
@@ -68,14 +69,14 @@ class Beside:
         return (str(self.n), str(self.failures), *figures, str(self.n_outcomes), interval(self.champion_auc), interval(self.challenger_auc))
 
 
-def report(settings: Settings) -> list[Beside]:
-    """What is recorded of each pair of bundles, the domains in their order, outcomes as the warehouse knows them."""
+def report(settings: Settings) -> list[ShadowComparison]:
+    """Return a comparison for each recorded pair of bundles, in the order of the domains, with outcomes from the warehouse."""
     from finrisk_assets.domains.registry import domains_of
     from finrisk_assets.ledger import sources
 
     source, warehouse = sources.load(settings), Warehouse(url=settings.warehouse)
     settings_of_service = replace(settings, source=source.name)
-    place, found = location(settings_of_service), list[Beside]()
+    place, found = location(settings_of_service), list[ShadowComparison]()
     if isinstance(place, Path) and not place.exists():
         return []
     with closing(open_store(settings_of_service)) as store:
@@ -83,18 +84,18 @@ def report(settings: Settings) -> list[Beside]:
             rows = store.list_shadow_scores(domain.name)
             for pair in dict.fromkeys((row.champion_version, row.challenger_version) for row in rows):
                 of_pair = [row for row in rows if (row.champion_version, row.challenger_version) == pair]
-                found.append(ranked(compare(of_pair), of_pair, outcomes(domain, warehouse, settings, of_pair)))
+                found.append(add_ranking(compare(of_pair), of_pair, outcomes(domain, warehouse, settings, of_pair)))
     return found
 
 
-def compare(rows: Sequence[ShadowScore]) -> Beside:
-    """The figures of one pair; at least one row."""
+def compare(rows: Sequence[ShadowScore]) -> ShadowComparison:
+    """Return the comparison of one pair of bundles from at least one record."""
     import numpy as np
 
     both = [row for row in rows if row.challenger_probability is not None]
     apart = np.array([(row.challenger_probability or 0.0) - row.champion_probability for row in both])
     same = [row.challenger_decision == row.champion_decision for row in both]
-    return Beside(
+    return ShadowComparison(
         domain=rows[0].domain,
         champion=rows[0].champion_version,
         challenger=rows[0].challenger_version,
@@ -107,7 +108,7 @@ def compare(rows: Sequence[ShadowScore]) -> Beside:
 
 
 def outcomes(domain: Domain, warehouse: Warehouse, settings: Settings, rows: Sequence[ShadowScore]) -> dict[str, bool]:
-    """Subject to what happened, of the subjects whose outcome the feature table knows by now."""
+    """Return subject -> outcome, of the subjects whose outcome the feature table knows by now."""
     import ibis
 
     table, key = f"features_{domain.group}", domain.keys[0].name
@@ -119,8 +120,8 @@ def outcomes(domain: Domain, warehouse: Warehouse, settings: Settings, rows: Seq
     return dict(zip(known[key].tolist(), known[domain.watch.label].astype(bool).tolist(), strict=True))
 
 
-def ranked(beside: Beside, rows: Sequence[ShadowScore], happened: dict[str, bool]) -> Beside:
-    """The figures with the AUC of both models on the subjects whose outcome is known; of each subject the newest record counts."""
+def add_ranking(comparison: ShadowComparison, rows: Sequence[ShadowScore], happened: dict[str, bool]) -> ShadowComparison:
+    """Return the comparison with both models' AUC on the subjects with a known outcome; the newest record of a subject counts."""
     import numpy as np
 
     from finrisk_assets.modelling.evaluation import metrics
@@ -128,11 +129,11 @@ def ranked(beside: Beside, rows: Sequence[ShadowScore], happened: dict[str, bool
     newest = {row.subject: row for row in rows if row.subject in happened and row.challenger_probability is not None}
     labels = np.array([happened[str(subject)] for subject in newest], dtype=bool)
     if min(labels.sum(), (~labels).sum()) < FEWEST_OUTCOMES:
-        return replace(beside, n_outcomes=len(labels))
+        return replace(comparison, n_outcomes=len(labels))
     said = [(row.champion_probability, row.challenger_probability) for row in newest.values()]
     champion, challenger = np.array(said, dtype=float).T
     return replace(
-        beside,
+        comparison,
         n_outcomes=len(labels),
         champion_auc=metrics.auc(labels, champion),
         challenger_auc=metrics.auc(labels, challenger),

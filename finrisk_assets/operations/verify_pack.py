@@ -1,6 +1,6 @@
-"""Validation packs checked again: each hash, each figure computed anew from snapshot and bundle, each number that the pages show.
+"""Verification of validation packs: every hash, every figure computed again from snapshot and bundle, every number on the pages.
 
-What the commands `finrisk validate-pack` do. How figures are compared is in `modelling.pack`; where a pack's parts are kept, in
+The commands `finrisk validate-pack` call this module. How figures are compared is in `modelling.pack`; where a pack's parts are kept, in
 `stages.pack`; here they are fetched, and computed a second time through the very functions that the graph uses.
 """
 
@@ -11,28 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finrisk_assets.domains import gate as promotion
+from finrisk_assets.domains import gate as gate_rules
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.registry import domains_of
-from finrisk_assets.graph.build import resources
+from finrisk_assets.graph.build import build_resources
 from finrisk_assets.graph.stages.common import to_frame
-from finrisk_assets.graph.stages.evaluation import FIGURES, protected_of
+from finrisk_assets.graph.stages.evaluation import FIGURES, load_protected_columns
 from finrisk_assets.graph.stages.pack import (
     CARD,
     KEPT,
     ORACLE,
     README,
     SNAPSHOT,
-    Gathered,
+    PackContents,
     check_pages,
+    figures_to_rows,
     gather,
+    list_verdicts,
     pack_folder,
-    rows_of,
-    verdicts,
 )
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger import snapshots, sources
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.packs import pack
 from finrisk_assets.modelling.training import model_registry, provenance
 from finrisk_assets.settings import Settings
@@ -64,7 +64,7 @@ class Verification:
         return [place for one in self.outcomes for place in one.disagreements]
 
 
-def packs(settings: Settings) -> list[tuple[pack.Pack, Path]]:
+def list_packs(settings: Settings) -> list[tuple[pack.Pack, Path]]:
     """The packs of this source, by domain and number in the registry, the newest first, each with its folder."""
     found = []
     for domain in domains_of(sources.load(settings)):
@@ -74,29 +74,29 @@ def packs(settings: Settings) -> list[tuple[pack.Pack, Path]]:
     return found
 
 
-def packed(settings: Settings) -> list[str]:
-    """The domains that have a pack.
+def list_domains_with_packs(settings: Settings) -> list[str]:
+    """Return the domains that have a pack.
 
     Raises
     ------
     modelling.pack.PackError
         If none has.
     """
-    found = list(dict.fromkeys(made.domain for made, _ in packs(settings)))
+    found = list(dict.fromkeys(made.domain for made, _ in list_packs(settings)))
     if not found:
         raise pack.PackError(f"there is no pack in {settings.root / 'packs'}: `finrisk demo` makes them, or materialise a pack_<domain>")
     return found
 
 
-def find(settings: Settings, domain: str, version: str | None = None) -> tuple[pack.Pack, Path]:
-    """The newest pack of a domain, or that of a version: its bundle's first digits, or its number in the registry.
+def find_pack(settings: Settings, domain: str, version: str | None = None) -> tuple[pack.Pack, Path]:
+    """Return the newest pack of a domain, or that of a version: its bundle's first digits, or its number in the registry.
 
     Raises
     ------
     modelling.pack.PackError
         If there is none.
     """
-    known = [(made, folder) for made, folder in packs(settings) if made.domain == domain]
+    known = [(made, folder) for made, folder in list_packs(settings) if made.domain == domain]
     found = [one for one in known if version is None or _is(version, one[0].registry_version, one[0].version)]
     if not found:
         have = ", ".join(f"{made.version} ({made.registry_version})" for made, _ in known) or "none"
@@ -108,8 +108,8 @@ def _is(asked: str, number: str, version: str) -> bool:
     return asked == number or (len(asked) >= 6 and version.startswith(asked))
 
 
-def told(made: pack.Pack) -> list[Any]:
-    """The verdict and every figure of a pack, as what a terminal shows."""
+def render_pack(made: pack.Pack) -> list[Any]:
+    """Return the verdict and every figure of a pack, as texts and tables for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
@@ -145,7 +145,7 @@ def verify(settings: Settings, name: str, version: str | None = None) -> Verific
     domain = next((one for one in domains_of(source) if one.name == name), None)
     if domain is None:
         raise pack.PackError(f"the source {settings.source} has no domain {name!r}; it has {', '.join(d.name for d in domains_of(source))}")
-    held = resources(settings)
+    held = build_resources(settings)
     client, warehouse = held["tracking"].client(), held["warehouse"]
     model = _version(client, domain, version)
     tags = model_registry.tags(client, model)
@@ -160,12 +160,12 @@ def verify(settings: Settings, name: str, version: str | None = None) -> Verific
         pack.outcome("Manifest", [None if sealed else f"{pack.MANIFEST}: its hash is not the one that the registry holds of it"]),
         *check_pages(folder),
         _artifacts(claimed, client, model, settings),
-        *_again(claimed, domain, source, client, model, settings, warehouse),
+        *_recompute(claimed, domain, source, client, model, settings, warehouse),
     ]
     return Verification(claimed, folder, outcomes)
 
 
-def _version(client: Any, domain: Domain, asked: str | None) -> model_registry.ModelVersion:
+def _version(client: Any, domain: Domain, asked: str | None) -> model_registry.RegisteredVersion:
     if asked is None:
         champion = model_registry.find(client, domain.name, model_registry.CHAMPION)
         if champion is None:
@@ -182,7 +182,7 @@ def _version(client: Any, domain: Domain, asked: str | None) -> model_registry.M
 # Hashes ------------------------------------------------------------------------------------------------------------------------
 
 
-def _artifacts(claimed: pack.Pack, client: Any, model: model_registry.ModelVersion, settings: Settings) -> pack.Outcome:
+def _artifacts(claimed: pack.Pack, client: Any, model: model_registry.RegisteredVersion, settings: Settings) -> pack.Outcome:
     """Hold the hash of every artifact against the bytes that are kept."""
     with tempfile.TemporaryDirectory() as temporary:
         bundle = model_registry.fetch(client, model, Path(temporary) / "bundle")
@@ -197,17 +197,17 @@ def _artifacts(claimed: pack.Pack, client: Any, model: model_registry.ModelVersi
 
 
 def _hash_differs(
-    artifact: pack.Artifact, content: bytes | None, client: Any, model: model_registry.ModelVersion, settings: Settings
+    artifact: pack.Artifact, content: bytes | None, client: Any, model: model_registry.RegisteredVersion, settings: Settings
 ) -> str | None:
     from finrisk_assets.graph.stages import pack as stage
 
     try:
         if artifact.name == SNAPSHOT:
-            found = snapshots.restore(snapshots.folder_of(settings.root), artifact.sha256).stem
+            found = snapshots.restore(snapshots.snapshot_folder(settings.root), artifact.sha256).stem
         elif artifact.name == stage.PARAMETERS:
-            found = pack.sha256(pack.canonical(stage.parameters_of(client, model)))
+            found = pack.sha256(pack.canonical(stage.read_parameters(client, model)))
         elif artifact.name == stage.CANDIDATES:
-            found = pack.sha256(pack.canonical(stage.candidates_of(client, model)))
+            found = pack.sha256(pack.canonical(stage.read_candidates(client, model)))
         elif artifact.name.startswith("bundle/"):
             if content is None:
                 return f"{artifact.name}: is no longer in {artifact.place}"
@@ -227,12 +227,12 @@ def _hash_differs(
 # Figures -----------------------------------------------------------------------------------------------------------------------
 
 
-def _again(
+def _recompute(
     claimed: pack.Pack,
     domain: Domain,
     source: Source,
     client: Any,
-    model: model_registry.ModelVersion,
+    model: model_registry.RegisteredVersion,
     settings: Settings,
     warehouse: Warehouse,
 ) -> list[pack.Outcome]:
@@ -256,7 +256,7 @@ def _again(
         *pack.figures_from(evaluated, "evaluation", FIGURES),
     ]
     against = f"snapshot {tags[SNAPSHOT][: pack.SHORT]} and bundle {bundle.version}"
-    return [*pack.compare_figures(claimed.figures, again, against), *_told(claimed, gathered, domain, evaluated)]
+    return [*pack.compare_figures(claimed.figures, again, against), *_compare_texts(claimed, gathered, domain, evaluated)]
 
 
 def _evaluated(
@@ -271,25 +271,25 @@ def _evaluated(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The figures of the evaluation and those beside the oracle, as rows."""
     former = _former(claimed, client, domain, then)
-    found = promotion.evaluate(domain, frame, protected_of(warehouse, source), bundle, former, then)
+    found = gate_rules.evaluate(domain, frame, load_protected_columns(warehouse, source), bundle, former, then)
     beside: list[dict[str, Any]] = []
     if domain.oracle is not None and claimed.of("oracle"):
         truth = warehouse.table(domain.truth).to_pandas()
-        beside = rows_of(domain.oracle(frame, truth, bundle, then))
-    return rows_of(found.figures), beside
+        beside = figures_to_rows(domain.oracle(frame, truth, bundle, then))
+    return figures_to_rows(found.figures), beside
 
 
 def _former(claimed: pack.Pack, client: Any, domain: Domain, then: Settings) -> "Bundle | None":
     """The champion that the version was compared with; None where it was with none."""
     if "evaluation/champion_auc" not in claimed.by_key:
         return None
-    model = model_registry.ModelVersion(claimed.model, claimed.registry_version, claimed.run_id)
+    model = model_registry.RegisteredVersion(claimed.model, claimed.registry_version, claimed.run_id)
     replaced = model_registry.tags(client, model).get(model_registry.REPLACES)
     former = next((one for one, _, _ in model_registry.versions(client, domain.name) if one.version == replaced), None)
     return None if former is None else _bundle(client, former, then)
 
 
-def _bundle(client: Any, model: model_registry.ModelVersion, settings: Settings) -> "Bundle":
+def _bundle(client: Any, model: model_registry.RegisteredVersion, settings: Settings) -> "Bundle":
     from finrisk_assets.scoring.bundle import Bundle
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -300,15 +300,15 @@ def _frame(settings: Settings, snapshot: str) -> "pd.DataFrame":
     """The kept feature table, as training read it."""
     import pyarrow.parquet as pq
 
-    file = snapshots.restore(snapshots.folder_of(settings.root), snapshot)
+    file = snapshots.restore(snapshots.snapshot_folder(settings.root), snapshot)
     return to_frame(pq.read_table(file))
 
 
-def _told(claimed: pack.Pack, again: Gathered, domain: Domain, evaluated: Sequence[Mapping[str, Any]]) -> list[pack.Outcome]:
+def _compare_texts(claimed: pack.Pack, again: PackContents, domain: Domain, evaluated: Sequence[Mapping[str, Any]]) -> list[pack.Outcome]:
     """Hold the verdicts, and everything else that the pack tells, against what the gate and the registry say."""
     from finrisk_assets.domains.base import Figure
 
-    judged = {one.demand: one for one in verdicts(domain, [Figure(**row) for row in evaluated])}
+    judged = {one.demand: one for one in list_verdicts(domain, [Figure(**row) for row in evaluated])}
     gate = [
         None if judged.get(one.demand) == one else f"{pack.MANIFEST}: the verdict on {one.demand} is not the one that the gate gives"
         for one in claimed.verdicts

@@ -32,7 +32,7 @@ from finrisk_assets.scoring.bundle_io import (
 )
 from finrisk_assets.scoring.reasons import factors
 from finrisk_assets.scoring.spec import BundleError, BundleSpec, Component, Floats, Linear, Rows, Trees, _check, signed_log1p
-from finrisk_assets.scoring.tree_shap import Attribution
+from finrisk_assets.scoring.tree_shap import TreeShap
 
 TOLERANCE = 1e-6
 _FEW_ROWS = 1_000
@@ -113,7 +113,7 @@ class _TreesScorer:
     """Trees that explain what they say; many rows at once, to be scored alone, go to XGBoost if it is there: the same bits sooner."""
 
     def __init__(self, part: Trees, width: int, threads: int) -> None:
-        self._trees = Attribution(part.model, width)
+        self._trees = TreeShap(part.model, width)
         self._fills = None if part.fills is None else _fill_array(part.fills).astype(np.float32)
         self._model, self._width, self._threads = part.model, width, threads
 

@@ -24,7 +24,7 @@ _PAST = {"raises": "raised", "lowers": "lowered"}
 
 
 @dataclass(frozen=True)
-class Reason:
+class ReasonText:
     """One factor of one decision: a feature, or the features of one theme together.
 
     Attributes
@@ -55,7 +55,7 @@ def reasons(
     groups: Mapping[str, Sequence[int]] | None = None,
     limit: int = LIMIT,
     smallest_share: float = SMALLEST_SHARE,
-) -> tuple[Reason, ...]:
+) -> tuple[ReasonText, ...]:
     """The factors that moved one decision most in one direction, largest first; none where nothing moved it that way.
 
     Parameters
@@ -98,7 +98,7 @@ def reasons(
             columns = groups[factor]
             most = features[max(columns, key=parts.__getitem__)]  # the first of equals
             members = tuple(features[column].name for column in columns)
-            found.append(Reason(code(most), most.name, sentence(most, direction), sign * together[factor], members))
+            found.append(ReasonText(code(most), most.name, sentence(most, direction), sign * together[factor], members))
     return tuple(found)
 
 

@@ -28,7 +28,7 @@ _Path: TypeAlias = dict[int, _Side]
 _Long: TypeAlias = tuple[int, _Path, float]  # the tree of a leaf, the path to it, and its value
 
 
-class Attribution:
+class TreeShap:
     """Margins and SHAP values of a sum of trees.
 
     A margin is added up in float32, tree by tree, as XGBoost does it: the same bits. The SHAP values are those of Lundberg, Erion &

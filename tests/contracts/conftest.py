@@ -8,7 +8,7 @@ from typing import Any
 import ibis
 import pytest
 
-from finrisk_assets.ledger.contract import Split, split
+from finrisk_assets.ledger.contract import ContractSplit, split
 from finrisk_assets.ledger.landing import land_csv
 from schemas.ledger import TRANSACTIONS, Table
 
@@ -38,7 +38,7 @@ class Ledger:
         path.write_bytes(b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in (header, *rows)))
         return path
 
-    def split(self, *rows: str | bytes, table: Table = TRANSACTIONS) -> Split:
+    def split(self, *rows: str | bytes, table: Table = TRANSACTIONS) -> ContractSplit:
         landed = self.folder / "raw.parquet"
         names = HEADER.split(",")
         land_csv(self.file(*rows), landed, required=names)

@@ -7,7 +7,7 @@ from pathlib import Path
 import ibis
 import pytest
 
-from bento.store.session import location
+from bento.store.database import location
 from finrisk_assets.domains.cashflow.definition import CASHFLOW
 from finrisk_assets.ledger.contract import split
 from finrisk_assets.ledger.sources import load
@@ -42,7 +42,7 @@ def panel(tmp_path):
 
 def test_a_call_becomes_a_row_of_the_panel(panel):
     source, (first, second) = panel
-    assert CASHFLOW.why_not(source) is None
+    assert CASHFLOW.unavailable_reason(source) is None
     assert (first["is_surplus"], second["is_surplus"]) == (False, True)
     assert (second["as_of"], second["outcome_known_at"]) == (None, None), "the file has no dates: nothing stands in for one"
     assert (first["days_since_contact"], second["days_since_contact"]) == (None, 90)

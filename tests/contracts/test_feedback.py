@@ -10,8 +10,8 @@ import pytest
 
 from finrisk_assets.ledger import contract
 from finrisk_assets.ledger.landing import land_csv
-from finrisk_assets.ledger.sources.base import RawTable, Source
-from finrisk_assets.ledger.sources.feedback import LABEL, file_of, known_by, labelled
+from finrisk_assets.ledger.sources.feedback import LABEL, hide_later_labels, labels_file, with_feedback_labels
+from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 from schemas.ledger import TRANSACTIONS
 
 LANDED = """id,who,at,amount,fraud,known
@@ -49,7 +49,7 @@ def source_of(folder: Path) -> Source:
 
 
 def give(folder: Path, rows=GIVEN) -> Path:
-    file = file_of(folder, "transactions")
+    file = labels_file(folder, "transactions")
     file.parent.mkdir(exist_ok=True)
     schema = pa.schema([("key", pa.string()), ("label", pa.bool_()), ("known_at", pa.timestamp("us"))])
     pq.write_table(pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema), file)
@@ -58,15 +58,15 @@ def give(folder: Path, rows=GIVEN) -> Path:
 
 @pytest.fixture
 def source(tmp_path):
-    return labelled(source_of(tmp_path), tmp_path)
+    return with_feedback_labels(source_of(tmp_path), tmp_path)
 
 
 def ledger(source: Source, folder: Path, by: datetime | None = None):
-    """Landed hash, and of each valid transaction its label and since when it is known; and the rules that the others broke."""
+    """LandingResult hash, and of each valid transaction its label and since when it is known; and the rules that the others broke."""
     brought, out = source.tables["transactions"], folder / "raw.parquet"
     landed = brought.land(out)
     raw = ibis.duckdb.connect().read_parquet(str(out))
-    raw = known_by(raw, by) if by else raw
+    raw = hide_later_labels(raw, by) if by else raw
     split = contract.split(TRANSACTIONS, brought.columns, raw, {}, datetime(2030, 1, 1))
     valid = {row["transaction_id"]: (row["is_fraud"], row["label_known_at"]) for row in split.valid.to_pyarrow().to_pylist()}
     return landed.sha256, valid, contract.count_by_rule(split.quarantine)
@@ -113,16 +113,16 @@ def test_a_label_mends_what_the_source_wrote_wrongly(source, tmp_path):
 
 
 def test_new_labels_are_new_files_whose_months_are_found(source, tmp_path):
-    from finrisk_assets.graph.file_changes import Seen, look
+    from finrisk_assets.graph.file_changes import FileState, detect_changes
 
     ledger(source, tmp_path)
     landing = tmp_path
     (tmp_path / "raw.parquet").rename(tmp_path / "raw_transactions.parquet")
-    first = look(source, landing, Seen())
+    first = detect_changes(source, landing, FileState())
     assert first is not None
 
     give(tmp_path, [("t2", True, datetime(2024, 6, 2))])
-    news = look(source, landing, first.seen)
+    news = detect_changes(source, landing, first.state)
 
     assert news is not None
     assert news.months == {"2024-05"}
@@ -132,7 +132,7 @@ def test_a_source_without_labels_of_its_own_stays_without(tmp_path):
     own = source_of(tmp_path)
     columns = {name: column for name, column in own.tables["transactions"].columns.items() if name not in ("is_fraud", "label_known_at")}
     raw = RawTable(TRANSACTIONS, own.tables["transactions"].land, columns)
-    source = labelled(Source("made", "Made for a test.", "EUR", {"transactions": raw}, "2024-05"), tmp_path)
+    source = with_feedback_labels(Source("made", "Made for a test.", "EUR", {"transactions": raw}, "2024-05"), tmp_path)
     give(tmp_path)
 
     source.tables["transactions"].land(tmp_path / "raw.parquet")

@@ -14,7 +14,7 @@ from tests.definitions.test_graph import SOURCES
 
 
 def definitions(source: str, home: Path, **settings: Any) -> dg.Definitions:
-    return build.build(Settings(home=home, source=source, **settings))
+    return build.build_definitions(Settings(home=home, source=source, **settings))
 
 
 def asked(made: dg.Definitions, schedule: str, moment: datetime) -> dg.RunRequest:
@@ -41,13 +41,13 @@ def test_what_is_dated_is_kept_by_month_and_only_features_and_scores_follow(sour
         assert (node.automation_condition is not None) == name.startswith(("features_", "scores_")), name
         if node.partitions_def is not None:
             assert node.backfill_policy == dg.BackfillPolicy.single_run(), name
-            assert isinstance(node.metadata[partitions.MOMENT], str), name
+            assert isinstance(node.metadata[partitions.PARTITION_COLUMN], str), name
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_source_says_its_months(source: str, tmp_path: Path) -> None:
     loaded = sources.load(Settings(home=tmp_path, source=source))
-    keys = partitions.partitions(loaded.begins, loaded.ends).get_partition_keys()
+    keys = partitions.monthly_partitions(loaded.begins, loaded.ends).get_partition_keys()
     assert (keys[0], keys[-1]) == (loaded.begins, loaded.ends)
 
 

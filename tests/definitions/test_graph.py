@@ -13,7 +13,7 @@ from finrisk_assets.domains import registry
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import build
 from finrisk_assets.ledger import sources
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -21,7 +21,7 @@ SOURCES = ("simulator", "handbook", "berka", "taiwan", "karlan_zinman")
 
 
 def resolved(source: str, home: Path) -> dg.Definitions:
-    return build.build(Settings(home=home, source=source))
+    return build.build_definitions(Settings(home=home, source=source))
 
 
 def graph(source: str, home: Path) -> dict[str, dict[str, object]]:

@@ -9,7 +9,7 @@ from finrisk_assets.domains import registry
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import lineage
 from finrisk_assets.ledger import sources
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
 from schemas.ledger import Table
 
@@ -28,7 +28,7 @@ def traced(domain: Domain, source: Source, settings: Settings) -> tuple[dict[str
     for scores in domain.upstream:
         if scores.removeprefix("scores_") in others:
             tables[scores] = empty(others[scores.removeprefix("scores_")].score_contract(), scores)
-    found = lineage.origins(domain.build(tables, source))
+    found = lineage.trace_columns(domain.build(tables, source))
     known = {f"{table.get_name()}.{column}" for table in tables.values() for column in table.columns}
     return {column: {f"{name}.{of}" for name, of in came} for column, came in found.items()}, known
 

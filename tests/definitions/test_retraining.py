@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from finrisk_assets.graph import automation
-from finrisk_assets.graph.build import build
+from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.graph.stages import monitoring
 from finrisk_assets.settings import Settings
 
@@ -20,7 +20,7 @@ def said(domain: str, **facts: Any) -> dg.AssetMaterialization:
 
 def look(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """What the sensor asks for on one tick."""
-    (sensor,) = automation.retraining(ASSETS)
+    (sensor,) = automation.build_retraining_sensors(ASSETS)
     with dg.build_sensor_context(instance=instance) as context:
         found = sensor(context)
     return list(found.run_requests or []) if isinstance(found, dg.SensorResult) else []
@@ -66,7 +66,7 @@ def test_the_newest_word_counts() -> None:
 
 @pytest.fixture(scope="module")
 def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
-    return build(Settings(home=tmp_path_factory.mktemp("home")))
+    return build_definitions(Settings(home=tmp_path_factory.mktemp("home")))
 
 
 def test_its_job_can_neither_promote_nor_pack(definitions: dg.Definitions) -> None:
@@ -127,11 +127,11 @@ def test_where_nothing_can_be_compared_the_check_passes_and_says_so() -> None:
 
 
 def test_the_contract_refuses_what_is_no_figure() -> None:
-    assert monitoring.faults_of(STORED) == []
-    assert monitoring.faults_of([]) == ["there are no figures"]
-    assert monitoring.faults_of([*STORED, figure("p_value_rent", 0.7)]) == ["p_value_rent stands twice for 2024-06"]
-    assert "not a finite number" in monitoring.faults_of([figure("psi_rent", float("nan"))])[0]
-    assert "no probability" in monitoring.faults_of([figure("p_value_rent", 1.2)])[0]
+    assert monitoring.find_figure_faults(STORED) == []
+    assert monitoring.find_figure_faults([]) == ["there are no figures"]
+    assert monitoring.find_figure_faults([*STORED, figure("p_value_rent", 0.7)]) == ["p_value_rent stands twice for 2024-06"]
+    assert "not a finite number" in monitoring.find_figure_faults([figure("psi_rent", float("nan"))])[0]
+    assert "no probability" in monitoring.find_figure_faults([figure("p_value_rent", 1.2)])[0]
 
 
 def test_reports_are_named_by_their_run(tmp_path: Path) -> None:

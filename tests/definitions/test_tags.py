@@ -13,7 +13,7 @@ LEDGER_STAGES = {"raw", "validated", "quarantine", "truth"}
 
 
 def specs(source: str, home: Path) -> dict[str, dg.AssetSpec]:
-    graph = build.build(Settings(home=home, source=source)).resolve_asset_graph()
+    graph = build.build_definitions(Settings(home=home, source=source)).resolve_asset_graph()
     return {key.to_user_string(): graph.get(key).to_asset_spec() for key in graph.get_all_asset_keys()}
 
 
@@ -42,12 +42,12 @@ def test_stored_tables_of_people_are_personal_and_figures_of_many_are_not(source
 def test_a_table_without_any_personal_column_is_not_personal() -> None:
     columns = dg.TableSchema([dg.TableColumn("rate", tags={"personal": "none"})])
     spec = dg.AssetSpec("validated_rates", group_name="ledger", metadata={"dagster/column_schema": columns})
-    assert tags.tags_of(spec, "berka")[tags.PERSONAL] == "no"
+    assert tags.asset_tags(spec, "berka")[tags.PERSONAL] == "no"
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_model_has_a_blocking_leakage_check(source: str, tmp_path: Path) -> None:
-    graph = build.build(Settings(home=tmp_path, source=source)).resolve_asset_graph()
+    graph = build.build_definitions(Settings(home=tmp_path, source=source)).resolve_asset_graph()
     models = {key.to_user_string() for key in graph.get_all_asset_keys() if key.to_user_string().startswith("model_")}
     checked = {key.asset_key.to_user_string() for key in graph.asset_check_keys if key.name.endswith("_leakage")}
     assert checked == models

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from finrisk_assets.graph.build import resources
+from finrisk_assets.graph.build import build_resources
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.operations import reproduce
 from finrisk_assets.settings import Settings
@@ -72,5 +72,5 @@ def test_a_tracked_file_is_pulled_materialised_and_remembered(tmp_path: Path) ->
     settings = Settings(home=tmp_path / "home", source="mapped", mapping=folder / "loans.yaml")
     domain, model = reproduce.find(settings, "loan_default", "challenger")
     tracked = yaml.safe_load((folder / "loans.csv.dvc").read_text())["outs"][0]["md5"]
-    assert json.loads(model_registry.tags(resources(settings)["tracking"].client(), model)["dvc"]) == {"loans.csv": tracked}
+    assert json.loads(model_registry.tags(build_resources(settings)["tracking"].client(), model)["dvc"]) == {"loans.csv": tracked}
     assert reproduce.reproduce(settings, domain, model).difference is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bento.decisions.shadow import MOST_WAITING
-from bento.store.session import MOST_SHADOWS
+from bento.store.shadow_scores import MAX_SHADOW_SCORES
 from finrisk_assets.graph.stages import leakage
 from finrisk_assets.modelling.evaluation.leakage import ALPHA, LARGEST_SAMPLE
 
@@ -22,14 +22,14 @@ def test_the_page_on_leakage_states_the_size_of_the_sample() -> None:
     said = page("leakage.md")
     assert f"{leakage.CELLS:,} values" in said
     assert f"{LARGEST_SAMPLE:,} rows at most" in said
-    assert f"enough among {leakage.MOST_READ:,}" in said
+    assert f"enough among {leakage.MAX_ROWS_READ:,}" in said
     assert f"for {leakage.REPLAYED_CUSTOMERS} customers" in said
     assert f"at most {ALPHA:.0%}".replace("%", " %") in said
     assert round(leakage.CELLS / 53, -2) == 1_900, "rows of 53 features"
 
 
 def test_the_page_on_the_service_states_the_bounds_of_the_shadow() -> None:
-    assert f"the newest {MOST_SHADOWS:,} of each domain" in page("service.md")
+    assert f"the newest {MAX_SHADOW_SCORES:,} of each domain" in page("service.md")
     assert f"more than {MOST_WAITING:,} requests wait" in page("service.md")
 
 

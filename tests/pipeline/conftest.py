@@ -10,7 +10,7 @@ import pytest
 
 from finrisk_assets.cli import main
 from finrisk_assets.graph import automation
-from finrisk_assets.graph.build import build
+from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
 
@@ -27,7 +27,7 @@ class Run:
 def materialise(settings: Settings) -> dg.ExecuteInProcessResult:
     """Run the whole graph in this process."""
     with dg.DagsterInstance.ephemeral() as instance:
-        job = build(settings).resolve_job_def(automation.EVERYTHING)
+        job = build_definitions(settings).resolve_job_def(automation.EVERYTHING)
         return job.execute_in_process(instance=instance, raise_on_error=False)
 
 

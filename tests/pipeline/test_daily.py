@@ -19,6 +19,8 @@ from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 MONTH = "2024-06"
 BEFORE = datetime(2024, 5, 31, 3)
 TABLES = {
@@ -86,7 +88,7 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
     monkeypatch.setattr(Bundle, "load", lambda *_, **__: SimpleNamespace(version="stand-in"))
     settings = Settings(home=tmp_path, sim_customers=40, sim_months=14)
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Bank(settings, build.build(settings), instance)
+        yield Bank(settings, build.build_definitions(settings), instance)
 
 
 def test_a_month_of_days_gives_fresh_scores_each_day_and_the_whole_at_its_end(bank: Bank) -> None:
@@ -94,7 +96,7 @@ def test_a_month_of_days_gives_fresh_scores_each_day_and_the_whole_at_its_end(ba
     assert {(tick.tags[partitions.RANGE_START], tick.tags[partitions.RANGE_END]) for tick in ticks.values()} == {
         ("2024-02", "2024-05"), ("2024-03", "2024-06"), ("2024-04", "2024-07")
     }  # fmt: skip
-    bank.run(ticks[0], **partitions.tags("2023-05", "2024-07"))
+    bank.run(ticks[0], **partitions.run_tags("2023-05", "2024-07"))
     for day in (1, 16, 31):
         now = BEFORE + timedelta(days=day)
         bank.run(ticks[day])
@@ -106,7 +108,7 @@ def test_a_month_of_days_gives_fresh_scores_each_day_and_the_whole_at_its_end(ba
         assert all(row["is_fraud"] is None for row in fresh)  # that is not known yet
 
     by_days = {asset: bank.table(asset) for asset in TABLES}
-    bank.run(ticks[31], **partitions.tags("2023-05", "2024-07"))
+    bank.run(ticks[31], **partitions.run_tags("2023-05", "2024-07"))
     assert any(row["occurred_at"].strftime("%Y-%m") == MONTH for row in by_days["scores_transaction_anomaly"])
     for asset, rows in by_days.items():
         # What is added up in another order may differ in its last digits.

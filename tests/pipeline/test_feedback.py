@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 
 from bento.decisions.feedback import record
-from bento.store.session import Transaction, open_store
+from bento.store.records import NewDecision, Transaction
+from bento.store.session import open_store
 from finrisk_assets.graph import automation, build, partitions
 from finrisk_assets.operations import load_feedback
 from finrisk_assets.settings import Settings
 from schemas.api import FeedbackRequest
 from tests.pipeline.test_late_file import FEATURES, Shop
+
+pytestmark = pytest.mark.slow
 
 MAPPING = """
 name: shop
@@ -58,7 +61,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     (tmp_path / "shop.yaml").write_text(MAPPING)
     settings = Settings(home=tmp_path / "home", source="mapped", mapping=tmp_path / "shop.yaml", as_of=datetime(2024, 5, 1))
     with dg.DagsterInstance.ephemeral() as instance:
-        shop = Shop(tmp_path, settings, build.build(settings), instance)
+        shop = Shop(tmp_path, settings, build.build_definitions(settings), instance)
         (tmp_path / "in").mkdir()
         for month in range(1, 5):
             (tmp_path / "in" / f"{month}.csv").write_text("\n".join((HEADER, *payments(month))) + "\n")
@@ -69,7 +72,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 def compute(shop: Shop) -> None:
     job = shop.definitions.resolve_job_def(automation.DAILY)
-    wanted, every = [dg.AssetKey(FEATURES)], partitions.tags("2024-01", "2024-04")
+    wanted, every = [dg.AssetKey(FEATURES)], partitions.run_tags("2024-01", "2024-04")
     assert job.execute_in_process(instance=shop.instance, asset_selection=wanted, tags=every).success
 
 
@@ -79,12 +82,13 @@ def tell(shop: Shop) -> None:
         with store.writing():
             person = store.person("anna", make=True)
             assert person is not None
-            store.keep(Transaction(FRAUD, "anna", datetime(2024, 2, 4, 9), 13.5, "debit", "corner"), person)
-            store.keep_decision(
-                domain="transaction_anomaly", route="/v1/transactions", model_version="0" * 12, request=b"{}",
+            store.insert_transaction(Transaction(FRAUD, "anna", datetime(2024, 2, 4, 9), 13.5, "debit", "corner"), person)
+            decision = NewDecision(
+                store.new_id(), domain="transaction_anomaly", route="/v1/transactions", model_version="0" * 12, request=b"{}",
                 answer=json.dumps({"transaction_id": FRAUD}).encode(), row=np.zeros(3, np.float32), probability=0.1, decision="allow",
                 person=person, transaction_id=FRAUD,
             )  # fmt: skip
+            store.insert_decisions([decision])
         record(store, FeedbackRequest(transaction_id=FRAUD, label=False, known_at=KNOWN - timedelta(days=1)))
         record(store, FeedbackRequest(transaction_id=FRAUD, label=True, known_at=KNOWN, note="The customer did not make it."))
 

@@ -13,6 +13,8 @@ from finrisk_assets.graph import automation, build, partitions
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 MAPPING = """
 name: shop
 currency: EUR
@@ -84,15 +86,15 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     (tmp_path / "shop.yaml").write_text(MAPPING)
     settings = Settings(home=tmp_path / "home", source="mapped", mapping=tmp_path / "shop.yaml", as_of=datetime(2024, 11, 1))
     with dg.DagsterInstance.ephemeral() as instance:
-        shop = Shop(tmp_path, settings, build.build(settings), instance)
+        shop = Shop(tmp_path, settings, build.build_definitions(settings), instance)
         for month in range(1, 11):
             shop.file(f"2024-{month:02d}.csv", day(month, 12))
         shop.run(dg.RunRequest(job_name=automation.LATE))
-        every = partitions.tags("2024-01", "2024-10")
+        every = partitions.run_tags("2024-01", "2024-10")
         job = shop.definitions.resolve_job_def(automation.DAILY)
         wanted = [dg.AssetKey(FEATURES)]
         assert job.execute_in_process(instance=instance, asset_selection=wanted, tags=every).success
-        for month in partitions.partitions("2024-01", "2024-10").get_partition_keys():
+        for month in partitions.monthly_partitions("2024-01", "2024-10").get_partition_keys():
             instance.report_runless_asset_event(dg.AssetMaterialization(SCORES, partition=month))
         instance.report_runless_asset_event(dg.AssetMaterialization("champion_transaction_anomaly"))
         champion, contract = dg.AssetKey("champion_transaction_anomaly"), "champion_transaction_anomaly_contract"
@@ -125,7 +127,7 @@ def test_a_late_file_touches_exactly_its_months(shop: Shop) -> None:
     assert sorted(conditions.get_requested_partitions(dg.AssetKey(SCORES))) == touched
     assert conditions.total_requested == 2 * len(touched)  # nothing else: no model, no snapshot
     job = shop.definitions.resolve_job_def(automation.DAILY)
-    tags = partitions.tags(touched[0], touched[-1])
+    tags = partitions.run_tags(touched[0], touched[-1])
     assert job.execute_in_process(instance=shop.instance, asset_selection=[dg.AssetKey(FEATURES)], tags=tags).success
     features = shop.table(FEATURES)
     moved = {features[key]["occurred_at"].strftime("%Y-%m") for key in before_features if features[key] != before_features[key]}
@@ -197,6 +199,6 @@ def test_a_late_row_that_cannot_be_stored_fails_and_changes_nothing(shop: Shop) 
     before = shop.table("validated_transactions")
     shop.file("late.csv", [f"x{n},anna,never,1,shop1" for n in range(30)])
     job = shop.definitions.resolve_job_def(automation.LATE)
-    result = job.execute_in_process(instance=shop.instance, raise_on_error=False, tags=partitions.tags("2024-03", "2024-03"))
+    result = job.execute_in_process(instance=shop.instance, raise_on_error=False, tags=partitions.run_tags("2024-03", "2024-03"))
     assert not result.success
     assert shop.table("validated_transactions") == before

@@ -18,6 +18,8 @@ from finrisk_assets.settings import Settings
 from tests.pipeline.test_late_file import FEATURES, HEADER, MAPPING, SCORES, day
 from tests.service.conftest import write_transaction_bundle
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 
 
@@ -47,7 +49,7 @@ def command(settings: Settings, *words: str) -> None:
 
 def test_daily_runs_from_the_source_to_scores(settings: Settings) -> None:
     command(settings, "dg", "launch", "--job", "late")
-    everything = json.dumps(partitions.tags("2024-01", "2024-10"))
+    everything = json.dumps(partitions.run_tags("2024-01", "2024-10"))
     command(settings, "dagster", "job", "execute", "-m", "finrisk_assets.definitions", "-j", "daily", "--tags", everything)
     with dg.DagsterInstance.get() as instance:
         for asset in ("validated_transactions", FEATURES, SCORES):

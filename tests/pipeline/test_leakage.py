@@ -15,7 +15,7 @@ from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
 from finrisk_assets.graph.stages import leakage
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger import sources
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from schemas.features import Feature
 from tests.pipeline.conftest import Run
 
@@ -117,4 +117,4 @@ def test_a_number_of_the_row_is_found(run: Run) -> None:
 def test_examined_features_are_told_by_domain(run: Run, given: str) -> None:
     cashflow = next(domain for domain in domains_of(sources.load(run.settings)) if domain.name == "cashflow")
     told = {entry.strip().partition(".")[2] for entry in given.split(",") if entry.strip().startswith("cashflow")}
-    assert leakage.examined_in(cashflow, replace(run.settings, examined=given)) == told
+    assert leakage.examined_columns(cashflow, replace(run.settings, examined=given)) == told

@@ -10,7 +10,7 @@ import pytest
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.registry import DOMAINS
 from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
-from finrisk_assets.graph.build import resources
+from finrisk_assets.graph.build import build_resources
 from finrisk_assets.graph.stages import monitoring
 from finrisk_assets.graph.stages.common import champion_folder
 from finrisk_assets.graph.warehouse import Warehouse
@@ -55,7 +55,7 @@ def test_each_run_leaves_a_report_and_links_it(run: Run, domain: str) -> None:
     assert file == monitoring.report_file(run.settings, domain, run.result.run_id)
     page = file.read_text(encoding="utf-8")
     assert str(facts["verdict"]) in page and str(facts["champion"]) in page
-    client = resources(run.settings)["tracking"].client()
+    client = build_resources(run.settings)["tracking"].client()
     # Other tests run the graph again, and the same model's run then has their reports too.
     assert f"monitoring/{file.name}" in [one.path for one in client.list_artifacts(str(facts["mlflow_run_id"]), "monitoring")]
 
@@ -109,7 +109,7 @@ def test_what_another_model_scored_is_scored_anew(run: Run, before: Findings, tm
 def test_only_some_customers_of_a_large_table_are_read_and_the_same_ones_each_time(
     run: Run, before: Findings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitoring, "MOST_ROWS", 1_000)
+    monkeypatch.setattr(monitoring, "MAX_ROWS", 1_000)
     first, second = observed(run, run.warehouse), observed(run, run.warehouse)
     assert first.score is not None and second.score is not None and before.score is not None
     assert 30 <= first.score.n_current < before.score.n_current

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from finrisk_assets.cli.main import cli
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.registry import DOMAINS
-from finrisk_assets.graph.build import resources
+from finrisk_assets.graph.build import build_resources
 from finrisk_assets.graph.stages import pack as stage
 from finrisk_assets.ledger import sources
 from finrisk_assets.modelling.packs import pack
@@ -25,13 +25,13 @@ LOANS = next(domain for domain in DOMAINS if domain.name == "loan_default")
 
 
 def champion(run: Run, domain: Domain = LOANS) -> model_registry.ModelVersion:
-    found = model_registry.find(resources(run.settings)["tracking"].client(), domain.name, model_registry.CHAMPION)
+    found = model_registry.find(build_resources(run.settings)["tracking"].client(), domain.name, model_registry.CHAMPION)
     assert found is not None
     return found
 
 
 def folder(run: Run, domain: Domain = LOANS) -> Path:
-    return verify_pack.find(run.settings, domain.name)[1]
+    return verify_pack.find_pack(run.settings, domain.name)[1]
 
 
 @contextmanager
@@ -61,8 +61,8 @@ def places(run: Run) -> str:
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 def test_each_version_has_two_pages_and_a_manifest_that_is_sealed_in_the_registry(run: Run, domain: Domain) -> None:
-    made, at = verify_pack.find(run.settings, domain.name)
-    client, model = resources(run.settings)["tracking"].client(), champion(run, domain)
+    made, at = verify_pack.find_pack(run.settings, domain.name)
+    client, model = build_resources(run.settings)["tracking"].client(), champion(run, domain)
     tags = model_registry.tags(client, model)
     assert at == run.settings.root / "packs" / domain.name / tags["bundle"]
     assert tags["pack"] == pack.sha256((at / "pack.json").read_bytes())
@@ -87,7 +87,7 @@ def test_no_person_is_in_a_pack(run: Run) -> None:
 
 def test_the_same_inputs_give_the_same_bytes(run: Run) -> None:
     before = {file.name: file.read_bytes() for file in folder(run).iterdir()}
-    client, model = resources(run.settings)["tracking"].client(), champion(run)
+    client, model = build_resources(run.settings)["tracking"].client(), champion(run)
     gathered = stage.gather(LOANS, sources.load(run.settings), client, model, json.loads(before["oracle.json"]))
     again = stage.write(gathered, run.settings, client, model)
     assert {file.name: file.read_bytes() for file in again.iterdir()} == before
@@ -105,7 +105,7 @@ def test_everything_agrees_in_what_the_graph_made(run: Run) -> None:
 
 def test_a_figure_changed_in_the_manifest_is_found(run: Run) -> None:
     file = folder(run) / "pack.json"
-    auc = verify_pack.find(run.settings, "loan_default")[0].by_key["evaluation/auc"].value
+    auc = verify_pack.find_pack(run.settings, "loan_default")[0].by_key["evaluation/auc"].value
     assert auc is not None
     with tampered(file, f'"value": {auc!r}', '"value": 0.9911'):
         found = places(run)
@@ -114,7 +114,7 @@ def test_a_figure_changed_in_the_manifest_is_found(run: Run) -> None:
 
 
 def test_a_figure_changed_in_a_page_is_found(run: Run) -> None:
-    auc = verify_pack.find(run.settings, "loan_default")[0].by_key["evaluation/auc"]
+    auc = verify_pack.find_pack(run.settings, "loan_default")[0].by_key["evaluation/auc"]
     with tampered(folder(run) / "pack.html", f">{auc.shown('value')}<", ">0.9911<"):
         found = places(run)
     assert re.search(r"pack\.html, line \d+: shows 0\.9911 \(0\.\d+\) as the value of evaluation/auc", found)
@@ -122,7 +122,7 @@ def test_a_figure_changed_in_a_page_is_found(run: Run) -> None:
 
 
 def test_a_bundle_that_was_changed_is_found(run: Run) -> None:
-    made = verify_pack.find(run.settings, "loan_default")[0]
+    made = verify_pack.find_pack(run.settings, "loan_default")[0]
     threshold = made.by_key["thresholds/refuse_from"].value
     kept = (run.settings.root / "mlflow" / "artifacts").rglob("bundle.json")
     (file,) = (one for one in kept if pack.sha256(one.read_bytes()) == made.by_artifact["bundle/bundle.json"].sha256)
@@ -133,7 +133,7 @@ def test_a_bundle_that_was_changed_is_found(run: Run) -> None:
 
 
 def test_a_snapshot_that_was_changed_is_found(run: Run) -> None:
-    made = verify_pack.find(run.settings, "loan_default")[0]
+    made = verify_pack.find_pack(run.settings, "loan_default")[0]
     snapshot = run.settings.root / "snapshots" / f"{made.by_artifact['snapshot'].sha256}.parquet"
     with tampered(snapshot, "PAR1", "PAR2"):
         found = places(run)
@@ -170,7 +170,7 @@ def test_the_commands_say_how_many_agree_and_end_with_1_where_one_does_not(run: 
         done = CliRunner().invoke(cli, ["validate-pack", *arguments], env=environment)
         return done.exit_code, done.output
 
-    version = verify_pack.find(settings, "loan_default")[0].version
+    version = verify_pack.find_pack(settings, "loan_default")[0].version
     (listed, shown, verified) = [asked(*command) for command in documented()]
     assert (listed[0], shown[0], verified[0]) == (0, 0, 0), verified[1]
     assert all(domain.name in listed[1] for domain in DOMAINS)
@@ -190,4 +190,4 @@ def test_a_domain_that_is_not_there_is_named(run: Run) -> None:
     with pytest.raises(pack.PackError, match="the source simulator has no domain 'weather'; it has"):
         verify_pack.verify(run.settings, "weather")
     with pytest.raises(pack.PackError, match="there is no pack"):
-        verify_pack.packed(replace(run.settings, home=run.settings.home / "empty"))
+        verify_pack.list_domains_with_packs(replace(run.settings, home=run.settings.home / "empty"))

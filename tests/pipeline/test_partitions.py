@@ -8,14 +8,14 @@ import dagster as dg
 import ibis
 import pytest
 
-from finrisk_assets.graph.partitions import Months, partitions, ranges, shifted
+from finrisk_assets.graph.partitions import MonthRange, add_months, group_consecutive, monthly_partitions
 from finrisk_assets.graph.warehouse import Warehouse
 
-MONTHS = partitions("2024-01", "2024-04")
+MONTHS = monthly_partitions("2024-01", "2024-04")
 
 
-def of(first: str, last: str) -> Months:
-    return Months.of(MONTHS, dg.PartitionKeyRange(first, last))
+def of(first: str, last: str) -> MonthRange:
+    return MonthRange.from_partitions(MONTHS, dg.PartitionKeyRange(first, last))
 
 
 def rows(**moments: str | None) -> ibis.Table:
@@ -39,10 +39,10 @@ FIRST = {"a": "2024-01-31T23:59:59", "b": "2024-02-01", "c": "2024-02-29T12:00",
 def test_months_of_a_ledger_that_ended_and_of_one_that_lives() -> None:
     assert MONTHS.get_partition_keys() == ["2024-01", "2024-02", "2024-03", "2024-04"]
     now = datetime(2024, 6, 3)
-    assert partitions("2024-01", None).get_partition_keys(current_time=now)[-1] == "2024-06"
-    assert shifted("2024-01", -1) == "2023-12"
-    assert shifted("2023-12", 14) == "2025-02"
-    assert ranges(["2024-05", "2024-01", "2023-12"]) == [("2023-12", "2024-01"), ("2024-05", "2024-05")]
+    assert monthly_partitions("2024-01", None).get_partition_keys(current_time=now)[-1] == "2024-06"
+    assert add_months("2024-01", -1) == "2023-12"
+    assert add_months("2023-12", 14) == "2025-02"
+    assert group_consecutive(["2024-05", "2024-01", "2023-12"]) == [("2023-12", "2024-01"), ("2024-05", "2024-05")]
 
 
 def test_exactly_the_months_of_the_run_are_replaced(duckdb: Warehouse) -> None:

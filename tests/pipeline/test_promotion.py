@@ -9,10 +9,12 @@ import yaml
 
 from benchmarks.gates import PLANTED, Outcome, Story, few, honest, small
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
-from finrisk_assets.graph.build import resources
-from finrisk_assets.graph.stages.champion import figures_of
+from finrisk_assets.graph.build import build_resources
+from finrisk_assets.graph.stages.champion import read_champion_figures
 from finrisk_assets.graph.stages.common import champion_folder
-from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.modelling.training import gate_verdict, model_registry
+
+pytestmark = pytest.mark.slow
 
 CHECKS = {"golden rows": "model_loan_default_contract", "leakage": "model_loan_default_leakage"}
 """Demands that are checks of their own; all others are the gate's."""
@@ -27,7 +29,7 @@ class Told:
 
     def bundle(self, version: str) -> str:
         """The bundle of a registered version."""
-        client = resources(self.story.settings)["tracking"].client()
+        client = build_resources(self.story.settings)["tracking"].client()
         found = client.get_model_version(model_registry.model_name("loan_default"), version)
         return str(found.tags["bundle"])
 
@@ -52,7 +54,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
 
 def test_the_first_champion_decides(told: Told) -> None:
     first = told.after["first"]
-    assert first.gate == model_registry.PASSED
+    assert first.gate == gate_verdict.PASSED
     assert first.champion == first.challenger == "1"
     assert told.packed(first.bento) == [f"finrisk-loan-default:{told.bundle('1')}"]
 
@@ -63,7 +65,7 @@ def test_a_challenger_that_fails_a_demand_is_refused(told: Told, demand: str) ->
     assert outcome.challenger != first.challenger, "it was registered"
     if demand in CHECKS:
         assert CHECKS[demand] in outcome.failed
-        assert outcome.gate != model_registry.PASSED
+        assert outcome.gate != gate_verdict.PASSED
     else:
         assert demand in outcome.gate.split(", ")
         assert "model_loan_default_gate" in outcome.failed
@@ -73,7 +75,7 @@ def test_a_challenger_that_fails_a_demand_is_refused(told: Told, demand: str) ->
 def test_a_higher_auc_does_not_buy_a_lower_profit(told: Told) -> None:
     """The challenger planted against profit ranks better than the champion, and is refused all the same."""
     assert "discrimination" not in told.after["profit"].gate
-    client = resources(told.story.settings)["tracking"].client()
+    client = build_resources(told.story.settings)["tracking"].client()
     run = client.get_run(client.get_model_version(model_registry.model_name("loan_default"), told.after["profit"].challenger).run_id)
     assert run.data.metrics["test_auc_beside_champion"] > 0
     assert run.data.metrics["test_gain_beside_champion"] < 0
@@ -81,7 +83,7 @@ def test_a_higher_auc_does_not_buy_a_lower_profit(told: Told) -> None:
 
 def test_a_better_one_is_promoted_and_packed(told: Told) -> None:
     better, first = told.after["better"], told.after["first"]
-    assert better.gate == model_registry.PASSED
+    assert better.gate == gate_verdict.PASSED
     assert better.champion == better.challenger != first.champion
     assert better.bento != first.bento
     assert told.packed(better.bento) == [f"finrisk-loan-default:{told.bundle(better.champion)}"]
@@ -90,7 +92,7 @@ def test_a_better_one_is_promoted_and_packed(told: Told) -> None:
 def test_rolling_back_restores_champion_and_bento(told: Told) -> None:
     back, first = told.after["back"], told.after["first"]
     assert (back.champion, back.bento) == (first.champion, first.bento)
-    assert back.gate == model_registry.STANDING, "the champion materialised alone does not bring it back"
+    assert back.gate == gate_verdict.STANDING, "the champion materialised alone does not bring it back"
 
 
 def test_what_was_rolled_back_does_not_come_back(told: Told) -> None:
@@ -103,8 +105,8 @@ def test_what_was_rolled_back_does_not_come_back(told: Told) -> None:
 
 def test_a_champion_keeps_its_own_figures(told: Told) -> None:
     """The evaluation's table is of the newest challenger; the champion's figures are those by which it was judged."""
-    kept = {figure["metric"]: figure["value"] for figure in figures_of(LOAN_DEFAULT, told.story.settings)}
-    client = resources(told.story.settings)["tracking"].client()
+    kept = {figure["metric"]: figure["value"] for figure in read_champion_figures(LOAN_DEFAULT, told.story.settings)}
+    client = build_resources(told.story.settings)["tracking"].client()
     run = client.get_run(client.get_model_version(model_registry.model_name("loan_default"), "1").run_id)
     assert kept["auc"] == run.data.metrics["test_auc"]
     assert (champion_folder(LOAN_DEFAULT, told.story.settings) / "bundle.json").is_file()

@@ -15,6 +15,8 @@ from finrisk_assets.ledger.sources.simulator import simulate
 from finrisk_assets.settings import Settings
 from schemas.ledger import TABLES
 
+pytestmark = pytest.mark.slow
+
 CUSTOMERS, MONTHS = 150, 26
 START = datetime(2022, 5, 1)
 CHANGED = "2022-11"

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from finrisk_assets.cli.main import cli
 from finrisk_assets.domains.registry import DOMAINS
-from finrisk_assets.graph.build import resources
+from finrisk_assets.graph.build import build_resources
 from finrisk_assets.ledger import snapshots
 from finrisk_assets.ledger.snapshots import SnapshotError
 from finrisk_assets.modelling.training import model_registry, provenance
@@ -53,7 +53,7 @@ def test_every_champion_is_byte_equal_in_a_fresh_process_on_one_thread(run: Run)
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 def test_a_version_remembers_what_it_was_made_of(run: Run, domain) -> None:  # type: ignore[no-untyped-def]
-    client = resources(run.settings)["tracking"].client()
+    client = build_resources(run.settings)["tracking"].client()
     tags = model_registry.tags(client, version(run, domain.name))
     origin = provenance.Origin.of(tags)
     assert re.fullmatch(r"[0-9a-f]{40}|unknown", origin.git_commit)
@@ -73,10 +73,10 @@ def test_a_landing_is_kept_and_named_by_the_versions_that_came_of_it(run: Run) -
 
 
 def test_a_damaged_snapshot_is_refused_before_training(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = resources(run.settings)["tracking"].client()
+    client = build_resources(run.settings)["tracking"].client()
     kept = model_registry.tags(client, version(run))["snapshot"]
     content = snapshots.restore(run.settings.root / "snapshots", kept).read_bytes()
-    monkeypatch.setattr(snapshots, "folder_of", lambda root: tmp_path)
+    monkeypatch.setattr(snapshots, "snapshot_folder", lambda root: tmp_path)
     with pytest.raises(SnapshotError, match=f"no snapshot {kept}"):
         offers(run)
     (tmp_path / f"{kept}.parquet").write_bytes(content[:-1] + b"\0")
@@ -87,7 +87,7 @@ def test_a_damaged_snapshot_is_refused_before_training(run: Run, tmp_path: Path,
 def test_other_code_is_refused_with_the_commit_to_check_out_and_tried_anyway(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (provenance, reproduce):
         monkeypatch.setattr(module, "code_sha256", lambda package: "f" * 64)
-    commit = provenance.Origin.of(model_registry.tags(resources(run.settings)["tracking"].client(), version(run))).git_commit
+    commit = provenance.Origin.of(model_registry.tags(build_resources(run.settings)["tracking"].client(), version(run))).git_commit
     way = "no commit can be named" if commit == "unknown" else f"git worktree add .*{commit}"
     with pytest.raises(reproduce.ReproduceError, match=rf"the code of its training is ffffffffffff, and was .*\n?.*{way}"):
         offers(run)
@@ -122,11 +122,11 @@ def test_the_docs_snapshot_commands(run: Run, tmp_path: Path) -> None:
     begin = re.findall(r"([0-9a-f]{12}) . features_loan_offers", shown)[0]
     target = tmp_path / "features.parquet"
     assert begin in asked(run, restored.replace("SHA", begin).replace("features.parquet", str(target)))
-    assert snapshots.hash_of(target).startswith(begin)
+    assert snapshots.hash_file(target).startswith(begin)
     folder = run.settings.root / "snapshots"
     target.chmod(0o644)
     target.write_bytes(target.read_bytes() + b"\0")
-    spare = [one for one in snapshots.kept(folder) if one.sha256 not in reproduce.named_snapshots(run.settings)]
+    spare = [one for one in snapshots.list_snapshots(folder) if one.sha256 not in reproduce.named_snapshots(run.settings)]
     assert f"{len(spare)} snapshots" in asked(run, counted)
     assert "removed" in asked(run, pruned)
-    assert {one.sha256 for one in snapshots.kept(folder)} <= reproduce.named_snapshots(run.settings).keys()
+    assert {one.sha256 for one in snapshots.list_snapshots(folder)} <= reproduce.named_snapshots(run.settings).keys()

@@ -13,7 +13,7 @@ import pytest
 from finrisk_assets.cli import demo
 from finrisk_assets.domains.registry import DOMAINS, left_out
 from finrisk_assets.graph.resources import Tracking
-from finrisk_assets.graph.stages.common import champion_folder, load_frame, load_judged
+from finrisk_assets.graph.stages.common import champion_folder, load_evaluation_rows, load_frame
 from finrisk_assets.graph.warehouse import count
 from finrisk_assets.ledger import sources
 from finrisk_assets.modelling.training import model_registry
@@ -55,7 +55,7 @@ def test_batch_scores_are_the_champions(run: Run, domain) -> None:  # type: igno
 @pytest.mark.parametrize("domain", [domain for domain in DOMAINS if domain.judged], ids=lambda domain: domain.name)
 def test_the_rows_that_are_read_to_judge_a_model_give_the_window_that_all_rows_give(run: Run, domain) -> None:  # type: ignore[no-untyped-def]
     features, champion = run.warehouse.table(f"features_{domain.name}"), Bundle.load(champion_folder(domain, run.settings))
-    read, all_rows = load_judged(run.warehouse, domain), load_frame(features, domain)
+    read, all_rows = load_evaluation_rows(run.warehouse, domain), load_frame(features, domain)
     assert 0 < len(read) < len(all_rows) / 2
     pd.testing.assert_frame_equal(domain.test(read, champion, run.settings).frame, domain.test(all_rows, champion, run.settings).frame)
 

@@ -12,7 +12,7 @@ from bento.decisions.scorers.loan import LoanScorer
 from bento.decisions.scorers.offer import OfferScorer
 from bento.decisions.scorers.spending import SpendingScorer
 from bento.decisions.scorers.transaction import TransactionScorer
-from bento.store.bulk_load import read
+from bento.store.bulk_load import read_transactions
 from bento.store.keyring import Keyring
 from bento.store.session import Store
 from finrisk_assets.domains.base import Domain
@@ -52,7 +52,7 @@ def batch(run: Run, domain: Domain) -> list[dict[str, Any]]:
 def stand(run: Run, domain: Domain, store: Store) -> dict[str, dict[str, Any]]:
     """Put `some` rows into the store, each as a customer of its own whose name is the row's; return their scores by that name."""
     source, scores = sources.load(run.settings), run.warehouse.table(f"scores_{domain.name}")
-    rows = [one._replace(customer_id=one.subject) for one in load_history.standings(domain, source, some(run, domain), scores)]
+    rows = [one._replace(customer_id=one.subject) for one in load_history.feature_snapshots(domain, source, some(run, domain), scores)]
     assert store.replace_snapshots(rows) == ROWS
     return {one.subject: dict(one.score) for one in rows}
 
@@ -123,7 +123,7 @@ def test_transaction_anomaly(run: Run, store: Store, tmp_path: Path) -> None:
     ledger = run.warehouse.table("validated_transactions").select(*load_history.Transaction._fields)
     path = tmp_path / "ledger.parquet"
     ledger.to_parquet(path)
-    store.load(read(path))
+    store.load_transactions(read_transactions(path))
     scorer = TransactionScorer(champion(run, domain), store)
     scores = {row["transaction_id"]: row for row in batch(run, domain)}
     asked = ledger.filter(ledger.transaction_id.isin(list(scores))).to_pyarrow().to_pylist()

@@ -38,7 +38,7 @@ def test_every_row_is_valid_and_the_model_falls_as_steeply_as_published(data_dir
     assert valid["offers"].is_accepted.mean().execute() == pytest.approx(0.0844, abs=5e-5)
     assert valid["loans"].is_default.count().execute() == 3_887
 
-    assert LOAN_OFFERS.why_not(source) is None
+    assert LOAN_OFFERS.unavailable_reason(source) is None
     frame = LOAN_OFFERS.build(valid, source).execute().sort_values("offer_id", ignore_index=True)
     declared = LOAN_OFFERS.features(source)
     bundle = Bundle(LOAN_OFFERS.train(frame, declared, source, settings).spec, "")

@@ -12,7 +12,7 @@ from finrisk_assets.cli import main
 from finrisk_assets.domains.registry import domains_of
 from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
 from finrisk_assets.graph import automation
-from finrisk_assets.graph.build import build
+from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.ledger.contract import split
 from finrisk_assets.ledger.sources import load
 from finrisk_assets.modelling.evaluation import leakage
@@ -67,7 +67,7 @@ def with_duration(data_dir: Path, tmp_path: Path) -> Settings:
 def run(settings: Settings, *stages: str) -> dg.ExecuteInProcessResult:
     """Materialise the assets whose names begin so."""
     main.prepare_dagster(settings)
-    job = build(settings).resolve_job_def(automation.EVERYTHING)
+    job = build_definitions(settings).resolve_job_def(automation.EVERYTHING)
     wanted = [key for key in job.asset_layer.executable_asset_keys if key.to_user_string().startswith(stages)]
     with dg.DagsterInstance.ephemeral() as instance:
         return job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=wanted)
@@ -120,7 +120,7 @@ def test_berka_has_no_findings(name, berka):
 def test_spending_in_the_ten_days_after_the_month_end_looks_ahead(berka):
     source, valid = berka
 
-    def build(tables):
+    def build_with_later_spending(tables):
         rows, moves = SPENDING_RISK.build(tables, source), tables["transactions"]
         spent = moves.filter(moves.direction == "debit").select(who="customer_id", at="occurred_at", amount="amount")
         until = rows.select("customer_month", "customer_id", _until=rows.as_of + ibis.interval(days=10))
@@ -131,5 +131,5 @@ def test_spending_in_the_ten_days_after_the_month_end_looks_ahead(berka):
         return rows.left_join(sums, rows.customer_month == sums.row)
 
     names = ["Total_Expense", "spent_to_date"]
-    found = leakage.looks_ahead(build, valid, names, key="customer_month", moment="as_of")
+    found = leakage.looks_ahead(build_with_later_spending, valid, names, key="customer_month", moment="as_of")
     assert [(one.column, one.rule) for one in found] == [("spent_to_date", "look_ahead")]

@@ -85,7 +85,7 @@ def test_models_that_were_checked_are_not_loaded_a_second_time(serving, bundles,
     load, loaded = models.load, []
     monkeypatch.setattr(models, "load", lambda bento: loaded.append(load(bento)) or loaded[-1])
     monkeypatch.setattr(bind_guard, "check", lambda settings: None)
-    monkeypatch.setattr(FinRisk, "kept", None)  # afterwards it is again what it was
+    monkeypatch.setattr(FinRisk, "checked_champions", None)  # afterwards it is again what it was
     client = serving({"cashflow": bundles["cashflow"]})
 
     FinRisk.inner.prepare(keeps=True)
@@ -112,7 +112,7 @@ def test_bentoml_reads_its_manifests_with_the_parser_in_c(serving, bundles, monk
     serving({"cashflow": bundles["cashflow"]})
 
     parse_yaml_in_c()
-    (model,) = models.stored()
+    (model,) = models.list_models()
 
     assert model.tag.name == "finrisk-cashflow"
     assert read

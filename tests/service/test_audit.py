@@ -70,7 +70,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def store(place: str | Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """The database of a store in which nothing is recorded yet."""
-    monkeypatch.setattr("bento.store.database.RESPITE_S", 0.0)  # a test that is refused asks again at once
+    monkeypatch.setattr("bento.store.database.COOLDOWN_S", 0.0)  # a test that is refused asks again at once
     database = Database(place, durable=False)
     with database.writing() as connection:
         unguard(connection)
@@ -341,7 +341,7 @@ def guarded(store_url: str | Path) -> Iterator[Database]:
 
 @pytest.mark.parametrize("statement", ["update {} set hash = 'ff'", "delete from {}", "truncate {}"])
 def test_the_database_refuses_to_change_what_is_recorded(guarded: Database, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bento.store.database.RESPITE_S", 0.0)
+    monkeypatch.setattr("bento.store.database.COOLDOWN_S", 0.0)
     refused = {table: statement for table in TABLES} | ({"audit_heads": "delete from {}"} if "update" in statement else {})
     for table, change in refused.items():
         with pytest.raises(REFUSED), guarded.writing() as connection:
@@ -428,7 +428,7 @@ def test_others_may_go_on_writing_while_one_verifies(written: Database, monkeypa
         record(other, chain)
         walk(*args)
 
-    monkeypatch.setattr(audit_chain, "_verify_writer", writing)
+    monkeypatch.setattr(audit_verify, "_verify_writer", writing)
     assert verify(written) == audit_verify.Verdict(2, 35, 5, None)
     monkeypatch.undo()
     other.close()

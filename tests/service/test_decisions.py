@@ -5,7 +5,7 @@ import math
 import pytest
 
 from finrisk_assets.domains.loan_default.terms import with_terms
-from finrisk_assets.domains.loan_offers.decide import Limits, choose, rows
+from finrisk_assets.domains.loan_offers.decide import OfferLimits, choose, rows
 from finrisk_assets.scoring.bundle import Bundle
 from tests.service.made import CASHFLOW_ROW, GRID, LOAN_ROW, OFFER_ROW, SPENDING_ROW, write_cashflow_bundle
 
@@ -148,7 +148,7 @@ def offers(bundle, pd=0.03, grid=GRID):
     model = bundle("loan_offers")
     names = [feature.name for feature in model.features]
     acceptance = model.probability(rows(names, row(model, OFFER_ROW), OFFER_ROW["monthly_income_amount"], grid)[0])
-    return choose(acceptance, pd, OFFER_ROW["monthly_income_amount"], grid, Limits())
+    return choose(acceptance, pd, OFFER_ROW["monthly_income_amount"], grid, OfferLimits())
 
 
 def test_the_best_offer_is_made_with_its_parts_alternatives_and_curve(shared_client, bundle):
@@ -162,7 +162,7 @@ def test_the_best_offer_is_made_with_its_parts_alternatives_and_curve(shared_cli
     assert (offer["annual_rate_pct"], offer["term_months"], offer["pd"]) == (best.annual_rate_pct, best.term_months, 0.03)
     parts = offer["parts"]
     earned = parts["interest"] - parts["funding"] - parts["expected_loss"] - parts["cost"]
-    assert offer["expected_profit"] == pytest.approx(offer["acceptance"] * earned - Limits().offer_cost_amount)
+    assert offer["expected_profit"] == pytest.approx(offer["acceptance"] * earned - OfferLimits().offer_cost_amount)
     assert len(answer["alternatives"]) == len(expected.alternatives) > 0
     assert all(other["expected_profit"] <= offer["expected_profit"] for other in answer["alternatives"])
     assert [point["annual_rate_pct"] for point in answer["curve"]] == list(GRID.rates)

@@ -137,7 +137,7 @@ def test_a_failure_of_ours_is_not_blamed_on_the_client_and_tells_no_data(shared_
     def fail(_, sent):
         TransactionRequest(user_id=sent.user_id, amount=sent.user_id)
 
-    monkeypatch.setattr(TransactionScorer, "asked", fail)
+    monkeypatch.setattr(TransactionScorer, "prepare", fail)
     with caplog.at_level(logging.DEBUG):
         response = shared_client.post(TRANSACTIONS, json=transaction(user_id="Ada Lovelace"))
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from bento.access.api_keys import SEEN_WITHIN_SECONDS, create, revoke
-from bento.store.session import now_us
-from bento.store.session import opened as store_of
+from bento.store.session import open_store
+from bento.store.unit_of_work import now_us
 from finrisk_assets.settings import Settings
 from tests.service.serving import REPOSITORY, free_port, store_models
 from tests.unit.test_tokens import AUDIENCE, ISSUER, OTHER, RSA, published, token
@@ -55,7 +55,7 @@ def test_without_a_key_it_does_not_start_where_others_reach_it(home):
 def opened(home):
     """The store that the service has, opened beside it as `finrisk keys` does."""
     settings = Settings(home=home, master_key_file=home / "master.key")
-    with closing(store_of(settings)) as store:
+    with closing(open_store(settings)) as store:
         yield store
 
 

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import event
 
 from bento.store.audit_verify import verify
-from bento.store.session import opened
+from bento.store.session import open_store
 from finrisk_assets.settings import Settings
 from tests.service.databases import own_server, store_at, url_of
 from tests.service.serving import serving as served_by_itself
@@ -25,7 +25,7 @@ from tests.service.test_errors import failure
 
 EVER = (datetime(2000, 1, 1), datetime(2100, 1, 1))
 SOON_S = 2.0
-RESPITE_S = 0.5
+COOLDOWN_S = 0.5
 """For so long after a failure nobody asks the store again."""
 
 
@@ -129,13 +129,13 @@ def test_a_store_that_cannot_be_had_is_a_503_and_then_it_is_as_before(serving, b
                     if refused == 3:
                         break
             assert refused == 3
-        time.sleep(RESPITE_S)
+        time.sleep(COOLDOWN_S)
 
         after = client.post("/v1/transactions", json=large(transaction, number))
         again = client.post("/v1/transactions", json=transaction(0, transaction_id="before"))
     assert after.status_code == 200, after.text
     assert again.content == before.content
-    with closing(opened(Settings(home=serving.home))) as store:
+    with closing(open_store(Settings(home=serving.home))) as store:
         answered = number - refused + 2
         assert len(list(store.decisions())) == answered
         assert len(store.history({"customer_id": "5"}, *EVER)) == answered, "nothing is half there"
@@ -174,7 +174,7 @@ def test_a_postgresql_server_that_stops_and_starts_again():
             assert not store.is_writable()
             assert time.monotonic() - began < SOON_S
         server.ensure_postgres_running()
-        time.sleep(RESPITE_S)
+        time.sleep(COOLDOWN_S)
         with store.writing():
             store.audit("two")
         verdict = verify(store.database, store.keyring)
@@ -247,7 +247,7 @@ def test_what_was_answered_outlives_a_worker_that_is_killed_under_load(tmp_path,
         assert again == {name: answer for name, (_, answer) in senders.answered.items()}
         assert {senders.ask(body)[0] for body in senders.unanswered} == {200}, "to ask again is safe"
 
-    with closing(opened(Settings(home=home))) as store:
+    with closing(open_store(Settings(home=home))) as store:
         verdict = verify(store.database, store.keyring)
         kept = [one.content.request["transaction_id"] for one in store.decisions()]
     assert verdict.broken is None

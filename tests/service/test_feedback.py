@@ -41,7 +41,7 @@ def test_a_label_is_joined_to_its_decision_by_its_identifier(client, store, loan
     assert b"Ada" not in row.note
     (about,) = [one for one in rows(store, audit) if one.action == "feedback"]
     assert (about.domain, about.model_version) == ("loan_default", decided["model"]["version"])
-    (found,) = feedback.told(store, "loan_default")
+    (found,) = feedback.list_labels(store, "loan_default")
     assert (found.answer["loan_id"], found.label) == ("L1", True)
 
 
@@ -79,7 +79,7 @@ def test_of_several_labels_the_one_that_became_known_last_stands(client, store, 
         body = {"transaction_id": "t1", "label": label, "known_at": (START + timedelta(days=days)).isoformat()}
         assert client.post(ROUTE, json=body).status_code == 200
 
-    assert [one.label for one in feedback.told(store, "transaction_anomaly")] == [True, True, False]
+    assert [one.label for one in feedback.list_labels(store, "transaction_anomaly")] == [True, True, False]
     assert not risk_of_the_merchant(client, store, transaction(60 * 24 * 20))[0][2]
 
 
@@ -114,5 +114,5 @@ def test_of_an_erased_person_nothing_is_told(client, store, transaction):
 
     assert client.delete("/v1/people/ada").status_code == 200
 
-    assert list(feedback.told(store, "transaction_anomaly")) == []
+    assert list(feedback.list_labels(store, "transaction_anomaly")) == []
     failure(client.post(ROUTE, json={"transaction_id": "t1", "label": True}), 404, "unknown_decision")

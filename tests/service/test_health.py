@@ -18,7 +18,7 @@ def test_a_whole_service_is_ready_and_names_its_parts(shared_client, bundles):
 
 
 def ready_order(bundles):
-    from bento.decisions.models import DOMAINS
+    from bento.decisions.domains import DOMAINS
 
     return [domain for domain in DOMAINS if domain in bundles]
 

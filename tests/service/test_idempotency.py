@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from bento.store.session import opened
+from bento.store.session import open_store
 from finrisk_assets.settings import Settings
 from tests.service.made import CASHFLOW_ROW
 from tests.service.test_decisions import EIGHT
@@ -27,7 +27,7 @@ def bodies(transaction, loan):
 
 def written(home):
     """Decisions and audit records in the store."""
-    with closing(opened(Settings(home=home))) as store, store.reading() as connection:
+    with closing(open_store(Settings(home=home))) as store, store.reading() as connection:
         return [connection.exec_driver_sql(f"select count(*) from {table}").scalar() for table in ("decisions", "audit", "transactions")]
 
 

@@ -58,7 +58,7 @@ def fill(warehouse, rows, domain=DOMAIN):
 
 
 def newest(warehouse, domain=DOMAIN):
-    return {one.subject: one for one in load_history.newest(domain, None, warehouse)}
+    return {one.subject: one for one in load_history.newest_snapshots(domain, None, warehouse)}
 
 
 def test_the_newest_row_of_every_customer_is_kept(warehouse):
@@ -108,12 +108,12 @@ def test_features_are_kept_where_the_service_reads_them(warehouse):
 
 
 def test_loading_replaces_what_was_stored_and_says_how_much(warehouse, settings, monkeypatch):
-    from finrisk_assets.graph import build
+    from finrisk_assets.domains import registry
     from finrisk_assets.ledger import sources
 
     source = replace(sources.load(Settings()), tables={})
     monkeypatch.setattr(sources, "load", lambda settings: source)
-    monkeypatch.setattr(build, "DOMAINS", (DOMAIN, replace(DOMAIN, name="not_materialised")))
+    monkeypatch.setattr(registry, "DOMAINS", (DOMAIN, replace(DOMAIN, name="not_materialised")))
     fill(warehouse, [("a", "1", MAY, 30.0), ("b", "2", MAY, 30.0)])
     load_history.load(settings)
     fill(warehouse, [("c", "1", JUNE, 31.0)])

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bento.decisions.models import DOMAINS
+from bento.decisions.domains import DOMAINS
 from tests.service.made import CASHFLOW_ROW
 
 SCORING = ("/v1/transactions", "/v1/loan-default", "/v1/spending-risk", "/v1/cashflow", "/v1/loan-offers")

@@ -21,8 +21,10 @@ from bento.people import data_rights, retention
 from bento.people.backup import BackupError, backup, wipe
 from bento.problems import Problem
 from bento.store import audit_verify, tables
+from bento.store.database import location
 from bento.store.keyring import Keyring, KeyringError, key_file, read_keys, unseal
-from bento.store.session import FeatureSnapshot, ShadowScore, Store, Transaction, location, open_store
+from bento.store.records import FeatureSnapshot, NewDecision, ShadowScore, Transaction
+from bento.store.session import Store, open_store
 from finrisk_assets.cli.main import cli
 from finrisk_assets.domains.transaction_anomaly.features import FEATURES
 from finrisk_assets.features.online import OnlineFeatures
@@ -70,7 +72,8 @@ def fill(store: Store, marked: Sequence[Marked]) -> None:
                 person = store.person(one.customer, make=True)
                 for name, amount, at in zip(one.transactions, one.amounts, one.times, strict=True):
                     store.insert_transaction(Transaction(name, one.customer, at, amount, "debit", one.merchant, one.country), person)
-                store.keep_decision(
+                decision = NewDecision(
+                    store.new_id(),
                     domain="transaction_anomaly",
                     route="/v1/transactions",
                     model_version="v",
@@ -82,6 +85,7 @@ def fill(store: Store, marked: Sequence[Marked]) -> None:
                     person=person,
                     transaction_id=one.transactions[0],
                 )
+                store.insert_decisions([decision])
     store.replace_snapshots(one.standing() for one in marked)
     store.insert_shadow_scores(
         [ShadowScore("loan_default", one.customer, START, "v", 0.5, "a", "w", 0.5, "a", None, one.customer) for one in marked]
@@ -191,7 +195,7 @@ def test_of_a_hundred_erased_among_a_thousand_nothing_is_left_and_the_others_are
         left = connection.execute(select(tables.people.c.person, tables.people.c.wrapped_key)).all()
         keys = [store.keyring.unwrap(key, person.encode()) for person, key in left if key is not None] + [store.keyring.service_key]
         whose = [row.person for row in gone]
-        for table in (tables.transactions, tables.find_snapshots, tables.list_shadow_scores, tables.feedback):
+        for table in (tables.transactions, tables.standings, tables.shadows, tables.feedback):
             assert not connection.execute(select(table).where(table.c.person.in_(whose))).all()
         sealed = connection.execute(select(tables.decisions).where(tables.decisions.c.person.in_(whose))).all()
     assert len(sealed) == 100
@@ -219,9 +223,9 @@ def test_an_export_has_everything_that_is_held(store: Store, few: list[Marked]):
     (decision,) = export.decisions
     assert decision["request"]["user_id"] == one.customer and decision["answer"]["risk_score"] == one.probability
     assert decision["model_input"] == [float(value) for value in one.row]
-    (standing,) = export.find_snapshots
+    (standing,) = export.standings
     assert (standing["account_id"], standing["features"]) == (one.account, {"balance": one.balance})
-    (shadow,) = export.list_shadow_scores
+    (shadow,) = export.shadows
     assert shadow["subject"] == one.customer and shadow["challenger_version"] == "w"
     assert [row["note"] for row in export.feedback] == [one.note]
     assert [row["action"] for row in export.audit] == ["decide", "feedback"]
@@ -306,11 +310,11 @@ def test_keys_are_wrapped_anew_and_the_old_master_key_is_of_no_use_afterwards(st
     url, old = store.database.url.render_as_string(hide_password=False), store.keyring.master
     with closing(Store(url, Keyring([SECOND, KEYRING_KEY]), upgrades=True)) as rotating:
         with rotating.reading() as connection:
-            assert data_rights.masters(connection) == {old: 21}
+            assert data_rights.count_keys_by_master(connection) == {old: 21}
         assert data_rights.rewrap(rotating) == 21
         assert data_rights.rewrap(rotating) == 0
         with rotating.reading() as connection:
-            assert data_rights.masters(connection) == {rotating.keyring.master: 21}
+            assert data_rights.count_keys_by_master(connection) == {rotating.keyring.master: 21}
     with closing(Store(url, Keyring([SECOND]), upgrades=True)) as after:
         assert [held(after, one) for one in few] == before
         assert is_whole(after)
@@ -319,7 +323,7 @@ def test_keys_are_wrapped_anew_and_the_old_master_key_is_of_no_use_afterwards(st
 
 
 def test_rotation_goes_on_where_it_was_cut_off(store: Store, few: list[Marked], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(data_rights, "TOGETHER", 4)
+    monkeypatch.setattr(data_rights, "ROWS_PER_TRANSACTION", 4)
     url = store.database.url.render_as_string(hide_password=False)
     with closing(Store(url, Keyring([SECOND, KEYRING_KEY]), upgrades=True)) as rotating:
         wrap, calls = rotating.keyring.wrap, iter(range(9))
@@ -327,7 +331,7 @@ def test_rotation_goes_on_where_it_was_cut_off(store: Store, few: list[Marked], 
             cut.setattr(rotating.keyring, "wrap", lambda key, about: (next(calls), wrap(key, about))[1])
             data_rights.rewrap(rotating)
         with rotating.reading() as connection:
-            assert sorted(data_rights.masters(connection).values()) == [8, 13]
+            assert sorted(data_rights.count_keys_by_master(connection).values()) == [8, 13]
         assert data_rights.rewrap(rotating) == 13
 
 

@@ -64,7 +64,7 @@ def test_a_look_up_of_stored_scores_is_recorded(client, serving):
 def test_what_is_asked_of_people_is_documented(shared_client):
     paths = shared_client.get("/openapi.json").json()["paths"]
     export, erasure = paths["/v1/people/{customer_id}/export"]["get"], paths["/v1/people/{customer_id}"]["delete"]
-    assert "CheckpointReceipt are transactions" in export["description"] and "cannot be undone" in erasure["description"]
+    assert "Kept are transactions" in export["description"] and "cannot be undone" in erasure["description"]
 
 
 def test_nothing_personal_stands_in_logs_or_metrics(client, serving, transaction, caplog: pytest.LogCaptureFixture, capfd):

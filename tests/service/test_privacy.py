@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, delete, select
 
 from bento.store import tables
-from bento.store.keyring import NOBODY, Keyring, KeyringError, key_file, read_keys, seal, unseal, write_keys
+from bento.store.keyring import SERVICE_KEY_OWNER, Keyring, KeyringError, key_file, read_keys, seal, unseal, write_keys
 from finrisk_assets.settings import Settings
 
 FIRST, SECOND = (bytes((seed * 97 + 31 * at) % 256 for at in range(32)) for seed in (1, 2))
@@ -96,7 +96,7 @@ def test_the_wrong_master_key_is_refused_before_anything_is_written(connection: 
 def test_a_store_that_lost_its_root_secret_gets_no_other_one(connection: Connection):
     opened(connection, FIRST)
     connection.execute(tables.people.insert().values(person="1" * 32, lookup="t", wrapped_key=b"", master="", created_at=AT))
-    connection.execute(delete(tables.people).where(tables.people.c.person == NOBODY))
+    connection.execute(delete(tables.people).where(tables.people.c.person == SERVICE_KEY_OWNER))
     with pytest.raises(KeyringError, match="restore the table"):
         Keyring([FIRST]).unlock(connection, AT)
 
@@ -110,8 +110,8 @@ def test_a_locked_keyring_says_so():
 def test_the_root_secret_is_in_the_store_only_wrapped(connection: Connection):
     keyring = opened(connection, FIRST)
     (row,) = connection.execute(select(tables.people)).all()
-    assert row.person == NOBODY and row.lookup is None and row.master == keyring.master
-    assert len(keyring.unwrap(row.wrapped_key, NOBODY.encode())) == 32
+    assert row.person == SERVICE_KEY_OWNER and row.lookup is None and row.master == keyring.master
+    assert len(keyring.unwrap(row.wrapped_key, SERVICE_KEY_OWNER.encode())) == 32
 
 
 # Where the master key comes from.

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from sqlalchemy import select, text, update
 
-from bento.decisions.engine import Decisions, Made
+from bento.decisions.batch import decide_batch
+from bento.decisions.domains import DOMAINS
+from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.replay import Replayed, Versions, replay
 from bento.store.keyring import seal, unseal
 from bento.store.session import Store
@@ -54,17 +56,15 @@ def requests(n: int) -> Iterator[Request]:
 
 
 def decide(store: Store, bundles: Mapping[str, Bundle], n: int) -> None:
-    """Have the service's own scorers decide, and keep what they say."""
-    from bento.service import _SCORERS, _domain_of
-
+    """Decide requests of every domain with the service's own scorers."""
     store.replace_snapshots(STANDINGS)
-    scorers = {domain: _SCORERS[domain](bundle, store) for domain, bundle in bundles.items()}
-    made = Decisions(store, bundles, scorers.__getitem__)
+    scorers = {domain: DOMAINS[domain].scorer(bundle, store) for domain, bundle in bundles.items()}
+    decisions_of_store = Decisions(store, scorers)
     asked = list(requests(n))
     for transactions in (True, False):  # a batch has either
         together = [one for one in asked if isinstance(one, TransactionRequest) is transactions]
-        found = asyncio.run(made.decide_each(_domain_of, together, None))
-        assert all(isinstance(one, Made) for one in found)
+        found = asyncio.run(decide_batch(decisions_of_store, together, None))
+        assert all(isinstance(one, DecisionResult) for one in found)
 
 
 class Bank:

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from bento.decisions.shadow import Shadow
-from bento.store.session import ShadowScore, opened
+from bento.store.records import ShadowScore
+from bento.store.session import open_store
 from finrisk_assets.cli.main import cli
 from finrisk_assets.domains.cashflow.definition import CASHFLOW
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
@@ -20,7 +21,7 @@ from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
 from finrisk_assets.graph.packaging import store_challenger
 from finrisk_assets.graph.stages import bento as serving
 from finrisk_assets.modelling.training import model_registry
-from finrisk_assets.modelling.training.model_registry import ModelVersion
+from finrisk_assets.modelling.training.model_registry import RegisteredVersion
 from finrisk_assets.operations import shadow_report
 from finrisk_assets.settings import Settings
 from tests.service.conftest import write_transaction_bundle
@@ -72,7 +73,7 @@ def unnamed(answer):
 
 
 def recorded(home: Path, domain: str) -> list[ShadowScore]:
-    with closing(opened(Settings(home=home))) as store:
+    with closing(open_store(Settings(home=home))) as store:
         return store.list_shadow_scores(domain)
 
 
@@ -139,19 +140,12 @@ def test_a_challenger_that_is_the_champion_is_not_carried(bundles, tmp_path):
     assert store_challenger(tmp_path, "cashflow", bundles["cashflow"], bundles["cashflow"]) is None
 
 
-class Slow:
-    """A scorer that has not answered yet."""
-
-    def __init__(self, bundle, store):
-        raise ValueError("this one cannot even be made")
-
-
 def test_requests_beyond_what_can_wait_are_counted_and_dropped(bundles, store, monkeypatch):
     from finrisk_assets.scoring.bundle import Bundle
 
     monkeypatch.setattr("bento.decisions.shadow.MOST_WAITING", 2)
     monkeypatch.setattr(Shadow, "_work", lambda self: None)
-    watching = Shadow({"cashflow": Bundle.load(bundles["cashflow"])}, {"cashflow": Slow}, store, lambda: NOON)
+    watching = Shadow({"cashflow": Bundle.load(bundles["cashflow"])}, store, lambda: NOON)
     for _ in range(5):
         watching.watch("cashflow", None, None)
     watching.watch("loan_default", None, None)
@@ -185,9 +179,9 @@ def test_the_figures_of_a_pair_are_those_counted_by_hand():
 def test_outcomes_that_came_true_rank_both():
     rows = [said(number, champion=number / 40, challenger=1 - number / 40) for number in range(40)]
     happened = {str(row.subject): row.champion_probability > 0.5 for row in rows}
-    found = shadow_report.ranked(shadow_report.compare(rows), rows, happened)
+    found = shadow_report.add_ranking(shadow_report.compare(rows), rows, happened)
     assert (found.n_outcomes, found.champion_auc.value, found.challenger_auc.value) == (40, 1.0, 0.0)
-    assert shadow_report.ranked(shadow_report.compare(rows), rows, {}).champion_auc is None
+    assert shadow_report.add_ranking(shadow_report.compare(rows), rows, {}).champion_auc is None
 
 
 def test_a_record_holds_no_message_and_no_value_of_a_request(shadowing, challengers, transaction, tmp_path):
@@ -197,18 +191,11 @@ def test_a_record_holds_no_message_and_no_value_of_a_request(shadowing, challeng
     assert "Lovelace" not in json.dumps(row._asdict(), default=str)
 
 
-def test_every_domain_of_the_service_can_be_watched():
-    from bento.decisions.answers import _SAID
-    from bento.decisions.models import DOMAINS
-
-    assert set(_SAID) == set(DOMAINS)
-
-
 def test_the_command_prints_figures_and_names_nobody(tmp_path, monkeypatch):
     monkeypatch.setenv("FINRISK_HOME", str(tmp_path))
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     assert "nothing is recorded yet" in CliRunner().invoke(cli, ["shadow"]).output
-    with closing(opened(Settings(home=tmp_path))) as store:
+    with closing(open_store(Settings(home=tmp_path))) as store:
         store.insert_shadow_scores([said(1, 0.4, 0.6), said(2, 0.6, 0.7), said(3, 0.2, None)])
     printed = CliRunner().invoke(cli, ["shadow"]).output
     assert "cashflow" in printed
@@ -219,7 +206,7 @@ def test_the_command_prints_figures_and_names_nobody(tmp_path, monkeypatch):
 def test_the_bento_takes_the_registered_challengers_that_are_not_champions(tmp_path, monkeypatch):
     def find(client, domain, alias):
         version = {"cashflow": {"champion": "1", "challenger": "2"}, "loan_default": {"champion": "3", "challenger": "3"}}
-        return ModelVersion(domain, version[domain][alias], "run") if domain in version else None
+        return RegisteredVersion(domain, version[domain][alias], "run") if domain in version else None
 
     monkeypatch.setattr(model_registry, "find", find)
     monkeypatch.setattr(model_registry, "fetch", lambda client, model, folder: folder / model.version)

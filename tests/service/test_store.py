@@ -1,7 +1,6 @@
 """The store: what it remembers on either database, and that a request's history comes from it."""
 
 import random
-import sqlite3
 import threading
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -21,14 +20,13 @@ from sqlalchemy import exc, text
 from bento.decisions.engine import Decisions
 from bento.decisions.scorers.transaction import TransactionScorer
 from bento.store import migrations, tables
-from bento.store import session as store_module
 from bento.store.audit_verify import verify
-from bento.store.bulk_load import read
+from bento.store.bulk_load import read_transactions
 from bento.store.database import Database, StoreError
-from bento.store.session import NewDecision, Transaction, open_store
+from bento.store.records import NewDecision, Transaction
+from bento.store.session import open_store
 from finrisk_assets.cli.main import cli
 from finrisk_assets.features.online import EventCount, History, micros
-from finrisk_assets.operations import load_history
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 from schemas.api import TransactionRequest
@@ -46,7 +44,8 @@ def moved(name, minutes=0, **changes):
 def making(**changes):
     fields = {
         "id": uuid4().hex, "domain": "transaction_anomaly", "route": "/v1/transactions", "model_version": "5f", "request": b'{"a":1}',
-        "answer": b'{"b":2}', "row": np.array([1.5, np.nan], np.float32), "probability": 0.5, "decision": "allow", "known": {"pd": 0.1},
+        "answer": b'{"b":2}', "row": np.array([1.5, np.nan], np.float32), "probability": 0.5, "decision": "allow",
+        "decision_context": {"pd": 0.1},
     }  # fmt: skip
     return NewDecision(**(fields | changes))
 
@@ -63,7 +62,7 @@ def test_a_decision_is_read_back_as_it_was_kept(store):
 
     first, second = store.decisions()
     assert (first.id, first.person, first.probability, first.decision) == (made.id, person.person, 0.5, "allow")
-    assert (first.content.request, first.content.answer, first.content.known) == ({"a": 1}, {"b": 2}, {"pd": 0.1})
+    assert (first.content.request, first.content.answer, first.content.decision_context) == ({"a": 1}, {"b": 2}, {"pd": 0.1})
     assert first.content.row.tobytes() == made.row.tobytes()
     assert second.person is None
     assert second.content == second.content._replace(request={"a": 1})
@@ -76,8 +75,7 @@ def test_decisions_are_told_page_by_page_in_the_order_of_writing(store, monkeypa
         ids.append(one.id)
         with store.writing():
             store.insert_decisions([one])
-    monkeypatch.setattr("bento.store.session._PAGE_OF", store_module._PAGE_OF.limit(3))
-    monkeypatch.setattr("bento.store.session._PAGE", 3)
+    monkeypatch.setattr("bento.store.decisions.PAGE_SIZE", 3)
 
     assert [one.id for one in store.decisions()] == ids
     assert [one.id for one in store.decisions(after=5)] == ids[5:]
@@ -146,7 +144,7 @@ def test_no_identifier_is_in_plain_text(store, store_url):
         person = store.person(secret[0], make=True)
         store.insert_transaction(moved(secret[3], customer_id=secret[0], merchant=secret[1], country=secret[2]), person)
         store.insert_decisions([making(person=person, transaction_id=secret[3], request=b'{"user_id":"Lovelace-customer"}')])
-    store.load([moved("Lovelace-2", customer_id=secret[0], merchant=secret[1])])
+    store.load_transactions([moved("Lovelace-2", customer_id=secret[0], merchant=secret[1])])
     store.replace_snapshots([standing("cashflow", secret[0], {}, secret[4])])
 
     with store.reading() as connection:
@@ -177,7 +175,7 @@ def test_a_transaction_is_kept_once_and_told_from_another_of_its_name(store):
 
 
 def test_history_is_of_one_entity_and_between_two_moments(store):
-    store.load([moved("a", 1), moved("b", 2, merchant="N"), moved("c", 3), moved("d", 4), moved("e", 2, customer_id="6")])
+    store.load_transactions([moved("a", 1), moved("b", 2, merchant="N"), moved("c", 3), moved("d", 4), moved("e", 2, customer_id="6")])
 
     after, before = NOON + timedelta(minutes=1), NOON + timedelta(minutes=4)
     assert len(store.history({"customer_id": "5"}, after, before)) == 2
@@ -190,7 +188,7 @@ def test_history_is_of_one_entity_and_between_two_moments(store):
 def test_numbers_of_events_are_those_of_the_events(store):
     """Counted by the database, and by who has the events, with labels that are told soon, late or never."""
     draw = random.Random(7)
-    store.load(
+    store.load_transactions(
         moved(
             str(at),
             draw.randint(-9_000, 3),
@@ -230,7 +228,7 @@ def test_history_is_read_from_an_index_alone(tmp_path, column):
     entities = [(column,)] if column == "merchant" else [(column,), (column, "merchant"), (column, "country")]
     asked = []
     with closing(store_at(tmp_path / "store.sqlite")) as store:
-        store.load([moved("a")])
+        store.load_transactions([moved("a")])
         with store.reading() as connection:
             connection.connection.driver_connection.set_trace_callback(asked.append)
             store.histories(event, {(column,): timedelta(days=1)}, NOON)
@@ -270,8 +268,8 @@ def test_an_entity_without_an_index_is_refused(store):
 
 def test_loading_again_adds_nothing_but_the_label_that_became_known(store):
     known_at = NOON + timedelta(days=7)
-    assert store.load([moved("a"), moved("b", 1)]) == 2
-    store.load([moved("a", amount=99.0, is_fraud=True, label_known_at=known_at), moved("b", 1)])
+    assert store.load_transactions([moved("a"), moved("b", 1)]) == 2
+    store.load_transactions([moved("a", amount=99.0, is_fraud=True, label_known_at=known_at), moved("b", 1)])
 
     events = sorted(store.history({"customer_id": "5"}, *ALL_TIME))
     assert [(amount, fraud) for _, amount, fraud, _ in events] == [(10.0, True), (10.0, None)]
@@ -279,7 +277,7 @@ def test_loading_again_adds_nothing_but_the_label_that_became_known(store):
 
 
 def test_the_last_of_two_rows_of_one_transaction_tells_its_label(store):
-    store.load([moved("a", is_fraud=False), moved("a", is_fraud=True)])
+    store.load_transactions([moved("a", is_fraud=False), moved("a", is_fraud=True)])
 
     assert [fraud for _, _, fraud, _ in store.history({"customer_id": "5"}, *ALL_TIME)] == [True]
 
@@ -336,16 +334,6 @@ def test_a_store_of_newer_code_is_refused(store_url):
         store_at(store_url)
 
 
-def test_a_store_of_the_layout_before_is_refused_and_left_as_it_is(tmp_path):
-    path = tmp_path / "store.sqlite"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("create table transactions (customer_id text); create table answers (answer text)")
-    with pytest.raises(StoreError, match="`finrisk load-history` moves it aside"):
-        store_at(path)
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("select name from sqlite_master order by name").fetchall() == [("answers",), ("transactions",)]
-
-
 @pytest.mark.parametrize(
     ("url", "reason"),
     [("mysql://host/store", "sqlite or postgresql"), ("sqlite:///store.sqlite", "absolute"), ("nonsense", "is no URL")],
@@ -370,7 +358,7 @@ def test_a_parquet_file_of_the_ledger_is_read_back_as_transactions(tmp_path):
     path = tmp_path / "transactions.parquet"
     pq.write_table(pa.Table.from_pylist([row._asdict() | {"category": "food"} for row in rows]), path)
 
-    assert list(read(path)) == rows
+    assert list(read_transactions(path)) == rows
 
 
 def test_a_parquet_file_without_a_column_is_refused_by_name(tmp_path):
@@ -378,12 +366,12 @@ def test_a_parquet_file_without_a_column_is_refused_by_name(tmp_path):
     pq.write_table(pa.table({"transaction_id": ["a"], "customer_id": ["5"]}), path)
 
     with pytest.raises(ValueError, match="occurred_at, amount, direction"):
-        list(read(path))
+        list(read_transactions(path))
 
 
 def test_a_seeded_transaction_can_be_scored_and_is_not_counted_twice(serving, bundles, transaction):
     with closing(open_store(Settings(home=serving.home))) as store:
-        store.load([moved("t1", merchant="3156", country=None)])
+        store.load_transactions([moved("t1", merchant="3156", country=None)])
     with serving(bundles) as client:
         answer = client.post("/v1/transactions", json=transaction(0, transaction_id="t1", amount=10.0))
         later = client.post("/v1/transactions", json=transaction(5)).json()
@@ -405,7 +393,7 @@ def test_two_workers_that_get_the_same_request_at_once_make_one_decision(store_u
     def work(number):
         with closing(store_at(store_url, wait_s=10.0)) as store:
             scorer = TransactionScorer(bundle, store)
-            decisions = Decisions(store, {"transaction_anomaly": bundle}, lambda _: scorer)
+            decisions = Decisions(store, {"transaction_anomaly": scorer})
             bodies[number] = [decisions.decide("transaction_anomaly", request).body for request in requests]
 
     store_at(store_url).close()
@@ -420,21 +408,6 @@ def test_two_workers_that_get_the_same_request_at_once_make_one_decision(store_u
     with closing(store_at(store_url)) as store:
         verdict = verify(store.database, store.keyring)
         assert (len(list(store.decisions())), verdict.records, verdict.broken) == (10, 10, None)
-
-
-def test_loading_moves_a_store_of_the_layout_before_aside(tmp_path):
-    path = tmp_path / "store.sqlite"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("create table transactions (customer_id text); create table answers (answer text)")
-    load_history.set_aside(path)
-
-    assert not path.exists()
-    with closing(store_at(path)) as store:
-        assert list(store.decisions()) == []
-    load_history.set_aside(path)
-    assert path.exists(), "a store of today stays where it is"
-    with closing(sqlite3.connect(tmp_path / "store.before.sqlite")) as connection:
-        assert connection.execute("select count(*) from answers").fetchone() == (0,)
 
 
 def test_the_commands_check_and_upgrade_the_layout(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from finrisk_assets.domains.base import Figure
 from finrisk_assets.domains.cashflow import decide, model
 from finrisk_assets.domains.cashflow.definition import CASHFLOW
 from finrisk_assets.domains.cashflow.features import CATALOGUE, SCALE
-from finrisk_assets.domains.classifier import Window, _in_the_large
+from finrisk_assets.domains.classifier import TestWindow, _in_the_large
 from finrisk_assets.modelling.training import intervals
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.spec import BundleSpec
@@ -142,8 +142,8 @@ def test_the_miss_of_a_mean_counts_a_customer_once():
     rng = np.random.default_rng(1)
     happened = np.repeat(rng.random(500) < 0.3, 4)  # the same every month
     said, rows = np.full(2000, 0.3), np.zeros((2000, 1), np.float32)
-    by_customer = Window(pd.DataFrame({"customer_id": np.repeat(np.arange(500), 4).astype(str)}), rows, happened, said)
-    by_row = Window(pd.DataFrame({"customer_id": np.arange(2000).astype(str)}), rows, happened, said)
+    by_customer = TestWindow(pd.DataFrame({"customer_id": np.repeat(np.arange(500), 4).astype(str)}), rows, happened, said)
+    by_row = TestWindow(pd.DataFrame({"customer_id": np.arange(2000).astype(str)}), rows, happened, said)
     wide, narrow = (_in_the_large(one, one) for one in (by_customer, by_row))
     assert wide.value == narrow.value == pytest.approx(0.3 - happened.mean())
     assert (wide.high - wide.low) / (narrow.high - narrow.low) == pytest.approx(2, rel=0.05)

@@ -12,7 +12,7 @@ from finrisk_assets.domains.loan_default import features as loan_default
 from finrisk_assets.domains.loan_offers import features as loan_offers
 from finrisk_assets.domains.registry import domains_of
 from finrisk_assets.ledger import sources
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.operations import reason_catalogue
 from finrisk_assets.scoring.reasons import LIMIT, factors, reasons
 from finrisk_assets.settings import Settings

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finrisk_assets.modelling.evaluation.expected_max_profit import emp
+from finrisk_assets.modelling.evaluation.expected_max_profit import expected_max_profit
 
 
 def by_brute_force(labels, scores, none_lost=0.55, all_lost=0.10, roi=0.2644, steps=20_001):
@@ -24,12 +24,12 @@ def test_it_is_the_best_profit_integrated_over_the_losses(seed, ties):
     scores = labels * rng.normal(0.8, 1, 300) + rng.normal(0, 1, 300)
     scores = scores.round(0) if ties else scores
     given = {"none_lost": 0.3, "all_lost": 0.2, "roi": 0.1} if seed % 2 else {}
-    assert emp(labels, scores, **given).profit == pytest.approx(by_brute_force(labels, scores, **given), abs=1e-7)
+    assert expected_max_profit(labels, scores, **given).profit == pytest.approx(by_brute_force(labels, scores, **given), abs=1e-7)
 
 
 def test_a_perfect_score_refuses_the_defaults_alone():
     labels = np.array([True] * 20 + [False] * 80)
-    found = emp(labels, labels.astype(float))
+    found = expected_max_profit(labels, labels.astype(float))
     # Nothing is forgone, so the profit is the mean loss: (0.35 / 2 + 0.1) of a fifth.
     assert found.profit == pytest.approx(0.2 * (0.35 / 2 + 0.1))
     assert found.refused == pytest.approx(0.2)
@@ -37,14 +37,14 @@ def test_a_perfect_score_refuses_the_defaults_alone():
 
 def test_a_score_that_knows_nothing_refuses_nobody():
     labels = np.array([True, False, False, False, False])
-    found = emp(labels, np.zeros(5))
+    found = expected_max_profit(labels, np.zeros(5))
     assert (found.profit, found.refused) == (0.0, 0.0)
 
 
 def test_only_the_order_of_the_scores_counts():
     rng = np.random.default_rng(1)
     labels, scores = rng.random(200) < 0.3, rng.normal(size=200)
-    assert emp(labels, scores) == emp(labels, np.exp(scores))
+    assert expected_max_profit(labels, scores) == expected_max_profit(labels, np.exp(scores))
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_only_the_order_of_the_scores_counts():
 )
 def test_what_it_cannot_answer_it_says(labels, given, said):
     with pytest.raises(ValueError, match=said):
-        emp(labels, [1.0, 0.0], **given)
+        expected_max_profit(labels, [1.0, 0.0], **given)

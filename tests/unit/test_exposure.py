@@ -9,7 +9,8 @@ from bentoml_cli.serve import serve_command  # here: it cannot be imported any m
 from bento.access import bind_guard
 from bento.access.api_keys import create
 from bento.access.bind_guard import Exposed
-from bento.store.session import now_us, open_store
+from bento.store.session import open_store
+from bento.store.unit_of_work import now_us
 from finrisk_assets.settings import Settings
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from finrisk_assets.modelling.evaluation import fairness as fair
-from finrisk_assets.modelling.evaluation.fairness import Bounds, Finding
+from finrisk_assets.modelling.evaluation.fairness import Bounds, FairnessFinding
 
 
-def of(findings: list[Finding], group: str) -> Finding:
+def of(findings: list[FairnessFinding], group: str) -> FairnessFinding:
     (found,) = [one for one in findings if one.group == group]
     return found
 

@@ -3,7 +3,7 @@
 import pytest
 
 from bento.access import rate_limits
-from bento.access.rate_limits import Limits, Rate
+from bento.access.rate_limits import Rate, RateLimiter
 
 
 class Clock:
@@ -16,7 +16,7 @@ class Clock:
 
 def test_a_burst_passes_and_then_the_rate_holds() -> None:
     clock = Clock()
-    buckets = Limits(Rate(per_second=10.0, burst=5), clock)
+    buckets = RateLimiter(Rate(per_second=10.0, burst=5), clock)
 
     assert [buckets.wait("a") for _ in range(5)] == [0.0] * 5
     assert buckets.wait("a") == 0.1
@@ -28,7 +28,7 @@ def test_a_burst_passes_and_then_the_rate_holds() -> None:
 
 
 def test_one_name_does_not_use_up_anothers_tokens() -> None:
-    buckets = Limits(Rate(1.0, 1), Clock())
+    buckets = RateLimiter(Rate(1.0, 1), Clock())
 
     assert buckets.wait("a") == 0.0
     assert buckets.wait("a") > 0.0
@@ -37,7 +37,7 @@ def test_one_name_does_not_use_up_anothers_tokens() -> None:
 
 def test_a_pause_fills_no_more_than_the_burst() -> None:
     clock = Clock()
-    buckets = Limits(Rate(10.0, 2), clock)
+    buckets = RateLimiter(Rate(10.0, 2), clock)
     buckets.wait("a")
     clock.seconds = 3_600.0
 
@@ -46,7 +46,7 @@ def test_a_pause_fills_no_more_than_the_burst() -> None:
 
 def test_names_that_are_remembered_are_bounded(monkeypatch) -> None:
     monkeypatch.setattr(rate_limits, "MOST_BUCKETS", 10)
-    buckets = Limits(Rate(1.0, 1), Clock())
+    buckets = RateLimiter(Rate(1.0, 1), Clock())
     for at in range(100):
         buckets.wait(f"address {at}")
 
@@ -57,4 +57,4 @@ def test_names_that_are_remembered_are_bounded(monkeypatch) -> None:
 @pytest.mark.parametrize("rate", [Rate(0.0, 10), Rate(-1.0, 10), Rate(float("nan"), 10), Rate(1.0, 0)])
 def test_a_rate_that_lets_nobody_through_is_refused(rate) -> None:
     with pytest.raises(ValueError, match="at least one at once"):
-        Limits(rate)
+        RateLimiter(rate)

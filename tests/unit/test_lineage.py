@@ -12,7 +12,7 @@ PEOPLE = ibis.table({"customer_id": "string", "joined_at": "timestamp", "income"
 
 def told(table) -> dict[str, set[str]]:
     """Column -> the stored columns that it comes from, as ``table.column``."""
-    return {column: {f"{name}.{of}" for name, of in found} for column, found in lineage.origins(table).items()}
+    return {column: {f"{name}.{of}" for name, of in found} for column, found in lineage.trace_columns(table).items()}
 
 
 def test_a_stored_column_comes_from_itself():
@@ -73,11 +73,11 @@ def test_rows_in_the_expression_come_from_nowhere():
 
 def test_text_is_not_read():
     with pytest.raises(TypeError, match="Ibis expression"):
-        lineage.origins(ibis.duckdb.connect().sql("select 1 as income"))
+        lineage.trace_columns(ibis.duckdb.connect().sql("select 1 as income"))
 
 
 def test_dagster_gets_it_by_asset_and_column():
-    found = lineage.metadata(PEOPLE.select(yearly=_.income * 12, one=ibis.literal(1)))
+    found = lineage.lineage_metadata(PEOPLE.select(yearly=_.income * 12, one=ibis.literal(1)))
     (dep,) = found[lineage.METADATA].deps_by_column["yearly"]
     assert (dep.asset_key.to_user_string(), dep.column_name) == ("people", "income")
     assert found["computed_from"].value.splitlines()[2:] == ["| yearly | people.income |", "| one | nothing stored |"]

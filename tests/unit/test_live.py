@@ -20,7 +20,7 @@ ROWS = {
 
 
 def at(moment: datetime) -> dict[str, dict[str, Any]]:
-    rows = as_of.by(LOANS, ibis.memtable(ROWS), moment, END)
+    rows = as_of.rows_as_of(LOANS, ibis.memtable(ROWS), moment, END)
     return {row["loan_id"]: row for row in ibis.duckdb.connect().to_pyarrow(rows).to_pylist()}
 
 

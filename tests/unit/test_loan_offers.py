@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finrisk_assets.domains.loan_offers import decide, definition, features, model, profit
-from finrisk_assets.domains.loan_offers.decide import Grid, Limits, LimitsError, choose
+from finrisk_assets.domains.loan_offers.decide import Grid, LimitsError, OfferLimits, choose
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 from schemas.ledger import TABLES
 
 GRID = Grid(rates=(6.0, 12.0, 18.0), multiples=(1.0, 3.0), terms=(12, 24))
-LIMITS = Limits(rate_cap_pct=18, funding_pct=3, offer_cost_amount=1, loan_cost_amount=20)
+LIMITS = OfferLimits(rate_cap_pct=18, funding_pct=3, offer_cost_amount=1, loan_cost_amount=20)
 FALLING = np.repeat([0.5, 0.3, 0.1], 4)
 SETTINGS = Settings(as_of=datetime(2025, 7, 1), seed=3)
 
@@ -114,12 +114,12 @@ def test_what_is_no_probability_or_income_is_refused(acceptance, pd, income, sai
 
 def test_limits_and_grid_travel_in_a_bundle():
     kept = {**LIMITS.thresholds(), **GRID.thresholds()}
-    assert (Limits.of(kept), Grid.of(kept)) == (LIMITS, GRID)
+    assert (OfferLimits.of(kept), Grid.of(kept)) == (LIMITS, GRID)
     asked = GRID.only(loan_amount=5000, term_months=24)
     assert Grid.of(asked.thresholds()) == asked
     assert len(asked) == 3
     with pytest.raises(LimitsError, match="max_pd is 2"):
-        Limits(max_pd=2)
+        OfferLimits(max_pd=2)
     with pytest.raises(LimitsError, match="amounts above 0"):
         GRID.only(loan_amount=0)
 
@@ -230,7 +230,7 @@ def test_the_scores_hold_the_best_offer_or_the_reason_for_none(bundle):
     rows = frame(300, seed=4).assign(annual_rate_pct=np.nan)
     rows.loc[:9, "pd"], rows.loc[10:19, "monthly_income_amount"] = np.nan, np.nan
     found = definition.LOAN_OFFERS.score(rows, bundle)
-    grid, limits = Grid.of(bundle.thresholds), Limits.of(bundle.thresholds)
+    grid, limits = Grid.of(bundle.thresholds), OfferLimits.of(bundle.thresholds)
     for k in range(0, 300, 7):
         state, income, risk = rows.loc[k, NAMES].to_numpy(np.float32), rows.monthly_income_amount[k], rows.pd[k]
         said = bundle.probability(decide.rows(NAMES, state, income, grid)[0])
@@ -245,7 +245,7 @@ def test_the_scores_hold_the_best_offer_or_the_reason_for_none(bundle):
 
 def test_an_oracle_captures_all_of_its_own_profit_and_no_policy_more(bundle):
     rows = frame(400, seed=5)
-    grid, limits = Grid.of(bundle.thresholds), Limits.of(bundle.thresholds)
+    grid, limits = Grid.of(bundle.thresholds), OfferLimits.of(bundle.thresholds)
     truth = pd.DataFrame(
         {
             "offer_id": rows.offer_id, "true_acceptance": 0.5, "accept_base": 1 + rows.expense_to_income_90d,

@@ -7,11 +7,11 @@ import pytest
 
 from finrisk_assets.modelling.evaluation.metrics import Interval
 from finrisk_assets.modelling.monitoring import monitoring
-from finrisk_assets.modelling.monitoring.monitoring import Findings, Rows, Windows, choose
+from finrisk_assets.modelling.monitoring.monitoring import ComparedWindows, Findings, Rows, choose
 
 NAMES = ("income", "rent", "age_of_account")
 JUNE_23, MAY_24, JUNE_24 = (np.datetime64(month, "M") for month in ("2023-06", "2024-05", "2024-06"))
-WINDOWS = Windows((JUNE_23,), (JUNE_24,), (MAY_24, JUNE_24), "2024-06 is compared with 2023-06.")
+WINDOWS = ComparedWindows((JUNE_23,), (JUNE_24,), (MAY_24, JUNE_24), "2024-06 is compared with 2023-06.")
 PEOPLE = 600
 
 

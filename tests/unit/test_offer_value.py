@@ -15,7 +15,7 @@ def _bundle(slope: float) -> Bundle:
     """A model that believes acceptance to fall in the rate with this slope."""
     feature = Feature("annual_rate_pct", "percent a year", "Rate.", "the rate is low", "the rate is high")
     part = Linear((slope,), (0.0,), (1.0,), (0.0,), (False,), intercept=1.0)
-    limits = decide.Limits(rate_cap_pct=20.0, max_pd=0.5, max_instalment_to_income=1.0)
+    limits = decide.OfferLimits(rate_cap_pct=20.0, max_pd=0.5, max_instalment_to_income=1.0)
     spec = BundleSpec(
         "finrisk-loan-offers", "loan_offers", "made", (feature,), (part,), np.zeros((1, 1), np.float32), 0, "", "",
         thresholds={**limits.thresholds(), **GRID.thresholds()},
@@ -44,7 +44,7 @@ def test_the_mean_is_what_the_chosen_rate_earns() -> None:
     frame, accepted = _logged(30_000, seed=3)
     worth = profit.logged(frame, accepted, _bundle(slope=-0.001))
     at = frame.annual_rate_pct == 14.0
-    limits = decide.Limits()
+    limits = decide.OfferLimits()
     interest, funding, loss = decide.parts(6_000.0, 14.0, 24.0, 0.02, limits)
     earned = accepted[at].mean() * (interest - funding - loss - limits.loan_cost_amount) - limits.offer_cost_amount
     assert np.isclose(worth.mean(), earned, rtol=1e-9)

@@ -30,8 +30,8 @@ ROWS = [
 def made() -> pack.Pack:
     figures = [
         *pack.figures_from(ROWS, "evaluation", "evaluation.json"),
-        pack.Figure("candidates/lasso/validation AUC", "candidates", "lasso", "validation AUC", "candidates.json", 0.81, 0.77, 0.85),
-        pack.Figure("thresholds/refuse_from", "thresholds", "refuse_from", "", "bundle/bundle.json", 0.27),
+        pack.PackFigure("candidates/lasso/validation AUC", "candidates", "lasso", "validation AUC", "candidates.json", 0.81, 0.77, 0.85),
+        pack.PackFigure("thresholds/refuse_from", "thresholds", "refuse_from", "", "bundle/bundle.json", 0.27),
     ]
     kept = {"evaluation.json": b"e", "candidates.json": b"c", "bundle/bundle.json": b"b", "README.md": b"r", "card.md": b"m"}
     return pack.Pack(
@@ -54,7 +54,7 @@ def made() -> pack.Pack:
         ],
         figures=figures,
         pictures=[pack.Picture("plots/test_roc_pr.png", "discrimination", "The curves.")],
-        verdicts=[pack.Verdict("discrimination", "The ranking is no chance.")],
+        verdicts=[pack.PackVerdict("discrimination", "The ranking is no chance.")],
     )  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def test_figures_that_are_missing_on_either_side_are_named(made: pack.Pack) -> N
 
 
 def test_a_gate_that_refuses_is_the_first_thing_to_read(made: pack.Pack) -> None:
-    against = replace(made, verdicts=[pack.Verdict("profit", "Not less than the champion's.", ("less by 0.02",))])
+    against = replace(made, verdicts=[pack.PackVerdict("profit", "Not less than the champion's.", ("less by 0.02",))])
     page = card.pages(against, {"plots/test_roc_pr.png": PNG})["pack.html"]
     assert not against.supports
     assert page.index("does not support") < page.index("less by 0.02") < page.index("<h2")

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from finrisk_assets.domains import gate
-from finrisk_assets.domains.base import Figure, Window
+from finrisk_assets.domains.base import Figure, TestWindow
 from finrisk_assets.domains.classifier import net_benefit
 from finrisk_assets.domains.loan_default import decide as loans
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.domains.transaction_anomaly import decide as anomalies
-from finrisk_assets.modelling.evaluation.fairness import Finding, Interval, groups, least, protected
+from finrisk_assets.modelling.evaluation.fairness import FairnessFinding, Interval, groups, least, protected
 from finrisk_assets.modelling.evaluation.metrics import clustered_mean
 
 GOOD = [
@@ -33,7 +33,7 @@ def _with(*figures: Figure) -> list[Figure]:
 
 
 def _unfair(measure: str, cutoff: str) -> Figure:
-    finding = Finding("gender", "F", measure, cutoff, "M", 400, 0.3, Interval(0.5, 0.4, 0.6), 0.8, "speaks against")
+    finding = FairnessFinding("gender", "F", measure, cutoff, "M", 400, 0.3, Interval(0.5, 0.4, 0.6), 0.8, "speaks against")
     return gate._fairness_figure(finding)
 
 
@@ -97,7 +97,7 @@ def test_a_stopped_fraud_saves_its_amount_less_what_looking_costs() -> None:
 
 
 def test_net_benefit_counts_false_alarms_at_the_odds_of_the_threshold() -> None:
-    window = Window(pd.DataFrame(), np.empty((4, 0)), np.array([True, False, True, False]), np.array([0.9, 0.9, 0.1, 0.1]))
+    window = TestWindow(pd.DataFrame(), np.empty((4, 0)), np.array([True, False, True, False]), np.array([0.9, 0.9, 0.1, 0.1]))
     assert net_benefit(window, [0.8]).tolist() == pytest.approx([1.0, -4.0, 0.0, 0.0])
     assert net_benefit(window, [0.8, 0.05]).tolist() == pytest.approx([1.0, (-4 - 1 / 19) / 2, 0.5, -1 / 38])
 
@@ -123,7 +123,7 @@ def test_protected_columns_become_groups() -> None:
 
 
 def test_a_model_without_outcomes_has_neither_profit_nor_groups() -> None:
-    window = Window(pd.DataFrame({"customer_id": ["1"]}), np.empty((1, 0)), np.empty(0, bool), np.array([0.2]))
+    window = TestWindow(pd.DataFrame({"customer_id": ["1"]}), np.empty((1, 0)), np.empty(0, bool), np.array([0.2]))
     assert gate._gains(replace(LOAN_DEFAULT), window, None) == []  # type: ignore[arg-type]
 
 

@@ -12,7 +12,7 @@ import pytest
 from finrisk_assets.modelling.training import provenance
 from finrisk_assets.modelling.training.candidates import candidates, margin
 from finrisk_assets.modelling.training.provenance import Origin, OriginError
-from finrisk_assets.operations.reproduce import Difference, first_difference
+from finrisk_assets.operations.reproduce import BundleDifference, first_difference
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 
@@ -34,14 +34,14 @@ def test_equal_bundles_have_no_difference(tmp_path: Path) -> None:
 def test_a_difference_in_json_is_told_by_its_path_and_both_values(tmp_path: Path) -> None:
     other = {**MANIFEST, "components": [{"kind": "linear", "intercept": 0.250000001}]}
     found = first_difference(bundle(tmp_path / "a"), bundle(tmp_path / "b", other))
-    assert found == Difference("bundle.json", "components[0].intercept", "0.25", "0.250000001")
+    assert found == BundleDifference("bundle.json", "components[0].intercept", "0.25", "0.250000001")
     assert str(found) == "bundle.json, components[0].intercept: registered 0.25, trained again 0.250000001"
 
 
 def test_a_model_file_is_told_before_the_manifest_that_holds_its_hash(tmp_path: Path) -> None:
     other = bundle(tmp_path / "b", {**MANIFEST, "files": {"trees-0.json": "22"}}, {"learner": {"trees": [{"split_conditions": [0.5, 2]}]}})
     found = first_difference(bundle(tmp_path / "a"), other)
-    assert found == Difference("trees-0.json", "learner.trees[0].split_conditions[1]", "1.5", "2")
+    assert found == BundleDifference("trees-0.json", "learner.trees[0].split_conditions[1]", "1.5", "2")
 
 
 def test_the_hash_of_the_code_is_told_only_where_nothing_else_differs(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_the_hash_of_the_code_is_told_only_where_nothing_else_differs(tmp_path: 
     code = first_difference(registered, bundle(tmp_path / "b", {**MANIFEST, "code_sha256": "bb"}))
     both = first_difference(registered, bundle(tmp_path / "c", {**MANIFEST, "code_sha256": "bb", "files": {}}))
     assert code is not None and code.at == "code_sha256"
-    assert both == Difference("bundle.json", "files.trees-0.json", '"11"', "nothing")
+    assert both == BundleDifference("bundle.json", "files.trees-0.json", '"11"', "nothing")
 
 
 def test_a_file_that_is_missing_and_another_spelling_are_differences_too(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_file_that_is_missing_and_another_spelling_are_differences_too(tmp_pat
     spelling = first_difference(registered, again)
     assert spelling is not None and (spelling.file, spelling.at) == ("trees-0.json", "byte 1")
     (again / "trees-0.json").unlink()
-    assert first_difference(registered, again) == Difference("trees-0.json", "", "there", "not there")
+    assert first_difference(registered, again) == BundleDifference("trees-0.json", "", "there", "not there")
 
 
 def test_settings_are_recorded_without_paths_and_with_their_moment(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from sqlalchemy import create_engine
 from starlette.testclient import TestClient
 
 from bento.access.access import Access, block, is_direct
+from bento.access.access_control import Security
 from bento.access.api_keys import Keys, create
-from bento.access.middleware import Security
 from bento.access.rate_limits import Rate
 from bento.access.token_provider import BadToken, NoKeys
 from bento.context import ROLES, Caller, current

@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from finrisk_assets.cli.main import cli
-from finrisk_assets.settings import Settings, SettingsError, pinned
+from finrisk_assets.settings import Settings, SettingsError, absolute_paths
 
 
 def test_every_setting_is_read_from_its_variable() -> None:
@@ -50,12 +50,12 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
 def test_files_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     named = {"FINRISK_HOME": "home", "FINRISK_JWT_JWKS": "jwks.json", "FINRISK_STORE_URL_FILE": "/run/url", "FINRISK_SEED": "1"}
-    assert pinned(named) == {
+    assert absolute_paths(named) == {
         "FINRISK_HOME": str(tmp_path / "home"),
         "FINRISK_JWT_JWKS": str(tmp_path / "jwks.json"),
         "FINRISK_STORE_URL_FILE": "/run/url",
     }
-    assert pinned({"FINRISK_JWT_JWKS": "https://login.bank.example/jwks"}) == {}
+    assert absolute_paths({"FINRISK_JWT_JWKS": "https://login.bank.example/jwks"}) == {}
 
 
 def test_every_setting_is_in_the_docs() -> None:

@@ -12,22 +12,22 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from finrisk_assets.ledger import contract
-from finrisk_assets.ledger.sources.base import Source
 from finrisk_assets.ledger.sources.simulator import (
     Economy,
     FraudEffects,
     HouseholdEffects,
     LoanEffects,
     OfferEffects,
-    economy_of,
+    economy_from_settings,
     run,
     simulate,
     source,
 )
 from finrisk_assets.ledger.sources.simulator.movements import share_out
-from finrisk_assets.ledger.sources.simulator.population.calendar import live, start
+from finrisk_assets.ledger.sources.simulator.population.calendar import first_state, simulate_months
 from finrisk_assets.ledger.sources.simulator.population.households import Draws, step
-from finrisk_assets.ledger.sources.simulator.population.people import Town, market, people
+from finrisk_assets.ledger.sources.simulator.population.people import Town, draw_market, draw_people
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings, SettingsError
 
 ECONOMY = Economy(n_customers=500, n_months=14, seed=7, start=datetime(2022, 5, 1), loans_per_customer=6, futures=100)
@@ -185,7 +185,7 @@ def test_an_impossible_economy_is_refused(wrong, said):
 def month_of_spending(**changes) -> float:
     """Mean spending of a month, as a share of usual income, from a start that is changed."""
     town = Town(replace(ECONOMY, n_customers=400))
-    state = start(town, people(town, market(town)))
+    state = first_state(town, draw_people(town, draw_market(town)))
     state = replace(state, **{name: change(state) for name, change in changes.items()})
     _, totals = step(state, 4, Draws.of(np.random.default_rng(1), (400,)), ECONOMY.household)
     return float((totals.spending / state.usual).mean())
@@ -203,7 +203,7 @@ def test_people_keep_to_their_habits():
 
 def test_a_missed_payment_follows_from_what_the_ledger_shows():
     town = Town(replace(ECONOMY, n_customers=2_000))
-    state = start(town, people(town, market(town)))
+    state = first_state(town, draw_people(town, draw_market(town)))
     yes, no = np.ones(2_000, dtype=bool), np.zeros(2_000, dtype=bool)
     poor = replace(state, balance=-state.usual, missed=(yes, yes, no))
     draws = Draws.of(np.random.default_rng(1), (2_000,))
@@ -229,7 +229,7 @@ def test_every_balance_is_the_running_sum_of_its_account(moves):
 
 
 def test_each_month_adds_up_to_what_was_lived_to_the_cent_refunds_and_all(months):
-    lived = live(TOWN, people(TOWN, market(TOWN)))
+    lived = simulate_months(TOWN, draw_people(TOWN, draw_market(TOWN)))
     fee = 100 * ECONOMY.household.missed_fee_amount * lived.is_missed
     planned = (lived.income - lived.spending - lived.mishap - fee - lived.penalty)[lived.is_open]
     who, month = np.nonzero(lived.is_open)
@@ -366,7 +366,7 @@ def test_the_probability_follows_from_the_product_s_own_features():
     rows = build(ibis.memtable(made["transactions"].to_pandas()), FEATURES).to_pandas()
     rows = rows.merge(made["transactions"].to_pandas()[["transaction_id", "merchant"]], on="transaction_id")
     rows = rows.merge(made["truth_transactions"].to_pandas(), on="transaction_id")
-    shops, effects = market(Town(economy)), economy.fraud
+    shops, effects = draw_market(Town(economy)), economy.fraud
     risky = rows.merchant.isin([shops.names[shop] for shop in shops.risky])
     causes = (
         effects.velocity * rows.customer_n_1h.clip(upper=4)
@@ -488,7 +488,7 @@ def test_the_pd_of_an_offer_is_that_of_a_loan(offered, lent):
 # --- the source -----------------------------------------------------------------------------------------------------
 
 
-def as_read(made: dict[str, pa.Table], declared: Source, as_of: datetime) -> dict[str, contract.Split]:
+def as_read(made: dict[str, pa.Table], declared: Source, as_of: datetime) -> dict[str, contract.ContractSplit]:
     connection, splits = ibis.duckdb.connect(), {}
     for name, raw in declared.tables.items():
         table = made[name]
@@ -537,7 +537,7 @@ def test_landing_writes_town_by_town_what_a_run_in_memory_has(tmp_path):
     file = tmp_path / "economy.yaml"
     file.write_text("town_size: 30\n")
     settings = Settings(sim_customers=50, sim_months=6, sim_economy=file)
-    declared, made = source(settings), run(economy_of(settings))
+    declared, made = source(settings), run(economy_from_settings(settings))
     for name, land in {**{name: raw.land for name, raw in declared.tables.items()}, **declared.truth}.items():
         landed = land(tmp_path / "landing" / f"raw_{name}.parquet")
         stored = pq.ParquetFile(tmp_path / "landing" / f"raw_{name}.parquet")
@@ -549,7 +549,7 @@ def test_landing_writes_town_by_town_what_a_run_in_memory_has(tmp_path):
 
 
 def test_the_ledger_ends_at_the_same_moment_however_long_it_is():
-    economies = {months: economy_of(Settings(sim_months=months)) for months in (3, 18, 61)}
+    economies = {months: economy_from_settings(Settings(sim_months=months)) for months in (3, 18, 61)}
     assert {economy.end for economy in economies.values()} == {datetime(2024, 7, 1)}
     assert [economy.n_months for economy in economies.values()] == [3, 18, 61]
     assert (economies[3].loans_per_customer, economies[3].offers_per_customer) == (0, 0)
@@ -561,7 +561,7 @@ def test_the_ledger_ends_at_the_same_moment_however_long_it_is():
 def test_any_number_can_be_set_by_a_file(tmp_path):
     file = tmp_path / "economy.yaml"
     file.write_text("fraud_share: 0.02\nhousehold: {job_loss_rate: 0.03}\noffers:\n  random_rate_pct: [5, 20]\n")
-    economy = economy_of(Settings(sim_economy=file, sim_customers=30))
+    economy = economy_from_settings(Settings(sim_economy=file, sim_customers=30))
     assert (economy.fraud_share, economy.household.job_loss_rate, economy.offers.random_rate_pct) == (0.02, 0.03, (5.0, 20.0))
     assert (economy.n_customers, economy.household.mishap_rate) == (30, Economy().household.mishap_rate)
 

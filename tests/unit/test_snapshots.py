@@ -24,39 +24,39 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_kept_by_the_hash_of_its_bytes_and_restored(file: Path, folder: Path) -> None:
-    kept = snapshots.keep(folder, file, table="features_loan_default", kept_by="finrisk-loan-default, bundle 0123")
+    kept = snapshots.store_snapshot(folder, file, table="features_loan_default", kept_by="finrisk-loan-default, bundle 0123")
     assert kept == hashlib.sha256(file.read_bytes()).hexdigest()
     assert snapshots.restore(folder, kept).read_bytes() == file.read_bytes()
     assert snapshots.restore(folder, kept[:8]) == folder / f"{kept}.parquet"
-    (one,) = snapshots.kept(folder)
+    (one,) = snapshots.list_snapshots(folder)
     assert (one.sha256, one.table, one.rows, one.size) == (kept, "features_loan_default", 2, file.stat().st_size)
     assert one.kept_by == "finrisk-loan-default, bundle 0123"
 
 
 def test_the_same_bytes_are_kept_once_and_remember_who_was_first(file: Path, folder: Path) -> None:
-    first = snapshots.keep(folder, file, table="raw_loans", kept_by="first")
+    first = snapshots.store_snapshot(folder, file, table="raw_loans", kept_by="first")
     written = (folder / f"{first}.parquet").stat().st_mtime_ns
-    assert snapshots.keep(folder, file, table="raw_loans", kept_by="second") == first
+    assert snapshots.store_snapshot(folder, file, table="raw_loans", kept_by="second") == first
     assert (folder / f"{first}.parquet").stat().st_mtime_ns == written
-    assert [one.kept_by for one in snapshots.kept(folder)] == ["first"]
+    assert [one.kept_by for one in snapshots.list_snapshots(folder)] == ["first"]
 
 
 @pytest.mark.parametrize("link", [False, True])
 def test_a_kept_copy_does_not_change_when_the_file_is_replaced(file: Path, folder: Path, link: bool) -> None:
-    kept = snapshots.keep(folder, file, link=link)
+    kept = snapshots.store_snapshot(folder, file, link=link)
     file.unlink()
     pq.write_table(pa.table({"loan_id": ["3"]}), file)
-    assert snapshots.hash_of(snapshots.restore(folder, kept)) == kept
-    assert snapshots.keep(folder, file) != kept
+    assert snapshots.hash_file(snapshots.restore(folder, kept)) == kept
+    assert snapshots.store_snapshot(folder, file) != kept
 
 
 def test_nothing_half_written_stays(file: Path, folder: Path) -> None:
-    kept = snapshots.keep(folder, file)
+    kept = snapshots.store_snapshot(folder, file)
     assert {path.name for path in folder.iterdir()} == {f"{kept}.parquet", f"{kept}.json"}
 
 
 def test_a_damaged_snapshot_is_refused_with_what_to_do(file: Path, folder: Path) -> None:
-    kept = snapshots.keep(folder, file)
+    kept = snapshots.store_snapshot(folder, file)
     path = folder / f"{kept}.parquet"
     path.chmod(0o644)
     content = bytearray(path.read_bytes())
@@ -67,11 +67,11 @@ def test_a_damaged_snapshot_is_refused_with_what_to_do(file: Path, folder: Path)
 
 
 def test_a_copy_that_was_cut_short_is_written_again(file: Path, folder: Path) -> None:
-    kept = snapshots.keep(folder, file)
+    kept = snapshots.store_snapshot(folder, file)
     path = folder / f"{kept}.parquet"
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:20])
-    assert snapshots.keep(folder, file) == kept
+    assert snapshots.store_snapshot(folder, file) == kept
     assert snapshots.restore(folder, kept).read_bytes() == file.read_bytes()
 
 
@@ -86,13 +86,13 @@ def test_a_snapshot_that_is_not_there_is_said_so(folder: Path, sha256: str, said
 
 def test_a_file_that_is_not_there_cannot_be_kept(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SnapshotError, match=r"none\.parquet cannot be kept .*No such file"):
-        snapshots.keep(folder, tmp_path / "none.parquet")
+        snapshots.store_snapshot(folder, tmp_path / "none.parquet")
 
 
 def test_pruning_removes_what_nothing_names(file: Path, folder: Path) -> None:
-    named = snapshots.keep(folder, file)
+    named = snapshots.store_snapshot(folder, file)
     pq.write_table(pa.table({"loan_id": ["3"]}), file)
-    unnamed = snapshots.keep(folder, file)
+    unnamed = snapshots.store_snapshot(folder, file)
     assert [one.sha256 for one in snapshots.prune(folder, {named})] == [unnamed]
-    assert [one.sha256 for one in snapshots.kept(folder)] == [named]
+    assert [one.sha256 for one in snapshots.list_snapshots(folder)] == [named]
     assert len(list(folder.iterdir())) == 2

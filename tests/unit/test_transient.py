@@ -32,7 +32,7 @@ def failing(*errors: Exception) -> tuple[Callable[[], str], list[int]]:
 def test_a_transient_fault_is_waited_out(error: Exception) -> None:
     action, calls = failing(error, error)
     waits: list[float] = []
-    assert retries.patiently(action, sleep=waits.append) == "done"
+    assert retries.with_retries(action, sleep=waits.append) == "done"
     assert len(calls) == 3
     assert 0.5 <= waits[0] <= 1 <= waits[1] <= 2
 
@@ -40,7 +40,7 @@ def test_a_transient_fault_is_waited_out(error: Exception) -> None:
 def test_a_fault_that_stays_is_told_after_the_last_attempt() -> None:
     action, calls = failing(*[LOCKED] * 9)
     with pytest.raises(OSError, match="Conflicting lock"):
-        retries.patiently(action, sleep=lambda _: None)
+        retries.with_retries(action, sleep=lambda _: None)
     assert len(calls) == retries.ATTEMPTS
 
 
@@ -48,18 +48,18 @@ def test_a_fault_that_stays_is_told_after_the_last_attempt() -> None:
 def test_nothing_else_is_tried_twice(error: Exception) -> None:
     action, calls = failing(error)
     with pytest.raises(type(error)):
-        retries.patiently(action, sleep=lambda _: pytest.fail("it waited"))
+        retries.with_retries(action, sleep=lambda _: pytest.fail("it waited"))
     assert len(calls) == 1
 
 
 def test_waits_grow_to_a_limit_and_differ() -> None:
-    assert [retries.wait_s(attempt, lambda: 0.0) for attempt in (1, 2, 3, 9)] == [1, 2, 4, retries.LONGEST_WAIT_S]
-    assert retries.wait_s(3, lambda: 1.0) == 2
+    assert [retries.backoff_s(attempt, lambda: 0.0) for attempt in (1, 2, 3, 9)] == [1, 2, 4, retries.LONGEST_WAIT_S]
+    assert retries.backoff_s(3, lambda: 1.0) == 2
 
 
 @pytest.mark.parametrize(("error", "attempts"), [(LOCKED, 2), (ValueError("a column is missing"), 1)])
 def test_a_step_is_run_again_only_for_a_transient_fault(error: Exception, attempts: int, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(retries, "wait_s", lambda *_: 0.0)
+    monkeypatch.setattr(retries, "backoff_s", lambda *_: 0.0)
     stored: list[str] = []
     store = Warehouse.store
 

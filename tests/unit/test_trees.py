@@ -189,7 +189,7 @@ def test_tables_say_the_margins_of_xgboost_to_the_last_bit(objective, depth, see
     """A batch is scored by XGBoost and a request from tables: nobody may see which it was."""
     import xgboost
 
-    from finrisk_assets.scoring.tree_shap import Attribution
+    from finrisk_assets.scoring.tree_shap import TreeShap
 
     draw = np.random.default_rng(seed)
     rows = draw.normal(size=(3_000, 6)).astype(np.float32).round(1)  # many values lie on a threshold
@@ -198,7 +198,7 @@ def test_tables_say_the_margins_of_xgboost_to_the_last_bit(objective, depth, see
     labels = {"binary:logistic": told > 0.5, "reg:squarederror": told, "reg:gamma": np.exp(told)}[objective]
     trained = xgboost.train({"max_depth": depth, "objective": objective, "nthread": 1}, xgboost.DMatrix(rows, labels), 60)
 
-    tables = Attribution(bytes(trained.save_raw("json")), rows.shape[1])
+    tables = TreeShap(bytes(trained.save_raw("json")), rows.shape[1])
     expected = trained.inplace_predict(rows, predict_type="margin").astype(np.float64)
     assert np.array_equal(tables.margin(rows), expected)
     assert np.array_equal(tables.margin(rows[:50]), expected[:50]), "few rows are looked up another way"

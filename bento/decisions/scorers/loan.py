@@ -1,4 +1,4 @@
-"""What `POST /v1/loan-default` answers: a probability of default and what follows from it; and what would have to differ.
+"""The answers of `POST /v1/loan-default`, a probability of default and the decision, and of its `nearest-change`.
 
 An application is described by its features, or by a customer of the ledger and the loan that is asked for.
 """
@@ -6,11 +6,22 @@ An application is described by its features, or by a customer of the ledger and 
 import asyncio
 from dataclasses import replace
 
-import numpy as np
-
-from bento.decisions.answers import Asked, explained, model_version, one_of, row_of, score, sent_row, stored, stored_row, without
+from bento.decisions.answers import (
+    ScoringInput,
+    exactly_one_of,
+    explanation_fields,
+    load_snapshot,
+    model_version,
+    reject_fields,
+    row_from_request,
+    row_from_snapshot,
+    row_of,
+    score,
+)
+from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem, invalid
-from bento.store.session import FeatureSnapshot, Store
+from bento.store.records import FeatureSnapshot
+from bento.store.session import Store
 from finrisk_assets.domains.loan_default.actionability import CHANGEABLE, allowed, consistent
 from finrisk_assets.domains.loan_default.decide import APPROVE, REFER, decide, grade
 from finrisk_assets.domains.loan_default.terms import TermsError, with_terms
@@ -20,138 +31,127 @@ from finrisk_assets.scoring.spec import Rows
 from schemas.api import ChangedValue, LoanAnswer, LoanRequest, NearestChangeAnswer, NearestChangeRequest, NeededChange
 
 _TERMS = ("loan_amount", "term_months", "annual_rate_pct")
-_NOT_BELOW = {APPROVE: "refer_from", REFER: "refuse_from"}
+_TURN_OF_GOAL = {APPROVE: "refer_from", REFER: "refuse_from"}
 """Goal -> the threshold below which it is reached."""
 
 
-class LoanScorer:
-    """Answers for one bundle of the domain `loan_default`, with a store that knows the ledger's customers."""
+class LoanScorer(Scorer):
+    """Answers for one bundle of the domain `loan_default`, from applications or the feature snapshots of customers."""
 
     def __init__(self, bundle: Bundle, store: Store) -> None:
-        self._bundle = bundle
-        self._store = store
+        super().__init__(bundle, store)
         self._searches = (
-            {goal: Search(bundle, {}, approved_by(bundle), bundle.thresholds[turn], consistent) for goal, turn in _NOT_BELOW.items()}
+            {goal: Search(bundle, {}, approved_by(bundle), bundle.thresholds[turn], consistent) for goal, turn in _TURN_OF_GOAL.items()}
             if bundle.approved
             else {}
         )
 
-    def warm_up(self) -> None:
-        """Score once, so that the first client does not wait for what is only done once."""
-        self._bundle.score(np.ones((1, len(self._bundle.features)), np.float32))
+    def prepare(self, request: LoanRequest) -> ScoringInput:
+        """Return the row of an application, from the features that the client sent or the customer's newest features and the terms."""
+        application, snapshot = self._load_application(request)
+        return ScoringInput(request, self._row(application, request), snapshot)
 
-    def answer(self, request: LoanRequest) -> LoanAnswer:
-        """Score one application.
-
-        Raises
-        ------
-        bento.problems.Problem
-            For a feature that the model lacks, one that is missing, a value that it cannot use, terms that no loan can have, or a
-            customer of whom nothing is stored.
-        """
-        asked = self.asked(request)
-        return self.answered(asked, score(self._bundle, asked.row))
-
-    def asked(self, request: LoanRequest) -> Asked:
-        """What the model is to be asked of one application; the refusals of `answer` are made here."""
-        known, standing = self._asked(request)
-        return Asked(request, self._row(known, request), standing)
-
-    def answered(self, asked: Asked, scores: Scores) -> LoanAnswer:
-        """The answer to one application, given the scores of its row."""
-        request, row, standing = asked.request, asked.row, asked.standing
+    def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> LoanAnswer:
+        """Return the probability of default, the decision and the grade of an application."""
+        request, row, snapshot = scoring_input.request, scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
-        decision = decide(probability, self._bundle.thresholds)
+        decision = decide(probability, self.bundle.thresholds)
         return LoanAnswer(
             loan_id=request.loan_id,
             customer_id=request.customer_id,
-            as_of=standing and standing.as_of,
+            as_of=snapshot and snapshot.as_of,
             pd=probability,
             decision=decision,
             grade=grade(probability),
-            **explained(self._bundle, row, scores, high=decision != APPROVE, refused=decision != APPROVE),
+            **explanation_fields(self.bundle, row, scores, high=decision != APPROVE, refused=decision != APPROVE),
         )
 
     async def nearest_change(self, request: NearestChangeRequest) -> NearestChangeAnswer:
-        """Tell what would have to differ for an application to be approved, or looked at.
+        """Return the smallest change after which an application would be approved, or referred.
 
-        The search runs beside the event loop, so that others are answered meanwhile.
+        The search runs in a thread: other requests are answered meanwhile.
 
         Raises
         ------
         bento.problems.Problem
-            As of `answer`; and where the model's bundle does not say what approved applicants have.
+            As of `prepare`; 501 where the model's bundle has no data on approved applicants.
         """
-        asked, standing = self._asked(request)
-        row = self._row(asked, request)
+        application, snapshot = self._load_application(request)
+        row = self._row(application, request)
         if request.goal not in self._searches:
             raise Problem(501, "model_absent", "This model does not know what approved applicants have: it has to be trained again.")
-        before = float(score(self._bundle, row).probability[0])
-        found = await asyncio.to_thread(self._nearest, request.goal, asked)
-        after = None if found.changes is None else found.probability
+        before = float(score(self.bundle, row).probability[0])
+        nearest = await asyncio.to_thread(self._search_nearest, request.goal, application)
+        after = None if nearest.changes is None else nearest.probability
         return NearestChangeAnswer(
             loan_id=request.loan_id,
             customer_id=request.customer_id,
-            as_of=standing and standing.as_of,
+            as_of=snapshot and snapshot.as_of,
             goal=request.goal,
             pd=before,
-            decision=decide(before, self._bundle.thresholds),
-            changes=None if found.changes is None else self._needed(found),
-            follows=self._follows(asked, found),
+            decision=decide(before, self.bundle.thresholds),
+            changes=None if nearest.changes is None else self._needed_changes(nearest),
+            follows=self._consequences(application, nearest),
             pd_after=after,
-            decision_after=None if after is None else decide(after, self._bundle.thresholds),
-            reason=f"{found.reason[0].upper()}{found.reason[1:]}." if found.reason else None,
-            model=model_version(self._bundle),
+            decision_after=None if after is None else decide(after, self.bundle.thresholds),
+            reason=f"{nearest.reason[0].upper()}{nearest.reason[1:]}." if nearest.reason else None,
+            model=model_version(self.bundle),
         )
 
-    def _nearest(self, goal: str, asked: Row) -> Nearest:
-        able = {name: how for name, how in allowed(asked).items() if name in self._bundle.approved}
-        return replace(self._searches[goal], allowed=able).nearest(asked)
+    def _search_nearest(self, goal: str, application: Row) -> Nearest:
+        changeable = {name: direction for name, direction in allowed(application).items() if name in self.bundle.approved}
+        return replace(self._searches[goal], allowed=changeable).nearest(application)
 
-    def _needed(self, found: Nearest) -> list[NeededChange]:
-        meaning = {feature.name: feature for feature in self._bundle.features}
+    def _needed_changes(self, nearest: Nearest) -> list[NeededChange]:
+        features = {feature.name: feature for feature in self.bundle.features}
         return [
             NeededChange(
-                feature=one.feature,
-                unit=meaning[one.feature].unit,
-                description=meaning[one.feature].description,
-                action=CHANGEABLE[one.feature],
-                before=one.before,
-                after=one.after,
+                feature=change.feature,
+                unit=features[change.feature].unit,
+                description=features[change.feature].description,
+                action=CHANGEABLE[change.feature],
+                before=change.before,
+                after=change.after,
             )
-            for one in found.changes or ()
+            for change in nearest.changes or ()
         ]
 
-    def _follows(self, asked: Row, found: Nearest) -> list[ChangedValue]:
-        """The features that differ though nobody changed them, in the model's order."""
-        needed = {one.feature for one in found.changes or ()}
+    def _consequences(self, application: Row, nearest: Nearest) -> list[ChangedValue]:
+        """Return the features that differ as a consequence of the needed changes, in the model's order."""
+        needed = {change.feature for change in nearest.changes or ()}
         return [
-            ChangedValue(feature=name, unit=one.unit, description=one.description, before=asked.get(name), after=found.row.get(name))
-            for one in self._bundle.features
-            if (name := one.name) not in needed and asked.get(name) != found.row.get(name)
+            ChangedValue(
+                feature=name,
+                unit=feature.unit,
+                description=feature.description,
+                before=application.get(name),
+                after=nearest.row.get(name),
+            )
+            for feature in self.bundle.features
+            if (name := feature.name) not in needed and application.get(name) != nearest.row.get(name)
         ]
 
-    def _asked(self, request: LoanRequest) -> tuple[Row, FeatureSnapshot | None]:
-        """All that is known of an application, by name, and where it comes from."""
-        if one_of(request, "features", "customer_id") == "features":
-            without(request, _TERMS, "features")
+    def _load_application(self, request: LoanRequest) -> tuple[Row, FeatureSnapshot | None]:
+        """Return the values of an application by name, and the customer's feature snapshot where the request names a customer."""
+        if exactly_one_of(request, "features", "customer_id") == "features":
+            reject_fields(request, _TERMS, "features")
             return request.features or {}, None
         if request.loan_amount is None:
             raise invalid("loan_amount", "This field is required with customer_id.")
-        standing = stored(self._store, "loan_default", customer_id=request.customer_id)
-        stored_row(self._bundle, standing.features)  # refuses a store that does not fit before anything is computed from it
+        snapshot = load_snapshot(self._store, "loan_default", customer_id=request.customer_id)
+        row_from_snapshot(self.bundle, snapshot.features)  # refuses a store older than the model before the terms are computed
         try:
-            asked = with_terms(
-                standing.features,
+            application = with_terms(
+                snapshot.features,
                 loan_amount=request.loan_amount,
                 term_months=request.term_months,
                 annual_rate_pct=request.annual_rate_pct,
             )
         except TermsError as error:
             raise invalid(error.field, f"It {error.reason}.") from None
-        return asked, standing
+        return application, snapshot
 
-    def _row(self, asked: Row, request: LoanRequest) -> Rows:
+    def _row(self, application: Row, request: LoanRequest) -> Rows:
         if request.customer_id is None:
-            return sent_row(self._bundle, asked)
-        return row_of(self._bundle, {feature.name: asked[feature.name] for feature in self._bundle.features}, "loan_amount")
+            return row_from_request(self.bundle, application)
+        return row_of(self.bundle, {feature.name: application[feature.name] for feature in self.bundle.features}, "loan_amount")

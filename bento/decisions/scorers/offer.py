@@ -1,6 +1,6 @@
-"""What `POST /v1/loan-offers` answers: the loan that is worth offering, and why there is none.
+"""The answer of `POST /v1/loan-offers`: the loan that is worth offering, or the reason why there is none.
 
-Every offer on the grid that the bundle carries is priced: how likely it is accepted, and what it earns if it is, given the PD.
+Every offer on the bundle's grid is priced: how likely the customer accepts it, and what it then earns, given the PD.
 """
 
 from collections.abc import Mapping
@@ -9,10 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from bento.decisions.answers import Asked, explained, one_of, read, score, sent_row, stored, stored_row, without
+from bento.decisions.answers import (
+    ScoringInput,
+    exactly_one_of,
+    explanation_fields,
+    find_snapshots,
+    load_snapshot,
+    reject_fields,
+    row_from_request,
+    row_from_snapshot,
+)
+from bento.decisions.scorers.base import Scorer
 from bento.problems import invalid
-from bento.store.session import FeatureSnapshot, Store
-from finrisk_assets.domains.loan_offers.decide import TERMS, Grid, Limits, Priced, cheapest, choose, rows
+from bento.store.records import FeatureSnapshot
+from bento.store.session import Store
+from finrisk_assets.domains.loan_offers.decide import TERMS, Grid, OfferLimits, Priced, cheapest, choose, rows
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import CurvePoint, Offer, OfferAnswer, OfferRequest, ProfitParts
@@ -20,108 +31,96 @@ from schemas.api import CurvePoint, Offer, OfferAnswer, OfferRequest, ProfitPart
 
 @dataclass(frozen=True)
 class _Customer:
-    """What a decision needs to know of somebody: the model's row, income and PD, and where they come from."""
+    """A customer as the pricing needs them: the model's row, income and PD, and their sources."""
 
     state: Rows
     monthly_income: float | None
     pd: float
-    standing: FeatureSnapshot | None = None
+    snapshot: FeatureSnapshot | None = None
     pd_model: str | None = None
 
 
-class OfferScorer:
-    """Answers for one bundle of the domain `loan_offers`, with a store that knows the ledger's customers and their PDs."""
+class OfferScorer(Scorer):
+    """Answers for one bundle of the domain `loan_offers`, from the feature snapshots of customers and their PDs."""
 
     def __init__(self, bundle: Bundle, store: Store) -> None:
-        self._bundle = bundle
-        self._store = store
+        super().__init__(bundle, store)
         self._names = [feature.name for feature in bundle.features]
-        self._grid, self._limits = Grid.of(bundle.thresholds), Limits.of(bundle.thresholds)
+        self._grid, self._limits = Grid.of(bundle.thresholds), OfferLimits.of(bundle.thresholds)
 
     def warm_up(self) -> None:
-        """Score once, so that the first client does not wait for what is only done once."""
+        super().warm_up()
         row = np.ones(len(self._names), np.float32)
-        self._bundle.score(row[None, :])
-        self._bundle.probability(rows(self._names, row, 1.0, self._grid)[0])
+        self.bundle.probability(rows(self._names, row, 1.0, self._grid)[0])
 
-    def answer(self, request: OfferRequest) -> OfferAnswer:
-        """Choose what to offer.
+    def prepare(self, request: OfferRequest) -> ScoringInput:
+        """Return the best offer, and the row that the model explains: the best offer's, or the cheapest where there is no offer."""
+        return self._price(request, self._load_customer(request))
 
-        Raises
-        ------
-        bento.problems.Problem
-            For features or a PD that are missing or cannot be used, or a customer of whom nothing is stored.
-        """
-        asked = self.asked(request)
-        return self.answered(asked, score(self._bundle, asked.row))
+    def restore(self, request: OfferRequest, row: Rows, snapshot: FeatureSnapshot | None, context: Mapping[str, Any]) -> ScoringInput:
+        """Return the scoring input of a stored decision: the row that was explained holds the customer's features."""
+        return self._price(request, _Customer(row, snapshot=snapshot, **context))
 
-    def asked(self, request: OfferRequest) -> Asked:
-        """What is worth offering, and what the model is to explain of it; the refusals of `answer` are made here."""
-        return self._considered(request, self._customer(request))
-
-    def again(self, request: OfferRequest, row: Rows, standing: FeatureSnapshot | None, known: Mapping[str, Any]) -> Asked:
-        """As `asked`, of a customer who was looked up before: any row that was explained has the customer's state."""
-        return self._considered(request, _Customer(row, standing=standing, **known))
-
-    def _considered(self, request: OfferRequest, customer: _Customer) -> Asked:
+    def _price(self, request: OfferRequest, customer: _Customer) -> ScoringInput:
         grid = self._grid.only(loan_amount=request.loan_amount, term_months=request.term_months)
         offered = self._rows(customer, grid)
         try:
-            acceptance = self._bundle.probability(offered)
+            acceptance = self.bundle.probability(offered)
         except ValueError as error:  # a missing value that the model has no answer to; the message names the feature
             raise invalid("features", str(error)) from None
         decision = choose(acceptance, customer.pd, customer.monthly_income, grid, self._limits)
         row = offered[cheapest(grid)] if decision.best is None else self._rows(customer, _grid_of(decision.best))[0]
-        known = {"monthly_income": customer.monthly_income, "pd": customer.pd, "pd_model": customer.pd_model}
-        return Asked(request, row, customer.standing, known, decision)
+        context = {"monthly_income": customer.monthly_income, "pd": customer.pd, "pd_model": customer.pd_model}
+        return ScoringInput(request, row, customer.snapshot, context, decision)
 
-    def answered(self, asked: Asked, scores: Scores) -> OfferAnswer:
-        """The answer to a customer, given the scores of the row to explain."""
-        request, row, standing, decision = asked.request, asked.row, asked.standing, asked.decided
+    def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> OfferAnswer:
+        """Return the best offer with its alternatives, or the reason why there is no offer."""
+        request, row, snapshot = scoring_input.request, scoring_input.row, scoring_input.snapshot
+        decision, context = scoring_input.pricing, scoring_input.decision_context
         best = decision.best
         return OfferAnswer(
             customer_id=request.customer_id,
-            as_of=standing and standing.as_of,
+            as_of=snapshot and snapshot.as_of,
             decision=decision.decision,
             reason=None if best is not None else f"There is no offer: {decision.reason}.",
             offer=None if best is None else _offer(best),
             alternatives=[_offer(priced) for priced in decision.alternatives],
             curve=[
-                CurvePoint(annual_rate_pct=one.annual_rate_pct, acceptance=one.acceptance, expected_profit=one.expected_profit)
-                for one in decision.curve
+                CurvePoint(annual_rate_pct=priced.annual_rate_pct, acceptance=priced.acceptance, expected_profit=priced.expected_profit)
+                for priced in decision.curve
             ],
             acceptance=float(scores.probability[0]),
-            pd=asked.known["pd"],
-            pd_model=asked.known["pd_model"],
-            **explained(self._bundle, row, scores, high=bool(scores.margin[0] >= scores.base)),
+            pd=context["pd"],
+            pd_model=context["pd_model"],
+            **explanation_fields(self.bundle, row, scores, high=bool(scores.margin[0] >= scores.base)),
         )
 
     def _rows(self, customer: _Customer, grid: Grid) -> Rows:
-        """The model's rows of one customer at every point of a grid, float32 of shape (g, d)."""
+        """Return the model's rows of one customer at every point of a grid, float32 of shape (g, d)."""
         income = np.nan if customer.monthly_income is None else customer.monthly_income
         return rows(self._names, customer.state, income, grid)[0]
 
-    def _customer(self, request: OfferRequest) -> _Customer:
-        if one_of(request, "customer_id", "features") == "features":
+    def _load_customer(self, request: OfferRequest) -> _Customer:
+        if exactly_one_of(request, "customer_id", "features") == "features":
             if request.monthly_income_amount is None:
                 raise invalid("monthly_income_amount", "This field is required with features.")
             if request.pd is None:
                 raise invalid("pd", "This field is required with features.")
             terms: dict[str, float | None] = {name: None for name in TERMS if name in self._names}
-            return _Customer(sent_row(self._bundle, terms | (request.features or {})), request.monthly_income_amount, request.pd)
-        without(request, ["monthly_income_amount"], "customer_id")
-        standing = stored(self._store, "loan_offers", customer_id=request.customer_id)
-        state, income = stored_row(self._bundle, standing.features), standing.features.get("monthly_income_amount")
+            return _Customer(row_from_request(self.bundle, terms | (request.features or {})), request.monthly_income_amount, request.pd)
+        reject_fields(request, ["monthly_income_amount"], "customer_id")
+        snapshot = load_snapshot(self._store, "loan_offers", customer_id=request.customer_id)
+        state, income = row_from_snapshot(self.bundle, snapshot.features), snapshot.features.get("monthly_income_amount")
         if request.pd is not None:
-            return _Customer(state, income, request.pd, standing)
-        pd, model = self._stored_pd(standing)
-        return _Customer(state, income, pd, standing, model)
+            return _Customer(state, income, request.pd, snapshot)
+        pd, model = self._stored_pd(snapshot)
+        return _Customer(state, income, pd, snapshot, model)
 
-    def _stored_pd(self, standing: FeatureSnapshot) -> tuple[float, str | None]:
-        """The PD that the batch decided with, else the customer's newest, and the version of the model that said so."""
-        loans = read(self._store, domain="loan_default", customer_id=standing.customer_id)
+    def _stored_pd(self, snapshot: FeatureSnapshot) -> tuple[float, str | None]:
+        """Return the PD that the batch decided with, else the customer's newest PD, and the version of its model."""
+        loans = find_snapshots(self._store, domain="loan_default", customer_id=snapshot.customer_id)
         newest = loans[0].score if loans else {}
-        pd = standing.features.get("pd")
+        pd = snapshot.features.get("pd")
         pd = newest.get("probability") if pd is None else pd
         if pd is None:
             raise invalid("pd", "No probability of default is stored of this customer; send one.")
@@ -129,7 +128,7 @@ class OfferScorer:
 
 
 def _grid_of(priced: Priced) -> Grid:
-    """The grid of one offer alone."""
+    """Return the grid of one offer alone."""
     return Grid((priced.annual_rate_pct,), (), (priced.term_months,), (priced.loan_amount,))
 
 

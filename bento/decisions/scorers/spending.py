@@ -1,13 +1,11 @@
-"""What `POST /v1/spending-risk` answers: whether spending leads into trouble.
+"""The answer of `POST /v1/spending-risk`: whether spending leads into trouble.
 
 A customer of the ledger is judged by the model of all features. Eight behaviour fields are judged by the model of those eight.
 """
 
-import numpy as np
-
-from bento.decisions.answers import Asked, explained, row_of, score, stored, stored_row, without
+from bento.decisions.answers import ScoringInput, explanation_fields, load_snapshot, reject_fields, row_from_snapshot, row_of
+from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem
-from bento.store.session import Store
 from finrisk_assets.domains.spending_risk.decide import EIGHT, HIGH, LARGEST_RATIO, LOW, consistent, decide
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.spec import Rows
@@ -16,52 +14,33 @@ from schemas.api import FieldError, SpendingAnswer, SpendingRequest
 _REQUIRED = "This field is required: send all eight, or customer_id alone."
 
 
-class SpendingScorer:
-    """Answers for one bundle of the domain: of all features, with the store that holds them, or of the eight fields."""
+class SpendingScorer(Scorer):
+    """Answers for one bundle of the domain: of all features, from the feature snapshots of customers, or of the eight fields."""
 
-    def __init__(self, bundle: Bundle, store: Store) -> None:
-        self._bundle = bundle
-        self._store = store
-
-    def warm_up(self) -> None:
-        """Score once, so that the first client does not wait for what is only done once."""
-        self._bundle.score(np.ones((1, len(self._bundle.features)), np.float32))
-
-    def answer(self, request: SpendingRequest) -> SpendingAnswer:
-        """Judge a customer or eight fields.
-
-        Raises
-        ------
-        bento.problems.Problem
-            For fields that are missing or contradict each other, or a customer of whom nothing is stored.
-        """
-        asked = self.asked(request)
-        return self.answered(asked, score(self._bundle, asked.row))
-
-    def asked(self, request: SpendingRequest) -> Asked:
-        """What the model is to be asked of a customer or eight fields; the refusals of `answer` are made here."""
+    def prepare(self, request: SpendingRequest) -> ScoringInput:
+        """Return the row of a customer's newest features, or of the eight behaviour fields."""
         if request.customer_id is None:
-            return Asked(request, _behaviour_row(self._bundle, request))
-        without(request, [name for name in request.behaviour_fields()], "customer_id")
-        standing = stored(self._store, "spending_risk", customer_id=request.customer_id)
-        return Asked(request, stored_row(self._bundle, standing.features), standing)
+            return ScoringInput(request, _behaviour_row(self.bundle, request))
+        reject_fields(request, [name for name in request.behaviour_fields()], "customer_id")
+        snapshot = load_snapshot(self._store, "spending_risk", customer_id=request.customer_id)
+        return ScoringInput(request, row_from_snapshot(self.bundle, snapshot.features), snapshot)
 
-    def answered(self, asked: Asked, scores: Scores) -> SpendingAnswer:
-        """The answer to a customer or eight fields, given the scores of their row."""
-        row, standing = asked.row, asked.standing
+    def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> SpendingAnswer:
+        """Return the risk level of a customer or of eight fields."""
+        row, snapshot = scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
-        level = decide(probability, self._bundle.thresholds)
+        level = decide(probability, self.bundle.thresholds)
         return SpendingAnswer(
-            customer_id=standing and standing.customer_id,
-            as_of=standing and standing.as_of,
+            customer_id=snapshot and snapshot.customer_id,
+            as_of=snapshot and snapshot.as_of,
             risk_probability=probability,
             risk_level=level,
-            **explained(self._bundle, row, scores, high=level != LOW, refused=level == HIGH),
+            **explanation_fields(self.bundle, row, scores, high=level != LOW, refused=level == HIGH),
         )
 
 
 def _behaviour_row(bundle: Bundle, request: SpendingRequest) -> Rows:
-    """The eight fields as the model of those eight takes them, once they can be true together."""
+    """Return the row of the eight fields, refused where they contradict each other."""
     sent = request.behaviour()
     fields = {name: value for name in EIGHT if (value := sent[name]) is not None}
     missing = [name for name in EIGHT if name not in fields]

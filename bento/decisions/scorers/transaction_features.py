@@ -1,6 +1,6 @@
-"""One transaction's features: its own reading and what the store knows of its customer and merchant before it.
+"""One transaction's features, from its own fields and from the stored history of its customer and merchant.
 
-The declarations are the ones that the bundle carries; what computes them is `finrisk_assets.features.online`.
+The bundle carries the definitions; `finrisk_assets.features.online` computes them.
 """
 
 from datetime import timedelta
@@ -8,7 +8,8 @@ from datetime import timedelta
 import numpy as np
 
 from bento.context import span
-from bento.store.session import Store, Transaction
+from bento.store.records import Transaction
+from bento.store.session import Store
 from finrisk_assets.features.online import History, OnlineFeatures, micros
 from finrisk_assets.features.windows import from_json
 from finrisk_assets.scoring.bundle import Bundle
@@ -16,12 +17,12 @@ from finrisk_assets.scoring.spec import BundleError, Rows
 
 
 class TransactionFeatures:
-    """The features of one bundle, ready to be computed for a transaction at a time.
+    """The features of one bundle, computed for one transaction at a time.
 
     Raises
     ------
     finrisk_assets.scoring.spec.BundleError
-        If the bundle does not say how its features are computed, or says it in a way that is not known here.
+        If the bundle has no feature definitions, or definitions that this code does not know.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -36,11 +37,11 @@ class TransactionFeatures:
         if unknown:
             raise BundleError(f"{name}: its features read {', '.join(unknown)}, which a transaction does not have here")
         self._online = OnlineFeatures(declared)
-        read = {entity: reach_s for entity, reach_s in self._online.history_s.items() if entity not in self._online.counts}
-        self._reach = {entity: timedelta(seconds=reach_s) for entity, reach_s in read.items()}
+        histories = {entity: reach_s for entity, reach_s in self._online.history_s.items() if entity not in self._online.counts}
+        self._reach = {entity: timedelta(seconds=reach_s) for entity, reach_s in histories.items()}
 
     def row(self, transaction: Transaction, store: Store) -> Rows:
-        """The model's row, float32 of shape (d,), as of the transaction's own time; NaN where a value is missing."""
+        """Return the model's row, float32 of shape (d,), as of the transaction's own time; NaN where a value is missing."""
         event = transaction._asdict() | {"occurred_at_us": micros(transaction.occurred_at)}
         with span("history"):
             events = store.histories(event, self._reach, transaction.occurred_at)

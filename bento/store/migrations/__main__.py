@@ -1,15 +1,21 @@
-"""`python -m bento.store.migrations upgrade|check`: what `finrisk store` does, in a container."""
+"""`python -m bento.store.migrations upgrade|check`: the commands of `finrisk store` in a container."""
 
-import sys
+import click
 
 from bento.store.database import StoreError, StoreUnavailable
-from bento.store.migrations import told
+from bento.store.migrations import upgrade_or_check
 from finrisk_assets.settings import Settings, SettingsError
 
-if __name__ == "__main__":
+
+@click.command()
+@click.argument("action", type=click.Choice(["upgrade", "check"]))
+def main(action: str) -> None:
+    """Bring the store to the layout of this code, or check its layout."""
     try:
-        if sys.argv[1:] not in (["upgrade"], ["check"]):
-            raise StoreError("say `upgrade` or `check`")
-        sys.stdout.write(told(Settings.from_environment(), upgrades=sys.argv[1] == "upgrade") + "\n")
+        click.echo(upgrade_or_check(Settings.from_environment(), upgrades=action == "upgrade"))
     except (StoreError, StoreUnavailable, SettingsError) as error:
-        sys.exit(f"Error: {error}")
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

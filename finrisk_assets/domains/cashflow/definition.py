@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, Watch, Window
+from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, MonitoringSpec, TestWindow
 from finrisk_assets.domains.cashflow import decide, features
 from finrisk_assets.domains.classifier import Classifier, excludes, is_advantage, net_benefit
 from schemas.features import Feature
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from finrisk_assets.ledger.sources.base import Source
+    from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec
     from finrisk_assets.settings import Settings
@@ -76,7 +76,7 @@ def _evaluate(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> 
     return Evaluation([*found.figures, *_beside_baselines(window), *_amounts(window, bundle)], found.plots)
 
 
-def _beside_baselines(window: Window) -> list[Figure]:
+def _beside_baselines(window: TestWindow) -> list[Figure]:
     """The rules that a model must beat; none where a panel of the source's own has no earlier months."""
     from finrisk_assets.domains.cashflow import model
 
@@ -87,7 +87,7 @@ def _beside_baselines(window: Window) -> list[Figure]:
     return [Figure(name, one.value, one.low, one.high, meaning[name.startswith("auc_above")]) for name, one in beside.items()]
 
 
-def _amounts(window: Window, bundle: "Bundle") -> list[Figure]:
+def _amounts(window: TestWindow, bundle: "Bundle") -> list[Figure]:
     """How often the interval held the change, how wide it was, and the error of the expected change beside two plain guesses."""
     import numpy as np
 
@@ -147,10 +147,10 @@ def _decide(probability: "np.ndarray", margin: "np.ndarray", thresholds: Mapping
 class _Cashflow(Domain):
     """A domain that two kinds of source have: one with movements by account, and one with a panel of its own."""
 
-    def why_not(self, source: "Source") -> str | None:
+    def unavailable_reason(self, source: "Source") -> str | None:
         if features.is_panel({name: raw.columns for name, raw in source.tables.items()}):
             return source.without.get(self.name)
-        return super().why_not(source)
+        return super().unavailable_reason(source)
 
 
 CASHFLOW = _Cashflow(
@@ -172,10 +172,10 @@ CASHFLOW = _Cashflow(
     gain_unit="surpluses foretold, less false ones at the odds of the threshold, per account and month",
     decide=_decide,
     needs=("transactions.account_id",),
-    watch=Watch(
+    watch=MonitoringSpec(
         label="is_surplus",
         matured=_known,
-        turns=("surplus_from",),
+        decision_thresholds=("surplus_from",),
         by_construction={
             "history_months": "grows as the ledger ages",
             **dict.fromkeys(("was_surplus_year_ago", "net_flow_year_ago_to_movement"), "missing until there is a year of history"),

@@ -101,7 +101,7 @@ Expression = Callable[[ir.Table], ir.Value]
 
 
 @dataclass(frozen=True)
-class _Defined:
+class _CashflowFeature:
     """A feature, its expression over the months, and the nullable column (``table.column``) that it needs."""
 
     feature: Feature
@@ -373,8 +373,8 @@ def _typical(months: ir.Table) -> ir.Value:
 # --- the features --------------------------------------------------------------------------------------------------
 
 
-def _define(name: str, unit: str, description: str, raises: str, lowers: str, value: Expression, *, needs: str = "") -> _Defined:
-    return _Defined(Feature(name, unit, description, raises, lowers, theme=THEMES[name]), value, needs)
+def _define(name: str, unit: str, description: str, raises: str, lowers: str, value: Expression, *, needs: str = "") -> _CashflowFeature:
+    return _CashflowFeature(Feature(name, unit, description, raises, lowers, theme=THEMES[name]), value, needs)
 
 
 def _column(name: str) -> Expression:
@@ -386,7 +386,7 @@ def _either(subject: str) -> tuple[str, str]:
     return f"{subject} speaks for a surplus", f"{subject} speaks for a deficit"
 
 
-def _span(n: int) -> tuple[_Defined, ...]:
+def _span(n: int) -> tuple[_CashflowFeature, ...]:
     ago = "in the last month" if n == 1 else f"in the last {n} months"
     return (
         _define(
@@ -401,7 +401,7 @@ def _span(n: int) -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _amounts(n: int) -> tuple[_Defined, ...]:
+def _amounts(n: int) -> tuple[_CashflowFeature, ...]:
     ago = "in the last month" if n == 1 else f"in the last {n} months"
     return (
         _define(
@@ -415,7 +415,7 @@ def _amounts(n: int) -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _outcomes() -> tuple[_Defined, ...]:
+def _outcomes() -> tuple[_CashflowFeature, ...]:
     return (
         _define(
             "was_surplus_1m", "", "Whether the month that has ended was a surplus.",
@@ -446,7 +446,7 @@ def _outcomes() -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _calendar() -> tuple[_Defined, ...]:
+def _calendar() -> tuple[_CashflowFeature, ...]:
     season = _either("The season")
 
     def angle(months: ir.Table) -> ir.Value:
@@ -464,7 +464,7 @@ def _calendar() -> tuple[_Defined, ...]:
     )
 
 
-def _flows() -> tuple[_Defined, ...]:
+def _flows() -> tuple[_CashflowFeature, ...]:
     def recurring(side: str) -> Expression:
         return lambda months: months[f"_recurring_{side}"].fill_null(0).cast("float64")
 
@@ -563,10 +563,10 @@ def _flows() -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _declared() -> tuple[_Defined, ...]:
+def _declared() -> tuple[_CashflowFeature, ...]:
     """What moves beside the income that the owner declared: the steadiest measure where earnings come now and then."""
 
-    def of(name: str, description: str, subject: str, part: Expression, largest: float = _LARGEST_RATIO) -> _Defined:
+    def of(name: str, description: str, subject: str, part: Expression, largest: float = _LARGEST_RATIO) -> _CashflowFeature:
         def value(months: ir.Table) -> ir.Value:
             return _ratio(part(months).cast("float64"), months._declared, largest)
 
@@ -601,8 +601,8 @@ def _declared() -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _balances() -> tuple[_Defined, ...]:
-    def of(subject: str, name: str, unit: str, description: str, value: Expression) -> _Defined:
+def _balances() -> tuple[_CashflowFeature, ...]:
+    def of(subject: str, name: str, unit: str, description: str, value: Expression) -> _CashflowFeature:
         return _define(name, unit, description, *_either(subject), value, needs="transactions.balance_amount")
 
     def relative(part: Callable[[ir.Table], ir.Value], largest: float = _LARGEST_RATIO) -> Expression:
@@ -642,7 +642,7 @@ def _balances() -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-CATALOGUE: tuple[_Defined, ...] = (
+CATALOGUE: tuple[_CashflowFeature, ...] = (
     *_outcomes(),
     *(defined for n in SPANS for defined in _span(n)),
     *(defined for n in AMOUNT_SPANS for defined in _amounts(n)),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from finrisk_assets.domains.base import Domain, Evaluation, Figure, Watch, Window
+from finrisk_assets.domains.base import Domain, Evaluation, Figure, MonitoringSpec, TestWindow
 from finrisk_assets.domains.classifier import Classifier, with_reference
 from finrisk_assets.domains.loan_default import decide, features, model, month_end_applications
 from schemas.features import Feature
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from ibis.expr.types import Table as LazyTable
 
-    from finrisk_assets.ledger.sources.base import Source
+    from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.modelling.training.candidates import Candidate
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec
@@ -75,18 +75,18 @@ CLASSIFIER = Classifier(
 
 def _evaluate(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
     from finrisk_assets.modelling.evaluation import metrics
-    from finrisk_assets.modelling.evaluation.expected_max_profit import emp
+    from finrisk_assets.modelling.evaluation.expected_max_profit import expected_max_profit
 
     window = CLASSIFIER.test(frame, bundle, settings)
     grades = metrics.jeffreys(window.labels, window.probability, [decide.grade(float(p)) for p in window.probability])
     found = CLASSIFIER.evaluate(frame, bundle, settings)
     figures = [Figure(f"grade_{g.grade}_default_rate", g.defaults / g.n, g.low, g.high, f"mean PD {g.mean_pd:.4f}") for g in grades]
-    profit = emp(window.labels, window.probability).profit
+    profit = expected_max_profit(window.labels, window.probability).profit
     figures.append(Figure("emp", profit, meaning="expected maximum profit per unit lent (Verbraken et al. 2014)"))
     return Evaluation([*found.figures, *figures], found.plots)
 
 
-def _gain(window: Window, bundle: "Bundle") -> "np.ndarray":
+def _gain(window: TestWindow, bundle: "Bundle") -> "np.ndarray":
     import numpy as np
 
     decided = decide.decisions(window.probability, bundle.thresholds)
@@ -116,10 +116,10 @@ LOAN_DEFAULT = Domain(
     cutoffs={"refer_from": False, "refuse_from": True},
     decide=_decide,
     needs=("loans.is_default",),
-    watch=Watch(
+    watch=MonitoringSpec(
         label="is_default",
         matured=_known,
-        turns=("refer_from", "refuse_from"),
+        decision_thresholds=("refer_from", "refuse_from"),
         by_construction={"history_months": "grows as the ledger ages", "customer_months": "grows with every month that a customer stays"},
         population=month_end_applications.applied_for,
     ),

@@ -97,7 +97,7 @@ Expression = Callable[[ir.Table], ir.Value]
 
 
 @dataclass(frozen=True)
-class _Defined:
+class _LoanFeature:
     """A feature, the canonical columns that it needs (``table.column``), and its expression over the joined rows.
 
     A feature without an expression follows from others by its formula in `terms.FORMULAS`.
@@ -362,13 +362,13 @@ def _define(
     needs: str,
     value: Expression,
     monotone: Literal[-1, 0, 1] = 0,
-) -> _Defined:
-    return _Defined(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]), tuple(needs.split()), value)
+) -> _LoanFeature:
+    return _LoanFeature(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]), tuple(needs.split()), value)
 
 
-def _follows(name: str, unit: str, description: str, raises: str, lowers: str, monotone: Literal[-1, 0, 1] = 0) -> _Defined:
+def _follows(name: str, unit: str, description: str, raises: str, lowers: str, monotone: Literal[-1, 0, 1] = 0) -> _LoanFeature:
     """A feature that follows from the terms, by its formula in `terms`."""
-    return _Defined(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]))
+    return _LoanFeature(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]))
 
 
 def _column(name: str) -> Expression:
@@ -380,7 +380,7 @@ _BALANCE = f"{_LEDGER} transactions.balance_amount"
 _INSTALMENT = "loans.instalment_amount"
 
 
-def _terms() -> tuple[_Defined, ...]:
+def _terms() -> tuple[_LoanFeature, ...]:
     return (
         _define(
             "loan_amount", "currency", "Amount lent, or limit granted.",
@@ -405,7 +405,7 @@ def _terms() -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _borrower() -> tuple[_Defined, ...]:
+def _borrower() -> tuple[_LoanFeature, ...]:
     stated = "loans.stated_income_amount"
     return (
         _define(
@@ -441,7 +441,7 @@ def _borrower() -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _per_window(days: int) -> tuple[_Defined, ...]:
+def _per_window(days: int) -> tuple[_LoanFeature, ...]:
     """The features of one window of the ledger."""
     ago = f"in the last {days} days"
     return (
@@ -479,7 +479,7 @@ def _per_window(days: int) -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _ledger() -> tuple[_Defined, ...]:
+def _ledger() -> tuple[_LoanFeature, ...]:
     return (
         *(defined for days in WINDOWS for defined in _per_window(days)),
         _define(
@@ -546,7 +546,7 @@ def _ledger() -> tuple[_Defined, ...]:
 # --- the payment record of a card ------------------------------------------------------------------------------------
 
 
-def _card() -> tuple[_Defined, ...]:
+def _card() -> tuple[_LoanFeature, ...]:
     months = {what: [f"{what}_{month}m" for month in CARD_MONTHS] for what in ("payment_status", "bill_amount", "paid_amount")}
     status, bill, paid = (" ".join(f"loans.{name}" for name in names) for names in months.values())
 
@@ -689,5 +689,5 @@ def _card() -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-CATALOGUE: tuple[_Defined, ...] = (*_terms(), *_borrower(), *_ledger(), *_card())
+CATALOGUE: tuple[_LoanFeature, ...] = (*_terms(), *_borrower(), *_ledger(), *_card())
 """Every feature that is defined here, whatever the source."""

@@ -48,7 +48,7 @@ class LimitsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class OfferLimits:
     """What an offer may be, and what lending costs.
 
     Attributes
@@ -84,7 +84,7 @@ class Limits:
                 raise LimitsError(f"{name} is {getattr(self, name)}: it is a share, at most 1")
 
     @classmethod
-    def of(cls, thresholds: Mapping[str, float]) -> "Limits":
+    def of(cls, thresholds: Mapping[str, float]) -> "OfferLimits":
         """The limits that a bundle's thresholds hold.
 
         Raises
@@ -316,7 +316,7 @@ def rows(names: Sequence[str], state: ArrayLike, monthly_income: ArrayLike, grid
     return made
 
 
-def price(acceptance: ArrayLike, pd: ArrayLike, monthly_income: ArrayLike, grid: Grid, limits: Limits) -> Prices:
+def price(acceptance: ArrayLike, pd: ArrayLike, monthly_income: ArrayLike, grid: Grid, limits: OfferLimits) -> Prices:
     """Price every offer on the grid.
 
     Parameters
@@ -340,7 +340,7 @@ def price(acceptance: ArrayLike, pd: ArrayLike, monthly_income: ArrayLike, grid:
 
 
 def parts(
-    amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: ArrayLike, pd: ArrayLike, limits: Limits
+    amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: ArrayLike, pd: ArrayLike, limits: OfferLimits
 ) -> tuple[Floats, Floats, Floats]:
     """Interest, cost of funding and expected loss of an accepted loan over its life, in currency; the arguments broadcast."""
     lent, term = np.asarray(amount, np.float64), np.asarray(term_months, np.float64)
@@ -351,7 +351,7 @@ def parts(
     return interest, balances * limits.funding_pct / 1200, np.asarray(pd, np.float64) * limits.lgd * balances / term
 
 
-def choose_all(prices: Prices, monthly_income: ArrayLike, limits: Limits) -> Choice:
+def choose_all(prices: Prices, monthly_income: ArrayLike, limits: OfferLimits) -> Choice:
     """The offer of the highest expected profit for each customer; of equals the first, which has the lowest rate."""
     income = np.atleast_1d(np.asarray(monthly_income, np.float64))
     profit = np.where(prices.allowed, prices.expected_profit, -np.inf)
@@ -370,7 +370,7 @@ def choose_all(prices: Prices, monthly_income: ArrayLike, limits: Limits) -> Cho
     return Choice(np.where(reason == 0, best, -1), reason)
 
 
-def choose(acceptance: ArrayLike, pd: float | ArrayLike | None, monthly_income: float | None, grid: Grid, limits: Limits) -> Decision:
+def choose(acceptance: ArrayLike, pd: float | ArrayLike | None, monthly_income: float | None, grid: Grid, limits: OfferLimits) -> Decision:
     """Decide on one customer.
 
     Parameters
@@ -415,7 +415,7 @@ def choose(acceptance: ArrayLike, pd: float | ArrayLike | None, monthly_income: 
     return Decision(priced(prices, 0, best, limits), tuple(priced(prices, 0, at, limits) for at in others), curve, "")
 
 
-def priced(prices: Prices, customer: int, at: int, limits: Limits) -> Priced:
+def priced(prices: Prices, customer: int, at: int, limits: OfferLimits) -> Priced:
     """One point of the grid for one customer."""
     return Priced(
         annual_rate_pct=float(prices.points.rate[at]),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from finrisk_assets.domains.base import Domain, Figure, Trained, Watch
+from finrisk_assets.domains.base import Domain, Figure, MonitoringSpec, Trained
 from finrisk_assets.domains.classifier import Classifier
 from finrisk_assets.domains.loan_offers import decide, features, model, profit
 from schemas.features import Feature
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from finrisk_assets.ledger.sources.base import Source
+    from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec
     from finrisk_assets.settings import Settings
@@ -52,7 +52,7 @@ def _with_terms(spec: "BundleSpec", train: "pd.DataFrame", validation: "pd.DataF
     from finrisk_assets.scoring.bundle import Bundle
 
     grid = model.grid(train)
-    limits = replace(decide.Limits(), rate_cap_pct=max(grid.rates))
+    limits = replace(decide.OfferLimits(), rate_cap_pct=max(grid.rates))
     margins = Bundle(spec, "").margin(matrix(validation, spec.features))
     calibration = model.calibration(margins, validation.is_accepted)
     return replace(spec, thresholds={**limits.thresholds(), **grid.thresholds()}, calibration=calibration)
@@ -64,7 +64,7 @@ CLASSIFIER = Classifier(
     label="is_accepted",
     moment="offered_at",
     known=_known,
-    thresholds=lambda settings: decide.Limits().thresholds(),
+    thresholds=lambda settings: decide.OfferLimits().thresholds(),
     candidates=model.candidates,
     outcome="acceptance",
     refine=_with_terms,
@@ -83,7 +83,7 @@ def _score(frame: "pd.DataFrame", bundle: "Bundle") -> Mapping[str, Any]:
 
     from finrisk_assets.modelling.training.candidates import matrix
 
-    grid, limits = decide.Grid.of(bundle.thresholds), decide.Limits.of(bundle.thresholds)
+    grid, limits = decide.Grid.of(bundle.thresholds), decide.OfferLimits.of(bundle.thresholds)
     names = [feature.name for feature in bundle.features]
     state, income, pd = matrix(frame, bundle.features), profit.number(frame, "monthly_income_amount"), profit.number(frame, "pd")
     found: dict[str, list[Any]] = {}
@@ -154,7 +154,7 @@ LOAN_OFFERS = Domain(
     decide=_decide,
     needs=tuple(f"offers.{name}" for name in ("annual_rate_pct", "loan_amount", "term_months", "is_rate_random", "is_accepted")),
     upstream=("scores_loan_default",),
-    watch=Watch(
+    watch=MonitoringSpec(
         label="is_accepted",
         matured=_known,
         by_construction=dict.fromkeys(("days_since_offer", "accepted_share_before"), "needs earlier offers, which add up with the ledger"),

@@ -74,7 +74,7 @@ Expression = Callable[[ir.Table], ir.Value]
 
 
 @dataclass(frozen=True)
-class _Defined:
+class _OfferFeature:
     """A feature, the canonical columns that it needs (``table.column``), and its expression over the joined rows."""
 
     feature: Feature
@@ -288,8 +288,8 @@ def _define(
     needs: str,
     value: Expression,
     monotone: Literal[-1, 0, 1] = 0,
-) -> _Defined:
-    return _Defined(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]), tuple(needs.split()), value)
+) -> _OfferFeature:
+    return _OfferFeature(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]), tuple(needs.split()), value)
 
 
 def _column(name: str) -> Expression:
@@ -304,7 +304,7 @@ _INCOME = "monthly_income"
 """Stands for what the monthly income needs: the ledger, or the source's ``offers.stated_income_amount``."""
 
 
-def _terms() -> tuple[_Defined, ...]:
+def _terms() -> tuple[_OfferFeature, ...]:
     return (
         _define(
             "annual_rate_pct", "percent a year", "Nominal yearly interest rate.",
@@ -336,7 +336,7 @@ def _terms() -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _state() -> tuple[_Defined, ...]:
+def _state() -> tuple[_OfferFeature, ...]:
     ago = f"in the last {WINDOW_DAYS} days"
     return (
         _define(
@@ -394,7 +394,7 @@ def _state() -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _earlier() -> tuple[_Defined, ...]:
+def _earlier() -> tuple[_OfferFeature, ...]:
     answers = "offers.offered_at offers.is_accepted offers.outcome_known_at"
     return (
         _define(
@@ -410,5 +410,5 @@ def _earlier() -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-CATALOGUE: tuple[_Defined, ...] = (*_terms(), *_state(), *_earlier())
+CATALOGUE: tuple[_OfferFeature, ...] = (*_terms(), *_state(), *_earlier())
 """Every feature that is defined here, in the order of the model's inputs."""

@@ -44,7 +44,7 @@ def number(frame: "pd.DataFrame", name: str) -> Floats:
     return np.asarray(frame[name].to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def believed(frame: "pd.DataFrame", bundle: "Bundle", grid: decide.Grid, limits: decide.Limits) -> decide.Prices:
+def believed(frame: "pd.DataFrame", bundle: "Bundle", grid: decide.Grid, limits: decide.OfferLimits) -> decide.Prices:
     """Every offer on the grid, priced by what the champion says of its acceptance and by the PD that the rows hold."""
     names = [feature.name for feature in bundle.features]
     income = number(frame, "monthly_income_amount")
@@ -53,7 +53,7 @@ def believed(frame: "pd.DataFrame", bundle: "Bundle", grid: decide.Grid, limits:
     return decide.price(acceptance, number(frame, "pd"), income, grid, limits)
 
 
-def true(frame: "pd.DataFrame", truth: "pd.DataFrame", grid: decide.Grid, limits: decide.Limits) -> decide.Prices:
+def true(frame: "pd.DataFrame", truth: "pd.DataFrame", grid: decide.Grid, limits: decide.OfferLimits) -> decide.Prices:
     """Every offer on the grid, priced by the true curves of acceptance and default.
 
     ``logit accept = base + rate_slope rate + amount_slope ln(amount / income) + term_slope ln(term / 24)`` and
@@ -76,7 +76,7 @@ def true(frame: "pd.DataFrame", truth: "pd.DataFrame", grid: decide.Grid, limits
 
 def captured(train: "pd.DataFrame", test: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", *, seed: int) -> Sequence[Figure]:
     """The profit of each policy on the test window's rows as a share of the oracle's, with a bootstrap interval over the rows."""
-    grid, limits = decide.Grid.of(bundle.thresholds), decide.Limits.of(bundle.thresholds)
+    grid, limits = decide.Grid.of(bundle.thresholds), decide.OfferLimits.of(bundle.thresholds)
     held = test[test.offer_id.isin(truth.offer_id) & test.monthly_income_amount.notna()].reset_index(drop=True)
     said, real = believed(held, bundle, grid, limits), true(held, truth, grid, limits)
     income = number(held, "monthly_income_amount")
@@ -112,7 +112,7 @@ def logged(frame: "pd.DataFrame", accepted: NDArray[np.bool_], bundle: "Bundle")
         Offers at random rates, with `decide.TERMS`, ``monthly_income_amount`` and ``pd``.
     accepted : array-like of bool, shape (n,)
     """
-    grid, limits = decide.Grid.of(bundle.thresholds), decide.Limits.of(bundle.thresholds)
+    grid, limits = decide.Grid.of(bundle.thresholds), decide.OfferLimits.of(bundle.thresholds)
     income = number(frame, "monthly_income_amount")
     best = decide.choose_all(believed(frame, bundle, grid, limits), income, limits).best
     rates = np.asarray(grid.rates)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from finrisk_assets.domains.base import Domain, Watch, Window
+from finrisk_assets.domains.base import Domain, MonitoringSpec, TestWindow
 from finrisk_assets.domains.classifier import Classifier, net_benefit, with_reference
 from finrisk_assets.domains.spending_risk import decide, features, model, target
 from schemas.features import Feature
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from finrisk_assets.ledger.sources.base import Source
+    from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.modelling.training.split import Split
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec
@@ -69,7 +69,7 @@ def _decide(probability: "np.ndarray", margin: "np.ndarray", thresholds: Mapping
     return decide.decisions(probability, thresholds)
 
 
-def _gain(window: Window, bundle: "Bundle") -> "np.ndarray":
+def _gain(window: TestWindow, bundle: "Bundle") -> "np.ndarray":
     return net_benefit(window, [bundle.thresholds[name] for name in ("medium_from", "high_from")])
 
 
@@ -93,10 +93,10 @@ SPENDING_RISK = Domain(
     gain_unit="troubles found, less false alarms at the odds of the threshold, per person and month",
     cutoffs={"medium_from": False, "high_from": True},
     needs=("transactions.customer_id", "transactions.category", "transactions.balance_amount"),
-    watch=Watch(
+    watch=MonitoringSpec(
         label="is_trouble",
         matured=_known,
-        turns=("medium_from", "high_from"),
+        decision_thresholds=("medium_from", "high_from"),
         by_construction=dict.fromkeys(features.SEASON, "the month of the year"),
     ),
     truth="truth_spending_risk",

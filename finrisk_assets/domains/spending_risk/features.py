@@ -81,7 +81,7 @@ Expression = Callable[[ir.Table], ir.Value]
 
 
 @dataclass(frozen=True)
-class _Defined:
+class _SpendingFeature:
     """A feature, its expression over the joined rows, and the columns (``table.column``) that not every source has."""
 
     feature: Feature
@@ -276,11 +276,11 @@ def _define(
     value: Expression,
     monotone: Literal[-1, 0, 1] = 0,
     needs: tuple[str, ...] = (),
-) -> _Defined:
-    return _Defined(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]), value, needs)
+) -> _SpendingFeature:
+    return _SpendingFeature(Feature(name, unit, description, raises, lowers, monotone, THEMES[name]), value, needs)
 
 
-def _eight() -> tuple[_Defined, ...]:
+def _eight() -> tuple[_SpendingFeature, ...]:
     """The behaviour fields, by the names that a client sends."""
     return (
         _define(
@@ -329,7 +329,7 @@ def _eight() -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _per_months(n: int) -> tuple[_Defined, ...]:
+def _per_months(n: int) -> tuple[_SpendingFeature, ...]:
     """The features of the last `n` calendar months."""
     ago = "in the last month" if n == 1 else f"in the last {n} months"
     income = f"_income_{n}m"
@@ -365,7 +365,7 @@ def _per_months(n: int) -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _against_usual(n: int) -> tuple[_Defined, ...]:
+def _against_usual(n: int) -> tuple[_SpendingFeature, ...]:
     """The features that hold the last `n` calendar months against the usual income, or spending by habit against what was earned."""
     ago = "in the last month" if n == 1 else f"in the last {n} months"
     return (
@@ -383,7 +383,7 @@ def _against_usual(n: int) -> tuple[_Defined, ...]:
     )  # fmt: skip
 
 
-def _more() -> tuple[_Defined, ...]:
+def _more() -> tuple[_SpendingFeature, ...]:
     return (
         *(defined for n in MONTHS for defined in _per_months(n)),
         _define(
@@ -491,7 +491,7 @@ def _covered(rows: ir.Table, n: int) -> ir.IntegerValue:
     return (rows._history_months < n).ifelse(rows._history_months, n)
 
 
-CATALOGUE: tuple[_Defined, ...] = (*_eight(), *_more())
+CATALOGUE: tuple[_SpendingFeature, ...] = (*_eight(), *_more())
 """Every feature that is defined here, whatever the source."""
 
 EIGHT_FEATURES: tuple[Feature, ...] = tuple(defined.feature for defined in _eight())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, Trained, Watch, Window
+from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, MonitoringSpec, TestWindow, Trained
 from finrisk_assets.domains.transaction_anomaly import decide, features, model
 from schemas.features import Feature
 from schemas.ledger import TRANSACTIONS, Column
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ibis.expr.types import Table as LazyTable
 
     from finrisk_assets.features.windows import Declaration
-    from finrisk_assets.ledger.sources.base import Source
+    from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import Rows
     from finrisk_assets.settings import Settings
@@ -53,7 +53,7 @@ def lookback(source: "Source") -> timedelta:
 
 
 @dataclass(frozen=True)
-class Windows:
+class SplitWindows:
     """Rows to fit on, to choose and calibrate on, and to be judged by, in that order of time.
 
     Between two windows lies the time that labels take: whatever a window teaches was known when the next one began.
@@ -65,7 +65,7 @@ class Windows:
     reason: str
 
 
-def _windows(moments: "np.ndarray") -> Windows:
+def _windows(moments: "np.ndarray") -> SplitWindows:
     """Split transactions by time.
 
     Parameters
@@ -77,7 +77,7 @@ def _windows(moments: "np.ndarray") -> Windows:
     day, delay = np.timedelta64(1, "D"), np.timedelta64(features.LABEL_DELAY_S, "s")
     test, length = _test_from(moments.min(), moments.max())
     validation = test - length - delay
-    return Windows(
+    return SplitWindows(
         np.flatnonzero(moments < validation - delay),
         np.flatnonzero((moments >= validation) & (moments < test - delay)),
         np.flatnonzero(moments >= test),
@@ -173,7 +173,7 @@ def _largest(frame: "pd.DataFrame", train: "np.ndarray") -> dict[str, float]:
 
 def _with_labels(
     frame: "pd.DataFrame",
-    window: Windows,
+    window: SplitWindows,
     rows: "Rows",
     validation: "Rows",
     isolation: "np.ndarray",
@@ -258,12 +258,12 @@ def _evaluate(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> 
     shown = {"shap": plots.shap_summary(scored.contributions, rows[spread], [feature.name for feature in bundle.features])}
     if not test.is_fraud.isna().all():
         fraud = test.is_fraud.fillna(False).to_numpy(bool)
-        turns = {name: value for name, value in bundle.thresholds.items() if name != decide.LARGEST}
+        decision_thresholds = {name: value for name, value in bundle.thresholds.items() if name != decide.LARGEST}
         figures = _fraud_figures(test, fraud, margin, probability, settings) + figures
         shown |= {
             "roc_pr": plots.roc_pr(fraud, {"challenger": margin}),
             "calibration": plots.calibration(fraud, probability),
-            "scores": plots.scores(fraud, probability, turns),
+            "scores": plots.scores(fraud, probability, decision_thresholds),
         }
     shares = explain.importance(bundle, scored.contributions)
     figures += [Figure(f"importance_{one.feature}", one.share, meaning="share of mean |SHAP|") for one in shares[:10]]
@@ -298,16 +298,16 @@ def _fraud_figures(
     return figures
 
 
-def _test(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Window:
+def _test(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> TestWindow:
     import numpy as np
 
     test = frame.iloc[_windows(frame.occurred_at.to_numpy()).test].reset_index(drop=True)
     rows = _matrix(test, bundle.features)
     labels = np.empty(0, bool) if test.is_fraud.isna().all() else test.is_fraud.fillna(False).to_numpy(bool)
-    return Window(test, rows, labels, bundle.probability(rows))
+    return TestWindow(test, rows, labels, bundle.probability(rows))
 
 
-def _gain(window: Window, bundle: "Bundle") -> "np.ndarray":
+def _gain(window: TestWindow, bundle: "Bundle") -> "np.ndarray":
     """What looking at each transaction or blocking it saved; by `_score`, so that amounts never seen count as they are decided."""
     import numpy as np
 
@@ -391,10 +391,10 @@ TRANSACTION_ANOMALY = Domain(
     cutoffs={"review": False, "block": True},
     decide=_decide,
     parity=_parity,
-    watch=Watch(
+    watch=MonitoringSpec(
         label="is_fraud",
         matured=_known,
-        turns=("review", "block"),
+        decision_thresholds=("review", "block"),
         by_construction={"is_weekend": "months differ in their weekends"},
     ),
     known_before=(),

@@ -1,7 +1,7 @@
 """The stages of a domain as Dagster assets, the same in all domains: features, model, evaluation, champion, scores.
 
-A domain says *what* (its pure functions, `domain.Domain`); the modules here say *how* that becomes assets, checks, MLflow runs
-and stored tables, one stage each.
+`domains.base.Domain` holds a domain's pure functions; each module here turns one stage of them into assets, checks, MLflow runs and
+stored tables.
 """
 
 from collections.abc import Collection
@@ -9,20 +9,20 @@ from typing import Any
 
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph.stages import champion, evaluation, features, leakage, model, monitoring, oracle, pack, scores
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
 
 
-def assets(domain: Domain, source: Source, settings: Settings, available: Collection[str] = ()) -> list[Any]:
-    """Every asset and check of one domain on one source; `available` are the scores of its other domains."""
+def build_assets(domain: Domain, source: Source, settings: Settings, available: Collection[str] = ()) -> list[Any]:
+    """Build every asset and check of one domain on one source; `available` names the scores of its other domains."""
     return [
-        *features.assets(domain, source, available),
-        *model.assets(domain, source, settings),
-        *leakage.assets(domain, source, settings),
-        *evaluation.assets(domain, source, settings),
-        *champion.assets(domain, source, settings),
-        *scores.assets(domain, source, settings),
-        *monitoring.assets(domain, settings),
-        *oracle.assets(domain, source, settings),
-        *pack.assets(domain, source, settings),
+        *features.build_assets(domain, source, available),
+        *model.build_assets(domain, source, settings),
+        *leakage.build_assets(domain, source, settings),
+        *evaluation.build_assets(domain, source, settings),
+        *champion.build_assets(domain, source, settings),
+        *scores.build_assets(domain, source, settings),
+        *monitoring.build_assets(domain, settings),
+        *oracle.build_assets(domain, source, settings),
+        *pack.build_assets(domain, source, settings),
     ]

@@ -14,12 +14,12 @@ from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages import champion
 from finrisk_assets.graph.stages.common import champion_folder
 from finrisk_assets.graph.warehouse import Warehouse
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
 
 
-def assets(domains: list[Domain], absent: Mapping[str, str], source: Source, settings: Settings) -> list[Any]:
+def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Source, settings: Settings) -> list[Any]:
     """The Bento of one source, and its check; `absent` says why a domain has no model."""
     if not domains:
         return []
@@ -58,7 +58,7 @@ def assets(domains: list[Domain], absent: Mapping[str, str], source: Source, set
         manifest = folder / latest.read_text().strip() / "bento.yaml"
         return [] if manifest.is_file() else [f"{manifest} is missing"]
 
-    return [bento, checks.demand("bento", "bento_contract", "The newest Bento is whole.", broken)]
+    return [bento, checks.blocking_check("bento", "bento_contract", "The newest Bento is whole.", broken)]
 
 
 def _challengers(domains: list[Domain], tracking: Tracking, settings: Settings) -> dict[str, Path]:
@@ -74,6 +74,6 @@ def _challengers(domains: list[Domain], tracking: Tracking, settings: Settings) 
 
 def _measured(domain: Domain, warehouse: Warehouse, settings: Settings, has_oracle: bool) -> list[dict[str, Any]]:
     """What the champion showed on its test window, and beside the oracle. The groups of people are for the validation pack alone."""
-    tested = [figure for figure in champion.figures_of(domain, settings) if not figure["metric"].startswith(FAIRNESS)]
+    tested = [figure for figure in champion.read_champion_figures(domain, settings) if not figure["metric"].startswith(FAIRNESS)]
     known = warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist() if has_oracle else []
     return [{"window": window, **figure} for window, figures in (("test", tested), ("oracle", known)) for figure in figures]

@@ -9,21 +9,20 @@ import dagster as dg
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
-from finrisk_assets.graph.stages.common import bundle_faults, champion_folder, common, run_link
+from finrisk_assets.graph.stages.common import champion_folder, common, find_bundle_faults, run_link
 from finrisk_assets.graph.stages.evaluation import FIGURES
-from finrisk_assets.graph.stages.leakage import LEAKS
-from finrisk_assets.ledger.sources.base import Source
-from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.modelling.training import gate_verdict, model_registry
 from finrisk_assets.settings import Settings
 
 
-def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
-    """The champion and its contract."""
-    contract = checks.demand(
+def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+    """Build the champion and its contract."""
+    contract = checks.blocking_check(
         f"champion_{domain.name}",
         f"champion_{domain.name}_contract",
         "The exported bundle loads and its golden rows agree.",
-        lambda warehouse: bundle_faults(domain, source, champion_folder(domain, settings)),
+        lambda warehouse: find_bundle_faults(domain, source, champion_folder(domain, settings)),
     )
     return [_champion(domain, settings), contract]
 
@@ -42,14 +41,14 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         challenger = model_registry.find(client, domain.name, model_registry.CHALLENGER)
         if challenger is None:
             raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
-        said = model_registry.tags(client, challenger)
-        verdict = said.get(model_registry.GATE, f"not judged: materialise evaluation_{domain.name} first")
-        if said.get(LEAKS):
-            verdict = f"leakage: {said[LEAKS]}; the check model_{domain.name}_leakage says what to do"
-        if verdict != model_registry.PASSED:
-            raise dg.Failure(f"version {challenger.version} of {challenger.name} may not become champion: {verdict}", allow_retries=False)
+        verdict = gate_verdict.read_verdict(model_registry.tags(client, challenger))
+        if not verdict.is_passed:
+            raise dg.Failure(
+                f"version {challenger.version} of {challenger.name} may not become champion: {verdict.refusal(domain.name)}",
+                allow_retries=False,
+            )
         former = model_registry.promote(client, domain.name, challenger)
-        bundle = Bundle.load(export(client, domain, challenger, settings))
+        bundle = Bundle.load(export_bundle(client, domain, challenger, settings))
         return dg.MaterializeResult(
             metadata={
                 "model": challenger.name,
@@ -66,14 +65,14 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
     return champion
 
 
-def export(client: Any, domain: Domain, model: model_registry.ModelVersion, settings: Settings) -> Path:
-    """Put a version's bundle where batch and Bento take the champion's from, with its figures beside it; return the bundle's folder."""
+def export_bundle(client: Any, domain: Domain, model: model_registry.RegisteredVersion, settings: Settings) -> Path:
+    """Export a version's bundle as the champion's, for batch and Bento, with its figures beside it; return the bundle's folder."""
     folder = model_registry.fetch(client, model, champion_folder(domain, settings))
     (folder.parent / FIGURES).write_bytes(model_registry.artifact(client, model, FIGURES))
     return folder
 
 
-def figures_of(domain: Domain, settings: Settings) -> list[dict[str, Any]]:
-    """What the champion showed when it was judged."""
-    found: list[dict[str, Any]] = json.loads((champion_folder(domain, settings).parent / FIGURES).read_bytes())
-    return found
+def read_champion_figures(domain: Domain, settings: Settings) -> list[dict[str, Any]]:
+    """Return the figures of the champion's evaluation."""
+    figures: list[dict[str, Any]] = json.loads((champion_folder(domain, settings).parent / FIGURES).read_bytes())
+    return figures

@@ -1,4 +1,4 @@
-"""What the stages have in common: folders, frames, figures as a stored table, pictures, and what is asked of a bundle."""
+"""Helpers that several stages share: folders, frames, tables of figures, pictures, and the contract of a bundle."""
 
 import base64
 import math
@@ -14,7 +14,7 @@ from finrisk_assets.domains.base import Domain, Figure
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def candidate_folder(domain: Domain, settings: Settings) -> Path:
-    """Where training leaves its bundle."""
+    """Return the folder of the bundle that training wrote last."""
     return settings.root / "candidates" / domain.name / "bundle"
 
 
 def champion_folder(domain: Domain, settings: Settings) -> Path:
-    """Where the champion's bundle is exported to, for batch scoring and for the Bento."""
+    """Return the folder of the champion's exported bundle, for batch scoring and for the Bento."""
     return settings.root / "champions" / domain.name / "bundle"
 
 
@@ -42,28 +42,28 @@ def pictures(plots: Mapping[str, bytes]) -> dict[str, dg.MetadataValue]:
 
 
 def load_frame(features: LazyTable, domain: Domain) -> "pd.DataFrame":
-    """The feature table as pandas, ordered by its key so that training sees the same rows in the same order every time."""
+    """Return the feature table as pandas, ordered by its key so that training sees the same rows in the same order every time."""
     return to_frame(ordered(features, domain))
 
 
-def load_judged(warehouse: Warehouse, domain: Domain) -> "pd.DataFrame":
-    """The rows of the feature table by which a model is judged, ordered by its key."""
+def load_evaluation_rows(warehouse: Warehouse, domain: Domain) -> "pd.DataFrame":
+    """Return the rows of the feature table on which a model is evaluated, ordered by its key."""
     features = warehouse.table(f"features_{domain.group}")
     return load_frame(domain.judged(features) if domain.judged else features, domain)
 
 
 def ordered(features: LazyTable, domain: Domain) -> "pa.Table":
-    """The rows of the feature table in memory, ordered by its key."""
+    """Return the rows of the feature table in memory, ordered by its key."""
     return features.order_by(domain.keys[0].name).to_pyarrow()
 
 
 def to_frame(rows: "pa.Table") -> "pd.DataFrame":
-    """The rows as pandas, which takes them over: `rows` must not be used afterwards."""
+    """Convert rows to pandas, which takes over their memory: `rows` must not be used afterwards."""
     return rows.to_pandas(self_destruct=True, split_blocks=True)
 
 
 def run_link(tracking: Tracking, run_id: str) -> dg.MetadataValue:
-    """Where a run's page in MLflow is: a link where a server answers, else the command that starts one."""
+    """Return the place of a run's page in MLflow: a link where the store is a server, else the command that starts one."""
     experiment = tracking.client().get_run(run_id).info.experiment_id
     page = f"#/experiments/{experiment}/runs/{run_id}"
     address = re.sub("//[^/@]*@", "//", tracking.uri)  # whoever may read this page may not log in as its writer
@@ -93,24 +93,27 @@ def figure_table(rows: list[dict[str, Any]]) -> Any:
     )
 
 
-def figures(stored: LazyTable) -> list[Figure]:
+def read_figures(stored: LazyTable) -> list[Figure]:
     return [Figure(**row) for row in stored.to_pyarrow().to_pylist()]
 
 
-def figure_faults(figures: list[Figure]) -> list[str]:
+def find_figure_faults(figures: list[Figure]) -> list[str]:
     if not figures:
         return ["there are no figures"]
     return [f"{figure.metric} is not a finite number" for figure in figures if not math.isfinite(figure.value)]
 
 
-def finite_check(asset: str) -> dg.AssetChecksDefinition:
-    """The contract of a table of figures: there are some, and each is a finite number."""
-    return checks.demand(
-        asset, f"{asset}_contract", "Every figure is a finite number.", lambda warehouse: figure_faults(figures(warehouse.table(asset)))
+def check_finite_figures(asset: str) -> dg.AssetChecksDefinition:
+    """Build the contract of a table of figures: the table has rows, and each figure is a finite number."""
+    return checks.blocking_check(
+        asset,
+        f"{asset}_contract",
+        "Every figure is a finite number.",
+        lambda warehouse: find_figure_faults(read_figures(warehouse.table(asset))),
     )
 
 
-def bundle_faults(domain: Domain, source: Source, folder: Path) -> list[str]:
+def find_bundle_faults(domain: Domain, source: Source, folder: Path) -> list[str]:
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleError
 

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets.domains import gate as promotion
+from finrisk_assets.domains import gate as gate_rules
 from finrisk_assets.domains.base import Domain, Figure
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Clock, Tracking
 from finrisk_assets.graph.stages.common import (
     candidate_folder,
+    check_finite_figures,
     common,
     figure_table,
-    figures,
-    finite_check,
-    load_judged,
+    load_evaluation_rows,
     log_artifact,
     pictures,
+    read_figures,
     run_link,
 )
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
-from finrisk_assets.ledger.sources.base import Source
-from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.modelling.training import gate_verdict, model_registry
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,20 +39,20 @@ FIGURES = "evaluation.json"
 """The artifact of a model's run that holds its figures: the evaluation's table is always that of the newest challenger."""
 
 
-def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
-    """The figures, their contract, and the gate."""
+def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+    """Build the figures, their contract, and the gate."""
 
-    def refused(warehouse: Warehouse) -> list[str]:
-        return [str(fault) for fault in promotion.faults(domain, figures(warehouse.table(f"evaluation_{domain.name}")))]
+    def find_unmet_demands(warehouse: Warehouse) -> list[str]:
+        return [str(fault) for fault in gate_rules.faults(domain, read_figures(warehouse.table(f"evaluation_{domain.name}")))]
 
-    gate = checks.demand(
+    gate = checks.blocking_check(
         f"evaluation_{domain.name}",
         f"model_{domain.name}_gate",
         "What a challenger must show on the frozen test window, alone and beside the champion, before it may decide: "
-        + " ".join(f"{demand.capitalize()}: {asked}" for demand, asked in promotion.DEMANDS.items()),
-        refused,
+        + " ".join(f"{demand.capitalize()}: {asked}" for demand, asked in gate_rules.DEMANDS.items()),
+        find_unmet_demands,
     )
-    return [_evaluation(domain, source, settings), finite_check(f"evaluation_{domain.name}"), gate]
+    return [_evaluation(domain, source, settings), check_finite_figures(f"evaluation_{domain.name}"), gate]
 
 
 def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
@@ -78,11 +78,11 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
             raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
         challenger = Bundle.load(candidate_folder(domain, settings), threads=settings.threads)
         champion = _champion(client, domain, registered, settings)
-        frame = load_judged(warehouse, domain)
+        frame = load_evaluation_rows(warehouse, domain)
         known_now = replace(settings, as_of=clock.now())
-        result = promotion.evaluate(domain, frame, protected_of(warehouse, source), challenger, champion, known_now)
+        result = gate_rules.evaluate(domain, frame, load_protected_columns(warehouse, source), challenger, champion, known_now)
         found = [*result.figures, *_standing(model_registry.tags(client, registered))]
-        faults = promotion.faults(domain, found)
+        faults = gate_rules.faults(domain, found)
         rows = [asdict(figure) for figure in found]
         at = int(clock.now().replace(tzinfo=UTC).timestamp() * 1000)
         metrics = [Metric(f"test_{_metric_name(figure.metric)}", figure.value, at, 0) for figure in found]
@@ -90,13 +90,12 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         for name, png in result.plots.items():
             log_artifact(client, registered.run_id, f"plots/test_{name}.png", png)
         log_artifact(client, registered.run_id, FIGURES, json.dumps(rows, indent=1).encode())
-        verdict = ", ".join(dict.fromkeys(fault.demand for fault in faults))
-        client.set_model_version_tag(registered.name, registered.version, model_registry.GATE, verdict or model_registry.PASSED)
+        gate_verdict.record_evaluation(client, registered.name, registered.version, (fault.demand for fault in faults))
         return dg.Output(
             ibis.memtable(figure_table(rows)),
             metadata={
                 "bundle": challenger.version,
-                "gate": dg.MetadataValue.md(verdicts(faults)),
+                "gate": dg.MetadataValue.md(format_verdicts(faults)),
                 "figures": dg.MetadataValue.md(markdown_table(rows)),
                 "mlflow_run_id": registered.run_id,
                 "mlflow": run_link(tracking, registered.run_id),
@@ -108,21 +107,21 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
     return evaluation
 
 
-def protected_of(warehouse: Warehouse, source: Source) -> "pd.DataFrame | None":
-    """``customer_id`` and the protected columns of the ledger's customers; None where it has no customers or no such column."""
+def load_protected_columns(warehouse: Warehouse, source: Source) -> "pd.DataFrame | None":
+    """Return ``customer_id`` and the protected columns of the ledger's customers; None where it has no customers or no such column."""
     if "customers" not in source.tables:
         return None
     names = [column.name for column in source.tables["customers"].table.columns if column.personal == "protected"]
     return warehouse.table("validated_customers").select("customer_id", *names).to_pandas() if names else None
 
 
-def verdicts(faults: list[promotion.Fault]) -> str:
-    """What the gate says of each demand, as a Markdown table."""
-    reasons = {demand: "; ".join(fault.reason for fault in faults if fault.demand == demand) for demand in promotion.DEMANDS}
+def format_verdicts(faults: list[gate_rules.Fault]) -> str:
+    """Return the gate's verdict on each demand, as a Markdown table."""
+    reasons = {demand: "; ".join(fault.reason for fault in faults if fault.demand == demand) for demand in gate_rules.DEMANDS}
     return markdown_table([{"demand": name, "met": "no" if why else "yes", "seen": why} for name, why in reasons.items()])
 
 
-def _champion(client: Any, domain: Domain, challenger: model_registry.ModelVersion, settings: Settings) -> "Bundle | None":
+def _champion(client: Any, domain: Domain, challenger: model_registry.RegisteredVersion, settings: Settings) -> "Bundle | None":
     """The bundle that decides now, from the registry; where that is the challenger itself, the one that it replaced; None for the first."""
     from finrisk_assets.scoring.bundle import Bundle
 
@@ -137,10 +136,10 @@ def _champion(client: Any, domain: Domain, challenger: model_registry.ModelVersi
 
 def _standing(tags: dict[str, str]) -> list[Figure]:
     """A figure where the version was rolled back, whose meaning is the reason."""
-    reason = tags.get(model_registry.ROLLED_BACK)
-    return [] if reason is None else [Figure(promotion.ROLLED_BACK, 1.0, meaning=f"this version was rolled back: {reason}")]
+    reason = gate_verdict.read_verdict(tags).rolled_back
+    return [] if reason is None else [Figure(gate_rules.ROLLED_BACK, 1.0, meaning=f"this version was rolled back: {reason}")]
 
 
 def _metric_name(metric: str) -> str:
-    """A figure's name as MLflow takes it."""
+    """Return a figure's name in the letters that MLflow accepts."""
     return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in metric)

@@ -10,12 +10,12 @@ from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import automation, checks, lineage, partitions
 from finrisk_assets.graph.resources import Clock
 from finrisk_assets.graph.stages.common import common
-from finrisk_assets.graph.stages.ledger import BY_MONTH
+from finrisk_assets.graph.stages.ledger import MONTHLY_TABLES
 from finrisk_assets.graph.warehouse import column_schema
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 
 
-def assets(domain: Domain, source: Source, available: Collection[str]) -> list[Any]:
+def build_assets(domain: Domain, source: Source, available: Collection[str]) -> list[Any]:
     """The feature table and its checks; none for a second model of a domain, which reads the first one's."""
     if domain.features_of:
         return _parity(domain, source)
@@ -28,7 +28,7 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
     # What one month is made of: the ledger's months that its windows look back to, and those that its outcomes are told by.
     around = dg.TimeWindowPartitionMapping(-domain.months_back, domain.months_ahead, allow_nonexistent_upstream_partitions=True)
     tables = {
-        table: dg.AssetIn(f"validated_{table}", partition_mapping=around if table in BY_MONTH else None)
+        table: dg.AssetIn(f"validated_{table}", partition_mapping=around if table in MONTHLY_TABLES else None)
         for table in domain.tables
         if table in source.tables
     }
@@ -38,9 +38,9 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
         name=f"features_{domain.name}",
         ins={**tables, **upstream},
         description=f"{contract.description} {len(domain.features(source))} features, each known when the decision falls.",
-        metadata={"dagster/column_schema": column_schema(contract), partitions.MOMENT: domain.moment},
+        metadata={"dagster/column_schema": column_schema(contract), partitions.PARTITION_COLUMN: domain.moment},
         io_manager_key="tables",
-        partitions_def=partitions.partitions(source.begins, source.ends),
+        partitions_def=partitions.monthly_partitions(source.begins, source.ends),
         backfill_policy=partitions.ONE_RUN,
         automation_condition=automation.WHEN_THE_LEDGER_CHANGES,
         **common(domain, {"ibis"}),
@@ -51,7 +51,7 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
         rows = domain.build(tables, source)
         # A month counts as ended some days before it ends, where the ledger says no more; nobody decides before the clock.
         rows = rows.filter((rows[domain.moment] <= ibis.literal(clock.now(), type="timestamp")).fill_null(True))
-        partitions.tell(context, lineage.metadata(rows))
+        partitions.add_run_metadata(context, lineage.lineage_metadata(rows))
         return rows
 
     return features
@@ -62,7 +62,7 @@ def _parity(domain: Domain, source: Source) -> list[dg.AssetChecksDefinition]:
     if parity is None:
         return []
     return [
-        checks.demand(
+        checks.blocking_check(
             f"features_{domain.name}",
             f"features_{domain.name}_parity",
             "A sample replayed one by one, as the service computes it, equals the stored features row for row.",

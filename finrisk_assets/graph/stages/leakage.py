@@ -13,8 +13,8 @@ import dagster as dg
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
-from finrisk_assets.ledger.sources.base import Source
-from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.modelling.training import gate_verdict, model_registry
 from finrisk_assets.settings import Settings
 from schemas.ledger import Column
 
@@ -22,18 +22,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from ibis.expr.types import Table as LazyTable
 
-    from finrisk_assets.modelling.evaluation.leakage import Finding
+    from finrisk_assets.modelling.evaluation.leakage import LeakageFinding
 
 CELLS = 100_000
 """Values that models are fitted on, rows times features: what a check may take. More find smaller leaks and take longer."""
-MOST_READ = 20_000
+MAX_ROWS_READ = 20_000
 """Rows that are read for it, of customers drawn by the seed."""
 REPLAYED_CUSTOMERS = 40
 """Customers whose features are computed again."""
 REPLAYED_AT = 0.9
 """The share of the rows that are decided up to the moment at which the ledger is cut off."""
-LEAKS = "leaks"
-"""Tag of a registered version: the columns that leak into it, empty where none does."""
 SHOWN = 3
 """Findings in the check's one line; all of them are in its table."""
 ORDER = "_ordered_at"
@@ -44,7 +42,7 @@ TIME = "time"
 """What a fall out of time is called that no single column makes, where it was examined."""
 
 
-def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """The check of the features that the domain's model reads; none where nothing says what its outcome is."""
     if domain.watch is None:
         return []
@@ -58,7 +56,7 @@ def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     )
     def check(warehouse: Warehouse, tracking: Tracking) -> dg.AssetCheckResult:
         found = findings(domain, source, settings, warehouse)
-        _remember(tracking, domain, [one.column or TIME for one in found])
+        _tag_challenger(tracking, domain, [one.column or TIME for one in found])
         told = [
             {"column": one.column or TIME, "rule": one.rule, "evidence": one.evidence, "why": one.shows, "what to do": one.advice}
             for one in found
@@ -69,22 +67,22 @@ def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
             metadata={
                 "features": len(domain.features(source)),
                 "findings": dg.MetadataValue.md(markdown_table(told) if told else "none"),
-                "examined": ", ".join(sorted(examined_in(domain, settings))) or "none",
+                "examined": ", ".join(sorted(examined_columns(domain, settings))) or "none",
             },
         )
 
     return [check]
 
 
-def _remember(tracking: Tracking, domain: Domain, columns: Sequence[str]) -> None:
+def _tag_challenger(tracking: Tracking, domain: Domain, columns: Sequence[str]) -> None:
     """Tag the challenger, so that it is refused too where its stages are materialised one by one."""
     client = tracking.client()
     challenger = model_registry.find(client, domain.name, model_registry.CHALLENGER)
     if challenger is not None:
-        client.set_model_version_tag(challenger.name, challenger.version, LEAKS, ", ".join(dict.fromkeys(columns)))
+        gate_verdict.record_leaks(client, challenger.name, challenger.version, columns)
 
 
-def findings(domain: Domain, source: Source, settings: Settings, warehouse: Warehouse) -> "list[Finding]":
+def findings(domain: Domain, source: Source, settings: Settings, warehouse: Warehouse) -> "list[LeakageFinding]":
     """Lint a sample of the rows that may teach, and replay a sample of customers where the source has movements of theirs."""
     from finrisk_assets.modelling.evaluation import leakage
     from finrisk_assets.modelling.training.parallel import each
@@ -93,10 +91,10 @@ def findings(domain: Domain, source: Source, settings: Settings, warehouse: Ware
     if domain.watch is None:
         return []
     watch, moment, names = domain.watch, domain.moment, [feature.name for feature in domain.features(source)]
-    examined = examined_in(domain, settings)
-    frame, most = sample(domain, source, warehouse, settings), rows_for(names)
+    examined = examined_columns(domain, settings)
+    frame, most = sample(domain, source, warehouse, settings), sample_size(names)
 
-    def lint() -> "list[Finding]":
+    def lint() -> "list[LeakageFinding]":
         return leakage.lint(
             frame,
             names,
@@ -110,12 +108,12 @@ def findings(domain: Domain, source: Source, settings: Settings, warehouse: Ware
             seed=settings.seed,
         )
 
-    def replay() -> "list[Finding]":
+    def replay() -> "list[LeakageFinding]":
         if "transactions" not in source.tables or not frame[moment].notna().any():
             return []
         return leakage.looks_ahead(
             lambda tables: domain.build(tables, source),
-            tables_of(domain, source, warehouse),
+            load_feature_inputs(domain, source, warehouse),
             names,
             key=domain.keys[0].name,
             moment=moment,
@@ -132,7 +130,7 @@ def findings(domain: Domain, source: Source, settings: Settings, warehouse: Ware
     return [one for one in found if one.rule in NEVER_EXCUSED or (one.column or TIME) not in examined]
 
 
-def examined_in(domain: Domain, settings: Settings) -> frozenset[str]:
+def examined_columns(domain: Domain, settings: Settings) -> frozenset[str]:
     """The columns of a domain that a person has looked into, of ``FINRISK_EXAMINED`` (``cashflow.net_flow_30d, loan_default.time``)."""
     named = (entry.strip().partition(".") for entry in settings.examined.split(","))
     return frozenset(column for group, _, column in named if group in (domain.name, domain.group))
@@ -144,13 +142,13 @@ def declared(source: Source, domain: Domain) -> list[Column]:
     return [column for raw in source.tables.values() for column in raw.table.columns if column.name in own]
 
 
-def tables_of(domain: Domain, source: Source, warehouse: Warehouse) -> "dict[str, LazyTable]":
+def load_feature_inputs(domain: Domain, source: Source, warehouse: Warehouse) -> "dict[str, LazyTable]":
     """What a domain's features are computed from, as they are stored."""
     tables = {name: warehouse.table(f"validated_{name}") for name in domain.tables if name in source.tables}
     return tables | {name: warehouse.table(name) for name in domain.upstream if warehouse.has(name)}
 
 
-def rows_for(names: Sequence[str]) -> int:
+def sample_size(names: Sequence[str]) -> int:
     """How many rows the models of the linter are fitted on."""
     from finrisk_assets.modelling.evaluation import leakage
 
@@ -165,7 +163,7 @@ def sample(domain: Domain, source: Source, warehouse: Warehouse, settings: Setti
     watch, key = domain.watch, domain.keys[0].name
     assert watch is not None
     features = warehouse.table(f"features_{domain.group}")
-    customers = drawn(features, watch.label, rows_for([feature.name for feature in domain.features(source)]), settings.seed)
+    customers = drawn(features, watch.label, sample_size([feature.name for feature in domain.features(source)]), settings.seed)
     held = _with_order(features.filter(features.customer_id.isin(customers)), domain, source, warehouse)
     frame = held.order_by(key).to_pyarrow().to_pandas()
     known = watch.matured(frame, settings)
@@ -195,4 +193,4 @@ def drawn(features: "LazyTable", label: str, most: int, seed: int) -> list[str]:
     sums = {name: np.cumsum(np.asarray(people[name], float)[order]) for name in ("rows", "yes", "no")}
     least = {"rows": most, "yes": most // 2, "no": most // 2}
     enough = max(int(np.searchsorted(total, min(least[name], total[-1]))) for name, total in sums.items())
-    return [people["customer_id"][place] for place in order[: min(enough, int(np.searchsorted(sums["rows"], MOST_READ))) + 1]]
+    return [people["customer_id"][place] for place in order[: min(enough, int(np.searchsorted(sums["rows"], MAX_ROWS_READ))) + 1]]

@@ -1,8 +1,8 @@
 """The assets of the ledger: ``raw_*`` lands the source, ``quarantine_*`` and ``validated_*`` part the rows by the contract.
 
-What a rule is stands in `contract`; how a source lands stands in `landing` and `sources`. The transactions are kept by month; people,
-accounts, loans and offers are snapshots, whose rows change with time, and so are the raw tables and the quarantine: a row that cannot
-be read belongs to no month.
+The rules are in `contract`, the landing of a source in `landing` and `sources`. Transactions are partitioned by month. Customers,
+accounts, loans and offers are whole tables, whose rows change with time; so are the raw tables and the quarantine, because a row that
+cannot be read belongs to no month.
 """
 
 from datetime import datetime
@@ -18,30 +18,30 @@ from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, column_sch
 from finrisk_assets.ledger import as_of, contract, snapshots
 from finrisk_assets.ledger.landing import ROW
 from finrisk_assets.ledger.sources import feedback
-from finrisk_assets.ledger.sources.base import Land, RawTable, Source
+from finrisk_assets.ledger.sources.source_definition import Lander, RawTable, Source
 from finrisk_assets.settings import Settings
 
 GROUP = "ledger"
 OWNERS = ["team:data-platform"]
 
-BY_MONTH = ("transactions",)
+MONTHLY_TABLES = ("transactions",)
 """The tables that are kept by month, each by the event time of its contract."""
 
 
-def assets(source: Source, settings: Settings) -> list[Any]:
-    """Every asset and check of the ledger of one source."""
+def build_assets(source: Source, settings: Settings) -> list[Any]:
+    """Build every asset and check of the ledger of one source."""
     folder = settings.root / "landing"
-    made: list[Any] = []
+    definitions: list[Any] = []
     for name, raw in source.tables.items():
-        made += [_raw(f"raw_{name}", raw.land, raw, folder, source, raw.table.description), _arrived(name)]
-        made += [_quarantine(name, raw, source), _within_share(name, settings.quarantine_max_share)]
-        made += [_validated(name, raw, source), checks.contract(f"validated_{name}", raw.table), _complete(name, raw, source)]
+        definitions += [_raw(f"raw_{name}", raw.land, raw, folder, source, raw.table.description), _check_landed(name)]
+        definitions += [_quarantine(name, raw, source), _within_share(name, settings.quarantine_max_share)]
+        definitions += [_validated(name, raw, source), checks.contract(f"validated_{name}", raw.table), _complete(name, raw, source)]
     for name, land in source.truth.items():
-        made += [_raw(name, land, None, folder, source, "What only the simulator knows; no feature may read it."), _landed(name)]
-    return made
+        definitions += [_raw(name, land, None, folder, source, "What only the simulator knows; no feature may read it."), _landed(name)]
+    return definitions
 
 
-def _raw(asset: str, land: Land, brought: RawTable | None, folder: Path, source: Source, description: str) -> dg.AssetsDefinition:
+def _raw(asset: str, land: Lander, raw_table: RawTable | None, folder: Path, source: Source, description: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=asset,
         group_name=GROUP,
@@ -55,44 +55,45 @@ def _raw(asset: str, land: Land, brought: RawTable | None, folder: Path, source:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{asset}.parquet"
         landed = land(path)
-        kept = snapshots.keep(snapshots.folder_of(folder.parent), path, table=asset, kept_by=f"landing, content {landed.sha256[:12]}")
+        reason = f"landing, content {landed.sha256[:12]}"
+        snapshot = snapshots.store_snapshot(snapshots.snapshot_folder(folder.parent), path, table=asset, kept_by=reason)
         context.log.info(f"{asset}: {landed.rows:,} rows landed, content {landed.sha256[:12]}")
         rows, version = warehouse.connection.read_parquet(str(path)), landed.sha256
-        if brought is not None and source.is_live and source.ends is not None:
-            end = datetime.strptime(partitions.shifted(source.ends, 1), partitions.FORMAT)
+        if raw_table is not None and source.is_live and source.ends is not None:
+            end = datetime.strptime(partitions.add_months(source.ends, 1), partitions.MONTH_FORMAT)
             if (now := clock.now()) < end:
-                rows, version = as_of.by(brought.table, rows, now, end), f"{landed.sha256} at {now.isoformat()}"
+                rows, version = as_of.rows_as_of(raw_table.table, rows, now, end), f"{landed.sha256} at {now.isoformat()}"
         if feedback.KNOWN in rows.columns:
             latest = rows[feedback.KNOWN].max().to_pyarrow().as_py()
             if latest is not None and latest > (now := clock.now()):
-                rows, version = feedback.known_by(rows, now), f"{version} with labels by {now.isoformat()}"
+                rows, version = feedback.hide_later_labels(rows, now), f"{version} with labels by {now.isoformat()}"
         return dg.Output(
             rows,
             data_version=dg.DataVersion(version),
-            metadata={"content_sha256": landed.sha256, "snapshot": kept, "source": source.name, "landing": dg.MetadataValue.path(path)},
+            metadata={"content_sha256": landed.sha256, "snapshot": snapshot, "source": source.name, "landing": dg.MetadataValue.path(path)},
         )
 
     return raw
 
 
-def _arrived(name: str) -> dg.AssetChecksDefinition:
+def _check_landed(name: str) -> dg.AssetChecksDefinition:
     def broken(warehouse: Warehouse) -> list[str]:
         stored = warehouse.table(f"raw_{name}")
         rows, numbers = count(stored), int(stored[ROW].nunique().to_pyarrow().as_py())
         return [] if 0 < rows == numbers else [f"{rows:,} rows landed with {numbers:,} row numbers"]
 
-    return checks.demand(f"raw_{name}", f"raw_{name}_contract", "Rows landed, each with a number of its own.", broken)
+    return checks.blocking_check(f"raw_{name}", f"raw_{name}_contract", "Rows landed, each with a number of its own.", broken)
 
 
 def _landed(name: str) -> dg.AssetChecksDefinition:
     def broken(warehouse: Warehouse) -> list[str]:
         return [] if count(warehouse.table(name)) else [f"{name} has no rows"]
 
-    return checks.demand(name, f"{name}_contract", "The simulator wrote down what it knows.", broken)
+    return checks.blocking_check(name, f"{name}_contract", "The simulator wrote down what it knows.", broken)
 
 
-def _quarantine(name: str, brought: RawTable, source: Source) -> dg.AssetsDefinition:
-    references = sorted({table for table in brought.table.references.values() if table in source.tables})
+def _quarantine(name: str, raw_table: RawTable, source: Source) -> dg.AssetsDefinition:
+    references = sorted({table for table in raw_table.table.references.values() if table in source.tables})
 
     @dg.asset(
         name=f"quarantine_{name}",
@@ -101,7 +102,7 @@ def _quarantine(name: str, brought: RawTable, source: Source) -> dg.AssetsDefini
         **_common(),
     )
     def quarantine(context: dg.AssetExecutionContext, clock: Clock, raw: LazyTable, **references: LazyTable) -> LazyTable:
-        return contract.split(brought.table, brought.columns, raw, references, clock.now()).quarantine
+        return contract.split(raw_table.table, raw_table.columns, raw, references, clock.now()).quarantine
 
     return quarantine
 
@@ -124,36 +125,36 @@ def _within_share(name: str, largest: float) -> dg.AssetChecksDefinition:
         return {"rules": dg.MetadataValue.md(table), "quarantined": sum(counts.values())}
 
     says = f"No more than a share of {largest:g} of the rows is refused."
-    return checks.demand(f"quarantine_{name}", f"quarantine_{name}_contract", says, broken, rules)
+    return checks.blocking_check(f"quarantine_{name}", f"quarantine_{name}_contract", says, broken, rules)
 
 
-def _validated(name: str, brought: RawTable, source: Source) -> dg.AssetsDefinition:
+def _validated(name: str, raw_table: RawTable, source: Source) -> dg.AssetsDefinition:
     by_month: dict[str, Any] = {}
-    if name in BY_MONTH:
-        by_month = {"partitions_def": partitions.partitions(source.begins, source.ends), "backfill_policy": partitions.ONE_RUN}
+    if name in MONTHLY_TABLES:
+        by_month = {"partitions_def": partitions.monthly_partitions(source.begins, source.ends), "backfill_policy": partitions.ONE_RUN}
 
     @dg.asset(
         name=f"validated_{name}",
         ins={"raw": dg.AssetIn(f"raw_{name}"), "quarantine": dg.AssetIn(f"quarantine_{name}")},
-        description=f"{brought.table.description} Only rows that meet the contract; amounts in {source.currency}.",
+        description=f"{raw_table.table.description} Only rows that meet the contract; amounts in {source.currency}.",
         metadata={
-            "dagster/column_schema": column_schema(brought.table),
-            **({partitions.MOMENT: brought.table.event_time} if by_month else {}),
+            "dagster/column_schema": column_schema(raw_table.table),
+            **({partitions.PARTITION_COLUMN: raw_table.table.event_time} if by_month else {}),
         },
         **by_month,
         **_common(),
     )
     def validated(context: dg.AssetExecutionContext, raw: LazyTable, quarantine: LazyTable) -> LazyTable:
-        rows = contract.sound(brought.table, brought.columns, raw, quarantine)
-        partitions.tell(context, lineage.metadata(rows))
+        rows = contract.valid_rows(raw_table.table, raw_table.columns, raw, quarantine)
+        partitions.add_run_metadata(context, lineage.lineage_metadata(rows))
         return rows
 
     return validated
 
 
-def _complete(name: str, brought: RawTable, source: Source) -> dg.AssetChecksDefinition:
+def _complete(name: str, raw_table: RawTable, source: Source) -> dg.AssetChecksDefinition:
     """raw = validated + quarantine, of the months of the run; what is missing in others is told, and stops nothing."""
-    by_month = name in BY_MONTH
+    by_month = name in MONTHLY_TABLES
 
     @dg.asset_check(
         asset=f"validated_{name}",
@@ -170,8 +171,8 @@ def _complete(name: str, brought: RawTable, source: Source) -> dg.AssetChecksDef
         if not by_month:
             return dg.AssetCheckResult(passed=False, description=lacking, metadata=rows)
         tables = {layer: warehouse.table(f"{layer}_{name}") for layer in layers}
-        run, known = _months_of(context), partitions.partitions(source.begins, source.ends).get_partition_keys()
-        wrong = sorted({min(max(month, known[0]), known[-1]) for month in _differing(brought, tables, known[0])})
+        run, known = _months_of(context), partitions.monthly_partitions(source.begins, source.ends).get_partition_keys()
+        wrong = sorted({min(max(month, known[0]), known[-1]) for month in _differing(raw_table, tables, known[0])})
         here = [month for month in wrong if run is None or run[0] <= month <= run[1]]
         return dg.AssetCheckResult(
             passed=False,
@@ -191,17 +192,17 @@ def _months_of(context: dg.AssetCheckExecutionContext) -> tuple[str, str] | None
     return (tags[partitions.RANGE_START], tags[partitions.RANGE_END]) if partitions.RANGE_START in tags else None
 
 
-def _differing(brought: RawTable, tables: dict[str, LazyTable], undated: str) -> set[str]:
+def _differing(raw_table: RawTable, tables: dict[str, LazyTable], undated: str) -> set[str]:
     """The months in which another number of rows is stored than is sound; `undated` stands for rows without a date."""
     kept = tables["raw"].anti_join(tables["quarantine"], ROW)
-    happened = contract.event_time(brought.table, brought.columns, kept)
+    happened = contract.read_event_time(raw_table.table, raw_table.columns, kept)
 
     def by_month(moment: Any) -> dict[str, int]:
-        counted = moment.strftime(partitions.FORMAT).fill_null(undated).name("month").as_table()
+        counted = moment.strftime(partitions.MONTH_FORMAT).fill_null(undated).name("month").as_table()
         grouped = counted.group_by("month").agg(rows=counted.count()).to_pyarrow().to_pylist()
         return {row["month"]: row["rows"] for row in grouped}
 
-    sound, stored = by_month(happened), by_month(tables["validated"][brought.table.event_time])
+    sound, stored = by_month(happened), by_month(tables["validated"][raw_table.table.event_time])
     return {month for month in sound.keys() | stored.keys() if sound.get(month) != stored.get(month)}
 
 

@@ -16,10 +16,19 @@ import dagster as dg
 from finrisk_assets.domains.base import Domain, Trained
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Clock, Tracking
-from finrisk_assets.graph.stages.common import bundle_faults, candidate_folder, common, log_artifact, ordered, pictures, run_link, to_frame
+from finrisk_assets.graph.stages.common import (
+    candidate_folder,
+    common,
+    find_bundle_faults,
+    log_artifact,
+    ordered,
+    pictures,
+    run_link,
+    to_frame,
+)
 from finrisk_assets.graph.warehouse import TRAINING_POOL, Warehouse, markdown_table
 from finrisk_assets.ledger import dvc, snapshots
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
 
@@ -30,13 +39,13 @@ if TYPE_CHECKING:
     from finrisk_assets.scoring.spec import BundleSpec
 
 
-def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """The trained candidate and its contract."""
-    contract = checks.demand(
+    contract = checks.blocking_check(
         f"model_{domain.name}",
         f"model_{domain.name}_contract",
         "The bundle loads, its golden rows agree and its inputs are the feature table's.",
-        lambda warehouse: bundle_faults(domain, source, candidate_folder(domain, settings)),
+        lambda warehouse: find_bundle_faults(domain, source, candidate_folder(domain, settings)),
     )
     return [_model(domain, source, settings), contract]
 
@@ -62,8 +71,8 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
             trained = train(frame, domain, source, fixed)
             folder = candidate_folder(domain, settings)
             version = bundle.write(folder, trained.spec)
-            snapshot = snapshots.keep(
-                snapshots.folder_of(settings.root),
+            snapshot = snapshots.store_snapshot(
+                snapshots.snapshot_folder(settings.root),
                 copy,
                 table=f"features_{domain.group}",
                 kept_by=f"{trained.spec.name}, bundle {version[:12]}",
@@ -140,7 +149,7 @@ def _origin(
         code_sha256=trained.spec.code_sha256,
         seed=str(trained.spec.seed),
         raw=json.dumps(_landed(instance, domain, source)),
-        dvc=json.dumps(dvc.hashes(source)),
+        dvc=json.dumps(dvc.read_hashes(source)),
         **code_and_machine(settings),
     ).tags()
 

@@ -1,7 +1,7 @@
 """The stage ``monitoring_<domain>``: whether inputs and score moved since training, and how well the champion still does.
 
 It stores figures and writes a report; the checks ``features_<domain>_drift`` and ``scores_<domain>_drift`` re-read the figures. They
-warn and never block: real windows nearly always move. What is watched is `domain.Watch`, the findings are `modelling.monitoring`.
+warn and never block: real windows nearly always move. What is watched is `domain.MonitoringSpec`, the findings are `modelling.monitoring`.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets.domains.base import Domain, Watch
+from finrisk_assets.domains.base import Domain, MonitoringSpec
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Clock, Tracking
 from finrisk_assets.graph.stages import champion as champion_stage
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from finrisk_assets.modelling.evaluation.metrics import Interval
-    from finrisk_assets.modelling.monitoring.monitoring import Findings, Windows
+    from finrisk_assets.modelling.monitoring.monitoring import ComparedWindows, Findings
     from finrisk_assets.scoring.bundle import Bundle
 
-MOST_ROWS = 60_000
+MAX_ROWS = 60_000
 """Rows that are read at most: of more, whole customers are left out at random."""
 
 
-def assets(domain: Domain, settings: Settings) -> list[Any]:
+def build_assets(domain: Domain, settings: Settings) -> list[Any]:
     """The figures, their contract, and the two drift checks; none where nothing says what to watch."""
     watch = domain.watch
     if watch is None:
@@ -45,7 +45,7 @@ def assets(domain: Domain, settings: Settings) -> list[Any]:
     return made if domain.features_of else [*made, _drift_check(domain, "features", "features")]
 
 
-def _monitoring(domain: Domain, watch: Watch, settings: Settings) -> dg.AssetsDefinition:
+def _monitoring(domain: Domain, watch: MonitoringSpec, settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"monitoring_{domain.name}",
         deps=[f"features_{domain.group}", f"champion_{domain.name}", f"scores_{domain.name}"],
@@ -106,7 +106,13 @@ def report_file(settings: Settings, domain: str, run_id: str) -> Path:
 
 
 def observe(
-    warehouse: Warehouse, domain: Domain, watch: Watch, champion: "Bundle", settings: Settings, now: datetime, tested: "Interval | None"
+    warehouse: Warehouse,
+    domain: Domain,
+    watch: MonitoringSpec,
+    champion: "Bundle",
+    settings: Settings,
+    now: datetime,
+    tested: "Interval | None",
 ) -> "Findings":
     """Read the months to compare from the warehouse and look at them."""
     import ibis
@@ -142,7 +148,7 @@ def observe(
             outcome=np.asarray(frame[domain.keys[0].name].map(label), dtype=np.float64),
         ),
         windows,
-        thresholds=sorted({champion.thresholds[name] for name in watch.turns if name in champion.thresholds}),
+        thresholds=sorted({champion.thresholds[name] for name in watch.decision_thresholds if name in champion.thresholds}),
         tested_auc=tested,
         is_probability=champion.calibration.kind != "exp2",
         seed=settings.seed,
@@ -160,7 +166,7 @@ def _counted(rows: LazyTable) -> "pd.DataFrame":
     return counted.astype({"n": np.int64})
 
 
-def _windows(counted: "pd.DataFrame", champion: "Bundle", now: datetime) -> "Windows":
+def _windows(counted: "pd.DataFrame", champion: "Bundle", now: datetime) -> "ComparedWindows":
     """The months to compare, of those that had ended by now."""
     import numpy as np
 
@@ -176,12 +182,12 @@ def _windows(counted: "pd.DataFrame", champion: "Bundle", now: datetime) -> "Win
 
 
 def _sampled(rows: LazyTable, counted: "pd.DataFrame", seed: int) -> LazyTable:
-    """The rows, or those of as many customers, drawn by the seed, as `MOST_ROWS` allows."""
+    """The rows, or those of as many customers, drawn by the seed, as `MAX_ROWS` allows."""
     import ibis
     import numpy as np
     import pyarrow as pa
 
-    share = MOST_ROWS / counted.n.sum()
+    share = MAX_ROWS / counted.n.sum()
     if share >= 1:
         return rows
     everyone = np.unique(counted.customer.to_numpy(dtype=str))
@@ -203,7 +209,7 @@ def _frame(rows: LazyTable, scored: LazyTable, domain: Domain, champion: "Bundle
     frame = joined.to_pyarrow().to_pandas(self_destruct=True, split_blocks=True).rename(columns={f"_{name}": name for name in said})
     others = (frame.model_version != champion.version).to_numpy()
     if others.any():
-        found = scores.scored(domain, frame[others].reset_index(drop=True), champion)
+        found = scores.score_rows(domain, frame[others].reset_index(drop=True), champion)
         for name in said[:-1]:
             values = frame[name].to_numpy(copy=True)
             values[others] = np.asarray(found[name])
@@ -220,7 +226,7 @@ def _tested_auc(domain: Domain, settings: Settings) -> "Interval | None":
     """The champion's AUC on its frozen test window, as it was judged; None where it has none."""
     from finrisk_assets.modelling.evaluation.metrics import Interval
 
-    for figure in champion_stage.figures_of(domain, settings):
+    for figure in champion_stage.read_champion_figures(domain, settings):
         if figure["metric"] == "auc" and figure["low"] is not None and figure["high"] is not None:
             return Interval(figure["value"], figure["low"], figure["high"])
     return None
@@ -253,12 +259,12 @@ def _contract(asset: str) -> dg.AssetChecksDefinition:
 
     def faults(warehouse: Warehouse) -> list[str]:
         rows = warehouse.table(asset).to_pyarrow().to_pylist()
-        return faults_of(rows)
+        return find_figure_faults(rows)
 
-    return checks.demand(asset, f"{asset}_contract", "Every figure is a finite number and stands once for each window.", faults)
+    return checks.blocking_check(asset, f"{asset}_contract", "Every figure is a finite number and stands once for each window.", faults)
 
 
-def faults_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def find_figure_faults(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What is wrong with stored figures, in sentences."""
     found = [] if rows else ["there are no figures"]
     seen: set[tuple[str, str]] = set()
@@ -287,7 +293,7 @@ def _drift_check(domain: Domain, layer: str, what: str) -> dg.AssetChecksDefinit
     )
     def check(warehouse: Warehouse) -> dg.AssetCheckResult:
         if not warehouse.has(source):
-            return _said(True, f"nothing is measured yet: materialise {source}")
+            return _warning_result(True, f"nothing is measured yet: materialise {source}")
         return drift_result(warehouse.table(source).to_pyarrow().to_pylist(), is_score=layer == "scores")
 
     return check
@@ -300,13 +306,13 @@ def drift_result(rows: Sequence[Mapping[str, Any]], *, is_score: bool) -> dg.Ass
     tested = {row["metric"].removeprefix("p_value_"): row for row in rows if row["metric"].startswith("p_value_")}
     tested = {name: row for name, row in tested.items() if (name == "score") == is_score}
     if not tested:
-        return _said(True, next((row["meaning"] for row in rows), "nothing is measured yet"))
+        return _warning_result(True, next((row["meaning"] for row in rows), "nothing is measured yet"))
     moved = sorted((row["value"], name, row["meaning"]) for name, row in tested.items() if row["value"] <= LEVEL)
     window = next(iter(tested.values()))["window"]
     text = f"{len(moved)} of {len(tested)} moved in {window}" + (f": {', '.join(name for _, name, _ in moved[:5])}" if moved else "")
     table = [{"column": name, "p-value": value, "moved": meaning} for value, name, meaning in moved]
-    return _said(not moved, text, tested=len(tested), false_alarm_rate=LEVEL, moved=dg.MetadataValue.md(markdown_table(table)))
+    return _warning_result(not moved, text, tested=len(tested), false_alarm_rate=LEVEL, moved=dg.MetadataValue.md(markdown_table(table)))
 
 
-def _said(passed: bool, text: str, **metadata: Any) -> dg.AssetCheckResult:
+def _warning_result(passed: bool, text: str, **metadata: Any) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.WARN, description=text, metadata=metadata)

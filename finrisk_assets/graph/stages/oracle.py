@@ -7,13 +7,13 @@ import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.domains.base import Domain
-from finrisk_assets.graph.stages.common import champion_folder, common, figure_table, finite_check, load_judged
+from finrisk_assets.graph.stages.common import champion_folder, check_finite_figures, common, figure_table, load_evaluation_rows
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
 
 
-def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """The comparison and its contract; none where the truth is not known."""
     compare = domain.oracle
     if compare is None or domain.truth not in source.truth:
@@ -32,8 +32,8 @@ def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
         from finrisk_assets.scoring.bundle import Bundle
 
         champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
-        frame = load_judged(warehouse, domain)
+        frame = load_evaluation_rows(warehouse, domain)
         rows = [asdict(figure) for figure in compare(frame, warehouse.table(domain.truth).to_pandas(), champion, settings)]
         return dg.Output(ibis.memtable(figure_table(rows)), metadata={"figures": dg.MetadataValue.md(markdown_table(rows))})
 
-    return [oracle, finite_check(f"oracle_{domain.name}")]
+    return [oracle, check_finite_figures(f"oracle_{domain.name}")]

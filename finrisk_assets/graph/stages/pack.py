@@ -20,7 +20,7 @@ from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages.common import champion_folder, common, run_link
 from finrisk_assets.graph.stages.evaluation import FIGURES
 from finrisk_assets.graph.warehouse import Warehouse
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.packs import card, pack
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
@@ -47,7 +47,7 @@ WORDS = {1: "rises with it", -1: "falls with it", 0: "either way"}
 
 
 @dataclass(frozen=True)
-class Gathered:
+class PackContents:
     """A pack with what it is made of: its pictures by artifact, and the files that are kept with it."""
 
     made: pack.Pack
@@ -60,9 +60,9 @@ def pack_folder(settings: Settings, domain: str, version: str) -> Path:
     return settings.root / "packs" / domain / version
 
 
-def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """The pack and its contract."""
-    contract = checks.demand(
+    contract = checks.blocking_check(
         f"pack_{domain.name}",
         f"pack_{domain.name}_contract",
         "Both pages are the ones that the manifest names, and show its figures and no others.",
@@ -124,10 +124,10 @@ def gather(
     domain: Domain,
     source: Source,
     client: Any,
-    model: model_registry.ModelVersion,
+    model: model_registry.RegisteredVersion,
     oracle: Sequence[Mapping[str, Any]],
     written: Mapping[str, bytes] | None = None,
-) -> Gathered:
+) -> PackContents:
     """Put together the pack of a registered version from what the registry, its run and the oracle hold.
 
     Parameters
@@ -142,7 +142,7 @@ def gather(
     bundle, files = _bundle(client, model)
     texts = written or {name: (PACKAGE / "domains" / domain.group / name).read_bytes() for name in (README, CARD)}
     evaluated = model_registry.artifact(client, model, FIGURES)
-    tried, parameters = candidates_of(client, model), parameters_of(client, model)
+    tried, parameters = read_candidates(client, model), read_parameters(client, model)
     kept = {**texts, **({ORACLE: pack.canonical(list(oracle))} if oracle else {})}
     evaluation = json.loads(evaluated)
     pictures = _pictures(model, evaluation)
@@ -190,21 +190,21 @@ def gather(
         artifacts=artifacts,
         figures=figures,
         pictures=[_picture(name) for name in pictures],
-        verdicts=verdicts(domain, [Figure(**row) for row in evaluation]),
+        verdicts=list_verdicts(domain, [Figure(**row) for row in evaluation]),
     )
-    return Gathered(made, pictures, kept)
+    return PackContents(made, pictures, kept)
 
 
-def verdicts(domain: Domain, figures: Sequence[Figure]) -> list[pack.Verdict]:
+def list_verdicts(domain: Domain, figures: Sequence[Figure]) -> list[pack.PackVerdict]:
     """What the gate says of each demand."""
     found = gate.faults(domain, list(figures))
     return [
-        pack.Verdict(demand, meaning, tuple(fault.reason for fault in found if fault.demand == demand))
+        pack.PackVerdict(demand, meaning, tuple(fault.reason for fault in found if fault.demand == demand))
         for demand, meaning in gate.DEMANDS.items()
     ]
 
 
-def _bundle(client: Any, model: model_registry.ModelVersion) -> "tuple[Bundle, dict[str, bytes]]":
+def _bundle(client: Any, model: model_registry.RegisteredVersion) -> "tuple[Bundle, dict[str, bytes]]":
     """A version's bundle, and its files by the names of their artifacts."""
     import tempfile
 
@@ -215,7 +215,7 @@ def _bundle(client: Any, model: model_registry.ModelVersion) -> "tuple[Bundle, d
         return Bundle.load(folder), {f"bundle/{file.name}": file.read_bytes() for file in sorted(folder.iterdir())}
 
 
-def _snapshot(tags: Mapping[str, str], model: model_registry.ModelVersion) -> str:
+def _snapshot(tags: Mapping[str, str], model: model_registry.RegisteredVersion) -> str:
     if SNAPSHOT not in tags or "settings" not in tags:
         raise pack.PackError(
             f"version {model.version} of {model.name} was registered without a snapshot of its features and its settings, so that nobody "
@@ -224,7 +224,7 @@ def _snapshot(tags: Mapping[str, str], model: model_registry.ModelVersion) -> st
     return tags[SNAPSHOT]
 
 
-def _pictures(model: model_registry.ModelVersion, evaluation: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+def _pictures(model: model_registry.RegisteredVersion, evaluation: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
     """The plots of the evaluation and of the candidates, by the names of their artifacts.
 
     The picture of the calibration is left out where its ten groups are of fewer people than may be shown.
@@ -245,12 +245,12 @@ def _picture(artifact: str) -> pack.Picture:
     return pack.Picture(artifact, group, caption)
 
 
-def parameters_of(client: Any, model: model_registry.ModelVersion) -> dict[str, str]:
+def read_parameters(client: Any, model: model_registry.RegisteredVersion) -> dict[str, str]:
     """The parameters of the run that made a version."""
     return dict(sorted(client.get_run(model.run_id).data.params.items()))
 
 
-def candidates_of(client: Any, model: model_registry.ModelVersion) -> list[dict[str, Any]]:
+def read_candidates(client: Any, model: model_registry.RegisteredVersion) -> list[dict[str, Any]]:
     """What was tried, a row a model, without how long it took: that is of the machine."""
     table = json.loads(model_registry.artifact(client, model, CANDIDATES))
     rows = [dict(zip(table.get("columns", ()), row, strict=True)) for row in table.get("data", ())]
@@ -262,7 +262,7 @@ def _without_nan(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{name: None if value != value else value for name, value in row.items()} for row in rows]
 
 
-def _of_candidates(rows: Sequence[Mapping[str, Any]]) -> list[pack.Figure]:
+def _of_candidates(rows: Sequence[Mapping[str, Any]]) -> list[pack.PackFigure]:
     """The figures of the candidates: ``low`` and ``high`` belong to the column before them."""
     found = []
     for row in rows:
@@ -270,11 +270,13 @@ def _of_candidates(rows: Sequence[Mapping[str, Any]]) -> list[pack.Figure]:
         columns = [column for column, value in row.items() if column not in ("model", "low", "high") and isinstance(value, int | float)]
         for at, column in enumerate(columns):
             low, high = (row.get("low"), row.get("high")) if at == 0 else (None, None)
-            found.append(pack.Figure(f"candidates/{name}/{column}", "candidates", name, column, CANDIDATES, float(row[column]), low, high))
+            found.append(
+                pack.PackFigure(f"candidates/{name}/{column}", "candidates", name, column, CANDIDATES, float(row[column]), low, high)
+            )
     return found
 
 
-def _training(parameters: Mapping[str, str]) -> list[pack.Figure]:
+def _training(parameters: Mapping[str, str]) -> list[pack.PackFigure]:
     known = {
         "n_train": "rows that taught",
         "n_validation": "rows that chose and calibrated",
@@ -283,12 +285,12 @@ def _training(parameters: Mapping[str, str]) -> list[pack.Figure]:
     found = []
     for name, meaning in known.items():
         if name in parameters:
-            found.append(pack.Figure(f"training/{name}", "sample", meaning.capitalize(), "", PARAMETERS, float(parameters[name])))
+            found.append(pack.PackFigure(f"training/{name}", "sample", meaning.capitalize(), "", PARAMETERS, float(parameters[name])))
     return found
 
 
-def _threshold(name: str, value: float) -> pack.Figure:
-    return pack.Figure(f"thresholds/{name}", "thresholds", name, "", "bundle/bundle.json", float(value))
+def _threshold(name: str, value: float) -> pack.PackFigure:
+    return pack.PackFigure(f"thresholds/{name}", "thresholds", name, "", "bundle/bundle.json", float(value))
 
 
 def _texts(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -305,7 +307,9 @@ def _texts(files: Mapping[str, bytes]) -> dict[str, str]:
     }
 
 
-def _facts(bundle: "Bundle", parameters: Mapping[str, str], tags: Mapping[str, str], model: model_registry.ModelVersion) -> dict[str, str]:
+def _facts(
+    bundle: "Bundle", parameters: Mapping[str, str], tags: Mapping[str, str], model: model_registry.RegisteredVersion
+) -> dict[str, str]:
     window, dirty = bundle.training_window, " with changes" if tags.get("git_dirty") == "true" else ""
     found = {
         "Training window": f"{window[0]} to {window[1]}" if window else "the source knows no time",
@@ -326,7 +330,7 @@ def _facts(bundle: "Bundle", parameters: Mapping[str, str], tags: Mapping[str, s
     return {name: value for name, value in found.items() if value}
 
 
-def _history(client: Any, domain: Domain, model: model_registry.ModelVersion) -> list[dict[str, str]]:
+def _history(client: Any, domain: Domain, model: model_registry.RegisteredVersion) -> list[dict[str, str]]:
     """The versions up to this one. What becomes of it later is told by the registry, not by its pack."""
     rows = []
     for one, tags, _ in model_registry.versions(client, domain.name):
@@ -348,7 +352,7 @@ def _history(client: Any, domain: Domain, model: model_registry.ModelVersion) ->
 # Writing and reading -----------------------------------------------------------------------------------------------------------
 
 
-def write(gathered: Gathered, settings: Settings, client: Any, model: model_registry.ModelVersion) -> Path:
+def write(gathered: PackContents, settings: Settings, client: Any, model: model_registry.RegisteredVersion) -> Path:
     """Write a pack to its folder and to the run of its version, which is tagged with the manifest's hash; return the folder."""
     made = gathered.made
     pages = card.pages(made, gathered.pictures)
@@ -387,6 +391,6 @@ def _champions_pack(domain: Domain, settings: Settings) -> Path:
     return pack_folder(settings, domain.name, version)
 
 
-def rows_of(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+def figures_to_rows(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     """Figures as rows, as they are kept in JSON."""
     return _without_nan([asdict(figure) for figure in figures])

@@ -9,10 +9,10 @@ from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import automation, checks, partitions
-from finrisk_assets.graph.partitions import Months
+from finrisk_assets.graph.partitions import MonthRange
 from finrisk_assets.graph.stages.common import champion_folder, common
 from finrisk_assets.graph.warehouse import Warehouse, column_schema
-from finrisk_assets.ledger.sources.base import Source
+from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SCORING_CHUNK = 100_000
 """Rows that are scored at a time, so that memory stays bounded."""
 
 
-def assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
+def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """The batch scores and their contract."""
     return [_scores(domain, source, settings), checks.contract(f"scores_{domain.name}", domain.score_contract())]
 
@@ -37,9 +37,9 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
         name=f"scores_{domain.name}",
         deps=[f"features_{domain.group}", f"champion_{domain.name}"],
         description=f"{domain.title} decided for the whole population by the champion.",
-        metadata={"dagster/column_schema": column_schema(domain.score_contract()), partitions.MOMENT: domain.moment},
+        metadata={"dagster/column_schema": column_schema(domain.score_contract()), partitions.PARTITION_COLUMN: domain.moment},
         io_manager_key="tables",
-        partitions_def=partitions.partitions(source.begins, source.ends),
+        partitions_def=partitions.monthly_partitions(source.begins, source.ends),
         backfill_policy=partitions.ONE_RUN,
         automation_condition=automation.WHEN_THE_LEDGER_CHANGES,
         freshness_policy=automation.FRESH_SCORES if source.ends is None or source.is_live else None,
@@ -48,14 +48,14 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
     def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> LazyTable:
         path = settings.root / "landing" / f"scores_{domain.name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        of_run = Months.of(context.assets_def.partitions_def, context.partition_key_range)
-        score_to(path, of_run.of_table(warehouse.table(f"features_{domain.group}"), domain.moment), domain, settings)
+        of_run = MonthRange.from_partitions(context.assets_def.partitions_def, context.partition_key_range)
+        score_table(path, of_run.filter_rows(warehouse.table(f"features_{domain.group}"), domain.moment), domain, settings)
         return warehouse.connection.read_parquet(str(path))
 
     return scores
 
 
-def score_to(path: Path, features: LazyTable, domain: Domain, settings: Settings) -> None:
+def score_table(path: Path, features: LazyTable, domain: Domain, settings: Settings) -> None:
     """Score a feature table in chunks into a Parquet file, in the order of the table's key."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -69,7 +69,7 @@ def score_to(path: Path, features: LazyTable, domain: Domain, settings: Settings
     writer: pq.ParquetWriter | None = None
     for batch in batches:
         frame = batch.to_pandas()
-        found = scored(domain, frame, champion)
+        found = score_rows(domain, frame, champion)
         columns = {name: batch.column(name) for name in carried} | {
             name: pa.array(values, pa.string() if name == "decision" else None) for name, values in found.items()
         }
@@ -83,7 +83,7 @@ def score_to(path: Path, features: LazyTable, domain: Domain, settings: Settings
     writer.close()
 
 
-def scored(domain: Domain, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
+def score_rows(domain: Domain, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
     """Margin, probability and decision of each row of the feature table, and what else the domain says."""
     from finrisk_assets.modelling.training.candidates import matrix
 

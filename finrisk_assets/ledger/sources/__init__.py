@@ -1,10 +1,10 @@
-"""The sources that a ledger can be made from, one module each; `load` finds the one that the settings name."""
+"""The sources of a ledger, one module each; `load` returns the source that the settings name."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
-from finrisk_assets.ledger.sources.base import RawTable, Source
-from finrisk_assets.ledger.sources.feedback import labelled
+from finrisk_assets.ledger.sources.feedback import with_feedback_labels
+from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 from finrisk_assets.settings import Settings
 
 __all__ = ["SOURCES", "RawTable", "Source", "SourceError", "load"]
@@ -16,18 +16,18 @@ SOURCES: Mapping[str, str] = {
 
 
 class SourceError(ValueError):
-    """A source that cannot be loaded, with what would do."""
+    """An error for an unknown source; it lists the known ones."""
 
 
 def load(settings: Settings) -> Source:
-    """Return the source that `settings.source` names, with the labels that analysts gave; only its own module is imported.
+    """Return the source that `settings.source` names, with the labels of analysts added; only its own module is imported.
 
     Raises
     ------
     SourceError
-        If there is no such source.
+        If `settings.source` names no known source.
     """
     if settings.source not in SOURCES:
         raise SourceError(f"FINRISK_SOURCE={settings.source!r} is no source; choose one of {', '.join(SOURCES)}")
     make: Callable[[Settings], Source] = import_module(SOURCES[settings.source]).source
-    return labelled(make(settings), settings.root)
+    return with_feedback_labels(make(settings), settings.root)

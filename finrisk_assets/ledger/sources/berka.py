@@ -1,8 +1,8 @@
 """Berka: the Czech bank of the PKDD'99 challenge, with accounts, two slices of their movements and loans with outcome.
 
-What the files leave unsaid and is decided here: a customer is the owner of an account (a person who may merely dispose
-of one is not); a loan is good while it is paid (status A, C) and bad where it ended or runs in debt (B, D); standing
-orders and second users of an account are undated, so that no loan's features may use them.
+Decisions that the files leave open: a customer is the owner of an account, not a person who may merely dispose of it; a loan is good
+while it is paid (status A, C) and bad where it ended or runs in debt (B, D); standing orders and second users of an account are
+undated, so no loan's features use them.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.ledger.contract import trim
-from finrisk_assets.ledger.landing import Csv, Landed, land_joined
-from finrisk_assets.ledger.sources.base import Expression, RawTable, Source
+from finrisk_assets.ledger.landing import Csv, LandingResult, land_joined
+from finrisk_assets.ledger.sources.source_definition import Expression, RawTable, Source
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import ACCOUNTS, CUSTOMERS, LOANS, TRANSACTIONS, Column, Table
@@ -149,7 +149,7 @@ def source(settings: Settings) -> Source:
     folder = settings.data_dir / "berka"
 
     def file(name: str, *more: str) -> Csv:
-        return Csv(tuple(folder / one for one in (name, *more)), ";", required=COLUMNS[name])
+        return Csv(tuple(folder / file_name for file_name in (name, *more)), ";", required=COLUMNS[name])
 
     def landing(base: Csv, query: str, *names: str) -> "LandFile":
         return LandFile(base, {name: file(f"{name}.asc") for name in names}, query)
@@ -176,16 +176,16 @@ def source(settings: Settings) -> Source:
 
 
 class LandFile:
-    """The landing of one of Berka's files, with what is looked up in the others."""
+    """The landing of one of Berka's files, with the columns that it looks up in the others."""
 
     def __init__(self, base: Csv, lookups: Mapping[str, Csv], query: str) -> None:
         self.base, self.lookups, self.query = base, lookups, query
 
     def files(self) -> tuple[Path, ...]:
-        """What is read."""
+        """Return the files that the landing reads."""
         return tuple(path for file in (self.base, *self.lookups.values()) for path in file.paths)
 
-    def __call__(self, out: Path) -> Landed:
+    def __call__(self, out: Path) -> LandingResult:
         return land_joined(self.base, self.lookups, self.query, out)
 
 
@@ -193,13 +193,13 @@ class LandFile:
 
 
 def _day(text: ir.StringValue) -> ir.StringValue:
-    """Turn YYMMDD, of which all are in the twentieth century, into ISO text; anything else stays as it is, to be refused."""
+    """Convert YYMMDD, always in the twentieth century, to ISO text; other text stays unchanged, and the contract refuses it."""
     day = ibis.literal("19") + text.substr(0, 2) + "-" + text.substr(2, 2) + "-" + text.substr(4, 2)
     return ibis.cases((text.re_search("^[0-9]{6}( 00:00:00)?$"), day), else_=text)
 
 
 def _named(code: ir.StringValue, names: Mapping[str, str]) -> ir.StringValue:
-    """Return the name of a code; a code without one stays as it is, so that a rule can refuse it."""
+    """Return the name of a code; an unknown code stays unchanged, so that a rule can refuse it."""
     return trim(code).substitute(dict(names))
 
 

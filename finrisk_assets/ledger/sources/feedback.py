@@ -1,8 +1,8 @@
-"""Labels that analysts gave to decisions, read into a source's ledger beside the source's own: what happened, and since when it is known.
+"""Analysts' labels of decisions, joined to a source's own labels: the outcome, and the time at which it became known.
 
-`finrisk load-feedback` writes them, one file a table. Here a source's table is landed with them, and its label is the one that became known
-last: the source's own, or the analyst's. A source that brings no label of its own stays without: of the few rows that somebody happened to
-look at nothing could be learned about the others.
+`finrisk load-feedback` writes one file of labels per table. A source's table lands together with that file, and a row's label is the one
+that became known last: the source's own, or the analyst's. A source without labels of its own stays without: the few rows that an analyst
+happened to review say nothing about the others.
 """
 
 import hashlib
@@ -14,28 +14,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finrisk_assets.ledger import contract
-from finrisk_assets.ledger.landing import ROW, Landed
-from finrisk_assets.ledger.sources.base import Expression, RawTable, Source
+from finrisk_assets.ledger.landing import ROW, LandingResult
+from finrisk_assets.ledger.sources.source_definition import Expression, RawTable, Source
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 LABEL, KNOWN = "_feedback_label", "_feedback_known_at"
-"""The columns that a raw table gains."""
+"""The columns that feedback adds to a raw table."""
 SCHEMA: Mapping[str, str] = {"key": "string", "label": "boolean", "known_at": "timestamp"}
-"""The columns of a file of labels: the row's key in its table, each once."""
+"""The columns of a file of labels. `key` is the row's key in its table and is unique."""
 
 
 @dataclass(frozen=True)
-class Labels:
-    """Which outcome of a table's rows analysts tell.
+class LabelColumns:
+    """The columns of a table that an analyst's label fills.
 
     Attributes
     ----------
     table, key, label, known
-        The table, and its columns: what names a row, the outcome, and when that became known.
+        The table, and its columns for the row's key, the outcome, and the time at which the outcome became known.
     domain
-        Whose decisions are about such rows. The answer to one has the key under the same name.
+        The domain whose decisions are about such rows. Its answers hold the key under the same name.
     """
 
     table: str
@@ -45,31 +45,31 @@ class Labels:
     domain: str
 
 
-TOLD = (
-    Labels("transactions", "transaction_id", "is_fraud", "label_known_at", "transaction_anomaly"),
-    Labels("loans", "loan_id", "is_default", "outcome_known_at", "loan_default"),
+LABEL_COLUMNS = (
+    LabelColumns("transactions", "transaction_id", "is_fraud", "label_known_at", "transaction_anomaly"),
+    LabelColumns("loans", "loan_id", "is_default", "outcome_known_at", "loan_default"),
 )
 
 
-def file_of(root: Path, table: str) -> Path:
-    """Where the labels of a table are: below `Settings.root`."""
+def labels_file(root: Path, table: str) -> Path:
+    """Return the path of a table's file of labels, below `Settings.root`."""
     return root / "feedback" / f"{table}.parquet"
 
 
-def labelled(source: Source, root: Path) -> Source:
-    """The source, its tables labelled by the files of feedback too, where there are such when it lands.
+def with_feedback_labels(source: Source, root: Path) -> Source:
+    """Return the source with analysts' labels added to its tables, where their files exist at landing.
 
-    A table whose source does not say when its labels became known is left as it is.
+    A table whose source does not say when its labels became known is left unchanged.
     """
     tables = dict(source.tables)
-    for told in TOLD:
-        if told.table in tables and {told.label, told.known} <= tables[told.table].columns.keys():
-            tables[told.table] = _labelled(tables[told.table], told, file_of(root, told.table))
+    for columns in LABEL_COLUMNS:
+        if columns.table in tables and {columns.label, columns.known} <= tables[columns.table].columns.keys():
+            tables[columns.table] = _with_labels(tables[columns.table], columns, labels_file(root, columns.table))
     return replace(source, tables=tables)
 
 
-def known_by(raw: "ir.Table", moment: datetime) -> "ir.Table":
-    """The raw rows, without the labels of feedback that became known later."""
+def hide_later_labels(raw: "ir.Table", moment: datetime) -> "ir.Table":
+    """Return the raw rows with the feedback labels that became known later set to null."""
     import ibis
 
     if KNOWN not in raw.columns:
@@ -78,25 +78,25 @@ def known_by(raw: "ir.Table", moment: datetime) -> "ir.Table":
     return raw.mutate(**{name: known.ifelse(raw[name], ibis.null(raw[name].type())) for name in (LABEL, KNOWN)})
 
 
-def _labelled(brought: RawTable, told: Labels, file: Path) -> RawTable:
-    def land(out: Path) -> Landed:
-        landed = brought.land(out)
+def _with_labels(raw_table: RawTable, columns: LabelColumns, file: Path) -> RawTable:
+    def land(out: Path) -> LandingResult:
+        landed = raw_table.land(out)
         if not file.is_file():
             return landed
-        digest = _join(out, brought.columns[told.key], file)
-        return Landed(landed.rows, hashlib.sha256(f"{landed.sha256}\n{digest}".encode()).hexdigest())
+        digest = _join(out, raw_table.columns[columns.key], file)
+        return LandingResult(landed.rows, hashlib.sha256(f"{landed.sha256}\n{digest}".encode()).hexdigest())
 
     def files() -> tuple[Path, ...]:
-        own = brought.files()
+        own = raw_table.files()
         return (*own, file) if file.is_file() else own
 
-    own_known = brought.columns[told.known]
-    newer = {told.label: _newer(brought.columns[told.label], own_known, LABEL), told.known: _newer(own_known, own_known, KNOWN)}
-    return replace(brought, land=land, columns={**brought.columns, **newer}, files=files)
+    own_known = raw_table.columns[columns.known]
+    newer = {columns.label: _newer(raw_table.columns[columns.label], own_known, LABEL), columns.known: _newer(own_known, own_known, KNOWN)}
+    return replace(raw_table, land=land, columns={**raw_table.columns, **newer}, files=files)
 
 
 def _newer(own: Expression, own_known: Expression, given: str) -> Expression:
-    """The analyst's value where it became known last, else the source's own; as the source writes it, for the contract to cast."""
+    """Return the analyst's value where it became known last, else the source's own, in the source's type: the contract casts it."""
 
     def value(raw: "ir.Table") -> "ir.Value":
         mine = own(raw)
@@ -110,7 +110,7 @@ def _newer(own: Expression, own_known: Expression, given: str) -> Expression:
 
 
 def _join(landed: Path, key: Callable[["ir.Table"], "ir.Value"], file: Path) -> str:
-    """Put the labels of a file beside the landed rows that they are of; returns the hash of the file."""
+    """Join the labels of a file to the landed rows with their keys, and return the hash of the file."""
     import ibis
 
     connection = ibis.duckdb.connect(threads=1)

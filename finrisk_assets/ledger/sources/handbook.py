@@ -4,8 +4,8 @@ from pathlib import Path
 
 import ibis
 
-from finrisk_assets.ledger.landing import Landed, land_parquet
-from finrisk_assets.ledger.sources.base import RawTable, Source
+from finrisk_assets.ledger.landing import LandingResult, land_parquet
+from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 from finrisk_assets.settings import Settings
 from schemas.ledger import TRANSACTIONS
 
@@ -19,7 +19,7 @@ def source(settings: Settings) -> Source:
     """Return the Handbook as a source."""
     path = settings.data_dir / "handbook" / "transactions.parquet"
 
-    def land(out: Path) -> Landed:
+    def land(out: Path) -> LandingResult:
         return land_parquet(path, out, required=REQUIRED)
 
     transactions = RawTable(

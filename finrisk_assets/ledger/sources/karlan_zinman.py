@@ -1,6 +1,6 @@
 """Karlan–Zinman: direct-mail loan offers of a South African lender in 2003, each at a monthly rate drawn at random by risk grade.
 
-What the file leaves unsaid and is decided here: a client has no number in it, so the row's number stands for the person and for the
+Decisions that the file leaves open: clients have no number in it, so the row's number identifies both the person and the
 offer; the letter named the amount of the last loan, and the term of the last loan stands beside it; an offer is accepted where the
 person *applied*, which is the take-up of the published sensitivity (653 of those who applied were then refused).
 
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.ledger.landing import ROW, Landed, LandingError, land_arrow
-from finrisk_assets.ledger.sources.base import RawTable, Source
+from finrisk_assets.ledger.landing import ROW, LandingError, LandingResult, land_arrow
+from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import CUSTOMERS, LOANS, OFFERS, Column, Table
@@ -34,7 +34,7 @@ COLUMNS = (
     "normrate_more", "grossinterest", "grossincome", "dependants", "dormancy", "trcount", "itcscore", "appscore", "lastterm",
     "lastamount", "female", "married", "age", "edhi",
 )  # fmt: skip
-"""What is read of the file; its other columns are copies of these, places (which stand for race there), or known only later."""
+"""The columns that are read; the file's others are copies of these, places (a proxy for race there), or known only later."""
 
 GRADES = {"LOW": 1, "MEDIUM": 2, "HIGH": 3}
 
@@ -46,7 +46,7 @@ OWN = (
     Column("lender_score", "float64", "The lender's own credit score.", "points", True, 0, personal="personal"),
     Column("stated_income_amount", "float64", "Gross income as stated.", "currency a month", True, 0, personal="personal"),
 )
-"""What the lender knew of a client when the letter went out: columns of the offers and of the loans."""
+"""Facts that the lender knew about a client when the letter was sent: columns of the offers and of the loans."""
 
 MAILING = Column("mailing", "int64", "Which of the three mailings: 1 July, 2 September, 3 October 2003.", minimum=1, maximum=3)
 OFFERS_OF_KZ = OFFERS.with_columns(
@@ -70,7 +70,7 @@ _DESCRIBED: dict[str, tuple[str, str]] = {
     "bureau_score": ("The bureau's score", "scores"),
     "lender_score": ("The lender's score", "scores"),
 }
-"""What a sentence is about, and the theme."""
+"""Feature -> the subject of its sentences, and its theme."""
 
 
 def _features(table: Table, raises: str, lowers: str) -> tuple[Feature, ...]:
@@ -96,7 +96,7 @@ def source(settings: Settings) -> Source:
     """Return the Karlan–Zinman offers as a source."""
     path = settings.data_dir / "karlan_zinman" / FILE
 
-    def land(out: Path) -> Landed:
+    def land(out: Path) -> LandingResult:
         import pyarrow as pa
 
         return land_arrow(pa.Table.from_pandas(read(path), preserve_index=False), out)
@@ -194,12 +194,12 @@ def _number(raw: ir.Table) -> ir.Value:
 
 
 def _instalment(amount: ir.Value, monthly_rate_pct: ir.Value, months: ir.Value) -> ir.Value:
-    """The instalment of an annuity."""
+    """Return the instalment of an annuity."""
     rate = monthly_rate_pct / 100
     return amount * rate / (1 - (1 + rate) ** (-months))
 
 
 def _is_default(raw: ir.Table) -> ir.Value:
-    """Null without a loan: one instalment or more overdue, on the average of the months on record."""
+    """Return whether a loan was overdue by an instalment or more, averaged over the months on record; null without a loan."""
     due = _instalment(raw.loansize, raw.final4, (raw.term > 0).ifelse(raw.term, ibis.null("float64")))
     return (raw.tookup == 1).ifelse(raw.pstdue_average >= due, ibis.null("boolean"))

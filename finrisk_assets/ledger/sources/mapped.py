@@ -1,7 +1,7 @@
-"""A source of one's own: CSV or Parquet files, described by one YAML file (`schemas.mapping`).
+"""A user's own source: CSV or Parquet files, described by one YAML file (`schemas.mapping`).
 
-Here the description becomes expressions over the raw rows. None of them casts: what a file's text means is brought into
-the ledger's spelling, and whether it then is a number or a date is for the contract to say.
+This module turns the description into expressions over the raw rows. The expressions do not cast: they translate a file's text into
+the ledger's spelling, and the contract decides whether the result is a number or a date.
 """
 
 import re
@@ -12,8 +12,8 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.ledger.contract import FALSE, TRUE, trim
-from finrisk_assets.ledger.landing import ROW, Landed, LandingError, land_csv, land_parquet
-from finrisk_assets.ledger.sources.base import RawTable, Source
+from finrisk_assets.ledger.landing import ROW, LandingError, LandingResult, land_csv, land_parquet
+from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import Column
@@ -30,7 +30,7 @@ def source(settings: Settings) -> Source:
     Raises
     ------
     MappingError
-        If no file is named, or it says something that cannot be.
+        If the settings name no file, or the file is invalid.
     """
     if settings.mapping is None:
         raise MappingError("FINRISK_SOURCE=mapped needs FINRISK_MAPPING, the YAML file that describes it; see docs/sources.md")
@@ -54,11 +54,11 @@ def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable
     maps: dict[str, ColumnMap] = {**table.columns, **{column.name: column for column in table.extra}}
 
     def paths() -> tuple[Path, ...]:
-        return tuple(path for file in table.files for path in _found(folder / file.replace(DATA_DIR, str(data_dir.resolve()))))
+        return tuple(path for file in table.files for path in _expand(folder / file.replace(DATA_DIR, str(data_dir.resolve()))))
 
     required = list(dict.fromkeys(column.reads for column in maps.values() if column.reads))
 
-    def land(out: Path) -> Landed:
+    def land(out: Path) -> LandingResult:
         if table.is_parquet:
             return land_parquet(paths(), out, required=required)
         dialect = {"delimiter": table.delimiter, "quote": table.quote, "encoding": table.encoding}
@@ -68,18 +68,18 @@ def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable
     return RawTable(declared, land, columns, paths)
 
 
-def _found(path: Path) -> list[Path]:
-    """The files that a path means: itself, or where its name has a star all that there are, in the order of their names."""
+def _expand(path: Path) -> list[Path]:
+    """Return the files that a path names: the path itself, or every match of a star in its name, ordered by name."""
     if "*" not in path.name:
         return [path]
-    found = sorted(file for file in path.parent.glob(path.name) if file.is_file())
-    if not found:
+    files = sorted(file for file in path.parent.glob(path.name) if file.is_file())
+    if not files:
         raise LandingError(f"no file is called {path}; put one there, or mend the name in the mapping")
-    return found
+    return files
 
 
 def _features(tables: Mapping[str, TableMap]) -> dict[str, tuple[Feature, ...]]:
-    """Return the extra columns that are features, by the domain whose decisions the table holds."""
+    """Return the extra columns that are features, by the domain that decides on the table's rows."""
     domains = {"accounts": "cashflow", "loans": "loan_default", "transactions": "transaction_anomaly"}
     found = {name: tuple(_feature(column) for column in tables[name].extra if column.feature) for name in tables}
     return {domain: found[name] for name, domain in domains.items() if found.get(name)}
@@ -92,7 +92,7 @@ def _feature(column: ExtraColumn) -> Feature:
 
 
 def _without(tables: Mapping[str, TableMap]) -> dict[str, str]:
-    """Return the domains for which the mapping has not enough, with the reason."""
+    """Return the domains that the mapping has too little data for, with the reason."""
     without = {}
     if "loans" not in tables:
         without["loan_default"] = "the mapping has no table loans"
@@ -106,7 +106,7 @@ def _without(tables: Mapping[str, TableMap]) -> dict[str, str]:
 
 
 def _has_time_of_day(column: ColumnMap) -> bool:
-    """A format says whether it has hours; a column without one is taken to have them."""
+    """Return whether a column's format has hours; a column without a format counts as having them."""
     return column.format is None or column.format.startswith("epoch") or "%H" in column.format
 
 
@@ -155,7 +155,7 @@ def _among(text: ir.StringValue, value: ir.Value, codes: Sequence[str]) -> ir.Bo
 
 
 def _meaning(text: ir.StringValue, value: ir.Value, how: ColumnMap) -> ir.Value:
-    """Return the meaning of a code; one that is not named stays as it is, for the contract to judge."""
+    """Return the meaning of a code; an unnamed code stays unchanged, and the contract checks it."""
     cases = [(_among(text, value, _spellings(code)), _text(meaning)) for code, meaning in how.values.items()]
     if how.otherwise is None:
         return ibis.cases(*cases, else_=text)
@@ -181,7 +181,7 @@ def _plain_number(value: ir.Value, how: ColumnMap) -> ir.Value:
 
 
 def _moment(text: ir.StringValue, form: str) -> ir.Value:
-    """Bring a date into ISO 8601; text that is not of the form stays as it is, for the contract to refuse."""
+    """Convert a date to ISO 8601; text in another form stays unchanged, and the contract refuses it."""
     text = trim(text)
     if form.startswith("epoch"):
         number = text.try_cast("int64")
@@ -200,7 +200,7 @@ def _moment(text: ir.StringValue, form: str) -> ir.Value:
 
 
 def _spellings(code: Scalar) -> list[str]:
-    """Return how a code may stand in a file: YAML reads an unquoted yes, on or true as one and the same truth."""
+    """Return the spellings of a code in a file: YAML reads an unquoted yes, on or true as the same value."""
     if isinstance(code, bool):
         words = (*TRUE, "on") if code else (*FALSE, "off")
         return [form for word in words for form in (word, word.title(), word.upper())]
@@ -208,5 +208,5 @@ def _spellings(code: Scalar) -> list[str]:
 
 
 def _text(value: Scalar) -> str:
-    """Write a scalar of the YAML file as a file would: true, not True."""
+    """Return a scalar of the YAML file as text: true, not True."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -7,8 +7,8 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.ledger.contract import trim
-from finrisk_assets.ledger.landing import Landed, land_csv
-from finrisk_assets.ledger.sources.base import RawTable, Source
+from finrisk_assets.ledger.landing import LandingResult, land_csv
+from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import CUSTOMERS, LOANS, Column
@@ -91,7 +91,7 @@ def source(settings: Settings) -> Source:
     required = ["ID", "LIMIT_BAL", "SEX", "EDUCATION", "MARRIAGE", "AGE", TARGET]
     required += [name for month in MONTHS for name in (_status(month), f"BILL_AMT{month}", f"PAY_AMT{month}")]
 
-    def land(out: Path) -> Landed:
+    def land(out: Path) -> LandingResult:
         return land_csv(path, out, required=required)
 
     return Source(

@@ -23,7 +23,9 @@ class Emp:
     refused: float
 
 
-def emp(labels: ArrayLike, scores: ArrayLike, *, none_lost: float = NONE_LOST, all_lost: float = ALL_LOST, roi: float = ROI) -> Emp:
+def expected_max_profit(
+    labels: ArrayLike, scores: ArrayLike, *, none_lost: float = NONE_LOST, all_lost: float = ALL_LOST, roi: float = ROI
+) -> Emp:
     """Return the expected maximum profit of a score.
 
     Refusing at a cutoff saves the loss fraction of the defaults among the refused and forgoes the return of the others:

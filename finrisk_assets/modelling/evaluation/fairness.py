@@ -55,7 +55,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Finding:
+class FairnessFinding:
     """One figure of one group.
 
     Attributes
@@ -111,7 +111,7 @@ def fairness(
     smallest: int = SMALLEST,
     draws: int = DRAWS,
     seed: int,
-) -> list[Finding]:
+) -> list[FairnessFinding]:
     """Return every finding on one window: of each protected column, its impact and opportunity at each cutoff, and its calibration.
 
     Parameters
@@ -151,7 +151,7 @@ def fairness(
     return found
 
 
-def faults(findings: Sequence[Finding]) -> list[str]:
+def faults(findings: Sequence[FairnessFinding]) -> list[str]:
     """Say which findings speak against a bound, with their figures; empty where none does. What is left open is no fault."""
     return [str(one) for one in findings if one.verdict == AGAINST]
 
@@ -228,7 +228,7 @@ def adverse_impact(
     smallest: int = SMALLEST,
     draws: int = DRAWS,
     seed: int,
-) -> list[Finding]:
+) -> list[FairnessFinding]:
     """Return each group's selection rate over that of the reference group, with a bootstrap interval.
 
     The reference stays the same in every draw. Where it is chosen as the most favoured of this window, ratios lie a little lower than
@@ -244,7 +244,9 @@ def adverse_impact(
     everyone = np.ones(len(np.asarray(selected)), dtype=bool)
     found = _against_reference(selected, everyone, group, people, reference, smallest, draws, seed, ratio=True)
     return [
-        Finding(column, name, "adverse_impact_ratio", cutoff, against, n, rate, value, bound, _verdict(value, name, against, low=bound))
+        FairnessFinding(
+            column, name, "adverse_impact_ratio", cutoff, against, n, rate, value, bound, _verdict(value, name, against, low=bound)
+        )
         for name, against, n, rate, value in found
     ]
 
@@ -262,7 +264,7 @@ def opportunity(
     smallest: int = SMALLEST,
     draws: int = DRAWS,
     seed: int,
-) -> list[Finding]:
+) -> list[FairnessFinding]:
     """Return each group's true positive rate less the reference group's (equal opportunity; Hardt, Price & Srebro, NeurIPS 2016).
 
     Parameters
@@ -274,7 +276,7 @@ def opportunity(
     """
     found = _against_reference(selected, deserving, group, people, reference, smallest, draws, seed, ratio=False)
     return [
-        Finding(column, name, "opportunity_gap", cutoff, against, n, rate, value, bound, _verdict(value, name, against, low=-bound))
+        FairnessFinding(column, name, "opportunity_gap", cutoff, against, n, rate, value, bound, _verdict(value, name, against, low=-bound))
         for name, against, n, rate, value in found
     ]
 
@@ -288,7 +290,7 @@ def calibration(
     column: str = "",
     bound: float = Bounds.calibration_gap,
     smallest: int = SMALLEST,
-) -> list[Finding]:
+) -> list[FairnessFinding]:
     """Return each group's mean probability less its rate of the outcome; the interval is the rate's Jeffreys interval turned over.
 
     Rows are taken as independent: of a panel, where a person comes back month after month, give one row of each.
@@ -300,7 +302,7 @@ def calibration(
         rate, enough = one.defaults / one.n, len(np.unique(who[names == one.grade])) >= smallest
         value = Interval(one.mean_pd - rate, one.mean_pd - one.high, one.mean_pd - one.low) if enough else None
         verdict = _verdict(value, one.grade, "", low=-bound, high=bound)
-        found.append(Finding(column, one.grade, "calibration_gap", "", "", one.n, rate, value, bound, verdict))
+        found.append(FairnessFinding(column, one.grade, "calibration_gap", "", "", one.n, rate, value, bound, verdict))
     return found
 
 

@@ -62,7 +62,7 @@ SPAN_DAYS = 31
 
 
 @dataclass(frozen=True)
-class Finding:
+class LeakageFinding:
     """One column that may leak.
 
     Attributes
@@ -127,7 +127,7 @@ def lint(
     examined: Collection[str] = (),
     most: int = LARGEST_SAMPLE,
     seed: int = 0,
-) -> list[Finding]:
+) -> list[LeakageFinding]:
     """Run the rules that need no more than a feature table.
 
     Parameters
@@ -178,7 +178,7 @@ def lint(
 # Known later -------------------------------------------------------------------------------------------------------------------
 
 
-def known_later(frame: "pd.DataFrame", columns: Iterable[Column], moment: str | None) -> list[Finding]:
+def known_later(frame: "pd.DataFrame", columns: Iterable[Column], moment: str | None) -> list[LeakageFinding]:
     """Flag columns that are declared as known after the decision.
 
     `Column.known` is ``always``, the moment of the decision, or another column of the table. Of that, each row is asked; one row
@@ -195,7 +195,7 @@ def known_later(frame: "pd.DataFrame", columns: Iterable[Column], moment: str | 
                 share = float((both[column.known] > both[moment]).mean())
                 shows = f"it is known at {column.known}, after the decision in {share:.1%} of the rows"
         if share > 0:
-            found.append(Finding(column.name, "known_later", share, shows, "Leave it out, or take its value as of the decision"))
+            found.append(LeakageFinding(column.name, "known_later", share, shows, "Leave it out, or take its value as of the decision"))
     return found
 
 
@@ -204,7 +204,7 @@ def known_later(frame: "pd.DataFrame", columns: Iterable[Column], moment: str | 
 
 def echoes(
     sample: Sample, names: Sequence[str], values: "pd.DataFrame", labels: "pd.Series", examined: Collection[str] = ()
-) -> list[Finding]:
+) -> list[LeakageFinding]:
     """Flag features that alone tell what all others together cannot.
 
     The earlier rows judge what was learned from the later ones, and the later ones the reverse, so that no row is judged by the
@@ -240,7 +240,7 @@ def echoes(
         echoed[place] = evidence
     advice = "Find out when it is known: leave it out if that is after the decision, else say that it was examined"
     return [
-        Finding(names[place], "target_echo", number, shows, advice)
+        LeakageFinding(names[place], "target_echo", number, shows, advice)
         for place, (number, shows) in sorted(echoed.items())
         if names[place] not in examined
     ]
@@ -283,7 +283,7 @@ def _expected(sample: Sample, places: Sequence[int], where: Flags) -> float | No
 # Collapse out of time ----------------------------------------------------------------------------------------------------------
 
 
-def time_collapse(sample: Sample, names: Sequence[str], seed: int = 0) -> list[Finding]:
+def time_collapse(sample: Sample, names: Sequence[str], seed: int = 0) -> list[LeakageFinding]:
     """Flag a score in random folds that is far above the one out of time, and the columns that make it so.
 
     The latest rows are scored twice, by models of the same kind and of as many rows: of the rows before them, and of rows of any
@@ -311,11 +311,11 @@ def time_collapse(sample: Sample, names: Sequence[str], seed: int = 0) -> list[F
         if left < fall / 2:
             told = f"{shows}; without this column the fall is {left:.3f} instead of {fall:.3f}"
             advice = "Leave it out, or compute it from what was known before each row"
-            found.append(Finding(names[place], "time_collapse", fall, told, advice))
+            found.append(LeakageFinding(names[place], "time_collapse", fall, told, advice))
     if found:
         return found
     advice = "Judge out of time, split by person, and look for a value that only one period has"
-    return [Finding("", "time_collapse", fall, f"{shows}, and no single column makes the fall", advice)]
+    return [LeakageFinding("", "time_collapse", fall, f"{shows}, and no single column makes the fall", advice)]
 
 
 def _both_ways(sample: Sample, places: Sequence[int], seed: int) -> tuple[Floats, Floats]:
@@ -351,7 +351,7 @@ def _most_used(sample: Sample, seed: int) -> list[int]:
 
 def identifiers(
     frame: "pd.DataFrame", names: Sequence[str], moment: str | None = None, group: str | None = None, examined: Collection[str] = ()
-) -> list[Finding]:
+) -> list[LeakageFinding]:
     """Flag columns that number the rows or the groups.
 
     Whole numbers that were drawn would meet: among n of them within a range of R, n(n-1)/2R pairs or more (the birthday problem;
@@ -375,10 +375,10 @@ def identifiers(
         correlation = _order(frame, name, moment, held, whole)
         if whole and _handed_out(codes):
             shows = f"whole numbers, {different:.1%} of them different: had they been drawn from their range, more would meet"
-            found.append(Finding(name, "identifier", different, shows, advice))
+            found.append(LeakageFinding(name, "identifier", different, shows, advice))
         elif abs(correlation) >= ORDERED:
             shows = f"its rank follows the order of the rows or of time, with a correlation of {correlation:.4f}"
-            found.append(Finding(name, "identifier", abs(correlation), shows, advice))
+            found.append(LeakageFinding(name, "identifier", abs(correlation), shows, advice))
     return found
 
 
@@ -430,7 +430,7 @@ def looks_ahead(
     contracts: Mapping[str, Table] = TABLES,
     sample: int = 300,
     seed: int = 0,
-) -> list[Finding]:
+) -> list[LeakageFinding]:
     """Flag features that change when what happened at or after the decision is taken away.
 
     The features are computed from the ledger and again from the ledger as it was known at a moment T (`as_known`). Rows decided
@@ -483,7 +483,7 @@ def looks_ahead(
         raise ValueError(f"no row is decided in the {SPAN_DAYS} days up to any of the cuts: choose others")
     advice = "Let its window end before the decision, and delay outcomes until they are known"
     return [
-        Finding(name, "look_ahead", count / compared, f"{int(count)} of {compared} rows change without what came after them", advice)
+        LeakageFinding(name, "look_ahead", count / compared, f"{int(count)} of {compared} rows change without what came after them", advice)
         for name, count in zip(features, changed.tolist(), strict=True)
         if count
     ]

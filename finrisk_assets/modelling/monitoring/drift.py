@@ -34,7 +34,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnDrift:
     """What one column shows.
 
     Attributes
@@ -107,10 +107,10 @@ class Drift:
     n_current: int
     n_shared: int
     level: float
-    columns: tuple[Column, ...]
+    columns: tuple[ColumnDrift, ...]
 
     @property
-    def drifted(self) -> tuple[Column, ...]:
+    def drifted(self) -> tuple[ColumnDrift, ...]:
         """The columns that drifted, the surest first."""
         return tuple(sorted((one for one in self.columns if one.is_drift), key=lambda one: (one.adjusted_p_value, -one.psi)))
 
@@ -197,7 +197,7 @@ def compare(
     for name, p_value, adjusted_p_value, part, (_, labels) in zip(names, p_values, adjusted, parts, binned, strict=True):
         before, now = in_reference[0, part], in_current[0, part]
         columns.append(
-            Column(
+            ColumnDrift(
                 name,
                 float(p_value),
                 float(adjusted_p_value),

@@ -44,7 +44,7 @@ Month = np.datetime64
 
 
 @dataclass(frozen=True)
-class Windows:
+class ComparedWindows:
     """Which months are compared.
 
     Attributes
@@ -138,7 +138,7 @@ class Findings:
         What could not be done, and why.
     """
 
-    windows: Windows
+    windows: ComparedWindows
     features: drift.Drift | None
     score: drift.Drift | None
     medians: Mapping[str, tuple[float, float]]
@@ -200,7 +200,7 @@ class Findings:
 # Months ------------------------------------------------------------------------------------------------------------------------
 
 
-def choose(months: Sequence[Month], training: tuple[str, str] | None, customers: Callable[[Sequence[Month]], int]) -> Windows:
+def choose(months: Sequence[Month], training: tuple[str, str] | None, customers: Callable[[Sequence[Month]], int]) -> ComparedWindows:
     """Choose the months to compare.
 
     Parameters
@@ -221,13 +221,15 @@ def choose(months: Sequence[Month], training: tuple[str, str] | None, customers:
         the test would take a season for drift, else its last.
     """
     if training is None or not len(months):
-        return Windows(why="The rows are all of one moment: there is no earlier window to compare with.")
+        return ComparedWindows(why="The rows are all of one moment: there is no earlier window to compare with.")
     first, last = (month_of(np.datetime64(day)) for day in training)
     taught = [one for one in months if one >= first and _end(one) <= np.datetime64(training[1]) + np.timedelta64(1, "D")]
     later = [one for one in months if one > last]
     since = tuple(later[-SINCE:])
     if not taught or not later:
-        return Windows(since=since, why=f"There is no full month {'since' if taught else 'within'} training ({' to '.join(training)}).")
+        return ComparedWindows(
+            since=since, why=f"There is no full month {'since' if taught else 'within'} training ({' to '.join(training)})."
+        )
     taught = taught[FILLING:] or taught
     length = _length(min(len(taught), len(later)), lambda k: customers(later[-k:]))
     current = tuple(later[-length:])
@@ -242,8 +244,8 @@ def choose(months: Sequence[Month], training: tuple[str, str] | None, customers:
     for window, which in ((reference, "reference"), (current, "current window")):
         n = customers(window)
         if n < TOO_FEW:
-            return Windows(since=since, why=f"The {which}, {span(window)}, has {n} customers: {TOO_FEW} are needed to compare.")
-    return Windows(reference, current, since, f"{span(current)} is compared with {span(reference)}: {why}.")
+            return ComparedWindows(since=since, why=f"The {which}, {span(window)}, has {n} customers: {TOO_FEW} are needed to compare.")
+    return ComparedWindows(reference, current, since, f"{span(current)} is compared with {span(reference)}: {why}.")
 
 
 def month_of(moment: np.datetime64) -> Month:
@@ -279,7 +281,7 @@ def _length(longest: int, customers: Callable[[int], int]) -> int:
 def observe(
     names: Sequence[str],
     rows: Rows,
-    windows: Windows,
+    windows: ComparedWindows,
     *,
     thresholds: Sequence[float] = (),
     tested_auc: Interval | None = None,
@@ -404,7 +406,7 @@ def figures(found: Findings) -> list[dict[str, Any]]:
     return rows
 
 
-def movement(column: drift.Column, medians: tuple[float, float] | None = None) -> str:
+def movement(column: drift.ColumnDrift, medians: tuple[float, float] | None = None) -> str:
     """How a column moved, in words: where its values went, or which range lost or gained most."""
     said = []
     missing = next((one for one in column.bins if one.label == "missing"), None)
@@ -481,7 +483,7 @@ def _followed(rows: Rows, month: Month, seed: int) -> Followed | None:
     return Followed(str(month), int(at.sum()), found["rate"], found["auc"], seen_rate, seen_auc)
 
 
-def _shares(rows: Rows, windows: Windows) -> list[Share]:
+def _shares(rows: Rows, windows: ComparedWindows) -> list[Share]:
     # From the lowest score up, so that decisions stand in their own order.
     kinds = sorted(set(rows.decision.tolist()), key=lambda kind: (float(np.median(rows.score[rows.decision == kind])), kind))
     months = sorted({*windows.reference, *windows.since}) if windows.current or windows.since else []

@@ -139,7 +139,7 @@ def _moved(about: About, found: Findings) -> str:
     )
 
 
-def _line(column: drift.Column, words: str, found: Findings) -> str:
+def _line(column: drift.ColumnDrift, words: str, found: Findings) -> str:
     mark = '<span class="moved">moved</span>' if column.is_drift else ""
     p = "&lt; 0.001" if column.adjusted_p_value <= 0.001 else f"{column.adjusted_p_value:.3f}"
     above = ' class="num above"' if column.psi > column.psi_limit else ' class="num"'
@@ -219,7 +219,7 @@ def _reading() -> str:
 # Words -------------------------------------------------------------------------------------------------------------------------
 
 
-def _surest(column: drift.Column) -> tuple[bool, float, float]:
+def _surest(column: drift.ColumnDrift) -> tuple[bool, float, float]:
     return not column.is_drift, column.adjusted_p_value, -column.psi
 
 

@@ -8,7 +8,7 @@ from html import escape
 
 from finrisk_assets.modelling.evaluation.metrics import Interval
 from finrisk_assets.modelling.evaluation.plots import COLOURS, GREY
-from finrisk_assets.modelling.monitoring.drift import Column
+from finrisk_assets.modelling.monitoring.drift import ColumnDrift
 
 BEFORE, NOW, TRUE = "#9aa5b1", COLOURS[0], COLOURS[1]
 BAND = "#e6e9ed"
@@ -22,7 +22,7 @@ def legend(entries: Sequence[tuple[str, str]]) -> str:
     return '<p class="legend">' + "".join(f'<span><i style="background:{c}"></i>{escape(name)}</span>' for name, c in entries) + "</p>"
 
 
-def bars(column: Column, width: int = 470) -> str:
+def bars(column: ColumnDrift, width: int = 470) -> str:
     """Draw the share of each range of values in both windows, as a pair of bars."""
     bins = column.bins
     left, row, bar = 150, 24, 9

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from finrisk_assets.modelling.packs.pack import CARD_PAGE, GROUPS, PACK_PAGE, Figure, Pack
+from finrisk_assets.modelling.packs.pack import CARD_PAGE, GROUPS, PACK_PAGE, Pack, PackFigure
 
 TEMPLATES = Path(__file__).with_name("pages")
 
@@ -41,15 +41,15 @@ def pages(pack: Pack, pictures: Mapping[str, bytes]) -> dict[str, str]:
     return {name: _environment().get_template(f"{name}.j2").render(shared) for name in (CARD_PAGE, PACK_PAGE)}
 
 
-def headlines(pack: Pack) -> list[Figure]:
+def headlines(pack: Pack) -> list[PackFigure]:
     """The figures that come first."""
     found = [pack.by_key.get(f"evaluation/{metric}") for metric in HEADLINES]
     return [figure for figure in found if figure is not None][:MOST_HEADLINES]
 
 
-def candidates(pack: Pack) -> dict[str, list[Figure]]:
+def candidates(pack: Pack) -> dict[str, list[PackFigure]]:
     """The candidates' figures by candidate, in the order of their ranks."""
-    found: dict[str, list[Figure]] = {}
+    found: dict[str, list[PackFigure]] = {}
     for figure in pack.of("candidates"):
         found.setdefault(figure.label, []).append(figure)
     return found
@@ -82,7 +82,7 @@ def pick(found: Mapping[str, str], *names: str) -> str:
     return next((found[name] for name in names if name in found), "")
 
 
-def figures_table(figures: Sequence[Figure]) -> str:
+def figures_table(figures: Sequence[PackFigure]) -> str:
     """Figures as a Markdown table, for where no page is at hand."""
     lines = ["| figure | value | 95 % interval | from |", "|---|---:|---|---|"]
     for one in figures:

@@ -56,7 +56,7 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class Figure:
+class PackFigure:
     """One figure of the pack.
 
     Attributes
@@ -101,7 +101,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PackVerdict:
     """One demand of the gate, and why it is not met; no reasons where it is."""
 
     demand: str
@@ -151,12 +151,12 @@ class Pack:
     features: Sequence[Mapping[str, str]]
     history: Sequence[Mapping[str, str]]
     artifacts: Sequence[Artifact]
-    figures: Sequence[Figure]
+    figures: Sequence[PackFigure]
     pictures: Sequence[Picture] = ()
-    verdicts: Sequence[Verdict] = ()
+    verdicts: Sequence[PackVerdict] = ()
 
     @cached_property
-    def by_key(self) -> dict[str, Figure]:
+    def by_key(self) -> dict[str, PackFigure]:
         return {figure.key: figure for figure in self.figures}
 
     @cached_property
@@ -168,7 +168,7 @@ class Pack:
         """Whether every demand of the gate is met."""
         return all(verdict.is_met for verdict in self.verdicts)
 
-    def of(self, group: str) -> list[Figure]:
+    def of(self, group: str) -> list[PackFigure]:
         """The figures of one group, in order."""
         return [figure for figure in self.figures if figure.group == group]
 
@@ -248,7 +248,7 @@ def label_of(metric: str) -> str:
     return " ".join([words[0] if words[0] in _ACRONYMS.values() else words[0].capitalize(), *words[1:]])
 
 
-def figures_from(rows: Sequence[Mapping[str, Any]], computed_by: str, artifact: str, group: str = "") -> list[Figure]:
+def figures_from(rows: Sequence[Mapping[str, Any]], computed_by: str, artifact: str, group: str = "") -> list[PackFigure]:
     """The figures of an evaluation's table, those of too few people without their values.
 
     Parameters
@@ -269,7 +269,7 @@ def figures_from(rows: Sequence[Mapping[str, Any]], computed_by: str, artifact: 
         meaning = _without_label(row.get("meaning") or _MEANINGS.get(metric, ""), label_of(metric))
         if _is_of_few(metric, value, low):
             value, low, high, meaning = None, None, None, f"withheld: of fewer than {SMALLEST_GROUP} people"
-        found.append(Figure(f"{computed_by}/{metric}", at, label_of(metric), meaning, artifact, value, low, high))
+        found.append(PackFigure(f"{computed_by}/{metric}", at, label_of(metric), meaning, artifact, value, low, high))
     return found
 
 
@@ -349,9 +349,9 @@ def read(content: bytes, where: str = MANIFEST) -> tuple[Pack, dict[str, str]]:
         pages = document.pop("pages")
         parts = {
             "artifacts": [Artifact(**one) for one in document["artifacts"]],
-            "figures": [Figure(**one) for one in document["figures"]],
+            "figures": [PackFigure(**one) for one in document["figures"]],
             "pictures": [Picture(**one) for one in document["pictures"]],
-            "verdicts": [Verdict(**one | {"reasons": tuple(one["reasons"])}) for one in document["verdicts"]],
+            "verdicts": [PackVerdict(**one | {"reasons": tuple(one["reasons"])}) for one in document["verdicts"]],
         }
         return Pack(**document | parts), pages
     except PackError:
@@ -393,7 +393,7 @@ def near(first: float | None, second: float | None) -> bool:
     return math.isclose(first, second, rel_tol=TOLERANCE, abs_tol=NOISE)
 
 
-def compare_figures(claimed: Sequence[Figure], again: Sequence[Figure], against: str) -> list[Outcome]:
+def compare_figures(claimed: Sequence[PackFigure], again: Sequence[PackFigure], against: str) -> list[Outcome]:
     """Hold the figures of a pack against the same figures computed again; one outcome a group.
 
     Parameters
@@ -415,7 +415,7 @@ def compare_figures(claimed: Sequence[Figure], again: Sequence[Figure], against:
     return outcomes
 
 
-def _compared(figure: Figure, again: Figure | None, against: str) -> str | None:
+def _compared(figure: PackFigure, again: PackFigure | None, against: str) -> str | None:
     if again is None:
         return f"{MANIFEST}: {figure.key} stands there, but {against} does not give it"
     if (figure.group, figure.label, figure.meaning, figure.artifact) != (again.group, again.label, again.meaning, again.artifact):

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finrisk_assets.modelling.training import gate_verdict
 from schemas.features import Feature
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 _FOLDER = "bundle"
-GATE, REPLACES, ROLLED_BACK = "gate", "replaces", "rolled_back"
-"""Tags of a version: ``passed`` or the demands that it does not meet; the version whose place it took; why it was rolled back."""
-PASSED, STANDING = "passed", "standing"
+REPLACES = "replaces"
+"""Tag of a version: the version whose place it took. The tags of the gate stand in `gate_verdict`."""
 
 
 class RegistryError(ValueError):
@@ -20,7 +20,7 @@ class RegistryError(ValueError):
 
 
 @dataclass(frozen=True)
-class ModelVersion:
+class RegisteredVersion:
     """One registered version of a model: its name, the registry's number, and the MLflow run that made it."""
 
     name: str
@@ -37,7 +37,7 @@ def model_name(domain: str) -> str:
     return "finrisk-" + domain.replace("_", "-")
 
 
-def register(mlflow: Any, domain: str, bundle: Path, features: tuple[Feature, ...], tags: Mapping[str, str]) -> ModelVersion:
+def register(mlflow: Any, domain: str, bundle: Path, features: tuple[Feature, ...], tags: Mapping[str, str]) -> RegisteredVersion:
     """Log a bundle with the open run and register it as the domain's challenger.
 
     The model is logged from code (`finrisk_assets/modelling/training/pyfunc.py`), not as a pickle, and its signature is the list of
@@ -60,7 +60,7 @@ def register(mlflow: Any, domain: str, bundle: Path, features: tuple[Feature, ..
     name, run_id, client = model_name(domain), mlflow.active_run().info.run_id, mlflow.MlflowClient()
     same = client.search_model_versions(f"name = '{name}' and tags.bundle = '{tags['bundle']}'")
     if same:
-        found = ModelVersion(name, str(same[0].version), same[0].run_id)
+        found = RegisteredVersion(name, str(same[0].version), same[0].run_id)
     else:
         info = mlflow.pyfunc.log_model(
             name=domain.replace("_", "-"),
@@ -75,12 +75,12 @@ def register(mlflow: Any, domain: str, bundle: Path, features: tuple[Feature, ..
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         made = client.create_model_version(name, info.model_uri, run_id, tags=dict(tags), model_id=info.model_id)
-        found = ModelVersion(name, str(made.version), run_id)
+        found = RegisteredVersion(name, str(made.version), run_id)
     client.set_registered_model_alias(name, CHALLENGER, found.version)
     return found
 
 
-def find(client: Any, domain: str, alias: str) -> ModelVersion | None:
+def find(client: Any, domain: str, alias: str) -> RegisteredVersion | None:
     """The version that an alias points to, or None where there is none yet."""
     from mlflow.exceptions import MlflowException
 
@@ -88,10 +88,10 @@ def find(client: Any, domain: str, alias: str) -> ModelVersion | None:
         found = client.get_model_version_by_alias(model_name(domain), alias)
     except MlflowException:
         return None
-    return ModelVersion(found.name, str(found.version), found.run_id)
+    return RegisteredVersion(found.name, str(found.version), found.run_id)
 
 
-def fetch(client: Any, model: ModelVersion, folder: Path) -> Path:
+def fetch(client: Any, model: RegisteredVersion, folder: Path) -> Path:
     """Copy the bundle of a registered version to a folder, which is replaced; return it."""
     import shutil
 
@@ -104,14 +104,14 @@ def fetch(client: Any, model: ModelVersion, folder: Path) -> Path:
     return Path(shutil.copytree(path, folder))
 
 
-def artifact(client: Any, model: ModelVersion, path: str) -> bytes:
+def artifact(client: Any, model: RegisteredVersion, path: str) -> bytes:
     """The content of an artifact of the run that made a version."""
     from mlflow.artifacts import download_artifacts
 
     return Path(download_artifacts(run_id=model.run_id, artifact_path=path)).read_bytes()
 
 
-def promote(client: Any, domain: str, model: ModelVersion) -> ModelVersion | None:
+def promote(client: Any, domain: str, model: RegisteredVersion) -> RegisteredVersion | None:
     """Point the alias ``champion`` to a version and return the one that it replaces, which the version remembers; None for the first."""
     former = find(client, domain, CHAMPION)
     if former is not None and former.version == model.version:
@@ -122,7 +122,7 @@ def promote(client: Any, domain: str, model: ModelVersion) -> ModelVersion | Non
     return former
 
 
-def rollback(client: Any, domain: str, reason: str) -> tuple[ModelVersion, ModelVersion]:
+def rollback(client: Any, domain: str, reason: str) -> tuple[RegisteredVersion, RegisteredVersion]:
     """Point the alias ``champion`` back to the version that the present one replaced.
 
     Parameters
@@ -146,28 +146,26 @@ def rollback(client: Any, domain: str, reason: str) -> tuple[ModelVersion, Model
     former = replaced(client, present)
     if former is None:
         raise RegistryError(f"version {present.version} of {present.name} is its first champion: there is none before it to go back to")
-    client.set_model_version_tag(present.name, present.version, ROLLED_BACK, reason)
-    # It is still the challenger: without this its old verdict would let it back where the champion is materialised alone.
-    client.set_model_version_tag(present.name, present.version, GATE, STANDING)
+    gate_verdict.record_rollback(client, present.name, present.version, reason)
     client.set_registered_model_alias(present.name, CHAMPION, former.version)
     return present, former
 
 
-def replaced(client: Any, model: ModelVersion) -> ModelVersion | None:
+def replaced(client: Any, model: RegisteredVersion) -> RegisteredVersion | None:
     """The version whose place a champion took; None for the first."""
     before = tags(client, model).get(REPLACES)
     if before is None:
         return None
     found = client.get_model_version(model.name, before)
-    return ModelVersion(found.name, str(found.version), found.run_id)
+    return RegisteredVersion(found.name, str(found.version), found.run_id)
 
 
-def tags(client: Any, model: ModelVersion) -> dict[str, str]:
+def tags(client: Any, model: RegisteredVersion) -> dict[str, str]:
     """What a version was tagged with: ``bundle``, ``gate``, ``replaces`` and more."""
     return dict(client.get_model_version(model.name, model.version).tags)
 
 
-def versions(client: Any, domain: str) -> list[tuple[ModelVersion, dict[str, str], tuple[str, ...]]]:
+def versions(client: Any, domain: str) -> list[tuple[RegisteredVersion, dict[str, str], tuple[str, ...]]]:
     """Every version of a domain's model, the newest first, with its tags and aliases."""
     name = model_name(domain)
     from mlflow.exceptions import MlflowException
@@ -179,7 +177,7 @@ def versions(client: Any, domain: str) -> list[tuple[ModelVersion, dict[str, str
     found = client.search_model_versions(f"name = '{name}'")
     return [
         (
-            ModelVersion(one.name, str(one.version), one.run_id),
+            RegisteredVersion(one.name, str(one.version), one.run_id),
             dict(one.tags),
             tuple(sorted(alias for alias, version in aliases.items() if str(version) == str(one.version))),
         )

@@ -1,20 +1,29 @@
-"""The simulator: a small economy with known truth, the source of the ledger where nobody has data.
+"""The simulator: a small economy with known truth, the default source of a ledger.
 
 People earn, spend, fall short, borrow and are defrauded; everything follows from one `Economy` (sizes, rates, effects,
-seed). What only a simulator can know stands in ``truth_*`` tables that no feature may read. See `docs/simulator.md`.
+seed). Values that only a simulator can know are in ``truth_*`` tables, which no feature may read. See `docs/simulator.md`.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from finrisk_assets.ledger.sources.simulator.economy_source import economy_from_settings, source
 from finrisk_assets.ledger.sources.simulator.population.economy import Economy, FraudEffects, HouseholdEffects, LoanEffects, OfferEffects
-from finrisk_assets.ledger.sources.simulator.population.towns import towns
-from finrisk_assets.ledger.sources.simulator.source import economy_of, source
+from finrisk_assets.ledger.sources.simulator.towns import simulate_towns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "Economy", "FraudEffects", "HouseholdEffects", "LoanEffects", "OfferEffects", "economy_of", "run", "simulate", "source", "towns",
+    "Economy",
+    "FraudEffects",
+    "HouseholdEffects",
+    "LoanEffects",
+    "OfferEffects",
+    "economy_from_settings",
+    "run",
+    "simulate",
+    "simulate_towns",
+    "source",
 ]  # fmt: skip
 
 
@@ -39,5 +48,5 @@ def run(economy: Economy) -> "dict[str, pa.Table]":
     """Simulate the given economy, all of it in memory; see `simulate`."""
     import pyarrow as pa
 
-    parts = list(towns(economy))
+    parts = list(simulate_towns(economy))
     return {name: pa.concat_tables([part[name] for part in parts]).combine_chunks() for name in parts[0]}

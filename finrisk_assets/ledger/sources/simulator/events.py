@@ -1,4 +1,4 @@
-"""Movements of money while they are being made: equal-length columns of codes, not yet in order."""
+"""Movements of money during the simulation: equal-length columns of codes, not yet in order."""
 
 from dataclasses import dataclass, fields
 
@@ -64,7 +64,7 @@ class Events:
         return balance
 
 
-def events(
+def make_events(
     customer: ArrayLike,
     second: ArrayLike,
     cents: ArrayLike,
@@ -75,7 +75,7 @@ def events(
     sign: int = -1,
     episode: ArrayLike = NO_EPISODE,
 ) -> Events:
-    """Make movements; single values are repeated to the length of `customer`."""
+    """Build movements; single values are repeated to the length of `customer`."""
     columns = {
         "customer": customer, "second": second, "cents": np.rint(cents), "sign": sign, "category": category,
         "merchant": merchant, "country": country, "episode": episode,
@@ -85,5 +85,5 @@ def events(
 
 
 def concatenate(*parts: Events) -> Events:
-    """Put movements one behind the other."""
+    """Concatenate movements."""
     return Events(**{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Events)})

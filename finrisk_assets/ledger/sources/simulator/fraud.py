@@ -1,4 +1,4 @@
-"""Fraud: each purchase is one with a probability that its visible attributes state; what is reported is paid back.
+"""Fraud: the probability of each purchase follows from its visible attributes; reported fraud is refunded.
 
 The attributes are those of `finrisk_assets.domains.transaction_anomaly.features`, by the same definitions: history is what happened
 strictly before, over the same windows, and counts every movement of the customer.
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from finrisk_assets.ledger.sources.simulator.events import NO_EPISODE, NOBODY, Events, concatenate, events
+from finrisk_assets.ledger.sources.simulator.events import NO_EPISODE, NOBODY, Events, concatenate, make_events
 from finrisk_assets.ledger.sources.simulator.intercepts import intercept_for
 from finrisk_assets.ledger.sources.simulator.movements import month_of, share_out
 from finrisk_assets.ledger.sources.simulator.population.economy import CODE, DAY, HOUR, N_PURCHASES, FraudEffects
@@ -26,14 +26,14 @@ _NIGHT_ENDS = 7 * HOUR
 
 @dataclass(frozen=True)
 class Ledger:
-    """The finished movements in order of time (of customer at one instant), and what is known of each.
+    """The finished movements in order of time (of customer at one instant), with the truth about each.
 
     Attributes
     ----------
     events, balance
         The movements, and the balance after each in cents.
     probability
-        Of being fraud, before the dice fell; 0 for all but purchases.
+        Probability of fraud before the draw; 0 for all movements but purchases.
     scenario
         Which fraud, or ``GENUINE``.
     reported
@@ -47,12 +47,12 @@ class Ledger:
     reported: np.ndarray
 
 
-def defraud(town: Town, market: Market, people: People, made: Events, intercept: float | None) -> tuple[Ledger, float]:
-    """Throw the dice for every purchase, and settle the refunds.
+def add_fraud(town: Town, market: Market, people: People, movements: Events, intercept: float | None) -> tuple[Ledger, float]:
+    """Draw which purchases are fraud, and add the refunds.
 
     Parameters
     ----------
-    made
+    movements
         Every movement, in order of time.
     intercept
         Of the logit; None finds the one that gives `Economy.fraud_share`.
@@ -64,52 +64,52 @@ def defraud(town: Town, market: Market, people: People, made: Events, intercept:
         month's net flow stays what it was.
     """
     economy, rng = town.economy, town.rng("fraud")
-    purchase = np.flatnonzero(made.category < N_PURCHASES)
-    logit = causes_logit(market, made, purchase, economy.fraud)
+    purchase = np.flatnonzero(movements.category < N_PURCHASES)
+    logit = fraud_logit(market, movements, purchase, economy.fraud)
     if intercept is None:
-        intercept = intercept_for(logit, economy.fraud_share * len(made) / max(len(purchase), 1))
-    probability = np.zeros(len(made))
+        intercept = intercept_for(logit, economy.fraud_share * len(movements) / max(len(purchase), 1))
+    probability = np.zeros(len(movements))
     probability[purchase] = sigmoid(intercept + logit) if economy.fraud_share else 0.0
-    dice = rng.random(len(made))
-    of_episode = rng.random(int(made.episode.max(initial=0)) + 1)
-    dice = np.where(made.episode == NO_EPISODE, dice, of_episode[made.episode])
-    delay = (rng.uniform(*economy.fraud.label_delay_days, len(made)) * DAY).astype(np.int64)
-    fraud = _absorbable(town, made, dice < probability, made.second + delay)
-    is_burst = (made.episode != NO_EPISODE) & (made.episode % 2 == 0)
+    dice = rng.random(len(movements))
+    of_episode = rng.random(int(movements.episode.max(initial=0)) + 1)
+    dice = np.where(movements.episode == NO_EPISODE, dice, of_episode[movements.episode])
+    delay = (rng.uniform(*economy.fraud.label_delay_days, len(movements)) * DAY).astype(np.int64)
+    fraud = _absorbable(town, movements, dice < probability, movements.second + delay)
+    is_burst = (movements.episode != NO_EPISODE) & (movements.episode % 2 == 0)
     scenario = np.where(fraud, np.where(is_burst, CARD_TESTING, ACCOUNT_TAKEOVER), GENUINE).astype(np.int8)
-    reported = np.where(fraud, made.second + delay, 0)
-    return _settle(town, people, made, probability, scenario, reported), intercept
+    reported = np.where(fraud, movements.second + delay, 0)
+    return _settle(town, people, movements, probability, scenario, reported), intercept
 
 
-def causes_logit(market: Market, made: Events, rows: np.ndarray, effects: FraudEffects) -> np.ndarray:
-    """The logit of each of the rows being fraud, but for its intercept.
+def fraud_logit(market: Market, movements: Events, rows: np.ndarray, effects: FraudEffects) -> np.ndarray:
+    """Return the logit of fraud for each of the given rows, without its intercept.
 
     Parameters
     ----------
-    made
+    movements
         Every movement, in order of time.
     rows
-        The movements asked for.
+        Indices of the movements.
     """
-    seen = attributes(made)
-    risky = np.isin(made.merchant[rows], market.risky)
+    seen = attributes(movements)
+    risky = np.isin(movements.merchant[rows], market.risky)
     return (
         effects.velocity * np.minimum(seen["n_1h"][rows], 4)
         + effects.amount * np.clip(np.log(np.maximum(seen["amount_to_mean_30d"][rows], 1e-9)), 0, 3)
         + effects.new_country * seen["is_new_country"][rows]
         + effects.new_merchant * seen["is_new_merchant"][rows]
-        + effects.night * (made.second[rows] % DAY < _NIGHT_ENDS)
+        + effects.night * (movements.second[rows] % DAY < _NIGHT_ENDS)
         + effects.risky_merchant * risky
     )
 
 
-def attributes(made: Events) -> dict[str, np.ndarray]:
-    """The visible attributes of each movement from its customer's history strictly before it; the amount is 1 where there is none."""
-    order = np.argsort(made.customer, kind="stable")
-    span = np.int64(made.second.max(initial=0) + _NOVELTY_S + 1)
-    second = made.second[order]
-    key = made.customer[order] * span + second
-    total = np.concatenate([[0], np.cumsum(made.cents[order])])
+def attributes(movements: Events) -> dict[str, np.ndarray]:
+    """Return the visible attributes of each movement from its customer's earlier history; the amount ratio is 1 without history."""
+    order = np.argsort(movements.customer, kind="stable")
+    span = np.int64(movements.second.max(initial=0) + _NOVELTY_S + 1)
+    second = movements.second[order]
+    key = movements.customer[order] * span + second
+    total = np.concatenate([[0], np.cumsum(movements.cents[order])])
 
     def back(length: int) -> np.ndarray:
         # The customer's first movement inside the window; one that begins before the ledger must not reach the customer before.
@@ -121,7 +121,7 @@ def attributes(made: Events) -> dict[str, np.ndarray]:
     mean = (total[now] - total[month]) / np.maximum(count, 1)
     found = {
         "n_1h": now - hour,
-        "amount_to_mean_30d": np.where(count > 0, made.cents[order] / np.maximum(mean, 1), 1.0),
+        "amount_to_mean_30d": np.where(count > 0, movements.cents[order] / np.maximum(mean, 1), 1.0),
     }
     unsorted = {}
     for name, values in found.items():
@@ -129,56 +129,56 @@ def attributes(made: Events) -> dict[str, np.ndarray]:
         unsorted[name][order] = values
     return {
         **unsorted,
-        "is_new_merchant": _is_new(made, made.merchant),
-        "is_new_country": _is_new(made, made.country),
+        "is_new_merchant": _is_new(movements, movements.merchant),
+        "is_new_country": _is_new(movements, movements.country),
     }
 
 
-def _is_new(made: Events, with_whom: np.ndarray) -> np.ndarray:
-    """Whether the customer had no movement with the same merchant (or country) in the 90 days before."""
-    pair = made.customer.astype(np.int64) * (int(with_whom.max(initial=0)) + 2) + with_whom + 1
+def _is_new(movements: Events, with_whom: np.ndarray) -> np.ndarray:
+    """Return whether the customer had no movement with the same merchant (or country) in the 90 days before."""
+    pair = movements.customer.astype(np.int64) * (int(with_whom.max(initial=0)) + 2) + with_whom + 1
     order = np.argsort(pair, kind="stable")
-    pair, second = pair[order], made.second[order]
+    pair, second = pair[order], movements.second[order]
     gap = np.diff(second, prepend=0)
-    known = np.zeros(len(made), dtype=bool)
+    known = np.zeros(len(movements), dtype=bool)
     known[order] = (np.diff(pair, prepend=-1) == 0) & (gap < _NOVELTY_S)
     return ~known
 
 
-def _absorbable(town: Town, made: Events, fraud: np.ndarray, reported: np.ndarray) -> np.ndarray:
-    """Leave out the rare fraud whose refund falls in a month without a genuine purchase to spend it on."""
+def _absorbable(town: Town, movements: Events, fraud: np.ndarray, reported: np.ndarray) -> np.ndarray:
+    """Drop the rare fraud whose refund falls in a month without a genuine purchase to spend it on."""
     hit = np.flatnonzero(fraud)
     if len(hit) == 0:
         return fraud
     n_months = town.economy.n_months
-    genuine = (made.category < N_PURCHASES) & ~fraud
-    group = made.customer[genuine].astype(np.int64) * n_months + month_of(town, made.second[genuine])
+    genuine = (movements.category < N_PURCHASES) & ~fraud
+    group = movements.customer[genuine].astype(np.int64) * n_months + month_of(town, movements.second[genuine])
     there = np.bincount(group, minlength=town.size * n_months)
     month = month_of(town, reported[hit])
-    spent = there[made.customer[hit].astype(np.int64) * n_months + np.minimum(month, n_months - 1)] > 0
+    spent = there[movements.customer[hit].astype(np.int64) * n_months + np.minimum(month, n_months - 1)] > 0
     kept = fraud.copy()
     kept[hit] = spent | (month >= n_months)
     return kept
 
 
-def _settle(town: Town, people: People, made: Events, probability: np.ndarray, scenario: np.ndarray, reported: np.ndarray) -> Ledger:
-    """Pay reported frauds back, and let the same month's genuine purchases grow by as much."""
+def _settle(town: Town, people: People, movements: Events, probability: np.ndarray, scenario: np.ndarray, reported: np.ndarray) -> Ledger:
+    """Refund reported frauds, and raise the same month's genuine purchases by the same amount."""
     n_months = town.economy.n_months
     paid = np.flatnonzero((scenario > 0) & (reported < town.economy.n_days * DAY))
-    who = made.customer[paid]
-    refunds = events(who, reported[paid], made.cents[paid], CODE["refund"], NOBODY, people.home[who], sign=1)
+    who = movements.customer[paid]
+    refunds = make_events(who, reported[paid], movements.cents[paid], CODE["refund"], NOBODY, people.home[who], sign=1)
     month = month_of(town, reported[paid])
-    extra = np.bincount(who.astype(np.int64) * n_months + month, made.cents[paid], town.size * n_months).astype(np.int64)
-    purchase = np.flatnonzero((made.category < N_PURCHASES) & (scenario == GENUINE))
-    group = made.customer[purchase].astype(np.int64) * n_months + month_of(town, made.second[purchase])
+    extra = np.bincount(who.astype(np.int64) * n_months + month, movements.cents[paid], town.size * n_months).astype(np.int64)
+    purchase = np.flatnonzero((movements.category < N_PURCHASES) & (scenario == GENUINE))
+    group = movements.customer[purchase].astype(np.int64) * n_months + month_of(town, movements.second[purchase])
     grows = extra[group] > 0
     purchase, group = purchase[grows], group[grows]
     order = np.argsort(group, kind="stable")
     purchase, group = purchase[order], group[order]
-    before = np.bincount(group, made.cents[purchase], town.size * n_months).astype(np.int64)
-    cents = made.cents.copy()
-    cents[purchase] = share_out(before + extra, group, made.cents[purchase].astype(np.float64))
-    everything = concatenate(replace(made, cents=cents), refunds)
+    before = np.bincount(group, movements.cents[purchase], town.size * n_months).astype(np.int64)
+    cents = movements.cents.copy()
+    cents[purchase] = share_out(before + extra, group, movements.cents[purchase].astype(np.float64))
+    everything = concatenate(replace(movements, cents=cents), refunds)
     nothing = np.zeros(len(refunds))
     order = np.lexsort((everything.customer, everything.second))
     everything = everything.take(order)

@@ -1,6 +1,6 @@
-"""The truth about spending and cashflow: many futures of each household from each month-end, by `household.step` itself.
+"""The truth about spending and cashflow: many futures of each household from each month-end, simulated by `households.step`.
 
-What is random in a month is drawn, but for its spending: given everything else this is lognormal, so the probability that it
+Everything random in a month is drawn except its spending. Given the draws, spending is lognormal, so the probability that it
 stays below a bound is exact (Rao-Blackwell: the mean of conditional probabilities varies less than the share of drawn outcomes).
 Numbers are single precision: cents are exact up to 160,000 currency units.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finrisk_assets.ledger.sources.simulator.population.calendar import Months
+from finrisk_assets.ledger.sources.simulator.population.calendar import HouseholdMonths
 from finrisk_assets.ledger.sources.simulator.population.economy import HouseholdEffects
 from finrisk_assets.ledger.sources.simulator.population.households import Draws, Prospect, State, close, prospect, step
 from finrisk_assets.ledger.sources.simulator.population.people import People, Town
@@ -20,13 +20,13 @@ MONTHS_AHEAD = 3
 
 
 @dataclass(frozen=True)
-class Truths:
-    """One element a household and month-end; money in currency.
+class MonthEndTruths:
+    """Truths, one element per household and month-end; money in currency.
 
     Attributes
     ----------
     customer, day
-        Who, and the first day after the month-end, in days since the start.
+        Customer, and the first day after the month-end, in days since the start.
     surplus
         Probability that the next month closes above this one.
     mean_change, sd_change
@@ -43,8 +43,8 @@ class Truths:
     trouble: np.ndarray
 
 
-def foresee(town: Town, people: People, months: Months) -> Truths:
-    """Return the truths of every month-end after which a month of the ledger is left."""
+def compute_truths(town: Town, people: People, months: HouseholdMonths) -> MonthEndTruths:
+    """Return the truths of every month-end that a month of the ledger follows."""
     economy, rng = town.economy, town.rng("futures")
     found = []
     for number in range(economy.n_months - 1):
@@ -60,14 +60,14 @@ def foresee(town: Town, people: People, months: Months) -> Truths:
             found.append((who, np.full(len(who), as_of), *_outcomes(now, ahead, counts, economy.futures, economy.household, rng)))
     if not found:
         nothing = np.zeros(0)
-        return Truths(nothing.astype(np.int64), nothing.astype(np.int64), nothing, nothing, nothing, nothing)
-    return Truths(*(np.concatenate(column) for column in zip(*found, strict=True)))
+        return MonthEndTruths(nothing.astype(np.int64), nothing.astype(np.int64), nothing, nothing, nothing, nothing)
+    return MonthEndTruths(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
 def _outcomes(
     now: State, ahead: np.ndarray, last_closing_counts: bool, futures: int, effects: HouseholdEffects, rng: np.random.Generator
 ) -> tuple[np.ndarray, ...]:
-    """Surplus, mean and standard deviation of next month's change, and trouble, per household."""
+    """Return surplus, mean and standard deviation of next month's change, and trouble, per household."""
     from scipy.special import ndtri
 
     shape = (len(now.balance), futures)
@@ -91,14 +91,14 @@ def _outcomes(
 
 
 def _room_above(target: np.ndarray, ahead: Prospect, effects: HouseholdEffects, without_penalty: bool) -> np.ndarray:
-    """The spending up to which the month closes, after its penalty, at `target` or above; or also without a penalty."""
+    """Return the largest spending with which the month closes, after its penalty, at `target` or above, optionally without penalty."""
     fee, share = 100 * effects.penalty_amount, effects.penalty_pct / 100
     needed = np.where(target >= 0, target, np.minimum((target + fee) / (1 + share), 0))
     return ahead.room - (np.maximum(needed, 0) if without_penalty else needed)
 
 
 def _below(bound: np.ndarray, ahead: Prospect, effects: HouseholdEffects) -> np.ndarray:
-    """Probability that the month's spending stays below the bound."""
+    """Return the probability that the month's spending stays below the bound."""
     from scipy.special import ndtr
 
     if effects.spending_noise == 0:
@@ -108,12 +108,12 @@ def _below(bound: np.ndarray, ahead: Prospect, effects: HouseholdEffects) -> np.
 
 
 def _spread_evenly(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Uniform numbers in ascending order, one from each of as many equal ranges as there are futures (stratified sampling)."""
+    """Draw stratified uniform numbers in ascending order: one from each of as many equal ranges as there are futures."""
     return (np.arange(shape[1]) + rng.uniform(0.001, 0.999, shape)) / shape[1]
 
 
 def _rows(state: State, who: np.ndarray) -> State:
-    """The households as columns of single precision, so that futures can stand beside each other."""
+    """Return the households as single-precision columns, so that futures broadcast along the second axis."""
 
     def column(values: np.ndarray) -> np.ndarray:
         chosen = values[who, None]

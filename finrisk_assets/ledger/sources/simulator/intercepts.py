@@ -1,4 +1,4 @@
-"""Intercepts: what turns causes into the mean probability asked for. The first town finds them, and all towns share them."""
+"""Intercepts that give a logit the requested mean probability. The first town finds them, and all towns share them."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from finrisk_assets.ledger.sources.simulator.population.households import sigmoi
 
 @dataclass(frozen=True)
 class Intercepts:
-    """Intercepts of the logits of fraud, default and acceptance; None where none has been found."""
+    """Intercepts of the logits of fraud, default and acceptance; None where not yet found."""
 
     fraud: float | None = None
     default: float | None = None
@@ -17,7 +17,7 @@ class Intercepts:
 
 
 def intercept_for(logit: np.ndarray, rate: float) -> float:
-    """The intercept at which the mean probability is `rate`, by bisection."""
+    """Return the intercept at which the mean probability is `rate`, by bisection."""
     low, high = -60.0, 60.0
     for _ in range(60):
         middle = (low + high) / 2

@@ -1,12 +1,12 @@
-"""Loans: who applies and when, and a default probability that follows from the ledger up to the application."""
+"""Loans: the applicants, the times, and a default probability that follows from the ledger before the application."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from finrisk_assets.ledger.sources.simulator.history import Causes, History
+from finrisk_assets.ledger.sources.simulator.causes import Causes, MovementHistory
 from finrisk_assets.ledger.sources.simulator.intercepts import intercept_for
-from finrisk_assets.ledger.sources.simulator.population.calendar import Months
+from finrisk_assets.ledger.sources.simulator.population.calendar import HouseholdMonths
 from finrisk_assets.ledger.sources.simulator.population.economy import DAY, HOUR, LoanEffects
 from finrisk_assets.ledger.sources.simulator.population.households import sigmoid
 from finrisk_assets.ledger.sources.simulator.population.people import People, Town
@@ -20,8 +20,8 @@ _YEAR = 365 * DAY
 class Loans:
     """Loans in order of application, one element each; times in seconds since the start, money in currency.
 
-    `true_pd` is the probability that the dice were thrown with; `ledger_pd` the best that anyone can know who sees the
-    ledger and the application but not the hidden cause.
+    `true_pd` is the probability that the default was drawn with; `ledger_pd` is the best estimate from the ledger and the application,
+    without the hidden cause.
     """
 
     customer: np.ndarray
@@ -38,17 +38,19 @@ class Loans:
     ledger_pd: np.ndarray
 
 
-def lend(town: Town, people: People, months: Months, history: History, intercept: float | None) -> tuple[Loans, float]:
-    """Draw the loans and their outcomes within a year of granting; `intercept` as in `fraud.defraud`."""
+def simulate_loans(
+    town: Town, people: People, months: HouseholdMonths, history: MovementHistory, intercept: float | None
+) -> tuple[Loans, float]:
+    """Draw the loans and their outcomes within a year of granting; `intercept` as in `fraud.add_fraud`."""
     economy, rng, effects = town.economy, town.rng("loans"), town.economy.loans
-    customer, applied = moments(town, people, rng, economy.loans_per_customer, 1.4 - people.discipline)
+    customer, applied = draw_moments(town, people, rng, economy.loans_per_customer, 1.4 - people.discipline)
     n = len(customer)
     causes = history.causes(people, customer, applied)
     employed = employed_months(town, people, months, customer, applied)
-    amount, term = terms(causes, rng)
+    amount, term = draw_terms(causes, rng)
     rate = np.round(np.clip(6.5 + 3 * causes.expense_ratio + 0.3 * causes.penalties + rng.normal(0, 1.2, n), 3.9, 19.9), 2)
     monthly = instalment(amount, term, rate)
-    seen = standing(causes, employed, effects) + burden_slope(effects) * np.minimum(monthly / causes.monthly_income, 1)
+    seen = default_logit(causes, employed, effects) + burden_slope(effects) * np.minimum(monthly / causes.monthly_income, 1)
     logit = seen + rng.normal(0, effects.noise, n)
     if intercept is None:
         intercept = intercept_for(logit, economy.default_rate)
@@ -56,13 +58,13 @@ def lend(town: Town, people: People, months: Months, history: History, intercept
     is_default = rng.random(n) < true_pd
     known = applied + np.where(is_default, rng.integers(60 * DAY, _YEAR, n), _YEAR)
     stated = np.rint(people.income[customer] * rng.lognormal(0.03, 0.08, n) / 50) * 50
-    ledger_pd = sigmoid((intercept + seen) / dulling(effects.noise))
+    ledger_pd = sigmoid((intercept + seen) / averaging_divisor(effects.noise))
     lent = Loans(customer, applied, amount, term, monthly, rate, stated, employed, is_default, known, true_pd, ledger_pd)
     return lent, intercept
 
 
-def standing(causes: Causes, employed: np.ndarray, effects: LoanEffects) -> np.ndarray:
-    """The logit of a default as the ledger shows it, without the intercept and the burden of an instalment."""
+def default_logit(causes: Causes, employed: np.ndarray, effects: LoanEffects) -> np.ndarray:
+    """Return the logit of a default from the ledger's causes, without the intercept and the burden of an instalment."""
     return (
         effects.expense_ratio * 10 * (causes.expense_ratio - 1)
         + effects.penalties * causes.penalties
@@ -73,16 +75,16 @@ def standing(causes: Causes, employed: np.ndarray, effects: LoanEffects) -> np.n
 
 
 def burden_slope(effects: LoanEffects) -> float:
-    """Rise of the logit of a default per unit of instalment to monthly income."""
+    """Return the rise of the default logit per unit of instalment to monthly income."""
     return effects.burden * 10
 
 
-def dulling(noise: float) -> float:
-    """By how much a hidden normal cause divides a logit, when it is averaged over (MacKay 1992: the probit approximation)."""
+def averaging_divisor(noise: float) -> float:
+    """Return the divisor of a logit that averages over a hidden normal cause (MacKay 1992: the probit approximation)."""
     return float(np.sqrt(1 + np.pi / 8 * noise**2))
 
 
-def terms(causes: Causes, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_terms(causes: Causes, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw amounts around two months' income, and months to repay."""
     n = len(causes.monthly_income)
     amount = np.rint(np.clip(causes.monthly_income * rng.lognormal(0.8, 0.7, n), 500, 60_000) / 100) * 100
@@ -90,13 +92,15 @@ def terms(causes: Causes, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 
 def instalment(amount: np.ndarray, term: np.ndarray, rate_pct: np.ndarray) -> np.ndarray:
-    """The equal monthly instalment that repays a loan with interest, in currency."""
+    """Return the equal monthly instalment that repays a loan with interest, in currency."""
     monthly = rate_pct / 1200
     return np.round(amount * monthly / (1 - (1 + monthly) ** -term.astype(np.float64)), 2)
 
 
-def moments(town: Town, people: People, rng: np.random.Generator, per_customer: float, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draw customers by weight and moments in office hours, in order of time; nobody in the first months of an account."""
+def draw_moments(
+    town: Town, people: People, rng: np.random.Generator, per_customer: float, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw customers by weight and times in office hours, in order of time; none in the first months of an account."""
     economy = town.economy
     wait = int(economy.month_days[min(economy.first_application_month, economy.n_months)])
     first = np.maximum(people.opened // DAY, 0) + wait
@@ -111,8 +115,8 @@ def moments(town: Town, people: People, rng: np.random.Generator, per_customer: 
     return customer[order], moment[order]
 
 
-def employed_months(town: Town, people: People, months: Months, customer: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """Full months in the present job or trade; 0 out of work."""
+def employed_months(town: Town, people: People, months: HouseholdMonths, customer: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    """Return the full months in the present job or trade; 0 out of work."""
     economy = town.economy
     month = np.searchsorted(economy.month_days * DAY, moment, side="right") - 1
     idle = np.where(months.is_open & ~months.working, np.arange(economy.n_months), -1)

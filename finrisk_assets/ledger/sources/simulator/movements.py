@@ -1,20 +1,20 @@
-"""A month's totals taken apart into movements: pay, bills, mishaps, fees, and purchases that add up to the cent."""
+"""The movements of a month: pay, bills, mishaps, fees, and purchases that add up to the month's totals to the cent."""
 
 import numpy as np
 
-from finrisk_assets.ledger.sources.simulator.events import NOBODY, Events, concatenate, events
-from finrisk_assets.ledger.sources.simulator.population.calendar import Months
+from finrisk_assets.ledger.sources.simulator.events import NOBODY, Events, concatenate, make_events
+from finrisk_assets.ledger.sources.simulator.population.calendar import HouseholdMonths
 from finrisk_assets.ledger.sources.simulator.population.economy import ABROAD, CATEGORIES, CODE, DAY, HOMES, HOUR, Category
 from finrisk_assets.ledger.sources.simulator.population.people import Market, People, Town
 
 _LEAST_CENTS = 10
-"""Every purchase costs at least this."""
+"""Cents; every purchase costs at least this."""
 
 _BOUNCED_DAYS = 3
-"""A bill that could not be paid is paid so many days later."""
+"""Days after which a bounced bill is paid."""
 
 
-def take_apart(town: Town, market: Market, people: People, months: Months) -> Events:
+def split_into_movements(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
     """Return every movement of the months, without refunds, in order of time."""
     everything = concatenate(
         _opening(people),
@@ -62,13 +62,13 @@ def share_out(total: np.ndarray, group: np.ndarray, weight: np.ndarray) -> np.nd
 
 
 def _opening(people: People) -> Events:
-    """What is on the account when its ledger begins."""
+    """Return the opening balances as credits."""
     who = np.arange(len(people))
-    return events(who, np.maximum(people.opened, 0), people.savings * 100, CODE["opening_balance"], NOBODY, people.home, sign=1)
+    return make_events(who, np.maximum(people.opened, 0), people.savings * 100, CODE["opening_balance"], NOBODY, people.home, sign=1)
 
 
-def _pay(town: Town, market: Market, people: People, months: Months) -> Events:
-    """Salaries or benefits on the pay day, and irregular earnings in one to three payments.
+def _pay(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
+    """Return salaries or benefits on the pay day, and irregular earnings in one to three payments.
 
     Where the pay day falls on a weekend, the salary comes on the Friday before, or on the first Monday of the month.
     """
@@ -85,7 +85,9 @@ def _pay(town: Town, market: Market, people: People, months: Months) -> Events:
     monthly = people.salaried[who]
     category = np.where(working, CODE["salary"], CODE["benefits"])
     payer = np.where(working, employer, NOBODY)
-    regular = events(who[monthly], second[monthly], amount[monthly], category[monthly], payer[monthly], people.home[who[monthly]], sign=1)
+    regular = make_events(
+        who[monthly], second[monthly], amount[monthly], category[monthly], payer[monthly], people.home[who[monthly]], sign=1
+    )
 
     own, own_month, earned = who[~monthly], month[~monthly], amount[~monthly]
     times = rng.integers(1, 4, len(own))
@@ -95,11 +97,11 @@ def _pay(town: Town, market: Market, people: People, months: Months) -> Events:
     client = rng.integers(market.first_employer, market.first_landlord, len(payment))
     part = share_out(earned, payment, rng.uniform(0.5, 1.5, len(payment)))
     earner = own[payment]
-    return concatenate(regular, events(earner, second, part, CODE["self_employment"], client, people.home[earner], sign=1))
+    return concatenate(regular, make_events(earner, second, part, CODE["self_employment"], client, people.home[earner], sign=1))
 
 
-def _bills(town: Town, market: Market, people: People, months: Months) -> Events:
-    """Rent, utilities and subscriptions. Where the utilities bounce, a fee is charged at once and they are paid days later."""
+def _bills(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
+    """Return rent, utilities and subscriptions. Where the utilities bounce, a fee is charged at once and they are paid days later."""
     economy, rng, n, home = town.economy, town.rng("bills"), len(people), people.home
     who, month = np.nonzero(months.is_open)
     start = economy.month_days[:-1] * DAY
@@ -117,37 +119,37 @@ def _bills(town: Town, market: Market, people: People, months: Months) -> Events
     subscription, when = np.nonzero(months.is_open[subscriber])
     subscribed = subscriber[subscription]
     return concatenate(
-        events(who, start[month] + rent_second, np.rint(people.rent * 100)[who], CODE["rent"], landlord, home[who]),
-        events(
+        make_events(who, start[month] + rent_second, np.rint(people.rent * 100)[who], CODE["rent"], landlord, home[who]),
+        make_events(
             who, utility_second + missed * _BOUNCED_DAYS * DAY, np.rint(months.utilities[who, month]), CODE["utilities"], provider,
             home[who],
         ),
-        events(who[missed], utility_second[missed], fee, CODE["returned_payment"], NOBODY, home[who[missed]]),
-        events(
+        make_events(who[missed], utility_second[missed], fee, CODE["returned_payment"], NOBODY, home[who[missed]]),
+        make_events(
             subscribed, start[when] + billed[subscription], np.rint(price * 100)[subscription], CODE["subscriptions"],
             seller[subscription], home[subscribed],
         ),
     )  # fmt: skip
 
 
-def _mishaps(town: Town, market: Market, people: People, months: Months) -> Events:
-    """Large expenses that nobody planned: the car, the roof, a tooth."""
+def _mishaps(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
+    """Return large unplanned expenses: the car, the roof, a tooth."""
     rng = town.rng("mishaps")
     who, month = np.nonzero(months.is_open & (months.mishap > 0))
     second = _day_in(town, month, rng) * DAY + rng.integers(8 * HOUR, 19 * HOUR, len(who))
     shop = market.draw(CODE["household"], rng.random(len(who)))
-    return events(who, second, months.mishap[who, month], CODE["repairs"], shop, people.home[who])
+    return make_events(who, second, months.mishap[who, month], CODE["repairs"], shop, people.home[who])
 
 
-def _penalties(town: Town, people: People, months: Months) -> Events:
-    """The penalty for a month that closes below zero, in its last second."""
+def _penalties(town: Town, people: People, months: HouseholdMonths) -> Events:
+    """Return the penalties for months that close below zero, in their last second."""
     who, month = np.nonzero(months.is_open & (months.penalty > 0))
     last = town.economy.month_days[month + 1] * DAY - 1
-    return events(who, last, months.penalty[who, month], CODE["penalty"], NOBODY, people.home[who])
+    return make_events(who, last, months.penalty[who, month], CODE["penalty"], NOBODY, people.home[who])
 
 
-def _purchases(town: Town, market: Market, people: People, months: Months) -> Events:
-    """What is left of the month's spending after the bills, as purchases; at least one a month."""
+def _purchases(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
+    """Return the month's spending after the bills as purchases, at least one a month."""
     economy = town.economy
     wanted = concatenate(_everyday(town, market, people, months), _bursts(town, market, people), _sprees(town, market, people))
     month = month_of(town, wanted.second)
@@ -158,19 +160,19 @@ def _purchases(town: Town, market: Market, people: People, months: Months) -> Ev
     return Events(**{**vars(wanted), "cents": share_out(to_spend(people, months).ravel(), group, wanted.cents.astype(np.float64))})
 
 
-def to_spend(people: People, months: Months) -> np.ndarray:
-    """What each month leaves for purchases, in cents; shape ``(n, n_months)``."""
+def to_spend(people: People, months: HouseholdMonths) -> np.ndarray:
+    """Return the amount that each month leaves for purchases, in cents; shape ``(n, n_months)``."""
     bills = np.rint(people.rent * 100) + np.rint(people.subscriptions * 100).sum(axis=1)
     return months.spending - bills.astype(np.int64)[:, None] - np.rint(months.utilities).astype(np.int64)
 
 
 def month_of(town: Town, second: np.ndarray) -> np.ndarray:
-    """The month of the ledger in which each moment lies."""
+    """Return the month of the ledger of each second."""
     return np.searchsorted(town.economy.month_days * DAY, second, side="right") - 1
 
 
-def _everyday(town: Town, market: Market, people: People, months: Months) -> Events:
-    """Ordinary purchases: how many a person makes is Poisson. Their cents are weights yet."""
+def _everyday(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
+    """Return ordinary purchases, Poisson in number. Their cents are weights at this stage."""
     economy, rng = town.economy, town.rng("purchases")
     mean_ticket = sum(c.share * c.ticket * np.exp(c.spread**2 / 2) for c in CATEGORIES)
     scale = 0.45 * people.income / (economy.purchases_per_month * people.activity * mean_ticket)
@@ -179,7 +181,7 @@ def _everyday(town: Town, market: Market, people: People, months: Months) -> Eve
         mean = economy.purchases_per_month * category.share * economy.n_months * people.activity
         who = np.repeat(np.arange(len(people)), rng.poisson(mean))
         day = _days(town, category, rng.random(len(who)))
-        if code == CODE["groceries"]:  # nobody goes without for a month
+        if code == CODE["groceries"]:  # every open month has groceries
             everyone, month = np.nonzero(months.is_open)
             who, day = np.concatenate([who, everyone]), np.concatenate([day, _day_in(town, month, rng)])
         amount = category.ticket * scale[who] * rng.lognormal(0, category.spread, len(who))
@@ -193,12 +195,12 @@ def _everyday(town: Town, market: Market, people: People, months: Months) -> Eve
         shop = np.where(abroad, market.abroad(place, rng.random(len(who))), shop)
         country = np.where(abroad, place, people.home[who])
         second = day * DAY + _seconds_of_day(category.hours, rng, len(who))
-        parts.append(events(who, second, np.maximum(amount * 100, 1), code, shop, country))
+        parts.append(make_events(who, second, np.maximum(amount * 100, 1), code, shop, country))
     return concatenate(*parts)
 
 
 def _bursts(town: Town, market: Market, people: People) -> Events:
-    """Two to six small payments within minutes at one risky online shop, then a large one elsewhere within the hour."""
+    """Return bursts: two to six small payments within minutes at one risky online shop, then a large one elsewhere within the hour."""
     economy, rng = town.economy, town.rng("bursts")
     n = rng.poisson(economy.fraud.bursts_per_month * economy.n_months * len(people))
     buyer = rng.integers(0, len(people), n)
@@ -208,11 +210,11 @@ def _bursts(town: Town, market: Market, people: People) -> Events:
     small = 300.0 * rng.lognormal(0, 0.7, len(burst))
     home, number = people.home[buyer], 2 * np.arange(n)
     return concatenate(
-        events(
+        make_events(
             buyer[burst], start[burst] + rng.integers(0, 1_200, len(burst)), np.maximum(small, 1), CODE["online"], shop[burst],
             home[burst], episode=number[burst],
         ),
-        events(
+        make_events(
             buyer, start + 1_200 + rng.integers(0, 2_400, n), people.income[buyer] * 100 * rng.lognormal(-1.9, 0.5, n),
             CODE["online"], market.draw(CODE["online"], rng.random(n) ** 0.7), home, episode=number,
         ),
@@ -220,7 +222,7 @@ def _bursts(town: Town, market: Market, people: People) -> Events:
 
 
 def _sprees(town: Town, market: Market, people: People) -> Events:
-    """One to three large purchases within hours: half of them at night, often at shops one does not know, some abroad."""
+    """Return sprees: one to three large purchases within hours, half of them at night, often at unknown shops, some abroad."""
     economy, rng = town.economy, town.rng("sprees")
     n = rng.poisson(economy.fraud.sprees_per_month * economy.n_months * len(people))
     buyer = rng.integers(0, len(people), n)
@@ -236,7 +238,7 @@ def _sprees(town: Town, market: Market, people: People) -> Events:
     shop = np.where(abroad, market.abroad(place, rng.random(len(spree))), shop)
     country = np.where(abroad, place, people.home[buyer[spree]])
     amount = people.income[buyer[spree]] * 100 * rng.lognormal(-2.1, 0.6, len(spree))
-    return events(buyer[spree], second, amount, category, shop, country, episode=(2 * np.arange(n) + 1)[spree])
+    return make_events(buyer[spree], second, amount, category, shop, country, episode=(2 * np.arange(n) + 1)[spree])
 
 
 def _seconds_of_day(hours: tuple[tuple[float, float, float], ...], rng: np.random.Generator, size: int) -> np.ndarray:
@@ -266,5 +268,5 @@ def _days(town: Town, category: Category, uniform: np.ndarray) -> np.ndarray:
 
 
 def _weekday(town: Town, day: np.ndarray) -> np.ndarray:
-    """Monday is 0."""
+    """Return the weekday of each day; Monday is 0."""
     return (town.economy.start.weekday() + day) % 7

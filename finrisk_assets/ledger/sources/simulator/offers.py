@@ -1,13 +1,20 @@
-"""Offers of loans: half at a random rate, half at a policy's, and a stated probability that each is accepted."""
+"""Offers of loans: half at a random rate, half at a policy's rate, each with a known acceptance probability."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from finrisk_assets.ledger.sources.simulator.history import Causes, History
+from finrisk_assets.ledger.sources.simulator.causes import Causes, MovementHistory
 from finrisk_assets.ledger.sources.simulator.intercepts import intercept_for
-from finrisk_assets.ledger.sources.simulator.loans import burden_slope, dulling, employed_months, moments, standing, terms
-from finrisk_assets.ledger.sources.simulator.population.calendar import Months
+from finrisk_assets.ledger.sources.simulator.loans import (
+    averaging_divisor,
+    burden_slope,
+    default_logit,
+    draw_moments,
+    draw_terms,
+    employed_months,
+)
+from finrisk_assets.ledger.sources.simulator.population.calendar import HouseholdMonths
 from finrisk_assets.ledger.sources.simulator.population.economy import DAY, OfferEffects
 from finrisk_assets.ledger.sources.simulator.population.households import sigmoid
 from finrisk_assets.ledger.sources.simulator.population.people import People, Town
@@ -38,18 +45,18 @@ class Offers:
     pd_burden_slope: float
 
 
-def offer(
-    town: Town, people: People, months: Months, history: History, default: float | None, intercept: float | None
+def simulate_offers(
+    town: Town, people: People, months: HouseholdMonths, history: MovementHistory, default: float | None, intercept: float | None
 ) -> tuple[Offers, float]:
-    """Draw the offers and their answers; `default` is the intercept of a default, `intercept` as in `fraud.defraud`."""
+    """Draw the offers and their answers; `default` is the intercept of a default, `intercept` as in `fraud.add_fraud`."""
     economy, rng, effects = town.economy, town.rng("offers"), town.economy.offers
-    customer, offered = moments(town, people, rng, economy.offers_per_customer, np.ones(len(people)))
+    customer, offered = draw_moments(town, people, rng, economy.offers_per_customer, np.ones(len(people)))
     n = len(customer)
     causes = history.causes(people, customer, offered)
-    amount, term = terms(causes, rng)
-    dull = dulling(economy.loans.noise)
+    amount, term = draw_terms(causes, rng)
+    dull = averaging_divisor(economy.loans.noise)
     employed = employed_months(town, people, months, customer, offered)
-    pd_base = ((default or 0.0) + standing(causes, employed, economy.loans)) / dull
+    pd_base = ((default or 0.0) + default_logit(causes, employed, economy.loans)) / dull
     slope = burden_slope(economy.loans) / dull
     is_random = rng.random(n) < effects.random_share
     rate = np.where(
@@ -58,13 +65,13 @@ def offer(
         _policy_rate(sigmoid(pd_base + slope * _TYPICAL_BURDEN), effects, rng),
     )
     rate = np.round(rate, 2)
-    seen = need(causes, effects) + rng.normal(0, effects.noise, n)
+    seen = acceptance_logit(causes, effects) + rng.normal(0, effects.noise, n)
     offered_terms = effects.rate * rate + effects.amount * np.log(amount / causes.monthly_income) + effects.term * np.log(term / 24)
     if intercept is None:
         known_rates = is_random if is_random.any() else np.ones(n, dtype=bool)
         intercept = intercept_for((seen + offered_terms)[known_rates], economy.acceptance_rate)
     acceptance = sigmoid(intercept + seen + offered_terms)
-    made = Offers(
+    offered_loans = Offers(
         customer=customer,
         offered=offered,
         amount=amount,
@@ -79,11 +86,11 @@ def offer(
         pd_base=pd_base,
         pd_burden_slope=slope,
     )
-    return made, intercept
+    return offered_loans, intercept
 
 
-def need(causes: Causes, effects: OfferEffects) -> np.ndarray:
-    """The part of the acceptance logit that the ledger shows: how much the money is needed."""
+def acceptance_logit(causes: Causes, effects: OfferEffects) -> np.ndarray:
+    """Return the part of the acceptance logit that follows from the ledger: the need for money."""
     months_short = np.clip(2 - causes.balance / causes.monthly_income, 0, 2.5)
     return (
         effects.expense_ratio * 10 * (causes.expense_ratio - 1)
@@ -94,6 +101,6 @@ def need(causes: Causes, effects: OfferEffects) -> np.ndarray:
 
 
 def _policy_rate(pd: np.ndarray, effects: OfferEffects, rng: np.random.Generator) -> np.ndarray:
-    """The rate of each one's tier, and a little noise; never below half a percent."""
+    """Return the rate of each customer's tier with a little noise; never below half a percent."""
     tier = np.searchsorted(np.asarray(effects.tier_pd), pd, side="right")
     return np.maximum(np.asarray(effects.tier_rate_pct)[tier] + rng.normal(0, effects.tier_noise_pct, len(pd)), 0.5)

@@ -1,4 +1,4 @@
-"""The months of a town's households, one after the other: what comes of `household.step` over the whole ledger."""
+"""The months of a town's households over the whole ledger: `households.step` applied month by month."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from finrisk_assets.ledger.sources.simulator.population.people import People, To
 
 
 @dataclass(frozen=True)
-class Months:
+class HouseholdMonths:
     """Every household's months; shape ``(n, n_months)``, money in cents.
 
     Attributes
     ----------
     is_open
-        Whether the account is there; in a month before all else means nothing.
+        Whether the account is open; the other fields mean nothing in earlier months.
     income, spending, mishap, penalty, is_missed, working
-        As in `household.Totals` and `household.State`.
+        As in `households.Totals` and `households.State`.
     utilities
         The utilities bill, season included.
     month_ends
@@ -37,17 +37,17 @@ class Months:
     month_ends: tuple[State, ...]
 
 
-def live(town: Town, people: People) -> Months:
-    """Step every household through the ledger's months; one whose account is not open yet waits in its first state."""
+def simulate_months(town: Town, people: People) -> HouseholdMonths:
+    """Step every household through the ledger's months; a household stays in its first state until its account opens."""
     economy, rng = town.economy, town.rng("months")
-    state, month_ends, totals = start(town, people), [], []
+    state, month_ends, totals = first_state(town, people), [], []
     for number, month in enumerate(economy.calendar):
         lived, total = step(state, int(month), Draws.of(rng, (len(people),)), economy.household)
         state = lived.each(_where(number >= people.opened_month), state)
         month_ends.append(state)
         totals.append(total)
     columns = {name: np.stack([getattr(total, name) for total in totals], axis=1) for name in ("income", "spending", "mishap", "penalty")}
-    return Months(
+    return HouseholdMonths(
         is_open=np.arange(economy.n_months) >= people.opened_month[:, None],
         **{name: column.astype(np.int64) for name, column in columns.items()},
         is_missed=np.stack([total.is_missed for total in totals], axis=1),
@@ -57,8 +57,8 @@ def live(town: Town, people: People) -> Months:
     )
 
 
-def start(town: Town, people: People) -> State:
-    """The state before the first month: in work, nothing missed, spending near what the person comes back to."""
+def first_state(town: Town, people: People) -> State:
+    """Return the state before the first month: in work, nothing missed, spending near the person's long-run level."""
     effects, rng = town.economy.household, town.rng("start")
     usual = people.income * 100
     pull_to = np.log(effects.spending_level) + effects.discipline * (0.5 - people.discipline)
@@ -79,7 +79,7 @@ def start(town: Town, people: People) -> State:
 
 
 def utilities(people: People) -> np.ndarray:
-    """A month's utilities before the season, in cents."""
+    """Return a month's utilities before the season, in cents."""
     return people.utilities * 100
 
 

@@ -1,6 +1,6 @@
-"""The economy's numbers: how many people, how long, what drives each month, fraud, default and take-up, what spending looks like.
+"""The economy's numbers: sizes, and the effects that drive each month, fraud, default, take-up and spending.
 
-Every constant that shapes the simulated ledger stands here; the other modules only say how the numbers are used.
+Every constant that shapes the simulated ledger is here; the other modules only use the numbers.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ HOUR = 3_600
 
 @dataclass(frozen=True)
 class HouseholdEffects:
-    """What a month does to a household; each is a number of `household.step`.
+    """The effects of a month on a household, used by `households.step`.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class HouseholdEffects:
 
 @dataclass(frozen=True)
 class FraudEffects:
-    """How often the look-alikes of fraud occur, and what makes a purchase likely to be one.
+    """The frequency of purchases that look like fraud, and the effects that make a purchase fraud.
 
     Attributes
     ----------
@@ -132,7 +132,7 @@ class FraudEffects:
 
 @dataclass(frozen=True)
 class LoanEffects:
-    """What drives a default: logits per unit of each cause as it stands at the application (see `docs/simulator.md`).
+    """The effects that drive a default: logits per unit of each cause at the application (see `docs/simulator.md`).
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class LoanEffects:
     employed
         Per doubling of the months in employment.
     noise
-        Standard deviation of a cause that nobody sees.
+        Standard deviation of the hidden cause.
     """
 
     expense_ratio: float = 0.22
@@ -163,7 +163,7 @@ class LoanEffects:
 
 @dataclass(frozen=True)
 class OfferEffects:
-    """What makes people take a loan that they are offered: logits per unit of each cause as it stands at the offer.
+    """The effects that drive the acceptance of an offer: logits per unit of each cause at the offer.
 
     Attributes
     ----------
@@ -176,7 +176,7 @@ class OfferEffects:
         most 2.5); per penalty or returned payment of the last 180 days (at most six); per doubling of monthly income
         above 2,000.
     noise
-        Standard deviation of a cause that nobody sees.
+        Standard deviation of the hidden cause.
     random_share
         Share of the offers whose rate is drawn at random.
     random_rate_pct
@@ -233,7 +233,7 @@ class Economy:
     futures
         Futures simulated from each month-end for the truths about spending and cashflow.
     bad_rows
-        Rows that break the contract, appended to the transactions; see `tables.spoil`.
+        Rows that break the contract, appended to the transactions; see `arrow_tables.append_bad_rows`.
     """
 
     n_customers: int = 2_000
@@ -379,13 +379,13 @@ CATEGORIES: tuple[Category, ...] = (
     Category("household", 0.02, 60, 0.90, 30, 1.3, 1.0, ((15, 3.0, 1),)),
     Category("cash", 0.03, 70, 0.60, 20, 1.1, 1.1, ((12, 3.0, 1), (19, 2.0, 0.5)), abroad=True),
 )
-"""What people buy. Every share, ticket and hour is an invention of this simulator."""
+"""The kinds of purchases. Every share, ticket and hour is an invention of this simulator."""
 
 FIXED: tuple[str, ...] = (
     "salary", "self_employment", "benefits", "opening_balance", "refund",
     "rent", "utilities", "subscriptions", "repairs", "returned_payment", "penalty",
 )  # fmt: skip
-"""What moves money beside purchases."""
+"""The kinds of movements beside purchases."""
 
 NAMES: tuple[str, ...] = (*(category.name for category in CATEGORIES), *FIXED)
 CODE = MappingProxyType({name: code for code, name in enumerate(NAMES)})

@@ -1,7 +1,7 @@
-"""A household's month: what comes in, what goes out, and what is left, from the state that its ledger shows.
+"""A household's month: income, spending and the closing balance, from the state that its ledger shows.
 
-Only `step` and what it needs belong here. It is pure: a state, a calendar month and random draws give the next state and the
-month's totals. The ledger is made of it, and so are the futures that the truths are taken from. All money is in cents.
+Only `step` and its helpers belong here. `step` is pure: a state, a calendar month and random draws give the next state and the
+month's totals. Both the ledger and the futures behind the truths come from it. All money is in cents.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ Three = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class State:
-    """Households at a month-end; arrays of one shape, or shapes that go together.
+    """Households at a month-end; arrays of one shape, or of shapes that broadcast.
 
-    Everything but `pull_to` can be read off the ledger up to then.
+    The ledger up to that month-end shows everything but `pull_to`.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class State:
     bills, utilities
         Rent and subscriptions of a month, and utilities before the season.
     pull_to
-        Logarithm of the spending, as a share of usual income, that the person comes back to.
+        Logarithm of the long-run level of spending, as a share of usual income.
     spent
         Spending of each month, as a share of the usual income, with the season taken out.
     earned
@@ -54,17 +54,17 @@ class State:
     missed: Three
 
     def each(self, change: Callable[..., np.ndarray], *others: "State") -> "State":
-        """Return the state with a function applied to every array, and to those of other states beside it."""
+        """Return the state with a function applied to every array, together with the same arrays of other states."""
 
-        def one(values: Any, *beside: Any) -> Any:
-            return tuple(map(one, values, *beside)) if isinstance(values, tuple) else change(values, *beside)
+        def apply(values: Any, *more: Any) -> Any:
+            return tuple(map(apply, values, *more)) if isinstance(values, tuple) else change(values, *more)
 
-        return State(**{field.name: one(*(getattr(state, field.name) for state in (self, *others))) for field in fields(self)})
+        return State(**{field.name: apply(*(getattr(state, field.name) for state in (self, *others))) for field in fields(self)})
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance decides in a month: normal numbers for sizes, uniform ones for what happens or does not."""
+    """The random numbers of a month: normal ones for sizes, uniform ones for events."""
 
     income: np.ndarray
     bonus: np.ndarray
@@ -85,9 +85,9 @@ class Draws:
 
 @dataclass(frozen=True)
 class Prospect:
-    """A month in which all is settled but the spending: this is ``max(scale * exp(drift + noise * normal), least)``.
+    """A month in which everything but the spending is settled; the spending is ``max(scale * exp(drift + noise * normal), least)``.
 
-    `room` is what a closing balance of zero would leave to spend.
+    `room` is the spending that would close the month at a balance of zero.
     """
 
     usual: np.ndarray
@@ -103,7 +103,7 @@ class Prospect:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a month added up to: spending (bills and purchases), a mishap beside it, a fee, and a penalty in its last second."""
+    """A month's totals: spending (bills and purchases), a separate mishap, a fee, and a penalty in its last second."""
 
     income: np.ndarray
     spending: np.ndarray
@@ -113,7 +113,7 @@ class Totals:
 
 
 def step(state: State, month: int, draws: Draws, effects: HouseholdEffects) -> tuple[State, Totals]:
-    """Live one month.
+    """Simulate one month.
 
     Parameters
     ----------
@@ -201,5 +201,5 @@ def prospect(state: State, month: int, draws: Draws, effects: HouseholdEffects) 
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x))."""
+    """Return 1 / (1 + exp(-x))."""
     return 1 / (1 + np.exp(-x))

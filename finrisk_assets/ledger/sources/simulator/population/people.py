@@ -1,4 +1,4 @@
-"""Who lives in a town, and the merchants they meet: people's traits, bills, jobs and journeys, drawn once."""
+"""The people of a town and its merchants: traits, bills, jobs and journeys, drawn once."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class Town:
     Attributes
     ----------
     economy
-        The economy that it belongs to.
+        The town's economy.
     number
         0 for the first. All towns but the last have `Economy.town_size` people.
     """
@@ -46,7 +46,7 @@ class Town:
 
     @property
     def first_customer(self) -> int:
-        """How many people live in the towns before."""
+        """The number of people in the earlier towns."""
         return self.number * self.economy.town_size
 
     def rng(self, stage: str) -> np.random.Generator:
@@ -67,7 +67,7 @@ class Market:
     popularity
         Share of its category's purchases that goes to each shop at home; shape ``(n_shops,)``.
     risky
-        Shops at home where stolen cards are tried out; they have genuine buyers, too.
+        Shops at home where stolen cards are tested; they also have genuine buyers.
     first_abroad, first_employer, first_landlord, first_provider
         Where each of the other kinds begins.
     """
@@ -150,7 +150,7 @@ class People:
         return len(self.income)
 
 
-def market(town: Town) -> Market:
+def draw_market(town: Town) -> Market:
     """Draw the merchants. Popularity falls by rank as in Zipf's law."""
     rng = town.rng("market")
     shops = np.array([category.shops for category in CATEGORIES])
@@ -173,7 +173,7 @@ def market(town: Town) -> Market:
     )
 
 
-def people(town: Town, market: Market) -> People:
+def draw_people(town: Town, market: Market) -> People:
     """Draw the people. Income rises and falls with age and differs by region and, a little, by gender."""
     economy, rng, n = town.economy, town.rng("people"), town.size
     age = np.clip(rng.normal(42, 13, n), 18, 80).astype(np.int64)

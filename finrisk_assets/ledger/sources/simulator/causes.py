@@ -1,4 +1,4 @@
-"""What the ledger shows of a customer at a moment: the causes of a default and of taking an offer, strictly before it."""
+"""Causes of a default and of accepting an offer, from the ledger strictly before a given time."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ _INCOME_MONTHS = 4
 
 @dataclass(frozen=True)
 class Causes:
-    """One element a moment, money in currency.
+    """The causes, one element per customer and time; money in currency.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Causes:
     low_balance
         Share of the last 90 days' transactions that left less than a tenth of the mean monthly income of these days.
     balance
-        Just before the moment.
+        Balance just before the time.
     """
 
     monthly_income: np.ndarray
@@ -41,26 +41,26 @@ class Causes:
     balance: np.ndarray
 
 
-class History:
+class MovementHistory:
     """Sums over each customer's movements before a moment, by prefix sums over the ledger in order of customer and time."""
 
     def __init__(self, ledger: Ledger) -> None:
-        made = ledger.events
-        order = np.argsort(made.customer, kind="stable")
-        self._span = np.int64(made.second.max(initial=0) + 2 * _HALF)
-        self._key = made.customer[order] * self._span + made.second[order]
+        movements = ledger.events
+        order = np.argsort(movements.customer, kind="stable")
+        self._span = np.int64(movements.second.max(initial=0) + 2 * _HALF)
+        self._key = movements.customer[order] * self._span + movements.second[order]
         self._balance = ledger.balance[order]
-        cents, category = made.cents[order].astype(np.float64), made.category[order]
+        cents, category = movements.cents[order].astype(np.float64), movements.category[order]
         earned = np.isin(category, [CODE["salary"], CODE["self_employment"], CODE["benefits"]])
         self._sums = {
             "income": _prefix(cents * earned / 100),
-            "expense": _prefix(cents * (made.sign[order] < 0) / 100),
+            "expense": _prefix(cents * (movements.sign[order] < 0) / 100),
             "penalties": _prefix(category == CODE["penalty"]),
             "returned": _prefix(category == CODE["returned_payment"]),
         }
 
     def causes(self, people: People, customer: np.ndarray, moment: np.ndarray) -> Causes:
-        """Return the causes as the ledger shows them at each moment (seconds since the start)."""
+        """Return the causes at each time (seconds since the start)."""
         now = self._rows(customer, moment, "left")
         quarter, half = self._after(customer, moment - _QUARTER), self._after(customer, moment - _HALF)
         income = self._between("income", quarter, now)
@@ -80,14 +80,14 @@ class History:
         return np.searchsorted(self._key, customer * self._span + np.maximum(moment, 0), side=side)  # type: ignore[call-overload]
 
     def _after(self, customer: np.ndarray, moment: np.ndarray) -> np.ndarray:
-        """The first row after a moment; before the ledger, the customer's first."""
+        """Return the first row after a time; before the ledger, the customer's first row."""
         return np.where(moment < 0, self._rows(customer, np.zeros_like(moment), "left"), self._rows(customer, moment, "right"))
 
     def _between(self, what: str, first: np.ndarray, end: np.ndarray) -> np.ndarray:
         return self._sums[what][end] - self._sums[what][first]
 
     def _low_share(self, first: np.ndarray, end: np.ndarray, bound: np.ndarray) -> np.ndarray:
-        """Share of the rows from `first` to `end` with a balance below the bound."""
+        """Return the share of the rows from `first` to `end` with a balance below the bound."""
         size = end - first
         which = np.repeat(np.arange(len(size)), size)
         row = np.arange(len(which)) - np.repeat(np.cumsum(size) - size, size) + first[which]

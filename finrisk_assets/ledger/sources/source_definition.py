@@ -1,6 +1,6 @@
-"""What a source of a ledger is: which canonical tables it fills, how each lands, and how its columns read.
+"""The definition of a source: the canonical tables that it fills, how each table lands, and how its columns are read.
 
-Nothing here knows any particular data set; each source is a module of its own beside this one.
+Nothing in this module depends on a particular data set; each source is a module of its own beside this one.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finrisk_assets.ledger.landing import Landed
+from finrisk_assets.ledger.landing import LandingResult
 from schemas.features import Feature
 from schemas.ledger import Table
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-Land = Callable[[Path], Landed]
-"""Writes the raw rows as Parquet at a path."""
+Lander = Callable[[Path], LandingResult]
+"""A function that writes the raw rows as Parquet at a path."""
 
 Expression = Callable[["ir.Table"], "ir.Value"]
-"""An expression over the raw table, not yet cast: the contract casts it and says what does not fit."""
+"""An uncast expression over the raw table; the contract casts it and names what does not fit."""
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """One canonical table as a source brings it.
+    """One canonical table as a source fills it.
 
     Attributes
     ----------
@@ -35,11 +35,11 @@ class RawTable:
     columns
         Canonical column -> uncast expression over the raw table. A nullable column left out is null.
     files
-        Returns the files that it lands from, as they are now; none where it comes from no file.
+        Returns the files that the table lands from at present; empty where it comes from no file.
     """
 
     table: Table
-    land: Land
+    land: Lander
     columns: Mapping[str, Expression]
     files: Callable[[], tuple[Path, ...]] = tuple
 
@@ -53,26 +53,27 @@ class RawTable:
 
 @dataclass(frozen=True)
 class Source:
-    """A whole ledger: its tables and what may be made of them.
+    """A whole ledger: its tables, and the features and domains that they allow.
 
     Attributes
     ----------
     name, description
-        What it is called, and what it is, in a sentence.
+        The source's name, and a sentence that describes it.
     currency
         The one currency of its amounts.
     tables
-        Canonical table name -> how it lands and reads. Tables that others refer to come first.
+        Canonical table name -> how the table lands and is read. Tables that others refer to come first.
     begins, ends
-        Its first and its last month of events or decisions (``2024-07``). A ledger without a last month goes on: its last is the present.
+        First and last month of events or decisions (``2024-07``). A ledger without a last month
+        is still running: its last month is the present.
     is_live
-        Whether what lands depends on the clock: the source can tell its whole time, and only what had happened by then is to land.
+        Whether landing depends on the clock: the source knows its whole time, and only the rows that have happened by now land.
     truth
-        Table name (``truth_*``) -> how it lands: what only a simulator can know. No feature may read these.
+        Table name (``truth_*``) -> how the table lands: values that only a simulator can know. No feature may read these tables.
     features
         Domain -> the source's own columns, known when the decision falls, that may be features of its model.
     without
-        Domain -> why it is left out.
+        Domain -> the reason why it is left out.
     """
 
     name: str
@@ -82,6 +83,6 @@ class Source:
     begins: str
     ends: str | None = None
     is_live: bool = False
-    truth: Mapping[str, Land] = field(default_factory=dict)
+    truth: Mapping[str, Lander] = field(default_factory=dict)
     features: Mapping[str, tuple[Feature, ...]] = field(default_factory=dict)
     without: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""An economy's numbers from a YAML file: any of `Economy` and of its parts, by their names."""
+"""The numbers of an economy from a YAML file: any of `Economy` and of its parts, by name."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -11,20 +11,20 @@ from finrisk_assets.settings import SettingsError
 
 Numbers = TypeVar("Numbers")
 
-ELSEWHERE = {
+NUMBERS_FROM_SETTINGS = {
     "n_customers": "FINRISK_SIM_CUSTOMERS gives it",
     "n_months": "FINRISK_SIM_MONTHS gives it",
     "seed": "FINRISK_SEED gives it",
     "start": "it follows from FINRISK_SIM_MONTHS",
 }
-"""Numbers that a file does not hold, and where they come from."""
+"""Numbers that the file may not hold -> where they come from."""
 
 
 class EconomyError(SettingsError):
-    """A file of an economy's numbers that cannot be used: where, what is wrong with it, what would do."""
+    """An error for a file of an economy's numbers; it names the place, the fault and the fix."""
 
 
-def read(path: Path, economy: Economy) -> Economy:
+def read_economy(path: Path, economy: Economy) -> Economy:
     """Return the economy with the numbers of a YAML file.
 
     Parameters
@@ -32,12 +32,12 @@ def read(path: Path, economy: Economy) -> Economy:
     path
         For instance ``fraud_share: 0.01`` and, nested, ``household: {job_loss_rate: 0.02}``.
     economy
-        What the file leaves out stays as it is here.
+        The numbers that the file leaves out.
 
     Raises
     ------
     EconomyError
-        If the file cannot be read, names a number that there is not, or gives one that makes no sense.
+        If the file cannot be read, names an unknown number, or holds an invalid value.
     """
     import yaml
 
@@ -49,15 +49,15 @@ def read(path: Path, economy: Economy) -> Economy:
         raise EconomyError(f"{path} cannot be read as YAML: {error}") from None
     try:
         named = {} if given is None else given
-        for name in ELSEWHERE.keys() & (named.keys() if isinstance(named, Mapping) else set()):
-            raise EconomyError(f"{name} does not stand in this file: {ELSEWHERE[name]}")
-        return changed(economy, named, "the file")
+        for name in NUMBERS_FROM_SETTINGS.keys() & (named.keys() if isinstance(named, Mapping) else set()):
+            raise EconomyError(f"{name} does not stand in this file: {NUMBERS_FROM_SETTINGS[name]}")
+        return with_numbers(economy, named, "the file")
     except ValueError as error:
         raise EconomyError(f"{path}: {error}") from None
 
 
-def changed(numbers: Numbers, given: Any, where: str) -> Numbers:
-    """Return a dataclass of numbers with those that are given; parts may be given in part."""
+def with_numbers(numbers: Numbers, given: Any, where: str) -> Numbers:
+    """Return a dataclass of numbers with the given ones replaced; nested parts may be given in part."""
     if not isinstance(given, Mapping):
         raise EconomyError(f"{where} must hold names and numbers, not {type(given).__name__}")
     known = [field.name for field in fields(numbers)]  # type: ignore[arg-type]
@@ -72,9 +72,9 @@ def changed(numbers: Numbers, given: Any, where: str) -> Numbers:
 
 
 def _value(name: str, standing: Any, given: Any) -> Any:
-    """The given value in the type of the one that stands there now."""
+    """Return the given value in the type of the present one."""
     if is_dataclass(standing):
-        return changed(standing, given, name)
+        return with_numbers(standing, given, name)
     if isinstance(standing, tuple):
         if isinstance(given, list) and all(_is_number(value) for value in given):
             return tuple(float(value) for value in given)

@@ -1,4 +1,4 @@
-"""The ledger as Arrow tables, in the vocabulary of `schemas.ledger`, the truths, and the few rows that are spoiled on purpose."""
+"""The simulated ledger and truths as Arrow tables in the vocabulary of `schemas.ledger`, with a few rows broken on purpose."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finrisk_assets.ledger.sources.simulator.fraud import SCENARIOS, Ledger
-from finrisk_assets.ledger.sources.simulator.futures import Truths
+from finrisk_assets.ledger.sources.simulator.futures import MonthEndTruths
 from finrisk_assets.ledger.sources.simulator.loans import Loans
 from finrisk_assets.ledger.sources.simulator.offers import Offers
 from finrisk_assets.ledger.sources.simulator.population.economy import COUNTRIES, DAY, NAMES, REGIONS, Economy
@@ -18,8 +18,8 @@ _GENDERS = ("F", "M", "X")
 
 
 @dataclass(frozen=True)
-class Counted:
-    """How many rows the towns before have, so that identifiers go on."""
+class RowCounts:
+    """Numbers of rows of the earlier towns, so that identifiers continue."""
 
     customers: int = 0
     transactions: int = 0
@@ -27,7 +27,7 @@ class Counted:
     offers: int = 0
 
 
-def customers(economy: Economy, people: People, before: Counted) -> pa.Table:
+def customers(economy: Economy, people: People, before: RowCounts) -> pa.Table:
     return pa.table(
         {
             "customer_id": _customer_ids(np.arange(len(people)), before),
@@ -41,7 +41,7 @@ def customers(economy: Economy, people: People, before: Counted) -> pa.Table:
     )
 
 
-def accounts(economy: Economy, people: People, before: Counted) -> pa.Table:
+def accounts(economy: Economy, people: People, before: RowCounts) -> pa.Table:
     number = np.arange(len(people))
     return pa.table(
         {
@@ -53,24 +53,24 @@ def accounts(economy: Economy, people: People, before: Counted) -> pa.Table:
     )
 
 
-def transactions(economy: Economy, market: Market, ledger: Ledger, before: Counted) -> pa.Table:
-    made = ledger.events
+def transactions(economy: Economy, market: Market, ledger: Ledger, before: RowCounts) -> pa.Table:
+    movements = ledger.events
     fraud = ledger.scenario > 0
-    settled = made.second + int(economy.fraud.label_delay_days[1] * DAY)
-    n_people = int(made.customer.max(initial=-1)) + 1
+    settled = movements.second + int(economy.fraud.label_delay_days[1] * DAY)
+    n_people = int(movements.customer.max(initial=-1)) + 1
     number = np.arange(n_people)
-    who = pa.array(made.customer)
+    who = pa.array(movements.customer)
     return pa.table(
         {
-            "transaction_id": identifiers("T", before.transactions + np.arange(len(made)), 9),
+            "transaction_id": identifiers("T", before.transactions + np.arange(len(movements)), 9),
             "customer_id": _customer_ids(number, before).take(who),
             "account_id": _account_ids(number, before).take(who),
-            "occurred_at": moments(economy, made.second),
-            "amount": made.cents / 100,
-            "direction": words((made.sign > 0).astype(np.int8), ("debit", "credit")),
-            "category": words(made.category, NAMES),
-            "merchant": words(made.merchant, market.names),
-            "country": words(made.country, COUNTRIES),
+            "occurred_at": moments(economy, movements.second),
+            "amount": movements.cents / 100,
+            "direction": words((movements.sign > 0).astype(np.int8), ("debit", "credit")),
+            "category": words(movements.category, NAMES),
+            "merchant": words(movements.merchant, market.names),
+            "country": words(movements.country, COUNTRIES),
             "balance_amount": ledger.balance / 100,
             "is_fraud": fraud,
             "label_known_at": moments(economy, np.where(fraud, ledger.reported, settled)),
@@ -78,7 +78,7 @@ def transactions(economy: Economy, market: Market, ledger: Ledger, before: Count
     )
 
 
-def loans(economy: Economy, lent: Loans, before: Counted) -> pa.Table:
+def loans(economy: Economy, lent: Loans, before: RowCounts) -> pa.Table:
     return pa.table(
         {
             "loan_id": _loan_ids(lent, before),
@@ -97,28 +97,28 @@ def loans(economy: Economy, lent: Loans, before: Counted) -> pa.Table:
     )
 
 
-def offers(economy: Economy, made: Offers, before: Counted) -> pa.Table:
+def offers(economy: Economy, loan_offers: Offers, before: RowCounts) -> pa.Table:
     return pa.table(
         {
-            "offer_id": _offer_ids(made, before),
-            "customer_id": _customer_ids(made.customer, before),
-            "offered_at": moments(economy, made.offered),
-            "loan_amount": made.amount,
-            "term_months": made.term_months.astype(np.int64),
-            "annual_rate_pct": made.annual_rate_pct,
-            "is_rate_random": made.is_rate_random,
-            "is_accepted": made.is_accepted,
-            "outcome_known_at": moments(economy, made.known),
+            "offer_id": _offer_ids(loan_offers, before),
+            "customer_id": _customer_ids(loan_offers.customer, before),
+            "offered_at": moments(economy, loan_offers.offered),
+            "loan_amount": loan_offers.amount,
+            "term_months": loan_offers.term_months.astype(np.int64),
+            "annual_rate_pct": loan_offers.annual_rate_pct,
+            "is_rate_random": loan_offers.is_rate_random,
+            "is_accepted": loan_offers.is_accepted,
+            "outcome_known_at": moments(economy, loan_offers.known),
         }
     )
 
 
-def truth_loans(lent: Loans, before: Counted) -> pa.Table:
+def truth_loans(lent: Loans, before: RowCounts) -> pa.Table:
     return pa.table({"loan_id": _loan_ids(lent, before), "true_pd": lent.true_pd, "ledger_pd": lent.ledger_pd})
 
 
-def truth_transactions(ledger: Ledger, before: Counted) -> pa.Table:
-    """Every transaction that might have been fraud; the probability of all others is 0."""
+def truth_transactions(ledger: Ledger, before: RowCounts) -> pa.Table:
+    """Return the transactions with a fraud probability above 0."""
     suspect = np.flatnonzero(ledger.probability)
     return pa.table(
         {
@@ -129,8 +129,8 @@ def truth_transactions(ledger: Ledger, before: Counted) -> pa.Table:
     )
 
 
-def truth_spending_risk(economy: Economy, truths: Truths, before: Counted) -> pa.Table:
-    """Every month-end after which three months of the ledger are left."""
+def truth_spending_risk(economy: Economy, truths: MonthEndTruths, before: RowCounts) -> pa.Table:
+    """Return the truth of every month-end that three months of the ledger follow."""
     whole = np.flatnonzero(~np.isnan(truths.trouble))
     return pa.table(
         {
@@ -141,8 +141,8 @@ def truth_spending_risk(economy: Economy, truths: Truths, before: Counted) -> pa
     )
 
 
-def truth_cashflow(economy: Economy, truths: Truths, before: Counted) -> pa.Table:
-    """Every month-end after which a month of the ledger is left."""
+def truth_cashflow(economy: Economy, truths: MonthEndTruths, before: RowCounts) -> pa.Table:
+    """Return the truth of every month-end that a month of the ledger follows."""
     return pa.table(
         {
             "account_id": _account_ids(truths.customer, before),
@@ -154,29 +154,29 @@ def truth_cashflow(economy: Economy, truths: Truths, before: Counted) -> pa.Tabl
     )
 
 
-def truth_offers(economy: Economy, made: Offers, before: Counted) -> pa.Table:
-    """What the logits of acceptance and default are for any rate, amount and term; see `docs/simulator.md`."""
-    effects, n = economy.offers, len(made.base)
+def truth_offers(economy: Economy, loan_offers: Offers, before: RowCounts) -> pa.Table:
+    """Return the terms of the acceptance and default logits for any rate, amount and term; see `docs/simulator.md`."""
+    effects, n = economy.offers, len(loan_offers.base)
     return pa.table(
         {
-            "offer_id": _offer_ids(made, before),
-            "true_acceptance": made.acceptance,
-            "accept_base": made.base,
+            "offer_id": _offer_ids(loan_offers, before),
+            "true_acceptance": loan_offers.acceptance,
+            "accept_base": loan_offers.base,
             "accept_rate_slope": np.full(n, effects.rate),
             "accept_amount_slope": np.full(n, effects.amount),
             "accept_term_slope": np.full(n, effects.term),
-            "monthly_income_amount": made.monthly_income,
-            "pd_base": made.pd_base,
-            "pd_burden_slope": np.full(n, made.pd_burden_slope),
+            "monthly_income_amount": loan_offers.monthly_income,
+            "pd_base": loan_offers.pd_base,
+            "pd_burden_slope": np.full(n, loan_offers.pd_burden_slope),
         }
     )
 
 
-def spoil(economy: Economy, table: pa.Table, rng: np.random.Generator, before: Counted) -> pa.Table:
-    """Append `economy.bad_rows` copies of transactions, each broken in one way, so that the quarantine has something to show.
+def append_bad_rows(economy: Economy, table: pa.Table, rng: np.random.Generator, before: RowCounts) -> pa.Table:
+    """Append `economy.bad_rows` copies of transactions, each broken in one way, so that the quarantine is not empty.
 
-    In turn: a key that is there already, a customer nobody knows, a moment in the far future, an amount below zero, an
-    amount that is not a number. The rows of the ledger itself stay as they are.
+    In turn: a duplicate key, an unknown customer, a time in the far future, an amount below zero, an
+    amount that is not a number. The rows of the ledger itself stay unchanged.
     """
     n = min(economy.bad_rows, table.num_rows)
     if n == 0:
@@ -199,7 +199,7 @@ def spoil(economy: Economy, table: pa.Table, rng: np.random.Generator, before: C
 
 
 def identifiers(prefix: str, numbers: np.ndarray, width: int = 0) -> pa.Array:
-    """``T000000042`` from 42."""
+    """Return identifiers: ``T000000042`` from 42."""
     digits = pc.cast(pa.array(numbers), pa.string())
     if width:
         digits = pc.utf8_lpad(digits, width, "0")
@@ -207,27 +207,27 @@ def identifiers(prefix: str, numbers: np.ndarray, width: int = 0) -> pa.Array:
 
 
 def words(codes: np.ndarray, vocabulary: tuple[str, ...]) -> pa.Array:
-    """The words that the codes stand for; null below 0."""
+    """Return the words of the codes; null for a code below 0."""
     indices = pa.array(codes, mask=codes < 0)
     return pa.DictionaryArray.from_arrays(indices, pa.array(vocabulary)).cast(pa.string())
 
 
 def moments(economy: Economy, seconds: np.ndarray) -> pa.Array:
-    """Naive UTC timestamps, in microseconds, from seconds since the start."""
+    """Return naive UTC timestamps, in microseconds, from seconds since the start."""
     return pa.array(np.datetime64(economy.start, "us") + seconds.astype("timedelta64[s]").astype("timedelta64[us]"))
 
 
-def _customer_ids(number: np.ndarray, before: Counted) -> pa.Array:
+def _customer_ids(number: np.ndarray, before: RowCounts) -> pa.Array:
     return identifiers("", before.customers + number.astype(np.int64) + 1)
 
 
-def _account_ids(number: np.ndarray, before: Counted) -> pa.Array:
+def _account_ids(number: np.ndarray, before: RowCounts) -> pa.Array:
     return identifiers("A", before.customers + number.astype(np.int64) + 1)
 
 
-def _loan_ids(lent: Loans, before: Counted) -> pa.Array:
+def _loan_ids(lent: Loans, before: RowCounts) -> pa.Array:
     return identifiers("L", before.loans + np.arange(len(lent.applied)), 7)
 
 
-def _offer_ids(made: Offers, before: Counted) -> pa.Array:
-    return identifiers("O", before.offers + np.arange(len(made.offered)), 7)
+def _offer_ids(loan_offers: Offers, before: RowCounts) -> pa.Array:
+    return identifiers("O", before.offers + np.arange(len(loan_offers.offered)), 7)

@@ -1,4 +1,4 @@
-"""Tables too large for memory: written to Parquet town by town, each town a row group or more, and hashed on the way."""
+"""Writing of tables larger than memory: to Parquet town by town, one or more row groups each, hashed while writing."""
 
 import hashlib
 import os
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finrisk_assets.ledger.landing import DEFECTS, LINE, ROW, Landed
+from finrisk_assets.ledger.landing import DEFECTS, LINE, ROW, LandingResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Writer:
-    """One table's file in the form of a landing: numbered rows, and the marks of damaged lines, which are null here."""
+class TableWriter:
+    """A writer of one table's file in the form of a landing: numbered rows, with null marks of damage."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._sheet, self._rows = path, path.with_suffix(f".{os.getpid()}.part"), 0
@@ -39,29 +39,29 @@ class Writer:
         self._file.write_table(marked)
         self._rows += table.num_rows
 
-    def close(self) -> Landed:
-        """Finish the file and put it in its place."""
+    def close(self) -> LandingResult:
+        """Finish the file and move it to its path."""
         self._file.close()
         os.replace(self._sheet, self._path)
-        return Landed(self._rows, self._hasher.hexdigest())
+        return LandingResult(self._rows, self._hasher.hexdigest())
 
 
-def write_all(parts: "Iterable[Mapping[str, pa.Table]]", folder: Path) -> dict[str, Landed]:
-    """Write each table of the parts below each other into ``<folder>/<name>.parquet``."""
-    writers: dict[str, Writer] = {}
+def write_tables(parts: "Iterable[Mapping[str, pa.Table]]", folder: Path) -> dict[str, LandingResult]:
+    """Append each table of every part to ``<folder>/<name>.parquet``."""
+    writers: dict[str, TableWriter] = {}
     for part in parts:
         for name, table in part.items():
-            writers.setdefault(name, Writer(folder / f"{name}.parquet")).write(table)
+            writers.setdefault(name, TableWriter(folder / f"{name}.parquet")).write(table)
     return {name: writer.close() for name, writer in writers.items()}
 
 
-def hand_over(made: Path, out: Path) -> None:
-    """Put a finished file at another place too: as a second name of it where the disk allows, else as a copy."""
+def link_or_copy(finished: Path, out: Path) -> None:
+    """Link a finished file to another path; copy it where the file system has no hard links."""
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet = out.with_suffix(f".{os.getpid()}.part")
     sheet.unlink(missing_ok=True)
     try:
-        os.link(made, sheet)
+        os.link(finished, sheet)
     except OSError:
-        shutil.copyfile(made, sheet)
+        shutil.copyfile(finished, sheet)
     os.replace(sheet, out)

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finrisk_assets.ledger.landing import Landed
-from finrisk_assets.ledger.sources.base import Land, RawTable, Source
-from finrisk_assets.ledger.sources.simulator.population.chunks import hand_over, write_all
+from finrisk_assets.ledger.landing import LandingResult
+from finrisk_assets.ledger.sources.simulator.economy_file import read_economy
 from finrisk_assets.ledger.sources.simulator.population.economy import Economy
-from finrisk_assets.ledger.sources.simulator.population.towns import TRUTH, towns
-from finrisk_assets.ledger.sources.simulator.reading import read
+from finrisk_assets.ledger.sources.simulator.table_writer import link_or_copy, write_tables
+from finrisk_assets.ledger.sources.simulator.towns import TRUTH_TABLES, simulate_towns
+from finrisk_assets.ledger.sources.source_definition import Lander, RawTable, Source
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import ACCOUNTS, CUSTOMERS, LOANS, OFFERS, TRANSACTIONS, Column, Table
@@ -46,31 +46,31 @@ APPLICATION = (
         "The present job has not lasted long", "The present job has lasted long", monotone=-1, theme="employment",
     ),
 )  # fmt: skip
-"""What an application says of itself."""
+"""The features that the applicant states."""
 
 
 def source(settings: Settings) -> Source:
-    """Return the simulated economy that the settings ask for as a source.
+    """Return the simulated economy that the settings describe as a source.
 
-    The economy is made when its first table lands, once per source: town by town, every table at once, into a folder beside that
-    table's file. Each landing then hands over its file.
+    The economy is simulated when its first table lands, once per source: town by town, every table at once, into a folder beside that
+    table's file. Each landing then links or copies its file.
 
     Raises
     ------
     EconomyError
-        If the file of `sim_economy` cannot be used.
+        If the file of `sim_economy` is invalid.
     """
-    economy = economy_of(settings)
-    made: dict[str, tuple[Path, Landed]] = {}
+    economy = economy_from_settings(settings)
+    written: dict[str, tuple[Path, LandingResult]] = {}
 
-    def land(name: str) -> Land:
-        def write(out: Path) -> Landed:
-            if name not in made or not made[name][0].exists():
+    def land(name: str) -> Lander:
+        def write(out: Path) -> LandingResult:
+            if name not in written or not written[name][0].exists():
                 folder = out.parent / "economy"
-                for table, landed in write_all(towns(economy), folder).items():
-                    made[table] = folder / f"{table}.parquet", landed
-            file, landed = made[name]
-            hand_over(file, out)
+                for table, landed in write_tables(simulate_towns(economy), folder).items():
+                    written[table] = folder / f"{table}.parquet", landed
+            file, landed = written[name]
+            link_or_copy(file, out)
             return landed
 
         return write
@@ -86,17 +86,17 @@ def source(settings: Settings) -> Source:
         begins=economy.start.strftime("%Y-%m"),
         ends=f"{END_YEAR}-{END_MONTH:02d}",
         is_live=True,
-        truth={name: land(name) for name in TRUTH},
+        truth={name: land(name) for name in TRUTH_TABLES},
         features={"loan_default": APPLICATION},
     )
 
 
-def economy_of(settings: Settings) -> Economy:
-    """Return the economy that the settings ask for; one too short for loans and offers has none."""
+def economy_from_settings(settings: Settings) -> Economy:
+    """Return the economy that the settings describe; a ledger too short for loans and offers has none."""
     years, month = divmod(END_YEAR * 12 + END_MONTH - 1 - settings.sim_months, 12)
     economy = Economy(seed=settings.seed)
     if settings.sim_economy:
-        economy = read(settings.sim_economy, economy)
+        economy = read_economy(settings.sim_economy, economy)
     borrows = settings.sim_months > economy.first_application_month
     return replace(
         economy,

@@ -1,0 +1,56 @@
+"""What every domain's scorer does: prepare a request for the model, and build the answer from the scores."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from bento.decisions.answers import ScoringInput, score
+from bento.store.records import FeatureSnapshot
+from bento.store.session import Store
+from finrisk_assets.scoring.bundle import Bundle, Scores
+from finrisk_assets.scoring.spec import Rows
+from schemas.api import Answer
+
+
+class Scorer(ABC):
+    """Answers for one bundle of a domain.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+    store
+        The store that holds the histories and the feature snapshots.
+    """
+
+    def __init__(self, bundle: Bundle, store: Store) -> None:
+        self.bundle = bundle
+        self._store = store
+
+    def warm_up(self) -> None:
+        """Score once, so that the first client does not wait for what is only done once."""
+        self.bundle.score(np.ones((1, len(self.bundle.features)), np.float32))
+
+    @abstractmethod
+    def prepare(self, request: Any) -> ScoringInput:
+        """Look up and check everything that the model needs to score a request.
+
+        Raises
+        ------
+        bento.problems.Problem
+            For a request that cannot be scored.
+        """
+
+    @abstractmethod
+    def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> Answer:
+        """Build the answer to a request from the scores of its row."""
+
+    def restore(self, request: Any, row: Rows, snapshot: FeatureSnapshot | None, context: Any) -> ScoringInput:
+        """Return the scoring input of a stored decision: as `prepare` made it, from what was stored with the decision."""
+        return ScoringInput(request, row, snapshot, context)
+
+    def answer(self, request: Any) -> Any:
+        """Answer a request without recording a decision; raises as `prepare` does."""
+        scoring_input = self.prepare(request)
+        return self.build_answer(scoring_input, score(self.bundle, scoring_input.row))

@@ -1,0 +1,166 @@
+"""Stored decisions: insert them with their audit records, find one by an identifier, and read them in the order of writing."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from secrets import token_hex
+from typing import Any
+
+import numpy as np
+from sqlalchemy import bindparam, insert, or_, select
+
+from bento.context import current as current_caller
+from bento.context import request_id as current_request
+from bento.store.keyring import KeyringError, seal, unseal
+from bento.store.records import DecisionPayload, NewDecision, PriorDecision, StoredDecision, encode_json
+from bento.store.statements import CompiledStatement
+from bento.store.tables import decisions, people
+from bento.store.unit_of_work import UnitOfWork
+
+PAGE_SIZE = 500
+"""Decisions in memory at a time while all are read. More takes fewer queries and more memory."""
+
+_WITH_PERSON = decisions.outerjoin(people, decisions.c.person == people.c.person)
+_FIND_PRIOR = CompiledStatement(
+    select(decisions.c.id, decisions.c.digest, decisions.c.sealed, decisions.c.person, people.c.wrapped_key)
+    .select_from(_WITH_PERSON)
+    .where(or_(decisions.c.transaction_token == bindparam("transaction"), decisions.c.idempotency == bindparam("key")))
+)
+_INSERT = CompiledStatement(insert(decisions).inline(), [column.name for column in decisions.columns if column.name != "position"])
+_STORED = [decisions.c[name] for name in StoredDecision._fields if name not in ("content", "erased")]
+_SELECT_PAGE = (
+    select(*_STORED, people.c.wrapped_key)
+    .select_from(_WITH_PERSON)
+    .where(decisions.c.position > bindparam("after"))
+    .order_by(decisions.c.position)
+    .limit(bindparam("size"))
+)
+
+
+def new_id(session: UnitOfWork) -> str:
+    """Return a new decision's identifier: 32 hex digits, the time and 72 random bits.
+
+    The time stands in front so that new rows share pages of the index.
+    """
+    return f"{session.clock():014x}{token_hex(9)}"
+
+
+def digest_request(session: UnitOfWork, request: bytes) -> str:
+    """Return a keyed digest that tells requests apart without revealing their content."""
+    return session.keyring.token("request", request.decode())
+
+
+def find_prior_decision(session: UnitOfWork, *, transaction_id: str | None = None, key: str | None = None) -> PriorDecision | None:
+    """Return the prior decision made under a transaction's identifier, or under an idempotency key of the current caller.
+
+    Where both identifiers are given and name two decisions, the digest is empty and equals that of no request.
+    """
+    transaction_token = transaction_id and session.token("transaction", transaction_id)
+    idempotency = key and _idempotency_token(session, key)
+    if not transaction_token and not idempotency:
+        return None
+    with session.reading() as connection:
+        rows = _FIND_PRIOR(connection, {"transaction": transaction_token, "key": idempotency}).fetchall()
+        if not rows:
+            return None
+        decision_id, digest, sealed, person, wrapped = rows[0]
+        data_key = session.key_of(person, wrapped)
+        answer = None if data_key is None else _split_payload(unseal(data_key, sealed, decision_id.encode()))[1]
+        return PriorDecision(decision_id, digest if len(rows) == 1 else "", answer)
+
+
+def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) -> None:
+    """Insert decisions, each with its audit record. Call this inside `writing`.
+
+    Raises
+    ------
+    sqlalchemy.exc.IntegrityError
+        Where a decision exists under one of the identifiers.
+    """
+    at, caller, request_id = session.clock(), current_caller.get().name, current_request.get()
+    rows: list[dict[str, Any]] = []
+    for new in new_decisions:
+        data_key = session.keyring.service_key if new.person is None else new.person.key
+        rows.append(
+            {
+                "id": new.id,
+                "person": new.person and new.person.person,
+                "domain": new.domain,
+                "route": new.route,
+                "model_version": new.model_version,
+                "caller": caller,
+                "request_id": request_id,
+                "transaction_token": new.transaction_id and session.token("transaction", new.transaction_id),
+                "idempotency": new.key and _idempotency_token(session, new.key),
+                "digest": new.digest or digest_request(session, new.request),
+                "decided_at": at,
+                "probability": new.probability,
+                "decision": new.decision,
+                "sealed": seal(data_key, _pack(new), new.id.encode()),
+            }
+        )
+    _INSERT.execute_many(session.database.writing_connection(), rows)
+    for row in rows:
+        session.audit(
+            "decide",
+            at=at,  # equal to `decided_at`: replay finds the record by it
+            person=row["person"],
+            domain=row["domain"],
+            model_version=row["model_version"],
+            inputs=row["digest"],
+            output=hashlib.sha256(row["sealed"]).hexdigest(),
+        )
+
+
+def list_decisions(session: UnitOfWork, *, after: int = 0) -> Iterator[StoredDecision]:
+    """Yield all decisions in the order of writing, unsealed, with one page in memory at a time.
+
+    Parameters
+    ----------
+    after
+        Only decisions behind this position.
+    """
+    while True:
+        with session.reading() as connection:
+            page = connection.execute(_SELECT_PAGE, {"after": after, "size": PAGE_SIZE}).all()
+        for *columns, wrapped in page:
+            stored: StoredDecision = StoredDecision._make((*columns, None, False))
+            payload = open_payload(session, stored.id, stored.person, wrapped, stored.sealed)
+            yield stored._replace(content=payload, erased=stored.person is not None and wrapped is None)
+        if len(page) < PAGE_SIZE:
+            return
+        after = page[-1].position
+
+
+def open_payload(session: UnitOfWork, decision_id: str, person: str | None, wrapped: bytes | None, sealed: bytes) -> DecisionPayload | None:
+    """Return the unsealed payload of a decision; None where its person was erased or the bytes were changed.
+
+    Parameters
+    ----------
+    person, wrapped
+        The person's pseudonymous id and wrapped data key; None as the tables hold it.
+    """
+    data_key = session.key_of(person, wrapped)
+    try:
+        return None if data_key is None else _unpack(unseal(data_key, sealed, decision_id.encode()))
+    except KeyringError:
+        return None
+
+
+def _idempotency_token(session: UnitOfWork, key: str) -> str:
+    return session.keyring.token("idempotency", f"{current_caller.get().name}\0{key}")
+
+
+def _pack(new: NewDecision) -> bytes:
+    """Return the bytes to seal: three lines of JSON (request, answer, decision context) and the row's bytes."""
+    row = np.ascontiguousarray(new.row, np.float32).tobytes()
+    return b"\n".join((new.request, new.answer, encode_json(new.decision_context).encode(), row))
+
+
+def _split_payload(plain: bytes) -> list[bytes]:
+    return plain.split(b"\n", 3)
+
+
+def _unpack(plain: bytes) -> DecisionPayload:
+    request, answer, context, row = _split_payload(plain)
+    return DecisionPayload(json.loads(request), json.loads(answer), json.loads(context), np.frombuffer(row, np.float32))

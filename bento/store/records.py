@@ -1,0 +1,202 @@
+"""The records that the store takes and returns: plain tuples, without a row's tokens or sealed bytes."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from finrisk_assets.scoring.spec import Rows
+
+encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+"""Encode a value as compact JSON; raises ValueError for NaN and infinity."""
+
+_EPOCH = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def datetime_of(microseconds: int) -> datetime:
+    """Return the moment of microseconds since 1970, in UTC without a zone: the inverse of `finrisk_assets.features.online.micros`."""
+    return _EPOCH + microseconds * _MICROSECOND
+
+
+class Transaction(NamedTuple):
+    """A movement of money, with the columns of the ledger's table `transactions`."""
+
+    transaction_id: str
+    customer_id: str
+    occurred_at: datetime
+    amount: float
+    direction: str
+    merchant: str | None = None
+    country: str | None = None
+    is_fraud: bool | None = None
+    label_known_at: datetime | None = None
+
+
+class Person(NamedTuple):
+    """A person's pseudonymous id and data key."""
+
+    person: str
+    key: bytes
+
+
+class PriorDecision(NamedTuple):
+    """A decision that was made before under an identifier that a request names again.
+
+    Attributes
+    ----------
+    digest
+        Digest of the request that the decision answered.
+    body
+        The answer; None where the person was erased since.
+    """
+
+    id: str
+    digest: str
+    body: bytes | None
+
+
+class NewDecision(NamedTuple):
+    """A decision that is about to be stored.
+
+    Attributes
+    ----------
+    id
+        The decision's identifier, see `Store.new_id`.
+    request, answer
+        JSON.
+    row
+        The model's row, float32 of shape (d,).
+    decision_context
+        Inputs of the decision beside the row and the request, as JSON values: replay needs them.
+    person
+        The person concerned; None where the request named nobody.
+    transaction_id, key
+        The identifiers under which the same request gets the same answer; the idempotency key belongs to the current caller.
+    digest
+        Digest of the request as it was sent, where that differs from `request`.
+    """
+
+    id: str
+    domain: str
+    route: str
+    model_version: str
+    request: bytes
+    answer: bytes
+    row: Rows
+    probability: float
+    decision: str
+    decision_context: Any = None
+    person: Person | None = None
+    transaction_id: str | None = None
+    key: str | None = None
+    digest: str | None = None
+
+
+class DecisionPayload(NamedTuple):
+    """The unsealed content of a stored decision.
+
+    Attributes
+    ----------
+    request, answer
+        Decoded JSON.
+    decision_context
+        Inputs of the decision beside the row and the request, decoded JSON.
+    row
+        The model's row, float32 of shape (d,).
+    """
+
+    request: dict[str, Any]
+    answer: dict[str, Any]
+    decision_context: Any
+    row: Rows
+
+
+class StoredDecision(NamedTuple):
+    """A decision as the store holds it.
+
+    Attributes
+    ----------
+    position
+        The order in which decisions were written; independent of the clock.
+    decided_at
+        Microseconds since 1970, UTC.
+    sealed
+        The sealed bytes. Their SHA-256 is the output of the decision's audit record, whose inputs are `digest`.
+    content
+        The unsealed payload; None where the person was erased or the bytes were changed.
+    erased
+        Whether the person was erased.
+    """
+
+    position: int
+    id: str
+    person: str | None
+    domain: str
+    route: str
+    model_version: str
+    caller: str
+    request_id: str
+    digest: str
+    decided_at: int
+    probability: float | None
+    decision: str | None
+    sealed: bytes
+    content: DecisionPayload | None
+    erased: bool
+
+
+class FeatureSnapshot(NamedTuple):
+    """The newest features and batch score of a customer, or of one account of a customer, in one domain.
+
+    Attributes
+    ----------
+    domain, subject
+        The domain, and the key of the row in its tables: ``5@2024-06``.
+    account_id
+        None where the domain decides on the customer as a whole.
+    as_of
+        The decision's moment; None where the source knows no time.
+    features
+        Values known at that moment, by name: the features, and the numbers beside them (a PD, an income).
+    score
+        The columns of the batch score by name: ``score``, ``probability``, ``decision``, ``model_version`` and the domain's own.
+    """
+
+    domain: str
+    subject: str
+    customer_id: str
+    account_id: str | None
+    as_of: datetime | None
+    features: Mapping[str, float | None]
+    score: Mapping[str, Any]
+
+
+class ShadowScore(NamedTuple):
+    """The champion's answer to one request, and the challenger's answer to the same request.
+
+    Attributes
+    ----------
+    domain, subject
+        The domain, and the key of the row in its tables; None where the request named nobody.
+    scored_at
+        The moment of the answer.
+    challenger_probability, challenger_decision
+        None where the challenger failed.
+    failure
+        The type of the challenger's failure.
+    customer_id
+        The customer concerned; not read back.
+    """
+
+    domain: str
+    subject: str | None
+    scored_at: datetime
+    champion_version: str
+    champion_probability: float
+    champion_decision: str
+    challenger_version: str
+    challenger_probability: float | None
+    challenger_decision: str | None
+    failure: str | None
+    customer_id: str | None = None

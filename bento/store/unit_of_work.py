@@ -1,0 +1,266 @@
+"""Transactions of the store, each committed with its audit records, and the tokens and keys that statements use.
+
+Statements on decisions, transactions, snapshots and shadow scores stand in the modules of those names; they take a `UnitOfWork`.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Protocol
+from uuid import uuid4
+
+from sqlalchemy import Connection, bindparam, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from bento.context import current as current_caller
+from bento.context import request_id as current_request
+from bento.store import migrations
+from bento.store.audit_chain import Chain
+from bento.store.database import WAIT_S, Database, StoreUnavailable
+from bento.store.keyring import Keyring
+from bento.store.records import Person
+from bento.store.statements import CompiledStatement
+from bento.store.tables import people
+
+MAX_CACHED_KEYS = 10_000
+"""Unwrapped data keys of people in memory; the oldest goes first. More saves unwrapping and costs about 200 bytes each."""
+
+_FIND_PERSON = CompiledStatement(select(people.c.person, people.c.wrapped_key).where(people.c.lookup == bindparam("token")))
+_FIND_PEOPLE = select(people.c.lookup, people.c.person).where(people.c.lookup.in_(bindparam("tokens", expanding=True)))
+_INSERT_PERSON = {
+    name: dialect.insert(people).on_conflict_do_nothing() for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
+}
+
+
+class Meter(Protocol):
+    """A counter of commits and audit records."""
+
+    def committed(self, seconds: float) -> None: ...
+
+    def audited(self, action: str) -> None: ...
+
+
+class NullMeter:
+    """A meter that counts nothing."""
+
+    def committed(self, seconds: float) -> None: ...
+
+    def audited(self, action: str) -> None: ...
+
+
+def now_us() -> int:
+    """Return the present in microseconds since 1970, UTC."""
+    return time.time_ns() // 1000
+
+
+class UnitOfWork:
+    """An open store's transactions, audit chain, tokens and data keys; see `bento.store.session.Store` for the parameters."""
+
+    def __init__(
+        self,
+        url: str | Path,
+        keyring: Keyring,
+        *,
+        writer: str | None = None,
+        clock: Callable[[], int] = now_us,
+        durable: bool = True,
+        wait_s: float = WAIT_S,
+        upgrades: bool | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self.keyring = keyring
+        self.clock = clock
+        self._meter = meter or NullMeter()
+        self._chain = Chain(writer or uuid4().hex, keyring)
+        self._keys: OrderedDict[bytes, bytes] = OrderedDict()
+        self._people: dict[str, Person] = {}  # of the transaction that writes, by token
+        self._tokens: dict[tuple[str, str], str] = {}  # of the transaction that writes
+        self._audited_actions: list[str] = []
+        self.database = Database(url, durable=durable, wait_s=wait_s)
+        migrations.check(self.database, upgrades=self.database.dialect == "sqlite" if upgrades is None else upgrades)
+        # No client waits for an answer yet, and `finrisk load-history` may be writing.
+        with closing(Database(url, wait_s=max(wait_s, migrations.PATIENCE_S))) as patient, patient.writing() as connection:
+            keyring.unlock(connection, clock())
+
+    def close(self) -> None:
+        """Put a checkpoint on the recorded audit, if the database allows it now, and close the database."""
+        try:
+            with self.database.writing() as connection:
+                self._chain.stop(connection, self.clock())
+        except StoreUnavailable:
+            pass  # the chain's head holds the same
+        self.database.close()
+
+    # Transactions
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Commit the block with its audit records to disk, or nothing of it. Inside another `writing` the block is part of that one.
+
+        Never wait for another coroutine inside.
+
+        Raises
+        ------
+        StoreUnavailable
+            Where the database is not available or did not commit: then nothing inside has happened.
+        bento.store.audit_chain.AuditError
+            Where another process changed this store's chain.
+        """
+        with self.database.lock:
+            if self.database.is_writing:
+                with self.database.writing() as connection:
+                    yield connection
+                return
+            try:
+                with self.database.writing(self._chain.flush) as connection:
+                    yield connection
+            except BaseException:
+                self._chain.rolled_back()
+                raise
+            else:
+                self._chain.committed()
+                self._meter.committed(self.database.commit_s)
+                for action in self._audited_actions:
+                    self._meter.audited(action)
+            finally:
+                self._audited_actions.clear()
+                self._people.clear()
+                self._tokens.clear()
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Inside `writing`: undo the block where it fails; earlier writes stand, and the transaction goes on."""
+        with self.writing() as connection:
+            pending = self._chain.waiting()
+            try:
+                with self.database.savepoint(connection):
+                    yield
+            except BaseException:
+                self._chain.forget(pending)
+                del self._audited_actions[pending:]
+                self._people.clear()  # a person who was inserted in the block is unknown again
+                raise
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Read one consistent state of the store; inside `writing`, that transaction's own state.
+
+        Raises
+        ------
+        StoreUnavailable
+            Where the database is not available.
+        """
+        return self.database.reading()
+
+    def is_writable(self) -> bool:
+        """Return whether a write would succeed now."""
+        try:
+            with self.database.writing():
+                return True
+        except StoreUnavailable:
+            return False
+
+    def advisory_lock(self, **names: str | None) -> None:
+        """Lock these identifiers until commit (no-op on SQLite, which has one writer).
+
+        Parameters
+        ----------
+        **names
+            Kind of identifier -> value: ``customer``, ``merchant``, ``transaction``, ``idempotency``. None is left out.
+        """
+        if self.database.dialect == "postgresql":
+            with self.writing() as connection:
+                tokens = [self.keyring.token(kind, value) for kind, value in names.items() if value is not None]
+                self.database.advisory_lock(connection, tokens)
+
+    def audit(self, action: str, *, at: int | None = None, **fields: Any) -> None:
+        """Record an action of the current caller, inside `writing`: committed with it, or not at all.
+
+        Parameters
+        ----------
+        action
+            ``decide``, ``read``, ``export``, ...
+        at
+            Microseconds since 1970, UTC. Default: now.
+        **fields
+            ``person`` (the pseudonymous id), ``domain``, ``model_version``, ``inputs``, ``output``: see `bento.store.audit_chain.Record`.
+        """
+        self.database.writing_connection()
+        caller, request = current_caller.get().name, current_request.get()
+        self._chain.append(at=self.clock() if at is None else at, caller=caller, action=action, request_id=request, **fields)
+        self._audited_actions.append(action)
+
+    # Tokens, people and their keys
+
+    def token(self, kind: str, value: str) -> str:
+        """Return `Keyring.token`, remembered while a transaction writes: a decision needs some of them three or four times."""
+        token = self._tokens.get((kind, value))
+        if token is None:
+            token = self.keyring.token(kind, value)
+            if self.database.is_writing:
+                self._tokens[kind, value] = token
+        return token
+
+    def person(self, customer_id: str, *, make: bool = False) -> Person | None:
+        """Return the person behind a customer's identifier.
+
+        Parameters
+        ----------
+        make
+            Whether an unknown customer is inserted.
+
+        Returns
+        -------
+        Person or None
+            None for a customer who is unknown or was erased.
+        """
+        token = self.token("customer", customer_id)
+        if (remembered := self._people.get(token)) is not None:
+            return remembered
+        with self.writing() if make else self.reading() as connection:
+            row = _FIND_PERSON(connection, {"token": token}).fetchone()
+            if row is None and make:
+                connection.execute(_INSERT_PERSON[self.database.dialect], self._new_person(token))
+                row = _FIND_PERSON(connection, {"token": token}).fetchone()
+            if row is None:
+                return None
+            person = Person(row[0], self.data_key(*row))
+            if self.database.is_writing:
+                self._people[token] = person
+            return person
+
+    def register_customers(self, customer_ids: Iterable[str]) -> dict[str, str]:
+        """Insert customers who are unknown, and return customer_id -> pseudonymous id."""
+        customers = {self.keyring.token("customer", customer): customer for customer in sorted(customer_ids)}
+        if not customers:
+            return {}
+        with self.writing() as connection:
+            registered = {lookup for lookup, _ in connection.execute(_FIND_PEOPLE, {"tokens": list(customers)})}
+            if rows := [self._new_person(token) for token in customers if token not in registered]:
+                connection.execute(_INSERT_PERSON[self.database.dialect], rows)
+            return {customers[lookup]: person for lookup, person in connection.execute(_FIND_PEOPLE, {"tokens": list(customers)})}
+
+    def _new_person(self, token: str) -> dict[str, Any]:
+        person = token_hex(16)
+        wrapped = self.keyring.wrap(self.keyring.new_key(), person.encode())
+        return {"person": person, "lookup": token, "wrapped_key": wrapped, "master": self.keyring.master, "created_at": self.clock()}
+
+    def data_key(self, person: str, wrapped: bytes) -> bytes:
+        """Return a person's data key, unwrapped.
+
+        The cache goes by the wrapped bytes, which are read from the store each time, so an erased key is not found in it.
+        """
+        key = self._keys.get(wrapped)
+        if key is None:
+            key = self._keys[wrapped] = self.keyring.unwrap(wrapped, person.encode())
+            if len(self._keys) > MAX_CACHED_KEYS:
+                self._keys.popitem(last=False)
+        return key
+
+    def key_of(self, person: str | None, wrapped: bytes | None) -> bytes | None:
+        """Return the key that seals a person's data, the service's key where no person is named, or None where the person was erased."""
+        if person is None:
+            return self.keyring.service_key
+        return None if wrapped is None else self.data_key(person, wrapped)
