@@ -195,6 +195,7 @@ def _decide_chunk(
 ) -> list[ItemResult]:
     """Decide a few transactions in one write transaction: one that is refused leaves nothing, the others stand."""
     with write_transaction(decisions.store):
+        decisions.lock_chunk([request for request in requests if not isinstance(request, Problem)], keys)
         return [
             request if isinstance(request, Problem) else capture_problem(decisions.decide_in_savepoint, domain, scorer, request, key)
             for request, key in zip(requests, keys, strict=True)

@@ -218,6 +218,18 @@ class Decisions:
         if not self.store.insert_transaction(scoring_input.transaction, person):
             raise Problem(409, "conflict", "Another transaction was sent with this identifier.", [_TAKEN])
 
+    def lock_chunk(self, requests: Sequence[TransactionRequest], keys: Sequence[str | None]) -> None:
+        """Lock the identifiers of several transactions at once, inside a write transaction that decides them one after the other.
+
+        Two chunks that lock item by item wait for each other: both name the same customers and merchants, in different orders.
+        """
+        self.store.advisory_lock(
+            customer={request.user_id for request in requests},
+            merchant={request.merchant for request in requests if request.merchant is not None},
+            transaction={request.transaction_id for request in requests if request.transaction_id is not None},
+            idempotency={lock_name(key) for key in keys if key is not None},
+        )
+
     def _lock_identifiers(self, request: Any, transaction_id: str | None, key: str | None) -> None:
         """Lock the identifiers of a request until commit, so that no worker misses a decision another is just making."""
         self.store.advisory_lock(

@@ -24,7 +24,7 @@ from finrisk_assets.scoring.bundle_io import MANIFEST
 from finrisk_assets.scoring.spec import BundleError
 from schemas.api import Answer
 
-TOGETHER = 500
+REPLAY_CHUNK_SIZE = 500
 """Decisions of one model that are scored at once."""
 TOLERANCE = 1e-6
 """How far a number may be from the stored one, as a share of it where it is above 1: another runtime, as for a bundle's golden rows."""
@@ -163,7 +163,7 @@ def _grouped(store: Store, since: int | None, domain: str | None) -> Iterator[li
         named = one.domain, one.model_version, one.content is not None
         group = waiting.setdefault(named, [])
         group.append(one)
-        if len(group) == TOGETHER:
+        if len(group) == REPLAY_CHUNK_SIZE:
             yield waiting.pop(named)
     yield from waiting.values()
 

@@ -162,17 +162,18 @@ class UnitOfWork:
         except StoreUnavailable:
             return False
 
-    def advisory_lock(self, **names: str | None) -> None:
+    def advisory_lock(self, **names: str | Iterable[str] | None) -> None:
         """Lock these identifiers until commit (no-op on SQLite, which has one writer).
 
         Parameters
         ----------
         **names
-            Kind of identifier -> value: ``customer``, ``merchant``, ``transaction``, ``idempotency``. None is left out.
+            Kind of identifier -> one value or several: ``customer``, ``merchant``, ``transaction``, ``idempotency``. None is left out.
         """
         if self.database.dialect == "postgresql":
             with self.writing() as connection:
-                tokens = [self.keyring.token(kind, value) for kind, value in names.items() if value is not None]
+                values_of = {kind: (value,) if isinstance(value, str) else value or () for kind, value in names.items()}
+                tokens = [self.keyring.token(kind, value) for kind, values in values_of.items() for value in values]
                 self.database.advisory_lock(connection, tokens)
 
     def audit(self, action: str, *, at: int | None = None, **fields: Any) -> None:

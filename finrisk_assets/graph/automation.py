@@ -88,12 +88,22 @@ def build_jobs(assets: Collection[str], source: Source, settings: Settings) -> l
     carries = {CARRIES: "features and scores"}
     jobs = [
         job(EVERYTHING, assets, every | carries, "The whole graph: source to Bento."),
-        job(DAILY, _with_prefix(assets, SCORING_STAGES), today | carries, "Ingest and score: source to scores, by the present champions."),
-        job(LATE, _with_prefix(assets, LEDGER_STAGES), every, "Takes late rows into the ledger; features and scores follow by themselves."),
+        job(
+            DAILY,
+            select_by_prefix(assets, SCORING_STAGES),
+            today | carries,
+            "Ingest and score: source to scores, by the present champions.",
+        ),
+        job(
+            LATE,
+            select_by_prefix(assets, LEDGER_STAGES),
+            every,
+            "Takes late rows into the ledger; features and scores follow by themselves.",
+        ),
     ]
-    retrained = set(assets) - set(_with_prefix(assets, NOT_RETRAINED))
+    retrained = set(assets) - set(select_by_prefix(assets, NOT_RETRAINED))
     if retrained:
-        trained = _with_prefix(assets, CHALLENGING_STAGES)
+        trained = select_by_prefix(assets, CHALLENGING_STAGES)
         jobs.append(job(CHALLENGE, trained, {}, "Trains and evaluates a challenger, and stops there; asked for where drift is confirmed."))
         jobs.append(job(MONTHLY, retrained, every | carries, "Retrain: features to Bento; a gate decides whether a champion changes."))
     return jobs
@@ -130,7 +140,7 @@ def build_schedules(assets: Collection[str], source: Source, settings: Settings)
         moment = _moment(context, settings)
         return _request(moment, partitions.run_tags(source.begins, _last(source, moment)))
 
-    return [daily, monthly] if set(assets) - set(_with_prefix(assets, NOT_RETRAINED)) else [daily]
+    return [daily, monthly] if set(assets) - set(select_by_prefix(assets, NOT_RETRAINED)) else [daily]
 
 
 def build_sensors(source: Source, settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
@@ -158,7 +168,7 @@ def build_retraining_sensors(assets: Collection[str]) -> list[dg.SensorDefinitio
     It reads what monitoring last said, in Dagster's own store. A moved feature asks for nothing (see `modelling.monitoring`), and the run
     that is asked for stops before the champion, so that no finding changes who decides.
     """
-    watched = [name.removeprefix("monitoring_") for name in _with_prefix(assets, ["monitoring_"])]
+    watched = [name.removeprefix("monitoring_") for name in select_by_prefix(assets, ["monitoring_"])]
 
     @dg.sensor(
         name="retraining",
@@ -233,5 +243,6 @@ def _days_months(source: Source, moment: datetime) -> tuple[str, str]:
     return max(partitions.add_months(last, -SETTLING_MONTHS), source.begins), last
 
 
-def _with_prefix(assets: Collection[str], stages: Sequence[str]) -> list[str]:
+def select_by_prefix(assets: Collection[str], stages: Sequence[str]) -> list[str]:
+    """Return the assets whose names begin with one of these prefixes, in their order."""
     return [name for name in assets if name.startswith(tuple(stages))]

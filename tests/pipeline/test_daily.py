@@ -48,7 +48,7 @@ class Bank:
 
     def run(self, request: dg.RunRequest, **tags: str) -> None:
         # What watches over drift is a part of its own, with tests of its own.
-        stages = automation._of(self.assets, [*automation.LEDGER_STAGES, "features_", "scores_"])
+        stages = automation.select_by_prefix(self.assets, [*automation.LEDGER_STAGES, "features_", "scores_"])
         result = self.definitions.resolve_job_def(automation.DAILY).execute_in_process(
             instance=self.instance,
             tags={**request.tags, **tags},

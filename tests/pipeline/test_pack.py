@@ -24,7 +24,7 @@ from tests.pipeline.conftest import Run
 LOANS = next(domain for domain in DOMAINS if domain.name == "loan_default")
 
 
-def champion(run: Run, domain: Domain = LOANS) -> model_registry.ModelVersion:
+def champion(run: Run, domain: Domain = LOANS) -> model_registry.RegisteredVersion:
     found = model_registry.find(build_resources(run.settings)["tracking"].client(), domain.name, model_registry.CHAMPION)
     assert found is not None
     return found

@@ -23,11 +23,11 @@ SHELL = "".join(re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL))
 COMMANDS = [line for line in SHELL.splitlines() if line.startswith("finrisk")]
 
 
-def version(run: Run, domain: str = "loan_offers") -> model_registry.ModelVersion:
+def version(run: Run, domain: str = "loan_offers") -> model_registry.RegisteredVersion:
     return reproduce.find(run.settings, domain, "champion")[1]
 
 
-def offers(run: Run, *, anyway: bool = False) -> reproduce.Reproduced:
+def offers(run: Run, *, anyway: bool = False) -> reproduce.Reproduction:
     """The quickest model to train."""
     return reproduce.reproduce(run.settings, *reproduce.find(run.settings, "loan_offers", "champion"), anyway=anyway)
 

@@ -110,7 +110,7 @@ def test_demo_shows_decisions_of_the_served_bento_that_equal_the_batch(run: Run)
     assert "Decisions of the served Bento" in shown
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
     decided = [row for row in rows if len(row) == 8 and row[0] in {domain.title for domain in DOMAINS}]
-    assert [row[0] for row in decided[:: len(demo.RISING)]] == [domain.title for domain in DOMAINS if domain.name in demo.ROUTES]
+    assert [row[0] for row in decided[:: len(demo.EXAMPLE_QUANTILES)]] == [domain.title for domain in DOMAINS if domain.name in demo.ROUTES]
     for row in decided:
         served, batch = float(row[4]), float(row[5])
         assert served == pytest.approx(batch, abs=2e-4)

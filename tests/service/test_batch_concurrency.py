@@ -3,6 +3,7 @@
 import json
 import shutil
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -80,7 +81,7 @@ def check_equal_batches(served: list[Served], store: Store) -> None:
             bodies = send_at_once(served, route, f"{route}-{round_}")
             results = json.loads(bodies[0])["results"]
             statuses = [result["status"] for body in bodies for result in json.loads(body)["results"]]
-            assert statuses == [200] * N_ITEMS * SENDERS, f"{len(statuses) - statuses.count(200)} of {len(statuses)} items failed"
+            assert statuses == [200] * N_ITEMS * SENDERS, f"{route}: {Counter(statuses)}"
             assert set(bodies) == {bodies[0]}
             decision_ids += [result["answer"]["decision_id"] for result in results]
     assert sorted(decision.id for decision in store.decisions()) == sorted(decision_ids)

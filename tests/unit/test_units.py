@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bento.decisions.units import bounds, wrong
+from bento.decisions.units import bounds, find_out_of_bounds
 from schemas.features import Feature
 
 SHARE = Feature("cash_share_180d", "", "Share of cash withdrawals in the spending of the last 180 days.")
@@ -36,10 +36,10 @@ def test_a_share_that_was_meant_as_percent_is_named_and_what_is_missing_is_not()
 
     bundle = Known(features=(SHARE, Feature("n_loans", "loans", "Loans before."), Feature("balance", "currency", "Balance.")))
 
-    found = wrong(bundle, np.array([45, -1, -1], np.float32))
+    found = find_out_of_bounds(bundle, np.array([45, -1, -1], np.float32))
     assert [(one.field, one.reason) for one in found] == [
         ("features.cash_share_180d", "Must be from 0 to 1."),
         ("features.n_loans", "Must be at least 0, in the unit 'loans'."),
     ]
-    assert wrong(bundle, np.array([np.nan, np.nan, -1e9], np.float32)) == []
-    assert wrong(bundle, np.array([1, 0, 0], np.float32)) == []
+    assert find_out_of_bounds(bundle, np.array([np.nan, np.nan, -1e9], np.float32)) == []
+    assert find_out_of_bounds(bundle, np.array([1, 0, 0], np.float32)) == []
