@@ -23,6 +23,7 @@ from unittest.mock import patch
 import dagster as dg
 import numpy as np
 
+from finrisk_assets.domains import registry
 from finrisk_assets.domains.base import Trained
 from finrisk_assets.domains.loan_default import model
 from finrisk_assets.domains.loan_default.definition import CLASSIFIER, LOAN_DEFAULT
@@ -195,7 +196,7 @@ class Story:
             return rows.mutate(**{one.name: planted[one.name] for one in features}).drop("region")
 
         domain = replace(LOAN_DEFAULT, train=train, build=built, features=lambda source: (*LOAN_DEFAULT.features(source), *features))
-        with patch.object(build, "DOMAINS", (domain,)):
+        with patch.object(registry, "DOMAINS", (domain,)):
             yield
 
     def _outcome(self, failed: tuple[str, ...]) -> Outcome:

@@ -1,4 +1,4 @@
-"""Who asks: the caller of the request that is being answered."""
+"""The context of the current request: its caller, its ids, and the trace span of the step it is in."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -1,1 +1,1 @@
-"""access."""
+"""Who may call which route, how often, and from where."""

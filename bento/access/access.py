@@ -1,8 +1,7 @@
-"""Who may ask what: the ASGI middleware before every route, and the rule that no open service is reached from elsewhere.
+"""Access decisions: which caller a request has, and whether that caller may call its route now.
 
-A request shows an API key (`keys`) or a bearer token (`tokens`); `roles` says what its roles may call, `limits` how often. Without any
-key and any provider of tokens the service is open, to this machine alone. Behind this middleware `bento.context.current` says who asks, and
-the credential itself is gone from the request, so that nothing further in can log it.
+A request shows an API key (`api_keys`) or a bearer token (`jwt`); `roles` says which routes its roles may call, `rate_limits` how often.
+Without any key and any token provider the service is open, to this machine alone. `access_control` applies the decision to requests.
 """
 
 import ipaddress

@@ -1,16 +1,12 @@
-"""middleware."""
+"""ASGI middleware that lets a request pass where its caller may, and removes its credentials."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from bento.access.access import _CREDENTIALS, Access, AccessDenied
 from bento.context import current
 from bento.problems import Problem
-
-if TYPE_CHECKING:
-    pass
-from bento.access.access import _CREDENTIALS, Access, AccessDenied
 
 _PROBES = frozenset({"/livez", "/healthz", "/readyz"})
 """Never limited: an orchestrator ends a process whose probes are refused, and others may share its address."""

@@ -1,4 +1,8 @@
-"""envelope."""
+"""The one shape of every failure: `{"error": {"code", "message", "fields", "request_id"}}`.
+
+`Envelope` wraps the whole application and gives everything that goes wrong (validation, unknown routes, overload, time-outs, crashes) the
+same shape; only from outside can it see what BentoML's own layers answer. Nothing here repeats what a client sent, except a field's name.
+"""
 
 import json
 import re

@@ -1,4 +1,7 @@
-"""middleware."""
+"""ASGI middleware that observes requests: duration by route and status, and a trace span for each request.
+
+The tracer is made by `tracing`, the counters stand in `metrics`.
+"""
 
 from time import perf_counter
 

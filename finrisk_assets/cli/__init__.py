@@ -1,1 +1,1 @@
-"""cli."""
+"""The command `finrisk` and the demonstration."""

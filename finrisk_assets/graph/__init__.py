@@ -1,1 +1,1 @@
-"""graph."""
+"""The Dagster graph: assets, checks, jobs, schedules, sensors and their resources."""

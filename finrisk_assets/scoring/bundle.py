@@ -1,9 +1,10 @@
 """The scoring bundle: the one thing that training hands to serving.
 
 A bundle is a folder with ``bundle.json``, ``golden.json`` and the model files it names, all in open formats; ``docs/bundle.md``
-describes them. Here it is written, checked, loaded and scored. What belongs elsewhere: turning a trained estimator into a
-component (`trees`), what each feature did in a tree (`attribution`), words for a decision (`reasons`), how features are computed
-(`finrisk_assets.features`), and where bundles are kept (`registry`). Imports numpy, and XGBoost for many rows where it is installed.
+describes them. Here it is written, checked, loaded and scored. What belongs elsewhere: its parts (`spec`) and files (`bundle_io`),
+turning a trained estimator into a component (`modelling.training.convert`), SHAP values (`tree_shap`), words for a decision (`reasons`),
+how features are computed (`finrisk_assets.features`), and where bundles are registered (`modelling.training.model_registry`).
+Imports numpy, and XGBoost for many rows where it is installed.
 """
 
 import math
@@ -21,17 +22,17 @@ from numpy.typing import NDArray
 from finrisk_assets.scoring.bundle_io import (
     GOLDEN,
     MANIFEST,
-    _canonical,
-    _first_line,
-    _golden_rows,
-    _manifest,
-    _read,
-    _sha256,
-    _short,
-    _take,
+    canonical_json,
+    first_line,
+    manifest_of,
+    read_files,
+    read_golden_rows,
+    sha256_of,
+    shortest_float,
+    take_field,
 )
 from finrisk_assets.scoring.reasons import factors
-from finrisk_assets.scoring.spec import BundleError, BundleSpec, Component, Floats, Linear, Rows, Trees, _check, signed_log1p
+from finrisk_assets.scoring.spec import BundleError, BundleSpec, Component, Floats, Linear, Rows, Trees, check_spec, signed_log1p
 from finrisk_assets.scoring.tree_shap import TreeShap
 
 TOLERANCE = 1e-6
@@ -179,7 +180,7 @@ class Bundle:
     """
 
     def __init__(self, spec: BundleSpec, sha256: str, threads: int = 1) -> None:
-        _check(spec)
+        check_spec(spec)
         self.sha256, self.version = sha256, sha256[:12]
         self.name, self.domain, self.source = spec.name, spec.domain, spec.source
         self.features, self.windows = spec.features, spec.windows
@@ -224,13 +225,13 @@ class Bundle:
         BundleError
             Names the file and what is wrong with it.
         """
-        sha256, spec, golden = _read(Path(folder), version)
+        sha256, spec, golden = read_files(Path(folder), version)
         try:
             bundle = cls(spec, sha256, threads)
         except ImportError:
             raise
         except Exception as error:  # XGBoost raises its own kinds for a model it cannot read
-            raise BundleError(f"{folder}/{MANIFEST}: {_first_line(error)}") from error
+            raise BundleError(f"{folder}/{MANIFEST}: {first_line(error)}") from error
         bundle._check_golden(golden, Path(folder) / GOLDEN)
         first = {"rows": golden["rows"][:1], "margin": golden["margin"][:1], "probability": golden["probability"][:1]}
         if bundle.has_amount:
@@ -344,9 +345,9 @@ class Bundle:
         return rows
 
     def _check_golden(self, golden: Mapping[str, Any], file: Path) -> None:
-        expected_margin = np.array(_take(golden, "margin", list, file), np.float64)
-        expected_probability = np.array(_take(golden, "probability", list, file), np.float64)
-        rows = _golden_rows(golden, file)
+        expected_margin = np.array(take_field(golden, "margin", list, file), np.float64)
+        expected_probability = np.array(take_field(golden, "probability", list, file), np.float64)
+        rows = read_golden_rows(golden, file)
         if not (len(rows) == len(expected_margin) == len(expected_probability) > 0):
             raise BundleError(f"{file}: rows, margins and probabilities differ in number, or there are none")
         margin = self.margin(rows)
@@ -360,11 +361,11 @@ class Bundle:
                 f"{expected_margin[at]:.9g} and {expected_probability[at]:.9g} where it was trained; is it another runtime?"
             )
         if self.has_amount:
-            self._check_golden_amounts(rows, _take(golden, "amount", dict, file), file)
+            self._check_golden_amounts(rows, take_field(golden, "amount", dict, file), file)
 
     def _check_golden_amounts(self, rows: Rows, expected: Mapping[str, Any], file: Path) -> None:
         for name, found in self.amount(rows)._asdict().items():
-            known = np.array(_take(expected, name, list, file), np.float64)  # None becomes NaN
+            known = np.array(take_field(expected, name, list, file), np.float64)  # None becomes NaN
             near = known.shape == found.shape and np.allclose(found, known, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
             if not near:
                 raise BundleError(f"{file}: the {name} amounts differ from those where it was trained; is it another runtime?")
@@ -393,20 +394,20 @@ def write(folder: Path, spec: BundleSpec) -> str:
     except ImportError:
         raise
     except Exception as error:
-        raise BundleError(f"{spec.name}: {_first_line(error)}") from error
+        raise BundleError(f"{spec.name}: {first_line(error)}") from error
     contents = {f"trees-{at}.json": part.model for at, part in enumerate(spec.components) if isinstance(part, Trees)}
     if spec.amount is not None:
         parts = (("amount", spec.amount.component), ("spread", spec.amount.spread))
         contents |= {f"trees-{name}.json": part.model for name, part in parts if isinstance(part, Trees)}
     golden: dict[str, Any] = {
-        "rows": [[None if math.isnan(value) else _short(value) for value in row] for row in spec.golden_rows],
+        "rows": [[None if math.isnan(value) else shortest_float(value) for value in row] for row in spec.golden_rows],
         "margin": scores.margin.tolist(),
         "probability": scores.probability.tolist(),
     }
     if amounts is not None:
         golden["amount"] = {name: [None if math.isnan(x) else x for x in found.tolist()] for name, found in amounts._asdict().items()}
-    contents[GOLDEN] = _canonical(golden)
-    manifest = _canonical(_manifest(spec) | {"files": {name: _sha256(content) for name, content in contents.items()}})
+    contents[GOLDEN] = canonical_json(golden)
+    manifest = canonical_json(manifest_of(spec) | {"files": {name: sha256_of(content) for name, content in contents.items()}})
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
         fresh, old = Path(work) / "new", Path(work) / "old"
@@ -416,4 +417,4 @@ def write(folder: Path, spec: BundleSpec) -> str:
         if folder.exists():
             shutil.move(folder, old)
         shutil.move(fresh, folder)
-    return _sha256(manifest)[:12]
+    return sha256_of(manifest)[:12]

@@ -1,4 +1,7 @@
-"""bundle_io."""
+"""The files of a scoring bundle: canonical JSON, hashes, and reading them back into a `BundleSpec`.
+
+Scoring and writing a whole bundle belong to `bundle`.
+"""
 
 import hashlib
 import json
@@ -18,7 +21,7 @@ GOLDEN = "golden.json"
 T = TypeVar("T")
 
 
-def _manifest(spec: BundleSpec) -> dict[str, Any]:
+def manifest_of(spec: BundleSpec) -> dict[str, Any]:
     def plainly(part: Component, name: str) -> dict[str, Any]:
         if isinstance(part, Linear):
             return {"kind": "linear"} | asdict(part)
@@ -47,7 +50,7 @@ def _manifest(spec: BundleSpec) -> dict[str, Any]:
     }
 
 
-def _canonical(document: Mapping[str, Any]) -> bytes:
+def canonical_json(document: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
     except ValueError as error:
@@ -58,38 +61,38 @@ def _canonical(document: Mapping[str, Any]) -> bytes:
 def _plain(value: Any) -> Any:
     """numpy's numbers as Python's; a float32 in its shortest form."""
     if isinstance(value, np.float32):
-        return _short(value)
+        return shortest_float(value)
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} is not for JSON")
 
 
-def _short(value: np.float32) -> float:
+def shortest_float(value: np.float32) -> float:
     """The float64 that reads shortest (0.1, not 0.10000000149011612) and is the same float32."""
     return float(str(value))
 
 
-def _sha256(content: bytes) -> str:
+def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
 # Reading -----------------------------------------------------------------------------------------------------------------------
 
 
-def _read(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapping[str, Any]]:
+def read_files(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapping[str, Any]]:
     """The hash, the spec and the golden set of a folder, with every named file's hash checked."""
     file = folder / MANIFEST
     content = _content(file)
-    sha256 = _sha256(content)
+    sha256 = sha256_of(content)
     if version is not None and (len(version) < 12 or not sha256.startswith(version)):
         raise BundleError(f"{file}: is version {sha256[:12]}, not {version} as asked")
     document = _parse(content, file)
     if document.get("format") != FORMAT:
         raise BundleError(f"{file}: format {document.get('format')!r} is unknown here, which reads format {FORMAT}")
     contents: dict[str, bytes] = {}
-    for name, digest in _take(document, "files", dict, file).items():
+    for name, digest in take_field(document, "files", dict, file).items():
         contents[name] = _content(_inside(folder, name))
-        if _sha256(contents[name]) != digest:
+        if sha256_of(contents[name]) != digest:
             raise BundleError(f"{folder / name}: its SHA-256 is not the one in {MANIFEST}; was it changed after training?")
     if GOLDEN not in contents:
         raise BundleError(f"{file}: names no {GOLDEN}, so nothing tells whether it scores as trained")
@@ -97,32 +100,32 @@ def _read(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapping[s
     window, reference = document.get("training_window"), document.get("reference")
     try:
         spec = BundleSpec(
-            features=tuple(Feature(**feature) for feature in _take(document, "features", list, file)),
-            windows=tuple(map(dict, _take({"windows": []} | document, "windows", list, file))),
-            components=tuple(_component(part, contents, file) for part in _take(document, "components", list, file)),
-            calibration=Calibration(**_take(document, "calibration", dict, file)),
-            intercept=float(_take(document, "intercept", float, file)),
-            golden_rows=_golden_rows(golden, folder / GOLDEN),
-            seed=_take(document, "seed", int, file),
+            features=tuple(Feature(**feature) for feature in take_field(document, "features", list, file)),
+            windows=tuple(map(dict, take_field({"windows": []} | document, "windows", list, file))),
+            components=tuple(_component(part, contents, file) for part in take_field(document, "components", list, file)),
+            calibration=Calibration(**take_field(document, "calibration", dict, file)),
+            intercept=float(take_field(document, "intercept", float, file)),
+            golden_rows=read_golden_rows(golden, folder / GOLDEN),
+            seed=take_field(document, "seed", int, file),
             training_window=None if window is None else (str(window[0]), str(window[1])),
             reference=None if reference is None else tuple(map(float, reference)),
             amount=_amount(document["amount"], contents, file) if "amount" in document else None,
             approved={
-                name: tuple(map(float, values)) for name, values in _take({"approved": {}} | document, "approved", dict, file).items()
+                name: tuple(map(float, values)) for name, values in take_field({"approved": {}} | document, "approved", dict, file).items()
             },
-            thresholds=_take(document, "thresholds", dict, file),
-            metrics=_take(document, "metrics", dict, file),
-            libraries=_take(document, "libraries", dict, file),
-            name=_take(document, "name", str, file),
-            domain=_take(document, "domain", str, file),
-            source=_take(document, "source", str, file),
-            data_sha256=_take(document, "data_sha256", str, file),
-            code_sha256=_take(document, "code_sha256", str, file),
+            thresholds=take_field(document, "thresholds", dict, file),
+            metrics=take_field(document, "metrics", dict, file),
+            libraries=take_field(document, "libraries", dict, file),
+            name=take_field(document, "name", str, file),
+            domain=take_field(document, "domain", str, file),
+            source=take_field(document, "source", str, file),
+            data_sha256=take_field(document, "data_sha256", str, file),
+            code_sha256=take_field(document, "code_sha256", str, file),
         )
     except BundleError:
         raise
     except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise BundleError(f"{file}: {_first_line(error)}") from error
+        raise BundleError(f"{file}: {first_line(error)}") from error
     return sha256, spec, golden
 
 
@@ -142,18 +145,18 @@ def _component(part: Mapping[str, Any], contents: Mapping[str, bytes], file: Pat
 def _amount(head: Mapping[str, Any], contents: Mapping[str, bytes], file: Path) -> Amount:
     spread = head.get("spread")
     return Amount(
-        component=_component(_take(head, "component", dict, file), contents, file),
-        scale=_take(head, "scale", str, file),
-        low=float(_take(head, "low", float, file)),
-        high=float(_take(head, "high", float, file)),
+        component=_component(take_field(head, "component", dict, file), contents, file),
+        scale=take_field(head, "scale", str, file),
+        low=float(take_field(head, "low", float, file)),
+        high=float(take_field(head, "high", float, file)),
         spread=None if spread is None else _component(spread, contents, file),
-        level=float(_take(head, "level", float, file)),
+        level=float(take_field(head, "level", float, file)),
     )
 
 
-def _golden_rows(golden: Mapping[str, Any], file: Path) -> Rows:
+def read_golden_rows(golden: Mapping[str, Any], file: Path) -> Rows:
     try:
-        return np.array(_take(golden, "rows", list, file), np.float32)  # None becomes NaN
+        return np.array(take_field(golden, "rows", list, file), np.float32)  # None becomes NaN
     except (TypeError, ValueError) as error:
         raise BundleError(f"{file}: its rows are not a table of numbers") from error
 
@@ -185,7 +188,7 @@ def _parse(content: bytes, file: Path) -> dict[str, Any]:
     return document
 
 
-def _take(document: Mapping[str, Any], key: str, kind: type[T], file: Path) -> T:
+def take_field(document: Mapping[str, Any], key: str, kind: type[T], file: Path) -> T:
     value = document.get(key)
     if kind is float and type(value) is int:
         value = float(value)
@@ -194,5 +197,5 @@ def _take(document: Mapping[str, Any], key: str, kind: type[T], file: Path) -> T
     return value
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

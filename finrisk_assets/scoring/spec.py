@@ -1,4 +1,7 @@
-"""spec."""
+"""The parts of a scoring bundle as values: components, calibration, amount, and the whole specification.
+
+Reading and writing files belongs to `bundle_io`, scoring to `bundle`.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -189,7 +192,7 @@ def _sigmoid(x: Floats) -> Floats:
     return np.exp(-np.logaddexp(0.0, -x))
 
 
-def _check(spec: BundleSpec) -> None:
+def check_spec(spec: BundleSpec) -> None:
     names = [feature.name for feature in spec.features]
     if not names or len(set(names)) < len(names):
         raise ValueError("a bundle needs features, each named once")

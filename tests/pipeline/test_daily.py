@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
+from finrisk_assets.domains import registry
 from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
 from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
 from finrisk_assets.graph import automation, build, partitions
@@ -84,7 +85,7 @@ def champion(column: str) -> Any:
 def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
     spending = replace(SPENDING_RISK, score=champion("Expense_Income_Ratio"))
     anomaly = replace(TRANSACTION_ANOMALY, score=champion("amount_zscore_30d"))
-    monkeypatch.setattr(build, "DOMAINS", (spending, anomaly))
+    monkeypatch.setattr(registry, "DOMAINS", (spending, anomaly))
     monkeypatch.setattr(Bundle, "load", lambda *_, **__: SimpleNamespace(version="stand-in"))
     settings = Settings(home=tmp_path, sim_customers=40, sim_months=14)
     with dg.DagsterInstance.ephemeral() as instance:

@@ -163,7 +163,7 @@ def test_a_component_with_codes_next_to_a_cut_and_to_each_other_is_exact(card: S
     crowded = replace(
         one,
         name="income",
-        cuts=binning_module._off_grid(np.array([-1.0, 0.0, 1.0])),
+        cuts=binning_module.cuts_between_floats(np.array([-1.0, 0.0, 1.0])),
         codes=(-1.0, 0.0, float(np.nextafter(np.float32(1), np.float32(2))), 2.0, float(np.nextafter(np.float32(2), np.float32(3)))),
         points=(1, 20, 300, 4, 50, 600, 7, 80, 90, -10),
         woe=(0.0,) * 10,
@@ -205,9 +205,9 @@ def test_a_name_that_sql_would_have_to_quote_is_refused(card: Scorecard) -> None
 
 
 def test_a_value_falls_in_the_same_bin_before_and_after_it_is_rounded_to_32_bits() -> None:
-    cuts = binning_module._off_grid(np.array([0.35, 1.0, 0.0]))
+    cuts = binning_module.cuts_between_floats(np.array([0.35, 1.0, 0.0]))
     for value in (0.35, 1.0 - 1e-12, 1.0 + 1e-12, 1.0, 0.0, -1e-17):
-        wide, narrow = (binning_module._places(np.array([v]), cuts, ()) for v in (value, float(np.float32(value))))
+        wide, narrow = (binning_module.bin_positions(np.array([v]), cuts, ()) for v in (value, float(np.float32(value))))
         assert wide == narrow, value
     assert all(low < high for low, high in pairwise(cuts))
 

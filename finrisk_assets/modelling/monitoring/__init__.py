@@ -1,1 +1,1 @@
-"""monitoring."""
+"""A champion after its promotion: drift, performance and the monthly report."""

@@ -1,1 +1,1 @@
-"""packs."""
+"""Documents about one model: the model card and the validation pack."""

@@ -1,1 +1,1 @@
-"""training."""
+"""From a feature table to a registered bundle: split, candidates, calibration, scorecard, registry."""

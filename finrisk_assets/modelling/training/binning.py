@@ -1,14 +1,14 @@
-"""binning."""
+"""Cuts of one feature into bins, and the weight of evidence of each bin.
+
+Choosing features and fitting the card belong to `scorecard`.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    pass
 
 PRIOR_ROWS = 10
 """A bin's rate is estimated as if so many rows of the overall rate were in it too, so that an empty bin weighs nothing (Cestnik 1990)."""
@@ -23,7 +23,7 @@ Binning = Literal["optimal", "pooled"]
 """How features are cut: `optimal_cuts` or `pooled_cuts`."""
 
 
-def _places(values: NDArray[np.floating[Any]], cuts: Sequence[float], codes: Sequence[float]) -> NDArray[np.intp]:
+def bin_positions(values: NDArray[np.floating[Any]], cuts: Sequence[float], codes: Sequence[float]) -> NDArray[np.intp]:
     """The number of each value's bin."""
     value = np.asarray(values, np.float64)
     place = np.searchsorted(np.asarray(cuts, np.float64), value, side="right")
@@ -65,7 +65,9 @@ def pooled_cuts(values: Floats, labels: NDArray[np.int64], direction: int, small
     n = np.bincount(place, minlength=len(starts) + 1).astype(float)
     bad = np.bincount(place, labels, minlength=len(starts) + 1).astype(float)
     tried = [_merged(n, bad, way, smallest) for way in ((direction,) if direction else (1, -1))]
-    kept = max(tried, key=lambda blocks: _information(*_evidence(np.array([b.n for b in blocks]), np.array([b.bad for b in blocks]))))
+    kept = max(
+        tried, key=lambda blocks: information_of(*weight_of_evidence(np.array([b.n for b in blocks]), np.array([b.bad for b in blocks])))
+    )
     return starts[[block.start - 1 for block in kept[1:]]]
 
 
@@ -122,28 +124,28 @@ def optimal_cuts(values: Floats, labels: NDArray[np.int64], direction: int, smal
     return np.asarray(binning.fit(values, labels).splits, np.float64)
 
 
-def _evidence(n: Floats, bad: Floats) -> tuple[Floats, Floats, Floats]:
+def weight_of_evidence(n: Floats, bad: Floats) -> tuple[Floats, Floats, Floats]:
     """Rows, bads and weight of evidence per bin."""
     rate = bad.sum() / n.sum()
     shrunk = (bad + PRIOR_ROWS * rate) / (n + PRIOR_ROWS)
     return n, bad, np.log(rate / (1 - rate)) - np.log(shrunk / (1 - shrunk))
 
 
-def _information(n: Floats, bad: Floats, woe: Floats) -> float:
+def information_of(n: Floats, bad: Floats, woe: Floats) -> float:
     """Information value: the weight of evidence by how differently goods and bads spread over the bins."""
     good = n - bad
     return float(((good / good.sum() - bad / bad.sum()) * woe).sum())
 
 
-def _off_grid(cuts: Floats) -> tuple[float, ...]:
+def cuts_between_floats(cuts: Floats) -> tuple[float, ...]:
     """Each cut moved between the two 32-bit floats that it parts."""
-    above = _above(cuts)
+    above = next_floats_above(cuts)
     below = np.nextafter(above, np.float32(-np.inf))
     between = (above.astype(np.float64) + below.astype(np.float64)) / 2
     return tuple(np.unique(np.where(above == 0, 0.0, between)).tolist())  # what lies just below 0 is too small to write
 
 
-def _above(cuts: Floats) -> NDArray[np.float32]:
+def next_floats_above(cuts: Floats) -> NDArray[np.float32]:
     """The smallest 32-bit float that is not below each cut."""
     near = cuts.astype(np.float32)
     return np.where(near < cuts, np.nextafter(near, np.float32(np.inf)), near)

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finrisk_assets.modelling.training import scorecard
-from finrisk_assets.modelling.training.binning import _places
-from finrisk_assets.modelling.training.scorecard import _LARGEST, FACTOR, OFFSET, Characteristic, Scorecard
-from finrisk_assets.modelling.training.xgboost_json import _FLOAT32_SUM, Tree, to_xgboost
+from finrisk_assets.modelling.training.binning import bin_positions
+from finrisk_assets.modelling.training.scorecard import FACTOR, LARGEST_FLOAT32, OFFSET, Characteristic, Scorecard
+from finrisk_assets.modelling.training.xgboost_json import FLOAT32_SUM_TOLERANCE, Tree, to_xgboost
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.spec import BundleSpec, Calibration, Component, Linear, Rows, Trees, signed_log1p
 from schemas.features import Feature
@@ -69,7 +69,7 @@ def component_from(estimator: Any, features: Sequence[Feature], rows: Rows | Non
     converted = _converted(last, steps, features)
     if rows is not None:
         off = difference(estimator, converted, features, rows)
-        if not off <= _FLOAT32_SUM:
+        if not off <= FLOAT32_SUM_TOLERANCE:
             raise ValueError(f"the component of {kind} is {off:.2g} off: this version of it is not converted exactly")
     return converted
 
@@ -325,7 +325,7 @@ def _tree(one: Characteristic, column: int) -> "Tree":
     for code in one.codes:
         below, above = _around((code,))
         nearest[(below < sample) & (sample < above)] = code
-    place = _places(nearest, one.cuts, one.codes)
+    place = bin_positions(nearest, one.cuts, one.codes)
     value = -np.array(one.points, np.float64) / FACTOR
     # Each bin's training rows are shared among the parts that codes cut it into.
     cover = (np.array(one.shares) / np.maximum(np.bincount(place, minlength=len(one.points)), 1))[place]
@@ -343,7 +343,7 @@ def _tree(one: Characteristic, column: int) -> "Tree":
         nodes[at][1], nodes[at][2] = grow(low, middle), grow(middle + 1, high)
         return at
 
-    nodes.append([_LARGEST, 1, -1, 0.0, cover.sum() + one.shares[-1]])
+    nodes.append([LARGEST_FLOAT32, 1, -1, 0.0, cover.sum() + one.shares[-1]])
     grow(0, len(place) - 1)
     nodes[0][2] = len(nodes)
     nodes.append([0.0, -1, -1, value[-1], one.shares[-1]])

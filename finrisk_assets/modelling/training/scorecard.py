@@ -24,13 +24,13 @@ from finrisk_assets.modelling.training.binning import (
     SMALLEST_BIN,
     Binning,
     Floats,
-    _above,
-    _evidence,
-    _information,
-    _off_grid,
-    _places,
+    bin_positions,
+    cuts_between_floats,
+    information_of,
+    next_floats_above,
     optimal_cuts,
     pooled_cuts,
+    weight_of_evidence,
 )
 from finrisk_assets.scoring.spec import Rows
 
@@ -54,7 +54,7 @@ MOST_TRIED, EVENTS_EACH = 30, 5
 
 _FORMAT = 1
 _RIDGE = 1e-3
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Characteristic:
 
     def bins(self) -> list[str]:
         """Each bin in words."""
-        cuts = [f"{cut:g}" for cut in _above(np.array(self.cuts)).tolist()]
+        cuts = [f"{cut:g}" for cut in next_floats_above(np.array(self.cuts)).tolist()]
         if not cuts:
             return ["any value", *(f"code {code:g}" for code in self.codes), "missing"]
         between = [f"{low} to below {high}" for low, high in pairwise(cuts)]
@@ -150,7 +150,7 @@ class Scorecard:
         total = np.full(len(rows), float(self.base_points))
         column = {name: at for at, name in enumerate(names)}
         for one in self.characteristics:
-            total += np.array(one.points)[_places(rows[:, column[one.name]], one.cuts, one.codes)]
+            total += np.array(one.points)[bin_positions(rows[:, column[one.name]], one.cuts, one.codes)]
         return (OFFSET - total) / FACTOR
 
     def table(self) -> list[Line]:
@@ -343,11 +343,13 @@ def _binned(
     values, labels = column[plain].astype(np.float64), target[plain]
     places: tuple[float, ...] = ()
     if len(values) >= 2 * smallest and values.min() < values.max() and labels.min() < labels.max():
-        places = _off_grid(cut(values, labels, direction, smallest))
-    place = _places(column, places, codes)
+        places = cuts_between_floats(cut(values, labels, direction, smallest))
+    place = bin_positions(column, places, codes)
     width = len(places) + len(codes) + 2
-    n, bad, woe = _evidence(np.bincount(place, minlength=width).astype(float), np.bincount(place, target, minlength=width).astype(float))
-    return _Tried(name, places, codes, n, bad, woe, _information(n, bad, woe), woe[place])
+    n, bad, woe = weight_of_evidence(
+        np.bincount(place, minlength=width).astype(float), np.bincount(place, target, minlength=width).astype(float)
+    )
+    return _Tried(name, places, codes, n, bad, woe, information_of(n, bad, woe), woe[place])
 
 
 def _distinct(ranked: Sequence[_Tried], n_bad: int) -> list[_Tried]:

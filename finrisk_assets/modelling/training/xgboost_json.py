@@ -1,4 +1,7 @@
-"""xgboost_json."""
+"""Decision trees as XGBoost's JSON model.
+
+A `Tree` is a plain table of nodes; `to_xgboost` writes an ensemble of them. `convert` and `scorecard` make the trees.
+"""
 
 import json
 from collections.abc import Sequence
@@ -8,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_LARGEST = np.finfo(np.float32).max
-_FLOAT32_SUM = 1e-5
+LARGEST_FLOAT32 = np.finfo(np.float32).max
+FLOAT32_SUM_TOLERANCE = 1e-5
 _ROOT_PARENT = 2**31 - 1
 
 
@@ -73,11 +76,11 @@ def next_above(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
 
     A threshold beyond the largest float32 becomes that one: wrong for this single value of x, which a bundle refuses.
     """
-    below = np.clip(threshold, -_LARGEST, _LARGEST).astype(np.float32)
+    below = np.clip(threshold, -LARGEST_FLOAT32, LARGEST_FLOAT32).astype(np.float32)
     with np.errstate(over="ignore"):  # beyond the largest stands infinity, which the last line takes back
         below = np.where(below > threshold, np.nextafter(below, np.float32(-np.inf)), below)
         above = np.nextafter(below, np.float32(np.inf))
-    return np.minimum(above, _LARGEST)
+    return np.minimum(above, LARGEST_FLOAT32)
 
 
 def _document(number: int, tree: Tree, n_features: int) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""population."""
+"""The simulated people, their households and the economy they live in."""
