@@ -10,12 +10,12 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Status, StatusCode, Tracer
 
 ROLES = frozenset({"scorer", "analyst", "auditor", "privacy", "admin"})
-"""What a caller may be; `bento.access.access` says which routes each may call."""
+"""Roles of callers; `bento.access.roles` says which routes each may call."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody who asks.
+    """The caller of a request.
 
     Attributes
     ----------

@@ -1,1 +1,1 @@
-"""Who may call which route, how often, and from where."""
+"""Access control: API keys, tokens, roles, rate limits and the bind guard."""

@@ -1,4 +1,4 @@
-"""What the operator's commands share: the open store, faults as one sentence, private files and times as text."""
+"""Helpers of the operator's commands: the open store, faults as one sentence, private files and times as text."""
 
 import os
 from collections.abc import Iterator

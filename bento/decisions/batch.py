@@ -25,7 +25,7 @@ from finrisk_assets.scoring.bundle import Bundle, Scores
 from schemas.api import Answer, Request, TransactionRequest
 
 ScoredRequest: TypeAlias = tuple[ScoringInput, Answer]
-"""What the model was asked, and the answer that follows."""
+"""A scoring input and the answer built from its scores."""
 ItemResult: TypeAlias = DecisionResult | Problem
 """The answer to one item, or the problem of that item."""
 

@@ -21,7 +21,7 @@ from finrisk_assets.features.online import micros
 from schemas.api import FeedbackAnswer, FeedbackRequest, FieldError
 
 _MAX_CLOCK_LEAD = timedelta(minutes=1)
-"""How far a client's clock may be ahead of the service's."""
+"""Largest lead of a client's clock over the service's."""
 _EPOCH = datetime(1970, 1, 1)
 
 _SELECT_DECISION = (

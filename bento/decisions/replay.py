@@ -192,12 +192,12 @@ _UNREADABLE = "unreadable"
 def _compared(together: Sequence[StoredDecision], bundle: Bundle, scorer: Any) -> list[str | None]:
     """Where each of a group of decisions of one model comes out otherwise, or None."""
     try:
-        return _again(together, bundle, scorer)
+        return _rescore(together, bundle, scorer)
     except (KeyError, TypeError, ValueError, Problem):  # one of them was changed so that nothing can be made of it
         return ["all of it"] if len(together) == 1 else [_compared([one], bundle, scorer)[0] for one in together]
 
 
-def _again(together: Sequence[StoredDecision], bundle: Bundle, scorer: Any) -> list[str | None]:
+def _rescore(together: Sequence[StoredDecision], bundle: Bundle, scorer: Any) -> list[str | None]:
     rows = np.stack([_content(one).row for one in together])
     scores = bundle.score(rows)
     found = []

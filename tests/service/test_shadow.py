@@ -152,7 +152,7 @@ def test_requests_beyond_what_can_wait_are_counted_and_dropped(bundles, store, m
     assert watching.dropped == 3
 
 
-def said(number: int, champion: float, challenger: float | None, domain: str = "cashflow") -> ShadowScore:
+def shadow_score(number: int, champion: float, challenger: float | None, domain: str = "cashflow") -> ShadowScore:
     told = None if challenger is None else ("SURPLUS" if challenger >= 0.5 else "DEFICIT")
     failure = "Problem" if challenger is None else None
     decided = "SURPLUS" if champion >= 0.5 else "DEFICIT"
@@ -161,15 +161,19 @@ def said(number: int, champion: float, challenger: float | None, domain: str = "
 
 def test_the_store_keeps_the_newest_records_of_each_domain(store_url):
     with closing(store_at(store_url, durable=False)) as store:
-        store.insert_shadow_scores([said(number, 0.1, 0.2) for number in range(5)] + [said(9, 0.1, 0.2, "loan_offers")], most=3)
+        store.insert_shadow_scores(
+            [shadow_score(number, 0.1, 0.2) for number in range(5)] + [shadow_score(9, 0.1, 0.2, "loan_offers")], most=3
+        )
         assert [one.subject for one in store.list_shadow_scores("cashflow")] == ["A2@2024-06", "A3@2024-06", "A4@2024-06"]
-        assert store.list_shadow_scores("loan_offers") == [said(9, 0.1, 0.2, "loan_offers")]
-        store.insert_shadow_scores([said(1, 0.1, 0.2, "transaction_anomaly")] * 2)
+        assert store.list_shadow_scores("loan_offers") == [shadow_score(9, 0.1, 0.2, "loan_offers")]
+        store.insert_shadow_scores([shadow_score(1, 0.1, 0.2, "transaction_anomaly")] * 2)
         assert len(store.list_shadow_scores("transaction_anomaly")) == 1
 
 
 def test_the_figures_of_a_pair_are_those_counted_by_hand():
-    found = shadow_report.compare([said(1, 0.4, 0.6), said(2, 0.6, 0.7), said(3, 0.2, 0.1), said(4, 0.9, None)])
+    found = shadow_report.compare(
+        [shadow_score(1, 0.4, 0.6), shadow_score(2, 0.6, 0.7), shadow_score(3, 0.2, 0.1), shadow_score(4, 0.9, None)]
+    )
     assert (found.n, found.failures, found.agreement) == (4, 1, 2 / 3)
     assert found.mean_absolute_difference == pytest.approx(0.4 / 3)
     assert found.quantiles[2] == pytest.approx(0.1)
@@ -177,7 +181,7 @@ def test_the_figures_of_a_pair_are_those_counted_by_hand():
 
 
 def test_outcomes_that_came_true_rank_both():
-    rows = [said(number, champion=number / 40, challenger=1 - number / 40) for number in range(40)]
+    rows = [shadow_score(number, champion=number / 40, challenger=1 - number / 40) for number in range(40)]
     happened = {str(row.subject): row.champion_probability > 0.5 for row in rows}
     found = shadow_report.add_ranking(shadow_report.compare(rows), rows, happened)
     assert (found.n_outcomes, found.champion_auc.value, found.challenger_auc.value) == (40, 1.0, 0.0)
@@ -196,7 +200,7 @@ def test_the_command_prints_figures_and_names_nobody(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     assert "nothing is recorded yet" in CliRunner().invoke(cli, ["shadow"]).output
     with closing(open_store(Settings(home=tmp_path))) as store:
-        store.insert_shadow_scores([said(1, 0.4, 0.6), said(2, 0.6, 0.7), said(3, 0.2, None)])
+        store.insert_shadow_scores([shadow_score(1, 0.4, 0.6), shadow_score(2, 0.6, 0.7), shadow_score(3, 0.2, None)])
     printed = CliRunner().invoke(cli, ["shadow"]).output
     assert "cashflow" in printed
     assert "50.0%" in printed

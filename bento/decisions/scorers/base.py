@@ -1,4 +1,4 @@
-"""What every domain's scorer does: prepare a request for the model, and build the answer from the scores."""
+"""The base of every domain's scorer: prepare a request for the model, and build the answer from the scores."""
 
 from abc import ABC, abstractmethod
 from typing import Any

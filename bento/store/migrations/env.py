@@ -1,4 +1,4 @@
-"""What Alembic runs a revision in: the connection and the transaction that `bento.store.migrations` has opened."""
+"""Alembic's environment: revisions run in the connection and transaction that `bento.store.migrations` has opened."""
 
 from alembic import context
 
