@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import reasons
-from finrisk_assets.domains.loan_default.definition import CLASSIFIER
+from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.modelling.training import candidates
-from finrisk_assets.modelling.training.convert import component_from
+from finrisk_assets.modelling.training.convert import convert_estimator
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.spec import BundleSpec, Floats, Rows
 from finrisk_assets.settings import Settings
@@ -71,12 +71,12 @@ def report(speeds: list[Speed]) -> None:
 def measure(settings: Settings, rounds: int) -> list[Speed]:
     """Measure the champion, and the boosted trees of both sizes."""
     folder = settings.root / "champions" / "loan_default" / "bundle"
-    held = reasons.stored(settings, folder, CLASSIFIER)
+    held = reasons.stored(settings, folder, LOAN_DEFAULT)
     known = np.concatenate([held.rows, held.standing])
     rows = known[np.random.default_rng(settings.seed).integers(len(known), size=LOANS)]
     speeds = [_alone("champion", Bundle.load(folder), rows, rounds)]
-    for n_rows in (candidates.FEW_ROWS - 1, LARGE):
-        model = candidates.candidates(held.features, settings.seed, 1, n_rows)["xgboost"]
+    for n_rows in (candidates.MIN_LARGE_ROWS - 1, LARGE):
+        model = candidates.build_candidates(held.features, settings.seed, 1, n_rows)["xgboost"]
         model.fit(held.rows[held.windows.train], held.labels[held.windows.train].astype(int))
         speeds.append(_beside(f"{model.n_estimators} boosted trees of depth {model.max_depth}", model, held.features, rows, rounds))
     return speeds
@@ -97,7 +97,7 @@ def _beside(name: str, model: Any, features: Any, rows: Rows, rounds: int) -> Sp
         domain="loan_default",
         source="",
         features=tuple(features),
-        components=(component_from(model, features).component,),
+        components=(convert_estimator(model, features).component,),
         golden_rows=rows[:1],
         seed=0,
         data_sha256="",

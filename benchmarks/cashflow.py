@@ -21,7 +21,7 @@ from finrisk_assets.domains.cashflow import model
 from finrisk_assets.domains.cashflow.definition import CASHFLOW
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.ledger.sources.source_definition import Source
-from finrisk_assets.modelling.training.candidates import matrix
+from finrisk_assets.modelling.training.candidates import to_matrix
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 
@@ -80,8 +80,8 @@ def load(name: str, threads: int = 1, mapping: Path | None = None) -> Panel:
             source.truth[CASHFLOW.truth](Path(folder) / "truth.parquet")
             truth = engine.read_parquet(Path(folder) / "truth.parquet").to_pandas()
         started = time.perf_counter()
-        frame = CASHFLOW.build(valid, source).order_by("account_month").to_pyarrow().to_pandas()
-    n = len(CASHFLOW.features(source))
+        frame = CASHFLOW.build_features(valid, source).order_by("account_month").to_pyarrow().to_pandas()
+    n = len(CASHFLOW.select_features(source))
     print(f"\n{source.description}\n{len(frame)} rows, {n} features in {time.perf_counter() - started:.1f} s")
     return Panel(source, settings, frame, truth)
 
@@ -89,7 +89,7 @@ def load(name: str, threads: int = 1, mapping: Path | None = None) -> Panel:
 def judge(panel: Panel, frame: "pd.DataFrame") -> tuple[Bundle, Mapping[str, Figure]]:
     """Train on these rows and return the bundle and its figures on their test window."""
     started = time.perf_counter()
-    trained = CASHFLOW.train(frame, CASHFLOW.features(panel.source), panel.source, panel.settings)
+    trained = CASHFLOW.train(frame, CASHFLOW.select_features(panel.source), panel.source, panel.settings)
     bundle = Bundle(trained.spec, "")
     fitted = time.perf_counter()
     figures = {figure.metric: figure for figure in CASHFLOW.evaluate(frame, bundle, panel.settings).figures}
@@ -98,7 +98,7 @@ def judge(panel: Panel, frame: "pd.DataFrame") -> tuple[Bundle, Mapping[str, Fig
     for name in SHOWN:
         if name in figures:
             show(figures[name])
-    for fault in CASHFLOW.gate(figures):
+    for fault in CASHFLOW.find_faults(figures):
         print(f"  the gate refuses: {fault}")
     return bundle, figures
 
@@ -121,10 +121,10 @@ def simulator(threads: int) -> None:
     """The default economy, beside its true probabilities."""
     panel = load("simulator", threads)
     bundle, _ = judge(panel, panel.frame)
-    assert panel.truth is not None and CASHFLOW.oracle is not None
+    assert panel.truth is not None
     truth = panel.truth.assign(as_of=panel.truth.as_of.astype(panel.frame.as_of.dtype))
     print("beside the truth:")
-    for figure in CASHFLOW.oracle(panel.frame, truth, bundle, panel.settings):
+    for figure in CASHFLOW.compare_with_truth(panel.frame, truth, bundle, panel.settings):
         show(figure)
 
 
@@ -139,8 +139,8 @@ def bank(threads: int) -> None:
     judge(panel, panel.frame)
     print("in order:")
     judge(panel, in_order(panel.frame))
-    features = CASHFLOW.features(panel.source)
-    rows, labels = matrix(panel.frame, features), panel.frame.is_surplus.to_numpy(dtype=bool)
+    features = CASHFLOW.select_features(panel.source)
+    rows, labels = to_matrix(panel.frame, features), panel.frame.is_surplus.to_numpy(dtype=bool)
     boosted = model.candidates(features, panel.settings.seed, threads)["xgboost"]
     folds = StratifiedKFold(5, shuffle=True, random_state=panel.settings.seed)
     said = cross_val_predict(boosted, rows, labels, cv=folds, method="predict_proba")[:, 1]

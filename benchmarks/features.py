@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from finrisk_assets.domains.transaction_anomaly.features import HANDBOOK, build
+from finrisk_assets.domains.transaction_anomaly.catalogue import HANDBOOK
+from finrisk_assets.domains.transaction_anomaly.features import build
 
 ROOT = Path(__file__).resolve().parents[1]
 

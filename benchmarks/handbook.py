@@ -22,11 +22,12 @@ import ibis
 import numpy as np
 import numpy.typing as npt
 
-from finrisk_assets.domains.transaction_anomaly import features, model
+from benchmarks.prequential import Period, mask_test_rows, prequential_periods
+from finrisk_assets.domains.transaction_anomaly import catalogue, features, model
 from finrisk_assets.features.windows import Declaration
 from finrisk_assets.ledger import contract
 from finrisk_assets.ledger.sources import handbook
-from finrisk_assets.modelling.evaluation.fraud_metrics import Period, fraud_scores, prequential, test_mask
+from finrisk_assets.modelling.evaluation.fraud_metrics import fraud_scores
 from finrisk_assets.settings import Settings
 
 SEED = 0
@@ -64,7 +65,7 @@ class Rows:
         return found["auc"], found["ap"], found["card_precision_at_100"]
 
     def judged(self, period: Period) -> npt.NDArray[np.bool_]:
-        return test_mask(period, self.days, self.customers, self.is_fraud)
+        return mask_test_rows(period, self.days, self.customers, self.is_fraud)
 
 
 def validated_transactions(connection: Any, settings: Settings, folder: Path) -> tuple[ibis.Table, tuple[str, ...]]:
@@ -115,9 +116,9 @@ def book_models(threads: int) -> dict[str, Any]:
 def isolation(rows: Rows, period: Period, declared: Sequence[Declaration]) -> npt.NDArray[np.float64]:
     """Margins of an isolation forest on the rows to be judged, fitted on the week before the delay, without labels."""
     recent = (rows.days >= np.datetime64(period.known_since)) & (rows.days <= np.datetime64(period.train_end))
-    usable = model.isolation_rows([declaration.feature for declaration in declared], rows.matrix[recent])
+    usable = model.isolate_features([declaration.feature for declaration in declared], rows.matrix[recent])
     forest = model.isolation_forest(SEED).fit(usable)
-    return model.isolation_margin(forest, rows.matrix[rows.judged(period)])
+    return model.compute_isolation_margin(forest, rows.matrix[rows.judged(period)])
 
 
 def fitted(estimator: Any, rows: Rows, period: Period) -> Any:
@@ -134,7 +135,7 @@ def show(name: str, scores: Sequence[float], beside: Sequence[float] | None = No
 
 def choose(
     rows: Rows, periods: Sequence[Period], declared: Sequence[Declaration], threads: int
-) -> tuple[str, model.Join, bool, Mapping[str, Sequence[float]]]:
+) -> tuple[str, model.MarginJoin, bool, Mapping[str, Sequence[float]]]:
     """The candidate with the highest mean AP over the validation weeks, the join, and whether the join was worth it.
 
     The join is judged on the last week with weights from the weeks before; then it is fitted anew on all of them.
@@ -144,7 +145,7 @@ def choose(
     for period in periods:
         judged = rows.judged(period)
         for name, estimator in model.candidates(declared_features, SEED, n_jobs=threads).items():
-            margins.setdefault(name, []).append(model.log_odds(fitted(estimator, rows, period), rows.matrix[judged]))
+            margins.setdefault(name, []).append(model.compute_log_odds(fitted(estimator, rows, period), rows.matrix[judged]))
         margins.setdefault("isolation_forest", []).append(isolation(rows, period, declared))
     masks = [rows.judged(period) for period in periods]
     mean = {
@@ -154,9 +155,9 @@ def choose(
     chosen = max((name for name in mean if name != "isolation_forest"), key=lambda name: mean[name][1])
     labels = [rows.is_fraud[mask] for mask in masks]
 
-    def joined(weeks: slice) -> model.Join:
+    def joined(weeks: slice) -> model.MarginJoin:
         parts = {name: np.concatenate(margins[name][weeks]) for name in (chosen, "isolation_forest")}
-        return model.join(np.concatenate(labels[weeks]), parts)
+        return model.fit_join(np.concatenate(labels[weeks]), parts)
 
     trial = joined(slice(None, -1)).margin({name: margins[name][-1] for name in (chosen, "isolation_forest")})
     worth = rows.scores(masks[-1], trial)[1] >= rows.scores(masks[-1], margins[chosen][-1])[1]
@@ -170,13 +171,13 @@ def main() -> int:
         folder = Path(name)
         connection = ibis.duckdb.connect(threads=threads)
         transactions, filled = validated_transactions(connection, settings, folder)
-        ours = features.available(filled)
-        book_rows = rows_of(transactions, features.HANDBOOK, folder)
+        ours = features.select_features(filled)
+        book_rows = rows_of(transactions, catalogue.HANDBOOK, folder)
         our_rows = rows_of(transactions, ours, folder)
         connection.disconnect()
 
     marks: dict[str, bool] = {}
-    (test,) = prequential(TEST, 1, train_days=7, delay_days=DELAY_DAYS)
+    (test,) = prequential_periods(TEST, 1, train_days=7, delay_days=DELAY_DAYS)
     judged, train = book_rows.judged(test), test.train_mask(book_rows.days)
     frauds = int(book_rows.is_fraud[judged].sum())
     print("\nChapter 3, reproduced: AUC / AP / CP@100")
@@ -191,12 +192,12 @@ def main() -> int:
             marks[f"{name} within {TOLERANCE} of the book ({near:.3f} off)"] = near <= TOLERANCE
     show(
         "isolation_forest",
-        book_rows.scores(judged, isolation(book_rows, test, features.HANDBOOK)),
+        book_rows.scores(judged, isolation(book_rows, test, catalogue.HANDBOOK)),
         BOOK["isolation_forest"],
         "15 features",
     )
 
-    weeks = tuple(prequential(VALIDATION, 4, train_days=7, delay_days=DELAY_DAYS, history_start=HISTORY))
+    weeks = tuple(prequential_periods(VALIDATION, 4, train_days=7, delay_days=DELAY_DAYS, history_start=HISTORY))
     print(f"\nChosen on {weeks[0].test_start} to {weeks[-1].test_end}: mean of four weeks, {len(ours)} features")
     chosen, joined, worth, table = choose(our_rows, weeks, ours, threads)
     for name, means in table.items():
@@ -210,12 +211,12 @@ def main() -> int:
         fitted(candidate, our_rows, period)
         took = time.perf_counter() - began
         mask = our_rows.judged(period)
-        parts = {chosen: model.log_odds(candidate, our_rows.matrix[mask]), "isolation_forest": isolation(our_rows, period, ours)}
+        parts = {chosen: model.compute_log_odds(candidate, our_rows.matrix[mask]), "isolation_forest": isolation(our_rows, period, ours)}
         margins = {**parts, "joined": joined.margin(parts)}
         return {part: our_rows.scores(mask, margin) for part, margin in margins.items()}, took
 
     leader = "joined" if worth else chosen
-    sequence = tuple(prequential(TEST, WEEKS, train_days=7, delay_days=DELAY_DAYS, history_start=HISTORY))
+    sequence = tuple(prequential_periods(TEST, WEEKS, train_days=7, delay_days=DELAY_DAYS, history_start=HISTORY))
     results, took = champion(sequence[0])
     print(f"\nThe test week, {TEST} to {sequence[0].test_end}; the champion is {leader}, fitted in {took:.1f} s")
     for name, scores in results.items():

@@ -73,7 +73,7 @@ def main() -> None:
 def show(panel: Panel) -> list[leakage.LeakageFinding]:
     """Lint one panel and print what is found."""
     started = time.perf_counter()
-    found = leakage.lint(panel.frame, panel.features, panel.label, moment=panel.moment, group=panel.group)
+    found = leakage.lint(panel.frame, panel.features, panel.label, decision_time=panel.moment, group=panel.group)
     report(f"{panel.name}: {len(panel.frame)} rows, {len(panel.features)} features", found, time.perf_counter() - started)
     return found
 
@@ -118,16 +118,18 @@ def power(path: Path) -> None:
     """Plant leaks into samples of the size that the graph lints, and count in how many they are found."""
     print(f"planted in {DRAWS} samples, found:")
     for domain, store, settings in domains(path):
-        if domain.features_of or domain.watch is None:
+        if domain.features_of:
             continue
-        label, names = domain.watch.label, [feature.name for feature in domain.features(load(settings))]
+        label, names = domain.label, [feature.name for feature in domain.select_features(load(settings))]
         found, most = dict.fromkeys(PLANTED, 0), stage.sample_size(names)
         for seed in range(DRAWS):
             frame = stage.sample(domain, load(settings), store, replace(settings, seed=seed))  # type: ignore[arg-type]
             draw = np.random.default_rng(seed)
             for name, plant in PLANTED.items():
                 leaking = frame.assign(planted=plant(frame, frame[label].astype(bool), draw))
-                told = leakage.lint(leaking, [*names, "planted"], label, moment=domain.moment, group="customer_id", most=most, seed=seed)
+                told = leakage.lint(
+                    leaking, [*names, "planted"], label, decision_time=domain.decision_time, group="customer_id", most=most, seed=seed
+                )
                 found[name] += any(one.column == "planted" for one in told)
         print(f"  {domain.name}, {most} rows: " + ", ".join(f"{name} {count}" for name, count in found.items()), flush=True)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finrisk_assets.domains.loan_default import features
-from finrisk_assets.domains.loan_default.model import candidates, mature
+from finrisk_assets.domains.loan_default.model import candidates, is_mature
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.modelling.training import candidates as model
@@ -76,7 +76,7 @@ def load(name: str) -> Loans:
             raw.land(path)
             landed = engine.read_parquet(path, table_name=f"raw_{table}")
             valid[table] = engine.create_table(table, contract.split(raw.table, raw.columns, landed, valid, settings.now).valid)
-        declared = features.declared({table: raw.columns for table, raw in source.tables.items()}, source.features["loan_default"])
+        declared = features.select_features({table: raw.columns for table, raw in source.tables.items()}, source.features["loan_default"])
         started = time.perf_counter()
         frame = features.build(valid, declared).execute()
     seconds = time.perf_counter() - started
@@ -87,7 +87,7 @@ def load(name: str) -> Loans:
     print(f"{len(frame)} loans, {labels.mean():.2%} in default, {len(declared)} features built in {seconds:.1f} s")
     applied, known = (frame[column].to_numpy().astype("datetime64[us]") for column in ("applied_at", "outcome_known_at"))
     keys = frame["loan_id"].to_numpy().astype(str)
-    return Loans(model.matrix(frame, declared), labels, keys, applied, mature(applied, known), declared)
+    return Loans(model.to_matrix(frame, declared), labels, keys, applied, is_mature(applied, known), declared)
 
 
 def taiwan(threads: int) -> None:
@@ -100,13 +100,13 @@ def taiwan(threads: int) -> None:
     learn, test = train_test_split(np.arange(len(labels)), test_size=0.25, random_state=SEED)
     inner = split(keys[learn], labels[learn], shares=(0.7, 0.29, 0.01), seed=SEED)
     models = candidates(declared, SEED, threads, len(learn))
-    chosen = model.fit_all(rows[learn], labels[learn], inner, {name: clone(one) for name, one in models.items()})
+    chosen = model.fit_candidates(rows[learn], labels[learn], inner, {name: clone(one) for name, one in models.items()})
     champion = chosen[0].name
     print("chosen on rows of the training part:", ", ".join(f"{one.name} {one.auc.value:.4f}" for one in chosen))
     scores = {}
     for name, one in models.items():
         began = time.perf_counter()
-        scores[name] = model.margin(one.fit(rows[learn], labels[learn]), rows[test])[0]
+        scores[name] = model.compute_margin(one.fit(rows[learn], labels[learn]), rows[test])[0]
         area = metrics.auc(labels[test], scores[name])
         print(f"  {name:20} AUC {area}  {time.perf_counter() - began:6.1f} s{'  <- champion' if name == champion else ''}")
     print("  published:", ", ".join(f"{name} {value:.4f}" for name, value in PUBLISHED.items()))
@@ -132,7 +132,7 @@ def berka(threads: int, repeats: int) -> None:
     for name, one in candidates(loans.features, SEED, threads, len(labels)).items():
         total = np.zeros(len(labels))
         for learn, test in folds:
-            total[test] += model.margin(clone(one).fit(rows[learn], labels[learn]), rows[test])[0]
+            total[test] += model.compute_margin(clone(one).fit(rows[learn], labels[learn]), rows[test])[0]
         every, known = metrics.auc(labels, total), metrics.auc(labels[has_ledger], total[has_ledger])
         print(f"  {name:20} AUC {every}  of the {has_ledger.sum()} with a live ledger {known}")
 
@@ -141,7 +141,7 @@ def _out_of_time(loans: Loans, threads: int) -> None:
     windows = split(loans.keys, loans.labels, loans.applied, seed=SEED)
     parts = {"train": windows.train, "validation": windows.validation, "test": windows.test}
     print("  " + ", ".join(f"{name} {len(part)} ({loans.labels[part].sum()} bad)" for name, part in parts.items()))
-    found = model.fit_all(loans.rows, loans.labels, windows, candidates(loans.features, SEED, threads, len(windows.train)))
+    found = model.fit_candidates(loans.rows, loans.labels, windows, candidates(loans.features, SEED, threads, len(windows.train)))
     for one in found:
         area = metrics.auc(loans.labels[windows.test], one.probability(loans.rows[windows.test]))
         mark = "  <- champion" if one is found[0] else ""

@@ -93,26 +93,26 @@ def acceptance(settings: Settings, clients: "pd.DataFrame", boosted: bool) -> No
 
     source, tables = load(settings)
     domain = definition.LOAN_OFFERS
-    declared = domain.features(source)
-    known = definition._known(domain.build(tables, source).execute().sort_values("offer_id", ignore_index=True), settings)
-    rows, labels = candidates.matrix(known, declared), known.is_accepted.to_numpy()
+    declared = domain.select_features(source)
+    known = domain.labelled_rows(domain.build_features(tables, source).execute().sort_values("offer_id", ignore_index=True), settings)
+    rows, labels = candidates.to_matrix(known, declared), known.is_accepted.to_numpy()
     mailing = clients.wave.to_numpy()[known.offer_id.astype(int) - 1]
-    random = definition.CLASSIFIER.split(known, settings)
+    random = domain.split(known, settings)
     early = np.flatnonzero(mailing < 3)
     held = np.random.default_rng(settings.seed).random(len(early)) < 0.25
     last = replace(random, train=early[~held], validation=early[held], test=np.flatnonzero(mailing == 3))
     models = model.candidates(declared, settings.seed)
     if boosted:
-        models["xgboost"] = candidates.candidates(declared, settings.seed, settings.threads, len(rows))["xgboost"]
+        models["xgboost"] = candidates.build_candidates(declared, settings.seed, settings.threads, len(rows))["xgboost"]
     at = [feature.name for feature in declared].index("annual_rate_pct")
     print(f"\n{'split':14}{'model':22}{'AUC [95 %]':26}{'ECE':>7}{'per pp a month':>16}{'n':>8}")
     for name, window in (("at random", random), ("last mailing", last)):
         test, outcome = rows[window.test], labels[window.test]
-        for one in candidates.fit_all(rows, labels, window, models):
-            level = model.calibration(candidates.margin(one.estimator, rows[window.validation])[0], labels[window.validation])
+        for one in candidates.fit_candidates(rows, labels, window, models):
+            level = model.calibrate_level(candidates.compute_margin(one.estimator, rows[window.validation])[0], labels[window.validation])
 
             def said(at_rows: NDArray[np.float32], one=one, level=level) -> Floats:  # type: ignore[no-untyped-def]
-                return level.apply(candidates.margin(one.estimator, at_rows)[0])
+                return level.apply(candidates.compute_margin(one.estimator, at_rows)[0])
 
             above, below = test.copy(), test.copy()
             above[:, at] += 6  # half a point a month on either side
@@ -125,18 +125,20 @@ def acceptance(settings: Settings, clients: "pd.DataFrame", boosted: bool) -> No
 
 def default(settings: Settings) -> None:
     """Print the expected maximum profit of a logistic default model on the borrowers' test rows."""
-    from finrisk_assets.domains.loan_default.definition import CLASSIFIER, LOAN_DEFAULT
+    from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
     from finrisk_assets.modelling.evaluation import metrics
     from finrisk_assets.modelling.evaluation.expected_max_profit import expected_max_profit
     from finrisk_assets.modelling.training import candidates
 
     source, tables = load(settings)
-    declared = LOAN_DEFAULT.features(source)
-    known = CLASSIFIER.known(LOAN_DEFAULT.build(tables, source).execute().sort_values("loan_id", ignore_index=True), settings)
-    rows, labels = candidates.matrix(known, declared), known.is_default.to_numpy()
-    window = CLASSIFIER.split(known, settings)
-    models = candidates.candidates(declared, settings.seed, settings.threads, len(window.train))
-    one = candidates.fit_all(rows, labels, window, {"logistic_regression": models["logistic_regression"]})[0]
+    declared = LOAN_DEFAULT.select_features(source)
+    known = LOAN_DEFAULT.labelled_rows(
+        LOAN_DEFAULT.build_features(tables, source).execute().sort_values("loan_id", ignore_index=True), settings
+    )
+    rows, labels = candidates.to_matrix(known, declared), known.is_default.to_numpy()
+    window = LOAN_DEFAULT.split(known, settings)
+    models = candidates.build_candidates(declared, settings.seed, settings.threads, len(window.train))
+    one = candidates.fit_candidates(rows, labels, window, {"logistic_regression": models["logistic_regression"]})[0]
     outcome, said = labels[window.test], one.probability(rows[window.test])
     profit = expected_max_profit(outcome, said)
     print(f"\nDefault of the borrowers: AUC {metrics.auc(outcome, said)}, {int(outcome.sum())} of {len(outcome)} test loans bad")

@@ -48,21 +48,23 @@ def bare(settings: Settings) -> None:
     for domain in domains_of(source):
         if not domain.features_of:
             tables = valid | {name: warehouse.table(name) for name in domain.upstream if warehouse.has(name)}
-            warehouse.store(f"features_{domain.name}", domain.build(tables, source))
+            warehouse.store(f"features_{domain.name}", domain.build_features(tables, source))
         features = warehouse.table(f"features_{domain.group}")
         assert not contract.check_stored(domain.feature_contract(source), features)
-        assert domain.parity is None or not domain.parity(warehouse.table, source)
+        assert not domain.find_parity_faults(warehouse.table, source)
         frame = common.load_frame(features, domain)
-        trained = domain.train(frame, domain.features(source), source, settings)
+        trained = domain.train(frame, domain.select_features(source), source, settings)
         folder = champions[domain.name] = common.champion_folder(domain, settings)
         bundle.write(folder, trained.spec)
         figures = domain.evaluate(common.load_frame(features, domain), Bundle.load(folder), settings).figures
-        assert not domain.gate({figure.metric: figure for figure in figures})
+        assert not domain.find_faults({figure.metric: figure for figure in figures})
         scores.score_table(landing / "scores.parquet", features, domain, settings)
         scores = warehouse.store(f"scores_{domain.name}", warehouse.connection.read_parquet(str(landing / "scores.parquet")))
         assert not contract.check_stored(domain.score_contract(), scores)
-        if domain.oracle is not None and domain.truth in source.truth:
-            domain.oracle(common.load_frame(features, domain), warehouse.table(domain.truth).to_pandas(), Bundle.load(folder), settings)
+        if domain.truth in source.truth:
+            domain.compare_with_truth(
+                common.load_frame(features, domain), warehouse.table(domain.truth).to_pandas(), Bundle.load(folder), settings
+            )
     build_bento(settings, champions, left_out(source))
 
 

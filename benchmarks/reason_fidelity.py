@@ -1,6 +1,6 @@
 """Do reasons tell the truth? How often changing the factors that they name flips the decision.
 
-Here stands the experiment alone: reasons are chosen in `reasons`, applicants just approved are scored in `explain`. A refused row is
+Here stands the experiment alone: reasons are chosen in `find_reasons`, applicants just approved are scored in `explain`. A refused row is
 scored again with the named factors at what is typical of those just approved; the share that is then decided otherwise is the flip
 rate. Beside it stand two figures that give it a scale: as many factors drawn at random, and the best that any choice could do.
 """
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from finrisk_assets.modelling.evaluation.metrics import LEVEL, Interval
 from finrisk_assets.scoring.bundle import Bundle
-from finrisk_assets.scoring.reasons import LIMIT, SMALLEST_SHARE, factors, reasons
+from finrisk_assets.scoring.reasons import MAX_REASONS, MIN_SHARE, find_reasons, group_by_factor
 from finrisk_assets.scoring.spec import Floats, Rows
 
 NEAREST = 200
@@ -104,8 +104,8 @@ def flips(bundle: Bundle, rows: Rows, choose: Choice, ordinary: Rows, threshold:
 # Choices of what to change -----------------------------------------------------------------------------------------------------
 
 
-def by_reasons(reference: Sequence[float] | None, *, limit: int = LIMIT, smallest_share: float = SMALLEST_SHARE) -> Choice:
-    """The factors that `reasons` names, all features of a theme together.
+def by_reasons(reference: Sequence[float] | None, *, limit: int = MAX_REASONS, smallest_share: float = MIN_SHARE) -> Choice:
+    """The factors that `find_reasons` names, all features of a theme together.
 
     Parameters
     ----------
@@ -117,32 +117,32 @@ def by_reasons(reference: Sequence[float] | None, *, limit: int = LIMIT, smalles
         place = {feature.name: column for column, feature in enumerate(bundle.features)}
         chosen = []
         for moved in bundle.score(rows).contributions:
-            named = reasons(moved, bundle.features, reference=reference, limit=limit, smallest_share=smallest_share)
+            named = find_reasons(moved, bundle.features, reference=reference, limit=limit, smallest_share=smallest_share)
             chosen.append(tuple(sorted(place[name] for reason in named for name in reason.features)))
         return chosen
 
     return choose
 
 
-def at_random(seed: int, limit: int = LIMIT) -> Choice:
+def at_random(seed: int, limit: int = MAX_REASONS) -> Choice:
     """As many factors drawn at random: reasons that flip no more than these tell nothing."""
 
     def choose(bundle: Bundle, rows: Rows) -> list[tuple[int, ...]]:
-        rng, groups = np.random.default_rng(seed), list(factors(bundle.features).values())
+        rng, groups = np.random.default_rng(seed), list(group_by_factor(bundle.features).values())
         drawn = (rng.choice(len(groups), min(limit, len(groups)), replace=False).tolist() for _ in rows)
         return [tuple(column for at in sorted(places) for column in groups[at]) for places in drawn]
 
     return choose
 
 
-def by_rescoring(ordinary: Rows, limit: int = LIMIT) -> Choice:
+def by_rescoring(ordinary: Rows, limit: int = MAX_REASONS) -> Choice:
     """One factor after another, each time the one that lowers the score most: where this fails, no wiser choice of so many helps much.
 
     For a linear model it is the best choice there is; for trees it is greedy.
     """
 
     def choose(bundle: Bundle, rows: Rows) -> list[tuple[int, ...]]:
-        known = [[column for column in columns if not np.isnan(ordinary[column])] for columns in factors(bundle.features).values()]
+        known = [[column for column in columns if not np.isnan(ordinary[column])] for columns in group_by_factor(bundle.features).values()]
         groups = [columns for columns in known if columns]
         return [_greedy(bundle, row, groups, ordinary, limit) for row in rows]
 

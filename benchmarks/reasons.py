@@ -17,18 +17,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import loans, reason_fidelity
-from finrisk_assets.domains.classifier import Classifier
+from finrisk_assets.domains.classifier import ClassifierDomain
 from finrisk_assets.domains.loan_default import actionability, decide
-from finrisk_assets.domains.loan_default.definition import CLASSIFIER
-from finrisk_assets.domains.spending_risk.definition import CLASSIFIER as SPENDING
+from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
+from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.modelling.evaluation import explain
 from finrisk_assets.modelling.training import candidates
-from finrisk_assets.modelling.training.convert import component_from
+from finrisk_assets.modelling.training.convert import convert_estimator
 from finrisk_assets.modelling.training.split import Split, split
 from finrisk_assets.scoring.bundle import Bundle
-from finrisk_assets.scoring.reasons import reasons
-from finrisk_assets.scoring.recourse import Search, approved_by
+from finrisk_assets.scoring.reasons import find_reasons
+from finrisk_assets.scoring.recourse import RecourseSearch, approved_quantile_rows
 from finrisk_assets.scoring.spec import BundleSpec, Floats, Rows
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
@@ -98,27 +98,27 @@ def main() -> None:
         elif source == "taiwan":
             report("taiwan, boosted trees", *fitted(taiwan(settings), settings, given.threads), LOANS)
         elif champion.is_dir():
-            bundle, held = Bundle.load(champion), stored(settings, champion, CLASSIFIER)
+            bundle, held = Bundle.load(champion), stored(settings, champion, LOAN_DEFAULT)
             report(f"{source}, champion", bundle, held, LOANS)
-            nearest(bundle, held)
+            print_nearest_changes(bundle, held)
             report(f"{source}, boosted trees", *fitted(held, settings, given.threads), LOANS)
             spending = settings.root / "champions" / "spending_risk" / "bundle"
             if spending.is_dir():
-                report(f"{source}, spending risk", Bundle.load(spending), stored(settings, spending, SPENDING), HIGH)
+                report(f"{source}, spending risk", Bundle.load(spending), stored(settings, spending, SPENDING_RISK), HIGH)
         else:
             print(f"\n{source}: no champion below {settings.root}: FINRISK_SOURCE={source} finrisk demo makes it")
     print(f"\n{time.perf_counter() - started:.0f} s in all")
 
 
-def stored(settings: Settings, champion: Path, classifier: Classifier) -> Applicants:
+def stored(settings: Settings, champion: Path, domain: ClassifierDomain) -> Applicants:
     """The rows of a run's feature table that have an outcome, split as the champion was trained, and those that have none."""
     declared = Bundle.load(champion).features
-    frame = Warehouse(url=settings.warehouse).table(f"features_{classifier.domain}").to_pandas()
-    frame = frame.sort_values(classifier.key).reset_index(drop=True)
-    known = classifier.known(frame, settings)
-    standing = candidates.matrix(frame[frame[classifier.label].isna()], declared)
-    windows = classifier.split(known, settings)
-    return Applicants(declared, candidates.matrix(known, declared), known[classifier.label].to_numpy(dtype=float), windows, standing)
+    frame = Warehouse(url=settings.warehouse).table(f"features_{domain.group}").to_pandas()
+    frame = frame.sort_values(domain.key).reset_index(drop=True)
+    known = domain.labelled_rows(frame, settings)
+    standing = candidates.to_matrix(frame[frame[domain.label].isna()], declared)
+    windows = domain.split(known, settings)
+    return Applicants(declared, candidates.to_matrix(known, declared), known[domain.label].to_numpy(dtype=float), windows, standing)
 
 
 def taiwan(settings: Settings) -> Applicants:
@@ -129,16 +129,16 @@ def taiwan(settings: Settings) -> Applicants:
 
 def fitted(held: Applicants, settings: Settings, threads: int) -> tuple[Bundle, Applicants]:
     """Boosted trees on the training window, as a bundle with its reference."""
-    model = candidates.candidates(held.features, settings.seed, threads, len(held.windows.train))["xgboost"]
-    (one,) = candidates.fit_all(held.rows, held.labels, held.windows, {"xgboost": model})
+    model = candidates.build_candidates(held.features, settings.seed, threads, len(held.windows.train))["xgboost"]
+    (one,) = candidates.fit_candidates(held.rows, held.labels, held.windows, {"xgboost": model})
     validation, turns = held.rows[held.windows.validation], decide.thresholds()
     spec = BundleSpec(
         name="finrisk-loan-default",
         domain="loan_default",
         source=settings.source,
         features=held.features,
-        components=(component_from(one.estimator, held.features).component,),
-        calibration=one.calibrated.calibration,
+        components=(convert_estimator(one.estimator, held.features).component,),
+        calibration=one.fitted_calibration.calibration,
         thresholds=turns,
         golden_rows=validation[:1],
         seed=settings.seed,
@@ -152,7 +152,7 @@ def compare(bundle: Bundle, held: Applicants, cutoff: str) -> Comparison:
     """Choose what is changed in a refused row: what its reasons name, and three choices that give this a scale."""
     validation = held.rows[held.windows.validation]
     near = validation[reason_fidelity.nearest_approved(bundle.probability(validation), bundle.thresholds[cutoff])]
-    reference = bundle.reference or explain.just_approved(bundle, validation, bundle.thresholds[cutoff])
+    reference = bundle.reference or explain.mean_just_approved(bundle, validation, bundle.thresholds[cutoff])
     ordinary = reason_fidelity.typical(near)
     choices = {
         "reasons": reason_fidelity.by_reasons(reference),
@@ -193,7 +193,7 @@ def ill_fitting(bundle: Bundle, rows: Rows, middle: Rows) -> tuple[int, int]:
     place = {feature.name: at for at, feature in enumerate(bundle.features)}
     given = astray = 0
     for row, moved in zip(rows, bundle.score(rows).contributions, strict=True):
-        for one in reasons(moved, bundle.features, reference=bundle.reference):
+        for one in find_reasons(moved, bundle.features, reference=bundle.reference):
             at = place[one.feature]
             direction = bundle.features[at].monotone
             given += direction != 0
@@ -201,18 +201,18 @@ def ill_fitting(bundle: Bundle, rows: Rows, middle: Rows) -> tuple[int, int]:
     return given, int(astray)
 
 
-def nearest(bundle: Bundle, held: Applicants) -> None:
+def print_nearest_changes(bundle: Bundle, held: Applicants) -> None:
     """Print for how many there is a nearest feasible change, and how long one search takes."""
     names = [feature.name for feature in bundle.features]
     for goal, turn in (("to be approved", "refer_from"), ("not to be refused", "refuse_from")):
-        search = Search(bundle, {}, approved_by(bundle), bundle.thresholds[turn], actionability.consistent)
+        search = RecourseSearch(bundle, {}, approved_quantile_rows(bundle), bundle.thresholds[turn], actionability.apply_changes)
         for population, rows in refused(bundle, held, bundle.thresholds[turn]):
             sizes, seconds = [], []
             for values in rows[:MOST_CHANGES].tolist():
                 row = {name: None if value != value else value for name, value in zip(names, values, strict=True)}
                 began = time.perf_counter()
-                able = {name: how for name, how in actionability.allowed(row).items() if name in bundle.approved}
-                found = replace(search, allowed=able).nearest(row)
+                able = {name: how for name, how in actionability.find_allowed_changes(row).items() if name in bundle.approved}
+                found = replace(search, allowed=able).find_nearest(row)
                 seconds.append(time.perf_counter() - began)
                 sizes.append(len(found.changes or ()))
             taken = np.quantile(seconds, [0.5, 0.95, 1.0]) * 1e3

@@ -54,7 +54,7 @@ def taiwan(threads: int, cards_only: bool) -> None:
         began = time.perf_counter()
         one.fit(loans.rows[learn], loans.labels[learn])
         seconds = time.perf_counter() - began
-        area = metrics.auc(loans.labels[test], model.margin(one, loans.rows[test])[0])
+        area = metrics.auc(loans.labels[test], model.compute_margin(one, loans.rows[test])[0])
         print(f"  {name:28} AUC {area}  {seconds:6.1f} s  {_size(one)}")
         if isinstance(one, ScorecardClassifier):
             _speed(one.card_, loans.rows[test[:2_000]], one.names)
@@ -65,19 +65,19 @@ def stored(home: Path, threads: int, cards_only: bool) -> None:
     """The loans of a home, split in time; each candidate on the validation and on the test window."""
     import ibis
 
-    from finrisk_assets.domains.loan_default.definition import CLASSIFIER
+    from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
     from finrisk_assets.scoring.bundle import Bundle
 
     settings = Settings.from_environment()
     declared = Bundle.load(home / "champions" / "loan_default" / "bundle").features
     engine = ibis.duckdb.connect(home / "warehouse.duckdb", read_only=True)
-    known = CLASSIFIER.known(engine.table("features_loan_default", database="analytics").execute(), settings)
+    known = LOAN_DEFAULT.labelled_rows(engine.table("features_loan_default", database="analytics").execute(), settings)
     engine.disconnect()
-    windows, rows = CLASSIFIER.split(known, settings), model.matrix(known, declared)
+    windows, rows = LOAN_DEFAULT.split(known, settings), model.to_matrix(known, declared)
     labels = known.is_default.to_numpy(dtype=int)
     print(f"\n{home.name}: {len(labels)} loans, {labels.mean():.2%} in default, {len(windows.train)} to learn from")
     others = {} if cards_only else candidates(declared, settings.seed, threads, len(windows.train))
-    for found in model.fit_all(rows, labels, windows, others | cards(declared)):
+    for found in model.fit_candidates(rows, labels, windows, others | cards(declared)):
         area = metrics.auc(labels[windows.test], found.probability(rows[windows.test]))
         print(f"  {found.name:28} validation AUC {found.auc}  test AUC {area}  {found.seconds:6.1f} s  {_size(found.estimator)}")
 

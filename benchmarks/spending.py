@@ -54,9 +54,9 @@ def report(settings: Settings) -> None:
     """Print what both models reach on one source."""
     source = sources.load(settings)
     frame, truth = timed("ledger and features", lambda: load(source, settings))
-    known = definition.CLASSIFIER.known(frame, settings)
+    known = definition.SPENDING_RISK.labelled_rows(frame, settings)
     print(f"\n{source.description}\n{len(frame)} month-ends, {len(known)} with a known outcome, {known.is_trouble.mean():.2%} in trouble")
-    windows = definition.CLASSIFIER.split(known, settings)
+    windows = definition.SPENDING_RISK.split(known, settings)
     for name, rows in (("train", windows.train), ("validation", windows.validation), ("test", windows.test)):
         part = known.iloc[rows]
         print(f"  {name:10} {len(part):6} rows of {part.customer_id.nunique()} people, {part.is_trouble.sum()} in trouble")
@@ -69,9 +69,8 @@ def report(settings: Settings) -> None:
 
 def judge(domain: Domain, frame: pd.DataFrame, truth: pd.DataFrame | None, source: Source, settings: Settings) -> None:
     """Train one model as the product does and print its figures on the test window."""
-    classifier = definition.CLASSIFIER if domain is definition.SPENDING_RISK else definition.CLASSIFIER_EIGHT
     print(f"\n{domain.title}")
-    trained = timed("training", lambda: domain.train(frame, domain.features(source), source, settings))
+    trained = timed("training", lambda: domain.train(frame, domain.select_features(source), source, settings))
     for row in trained.candidates:
         print(f"  {row['model']:20} validation AUC {row['validation AUC']:.4f} [{row['low']:.4f}, {row['high']:.4f}]  {row['fit s']:.1f} s")
     with tempfile.TemporaryDirectory() as folder:
@@ -82,15 +81,15 @@ def judge(domain: Domain, frame: pd.DataFrame, truth: pd.DataFrame | None, sourc
         if figure.metric in ("auc", "brier", "calibration_slope", "expected_calibration_error", "trouble_rate", "mean_trouble"):
             interval = "" if figure.low is None else f" [{figure.low:.4f}, {figure.high:.4f}]"
             print(f"  {figure.metric:28} {figure.value:.4f}{interval}")
-    window = classifier.test(frame, champion, settings)
+    window = domain.score_test_window(frame, champion, settings)
     low, high = by_people(window.labels, window.probability, window.frame.customer_id.to_numpy())
     print(f"  AUC, bootstrap over people   [{low:.4f}, {high:.4f}]")
     name = str(trained.params["champion_candidate"])
-    known = classifier.known(frame, settings)
+    known = domain.labelled_rows(frame, settings)
     folds = random_folds(known, domain, source, name, settings.threads)
     print(f"  AUC in random folds of rows  {folds}  neither out of time nor of other people")
-    if truth is not None and domain.oracle is not None:
-        for figure in domain.oracle(frame, truth, champion, settings):
+    if truth is not None:
+        for figure in domain.compare_with_truth(frame, truth, champion, settings):
             print(f"  {figure.metric:28} {figure.value:.4f}  {figure.meaning}")
 
 
@@ -99,12 +98,12 @@ def random_folds(known: pd.DataFrame, domain: Domain, source: Source, name: str,
     from sklearn.base import clone
     from sklearn.model_selection import StratifiedKFold
 
-    declared = domain.features(source)
-    rows, labels = candidates.matrix(known, declared), known.is_trouble.to_numpy(dtype=int)
+    declared = domain.select_features(source)
+    rows, labels = candidates.to_matrix(known, declared), known.is_trouble.to_numpy(dtype=int)
     one = model.candidates(declared, SEED, threads, len(labels))[name]
     score = np.zeros(len(labels))
     for learn, test in StratifiedKFold(5, shuffle=True, random_state=42).split(rows, labels):
-        score[test] = candidates.margin(clone(one).fit(rows[learn], labels[learn]), rows[test])[0]
+        score[test] = candidates.compute_margin(clone(one).fit(rows[learn], labels[learn]), rows[test])[0]
     return metrics.auc(labels, score)
 
 
@@ -138,7 +137,7 @@ def load(source: Source, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame
             source.truth[definition.SPENDING_RISK.truth](path)
             truth = pd.read_parquet(path)
         tables = {name: valid[name] for name in definition.SPENDING_RISK.tables}
-        built = timed("features", lambda: engine.create_table("features", definition.SPENDING_RISK.build(tables, source)))
+        built = timed("features", lambda: engine.create_table("features", definition.SPENDING_RISK.build_features(tables, source)))
         return built.order_by("customer_month").to_pandas(), truth
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.threads            # after `make demo`; with FINRISK_HOME and FINRISK_SOURCE as for the demo
 
-Trains on the stored feature tables twice with two threads and once with one, without what `provenance.fixed_threads` does, and
+Trains on the stored feature tables twice with two threads and once with one, without what `provenance.limit_threads` does, and
 compares every fitted candidate with its calibration. The last column trains as the graph does.
 """
 
@@ -36,26 +36,26 @@ def fingerprints(threads: int, held: bool) -> dict[str, str]:
 
     settings = replace(Settings.from_environment(), threads=2 if held else threads, as_of=datetime(2100, 1, 1))
     source, warehouse, found = sources.load(settings), build_resources(settings)["warehouse"], dict[str, str]()
-    fit_all = candidates.fit_all
+    fit_candidates = candidates.fit_candidates
 
     @contextlib.contextmanager
     def limits() -> Iterator[None]:
-        with provenance.fixed_threads() if held else threadpool_limits(threads):
+        with provenance.limit_threads() if held else threadpool_limits(threads):
             yield
 
     for domain in domains_of(source):
 
         def spy(rows: Any, labels: Any, window: Any, models: Any, domain: Any = domain) -> Any:
-            fitted = fit_all(rows, labels, window, models)
+            fitted = fit_candidates(rows, labels, window, models)
             for one in fitted:
-                component = convert.component_from(one.estimator, domain.features(source), rows[window.validation]).component
-                whole = repr((component, one.calibrated.calibration, one.auc.value, one.log_loss))
+                component = convert.convert_estimator(one.estimator, domain.select_features(source), rows[window.validation]).component
+                whole = repr((component, one.fitted_calibration.calibration, one.auc.value, one.log_loss))
                 found[f"{domain.name}, {one.name}"] = hashlib.sha256(whole.encode()).hexdigest()
             return fitted
 
         frame = load_frame(warehouse.table(f"features_{domain.group}"), domain)
-        with patch.object(candidates, "fit_all", spy), threadpool_limits(threads), limits():
-            spec = domain.train(frame, domain.features(source), source, settings).spec
+        with patch.object(candidates, "fit_candidates", spy), threadpool_limits(threads), limits():
+            spec = domain.train(frame, domain.select_features(source), source, settings).spec
         if not any(name.startswith(f"{domain.name}, ") for name in found):
             found[f"{domain.name}, all together"] = hashlib.sha256(
                 repr((spec.components, spec.calibration, spec.intercept)).encode()
@@ -74,7 +74,7 @@ def main() -> None:
         done = subprocess.run(command, env=os.environ, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, check=True)
         runs[name] = json.loads(done.stdout.splitlines()[-1])
     said, compared = {True: "same bits", False: "differs"}, (("two", "again"), ("one", "two"), ("held one", "held two"))
-    print(f"{'domain, candidate':45}{'two runs on two':18}{'two beside one':18}held by fixed_threads")
+    print(f"{'domain, candidate':45}{'two runs on two':18}{'two beside one':18}with limit_threads")
     for key in runs["one"]:
         pairs = [runs[left].get(key) == runs[right].get(key) for left, right in compared]
         print(f"{key:45}" + "".join(f"{said[same]:18}" for same in pairs))

@@ -1,4 +1,4 @@
-"""The context of the current request: its caller, its ids, and the trace span of the step it is in."""
+"""The context of the current request: its caller, its ids, and the trace span of the current step."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +10,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Status, StatusCode, Tracer
 
 ROLES = frozenset({"scorer", "analyst", "auditor", "privacy", "admin"})
-"""Roles of callers; `bento.access.roles` says which routes each may call."""
+"""Roles of callers; `bento.access.roles` says which routes each role may call."""
 
 
 @dataclass(frozen=True)
@@ -20,50 +20,51 @@ class Caller:
     Attributes
     ----------
     name
-        ``key:<id>`` for an API key, ``jwt:<pseudonym>`` for a bearer token, ``local`` where the service stands open on this machine. It
-        stands in logs and in the audit: never a person's name.
+        ``key:<id>`` for an API key, ``jwt:<pseudonym>`` for a bearer token, ``local`` for a service that is open on this machine. The name
+        stands in logs and in the audit, so it is never a person's name.
     roles
-        What they may do, of `ROLES`.
+        The caller's roles, of `ROLES`.
     """
 
     name: str
     roles: frozenset[str]
 
 
-LOCAL = Caller("local", ROLES)
-"""Whoever asks a service that is open to its own machine alone, and the operator's commands."""
-current: ContextVar[Caller] = ContextVar("caller", default=LOCAL)
+LOCAL_CALLER = Caller("local", ROLES)
+"""The caller of an operator's command, and of a service that is open to its own machine alone."""
 
+current_caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL_CALLER)
+"""The caller of the current request."""
 
 request_id: ContextVar[str] = ContextVar("request", default="-")
-"""The id of the request that is being answered."""
+"""The id of the current request."""
 
 idempotency_key: ContextVar[str | None] = ContextVar("idempotency_key", default=None)
-"""The header `Idempotency-Key` of that request: sent again with the same one, it gets the same answer and nothing is done again."""
+"""The header `Idempotency-Key` of the current request. A request with the same key gets the same answer and has no second effect."""
 
+current_span: ContextVar[tuple[Tracer, Context] | None] = ContextVar("span", default=None)
+"""The tracer and the innermost span of the current request; None where the request is not traced."""
 
-_within: ContextVar[tuple[Tracer, Context] | None] = ContextVar("within", default=None)
-"""The tracer and the innermost span of the request that is being answered; None where it is not traced."""
-_NOTHING = nullcontext()
+_NO_SPAN = nullcontext()
 
 
 def span(name: str) -> AbstractContextManager[None]:
-    """Measure a step of an answer: ``history``, ``features``, ``score``, ``explain``, ``store``. Without a trace it does nothing."""
-    within = _within.get()
-    return _NOTHING if within is None else _span(name, *within)
+    """Trace a step of an answer: ``history``, ``features``, ``score``, ``explain`` or ``store``. Without a trace do nothing."""
+    parent = current_span.get()
+    return _NO_SPAN if parent is None else _record_span(name, *parent)
 
 
 @contextmanager
-def _span(name: str, tracer: Tracer, parent: Context) -> Iterator[None]:
-    # The parent is named, because BentoML's own middleware puts a span that nobody collects into the current context.
+def _record_span(name: str, tracer: Tracer, parent: Context) -> Iterator[None]:
+    # The parent is passed, because BentoML's own middleware puts a span that is not collected into the current context.
     step = tracer.start_span(name, context=parent)
-    token = _within.set((tracer, trace.set_span_in_context(step, parent)))
+    token = current_span.set((tracer, trace.set_span_in_context(step, parent)))
     try:
         yield
     except BaseException as error:
-        # Its type alone: a message may hold a person's data.
+        # The error's type alone: a message may hold a person's data.
         step.set_status(Status(StatusCode.ERROR, type(error).__name__))
         raise
     finally:
-        _within.reset(token)
+        current_span.reset(token)
         step.end()

@@ -1,8 +1,7 @@
-"""The one shape of every failure: `{"error": {"code", "message", "fields", "request_id"}}`.
+"""Problems: the failures that a client sees, as `{"error": {"code", "message", "fields", "request_id"}}`.
 
-A handler raises `Problem`. `Envelope` wraps the whole application and gives everything else that goes wrong (validation,
-unknown routes, overload, time-outs, crashes) the same shape; only from outside can it see what BentoML's own layers answer.
-Nothing here repeats what a client sent, except the name of a field, and no log line says more than where a failure happened.
+A handler raises `Problem`; `web.envelope` gives every other failure the same shape. A problem repeats nothing that a client sent, except
+the name of a field. A log line says where a failure happened and of what type it is, never its message.
 """
 
 import logging
@@ -19,10 +18,13 @@ logger = logging.getLogger("finrisk.service")
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 
 MAX_BODY_BYTES = 256 * 1024
+"""Bytes of a request's body, except a batch. More memory per request where it is larger."""
 MAX_BATCH_BYTES = 8 * 1024 * 1024
+"""Bytes of a batch's body. More memory per request where it is larger."""
 _MAX_FIELDS = 20
+_MAX_KEY_LENGTH = 64
 
-_KNOWN: Mapping[int, tuple[str, str]] = {
+_BY_STATUS: Mapping[int, tuple[str, str]] = {
     400: ("bad_request", "The request cannot be read."),
     401: ("unauthorized", "The request needs credentials."),
     403: ("forbidden", "These credentials do not allow it."),
@@ -39,8 +41,8 @@ _KNOWN: Mapping[int, tuple[str, str]] = {
 
 
 @dataclass
-class Problem(Exception):  # noqa: N818 - it is named for what the client reads
-    """A failure with its HTTP status, its code and words, and the fields that caused it."""
+class Problem(Exception):  # noqa: N818 - named for what the client reads
+    """A failure with its HTTP status, its code, its message, and the fields that caused it."""
 
     status: int
     code: str
@@ -48,50 +50,51 @@ class Problem(Exception):  # noqa: N818 - it is named for what the client reads
     fields: Sequence[FieldError] = field(default_factory=tuple)
 
     @classmethod
-    def of(cls, status: int, fields: Sequence[FieldError] = ()) -> "Problem":
-        """The problem that a bare status stands for."""
-        code, message = _KNOWN.get(status, ("failed", "The request failed."))
+    def from_status(cls, status: int, fields: Sequence[FieldError] = ()) -> "Problem":
+        """Return the problem of a bare HTTP status."""
+        code, message = _BY_STATUS.get(status, ("failed", "The request failed."))
         return cls(status, code, message, fields)
 
-    def body(self, request: str) -> bytes:
+    def to_json(self, request: str) -> bytes:
+        """Return the error envelope with this request id."""
         error = Error(code=self.code, message=self.message, fields=list(self.fields), request_id=request)
         return ErrorEnvelope(error=error).model_dump_json().encode()
 
 
-def invalid(name: str, reason: str) -> Problem:
-    """The problem of one field that cannot be used."""
-    return Problem.of(422, [FieldError(field=name, reason=reason)])
+def invalid_field(name: str, reason: str) -> Problem:
+    """Return the problem of one field with an unusable value."""
+    return Problem.from_status(422, [FieldError(field=name, reason=reason)])
 
 
 LOAD_HINT = "`finrisk load-history` puts what the ledger knows of its customers into the service's store."
 
 
-def unknown(field: str) -> Problem:
+def unknown_subject(field: str) -> Problem:
     """Return the problem of a customer, or an account, of which nothing is stored."""
     message = f"The service knows nothing of this {field.removesuffix('_id')} here. {LOAD_HINT}"
     return Problem(404, "unknown_customer", message, [FieldError(field=field, reason="Nothing is stored under this identifier.")])
 
 
-def answering(handler: Handler) -> Handler:
-    """Let a handler raise `Problem`, and make anything else it raises a failure of ours.
+def catch_problems(handler: Handler) -> Handler:
+    """Decorate a handler: a `Problem` becomes its answer, any other exception becomes a logged 500.
 
-    Without it BentoML would blame the client for a `ValidationError` of our own, and log the message of an exception,
-    which may hold a person's data.
+    Without this decorator, BentoML would report a `ValidationError` of the service's own code as the client's fault, and would log the
+    message of an exception, which may hold a person's data.
     """
     from starlette.responses import Response
 
     @wraps(handler)
-    async def guarded(*args: Any, **kwargs: Any) -> Any:
+    async def answer(*args: Any, **kwargs: Any) -> Any:
         try:
             return await handler(*args, **kwargs)
-        except Problem as problem:
-            failure = problem
+        except Problem as raised:
+            problem = raised
         except Exception as error:
             log_failure(error)
-            failure = Problem.of(500)
-        return Response(failure.body(""), failure.status, media_type="application/json")
+            problem = Problem.from_status(500)
+        return Response(problem.to_json(""), problem.status, media_type="application/json")
 
-    return guarded  # type: ignore[return-value]
+    return answer  # type: ignore[return-value]
 
 
 def log_failure(error: BaseException) -> None:
@@ -100,22 +103,25 @@ def log_failure(error: BaseException) -> None:
     logger.error("request %s failed with %s\n%s", request_id.get(), type(error).__name__, where)
 
 
-def quiet_refusals(record: logging.LogRecord) -> bool:
-    """A logging filter: a request that does not validate is the client's matter and needs no stack trace of ours."""
+def omit_validation_errors(record: logging.LogRecord) -> bool:
+    """Return whether a log record is kept: the stack trace of a request that does not validate is of no use to an operator."""
     return not (record.exc_info and record.exc_info[0] is not None and record.exc_info[0].__name__ == "ValidationError")
 
 
-def invalid_request(detail: Sequence[Mapping[str, Any]]) -> Problem:
-    """The problem that Pydantic's list of errors describes."""
-    if any(item["type"] == "json_invalid" for item in detail):
+def invalid_request(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """Return the problem that Pydantic's list of errors describes."""
+    if any(error["type"] == "json_invalid" for error in errors):
         return Problem(400, "malformed_json", "The body is not JSON.")
-    return Problem.of(
+    return Problem.from_status(
         422,
-        [FieldError(field=_field_name(item["loc"]), reason=_REASONS.get(item["type"], item["msg"])) for item in detail[:_MAX_FIELDS]],
+        [
+            FieldError(field=_field_name(error["loc"]), reason=_REASON_BY_ERROR_TYPE.get(error["type"], error["msg"]))
+            for error in errors[:_MAX_FIELDS]
+        ],
     )
 
 
-_REASONS = {
+_REASON_BY_ERROR_TYPE = {
     "extra_forbidden": "There is no such field.",
     "missing": "This field is required.",
     "model_type": "The body must be a JSON object.",
@@ -126,5 +132,5 @@ _REASONS = {
 
 
 def _field_name(loc: Sequence[str | int]) -> str:
-    """Where the error is, as `features.age`; a client's own key is cut short, lest it be more than a name."""
-    return ".".join(str(part)[:64] for part in loc if part != "body")
+    """Return the place of an error as `features.age`, each part cut: a client's own key may hold more than a name."""
+    return ".".join(str(part)[:_MAX_KEY_LENGTH] for part in loc if part != "body")

@@ -113,17 +113,21 @@ class Settings:
             If a FINRISK_* variable is unknown or its value cannot be read.
         """
         environ = os.environ if environ is None else environ
-        known = {PREFIX + field.name.upper(): field for field in fields(cls)}
-        given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value != ""}
-        for name in sorted(_secret_files() & given.keys()):
+        settings_by_variable = {PREFIX + field.name.upper(): field for field in fields(cls)}
+        values = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value != ""}
+        for name in sorted(_secret_files() & values.keys()):
             setting = name.removesuffix("_FILE")
-            if setting in given:
+            if setting in values:
                 raise SettingsError(f"{setting} and {name} are both set: set one")
-            given[setting] = _content(name, given.pop(name))
-        unknown = sorted(given.keys() - known.keys())
+            values[setting] = _content(name, values.pop(name))
+        unknown = sorted(values.keys() - settings_by_variable.keys())
         if unknown:
-            raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known.keys() | _secret_files()))}")
-        return cls(**{known[name].name: _read(name, known[name].type, value) for name, value in given.items()})
+            raise SettingsError(
+                f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(settings_by_variable.keys() | _secret_files()))}"
+            )
+        return cls(
+            **{settings_by_variable[name].name: _read(name, settings_by_variable[name].type, value) for name, value in values.items()}
+        )
 
     @property
     def root(self) -> Path:
@@ -168,8 +172,8 @@ class Settings:
 def absolute_paths(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the settings that name files or folders, as absolute paths, for a process that starts in another folder."""
     paths = {PREFIX + field.name.upper() for field in fields(Settings) if "Path" in str(field.type)}
-    given = {name: environ[name] for name in paths | _secret_files() | {"FINRISK_JWT_JWKS"} if environ.get(name)}
-    return {name: str(Path(value).expanduser().absolute()) for name, value in given.items() if "://" not in value}
+    values = {name: environ[name] for name in paths | _secret_files() | {"FINRISK_JWT_JWKS"} if environ.get(name)}
+    return {name: str(Path(value).expanduser().absolute()) for name, value in values.items() if "://" not in value}
 
 
 def _secret_files() -> set[str]:

@@ -1,9 +1,9 @@
-"""What a client sends to the service and what it gets back. Every request refuses unknown keys, texts for numbers and NaN.
+"""The requests and answers of the service's API. Every request refuses unknown keys, texts for numbers and NaN.
 
-An identifier may be sent as text or as a whole number; it is text everywhere behind this module. A time without an
-offset is UTC. No error about these models repeats what was sent. Whether fields can be true together is the handlers' matter.
+An identifier may be sent as text or as a whole number; all other code sees text. A time without an offset is UTC. No error about these
+models repeats a value of the request. The scorers check whether fields contradict each other.
 
-Each request has examples. Where one says `features`, the document fills in those of the model that answers.
+Each request has examples. The OpenAPI document fills in `features` of the examples with features of the present model.
 """
 
 from collections.abc import Mapping
@@ -25,25 +25,25 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic needs this class before Python 3.12
 
 
 def _text(value: Any) -> Any:
-    """An identifier as text; a boolean is a whole number to Python but not to anyone else."""
+    """Return an identifier as text; a boolean is refused, although Python counts it as a whole number."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _number(value: Any) -> Any:
-    """A yes or no as the 1 or 0 that a model sees."""
+    """Return a yes or no as the 1 or 0 of the model's row."""
     return float(value) if isinstance(value, bool) else value
 
 
 FIRST_MOMENT, LAST_MOMENT = datetime(1970, 1, 1), datetime(2100, 1, 1)
-"""A time outside of these is a mistake: a date in another calendar, a number of milliseconds read as one of seconds."""
+"""Bounds of a time; a time outside is an error, such as milliseconds that were read as seconds."""
 
 
 def _written_out(value: Any) -> Any:
-    """A time that is written out; Pydantic would take digits alone for seconds or milliseconds, by their number."""
+    """Parse a time in ISO 8601; Pydantic alone would read digits as seconds or milliseconds."""
     if not isinstance(value, str):
         return value
     try:
@@ -55,9 +55,9 @@ def _written_out(value: Any) -> Any:
 
 
 def _naive_utc(moment: datetime) -> datetime:
-    """The moment as the ledger keeps it: UTC without saying so."""
+    """Return a time as the ledger stores it: naive UTC."""
     near = FIRST_MOMENT <= moment.replace(tzinfo=None) < LAST_MOMENT
-    if not near:  # before the offset is taken off, which fails at the ends of the calendar
+    if not near:  # checked before the conversion, which fails at the ends of the calendar
         raise PydanticCustomError("far_away", "Must be a time from 1970 to 2099.")
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
@@ -72,7 +72,7 @@ Identifier = Annotated[
 Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_naive_utc)]
 
 Utc = Annotated[datetime, AfterValidator(lambda moment: moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment)]
-"""A moment of an answer, which says its offset: as RFC 3339 wants it, and the document promises."""
+"""A time of an answer, with its offset, as RFC 3339 and the OpenAPI document require."""
 FeatureValue = Annotated[float, BeforeValidator(_number)] | None
 LARGEST_AMOUNT = 1e12
 Amount = Annotated[float, Field(gt=0, le=LARGEST_AMOUNT)]
@@ -82,31 +82,33 @@ Features = Annotated[dict[str, FeatureValue], Field(max_length=1000)]
 
 
 class Request(BaseModel):
-    """A request: what is not declared is refused."""
+    """A request; unknown fields are refused."""
 
     examples: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """Bodies that are answered, by what they show."""
+    """Title -> a valid body."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True, frozen=True)
 
 
 class Answer(BaseModel):
-    """A part of an answer: it never carries NaN, which JSON would turn into null."""
+    """A part of an answer; NaN is an error, because JSON would turn it into null."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, frozen=True)
 
 
 class TransactionRequest(Request):
-    """One movement of money, to be scored as of its own time."""
+    """A movement of money, scored as of its own time."""
 
-    user_id: Identifier = Field(description="Whose money moves.", examples=[5])
+    user_id: Identifier = Field(description="The customer whose money moves.", examples=[5])
     amount: float = Field(ge=0, le=1e12, description="Size of the movement, in the ledger's currency.", examples=[412.5])
-    timestamp: Moment = Field(description="When it happens: ISO 8601, UTC unless an offset is given.", examples=["2018-08-09T14:05:00"])
+    timestamp: Moment = Field(
+        description="Time of the movement: ISO 8601, UTC unless an offset is given.", examples=["2018-08-09T14:05:00"]
+    )
     merchant: Identifier | None = Field(None, description="The other side: a merchant, terminal or payee.", examples=["3156"])
-    country: Identifier | None = Field(None, description="Where it happens, ISO 3166 alpha-2.", examples=["DE"])
+    country: Identifier | None = Field(None, description="Country of the movement, ISO 3166 alpha-2.", examples=["DE"])
     direction: Literal["credit", "debit"] = Field("debit", description="Money in or money out.")
     transaction_id: Identifier | None = Field(
-        None, description="Your own identifier. Sent again, it gets the same answer and counts once. Default: a new one."
+        None, description="Your own identifier. A repeated request gets the same answer and counts once. Default: a new identifier."
     )
 
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -122,14 +124,14 @@ class TransactionRequest(Request):
 
 
 class LoanRequest(Request):
-    """One loan application: the features of the loan-default model, or a customer the ledger knows and the loan asked for."""
+    """A loan application: the features of the loan-default model, or a customer of the ledger and the requested loan."""
 
     features: Features | None = Field(
-        None, description="A value for every feature that `GET /v1/models` lists for `loan_default`; null says that it is not known."
+        None, description="A value for every feature that `GET /v1/models` lists for `loan_default`; null means not known."
     )
     loan_id: Identifier | None = Field(None, description="Your own identifier, returned with the answer.", examples=["4959"])
-    customer_id: Identifier | None = Field(None, description="Who asks; instead of `features`.", examples=[123])
-    loan_amount: Amount | None = Field(None, description="Asked for, with `customer_id`, in the ledger's currency.", examples=[50000])
+    customer_id: Identifier | None = Field(None, description="The applicant; instead of `features`.", examples=[123])
+    loan_amount: Amount | None = Field(None, description="Requested amount in the ledger's currency, with `customer_id`.", examples=[50000])
     term_months: Months | None = Field(None, description="Months to repay, with `customer_id`. Default: the source's typical term.")
     annual_rate_pct: Annotated[float, Field(ge=0, le=100)] | None = Field(
         None, description="Nominal yearly rate, with `customer_id`. Default: the source's typical rate."
@@ -143,19 +145,19 @@ class LoanRequest(Request):
 
 
 class NearestChangeRequest(LoanRequest):
-    """One loan application, as for `POST /v1/loan-default`, and what is to be reached."""
+    """A loan application, as for `POST /v1/loan-default`, and the decision to reach."""
 
-    goal: Literal["approve", "refer"] = Field("approve", description="`refer`: that a person looks at it, where it would be refused.")
+    goal: Literal["approve", "refer"] = Field("approve", description="`refer`: a review by a person instead of a refusal.")
 
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "What would get this loan approved": {"customer_id": 123, "loan_amount": 50000},
-        "What would get it looked at": {"customer_id": 123, "loan_amount": 50000, "goal": "refer"},
+        "The change for an approval": {"customer_id": 123, "loan_amount": 50000},
+        "The change for a review": {"customer_id": 123, "loan_amount": 50000, "goal": "refer"},
         "An application by its features": {"loan_id": "4959", "features": {}},
     }
 
 
 def _behaviour(name: str, description: str) -> Any:
-    """One of the eight behaviour fields, under its name or the same in small letters."""
+    """Declare one of the eight behaviour fields, under its name or the name in small letters."""
     return Field(None, validation_alias=AliasChoices(name, name.lower()), description=description)
 
 
@@ -163,9 +165,9 @@ Behaviour = Annotated[float, Field(ge=0, le=LARGEST_AMOUNT)] | None
 
 
 class SpendingRequest(Request):
-    """The eight behaviour fields of the last 90 days, all of them, in this spelling or in small letters; or a customer of the ledger."""
+    """All eight behaviour fields of the last 90 days, in this spelling or in small letters; or a customer of the ledger."""
 
-    customer_id: Identifier | None = Field(None, description="A customer the ledger knows; instead of the eight fields.", examples=[123])
+    customer_id: Identifier | None = Field(None, description="A customer of the ledger; instead of the eight fields.", examples=[123])
     total_income: Behaviour = _behaviour("Total_Income", "All credits but opening balances, in currency.")
     total_expense: Behaviour = _behaviour("Total_Expense", "All debits, in currency.")
     num_transactions: Behaviour = _behaviour("Num_Transactions", "Number of all movements, credits and debits.")
@@ -206,41 +208,41 @@ class SpendingRequest(Request):
 
     @classmethod
     def behaviour_fields(cls) -> dict[str, str]:
-        """The eight fields: attribute -> the model's name."""
+        """Return the eight fields: attribute -> the model's name."""
         aliased = {name: field.validation_alias for name, field in cls.model_fields.items()}
         return {name: str(alias.choices[0]) for name, alias in aliased.items() if isinstance(alias, AliasChoices)}
 
     def behaviour(self) -> dict[str, float | None]:
-        """The eight fields by the model's names; None where one was not sent."""
+        """Return the eight fields by the model's names; None for a missing field."""
         return {name: getattr(self, attribute) for attribute, name in self.behaviour_fields().items()}
 
     def as_sent(self, name: str) -> str:
-        """How the client spelt one of the eight fields; the model's name where it was not sent."""
+        """Return the client's spelling of one of the eight fields; the model's name for a missing field."""
         return self._spelling.get(name, name)
 
     @model_validator(mode="wrap")
     @classmethod
-    def _in_one_spelling(cls, body: Any, handler: ModelWrapValidatorHandler["SpendingRequest"]) -> "SpendingRequest":
-        sent = body if isinstance(body, dict) else {}
-        twice = [name for name, other in cls.behaviour_fields().items() if name in sent and other in sent]
+    def _refuse_two_spellings(cls, body: Any, handler: ModelWrapValidatorHandler["SpendingRequest"]) -> "SpendingRequest":
+        fields = body if isinstance(body, dict) else {}
+        twice = [name for name, spelling in cls.behaviour_fields().items() if name in fields and spelling in fields]
         if twice:
             error = PydanticCustomError("sent_twice", "The same field was sent in another spelling too.")
-            # A line of an error carries its input, which nobody is to see again: None stands for it.
+            # An error contains its input, which must not be repeated: None replaces it.
             raise ValidationError.from_exception_data(
                 cls.__name__, [InitErrorDetails(type=error, loc=(name,), input=None) for name in twice], hide_input=True
             )
         request = handler(body)
-        request._spelling = {name: key for key, name in cls.behaviour_fields().items() if key in sent}
+        request._spelling = {name: key for key, name in cls.behaviour_fields().items() if key in fields}
         return request
 
 
 class CashflowRequest(Request):
-    """Whose next month is asked about: a customer or an account that the ledger knows, or the features of the cashflow model."""
+    """A forecast of the next month for a customer or an account of the ledger, or for the features of the cashflow model."""
 
     customer_id: Identifier | None = Field(None, description="A customer with one account.", examples=[123])
     account_id: Identifier | None = Field(None, description="An account.", examples=["A123"])
     features: Features | None = Field(
-        None, description="A value for every feature that `GET /v1/models` lists for `cashflow`; null says that it is not known."
+        None, description="A value for every feature that `GET /v1/models` lists for `cashflow`; null means not known."
     )
 
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -251,17 +253,15 @@ class CashflowRequest(Request):
 
 
 class OfferRequest(Request):
-    """Who is to be offered a loan: a customer that the ledger knows, or the features of the loan-offers model, PD and income."""
+    """A request for a loan offer: for a customer of the ledger, or for the features of the loan-offers model, PD and income."""
 
-    customer_id: Identifier | None = Field(None, description="A customer the ledger knows.", examples=[123])
+    customer_id: Identifier | None = Field(None, description="A customer of the ledger.", examples=[123])
     features: Features | None = Field(
         None,
-        description="Instead of `customer_id`: a value for every feature that `GET /v1/models` lists for `loan_offers`; null says that it "
-        "is not known. Those that follow from the terms are computed anew for every offer considered.",
+        description="Instead of `customer_id`: a value for every feature that `GET /v1/models` lists for `loan_offers`; null means not "
+        "known. Features that follow from the terms are computed for each considered offer.",
     )
-    pd: Probability | None = Field(
-        None, description="Probability of default. Default: the customer's own, where one is stored.", examples=[0.04]
-    )
+    pd: Probability | None = Field(None, description="Probability of default. Default: the customer's stored PD.", examples=[0.04])
     monthly_income_amount: Amount | None = Field(None, description="Monthly income in currency, with `features`.", examples=[2800])
     loan_amount: Amount | None = Field(None, description="Consider this amount only.", examples=[5000])
     term_months: Months | None = Field(None, description="Consider this term only.", examples=[24])
@@ -269,24 +269,24 @@ class OfferRequest(Request):
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "A customer of the ledger": {"customer_id": 123},
         "A customer, one amount and term, another PD": {"customer_id": 123, "loan_amount": 5000, "term_months": 24, "pd": 0.04},
-        "Somebody by features, PD and income": {"features": {}, "pd": 0.03, "monthly_income_amount": 2800},
-        "Nobody is offered a loan at this PD": {"customer_id": 123, "pd": 0.9},
+        "An applicant by features, PD and income": {"features": {}, "pd": 0.03, "monthly_income_amount": 2800},
+        "No offer at this PD": {"customer_id": 123, "pd": 0.9},
     }
 
 
 MOST_ITEMS, MOST_TRANSACTIONS = 1_000, 250
-"""Requests in one batch, at most. Transactions take longer: each reads the history that the one before it has become part of."""
+"""Requests in one batch at most. More of them hold up other requests; transactions take longer, because each reads the history again."""
 Item = TypeVar("Item")
-# Each item is checked by itself, so that one that is wrong does not refuse the others.
-_BY_ITSELF = "Each is answered, or refused, by itself."
+# Items are checked one by one, so that an invalid item does not refuse the others.
+_BY_ITSELF = "Each item is answered or refused on its own."
 Items = Annotated[list[SkipValidation[Item]], Field(min_length=1, max_length=MOST_ITEMS, description=_BY_ITSELF)]
 
 
 class Batch(Request):
-    """Many requests of one domain at once; each has its own result, in the same order."""
+    """Many requests of one domain; each has its own result, in the same order."""
 
     kind: ClassVar[type[Request]]
-    """What each item is to be."""
+    """The type of each item."""
     items: list[Any]
 
 
@@ -295,7 +295,7 @@ def _batch_of(request: type[Request]) -> dict[str, Any]:
 
 
 class TransactionBatch(Batch):
-    """Movements of money, scored one after the other: each is part of the history of those behind it."""
+    """Movements of money, scored one after the other: each becomes part of the history of the next."""
 
     kind: ClassVar[type[Request]] = TransactionRequest
     items: list[SkipValidation[TransactionRequest]] = Field(min_length=1, max_length=MOST_TRANSACTIONS, description=_BY_ITSELF)
@@ -319,7 +319,7 @@ class SpendingBatch(Batch):
 
 
 class CashflowBatch(Batch):
-    """Accounts whose next month is asked about."""
+    """Accounts whose next month is forecast."""
 
     kind: ClassVar[type[Request]] = CashflowRequest
     items: Items[CashflowRequest]
@@ -327,7 +327,7 @@ class CashflowBatch(Batch):
 
 
 class OfferBatch(Batch):
-    """Customers who are to be offered a loan."""
+    """Customers for a loan offer."""
 
     kind: ClassVar[type[Request]] = OfferRequest
     items: Items[OfferRequest]
@@ -335,15 +335,15 @@ class OfferBatch(Batch):
 
 
 class FeedbackRequest(Request):
-    """What became known of a decision: by its `decision_id`, or of a transaction by the identifier that it was scored under."""
+    """The outcome of a decision, named by its `decision_id`, or of a transaction, named by its identifier."""
 
-    decision_id: Identifier | None = Field(None, description="The decision, as its answer named it.")
+    decision_id: Identifier | None = Field(None, description="The decision, by the `decision_id` of its answer.")
     transaction_id: Identifier | None = Field(None, description="The transaction; instead of `decision_id`.", examples=["t-1"])
-    label: bool = Field(description="What happened: fraud, a default, trouble, a surplus, acceptance. False: that it did not.")
+    label: bool = Field(description="Whether the predicted event happened: fraud, a default, trouble, a surplus, acceptance.")
     known_at: Moment | None = Field(
-        None, description="When it became known: not before the decision was made, nor in the future. Default: now."
+        None, description="Time at which the outcome became known: not before the transaction, nor in the future. Default: now."
     )
-    note: str | None = Field(None, max_length=2_000, description="Why, in words. Kept encrypted; no model reads it.")
+    note: str | None = Field(None, max_length=2_000, description="The reason, in words. Stored encrypted; no model reads it.")
 
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "A transaction was fraud": {"transaction_id": "t-1", "label": True, "note": "The customer did not make it."},
@@ -351,54 +351,52 @@ class FeedbackRequest(Request):
 
 
 class ModelVersion(Answer):
-    """Which model answered."""
+    """The model that answered."""
 
     name: str = Field(description="Registered name of the model.", examples=["finrisk-loan-default"])
     version: str = Field(description="Content hash of its scoring bundle.")
 
 
 class Contribution(TypedDict):
-    """What one feature added to the score."""
+    """The contribution of one feature to the score."""
 
     # Not a model: one answer has fifty of them.
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[misc]
 
     feature: str
     unit: Annotated[str, Field(description="Unit of the value.")]
-    value: Annotated[float | None, Field(description="The value that the model saw; null where it was not known.")]
+    value: Annotated[float | None, Field(description="The value in the model's row; null where not known.")]
     contribution: Annotated[float, Field(description="Added to the score, in its own unit; above zero it raised the risk.")]
 
 
 class Explanation(Answer):
     """SHAP values of one score: `base` plus all contributions is the score."""
 
-    base: float = Field(description="The score of nobody in particular.")
+    base: float = Field(description="The mean score, before any contribution.")
     contributions: list[Contribution] = Field(description="Every feature of the model, in the model's order.")
 
 
 class Reason(Answer):
-    """One factor that moved this decision, in words: a feature, or several that tell nearly the same."""
+    """One factor that moved this decision, in words: a feature, or several features with nearly the same meaning."""
 
     code: str = Field(description="Stable name of the factor.", examples=["PAYMENT_RECORD"])
-    feature: str = Field(description="Of the factor's features the one that moved the score most; the text is about it.")
-    features: list[str] = Field([], description="All features of the factor; empty in an answer that was stored before they were told.")
+    feature: str = Field(description="The factor's feature that moved the score most; the text describes this feature.")
+    features: list[str] = Field([], description="All features of the factor; empty in answers that were stored before this field existed.")
     text: str
 
 
 class DecisionAnswer(Answer):
-    """What every decision's answer has."""
+    """The fields of every decision's answer."""
 
-    decision_id: str | None = Field(default=None, description="Names the decision from now on, as in feedback.")
+    decision_id: str | None = Field(default=None, description="The decision's identifier, for feedback.")
 
 
 class TransactionAnswer(DecisionAnswer):
-    """How unusual, or how risky, a transaction is."""
+    """The risk of a transaction, and the decision."""
 
     transaction_id: str
-    score: float = Field(description="The model's margin: what the contributions sum to.")
-    risk_score: float = Field(
-        ge=0, le=1, description="Calibrated probability of fraud; where there are no labels, how easily it is isolated."
-    )
+    score: float = Field(description="The model's margin: the sum of base and contributions.")
+    risk_score: float = Field(ge=0, le=1, description="Calibrated probability of fraud; without labels the isolation forest's score.")
     anomaly: bool = Field(description="Whether the risk score reaches the threshold.")
     decision: str
     explanation: Explanation
@@ -407,92 +405,96 @@ class TransactionAnswer(DecisionAnswer):
 
 
 class LoanAnswer(DecisionAnswer):
-    """How likely a loan is to default, and what follows."""
+    """The probability of default of a loan, and the decision."""
 
     loan_id: str | None
-    customer_id: str | None = Field(description="Who asks, where a customer was named.")
-    as_of: Utc | None = Field(description="As of when the ledger's features of the customer are.")
+    customer_id: str | None = Field(description="The applicant, where the request named a customer.")
+    as_of: Utc | None = Field(description="Time of the customer's features.")
     pd: float = Field(ge=0, le=1, description="Calibrated probability of default.")
     decision: str
     grade: str | None = Field(description="Grade of the probability, where the model has grades.")
-    score: float = Field(description="The model's margin: what the contributions sum to.")
+    score: float = Field(description="The model's margin: the sum of base and contributions.")
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4)
     model: ModelVersion
 
 
 class ChangedValue(Answer):
-    """One value that would have to differ, or that follows from one that does."""
+    """A value that changes, directly or as a consequence."""
 
     feature: str
     unit: str
-    description: str = Field(description="What the value is.")
+    description: str = Field(description="Description of the value.")
     before: float | None
     after: float | None
 
 
 class NeededChange(ChangedValue):
-    """One value that would have to differ."""
+    """A value that a person would have to change."""
 
-    action: str = Field(description="What the person would do.", examples=["Ask for less."])
+    action: str = Field(description="The person's action.", examples=["Ask for less."])
 
 
 class NearestChangeAnswer(Answer):
-    """What would have to differ for another decision: what the model would have said, not what will happen to somebody who acts."""
+    """The nearest change for another decision: the model's decision after the change, not a prediction of what happens to the person."""
 
     loan_id: str | None
-    customer_id: str | None = Field(description="Who asks, where a customer was named.")
-    as_of: Utc | None = Field(description="As of when the ledger's features of the customer are.")
+    customer_id: str | None = Field(description="The applicant, where the request named a customer.")
+    as_of: Utc | None = Field(description="Time of the customer's features.")
     goal: str
-    pd: float = Field(ge=0, le=1, description="Probability of default as it stands.")
+    pd: float = Field(ge=0, le=1, description="Probability of default without a change.")
     decision: str
-    changes: list[NeededChange] | None = Field(description="The fewest and nearest that are enough; null where there are none.")
-    follows: list[ChangedValue] = Field(description="What else differs with them: the instalment, and what is measured by it.")
-    pd_after: float | None = Field(ge=0, le=1, description="Probability of default with the changes, scored again; null without.")
+    changes: list[NeededChange] | None = Field(
+        description="The fewest and smallest changes that are enough; null where no change is enough."
+    )
+    follows: list[ChangedValue] = Field(
+        description="Values that change as a consequence, such as the instalment and features measured by it."
+    )
+    pd_after: float | None = Field(ge=0, le=1, description="Probability of default after the changes, scored again; null without changes.")
     decision_after: str | None
-    reason: str | None = Field(description="Why there is no change; null where there is one.")
+    reason: str | None = Field(description="The reason why there is no change; null where there is a change.")
     model: ModelVersion
 
 
 class SpendingAnswer(DecisionAnswer):
-    """How likely spending leads into trouble within the next 90 days."""
+    """The risk that spending leads to trouble within the next 90 days."""
 
     customer_id: str | None
-    as_of: Utc | None = Field(description="As of when the ledger's features of the customer are.")
+    as_of: Utc | None = Field(description="Time of the customer's features.")
     risk_probability: float = Field(ge=0, le=1, description="Calibrated probability of trouble.")
     risk_level: str = Field(examples=["LOW", "MEDIUM", "HIGH"])
-    score: float = Field(description="The model's margin: what the contributions sum to.")
+    score: float = Field(description="The model's margin: the sum of base and contributions.")
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4)
     model: ModelVersion
 
 
 class AmountInterval(Answer):
-    """Between which amounts the change will lie, and how often such an interval holds."""
+    """An interval of the expected change, and its coverage."""
 
     low: float
     high: float
-    coverage: float = Field(description="Share of the intervals that are to hold.", examples=[0.8])
+    coverage: float = Field(description="Share of the intervals that contain the change.", examples=[0.8])
 
 
 class CashflowAnswer(DecisionAnswer):
-    """Whether an account will hold more at the end of the next month than at the end of this one, and by how much."""
+    """The change of an account's balance from the end of this month to the end of the next month."""
 
     customer_id: str | None
     account_id: str | None
-    as_of: Utc | None = Field(description="As of when the ledger's features of the account are.")
+    as_of: Utc | None = Field(description="Time of the account's features.")
     direction: str = Field(examples=["surplus", "deficit"])
     surplus_probability: float = Field(ge=0, le=1, description="Calibrated probability of a surplus.")
-    expected_change_amount: float | None = Field(description="In the ledger's currency; null where the model knows the direction only.")
+    expected_change_amount: float | None = Field(description="In the ledger's currency; null where the model predicts the direction only.")
     interval: AmountInterval | None
-    score: float = Field(description="The model's margin: what the contributions sum to.")
+    score: float = Field(description="The model's margin: the sum of base and contributions.")
     explanation: Explanation
-    reasons: list[Reason] = Field(max_length=4, description="What speaks for the direction that was answered.")
+    reasons: list[Reason] = Field(max_length=4, description="Reasons for the answered direction.")
     model: ModelVersion
 
 
 class ProfitParts(Answer):
-    """What a loan that is taken up is expected to earn and cost, in the ledger's currency."""
+    """Expected earnings and costs of an accepted loan, in the ledger's currency."""
 
     interest: float
     expected_loss: float
@@ -501,20 +503,20 @@ class ProfitParts(Answer):
 
 
 class Offer(Answer):
-    """One loan that could be offered."""
+    """A loan that could be offered."""
 
     annual_rate_pct: float
     loan_amount: float
     term_months: int
     instalment_amount: float
-    acceptance: float = Field(ge=0, le=1, description="Probability that it is accepted.")
+    acceptance: float = Field(ge=0, le=1, description="Probability that the offer is accepted.")
     pd: float = Field(ge=0, le=1, description="Probability of default.")
-    expected_profit: float = Field(description="Acceptance times what the loan is expected to earn, less the cost of offering it.")
+    expected_profit: float = Field(description="Acceptance times the expected profit of the loan, less the cost of the offer.")
     parts: ProfitParts
 
 
 class CurvePoint(Answer):
-    """The best that can be done at one rate."""
+    """The best offer at one rate."""
 
     annual_rate_pct: float
     acceptance: float
@@ -522,26 +524,26 @@ class CurvePoint(Answer):
 
 
 class OfferAnswer(DecisionAnswer):
-    """The loan to offer, or why there is none."""
+    """The loan to offer, or the reason why there is no offer."""
 
     customer_id: str | None
-    as_of: Utc | None = Field(description="As of when the ledger's features of the customer are.")
+    as_of: Utc | None = Field(description="Time of the customer's features.")
     decision: str = Field(examples=["offer", "no_offer"])
-    reason: str | None = Field(description="Why there is no offer; null where there is one.")
+    reason: str | None = Field(description="The reason why there is no offer; null where there is an offer.")
     offer: Offer | None
-    alternatives: list[Offer] = Field(max_length=3, description="The next best.")
+    alternatives: list[Offer] = Field(max_length=3, description="The next best offers.")
     curve: list[CurvePoint] = Field(description="Acceptance and expected profit of the best offer at each rate.")
-    acceptance: float | None = Field(description="Probability that the offer is accepted; without one, at the cheapest terms.")
+    acceptance: float | None = Field(description="Probability that the offer is accepted; without an offer, at the cheapest terms.")
     pd: float
-    score: float = Field(description="The acceptance model's margin at these terms: what the contributions sum to.")
+    score: float = Field(description="The acceptance model's margin at these terms: the sum of base and contributions.")
     explanation: Explanation
-    reasons: list[Reason] = Field(max_length=4, description="What moved the acceptance.")
+    reasons: list[Reason] = Field(max_length=4, description="The factors that moved the acceptance.")
     model: ModelVersion
-    pd_model: str | None = Field(description="Version of the model that the stored PD comes from; null where the PD was sent.")
+    pd_model: str | None = Field(description="Version of the model of the stored PD; null where the request had a PD.")
 
 
 class StoredScore(Answer):
-    """The newest score that the batch gave to a customer, or to one account, in one domain."""
+    """The newest batch score of a customer, or of one account, in one domain."""
 
     domain: str
     subject: str = Field(description="The row of the domain's tables.", examples=["123@2024-06"])
@@ -551,20 +553,20 @@ class StoredScore(Answer):
     probability: float
     decision: str
     details: dict[str, float | str | None] = Field(
-        description="What else the domain decides: the terms of an offer, the bounds of an amount."
+        description="Other results of the domain: the terms of an offer, the bounds of an amount."
     )
     model_version: str
 
 
 class RiskScores(Answer):
-    """Everything that is stored of a customer's risk."""
+    """The stored scores of a customer in all domains."""
 
     customer_id: str
     scores: list[StoredScore]
 
 
 class ModelFigure(Answer):
-    """One measured figure, with its 95 % interval where there is one."""
+    """A measured figure, with its 95 % interval where there is one."""
 
     name: str = Field(examples=["auc"])
     value: float
@@ -574,24 +576,24 @@ class ModelFigure(Answer):
 
 
 class ModelFigures(Answer):
-    """What one champion showed."""
+    """The figures of one champion."""
 
     domain: str
     name: str
     version: str
     source: str
     test: list[ModelFigure] = Field(description="On its frozen test window.")
-    oracle: list[ModelFigure] = Field(description="There beside the true probabilities; only a simulator knows them.")
+    oracle: list[ModelFigure] = Field(description="Compared with the true probabilities, which only a simulator knows.")
 
 
 class ModelMetrics(Answer):
-    """The measured figures of every champion that answers here."""
+    """The measured figures of every champion of the service."""
 
     models: list[ModelFigures]
 
 
 class FeatureDescription(Answer):
-    """One input of a model."""
+    """A feature of a model."""
 
     name: str
     unit: str
@@ -599,40 +601,40 @@ class FeatureDescription(Answer):
 
 
 class ModelDescription(Answer):
-    """One model that the service carries."""
+    """A model of the service."""
 
     domain: str
     name: str
     version: str
-    source: str = Field(description="The source of the ledger that it was trained on.")
+    source: str = Field(description="The source of the training data.")
     features: list[FeatureDescription]
 
 
 class ModelList(Answer):
-    """The models that the service carries, and why others are missing."""
+    """The models of the service, and the reasons why domains have no model."""
 
     models: list[ModelDescription]
     absent: dict[str, str] = Field(description="Domain to the reason why the service has no model for it.")
 
 
 class FieldError(Answer):
-    """What is wrong with one field of a request."""
+    """The fault of one field of a request."""
 
     field: str = Field(description="Path of the field; empty for the body as a whole.", examples=["features.age"])
     reason: str
 
 
 class Error(Answer):
-    """What went wrong, for a program (`code`) and for a person (`message`)."""
+    """An error, for programs (`code`) and for people (`message`)."""
 
     code: str = Field(examples=["invalid_request"])
     message: str
     fields: list[FieldError]
-    request_id: str = Field(description="Also in the header `X-Request-ID`; quote it when you ask about an answer.")
+    request_id: str = Field(description="Also in the header `X-Request-ID`; quote it in questions about an answer.")
 
 
 class ErrorEnvelope(Answer):
-    """The one shape of every failure."""
+    """The shape of every error."""
 
     error: Error
 
@@ -641,9 +643,9 @@ Answered = TypeVar("Answered", bound=Answer)
 
 
 class BatchResult(Answer, Generic[Answered]):
-    """What came of one item of a batch: the answer, or the error."""
+    """The result of one item of a batch: the answer or the error."""
 
-    status: int = Field(description="The HTTP status that the item would have got alone.", examples=[200])
+    status: int = Field(description="The HTTP status of the item as a single request.", examples=[200])
     answer: Answered | None = Field(description="Null where there is an error.")
     error: Error | None = Field(description="Null where there is an answer.")
 
@@ -655,7 +657,7 @@ class BatchAnswer(Answer, Generic[Answered]):
 
 
 class FeedbackAnswer(Answer):
-    """What was recorded of a decision's outcome."""
+    """The recorded outcome of a decision."""
 
     feedback_id: str
     decision_id: str
@@ -666,47 +668,47 @@ class FeedbackAnswer(Answer):
 
 
 class PersonExport(Answer):
-    """Everything that is held of a person. Nothing else about this person stands in the store that could be read by anybody."""
+    """All readable data of a person in the store."""
 
     customer_id: str = Field(examples=["123"])
     known_since: Utc
     exported_at: Utc
-    transactions: list[dict[str, Any]] = Field(description="Of those that came from the ledger, it has the identifiers.")
-    decisions: list[dict[str, Any]] = Field(description="Each with the request, what the model was given, and the answer.")
+    transactions: list[dict[str, Any]] = Field(description="Identifiers of transactions from the ledger are in the ledger only.")
+    decisions: list[dict[str, Any]] = Field(description="Each with the request, the model's row and the answer.")
     standings: list[dict[str, Any]] = Field(description="The newest features and score in each domain.")
-    shadows: list[dict[str, Any]] = Field(description="What a challenger would have answered beside the model that decides.")
-    feedback: list[dict[str, Any]] = Field(description="What an analyst recorded of a decision.")
-    audit: list[dict[str, Any]] = Field(description="Who did what with this person's data, and when.")
+    shadows: list[dict[str, Any]] = Field(description="Outcomes of challengers, compared with the champions.")
+    feedback: list[dict[str, Any]] = Field(description="Outcomes of decisions, as analysts recorded them.")
+    audit: list[dict[str, Any]] = Field(description="Every action on this person's data: caller, action, time.")
 
 
 class AuditQuery(BaseModel):
-    """Which records of the audit are asked for; all of them where nothing is said."""
+    """The filters of audit records; without filters all records."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
 
-    person: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = Field(None, description="The surrogate that stands in a record.")
+    person: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = Field(None, description="The pseudonymous id of a record.")
     caller: Annotated[str, Field(max_length=LONGEST_IDENTIFIER)] | None = Field(None, examples=["key:4f2a"])
     action: Annotated[str, Field(max_length=64)] | None = Field(None, examples=["export"])
-    since: Moment | None = Field(None, description="None before that moment; UTC unless an offset is given.")
+    since: Moment | None = Field(None, description="The earliest time of a record; UTC unless an offset is given.")
     before: Annotated[str, Field(pattern=r"^[0-9]{1,18}\.[A-Za-z0-9_-]{1,64}\.[0-9]{1,18}$")] | None = Field(
-        None, description="`next` of the page before."
+        None, description="`next` of the previous page."
     )
-    limit: Annotated[int, Field(ge=1, le=500)] = Field(100, description="Most records of a page.")
+    limit: Annotated[int, Field(ge=1, le=500)] = Field(100, description="Largest number of records of a page.")
 
 
 class AuditRecord(Answer):
-    """One thing that was done. `docs/audit.md` says how records are chained, and how that is verified."""
+    """A record of the audit. `docs/audit.md` describes the chain of records and its verification."""
 
-    writer: str = Field(description="The process that did it.")
-    number: int = Field(description="Its place in the chain of that process.")
+    writer: str = Field(description="The process that wrote the record.")
+    number: int = Field(description="The record's place in the chain of that process.")
     at: Utc
     caller: str
     action: str = Field(examples=["decide", "read", "export", "erase"])
-    person: str | None = Field(description="Whom it concerns: a surrogate.")
+    person: str | None = Field(description="Pseudonymous id of the person concerned.")
     domain: str | None
     model_version: str | None
-    inputs: str | None = Field(description="Digest of what went in.")
-    output: str | None = Field(description="Digest of what came out.")
+    inputs: str | None = Field(description="Digest of the inputs.")
+    output: str | None = Field(description="Digest of the output.")
     request_id: str
     hash: str
 
@@ -714,14 +716,14 @@ class AuditRecord(Answer):
 class AuditPage(Answer):
     """Records of the audit, the newest first."""
 
-    records: list[AuditRecord] = Field(description="It may hold fewer than asked for, or none, though there is a next page.")
-    next: str | None = Field(description="The `before` of the next page; null where this is the last.")
+    records: list[AuditRecord] = Field(description="May hold fewer records than `limit`, or none, although there is a next page.")
+    next: str | None = Field(description="The `before` of the next page; null on the last page.")
 
 
 class Erasure(Answer):
-    """That a person was erased: what was sealed opens no more, what was readable is deleted."""
+    """The erasure of a person: sealed data can no longer be opened, readable data were deleted."""
 
     erased_at: Utc
     file_wiped: bool = Field(
-        description="Whether the store's file was written anew besides; if not, `finrisk store wipe` does it, and backups need none."
+        description="Whether the store's file was rewritten too; if not, run `finrisk store wipe`. Backups need no wipe."
     )

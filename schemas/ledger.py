@@ -169,7 +169,7 @@ OFFERS = Table(
     "Loan offers made, with the answer once it is known.",
     (
         _identifier("offer_id", "The offer."),
-        _identifier("customer_id", "To whom it was made."),
+        _identifier("customer_id", "The customer who gets the offer."),
         Column("offered_at", "timestamp", "When it was made.", nullable=True),
         Column("loan_amount", "float64", "Amount offered.", "currency", True, 1, known="offered_at"),
         Column("term_months", "int64", "Months to repay.", "months", True, 1, 600, known="offered_at"),

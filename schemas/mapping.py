@@ -201,15 +201,15 @@ def _format(path: Path, complaints: Sequence[str]) -> str:
 
 def _complaint(detail: Any, data: Any) -> str:
     """Describe a Pydantic error as a path and a sentence."""
-    where = _path(detail["loc"])
+    place = _path(detail["loc"])
     if detail["type"] == "extra_forbidden":
-        known = _fields_at(detail["loc"][:-1])
-        return f"{where}: there is no such key{_suggest(str(detail['loc'][-1]), known)}"
+        fields = _fields_at(detail["loc"][:-1])
+        return f"{place}: there is no such key{_suggest(str(detail['loc'][-1]), fields)}"
     if detail["type"] == "missing":
-        return f"{where}: is missing; add it"
+        return f"{place}: is missing; add it"
     if detail["loc"] == () and not isinstance(data, dict):
         return "is empty or not a mapping of keys; start it with name, currency and tables"
-    return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
+    return f"{place}: {detail['msg'].removeprefix('Value error, ')}"
 
 
 def _path(loc: Sequence[str | int]) -> str:
@@ -235,37 +235,37 @@ def _suggest(word: str, known: Sequence[str]) -> str:
 
 def _check_table(name: str, table: TableMap) -> list[str]:
     """Check a table's keys against the ledger's contract."""
-    where = f"tables.{name}"
+    place = f"tables.{name}"
     if name not in TABLES:
-        return [f"{where}: the ledger has no such table{_suggest(name, list(TABLES))}"]
+        return [f"{place}: the ledger has no such table{_suggest(name, list(TABLES))}"]
     canonical = TABLES[name]
     wrong = [
-        f"{where}.columns.{column}: {name} has no such column{_suggest(column, canonical.names)}; one of your own goes under extra"
+        f"{place}.columns.{column}: {name} has no such column{_suggest(column, canonical.names)}; one of your own goes under extra"
         for column in table.columns
         if column not in canonical.names
     ]
     wrong += [
-        f"{where}.columns.{column.name}: is required; say where it comes from. It is: {column.description}"
+        f"{place}.columns.{column.name}: is required; say where it comes from. It is: {column.description}"
         for column in canonical.columns
         if not column.nullable and column.name not in table.columns
     ]
     names = [column.name for column in table.extra]
     for number, column in enumerate(table.extra):
-        here = f"{where}.extra.{number}"
+        column_place = f"{place}.extra.{number}"
         if column.name in canonical.names or names.count(column.name) > 1:
-            wrong.append(f"{here}.name: {column.name!r} is taken; choose another name")
+            wrong.append(f"{column_place}.name: {column.name!r} is taken; choose another name")
         moments = [c.name for c in canonical.columns if c.dtype == "timestamp"] + [c.name for c in table.extra if c.type == "timestamp"]
         if column.known != "always" and column.known not in moments:
-            wrong.append(f"{here}.known: {column.known!r} is no moment of {name}; say always or one of {', '.join(moments)}")
+            wrong.append(f"{column_place}.known: {column.known!r} is no moment of {name}; say always or one of {', '.join(moments)}")
         elif column.feature and column.known not in ("always", canonical.event_time):
-            wrong.append(f"{here}.known: {column.known} comes after the decision, so it cannot be a feature; take `feature` away")
+            wrong.append(f"{column_place}.known: {column.known} comes after the decision, so it cannot be a feature; take `feature` away")
     if table.is_parquet and table.header:
-        wrong.append(f"{where}.header: a Parquet file names its columns itself; take the key away")
+        wrong.append(f"{place}.header: a Parquet file names its columns itself; take the key away")
     if table.header:
         read = [(f"columns.{key}", value) for key, value in table.columns.items()]
         read += [(f"extra.{number}", value) for number, value in enumerate(table.extra)]
         wrong += [
-            f"{where}.{key}: the file has no column {value.reads!r}{_suggest(value.reads, table.header)}"
+            f"{place}.{key}: the file has no column {value.reads!r}{_suggest(value.reads, table.header)}"
             for key, value in read
             if value.reads and value.reads not in table.header
         ]

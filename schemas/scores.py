@@ -18,7 +18,7 @@ def score_table(domain: str, key: Column, moment: Column, more: tuple[Column, ..
         f"Decisions of the {domain.replace('_', ' ')} champion over the whole population.",
         (
             key,
-            Column("customer_id", "string", "Whom it concerns.", personal="identifier"),
+            Column("customer_id", "string", "The customer.", personal="identifier"),
             moment,
             Column("score", "float64", "The model's margin; its SHAP contributions sum to it."),
             Column("probability", "float64", "The calibrated score.", "probability", minimum=0, maximum=1),

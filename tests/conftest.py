@@ -1,4 +1,4 @@
-"""Fixtures for every test: where the real data is, and a home of its own."""
+"""Fixtures of all tests, and the marks that pytest needs to group and select them."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ SLOW_FIXTURES = frozenset({"run", "spark", "demo"})
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give a file's tests to one worker, and all files that look at the trained ledger to the same one, so that it is trained once."""
+    """Run a file's tests on one worker, and all files that use the trained ledger on the same one, so that it is trained once."""
     trained = {item.path for item in items if "run" in getattr(item, "fixturenames", ())}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("trained" if item.path in trained else item.path.as_posix()))
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of the real data sets, or a skip with the reason."""
+    """Return the folder of the real data sets, or skip with the reason."""
     folder = Path(os.environ.get("FINRISK_DATA_DIR") or Settings().data_dir)
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set FINRISK_DATA_DIR to its folder")
@@ -36,17 +36,17 @@ def data_dir() -> Path:
 
 
 def require(program: str) -> str:
-    """The path of a program, or a skip with the reason; in CI, where everything is to be there, a failure."""
-    found = shutil.which(program)
-    if found is None:
+    """Return a program's path. Without the program, skip with the reason; in CI, where all programs must exist, fail."""
+    path = shutil.which(program)
+    if path is None:
         message = f"{program} is not installed"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
-    return str(found)
+    return str(path)
 
 
 @pytest.fixture(autouse=True)
-def heard() -> None:
-    """Let our loggers be heard: Alembic's own set-up, which MLflow runs in the process of another test, silences all that are there."""
+def enable_loggers() -> None:
+    """Enable finrisk's loggers: Alembic, which MLflow runs in the process of another test, disables all existing ones."""
     for name in logging.root.manager.loggerDict:
         if name.startswith("finrisk"):
             logging.getLogger(name).disabled = False
@@ -54,7 +54,7 @@ def heard() -> None:
 
 @pytest.fixture
 def spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An Ibis connection to a local Spark of one thread that leaves nothing behind; it needs a Java 17 runtime."""
+    """Yield an Ibis connection to a local Spark of one thread that leaves no files behind. Spark needs a Java 17 runtime."""
     require("java")
     import ibis
     from pyspark.sql import SparkSession

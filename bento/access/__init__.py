@@ -1,1 +1,1 @@
-"""Access control: API keys, tokens, roles, rate limits and the bind guard."""
+"""Access control: API keys, bearer tokens, roles, rate limits and the bind guard."""

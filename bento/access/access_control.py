@@ -1,48 +1,194 @@
-"""ASGI middleware that lets a request pass where its caller may, and removes its credentials."""
+"""Access control: authenticate the caller of a request, and authorize the caller for the route.
 
+A request shows an API key (`api_keys`) or a bearer token (`token_verifier`); `roles` says which routes its roles may call, `rate_limits`
+how often. A service without any key and any token issuer is open, to its own machine alone. `access_middleware` applies the decision to
+requests.
+"""
+
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
-from bento.access.access import _CREDENTIALS, Access, AccessDenied
-from bento.context import current
+from bento.access.access_denied import AccessDenied
+from bento.access.api_keys import KEY_PREFIX, ApiKey, KeyRejected, KeysUnavailable, KeyVerifier, list_keys
+from bento.access.client_address import find_client_address, is_direct
+from bento.access.credentials import read_credential
+from bento.access.rate_limits import Rate, RateLimiter
+from bento.access.roles import OPEN, RoleTable
+from bento.access.token_issuer import IssuerKeysUnavailable, TokenIssuer, TokenRejected
+from bento.context import LOCAL_CALLER, Caller, current_caller
 from bento.problems import Problem
+from bento.store.session import Store, write_transaction
+from finrisk_assets.settings import Settings, SettingsError
 
-_PROBES = frozenset({"/livez", "/healthz", "/readyz"})
-"""Never limited: an orchestrator ends a process whose probes are refused, and others may share its address."""
+if TYPE_CHECKING:
+    from bento.access.token_verifier import TokenVerifier
 
 
-class Security:
-    """ASGI middleware: lets a request pass where who asks may, and says who it is.
+_AUDIT_RATE = Rate(per_second=1.0, burst=100)
+"""Refusals that are written into the audit. Refusals beyond the rate are only counted: otherwise any client could fill the disk."""
+_ANONYMOUS = Caller("nobody", frozenset())
+"""The caller of an open route without a credential."""
+
+
+class AccessControl:
+    """The access rules of one worker.
 
     Parameters
     ----------
-    access
-        Gives the worker's `Access`, or None while there is none: the application is made before the service.
+    keys
+        Verifier of API keys.
+    tokens
+        Verifier of bearer tokens; None where no token is accepted.
+    authenticated_rate, anonymous_rate
+        Rate of each authenticated caller; rate of each address without an accepted credential.
+    count_refusal
+        Counts a refusal by its reason.
+    audit_refusal
+        Writes a refusal into the audit: its reason, the caller's name (None where unknown), and the address.
+    clock
+        Seconds of a clock that never goes back.
     """
 
-    def __init__(self, app: ASGIApp, access: Callable[[], Access | None]) -> None:
-        self.app = app
-        self._access = access
+    def __init__(
+        self,
+        keys: KeyVerifier,
+        tokens: "TokenVerifier | None",
+        authenticated_rate: Rate,
+        anonymous_rate: Rate,
+        count_refusal: Callable[[str], None],
+        audit_refusal: Callable[[str, str | None, str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._keys = keys
+        self._tokens = tokens
+        self._authenticated_limiter = RateLimiter(authenticated_rate, clock)
+        self._anonymous_limiter = RateLimiter(anonymous_rate, clock)
+        self._audit_limiter = RateLimiter(_AUDIT_RATE, clock)
+        self._count_refusal = count_refusal
+        self._audit_refusal = audit_refusal
+        self._table = RoleTable()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # nothing here speaks it
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        if scope["type"] != "http" or scope["path"] in _PROBES:
-            await self.app(scope, receive, send)
-            return
-        access = self._access()
+    @classmethod
+    def from_settings(cls, settings: Settings, store: Store, count_refusal: Callable[[str], None]) -> "AccessControl":
+        """Return the access rules of a worker with an open store.
+
+        Raises
+        ------
+        SettingsError
+            If the settings of the token issuer are incomplete, or a rate lets no request through.
+        """
+        keyring, issuer = store.keyring, TokenIssuer.from_settings(settings)
+
+        def read_keys() -> list[ApiKey]:
+            with store.reading() as connection:
+                return list_keys(connection)
+
+        def audit_refusal(reason: str, caller_name: str | None, address: str) -> None:
+            caller = Caller(caller_name or f"address:{keyring.token('address', address)}", frozenset())
+            token = current_caller.set(caller)
+            try:
+                with suppress(Problem), write_transaction(store):  # the caller is refused where the store fails, too
+                    store.audit(f"refuse.{reason}")
+            finally:
+                current_caller.reset(token)
+
+        tokens = None
+        if issuer is not None:
+            # Imported only here: PyJWT would add a twentieth of a second to the start of every service without an issuer.
+            from bento.access.token_verifier import IssuerKeySet, TokenVerifier, read_public_keys
+
+            issuer_keys = IssuerKeySet(partial(read_public_keys, issuer.jwks))
+            issuer_keys.load()
+            tokens = TokenVerifier(issuer, issuer_keys, partial(keyring.token, "subject"))
+        authenticated_rate = Rate(settings.rate_per_second, settings.rate_burst)
+        anonymous_rate = Rate(settings.unknown_per_second, settings.unknown_burst)
         try:
-            if access is None:
-                raise Problem.of(503)
-            caller = await access.admit(scope)
-        except AccessDenied as refused:
-            await refused.answer(send)
+            return cls(KeyVerifier(read_keys, keyring.mac), tokens, authenticated_rate, anonymous_rate, count_refusal, audit_refusal)
+        except ValueError as error:
+            raise SettingsError(f"FINRISK_RATE_… and FINRISK_UNKNOWN_…: {error}") from None
+
+    async def authorize(self, scope: Scope) -> Caller:
+        """Return the caller of a request that may pass. A refusal is counted and, up to a rate, written into the audit.
+
+        Raises
+        ------
+        AccessDenied
+            If the request may not pass.
+        Problem
+            If the decision is impossible, because the keys cannot be read: 503.
+        """
+        try:
+            return await self._authorize(scope)
+        except AccessDenied as refusal:
+            raise self._report(refusal, scope) from None
+        except (KeysUnavailable, IssuerKeysUnavailable):
+            raise Problem.from_status(503) from None
+
+    async def _authorize(self, scope: Scope) -> Caller:
+        credential = read_credential(scope)
+        if credential is not None:
+            caller = await self._authenticate(credential)
+            wait_s = self._authenticated_limiter.take_token(caller.name)
+            if wait_s:
+                raise AccessDenied.too_often(wait_s, caller.name)
+        elif self._is_open():
+            if not is_direct(scope):
+                raise AccessDenied.unauthorized("not_local")
+            caller = LOCAL_CALLER
+        else:
+            caller = _ANONYMOUS
+        self._check_roles(caller, scope["method"], scope["path"])
+        if caller is _ANONYMOUS and (wait_s := self._anonymous_limiter.take_token(find_client_address(scope))):
+            raise AccessDenied.too_often(wait_s)
+        return caller
+
+    def _is_open(self) -> bool:
+        """Return whether the service asks its own machine for no credential."""
+        return self._tokens is None and not self._keys.has_keys()
+
+    async def _authenticate(self, credential: str) -> Caller:
+        try:
+            if credential.startswith(KEY_PREFIX):
+                return self._keys.verify(credential)
+            if self._tokens is None:
+                raise TokenRejected("no_tokens")
+            return await self._tokens.verify(credential)
+        except KeyRejected as rejection:
+            raise AccessDenied.unauthorized(str(rejection), f"key:{rejection.key_id}" if rejection.key_id else None) from None
+        except TokenRejected as rejection:
+            raise AccessDenied.unauthorized(str(rejection)) from None
+
+    def _check_roles(self, caller: Caller, method: str, path: str) -> None:
+        """Refuse a caller without a role of the route, and a route that is not in the table."""
+        try:
+            roles = self._table.find_route(method, path).roles
+        except Problem as no_route:
+            if caller is _ANONYMOUS:  # an anonymous caller does not learn which routes exist
+                raise AccessDenied.unauthorized("missing") from None
+            allow = [(b"allow", ", ".join(self._table.allowed_methods(path)).encode())] if no_route.status == 405 else []
+            raise AccessDenied("no_route", no_route, allow, caller.name) from None
+        if roles is OPEN or caller.roles & roles:
             return
-        except Problem as problem:
-            await AccessDenied("unknown", problem).answer(send)
-            return
-        current.set(caller)
-        headers = [header for header in scope["headers"] if header[0] not in _CREDENTIALS]
-        await self.app({**scope, "headers": headers}, receive, send)
+        if caller is _ANONYMOUS:
+            raise AccessDenied.unauthorized("missing")
+        needed = " or ".join(sorted(roles))
+        problem = replace(Problem.from_status(403), message=f"This route needs the role {needed}.")
+        raise AccessDenied("role", problem, [(b"www-authenticate", b'Bearer realm="finrisk", error="insufficient_scope"')], caller.name)
+
+    def _report(self, refusal: AccessDenied, scope: Scope) -> AccessDenied:
+        """Count and audit a refusal, and return it. A 401 above the anonymous rate becomes 429."""
+        address = find_client_address(scope)
+        if refusal.problem.status == 401:
+            wait_s = self._anonymous_limiter.take_token(address)
+            if wait_s:
+                refusal = AccessDenied.too_often(wait_s)
+        self._count_refusal(refusal.reason)
+        if refusal.problem.status in (401, 403) and not self._audit_limiter.take_token("audit"):
+            self._audit_refusal(refusal.reason, refusal.caller_name, address)
+        return refusal

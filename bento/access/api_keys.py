@@ -1,9 +1,9 @@
-"""API keys: made, shown once, listed, revoked, and told apart while a request waits.
+"""API keys: create, list, revoke and verify them.
 
-A key is `finrisk_<id>_<secret>`. Of the secret only a salted hash is kept. One round of HMAC-SHA256 is enough and right for it: it has
-256 random bits, so nobody guesses it however fast the hash is, and a slow hash, which protects the passwords that people think of, would
-only make every request slow. The hash is keyed and covers roles and expiry too, so that whoever can write into the store, but does not
-have the service's master key, can neither make a key nor make one mightier.
+A key is `finrisk_<id>_<secret>`. The store holds a salted hash of the secret only. One round of HMAC-SHA256 is enough: the secret has 256
+random bits, which cannot be guessed however fast the hash is. A slow hash, as for passwords that people choose, would only make every
+request slow. The hash is keyed and covers roles and expiry, so that write access to the store without the service's master key is enough
+neither to create a key nor to give a key more roles.
 """
 
 import hmac
@@ -21,28 +21,30 @@ from bento.context import ROLES, Caller
 from bento.problems import log_failure
 from bento.store.tables import keys as table
 
-PREFIX = "finrisk_"
-"""What every key begins with, so that whoever looks through repositories and logs can tell one."""
-SEEN_WITHIN_SECONDS = 2.0
-"""A key that was made or revoked elsewhere is known to a worker after that time."""
-GOOD_FOR_SECONDS = 30.0
-"""For how long a worker goes on with the keys that it knows where the store cannot be read; then nobody is let in."""
-LONGEST_NAME = 64
+KEY_PREFIX = "finrisk_"
+"""The beginning of every key, by which scanners of repositories and logs recognize a key."""
+KEY_REFRESH_S = 2.0
+"""Seconds after which a worker reads the keys again. A longer time means fewer queries and a later effect of a new or revoked key."""
+KEY_GRACE_S = 30.0
+"""Seconds for which a worker accepts the keys it has read while the store cannot be read. Afterwards every key is refused."""
+MAX_NAME_LENGTH = 64
+"""Characters of a key's name."""
 Mac = Callable[[bytes], str]
-_FORM = re.compile(PREFIX + r"([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+"""Authenticates bytes under a key of the service: `Keyring.mac`."""
+_KEY_PATTERN = re.compile(KEY_PREFIX + r"([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 
 
-class KeysError(ValueError):
-    """A key that cannot be made or found, with what would do."""
+class ApiKeyError(ValueError):
+    """A key that cannot be created or revoked. The message says what is wrong and what is allowed."""
 
 
-class BadKey(Exception):  # noqa: N818 - it is named for what is wrong
-    """A key that is not accepted; its text is a reason in one word, which may be counted and told.
+class KeyRejected(Exception):  # noqa: N818 - named for what happens
+    """A key that is not accepted. The text is a reason in one word, fit for a metric's label.
 
     Attributes
     ----------
     key_id
-        Which key it is, where the secret was right.
+        Id of the key; None unless the secret was right.
     """
 
     def __init__(self, reason: str, key_id: str | None = None) -> None:
@@ -50,12 +52,12 @@ class BadKey(Exception):  # noqa: N818 - it is named for what is wrong
         self.key_id = key_id
 
 
-class Unreadable(Exception):  # noqa: N818 - it is named for what is wrong
-    """The keys cannot be read: nobody's key can be judged."""
+class KeysUnavailable(Exception):  # noqa: N818 - named for what is wrong
+    """The store's keys cannot be read, so no key can be verified."""
 
 
-class Key(NamedTuple):
-    """One API key as it is kept; times are microseconds since 1970, UTC."""
+class ApiKey(NamedTuple):
+    """An API key as the store holds it; times are microseconds since 1970, UTC."""
 
     id: str
     salt: str
@@ -67,21 +69,21 @@ class Key(NamedTuple):
     revoked_at: int | None
 
     def state(self, now: int) -> str:
-        """`valid`, `expired` or `revoked`."""
+        """Return ``valid``, ``expired`` or ``revoked``."""
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "valid"
 
-    def hashed(self, mac: Mac, secret: str) -> str:
-        """What `hash` is where the secret is the right one and nothing was changed."""
-        told = ["api-key", self.id, self.salt, sorted(self.roles), self.expires_at, secret]
-        return mac(json.dumps(told, separators=(",", ":")).encode())
+    def compute_hash(self, mac: Mac, secret: str) -> str:
+        """Return the hash of this key with a secret; equal to `hash` where the secret is right and the stored key is unchanged."""
+        content = ["api-key", self.id, self.salt, sorted(self.roles), self.expires_at, secret]
+        return mac(json.dumps(content, separators=(",", ":")).encode())
 
 
-_NONE = Key("0" * 16, "0" * 32, "0" * 64, "", frozenset(), 0, None, None)
+_NO_KEY = ApiKey("0" * 16, "0" * 32, "0" * 64, "", frozenset(), 0, None, None)
 
 
-def create(
+def create_key(
     connection: Connection,
     mac: Mac,
     name: str,
@@ -90,127 +92,139 @@ def create(
     now: int,
     expires_at: int | None = None,
     random: Callable[[int], bytes] = secrets.token_bytes,
-) -> tuple[Key, str]:
-    """Make a key and keep its hash.
+) -> tuple[ApiKey, str]:
+    """Create a key and store its hash.
 
     Parameters
     ----------
+    connection
+        Connection inside a transaction that writes.
     mac
         Authenticates bytes under a key of the service: `Keyring.mac`.
     name
-        What it is for. It is no secret, and no person's name belongs in it.
+        Purpose of the key. The name is no secret, and no person's name belongs in it.
+    roles
+        Roles of the key's holder, of `ROLES`.
     now, expires_at
         Microseconds since 1970, UTC.
+    random
+        Returns that many random bytes.
 
     Returns
     -------
-    tuple of Key and str
-        What is kept, and the key itself, which cannot be had again.
+    tuple of ApiKey and str
+        The stored key, and the text of the key, which cannot be recovered later.
 
     Raises
     ------
-    KeysError
-        For a role that there is not, none at all, a name that is empty or too long, or an end that is past.
+    ApiKeyError
+        If there is no role or an unknown one, the name is empty or too long, or the key would have expired already.
     """
-    wanted = frozenset(roles)
-    if not wanted or not wanted <= ROLES:
-        raise KeysError(f"a key has one or more of the roles {', '.join(sorted(ROLES))}; not {', '.join(sorted(wanted - ROLES)) or 'none'}")
-    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
-        raise KeysError(f"a key's name has 1 to {LONGEST_NAME} printable characters")
+    requested = frozenset(roles)
+    if not requested or not requested <= ROLES:
+        unknown = ", ".join(sorted(requested - ROLES)) or "none"
+        raise ApiKeyError(f"a key has one or more of the roles {', '.join(sorted(ROLES))}; not {unknown}")
+    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
+        raise ApiKeyError(f"a key's name has 1 to {MAX_NAME_LENGTH} printable characters")
     if expires_at is not None and expires_at <= now:
-        raise KeysError("a key that has expired already is of no use")
+        raise ApiKeyError("a key that has expired already is of no use: choose a later end")
     secret = urlsafe_b64encode(random(32)).decode().rstrip("=")
-    made = Key(random(8).hex(), random(16).hex(), "", name, wanted, now, expires_at, None)
-    made = made._replace(hash=made.hashed(mac, secret))
-    connection.execute(table.insert().values(made._asdict() | {"roles": " ".join(sorted(wanted))}))
-    return made, f"{PREFIX}{made.id}_{secret}"
+    key = ApiKey(random(8).hex(), random(16).hex(), "", name, requested, now, expires_at, None)
+    key = key._replace(hash=key.compute_hash(mac, secret))
+    connection.execute(table.insert().values(key._asdict() | {"roles": " ".join(sorted(requested))}))
+    return key, f"{KEY_PREFIX}{key.id}_{secret}"
 
 
-def kept(connection: Connection) -> list[Key]:
-    """All keys that were ever made, the oldest first."""
-    columns = [table.c[name] for name in Key._fields]
+def list_keys(connection: Connection) -> list[ApiKey]:
+    """Return all keys that were ever created, the oldest first."""
+    columns = [table.c[name] for name in ApiKey._fields]
     rows = connection.execute(select(*columns).order_by(table.c.created_at, table.c.id))
-    return [Key(*row)._replace(roles=frozenset(row.roles.split())) for row in rows]
+    return [ApiKey(*row)._replace(roles=frozenset(row.roles.split())) for row in rows]
 
 
-def revoke(connection: Connection, key_id: str, *, now: int) -> None:
-    """End a key now; one that was revoked stays revoked since then.
+def revoke_key(connection: Connection, key_id: str, *, now: int) -> None:
+    """End a key at `now`, in microseconds since 1970, UTC. A revoked key keeps the time of its first revocation.
 
     Raises
     ------
-    KeysError
-        Where there is no such key.
+    ApiKeyError
+        If there is no such key.
     """
-    changed = connection.execute(update(table).where(table.c.id == key_id, table.c.revoked_at.is_(None)).values(revoked_at=now))
-    if not changed.rowcount and connection.execute(select(table.c.id).where(table.c.id == key_id)).first() is None:
-        raise KeysError("there is no such key; `finrisk keys list` shows their ids")
+    revoked = connection.execute(update(table).where(table.c.id == key_id, table.c.revoked_at.is_(None)).values(revoked_at=now))
+    if not revoked.rowcount and connection.execute(select(table.c.id).where(table.c.id == key_id)).first() is None:
+        raise ApiKeyError("there is no such key; `finrisk keys list` shows their ids")
 
 
-class Keys:
-    """The keys as one worker knows them: read from the store every two seconds while requests come, not for each of them.
+class KeyVerifier:
+    """The verifier of API keys in one worker. The store is read every `KEY_REFRESH_S` seconds while requests come, not for each request.
 
     Parameters
     ----------
-    read, mac
-        Reads all keys of the store; authenticates, as when they were made.
-    clock, now
-        Seconds that only go forward; seconds since 1970.
+    read_keys
+        Returns all keys of the store.
+    mac
+        Authenticates bytes, as when the keys were created.
+    clock
+        Seconds of a clock that never goes back.
+    now
+        Seconds since 1970, UTC.
     """
 
     def __init__(
         self,
-        read: Callable[[], Iterable[Key]],
+        read_keys: Callable[[], Iterable[ApiKey]],
         mac: Mac,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._read = read
+        self._read_keys = read_keys
         self._mac = mac
         self._clock = clock
         self._now = now
-        self._known: Mapping[str, Key] = {}
+        self._keys: Mapping[str, ApiKey] = {}
         self._read_at = float("-inf")
 
-    def exist(self) -> bool:
-        """Whether there ever was a key. Keys that are all revoked or expired do not open the service again.
+    def has_keys(self) -> bool:
+        """Return whether a key was ever created. A service whose keys are all revoked or expired stays closed.
 
         Raises
         ------
-        Unreadable
-            Where the store cannot be read.
+        KeysUnavailable
+            If the store cannot be read.
         """
-        return bool(self._current())
+        return bool(self._current_keys())
 
-    def caller(self, presented: str) -> Caller:
-        """Whose key it is.
+    def verify(self, presented: str) -> Caller:
+        """Return the caller whose key this is.
 
         Raises
         ------
-        BadKey
-            Where it is unknown, expired or revoked.
-        Unreadable
-            Where the store cannot be read.
+        KeyRejected
+            If the key is unknown, expired or revoked.
+        KeysUnavailable
+            If the store cannot be read.
         """
-        form = _FORM.fullmatch(presented)
-        if form is None:
-            raise BadKey("bad_key")
-        key = self._current().get(form[1])
-        judged = key or _NONE  # an id that there is not takes as long as a secret that is wrong
-        if not hmac.compare_digest(judged.hashed(self._mac, form[2]), judged.hash) or key is None:
-            raise BadKey("bad_key")
+        match = _KEY_PATTERN.fullmatch(presented)
+        if match is None:
+            raise KeyRejected("bad_key")
+        key = self._current_keys().get(match[1])
+        compared = key or _NO_KEY  # an unknown id takes as long as a wrong secret
+        if not hmac.compare_digest(compared.compute_hash(self._mac, match[2]), compared.hash) or key is None:
+            raise KeyRejected("bad_key")
         state = key.state(int(self._now() * 1e6))
         if state != "valid":
-            raise BadKey(f"{state}_key", key.id)
+            raise KeyRejected(f"{state}_key", key.id)
         return Caller(f"key:{key.id}", key.roles)
 
-    def _current(self) -> Mapping[str, Key]:
+    def _current_keys(self) -> Mapping[str, ApiKey]:
+        """Return the keys by id, read from the store again where the last reading is too old."""
         now = self._clock()
-        if now - self._read_at > SEEN_WITHIN_SECONDS:
+        if now - self._read_at > KEY_REFRESH_S:
             try:
-                self._known = {key.id: key for key in self._read()}
+                self._keys = {key.id: key for key in self._read_keys()}
                 self._read_at = now
             except Exception as error:
-                if now - self._read_at > GOOD_FOR_SECONDS:
+                if now - self._read_at > KEY_GRACE_S:
                     log_failure(error)
-                    raise Unreadable from None
-        return self._known
+                    raise KeysUnavailable from None
+        return self._keys

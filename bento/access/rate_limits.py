@@ -1,7 +1,7 @@
-"""How often somebody may ask: a token bucket for each name, in the memory of this worker.
+"""Rate limits: a token bucket for each name, in the memory of one worker.
 
-A bucket holds `burst` tokens and gains `per_second`; a request takes one. Workers do not share buckets, so a service of several
-workers lets through up to that many times the rate; the gateway before it has the last word.
+A bucket holds `burst` tokens and gains `per_second` tokens a second; a request takes one token. Workers do not share buckets, so a service
+of several workers accepts up to that many times the rate. A gateway in front of the service sets the final limit.
 """
 
 import time
@@ -9,12 +9,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-MOST_BUCKETS = 10_000
-"""Names that are remembered; beyond them the one that has not asked for longest is forgotten, its bucket full again."""
+MAX_BUCKETS = 10_000
+"""Buckets in memory. Beyond that number the longest unused bucket is dropped, and its name starts with a full one."""
 
 
 class Rate(NamedTuple):
-    """How often somebody may ask.
+    """The rate of requests under one name.
 
     Attributes
     ----------
@@ -29,34 +29,36 @@ class Rate(NamedTuple):
 
 
 class RateLimiter:
-    """The buckets of all who ask at one rate.
+    """The token buckets of all names that share a rate.
 
     Parameters
     ----------
+    rate
+        Rate of each name.
     clock
-        Seconds that only go forward.
+        Seconds of a clock that never goes back.
 
     Raises
     ------
     ValueError
-        For a rate that would let nobody through.
+        If the rate lets no request through.
     """
 
     def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
         if not (rate.per_second > 0 and rate.burst >= 1):
-            raise ValueError(f"a rate lets more than none through in the long run and at least one at once, not {rate}")
+            raise ValueError(f"a rate needs more than 0 requests a second and a burst of at least 1, not {rate}")
         self._rate = rate
         self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # name -> tokens, when they were counted
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # name -> tokens, and the time at which they were counted
 
-    def wait(self, name: str) -> float:
-        """Take a token: 0.0 where there was one, else the seconds after which there will be."""
+    def take_token(self, name: str) -> float:
+        """Take a token from the bucket of this name. Return 0.0 on success, else the seconds until there is a token."""
         now = self._clock()
-        tokens, counted = self._buckets.get(name, (self._rate.burst, now))
-        tokens = min(self._rate.burst, tokens + (now - counted) * self._rate.per_second)
-        enough = tokens >= 1.0
-        self._buckets[name] = (tokens - enough, now)
+        tokens, counted_at = self._buckets.get(name, (self._rate.burst, now))
+        tokens = min(self._rate.burst, tokens + (now - counted_at) * self._rate.per_second)
+        has_token = tokens >= 1.0
+        self._buckets[name] = (tokens - has_token, now)
         self._buckets.move_to_end(name)
-        if len(self._buckets) > MOST_BUCKETS:
+        if len(self._buckets) > MAX_BUCKETS:
             self._buckets.popitem(last=False)
-        return 0.0 if enough else (1.0 - tokens) / self._rate.per_second
+        return 0.0 if has_token else (1.0 - tokens) / self._rate.per_second

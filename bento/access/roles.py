@@ -1,6 +1,6 @@
-"""Which role may call which route: the one table. A route that does not stand in it is refused to everybody.
+"""The role table: the routes of the service, each with the roles that may call it. A route outside the table is refused to everyone.
 
-What a role is for stands in docs/access.md, whose table is checked against this one.
+docs/access.md says what each role is for; a test compares its table with this one.
 """
 
 import re
@@ -11,9 +11,11 @@ from bento.context import ROLES
 from bento.problems import Problem
 
 OPEN: frozenset[str] = frozenset()
-"""Nobody needs a credential: the route tells nothing of a person, a model or a decision."""
-ANY = ROLES
-"""Any role will do, but somebody must be known to ask."""
+"""Roles of a route that needs no credential, because it shows nothing of a person, a model or a decision."""
+ANY_ROLE = ROLES
+"""Roles of a route that needs an authenticated caller of any role."""
+OTHER_ROUTE = "other"
+"""Template of a path outside the table."""
 
 
 class Route(NamedTuple):
@@ -22,9 +24,9 @@ class Route(NamedTuple):
     Attributes
     ----------
     method, path
-        As HTTP has them; what stands in braces is an identifier, of any characters.
+        Method and path template of HTTP. A part in braces is an identifier of any characters.
     roles
-        Those that may call it, or `OPEN`.
+        Roles that may call the route, or `OPEN`.
     """
 
     method: str
@@ -32,50 +34,50 @@ class Route(NamedTuple):
     roles: frozenset[str]
 
 
-def _for(*roles: str) -> frozenset[str]:
-    """These roles, and `admin`, who may do everything."""
+def _with_admin(*roles: str) -> frozenset[str]:
+    """Return these roles and `admin`, who may call every route."""
     return frozenset({"admin", *roles})
 
 
 _SCORING = ("transactions", "loan-default", "spending-risk", "cashflow", "loan-offers")
 
 ROUTES: tuple[Route, ...] = (
-    # An orchestrator's probes, which have no credentials.
+    # The probes of an orchestrator, which has no credentials.
     Route("GET", "/livez", OPEN),
     Route("GET", "/healthz", OPEN),
     Route("GET", "/readyz", OPEN),
-    # The page and what it is drawn with. The document itself names every feature of the models, so it is not open.
+    # The documentation page and its files. The OpenAPI document is not open, because it names every feature of the models.
     Route("GET", "/", OPEN),
     Route("GET", "/docs", OPEN),
     Route("GET", "/static/{file}", OPEN),
     Route("GET", "/static_content/{file}", OPEN),
-    Route("GET", "/openapi.json", ANY),
-    Route("GET", "/docs.json", ANY),
-    Route("GET", "/schema.json", ANY),
-    # Counts of requests and scores, without a person. Prometheus sends a key like everybody.
-    Route("GET", "/metrics", ANY),
-    Route("GET", "/v1/models", ANY),
-    Route("GET", "/v1/model-metrics", ANY),
+    Route("GET", "/openapi.json", ANY_ROLE),
+    Route("GET", "/docs.json", ANY_ROLE),
+    Route("GET", "/schema.json", ANY_ROLE),
+    # Counts of requests and scores, without a person. Prometheus sends a key, too.
+    Route("GET", "/metrics", ANY_ROLE),
+    Route("GET", "/v1/models", ANY_ROLE),
+    Route("GET", "/v1/model-metrics", ANY_ROLE),
     # Decisions.
-    *(Route("POST", f"/v1/{domain}", _for("scorer")) for domain in _SCORING),
-    *(Route("POST", f"/v1/{domain}/batch", _for("scorer")) for domain in _SCORING),
-    Route("POST", "/v1/loan-default/nearest-change", _for("scorer", "analyst")),
-    Route("GET", "/v1/risk-scores/{customer_id}", _for("scorer", "analyst")),
-    Route("POST", "/v1/feedback", _for("analyst")),
-    # What was done here, and what is known of a person.
-    Route("GET", "/v1/audit", _for("auditor")),
-    Route("GET", "/v1/people/{customer_id}/export", _for("privacy")),
-    Route("DELETE", "/v1/people/{customer_id}", _for("privacy")),
+    *(Route("POST", f"/v1/{domain}", _with_admin("scorer")) for domain in _SCORING),
+    *(Route("POST", f"/v1/{domain}/batch", _with_admin("scorer")) for domain in _SCORING),
+    Route("POST", "/v1/loan-default/nearest-change", _with_admin("scorer", "analyst")),
+    Route("GET", "/v1/risk-scores/{customer_id}", _with_admin("scorer", "analyst")),
+    Route("POST", "/v1/feedback", _with_admin("analyst")),
+    # The audit, and a person's data.
+    Route("GET", "/v1/audit", _with_admin("auditor")),
+    Route("GET", "/v1/people/{customer_id}/export", _with_admin("privacy")),
+    Route("DELETE", "/v1/people/{customer_id}", _with_admin("privacy")),
 )
 
 
 class RoleTable:
-    """The table as it is asked for each request.
+    """The role table, indexed for look-ups by request.
 
     Parameters
     ----------
     routes
-        Its lines. Where several fit a path, a line without braces goes first, then the earlier one.
+        Lines of the table. Where several lines match a path, a line without braces comes first, then the earlier line.
     """
 
     def __init__(self, routes: Iterable[Route] = ROUTES) -> None:
@@ -83,39 +85,40 @@ class RoleTable:
         patterns: dict[str, dict[str, Route]] = {}
         for route in routes:
             (patterns if "{" in route.path else self._exact).setdefault(route.path, {})[route.method] = route
-        self._patterns = [(_pattern(path), path, methods) for path, methods in patterns.items()]
+        self._patterns = [(_compile_template(path), path, methods) for path, methods in patterns.items()]
 
-    def line(self, method: str, path: str) -> Route:
-        """The line of a request.
+    def find_route(self, method: str, path: str) -> Route:
+        """Return the route of a request.
 
         Raises
         ------
         Problem
-            404 where the table has no such path, 405 where it has it with other methods.
+            404 if the table lacks the path, 405 if the table has the path with other methods.
         """
         method = "GET" if method == "HEAD" else method
-        fitting = self._fitting(path)
-        for methods in fitting:
+        matches = self._match(path)
+        for methods in matches:
             if method in methods:
                 return methods[method]
-        raise Problem.of(405 if fitting else 404)
+        raise Problem.from_status(405 if matches else 404)
 
-    def methods(self, path: str) -> list[str]:
-        """The methods that the table has for a path."""
-        return sorted({method for methods in self._fitting(path) for method in methods})
+    def allowed_methods(self, path: str) -> list[str]:
+        """Return the methods that the table has for a path."""
+        return sorted({method for methods in self._match(path) for method in methods})
 
-    def template(self, path: str) -> str:
-        """The path of its line, as it may be counted and logged: identifiers stay in braces; ``other`` where the table has none."""
+    def find_template(self, path: str) -> str:
+        """Return the path template of a path, which holds no identifier and may be logged; `OTHER_ROUTE` outside the table."""
         if path in self._exact:
             return path
-        return next((template for pattern, template, _ in self._patterns if pattern.fullmatch(path)), "other")
+        return next((template for pattern, template, _ in self._patterns if pattern.fullmatch(path)), OTHER_ROUTE)
 
-    def _fitting(self, path: str) -> list[dict[str, Route]]:
+    def _match(self, path: str) -> list[dict[str, Route]]:
+        """Return the routes of each matching template, by method."""
         exact = self._exact.get(path)
         if exact is not None:
             return [exact]
         return [methods for pattern, _, methods in self._patterns if pattern.fullmatch(path)]
 
 
-def _pattern(path: str) -> re.Pattern[str]:
+def _compile_template(path: str) -> re.Pattern[str]:
     return re.compile("".join(".+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{[^}]*\})", path)), re.DOTALL)

@@ -1,1 +1,1 @@
-"""Operators' commands that need the service's half alone; they run in its container too."""
+"""Operator commands that need only the service's packages; they run in its container too."""

@@ -1,6 +1,6 @@
-"""`finrisk audit` and `finrisk replay`: is the service's record whole, who did what, and do its decisions come out as they were stored?
+"""`finrisk audit` and `finrisk replay`: verify the audit, list its records, and re-score the stored decisions.
 
-In a container: `python -m bento.cli.audit`. The operator's and the auditor's commands: they touch the service's store, not the graph.
+In a container: `python -m bento.cli.audit`. The commands read and write the service's store, not the graph; docs/audit.md explains them.
 """
 
 import re
@@ -12,16 +12,16 @@ from typing import Any
 
 import click
 
-from bento.cli.common import format_instant, opened_store
+from bento.cli.common import format_instant, operator_store
 from finrisk_assets.settings import Settings
 
 _PSEUDONYMOUS_ID = re.compile(r"[0-9a-f]{32}")
-_SINCE = click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="From this moment on, UTC.")
+_SINCE = click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Earliest time, UTC.")
 
 
 @click.group("audit")
 def audit() -> None:
-    """The record of what the service did. See docs/audit.md."""
+    """The audit of the service's actions. See docs/audit.md."""
 
 
 @audit.command()
@@ -34,88 +34,89 @@ def audit() -> None:
 )
 @click.pass_obj
 def verify(settings: Settings | None, files: tuple[Path, ...]) -> None:
-    """Look at every record; exit 0 with their number, or 1 with the first that is broken."""
+    """Verify every record; exit 0 with the number of records, or 1 with the first broken record."""
     from bento.store import audit_verify
 
     receipts = [receipt for file in files for receipt in _read_receipts(file)]
-    with opened_store(settings, must_exist=True) as store:
+    with operator_store(settings, must_exist=True) as store:
         verdict = audit_verify.verify(store.database, store.keyring, receipts)
     if verdict.broken is not None:
         click.echo(f"{verdict.broken}.")
         sys.exit(1)
-    beside = f", {len(receipts):,} kept elsewhere" if receipts else ""
-    click.echo(f"{verdict.records:,} records of {verdict.writers:,} writers, {verdict.checkpoints:,} checkpoints{beside}: all whole")
+    external = f", {len(receipts):,} kept elsewhere" if receipts else ""
+    click.echo(f"{verdict.records:,} records of {verdict.writers:,} writers, {verdict.checkpoints:,} checkpoints{external}: all whole")
 
 
 @audit.command()
 @click.pass_obj
 def checkpoint(settings: Settings | None) -> None:
-    """Print a line that proves everything recorded up to now; keep it where nobody can change it."""
+    """Print a line that proves all records so far; store it where the service and its operators cannot change it."""
     from bento.store import audit_verify
 
-    with opened_store(settings, must_exist=True) as store, store.writing() as connection:
+    with operator_store(settings, must_exist=True) as store, store.writing() as connection:
         now = store.clock()
         line = audit_verify.create_checkpoint(connection, store.keyring, now).line(now)
     click.echo(line)
 
 
 @audit.command()
-@click.option("--person", help="A customer's identifier, or the surrogate that stands in a record.")
+@click.option("--person", help="A customer's identifier, or the pseudonymous id of a record.")
 @_SINCE
-@click.option("--action", help="As in decide, read, export, erase.")
-@click.option("--caller", help="As in key:4f2a, local.")
-@click.option("--most", default=50, show_default=True, type=click.IntRange(1, 10_000), help="How many at most.")
+@click.option("--action", help="Such as decide, read, export, erase.")
+@click.option("--caller", help="Such as key:4f2a, local.")
+@click.option("--most", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Largest number of records.")
 @click.pass_obj
 def show(settings: Settings | None, person: str | None, since: datetime | None, action: str | None, caller: str | None, most: int) -> None:
-    """Show who did what, the newest first. That is recorded too."""
+    """List the actions of callers, newest first. The audit records this command too."""
     from bento.store import audit_verify
-    from finrisk_assets.features.online import micros
+    from schemas.timestamps import to_micros
 
-    with opened_store(settings, must_exist=True) as store:
-        surrogate = None if person is None else _pseudonymous_id(store, person)
+    with operator_store(settings, must_exist=True) as store:
+        pseudonymous_id = None if person is None else _pseudonymous_id(store, person)
         with store.writing() as connection:
             records = audit_verify.find(
-                connection, since=micros(since) if since else None, most=most, person=surrogate, action=action, caller=caller
+                connection, since=to_micros(since) if since else None, most=most, person=pseudonymous_id, action=action, caller=caller
             )
-            store.audit("read", person=surrogate, domain="audit")
+            store.audit("read", person=pseudonymous_id, domain="audit")
     for record in records:
         model = f"{record.domain or ''} {record.model_version or ''}".strip()
-        where = f"{record.writer[:8]}/{record.number}"
+        place = f"{record.writer[:8]}/{record.number}"
         columns = (f"{record.caller:<16}", f"{record.action:<12}", f"{record.person or '–':<32}", f"{record.request_id:<32}", model)
-        click.echo("  ".join((format_instant(record.at, "seconds"), f"{where:<15}", *columns)))
+        click.echo("  ".join((format_instant(record.at, "seconds"), f"{place:<15}", *columns)))
 
 
 @click.command()
 @_SINCE
-@click.option("--domain", help="Only decisions of this one, as in loan_default.")
+@click.option("--domain", help="Only decisions of this domain, such as loan_default.")
 @click.option(
     "--models",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The folder `models` of a BentoML home. Default: that of this source.",
+    help="The folder `models` of a BentoML home. Default: the home of this source.",
 )
 @click.pass_obj
 def replay(settings: Settings | None, since: datetime | None, domain: str | None, models: Path | None) -> None:
-    """Make every stored decision once more and compare; exit 0 if all come out as they were stored, else 1."""
+    """Re-score every stored decision and compare; exit 0 if all are as stored, else 1."""
     from bento.decisions import replay as replays
-    from finrisk_assets.features.online import micros
+    from schemas.timestamps import to_micros
 
-    with opened_store(settings, must_exist=True) as store:
+    with operator_store(settings, must_exist=True) as store:
         with store.writing():
             store.audit("replay", domain=domain)
-        report = replays.replay(store, replays.Versions(models or _models(settings)), since=micros(since) if since else None, domain=domain)
+        versions = replays.BundleVersions(models or _models(settings))
+        report = replays.replay(store, versions, since=to_micros(since) if since else None, domain=domain)
     click.echo(f"{report.decisions:,} decisions, {report.different + report.damaged + report.unrecorded:,} differences")
-    for count, what in (
+    for count, finding in (
         (report.equal, "come out as they were stored"),
-        (report.different, "come out otherwise"),
+        (report.different, "differ from what was stored"),
         (report.damaged, "cannot be unsealed: their bytes were changed"),
         (report.unrecorded, "are not what the audit has recorded"),
         (report.erased, "are of people who were erased, and cannot be read"),
         *((count, f"were made by {model}, which is no longer there") for model, count in sorted(report.unknown.items())),
     ):
         if count:
-            click.echo(f"  {count:,} {what}")
-    for one in report.told:
-        click.echo(f"decision {one.decision}: {one.what}")
+            click.echo(f"  {count:,} {finding}")
+    for difference in report.differences:
+        click.echo(f"decision {difference.decision}: {difference.reason}")
     sys.exit(0 if report.agrees else 1)
 
 
@@ -142,7 +143,7 @@ def _pseudonymous_id(store: Any, person: str) -> str:
         return str(customer.person)
     if _PSEUDONYMOUS_ID.fullmatch(person):
         return person
-    raise click.ClickException("no such customer is known here; an erased person is found by the surrogate alone")
+    raise click.ClickException("no such customer is stored; name an erased person by the pseudonymous id of a record")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Helpers of the operator's commands: the open store, faults as one sentence, private files and times as text."""
+"""Helpers of the operator commands: the open store, faults as click errors, private files, times as text."""
 
 import os
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from finrisk_assets.settings import Settings, SettingsError
 
 @contextmanager
 def store_faults_as_click_errors() -> Iterator[None]:
-    """Turn every fault of settings, store, keyring, audit and API keys into one sentence without a traceback."""
-    from bento.access.api_keys import KeysError
+    """Report every fault of settings, store, keyring, audit and API keys as one sentence without a traceback."""
+    from bento.access.api_keys import ApiKeyError
     from bento.problems import Problem
     from bento.store.audit_chain import AuditError
     from bento.store.database import StoreError, StoreUnavailable
@@ -22,7 +22,7 @@ def store_faults_as_click_errors() -> Iterator[None]:
 
     try:
         yield
-    except (AuditError, KeyringError, KeysError, SettingsError, StoreError) as error:
+    except (AuditError, KeyringError, ApiKeyError, SettingsError, StoreError) as error:
         raise click.ClickException(str(error)) from None
     except Problem as problem:
         raise click.ClickException(problem.message) from None
@@ -31,13 +31,13 @@ def store_faults_as_click_errors() -> Iterator[None]:
 
 
 @contextmanager
-def opened_store(settings: Settings | None, *, must_exist: bool = False, **options: Any) -> Iterator[Any]:
+def operator_store(settings: Settings | None, *, must_exist: bool = False, **options: Any) -> Iterator[Any]:
     """Open the service's store for a command.
 
     Parameters
     ----------
     settings
-        None where the command runs by itself, without `finrisk`: then the settings come from the environment.
+        The settings; None where the command runs without `finrisk`, and the settings come from the environment.
     must_exist
         Whether a missing SQLite file is an error instead of being created.
     **options
@@ -48,9 +48,9 @@ def opened_store(settings: Settings | None, *, must_exist: bool = False, **optio
 
     with store_faults_as_click_errors():
         settings = settings or Settings.from_environment()
-        where = location(settings)
-        if must_exist and isinstance(where, Path) and not where.is_file():
-            raise click.ClickException(f"there is no store at {where}: the service creates it when it starts")
+        target = location(settings)
+        if must_exist and isinstance(target, Path) and not target.is_file():
+            raise click.ClickException(f"there is no store at {target}: the service creates it when it starts")
         with closing(open_store(settings, **options)) as store:
             yield store
 
@@ -60,13 +60,13 @@ def write_private_file(target: Path, content: str) -> None:
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise click.ClickException(f"{target} cannot be made: {error.strerror}") from None
+        raise click.ClickException(f"{target} cannot be created: {error.strerror}") from None
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(content)
 
 
 def format_instant(microseconds: int, timespec: str = "minutes") -> str:
     """Return microseconds since 1970 as a time in UTC, to the minute or to the second: ``2024-05-06 12:00``."""
-    from bento.store.records import datetime_of
+    from schemas.timestamps import from_micros
 
-    return datetime_of(microseconds).isoformat(sep=" ", timespec=timespec)
+    return from_micros(microseconds).isoformat(sep=" ", timespec=timespec)

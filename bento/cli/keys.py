@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bento.cli.common import format_instant, opened_store, write_private_file
+from bento.cli.common import format_instant, operator_store, write_private_file
 from bento.context import ROLES
 from finrisk_assets.settings import Settings
 
@@ -23,7 +23,7 @@ def _parse_duration(_: click.Context, __: click.Parameter, text: str | None) -> 
         return None
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise click.BadParameter("say a number of hours, days or weeks: 12h, 90d, 4w")
+        raise click.BadParameter("name a number of hours, days or weeks: 12h, 90d, 4w")
     return int(match[1]) * _DURATION_UNITS[match[2]]
 
 
@@ -35,22 +35,22 @@ def keys() -> None:
 @keys.command()
 @click.option("--name", required=True, help="What the key is for; no person's name.")
 @click.option(
-    "--role", "roles", required=True, multiple=True, type=click.Choice(sorted(ROLES)), help="What its holder may do; may be repeated."
+    "--role", "roles", required=True, multiple=True, type=click.Choice(sorted(ROLES)), help="What the key's holder may do; may be repeated."
 )
-@click.option("--expires", callback=_parse_duration, help="After how long it ends: 12h, 90d, 4w. Default: never.")
+@click.option("--expires", callback=_parse_duration, help="Time until the key expires: 12h, 90d, 4w. Default: never.")
 @click.option(
     "--to", "target", type=click.Path(path_type=Path, dir_okay=False), help="A new file to write the key to, instead of showing it."
 )
 @click.pass_obj
 def create(settings: Settings | None, name: str, roles: tuple[str, ...], expires: timedelta | None, target: Path | None) -> None:
-    """Make a key and show it, this once."""
+    """Create a key and show it, only this once."""
     from bento.access import api_keys
-    from finrisk_assets.features.online import micros
+    from schemas.timestamps import to_micros
 
     now = datetime.now(UTC)
-    with opened_store(settings) as store, store.writing() as connection:
-        ends = micros(now + expires) if expires else None
-        api_key, secret = api_keys.create(connection, store.keyring.mac, name, roles, now=micros(now), expires_at=ends)
+    with operator_store(settings) as store, store.writing() as connection:
+        ends = to_micros(now + expires) if expires else None
+        api_key, secret = api_keys.create_key(connection, store.keyring.mac, name, roles, now=to_micros(now), expires_at=ends)
         store.audit("key.create", output=api_key.id)
         if target is not None:
             write_private_file(target, secret)
@@ -63,16 +63,16 @@ def create(settings: Settings | None, name: str, roles: tuple[str, ...], expires
 @keys.command("list")
 @click.pass_obj
 def list_keys(settings: Settings | None) -> None:
-    """List the keys that were ever made, without their secrets."""
+    """List all keys, also expired and revoked keys, without their secrets."""
     from bento.access import api_keys
-    from finrisk_assets.features.online import micros
+    from schemas.timestamps import to_micros
 
-    now = micros(datetime.now(UTC))
-    with opened_store(settings) as store, store.reading() as connection:
-        listed = api_keys.kept(connection)
-    if not listed:
+    now = to_micros(datetime.now(UTC))
+    with operator_store(settings) as store, store.reading() as connection:
+        api_keys_by_age = api_keys.list_keys(connection)
+    if not api_keys_by_age:
         click.echo("there is no key: the service is open to this machine, and does not start for others")
-    for key in listed:
+    for key in api_keys_by_age:
         ends = format_instant(key.expires_at) if key.expires_at else "never"
         roles = ",".join(sorted(key.roles))
         click.echo(f"{key.id}  {key.state(now):<7}  made {format_instant(key.created_at)}  expires {ends:<16}  {roles:<16}  {key.name}")
@@ -82,14 +82,14 @@ def list_keys(settings: Settings | None) -> None:
 @click.argument("key_id")
 @click.pass_obj
 def revoke(settings: Settings | None, key_id: str) -> None:
-    """End the key with this id now."""
+    """Revoke the key with this id, now."""
     from bento.access import api_keys
-    from finrisk_assets.features.online import micros
+    from schemas.timestamps import to_micros
 
-    with opened_store(settings) as store, store.writing() as connection:
-        api_keys.revoke(connection, key_id, now=micros(datetime.now(UTC)))
+    with operator_store(settings) as store, store.writing() as connection:
+        api_keys.revoke_key(connection, key_id, now=to_micros(datetime.now(UTC)))
         store.audit("key.revoke", output=key_id)
-    click.echo(f"key {key_id} is revoked; workers refuse it within {api_keys.SEEN_WITHIN_SECONDS:g} seconds")
+    click.echo(f"key {key_id} is revoked; workers refuse it within {api_keys.KEY_REFRESH_S:g} seconds")
 
 
 if __name__ == "__main__":

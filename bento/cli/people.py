@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bento.cli.common import opened_store, write_private_file
+from bento.cli.common import operator_store, write_private_file
 from finrisk_assets.settings import Settings
 
 WAIT_S = 10.0
@@ -19,7 +19,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.group("people")
 def people() -> None:
-    """What the service keeps of people. See docs/privacy.md."""
+    """Stored personal data: export, erasure, retention. See docs/privacy.md."""
 
 
 @people.command("export")
@@ -27,25 +27,25 @@ def people() -> None:
 @click.option("--to", "target", type=_FILE, required=True, help="A new file to write to; only its owner can read it.")
 @click.pass_obj
 def export_person(settings: Settings | None, customer_id: str, target: Path) -> None:
-    """Write everything that is held of a person into a file, as JSON. It is recorded in the audit."""
+    """Write all stored data of a person into a file, as JSON. The audit records the export."""
     from bento.people.data_rights import export
 
-    with opened_store(settings, wait_s=WAIT_S) as store:
+    with operator_store(settings, wait_s=WAIT_S) as store:
         write_private_file(target, json.dumps(export(store, customer_id).model_dump(mode="json"), indent=1) + "\n")
 
 
 @people.command("erase")
 @click.argument("customer_ids", nargs=-1, required=True)
-@click.confirmation_option(prompt="What was sealed for these people can never be read again. Go on?")
+@click.confirmation_option(prompt="The sealed data of these people can never be read again. Go on?")
 @click.pass_obj
 def erase_people(settings: Settings | None, customer_ids: tuple[str, ...]) -> None:
-    """Erase people: their keys, their transactions, their scores. It cannot be undone."""
+    """Erase people: their keys, transactions and scores. Erasure cannot be undone."""
     from bento.people.backup import wipe
     from bento.people.data_rights import erase
     from bento.problems import Problem
 
     erased = 0
-    with opened_store(settings, wait_s=WAIT_S) as store:
+    with operator_store(settings, wait_s=WAIT_S) as store:
         for customer_id in customer_ids:
             try:
                 erase(store, customer_id, wiping=False)
@@ -59,110 +59,110 @@ def erase_people(settings: Settings | None, customer_ids: tuple[str, ...]) -> No
 
 
 @people.command()
-@click.option("--older-than", "days", type=int, required=True, help="Days after which nothing is kept.")
-@click.option("--wipe/--no-wipe", "wiping", default=True, help="Write the file anew at the end; nobody can write meanwhile.")
+@click.option("--older-than", "days", type=int, required=True, help="Age in days above which rows are deleted.")
+@click.option("--wipe/--no-wipe", "wiping", default=True, help="Rewrite the store's file at the end; requests that write wait meanwhile.")
 @click.pass_obj
 def retain(settings: Settings | None, days: int, wiping: bool) -> None:
-    """Delete transactions and decisions that are older than so many DAYS, and forget people of whom nothing remains.
+    """Delete transactions and decisions older than DAYS, and erase people without remaining rows.
 
-    For a scheduler, once a day. The audit stays, and verifies.
+    For a scheduler, once a day. The audit stays and still verifies.
     """
     from bento.people import retention
     from bento.people.backup import wipe
 
-    with opened_store(settings, wait_s=WAIT_S) as store:
+    with operator_store(settings, wait_s=WAIT_S) as store:
         try:
-            done = retention.retain(store, days)
+            deleted = retention.retain(store, days)
         except ValueError as error:
             raise click.ClickException(str(error)) from None
         wiped = wiping and wipe(store)
-    click.echo(f"deleted {done.transactions:,} transactions and {done.decisions:,} decisions; forgot {done.people:,} people")
+    click.echo(f"deleted {deleted.transactions:,} transactions and {deleted.decisions:,} decisions; forgot {deleted.people:,} people")
     if wiping:
         _report_wiped(wiped)
 
 
 @click.group("keyring")
 def keyring() -> None:
-    """The master key, under which the keys of people are kept. See docs/privacy.md."""
+    """The master key, which wraps people's data keys. See docs/privacy.md."""
 
 
 @keyring.command()
 @click.argument("file", type=_FILE)
 def new(file: Path) -> None:
-    """Write a new master key into FILE, in front of those that are there; only its owner can read it."""
+    """Write a new master key into FILE, in front of the existing keys; only the file's owner can read it."""
     from bento.store.keyring import KEY_BYTES, KeyringError, read_keys, write_keys
 
     try:
-        before = read_keys(file) if file.exists() else []
+        existing = read_keys(file) if file.exists() else []
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_keys(file, [os.urandom(KEY_BYTES), *before], new=not before)
+        write_keys(file, [os.urandom(KEY_BYTES), *existing], new=not existing)
     except (KeyringError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{file} holds {len(before) + 1} master keys; keep a copy where the store's backups are not")
+    click.echo(f"{file} holds {len(existing) + 1} master keys; keep a copy where the store's backups are not")
 
 
 @keyring.command()
 @click.pass_obj
 def show(settings: Settings | None) -> None:
-    """Show the ids of the master keys that are given, and how many keys are wrapped under which."""
+    """List the ids of the master keys, and the number of keys wrapped under each."""
     from bento.people.data_rights import count_keys_by_master
 
-    with opened_store(settings, wait_s=WAIT_S) as store:
+    with operator_store(settings, wait_s=WAIT_S) as store:
         with store.reading() as connection:
-            used = count_keys_by_master(connection)
+            counts = count_keys_by_master(connection)
         for at, master in enumerate(store.keyring.masters):
-            click.echo(f"{master}  {'current' if at == 0 else 'old':<7}  {used.get(master, 0):,} keys wrapped under it")
+            click.echo(f"{master}  {'current' if at == 0 else 'old':<7}  {counts.get(master, 0):,} keys wrapped under it")
 
 
 @keyring.command()
 @click.pass_obj
 def rotate(settings: Settings | None) -> None:
-    """Wrap all keys under the current master key, the first one given. May be cut off and repeated, while the service answers."""
+    """Wrap all keys under the current master key, the first in the file. May be interrupted and repeated while the service answers."""
     from bento.people.backup import wipe
     from bento.people.data_rights import rewrap
 
-    with opened_store(settings, wait_s=WAIT_S) as store:
-        done = rewrap(store)
+    with operator_store(settings, wait_s=WAIT_S) as store:
+        rewrapped = rewrap(store)
         wiped = wipe(store)
-        click.echo(f"{done:,} keys wrapped anew; all are under master key {store.keyring.master} now")
+        click.echo(f"{rewrapped:,} keys wrapped anew; all are under master key {store.keyring.master} now")
     _report_wiped(wiped)
 
 
 @keyring.command()
 @click.pass_obj
 def drop(settings: Settings | None) -> None:
-    """Take old master keys out of the key file, where nothing is wrapped under them any more."""
+    """Remove old master keys from the key file, where no key is wrapped under them."""
     from bento.people.data_rights import count_keys_by_master
     from bento.store.keyring import key_file, read_keys, write_keys
 
-    with opened_store(settings, wait_s=WAIT_S) as store, store.writing() as connection:  # nobody is made known meanwhile
+    with operator_store(settings, wait_s=WAIT_S) as store, store.writing() as connection:  # no person is added meanwhile
         old = sorted(count_keys_by_master(connection).keys() - {store.keyring.master})
         if old:
             raise click.ClickException(f"keys are still wrapped under {', '.join(old)}: run `finrisk keyring rotate` first")
-        given = settings or Settings.from_environment()
-        if given.master_key:
+        settings = settings or Settings.from_environment()
+        if settings.master_key:
             raise click.ClickException("the master keys are in FINRISK_MASTER_KEY: leave the old ones out of it")
-        keys = read_keys(key_file(given))
-        write_keys(key_file(given), keys[:1])
+        keys = read_keys(key_file(settings))
+        write_keys(key_file(settings), keys[:1])
         store.audit("keyring.drop", output=store.keyring.master)
-    click.echo(f"{len(keys) - 1} old master keys dropped from {key_file(given)}")
+    click.echo(f"{len(keys) - 1} old master keys dropped from {key_file(settings)}")
 
 
 @click.group("store")
 def store() -> None:
-    """The service's store as a file. See docs/privacy.md."""
+    """The file of the service's store. See docs/privacy.md."""
 
 
 @store.command()
 @click.argument("file", type=_FILE)
 @click.pass_obj
 def backup(settings: Settings | None, file: Path) -> None:
-    """Write the store as it is now into a new FILE, without anything that was deleted, while the service goes on."""
+    """Write the store's present state to a new FILE without deleted data, while the service goes on."""
     from bento.people import backup as backups
 
-    with opened_store(settings, wait_s=WAIT_S) as opened:
+    with operator_store(settings, wait_s=WAIT_S) as service_store:
         try:
-            backups.backup(opened, file)
+            backups.backup(service_store, file)
         except backups.BackupError as error:
             raise click.ClickException(str(error)) from None
     click.echo(f"{file}: {file.stat().st_size:,} bytes; the master key is not in it")
@@ -171,11 +171,11 @@ def backup(settings: Settings | None, file: Path) -> None:
 @store.command()
 @click.pass_obj
 def wipe(settings: Settings | None) -> None:
-    """Write the store's file anew, so that nothing that was deleted is left in it; requests that write must wait meanwhile."""
+    """Rewrite the store's file, so that no deleted data is left in the file; requests that write wait meanwhile."""
     from bento.people import backup as backups
 
-    with opened_store(settings, wait_s=WAIT_S) as opened:
-        wiped = backups.wipe(opened)
+    with operator_store(settings, wait_s=WAIT_S) as service_store:
+        wiped = backups.wipe(service_store)
     _report_wiped(wiped)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from bento.context import span
 from bento.decisions import units
-from bento.problems import LOAD_HINT, Problem, invalid, unknown
+from bento.problems import LOAD_HINT, Problem, invalid_field, unknown_subject
 from bento.store.records import FeatureSnapshot, Transaction
 from bento.store.session import Store, map_store_faults
 from finrisk_assets.scoring.bundle import Bundle, Scores
-from finrisk_assets.scoring.reasons import reasons
+from finrisk_assets.scoring.reasons import find_reasons
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import Explanation, FieldError, ModelVersion, Reason, Request
 
@@ -25,7 +25,7 @@ _MISSING_FEATURE = "This feature is required; null says that it is not known."
 
 @dataclass(frozen=True)
 class ScoringInput:
-    """A request with everything that is looked up or checked before the model is asked.
+    """A request with everything that is looked up or checked before the model scores it.
 
     Attributes
     ----------
@@ -34,13 +34,13 @@ class ScoringInput:
     row
         The model's row, float32 of shape (d,).
     snapshot
-        The feature snapshot of the customer, or account, that the request names; None where it names nobody.
+        The feature snapshot of the customer, or account, that the request names; None where it names no customer.
     decision_context
         Inputs of the decision beside the row and the request, as JSON values: recorded with the decision for replay.
     pricing
-        The domain's decision, where it falls before the model explains it: the priced offers of `loan_offers`.
+        The domain's decision, where it precedes the scoring of the row: the priced offers of `loan_offers`.
     transaction
-        The transaction that becomes a part of the history with the decision; None in the other domains.
+        The transaction that is added to the history with the decision; None in the other domains.
     """
 
     request: Any
@@ -59,20 +59,22 @@ def exactly_one_of(request: Request, *names: str) -> str:
     bento.problems.Problem
         Where the request has none of them, or several.
     """
-    sent = [name for name in names if getattr(request, name) is not None]
-    if len(sent) == 1:
-        return sent[0]
+    present = [name for name in names if getattr(request, name) is not None]
+    if len(present) == 1:
+        return present[0]
     choice = " or ".join(names)
-    if not sent:
-        raise Problem.of(422, [FieldError(field=name, reason=f"Send {choice}.") for name in names])
-    raise Problem.of(422, [FieldError(field=name, reason=f"Send only one of {choice}.") for name in sent[1:]])
+    if not present:
+        raise Problem.from_status(422, [FieldError(field=name, reason=f"Send {choice}.") for name in names])
+    raise Problem.from_status(422, [FieldError(field=name, reason=f"Send only one of {choice}.") for name in present[1:]])
 
 
-def reject_fields(request: Request, names: Collection[str], beside: str) -> None:
-    """Refuse a request that has one of these fields, which have no meaning beside the field named."""
+def reject_fields(request: Request, names: Collection[str], present: str) -> None:
+    """Refuse a request that has one of these fields, which have no meaning beside the field `present`."""
     extra = [name for name in names if getattr(request, name) is not None]
     if extra:
-        raise Problem.of(422, [FieldError(field=name, reason=f"It says nothing beside {beside}; leave it out.") for name in extra])
+        raise Problem.from_status(
+            422, [FieldError(field=name, reason=f"It says nothing beside {present}; leave it out.") for name in extra]
+        )
 
 
 def load_snapshot(store: Store, domain: str, *, customer_id: str | None = None, account_id: str | None = None) -> FeatureSnapshot:
@@ -86,9 +88,9 @@ def load_snapshot(store: Store, domain: str, *, customer_id: str | None = None, 
     field = "account_id" if customer_id is None else "customer_id"
     snapshots = find_snapshots(store, domain=domain, customer_id=customer_id, account_id=account_id)
     if not snapshots:
-        raise unknown(field)
+        raise unknown_subject(field)
     if len(snapshots) > 1:
-        raise invalid(field, "This customer has several accounts; send account_id to name one.")
+        raise invalid_field(field, "This customer has several accounts; send account_id to name one.")
     return snapshots[0]
 
 
@@ -110,12 +112,12 @@ def row_from_snapshot(bundle: Bundle, features: Mapping[str, float | None]) -> R
     Raises
     ------
     bento.problems.Problem
-        Where a feature of the model is not among them: the store was filled before the model was trained.
+        503 where a feature of the model is not among them: the store was filled before the model was trained.
     """
     try:
         return bundle.row({feature.name: features[feature.name] for feature in bundle.features})
     except KeyError:
-        message = f"What is stored of customers is older than the model. {LOAD_HINT}"
+        message = f"The stored customer features are older than the model. {LOAD_HINT}"
         raise Problem(503, "not_ready", message) from None
 
 
@@ -131,11 +133,11 @@ def row_from_request(bundle: Bundle, features: Mapping[str, float | None]) -> Ro
     if names != features.keys():
         wrong = [FieldError(field=f"features.{name[:64]}", reason=_UNKNOWN_FEATURE) for name in features if name not in names]
         wrong += [FieldError(field=f"features.{name}", reason=_MISSING_FEATURE) for name in names if name not in features]
-        raise Problem.of(422, wrong[:_MAX_FIELDS])
+        raise Problem.from_status(422, wrong[:_MAX_FIELDS])
     row = row_of(bundle, features)
     out_of_bounds = units.find_out_of_bounds(bundle, row)
     if out_of_bounds:
-        raise Problem.of(422, out_of_bounds[:_MAX_FIELDS])
+        raise Problem.from_status(422, out_of_bounds[:_MAX_FIELDS])
     return row
 
 
@@ -144,7 +146,7 @@ def row_of(bundle: Bundle, values: Mapping[str, float | None], field: str = "fea
     try:
         return bundle.row(values)
     except ValueError as error:  # the message names the feature, not the value
-        raise invalid(field, str(error)) from None
+        raise invalid_field(field, str(error)) from None
 
 
 def score(bundle: Bundle, row: Rows) -> Scores:
@@ -159,7 +161,7 @@ def score(bundle: Bundle, row: Rows) -> Scores:
         with span("score"):
             return bundle.score(row[None, :])
     except ValueError as error:
-        raise invalid("", str(error)) from None
+        raise invalid_field("", str(error)) from None
 
 
 def explanation_fields(bundle: Bundle, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> dict[str, Any]:
@@ -188,10 +190,10 @@ def explanation(bundle: Bundle, row: Rows, scores: Scores) -> Explanation:
 def reasons_of(bundle: Bundle, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
     """Return the features that moved the score of one row most: up where the decision says that the score is high, else down.
 
-    A refused applicant is compared with those just approved, where the bundle has this reference: against the average, reasons would
-    name what most applicants share.
+    A refused applicant is compared with applicants who were just approved, where the bundle has this reference: a comparison with the
+    average would name features that most applicants share.
     """
-    strongest = reasons(
+    strongest = find_reasons(
         scores.contributions[0],
         bundle.features,
         direction="raises" if high else "lowers",
@@ -203,7 +205,7 @@ def reasons_of(bundle: Bundle, scores: Scores, *, high: bool, refused: bool = Fa
 
 @lru_cache(maxsize=1_000)
 def _reason(code: str, feature: str, features: tuple[str, ...], text: str) -> Reason:
-    """Return the API's reason; a bundle has few, and all its answers share them."""
+    """Return the API's reason, cached: all answers of a bundle share a few reasons."""
     return Reason(code=code, feature=feature, features=list(features), text=text)
 
 

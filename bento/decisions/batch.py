@@ -1,7 +1,7 @@
-"""Batches: each item is checked, scored and answered by itself, so that a bad item never harms another.
+"""Batches: each item is checked, scored and answered on its own, so that an invalid item does not affect the others.
 
-Where every row is known before the model is asked, the rows are scored as one matrix, by the same code as a single row: the numbers are
-equal to the last digit. Transactions are scored one after the other, because each is part of the history of those behind it.
+Rows that do not depend on each other are scored as one matrix, by the same code as a single row: the numbers are equal to the last digit.
+Transactions are scored one after the other, because each becomes part of the history of the next.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ ItemResult: TypeAlias = DecisionResult | Problem
 """The answer to one item, or the problem of that item."""
 
 CHUNK_SIZE = 50
-"""Items per turn of the event loop and per transaction. A larger chunk saves commits; other requests wait longer."""
+"""Items per turn of the event loop and per store transaction. A larger chunk saves commits; other requests wait longer."""
 
 
 def parse_items(kind: type[Request], items: Sequence[Any]) -> list[Request | Problem]:
@@ -47,16 +47,16 @@ def _parse_item(kind: type[Request], item: Any) -> Request | Problem:
 
 
 async def decide_batch(decisions: Decisions, requests: Sequence[Any], key: str | None) -> list[ItemResult]:
-    """Decide the items of a batch, one chunk per transaction; other requests are answered between two chunks.
+    """Decide the items of a batch, one chunk per store transaction; other requests are answered between two chunks.
 
     Parameters
     ----------
     decisions
         The worker's decisions.
     requests
-        Each a request, or the problem of the item.
+        The items: each a request, or the problem of an item that cannot be parsed.
     key
-        The batch's idempotency key: it stands for each request at its place.
+        The batch's idempotency key; with an item's place it is the item's key.
 
     Returns
     -------
@@ -70,9 +70,9 @@ async def decide_batch(decisions: Decisions, requests: Sequence[Any], key: str |
     for place, request in enumerate(requests):
         if not isinstance(request, Problem):
             places.setdefault(domain_of(request), []).append(place)
-    for domain, of_domain in places.items():
-        for first in range(0, len(of_domain), CHUNK_SIZE):
-            chunk = of_domain[first : first + CHUNK_SIZE]
+    for domain, domain_places in places.items():
+        for first in range(0, len(domain_places), CHUNK_SIZE):
+            chunk = domain_places[first : first + CHUNK_SIZE]
             decided = decide_as_matrix(decisions, domain, [requests[place] for place in chunk], key, chunk)
             for place, result in zip(chunk, decided, strict=True):
                 results[place] = result
@@ -105,11 +105,9 @@ def decide_as_matrix(
         else:
             to_record.append((at, item))
     if to_record:
-        recorded = capture_problem(
-            _record_chunk, decisions, domain, [item for _, item in to_record], [keys[at] for at, _ in to_record], key
-        )
+        outcome = capture_problem(_record_chunk, decisions, domain, [item for _, item in to_record], [keys[at] for at, _ in to_record], key)
         for number, (at, _) in enumerate(to_record):
-            results[at] = recorded if isinstance(recorded, Problem) else recorded[number]
+            results[at] = outcome if isinstance(outcome, Problem) else outcome[number]
     return results
 
 
@@ -174,7 +172,7 @@ def _score_rows(bundle: Bundle, rows: Sequence[Any]) -> list[Scores | None]:
 
 
 async def decide_sequentially(decisions: Decisions, requests: Sequence[Any], key: str | None) -> list[ItemResult]:
-    """Decide transactions one after the other, each part of the history of those behind it; parameters as of `decide_batch`."""
+    """Decide transactions one after the other, each part of the history of the next; parameters as of `decide_batch`."""
     domain = "transaction_anomaly"
     scorer = capture_problem(decisions.scorer, domain)
     results: list[ItemResult] = []
@@ -193,7 +191,7 @@ async def decide_sequentially(decisions: Decisions, requests: Sequence[Any], key
 def _decide_chunk(
     decisions: Decisions, domain: str, scorer: Scorer, requests: Sequence[Any], keys: Sequence[str | None]
 ) -> list[ItemResult]:
-    """Decide a few transactions in one write transaction: one that is refused leaves nothing, the others stand."""
+    """Decide a few transactions in one write transaction: a refused transaction is rolled back, the others are recorded."""
     with write_transaction(decisions.store):
         decisions.lock_chunk([request for request in requests if not isinstance(request, Problem)], keys)
         return [
@@ -215,6 +213,6 @@ def build_response(results: Sequence[ItemResult]) -> Response:
 
 def _encode_result(result: ItemResult, current_id: str) -> bytes:
     if isinstance(result, Problem):
-        # The envelope is `{"error": …}`: its inside goes beside the status.
-        return b'{"status":%d,"answer":null,%s' % (result.status, result.body(current_id)[1:])
+        # The envelope is `{"error": …}`; its content follows the status.
+        return b'{"status":%d,"answer":null,%s' % (result.status, result.to_json(current_id)[1:])
     return b'{"status":200,"answer":%s,"error":null}' % result.body

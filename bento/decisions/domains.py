@@ -1,4 +1,4 @@
-"""The one table of the service's domains: what scores each of them, under which route, and what its answer is called."""
+"""The table of the service's domains: the scorer, route, request type and outcome fields of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

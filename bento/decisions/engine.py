@@ -1,16 +1,15 @@
 """The path of one decision: prepare the request, score the row, build the answer, record the decision.
 
-All of it is one transaction of the store. The same request under the same identifier (`transaction_id`, or the header Idempotency-Key)
-gets the same answer, byte for byte, and nothing is written; another request under that identifier is refused. Each domain's scorer says
-what the model is asked and what follows from the scores. `group_commit` and `batch` call this module for several requests at once.
+A decision is one transaction of the store. The same request under the same identifier (`transaction_id`, or the header Idempotency-Key)
+gets the same answer, byte for byte, and nothing is written; another request under that identifier is refused. Each domain's scorer
+prepares the model's row and builds the answer. `group_commit` and `batch` call this module for several requests at once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bento.context import current as current_caller
-from bento.context import idempotency_key, span
+from bento.context import current_caller, idempotency_key, span
 from bento.decisions.answers import ScoringInput, score
 from bento.decisions.domains import DOMAINS, outcome_of
 from bento.decisions.scorers.base import Scorer
@@ -83,14 +82,14 @@ class Decisions:
         Raises
         ------
         bento.problems.Problem
-            For what the scorer refuses, an identifier that belongs to another request, or a store that takes no write.
+            For a request that the scorer refuses, an identifier that belongs to another request, or a store that takes no write.
         """
         scorer = self.scorer(domain)
         with write_transaction(self.store):
             return self._decide(domain, scorer, request, idempotency_key.get())
 
     def decide_in_savepoint(self, domain: str, scorer: Scorer, request: Any, key: str | None) -> DecisionResult:
-        """Decide as `decide` does, as a part of a larger write transaction: a request that fails leaves nothing, the others stand.
+        """Decide as `decide` does, inside a larger write transaction: a request that fails is rolled back alone.
 
         Parameters
         ----------
@@ -101,8 +100,8 @@ class Decisions:
             return self._decide(domain, scorer, request, key)
 
     def _decide(self, domain: str, scorer: Scorer, request: Any, key: str | None) -> DecisionResult:
-        sent = request.model_dump_json().encode()
-        digest = self.store.digest(sent)
+        request_json = request.model_dump_json().encode()
+        digest = self.store.digest(request_json)
         transaction_id = request.transaction_id if isinstance(request, TransactionRequest) else None
         self._lock_identifiers(request, transaction_id, key)
         prior = self.store.find_prior_decision(transaction_id=transaction_id, key=key)
@@ -113,8 +112,9 @@ class Decisions:
         scores = score(scorer.bundle, scoring_input.row)
         with span("explain"):
             answer = scorer.build_answer(scoring_input, scores)
-        recorded = sent if scoring_input.request is request else scoring_input.request.model_dump_json().encode()
-        decision = self._new_decision(domain, scoring_input, answer, recorded, key, digest)
+        # A transaction without an identifier got a new one: the decision stores the request with the identifier.
+        stored_json = request_json if scoring_input.request is request else scoring_input.request.model_dump_json().encode()
+        decision = self._new_decision(domain, scoring_input, answer, stored_json, key, digest)
         self._insert_transaction(scoring_input, decision.person)
         self.store.insert_decisions([decision])
         return _result(decision, scoring_input, answer)
@@ -135,7 +135,9 @@ class Decisions:
     def record_scored(
         self, domain: str, scored: Sequence[tuple[ScoringInput, Any]], keys: Sequence[str | None]
     ) -> list[DecisionResult | Problem]:
-        """Record requests that were scored together, inside a write transaction: each gets its own decision or the prior decision's answer.
+        """Record the decisions of requests that were scored together, inside a write transaction.
+
+        A request with a prior decision gets the prior answer.
 
         Parameters
         ----------
@@ -147,13 +149,13 @@ class Decisions:
         results: list[Any] = []
         decisions: list[NewDecision] = []
         for (scoring_input, answer), key in zip(scored, keys, strict=True):
-            # Another sender of the same batch may have been first since the look-up before scoring.
+            # The same batch may have been sent twice, and recorded by another request since the look-up before scoring.
             prior = key and capture_problem(self.find_prior_result, scoring_input.request, key)
             if prior:
                 results.append(prior)
                 continue
-            recorded = scoring_input.request.model_dump_json().encode()
-            decision = capture_problem(self._new_decision, domain, scoring_input, answer, recorded, key, None)
+            request_json = scoring_input.request.model_dump_json().encode()
+            decision = capture_problem(self._new_decision, domain, scoring_input, answer, request_json, key, None)
             if isinstance(decision, Problem):
                 results.append(decision)
                 continue
@@ -164,7 +166,7 @@ class Decisions:
         return results
 
     def record_counterfactual(self, domain: str, request: Any, answer: Any) -> None:
-        """Record in the audit that a client was told how another decision could come about; nothing else is stored.
+        """Record in the audit that a client was sent a counterfactual; nothing else is stored.
 
         Raises
         ------
@@ -204,7 +206,7 @@ class Decisions:
         )
 
     def _person(self, scoring_input: ScoringInput) -> Person | None:
-        """Return the person a decision concerns; the customer of a transaction is inserted where they are new."""
+        """Return the person of a decision; a new customer of a transaction is inserted."""
         if scoring_input.snapshot is not None:
             return self.store.person(scoring_input.snapshot.customer_id)
         if scoring_input.transaction is not None:
@@ -212,7 +214,7 @@ class Decisions:
         return None
 
     def _insert_transaction(self, scoring_input: ScoringInput, person: Person | None) -> None:
-        """Make a scored transaction a part of the history; other requests have none."""
+        """Add a scored transaction to the history; do nothing in the other domains."""
         if scoring_input.transaction is None or person is None:
             return
         if not self.store.insert_transaction(scoring_input.transaction, person):
@@ -221,7 +223,7 @@ class Decisions:
     def lock_chunk(self, requests: Sequence[TransactionRequest], keys: Sequence[str | None]) -> None:
         """Lock the identifiers of several transactions at once, inside a write transaction that decides them one after the other.
 
-        Two chunks that lock item by item wait for each other: both name the same customers and merchants, in different orders.
+        Chunks that lock item by item would deadlock: they name the same customers and merchants in different orders.
         """
         self.store.advisory_lock(
             customer={request.user_id for request in requests},
@@ -231,7 +233,7 @@ class Decisions:
         )
 
     def _lock_identifiers(self, request: Any, transaction_id: str | None, key: str | None) -> None:
-        """Lock the identifiers of a request until commit, so that no worker misses a decision another is just making."""
+        """Lock the identifiers of a request until commit, so that no worker misses a decision that another worker is making."""
         self.store.advisory_lock(
             customer=getattr(request, "user_id", None),
             merchant=getattr(request, "merchant", None),
@@ -241,12 +243,12 @@ class Decisions:
 
 
 def lock_name(key: str) -> str:
-    """Return the name under which an idempotency key of the current caller is locked."""
+    """Return the lock's name of an idempotency key; another caller's equal key has another name."""
     return f"{current_caller.get().name}\0{key}"
 
 
 def capture_problem(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a call returns, or the problem it raised; an internal failure is a problem of this item alone.
+    """Return the result of a call, or the problem it raised; an internal failure becomes a problem of this item alone.
 
     Raises
     ------
@@ -261,10 +263,10 @@ def capture_problem(call: Callable[..., Any], *arguments: Any) -> Any:
         raise
     except KeyringError as error:  # one person's key cannot be opened: 503 for this item, as if it were sent alone
         log_failure(error)
-        return Problem.of(503)
+        return Problem.from_status(503)
     except Exception as error:
         log_failure(error)
-        return Problem.of(500)
+        return Problem.from_status(500)
 
 
 def prior_answer(prior: PriorDecision, digest: str, fields: Sequence[FieldError] = ()) -> bytes:
@@ -273,7 +275,7 @@ def prior_answer(prior: PriorDecision, digest: str, fields: Sequence[FieldError]
     Raises
     ------
     bento.problems.Problem
-        409 where the prior request was another, or its answer can no longer be read.
+        409 where the prior request differs, or its answer was erased.
     """
     if prior.digest != digest:
         raise Problem(409, "conflict", "Another request was sent with this transaction_id or Idempotency-Key.", fields)

@@ -1,28 +1,27 @@
 """Feedback: an analyst's label of a decision, joined to the decision and committed with its audit record.
 
-No label is ever overwritten: of several labels the last known one counts. The label of a transaction is a part of the history at once,
-from its date on; `finrisk load-feedback` takes all labels to the ledger, where models learn from them. SQL on feedback stands here.
+No label is ever overwritten: of several labels the last known label counts. A transaction's label becomes part of the history at once,
+from its date on. `finrisk load-feedback` copies all labels to the ledger, where models learn from them. All SQL on feedback is here.
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
-from bento.context import current
+from bento.context import current_caller
 from bento.decisions.answers import exactly_one_of
-from bento.problems import Problem, invalid
+from bento.problems import Problem, invalid_field
 from bento.store.keyring import seal
 from bento.store.session import Store, write_transaction
 from bento.store.tables import decisions, feedback, people, transactions
-from finrisk_assets.features.online import micros
 from schemas.api import FeedbackAnswer, FeedbackRequest, FieldError
+from schemas.timestamps import from_micros, to_micros
 
-_MAX_CLOCK_LEAD = timedelta(minutes=1)
-"""Largest lead of a client's clock over the service's."""
-_EPOCH = datetime(1970, 1, 1)
+_MAX_CLOCK_LEAD_US = 60_000_000
+"""Microseconds by which a client's clock may be ahead of the service's."""
 
 _SELECT_DECISION = (
     select(
@@ -99,18 +98,18 @@ def record(store: Store, request: FeedbackRequest) -> FeedbackAnswer:
 
 def _insert_label(store: Store, connection: Connection, request: FeedbackRequest, decision: Any, key: bytes) -> FeedbackAnswer:
     now, feedback_id = store.clock(), uuid4().hex
-    known_at = now if request.known_at is None else micros(request.known_at)
-    if known_at > now + micros(_EPOCH + _MAX_CLOCK_LEAD):
-        raise invalid("known_at", "It is in the future.")
+    known_at = now if request.known_at is None else to_micros(request.known_at)
+    if known_at > now + _MAX_CLOCK_LEAD_US:
+        raise invalid_field("known_at", "It is in the future.")
     if decision.occurred_at is not None and known_at < decision.occurred_at:
-        raise invalid("known_at", "It is before the transaction.")
+        raise invalid_field("known_at", "It is before the transaction.")
     row = {
         "id": feedback_id,
         "decision": decision.id,
         "person": decision.person,
         "label": request.label,
         "known_at": known_at,
-        "caller": current.get().name,
+        "caller": current_caller.get().name,
         "at": now,
         "note": None if request.note is None else seal(key, request.note.encode(), feedback_id.encode()),
     }
@@ -130,8 +129,8 @@ def _insert_label(store: Store, connection: Connection, request: FeedbackRequest
         decision_id=decision.id,
         domain=decision.domain,
         label=request.label,
-        known_at=_moment(known_at),
-        recorded_at=_moment(now),
+        known_at=from_micros(known_at),
+        recorded_at=from_micros(now),
     )
 
 
@@ -140,15 +139,11 @@ def list_labels(store: Store, domain: str) -> Iterator[FeedbackLabel]:
     with store.reading() as connection:
         rows = connection.execute(_SELECT_LABELS, {"domain": domain}).all()
     for row in rows:
-        content = store.open_payload(row.id, row.person, row.wrapped_key, row.sealed)
-        if content is not None:
-            yield FeedbackLabel(content.answer, bool(row.label), _moment(row.known_at))
+        payload = store.open_payload(row.id, row.person, row.wrapped_key, row.sealed)
+        if payload is not None:
+            yield FeedbackLabel(payload.answer, bool(row.label), from_micros(row.known_at))
 
 
 def _unknown_decision(field: str) -> Problem:
-    message = "The service knows of no such decision: it was made elsewhere, or its person was erased."
+    message = "No such decision is stored: it was made by another service, or its person was erased."
     return Problem(404, "unknown_decision", message, [FieldError(field=field, reason="No decision is stored under this identifier.")])
-
-
-def _moment(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)

@@ -1,6 +1,6 @@
-"""Group commit: requests that arrive at the same moment share one transaction, so that the disk is waited for once.
+"""Group commit: requests that arrive in the same turn of the event loop share one transaction, and so one wait for the disk.
 
-What happens to each request in that transaction is `engine`'s matter; the batch of one client is `batch`'s.
+`engine` decides each request of the group; `batch` decides the items of one client's batch.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from bento.decisions.engine import DecisionResult, Decisions, capture_problem
 from bento.store.session import write_transaction
 
 GROUP_COMMIT_MAX = 16
-"""Requests that share a transaction at most. A higher number saves commits; the last of a group waits longer for its answer."""
+"""Requests in one transaction at most. A higher number saves commits; the last request of a group waits longer for its answer."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class GroupCommit:
         self._pending: list[PendingRequest] = []
 
     async def submit(self, domain: str, request: Any) -> DecisionResult:
-        """Make one decision as `Decisions.decide` does, in one transaction with those that arrived at the same moment.
+        """Make one decision as `Decisions.decide` does, in one transaction with the other pending requests.
 
-        A request that is refused leaves nothing, the others stand. On PostgreSQL each request has its own transaction: several in one
+        A refused request is rolled back alone. On PostgreSQL each request has its own transaction: several in one
         would wait for each other's locks.
         """
         if self._decisions.store.database.dialect == "postgresql":
@@ -59,7 +59,7 @@ class GroupCommit:
         if not group:
             return
         try:
-            # The wait for the disk belongs to the first request's trace.
+            # The first request's trace holds the span of the commit.
             results = group[0].context.copy().run(self.commit_group, group)
         except Exception as error:
             results = [error] * len(group)

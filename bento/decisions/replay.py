@@ -1,7 +1,7 @@
-"""Replay: what was decided is decided once more, from the stored inputs and by the model version that they name.
+"""Replay: re-score stored decisions and compare, from the stored inputs and with the model version that each decision names.
 
-It is the same code that answers requests, on the row that was stored, so an answer that comes out otherwise was changed, or the code
-was. Nothing is written. Which decisions the store holds is `store`'s matter, how the command reports them `bento.cli.audit`'s.
+Replay runs the same code that answers requests, on the stored row: a difference means that the answer or the code was changed. Nothing is
+written. The store reads the decisions, `bento.cli.audit` prints the report.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bento.decisions.domains import DOMAINS, outcome_of
+from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem
 from bento.store.audit_verify import is_recorded
 from bento.store.records import DecisionPayload, FeatureSnapshot, StoredDecision
@@ -25,48 +26,50 @@ from finrisk_assets.scoring.spec import BundleError
 from schemas.api import Answer
 
 REPLAY_CHUNK_SIZE = 500
-"""Decisions of one model that are scored at once."""
+"""Decisions of one model that are scored as one matrix. More needs more memory."""
 TOLERANCE = 1e-6
-"""How far a number may be from the stored one, as a share of it where it is above 1: another runtime, as for a bundle's golden rows."""
-MOST_TOLD = 20
-"""Differences that are told one by one; all are counted."""
+"""Largest difference from a stored number, as a share of the number where it is above 1: runtimes differ by this much at most."""
+MAX_DIFFERENCES = 20
+"""Differences that a report lists; all are counted."""
+_ALL = "all of it"
+_NO_VALUE = object()
 
 
 class Difference(NamedTuple):
-    """A stored decision that is not what it was, or does not come out as it was stored.
+    """A stored decision that was changed, or that the model now decides otherwise.
 
     Attributes
     ----------
     decision
-        Its identifier.
-    what
-        Where it differs, as a path into the answer, or why it cannot be trusted: never a value.
+        The decision's identifier.
+    reason
+        What differs, as a path into the answer, or why the stored decision cannot be trusted: never a value.
     """
 
     decision: str
-    what: str
+    reason: str
 
 
 @dataclass
-class Replayed:
-    """What replaying found.
+class ReplayReport:
+    """Counts of replayed decisions, and the first differences.
 
     Attributes
     ----------
     equal
-        Decisions that came out as they were stored, and whose bytes are those that the audit knows.
+        Decisions whose answer is as stored, and whose bytes are as recorded in the audit.
     different
-        Those that came out otherwise.
+        Decisions whose answer is not as stored.
     damaged
-        Those that cannot be unsealed though the key is there: their bytes were changed.
+        Decisions that cannot be unsealed although the key exists: their bytes were changed.
     unrecorded
-        Those whose bytes are not the ones that the audit has recorded, whatever comes out.
+        Decisions whose bytes the audit has not recorded, although the answer is as stored or cannot be compared.
     erased
-        Those on people who were erased: nobody can read them any more.
+        Decisions on erased people: they can no longer be read.
     unknown
-        Model -> those that name a version which is no longer there.
-    told
-        The first of those that are different, damaged or unrecorded.
+        Domain and model version -> decisions by a version that is missing or was changed.
+    differences
+        The first decisions that are different, damaged or unrecorded, at most `MAX_DIFFERENCES`.
     """
 
     equal: int = 0
@@ -75,40 +78,69 @@ class Replayed:
     unrecorded: int = 0
     erased: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
-    told: list[Difference] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
 
     @property
     def decisions(self) -> int:
+        """The number of replayed decisions."""
         return self.equal + self.different + self.damaged + self.unrecorded + self.erased + self.unknown.total()
 
     @property
     def agrees(self) -> bool:
-        """Whether every decision that can be read and made again came out as it was stored and recorded."""
+        """Whether every decision that can be replayed is as stored and as recorded."""
         return not (self.different or self.damaged or self.unrecorded)
 
-    def _tell(self, one: StoredDecision, what: str) -> None:
-        if len(self.told) < MOST_TOLD:
-            self.told.append(Difference(one.id, what))
+    def add(self, decision: StoredDecision, *, is_audited: bool, difference: str | None, is_comparable: bool) -> None:
+        """Count one decision.
+
+        Parameters
+        ----------
+        is_audited
+            Whether the audit has recorded the decision's bytes.
+        difference
+            The first path at which the answer differs; None where it does not, or cannot be compared.
+        is_comparable
+            Whether the decision can be read and its model is there.
+        """
+        if decision.content is None and not decision.erased:
+            self.damaged += 1
+            self._list(decision, "it cannot be unsealed: its bytes were changed")
+        elif difference is not None:
+            self.different += 1
+            self._list(decision, f"{difference} differs from what was stored")
+        elif not is_audited:
+            self.unrecorded += 1
+            self._list(decision, "its bytes are not those that the audit has recorded")
+        elif decision.erased:
+            self.erased += 1
+        elif not is_comparable:
+            self.unknown[f"{decision.domain} {decision.model_version}"] += 1
+        else:
+            self.equal += 1
+
+    def _list(self, decision: StoredDecision, reason: str) -> None:
+        if len(self.differences) < MAX_DIFFERENCES:
+            self.differences.append(Difference(decision.id, reason))
 
 
-class Versions:
-    """The bundles of all model versions that are kept, each loaded when it is first asked for.
+class BundleVersions:
+    """The bundles of all stored model versions, each loaded on first use.
 
     Parameters
     ----------
     models
-        The folder `models` of a BentoML store: a folder for each model, in it one for each version.
+        The folder `models` of a BentoML store: it has a folder for each model, with a folder for each version.
     """
 
     def __init__(self, models: Path) -> None:
         self._models = models
-        self._loaded: dict[tuple[str, str], Bundle | None] = {}
+        self._bundles: dict[tuple[str, str], Bundle | None] = {}
 
     def __call__(self, domain: str, version: str) -> Bundle | None:
-        """The bundle of a version, or None where it is no longer there, or not what it was."""
-        if (domain, version) not in self._loaded:
-            self._loaded[domain, version] = self._load(domain, version)
-        return self._loaded[domain, version]
+        """Return the bundle of a version; None where it is missing or its files were changed."""
+        if (domain, version) not in self._bundles:
+            self._bundles[domain, version] = self._load(domain, version)
+        return self._bundles[domain, version]
 
     def _load(self, domain: str, version: str) -> Bundle | None:
         folder = self._models / ("finrisk-" + domain.replace("_", "-")) / version
@@ -122,132 +154,104 @@ class Versions:
 
 def replay(
     store: Store, bundle_of: Callable[[str, str], Bundle | None], *, since: int | None = None, domain: str | None = None
-) -> Replayed:
-    """Decide everything once more and compare, a few hundred decisions of one model at a time.
+) -> ReplayReport:
+    """Re-score stored decisions and compare, a chunk of one model's decisions at a time.
 
     Parameters
     ----------
     store
-        Its decisions are read, nothing is written.
+        The store whose decisions are read; nothing is written.
     bundle_of
-        Domain and version to the bundle, or None (`Versions`).
+        Returns the bundle of a domain and a version, or None (`BundleVersions`).
     since
-        Microseconds since 1970, UTC: no decisions from before that.
+        Microseconds since 1970, UTC: earlier decisions are left out.
     domain
-        Only decisions of this one.
+        The one domain whose decisions are replayed; None for all.
     """
-    found = Replayed()
-    scorers: dict[tuple[str, str], Any] = {}
-    for together in _grouped(store, since, domain):
-        first = together[0]
-        bundle = bundle_of(first.domain, first.model_version)
+    report = ReplayReport()
+    scorers: dict[tuple[str, str], Scorer] = {}
+    for chunk in _chunks_by_model(store, since, domain):
+        first = chunk[0]
+        model = first.domain, first.model_version
+        bundle = bundle_of(*model)
         with store.reading() as connection:
-            recorded = [is_recorded(connection, one.decided_at, hashlib.sha256(one.sealed).hexdigest()) for one in together]
+            audited = [
+                is_recorded(connection, decision.decided_at, hashlib.sha256(decision.sealed).hexdigest()) for decision in chunk
+            ]  # fmt: skip
+        is_comparable = first.content is not None and bundle is not None
+        differences: list[str | None] = [None] * len(chunk)
         if first.content is not None and bundle is not None:
-            named = first.domain, first.model_version
-            scorer = scorers.get(named) or scorers.setdefault(named, DOMAINS[first.domain].scorer(bundle, store))
-            verdicts = _compared(together, bundle, scorer)
-        else:
-            verdicts = [_UNREADABLE] * len(together)
-        for one, known, apart in zip(together, recorded, verdicts, strict=True):
-            _count(found, one, known, apart)
-    return found
+            scorer = scorers.get(model) or scorers.setdefault(model, DOMAINS[first.domain].scorer(bundle, store))
+            differences = _compare_chunk(chunk, bundle, scorer)
+        for decision, is_audited, difference in zip(chunk, audited, differences, strict=True):
+            report.add(decision, is_audited=is_audited, difference=difference, is_comparable=is_comparable)
+    return report
 
 
-def _grouped(store: Store, since: int | None, domain: str | None) -> Iterator[list[StoredDecision]]:
-    """The decisions in groups of one model, those that can be read apart from those that cannot."""
-    waiting: dict[tuple[str, str, bool], list[StoredDecision]] = {}
-    for one in store.decisions():
-        if (since is not None and one.decided_at < since) or domain not in (None, one.domain):
+def _chunks_by_model(store: Store, since: int | None, domain: str | None) -> Iterator[list[StoredDecision]]:
+    """Yield the decisions in chunks of one model, readable decisions apart from unreadable ones."""
+    chunks: dict[tuple[str, str, bool], list[StoredDecision]] = {}
+    for decision in store.decisions():
+        if (since is not None and decision.decided_at < since) or domain not in (None, decision.domain):
             continue
-        named = one.domain, one.model_version, one.content is not None
-        group = waiting.setdefault(named, [])
-        group.append(one)
-        if len(group) == REPLAY_CHUNK_SIZE:
-            yield waiting.pop(named)
-    yield from waiting.values()
+        key = decision.domain, decision.model_version, decision.content is not None
+        chunk = chunks.setdefault(key, [])
+        chunk.append(decision)
+        if len(chunk) == REPLAY_CHUNK_SIZE:
+            yield chunks.pop(key)
+    yield from chunks.values()
 
 
-def _count(found: Replayed, one: StoredDecision, recorded: bool, apart: str | None) -> None:
-    if one.content is None and not one.erased:
-        found.damaged += 1
-        found._tell(one, "it cannot be unsealed: its bytes were changed")
-    elif apart not in (None, _UNREADABLE):
-        found.different += 1
-        found._tell(one, f"{apart} comes out otherwise")
-    elif not recorded:
-        found.unrecorded += 1
-        found._tell(one, "its bytes are not those that the audit has recorded")
-    elif one.erased:
-        found.erased += 1
-    elif apart == _UNREADABLE:
-        found.unknown[f"{one.domain} {one.model_version}"] += 1
-    else:
-        found.equal += 1
-
-
-_UNREADABLE = "unreadable"
-
-
-def _compared(together: Sequence[StoredDecision], bundle: Bundle, scorer: Any) -> list[str | None]:
-    """Where each of a group of decisions of one model comes out otherwise, or None."""
+def _compare_chunk(chunk: Sequence[StoredDecision], bundle: Bundle, scorer: Scorer) -> list[str | None]:
+    """Return the first difference of each decision of one model, or None."""
     try:
-        return _rescore(together, bundle, scorer)
-    except (KeyError, TypeError, ValueError, Problem):  # one of them was changed so that nothing can be made of it
-        return ["all of it"] if len(together) == 1 else [_compared([one], bundle, scorer)[0] for one in together]
+        return _rescore(chunk, bundle, scorer)
+    except (KeyError, TypeError, ValueError, Problem):  # one decision was changed so that it cannot be scored: find which
+        return [_ALL] if len(chunk) == 1 else [_compare_chunk([decision], bundle, scorer)[0] for decision in chunk]
 
 
-def _rescore(together: Sequence[StoredDecision], bundle: Bundle, scorer: Any) -> list[str | None]:
-    rows = np.stack([_content(one).row for one in together])
+def _rescore(chunk: Sequence[StoredDecision], bundle: Bundle, scorer: Scorer) -> list[str | None]:
+    payloads = [decision.content for decision in chunk if decision.content is not None]
+    rows = np.stack([payload.row for payload in payloads])
     scores = bundle.score(rows)
-    found = []
-    for at, one in enumerate(together):
-        content, only = _content(one), slice(at, at + 1)
-        request, snapshot = _request(one.domain, content), _snapshot(one.domain, content)
-        scoring_input = scorer.restore(request, rows[at], snapshot, content.decision_context)
-        of_row = Scores(scores.margin[only], scores.probability[only], scores.base, scores.contributions[only])
-        found.append(_apart(one, content.answer, scorer.build_answer(scoring_input, of_row)))
-    return found
+    differences = []
+    for at, (decision, payload) in enumerate(zip(chunk, payloads, strict=True)):
+        request = DOMAINS[decision.domain].request.model_validate_json(json.dumps(payload.request))
+        scoring_input = scorer.restore(request, rows[at], _snapshot(decision.domain, payload), payload.decision_context)
+        single = slice(at, at + 1)
+        row_scores = Scores(scores.margin[single], scores.probability[single], scores.base, scores.contributions[single])
+        differences.append(_find_difference(decision, payload, scorer.build_answer(scoring_input, row_scores)))
+    return differences
 
 
-def _content(one: StoredDecision) -> DecisionPayload:
-    assert one.content is not None
-    return one.content
-
-
-def _request(domain: str, content: DecisionPayload) -> Any:
-    return DOMAINS[domain].request.model_validate_json(json.dumps(content.request))
-
-
-def _snapshot(domain: str, content: DecisionPayload) -> FeatureSnapshot | None:
-    """Whom the answer is about, as the store knew them then."""
-    who = content.answer
-    if who.get("customer_id") is None:
+def _snapshot(domain: str, payload: DecisionPayload) -> FeatureSnapshot | None:
+    """Return the identifiers and the time of the snapshot that an answer was made from; None where the request named no customer."""
+    answer = payload.answer
+    if answer.get("customer_id") is None:
         return None
-    return FeatureSnapshot(domain, "", who["customer_id"], who.get("account_id"), who["as_of"], {}, {})
+    return FeatureSnapshot(domain, "", answer["customer_id"], answer.get("account_id"), answer["as_of"], {}, {})
 
 
-def _apart(one: StoredDecision, stored: Any, again: Answer) -> str | None:
-    """Where a decision differs from what it comes out as now, or None."""
-    probability, decision = outcome_of(one.domain, again)
-    beside = _differs({"probability": one.probability, "decision": one.decision}, {"probability": probability, "decision": decision})
-    return beside or _differs(stored, again.model_dump(mode="json"))
+def _find_difference(decision: StoredDecision, payload: DecisionPayload, answer: Answer) -> str | None:
+    """Return the first path at which the stored outcome or the stored answer differs from a new answer, or None."""
+    probability, outcome = outcome_of(decision.domain, answer)
+    stored = {"probability": decision.probability, "decision": decision.decision}
+    return _first_path(stored, {"probability": probability, "decision": outcome}) or _first_path(
+        payload.answer, answer.model_dump(mode="json")
+    )
 
 
-def _differs(stored: Any, again: Any, path: str = "") -> str | None:
-    """The first path at which two values of JSON are apart."""
-    if stored == again:
+def _first_path(stored: Any, new: Any, path: str = "") -> str | None:
+    """Return the first path at which two JSON values differ, or None."""
+    if stored == new:
         return None
-    if isinstance(stored, dict) and isinstance(again, dict):
-        names = [*again, *(name for name in stored if name not in again)]
-        parts = [(f"{path}.{name}" if path else name, stored.get(name, _NOTHING), again.get(name, _NOTHING)) for name in names]
-    elif isinstance(stored, list) and isinstance(again, list) and len(stored) == len(again):
-        parts = [(f"{path}[{at}]", *both) for at, both in enumerate(zip(stored, again, strict=True))]
-    elif isinstance(stored, float | int) and isinstance(again, float | int):
-        return None if abs(stored - again) <= TOLERANCE * max(1.0, abs(stored)) else path
+    if isinstance(stored, dict) and isinstance(new, dict):
+        names = [*new, *(name for name in stored if name not in new)]
+        parts = [(f"{path}.{name}" if path else name, stored.get(name, _NO_VALUE), new.get(name, _NO_VALUE)) for name in names]
+    elif isinstance(stored, list) and isinstance(new, list) and len(stored) == len(new):
+        parts = [(f"{path}[{at}]", *pair) for at, pair in enumerate(zip(stored, new, strict=True))]
+    elif isinstance(stored, float | int) and isinstance(new, float | int):
+        return None if abs(stored - new) <= TOLERANCE * max(1.0, abs(stored)) else path
     else:
         return path
-    return next((apart for name, one, other in parts if (apart := _differs(one, other, name))), None)
-
-
-_NOTHING = object()
+    return next((difference for name, before, after in parts if (difference := _first_path(before, after, name))), None)

@@ -1,8 +1,8 @@
-"""Shadow scoring: what each domain's challenger would have answered, recorded beside what its champion did answer.
+"""Shadow scoring: each domain's challenger scores the requests that its champion has answered, and both outcomes are recorded.
 
-The challenger is asked in a thread of its own, with a connection of its own to the store, once the champion's answer stands. So it can
-neither change an answer nor hold one up for long nor make one fail: its own failures are recorded in its place. What cannot be recorded
-in time is dropped and counted.
+The challenger runs in its own thread with its own connection to the store, after the champion's answer is final. It can neither change an
+answer nor make one fail, and delays others only while a group of scores is written. A challenger's failure is recorded in place of its
+score; a score that cannot be recorded in time is dropped and counted.
 """
 
 import logging
@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from bento.decisions.domains import DOMAINS, outcome_of
+from bento.decisions.scorers.base import Scorer
 from bento.problems import log_failure
 from bento.store.database import StoreUnavailable
 from bento.store.records import ShadowScore
@@ -22,32 +23,32 @@ from finrisk_assets.scoring.bundle import Bundle
 
 logger = logging.getLogger("finrisk.service")
 
-MOST_WAITING = 1_000
-"""Requests that wait for the challenger; the next one is not recorded."""
-TOGETHER_S = 0.25
-"""Seconds of records that are written at once: every write keeps the answers from theirs for a moment."""
+MAX_QUEUED = 1_000
+"""Requests that wait for the challenger at most; the next request is dropped. More needs more memory."""
+WRITE_INTERVAL_S = 0.25
+"""Seconds whose shadow scores are written together. Each write delays the answers' own writes; a crash loses the scores of an interval."""
 
 
-class _Asked(NamedTuple):
-    """A request that the champion has answered; None in its place ends the work."""
+class AnsweredRequest(NamedTuple):
+    """A request that the champion has answered, and the moment of the answer, naive UTC."""
 
     domain: str
     request: Any
     answer: Any
-    at: datetime
+    answered_at: datetime
 
 
 class Shadow:
-    """Asks the challengers what the champions were asked.
+    """Scores answered requests with the challengers, in a thread of its own.
 
     Parameters
     ----------
     challengers
         Domain to the challenger's bundle.
     store
-        The store, with a connection of the shadow's own, which is closed with it. What it writes need not be on disk at once.
+        The store, with a connection of the shadow's own, which `stop` closes. Its writes need not be durable.
     clock
-        Tells the moment, naive UTC.
+        Returns the current moment, naive UTC.
     """
 
     def __init__(
@@ -59,86 +60,85 @@ class Shadow:
         self._store = store
         self._clock = clock
         self._versions = {domain: bundle.version for domain, bundle in challengers.items()}
-        self._scorers: dict[str, Any] = {}
+        self._scorers: dict[str, Scorer] = {}
         for domain, bundle in challengers.items():
             try:
                 self._scorers[domain] = DOMAINS[domain].scorer(bundle, self._store)
             except Exception as error:
-                self._tell(domain, error)
-        self._waiting: Queue[_Asked | None] = Queue(MOST_WAITING)
+                logger.error("the challenger of %s cannot score (%s); its champion answers as before", domain, type(error).__name__)
+        self._queue: Queue[AnsweredRequest | None] = Queue(MAX_QUEUED)
         self.dropped = 0
         self._thread = Thread(target=self._work, name="finrisk-shadow", daemon=True)
         self._thread.start()
 
-    def watch(self, domain: str, request: Any, answer: Any) -> None:
-        """Have the challenger of a domain, if it has one, asked what the champion has answered; return at once."""
+    def submit(self, domain: str, request: Any, answer: Any) -> None:
+        """Queue an answered request for the domain's challenger, if there is a challenger; return at once."""
         if domain not in self._versions:
             return
         try:
-            self._waiting.put_nowait(_Asked(domain, request, answer, self._clock()))
+            self._queue.put_nowait(AnsweredRequest(domain, request, answer, self._clock()))
         except Full:
             self.dropped += 1
 
     def stop(self) -> None:
-        """Record what waits, and end."""
-        self._waiting.put(None)
+        """Score and record the queued requests, then end the thread and close the store."""
+        self._queue.put(None)
         self._thread.join(timeout=10)
         self._store.close()
         if self.dropped:
-            logger.warning("%d requests were not asked of a challenger: too many were waiting", self.dropped)
+            logger.warning("%d requests were not scored by a challenger: too many were waiting", self.dropped)
 
     def _work(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            rows, until, going = [self._judge(first)], monotonic() + TOGETHER_S, True
-            while going and (left := until - monotonic()) > 0:
+        """Score queued requests, and write the scores once per interval; None in the queue ends the work."""
+        while (first := self._queue.get()) is not None:
+            scores, deadline, is_stopping = [self._score(first)], monotonic() + WRITE_INTERVAL_S, False
+            while not is_stopping and (remaining_s := deadline - monotonic()) > 0:
                 try:
-                    asked = self._waiting.get(timeout=left)
+                    request = self._queue.get(timeout=remaining_s)
                 except Empty:
                     break
-                going = asked is not None
-                if asked is not None:
-                    rows.append(self._judge(asked))
-            self._record(rows)
-            if not going:
+                if request is None:
+                    is_stopping = True
+                else:
+                    scores.append(self._score(request))
+            self._record(scores)
+            if is_stopping:
                 return
 
-    def _record(self, rows: list[ShadowScore]) -> None:
+    def _record(self, scores: list[ShadowScore]) -> None:
         try:
-            self._store.insert_shadow_scores(rows)
+            self._store.insert_shadow_scores(scores)
         except StoreUnavailable as error:
-            self.dropped += len(rows)
+            self.dropped += len(scores)
             log_failure(error)
 
-    def _judge(self, asked: _Asked) -> ShadowScore:
-        """What both models say of one request; of a challenger that fails, the type of its failure: a message may hold a person's data."""
-        probability, decision = outcome_of(asked.domain, asked.answer)
-        kept = ShadowScore(
-            asked.domain, None, asked.at, asked.answer.model.version, probability, decision, self._versions[asked.domain], None, None, None
-        )
+    def _score(self, answered: AnsweredRequest) -> ShadowScore:
+        """Return the outcomes of both models for one request; of a failure the type alone: a message may hold a person's data."""
+        domain, request, answer, answered_at = answered
+        probability, decision = outcome_of(domain, answer)
+        score = ShadowScore(
+            domain, None, answered_at, answer.model.version, probability, decision, self._versions[domain], None, None, None
+        )  # fmt: skip
         try:
-            kept = kept._replace(subject=self._subject(asked), customer_id=_customer(asked))
-            scorer = self._scorers[asked.domain]
-            probability, decision = outcome_of(asked.domain, scorer.answer(asked.request))
+            score = score._replace(subject=self._subject(answered), customer_id=_customer_id(answered))
+            probability, decision = outcome_of(domain, self._scorers[domain].answer(request))
         except Exception as error:
-            return kept._replace(failure=type(error).__name__)
-        return kept._replace(challenger_probability=probability, challenger_decision=decision)
+            return score._replace(failure=type(error).__name__)
+        return score._replace(challenger_probability=probability, challenger_decision=decision)
 
-    def _subject(self, asked: _Asked) -> str | None:
-        """The key of the row that was decided on, as the domain's tables have it; None where the request named nobody."""
+    def _subject(self, answered: AnsweredRequest) -> str | None:
+        """Return the key of the answer's row in the domain's tables; None where the request named no subject."""
         for name in ("transaction_id", "loan_id"):
-            named = getattr(asked.answer, name, None)
-            if named is not None:
-                return str(named)
-        who = {name: getattr(asked.answer, name, None) for name in ("customer_id", "account_id")}
-        if who == {"customer_id": None, "account_id": None}:
+            identifier = getattr(answered.answer, name, None)
+            if identifier is not None:
+                return str(identifier)
+        identifiers = {name: getattr(answered.answer, name, None) for name in ("customer_id", "account_id")}
+        if identifiers == {"customer_id": None, "account_id": None}:
             return None
-        found = self._store.find_snapshots(domain=asked.domain, **who)
-        return found[0].subject if len(found) == 1 else None
-
-    def _tell(self, domain: str, error: Exception) -> None:
-        logger.error("the challenger of %s cannot be asked (%s); its champion answers as before", domain, type(error).__name__)
+        snapshots = self._store.find_snapshots(domain=answered.domain, **identifiers)
+        return snapshots[0].subject if len(snapshots) == 1 else None
 
 
-def _customer(asked: _Asked) -> str | None:
-    """Whom the request is about, under whose key its subject is sealed."""
-    return getattr(asked.answer, "customer_id", None) or getattr(asked.request, "user_id", None)
+def _customer_id(answered: AnsweredRequest) -> str | None:
+    """Return the customer whose key seals the subject."""
+    return getattr(answered.answer, "customer_id", None) or getattr(answered.request, "user_id", None)

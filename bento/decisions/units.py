@@ -1,4 +1,4 @@
-"""Bounds of a feature by its unit: a share of 45 was meant as percent, and a count is never below zero.
+"""Bounds of a feature by its unit: a share is between 0 and 1, and a count is never below zero.
 
 A feature that a client sends is checked against the unit that its bundle states; where the bundle states none, against the first words
 of the feature's description. Units without natural bounds (an amount, a ratio, a logarithm) are not checked.
@@ -25,7 +25,7 @@ _BOUNDS = {
 """Unit -> the smallest and the largest value."""
 _DESCRIPTION_BOUNDS = {"Share of ": _SHARE, "Whether ": _SWITCH}
 """Start of a description -> the smallest and the largest value."""
-_SLACK = 1e-6  # a share of all may be a little more than 1 in 32 bits
+_SLACK = 1e-6  # in 32 bits a share of 1 may round to a little more
 
 
 def bounds(feature: Feature) -> tuple[float, float]:

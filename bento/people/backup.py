@@ -15,7 +15,7 @@ from bento.store.database import StoreUnavailable
 from bento.store.session import Store
 
 SMALL_BYTES = 16 * 1024 * 1024
-"""Bytes, 16 MiB: a file up to this size is rewritten in a fraction of a second, so requests may wait for that."""
+"""Bytes, 16 MiB: a rewrite of a file up to this size takes a fraction of a second, so requests may wait for it."""
 
 
 class BackupError(RuntimeError):
@@ -53,7 +53,7 @@ def backup(store: Store, target: Path) -> None:
 
 
 def is_small(store: Store) -> bool:
-    """Return whether the store may be rewritten while requests wait."""
+    """Return whether a rewrite of the store is fast enough for requests to wait."""
     return store.database.file is not None and store.database.file.stat().st_size <= SMALL_BYTES
 
 

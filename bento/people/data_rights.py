@@ -1,8 +1,8 @@
 """Rights of a person over their data: export and erasure, and the rewrapping of data keys after a change of the master key.
 
-Erasure deletes the person's key: what the key sealed, here or in a backup, is noise from then on (crypto-shredding). Readable values (time
-and amount of transactions, scores) are deleted too. Decisions and audit stay, sealed and as digests, so that the chain still verifies.
-docs/privacy.md says what is kept and why; `retention` deletes by age, `backup` removes remainders from the file.
+Erasure deletes the person's key, which makes all data sealed with the key unreadable, also in backups (crypto-shredding). Readable values
+(time and amount of transactions, scores) are deleted too. Decisions stay sealed and the audit holds digests, so that the chain still
+verifies. docs/privacy.md says what is kept and why; `retention` deletes by age, `backup` removes remainders from the file.
 """
 
 import json
@@ -11,28 +11,29 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 
 from bento.people.backup import empty_log, is_small, wipe
-from bento.problems import invalid, unknown
+from bento.problems import invalid_field, unknown_subject
 from bento.store.keyring import unseal
-from bento.store.records import Person, datetime_of
+from bento.store.records import Person
 from bento.store.session import Store, map_store_faults, write_transaction
 from bento.store.tables import audit, decisions, feedback, people, shadows, standings, transactions
 from schemas.api import LONGEST_IDENTIFIER, Erasure, PersonExport
+from schemas.timestamps import from_micros
 
 ROWS_PER_TRANSACTION = 500
-"""Rows that are changed in one transaction. More finishes sooner and lets requests wait longer."""
+"""Rows that are changed in one transaction. More rows finish the work sooner; requests wait longer."""
 
 _DELETE_KEY = (
     update(people)
-    .where(people.c.person == bindparam("whom"))
+    .where(people.c.person == bindparam("person_id"))
     .values(lookup=None, wrapped_key=None, erased_at=func.coalesce(people.c.erased_at, bindparam("now")))
 )
 DELETED_TABLES = (transactions, standings, shadows, feedback)
 """Tables whose rows of a person are deleted; rows of the other tables only lose their key."""
-_DELETE_ROWS = [delete(table).where(table.c.person == bindparam("whom")) for table in DELETED_TABLES]
-_DELETE_SCORES = update(decisions).where(decisions.c.person == bindparam("whom")).values(probability=None, decision=None)
-_SELECT_PERSON = select(people.c.created_at, people.c.wrapped_key).where(people.c.person == bindparam("whom"))
+_DELETE_ROWS = [delete(table).where(table.c.person == bindparam("person_id")) for table in DELETED_TABLES]
+_DELETE_SCORES = update(decisions).where(decisions.c.person == bindparam("person_id")).values(probability=None, decision=None)
+_SELECT_PERSON = select(people.c.created_at, people.c.wrapped_key).where(people.c.person == bindparam("person_id"))
 _SELECT_ROWS = {
-    table: select(table).where(table.c.person == bindparam("whom")).order_by(order)
+    table: select(table).where(table.c.person == bindparam("person_id")).order_by(order)
     for table, order in (
         (transactions, transactions.c.occurred_at),
         (decisions, decisions.c.position),
@@ -43,7 +44,7 @@ _SELECT_ROWS = {
 }
 _SELECT_AUDIT = (
     select(*(audit.c[name] for name in ("at", "action", "caller", "domain", "model_version", "request_id", "writer", "number")))
-    .where(audit.c.person == bindparam("whom"))
+    .where(audit.c.person == bindparam("person_id"))
     .order_by(audit.c.at, audit.c.writer, audit.c.number)
 )
 
@@ -63,9 +64,9 @@ def export(store: Store, customer_id: str) -> PersonExport:
     with write_transaction(store) as connection:
         person = store.person(customer_id)
         if person is None:
-            raise unknown("customer_id")
+            raise unknown_subject("customer_id")
         store.audit("export", person=person.person)
-        since, wrapped = connection.execute(_SELECT_PERSON, {"whom": person.person}).one()
+        since, wrapped = connection.execute(_SELECT_PERSON, {"person_id": person.person}).one()
         return PersonExport(
             customer_id=customer_id,
             known_since=_moment(since),
@@ -75,25 +76,25 @@ def export(store: Store, customer_id: str) -> PersonExport:
             standings=[_standing(row, person) for row in _rows(connection, standings, person)],
             shadows=[_shadow(row, person) for row in _rows(connection, shadows, person)],
             feedback=[_feedback(row, person) for row in _rows(connection, feedback, person)],
-            audit=[{**row, "at": _moment(row["at"])} for row in connection.execute(_SELECT_AUDIT, {"whom": person.person}).mappings()],
+            audit=[{**row, "at": _moment(row["at"])} for row in connection.execute(_SELECT_AUDIT, {"person_id": person.person}).mappings()],
         )
 
 
 def _rows(connection: Connection, table: Table, person: Person) -> list[Any]:
-    return list(connection.execute(_SELECT_ROWS[table], {"whom": person.person}).mappings())
+    return list(connection.execute(_SELECT_ROWS[table], {"person_id": person.person}).mappings())
 
 
 def _transaction(row: Any, person: Person) -> dict[str, Any]:
-    sent: list[str | None] = [None] * 4
+    identifiers: list[str | None] = [None] * 4
     if row["sealed"] is not None:
-        sent = json.loads(unseal(person.key, row["sealed"], row["transaction_token"].encode()))
+        identifiers = json.loads(unseal(person.key, row["sealed"], row["transaction_token"].encode()))
     return {
-        "transaction_id": sent[0],
+        "transaction_id": identifiers[0],
         "occurred_at": _moment(row["occurred_at"]),
         "amount": row["amount"],
         "direction": row["direction"],
-        "merchant": sent[2],
-        "country": sent[3],
+        "merchant": identifiers[2],
+        "country": identifiers[3],
         "is_fraud": row["is_fraud"],
         "label_known_at": _moment(row["label_known_at"]),
     }
@@ -168,7 +169,7 @@ def erase(store: Store, customer_id: str, *, wiping: bool = True) -> Erasure:
         store.advisory_lock(customer=customer_id)
         person = store.person(customer_id)
         if person is None:
-            raise unknown("customer_id")
+            raise unknown_subject("customer_id")
         erase_rows(store, connection, person.person)
     with map_store_faults():
         wiped = wiping and is_small(store) and wipe(store)
@@ -179,9 +180,9 @@ def erase(store: Store, customer_id: str, *, wiping: bool = True) -> Erasure:
 
 def erase_rows(store: Store, connection: Connection, person: str) -> None:
     """Delete the key and the rows of a pseudonymous id, with an audit record, in the connection's transaction."""
-    named = {"whom": person, "now": store.clock()}
+    parameters = {"person_id": person, "now": store.clock()}
     for statement in (_DELETE_KEY, *_DELETE_ROWS, _DELETE_SCORES):
-        connection.execute(statement, named)
+        connection.execute(statement, parameters)
     store.audit("erase", person=person)
 
 
@@ -189,7 +190,7 @@ def erase_rows(store: Store, connection: Connection, person: str) -> None:
 
 
 def rewrap(store: Store) -> int:
-    """Rewrap every key under the current master key, and return the number of rewrapped keys. May be cut off and repeated.
+    """Rewrap every key under the current master key, and return the number of rewrapped keys. May be interrupted and repeated.
 
     Raises
     ------
@@ -208,7 +209,7 @@ def rewrap(store: Store) -> int:
     )
     update_key = (
         update(people)
-        .where(people.c.person == bindparam("whom"))
+        .where(people.c.person == bindparam("person_id"))
         .values(wrapped_key=bindparam("wrapped"), master=bindparam("under"))
     )  # fmt: skip
     while True:
@@ -217,7 +218,7 @@ def rewrap(store: Store) -> int:
             for person, wrapped in rows:
                 about = person.encode()
                 rewrapped = keyring.wrap(keyring.unwrap(wrapped, about), about)
-                connection.execute(update_key, {"whom": person, "wrapped": rewrapped, "under": keyring.master})
+                connection.execute(update_key, {"person_id": person, "wrapped": rewrapped, "under": keyring.master})
             if rows:
                 store.audit("rewrap", output=keyring.master)
         total += len(rows)
@@ -233,8 +234,8 @@ def count_keys_by_master(connection: Connection) -> dict[str, int]:
 
 def _check_length(customer_id: str) -> None:
     if len(customer_id) > LONGEST_IDENTIFIER:
-        raise invalid("customer_id", f"At most {LONGEST_IDENTIFIER} characters.")
+        raise invalid_field("customer_id", f"At most {LONGEST_IDENTIFIER} characters.")
 
 
 def _moment(microseconds: int | None) -> Any:
-    return None if microseconds is None else datetime_of(microseconds)
+    return None if microseconds is None else from_micros(microseconds)

@@ -11,7 +11,7 @@ from bento.store.tables import decisions, feedback, people, shadows, transaction
 
 DAY_US = 86_400_000_000
 SHORTEST_DAYS = 100
-"""Days, the least retention of history: features look back 90 days, and this adds a margin."""
+"""Days, the shortest retention: the features' 90 days of history and a margin."""
 
 
 class Deleted(NamedTuple):
@@ -25,7 +25,7 @@ class Deleted(NamedTuple):
 def retain(store: Store, older_than_days: int) -> Deleted:
     """Delete older transactions, decisions, feedback and shadow scores, and erase people without remaining rows.
 
-    The audit keeps its records, which hold digests only. May be cut off and repeated.
+    The audit keeps its records, which hold digests only. May be interrupted and repeated.
 
     Raises
     ------
@@ -52,21 +52,23 @@ def retain(store: Store, older_than_days: int) -> Deleted:
 
 def _delete_where(store: Store, table: Table, condition: ColumnElement[bool]) -> int:
     key = next(iter(table.primary_key))
-    some = delete(table).where(key.in_(bindparam("some", expanding=True)))
+    delete_rows = delete(table).where(key.in_(bindparam("keys", expanding=True)))
     return sum(
-        _for_each_chunk(store, select(key).where(condition), lambda connection, keys: connection.execute(some, {"some": keys}).rowcount)
+        _for_each_chunk(
+            store, select(key).where(condition), lambda connection, keys: connection.execute(delete_rows, {"keys": keys}).rowcount
+        )
     )
 
 
 def _erase_unused(store: Store, before: int) -> int:
     """Erase people without remaining rows, and return their number."""
     has_rows = or_(*(exists().where(table.c.person == people.c.person) for table in (*DELETED_TABLES, decisions)))
-    # The first row of a person who was inserted a moment ago may be about to follow.
+    # A person is inserted before their first row: people newer than the limit are left alone.
     unused = select(people.c.person).where(people.c.lookup.is_not(None), people.c.created_at < before, ~has_rows)
-    still = unused.where(people.c.person.in_(bindparam("some", expanding=True)))
+    still_unused = unused.where(people.c.person.in_(bindparam("candidates", expanding=True)))
 
     def erase(connection: Connection, candidates: Sequence[str]) -> int:
-        unused_now = connection.execute(still, {"some": candidates}).scalars().all()
+        unused_now = connection.execute(still_unused, {"candidates": candidates}).scalars().all()
         for person in unused_now:
             erase_rows(store, connection, person)
         return len(unused_now)

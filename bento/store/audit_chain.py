@@ -48,7 +48,7 @@ class Record(NamedTuple):
     caller, action, request_id
         Who, what (``decide``, ``read``, ``export``, ...), and the request; of an operator's command ``-``.
     person
-        Surrogate of the person concerned; None where nobody was named.
+        Pseudonymous id of the person concerned; None where the action named no person.
     domain, model_version
         Of a decision.
     inputs, output
@@ -175,19 +175,19 @@ class Chain:
             return
         before, previous = self._last or self._begin(connection, self._pending[0][0])
         records = []
-        for number, what in enumerate(self._pending, before + 1):
-            fields = (self.writer, number, *what, previous)
+        for number, pending in enumerate(self._pending, before + 1):
+            fields = (self.writer, number, *pending, previous)
             previous = _hash(fields)
             records.append((*fields, previous))
-        _INSERT.execute_many(connection, [dict(zip(Record._fields, one, strict=True)) for one in records])
+        _INSERT.execute_many(connection, [dict(zip(Record._fields, record, strict=True)) for record in records])
         last = before + len(records)
         mac = self._keyring.mac(head_content(self.writer, last, previous))
         moved = {"number": last, "hash": previous, "mac": mac, "named": self.writer, "before": before}
         if _ADVANCE(connection, moved).rowcount != 1:
             raise _head_moved(self.writer)
-        for one in records:
-            if one[1] % self._every == 0:
-                checkpoint(connection, self._keyring, one[2], (self.writer, one[1], one[-1]))
+        for _, number, at, *_, record_hash in records:
+            if number % self._every == 0:
+                checkpoint(connection, self._keyring, at, (self.writer, number, record_hash))
         self._flushed = last, previous
 
     def committed(self) -> None:

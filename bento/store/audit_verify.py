@@ -49,14 +49,14 @@ def find(
     named
         Required values of ``caller``, ``action``, ``person``, ``domain`` or ``request_id``; None requires nothing.
     """
-    wanted = [audit.c[name] == value for name, value in named.items() if value is not None]
+    conditions = [audit.c[name] == value for name, value in named.items() if value is not None]
     if since is not None:
-        wanted.append(audit.c.at >= since)
+        conditions.append(audit.c.at >= since)
     if older is not None:
         at, writer, number = older
         behind = tuple_(audit.c.writer, audit.c.number) < tuple_(writer, number)
-        wanted += [audit.c.at <= at, or_(audit.c.at < at, behind)]
-    newest = select(*RECORD_COLUMNS).where(*wanted).order_by(audit.c.at.desc(), audit.c.writer.desc(), audit.c.number.desc())
+        conditions += [audit.c.at <= at, or_(audit.c.at < at, behind)]
+    newest = select(*RECORD_COLUMNS).where(*conditions).order_by(audit.c.at.desc(), audit.c.writer.desc(), audit.c.number.desc())
     return [Record(*row) for row in connection.execute(newest.limit(most))]
 
 
@@ -87,8 +87,8 @@ class ChainBreak(NamedTuple):
     wrong: str
 
     def __str__(self) -> str:
-        what = "checkpoint" if self.writer == REGISTER else f"writer {self.writer}, record"
-        return f"{what} {self.number}: {self.wrong}"
+        place = "checkpoint" if self.writer == REGISTER else f"writer {self.writer}, record"
+        return f"{place} {self.number}: {self.wrong}"
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class _Stop(Exception):  # noqa: N818 - ends the walk, never leaves this module
 def _writers(connection: Connection, keyring: Macs, receipts: Iterable[CheckpointReceipt], counts: _Counts) -> list[str]:
     """Return the writers in the order of their first records, after verifying the register of writers."""
     head = connection.execute(SELECT_HEAD, {"named": REGISTER}).one_or_none()
-    elsewhere = {receipt.position: receipt.mac for receipt in receipts}
+    receipt_macs = {receipt.position: receipt.mac for receipt in receipts}
     writers: dict[str, None] = {}
     position, mac = 0, GENESIS
     for row in _stream(connection, select(*(checkpoints.c[name] for name in Checkpoint._fields)).order_by(checkpoints.c.position)):
@@ -200,7 +200,7 @@ def _writers(connection: Connection, keyring: Macs, receipts: Iterable[Checkpoin
             raise _Stop(REGISTER, position, "it is missing")
         if not is_mac(keyring, stored.mac, checkpoint_content(*stored[:-1], mac)):
             raise _Stop(REGISTER, position, f"it was forged, or its order changed: its MAC is not that of this keyring for {stored.writer}")
-        if elsewhere.pop(position, stored.mac) != stored.mac:
+        if receipt_macs.pop(position, stored.mac) != stored.mac:
             raise _Stop(REGISTER, position, "it is not the one that was kept elsewhere: the store was rolled back and written to since")
         mac = stored.mac
         writers[stored.writer] = None
@@ -213,8 +213,8 @@ def _writers(connection: Connection, keyring: Macs, receipts: Iterable[Checkpoin
         if head.number != position:
             after = min(head.number, position) + 1
             raise _Stop(REGISTER, after, "it is missing: the tail was cut off" if head.number > position else "it stands behind the head")
-    if elsewhere:
-        lost = min(elsewhere)
+    if receipt_macs:
+        lost = min(receipt_macs)
         raise _Stop(REGISTER, lost, "it was kept elsewhere and is not here: the store was rolled back, or its tail cut off")
     for table in (audit_heads, audit):
         for (writer,) in connection.execute(select(table.c.writer).distinct()):
@@ -265,22 +265,26 @@ _CHECKPOINTS = (
 )
 
 
-def _describe_break(connection: Connection, found: Record, number: int, previous: str) -> tuple[int, str]:
-    """Return the number of the broken record and a description, where `found` stands in place of record `number`."""
-    followers = select(audit.c.number).where(audit.c.writer == found.writer, audit.c.previous == previous, audit.c.number != number)
-    elsewhere = connection.execute(followers.order_by(audit.c.number).limit(1)).scalar()
-    if elsewhere is not None and found.previous != previous:
-        return number, f"the order was changed: it stands as record {elsewhere} now"
-    if found.number < number:
-        return found.number, "it was inserted or renumbered: a chain begins with 1"
-    if found.number > number:
+def _describe_break(connection: Connection, record: Record, number: int, previous: str) -> tuple[int, str]:
+    """Return the number of the broken record and a description, where `record` stands in place of record `number`."""
+    followers = select(audit.c.number).where(audit.c.writer == record.writer, audit.c.previous == previous, audit.c.number != number)
+    moved_to = connection.execute(followers.order_by(audit.c.number).limit(1)).scalar()
+    if moved_to is not None and record.previous != previous:
+        return number, f"the order was changed: it stands as record {moved_to} now"
+    if record.number < number:
+        return record.number, "it was inserted or renumbered: a chain begins with 1"
+    if record.number > number:
         return number, "it is missing"
-    if found.previous == previous:
+    if record.previous == previous:
         return number, "its content was changed: it does not have its hash"
-    if digest(found._replace(previous=previous)) == found.hash:
+    if digest(record._replace(previous=previous)) == record.hash:
         return number, "its content was changed: it names another hash before it"
     written = next(
-        (k for k in range(max(1, number - _MAX_RENUMBERING), number + _MAX_RENUMBERING) if digest(found._replace(number=k)) == found.hash),
+        (
+            k
+            for k in range(max(1, number - _MAX_RENUMBERING), number + _MAX_RENUMBERING)
+            if digest(record._replace(number=k)) == record.hash
+        ),
         0,
     )
     if written > number:

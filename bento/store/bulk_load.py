@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select
 from bento.store.records import Transaction
 from bento.store.tables import transactions
 from bento.store.unit_of_work import UnitOfWork
-from finrisk_assets.features.online import micros
+from schemas.timestamps import to_micros
 
 CHUNK_SIZE = 4_000
 """Transactions that are loaded in one database transaction: others write between two chunks."""
@@ -129,11 +129,11 @@ def _pack(session: UnitOfWork, transaction: Transaction, people: dict[str, str],
     return (
         session.keyring.token("transaction", transaction.transaction_id),
         people[transaction.customer_id],
-        micros(transaction.occurred_at),
+        to_micros(transaction.occurred_at),
         transaction.amount,
         transaction.direction,
         token("merchant", transaction.merchant),
         token("country", transaction.country),
         transaction.is_fraud,
-        None if transaction.label_known_at is None else micros(transaction.label_known_at),
+        None if transaction.label_known_at is None else to_micros(transaction.label_known_at),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import bindparam, insert, or_, select
 
-from bento.context import current as current_caller
+from bento.context import current_caller
 from bento.context import request_id as current_request
 from bento.store.keyring import KeyringError, seal, unseal
 from bento.store.records import DecisionPayload, NewDecision, PriorDecision, StoredDecision, encode_json

@@ -76,7 +76,7 @@ class Keyring:
     masters
         The master keys, the current one first; the others unwrap keys that are not rewrapped yet.
     reload
-        Reads the master keys anew. Called before each wrap, and where a master key is unknown.
+        Returns the current master keys; called before each wrap, and where a master key is unknown.
     """
 
     def __init__(self, masters: Sequence[bytes], reload: Callable[[], Sequence[bytes]] | None = None) -> None:
@@ -148,7 +148,7 @@ class Keyring:
         root = self._root(connection)
         if root is None:
             if connection.execute(select(people.c.person).limit(1)).first() is not None:
-                raise KeyringError("the store's root secret is gone: nobody in it can be found again; restore the table `people`")
+                raise KeyringError("the store's root secret is missing: no person in the store can be found; restore the table `people`")
             created = {
                 "person": SERVICE_KEY_OWNER,
                 "wrapped": self.wrap(self.new_key(), SERVICE_KEY_OWNER.encode()),
@@ -163,13 +163,13 @@ class Keyring:
         self._service = _derive_key(root, b"service data")
 
     def _root(self, connection: Connection) -> bytes | None:
-        wrapped = connection.execute(_SELECT_ROOT, {"nobody": SERVICE_KEY_OWNER}).scalar_one_or_none()
+        wrapped = connection.execute(_SELECT_ROOT, {"owner": SERVICE_KEY_OWNER}).scalar_one_or_none()
         return None if wrapped is None else self.unwrap(wrapped, SERVICE_KEY_OWNER.encode())
 
     def token(self, kind: str, value: str) -> str:
         """Return the token that replaces an identifier: 32 hex digits, equal for equal kind and value.
 
-        HMAC-SHA256 under the lookup key: without the key nobody can try out identifiers.
+        HMAC-SHA256 under the lookup key: without the key identifiers cannot be guessed by trial.
         """
         if self._lookup is None:
             raise _locked_error()
@@ -218,7 +218,7 @@ class Keyring:
         self._master = next(iter(self._masters))
 
 
-_SELECT_ROOT = select(people.c.wrapped_key).where(people.c.person == bindparam("nobody"))
+_SELECT_ROOT = select(people.c.wrapped_key).where(people.c.person == bindparam("owner"))
 _INSERT_ROOT = text(
     "insert into people (person, wrapped_key, master, created_at) values (:person, :wrapped, :master, :now) on conflict do nothing"
 )
@@ -271,7 +271,7 @@ def write_keys(path: Path, masters: Sequence[bytes], *, new: bool = False) -> No
     FileExistsError
         If `new` and the file exists.
     """
-    lines = ["# Master keys of finrisk's store, the current one first. Without them nobody in it can be read again."]
+    lines = ["# Master keys of finrisk's store, the current one first. Without them no person in the store can be read again."]
     content = "\n".join([*lines, *(base64.b64encode(master).decode() for master in masters), ""])
     descriptor, temporary = mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
     try:
@@ -298,12 +298,12 @@ def read_keys(path: Path) -> list[bytes]:
     return list(_KeyFileReader(path).read())
 
 
-def _parse_keys(given: str, where: str) -> list[bytes]:
+def _parse_keys(text: str, source: str) -> list[bytes]:
     """Return the keys of 32 bytes in base64 or hex, separated by commas or white space; a line that begins with # is a comment."""
-    words = [word for line in given.splitlines() if not line.lstrip().startswith("#") for word in re.split(r"[\s,]+", line) if word]
+    words = [word for line in text.splitlines() if not line.lstrip().startswith("#") for word in re.split(r"[\s,]+", line) if word]
     keys = [_decode_key(word) for word in words]
     if not keys or any(len(key) != KEY_BYTES or len(set(key)) < _DISTINCT_BYTES for key in keys):
-        raise KeyringError(f"{where} must hold 32 random bytes in base64 or hex, as `openssl rand -base64 32` prints them")
+        raise KeyringError(f"{source} must hold 32 random bytes in base64 or hex, as `openssl rand -base64 32` prints them")
     return list(dict.fromkeys(keys))
 
 
@@ -316,6 +316,6 @@ def _decode_key(word: str) -> bytes:
         return b""
 
 
-def _derive_key(secret: bytes, what: bytes, length: int = KEY_BYTES) -> bytes:
+def _derive_key(secret: bytes, purpose: bytes, length: int = KEY_BYTES) -> bytes:
     """Derive a key for one purpose (HKDF, RFC 5869)."""
-    return HKDF(SHA256(), length, salt=None, info=b"finrisk/1 " + what).derive(secret)
+    return HKDF(SHA256(), length, salt=None, info=b"finrisk/1 " + purpose).derive(secret)

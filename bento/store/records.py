@@ -2,21 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from finrisk_assets.scoring.spec import Rows
 
 encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 """Encode a value as compact JSON; raises ValueError for NaN and infinity."""
-
-_EPOCH = datetime(1970, 1, 1)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def datetime_of(microseconds: int) -> datetime:
-    """Return the moment of microseconds since 1970, in UTC without a zone: the inverse of `finrisk_assets.features.online.micros`."""
-    return _EPOCH + microseconds * _MICROSECOND
 
 
 class Transaction(NamedTuple):
@@ -70,7 +62,7 @@ class NewDecision(NamedTuple):
     decision_context
         Inputs of the decision beside the row and the request, as JSON values: replay needs them.
     person
-        The person concerned; None where the request named nobody.
+        The person concerned; None where the request named no person.
     transaction_id, key
         The identifiers under which the same request gets the same answer; the idempotency key belongs to the current caller.
     digest
@@ -178,7 +170,7 @@ class ShadowScore(NamedTuple):
     Attributes
     ----------
     domain, subject
-        The domain, and the key of the row in its tables; None where the request named nobody.
+        The domain, and the key of the row in its tables; None where the request named no person.
     scored_at
         The moment of the answer.
     challenger_probability, challenger_decision

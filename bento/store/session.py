@@ -44,7 +44,7 @@ class Store(UnitOfWork):
     Parameters
     ----------
     url
-        The database, see `bento.store.database.location`. A missing SQLite file is created and brought to this code's layout.
+        The database, see `bento.store.database.location`. A missing SQLite file is created with this code's schema.
     keyring
         The keys of tokens, of the audit and of people's keys. The store unlocks it.
     writer
@@ -56,15 +56,15 @@ class Store(UnitOfWork):
     wait_s
         Seconds to wait for another writer.
     upgrades
-        Whether a store of an older layout is brought to this one. Default: on SQLite only, where no worker of older code can share the
-        file. On PostgreSQL the service should not own the tables, and other workers may still need the old layout.
+        Whether a store of an older schema is migrated. Default: on SQLite only, where no worker of older code can share the
+        file. On PostgreSQL the service should not own the tables, and other workers may still need the old schema.
     meter
         Counts commits and audit records.
 
     Raises
     ------
     bento.store.database.StoreError
-        Where the store cannot be used as it is: another layout, a wrong URL.
+        Where the store cannot be used as it is: another schema, a wrong URL.
     bento.store.database.StoreUnavailable
         Where the database is not available now.
     bento.store.keyring.KeyringError
@@ -160,7 +160,7 @@ def write_transaction(store: Store) -> Iterator[Connection]:
             yield connection
     except _STORE_FAULTS as error:
         log_failure(error)
-        raise Problem.of(503) from None
+        raise Problem.from_status(503) from None
 
 
 @contextmanager
@@ -170,4 +170,4 @@ def map_store_faults() -> Iterator[None]:
         yield
     except _STORE_FAULTS as error:
         log_failure(error)
-        raise Problem.of(503) from None
+        raise Problem.from_status(503) from None

@@ -7,10 +7,10 @@ from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bento.store.keyring import seal, unseal
-from bento.store.records import ShadowScore, datetime_of
+from bento.store.records import ShadowScore
 from bento.store.tables import people, shadows
 from bento.store.unit_of_work import UnitOfWork
-from finrisk_assets.features.online import micros
+from schemas.timestamps import from_micros, to_micros
 
 MAX_SHADOW_SCORES = 100_000
 """Shadow scores that the store holds of each domain, the newest."""
@@ -53,7 +53,7 @@ def list_shadow_scores(session: UnitOfWork, domain: str) -> list[ShadowScore]:
 
 def _pack(session: UnitOfWork, score: ShadowScore) -> dict[str, Any]:
     person = None if score.customer_id is None else session.person(score.customer_id)
-    values = score._asdict() | {"person": person and person.person, "scored_at": micros(score.scored_at), "sealed": None}
+    values = score._asdict() | {"person": person and person.person, "scored_at": to_micros(score.scored_at), "sealed": None}
     del values["customer_id"]
     if score.subject is not None:
         values["subject"] = session.keyring.token("subject", score.subject)
@@ -66,4 +66,4 @@ def _unpack(session: UnitOfWork, row: Any) -> ShadowScore:
     key = session.key_of(row.person, row.wrapped_key)
     subject = None if row.sealed is None or key is None else unseal(key, row.sealed, row.subject.encode()).decode()
     values = {name: row._mapping[name] for name in ShadowScore._fields if name not in ("subject", "scored_at", "customer_id")}
-    return ShadowScore(**values, subject=subject, scored_at=datetime_of(row.scored_at))
+    return ShadowScore(**values, subject=subject, scored_at=from_micros(row.scored_at))

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select
 
 from bento.store.keyring import seal, unseal
-from bento.store.records import FeatureSnapshot, datetime_of, encode_json
+from bento.store.records import FeatureSnapshot, encode_json
 from bento.store.tables import people, standings
 from bento.store.unit_of_work import UnitOfWork
-from finrisk_assets.features.online import micros
+from schemas.timestamps import from_micros, to_micros
 
 INSERT_CHUNK_SIZE = 4_000
 """Rows of one insert. More takes fewer statements and more memory."""
@@ -78,7 +78,7 @@ def _pack(session: UnitOfWork, snapshot: FeatureSnapshot, person: str, wrapped: 
         "domain": snapshot.domain,
         "person": person,
         "account": None if snapshot.account_id is None else session.keyring.token("account", snapshot.account_id),
-        "as_of": None if snapshot.as_of is None else micros(snapshot.as_of),
+        "as_of": None if snapshot.as_of is None else to_micros(snapshot.as_of),
         "sealed": seal(session.data_key(person, wrapped), plain.encode(), subject.encode()),
     }
 
@@ -86,5 +86,5 @@ def _pack(session: UnitOfWork, snapshot: FeatureSnapshot, person: str, wrapped: 
 def _unpack(session: UnitOfWork, row: Any) -> FeatureSnapshot:
     plain = unseal(session.data_key(row.person, row.wrapped_key), row.sealed, row.subject.encode())
     subject, customer, account, features, score = json.loads(plain)
-    as_of = None if row.as_of is None else datetime_of(row.as_of)
+    as_of = None if row.as_of is None else from_micros(row.as_of)
     return FeatureSnapshot(row.domain, subject, customer, account, as_of, features, score)

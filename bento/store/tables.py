@@ -4,7 +4,7 @@ No identifier of a customer, an account, a transaction, a merchant or a country 
 a token, `Keyring.token(kind, value)`; an identifier that must be read again is sealed under the key of the person concerned. A person is
 a random pseudonymous id. Every time is an integer: microseconds since 1970, UTC.
 
-Statements stand in the modules of each table; the upgrade of an older layout in `migrations`.
+Statements stand in the modules of each table; the upgrade of an older schema in `migrations`.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 REVISION = "0001"
-"""Newest revision in `migrations`: the layout that this code reads and writes."""
+"""Newest revision in `migrations`: the schema that this code reads and writes."""
 
 metadata = MetaData()
 
@@ -64,7 +64,7 @@ decisions = Table(
     metadata,
     Column("position", _Counter, primary_key=True, autoincrement=True),  # the order of writing, independent of the clock
     Column("id", Text, nullable=False, unique=True),  # see `Store.new_id`
-    Column("person", Text),  # null where the request named nobody
+    Column("person", Text),  # null where the request named no person
     Column("domain", Text, nullable=False),
     Column("route", Text, nullable=False),
     Column("model_version", Text, nullable=False),
@@ -104,7 +104,7 @@ shadows = Table(
     metadata,
     Column("position", _Counter, primary_key=True, autoincrement=True),
     Column("domain", Text, nullable=False),
-    Column("person", Text),  # null where the request named nobody
+    Column("person", Text),  # null where the request named no person
     Column("subject", Text),  # token of kind `subject`; null where the request named none
     Column("sealed", LargeBinary),  # the subject itself, about `subject`
     Column("scored_at", BigInteger, nullable=False),

@@ -14,8 +14,9 @@ from bento.store.records import Person, Transaction, encode_json
 from bento.store.statements import CompiledStatement
 from bento.store.tables import transactions
 from bento.store.unit_of_work import UnitOfWork
-from finrisk_assets.features.online import EventCount, micros
+from finrisk_assets.features.online import EventCount
 from finrisk_assets.features.windows import MICRO
+from schemas.timestamps import to_micros
 
 Event: TypeAlias = tuple[int, float, bool | None, int | None]
 """occurred_at_us, amount, is_fraud, label_known_at_us: the input of history features. Microseconds since 1970, UTC."""
@@ -73,10 +74,10 @@ def histories(
     ValueError
         For columns without an index.
     """
-    at = micros(before)
+    at = to_micros(before)
     with session.reading() as connection:
         return {
-            entity: list(_select_events(entity)(connection, values | {"after": micros(before - span), "before": at}).fetchall())
+            entity: list(_select_events(entity)(connection, values | {"after": to_micros(before - span), "before": at}).fetchall())
             for entity, span in reach.items()
             if (values := _stored_values(session, event, entity)) is not None
         }
@@ -104,7 +105,7 @@ def counts(
     ValueError
         As of `histories`.
     """
-    at, numbers_of = micros(before), dict[Entity, list[int]]()
+    at, numbers_of = to_micros(before), dict[Entity, list[int]]()
     by_index: dict[str, list[tuple[Entity, tuple[EventCount, ...]]]] = {}  # the entities that one index finds share a query
     values: dict[str, Any] = {}
     for entity, event_counts in counts.items():
@@ -170,12 +171,12 @@ def _pack(session: UnitOfWork, transaction: Transaction, person: Person) -> dict
     return {
         "transaction_token": transaction_token,
         "person": person.person,
-        "occurred_at": micros(transaction.occurred_at),
+        "occurred_at": to_micros(transaction.occurred_at),
         "amount": transaction.amount,
         "direction": transaction.direction,
         "merchant": None if transaction.merchant is None else session.token("merchant", transaction.merchant),
         "country": None if transaction.country is None else session.token("country", transaction.country),
         "is_fraud": transaction.is_fraud,
-        "label_known_at": None if transaction.label_known_at is None else micros(transaction.label_known_at),
+        "label_known_at": None if transaction.label_known_at is None else to_micros(transaction.label_known_at),
         "sealed": seal(person.key, encode_json(identifiers).encode(), transaction_token.encode()),
     }

@@ -15,7 +15,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from bento.context import current as current_caller
+from bento.context import current_caller
 from bento.context import request_id as current_request
 from bento.store import migrations
 from bento.store.audit_chain import Chain
@@ -38,17 +38,17 @@ _INSERT_PERSON = {
 class Meter(Protocol):
     """A counter of commits and audit records."""
 
-    def committed(self, seconds: float) -> None: ...
+    def observe_commit(self, seconds: float) -> None: ...
 
-    def audited(self, action: str) -> None: ...
+    def count_audit_record(self, action: str) -> None: ...
 
 
 class NullMeter:
     """A meter that counts nothing."""
 
-    def committed(self, seconds: float) -> None: ...
+    def observe_commit(self, seconds: float) -> None: ...
 
-    def audited(self, action: str) -> None: ...
+    def count_audit_record(self, action: str) -> None: ...
 
 
 def now_us() -> int:
@@ -122,9 +122,9 @@ class UnitOfWork:
                 raise
             else:
                 self._chain.committed()
-                self._meter.committed(self.database.commit_s)
+                self._meter.observe_commit(self.database.commit_s)
                 for action in self._audited_actions:
-                    self._meter.audited(action)
+                    self._meter.count_audit_record(action)
             finally:
                 self._audited_actions.clear()
                 self._people.clear()

@@ -1,7 +1,7 @@
-"""Whether the service lives, is ready, and is about to go: `/livez`, `/readyz`, and what happens at SIGTERM.
+"""Health of the service: `/livez`, `/readyz`, and the drain after SIGTERM.
 
-These answer before BentoML's own routes of the same names, so that they need no credentials, say which part is not ready, and tell a load
-balancer to send no more requests while those that come all the same are still answered.
+The middleware answers before BentoML's own routes of the same names. So the probes need no credentials, `/readyz` says which part is not
+ready, and a load balancer stops sending requests while the requests that still come are answered.
 """
 
 import asyncio
@@ -22,99 +22,106 @@ from schemas.api import FieldError
 
 logger = logging.getLogger("finrisk.service")
 
-REMEMBERED_S = 2.0
-"""Seconds for which the answer of `/readyz` holds, so that asking it often costs nothing."""
+READINESS_TTL_S = 2.0
+"""Seconds for which the answer of `/readyz` is cached. A longer time costs less and shows a fault later."""
 
-Parts = Mapping[str, str | None]
-"""Part of the service -> what is wrong with it, as a sentence that names nobody; None where nothing is."""
+PartFaults = Mapping[str, str | None]
+"""Part of the service -> its fault, as a sentence that names no person; None where the part is ready."""
 
 
 class Health:
-    """ASGI middleware: answers `/livez` and `/readyz`, and drains at SIGTERM.
+    """ASGI middleware that answers `/livez` and `/readyz`, and drains the service after SIGTERM.
 
-    At SIGTERM `/readyz` turns 503 at once. For `drain_s` seconds requests are answered as before, each connection being closed after its
-    answer, so that clients and balancers go elsewhere. Then the server's own handler of the signal ends it: it takes no more connections
-    and waits for the requests in flight. A second SIGTERM ends the drain.
+    At SIGTERM `/readyz` turns 503 at once. For `drain_s` seconds requests are still answered, and each connection is closed after its
+    answer, so that clients and load balancers turn to another instance. Then the server's own handler of the signal ends the service: the
+    server accepts no more connections and waits for the requests in flight. A second SIGTERM ends the drain.
 
     Parameters
     ----------
     app
-        What answers everything else.
-    parts
-        Asks every part of the service; None while there is no service yet.
+        Application that answers every other path.
+    find_faults
+        Returns the fault of each part of the service; None before the service starts.
     drain_s
-        Seconds between SIGTERM and the end of accepting: longer than a load balancer needs to notice.
+        Seconds between SIGTERM and the end of accepting: more than a load balancer needs to notice.
     clock
-        Tells seconds.
+        Seconds of a clock that never goes back.
     """
 
-    def __init__(self, app: ASGIApp, parts: Callable[[], Parts | None], drain_s: float, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, app: ASGIApp, find_faults: Callable[[], PartFaults | None], drain_s: float, clock: Callable[[], float] = monotonic
+    ) -> None:
         self.app = app
-        self.draining = False
-        self._parts = parts
+        self.is_draining = False
+        self._find_faults = find_faults
         self._drain_s = drain_s
         self._clock = clock
-        self._asked: tuple[float, Parts | None] | None = None
+        self._last_check: tuple[float, PartFaults | None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, self._starting(send))
-        elif scope["type"] == "http" and scope["path"] in ("/livez", "/readyz"):
-            await self._answer(send, *(self._ready() if scope["path"] == "/readyz" else (200, b'{"status":"alive"}')))
+            await self.app(scope, receive, self._install_drain_at_startup(send))
+        elif scope["type"] == "http" and scope["path"] == "/readyz":
+            await _send_json(send, *self._check_readiness())
+        elif scope["type"] == "http" and scope["path"] == "/livez":
+            await _send_json(send, 200, b'{"status":"alive"}')
         else:
-            await self.app(scope, receive, self._leaving(send) if self.draining else send)
+            await self.app(scope, receive, _close_connection(send) if self.is_draining else send)
 
-    def _ready(self) -> tuple[int, bytes]:
-        """Status and body: every part, or the envelope that names those that fail."""
-        parts: Parts | None = {"service": "It is shutting down."} if self.draining else self._look()
-        parts = {"service": "It is starting."} if parts is None else parts
-        wrong = [FieldError(field=part, reason=reason) for part, reason in parts.items() if reason is not None]
-        if wrong:
-            problem = Problem(503, "not_ready", "The service cannot answer; `fields` says which part of it.", wrong)
-            return 503, problem.body(request_id.get())
-        return 200, json.dumps({"status": "ready", "parts": list(parts)}).encode()
+    def _check_readiness(self) -> tuple[int, bytes]:
+        """Return the status and the body of `/readyz`: all parts, or an error envelope with the faults."""
+        faults: PartFaults | None = {"service": "It is shutting down."} if self.is_draining else self._cached_faults()
+        faults = {"service": "It is starting."} if faults is None else faults
+        fields = [FieldError(field=part, reason=fault) for part, fault in faults.items() if fault is not None]
+        if fields:
+            problem = Problem(503, "not_ready", "The service cannot answer; `fields` says which part of it.", fields)
+            return 503, problem.to_json(request_id.get())
+        return 200, json.dumps({"status": "ready", "parts": list(faults)}).encode()
 
-    def _look(self) -> Parts | None:
+    def _cached_faults(self) -> PartFaults | None:
         now = self._clock()
-        if self._asked is None or now - self._asked[0] > REMEMBERED_S or self._asked[1] is None:
-            self._asked = now, self._parts()
-        return self._asked[1]
+        if self._last_check is None or now - self._last_check[0] > READINESS_TTL_S or self._last_check[1] is None:
+            self._last_check = now, self._find_faults()
+        return self._last_check[1]
 
-    async def _answer(self, send: Send, status: int, body: bytes) -> None:
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+    def _install_drain_at_startup(self, send: Send) -> Send:
+        """Install the drain when the application has started, which is when the server has its own handler of SIGTERM."""
 
-    def _leaving(self, send: Send) -> Send:
-        """Ask the client to open its next connection elsewhere."""
-
-        async def closing(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"connection", b"close")]
-            await send(message)
-
-        return closing
-
-    def _starting(self, send: Send) -> Send:
-        """Stand before the server's own handler of SIGTERM once it has one, which is when the application has started."""
-
-        async def started(message: Message) -> None:
+        async def send_after_install(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete" and threading.current_thread() is threading.main_thread():
-                self._stand_before(signal.getsignal(signal.SIGTERM), asyncio.get_running_loop())
+                self._install_drain(signal.getsignal(signal.SIGTERM), asyncio.get_running_loop())
             await send(message)
 
-        return started
+        return send_after_install
 
-    def _stand_before(self, server: Any, loop: asyncio.AbstractEventLoop) -> None:
-        if not callable(server) or not self._drain_s:
+    def _install_drain(self, server_handler: Any, loop: asyncio.AbstractEventLoop) -> None:
+        """Handle SIGTERM before the server's own handler does."""
+        if not callable(server_handler) or not self._drain_s:
             return
 
         def drain(number: int, frame: FrameType | None) -> None:
-            if self.draining:
-                server(number, frame)
+            if self.is_draining:
+                server_handler(number, frame)
                 return
-            self.draining = True
-            loop.call_soon_threadsafe(loop.call_later, self._drain_s, server, number, None)
+            self.is_draining = True
+            loop.call_soon_threadsafe(loop.call_later, self._drain_s, server_handler, number, None)
             loop.call_soon_threadsafe(logger.info, "SIGTERM: no longer ready; ending in %g seconds", self._drain_s)
 
         signal.signal(signal.SIGTERM, drain)
+
+
+async def _send_json(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _close_connection(send: Send) -> Send:
+    """Tell the client to open its next connection to another instance."""
+
+    async def send_with_close(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    return send_with_close

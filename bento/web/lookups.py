@@ -1,15 +1,13 @@
-"""What the look-ups answer: which models are here, what they showed, what is stored of a customer, and who did what."""
+"""Answers of the look-up routes: the models and their figures, a customer's newest scores, and the audit."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import Any
 
 from bento.decisions.models import Champions
-from bento.problems import invalid, unknown
+from bento.problems import invalid_field, unknown_subject
 from bento.store import audit_chain, audit_verify
 from bento.store.records import FeatureSnapshot
 from bento.store.session import Store, write_transaction
-from finrisk_assets.features.online import micros
 from schemas.api import (
     LONGEST_IDENTIFIER,
     AuditPage,
@@ -24,15 +22,15 @@ from schemas.api import (
     RiskScores,
     StoredScore,
 )
+from schemas.timestamps import from_micros, to_micros
 
-_EPOCH = datetime(1970, 1, 1)
-_LOOKED_AT = 2_000
-"""Records of the audit that are looked at for one page."""
-_IN_EVERY_DOMAIN = ("score", "probability", "decision", "model_version")
+AUDIT_SCAN_LIMIT = 2_000
+"""Records of the audit that are read for one page. More records find rare actions on fewer pages, and make each page slower."""
+_COMMON_SCORE_FIELDS = ("score", "probability", "decision", "model_version")
 
 
-def models(champions: Champions) -> ModelList:
-    """The models that answer, with every feature they take, and why others are missing."""
+def list_models(champions: Champions) -> ModelList:
+    """Return the champions, each with its features, and why other domains have no model."""
     return ModelList(
         models=[
             ModelDescription(
@@ -50,8 +48,8 @@ def models(champions: Champions) -> ModelList:
     )
 
 
-def metrics(champions: Champions) -> ModelMetrics:
-    """What the champions showed on their test windows and beside the oracle."""
+def list_model_metrics(champions: Champions) -> ModelMetrics:
+    """Return the champions' figures on their test windows and against the oracle."""
     return ModelMetrics(
         models=[
             ModelFigures(
@@ -59,15 +57,15 @@ def metrics(champions: Champions) -> ModelMetrics:
                 name=bundle.name,
                 version=bundle.version,
                 source=bundle.source,
-                test=_figures(champions.figures[domain], "test"),
-                oracle=_figures(champions.figures[domain], "oracle"),
+                test=_select_figures(champions.figures[domain], "test"),
+                oracle=_select_figures(champions.figures[domain], "oracle"),
             )
             for domain, bundle in champions.bundles.items()
         ]
     )
 
 
-def _figures(measured: Sequence[Mapping[str, Any]], window: str) -> list[ModelFigure]:
+def _select_figures(figures: Sequence[Mapping[str, Any]], window: str) -> list[ModelFigure]:
     return [
         ModelFigure(
             name=figure["metric"],
@@ -76,75 +74,77 @@ def _figures(measured: Sequence[Mapping[str, Any]], window: str) -> list[ModelFi
             high=figure.get("high"),
             meaning=figure.get("meaning", ""),
         )
-        for figure in measured
+        for figure in figures
         if figure["window"] == window
     ]
 
 
-def risk_scores(store: Store, customer_id: str) -> RiskScores:
-    """The newest stored score of a customer in every domain; that it was read is recorded.
+def read_risk_scores(store: Store, customer_id: str) -> RiskScores:
+    """Return a customer's newest stored score in every domain, and record the access in the audit.
 
     Raises
     ------
     bento.problems.Problem
-        Where nothing is stored of the customer, or the store cannot be had.
+        404 if nothing is stored of the customer, 422 if the identifier is too long, 503 if the store is not available.
     """
     if len(customer_id) > LONGEST_IDENTIFIER:
-        raise invalid("customer_id", f"At most {LONGEST_IDENTIFIER} characters.")
+        raise invalid_field("customer_id", f"At most {LONGEST_IDENTIFIER} characters.")
     with write_transaction(store):
         person = store.person(customer_id)
-        found = [] if person is None else store.find_snapshots(customer_id=customer_id)
-        if person is None or not found:
-            raise unknown("customer_id")
+        snapshots = [] if person is None else store.find_snapshots(customer_id=customer_id)
+        if person is None or not snapshots:
+            raise unknown_subject("customer_id")
         store.audit("read", person=person.person)
-    return RiskScores(customer_id=customer_id, scores=[_stored_score(standing) for standing in found])
+    return RiskScores(customer_id=customer_id, scores=[_stored_score(snapshot) for snapshot in snapshots])
 
 
-def audit_page(store: Store, asked: AuditQuery) -> AuditPage:
-    """Who did what, the newest first; that it was read is recorded.
+def read_audit_page(store: Store, query: AuditQuery) -> AuditPage:
+    """Return a page of the audit, the newest record first, and record the access in the audit.
 
-    A bounded number of records is looked at for one page, so that nobody waits while a rare action is looked for.
+    A page reads `AUDIT_SCAN_LIMIT` records at most, so that a search for a rare action delays no other request. So a page may be short, or
+    empty, and still name a next one.
 
     Raises
     ------
     bento.problems.Problem
-        Where the store cannot be had.
+        503 if the store is not available.
     """
-    since = None if asked.since is None else micros(asked.since)
+    since = None if query.since is None else to_micros(query.since)
     with write_transaction(store) as connection:
-        seen = audit_verify.find(connection, person=asked.person, since=since, older=_place(asked.before), most=_LOOKED_AT)
-        store.audit("read", person=asked.person, domain="audit")
-    wanted = {"caller": asked.caller, "action": asked.action}
-    fits = [at for at, one in enumerate(seen) if all(value in (None, getattr(one, name)) for name, value in wanted.items())]
-    shown = fits[: asked.limit]
-    if len(fits) > asked.limit:
+        records = audit_verify.find(connection, person=query.person, since=since, older=_parse_cursor(query.before), most=AUDIT_SCAN_LIMIT)
+        store.audit("read", person=query.person, domain="audit")
+    matches = [
+        place for place, record in enumerate(records) if query.caller in (None, record.caller) and query.action in (None, record.action)
+    ]
+    shown = matches[: query.limit]
+    if len(matches) > query.limit:
         last: int | None = shown[-1]
     else:
-        last = len(seen) - 1 if len(seen) == _LOOKED_AT else None
-    following = None if last is None else f"{seen[last].at}.{seen[last].writer}.{seen[last].number}"
-    return AuditPage(records=[_audit_record(seen[at]) for at in shown], next=following)
+        last = len(records) - 1 if len(records) == AUDIT_SCAN_LIMIT else None
+    cursor = None if last is None else f"{records[last].at}.{records[last].writer}.{records[last].number}"
+    return AuditPage(records=[_audit_record(records[place]) for place in shown], next=cursor)
 
 
-def _place(cursor: str | None) -> tuple[int, str, int] | None:
-    """Where the page before ended."""
+def _parse_cursor(cursor: str | None) -> tuple[int, str, int] | None:
+    """Return time, writer and number of the last record of the page before."""
     if cursor is None:
         return None
     at, writer, number = cursor.split(".")
     return int(at), writer, int(number)
 
 
-def _audit_record(one: audit_chain.Record) -> AuditRecord:
-    values = one._asdict() | {"at": _EPOCH + timedelta(microseconds=one.at)}
+def _audit_record(record: audit_chain.Record) -> AuditRecord:
+    values = record._asdict() | {"at": from_micros(record.at)}
     del values["previous"]
     return AuditRecord(**values)
 
 
-def _stored_score(standing: FeatureSnapshot) -> StoredScore:
+def _stored_score(snapshot: FeatureSnapshot) -> StoredScore:
     return StoredScore(
-        domain=standing.domain,
-        subject=standing.subject,
-        account_id=standing.account_id,
-        as_of=standing.as_of,
-        **{name: standing.score[name] for name in _IN_EVERY_DOMAIN},
-        details={name: value for name, value in standing.score.items() if name not in _IN_EVERY_DOMAIN},
+        domain=snapshot.domain,
+        subject=snapshot.subject,
+        account_id=snapshot.account_id,
+        as_of=snapshot.as_of,
+        **{name: snapshot.score[name] for name in _COMMON_SCORE_FIELDS},
+        details={name: value for name, value in snapshot.score.items() if name not in _COMMON_SCORE_FIELDS},
     )

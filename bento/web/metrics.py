@@ -1,7 +1,7 @@
-"""What the service counts, for Prometheus: requests by route, decisions and scores by model, the store's commits, the audit, feedback.
+"""Prometheus metrics: requests by route, decisions and scores by model, the store's commits, the audit, feedback.
 
-Nothing here names a person, and no label holds what a client chose: a route is one of the role table, a decision one of its domain. The
-page adds up the workers, which BentoML starts with a folder for their values. What each metric is for stands in docs/operations.md.
+No label names a person or holds what a client chose: a route is a template of the role table, a decision one of its domain. The page adds
+up the workers, which BentoML starts with a folder for their values. docs/operations.md says what each metric is for.
 """
 
 from collections.abc import Mapping
@@ -15,19 +15,18 @@ from bento.decisions.domains import outcome_of
 from finrisk_assets.scoring.bundle import Bundle
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-_COMMIT_SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0)
-_PROBABILITIES = tuple(round(at / 20, 2) for at in range(1, 21))
-_METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
+_REQUEST_BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_COMMIT_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0)
+_PROBABILITY_BUCKETS = tuple(round(twentieths / 20, 2) for twentieths in range(1, 21))
 
 
-def page() -> bytes:
-    """What all workers have counted, as Prometheus reads it.
+def render_metrics() -> bytes:
+    """Return the counts of all workers in Prometheus' text format.
 
     Raises
     ------
     ValueError
-        Outside of `bentoml serve`, which names the folder where the workers keep their values.
+        If the process does not run under `bentoml serve`, which names the folder where the workers write their values.
     """
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
@@ -35,79 +34,91 @@ def page() -> bytes:
 
 
 @lru_cache(maxsize=1_000)
-def _labelled(metric: Any, *labels: Any) -> Any:
-    """A metric's part of these labels: to look it up costs as much as to count."""
+def _child(metric: Any, *labels: Any) -> Any:
+    """Return a metric's child with these labels. Cached, because prometheus-client needs as long for the look-up as for the count."""
     return metric.labels(*labels)
 
 
 class Metrics:
-    """The counters of one worker.
+    """The metrics of one worker.
 
-    They have a registry of their own; with several workers prometheus-client keeps their values in files, which the page reads.
+    The metrics have a registry of their own. With several workers prometheus-client writes their values to files, which
+    `render_metrics` reads.
     """
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         self._requests = Histogram(
             "finrisk_request_duration_seconds", "Time from the request to the end of its answer, by the route that the role table names.",
-            ["method", "route", "status"], buckets=_SECONDS, registry=registry,
+            ["method", "route", "status"], buckets=_REQUEST_BUCKETS_S, registry=registry,
         )  # fmt: skip
         self._decisions = Counter(
             "finrisk_decisions", "Decisions made, by what was decided.", ["domain", "decision", "model_version"], registry=registry
         )
         self._scores = Histogram(
-            "finrisk_score", "Probabilities that the models gave.", ["domain", "model_version"], buckets=_PROBABILITIES, registry=registry
+            "finrisk_score", "Probabilities that the models gave.", ["domain", "model_version"], buckets=_PROBABILITY_BUCKETS,
+            registry=registry,
+        )  # fmt: skip
+        self._batch_items = Counter(
+            "finrisk_batch_items", "Items of batches, by the status each got.", ["domain", "status"], registry=registry
         )
-        self._items = Counter("finrisk_batch_items", "Items of batches, by the status each got.", ["domain", "status"], registry=registry)
         self._commits = Histogram(
-            "finrisk_store_commit_seconds", "Time to bring a transaction of the store to disk.", buckets=_COMMIT_SECONDS, registry=registry
-        )
-        self._audited = Counter("finrisk_audit_records", "Records appended to the audit.", ["action"], registry=registry)
-        self._fed_back = Counter("finrisk_feedback", "Outcomes that analysts recorded.", ["domain", "label"], registry=registry)
-        self._refused = Counter("finrisk_refusals", "Requests that access control refused.", ["reason"], registry=registry)
+            "finrisk_store_commit_seconds", "Time to bring a transaction of the store to disk.", buckets=_COMMIT_BUCKETS_S,
+            registry=registry,
+        )  # fmt: skip
+        self._audit_records = Counter("finrisk_audit_records", "Records appended to the audit.", ["action"], registry=registry)
+        self._feedback = Counter("finrisk_feedback", "Outcomes that analysts recorded.", ["domain", "label"], registry=registry)
+        self._refusals = Counter("finrisk_refusals", "Requests that access control refused.", ["reason"], registry=registry)
         self._models = Gauge(
             "finrisk_model_info", "The models that answer: 1 each.", ["domain", "model", "version", "source"],
             multiprocess_mode="max", registry=registry,
         )  # fmt: skip
-        self._ready = Gauge(
+        self._readiness = Gauge(
             "finrisk_part_ready", "Whether a part was ready when /readyz last asked.", ["part"], multiprocess_mode="livemin",
             registry=registry,
         )  # fmt: skip
 
-    def answering_with(self, bundles: Mapping[str, Bundle]) -> None:
-        # What has not happened yet is counted as 0, so that a dashboard shows it and the first time is a change.
-        self.audited("decide", 0)
-        self.refused("missing", 0)
+    def register_models(self, bundles: Mapping[str, Bundle]) -> None:
+        """Show the models of a worker, by domain."""
+        # A child without a count is 0: a dashboard shows the child before its first event, and that event is then a change.
+        self._audit_records.labels("decide")
+        self._refusals.labels("missing")
         for domain, bundle in bundles.items():
             for label in ("false", "true"):
-                self._fed_back.labels(domain, label)
+                self._feedback.labels(domain, label)
             self._models.labels(domain, bundle.name, bundle.version, bundle.source).set(1)
 
-    def decided(self, domain: str, answer: Any) -> None:
-        """Count one decision and its score."""
+    def count_decision(self, domain: str, answer: Any) -> None:
+        """Count a decision, and observe its score."""
         probability, decision = outcome_of(domain, answer)
-        _labelled(self._decisions, domain, decision, answer.model.version).inc()
-        _labelled(self._scores, domain, answer.model.version).observe(probability)
+        _child(self._decisions, domain, decision, answer.model.version).inc()
+        _child(self._scores, domain, answer.model.version).observe(probability)
 
-    def batched(self, domain: str, status: int) -> None:
-        _labelled(self._items, domain, status).inc()
+    def count_batch_item(self, domain: str, status: int) -> None:
+        """Count an item of a batch with its HTTP status."""
+        _child(self._batch_items, domain, status).inc()
 
-    def committed(self, seconds: float) -> None:
+    def observe_commit(self, seconds: float) -> None:
+        """Observe the duration of a commit, in seconds."""
         self._commits.observe(seconds)
 
-    def audited(self, action: str, records: int = 1) -> None:
-        _labelled(self._audited, action).inc(records)
+    def count_audit_record(self, action: str) -> None:
+        """Count a record of the audit."""
+        _child(self._audit_records, action).inc()
 
-    def fed_back(self, domain: str, label: bool) -> None:
-        self._fed_back.labels(domain, str(label).lower()).inc()
+    def count_feedback(self, domain: str, label: bool) -> None:
+        """Count an outcome that an analyst recorded."""
+        self._feedback.labels(domain, str(label).lower()).inc()
 
-    def refused(self, reason: str, requests: int = 1) -> None:
-        self._refused.labels(reason).inc(requests)
+    def count_refusal(self, reason: str) -> None:
+        """Count a request that access control refused."""
+        self._refusals.labels(reason).inc()
 
-    def set_readiness(self, parts: Mapping[str, str | None]) -> None:
-        """Remember which parts of the service are ready."""
-        for part, reason in parts.items():
-            self._ready.labels(part).set(reason is None)
+    def set_readiness(self, faults: Mapping[str, str | None]) -> None:
+        """Set which parts of the service are ready: those without a fault."""
+        for part, fault in faults.items():
+            self._readiness.labels(part).set(fault is None)
 
-    def requested(self, method: str, route: str, status: int, seconds: float) -> None:
-        _labelled(self._requests, method if method in _METHODS else "other", route, status).observe(seconds)
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Observe the duration of a request, in seconds. Method and route must come from a fixed set, because they become labels."""
+        _child(self._requests, method, route, status).observe(seconds)

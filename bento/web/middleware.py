@@ -1,6 +1,6 @@
-"""ASGI middleware that observes requests: duration by route and status, and a trace span for each request.
+"""ASGI middleware that observes requests: their duration by route and status, and one trace span for each.
 
-The tracer is made by `tracing`, the counters stand in `metrics`.
+The counters stand in `metrics`, the tracer in `tracing`.
 """
 
 from time import perf_counter
@@ -12,12 +12,22 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bento.access.roles import RoleTable
-from bento.context import _within, request_id
+from bento.context import current_span, request_id
 from bento.web.metrics import Metrics
+
+ROUTE_KEY = "finrisk.route"
+"""Key of the scope under which `RequestMetrics` puts the path template of the request's route."""
+_METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
+_UNTRACED_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+def _method_label(method: str) -> str:
+    """Return the method; ``other`` for a method that is not HTTP's, because a client chooses it."""
+    return method if method in _METHODS else "other"
 
 
 class RequestMetrics:
-    """ASGI middleware, the outermost: how long each request took, by method, route and status."""
+    """ASGI middleware, the outermost one, that resolves the route of a request and measures the request's duration."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -28,54 +38,50 @@ class RequestMetrics:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, status = perf_counter(), 500
+        started_at, status = perf_counter(), 500
+        route = scope[ROUTE_KEY] = self._table.find_template(scope["path"])
 
-        async def noting(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self.app(scope, receive, noting)
+            await self.app(scope, receive, send_and_note_status)
         finally:
-            route = self._table.template(scope["path"])
-            self._metrics.requested(scope["method"], route, status, perf_counter() - begun)
+            self._metrics.observe_request(_method_label(scope["method"]), route, status, perf_counter() - started_at)
 
 
-_METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
-
-
-class Traced:
-    """ASGI middleware: a span for each request, around those of its steps."""
+class RequestTracing:
+    """ASGI middleware inside `RequestMetrics` that records a span for each request, around the spans of its steps."""
 
     def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
         self.app = app
         self._tracer = tracer
-        self._table = RoleTable()
         self._propagator = TraceContextTextMapPropagator()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in ("/livez", "/readyz", "/metrics"):
+        if scope["type"] != "http" or scope["path"] in _UNTRACED_PATHS:
             await self.app(scope, receive, send)
             return
+        route, method = scope[ROUTE_KEY], _method_label(scope["method"])
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"}
-        route, method = self._table.template(scope["path"]), scope["method"] if scope["method"] in _METHODS else "other"
         parent = self._propagator.extract(carrier, context=Context())
-        named = {"http.route": route, "http.request.method": method}
-        whole = self._tracer.start_span(f"{method} {route}", context=parent, kind=SpanKind.SERVER, attributes=named)
-        token = _within.set((self._tracer, trace.set_span_in_context(whole, parent)))
+        attributes = {"http.route": route, "http.request.method": method}
+        span = self._tracer.start_span(f"{method} {route}", context=parent, kind=SpanKind.SERVER, attributes=attributes)
+        token = current_span.set((self._tracer, trace.set_span_in_context(span, parent)))
 
-        async def noting(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
             if message["type"] == "http.response.start":
-                whole.set_attribute("http.response.status_code", message["status"])
-                whole.set_attribute("finrisk.request_id", request_id.get())
+                span.set_attribute("http.response.status_code", message["status"])
+                span.set_attribute("finrisk.request_id", request_id.get())
                 if message["status"] >= 500:
-                    whole.set_status(Status(StatusCode.ERROR))
+                    span.set_status(Status(StatusCode.ERROR))
             await send(message)
 
         try:
-            await self.app(scope, receive, noting)
+            await self.app(scope, receive, send_and_note_status)
         finally:
-            _within.reset(token)
-            whole.end()
+            current_span.reset(token)
+            span.end()

@@ -1,8 +1,10 @@
-"""What the service says about itself and what can be looked up: routes, the OpenAPI document and the page that renders it.
+"""The look-up routes, the OpenAPI document of all routes, and the page that renders the document.
 
-The routes that score are BentoML's, those that look up are FastAPI's; both stand in one document, made from the same types that
-check the requests. Every example in it can be sent as it stands, once the store knows the customer that it names. Nothing is loaded from
-elsewhere: the Swagger UI comes in BentoML's own wheel, which serves it at `/static_content`.
+The scoring routes are BentoML's, the look-up routes are FastAPI's; both stand in one document, built from the types that validate the
+requests. Every example of the document can be sent unchanged, once the store holds the customer that the example names. The page loads
+nothing from other servers: the Swagger UI comes in BentoML's own wheel, which serves it at `/static_content`.
+
+The docstrings of the look-up routes are their descriptions in the document.
 """
 
 from collections.abc import Mapping
@@ -18,59 +20,59 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
-from bento.problems import answering
-from bento.web import metrics
-from bento.web.redact_paths import EXPORT, PERSON, RISK_SCORES, customer_of
+from bento.problems import catch_problems
+from bento.web.metrics import CONTENT_TYPE, render_metrics
+from bento.web.redact_paths import EXPORT, PERSON, RISK_SCORES, find_customer_id
 from schemas.api import AuditPage, AuditQuery, Erasure, ErrorEnvelope, Identifier, ModelList, ModelMetrics, PersonExport, RiskScores
 
 STATIC = Path(__file__).with_name("static")
 SUMMARY = "Personal-finance risk decisions, each with its score, the contributions that sum to it, and reasons in words."
-_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
-_HEADERS = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-_CUSTOMER: Any = {"customer": {"summary": "A customer of the ledger", "value": "123"}}
-Customer = Annotated[Identifier, PathParameter(openapi_examples=_CUSTOMER)]
+_SECURITY_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
+_PAGE_HEADERS = {"Content-Security-Policy": _SECURITY_POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_CUSTOMER_EXAMPLE: Any = {"customer": {"summary": "A customer of the ledger", "value": "123"}}
+Customer = Annotated[Identifier, PathParameter(openapi_examples=_CUSTOMER_EXAMPLE)]
 _FAILURES: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope, "description": "Any failure"}}
 
-_CREDENTIALS: dict[str, dict[str, str]] = {
+_SECURITY_SCHEMES: dict[str, dict[str, str]] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key or a token of the identity provider."},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
 }
 
 
-def application() -> FastAPI:
-    """The FastAPI application beside the scoring routes: pages and look-ups."""
+def build_app() -> FastAPI:
+    """Return the FastAPI application beside the scoring routes: the pages and the look-up routes."""
     app = FastAPI(title="finrisk", openapi_url=None, docs_url=None, redoc_url=None)
     page = (STATIC / "docs.html").read_text(encoding="utf-8")
     documents: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(page, headers=_HEADERS)
+    async def show_docs() -> HTMLResponse:
+        return HTMLResponse(page, headers=_PAGE_HEADERS)
 
-    async def counted() -> Response:
-        return Response(await run_in_threadpool(metrics.page), media_type=metrics.CONTENT_TYPE)
+    async def show_metrics() -> Response:
+        return Response(await run_in_threadpool(render_metrics), media_type=CONTENT_TYPE)
 
-    async def openapi() -> JSONResponse:
-        service = _service()
+    async def show_openapi() -> JSONResponse:
+        service = _current_service()
         if service not in documents:
-            documents[service] = openapi_document(app, service.bento_service, service.typical_features())
+            documents[service] = build_document(app, service.bento_service, service.typical_features())
         return JSONResponse(documents[service])
 
-    @answering
+    @catch_problems
     async def models() -> ModelList:
         """Which models answer here, with every feature they take, and why others are missing."""
-        return _service().models()
+        return _current_service().list_models()
 
-    @answering
+    @catch_problems
     async def model_metrics() -> ModelMetrics:
         """What each model showed on its frozen test window and, where the true probabilities are known, beside them."""
-        return _service().metrics()
+        return _current_service().list_model_metrics()
 
-    @answering
+    @catch_problems
     async def risk_scores(request: Request, customer_id: Customer) -> RiskScores:
         """The newest score of a customer in every domain, as the batch stored it when the ledger was last loaded."""
-        return _service().risk_scores(customer_of(request.scope))
+        return _current_service().read_risk_scores(find_customer_id(request.scope))
 
-    @answering
+    @catch_problems
     async def export_person(request: Request, customer_id: Customer, response: Response) -> PersonExport:
         """Everything that is held of a person, in plain text. Who asked, and when, goes into the audit.
 
@@ -80,67 +82,74 @@ def application() -> FastAPI:
         amounts of transactions and the scores of decisions. `finrisk people retain` ends it by age.
         """
         response.headers["Cache-Control"] = "no-store"
-        return _service().export_person(customer_of(request.scope))
+        return _current_service().export_person(find_customer_id(request.scope))
 
-    @answering
+    @catch_problems
     async def erase_person(request: Request, customer_id: Customer) -> Erasure:
         """Erase a person. It cannot be undone.
 
-        The key that seals the person's data is deleted, and the look-up, transactions, scores and feedback with it. Decisions and the
-        audit stay as they are, and nobody can read any more what they were about. The ledger is not touched: erase there first, or
-        the next load brings back what it holds.
+        Deletes the key that seals the person's data, the look-up token, transactions, scores and feedback. Decisions and audit stay, but
+        can no longer be read or linked to the person. The ledger is not changed: erase the person there first, or the next load restores
+        the data.
         """
-        return _service().erase_person(customer_of(request.scope))
+        return _current_service().erase_person(find_customer_id(request.scope))
 
-    @answering
-    async def audit(asked: Annotated[AuditQuery, Query()]) -> AuditPage:
+    @catch_problems
+    async def audit(query: Annotated[AuditQuery, Query()]) -> AuditPage:
         """Who did what, and when, the newest first. That it was read is recorded too."""
-        return _service().audit_page(asked)
+        return _current_service().read_audit_page(query)
 
-    for path, look_up, answer in (
+    for path, handler, answer_type in (
         ("/v1/models", models, ModelList),
         ("/v1/model-metrics", model_metrics, ModelMetrics),
         (RISK_SCORES, risk_scores, RiskScores),
         (EXPORT, export_person, PersonExport),
         ("/v1/audit", audit, AuditPage),
     ):
-        app.add_api_route(path, look_up, response_model=answer, responses=_FAILURES, tags=["look up"])
+        app.add_api_route(path, handler, response_model=answer_type, responses=_FAILURES, tags=["look up"])
     app.add_api_route(PERSON, erase_person, methods=["DELETE"], response_model=Erasure, responses=_FAILURES, tags=["people"])
-    app.add_api_route("/", docs, include_in_schema=False)
-    app.add_api_route("/metrics", counted, include_in_schema=False)
-    app.add_api_route("/docs", docs, include_in_schema=False)
-    app.add_api_route("/openapi.json", openapi, include_in_schema=False)
+    app.add_api_route("/", show_docs, include_in_schema=False)
+    app.add_api_route("/metrics", show_metrics, include_in_schema=False)
+    app.add_api_route("/docs", show_docs, include_in_schema=False)
+    app.add_api_route("/openapi.json", show_openapi, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC))
     return app
 
 
-def _service() -> Any:
-    """The service of this process."""
+def _current_service() -> Any:
+    """Return the service of this process."""
     import bentoml
 
     return bentoml.get_current_service()
 
 
-def openapi_document(app: FastAPI, service: Any, typical: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
-    """Describe the look-ups of `app` and the scoring routes of a BentoML service in one OpenAPI 3.1 document.
+def build_document(app: FastAPI, service: Any, typical: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
+    """Return one OpenAPI 3.1 document of the look-up routes and the scoring routes.
 
-    `typical` holds features of nobody by domain, for the examples.
+    Parameters
+    ----------
+    app
+        Application with the look-up routes, see `build_app`.
+    service
+        BentoML service with the scoring routes.
+    typical
+        Typical features by domain, for the examples; no real person's features.
     """
-    scoring = [_operation(method) for method in service.apis.values()]
+    scoring = [_document_route(method) for method in service.apis.values()]
     lookups = [route for route in app.routes if isinstance(route, APIRoute)]
     version = service.bento.tag.version if service.bento else "source"
     document = get_openapi(title="finrisk", version=version, summary=SUMMARY, routes=[*scoring, *lookups])
     for method in service.apis.values():
-        # Put in afterwards, because FastAPI leaves every null out: in features it says that one is not known.
+        # FastAPI drops every null, which in features means "not known": the examples are put in after it.
         content = document["paths"][method.route]["post"]["requestBody"]["content"]["application/json"]
-        content["examples"] = _examples(_types(method)[0], typical.get(_domain(method)))
-    document["components"]["securitySchemes"] = _CREDENTIALS
-    document["security"] = [{name: []} for name in _CREDENTIALS] + [{}]  # nothing where the service is open to its own machine
+        content["examples"] = _document_examples(_request_and_answer_types(method)[0], typical.get(_domain(method)))
+    document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+    document["security"] = [{name: []} for name in _SECURITY_SCHEMES] + [{}]  # the empty one: a service that is open to its own machine
     return document
 
 
-def _types(method: Any) -> tuple[Any, Any]:
-    """The types of a BentoML method's request and of its answer."""
+def _request_and_answer_types(method: Any) -> tuple[Any, Any]:
+    """Return the types of a BentoML method's request and of its answer."""
     hints = get_type_hints(method.func)
     answer = hints.pop("return")
     (request,) = hints.values()
@@ -148,12 +157,13 @@ def _types(method: Any) -> tuple[Any, Any]:
 
 
 def _domain(method: Any) -> str:
+    """Return the domain whose typical features fill a method's examples, read from the method's route."""
     return str(method.route.split("/")[2].replace("-", "_"))
 
 
-def _operation(method: Any) -> APIRoute:
-    """A route for the document only: it has the types and the words of a BentoML method."""
-    request, answer = _types(method)
+def _document_route(method: Any) -> APIRoute:
+    """Return a route for the document only, with the types and the description of a BentoML method."""
+    request, answer = _request_and_answer_types(method)
 
     async def operation(body: Annotated[request, Body()]) -> None:  # type: ignore[valid-type]
         """Never called."""
@@ -171,17 +181,17 @@ def _operation(method: Any) -> APIRoute:
     )
 
 
-def _examples(request: Any, features: Mapping[str, float | None] | None) -> dict[str, Any]:
-    """The examples of a request in OpenAPI's words; those by features need a model that says which."""
-    bodies = {summary: _filled(body, features) for summary, body in request.examples.items()}
+def _document_examples(request: Any, features: Mapping[str, float | None] | None) -> dict[str, Any]:
+    """Return the examples of a request in OpenAPI's form. Examples by features are left out without a model."""
+    bodies = {summary: _fill_features(body, features) for summary, body in request.examples.items()}
     bodies = {summary: body for summary, body in bodies.items() if body}
-    return {f"example_{at}": {"summary": summary, "value": body} for at, (summary, body) in enumerate(bodies.items(), 1)}
+    return {f"example_{number}": {"summary": summary, "value": body} for number, (summary, body) in enumerate(bodies.items(), 1)}
 
 
-def _filled(body: Mapping[str, Any], features: Mapping[str, float | None] | None) -> Mapping[str, Any] | None:
-    """A body with features of nobody where it has features, in the items of a batch too; None where no model says which."""
+def _fill_features(body: Mapping[str, Any], features: Mapping[str, float | None] | None) -> Mapping[str, Any] | None:
+    """Return a body, or a batch's items, with typical features in place of its own; None where there are no typical features."""
     if "items" in body:
-        items = [filled for item in body["items"] if (filled := _filled(item, features)) is not None]
+        items = [filled for item in body["items"] if (filled := _fill_features(item, features)) is not None]
         return {"items": items} if items else None
     if "features" not in body:
         return body

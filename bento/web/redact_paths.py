@@ -1,7 +1,7 @@
-"""Paths that name a customer, kept out of what is counted.
+"""Redaction of paths that name a customer.
 
-BentoML counts requests by path, on a page that others may read: a customer has no place there. So the identifier is taken out of the
-path before BentoML sees it, and handed to the route beside it.
+BentoML counts requests by path, on a page that other people may read, where a customer's identifier does not belong. The middleware takes
+the identifier out of the path before BentoML sees the request, and passes it on in the scope.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 RISK_SCORES = "/v1/risk-scores/{customer_id}"
 EXPORT = "/v1/people/{customer_id}/export"
 PERSON = "/v1/people/{customer_id}"
-_NAMED = "finrisk.customer_id"
+_CUSTOMER_KEY = "finrisk.customer_id"
 _TEMPLATES = tuple((path, *path.split("{customer_id}")) for path in (RISK_SCORES, EXPORT, PERSON))
-"""The routes: what stands in the place of their paths, and what goes before and after the customer. The first that fits counts."""
+"""Templates of the routes, each with its parts before and after the identifier. The first match counts."""
 
 
 class RedactCustomerPath:
-    """ASGI middleware: the path of a route without the customer that it names."""
+    """ASGI middleware that replaces a path that names a customer by the template of its route."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -28,12 +28,12 @@ class RedactCustomerPath:
         if scope["type"] == "http" and path.startswith("/v1/"):
             for template, before, after in _TEMPLATES:
                 if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
-                    named = {_NAMED: path[len(before) : len(path) - len(after)]}
-                    scope = dict(scope) | {"path": template, "raw_path": template.encode()} | named
+                    customer_id = path[len(before) : len(path) - len(after)]
+                    scope = dict(scope) | {"path": template, "raw_path": template.encode(), _CUSTOMER_KEY: customer_id}
                     break
         await self.app(scope, receive, send)
 
 
-def customer_of(scope: Mapping[str, Any]) -> str:
-    """The customer that the path of a request named."""
-    return str(scope[_NAMED])
+def find_customer_id(scope: Mapping[str, Any]) -> str:
+    """Return the customer's identifier that the path of a request named."""
+    return str(scope[_CUSTOMER_KEY])

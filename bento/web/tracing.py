@@ -1,8 +1,8 @@
-"""Traces, for whoever collects them: one span for a request and one for each step of its answer, sent as OTLP over HTTP.
+"""The tracer: one span for a request and one for each step of its answer, sent to a collector as OTLP over HTTP.
 
-Nothing is traced, and nothing of it costs anything, unless OTEL_EXPORTER_OTLP_ENDPOINT names a collector; the other OTEL_* variables mean
-what OpenTelemetry says they mean. A span holds the route, the method, the status and the request id: nothing that a client wrote, nor
-anything of a person. The caller's trace context (W3C `traceparent`) is continued.
+Without OTEL_EXPORTER_OTLP_ENDPOINT no request is traced, at no cost; the other OTEL_* variables mean what OpenTelemetry says. A span holds
+the route, the method, the status and the request id: nothing that a client wrote, and nothing of a person. `middleware` continues the
+caller's trace context (W3C `traceparent`).
 """
 
 import os
@@ -11,22 +11,23 @@ from typing import Any
 
 from opentelemetry.trace import Tracer
 
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
-def tracer_of(environ: Mapping[str, str] | None = None, exporter: Any = None) -> Tracer | None:
-    """What traces are made with; None where no collector is named.
+def create_tracer(environ: Mapping[str, str] | None = None, exporter: Any = None) -> Tracer | None:
+    """Return a tracer; None where no collector is named.
 
     Parameters
     ----------
     environ
-        Names the collector. Default: the process's own.
+        Environment variables that name the collector. Default: those of the process.
     exporter
-        Takes the spans, each as it ends, instead of a collector.
+        Receives each span as it ends, instead of a collector.
     """
     environ = os.environ if environ is None else environ
-    if exporter is None and not any(environ.get(name) for name in _ENDPOINTS):
+    if exporter is None and not any(environ.get(name) for name in _ENDPOINT_VARIABLES):
         return None
+    # Imported only here: few services send spans, and the SDK makes the start longer.
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor

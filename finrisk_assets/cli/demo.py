@@ -132,13 +132,13 @@ def _event_logs_open(history: Path) -> Iterator[None]:
     create: Any = sqlite_event_log.create_engine
     engines: dict[str, Any] = {}
 
-    def kept(url: str, **how: Any) -> Any:
+    def cached_engine(url: str, **how: Any) -> Any:
         if url not in engines:
             engines[url] = create(url, **how)
         return engines[url]
 
-    changed: Any = sqlite_event_log
-    changed.create_engine = kept
+    event_log_module: Any = sqlite_event_log
+    event_log_module.create_engine = cached_engine
     try:
         with ExitStack() as stack:
             for file in (history / "runs.db", history / "runs" / "index.db"):
@@ -147,7 +147,7 @@ def _event_logs_open(history: Path) -> Iterator[None]:
                     connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
             yield
     finally:
-        changed.create_engine = create
+        event_log_module.create_engine = create
 
 
 @contextmanager
@@ -158,13 +158,13 @@ def _unpartitioned_assets_planned_once() -> Iterator[None]:
     """
     from dagster._core.storage.dagster_run import DagsterRun
 
-    planned: Any = DagsterRun.get_resolved_partitions_subset_for_events
-    changed: Any = DagsterRun
-    changed.get_resolved_partitions_subset_for_events = lambda run, months: None if months is None else planned(run, months)
+    resolve: Any = DagsterRun.get_resolved_partitions_subset_for_events
+    run_class: Any = DagsterRun
+    run_class.get_resolved_partitions_subset_for_events = lambda run, months: None if months is None else resolve(run, months)
     try:
         yield
     finally:
-        changed.get_resolved_partitions_subset_for_events = planned
+        run_class.get_resolved_partitions_subset_for_events = resolve
 
 
 def _silence_libraries() -> None:
@@ -199,13 +199,13 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
             for example in _examples(domain, warehouse):
                 started = time.perf_counter()
                 answer = _post(url + example.path, example.body)
-                took = (time.perf_counter() - started) * 1000
-                shown = (*_shown(domain, answer), f"{example.batch_score:.4f}", _why(answer), f"{took:.1f}")
-                table.add_row(domain.title, example.subject, *shown)
+                duration_ms = (time.perf_counter() - started) * 1000
+                cells = (*_answer_cells(domain, answer), f"{example.batch_score:.4f}", _why(answer), f"{duration_ms:.1f}")
+                table.add_row(domain.title, example.subject, *cells)
     console.print(table)
 
 
-def _shown(domain: "Domain", answer: Mapping[str, Any]) -> tuple[str, str, str]:
+def _answer_cells(domain: "Domain", answer: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return decision, probability and score of an answer as text."""
     route = ROUTES[domain.name]
     probability = answer[route.probability]
@@ -214,8 +214,8 @@ def _shown(domain: "Domain", answer: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _why(answer: Mapping[str, Any]) -> str:
     """Return the answer's own reason where it has one (why there is no offer), then what moved its score."""
-    said = [answer["reason"].rstrip(".")] if answer.get("reason") else []
-    return "; ".join([*said, *(reason["text"] for reason in answer["reasons"])]) or "–"
+    own_reason = [answer["reason"].rstrip(".")] if answer.get("reason") else []
+    return "; ".join([*own_reason, *(reason["text"] for reason in answer["reasons"])]) or "–"
 
 
 def _figures(domains: "list[Domain]", warehouse: "Warehouse", console: "Console") -> None:
@@ -238,12 +238,12 @@ def _figures(domains: "list[Domain]", warehouse: "Warehouse", console: "Console"
             f"{true['oracle_auc']['value']:.3f}" if true else "–",
             f"{true['auc_gap']['value']:+.3f}" if true else "–",
             f"{calibration['value']:.3f}" if calibration else "–",
-            "; ".join(f"{words} {row['value']:.{digits}%}" for words, digits, row in _more(tested | true)) or "–",
+            "; ".join(f"{words} {row['value']:.{digits}%}" for words, digits, row in _domain_figures(tested | true)) or "–",
         )
     console.print(table)
 
 
-_MORE = {
+_DOMAIN_FIGURES = {
     "average_precision": ("average precision", 1),
     "interval_coverage": ("80 % interval covers", 1),
     "profit_captured": ("of the oracle's profit", 1),
@@ -254,8 +254,8 @@ _MORE = {
 """Figures that one domain alone has: metric -> words and digits."""
 
 
-def _more(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-    for metric, (words, digits) in _MORE.items():
+def _domain_figures(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    for metric, (words, digits) in _DOMAIN_FIGURES.items():
         if metric in figures:
             yield words, digits, figures[metric]
 
@@ -266,12 +266,12 @@ def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
     scores = warehouse.table(f"scores_{domain.name}")
     if domain.name == "loan_default":
         scores = scores.filter(~scores.loan_id.contains("@"))
-    elif domain.moment == "occurred_at":
+    elif domain.decision_time == "occurred_at":
         # The store holds what the windows of the newest transactions reach back to.
         day = scores.occurred_at.max().to_pyarrow().as_py().replace(hour=0, minute=0, second=0, microsecond=0)
         scores = scores.filter(scores.occurred_at >= day)
-    elif (newest := scores[domain.moment].max().to_pyarrow().as_py()) is not None:
-        scores = scores.filter(scores[domain.moment] == newest)
+    elif (newest := scores[domain.decision_time].max().to_pyarrow().as_py()) is not None:
+        scores = scores.filter(scores[domain.decision_time] == newest)
     ranked = scores.order_by(["score", key]).to_pyarrow().to_pylist()
     for share in EXAMPLE_QUANTILES:
         row = ranked[round(share * (len(ranked) - 1))]
@@ -293,7 +293,7 @@ def _features(domain: str, key: str, warehouse: "Warehouse", scored: Mapping[str
     """Return the stored features of a scored row."""
     from finrisk_assets.domains.registry import DOMAINS
 
-    keys = {column.name for one in DOMAINS if one.name == domain for column in one.keys}
+    keys = {column.name for other in DOMAINS if other.name == domain for column in other.keys}
     features = warehouse.table(f"features_{domain}")
     row = features.filter(features[key] == scored[key]).to_pyarrow().to_pylist()[0]
     return {name: value for name, value in row.items() if name not in keys}

@@ -125,9 +125,10 @@ def rollback(settings: Settings, domain: str, reason: str) -> None:
 
     prepare_dagster(settings)
     with dg.DagsterInstance.get() as instance:
-        done = roll_back(settings, domain, reason, instance)
+        result = roll_back(settings, domain, reason, instance)
+    withdrawn, champion = result.withdrawn, result.champion
     click.echo(
-        f"{done.gone.name}: version {done.gone.version} goes, version {done.champion.version} is champion again, packed in {done.bento}"
+        f"{withdrawn.name}: version {withdrawn.version} goes, version {champion.version} is champion again, packed in {result.bento}"
     )
     click.echo("A service that runs goes on with what it has loaded until it is started anew; the next scoring uses this champion.")
 
@@ -146,17 +147,17 @@ def versions(settings: Settings, domains: tuple[str, ...]) -> None:
     from finrisk_assets.modelling.training import model_registry
     from finrisk_assets.modelling.training.gate_verdict import read_verdict
 
-    known = [domain.name for domain in domains_of(sources.load(settings))]
-    unknown = sorted(set(domains) - set(known))
+    names = [domain.name for domain in domains_of(sources.load(settings))]
+    unknown = sorted(set(domains) - set(names))
     if unknown:
-        raise model_registry.RegistryError(f"the source {settings.source} has no domain {', '.join(unknown)}; it has {', '.join(known)}")
+        raise model_registry.RegistryError(f"the source {settings.source} has no domain {', '.join(unknown)}; it has {', '.join(names)}")
     client, table = build_resources(settings)["tracking"].client(), Table()
     for heading in ("model", "version", "alias", "bundle", "gate", "replaces", "rolled back"):
         table.add_column(heading)
-    for name in domains or known:
-        for model, tags, aliases in model_registry.versions(client, name):
+    for name in domains or names:
+        for model, tags, aliases in model_registry.list_versions(client, name):
             verdict = read_verdict(tags)
-            history = (verdict.gate or "–", tags.get(model_registry.REPLACES, "–"), verdict.rolled_back or "–")
+            history = (verdict.gate or "–", tags.get(model_registry.REPLACES_TAG, "–"), verdict.rolled_back or "–")
             table.add_row(model.name, model.version, ", ".join(aliases) or "–", tags["bundle"][:12], *history)
     Console().print(table)
 
@@ -181,14 +182,14 @@ def reproduce(settings: Settings, model: str | None, version: str, every: bool, 
         done = operation.reproduce(settings, domain, registered, anyway=anyway)
         equal &= done.difference is None
         click.echo(f"{registered.name} version {registered.version}, bundle {done.bundle}: {done.difference or 'byte-equal'}")
-        for note in done.elsewhere if done.difference else ():
+        for note in done.environment_changes if done.difference else ():
             click.echo(f"  {note}")
     sys.exit(0 if equal else 1)
 
 
 @cli.group("snapshots")
 def snapshots_group() -> None:
-    """The kept copies of data: what models were trained on, and what landed."""
+    """Stored copies of data: training rows and landed tables."""
 
 
 @snapshots_group.command("list")
@@ -204,9 +205,16 @@ def list_snapshots(settings: Settings) -> None:
     named, table = named_snapshots(settings), Table()
     for heading in ("snapshot", "table", "rows", "MB", "first kept by", "named by"):
         table.add_column(heading, justify="right" if heading in ("rows", "MB") else "left")
-    for one in snapshots.list_snapshots(snapshots.snapshot_folder(settings.root)):
-        size = f"{one.size / 1e6:,.1f}"
-        table.add_row(one.sha256[:12], one.table, f"{one.rows:,}", size, one.kept_by, ", ".join(named.get(one.sha256, ())) or "–")
+    for snapshot in snapshots.list_snapshots(snapshots.snapshot_folder(settings.root)):
+        size = f"{snapshot.size / 1e6:,.1f}"
+        table.add_row(
+            snapshot.sha256[:12],
+            snapshot.table,
+            f"{snapshot.rows:,}",
+            size,
+            snapshot.kept_by,
+            ", ".join(named.get(snapshot.sha256, ())) or "–",
+        )
     Console().print(table)
 
 
@@ -234,8 +242,12 @@ def prune_snapshots(settings: Settings, yes: bool) -> None:
     from finrisk_assets.operations.reproduce import named_snapshots
 
     folder, named = snapshots.snapshot_folder(settings.root), named_snapshots(settings)
-    removed = snapshots.prune(folder, named) if yes else [one for one in snapshots.list_snapshots(folder) if one.sha256 not in named]
-    size = sum(one.size for one in removed) / 1e6
+    removed = (
+        snapshots.prune(folder, named)
+        if yes
+        else [snapshot for snapshot in snapshots.list_snapshots(folder) if snapshot.sha256 not in named]
+    )
+    size = sum(snapshot.size for snapshot in removed) / 1e6
     click.echo(f"{len(removed)} snapshots, {size:,.1f} MB, named by no version: {'removed' if yes else '--yes removes them'}")
 
 
@@ -254,9 +266,9 @@ def list_packs(settings: Settings) -> None:
     from finrisk_assets.operations import verify_pack
 
     table = Table("domain", "version", "bundle", "figures", "verdict")
-    for made, _ in verify_pack.list_packs(settings):
-        verdict = "supports" if made.supports else "does not support"
-        table.add_row(made.domain, made.registry_version, made.version, str(len(made.figures)), verdict)
+    for record, _ in verify_pack.list_packs(settings):
+        verdict = "supports" if record.is_supported else "does not support"
+        table.add_row(record.domain, record.registry_version, record.version, str(len(record.figures)), verdict)
     Console().print(table if table.row_count else "there is no pack yet: `finrisk demo` makes them")
 
 
@@ -270,9 +282,9 @@ def show(settings: Settings, domain: str, version: str | None) -> None:
 
     from finrisk_assets.operations import verify_pack
 
-    made, folder = verify_pack.find_pack(settings, domain, version)
+    record, folder = verify_pack.find_pack(settings, domain, version)
     console = Console()
-    for line in verify_pack.render_pack(made):
+    for line in verify_pack.render_pack(record):
         console.print(line)
     click.echo(f"{folder / 'card.html'}\n{folder / 'pack.html'}")
 
@@ -289,9 +301,9 @@ def verify(settings: Settings, domain: str | None, version: str | None) -> None:
     for name in [domain] if domain else verify_pack.list_domains_with_packs(settings):
         done = verify_pack.verify(settings, name, version)
         wrong += len(done.disagreements)
-        click.echo(f"{done.made.title}, bundle {done.made.version}")
-        for one in done.outcomes:
-            click.echo(f"  {one.name:<36} {one.agree:>4} of {one.total:<4} agree")
+        click.echo(f"{done.record.title}, bundle {done.record.version}")
+        for outcome in done.outcomes:
+            click.echo(f"  {outcome.name:<36} {outcome.agree:>4} of {outcome.total:<4} agree")
         if done.disagreements:
             click.echo(f"  first disagreement: {done.disagreements[0]}")
     if wrong:
@@ -314,18 +326,18 @@ def reasons(settings: Settings, domains: tuple[str, ...], page: bool) -> None:
     if page:
         click.echo(reason_catalogue.page(), nl=False)
         return
-    found = reason_catalogue.entries(sources.load(settings))
-    known = list(dict.fromkeys(one.domain for one in found))
-    unknown = sorted(set(domains) - set(known))
+    catalogue = reason_catalogue.entries(sources.load(settings))
+    names = list(dict.fromkeys(entry.domain for entry in catalogue))
+    unknown = sorted(set(domains) - set(names))
     if unknown:
-        raise click.UsageError(f"the source {settings.source} has no domain {', '.join(unknown)}; it has {', '.join(known)}")
-    for domain in domains or known:
+        raise click.UsageError(f"the source {settings.source} has no domain {', '.join(unknown)}; it has {', '.join(names)}")
+    for domain in domains or names:
         table = Table(title=domain)
         for heading in ("theme", "feature", "when", "it raised the score", "it lowered the score"):
             table.add_column(heading, overflow="fold")
-        for one in found:
-            if one.domain == domain:
-                table.add_row(one.theme, one.feature, one.when, one.raises, one.lowers)
+        for entry in catalogue:
+            if entry.domain == domain:
+                table.add_row(entry.theme, entry.feature, entry.when, entry.raises, entry.lowers)
         Console().print(table)
 
 
@@ -346,7 +358,7 @@ def shadow(settings: Settings) -> None:
     for heading in ("domain", "champion", "challenger", *shadow_report.HEADINGS):
         table.add_column(heading)
     for pair in comparisons:
-        table.add_row(pair.domain, pair.champion, pair.challenger, *pair.shown())
+        table.add_row(pair.domain, pair.champion, pair.challenger, *pair.cells())
     Console(width=max(Console().width, 150)).print(table)
 
 

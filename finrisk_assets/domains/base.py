@@ -1,8 +1,12 @@
-"""What a domain gives to the graph: pure functions and a few names. `stages` turns them into the same assets in all domains."""
+"""The interface between a domain and the graph: the stages of the graph make the same assets of every `Domain`.
 
+Pure of Dagster and MLflow. What the domains that answer yes or no share is in `classifier`; the list of all domains is in `registry`.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from schemas.features import Feature, feature_table
 from schemas.ledger import Column, Table
@@ -20,15 +24,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What training gives: a bundle to write, and what is to be known of how it came about.
+class TrainingResult:
+    """The bundle that a training made, and its record.
 
     Attributes
     ----------
     spec
         The bundle.
     params
-        What was chosen or set, by name.
+        Choices and settings of the training, by name.
     metrics
         Figures on the validation window, on which the choice was made.
     candidates
@@ -36,7 +40,7 @@ class Trained:
     plots
         PNG pictures by name.
     files
-        What else is to be kept with the version, by file name; not part of the bundle.
+        Further files to store with the version, by file name; not part of the bundle.
     """
 
     spec: "BundleSpec"
@@ -49,7 +53,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of an evaluation, with its 95 % interval where there is one."""
+    """One figure of an evaluation, with its 95 % interval where the figure has one."""
 
     metric: str
     value: float
@@ -60,26 +64,26 @@ class Figure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one bundle shows on the frozen test window: figures, and PNG pictures by name."""
+    """Figures of one bundle on the frozen test window, and PNG pictures by name."""
 
     figures: Sequence[Figure]
     plots: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class TestWindow:
-    """The frozen test window as one bundle sees it.
+class ScoredWindow:
+    """The frozen test window, scored by one bundle.
 
     Attributes
     ----------
     frame
-        Its rows of the feature table, with ``customer_id``.
+        The window's rows of the feature table, with ``customer_id``.
     rows : ndarray of float32, shape (n, d)
         The bundle's input.
     labels : ndarray of bool, shape (n,)
-        What happened; shape (0,) where the source has no outcomes.
+        The outcomes; shape (0,) where the source has none.
     probability : ndarray, shape (n,)
-        What the bundle says.
+        The bundle's probabilities.
     """
 
     frame: "pd.DataFrame"
@@ -90,7 +94,7 @@ class TestWindow:
 
 @dataclass(frozen=True)
 class Fault:
-    """A demand on a model that it does not meet: its name, one of `promotion.DEMANDS`, and what was seen."""
+    """A demand on a model that the model does not meet: its name, one of `gate.DEMANDS`, and the evidence."""
 
     demand: str
     reason: str
@@ -101,125 +105,152 @@ class Fault:
 
 @dataclass(frozen=True)
 class MonitoringSpec:
-    """What is watched once the champion of a domain decides.
+    """Settings of the monitoring of a domain's champion.
 
     Attributes
     ----------
-    label
-        The column of the feature table that says what happened.
-    matured
-        The rows of the feature table whose outcome is known by now and had its time.
-    turns
-        The names of the thresholds that are probabilities of the outcome.
+    decision_thresholds
+        Names of the bundle's thresholds that are probabilities of the outcome.
     by_construction
         Feature to the reason why it is left out of the drift test: a calendar or the length of a history moves by itself.
-    population
-        The rows of the kind that taught, where the feature table holds others too.
     is_scored_as_it_stands
         Whether the batch scores hold the probability of the very row; False where they hold that of better terms.
     """
 
-    label: str
-    matured: "Callable[[pd.DataFrame, Settings], pd.DataFrame]"
     decision_thresholds: tuple[str, ...] = ()
     by_construction: Mapping[str, str] = field(default_factory=dict)
-    population: "Callable[[LazyTable], LazyTable] | None" = None
     is_scored_as_it_stands: bool = True
 
 
-@dataclass(frozen=True)
-class Domain:
+class Domain(ABC):
     """One of the five decisions.
 
     Attributes
     ----------
     name, title, owner
-        ``loan_default``, how a person calls it, and the team that answers for it.
+        ``loan_default``, its name for people, and the team that answers for the domain.
     tables
-        Canonical tables that its features read, where the source has them.
+        Canonical tables that the features read, where the source has them.
     keys
-        Columns that identify a row of the feature table: first what is scored; `moment` names when.
-    moment
+        Columns that identify a row of the feature table: the first names what is scored.
+    decision_time
         The key column that says when the decision falls.
+    label
+        The column of the feature table that says what happened.
+    monitoring
+        What is watched once the champion decides.
+    utility_unit
+        The unit of `utility`.
+    truth
+        The simulator's table of true probabilities.
     months_back, months_ahead
-        The ledger's months that a month of the feature table is made of: as many before it as the windows reach back to, and as many
-        after it as tell its outcomes. A change beyond them, of an account's first movement say, waits for the next training.
-    features, build
-        The features that a source allows, and the Ibis expression that computes them.
-    train, evaluate
-        From the feature table to a model; from a bundle and the feature table to figures on the frozen test window.
-    test, gain
-        The frozen test window as a bundle sees it; and from that window and the bundle to what each row's decision earned, shape (n,),
-        in the unit that `gain_unit` names. None where nothing says what a decision earns.
-    judged
-        The rows of the feature table that `evaluate`, `test` and `oracle` look at, where reading all of them would take long: the test
-        window, and what its bounds follow from.
+        The months of the ledger that a month of the feature table is made of: as many before it as the windows reach back to, and as
+        many after it as tell its outcomes. A change beyond them, of an account's first movement say, waits for the next training.
     cutoffs
         The thresholds at which groups of people are compared, and whether a decision from there on goes against the person, so that the
-        gate minds: a refusal does, a referral to somebody who looks does not.
-    gate
-        From the figures, by metric, to the domain's own demands that the model does not meet; none if it meets all.
-    decide
-        Probabilities and margins to decisions, by the bundle's thresholds.
-    parity
-        Where the service computes the features itself: from the stored tables to what differs between batch and service.
+        gate minds: a refusal does, a referral to an analyst does not.
     needs
         Canonical columns (``table.column``) without which a source has no such domain.
     upstream
-        Scores of other domains that `build` reads beside the canonical tables, where the source has those domains.
+        Scores of other domains that `build_features` reads beside the canonical tables, where the source has those domains.
     features_of
         For a second model of a domain: the domain whose feature table it reads.
     more_scores
         Columns that the batch scores hold beside the usual ones.
-    score
-        From a chunk of the feature table and the champion to the columns of the scores, where a decision is more than a threshold:
-        ``score``, ``probability``, ``decision`` and those of `more_scores`.
-    watch
-        What is watched once its champion decides; nothing where None.
     known_before
-        The tables of which only what came strictly before its moment is known to a decision; of the others, what came at that very
-        moment is part of it.
-    truth, oracle
-        The simulator's table of true probabilities, and the comparison of a champion with it on the test window.
+        The tables of which a decision knows only what came strictly before its time; of the others, what came at that very time is part
+        of the decision.
+    is_computed_in_service
+        Whether the service computes the features itself from the event and its history; else it reads stored snapshots.
     """
 
-    name: str
-    title: str
-    owner: str
-    tables: tuple[str, ...]
-    keys: tuple[Column, ...]
-    moment: str
-    features: "Callable[[Source], tuple[Feature, ...]]"
-    build: "Callable[[Mapping[str, LazyTable], Source], LazyTable]"
-    train: "Callable[[pd.DataFrame, tuple[Feature, ...], Source, Settings], Trained]"
-    evaluate: "Callable[[pd.DataFrame, Bundle, Settings], Evaluation]"
-    test: "Callable[[pd.DataFrame, Bundle, Settings], TestWindow]"
-    gate: "Callable[[Mapping[str, Figure]], Sequence[Fault]]"
-    decide: "Callable[[np.ndarray, np.ndarray, Mapping[str, float]], Sequence[str]]"
-    parity: "Callable[[Callable[[str], LazyTable], Source], Sequence[str]] | None" = None
-    judged: "Callable[[LazyTable], LazyTable] | None" = None
-    gain: "Callable[[TestWindow, Bundle], np.ndarray] | None" = None
-    gain_unit: str = ""
-    cutoffs: Mapping[str, bool] = field(default_factory=dict)
-    months_back: int = 12
-    months_ahead: int = 0
-    needs: tuple[str, ...] = ()
-    upstream: tuple[str, ...] = ()
-    features_of: str = ""
-    more_scores: tuple[Column, ...] = ()
-    score: "Callable[[pd.DataFrame, Bundle], Mapping[str, Any]] | None" = None
-    watch: MonitoringSpec | None = None
-    known_before: tuple[str, ...] = ("transactions",)
-    truth: str = ""
-    oracle: "Callable[[pd.DataFrame, pd.DataFrame, Bundle, Settings], Sequence[Figure]] | None" = None
+    name: ClassVar[str]
+    title: ClassVar[str]
+    owner: ClassVar[str]
+    tables: ClassVar[tuple[str, ...]]
+    keys: ClassVar[tuple[Column, ...]]
+    decision_time: ClassVar[str]
+    label: ClassVar[str]
+    monitoring: ClassVar[MonitoringSpec]
+    utility_unit: ClassVar[str]
+    truth: ClassVar[str]
+    months_back: ClassVar[int] = 12
+    months_ahead: ClassVar[int] = 0
+    cutoffs: ClassVar[Mapping[str, bool]] = {}
+    needs: ClassVar[tuple[str, ...]] = ()
+    upstream: ClassVar[tuple[str, ...]] = ()
+    features_of: ClassVar[str] = ""
+    more_scores: ClassVar[tuple[Column, ...]] = ()
+    known_before: ClassVar[tuple[str, ...]] = ("transactions",)
+    is_computed_in_service: ClassVar[bool] = False
+
+    # Features ------------------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def select_features(self, source: "Source") -> tuple[Feature, ...]:
+        """Return the features that a source allows."""
+
+    @abstractmethod
+    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
+        """Return the Ibis expression that computes the feature table."""
+
+    def find_parity_faults(self, table: "Callable[[str], LazyTable]", source: "Source") -> Sequence[str]:
+        """Compare stored features with those of the service, where the service computes them; return the differences."""
+        return ()
+
+    # Model ---------------------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def labelled_rows(self, frame: "pd.DataFrame", settings: "Settings") -> "pd.DataFrame":
+        """Return the rows of the feature table whose outcome is known when the ledger is read and had its time."""
+
+    @abstractmethod
+    def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
+        """Train a model on the feature table."""
+
+    @abstractmethod
+    def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
+        """Return ``score``, ``probability``, ``decision`` and the `more_scores` of rows of the feature table, each of shape (n,)."""
+
+    # Evaluation ----------------------------------------------------------------------------------------------------------------
+
+    def evaluation_rows(self, table: "LazyTable") -> "LazyTable":
+        """Return the rows of the feature table that an evaluation reads, where reading all of them would take long."""
+        return table
+
+    @abstractmethod
+    def score_test_window(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> ScoredWindow:
+        """Score the frozen test window."""
+
+    @abstractmethod
+    def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
+        """Return figures and pictures of a bundle on the frozen test window."""
+
+    @abstractmethod
+    def find_faults(self, figures: Mapping[str, Figure]) -> list[Fault]:
+        """Return the domain's own demands that a model with these figures, by metric, does not meet."""
+
+    @abstractmethod
+    def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
+        """Return what each row's decision earned, shape (n,), in `utility_unit`."""
+
+    @abstractmethod
+    def compare_with_truth(self, frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Sequence[Figure]:
+        """Compare a bundle with the true probabilities on the test window."""
+
+    def training_population(self, table: "LazyTable") -> "LazyTable":
+        """Return the rows of the kind that taught, where the feature table holds others too."""
+        return table
+
+    # Contracts -----------------------------------------------------------------------------------------------------------------
 
     @property
     def group(self) -> str:
-        """The domain that it belongs to, which gives the features and the name of the asset group."""
+        """The domain whose features this one reads, which also names the asset group."""
         return self.features_of or self.name
 
     def unavailable_reason(self, source: "Source") -> str | None:
-        """Why a source has no such domain; None if it has."""
+        """Return why a source has no such domain; None if the source has it."""
         if self.group in source.without:
             return source.without[self.group]
         for need in self.needs:
@@ -231,8 +262,10 @@ class Domain:
         return None
 
     def feature_contract(self, source: "Source") -> Table:
-        return feature_table(self.group, self.keys, self.features(source))
+        """Return the contract of the feature table."""
+        return feature_table(self.group, self.keys, self.select_features(source))
 
     def score_contract(self) -> Table:
-        moment = next(column for column in self.keys if column.name == self.moment)
-        return score_table(self.name, self.keys[0], moment, self.more_scores)
+        """Return the contract of the batch scores."""
+        decided_at = next(column for column in self.keys if column.name == self.decision_time)
+        return score_table(self.name, self.keys[0], decided_at, self.more_scores)

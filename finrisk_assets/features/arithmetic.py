@@ -1,11 +1,38 @@
-"""Arithmetic of features as Ibis expressions: what a ratio is where its whole is nothing, and what is kept within bounds."""
+"""Arithmetic that features share, as Ibis expressions: bounded ratios, money in whole units, time in whole microseconds.
+
+Money is added up in whole ten-thousandths and time is compared in whole microseconds, so that neither the engine nor the order of the
+rows changes a value.
+"""
 
 import math
 
 import ibis
 import ibis.expr.types as ir
 
-LARGEST_RATIO = 10.0
+from finrisk_assets.features.windows import DAY, MICRO
+from finrisk_assets.scoring.ratios import LARGEST_RATIO, NoWhole
+from schemas.timestamps import EPOCH
+
+DAY_US = DAY * MICRO
+"""Microseconds in a day."""
+
+UNITS_PER_CURRENCY = 10_000
+"""Whole units in one unit of currency. Fewer round away decimals that a source has; more leave less room in 64 bits."""
+
+
+def to_units(amount: ir.Value) -> ir.IntegerValue:
+    """Return an amount in currency as a whole number of ten-thousandths."""
+    return (amount * UNITS_PER_CURRENCY).round().cast("int64")
+
+
+def to_currency(units: ir.Value) -> ir.FloatingValue:
+    """Return an amount in ten-thousandths as currency."""
+    return units.cast("float64") / UNITS_PER_CURRENCY
+
+
+def epoch_micros(time: ir.Value) -> ir.IntegerValue:
+    """Return a timestamp as whole microseconds since 1970."""
+    return time.delta(ibis.timestamp(EPOCH), unit="microsecond")
 
 
 def clip(value: ir.Value, lowest: float, highest: float) -> ir.Value:
@@ -13,21 +40,44 @@ def clip(value: ir.Value, lowest: float, highest: float) -> ir.Value:
     return ibis.cases((value > highest, highest), (value < lowest, lowest), else_=value)
 
 
-def ratio(part: ir.Value, whole: ir.Value, largest: float = LARGEST_RATIO) -> ir.Value:
-    """`part / whole`, kept within ±`largest`; where the whole is not above 0, `largest` if the part is, else 0."""
+def ratio(part: ir.Value, whole: ir.Value, largest: float = LARGEST_RATIO, *, no_whole: NoWhole = "largest_or_zero") -> ir.Value:
+    """Return ``part / whole``, kept within ±`largest`; null where either is null.
+
+    Parameters
+    ----------
+    part, whole
+        In one unit.
+    largest
+        Bound on either side of 0.
+    no_whole
+        Rule for a whole that is not above 0; see `finrisk_assets.scoring.ratios.NoWhole`.
+    """
+    part, whole = part.cast("float64"), whole.cast("float64")
+    without_whole = {
+        "largest_or_zero": ((part > 0, largest), (part <= 0, 0.0)),
+        "signed_largest": ((part > 0, largest), (part < 0, -largest), (part == 0, 0.0)),
+        "largest": ((part.notnull(), largest),),
+        "missing": (),
+    }[no_whole]
     return ibis.cases(
         (whole > 0, clip(part / whole.nullif(0), -largest, largest)),
-        ((whole <= 0) & (part > 0), largest),
-        ((whole <= 0) & (part <= 0), 0.0),
+        *(((whole <= 0) & holds, value) for holds, value in without_whole),
         else_=ibis.null("float64"),
     )
 
 
 def share(part: ir.Value, whole: ir.Value) -> ir.Value:
-    """`part / whole`, null where the whole is not above 0."""
+    """Return ``part / whole``, not bounded; null where the whole is not above 0."""
     return part / (whole > 0).ifelse(whole, ibis.null("float64"))
 
 
 def finite(value: ir.Value) -> ir.Value:
-    """The value, null where it is not a finite number."""
+    """Return the value, null where it is not a finite number."""
     return ibis.cases((value.abs() < math.inf, value), else_=ibis.null("float64"))
+
+
+def instalment(amount: ir.Value, annual_rate_pct: ir.Value, term_months: ir.Value) -> ir.Value:
+    """Return the monthly instalment of an annuity, not rounded, as `finrisk_assets.scoring.annuity.instalment` computes it."""
+    monthly, months = annual_rate_pct / 1200, term_months.cast("float64")
+    safe = (monthly > 0).ifelse(monthly, 1.0)
+    return amount * (monthly > 0).ifelse(safe / (1 - (1 + safe) ** (-months)), 1 / months)

@@ -1,7 +1,7 @@
 """Declared features over a whole table, as one lazy Ibis expression that any engine runs.
 
-Only the translation of `windows` to Ibis belongs here. Windows range over whole microseconds and add up whole numbers,
-so no engine's calendar, intervals or order of addition can make a value differ.
+Only the translation of `windows` to Ibis belongs here. Windows range over whole microseconds and add up whole numbers, so that no
+engine's calendar, intervals or order of addition changes a value.
 """
 
 import math
@@ -13,6 +13,7 @@ import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
+from finrisk_assets.features.arithmetic import epoch_micros
 from finrisk_assets.features.windows import (
     DAY,
     DEVIATION_FLOOR,
@@ -22,17 +23,17 @@ from finrisk_assets.features.windows import (
     Derived,
     Point,
     Window,
-    windows,
+    collect_windows,
 )
 
 KEYS = ("transaction_id", "customer_id", "occurred_at")
 
 _TIME = "_occurred_us"
 _PACK = float(1 << 26)
-"""More events than a window holds: see `_packed`."""
+"""A number above the events of any window: see `_pack`."""
 
 _Slot: TypeAlias = tuple[tuple[str, ...], int, int, str]
-"""What one window function computes: entity, length, delay (seconds) and what is aggregated."""
+"""One window function: entity, length, delay (seconds) and the content that is aggregated."""
 
 
 def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequence[str] = ()) -> ir.Table:
@@ -41,11 +42,11 @@ def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequ
     Parameters
     ----------
     transactions
-        Columns `KEYS` and whatever the features read; times naive UTC, amounts not negative.
+        Columns `KEYS` and all that the features read; times without a zone in UTC, amounts not negative.
     features
         Declarations; each becomes a float64 column of its name, null where it is missing.
     carry
-        Further columns of `transactions` to hand on as they are.
+        Further columns of `transactions` to pass through.
 
     Returns
     -------
@@ -55,41 +56,38 @@ def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequ
     Raises
     ------
     ValueError
-        Where a column that is needed is not there, or two features have one name.
+        Where a needed column is missing, or two features have one name.
     """
     names = [feature.feature.name for feature in features]
     needed = sorted(frozenset(KEYS).union(carry, *(feature.columns for feature in features)))
     missing = [name for name in needed if name not in transactions.columns]
     if missing:
         raise ValueError(f"features need the columns {', '.join(missing)}; the table has {', '.join(transactions.columns)}")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"features declared twice: {', '.join(twice)}")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(f"features declared twice: {', '.join(duplicates)}")
 
-    plan = _Plan.of(windows(features))
-    events = transactions.select(*needed, **{_TIME: transactions.occurred_at.delta(_EPOCH, unit="microsecond")})
+    plan = _Plan.of(collect_windows(features))
+    events = transactions.select(*needed, **{_TIME: epoch_micros(transactions.occurred_at)})
     events = events.mutate(**_inputs(events, plan.slots))
     events = events.mutate(**{name: _aggregate(events, slot) for slot, name in plan.slots.items()})
     values = {name: plan.value(events, feature).cast("float64") for name, feature in zip(names, features, strict=True)}
     return events.select(*KEYS, *(name for name in carry if name not in (*KEYS, *values)), **values)
 
 
-_EPOCH = ibis.timestamp("1970-01-01 00:00:00")
-
-
 @dataclass(frozen=True)
 class _Plan:
-    """Which window functions are computed, and under which column name each stands."""
+    """The window functions to compute, and the column name of each."""
 
     slots: dict[_Slot, str]
 
     @classmethod
-    def of(cls, declared: Sequence[Window]) -> "_Plan":
-        # Engines search the bounds of a frame anew for every function over it: each frame gets as few as will do.
-        wanted = dict.fromkeys(_slot(window, content) for window in declared for content in _contents(window))
-        packed = {slot[:3] for slot in wanted if slot[3] == "is_fraud"}
-        kept = [slot for slot in wanted if slot[3] != "count" or slot[:3] not in packed]
-        return cls({slot: f"_w{number}" for number, slot in enumerate(kept)})
+    def of(cls, declarations: Sequence[Window]) -> "_Plan":
+        # Engines search the bounds of a frame again for every function over it: each frame gets as few functions as possible.
+        slots = dict.fromkeys(_slot(window, content) for window in declarations for content in _contents(window))
+        packed = {slot[:3] for slot in slots if slot[3] == "is_fraud"}
+        needed = [slot for slot in slots if slot[3] != "count" or slot[:3] not in packed]
+        return cls({slot: f"_w{number}" for number, slot in enumerate(needed)})
 
     def value(self, events: ir.Table, feature: Declaration) -> ir.NumericValue:
         match feature:
@@ -109,37 +107,37 @@ class _Plan:
             case "mean":
                 value = self._sum(events, window) / self._count(events, window).nullif(0)
             case "std":
-                # Engines add central moments up in the order of their threads: the last digits, which they disagree on, are cut off.
-                value = (self._held(events, window, "std") / 100.0).cast("float32").cast("float64")
+                # Engines add up central moments in the order of their threads: the last digits, which differ, are cut off.
+                value = (self._column(events, window, "std") / 100.0).cast("float32").cast("float64")
             case "max":
-                value = self._held(events, window, "max")
+                value = self._column(events, window, "max")
                 if window.current:
                     value = ibis.greatest(value.coalesce(0.0), _cents(events))
                 value = value / 100.0
             case "since":
-                hours = (events[_TIME] - self._held(events, window, "latest")) / float(HOUR * MICRO)
+                hours = (events[_TIME] - self._column(events, window, "latest")) / float(HOUR * MICRO)
                 value = hours.coalesce(window.length_s / HOUR)
         if window.empty is not None:
             value = value.coalesce(window.empty)
-        known = [events[name].notnull() for name in window.entity if name not in KEYS]
+        is_known = [events[name].notnull() for name in window.entity if name not in KEYS]
         # A factor of 1 or null, which an engine works out once for all features of the entity; a condition on each costs more.
-        return value * ibis.ifelse(ibis.and_(*known), 1.0, ibis.null("float64")) if known else value
+        return value * ibis.ifelse(ibis.and_(*is_known), 1.0, ibis.null("float64")) if is_known else value
 
     def _count(self, events: ir.Table, window: Window) -> ir.NumericValue:
         if _slot(window, "count") in self.slots:
-            count = self._held(events, window, "count")
+            count = self._column(events, window, "count")
         else:
-            packed = self._held(events, window, "is_fraud").coalesce(0.0)
+            packed = self._column(events, window, "is_fraud").coalesce(0.0)
             count = packed - (packed / _PACK).floor() * _PACK
         return count + 1 if window.current else count
 
     def _sum(self, events: ir.Table, window: Window) -> ir.NumericValue:
-        held = self._held(events, window, str(window.column)).coalesce(0.0)
+        total = self._column(events, window, str(window.column)).coalesce(0.0)
         if window.column == "is_fraud":
-            return (held / _PACK).floor()
-        return (held + _cents(events) if window.current else held) / 100.0
+            return (total / _PACK).floor()
+        return (total + _cents(events) if window.current else total) / 100.0
 
-    def _held(self, events: ir.Table, window: Window, content: str) -> ir.NumericValue:
+    def _column(self, events: ir.Table, window: Window, content: str) -> ir.NumericValue:
         return events[self.slots[_slot(window, content)]]
 
 
@@ -163,8 +161,8 @@ def _cents(events: ir.Table) -> ir.NumericValue:
     return (events.amount * 100.0 + 0.5).floor().cast(dt.Float64(nullable=False))
 
 
-def _packed(frauds: ir.NumericValue) -> ir.NumericValue:
-    """Return a number whose sum over a window holds the frauds above `_PACK` and the events below it, both exactly."""
+def _pack(frauds: ir.NumericValue) -> ir.NumericValue:
+    """Return a number whose sum over a window is the number of frauds times `_PACK` plus the number of events, both exactly."""
     return frauds * _PACK + 1.0
 
 
@@ -174,12 +172,12 @@ def _inputs(events: ir.Table, slots: Iterable[_Slot]) -> dict[str, ir.Value]:
         if content in ("amount", "std", "max"):
             inputs["_cents"] = _cents(events)
         elif content == "is_fraud":
-            in_time = events.label_known_at.delta(_EPOCH, unit="microsecond") <= events[_TIME] + delay_s * MICRO
-            inputs[_labelled(delay_s)] = _packed((events.is_fraud & in_time).coalesce(False).cast("float64"))
+            is_in_time = epoch_micros(events.label_known_at) <= events[_TIME] + delay_s * MICRO
+            inputs[_fraud_column(delay_s)] = _pack((events.is_fraud & is_in_time).coalesce(False).cast("float64"))
     return inputs
 
 
-def _labelled(delay_s: int) -> str:
+def _fraud_column(delay_s: int) -> str:
     return f"_is_fraud_after_{delay_s}_s"
 
 
@@ -189,9 +187,9 @@ def _aggregate(events: ir.Table, slot: _Slot) -> ir.Value:
         case "amount":
             value: ir.Value = events["_cents"].sum()
         case "is_fraud":
-            value = events[_labelled(delay_s)].sum()
+            value = events[_fraud_column(delay_s)].sum()
         case "std":
-            # The engines' own central moments: sums of squares would lose the digits that a small deviation lives in.
+            # The engines' own central moments: sums of squares would lose the digits of a small deviation.
             value = events["_cents"].std(how="sample")
         case "max":
             value = events["_cents"].max()

@@ -1,7 +1,7 @@
 """The certificate that a feature is the same number in batch and online.
 
-Only the comparison belongs here, and the replay that makes it hard: events delivered twice, late and out of order, labels
-withheld until they are known, a restart in the middle.
+Only the comparison belongs here, and the replay of a bad day: events delivered twice, late and out of order, labels withheld until they
+are known, a restart in the middle.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,27 +12,29 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from finrisk_assets.features.online import History, OnlineFeatures, micros
-from finrisk_assets.features.windows import HOUR, LABELS, MICRO, Declaration, reach_s
+from finrisk_assets.features.online import History, OnlineFeatures
+from finrisk_assets.features.windows import HOUR, LABELS, MICRO, Declaration, find_reach_s
+from schemas.timestamps import to_micros
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 TOLERANCE = 1e-6
+"""Difference, relative to max(1, |value|), up to which two values count as equal."""
 LATENESS_S = 6 * HOUR
-"""How late an event may arrive in the replay."""
+"""Seconds by which an event of the replay arrives late at most."""
 
 Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Result of a comparison.
+    """The result of a comparison.
 
     Attributes
     ----------
     n
-        Rows compared.
+        Rows that were compared.
     max_abs_diff
         Per feature, the largest |batch - online|; infinite where one has a value and the other none.
     worst
@@ -48,13 +50,11 @@ class Parity:
 
     def __str__(self) -> str:
         verdict = "equal" if self.equal else "DIFFERENT"
-        by = self.max_abs_diff[self.worst]
-        return f"{verdict}: {self.n} rows, {len(self.max_abs_diff)} features, worst {self.worst} by {by:.3g}"
+        difference = self.max_abs_diff[self.worst]
+        return f"{verdict}: {self.n} rows, {len(self.max_abs_diff)} features, worst {self.worst} by {difference:.3g}"
 
 
-def certificate(
-    batch: npt.NDArray[np.float64], online: npt.NDArray[np.float64], names: Sequence[str], tolerance: float = TOLERANCE
-) -> Parity:
+def compare(batch: npt.NDArray[np.float64], online: npt.NDArray[np.float64], names: Sequence[str], tolerance: float = TOLERANCE) -> Parity:
     """Compare two tables of feature values row for row.
 
     Parameters
@@ -89,20 +89,20 @@ def certificate(
 
 
 class HistoryStore(Protocol):
-    """What keeps the recent events for the replay; a service's own store can stand in for `MemoryStore`."""
+    """The store of recent events in a replay; a service's own store can replace `MemoryStore`."""
 
     def add(self, event: Event) -> None:
-        """Keep an event; a second one of the same transaction_id changes nothing."""
+        """Add an event; a second event of the same transaction_id changes nothing."""
 
     def history(self, entity: tuple[str, ...], of: Event, since_us: int) -> History:
-        """Return the kept events of the same entity as `of`, after `since_us`."""
+        """Return the stored events of the same entity as `of`, after `since_us`."""
 
-    def restarted(self) -> "HistoryStore":
-        """Return the store as it is after a restart."""
+    def restart(self) -> "HistoryStore":
+        """Return the store after a restart."""
 
 
 class MemoryStore:
-    """Recent events by entity, in the order in which they arrived."""
+    """Recent events by entity, in the order of their arrival."""
 
     def __init__(self, entities: Iterable[tuple[str, ...]]) -> None:
         self._entities = tuple(entities)
@@ -110,7 +110,7 @@ class MemoryStore:
         self._of: dict[tuple[tuple[str, ...], tuple[Any, ...]], list[Event]] = {}
 
     def add(self, event: Event) -> None:
-        """Keep an event; a second one of the same transaction_id changes nothing."""
+        """Add an event; a second event of the same transaction_id changes nothing."""
         if event["transaction_id"] in self._events:
             return
         self._events[event["transaction_id"]] = event
@@ -118,20 +118,20 @@ class MemoryStore:
             self._of.setdefault((entity, tuple(event[name] for name in entity)), []).append(event)
 
     def history(self, entity: tuple[str, ...], of: Event, since_us: int) -> History:
-        """Return the kept events of the same entity as `of`, after `since_us`."""
-        kept = self._of.get((entity, tuple(of[name] for name in entity)), [])
+        """Return the stored events of the same entity as `of`, after `since_us`."""
+        events = self._of.get((entity, tuple(of[name] for name in entity)), [])
         return History.of(
             (event["occurred_at_us"], event["amount"], event.get("is_fraud"), event.get("label_known_at_us"))
-            for event in kept
+            for event in events
             if event["occurred_at_us"] > since_us
         )
 
-    def restarted(self) -> "MemoryStore":
-        """Return a new store that has read back what this one kept."""
-        again = MemoryStore(self._entities)
+    def restart(self) -> "MemoryStore":
+        """Return a new store with the events of this store."""
+        store = MemoryStore(self._entities)
         for event in self._events.values():
-            again.add(dict(event))
-        return again
+            store.add(dict(event))
+        return store
 
 
 def replay(
@@ -141,20 +141,20 @@ def replay(
     seed: int,
     store: Callable[[Iterable[tuple[str, ...]]], HistoryStore] = MemoryStore,
 ) -> npt.NDArray[np.float64]:
-    """Deliver events as a bad day would and return the online features of some.
+    """Deliver events as on a bad day and return the online features of some.
 
     Each event arrives up to `LATENESS_S` late, one in ten a second time; half-way the store restarts. An event is scored
-    once nothing before it can still be under way, by when later ones have arrived too, and every label that is not known
-    at its own instant is withheld.
+    once no event before it can still arrive; later events have arrived by then too. A label that is not known at the
+    event's own instant is withheld.
 
     Parameters
     ----------
     events
         With ``transaction_id``, ``occurred_at_us``, ``amount``, the entities' columns, ``label_known_at_us`` if any.
     scored
-        transaction_id of those to score, each among the events.
+        transaction_id of the events to score.
     features, seed, store
-        What to compute, what fixes the disorder, what keeps the history (made from the entities' columns).
+        Declarations to compute, the seed of the disorder, and the class of the store, which takes the entities' columns.
 
     Returns
     -------
@@ -162,39 +162,39 @@ def replay(
     """
     online = OnlineFeatures(features)
     rng = np.random.default_rng(seed)
-    twice = np.concatenate([np.arange(len(events)), np.flatnonzero(rng.random(len(events)) < 0.1)])
+    delivered = np.concatenate([np.arange(len(events)), np.flatnonzero(rng.random(len(events)) < 0.1)])
     at = np.array([event["occurred_at_us"] for event in events], np.int64)
-    arrival = at[twice] + rng.integers(0, LATENESS_S * MICRO, len(twice))
-    deliveries = [(int(arrival[place]), int(twice[place])) for place in np.argsort(arrival, kind="stable")]
+    arrival = at[delivered] + rng.integers(0, LATENESS_S * MICRO, len(delivered))
+    deliveries = [(int(arrival[place]), int(delivered[place])) for place in np.argsort(arrival, kind="stable")]
 
     by_id = {event["transaction_id"]: event for event in events}
     waiting = sorted((by_id[name] for name in scored), key=lambda event: -int(event["occurred_at_us"]))
     rows: dict[str, npt.NDArray[np.float64]] = {}
-    kept = store(online.history_s)
+    history_store = store(online.history_s)
 
     def score_until(clock: float) -> None:
         while waiting and waiting[-1]["occurred_at_us"] + LATENESS_S * MICRO <= clock:
             event = waiting.pop()
-            rows[event["transaction_id"]] = online.compute(event, _histories(online, kept, event))
+            rows[event["transaction_id"]] = online.compute(event, _histories(online, history_store, event))
 
     for number, (clock, place) in enumerate(deliveries):
         if number == len(deliveries) // 2:
-            kept = kept.restarted()
+            history_store = history_store.restart()
         score_until(clock)
-        kept.add(events[place])
+        history_store.add(events[place])
     score_until(float("inf"))
     return np.array([rows[name] for name in scored]).reshape(len(scored), len(online.names))
 
 
-def _histories(online: OnlineFeatures, kept: HistoryStore, event: Event) -> dict[tuple[str, ...], History]:
+def _histories(online: OnlineFeatures, store: HistoryStore, event: Event) -> dict[tuple[str, ...], History]:
     at = event["occurred_at_us"]
     histories = {}
     for entity, length_s in online.history_s.items():
         if any(event[name] is None for name in entity):
             continue
-        history = kept.history(entity, event, at - length_s * MICRO)
-        told = [known is not None and known <= at for known in history.label_known_at_us]
-        histories[entity] = history._replace(is_fraud=[fraud and known for fraud, known in zip(history.is_fraud, told, strict=True)])
+        history = store.history(entity, event, at - length_s * MICRO)
+        is_known = [known_at is not None and known_at <= at for known_at in history.label_known_at_us]
+        histories[entity] = history._replace(is_fraud=[fraud and known for fraud, known in zip(history.is_fraud, is_known, strict=True)])
     return histories
 
 
@@ -210,37 +210,36 @@ def certify(transactions: "ir.Table", table: "ir.Table", features: Sequence[Decl
     features
         The declarations.
     n, seed
-        Size of the sample, and what fixes it and the disorder of the replay.
+        Size of the sample, and the seed of the sample and of the disorder.
 
     Returns
     -------
     Parity
     """
     names = [feature.feature.name for feature in features]
-    chosen = (
+    sample = (
         table.select("transaction_id", *names)
         .order_by([(table.transaction_id + f"/{seed}").hash(), table.transaction_id])
         .limit(n)
         .to_pyarrow()
         .to_pylist()
     )
-    scored = [row["transaction_id"] for row in chosen]
-    batch = np.array([[np.nan if row[name] is None else row[name] for name in names] for row in chosen], np.float64)
-    events = _events_around(transactions, scored, features)
+    scored = [row["transaction_id"] for row in sample]
+    batch = np.array([[np.nan if row[name] is None else row[name] for name in names] for row in sample], np.float64)
+    events = collect_events(transactions, scored, features)
     online = replay(events, scored, features, seed)
-    return certificate(batch.reshape(len(scored), len(names)), online, names)
+    return compare(batch.reshape(len(scored), len(names)), online, names)
 
 
-def _events_around(transactions: "ir.Table", scored: Sequence[str], features: Sequence[Declaration]) -> list[Event]:
-    """Return the scored events and all that could matter to one: the past of its entities, and a little of their future."""
-    import ibis
+def collect_events(transactions: "ir.Table", scored: Sequence[str], features: Sequence[Declaration]) -> list[Event]:
+    """Return the scored events, the past of their entities and `LATENESS_S` of the future: all that can change their features."""
+    from finrisk_assets.features.arithmetic import epoch_micros
 
     columns = sorted(frozenset({"transaction_id", "occurred_at", "amount"}).union(*(feature.columns for feature in features)))
-    epoch = ibis.timestamp("1970-01-01 00:00:00")
-    timed = transactions.select(*columns).mutate(occurred_at_us=transactions.occurred_at.delta(epoch, unit="microsecond"))
+    timed = transactions.select(*columns).mutate(occurred_at_us=epoch_micros(transactions.occurred_at))
     sample = timed.filter(timed.transaction_id.isin(list(scored)))
     near = [sample]
-    for entity, length_s in reach_s(features).items():
+    for entity, length_s in find_reach_s(features).items():
         of = sample.select(*(sample[name].name(f"of_{name}") for name in entity), of_us=sample.occurred_at_us)
         same = [timed[name] == of[f"of_{name}"] for name in entity]
         recent = timed.occurred_at_us > of.of_us - (length_s + HOUR) * MICRO
@@ -251,4 +250,4 @@ def _events_around(transactions: "ir.Table", scored: Sequence[str], features: Se
 
 def _event(row: dict[str, Any]) -> Event:
     known = row.get(LABELS[1])
-    return {**row, "label_known_at_us": micros(known) if isinstance(known, datetime) else None}
+    return {**row, "label_known_at_us": to_micros(known) if isinstance(known, datetime) else None}

@@ -1,14 +1,14 @@
-"""What a feature of an event is: declared here once, executed by `batch` over a table and by `online` for one event.
+"""Declarations of an event's features: declared once, executed by `batch` over a table and by `online` for one event.
 
 Only declarations belong here: no engine, no array. Three kinds cover every feature: a `Point` reads the event itself, a
-`Window` reads the history of an entity the event belongs to, a `Derived` joins other declarations.
+`Window` reads the history of an entity of the event, a `Derived` combines other declarations.
 
-History is what happened to the same entity *strictly before* the event: the interval (t - length - delay, t - delay],
-open at t when there is no delay. Events of one instant therefore never see each other, and the order in which they
-arrive never matters.
+History is the events of the same entity *strictly before* the event: the interval (t - length - delay, t - delay],
+open at t without a delay. Events of one instant therefore never see each other, and the order of their arrival never
+matters.
 
 Where an entity is missing (an event without a merchant), every feature of that entity is missing. Money is added up in
-hundredths of the currency unit, as integers: a sum is then exact, and equal, in whatever order an engine adds it.
+hundredths of the currency unit, as integers: a sum is then exact, and equal, in whatever order an engine adds.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,10 +24,10 @@ MICRO = 1_000_000
 """Microseconds in a second: declarations speak in seconds, executions in whole microseconds since 1970."""
 
 DEVIATION_FLOOR = 0.01
-"""Least deviation a z-score divides by, as a share of the mean: a history of equal amounts has none of its own."""
+"""Share of the mean: the least deviation that a z-score divides by, because equal amounts have no deviation."""
 
 LABELS = ("is_fraud", "label_known_at")
-"""Whether an event was fraud, and when that became known."""
+"""Columns of an event: whether it was fraud, and when that became known."""
 
 Reading = Literal["amount", "log_amount", "hour", "hour_sin", "hour_cos", "is_weekend", "is_night", "is_credit"]
 Aggregate = Literal["count", "sum", "mean", "std", "max", "since"]
@@ -54,7 +54,7 @@ class Point:
 
     @property
     def columns(self) -> frozenset[str]:
-        """Columns of the event table that it reads."""
+        """Columns of the event table that the feature reads."""
         return frozenset({_COLUMN_OF.get(self.reading, "occurred_at")})
 
 
@@ -70,12 +70,12 @@ class Window:
         Columns that together name the entity, such as ``("customer_id",)`` or ``("customer_id", "merchant")``.
     aggregate
         ``count``, ``sum``, ``mean``, ``max``; ``std``, the sample deviation, missing below two events; ``since``,
-        hours since the entity's latest event, capped at the window's length.
+        hours since the entity's latest event, at most the window's length.
     length_s, delay_s
-        Seconds: how far the window reaches back and how long before the event it ends.
+        Seconds: the length of the window, and the time from its end to the event.
     column
-        ``amount``, or ``is_fraud``: then an event counts as fraud only where its label was known within `delay_s` of it,
-        so no label is used before its time. None for ``count`` and ``since``.
+        ``amount``, or ``is_fraud``: then an event counts as fraud only where its label was known within `delay_s` of the
+        event, so no label is used before its time. None for ``count`` and ``since``.
     current
         Whether the event itself belongs to the window (``count``, ``sum``, ``mean`` and ``max`` without a delay).
     empty
@@ -103,8 +103,8 @@ class Window:
         if not self.entity or self.length_s <= 0 or self.delay_s < 0:
             raise ValueError(f"feature {name!r}: needs an entity, a length above 0 and a delay of at least 0 seconds")
         if (self.column is None) != (self.aggregate in ("count", "since")):
-            says = "needs a column" if self.column is None else "takes no column"
-            raise ValueError(f"feature {name!r}: {self.aggregate} {says}")
+            rule = "needs a column" if self.column is None else "takes no column"
+            raise ValueError(f"feature {name!r}: {self.aggregate} {rule}")
         if self.column == "is_fraud" and (self.aggregate not in ("sum", "mean") or self.current):
             raise ValueError(f"feature {name!r}: of is_fraud there is a sum or a mean over past events, nothing else")
         if self.current and (self.delay_s or self.aggregate in ("std", "since")):
@@ -112,19 +112,19 @@ class Window:
 
     @property
     def columns(self) -> frozenset[str]:
-        """Columns of the event table that it reads."""
+        """Columns of the event table that the feature reads."""
         read = {"amount": ("amount",), "is_fraud": LABELS, None: ()}[self.column]
         return frozenset(("occurred_at", *self.entity, *read))
 
     @property
     def reach_s(self) -> int:
-        """How far before the event it looks, in seconds."""
+        """Seconds before the event at which the window begins."""
         return self.length_s + self.delay_s
 
 
 @dataclass(frozen=True)
 class Derived:
-    """Other declarations joined; missing where one of them is.
+    """A combination of other declarations; missing where one of these is missing.
 
     ``ratio`` = a / b, missing where b is 0; ``difference`` = a - b; ``zscore`` = (a - mean) / deviation, the deviation no
     smaller than `DEVIATION_FLOOR` of the mean, missing where both are 0; ``is_zero`` = 1 where a is 0, else 0.
@@ -141,15 +141,15 @@ class Derived:
 
     @property
     def columns(self) -> frozenset[str]:
-        """Columns of the event table that it reads."""
+        """Columns of the event table that the feature reads."""
         return frozenset().union(*(operand.columns for operand in self.operands))
 
 
 Declaration: TypeAlias = Point | Window | Derived
 
 
-def windows(features: Iterable[Declaration]) -> tuple[Window, ...]:
-    """Return every window that the features rest on, each once, in order of first mention."""
+def collect_windows(features: Iterable[Declaration]) -> tuple[Window, ...]:
+    """Return every window that the features read, each once, in order of first mention."""
 
     def walk(feature: Declaration) -> Iterator[Window]:
         if isinstance(feature, Window):
@@ -161,22 +161,22 @@ def windows(features: Iterable[Declaration]) -> tuple[Window, ...]:
     return tuple(dict.fromkeys(window for feature in features for window in walk(feature)))
 
 
-def available(features: Iterable[Declaration], columns: Iterable[str]) -> tuple[Declaration, ...]:
-    """Return the features whose columns a source has."""
-    held = frozenset(columns)
-    return tuple(feature for feature in features if feature.columns <= held)
+def select_available(features: Iterable[Declaration], columns: Iterable[str]) -> tuple[Declaration, ...]:
+    """Return the features whose columns a source fills, in their order."""
+    filled = frozenset(columns)
+    return tuple(feature for feature in features if feature.columns <= filled)
 
 
-def reach_s(features: Iterable[Declaration]) -> dict[tuple[str, ...], int]:
+def find_reach_s(features: Iterable[Declaration]) -> dict[tuple[str, ...], int]:
     """Return, per entity, how many seconds of history the features need."""
     reach: dict[tuple[str, ...], int] = {}
-    for window in windows(features):
+    for window in collect_windows(features):
         reach[window.entity] = max(reach.get(window.entity, 0), window.reach_s)
     return reach
 
 
 def to_json(features: Iterable[Declaration]) -> list[dict[str, Any]]:
-    """Return the declarations as plain values, so that a scoring bundle can carry them."""
+    """Return the declarations as plain values for a scoring bundle."""
     return [_plain(feature) for feature in features]
 
 
@@ -194,10 +194,10 @@ def from_json(values: Sequence[Mapping[str, Any]]) -> tuple[Declaration, ...]:
 def _plain(feature: Declaration) -> dict[str, Any]:
     value: dict[str, Any] = {"kind": type(feature).__name__.lower(), "feature": asdict(feature.feature)}
     for part in fields(feature)[1:]:
-        held = getattr(feature, part.name)
+        field = getattr(feature, part.name)
         if part.name == "operands":
-            held = [_plain(operand) for operand in held]
-        value[part.name] = list(held) if isinstance(held, tuple) else held
+            field = [_plain(operand) for operand in field]
+        value[part.name] = list(field) if isinstance(field, tuple) else field
     return value
 
 
@@ -215,6 +215,6 @@ def _declaration(value: Mapping[str, Any]) -> Declaration:
             raise ValueError(f"feature {feature.name!r} is of kind {kind!r}; known are point, window, derived")
 
 
-def _check(declared: Declaration, part: str, value: Any, known: tuple[Any, ...]) -> None:
+def _check(declaration: Declaration, part: str, value: Any, known: tuple[Any, ...]) -> None:
     if value not in known:
-        raise ValueError(f"feature {declared.feature.name!r}: {part} {value!r} is none of {', '.join(map(str, known))}")
+        raise ValueError(f"feature {declaration.feature.name!r}: {part} {value!r} is none of {', '.join(map(str, known))}")

@@ -158,8 +158,10 @@ def build_sensors(source: Source, settings: Settings, jobs: Sequence[Any]) -> li
         minimum_interval_seconds=60,
         description="Asks for the months of features and scores whose windows reach a month of the ledger that changed by itself.",
     )
-    asked = [job for job in jobs if job.name in (LATE, DAILY)]
-    return [follows, _new_files(source, settings, asked)] if any(raw.files is not tuple for raw in source.tables.values()) else [follows]
+    file_jobs = [job for job in jobs if job.name in (LATE, DAILY)]
+    return (
+        [follows, _new_files(source, settings, file_jobs)] if any(raw.files is not tuple for raw in source.tables.values()) else [follows]
+    )
 
 
 def build_retraining_sensors(assets: Collection[str]) -> list[dg.SensorDefinition]:

@@ -15,11 +15,11 @@ SHOWN_MESSAGES = 10
 
 
 def _result(messages: Sequence[str], **metadata: Any) -> dg.AssetCheckResult:
-    shown = "\n".join(f"- {message}" for message in messages[:SHOWN_MESSAGES])
+    bullets = "\n".join(f"- {message}" for message in messages[:SHOWN_MESSAGES])
     return dg.AssetCheckResult(
         passed=not messages,
         description="; ".join(messages[:3]) or "all rules hold",
-        metadata={**metadata, **({"broken": dg.MetadataValue.md(shown)} if messages else {})},
+        metadata={**metadata, **({"broken": dg.MetadataValue.md(bullets)} if messages else {})},
     )
 
 

@@ -99,12 +99,12 @@ def detect_changes(source: Source, landing: Path, before: FileState) -> FileChan
     raw_tables = {name: raw for name, raw in source.tables.items() if raw.files()}
     if not before.rows and not all((landing / f"raw_{name}.parquet").exists() for name in raw_tables):
         return None
-    known = {path: fingerprint for paths in before.files.values() for path, fingerprint in paths.items()}
+    fingerprints = {path: fingerprint for paths in before.files.values() for path, fingerprint in paths.items()}
     now: dict[str, Fingerprint] = {}
     for path in dict.fromkeys(path for raw in raw_tables.values() for path in raw.files()):
-        now[str(path)] = _fingerprint(path, known.get(str(path)))
-    seen = FileState({name: {str(path): now[str(path)] for path in raw.files()} for name, raw in raw_tables.items()})
-    changed = [name for name in raw_tables if seen.contents(name) != before.contents(name)]
+        now[str(path)] = _fingerprint(path, fingerprints.get(str(path)))
+    state = FileState({name: {str(path): now[str(path)] for path in raw.files()} for name, raw in raw_tables.items()})
+    changed = [name for name in raw_tables if state.contents(name) != before.contents(name)]
     if not changed:
         return None
     rows, touched = dict(before.rows), {}
@@ -113,7 +113,7 @@ def detect_changes(source: Source, landing: Path, before: FileState) -> FileChan
         rows[name] = _land_and_digest(name, raw_tables[name])
         touched[name] = frozenset(month for month in old.keys() | rows[name].keys() if old.get(month) != rows[name].get(month))
     snapshots = any(months for name, months in touched.items() if name != MONTHLY_TABLE)
-    return FileChanges(FileState(seen.files, rows), touched.get(MONTHLY_TABLE, frozenset()), snapshots)
+    return FileChanges(FileState(state.files, rows), touched.get(MONTHLY_TABLE, frozenset()), snapshots)
 
 
 def _fingerprint(path: Path, before: Fingerprint | None) -> Fingerprint:
@@ -148,6 +148,6 @@ def _digests(name: str, raw: RawTable, landed: Path) -> dict[str, str]:
         month = ibis.literal(UNDATED) if happened is None else happened.strftime(MONTH_FORMAT).fill_null(UNDATED)
         connection.create_view("arrived", rows.mutate(_month=month).drop(ROW))
         query = "SELECT _month, count(*), sum(hash(arrived)) FROM arrived GROUP BY _month"
-        return {found: f"{n}-{int(total):x}" for found, n, total in connection.con.execute(query).fetchall()}
+        return {month_label: f"{n}-{int(total):x}" for month_label, n, total in connection.con.execute(query).fetchall()}
     finally:
         connection.disconnect()

@@ -32,9 +32,14 @@ def lineage_metadata(table: LazyTable) -> dict[str, Any]:
 
     The open-source Dagster UI draws no graph of columns, so it shows the Markdown table.
     """
-    found = {column: sorted(came) for column, came in trace_columns(table).items()}
-    deps = {column: [dg.TableColumnDep(asset_key=dg.AssetKey(name), column_name=of) for name, of in came] for column, came in found.items()}
-    rows = [f"| {column} | {', '.join(f'{name}.{of}' for name, of in came) or 'nothing stored'} |" for column, came in found.items()]
+    origins = {column: sorted(columns) for column, columns in trace_columns(table).items()}
+    deps = {
+        column: [dg.TableColumnDep(asset_key=dg.AssetKey(name), column_name=of) for name, of in columns]
+        for column, columns in origins.items()
+    }
+    rows = [
+        f"| {column} | {', '.join(f'{name}.{of}' for name, of in columns) or 'nothing stored'} |" for column, columns in origins.items()
+    ]
     table_of_origins = "\n".join(["| column | is computed from |", "|---|---|", *rows])
     return {METADATA: dg.TableColumnLineage(deps), "computed_from": dg.MetadataValue.md(table_of_origins)}
 
@@ -66,13 +71,13 @@ def trace_columns(table: LazyTable) -> dict[str, Origins]:
 def _value(node: Any, parts: Iterable[Any], relations: Mapping[Any, _RelationOrigins], values: Mapping[Any, Origins]) -> Origins:
     """Return the origins of an expression, or of a bundle of expressions (a sort key, a link of a join)."""
     parts = tuple(parts)
-    found = _union(values[part] for part in parts if part in values)
+    origins = _union(values[part] for part in parts if part in values)
     if isinstance(node, ops.Subquery):
         inner = relations[node.rel]
-        return found | inner.rows | _union(inner.columns.values())
+        return origins | inner.rows | _union(inner.columns.values())
     if isinstance(node, ops.WindowFunction):
-        return found | _union(relations[relation].rows for relation in node.relations)
-    return found | _union(relations[part].rows for part in parts if part in relations and not isinstance(node, ops.JoinLink))
+        return origins | _union(relations[relation].rows for relation in node.relations)
+    return origins | _union(relations[part].rows for part in parts if part in relations and not isinstance(node, ops.JoinLink))
 
 
 def _relation(node: Any, relations: Mapping[Any, _RelationOrigins], values: Mapping[Any, Origins]) -> _RelationOrigins:
@@ -102,23 +107,23 @@ def _relation(node: Any, relations: Mapping[Any, _RelationOrigins], values: Mapp
             both = {name: left.columns[name] | right.columns[name] for name in left.columns}
             if isinstance(node, ops.Union) and not node.distinct:
                 return _RelationOrigins(both, left.rows | right.rows)
-            kept = both if isinstance(node, ops.Union) else left.columns
-            return _RelationOrigins(kept, left.rows | right.rows | _union(both.values()))
+            columns = both if isinstance(node, ops.Union) else left.columns
+            return _RelationOrigins(columns, left.rows | right.rows | _union(both.values()))
     parent = relations[node.parent]
     match node:
         case ops.DropColumns():
             return _RelationOrigins({name: parent.columns[name] for name in node.schema.names}, parent.rows)
         case ops.TableUnnest():
-            more = dict.fromkeys([node.column_name, *([node.offset] if node.offset else [])], values[node.column])
-            return _RelationOrigins({**parent.columns, **more}, parent.rows | values[node.column])
+            unnested = dict.fromkeys([node.column_name, *([node.offset] if node.offset else [])], values[node.column])
+            return _RelationOrigins({**parent.columns, **unnested}, parent.rows | values[node.column])
         case ops.Filter():
             return _RelationOrigins(parent.columns, parent.rows | _union(values[predicate] for predicate in node.predicates))
         case ops.Sort():
             # Which row comes first decides as soon as not all are taken.
             return _RelationOrigins(parent.columns, parent.rows | _union(values[key] for key in node.keys))
         case ops.Distinct() | ops.DropNull():
-            looked_at = getattr(node, "subset", None)
-            keys = parent.columns.values() if looked_at is None else (values[column] for column in looked_at)
+            subset = getattr(node, "subset", None)
+            keys = parent.columns.values() if subset is None else (values[column] for column in subset)
             return _RelationOrigins(parent.columns, parent.rows | _union(keys))
     return parent  # what changes neither columns nor the choice of rows: a limit, a sample, a stand-in for nulls
 

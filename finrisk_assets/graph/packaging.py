@@ -87,10 +87,10 @@ def build_bento(
     measured = {domain: (figures or {}).get(domain, ()) for domain in champions}
     models: dict[str, str] = {}
     for domain, folder in sorted(champions.items()):
-        shadow = (challengers or {}).get(domain)
-        beside = store_challenger(home, domain, shadow, folder) if shadow else None
-        models[domain] = store_model(home, domain, folder, absent or {}, measured[domain], beside)
-        models |= {f"{domain}_challenger": beside} if beside else {}
+        bundle_folder = (challengers or {}).get(domain)
+        challenger = store_challenger(home, domain, bundle_folder, folder) if bundle_folder else None
+        models[domain] = store_model(home, domain, folder, absent or {}, measured[domain], challenger)
+        models |= {f"{domain}_challenger": challenger} if challenger else {}
     version = _version(models, measured)
     tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
     latest = home / "bentos" / NAME / "latest"
@@ -141,11 +141,11 @@ def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mappin
     tag = f"{name}:{bundle.version}"
     (home / "models").mkdir(parents=True, exist_ok=True)
     store = ModelStore(home / "models")
-    kept = [model for model in store.list() if str(model.tag) == tag]
-    newest = kept and str(store.get(name).tag) == tag
-    if newest and kept[0].info.metadata == metadata:
+    stored = [model for model in store.list() if str(model.tag) == tag]
+    newest = stored and str(store.get(name).tag) == tag
+    if newest and stored[0].info.metadata == metadata:
         return tag
-    if kept:
+    if stored:
         store.delete(tag)
     labels = {"domain": bundle.domain, "source": bundle.source}
     with bentoml.models.create(tag, labels=labels, metadata=dict(metadata), _model_store=store) as model:
@@ -155,12 +155,12 @@ def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mappin
 
 
 def _without_none(figure: Mapping[str, Any]) -> dict[str, Any]:
-    """A figure with what is known of it."""
+    """Return a figure without its empty fields."""
     return {name: value for name, value in figure.items() if value is not None}
 
 
 def _version(models: Mapping[str, str], figures: Mapping[str, Figures]) -> str:
-    """A hash of everything that a Bento is made of."""
+    """Return a hash of everything that a Bento is made of."""
     digest = hashlib.sha256(repr(sorted(models.items())).encode())
     digest.update(json.dumps({domain: list(map(dict, rows)) for domain, rows in figures.items()}, sort_keys=True).encode())
     for file in sorted(_code()):
@@ -170,7 +170,7 @@ def _version(models: Mapping[str, str], figures: Mapping[str, Figures]) -> str:
 
 
 def _stage(context: Path) -> None:
-    """Copy the code to where nothing else is: BentoML looks at every file of its build context, also of a virtual environment."""
+    """Copy the code to an empty folder: BentoML reads every file of its build context, also those of a virtual environment."""
     for file in _code():
         target = context / file.relative_to(REPOSITORY)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ def _stage(context: Path) -> None:
 
 
 def _code() -> Iterator[Path]:
-    """The files that ``bentofile.yaml`` includes, and itself."""
+    """Yield the files that ``bentofile.yaml`` includes, and itself."""
     import yaml
     from pathspec import PathSpec
 

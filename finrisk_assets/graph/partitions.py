@@ -69,8 +69,8 @@ class MonthRange:
     @classmethod
     def from_partitions(cls, definition: dg.PartitionsDefinition[str], keys: dg.PartitionKeyRange) -> "MonthRange":
         """Return the months of a run."""
-        known = definition.get_partition_keys()
-        return cls(keys.start, keys.end, keys.start <= known[0], keys.end >= known[-1])
+        partition_keys = definition.get_partition_keys()
+        return cls(keys.start, keys.end, keys.start <= partition_keys[0], keys.end >= partition_keys[-1])
 
     @property
     def is_all(self) -> bool:

@@ -35,10 +35,10 @@ def rows_as_of(table: Table, raw: "ir.Table", moment: datetime, end: datetime) -
         happened = raw[table.event_time]
         raw = raw.filter(((happened <= now) | (happened >= never)).fill_null(True))
     later = {
-        name: (raw[known] > now).fill_null(False)
+        name: (raw[known_at] > now).fill_null(False)
         for column in table.columns
-        if (known := column.known) not in ("always", table.event_time) and known in raw.columns
-        for name in (column.name, known)
+        if (known_at := column.known) not in ("always", table.event_time) and known_at in raw.columns
+        for name in (column.name, known_at)
         if name in raw.columns
     }
     return raw.mutate(**{name: hidden.ifelse(ibis.null(raw[name].type()), raw[name]) for name, hidden in later.items()})

@@ -102,8 +102,8 @@ def split(
         Two lazy tables. Of rows with the same key, the first is valid unless it breaks a rule itself; the later rows never are.
     """
     source_columns = [column for column in table.columns if column.name in columns]
-    typed = raw.mutate(**{_given(c.name): _uncast(columns[c.name](raw)) for c in source_columns})
-    typed = typed.mutate(**{_value(c.name): _cast(typed[_given(c.name)], c.dtype) for c in source_columns})
+    typed = raw.mutate(**{_text_column(c.name): _uncast(columns[c.name](raw)) for c in source_columns})
+    typed = typed.mutate(**{_typed_column(c.name): _cast(typed[_text_column(c.name)], c.dtype) for c in source_columns})
     joined = _join_references(table, _join_first(table, typed), references)
     rules = list(_rules(table, source_columns, joined, references, as_of))
     readable = ~_is(joined[DEFECTS].contains(MALFORMED_ROW))
@@ -115,7 +115,7 @@ def split(
     as_text = {name: joined[name].cast("string") for name in raw.columns if name not in (ROW, DEFECTS, LINE)}
     return ContractSplit(
         valid=joined.filter(~broken).select(
-            **{c.name: joined[_value(c.name)] if c in source_columns else ibis.null(c.dtype) for c in table.columns}
+            **{c.name: joined[_typed_column(c.name)] if c in source_columns else ibis.null(c.dtype) for c in table.columns}
         ),
         quarantine=joined.filter(broken).select(**{ROW: joined[ROW], **as_text, LINE: joined[LINE].cast("string"), BROKEN_RULES: reasons}),
     )
@@ -131,9 +131,11 @@ def valid_rows(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value
     quarantine
         The rows of the same raw table that `split` quarantined.
     """
-    kept = raw.anti_join(quarantine, ROW)
-    given = {name: _uncast(columns[name](kept)) for name in table.names if name in columns}
-    return kept.select(**{c.name: _cast(given[c.name], c.dtype) if c.name in given else ibis.null(c.dtype) for c in table.columns})
+    unquarantined = raw.anti_join(quarantine, ROW)
+    columns_as_text = {name: _uncast(columns[name](unquarantined)) for name in table.names if name in columns}
+    return unquarantined.select(
+        **{c.name: _cast(columns_as_text[c.name], c.dtype) if c.name in columns_as_text else ibis.null(c.dtype) for c in table.columns}
+    )
 
 
 def read_event_time(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value]], raw: ir.Table) -> ir.Value | None:
@@ -166,15 +168,15 @@ def _rules(
 ) -> Iterator[_Rule]:
     """Yield every rule of the columns that the source brings, in the order of the declaration."""
     for column in source_columns:
-        yield from _column_rules(column, rows[_given(column.name)], rows[_value(column.name)])
+        yield from _column_rules(column, rows[_text_column(column.name)], rows[_typed_column(column.name)])
         if column.name == table.event_time:
-            future = rows[_value(column.name)] > ibis.literal(as_of, type="timestamp")
+            future = rows[_typed_column(column.name)] > ibis.literal(as_of, type="timestamp")
             yield _Rule(f"{column.name} is in the future", _is(future))
         if column.name == table.key:
             yield _Rule(f"{column.name} is a duplicate", _is(rows[ROW] > rows["__first_row"]))
         target = table.references.get(column.name)
         if target in references:
-            unknown = rows[_value(column.name)].notnull() & rows[f"__known_{column.name}"].isnull()
+            unknown = rows[_typed_column(column.name)].notnull() & rows[f"__known_{column.name}"].isnull()
             yield _Rule(f"{column.name} is not in {target}", unknown)
 
 
@@ -197,19 +199,19 @@ def _column_rules(column: Column, given: ir.Value, value: ir.Value) -> Iterator[
 def _join_first(table: Table, rows: ir.Table) -> ir.Table:
     """Join the number of the first row of a key to every row whose key occurs more than once."""
     # Grouping by an integer is cheaper than grouping by its text, with the same result.
-    key = rows[_given(table.key) if rows[_given(table.key)].type().is_integer() else _value(table.key)]
+    key = rows[_text_column(table.key) if rows[_text_column(table.key)].type().is_integer() else _typed_column(table.key)]
     keys = rows.filter(key.notnull()).select(__first_key=key, __row=rows[ROW])
-    found = keys.group_by("__first_key").agg(__first_row=keys["__row"].min(), __rows=keys.count())
-    first = found.filter(found["__rows"] > 1).drop("__rows")
+    first_rows = keys.group_by("__first_key").agg(__first_row=keys["__row"].min(), __rows=keys.count())
+    first = first_rows.filter(first_rows["__rows"] > 1).drop("__rows")
     return rows.left_join(first, key == first["__first_key"])
 
 
 def _join_references(table: Table, rows: ir.Table, references: Mapping[str, ir.Table]) -> ir.Table:
     """Join to each row the key that it refers to, where that key exists."""
     for column, target in table.references.items():
-        if target in references and _value(column) in rows.columns:
-            known = references[target].select(**{f"__known_{column}": references[target][TABLES[target].key]}).distinct()
-            rows = rows.left_join(known, rows[_value(column)] == known[f"__known_{column}"])
+        if target in references and _typed_column(column) in rows.columns:
+            parents = references[target].select(**{f"__known_{column}": references[target][TABLES[target].key]}).distinct()
+            rows = rows.left_join(parents, rows[_typed_column(column)] == parents[f"__known_{column}"])
     return rows
 
 
@@ -221,11 +223,11 @@ def _is(condition: ir.BooleanValue) -> ir.BooleanValue:
 # --- casts ---------------------------------------------------------------------------------------------------------
 
 
-def _given(name: str) -> str:
+def _text_column(name: str) -> str:
     return f"__given_{name}"
 
 
-def _value(name: str) -> str:
+def _typed_column(name: str) -> str:
     return f"__value_{name}"
 
 
@@ -359,8 +361,8 @@ def check_stored(table: Table, stored: ir.Table) -> list[str]:
 
     lacking, strange = set(table.names) - set(stored.columns), set(stored.columns) - set(table.names)
     if lacking or strange:
-        told = {"lacks": lacking, "has, beyond the contract,": strange}
-        return [f"{table.name} {what} the columns {', '.join(sorted(names))}" for what, names in told.items() if names]
+        differences = {"lacks": lacking, "has, beyond the contract,": strange}
+        return [f"{table.name} {verb} the columns {', '.join(sorted(names))}" for verb, names in differences.items() if names]
     messages = [
         f"{table.name}.{c.name} is stored as {stored[c.name].type()}, not as a timestamp"
         for c in table.columns
@@ -376,6 +378,6 @@ def check_stored(table: Table, stored: ir.Table) -> list[str]:
 def _sentence(table: Table, error: Any) -> str:
     """Describe a Pandera error without the failing rows, which its own text would show."""
     column = getattr(error.schema, "name", table.name)
-    where = table.name if column == table.name else f"{table.name}.{column}"
+    place = table.name if column == table.name else f"{table.name}.{column}"
     check = error.check if isinstance(error.check, str) else error.check.error or error.check.name
-    return f"{where} breaks the contract: {check}"
+    return f"{place} breaks the contract: {check}"

@@ -190,10 +190,10 @@ def _refuse_damage(connection: "duckdb.DuckDBPyConnection", view: str, file: Csv
 def _land_csv(file: Csv, out: Path) -> LandingResult:
     shapes = [_examine(path) for path in file.paths]
     names = [_header(path, file) for path in file.paths]
-    for path, found in zip(file.paths, names, strict=True):
-        if found != names[0]:
+    for path, columns in zip(file.paths, names, strict=True):
+        if columns != names[0]:
             raise LandingError(
-                f"{path} has the columns {', '.join(found)}, but {file.paths[0]} has {', '.join(names[0])}; give them one header"
+                f"{path} has the columns {', '.join(columns)}, but {file.paths[0]} has {', '.join(names[0])}; give them one header"
             )
     rows = _land_with_duckdb(file, names[0], shapes, out)
     if rows is None:
@@ -261,10 +261,10 @@ def _check_names(path: Path, names: Sequence[str], required: Iterable[str], *, h
     missing = [name for name in required if name not in names]
     if missing:
         # Without a header line the names would be values of a row, which may be personal: they are not repeated.
-        found = ", ".join(names)
+        listed = ", ".join(names)
         if header_line and not any(name in names for name in required):
-            found = "none of the columns expected: is the header line missing, or the delimiter another?"
-        raise LandingError(f"{path} has no column {', '.join(repr(name) for name in missing)}; it has {found}")
+            listed = "none of the columns expected: is the header line missing, or the delimiter another?"
+        raise LandingError(f"{path} has no column {', '.join(repr(name) for name in missing)}; it has {listed}")
 
 
 def _land_with_duckdb(file: Csv, names: Sequence[str], shapes: Sequence[_Shape], out: Path) -> int | None:

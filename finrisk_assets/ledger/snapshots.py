@@ -70,20 +70,20 @@ def store_snapshot(folder: Path, file: Path, *, table: str = "", kept_by: str = 
     """
     try:
         sha256, size = hash_file(file), file.stat().st_size
-        kept = _path(folder, sha256)
-        if kept.is_file() and kept.stat().st_size == size:
+        stored = _path(folder, sha256)
+        if stored.is_file() and stored.stat().st_size == size:
             return sha256
         folder.mkdir(parents=True, exist_ok=True)
-        with _beside(folder) as part:
+        with _temporary_file(folder) as part:
             if not (link and _linked(file, part)):
                 shutil.copyfile(file, part)
                 if hash_file(part) != sha256:
                     raise SnapshotError(f"{file} changed while it was copied to {folder}: keep it again when nothing writes to it")
             part.chmod(0o444)
-            os.replace(part, kept)
-        with _beside(folder) as part:
+            os.replace(part, stored)
+        with _temporary_file(folder) as part:
             part.write_text(json.dumps({"table": table, "kept_by": kept_by}), encoding="utf-8")
-            os.replace(part, kept.with_suffix(".json"))
+            os.replace(part, stored.with_suffix(".json"))
     except OSError as error:
         raise SnapshotError(f"{file} cannot be kept in {folder}: {error.strerror or error}") from None
     return sha256
@@ -103,10 +103,10 @@ def restore(folder: Path, sha256: str) -> Path:
         If no snapshot or more than one matches, or if its bytes have changed.
     """
     file = _path(folder, _complete_hash(folder, sha256))
-    found = hash_file(file)
-    if found != file.stem:
+    digest = hash_file(file)
+    if digest != file.stem:
         raise SnapshotError(
-            f"the snapshot {file} is damaged: its bytes have the hash {found[:12]}…, not {file.stem[:12]}…; "
+            f"the snapshot {file} is damaged: its bytes have the hash {digest[:12]}…, not {file.stem[:12]}…; "
             "remove the file and put back a copy from a backup, or materialise what kept it once more"
         )
     return file
@@ -142,15 +142,15 @@ def _complete_hash(folder: Path, begin: str) -> str:
     """Return the one hash with the given first digits."""
     if len(begin) < 6 or not set(begin) <= set("0123456789abcdef"):
         raise SnapshotError(f"{begin!r} names no snapshot: give at least the first 6 of its 64 hex digits (`finrisk snapshots list`)")
-    found = [file.stem for file in folder.glob(f"{begin}*.parquet")]
-    if not found:
+    hashes = [file.stem for file in folder.glob(f"{begin}*.parquet")]
+    if not hashes:
         raise SnapshotError(
             f"there is no snapshot {begin} in {folder}: see `finrisk snapshots list`; "
             "it was pruned or never kept here, so put back a copy from a backup or materialise what kept it once more"
         )
-    if len(found) > 1:
-        raise SnapshotError(f"{len(found)} snapshots in {folder} begin with {begin}: give more digits")
-    return found[0]
+    if len(hashes) > 1:
+        raise SnapshotError(f"{len(hashes)} snapshots in {folder} begin with {begin}: give more digits")
+    return hashes[0]
 
 
 def _describe(file: Path) -> Snapshot:
@@ -161,8 +161,8 @@ def _describe(file: Path) -> Snapshot:
     except (OSError, ValueError) as error:
         raise SnapshotError(f"the snapshot {file} is damaged: {str(error).splitlines()[0]}; remove it or put back a copy") from None
     note = file.with_suffix(".json")
-    said = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
-    return Snapshot(file.stem, said.get("table", ""), said.get("kept_by", ""), rows, file.stat().st_size)
+    description = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    return Snapshot(file.stem, description.get("table", ""), description.get("kept_by", ""), rows, file.stat().st_size)
 
 
 def _linked(file: Path, target: Path) -> bool:
@@ -176,7 +176,7 @@ def _linked(file: Path, target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
+def _temporary_file(folder: Path) -> Iterator[Path]:
     """Give an empty file in the folder to write and then rename, so that no reader sees half a snapshot; remove it after the block."""
     handle, name = tempfile.mkstemp(dir=folder, prefix=".part-")
     os.close(handle)

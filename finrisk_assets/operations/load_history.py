@@ -49,7 +49,7 @@ def load(settings: Settings) -> LoadCounts:
     domains = [domain for domain in domains_of(source) if warehouse.has(f"scores_{domain.name}")]
     with closing(open_store(settings, wait_s=PATIENCE_S)) as store:
         transactions = _load_transactions(store, source, warehouse, settings) if "transactions" in source.tables else 0
-        snapshots = store.replace_snapshots(one for domain in domains for one in newest_snapshots(domain, source, warehouse))
+        snapshots = store.replace_snapshots(snapshot for domain in domains for snapshot in newest_snapshots(domain, source, warehouse))
     return LoadCounts(transactions, snapshots)
 
 
@@ -72,7 +72,7 @@ def newest_snapshots(domain: Domain, source: "Source", warehouse: Warehouse) -> 
     """
     features = warehouse.table(f"features_{domain.group}")
     holder = "account_id" if "account_id" in features.columns else "customer_id"
-    rows = _newest_rows(features, domain.keys[0].name, holder, domain.moment)
+    rows = _newest_rows(features, domain.keys[0].name, holder, domain.decision_time)
     return feature_snapshots(domain, source, rows, warehouse.table(f"scores_{domain.name}"))
 
 
@@ -83,20 +83,20 @@ def feature_snapshots(domain: Domain, source: "Source", features: "LazyTable", s
     """
     import ibis
 
-    contract, key, moment = domain.feature_contract(source), domain.keys[0].name, domain.moment
+    contract, key, moment = domain.feature_contract(source), domain.keys[0].name, domain.decision_time
     # The feature table also holds outcomes, which are known later than the decision.
-    known = [column.name for column in contract.columns if column.dtype in _NUMBERS and column.known in ("always", moment)]
-    kept = [] if domain.parity or domain.features_of else known
-    scored = [name for name in domain.score_contract().names if name not in (key, "customer_id", moment)]
+    known_columns = [column.name for column in contract.columns if column.dtype in _NUMBERS and column.known in ("always", moment)]
+    feature_names = [] if domain.is_computed_in_service or domain.features_of else known_columns
+    score_names = [name for name in domain.score_contract().names if name not in (key, "customer_id", moment)]
     rows = features.select(
         _key=features[key],
         _customer=features.customer_id,
         _account=features.account_id if "account_id" in features.columns else ibis.null("string"),
         _moment=features[moment],
-        **{f"feature_{name}": features[name] for name in kept},
+        **{f"feature_{name}": features[name] for name in feature_names},
     )
-    found = scores.select(_scored=scores[key], **{f"score_{name}": scores[name] for name in scored})
-    joined = rows.inner_join(found, rows._key == found._scored)
+    score_rows = scores.select(_scored=scores[key], **{f"score_{name}": scores[name] for name in score_names})
+    joined = rows.inner_join(score_rows, rows._key == score_rows._scored)
     for batch in joined.to_pyarrow_batches(chunk_size=CHUNK):
         for row in batch.to_pylist():
             yield FeatureSnapshot(
@@ -105,8 +105,8 @@ def feature_snapshots(domain: Domain, source: "Source", features: "LazyTable", s
                 row["_customer"],
                 row["_account"],
                 row["_moment"],
-                {name: _plain(row[f"feature_{name}"]) for name in kept},
-                {name: _plain(row[f"score_{name}"]) for name in scored},
+                {name: _plain(row[f"feature_{name}"]) for name in feature_names},
+                {name: _plain(row[f"score_{name}"]) for name in score_names},
             )
 
 

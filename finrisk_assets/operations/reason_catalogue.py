@@ -1,7 +1,7 @@
 """The catalogue of reasons: every feature of every domain, its theme, and the sentences that are said of it.
 
 It is read off the features that the domains declare, so it cannot differ from what the service says. How the reasons of one decision
-are chosen stands in `modelling.reasons`, what they are worth in `modelling.flips`.
+are chosen stands in `scoring.reasons`, their fidelity in `benchmarks.reason_fidelity`.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from finrisk_assets.domains.registry import domains_of
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources.source_definition import Source
-from finrisk_assets.scoring.reasons import code, factors, sentence
+from finrisk_assets.scoring.reasons import build_sentence, factor_code, group_by_factor
 from finrisk_assets.settings import Settings
 
 SOURCES = ("simulator", "handbook", "berka", "taiwan", "karlan_zinman")
@@ -49,21 +49,32 @@ class Entry:
 
 
 def entries(source: Source) -> list[Entry]:
-    """Every feature of a source's domains, the features of one theme together."""
-    found = []
+    """Return every feature of a source's domains, the features of one theme together."""
+    catalogue = []
     for domain in domains_of(source):
-        features = domain.features(source)
-        for columns in factors(features).values():
-            for one in (features[column] for column in columns):
-                said = sentence(one, "raises"), sentence(one, "lowers")
-                name = one.theme or one.name
-                found.append(Entry(domain.name, domain.title, name, code(one), one.name, one.description, _WHEN[one.monotone], *said))
-    return found
+        features = domain.select_features(source)
+        for columns in group_by_factor(features).values():
+            for feature in (features[column] for column in columns):
+                sentences = build_sentence(feature, "raises"), build_sentence(feature, "lowers")
+                name = feature.theme or feature.name
+                catalogue.append(
+                    Entry(
+                        domain.name,
+                        domain.title,
+                        name,
+                        factor_code(feature),
+                        feature.name,
+                        feature.description,
+                        _WHEN[feature.monotone],
+                        *sentences,
+                    )
+                )
+    return catalogue
 
 
 def page() -> str:
-    """The catalogue over all built-in sources as a page in Markdown."""
-    merged = {(one.domain, one.feature): one for name in SOURCES for one in entries(sources.load(Settings(source=name)))}
+    """Return the catalogue of all built-in sources as a page in Markdown."""
+    merged = {(entry.domain, entry.feature): entry for name in SOURCES for entry in entries(sources.load(Settings(source=name)))}
     return "\n".join([*_HEAD, *_tables(merged.values())]) + "\n"
 
 
@@ -75,13 +86,13 @@ _HEAD = (
 )
 
 
-def _tables(found: Iterable[Entry]) -> list[str]:
+def _tables(catalogue: Iterable[Entry]) -> list[str]:
     by_domain: dict[str, dict[str, list[Entry]]] = {}
-    for one in found:
-        by_domain.setdefault(one.title, {}).setdefault(one.theme, []).append(one)
+    for entry in catalogue:
+        by_domain.setdefault(entry.title, {}).setdefault(entry.theme, []).append(entry)
     lines = []
     for title, themes in by_domain.items():
         lines += ["", f"## {title}", "", "| theme | feature | when | it raised the score | it lowered the score |", "|---|---|---|---|---|"]
         for theme, members in themes.items():
-            lines += [f"| {theme} | `{one.feature}` | {one.when} | {one.raises} | {one.lowers} |" for one in members]
+            lines += [f"| {theme} | `{entry.feature}` | {entry.when} | {entry.raises} | {entry.lowers} |" for entry in members]
     return lines

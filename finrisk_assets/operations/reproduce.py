@@ -19,7 +19,7 @@ from finrisk_assets.graph.stages.common import to_frame
 from finrisk_assets.graph.stages.model import train
 from finrisk_assets.ledger import snapshots, sources
 from finrisk_assets.modelling.training import model_registry
-from finrisk_assets.modelling.training.provenance import UNKNOWN, Origin, OriginError, code_and_machine, code_sha256, with_settings
+from finrisk_assets.modelling.training.provenance import UNKNOWN, Origin, OriginError, code_sha256, describe_environment, restore_settings
 from finrisk_assets.scoring.bundle import write
 from finrisk_assets.scoring.bundle_io import MANIFEST
 from finrisk_assets.settings import Settings
@@ -66,7 +66,7 @@ class Reproduction:
         The version hash of the registered bundle.
     difference
         The first; None where all bytes are equal.
-    elsewhere
+    environment_changes
         What is not as it was when the version was trained (Python, processor, commit), each as a sentence: where there is a
         difference, it may come from there.
     """
@@ -74,7 +74,7 @@ class Reproduction:
     model: model_registry.RegisteredVersion
     bundle: str
     difference: BundleDifference | None
-    elsewhere: tuple[str, ...] = ()
+    environment_changes: tuple[str, ...] = ()
 
 
 def find(settings: Settings, model: str, version: str) -> tuple[Domain, model_registry.RegisteredVersion]:
@@ -92,19 +92,19 @@ def find(settings: Settings, model: str, version: str) -> tuple[Domain, model_re
     ReproduceError
         If there is no such model or version.
     """
-    domain = next((one for one in DOMAINS if model in (one.name, model_registry.model_name(one.name))), None)
+    domain = next((candidate for candidate in DOMAINS if model in (candidate.name, model_registry.model_name(candidate.name))), None)
     if domain is None:
-        raise ReproduceError(f"there is no model {model!r}; choose one of {', '.join(one.name for one in DOMAINS)}")
+        raise ReproduceError(f"there is no model {model!r}; choose one of {', '.join(candidate.name for candidate in DOMAINS)}")
     client = _client(settings)
     if not version.isdigit():
-        found = model_registry.find(client, domain.name, version)
-        if found is None:
+        registered = model_registry.find_version(client, domain.name, version)
+        if registered is None:
             name = model_registry.model_name(domain.name)
             raise ReproduceError(f"no version of {name} has the alias {version!r}: see `finrisk versions`")
-        return domain, found
-    for found, _, _ in model_registry.versions(client, domain.name):
-        if found.version == version:
-            return domain, found
+        return domain, registered
+    for registered, _, _ in model_registry.list_versions(client, domain.name):
+        if registered.version == version:
+            return domain, registered
     raise ReproduceError(f"{model_registry.model_name(domain.name)} has no version {version}: see `finrisk versions`")
 
 
@@ -117,22 +117,22 @@ def champions(settings: Settings) -> list[tuple[Domain, model_registry.Registere
         If there is none at all.
     """
     client = _client(settings)
-    found = ((domain, model_registry.find(client, domain.name, model_registry.CHAMPION)) for domain in DOMAINS)
-    have = [(domain, model) for domain, model in found if model is not None]
-    if not have:
+    candidates = ((domain, model_registry.find_version(client, domain.name, model_registry.CHAMPION)) for domain in DOMAINS)
+    champions_by_domain = [(domain, model) for domain, model in candidates if model is not None]
+    if not champions_by_domain:
         raise ReproduceError(f"the source {settings.source} has no champion in {settings.root}: materialise the graph first")
-    return have
+    return champions_by_domain
 
 
 def named_snapshots(settings: Settings) -> dict[str, list[str]]:
     """Return every snapshot that registered versions name (features and raw tables), with those versions, the oldest first."""
-    client, found = _client(settings), dict[str, list[str]]()
+    client, versions_by_snapshot = _client(settings), dict[str, list[str]]()
     for domain in DOMAINS:
-        for model, tags, _ in reversed(model_registry.versions(client, domain.name)):
+        for model, tags, _ in reversed(model_registry.list_versions(client, domain.name)):
             for sha256 in (tags.get("snapshot"), *json.loads(tags.get("raw", "{}")).values()):
                 if sha256:
-                    found.setdefault(sha256, []).append(f"{domain.name} {model.version}")
-    return found
+                    versions_by_snapshot.setdefault(sha256, []).append(f"{domain.name} {model.version}")
+    return versions_by_snapshot
 
 
 def reproduce(settings: Settings, domain: Domain, model: model_registry.RegisteredVersion, *, anyway: bool = False) -> Reproduction:
@@ -155,42 +155,42 @@ def reproduce(settings: Settings, domain: Domain, model: model_registry.Register
     import pyarrow.parquet as pq
 
     client = _client(settings)
-    tags = model_registry.tags(client, model)
+    tags = model_registry.read_tags(client, model)
     label = f"version {model.version} of {model.name}"
     try:
-        origin = Origin.of(tags)
+        origin = Origin.from_tags(tags)
     except OriginError as error:
         raise ReproduceError(f"{label} cannot be reproduced: {error}") from None
-    before = with_settings(settings, origin.settings)
+    before = restore_settings(settings, origin.settings)
     if not anyway:
-        others = _blocking_changes(origin, code_sha256(domain.group), code_and_machine(before))
-        if others:
-            raise ReproduceError(f"{label} cannot be reproduced here: {'; '.join(others)}. {_way_back(origin, settings, domain, model)}")
+        changes = _blocking_changes(origin, code_sha256(domain.group), describe_environment(before))
+        if changes:
+            raise ReproduceError(f"{label} cannot be reproduced here: {'; '.join(changes)}. {_way_back(origin, settings, domain, model)}")
     file = snapshots.restore(snapshots.snapshot_folder(settings.root), origin.snapshot)
-    trained = train(to_frame(pq.read_table(file)), domain, sources.load(before), before)
+    result = train(to_frame(pq.read_table(file)), domain, sources.load(before), before)
     with tempfile.TemporaryDirectory() as scratch:
-        again, registered = Path(scratch) / "again" / "bundle", Path(scratch) / "registered" / "bundle"
-        write(again, trained.spec)
-        difference = first_difference(model_registry.fetch(client, model, registered), again)
-    return Reproduction(model, tags["bundle"], difference, tuple(_environment_changes(origin, code_and_machine(before))))
+        retrained, registered = Path(scratch) / "again" / "bundle", Path(scratch) / "registered" / "bundle"
+        write(retrained, result.spec)
+        difference = first_difference(model_registry.download_bundle(client, model, registered), retrained)
+    return Reproduction(model, tags["bundle"], difference, tuple(_environment_changes(origin, describe_environment(before))))
 
 
 def _client(settings: Settings) -> Any:
     return build_resources(settings)["tracking"].client()
 
 
-def first_difference(registered: Path, again: Path) -> BundleDifference | None:
+def first_difference(registered: Path, retrained: Path) -> BundleDifference | None:
     """Return the first difference between two bundles' folders; None where they hold the same files with the same bytes.
 
     The manifest is compared last, because it holds the hashes of the other files.
     """
-    one, other = ({path.name: path for path in folder.iterdir()} for folder in (registered, again))
-    for name in sorted(one.keys() | other.keys(), key=lambda name: (name == MANIFEST, name)):
-        if name not in one or name not in other:
-            return BundleDifference(name, "", *("there" if name in files else "not there" for files in (one, other)))
-        left, right = one[name].read_bytes(), other[name].read_bytes()
-        if left != right:
-            return _in_json(name, left, right) or _in_bytes(name, left, right)
+    registered_files, retrained_files = ({path.name: path for path in folder.iterdir()} for folder in (registered, retrained))
+    for name in sorted(registered_files.keys() | retrained_files.keys(), key=lambda name: (name == MANIFEST, name)):
+        if name not in registered_files or name not in retrained_files:
+            return BundleDifference(name, "", *("there" if name in files else "not there" for files in (registered_files, retrained_files)))
+        registered_bytes, retrained_bytes = registered_files[name].read_bytes(), retrained_files[name].read_bytes()
+        if registered_bytes != retrained_bytes:
+            return _in_json(name, registered_bytes, retrained_bytes) or _in_bytes(name, registered_bytes, retrained_bytes)
     return None
 
 
@@ -201,10 +201,10 @@ def _in_json(name: str, left: bytes, right: bytes) -> BundleDifference | None:
     except ValueError:
         return None
     # The hash of the code differs whenever code does, so it is reported only where nothing else differs.
-    found = sorted(_differing("", *documents), key=lambda place: place[0] == "code_sha256")
-    if not found:
+    differences = sorted(_differing("", *documents), key=lambda place: place[0] == "code_sha256")
+    if not differences:
         return None
-    at, *values = found[0]
+    at, *values = differences[0]
     return BundleDifference(name, at, *(_short(json.dumps(value)) if value is not _ABSENT else "nothing" for value in values))
 
 
@@ -212,7 +212,7 @@ _ABSENT = object()
 
 
 def _differing(at: str, left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Places where two JSON values differ, with both."""
+    """Yield the places where two JSON values differ, with both values."""
     if isinstance(left, dict) and isinstance(right, dict):
         for key in [*left, *(key for key in right if key not in left)]:
             yield from _differing(f"{at}.{key}" if at else str(key), left.get(key, _ABSENT), right.get(key, _ABSENT))

@@ -18,7 +18,7 @@ from finrisk_assets.settings import Settings
 class RollbackResult:
     """The result of a rollback: the version taken back, the champion that replaces it, and the tag of the new Bento."""
 
-    gone: model_registry.RegisteredVersion
+    withdrawn: model_registry.RegisteredVersion
     champion: model_registry.RegisteredVersion
     bento: str
 
@@ -45,9 +45,9 @@ def roll_back(settings: Settings, name: str, reason: str, instance: dg.DagsterIn
     if name not in domains:
         raise model_registry.RegistryError(f"the source {settings.source} has no domain {name!r}; it has {', '.join(domains)}")
     client = build_resources(settings)["tracking"].client()
-    gone, former = model_registry.rollback(client, name, reason)
+    withdrawn, former = model_registry.rollback(client, name, reason)
     folder = champion.export_bundle(client, domains[name], former, settings)
-    facts: dict[str, Any] = {"registry_version": former.version, "rolled_back": gone.version, "reason": reason}
+    facts: dict[str, Any] = {"registry_version": former.version, "rolled_back": withdrawn.version, "reason": reason}
     facts |= {"folder": dg.MetadataValue.path(folder)}
     instance.report_runless_asset_event(dg.AssetMaterialization(f"champion_{name}", description="Rolled back.", metadata=facts))
     job = build_definitions(settings).resolve_job_def(automation.EVERYTHING)
@@ -55,4 +55,4 @@ def roll_back(settings: Settings, name: str, reason: str, instance: dg.DagsterIn
     if not done.success:
         raise RuntimeError(f"version {former.version} of {former.name} is champion again, but the Bento was not built: materialise `bento`")
     built = done.asset_materializations_for_node("bento")[0].metadata["tag"].value
-    return RollbackResult(gone, former, str(built))
+    return RollbackResult(withdrawn, former, str(built))

@@ -55,7 +55,7 @@ class ShadowComparison:
     champion_auc: "Interval | None" = None
     challenger_auc: "Interval | None" = None
 
-    def shown(self) -> tuple[str, ...]:
+    def cells(self) -> tuple[str, ...]:
         """Return the figures as text, in the order of `HEADINGS`."""
 
         def number(value: float | None, form: str) -> str:
@@ -64,8 +64,8 @@ class ShadowComparison:
         def interval(auc: "Interval | None") -> str:
             return "–" if auc is None else f"{auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
 
-        apart = " ".join(f"{value:+.3f}" for value in self.quantiles) or "–"
-        figures = (number(self.agreement, ".1%"), number(self.mean_absolute_difference, ".4f"), apart)
+        differences = " ".join(f"{value:+.3f}" for value in self.quantiles) or "–"
+        figures = (number(self.agreement, ".1%"), number(self.mean_absolute_difference, ".4f"), differences)
         return (str(self.n), str(self.failures), *figures, str(self.n_outcomes), interval(self.champion_auc), interval(self.challenger_auc))
 
 
@@ -76,16 +76,16 @@ def report(settings: Settings) -> list[ShadowComparison]:
 
     source, warehouse = sources.load(settings), Warehouse(url=settings.warehouse)
     settings_of_service = replace(settings, source=source.name)
-    place, found = location(settings_of_service), list[ShadowComparison]()
+    place, comparisons = location(settings_of_service), list[ShadowComparison]()
     if isinstance(place, Path) and not place.exists():
         return []
     with closing(open_store(settings_of_service)) as store:
         for domain in domains_of(source):
             rows = store.list_shadow_scores(domain.name)
             for pair in dict.fromkeys((row.champion_version, row.challenger_version) for row in rows):
-                of_pair = [row for row in rows if (row.champion_version, row.challenger_version) == pair]
-                found.append(add_ranking(compare(of_pair), of_pair, outcomes(domain, warehouse, settings, of_pair)))
-    return found
+                scores = [row for row in rows if (row.champion_version, row.challenger_version) == pair]
+                comparisons.append(add_ranking(compare(scores), scores, outcomes(domain, warehouse, settings, scores)))
+    return comparisons
 
 
 def compare(rows: Sequence[ShadowScore]) -> ShadowComparison:
@@ -93,7 +93,7 @@ def compare(rows: Sequence[ShadowScore]) -> ShadowComparison:
     import numpy as np
 
     both = [row for row in rows if row.challenger_probability is not None]
-    apart = np.array([(row.challenger_probability or 0.0) - row.champion_probability for row in both])
+    differences = np.array([(row.challenger_probability or 0.0) - row.champion_probability for row in both])
     same = [row.challenger_decision == row.champion_decision for row in both]
     return ShadowComparison(
         domain=rows[0].domain,
@@ -102,8 +102,8 @@ def compare(rows: Sequence[ShadowScore]) -> ShadowComparison:
         n=len(rows),
         failures=len(rows) - len(both),
         agreement=sum(same) / len(same) if same else None,
-        mean_absolute_difference=float(np.abs(apart).mean()) if both else None,
-        quantiles=tuple(np.quantile(apart, QUANTILES).tolist()) if both else (),
+        mean_absolute_difference=float(np.abs(differences).mean()) if both else None,
+        quantiles=tuple(np.quantile(differences, QUANTILES).tolist()) if both else (),
     )
 
 
@@ -113,25 +113,27 @@ def outcomes(domain: Domain, warehouse: Warehouse, settings: Settings, rows: Seq
 
     table, key = f"features_{domain.group}", domain.keys[0].name
     subjects = sorted({row.subject for row in rows if row.subject is not None})
-    if domain.watch is None or not subjects or not warehouse.has(table):
+    if not subjects or not warehouse.has(table):
         return {}
-    stored, asked = warehouse.table(table), ibis.memtable({"subject": subjects})
-    known = domain.watch.matured(stored.semi_join(asked, stored[key] == asked.subject).to_pyarrow().to_pandas(), settings)
-    return dict(zip(known[key].tolist(), known[domain.watch.label].astype(bool).tolist(), strict=True))
+    stored, subject_table = warehouse.table(table), ibis.memtable({"subject": subjects})
+    labelled = domain.labelled_rows(
+        stored.semi_join(subject_table, stored[key] == subject_table.subject).to_pyarrow().to_pandas(), settings
+    )
+    return dict(zip(labelled[key].tolist(), labelled[domain.label].astype(bool).tolist(), strict=True))
 
 
-def add_ranking(comparison: ShadowComparison, rows: Sequence[ShadowScore], happened: dict[str, bool]) -> ShadowComparison:
+def add_ranking(comparison: ShadowComparison, rows: Sequence[ShadowScore], outcomes: dict[str, bool]) -> ShadowComparison:
     """Return the comparison with both models' AUC on the subjects with a known outcome; the newest record of a subject counts."""
     import numpy as np
 
     from finrisk_assets.modelling.evaluation import metrics
 
-    newest = {row.subject: row for row in rows if row.subject in happened and row.challenger_probability is not None}
-    labels = np.array([happened[str(subject)] for subject in newest], dtype=bool)
+    newest = {row.subject: row for row in rows if row.subject in outcomes and row.challenger_probability is not None}
+    labels = np.array([outcomes[str(subject)] for subject in newest], dtype=bool)
     if min(labels.sum(), (~labels).sum()) < FEWEST_OUTCOMES:
         return replace(comparison, n_outcomes=len(labels))
-    said = [(row.champion_probability, row.challenger_probability) for row in newest.values()]
-    champion, challenger = np.array(said, dtype=float).T
+    probabilities = [(row.champion_probability, row.challenger_probability) for row in newest.values()]
+    champion, challenger = np.array(probabilities, dtype=float).T
     return replace(
         comparison,
         n_outcomes=len(labels),

@@ -1,7 +1,7 @@
 """Verification of validation packs: every hash, every figure computed again from snapshot and bundle, every number on the pages.
 
-The commands `finrisk validate-pack` call this module. How figures are compared is in `modelling.pack`; where a pack's parts are kept, in
-`stages.pack`; here they are fetched, and computed a second time through the very functions that the graph uses.
+The commands `finrisk validate-pack` call this module. It fetches the parts that `stages.pack` stored and computes the figures a second
+time through the functions that the graph uses; `modelling.packs.pack` compares the two.
 """
 
 import json
@@ -19,8 +19,8 @@ from finrisk_assets.graph.stages.common import to_frame
 from finrisk_assets.graph.stages.evaluation import FIGURES, load_protected_columns
 from finrisk_assets.graph.stages.pack import (
     CARD,
-    KEPT,
     ORACLE,
+    PACK_ARTIFACT,
     README,
     SNAPSHOT,
     PackContents,
@@ -45,33 +45,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verification:
-    """What the verification of one pack found.
+    """Result of the verification of one pack.
 
     Attributes
     ----------
-    made, folder
-        What was verified, and where it is.
+    record, folder
+        The verified pack, and its folder.
     outcomes
-        One of each kind of thing that was checked, in the order of the checks.
+        One per kind of check, in the order of the checks.
     """
 
-    made: pack.Pack
+    record: pack.Pack
     folder: Path
     outcomes: Sequence[pack.Outcome]
 
     @property
     def disagreements(self) -> list[str]:
-        return [place for one in self.outcomes for place in one.disagreements]
+        return [place for outcome in self.outcomes for place in outcome.disagreements]
 
 
 def list_packs(settings: Settings) -> list[tuple[pack.Pack, Path]]:
-    """The packs of this source, by domain and number in the registry, the newest first, each with its folder."""
-    found = []
+    """Return the packs of this source with their folders, by domain, the newest first."""
+    packs = []
     for domain in domains_of(sources.load(settings)):
         files = sorted((settings.root / "packs" / domain.name).glob(f"*/{pack.MANIFEST}"))
-        read = [(pack.read(file.read_bytes(), str(file))[0], file.parent) for file in files]
-        found += sorted(read, key=lambda one: -int(one[0].registry_version))
-    return found
+        domain_packs = [(pack.read_manifest(file.read_bytes(), str(file))[0], file.parent) for file in files]
+        packs += sorted(domain_packs, key=lambda entry: -int(entry[0].registry_version))
+    return packs
 
 
 def list_domains_with_packs(settings: Settings) -> list[str]:
@@ -82,10 +82,10 @@ def list_domains_with_packs(settings: Settings) -> list[str]:
     modelling.pack.PackError
         If none has.
     """
-    found = list(dict.fromkeys(made.domain for made, _ in list_packs(settings)))
-    if not found:
+    domains = list(dict.fromkeys(record.domain for record, _ in list_packs(settings)))
+    if not domains:
         raise pack.PackError(f"there is no pack in {settings.root / 'packs'}: `finrisk demo` makes them, or materialise a pack_<domain>")
-    return found
+    return domains
 
 
 def find_pack(settings: Settings, domain: str, version: str | None = None) -> tuple[pack.Pack, Path]:
@@ -96,34 +96,36 @@ def find_pack(settings: Settings, domain: str, version: str | None = None) -> tu
     modelling.pack.PackError
         If there is none.
     """
-    known = [(made, folder) for made, folder in list_packs(settings) if made.domain == domain]
-    found = [one for one in known if version is None or _is(version, one[0].registry_version, one[0].version)]
-    if not found:
-        have = ", ".join(f"{made.version} ({made.registry_version})" for made, _ in known) or "none"
+    packs = [(record, folder) for record, folder in list_packs(settings) if record.domain == domain]
+    matches = [entry for entry in packs if version is None or _is(version, entry[0].registry_version, entry[0].version)]
+    if not matches:
+        have = ", ".join(f"{record.version} ({record.registry_version})" for record, _ in packs) or "none"
         raise pack.PackError(f"there is no pack of {domain}{f' {version}' if version else ''}; there are: {have}")
-    return found[0]
+    return matches[0]
 
 
-def _is(asked: str, number: str, version: str) -> bool:
-    return asked == number or (len(asked) >= 6 and version.startswith(asked))
+def _is(version_text: str, number: str, version: str) -> bool:
+    return version_text == number or (len(version_text) >= 6 and version.startswith(version_text))
 
 
-def render_pack(made: pack.Pack) -> list[Any]:
+def render_pack(record: pack.Pack) -> list[Any]:
     """Return the verdict and every figure of a pack, as texts and tables for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    shown: list[Any] = [Text(f"{made.title}: {made.model}, version {made.registry_version}, bundle {made.version}")]
-    shown += [Text(f"{'met    ' if one.is_met else 'NOT MET'}  {one.demand}  {'; '.join(one.reasons)}") for one in made.verdicts]
+    lines: list[Any] = [Text(f"{record.title}: {record.model}, version {record.registry_version}, bundle {record.version}")]
+    lines += [Text(f"{'met    ' if item.is_met else 'NOT MET'}  {item.demand}  {'; '.join(item.reasons)}") for item in record.verdicts]
     for group, (heading, _) in pack.GROUPS.items():
-        if figures := made.of(group):
+        if figures := record.figures_of(group):
             table = Table("figure", "value", "95 % interval", "from", title=heading, title_justify="left")
-            for one in figures:
-                interval = f"{one.shown('low')} to {one.shown('high')}" if one.low is not None else ""
-                name = one.label if group != "candidates" else f"{one.label}: {one.meaning}"
-                table.add_row(Text(name), one.shown("value"), interval, f"{one.artifact} {made.by_artifact[one.artifact].short}")
-            shown.append(table)
-    return shown
+            for item in figures:
+                interval = f"{item.format_bound('low')} to {item.format_bound('high')}" if item.low is not None else ""
+                name = item.label if group != "candidates" else f"{item.label}: {item.meaning}"
+                table.add_row(
+                    Text(name), item.format_bound("value"), interval, f"{item.artifact} {record.by_artifact[item.artifact].short}"
+                )
+            lines.append(table)
+    return lines
 
 
 def verify(settings: Settings, name: str, version: str | None = None) -> Verification:
@@ -142,22 +144,22 @@ def verify(settings: Settings, name: str, version: str | None = None) -> Verific
         If there is no such pack, or its manifest cannot be read.
     """
     source = sources.load(settings)
-    domain = next((one for one in domains_of(source) if one.name == name), None)
+    domain = next((candidate for candidate in domains_of(source) if candidate.name == name), None)
     if domain is None:
         raise pack.PackError(f"the source {settings.source} has no domain {name!r}; it has {', '.join(d.name for d in domains_of(source))}")
-    held = build_resources(settings)
-    client, warehouse = held["tracking"].client(), held["warehouse"]
+    resources = build_resources(settings)
+    client, warehouse = resources["tracking"].client(), resources["warehouse"]
     model = _version(client, domain, version)
-    tags = model_registry.tags(client, model)
+    tags = model_registry.read_tags(client, model)
     folder = pack_folder(settings, domain.name, tags["bundle"])
     file = folder / pack.MANIFEST
     if not file.is_file():
         raise pack.PackError(f"there is no {file}: materialise pack_{domain.name} while version {model.version} is champion")
     content = file.read_bytes()
-    claimed, _ = pack.read(content, str(file))
-    sealed = tags.get(KEPT) == pack.sha256(content)
+    claimed, _ = pack.read_manifest(content, str(file))
+    is_sealed = tags.get(PACK_ARTIFACT) == pack.sha256(content)
     outcomes = [
-        pack.outcome("Manifest", [None if sealed else f"{pack.MANIFEST}: its hash is not the one that the registry holds of it"]),
+        pack.count_outcomes("Manifest", [None if is_sealed else f"{pack.MANIFEST}: its hash is not the one that the registry holds of it"]),
         *check_pages(folder),
         _artifacts(claimed, client, model, settings),
         *_recompute(claimed, domain, source, client, model, settings, warehouse),
@@ -165,34 +167,34 @@ def verify(settings: Settings, name: str, version: str | None = None) -> Verific
     return Verification(claimed, folder, outcomes)
 
 
-def _version(client: Any, domain: Domain, asked: str | None) -> model_registry.RegisteredVersion:
-    if asked is None:
-        champion = model_registry.find(client, domain.name, model_registry.CHAMPION)
+def _version(client: Any, domain: Domain, version: str | None) -> model_registry.RegisteredVersion:
+    if version is None:
+        champion = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
         if champion is None:
             raise pack.PackError(f"{domain.name} has no champion yet: materialise pack_{domain.name} first")
         return champion
-    known = model_registry.versions(client, domain.name)
-    found = [model for model, tags, _ in known if _is(asked, model.version, tags.get("bundle", ""))]
-    if not found:
-        have = ", ".join(f"{tags.get('bundle', '')} ({model.version})" for model, tags, _ in known) or "none"
-        raise pack.PackError(f"{domain.name} has no version {asked!r}; it has {have}")
-    return found[0]
+    versions = model_registry.list_versions(client, domain.name)
+    matches = [model for model, tags, _ in versions if _is(version, model.version, tags.get("bundle", ""))]
+    if not matches:
+        have = ", ".join(f"{tags.get('bundle', '')} ({model.version})" for model, tags, _ in versions) or "none"
+        raise pack.PackError(f"{domain.name} has no version {version!r}; it has {have}")
+    return matches[0]
 
 
 # Hashes ------------------------------------------------------------------------------------------------------------------------
 
 
 def _artifacts(claimed: pack.Pack, client: Any, model: model_registry.RegisteredVersion, settings: Settings) -> pack.Outcome:
-    """Hold the hash of every artifact against the bytes that are kept."""
+    """Compare the hash of every artifact with the stored bytes."""
     with tempfile.TemporaryDirectory() as temporary:
-        bundle = model_registry.fetch(client, model, Path(temporary) / "bundle")
-        now = {f"bundle/{file.name}": file.read_bytes() for file in bundle.iterdir()}
-    checked: list[str | None] = []
+        bundle = model_registry.download_bundle(client, model, Path(temporary) / "bundle")
+        stored = {f"bundle/{file.name}": file.read_bytes() for file in bundle.iterdir()}
+    outcomes: list[str | None] = []
     for artifact in claimed.artifacts:
-        checked.append(_hash_differs(artifact, now.get(artifact.name), client, model, settings))
-    more = sorted(set(now) - {artifact.name for artifact in claimed.artifacts})
-    return pack.outcome(
-        "Artifacts", [*checked, *(f"{name}: is kept with the version, but {pack.MANIFEST} does not name it" for name in more)]
+        outcomes.append(_hash_differs(artifact, stored.get(artifact.name), client, model, settings))
+    unnamed = sorted(set(stored) - {artifact.name for artifact in claimed.artifacts})
+    return pack.count_outcomes(
+        "Artifacts", [*outcomes, *(f"{name}: is kept with the version, but {pack.MANIFEST} does not name it" for name in unnamed)]
     )
 
 
@@ -203,25 +205,25 @@ def _hash_differs(
 
     try:
         if artifact.name == SNAPSHOT:
-            found = snapshots.restore(snapshots.snapshot_folder(settings.root), artifact.sha256).stem
+            digest = snapshots.restore(snapshots.snapshot_folder(settings.root), artifact.sha256).stem
         elif artifact.name == stage.PARAMETERS:
-            found = pack.sha256(pack.canonical(stage.read_parameters(client, model)))
+            digest = pack.sha256(pack.canonical_json(stage.read_parameters(client, model)))
         elif artifact.name == stage.CANDIDATES:
-            found = pack.sha256(pack.canonical(stage.read_candidates(client, model)))
+            digest = pack.sha256(pack.canonical_json(stage.read_candidates(client, model)))
         elif artifact.name.startswith("bundle/"):
             if content is None:
                 return f"{artifact.name}: is no longer in {artifact.place}"
-            found = pack.sha256(content)
+            digest = pack.sha256(content)
         else:
-            kept = f"{KEPT}/{artifact.name}" if artifact.name in (ORACLE, README, CARD) else artifact.name
-            found = pack.sha256(model_registry.artifact(client, model, kept))
+            path = f"{PACK_ARTIFACT}/{artifact.name}" if artifact.name in (ORACLE, README, CARD) else artifact.name
+            digest = pack.sha256(model_registry.read_artifact(client, model, path))
     except snapshots.SnapshotError as error:
         return f"{artifact.name}: {error}"
     except Exception as error:  # MLflow raises its own kinds for an artifact that is gone
         return f"{artifact.name}: cannot be read from {artifact.place}: {str(error).splitlines()[0]}"
-    if found == artifact.sha256:
+    if digest == artifact.sha256:
         return None
-    return f"{artifact.name}: has the hash {found[:12]}… in {artifact.place}, and {artifact.sha256[:12]}… in {pack.MANIFEST}"
+    return f"{artifact.name}: has the hash {digest[:12]}… in {artifact.place}, and {artifact.sha256[:12]}… in {pack.MANIFEST}"
 
 
 # Figures -----------------------------------------------------------------------------------------------------------------------
@@ -236,27 +238,27 @@ def _recompute(
     settings: Settings,
     warehouse: Warehouse,
 ) -> list[pack.Outcome]:
-    """Compute every figure again, and hold the pack against it."""
+    """Compute every figure again, and compare the pack with the result."""
     from mlflow.exceptions import MlflowException
 
     from finrisk_assets.scoring.spec import BundleError
 
-    tags = model_registry.tags(client, model)
-    then = provenance.with_settings(settings, tags["settings"])
+    tags = model_registry.read_tags(client, model)
+    then = provenance.restore_settings(settings, tags["settings"])
     try:
         frame = _frame(settings, tags[SNAPSHOT])
         bundle = _bundle(client, model, settings)
-        evaluated, oracle = _evaluated(claimed, domain, source, client, bundle, frame, then, warehouse)
-        kept = {name: model_registry.artifact(client, model, f"{KEPT}/{name}") for name in (README, CARD)}
-        gathered = gather(domain, source, client, model, oracle, kept)
+        evaluation, oracle = _evaluated(claimed, domain, source, client, bundle, frame, then, warehouse)
+        texts = {name: model_registry.read_artifact(client, model, f"{PACK_ARTIFACT}/{name}") for name in (README, CARD)}
+        contents = gather(domain, source, client, model, oracle, texts)
     except (snapshots.SnapshotError, BundleError, MlflowException, OSError) as error:
-        return [pack.outcome("Figures", [f"they cannot be computed again: {error}"])]
-    again = [
-        *(figure for figure in gathered.made.figures if not figure.key.startswith("evaluation/")),
-        *pack.figures_from(evaluated, "evaluation", FIGURES),
+        return [pack.count_outcomes("Figures", [f"they cannot be computed again: {error}"])]
+    figures = [
+        *(figure for figure in contents.record.figures if not figure.key.startswith("evaluation/")),
+        *pack.build_figures(evaluation, "evaluation", FIGURES),
     ]
-    against = f"snapshot {tags[SNAPSHOT][: pack.SHORT]} and bundle {bundle.version}"
-    return [*pack.compare_figures(claimed.figures, again, against), *_compare_texts(claimed, gathered, domain, evaluated)]
+    against = f"snapshot {tags[SNAPSHOT][: pack.HASH_DIGITS]} and bundle {bundle.version}"
+    return [*pack.compare_figures(claimed.figures, figures, against), *_compare_texts(claimed, contents, domain, evaluation)]
 
 
 def _evaluated(
@@ -269,49 +271,55 @@ def _evaluated(
     then: Settings,
     warehouse: Warehouse,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The figures of the evaluation and those beside the oracle, as rows."""
+    """Return the figures of the evaluation and those beside the oracle, as rows."""
     former = _former(claimed, client, domain, then)
-    found = gate_rules.evaluate(domain, frame, load_protected_columns(warehouse, source), bundle, former, then)
-    beside: list[dict[str, Any]] = []
-    if domain.oracle is not None and claimed.of("oracle"):
+    evaluation = gate_rules.evaluate(domain, frame, load_protected_columns(warehouse, source), bundle, former, then)
+    oracle: list[dict[str, Any]] = []
+    if claimed.figures_of("oracle"):
         truth = warehouse.table(domain.truth).to_pandas()
-        beside = figures_to_rows(domain.oracle(frame, truth, bundle, then))
-    return figures_to_rows(found.figures), beside
+        oracle = figures_to_rows(domain.compare_with_truth(frame, truth, bundle, then))
+    return figures_to_rows(evaluation.figures), oracle
 
 
 def _former(claimed: pack.Pack, client: Any, domain: Domain, then: Settings) -> "Bundle | None":
-    """The champion that the version was compared with; None where it was with none."""
+    """Return the champion that the version was compared with; None for the first version."""
     if "evaluation/champion_auc" not in claimed.by_key:
         return None
     model = model_registry.RegisteredVersion(claimed.model, claimed.registry_version, claimed.run_id)
-    replaced = model_registry.tags(client, model).get(model_registry.REPLACES)
-    former = next((one for one, _, _ in model_registry.versions(client, domain.name) if one.version == replaced), None)
-    return None if former is None else _bundle(client, former, then)
+    replaced = model_registry.read_tags(client, model).get(model_registry.REPLACES_TAG)
+    champion = next(
+        (candidate for candidate, _, _ in model_registry.list_versions(client, domain.name) if candidate.version == replaced), None
+    )
+    return None if champion is None else _bundle(client, champion, then)
 
 
 def _bundle(client: Any, model: model_registry.RegisteredVersion, settings: Settings) -> "Bundle":
     from finrisk_assets.scoring.bundle import Bundle
 
     with tempfile.TemporaryDirectory() as temporary:
-        return Bundle.load(model_registry.fetch(client, model, Path(temporary) / "bundle"), threads=settings.threads)
+        return Bundle.load(model_registry.download_bundle(client, model, Path(temporary) / "bundle"), threads=settings.threads)
 
 
 def _frame(settings: Settings, snapshot: str) -> "pd.DataFrame":
-    """The kept feature table, as training read it."""
+    """Return the stored feature table, as training read it."""
     import pyarrow.parquet as pq
 
     file = snapshots.restore(snapshots.snapshot_folder(settings.root), snapshot)
     return to_frame(pq.read_table(file))
 
 
-def _compare_texts(claimed: pack.Pack, again: PackContents, domain: Domain, evaluated: Sequence[Mapping[str, Any]]) -> list[pack.Outcome]:
-    """Hold the verdicts, and everything else that the pack tells, against what the gate and the registry say."""
+def _compare_texts(
+    claimed: pack.Pack, contents: PackContents, domain: Domain, evaluation: Sequence[Mapping[str, Any]]
+) -> list[pack.Outcome]:
+    """Compare the verdicts and the facts of the pack with those of the gate and the registry."""
     from finrisk_assets.domains.base import Figure
 
-    judged = {one.demand: one for one in list_verdicts(domain, [Figure(**row) for row in evaluated])}
+    verdicts = {verdict.demand: verdict for verdict in list_verdicts(domain, [Figure(**row) for row in evaluation])}
     gate = [
-        None if judged.get(one.demand) == one else f"{pack.MANIFEST}: the verdict on {one.demand} is not the one that the gate gives"
-        for one in claimed.verdicts
+        None
+        if verdicts.get(verdict.demand) == verdict
+        else f"{pack.MANIFEST}: the verdict on {verdict.demand} is not the one that the gate gives"
+        for verdict in claimed.verdicts
     ]
     names = (
         "domain",
@@ -330,11 +338,11 @@ def _compare_texts(claimed: pack.Pack, again: PackContents, domain: Domain, eval
     )
     same = [
         None
-        if _plain(getattr(claimed, name)) == _plain(getattr(again.made, name))
+        if _plain(getattr(claimed, name)) == _plain(getattr(contents.record, name))
         else f"{pack.MANIFEST}: {name} is not what the registry says"
         for name in names
     ]
-    return [pack.outcome("Verdicts of the gate", gate), pack.outcome("What else is told", same)]
+    return [pack.count_outcomes("Verdicts of the gate", gate), pack.count_outcomes("What else is told", same)]
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,9 @@
-"""The scoring bundle: the one thing that training hands to serving.
+"""The scoring bundle: what training hands to the service.
 
 A bundle is a folder with ``bundle.json``, ``golden.json`` and the model files it names, all in open formats; ``docs/bundle.md``
-describes them. Here it is written, checked, loaded and scored. What belongs elsewhere: its parts (`spec`) and files (`bundle_io`),
-turning a trained estimator into a component (`modelling.training.convert`), SHAP values (`tree_shap`), words for a decision (`reasons`),
-how features are computed (`finrisk_assets.features`), and where bundles are registered (`modelling.training.model_registry`).
+describes them. This module writes, checks, loads and scores a bundle. Elsewhere: its parts (`spec`) and files (`bundle_io`),
+the conversion of a trained estimator (`modelling.training.convert`), SHAP values (`tree_shap`), words for a decision (`reasons`),
+the computation of features (`finrisk_assets.features`), and the registry (`modelling.training.model_registry`).
 Imports numpy, and XGBoost for many rows where it is installed.
 """
 
@@ -22,23 +22,25 @@ from numpy.typing import NDArray
 from finrisk_assets.scoring.bundle_io import (
     GOLDEN,
     MANIFEST,
+    build_manifest_document,
     canonical_json,
     first_line,
-    manifest_of,
     read_files,
     read_golden_rows,
     sha256_of,
     shortest_float,
     take_field,
 )
-from finrisk_assets.scoring.reasons import factors
+from finrisk_assets.scoring.reasons import group_by_factor
 from finrisk_assets.scoring.spec import BundleError, BundleSpec, Component, Floats, Linear, Rows, Trees, check_spec, signed_log1p
 from finrisk_assets.scoring.tree_shap import TreeShap
 
 TOLERANCE = 1e-6
-_FEW_ROWS = 1_000
-"""Up to so many are scored from tables: in a tenth of a second at most, less than it takes to load XGBoost, which is faster afterwards."""
-_LARGEST = float(np.finfo(np.float32).max)  # refused like infinity: a threshold that all finite values pass stands here
+"""Largest difference of a golden row's margin (relative above 1) or probability from the stored value."""
+_MAX_TABLE_ROWS = 1_000
+"""Rows scored from tables, which take at most a tenth of a second; XGBoost is faster for more, but takes longer to load."""
+_INFINITE_FROM = float(np.finfo(np.float32).max)
+"""Absolute value that is refused like infinity, because trees use it as a threshold that all finite values pass."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Scores:
 
 
 class Amounts(NamedTuple):
-    """Amounts of n rows in currency, float64, each of shape (n,); NaN where there is none."""
+    """Amounts of n rows in currency, float64, each of shape (n,); NaN where a row has no amount."""
 
     expected: Floats
     low: Floats
@@ -97,13 +99,13 @@ class _LinearScorer:
 
     def explain(self, rows: Rows) -> tuple[Floats, Floats]:
         values = rows.astype(np.float64)
-        missing = np.isnan(values)
-        if missing.any():
-            values = np.where(missing, self._fills, values)
-            unknown = np.isnan(values)
-            if unknown.any():
-                absent = _named(self._names, unknown)
-                raise ValueError(f"missing value of {absent}: this model was trained without a stand-in for it")
+        is_missing = np.isnan(values)
+        if is_missing.any():
+            values = np.where(is_missing, self._fills, values)
+            is_unfilled = np.isnan(values)
+            if is_unfilled.any():
+                names_of_missing = _join_names(self._names, is_unfilled)
+                raise ValueError(f"missing value of {names_of_missing}: this model was trained without a substitute for it")
         if self._logs.any():
             values = np.where(self._logs, signed_log1p(values), values)
         contributions = self._slopes * (values - self._means)
@@ -111,7 +113,7 @@ class _LinearScorer:
 
 
 class _TreesScorer:
-    """Trees that explain what they say; many rows at once, to be scored alone, go to XGBoost if it is there: the same bits sooner."""
+    """Trees with margins and SHAP values; XGBoost, where installed, computes the margins of many rows faster, to the same bits."""
 
     def __init__(self, part: Trees, width: int, threads: int) -> None:
         self._trees = TreeShap(part.model, width)
@@ -120,7 +122,7 @@ class _TreesScorer:
 
     @cached_property
     def _booster(self) -> Any | None:
-        """XGBoost's own. It predicts thread-safely: one serves all. None where XGBoost is not installed, as in the service's container."""
+        """XGBoost's booster, which is safe to share between threads; None where XGBoost is not installed, as in the service's container."""
         try:
             import xgboost
         except ModuleNotFoundError:
@@ -135,19 +137,19 @@ class _TreesScorer:
         margin, contributions = self._trees.explain(np.zeros((1, self._width), np.float32))
         return float((margin - contributions.sum(axis=1))[0])
 
-    def _filled(self, rows: Rows) -> Rows:
+    def _fill(self, rows: Rows) -> Rows:
         return rows if self._fills is None else np.where(np.isnan(rows), self._fills, rows)
 
     def margin(self, rows: Rows) -> Floats:
-        filled = self._filled(rows)
-        if len(rows) <= _FEW_ROWS or self._booster is None:
+        filled = self._fill(rows)
+        if len(rows) <= _MAX_TABLE_ROWS or self._booster is None:
             return self._trees.margin(filled)
         return np.asarray(self._booster.inplace_predict(filled, predict_type="margin", validate_features=False), np.float64)
 
     def explain(self, rows: Rows) -> tuple[Floats, Floats]:
-        margin, contributions = self._trees.explain(self._filled(rows))
-        # Margins are sums in float32, about 1e-6 off. That rounding is shared out in proportion, so that an explained score and a bare
-        # one are the same number and the contributions add up to it.
+        margin, contributions = self._trees.explain(self._fill(rows))
+        # Margins are sums in float32, about 1e-6 off. That rounding error is distributed in proportion, so that the margin is the same
+        # with and without an explanation, and the contributions add up to it.
         rounding = margin - self.base - contributions.sum(axis=1)
         share = np.abs(contributions) + np.finfo(np.float32).tiny
         return margin, contributions + share * (rounding / share.sum(axis=1))[:, None]
@@ -157,8 +159,8 @@ def _fill_array(fills: Sequence[float | None]) -> Floats:
     return np.array([math.nan if value is None else value for value in fills], np.float64)
 
 
-def _named(names: Sequence[str], flags: NDArray[np.bool_]) -> str:
-    """The names of the columns where any flag is set."""
+def _join_names(names: Sequence[str], flags: NDArray[np.bool_]) -> str:
+    """Return the names of the columns where any flag is set."""
     return ", ".join(names[at] for at in np.flatnonzero(flags.any(axis=0)).tolist())
 
 
@@ -172,9 +174,9 @@ class Bundle:
     name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference, approved
         As in `BundleSpec`.
     columns
-        The features' names, in order, and the place of each.
+        Feature -> its place, in order.
     has_amount, amount_level
-        Whether it says an amount too, and the share of intervals that are to hold it; None where it says none.
+        Whether the bundle predicts an amount, and the share of amounts that intervals should contain; None without an amount.
     seed, data_sha256, code_sha256, training_window, libraries
         As in `BundleSpec`.
     """
@@ -192,15 +194,15 @@ class Bundle:
         self.columns: Mapping[str, int] = {feature.name: at for at, feature in enumerate(spec.features)}
         self._scorers: list[tuple[float, _Scorer]] = []
         for part in spec.components:
-            scorer = self._scorer(part, threads)
-            if part.weight:  # a component that a join gave no say costs nothing
+            scorer = self._make_scorer(part, threads)
+            if part.weight:  # a component of weight 0 costs no time
                 self._scorers.append((part.weight, scorer))
         self._first_golden: tuple[Mapping[str, Any], Path] | None = None
         self._amount, self.has_amount = spec.amount, spec.amount is not None
         self.amount_level = None if spec.amount is None else spec.amount.level
         if spec.amount is not None:
-            self._expected = self._scorer(spec.amount.component, threads)
-            self._spread = None if spec.amount.spread is None else self._scorer(spec.amount.spread, threads)
+            self._expected = self._make_scorer(spec.amount.component, threads)
+            self._spread = None if spec.amount.spread is None else self._make_scorer(spec.amount.spread, threads)
 
     @cached_property
     def base(self) -> float:
@@ -214,11 +216,11 @@ class Bundle:
         Parameters
         ----------
         folder
-            Holds ``bundle.json``.
+            The folder with ``bundle.json``.
         version
-            The version it must be (12 hex digits or more), where the caller knows; it pins ``bundle.json`` itself.
+            The required version (12 hex digits or more), which pins ``bundle.json`` itself; None accepts any.
         threads
-            Threads for scoring a batch. One for serving.
+            Threads for scoring a batch; the service takes one.
 
         Raises
         ------
@@ -230,33 +232,35 @@ class Bundle:
             bundle = cls(spec, sha256, threads)
         except ImportError:
             raise
-        except Exception as error:  # XGBoost raises its own kinds for a model it cannot read
+        except Exception as error:  # XGBoost raises its own types for a model it cannot read
             raise BundleError(f"{folder}/{MANIFEST}: {first_line(error)}") from error
         bundle._check_golden(golden, Path(folder) / GOLDEN)
-        first = {"rows": golden["rows"][:1], "margin": golden["margin"][:1], "probability": golden["probability"][:1]}
+        first_row = {"rows": golden["rows"][:1], "margin": golden["margin"][:1], "probability": golden["probability"][:1]}
         if bundle.has_amount:
-            first["amount"] = {name: values[:1] for name, values in golden["amount"].items()}
-        bundle._first_golden = first, Path(folder) / GOLDEN
+            first_row["amount"] = {name: values[:1] for name, values in golden["amount"].items()}
+        bundle._first_golden = first_row, Path(folder) / GOLDEN
         return bundle
 
     def check(self) -> None:
-        """Score the first golden row once more, cheaply: whether the model in memory still says what it said when it was trained.
+        """Score the first golden row again, to check that the model in memory still gives the stored result.
+
+        A bundle that was not loaded from a folder has no golden row, and passes.
 
         Raises
         ------
         BundleError
-            Where it does not. A bundle that was not loaded from a folder has no golden row to ask.
+            Where the result differs.
         """
         if self._first_golden is not None:
             self._check_golden(*self._first_golden)
 
     @cached_property
     def factors(self) -> Mapping[str, Sequence[int]]:
-        """The columns of each factor that a reason can name; see `reasons.factors`."""
-        return factors(self.features)
+        """The columns of each factor that a reason can name; see `reasons.group_by_factor`."""
+        return group_by_factor(self.features)
 
     def row(self, values: Mapping[str, float | None]) -> Rows:
-        """One row, float32 of shape (d,), from values by name; a feature that is not named, or is None, is missing (NaN).
+        """Return one row, float32 of shape (d,), from values by name; a feature that is absent or None is missing (NaN).
 
         Raises
         ------
@@ -267,14 +271,16 @@ class Bundle:
         if unknown:
             raise ValueError(f"{', '.join(sorted(unknown))}: not a feature of {self.name} {self.version}")
         numbers = np.array([values.get(name) for name in self.columns], np.float64)
-        infinite = np.abs(numbers) >= _LARGEST
-        if infinite.any():
-            raise ValueError(f"{_named(list(self.columns), infinite[None, :])}: the value is infinite or too large for a 32-bit float")
+        is_infinite = np.abs(numbers) >= _INFINITE_FROM
+        if is_infinite.any():
+            raise ValueError(
+                f"{_join_names(list(self.columns), is_infinite[None, :])}: the value is infinite or too large for a 32-bit float"
+            )
         return numbers.astype(np.float32)
 
     def margin(self, rows: Rows) -> Floats:
-        """Margins alone, float64 of shape (n,): the same numbers as `score`, many times faster where there are trees."""
-        rows = self._checked(rows)
+        """Return margins alone, float64 of shape (n,): the same numbers as `score`, many times faster for trees."""
+        rows = self._check_rows(rows)
         margin = np.full(len(rows), self.intercept)
         if len(rows):
             for weight, scorer in self._scorers:
@@ -282,11 +288,11 @@ class Bundle:
         return margin
 
     def probability(self, rows: Rows) -> Floats:
-        """Probabilities alone, float64 of shape (n,): the same numbers as `score`, many times faster where there are trees."""
+        """Return probabilities alone, float64 of shape (n,): the same numbers as `score`, many times faster for trees."""
         return self.calibration.apply(self.margin(rows))
 
     def score(self, rows: Rows) -> Scores:
-        """Margin, probability and contributions of every row.
+        """Return margin, probability and contributions of every row.
 
         Parameters
         ----------
@@ -296,9 +302,9 @@ class Bundle:
         Raises
         ------
         ValueError
-            For another shape, an infinite value, or a missing value where the model has no answer to it.
+            For another shape, an infinite value, or a missing value that the model cannot handle.
         """
-        rows = self._checked(rows)
+        rows = self._check_rows(rows)
         margin = np.full(len(rows), self.intercept)
         contributions = np.zeros(rows.shape)
         if len(rows):
@@ -309,39 +315,39 @@ class Bundle:
         return Scores(margin, self.calibration.apply(margin), self.base, contributions)
 
     def amount(self, rows: Rows) -> Amounts:
-        """Expected amount of every row and the bounds of its interval, in currency; see `Amount`.
+        """Return the expected amount of every row and the bounds of its interval, in currency; see `Amount`.
 
-        NaN where a row's scale is missing, and in every row of a bundle that says no amount.
+        NaN where a row's scale is missing, and in every row of a bundle without an amount.
 
         Raises
         ------
         ValueError
             For rows as in `score`.
         """
-        rows, head = self._checked(rows), self._amount
+        rows, head = self._check_rows(rows), self._amount
         if head is None or not len(rows):
-            nothing = np.full(len(rows), np.nan)
-            return Amounts(nothing, nothing, nothing)
-        size = rows[:, self.columns[head.scale]].astype(np.float64)
-        scale = np.where(size > 0, size, np.nan)
-        middle = head.component.weight * self._expected.margin(rows)
+            no_amounts = np.full(len(rows), np.nan)
+            return Amounts(no_amounts, no_amounts, no_amounts)
+        scale_values = rows[:, self.columns[head.scale]].astype(np.float64)
+        scale = np.where(scale_values > 0, scale_values, np.nan)
+        expected = head.component.weight * self._expected.margin(rows)
         spread = np.ones(len(rows))
         if self._spread is not None and head.spread is not None:
             spread = np.exp(head.spread.weight * self._spread.margin(rows))
-        return Amounts(scale * middle, scale * (middle + head.low * spread), scale * (middle + head.high * spread))
+        return Amounts(scale * expected, scale * (expected + head.low * spread), scale * (expected + head.high * spread))
 
-    def _scorer(self, part: Component, threads: int) -> _Scorer:
+    def _make_scorer(self, part: Component, threads: int) -> _Scorer:
         if isinstance(part, Linear):
             return _LinearScorer(part, list(self.columns))
         return _TreesScorer(part, len(self.features), threads)
 
-    def _checked(self, rows: Rows) -> Rows:
+    def _check_rows(self, rows: Rows) -> Rows:
         rows = np.ascontiguousarray(rows, np.float32)
         if rows.ndim != 2 or rows.shape[1] != len(self.features):
             raise ValueError(f"rows have shape {rows.shape}; {self.name} takes (n, {len(self.features)})")
-        infinite = np.abs(rows) >= _LARGEST
-        if infinite.any():
-            raise ValueError(f"{_named(list(self.columns), infinite)}: a value is infinite or too large for a 32-bit float")
+        is_infinite = np.abs(rows) >= _INFINITE_FROM
+        if is_infinite.any():
+            raise ValueError(f"{_join_names(list(self.columns), is_infinite)}: a value is infinite or too large for a 32-bit float")
         return rows
 
     def _check_golden(self, golden: Mapping[str, Any], file: Path) -> None:
@@ -352,22 +358,24 @@ class Bundle:
             raise BundleError(f"{file}: rows, margins and probabilities differ in number, or there are none")
         margin = self.margin(rows)
         probability = self.calibration.apply(margin)
-        margin_off = np.abs(margin - expected_margin) / np.maximum(1.0, np.abs(expected_margin))
-        off = np.maximum(margin_off, np.abs(probability - expected_probability))
-        if not (off <= TOLERANCE).all():
-            at = int(np.argmax(~(off <= TOLERANCE)))
+        margin_difference = np.abs(margin - expected_margin) / np.maximum(1.0, np.abs(expected_margin))
+        difference = np.maximum(margin_difference, np.abs(probability - expected_probability))
+        if not (difference <= TOLERANCE).all():
+            worst = int(np.argmax(~(difference <= TOLERANCE)))
             raise BundleError(
-                f"{file}: row {at} has margin {margin[at]:.9g} and probability {probability[at]:.9g} here, "
-                f"{expected_margin[at]:.9g} and {expected_probability[at]:.9g} where it was trained; is it another runtime?"
+                f"{file}: row {worst} has margin {margin[worst]:.9g} and probability {probability[worst]:.9g} here, "
+                f"{expected_margin[worst]:.9g} and {expected_probability[worst]:.9g} where it was trained; is it another runtime?"
             )
         if self.has_amount:
             self._check_golden_amounts(rows, take_field(golden, "amount", dict, file), file)
 
     def _check_golden_amounts(self, rows: Rows, expected: Mapping[str, Any], file: Path) -> None:
-        for name, found in self.amount(rows)._asdict().items():
-            known = np.array(take_field(expected, name, list, file), np.float64)  # None becomes NaN
-            near = known.shape == found.shape and np.allclose(found, known, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
-            if not near:
+        for name, amounts in self.amount(rows)._asdict().items():
+            expected_amounts = np.array(take_field(expected, name, list, file), np.float64)  # None becomes NaN
+            is_close = expected_amounts.shape == amounts.shape and np.allclose(
+                amounts, expected_amounts, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True
+            )
+            if not is_close:
                 raise BundleError(f"{file}: the {name} amounts differ from those where it was trained; is it another runtime?")
 
 
@@ -375,14 +383,14 @@ class Bundle:
 
 
 def write(folder: Path, spec: BundleSpec) -> str:
-    """Write a bundle and return its version; the same spec gives the same bytes.
+    """Write a bundle and return its version; the same specification gives the same bytes.
 
-    The folder appears whole or not at all. An earlier bundle there is replaced; any other content is left alone, with an error.
+    The folder appears whole or not at all. An earlier bundle in the folder is replaced; any other content is left alone, with an error.
 
     Raises
     ------
     BundleError
-        For a spec that cannot be scored, or a folder that holds something else.
+        For a specification that cannot be scored, or a folder with other content.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
@@ -395,7 +403,7 @@ def write(folder: Path, spec: BundleSpec) -> str:
         raise
     except Exception as error:
         raise BundleError(f"{spec.name}: {first_line(error)}") from error
-    contents = {f"trees-{at}.json": part.model for at, part in enumerate(spec.components) if isinstance(part, Trees)}
+    contents = {f"trees-{position}.json": part.model for position, part in enumerate(spec.components) if isinstance(part, Trees)}
     if spec.amount is not None:
         parts = (("amount", spec.amount.component), ("spread", spec.amount.spread))
         contents |= {f"trees-{name}.json": part.model for name, part in parts if isinstance(part, Trees)}
@@ -405,16 +413,16 @@ def write(folder: Path, spec: BundleSpec) -> str:
         "probability": scores.probability.tolist(),
     }
     if amounts is not None:
-        golden["amount"] = {name: [None if math.isnan(x) else x for x in found.tolist()] for name, found in amounts._asdict().items()}
+        golden["amount"] = {name: [None if math.isnan(x) else x for x in values.tolist()] for name, values in amounts._asdict().items()}
     contents[GOLDEN] = canonical_json(golden)
-    manifest = canonical_json(manifest_of(spec) | {"files": {name: sha256_of(content) for name, content in contents.items()}})
+    manifest = canonical_json(build_manifest_document(spec) | {"files": {name: sha256_of(content) for name, content in contents.items()}})
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
-        fresh, old = Path(work) / "new", Path(work) / "old"
-        fresh.mkdir()
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work_folder:
+        new_folder, old_folder = Path(work_folder) / "new", Path(work_folder) / "old"
+        new_folder.mkdir()
         for name, content in (contents | {MANIFEST: manifest}).items():
-            (fresh / name).write_bytes(content)
+            (new_folder / name).write_bytes(content)
         if folder.exists():
-            shutil.move(folder, old)
-        shutil.move(fresh, folder)
+            shutil.move(folder, old_folder)
+        shutil.move(new_folder, folder)
     return sha256_of(manifest)[:12]

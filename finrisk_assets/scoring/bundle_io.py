@@ -21,45 +21,54 @@ GOLDEN = "golden.json"
 T = TypeVar("T")
 
 
-def manifest_of(spec: BundleSpec) -> dict[str, Any]:
-    def plainly(part: Component, name: str) -> dict[str, Any]:
+def build_manifest_document(spec: BundleSpec) -> dict[str, Any]:
+    """Return the content of ``bundle.json`` but for the hashes of the files."""
+
+    def component_document(part: Component, name: str) -> dict[str, Any]:
         if isinstance(part, Linear):
             return {"kind": "linear"} | asdict(part)
         return {"kind": "trees", "file": f"trees-{name}.json", "weight": part.weight, "fills": part.fills}
 
-    head: dict[str, Any] = {}
+    optional_parts: dict[str, Any] = {}
     if spec.amount is not None:
-        one = spec.amount
-        spread = None if one.spread is None else plainly(one.spread, "spread")
-        bounds = {"scale": one.scale, "low": one.low, "high": one.high, "level": one.level}
-        head = {"amount": {"component": plainly(one.component, "amount"), "spread": spread} | bounds}
+        amount = spec.amount
+        spread = None if amount.spread is None else component_document(amount.spread, "spread")
+        bounds = {"scale": amount.scale, "low": amount.low, "high": amount.high, "level": amount.level}
+        optional_parts = {"amount": {"component": component_document(amount.component, "amount"), "spread": spread} | bounds}
     if spec.approved:
-        head["approved"] = {name: list(values) for name, values in spec.approved.items()}
-    plain = ("name", "domain", "source", "seed", "data_sha256", "code_sha256", "intercept", "training_window", "reference")
+        optional_parts["approved"] = {name: list(values) for name, values in spec.approved.items()}
+    plain_fields = ("name", "domain", "source", "seed", "data_sha256", "code_sha256", "intercept", "training_window", "reference")
     return {
         "format": FORMAT,
-        **{key: getattr(spec, key) for key in plain},
+        **{key: getattr(spec, key) for key in plain_fields},
         "features": [asdict(feature) for feature in spec.features],
         "windows": list(spec.windows),
-        "components": [plainly(part, str(at)) for at, part in enumerate(spec.components)],
+        "components": [component_document(part, str(at)) for at, part in enumerate(spec.components)],
         "calibration": asdict(spec.calibration),
         "thresholds": dict(spec.thresholds),
         "metrics": dict(spec.metrics),
         "libraries": dict(spec.libraries),
-        **head,
+        **optional_parts,
     }
 
 
 def canonical_json(document: Mapping[str, Any]) -> bytes:
+    """Return a document as JSON whose bytes depend on its values alone.
+
+    Raises
+    ------
+    BundleError
+        For a number that is not finite.
+    """
     try:
-        text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+        text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False, default=_to_json_number)
     except ValueError as error:
         raise BundleError(f"a bundle holds finite numbers only: {error}") from error
     return (text + "\n").encode()
 
 
-def _plain(value: Any) -> Any:
-    """numpy's numbers as Python's; a float32 in its shortest form."""
+def _to_json_number(value: Any) -> Any:
+    """Return a numpy number as Python's, a float32 in its shortest form."""
     if isinstance(value, np.float32):
         return shortest_float(value)
     if isinstance(value, np.generic):
@@ -68,11 +77,12 @@ def _plain(value: Any) -> Any:
 
 
 def shortest_float(value: np.float32) -> float:
-    """The float64 that reads shortest (0.1, not 0.10000000149011612) and is the same float32."""
+    """Return the float64 with the shortest text (0.1, not 0.10000000149011612) that is the same float32."""
     return float(str(value))
 
 
 def sha256_of(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, as 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -80,36 +90,42 @@ def sha256_of(content: bytes) -> str:
 
 
 def read_files(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapping[str, Any]]:
-    """The hash, the spec and the golden set of a folder, with every named file's hash checked."""
+    """Return the hash, the specification and the golden set of a folder, after checking the hash of every named file.
+
+    Raises
+    ------
+    BundleError
+        Names the file and what is wrong with it.
+    """
     file = folder / MANIFEST
-    content = _content(file)
+    content = _read_bytes(file)
     sha256 = sha256_of(content)
     if version is not None and (len(version) < 12 or not sha256.startswith(version)):
-        raise BundleError(f"{file}: is version {sha256[:12]}, not {version} as asked")
-    document = _parse(content, file)
+        raise BundleError(f"{file}: is version {sha256[:12]}, not {version} as requested")
+    document = _parse_object(content, file)
     if document.get("format") != FORMAT:
         raise BundleError(f"{file}: format {document.get('format')!r} is unknown here, which reads format {FORMAT}")
     contents: dict[str, bytes] = {}
     for name, digest in take_field(document, "files", dict, file).items():
-        contents[name] = _content(_inside(folder, name))
+        contents[name] = _read_bytes(_path_inside(folder, name))
         if sha256_of(contents[name]) != digest:
             raise BundleError(f"{folder / name}: its SHA-256 is not the one in {MANIFEST}; was it changed after training?")
     if GOLDEN not in contents:
-        raise BundleError(f"{file}: names no {GOLDEN}, so nothing tells whether it scores as trained")
-    golden = _parse(contents[GOLDEN], folder / GOLDEN)
+        raise BundleError(f"{file}: names no {GOLDEN}, so its scores cannot be checked; train the model again")
+    golden = _parse_object(contents[GOLDEN], folder / GOLDEN)
     window, reference = document.get("training_window"), document.get("reference")
     try:
         spec = BundleSpec(
             features=tuple(Feature(**feature) for feature in take_field(document, "features", list, file)),
             windows=tuple(map(dict, take_field({"windows": []} | document, "windows", list, file))),
-            components=tuple(_component(part, contents, file) for part in take_field(document, "components", list, file)),
+            components=tuple(_parse_component(part, contents, file) for part in take_field(document, "components", list, file)),
             calibration=Calibration(**take_field(document, "calibration", dict, file)),
             intercept=float(take_field(document, "intercept", float, file)),
             golden_rows=read_golden_rows(golden, folder / GOLDEN),
             seed=take_field(document, "seed", int, file),
             training_window=None if window is None else (str(window[0]), str(window[1])),
             reference=None if reference is None else tuple(map(float, reference)),
-            amount=_amount(document["amount"], contents, file) if "amount" in document else None,
+            amount=_parse_amount(document["amount"], contents, file) if "amount" in document else None,
             approved={
                 name: tuple(map(float, values)) for name, values in take_field({"approved": {}} | document, "approved", dict, file).items()
             },
@@ -129,47 +145,48 @@ def read_files(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapp
     return sha256, spec, golden
 
 
-def _component(part: Mapping[str, Any], contents: Mapping[str, bytes], file: Path) -> Component:
-    settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in part.items()}
-    kind = settings.pop("kind", None)
+def _parse_component(part: Mapping[str, Any], contents: Mapping[str, bytes], file: Path) -> Component:
+    arguments: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in part.items()}
+    kind = arguments.pop("kind", None)
     if kind == "linear":
-        return Linear(**settings)
+        return Linear(**arguments)
     if kind == "trees":
-        name = settings.pop("file", None)
+        name = arguments.pop("file", None)
         if name not in contents:
             raise BundleError(f"{file}: a component's file {name!r} is not among the files with a hash")
-        return Trees(model=contents[name], **settings)
+        return Trees(model=contents[name], **arguments)
     raise BundleError(f"{file}: component of kind {kind!r} is unknown here; linear and trees are known")
 
 
-def _amount(head: Mapping[str, Any], contents: Mapping[str, bytes], file: Path) -> Amount:
-    spread = head.get("spread")
+def _parse_amount(document: Mapping[str, Any], contents: Mapping[str, bytes], file: Path) -> Amount:
+    spread = document.get("spread")
     return Amount(
-        component=_component(take_field(head, "component", dict, file), contents, file),
-        scale=take_field(head, "scale", str, file),
-        low=float(take_field(head, "low", float, file)),
-        high=float(take_field(head, "high", float, file)),
-        spread=None if spread is None else _component(spread, contents, file),
-        level=float(take_field(head, "level", float, file)),
+        component=_parse_component(take_field(document, "component", dict, file), contents, file),
+        scale=take_field(document, "scale", str, file),
+        low=float(take_field(document, "low", float, file)),
+        high=float(take_field(document, "high", float, file)),
+        spread=None if spread is None else _parse_component(spread, contents, file),
+        level=float(take_field(document, "level", float, file)),
     )
 
 
 def read_golden_rows(golden: Mapping[str, Any], file: Path) -> Rows:
+    """Return the golden rows, float32, NaN where missing."""
     try:
         return np.array(take_field(golden, "rows", list, file), np.float32)  # None becomes NaN
     except (TypeError, ValueError) as error:
         raise BundleError(f"{file}: its rows are not a table of numbers") from error
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """The file of that name, unless the name or a link leads out of the folder."""
+def _path_inside(folder: Path, name: str) -> Path:
+    """Return the file of that name, or raise if the name or a link leads out of the folder."""
     path = folder / name
     if Path(name).name != name or "\\" in name or path.resolve().parent != folder.resolve():
         raise BundleError(f"{folder / MANIFEST}: the file {name!r} lies outside the bundle's folder")
     return path
 
 
-def _content(file: Path) -> bytes:
+def _read_bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError as error:
@@ -178,7 +195,7 @@ def _content(file: Path) -> bytes:
         raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-def _parse(content: bytes, file: Path) -> dict[str, Any]:
+def _parse_object(content: bytes, file: Path) -> dict[str, Any]:
     try:
         document = json.loads(content)
     except ValueError as error:
@@ -189,6 +206,7 @@ def _parse(content: bytes, file: Path) -> dict[str, Any]:
 
 
 def take_field(document: Mapping[str, Any], key: str, kind: type[T], file: Path) -> T:
+    """Return a field of a document, or raise if it is missing or of another type."""
     value = document.get(key)
     if kind is float and type(value) is int:
         value = float(value)
@@ -198,4 +216,5 @@ def take_field(document: Mapping[str, Any], key: str, kind: type[T], file: Path)
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or the name of its class."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,7 +1,7 @@
-"""Reason codes: at most four sentences that say what moved one decision.
+"""Reason codes: at most four sentences that explain one decision.
 
-Here contributions become words, for training and for the service alike: standard library and numpy only. The contributions come
-from `bundle`, the sentences from each feature's declaration.
+This module turns contributions into words, for training and the service alike, with the standard library and numpy only.
+Contributions come from `bundle`, sentences from each feature's declaration.
 """
 
 import math
@@ -16,11 +16,13 @@ from numpy.typing import ArrayLike
 
 from schemas.features import Feature
 
-LIMIT = 4
-SMALLEST_SHARE = 0.05
+MAX_REASONS = 4
+"""Reasons of one decision, at most."""
+MIN_SHARE = 0.05
+"""Share of all movement that a factor must cause to be a reason beside a larger one."""
 Direction: TypeAlias = Literal["raises", "lowers"]
 
-_PAST = {"raises": "raised", "lowers": "lowered"}
+_PAST_TENSE = {"raises": "raised", "lowers": "lowered"}
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,13 @@ class ReasonText:
     Attributes
     ----------
     code
-        Stable: the theme in capitals, or the feature's name where it has none.
+        Stable code: the theme in capitals, or the feature's name where it has no theme.
     feature, sentence
-        Of the factor's features the one that moved the score most this way, and what it did, in words.
+        The feature of the factor that moved the score most in this direction, and a sentence on its effect.
     features
-        All features of the factor, in the order of the model: what would have to change for it to be no reason.
+        All features of the factor, in the order of the model; all must change for the reason to disappear.
     contribution
-        By how much they moved the margin together, against the reference where there is one.
+        Their joint contribution to the margin, less that of the reference where there is one.
     """
 
     code: str
@@ -46,79 +48,85 @@ class ReasonText:
     features: tuple[str, ...]
 
 
-def reasons(
+def find_reasons(
     contributions: ArrayLike,
     features: Sequence[Feature],
     *,
     direction: Direction = "raises",
     reference: ArrayLike | None = None,
     groups: Mapping[str, Sequence[int]] | None = None,
-    limit: int = LIMIT,
-    smallest_share: float = SMALLEST_SHARE,
+    limit: int = MAX_REASONS,
+    smallest_share: float = MIN_SHARE,
 ) -> tuple[ReasonText, ...]:
-    """The factors that moved one decision most in one direction, largest first; none where nothing moved it that way.
+    """Return the factors that moved one decision most in one direction, largest first; none where nothing moved it that way.
 
     Parameters
     ----------
     contributions
         One row of `Scores.contributions`, shape (d,), in margin units.
     features
-        The bundle's, in the same order.
+        Features of the bundle, in the same order.
     direction
-        ``raises`` explains a risk that is high, ``lowers`` one that is low.
+        ``raises`` explains a high risk, ``lowers`` a low risk.
     reference
         Contributions to compare with, shape (d,): for a refusal those of the applicants just approved (`Bundle.reference`),
-        because against the average a factor may look bad that many approved applicants share. None compares with the average.
+        because a factor may look bad against the average and still be common among approved applicants. None compares with the average.
     groups
-        `factors` of the features, for a caller who asks often.
+        `group_by_factor` of the features, for a caller that explains many rows.
     limit
-        Most reasons to give.
+        Largest number of reasons.
     smallest_share
-        A factor that made up less than this share of all movement, in both directions together, is no reason beside a larger one.
+        A factor that caused less than this share of all movement, in both directions together, is no reason beside a larger one.
 
     Raises
     ------
     ValueError
         For contributions that are not one finite number per feature.
     """
-    moved = np.asarray(contributions, np.float64)
+    moves = np.asarray(contributions, np.float64)
     if reference is not None:
-        moved = moved - np.asarray(reference, np.float64)
-    if moved.shape != (len(features),) or not np.isfinite(moved).all():
-        raise ValueError(f"contributions of shape {moved.shape} for {len(features)} features, or not all of them finite")
+        moves = moves - np.asarray(reference, np.float64)
+    if moves.shape != (len(features),) or not np.isfinite(moves).all():
+        raise ValueError(f"contributions of shape {moves.shape} for {len(features)} features, or not all of them finite")
     sign = 1.0 if direction == "raises" else -1.0
-    parts, groups = (sign * moved).tolist(), groups or factors(features)
-    together = {factor: math.fsum([parts[column] for column in columns]) for factor, columns in groups.items()}
-    least = smallest_share * math.fsum(map(abs, together.values()))
-    # Equal ones stay in the order of the features.
-    largest = sorted((factor for factor, part in together.items() if part > 0), key=together.__getitem__, reverse=True)[:limit]
-    found = []
-    for at, factor in enumerate(largest):
-        if at == 0 or together[factor] >= least:
+    signed_moves, groups = (sign * moves).tolist(), groups or group_by_factor(features)
+    total_of_factor = {factor: math.fsum([signed_moves[column] for column in columns]) for factor, columns in groups.items()}
+    min_total = smallest_share * math.fsum(map(abs, total_of_factor.values()))
+    # Equal factors stay in the order of the features.
+    largest = sorted((factor for factor, part in total_of_factor.items() if part > 0), key=total_of_factor.__getitem__, reverse=True)[
+        :limit
+    ]
+    texts = []
+    for rank, factor in enumerate(largest):
+        if rank == 0 or total_of_factor[factor] >= min_total:
             columns = groups[factor]
-            most = features[max(columns, key=parts.__getitem__)]  # the first of equals
+            strongest = features[max(columns, key=signed_moves.__getitem__)]  # the first of equals
             members = tuple(features[column].name for column in columns)
-            found.append(ReasonText(code(most), most.name, sentence(most, direction), sign * together[factor], members))
-    return tuple(found)
+            texts.append(
+                ReasonText(
+                    factor_code(strongest), strongest.name, build_sentence(strongest, direction), sign * total_of_factor[factor], members
+                )
+            )
+    return tuple(texts)
 
 
-def factors(features: Sequence[Feature]) -> dict[str, list[int]]:
-    """The columns of each factor, in the order of the features."""
-    found: dict[str, list[int]] = {}
+def group_by_factor(features: Sequence[Feature]) -> dict[str, list[int]]:
+    """Return the columns of each factor, in the order of the features."""
+    columns_of_factor: dict[str, list[int]] = {}
     for column, feature in enumerate(features):
-        found.setdefault(feature.factor, []).append(column)
-    return found
+        columns_of_factor.setdefault(feature.factor, []).append(column)
+    return columns_of_factor
 
 
 @lru_cache(maxsize=1_000)
-def sentence(feature: Feature, direction: Direction) -> str:
-    """What is said where a feature moved a score that way."""
-    said = feature.raises if direction == "raises" else feature.lowers
-    said = said or f"{feature.description or feature.name} {_PAST[direction]} the risk"
-    return said[0].upper() + said[1:]
+def build_sentence(feature: Feature, direction: Direction) -> str:
+    """Return the sentence for a feature that moved a score in this direction."""
+    text = feature.raises if direction == "raises" else feature.lowers
+    text = text or f"{feature.description or feature.name} {_PAST_TENSE[direction]} the risk"
+    return text[0].upper() + text[1:]
 
 
 @lru_cache(maxsize=1_000)
-def code(feature: Feature) -> str:
-    """The code of a feature's factor."""
+def factor_code(feature: Feature) -> str:
+    """Return the code of a feature's factor."""
     return re.sub(r"[^A-Z0-9]+", "_", (feature.theme or feature.name).upper()).strip("_")

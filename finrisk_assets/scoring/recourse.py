@@ -1,9 +1,9 @@
-"""What would have to differ: the nearest feasible change that turns one refused row into an approved one.
+"""Recourse: the nearest feasible change of a refused row that would get it approved.
 
-A counterfactual explanation (Wachter, Mittelstadt & Russell, *Harvard Journal of Law & Technology* 2018) kept to what a person can
+A counterfactual explanation (Wachter, Mittelstadt & Russell, *Harvard Journal of Law & Technology* 2018) restricted to what a person can
 do: actionable features in declared directions (Ustun, Spangher & Liu, *Actionable Recourse in Linear Classification*, FAT* 2019), few
-of them, and values that approved applicants have. It says what the model would have decided, not what will happen to a person who
-acts. Which features may change, and which follow from others, is each domain's own.
+of them, and values that approved applicants have. The result says what the model would have decided, not what will happen to a person
+who acts. Each domain defines which features may change, and which follow from others.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,36 +18,38 @@ from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.spec import Floats, Rows
 from schemas.features import Feature
 
-LARGEST = 3
-QUANTILES = tuple(at / 20 for at in range(1, 20))
-MOST_FEATURES = 12
-"""Changes of several features are sought among so many: those that help most alone."""
-MOST_SETS = 30
-"""Values of several features are combined in so many sets of them: those that help most."""
-BUDGET = 4_000
-"""About so many combinations of values are scored for each number of features: with more features, fewer values of each."""
+MAX_CHANGES = 3
+"""Features in one change, at most."""
+QUANTILE_LEVELS = tuple(at / 20 for at in range(1, 20))
+"""Levels of the quantiles that are candidate values: every twentieth."""
+MAX_COMBINED_FEATURES = 12
+"""Features whose combined changes are searched: those that help most alone. More cost more scored rows."""
+MAX_FEATURE_SETS = 30
+"""Sets of features whose values are combined: those that help most. More cost more scored rows."""
+MAX_COMBINATIONS = 4_000
+"""Combinations of values scored for each number of features, approximately; with more features, each has fewer values."""
 
-MOST_CHECKED = 20
-"""So many combinations are scored as whole rows before a number of features is given up; the first nearly always holds."""
+MAX_CHECKED_ROWS = 20
+"""Combinations scored as whole rows before a number of features is given up; the first nearly always holds."""
 
 Row: TypeAlias = Mapping[str, float | None]
-Consistent: TypeAlias = Callable[[Row, Mapping[str, float]], Row]
-"""From a row and what changes in it to the row as it would be then, with all that follows from the changes."""
+ApplyChanges: TypeAlias = Callable[[Row, Mapping[str, float]], Row]
+"""Function of a row and its changes that returns the changed row, with all that follows from the changes."""
 
 
 @dataclass(frozen=True)
-class Allowed:
-    """How a person can act on a feature.
+class AllowedChange:
+    """The change of a feature that a person can make.
 
     Attributes
     ----------
     direction
-        1 where it can only grow, -1 where it can only fall, 0 where both. None takes the direction in which the feature lowers the
-        risk, and both where that is not certain.
+        1 if the feature can only grow, -1 if it can only fall, 0 for both. None takes the direction in which the feature lowers the
+        risk, and both where the bundle declares none.
     low, high
         Bounds of the value after the change.
     step
-        Values are whole multiples of it: 1 for months, 100 for amounts. None takes any value.
+        Values are whole multiples of the step: 1 for months, 100 for amounts. None allows any value.
     """
 
     direction: Literal[-1, 0, 1] | None = None
@@ -62,7 +64,7 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Change:
-    """One feature that would have to differ."""
+    """The change of one feature."""
 
     feature: str
     before: float
@@ -70,17 +72,17 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestChange:
     """The nearest feasible change of one row.
 
     Attributes
     ----------
     changes
-        What would have to differ, in the order of the bundle's features; None where nothing feasible is enough.
+        The changed features, in the order of the bundle's features; None where no feasible change is enough.
     probability
-        Of the changed row; where there is no change, of the row as it is.
+        Probability of the changed row; without a change, of the original row.
     row
-        The changed row with all that follows; the row as it is where there is no change.
+        The changed row with all that follows; without a change, the original row.
     reason
         Why there is no change; empty where there is one.
     """
@@ -91,286 +93,302 @@ class Nearest:
     reason: str = ""
 
 
-def quantiles(features: Sequence[Feature], approved: Rows, names: Collection[str]) -> dict[str, tuple[float, ...]]:
-    """What `Search` needs to know of approved applicants, and nothing of any one of them: quantiles of the named features.
+def approved_quantiles(features: Sequence[Feature], approved: Rows, names: Collection[str]) -> dict[str, tuple[float, ...]]:
+    """Return the quantiles of approved applicants that `RecourseSearch` needs, which identify no applicant.
 
     Parameters
     ----------
+    features, names
+        The bundle's features, and the names of those to summarise.
     approved
         Applicants that a bundle approves, float32 of shape (n, d).
 
     Returns
     -------
     dict
-        Feature -> 21 values, from the lowest over every twentieth to the highest; a feature that is known of nobody is left out.
+        Feature -> 21 values, the lowest, every twentieth and the highest; a feature without any known value is left out.
     """
-    found = {}
+    quantiles = {}
     for feature, column in zip(features, approved.T.astype(np.float64), strict=True):
-        known = column[~np.isnan(column)]
-        if feature.name in names and len(known):
-            found[feature.name] = tuple(np.quantile(known, [0.0, *QUANTILES, 1.0]).tolist())
-    return found
+        values = column[~np.isnan(column)]
+        if feature.name in names and len(values):
+            quantiles[feature.name] = tuple(np.quantile(values, [0.0, *QUANTILE_LEVELS, 1.0]).tolist())
+    return quantiles
 
 
-def approved_by(bundle: Bundle) -> Rows:
-    """Rows whose quantiles are those that the bundle carries, float32 of shape (21, d): they stand for those approved, and are nobody."""
-    rows = np.full((len(QUANTILES) + 2, len(bundle.features)), np.nan, np.float32)
-    for at, feature in enumerate(bundle.features):
+def approved_quantile_rows(bundle: Bundle) -> Rows:
+    """Return rows of the bundle's quantiles, float32 of shape (21, d); they stand for approved applicants, and none is a person."""
+    rows = np.full((len(QUANTILE_LEVELS) + 2, len(bundle.features)), np.nan, np.float32)
+    for place, feature in enumerate(bundle.features):
         if feature.name in bundle.approved:
-            rows[:, at] = bundle.approved[feature.name]
+            rows[:, place] = bundle.approved[feature.name]
     return rows
 
 
-def alone(row: Row, changes: Mapping[str, float]) -> Row:
-    """The row with the changes and nothing else: for features of which none follows from another."""
+def replace_values(row: Row, changes: Mapping[str, float]) -> Row:
+    """Return the row with the changes only: for features of which none follows from another."""
     return {**row, **changes}
 
 
 @dataclass(frozen=True)
-class Search:
-    """A search among values that approved applicants have. Safe to share between threads.
+class RecourseSearch:
+    """A search among values that approved applicants have. It is safe to share between threads.
 
     Attributes
     ----------
     bundle
-        Decides: a row is approved where its probability is below `threshold`.
+        The bundle that decides: a row is approved where its probability is below `threshold`.
     allowed
-        The features that a person can act on; all others are immutable.
+        The features that a person can change; all others are immutable.
     approved
         Applicants that the bundle approves, float32 of shape (n, d), n at least 1.
     threshold
-        A probability of this or more is not approved.
-    consistent
-        Moves what follows from a change; `alone` where nothing does.
-    largest
-        Most features in one change.
+        A row with this probability or more is not approved.
+    apply_changes
+        Applies changes and all that follows from them; `replace_values` where nothing follows.
+    max_changes
+        Largest number of features in one change.
     """
 
     bundle: Bundle
-    allowed: Mapping[str, Allowed]
+    allowed: Mapping[str, AllowedChange]
     approved: Rows = field(repr=False)
     threshold: float
-    consistent: Consistent = alone
-    largest: int = LARGEST
+    apply_changes: ApplyChanges = replace_values
+    max_changes: int = MAX_CHANGES
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.allowed) - set(self._place))
+        unknown = sorted(set(self.allowed) - set(self._places))
         if unknown:
             raise ValueError(f"{', '.join(unknown)}: not a feature of {self.bundle.name} {self.bundle.version}")
-        if self.approved.ndim != 2 or self.approved.shape[1] != len(self._place) or not len(self.approved):
-            raise ValueError(f"approved applicants have the shape {self.approved.shape}; one row or more of {len(self._place)} features")
+        if self.approved.ndim != 2 or self.approved.shape[1] != len(self._places) or not len(self.approved):
+            raise ValueError(f"approved applicants have the shape {self.approved.shape}; one row or more of {len(self._places)} features")
 
     @cached_property
-    def _place(self) -> dict[str, int]:
-        return {feature.name: at for at, feature in enumerate(self.bundle.features)}
+    def _places(self) -> dict[str, int]:
+        return {feature.name: place for place, feature in enumerate(self.bundle.features)}
 
     @cached_property
     def _values(self) -> dict[str, Floats]:
-        """Candidate values of each feature: quantiles of those approved, in whole steps and within bounds, ascending."""
-        found = {}
-        for name, column in self._known():
+        """The candidate values of each feature: quantiles of the approved, in whole steps and within bounds, ascending."""
+        values_of = {}
+        for name, column in self._approved_columns():
             allowed = self.allowed[name]
-            values = np.quantile(column, QUANTILES)
+            candidates = np.quantile(column, QUANTILE_LEVELS)
             if allowed.step is not None:
-                values = np.round(values / allowed.step) * allowed.step
-            found[name] = np.unique(values[(values >= allowed.low) & (values <= allowed.high)])
-        return found
+                candidates = np.round(candidates / allowed.step) * allowed.step
+            values_of[name] = np.unique(candidates[(candidates >= allowed.low) & (candidates <= allowed.high)])
+        return values_of
 
     @cached_property
     def _scales(self) -> dict[str, float]:
-        """A robust unit of each feature: the distance of the quartiles, or of wider quantiles where half of all are equal."""
-        found = {}
-        for name, column in self._known():
+        """A robust unit of each feature: the interquartile distance, or that of wider quantiles where half of all are equal."""
+        scales = {}
+        for name, column in self._approved_columns():
             widths = (float(np.quantile(column, 1 - tail) - np.quantile(column, tail)) for tail in (0.25, 0.05, 0.0))
-            found[name] = next((width for width in widths if width > 0), 1.0)
-        return found
+            scales[name] = next((width for width in widths if width > 0), 1.0)
+        return scales
 
-    def _known(self) -> list[tuple[str, Floats]]:
-        """The values that approved applicants have, of each allowed feature in the bundle's order."""
-        columns = [(name, self.approved[:, at].astype(np.float64)) for name, at in self._place.items() if name in self.allowed]
+    def _approved_columns(self) -> list[tuple[str, Floats]]:
+        """Return the values that approved applicants have, of each allowed feature in the bundle's order."""
+        columns = [(name, self.approved[:, place].astype(np.float64)) for name, place in self._places.items() if name in self.allowed]
         return [(name, column[~np.isnan(column)]) for name, column in columns if not np.isnan(column).all()]
 
-    def nearest(self, row: Row) -> Nearest:
-        """Return the feasible change of fewest features, and of these the one of least distance, that gets a row approved.
+    def find_nearest(self, row: Row) -> NearestChange:
+        """Return the feasible change that approves a row with the fewest features, and among these with the least distance.
 
-        Distance is the sum over the changed features of ``|after - before| / quartile distance of those approved``. What is found has
-        been scored by the bundle as a whole row, with all that follows from it. Changes of one feature are all tried. Of several, only
-        sets are that suffice at the values which help most alone; values are thinned to `BUDGET` combinations, and the best of these
-        is brought nearer one feature at a time. So a change of several features may have a somewhat nearer one.
+        Distance is the sum over the changed features of ``|after - before| / interquartile distance of the approved``. Every result has
+        been scored by the bundle as a whole row, with all that follows from the change. Changes of one feature are all tried. Of several
+        features, only the sets that suffice at the values which help most alone are tried; values are thinned to `MAX_COMBINATIONS`, and
+        the best combination is brought nearer one feature at a time. A change of several features may therefore miss a slightly nearer one.
 
         Parameters
         ----------
         row
-            By name, None where missing: at least the features of the bundle, and what `consistent` reads.
+            Values by name, None where missing: at least the features of the bundle, and the inputs of `apply_changes`.
         """
-        start = self._scored([row])[0]
-        if start < self.threshold:
-            return Nearest(None, float(start), row, "the row is approved as it is")
+        probability = self._score([row])[0]
+        if probability < self.threshold:
+            return NearestChange(None, float(probability), row, "the row is approved as it is")
         candidates = self._candidates(row)
         if not candidates:
-            return Nearest(None, float(start), row, "no feature that may change can change in a direction that is open to it")
-        one = _One(self, row, candidates)
-        for size in range(1, min(self.largest, len(candidates)) + 1):
-            found = one.nearest(size)
-            if found is not None:
-                return found
-        few = min(self.largest, len(candidates))
-        return Nearest(None, float(start), row, f"no change of {few} or fewer of the features that may change is enough")
+            return NearestChange(None, float(probability), row, "no feature that may change can change in a direction that is open to it")
+        row_search = _RowSearch(self, row, candidates)
+        for size in range(1, min(self.max_changes, len(candidates)) + 1):
+            nearest = row_search.find_nearest(size)
+            if nearest is not None:
+                return nearest
+        max_changes = min(self.max_changes, len(candidates))
+        return NearestChange(
+            None, float(probability), row, f"no change of {max_changes} or fewer of the features that may change is enough"
+        )
 
     def _candidates(self, row: Row) -> dict[str, Floats]:
-        """The values that each feature of the row may take, nearest first; a missing value stays missing."""
-        found = {}
+        """Return the values that each feature of the row may take, nearest first; a missing value stays missing."""
+        candidates = {}
         for name, values in self._values.items():
             before, allowed = row.get(name), self.allowed[name]
             if before is None or np.isnan(before):
                 continue
-            direction = -self.bundle.features[self._place[name]].monotone if allowed.direction is None else allowed.direction
-            keep = values != before if direction == 0 else direction * (values - before) > 0
-            if keep.any():
-                kept = values[keep]
-                found[name] = kept[np.argsort(np.abs(kept - before), kind="stable")]
-        return found
+            direction = -self.bundle.features[self._places[name]].monotone if allowed.direction is None else allowed.direction
+            is_allowed = values != before if direction == 0 else direction * (values - before) > 0
+            if is_allowed.any():
+                allowed_values = values[is_allowed]
+                candidates[name] = allowed_values[np.argsort(np.abs(allowed_values - before), kind="stable")]
+        return candidates
 
-    def _array(self, row: Row) -> Rows:
-        values = (row.get(name) for name in self._place)
+    def _to_array(self, row: Row) -> Rows:
+        values = (row.get(name) for name in self._places)
         return np.array([np.nan if value is None else value for value in values], np.float32)
 
-    def _scored(self, rows: Sequence[Row]) -> Floats:
-        return self.bundle.probability(np.stack([self._array(row) for row in rows]))
+    def _score(self, rows: Sequence[Row]) -> Floats:
+        return self.bundle.probability(np.stack([self._to_array(row) for row in rows]))
 
 
-class _One:
-    """The search for one row: what each change moves is worked out once, and laid side by side wherever changes do not meet."""
+class _RowSearch:
+    """The search for one row; the effect of each change is computed once and combined where changes do not interact."""
 
-    def __init__(self, search: Search, row: Row, candidates: Mapping[str, Floats]) -> None:
+    def __init__(self, search: RecourseSearch, row: Row, candidates: Mapping[str, Floats]) -> None:
         self._search, self._row = search, row
-        self._start = search._array(row)
+        self._row_values = search._to_array(row)
         self._values = dict(candidates)
-        self._before = {name: float(value) for name, value in row.items() if name in candidates and value is not None}
-        self._distances = {name: np.abs(values - self._before[name]) / search._scales[name] for name, values in candidates.items()}
+        self._current = {name: float(value) for name, value in row.items() if name in candidates and value is not None}
+        self._distances = {name: np.abs(values - self._current[name]) / search._scales[name] for name, values in candidates.items()}
         self._grids: dict[tuple[tuple[str, ...], tuple[tuple[int, ...], ...]], Rows] = {}
-        self._meeting: dict[tuple[str, str], bool] = {}
-        self._moved = {name: frozenset(self._columns(self._grid((name,), (self._all(name),)))) for name in candidates}
-        singles = [self._grid((name,), (self._all(name),)) for name in candidates]
-        said = search.bundle.probability(np.concatenate(singles))
-        parts = np.split(said, np.cumsum([len(grid) for grid in singles])[:-1])
-        # Of values that help alike the farthest: what does nothing alone may do most together with another.
-        self._best = {
+        self._interactions: dict[tuple[str, str], bool] = {}
+        self._moved_columns = {
+            name: frozenset(self._changed_columns(self._grid((name,), (self._all_places(name),)))) for name in candidates
+        }
+        singles = [self._grid((name,), (self._all_places(name),)) for name in candidates]
+        probability = search.bundle.probability(np.concatenate(singles))
+        parts = np.split(probability, np.cumsum([len(grid) for grid in singles])[:-1])
+        # Among equally helpful values, the farthest: a value without effect alone may help most in combination.
+        self._best_values = {
             name: (len(part) - 1 - int(np.argmin(part[::-1])), float(part.min())) for name, part in zip(candidates, parts, strict=True)
         }
 
-    def nearest(self, size: int) -> Nearest | None:
-        """The nearest change of just so many features."""
-        subsets = self._promising(size)
+    def find_nearest(self, size: int) -> NearestChange | None:
+        """Return the nearest change of exactly this many features."""
+        subsets = self._find_promising_sets(size)
         if not subsets:
             return None
-        each = max(2, int((BUDGET / len(subsets)) ** (1 / size)))
-        grids = [(subset, tuple(self._thinned(name, each) for name in subset)) for subset in subsets]
-        rows = np.concatenate([self._rows(subset, kept) for subset, kept in grids])
-        distance = np.concatenate([self._distance(subset, kept) for subset, kept in grids])
+        n_values = max(2, int((MAX_COMBINATIONS / len(subsets)) ** (1 / size)))
+        grids = [(subset, tuple(self._thin_values(name, n_values) for name in subset)) for subset in subsets]
+        rows = np.concatenate([self._combine(subset, choices) for subset, choices in grids])
+        distance = np.concatenate([self._distance(subset, choices) for subset, choices in grids])
         approved = np.flatnonzero(self._search.bundle.probability(rows) < self._search.threshold)
-        first = np.cumsum([0, *(int(np.prod([len(k) for k in kept])) for _, kept in grids)])
-        for at in approved[np.argsort(distance[approved], kind="stable")[:MOST_CHECKED]].tolist():
-            which = int(np.searchsorted(first, at, side="right")) - 1
-            subset, kept = grids[which]
-            places = np.unravel_index(at - first[which], [len(k) for k in kept])
-            found = self._checked(subset, self._nearer(subset, [k[int(place)] for k, place in zip(kept, places, strict=True)]))
-            if found is not None:
-                return found
+        first_rows = np.cumsum([0, *(int(np.prod([len(options) for options in choices])) for _, choices in grids)])
+        for combination in approved[np.argsort(distance[approved], kind="stable")[:MAX_CHECKED_ROWS]].tolist():
+            grid = int(np.searchsorted(first_rows, combination, side="right")) - 1
+            subset, choices = grids[grid]
+            places = np.unravel_index(combination - first_rows[grid], [len(options) for options in choices])
+            chosen = [options[int(place)] for options, place in zip(choices, places, strict=True)]
+            nearest = self._verify(subset, self._move_nearer(subset, chosen))
+            if nearest is not None:
+                return nearest
         return None
 
-    def _nearer(self, subset: tuple[str, ...], chosen: list[int]) -> list[int]:
-        """The combination with each feature in turn brought as near as it can be, until none comes nearer."""
-        before: list[int] = []
-        while before != chosen and len(subset) > 1:
-            before = list(chosen)
-            for at in range(len(subset)):
-                nearer = tuple(range(chosen[at] + 1))
-                kept = tuple(nearer if other == at else (place,) for other, place in enumerate(chosen))
-                enough = self._search.bundle.probability(self._rows(subset, kept)) < self._search.threshold
-                if enough.any():
-                    chosen[at] = int(np.argmax(enough))
+    def _move_nearer(self, subset: tuple[str, ...], chosen: list[int]) -> list[int]:
+        """Return the combination with each feature in turn moved as near as possible, until none moves."""
+        previous: list[int] = []
+        while previous != chosen and len(subset) > 1:
+            previous = list(chosen)
+            for place in range(len(subset)):
+                nearer_places = tuple(range(chosen[place] + 1))
+                choices = tuple(nearer_places if other == place else (chosen_place,) for other, chosen_place in enumerate(chosen))
+                is_approved = self._search.bundle.probability(self._combine(subset, choices)) < self._search.threshold
+                if is_approved.any():
+                    chosen[place] = int(np.argmax(is_approved))
         return chosen
 
-    def _checked(self, subset: tuple[str, ...], chosen: Sequence[int]) -> Nearest | None:
-        """The change scored as a whole row, if it holds: changes laid side by side may yet meet in a feature that follows from both."""
+    def _verify(self, subset: tuple[str, ...], chosen: Sequence[int]) -> NearestChange | None:
+        """Return the change scored as a whole row, or None if changes interact in a feature that follows from both and it fails."""
         values = {name: float(self._values[name][place]) for name, place in zip(subset, chosen, strict=True)}
-        row = self._search.consistent(self._row, values)
-        probability = float(self._search._scored([row])[0])
+        row = self._search.apply_changes(self._row, values)
+        probability = float(self._search._score([row])[0])
         if probability >= self._search.threshold:
             return None
-        return Nearest(tuple(Change(name, self._before[name], value) for name, value in values.items()), probability, row)
+        return NearestChange(tuple(Change(name, self._current[name], value) for name, value in values.items()), probability, row)
 
-    def _promising(self, size: int) -> list[tuple[str, ...]]:
-        """Sets of so many features that are enough at the values that help most alone, in the bundle's order."""
-        helpful = set(sorted(self._values, key=lambda name: self._best[name][1])[:MOST_FEATURES]) if size > 1 else set(self._values)
+    def _find_promising_sets(self, size: int) -> list[tuple[str, ...]]:
+        """Return sets of this many features that suffice at the values that help most alone, in the bundle's order."""
+        helpful = (
+            set(sorted(self._values, key=lambda name: self._best_values[name][1])[:MAX_COMBINED_FEATURES])
+            if size > 1
+            else set(self._values)
+        )
         subsets = list(combinations([name for name in self._values if name in helpful], size))
         if not subsets:
             return []
-        rows = np.concatenate([self._rows(subset, tuple((self._best[name][0],) for name in subset)) for subset in subsets])
+        rows = np.concatenate([self._combine(subset, tuple((self._best_values[name][0],) for name in subset)) for subset in subsets])
         probability = self._search.bundle.probability(rows)
-        enough = np.flatnonzero(probability < self._search.threshold)
+        sufficient = np.flatnonzero(probability < self._search.threshold)
         if size > 1:
-            enough = np.sort(enough[np.argsort(probability[enough], kind="stable")[:MOST_SETS]])
-        return [subsets[at] for at in enough.tolist()]
+            sufficient = np.sort(sufficient[np.argsort(probability[sufficient], kind="stable")[:MAX_FEATURE_SETS]])
+        return [subsets[place] for place in sufficient.tolist()]
 
-    def _all(self, name: str) -> tuple[int, ...]:
+    def _all_places(self, name: str) -> tuple[int, ...]:
         return tuple(range(len(self._values[name])))
 
-    def _thinned(self, name: str, most: int) -> tuple[int, ...]:
-        """So many of the candidate values, evenly, with the nearest and the farthest."""
+    def _thin_values(self, name: str, max_values: int) -> tuple[int, ...]:
+        """Return this many of the candidate values, evenly, with the nearest and the farthest."""
         n = len(self._values[name])
-        return tuple(np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(int)).tolist())
+        return tuple(np.unique(np.linspace(0, n - 1, min(max_values, n)).round().astype(int)).tolist())
 
-    def _distance(self, subset: tuple[str, ...], kept: tuple[tuple[int, ...], ...]) -> Floats:
-        parts = np.meshgrid(*(self._distances[name][list(k)] for name, k in zip(subset, kept, strict=True)), indexing="ij")
+    def _distance(self, subset: tuple[str, ...], choices: tuple[tuple[int, ...], ...]) -> Floats:
+        parts = np.meshgrid(*(self._distances[name][list(places)] for name, places in zip(subset, choices, strict=True)), indexing="ij")
         return np.sum([part.ravel() for part in parts], axis=0)
 
-    def _rows(self, subset: tuple[str, ...], kept: tuple[tuple[int, ...], ...]) -> Rows:
-        """A row for every combination of the kept values, the last feature's changing fastest."""
-        shape = [len(k) for k in kept]
+    def _combine(self, subset: tuple[str, ...], choices: tuple[tuple[int, ...], ...]) -> Rows:
+        """Return a row for every combination of the chosen values, the last feature's changing fastest."""
+        shape = [len(options) for options in choices]
         places = np.indices(shape).reshape(len(shape), -1)
-        rows = np.repeat(self._start[None], places.shape[1], axis=0)
-        for cluster in self._clusters(subset):
-            grid = self._grid(tuple(subset[at] for at in cluster), tuple(kept[at] for at in cluster))
-            flat = np.ravel_multi_index([places[at] for at in cluster], [shape[at] for at in cluster])
-            columns = self._columns(grid)
-            rows[:, columns] = grid[flat][:, columns]
+        rows = np.repeat(self._row_values[None], places.shape[1], axis=0)
+        for cluster in self._group_interacting(subset):
+            grid = self._grid(tuple(subset[member] for member in cluster), tuple(choices[member] for member in cluster))
+            grid_rows = np.ravel_multi_index([places[member] for member in cluster], [shape[member] for member in cluster])
+            columns = self._changed_columns(grid)
+            rows[:, columns] = grid[grid_rows][:, columns]
         return rows
 
-    def _clusters(self, subset: tuple[str, ...]) -> list[list[int]]:
-        """The features of a subset, together where their changes meet."""
-        found: list[list[int]] = []
-        for at, name in enumerate(subset):
-            joined = [one for one in found if any(self._meet(subset[other], name) for other in one)]
-            found = [one for one in found if one not in joined] + [[*(other for one in joined for other in one), at]]
-        return [sorted(one) for one in found]
+    def _group_interacting(self, subset: tuple[str, ...]) -> list[list[int]]:
+        """Return the features of a set in groups whose changes interact."""
+        groups: list[list[int]] = []
+        for place, name in enumerate(subset):
+            interacting = [group for group in groups if any(self._interact(subset[other], name) for other in group)]
+            groups = [group for group in groups if group not in interacting] + [
+                [*(other for group in interacting for other in group), place]
+            ]
+        return [sorted(group) for group in groups]
 
-    def _meet(self, one: str, other: str) -> bool:
-        """Whether two changes move a common feature, or together move what they do not move alone."""
-        key = (one, other)
-        if key not in self._meeting:
-            last = (len(self._values[one]) - 1,), (len(self._values[other]) - 1,)
-            both, apart = self._grid(key, last)[0], (self._grid((one,), last[:1])[0], self._grid((other,), last[1:])[0])
-            side_by_side = self._start.copy()
-            for name, row in zip(key, apart, strict=True):
-                columns = list(self._moved[name])
+    def _interact(self, first: str, second: str) -> bool:
+        """Return whether two changes move a common feature, or together move a feature that neither moves alone."""
+        key = (first, second)
+        if key not in self._interactions:
+            last_places = (len(self._values[first]) - 1,), (len(self._values[second]) - 1,)
+            both = self._grid(key, last_places)[0]
+            separate = self._grid((first,), last_places[:1])[0], self._grid((second,), last_places[1:])[0]
+            side_by_side = self._row_values.copy()
+            for name, row in zip(key, separate, strict=True):
+                columns = list(self._moved_columns[name])
                 side_by_side[columns] = row[columns]
-            common = bool(self._moved[one] & self._moved[other])
-            self._meeting[key] = common or not np.array_equal(both, side_by_side, equal_nan=True)
-        return self._meeting[key]
+            share_feature = bool(self._moved_columns[first] & self._moved_columns[second])
+            self._interactions[key] = share_feature or not np.array_equal(both, side_by_side, equal_nan=True)
+        return self._interactions[key]
 
-    def _grid(self, names: tuple[str, ...], kept: tuple[tuple[int, ...], ...]) -> Rows:
-        """A consistent row for every combination, asked for once."""
-        key = (names, kept)
+    def _grid(self, names: tuple[str, ...], choices: tuple[tuple[int, ...], ...]) -> Rows:
+        """Return a consistent row for every combination, computed once."""
+        key = (names, choices)
         if key not in self._grids:
-            values = [self._values[name][list(k)].tolist() for name, k in zip(names, kept, strict=True)]
-            changed = (self._search.consistent(self._row, dict(zip(names, one, strict=True))) for one in product(*values))
-            self._grids[key] = np.stack([self._search._array(row) for row in changed])
+            values = [self._values[name][list(places)].tolist() for name, places in zip(names, choices, strict=True)]
+            changed_rows = (
+                self._search.apply_changes(self._row, dict(zip(names, combination, strict=True))) for combination in product(*values)
+            )
+            self._grids[key] = np.stack([self._search._to_array(row) for row in changed_rows])
         return self._grids[key]
 
-    def _columns(self, grid: Rows) -> list[int]:
-        """Where any of these rows differs from the row as it is."""
-        differs = (grid != self._start) & ~(np.isnan(grid) & np.isnan(self._start))
+    def _changed_columns(self, grid: Rows) -> list[int]:
+        """Return the columns in which any of these rows differs from the original row."""
+        differs = (grid != self._row_values) & ~(np.isnan(grid) & np.isnan(self._row_values))
         columns: list[int] = np.flatnonzero(differs.any(axis=0)).tolist()
         return columns

@@ -13,14 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from schemas.features import Feature
 
-EPSILON = 1e-6  # a probability that is calibrated from is kept this far from 0 and 1, when fitting and when scoring
+EPSILON = 1e-6
+"""Distance from 0 and 1 to which a probability is clipped before calibration, when fitting and when scoring."""
 
 Floats: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = NDArray[np.float32]
 
 
 class BundleError(ValueError):
-    """A bundle that must not be used, or cannot be written: the message names the file and the reason."""
+    """A bundle that must not be used, or cannot be written; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Linear:
         In the units of ``t(x)``, which is ``signed_log1p(x)`` where the flag is set and ``x`` elsewhere. With the training means
         as ``means``, the contributions are the SHAP values of independent features (Lundberg & Lee 2017, corollary 1).
     fills
-        Stands in for a missing value before ``t``; None where the model was never taught one, so that a missing value is refused.
+        Substitutes for a missing value before ``t``; None where training saw no missing value, so that it is refused.
     """
 
     coefficients: tuple[float, ...]
@@ -54,7 +55,7 @@ class Trees:
     model
         Content of the model file.
     fills
-        Stands in for a missing value, per feature; None where the trees themselves send a missing value left or right.
+        Substitute for a missing value, per feature; None where the trees themselves send a missing value left or right.
     """
 
     model: bytes
@@ -67,21 +68,21 @@ Component: TypeAlias = Linear | Trees
 
 @dataclass(frozen=True)
 class Amount:
-    """An amount with an interval, beside the probability: ``scale * component`` with bounds ``scale * (component + offset * spread)``.
+    """An amount with an interval: ``scale * component`` with bounds ``scale * (component + offset * spread)``.
 
     Attributes
     ----------
     component
         The expected amount over the scale.
     scale
-        The feature, above 0, that amounts are measured by, in currency. Where it is missing or not above 0 there is no amount.
+        The feature that scales amounts, in currency, above 0. A row where the feature is missing or not above 0 has no amount.
     low, high
         Offsets of the bounds, at most and at least 0: quantiles of later residuals over the spread (split conformal, Lei et al. 2018).
     spread
-        Logarithm of the size of a residual, over the scale, so that an interval is as wide as the row is uncertain; None where
-        all rows are alike, which is a spread of 1.
+        Logarithm of the size of a residual over the scale, so that uncertain rows have wide intervals; None is a spread of 1 for
+        all rows.
     level
-        The share of amounts that the interval is to hold.
+        The share of amounts that the interval should contain.
     """
 
     component: Component
@@ -94,7 +95,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Calibration:
-    """From a margin to a probability.
+    """The map from a margin to a probability.
 
     ``beta``: logit(p) = a ln(q) - b ln(1 - q) + c (Kull, Silva Filho & Flach 2017), where q is the margin's sigmoid (link
     ``logit``) or the margin itself (link ``identity``). ``none``: p = q. ``exp2``: p = 2 ** margin, the isolation forest's score
@@ -114,7 +115,7 @@ class Calibration:
             raise ValueError(f"calibration needs a >= 0 and b >= 0, so that it keeps the order: a={self.a}, b={self.b}")
 
     def apply(self, margin: ArrayLike) -> Floats:
-        """Probability of each margin, float64, same shape."""
+        """Return the probability of each margin, float64, same shape."""
         m = np.asarray(margin, np.float64)
         if self.kind == "exp2":
             return np.clip(np.exp2(m), 0.0, 1.0)
@@ -132,33 +133,33 @@ class Calibration:
 
 @dataclass(frozen=True)
 class BundleSpec:
-    """Everything that a bundle is made of.
+    """The specification of a bundle.
 
     Attributes
     ----------
     name, domain, source
         ``finrisk-loan-default``, ``loan_default``, and the name of the data source it was trained on.
     features
-        In the order of the rows.
+        Features in the order of the rows' columns.
     components, intercept
         margin = intercept + sum(weight * component).
     thresholds, metrics
-        Named numbers: where decisions turn, and the headline figures of the evaluation.
+        Named numbers: the probabilities at which the decision changes, and the headline figures of the evaluation.
     golden_rows
-        float32, shape (rows, features), NaN where missing: a few dozen rows, scored when written and again at every load.
+        float32, shape (rows, features), NaN where missing: a few dozen rows, scored when the bundle is written and at every load.
     seed, data_sha256, code_sha256, training_window, libraries
-        Where the model comes from. The window is first and last day as ISO text, None where the source knows no time.
+        Provenance of the model. The window is the first and last day as ISO text, None where the source has no times.
     reference
         Mean contribution per feature of the applicants just approved, which reason codes of a refusal compare with; None where
         they compare with the base.
     windows
-        How each feature is computed from the events before, where serving computes it itself: the declarations of ``features``
-        in their order, as `finrisk_assets.features.windows.to_json` returns them. Empty where the client sends the features.
+        How the service computes each feature from earlier events: the declarations of ``features`` in their order, as
+        `finrisk_assets.features.windows.to_json` returns them. Empty where the client sends the features.
     amount
-        For a domain that says how much, too; None elsewhere.
+        The amount of a domain that predicts one; None elsewhere.
     approved
-        Feature -> its values among the applicants approved, as quantiles in equal steps from the lowest to the highest, for those that
-        a person can change: what a nearest feasible change is sought among (`counterfactual.quantiles`). Empty elsewhere.
+        Feature -> its values among approved applicants, as quantiles in equal steps from the lowest to the highest, for the features that
+        a person can change: candidate values of a nearest feasible change (`recourse.approved_quantiles`). Empty elsewhere.
     """
 
     name: str
@@ -183,7 +184,7 @@ class BundleSpec:
 
 
 def signed_log1p(x: ArrayLike) -> Floats:
-    """``sign(x) * log(1 + |x|)``: tames long tails on both sides of zero. The one transform that a linear component knows."""
+    """Return ``sign(x) * log(1 + |x|)``, which shortens long tails on both sides of zero; the only transform of a linear component."""
     values = np.asarray(x, np.float64)
     return np.sign(values) * np.log1p(np.abs(values))
 
@@ -193,6 +194,13 @@ def _sigmoid(x: Floats) -> Floats:
 
 
 def check_spec(spec: BundleSpec) -> None:
+    """Raise an error for a specification that cannot be scored.
+
+    Raises
+    ------
+    ValueError
+        Names the part and what is wrong with it.
+    """
     names = [feature.name for feature in spec.features]
     if not names or len(set(names)) < len(names):
         raise ValueError("a bundle needs features, each named once")
@@ -211,19 +219,19 @@ def check_spec(spec: BundleSpec) -> None:
             raise ValueError(f"approved: {name!r} needs to be a feature with two or more finite values in ascending order")
     if spec.windows and tuple(Feature(**window.get("feature", {})) for window in spec.windows) != tuple(spec.features):
         raise ValueError("its windows do not declare its features, one each in their order and with the same meaning")
-    for at, part in enumerate(spec.components):
-        _check_component(f"component {at}", part, len(names))
+    for position, part in enumerate(spec.components):
+        _check_component(f"component {position}", part, len(names))
     if spec.amount is not None:
         _check_amount(spec.amount, names)
 
 
-def _check_component(called: str, part: Component, width: int) -> None:
-    listed = {item.name: getattr(part, item.name) for item in fields(part)}
-    for key, value in listed.items():
+def _check_component(part_name: str, part: Component, width: int) -> None:
+    values_of_fields = {item.name: getattr(part, item.name) for item in fields(part)}
+    for key, value in values_of_fields.items():
         if isinstance(value, tuple) and len(value) != width:
-            raise ValueError(f"{called}: {key} has {len(value)} entries for {width} features")
+            raise ValueError(f"{part_name}: {key} has {len(value)} entries for {width} features")
     if isinstance(part, Linear) and not all(scale > 0 for scale in part.scales):
-        raise ValueError(f"{called}: scales must be above zero")
+        raise ValueError(f"{part_name}: scales must be above zero")
 
 
 def _check_amount(amount: Amount, names: Sequence[str]) -> None:

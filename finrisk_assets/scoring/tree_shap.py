@@ -1,8 +1,7 @@
-"""What a sum of trees says of a row, and what each feature did in it: margins and SHAP values from a model in XGBoost's JSON, the same
-that XGBoost finds.
+"""Margins and SHAP values of a sum of trees, read from XGBoost's JSON and equal to XGBoost's own.
 
-Only what trees say belongs here; `bundle` joins it with the other components. Imports numpy only: what answers one row at a time needs
-no more, and XGBoost's own call would take longer than all of this.
+Only trees belong here; `bundle` combines them with other components. Imports numpy only: XGBoost's own call would take longer for a
+single row.
 """
 
 import json
@@ -15,389 +14,410 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-_TABLE_NUMBERS = 1 << 22  # 32 MiB
-_BITS = 8  # conditions of a piece: its pattern is one byte
-_TOGETHER = 128  # rows from which on a walk over the pieces, all rows at once, costs less than a walk over the rows
-_CHUNK = 4096  # rows whose columns stay in the processor's cache
-_BUILT_AT_ONCE = 1 << 20  # numbers of a table
-_SMALLEST_SHARE = 1e-12  # of training samples, so that no factor is 0 where a branch had none
+_MAX_TABLE_NUMBERS = 1 << 22
+"""Numbers in all tables (32 MiB); subtrees beyond are integrated row by row, which is slower."""
+_PATTERN_BITS = 8
+"""Conditions of a subtree, so that its pattern is one byte."""
+_MIN_MATRIX_ROWS = 128
+"""Rows from which a loop over subtrees, with all rows at once, is faster than a loop over rows."""
+_CHUNK_ROWS = 4096
+"""Rows per chunk, so that columns stay in the processor's cache."""
+_NUMBERS_PER_STEP = 1 << 20
+"""Numbers of a table computed per step; more take more memory."""
+_MIN_SAMPLE_SHARE = 1e-12
+"""Share of training samples, so that no factor is 0 where a branch had none."""
 
 Floats: TypeAlias = NDArray[np.float64]
-_Side: TypeAlias = tuple[float, float, bool, float]  # low <= x < high, whether a missing value passes, share of samples that do
-_Path: TypeAlias = dict[int, _Side]
-_Long: TypeAlias = tuple[int, _Path, float]  # the tree of a leaf, the path to it, and its value
+_Condition: TypeAlias = tuple[float, float, bool, float]
+"""``low <= x < high``, whether a missing value passes, and the share of training samples that pass."""
+_Path: TypeAlias = dict[int, _Condition]
+"""Feature -> the condition that a path puts on it."""
+_LeafPath: TypeAlias = tuple[int, _Path, float]
+"""The tree of a leaf, the path to the leaf, and its value."""
 
 
 class TreeShap:
     """Margins and SHAP values of a sum of trees.
 
-    A margin is added up in float32, tree by tree, as XGBoost does it: the same bits. The SHAP values are those of Lundberg, Erion &
+    A margin is summed in float32, tree by tree, as in XGBoost: the bits are the same. The SHAP values are those of Lundberg, Erion &
     Lee (2018), "path dependent", without their recursion per row.
 
-    Each leaf is a game of its own. A feature of its path is met by the row or not (o is 1 or 0), and a share z of the training
-    samples meets it. Its Shapley value is the integral over t from 0 to 1 of ``value * (o - z) * product over the other features of
-    (z' + (o' - z') * t)``, by Owen's (1972) multilinear extension: a polynomial, which Gauss-Legendre integrates exactly with half
+    Each leaf is a game of its own. A row meets a feature of the leaf's path or not (o is 1 or 0), and a share z of the training
+    samples meets it. The feature's Shapley value is the integral over t from 0 to 1 of ``value * (o - z) * product over the other features
+    of (z' + (o' - z') * t)``, by Owen's (1972) multilinear extension: a polynomial, which Gauss-Legendre integrates exactly with half
     as many points as the path has features.
 
-    Trees are cut into pieces of a few leaves that together ask eight questions at most. What a piece adds to each feature is prepared
-    for every pattern of answers, so that a row costs a look-up; the idea is that of Yang's (2021) Fast TreeSHAP, which prepares a
-    leaf. What tables have no room for is integrated row by row.
+    Trees are split into subtrees with at most eight conditions. The values that a subtree adds to each feature are tabulated for every
+    pattern of conditions met, so that a row costs a look-up; the idea is that of Yang's (2021) Fast TreeSHAP, which tabulates a
+    leaf. Leaves that do not fit the tables are integrated row by row.
 
-    A row's values are the same bits alone and among others: however many rows there are, what a piece adds to a feature is added in
-    the order of the pieces.
+    A row's values are the same bits alone and among others: for any number of rows, the values of subtrees are added to a feature in the
+    order of the subtrees.
 
     Parameters
     ----------
     model
-        The model file's content.
+        Content of the model file.
     width
         Number of features of a row.
 
     Raises
     ------
     ValueError
-        Where the model takes another number of features, or its objective is not known here.
+        Where the model takes another number of features, or has an unknown objective.
     """
 
     def __init__(self, model: bytes, width: int) -> None:
         learner = json.loads(model)["learner"]
-        taken = int(learner["learner_model_param"]["num_feature"])
-        if taken != width:
-            raise ValueError(f"its trees take {taken} features, the bundle has {width}")
-        room, pieces, trees = _TABLE_NUMBERS, list[_Piece](), learner["gradient_booster"]["model"]["trees"]
-        paths: dict[int, list[_Long]] = {}
-        constant = np.zeros(len(trees), np.float32)
+        n_features = int(learner["learner_model_param"]["num_feature"])
+        if n_features != width:
+            raise ValueError(f"its trees take {n_features} features, the bundle has {width}")
+        room, subtrees, trees = _MAX_TABLE_NUMBERS, list[_Subtree](), learner["gradient_booster"]["model"]["trees"]
+        paths: dict[int, list[_LeafPath]] = {}
+        constants = np.zeros(len(trees), np.float32)
         for number, tree in enumerate(trees):
-            for node, path in _cut(tree):
-                piece = _Piece.of(number, tree, node, path)
-                if not piece.features:
-                    constant[number] = piece.leaves[0].value  # a tree without a split tells nothing of a feature
-                elif len(piece.asked) <= _BITS and piece.numbers <= room:
-                    room -= piece.numbers
-                    pieces.append(piece)
+            for node, path in _split_into_subtrees(tree):
+                subtree = _Subtree.from_tree(number, tree, node, path)
+                if not subtree.features:
+                    constants[number] = subtree.leaves[0].value  # a tree without a split uses no feature
+                elif len(subtree.conditions) <= _PATTERN_BITS and subtree.n_numbers <= room:
+                    room -= subtree.n_numbers
+                    subtrees.append(subtree)
                 else:
-                    for long, value in _leaves(tree, node, path):
-                        paths.setdefault(len(long), []).append((number, long, value))
+                    for leaf_path, value in _leaf_paths(tree, node, path):
+                        paths.setdefault(len(leaf_path), []).append((number, leaf_path, value))
         self._width = width
-        self._origin = _origin(learner)
-        self._constant = constant
-        self._parts: list[_Pieces | _Leaves] = [_Pieces(pieces)] if pieces else []
-        self._parts += [_Leaves(paths[length]) for length in sorted(paths)]
+        self._base_margin = _base_margin(learner)
+        self._constants = constants
+        self._parts: list[_SubtreeTables | _LeafGroup] = [_SubtreeTables(subtrees)] if subtrees else []
+        self._parts += [_LeafGroup(paths[length]) for length in sorted(paths)]
 
     def margin(self, rows: NDArray[np.float32]) -> Floats:
-        """Margins, float64 of shape (n,), of float32 rows of shape (n, width), NaN where missing."""
-        return self._margin(self._looked(rows, None))
+        """Return margins, float64 of shape (n,), of float32 rows of shape (n, width), NaN where missing."""
+        return self._sum_margin(self._tree_values(rows, None))
 
     def explain(self, rows: NDArray[np.float32]) -> tuple[Floats, Floats]:
-        """Margins and SHAP values in margin units, float64 of shapes (n,) and (n, width), of float32 rows, NaN where missing."""
+        """Return margins and SHAP values in margin units, float64 of shapes (n,) and (n, width), of float32 rows, NaN where missing."""
         out = np.zeros((len(rows), self._width))
-        return self._margin(self._looked(rows, out)), out
+        return self._sum_margin(self._tree_values(rows, out)), out
 
-    def _looked(self, rows: NDArray[np.float32], out: Floats | None) -> NDArray[np.float32]:
-        """What each tree says of each row, shape (trees, n)."""
-        said = np.repeat(self._constant[:, None], len(rows), axis=1)
+    def _tree_values(self, rows: NDArray[np.float32], out: Floats | None) -> NDArray[np.float32]:
+        """Return each tree's value for each row, shape (trees, n), and add SHAP values to `out`."""
+        tree_values = np.repeat(self._constants[:, None], len(rows), axis=1)
         for part in self._parts:
-            part.add(rows, said, out)
-        return said
+            part.add(rows, tree_values, out)
+        return tree_values
 
-    def _margin(self, said: NDArray[np.float32]) -> Floats:
-        # One after the other, as `sum` would not.
-        return np.add.accumulate(np.concatenate([np.full((1, said.shape[1]), self._origin), said]), axis=0)[-1].astype(np.float64)
+    def _sum_margin(self, tree_values: NDArray[np.float32]) -> Floats:
+        # `accumulate` adds in order; `sum` would add pairwise.
+        return np.add.accumulate(np.concatenate([np.full((1, tree_values.shape[1]), self._base_margin), tree_values]), axis=0)[-1].astype(
+            np.float64
+        )
 
 
-def _origin(learner: Mapping[str, Any]) -> np.float32:
-    """The margin without any tree. XGBoost stores it on the scale of what the model predicts.
+def _base_margin(learner: Mapping[str, Any]) -> np.float32:
+    """Return the margin without any tree, which XGBoost stores on the scale of its predictions.
 
     Raises
     ------
     ValueError
-        For an objective whose scale is not known here.
+        For an objective whose scale is unknown.
     """
     stored, objective = np.float32(learner["learner_model_param"]["base_score"].strip("[]")), learner["objective"]["name"]
     match objective:
         case "binary:logistic":
-            return _log(np.float32(1) / stored - np.float32(1)) * np.float32(-1)
+            return _log_float32(np.float32(1) / stored - np.float32(1)) * np.float32(-1)
         case "reg:squarederror":
             return stored
         case "reg:gamma":
-            return _log(stored)
-    raise ValueError(f"trees of the objective {objective} are not known here")
+            return _log_float32(stored)
+    raise ValueError(f"trees of the objective {objective} are unknown")
 
 
-def _log(x: np.float32) -> np.float32:
-    # Rounded once, as the C library does it; numpy's own for float32 is sometimes off by one bit.
+def _log_float32(x: np.float32) -> np.float32:
+    # The C library rounds once; numpy's float32 logarithm is sometimes off by one bit.
     return np.float32(math.log(x))
 
 
-# Pieces of trees, prepared -----------------------------------------------------------------------------------------------------
+# Subtrees with tables ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Leaf:
-    """A leaf of a piece: its value, and per feature of its path (share, the answers it asks for, out of those it looks at)."""
+class _SubtreeLeaf:
+    """A leaf of a subtree: its value, and per feature of its path the share, the required bits, and the bits that matter."""
 
     value: float
     path: Mapping[int, tuple[float, int, int]]
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """A subtree and the path to it: what it asks of a row (feature, side), and its leaves. Bit k of a pattern answers ``asked[k]``."""
+class _Subtree:
+    """A subtree and the path to it: its conditions (feature, condition) on a row, and its leaves.
+
+    Bit k of a pattern tells whether a row meets ``conditions[k]``.
+    """
 
     tree: int
-    asked: Sequence[tuple[int, _Side]]
+    conditions: Sequence[tuple[int, _Condition]]
     features: Sequence[int]
-    leaves: Sequence[_Leaf]
+    leaves: Sequence[_SubtreeLeaf]
 
     @property
-    def numbers(self) -> int:
-        return len(self.features) << len(self.asked)
+    def n_numbers(self) -> int:
+        """The size of the subtree's table."""
+        return len(self.features) << len(self.conditions)
 
     @classmethod
-    def of(cls, number: int, tree: Mapping[str, Any], node: int, path: _Path) -> "_Piece":
-        asked = list(path.items())
-        known = {feature: (side[3], 1 << bit, 1 << bit) for bit, (feature, side) in enumerate(asked)}
-        leaves, open_nodes = [], [(node, known)]
+    def from_tree(cls, number: int, tree: Mapping[str, Any], node: int, path: _Path) -> "_Subtree":
+        """Return the subtree of a tree at a node."""
+        conditions = list(path.items())
+        bits_of_feature = {feature: (condition[3], 1 << bit, 1 << bit) for bit, (feature, condition) in enumerate(conditions)}
+        leaves, open_nodes = [], [(node, bits_of_feature)]
         while open_nodes:
-            at, known = open_nodes.pop()
-            if tree["left_children"][at] < 0:
-                leaves.append(_Leaf(tree["split_conditions"][at], known))
+            current, bits_of_feature = open_nodes.pop()
+            if tree["left_children"][current] < 0:
+                leaves.append(_SubtreeLeaf(tree["split_conditions"][current], bits_of_feature))
                 continue
-            feature, bit = tree["split_indices"][at], 1 << len(asked)
-            (left, left_side), (right, right_side) = _children(tree, at)
-            asked.append((feature, left_side))
-            share, wanted, seen = known.get(feature, (1.0, 0, 0))
-            open_nodes.append((left, known | {feature: (share * left_side[3], wanted | bit, seen | bit)}))
-            open_nodes.append((right, known | {feature: (share * right_side[3], wanted, seen | bit)}))
-        return cls(number, asked, sorted({feature for leaf in leaves for feature in leaf.path}), leaves)
+            feature, bit = tree["split_indices"][current], 1 << len(conditions)
+            (left, left_condition), (right, right_condition) = _child_conditions(tree, current)
+            conditions.append((feature, left_condition))
+            share, required, relevant = bits_of_feature.get(feature, (1.0, 0, 0))
+            open_nodes.append((left, bits_of_feature | {feature: (share * left_condition[3], required | bit, relevant | bit)}))
+            open_nodes.append((right, bits_of_feature | {feature: (share * right_condition[3], required, relevant | bit)}))
+        return cls(number, conditions, sorted({feature for leaf in leaves for feature in leaf.path}), leaves)
 
     def values(self) -> NDArray[np.float32]:
-        """The value of the leaf that a row with each pattern falls into; 0 where it falls into none of the piece."""
-        patterns, out = np.arange(1 << len(self.asked)), np.zeros(1 << len(self.asked), np.float32)
+        """Return the value of the leaf that a row with each pattern reaches; 0 where it reaches no leaf of this subtree."""
+        patterns, out = np.arange(1 << len(self.conditions)), np.zeros(1 << len(self.conditions), np.float32)
         for leaf in self.leaves:
-            wanted, seen = sum(part[1] for part in leaf.path.values()), sum(part[2] for part in leaf.path.values())
-            out[(patterns & seen) == wanted] = leaf.value
+            required, relevant = sum(part[1] for part in leaf.path.values()), sum(part[2] for part in leaf.path.values())
+            out[(patterns & relevant) == required] = leaf.value
         return out
 
 
-class _Pieces:
-    """The pieces with their tables: per piece a matrix (pattern, feature of the piece), one after the other in ``_table``, and the
-    value of each pattern in ``_values``.
+class _SubtreeTables:
+    """Subtrees with their tables.
+
+    ``_table`` holds one matrix (pattern, feature of the subtree) per subtree, in sequence; ``_values`` the value of each pattern.
     """
 
-    def __init__(self, pieces: Sequence[_Piece]) -> None:
-        self._pieces = pieces
-        self._starts = np.cumsum([0, *(piece.numbers for piece in pieces)])
-        nothing = (0, (math.inf, math.inf, False, 0.0))  # pads what a piece asks to eight, and is never met
-        padded = [[*piece.asked, *[nothing] * (_BITS - len(piece.asked))] for piece in pieces]
-        self._columns = np.array([[feature for feature, _ in asked] for asked in padded], np.intp)
-        sides = np.array([[side for _, side in asked] for asked in padded], np.float64)
-        self._low, self._high, self._missing = sides[:, :, 0].astype(np.float32), sides[:, :, 1].astype(np.float32), sides[:, :, 2] > 0
-        self._sizes = np.array([len(piece.features) for piece in pieces], np.intp)
-        self._features = np.concatenate([piece.features for piece in pieces]).astype(np.intp)
-        self._pieces_of = np.repeat(np.arange(len(pieces)), self._sizes)
-        within = np.arange(len(self._features)) - (np.cumsum(self._sizes) - self._sizes)[self._pieces_of]
-        self._places = self._starts[self._pieces_of] + within  # in the table, of the pattern 0
-        values = [piece.values() for piece in pieces]
+    def __init__(self, subtrees: Sequence[_Subtree]) -> None:
+        self._subtrees = subtrees
+        self._table_starts = np.cumsum([0, *(subtree.n_numbers for subtree in subtrees)])
+        padding = (0, (math.inf, math.inf, False, 0.0))  # pads to eight conditions, and is never met
+        padded = [[*subtree.conditions, *[padding] * (_PATTERN_BITS - len(subtree.conditions))] for subtree in subtrees]
+        self._columns = np.array([[feature for feature, _ in conditions] for conditions in padded], np.intp)
+        bounds = np.array([[condition for _, condition in conditions] for conditions in padded], np.float64)
+        self._low, self._high, self._missing = bounds[:, :, 0].astype(np.float32), bounds[:, :, 1].astype(np.float32), bounds[:, :, 2] > 0
+        self._sizes = np.array([len(subtree.features) for subtree in subtrees], np.intp)
+        self._features = np.concatenate([subtree.features for subtree in subtrees]).astype(np.intp)
+        self._subtree_of_column = np.repeat(np.arange(len(subtrees)), self._sizes)
+        place_in_subtree = np.arange(len(self._features)) - (np.cumsum(self._sizes) - self._sizes)[self._subtree_of_column]
+        self._table_offsets = self._table_starts[self._subtree_of_column] + place_in_subtree  # offset of the pattern 0
+        values = [subtree.values() for subtree in subtrees]
         self._values = np.concatenate(values)
         self._value_starts = np.cumsum([0, *map(len, values[:-1])])
-        self._trees = np.array([piece.tree for piece in pieces], np.intp)
+        self._trees = np.array([subtree.tree for subtree in subtrees], np.intp)
 
-    def add(self, rows: NDArray[np.float32], said: NDArray[np.float32], out: Floats | None) -> None:
-        """Add what the trees say of rows to ``said``, shape (trees, n), and SHAP values to ``out``, if it is given."""
-        if len(rows) < _TOGETHER:
-            absent = np.isnan(rows)
-            for at, row in enumerate(rows):
-                self._add_one(row, absent[at], said[:, at], None if out is None else out[at])
+    def add(self, rows: NDArray[np.float32], tree_values: NDArray[np.float32], out: Floats | None) -> None:
+        """Add the trees' values of rows to `tree_values`, shape (trees, n), and SHAP values to `out`, if given."""
+        if len(rows) < _MIN_MATRIX_ROWS:
+            is_missing = np.isnan(rows)
+            for place, row in enumerate(rows):
+                self._add_row(row, is_missing[place], tree_values[:, place], None if out is None else out[place])
             return
-        for at in range(0, len(rows), _CHUNK):
-            chunk = slice(at, at + _CHUNK)
-            self._add_many(rows[chunk], said[:, chunk], None if out is None else out[chunk])
+        for place in range(0, len(rows), _CHUNK_ROWS):
+            chunk = slice(place, place + _CHUNK_ROWS)
+            self._add_matrix(rows[chunk], tree_values[:, chunk], None if out is None else out[chunk])
 
-    def _add_one(self, row: NDArray[np.float32], absent: NDArray[np.bool_], said: NDArray[np.float32], out: Floats | None) -> None:
+    def _add_row(
+        self, row: NDArray[np.float32], is_missing: NDArray[np.bool_], tree_values: NDArray[np.float32], out: Floats | None
+    ) -> None:
         x = row.take(self._columns)
-        met = (x >= self._low) & (x < self._high)
-        if absent.any():
-            met |= absent.take(self._columns) & self._missing
-        patterns = np.packbits(met.ravel(), bitorder="little")  # along an axis it takes twenty times as long
-        # One piece of a tree has the row's leaf, the others say 0: nothing is rounded.
-        said += np.bincount(self._trees, self._values.take(patterns + self._value_starts), minlength=len(said)).astype(np.float32)
+        is_met = (x >= self._low) & (x < self._high)
+        if is_missing.any():
+            is_met |= is_missing.take(self._columns) & self._missing
+        patterns = np.packbits(is_met.ravel(), bitorder="little")  # packing along an axis takes twenty times as long
+        # Only one subtree of a tree has the row's leaf, the others add 0: nothing is rounded.
+        tree_values += np.bincount(self._trees, self._values.take(patterns + self._value_starts), minlength=len(tree_values)).astype(
+            np.float32
+        )
         if out is not None:
-            places = (patterns * self._sizes).take(self._pieces_of) + self._places
-            out += _summed(self._features, self._table.take(places), len(row))
+            places = (patterns * self._sizes).take(self._subtree_of_column) + self._table_offsets
+            out += _sum_by_feature(self._features, self._table.take(places), len(row))
 
-    def _add_many(self, rows: NDArray[np.float32], said: NDArray[np.float32], out: Floats | None) -> None:
+    def _add_matrix(self, rows: NDArray[np.float32], tree_values: NDArray[np.float32], out: Floats | None) -> None:
         columns = np.ascontiguousarray(rows.T)
-        absent = np.isnan(columns)
-        gaps = np.asarray(absent.any(axis=1)).tolist()
-        parts, found = np.zeros(columns.shape if out is not None else (0, 0)), np.empty(len(rows))
-        for piece, start, first in zip(self._pieces, self._starts[:-1].tolist(), self._value_starts.tolist(), strict=True):
+        is_missing = np.isnan(columns)
+        has_missing = np.asarray(is_missing.any(axis=1)).tolist()
+        shap_values, buffer = np.zeros(columns.shape if out is not None else (0, 0)), np.empty(len(rows))
+        for subtree, start, value_start in zip(self._subtrees, self._table_starts[:-1].tolist(), self._value_starts.tolist(), strict=True):
             pattern = np.zeros(len(rows), np.uint8)
-            for bit, (feature, (low, high, missing, _)) in enumerate(piece.asked):
+            for bit, (feature, (low, high, passes_missing, _)) in enumerate(subtree.conditions):
                 x = columns[feature]
-                met = x < high if low == -math.inf else x >= low
+                is_met = x < high if low == -math.inf else x >= low
                 if low != -math.inf and high != math.inf:
-                    met &= x < high
-                if missing and gaps[feature]:
-                    met |= absent[feature]
-                pattern |= met.view(np.uint8) << bit
+                    is_met &= x < high
+                if passes_missing and has_missing[feature]:
+                    is_met |= is_missing[feature]
+                pattern |= is_met.view(np.uint8) << bit
             places = pattern.astype(np.intp)
-            said[piece.tree] += self._values[first : first + (1 << len(piece.asked))].take(places)
+            tree_values[subtree.tree] += self._values[value_start : value_start + (1 << len(subtree.conditions))].take(places)
             if out is None:
                 continue
-            table = self._table[start : start + piece.numbers].reshape(-1, len(piece.features))
-            for feature, values in zip(piece.features, table.T.copy(), strict=True):
-                parts[feature] += values.take(places, out=found, mode="clip")
+            table = self._table[start : start + subtree.n_numbers].reshape(-1, len(subtree.features))
+            for feature, values in zip(subtree.features, table.T.copy(), strict=True):
+                shap_values[feature] += values.take(places, out=buffer, mode="clip")
         if out is not None:
-            out += parts.T
+            out += shap_values.T
 
     @cached_property
     def _table(self) -> Floats:
-        """For every leaf and pattern of its piece, the Shapley values of the leaf. Made when the first row is explained."""
-        table = np.zeros(self._starts[-1])
-        alike: dict[tuple[int, int], list[tuple[_Leaf, int, _Piece]]] = {}
-        for piece, start in zip(self._pieces, self._starts[:-1].tolist(), strict=True):
-            for leaf in piece.leaves:
-                alike.setdefault((len(leaf.path), len(piece.asked)), []).append((leaf, start, piece))
-        for (length, bits), leaves in sorted(alike.items()):
-            step = max(1, _BUILT_AT_ONCE // (length << bits))
-            for at in range(0, len(leaves), step):
-                _prepare_alike(table, length, bits, leaves[at : at + step])
+        """The Shapley values of the leaves, for every pattern of their subtree; computed when the first row is explained."""
+        table = np.zeros(self._table_starts[-1])
+        leaves_by_shape: dict[tuple[int, int], list[tuple[_SubtreeLeaf, int, _Subtree]]] = {}
+        for subtree, start in zip(self._subtrees, self._table_starts[:-1].tolist(), strict=True):
+            for leaf in subtree.leaves:
+                leaves_by_shape.setdefault((len(leaf.path), len(subtree.conditions)), []).append((leaf, start, subtree))
+        for (length, bits), leaves in sorted(leaves_by_shape.items()):
+            step = max(1, _NUMBERS_PER_STEP // (length << bits))
+            for first in range(0, len(leaves), step):
+                _add_leaf_values(table, length, bits, leaves[first : first + step])
         return table
 
 
-def _prepare_alike(table: Floats, length: int, bits: int, leaves: Sequence[tuple[_Leaf, int, _Piece]]) -> None:
-    """Add leaves of paths of one length, in pieces that ask as much, to the table."""
+def _add_leaf_values(table: Floats, length: int, bits: int, leaves: Sequence[tuple[_SubtreeLeaf, int, _Subtree]]) -> None:
+    """Add leaves with paths of one length, in subtrees with as many conditions, to the table."""
     path = np.array([list(leaf.path.values()) for leaf, _, _ in leaves])
-    wanted, seen = path[:, :, 1].astype(np.uint8), path[:, :, 2].astype(np.uint8)
-    asked = np.arange(1 << bits, dtype=np.uint8)
-    met = np.zeros((len(leaves), 1 << bits), np.uint8)  # which features of its path a pattern of the piece meets
-    for at in range(length):
-        met |= ((asked & seen[:, at, None]) == wanted[:, at, None]).view(np.uint8) << at
-    games = _every_game(np.array([leaf.value for leaf, _, _ in leaves]), path[:, :, 0])
+    required, relevant = path[:, :, 1].astype(np.uint8), path[:, :, 2].astype(np.uint8)
+    patterns = np.arange(1 << bits, dtype=np.uint8)
+    met_features = np.zeros((len(leaves), 1 << bits), np.uint8)  # bits of the path's features that a pattern meets
+    for position in range(length):
+        met_features |= ((patterns & relevant[:, position, None]) == required[:, position, None]).view(np.uint8) << position
+    shapley_values = _all_shapley_values(np.array([leaf.value for leaf, _, _ in leaves]), path[:, :, 0])
     start = np.array([start for _, start, _ in leaves])[:, None]
-    size = np.array([len(piece.features) for _, _, piece in leaves])[:, None]
-    place = np.array([[piece.features.index(feature) for feature in leaf.path] for leaf, _, piece in leaves])
-    first, known = start + np.arange(1 << bits) * size, met + (np.arange(len(leaves)) << length)[:, None]
-    for at in range(length):
-        np.add.at(table, first + place[:, at, None], games[at].take(known))
+    n_subtree_features = np.array([len(subtree.features) for _, _, subtree in leaves])[:, None]
+    feature_place = np.array([[subtree.features.index(feature) for feature in leaf.path] for leaf, _, subtree in leaves])
+    row_start, game_index = start + np.arange(1 << bits) * n_subtree_features, met_features + (np.arange(len(leaves)) << length)[:, None]
+    for position in range(length):
+        np.add.at(table, row_start + feature_place[:, position, None], shapley_values[position].take(game_index))
 
 
-def _every_game(values: Floats, shares: Floats) -> Floats:
-    """Shapley values (length, leaves, pattern of the features met) of leaves with these values (leaves,) and shares (leaves, length)."""
+def _all_shapley_values(values: Floats, shares: Floats) -> Floats:
+    """Return Shapley values (length, leaves, pattern of features met) of leaves with values (leaves,) and shares (leaves, length)."""
     points, weights = _quadrature(shares.shape[1])
-    share = np.maximum(shares, _SMALLEST_SHARE)
+    share = np.maximum(shares, _MIN_SAMPLE_SHARE)
     out = np.zeros((shares.shape[1], len(values), 1 << shares.shape[1]))
     for point, weight in zip(points, weights, strict=True):
-        unmet, met = share * (1 - point), share + (1 - share) * point
+        unmet_factor, met_factor = share * (1 - point), share + (1 - share) * point
         products = (weight * values)[:, None]
-        for at in range(shares.shape[1]):
-            products = np.concatenate([products * unmet[:, at, None], products * met[:, at, None]], axis=1)
-        for at, part in enumerate(out):
-            halves = products.reshape(len(values), -1, 2, 1 << at)  # where the feature is not met, and where it is
-            ratios = np.stack([-share[:, at] / unmet[:, at], (1 - share[:, at]) / met[:, at]], axis=1)
-            part += (halves * ratios[:, None, :, None]).reshape(part.shape)
+        for position in range(shares.shape[1]):
+            products = np.concatenate([products * unmet_factor[:, position, None], products * met_factor[:, position, None]], axis=1)
+        for position, values_of_feature in enumerate(out):
+            halves = products.reshape(len(values), -1, 2, 1 << position)  # feature not met, feature met
+            ratios = np.stack([-share[:, position] / unmet_factor[:, position], (1 - share[:, position]) / met_factor[:, position]], axis=1)
+            values_of_feature += (halves * ratios[:, None, :, None]).reshape(values_of_feature.shape)
     return out
 
 
 def _quadrature(length: int) -> tuple[Floats, Floats]:
-    """Points and weights on 0 to 1 that integrate the games of paths of so many features exactly."""
+    """Return points and weights on 0 to 1 that integrate the games of paths with this many features exactly."""
     points, weights = np.polynomial.legendre.leggauss((length + 1) // 2)
     return (points + 1) / 2, weights / 2
 
 
-# Leaves, integrated ------------------------------------------------------------------------------------------------------------
+# Leaves without tables ---------------------------------------------------------------------------------------------------------
 
 
-class _Leaves:
-    """The leaves with paths of the same number of features, as arrays of shape (leaves, length)."""
+class _LeafGroup:
+    """The leaves whose paths have the same number of features, as arrays of shape (leaves, length)."""
 
-    def __init__(self, paths: Sequence[_Long]) -> None:
-        sides = np.array([[(feature, *side) for feature, side in path.items()] for _, path, _ in paths], np.float64)
-        self._columns = sides[:, :, 0].astype(np.intp)
-        self._low, self._high = sides[:, :, 1].astype(np.float32), sides[:, :, 2].astype(np.float32)
-        self._missing = sides[:, :, 3] > 0
+    def __init__(self, paths: Sequence[_LeafPath]) -> None:
+        bounds = np.array([[(feature, *condition) for feature, condition in path.items()] for _, path, _ in paths], np.float64)
+        self._columns = bounds[:, :, 0].astype(np.intp)
+        self._low, self._high = bounds[:, :, 1].astype(np.float32), bounds[:, :, 2].astype(np.float32)
+        self._missing = bounds[:, :, 3] > 0
         self._trees, self._values = np.array([tree for tree, _, _ in paths], np.intp), np.array([value for *_, value in paths])
-        self._game = _Game(self._values, sides[:, :, 4])
+        self._game = _LeafGame(self._values, bounds[:, :, 4])
 
-    def add(self, rows: NDArray[np.float32], said: NDArray[np.float32], out: Floats | None) -> None:
-        """Add what the trees say of rows to ``said``, shape (trees, n), and SHAP values to ``out``, if it is given."""
-        absent = np.isnan(rows)
-        for at, row in enumerate(rows):
+    def add(self, rows: NDArray[np.float32], tree_values: NDArray[np.float32], out: Floats | None) -> None:
+        """Add the trees' values of rows to `tree_values`, shape (trees, n), and SHAP values to `out`, if given."""
+        is_missing = np.isnan(rows)
+        for place, row in enumerate(rows):
             x = row[self._columns]
-            met = (x >= self._low) & (x < self._high)
-            if absent[at].any():
-                met |= absent[at][self._columns] & self._missing
-            reached = met.all(axis=1)
-            said[self._trees[reached], at] = self._values[reached]  # a row falls into one leaf of a tree
+            is_met = (x >= self._low) & (x < self._high)
+            if is_missing[place].any():
+                is_met |= is_missing[place][self._columns] & self._missing
+            is_reached = is_met.all(axis=1)
+            tree_values[self._trees[is_reached], place] = self._values[is_reached]  # a row reaches one leaf of a tree
             if out is None:
                 continue
-            out[at] += _summed(self._columns.ravel(), self._game.values(met).ravel(), len(row))
+            out[place] += _sum_by_feature(self._columns.ravel(), self._game.values(is_met).ravel(), len(row))
 
 
-class _Game:
-    """The games of leaves with paths of the same number of features: their values, shape (leaves,), and shares, (leaves, length)."""
+class _LeafGame:
+    """The games of leaves whose paths have the same number of features, from values (leaves,) and shares (leaves, length)."""
 
     def __init__(self, values: Floats, shares: Floats) -> None:
         self._points, weights = _quadrature(shares.shape[1])
         self._weights = values[:, None] * weights
-        self._shares = np.maximum(shares, _SMALLEST_SHARE)
+        self._shares = np.maximum(shares, _MIN_SAMPLE_SHARE)
 
-    def values(self, met: NDArray[np.bool_]) -> Floats:
-        """Shapley values, shape (leaves, length), where those features are met."""
-        step: Floats = met.astype(np.float64) - self._shares
+    def values(self, is_met: NDArray[np.bool_]) -> Floats:
+        """Return Shapley values, shape (leaves, length), of a row that meets these features."""
+        step: Floats = is_met.astype(np.float64) - self._shares
         factors = self._shares[:, :, None] + step[:, :, None] * self._points
         products = factors.prod(axis=1) * self._weights
         return step * (products[:, None, :] / factors).sum(axis=2)
 
 
-def _summed(features: NDArray[np.intp], values: Floats, width: int) -> Floats:
-    """The sum of the values of each feature, added one by one in their order."""
+def _sum_by_feature(features: NDArray[np.intp], values: Floats, width: int) -> Floats:
+    """Return the sum of the values of each feature, added one by one in their order."""
     return np.asarray(np.bincount(features, values, minlength=width), np.float64)
 
 
 # Trees -------------------------------------------------------------------------------------------------------------------------
 
 
-def _children(tree: Mapping[str, Any], node: int) -> tuple[tuple[int, _Side], tuple[int, _Side]]:
-    """Both children of a node, with what their branch asks of the feature that is split."""
-    left, right, at = tree["left_children"][node], tree["right_children"][node], tree["split_conditions"][node]
+def _child_conditions(tree: Mapping[str, Any], node: int) -> tuple[tuple[int, _Condition], tuple[int, _Condition]]:
+    """Return both children of a node, with the condition of their branch on the split feature."""
+    left, right, split = tree["left_children"][node], tree["right_children"][node], tree["split_conditions"][node]
     cover, missing_left = tree["sum_hessian"], bool(tree["default_left"][node])
     both = cover[left] + cover[right]
     share = cover[left] / both if both > 0 else 0.5
-    return (left, (-math.inf, at, missing_left, share)), (right, (at, math.inf, not missing_left, 1 - share))
+    return (left, (-math.inf, split, missing_left, share)), (right, (split, math.inf, not missing_left, 1 - share))
 
 
-def _below(tree: Mapping[str, Any], node: int, path: _Path) -> Iterator[tuple[int, _Path]]:
-    """Both children of a node with what the whole path to them asks of each feature."""
+def _child_paths(tree: Mapping[str, Any], node: int, path: _Path) -> Iterator[tuple[int, _Path]]:
+    """Yield both children of a node with the path's condition on each feature."""
     feature = tree["split_indices"][node]
     low, high, missing, share = path.get(feature, (-math.inf, math.inf, True, 1.0))
-    for child, side in _children(tree, node):
-        yield child, path | {feature: (max(low, side[0]), min(high, side[1]), missing and side[2], share * side[3])}
+    for child, condition in _child_conditions(tree, node):
+        yield child, path | {feature: (max(low, condition[0]), min(high, condition[1]), missing and condition[2], share * condition[3])}
 
 
-def _leaves(tree: Mapping[str, Any], node: int, path: _Path) -> Iterator[tuple[_Path, float]]:
-    """Every leaf below a node: what its path asks of each feature, and its value."""
+def _leaf_paths(tree: Mapping[str, Any], node: int, path: _Path) -> Iterator[tuple[_Path, float]]:
+    """Yield every leaf below a node: the path's condition on each feature, and the leaf's value."""
     if tree["left_children"][node] < 0:
         yield path, tree["split_conditions"][node]
         return
-    for child, longer in _below(tree, node, path):
-        yield from _leaves(tree, child, longer)
+    for child, child_path in _child_paths(tree, node, path):
+        yield from _leaf_paths(tree, child, child_path)
 
 
-def _cut(tree: Mapping[str, Any]) -> Iterator[tuple[int, _Path]]:
-    """The nodes at which a tree falls into pieces, with the path to each: the largest that ask `_BITS` questions at most."""
+def _split_into_subtrees(tree: Mapping[str, Any]) -> Iterator[tuple[int, _Path]]:
+    """Yield the roots of a tree's largest subtrees with at most `_PATTERN_BITS` conditions, with the path to each."""
     left, right = tree["left_children"], tree["right_children"]
-    splits = [0] * len(left)  # at and below each node
-    order = [0]
-    for node in order:
-        order += [left[node], right[node]] if left[node] >= 0 else []
-    for node in reversed(order):
-        splits[node] = 0 if left[node] < 0 else 1 + splits[left[node]] + splits[right[node]]
+    n_splits = [0] * len(left)  # at and below each node
+    nodes = [0]
+    for node in nodes:
+        nodes += [left[node], right[node]] if left[node] >= 0 else []
+    for node in reversed(nodes):
+        n_splits[node] = 0 if left[node] < 0 else 1 + n_splits[left[node]] + n_splits[right[node]]
     open_nodes: list[tuple[int, _Path]] = [(0, {})]
     while open_nodes:
         node, path = open_nodes.pop()
-        if left[node] < 0 or len(path) + splits[node] <= _BITS:
+        if left[node] < 0 or len(path) + n_splits[node] <= _PATTERN_BITS:
             yield node, path
         else:
-            open_nodes += _below(tree, node, path)
+            open_nodes += _child_paths(tree, node, path)

@@ -1,4 +1,4 @@
-"""One image of one real Bento, built as docs/deployment.md says, and containers of it; the tests of this folder look at them.
+"""An image of a small Bento, built as docs/deployment.md describes, and the containers that the tests of this folder share.
 
 They take minutes and root, so `make test` leaves them out: `make container-test` runs them.
 """
@@ -49,7 +49,7 @@ FIGURES = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Keeps a measured figure, which is printed at the end."""
+    """Record a measured figure for the summary at the end."""
     return request.config.stash.setdefault(FIGURES, []).append
 
 
@@ -60,12 +60,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """FINRISK_HOME of a small ledger with its models and its Bento. CONTAINER_TEST_HOME names one that is kept for the next time."""
+    """Return the FINRISK_HOME of a small ledger with its models and its Bento; CONTAINER_TEST_HOME names one to use again."""
     if lacking := missing():
         reason = f"this machine lacks {', '.join(lacking)}. Debian: apt-get install --no-install-recommends {' '.join(PACKAGES)}"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    kept = os.environ.get("CONTAINER_TEST_HOME")
-    home = Path(kept).resolve() if kept else tmp_path_factory.mktemp("ledger")
+    folder = os.environ.get("CONTAINER_TEST_HOME")
+    home = Path(folder).resolve() if folder else tmp_path_factory.mktemp("ledger")
     if not (home / "simulator" / "bentoml" / "bentos" / "finrisk" / "latest").exists():
         finrisk(home, "demo", "--no-serve")
     return home
@@ -73,14 +73,14 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def image(ledger: Path) -> Iterator[str]:
-    """The image's name; its Bento is the newest of the ledger."""
+    """Return the name of the image, whose Bento is the newest of the ledger."""
     yield containerize("finrisk:latest", IMAGE, clean(os.environ) | {"BENTOML_HOME": str(ledger / "simulator" / "bentoml")}, uv())
     subprocess.run([*PODMAN, "rmi", "--force", IMAGE], capture_output=True, check=False)
 
 
 @pytest.fixture(scope="session")
 def volume(ledger: Path, image: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the container finds at /data: the service's store, which knows the ledger's customers."""
+    """Return the folder that the container mounts at /data: the service's store with the ledger's customers."""
     home = tmp_path_factory.mktemp("volume")
     finrisk(ledger, "load-history", FINRISK_MASTER_KEY_FILE=str(master_key_in(ledger)))
     shutil.copytree(ledger / "simulator" / "service", home / "simulator" / "service")
@@ -89,7 +89,7 @@ def volume(ledger: Path, image: str, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def master_key(ledger: Path, volume: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file with the master key, which lies elsewhere than what it protects."""
+    """Return the file of the master key, which lies apart from the data that it protects."""
     file = tmp_path_factory.mktemp("secrets") / "master.key"
     shutil.copy(master_key_in(ledger), file)
     file.chmod(0o400)
@@ -98,10 +98,10 @@ def master_key(ledger: Path, volume: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def key(image: str, volume: Path, master_key: Path) -> str:
-    """An API key that may do everything, made in a container as an operator makes it."""
+    """Return an API key of every role, created in a container as an operator creates it."""
     command = ["python", "-m", "bento.cli.keys", "create", "--name", "container-test", "--role", "admin"]
-    made = podman("run", "--rm", *HERE, *HARDENED, *mounts(volume, master_key), image, *command)
-    return next(word for word in made.split() if word.startswith("finrisk_"))
+    created = podman("run", "--rm", *HERE, *HARDENED, *mounts(volume, master_key), image, *command)
+    return next(word for word in created.split() if word.startswith("finrisk_"))
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Container:
     busy_s: float = float("nan")
 
     def ask(self, path: str, body: Any = None, timeout: float = 10) -> tuple[int, Any]:
-        """Status and body of an answer."""
+        """Return the status and the body of an answer."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         request = urllib.request.Request(self.url + path, None if body is None else json.dumps(body).encode(), headers)
         try:
@@ -135,20 +135,20 @@ class Container:
             return error.code, _read(error)
 
     def run(self, *command: str) -> str:
-        """What a command says inside."""
+        """Return the output of a command inside the container."""
         return podman("exec", self.name, *command)
 
     def processes(self) -> list[psutil.Process]:
-        """Its first process and all that come from it, as this machine sees them."""
+        """Return the container's first process and all its descendants, as this machine sees them."""
         first = psutil.Process(int(podman("inspect", "--format={{.State.Pid}}", self.name)))
         return [first, *first.children(recursive=True)]
 
     def worker(self) -> psutil.Process:
-        """The process that answers: the last one."""
+        """Return the process that answers requests: the last one."""
         return self.processes()[-1]
 
     def stop(self) -> tuple[float, int]:
-        """Send SIGTERM; seconds to the end, and the exit status."""
+        """Send SIGTERM; return the seconds to the end, and the exit status."""
         began = time.monotonic()
         podman("kill", "--signal", signal.Signals.SIGTERM.name, self.name)
         status = int(podman("wait", self.name))
@@ -164,14 +164,14 @@ Start = Callable[..., Container]
 
 @pytest.fixture
 def start(image: str, volume: Path, master_key: Path, key: str) -> Iterator[Start]:
-    """Starts containers and waits until they are ready; they end with the test."""
+    """Return a function that starts containers and waits until they are ready; they end with the test."""
     with _Starting(image, volume, master_key, key) as starting:
         yield starting
 
 
 @pytest.fixture(scope="module")
 def running(image: str, volume: Path, master_key: Path, key: str) -> Iterator[Container]:
-    """One container that the tests of a module share."""
+    """Yield one container that the tests of a module share."""
     with _Starting(image, volume, master_key, key) as starting:
         yield starting()
 
@@ -212,7 +212,7 @@ class _Starting:
 
 
 def mounts(volume: Path, master_key: Path) -> list[str]:
-    """The one place that is written, a small one in memory for sockets and counters, and the secret."""
+    """Return the mounts: the one writable folder, a small one in memory for sockets and counters, and the secret."""
     return [
         *(f"--volume={volume}:/data", "--env=FINRISK_HOME=/data"),
         *("--tmpfs=/tmp:rw,noexec,nosuid,nodev,size=64m", "--env=BENTOML_HOME=/tmp/bentoml"),
@@ -221,14 +221,14 @@ def mounts(volume: Path, master_key: Path) -> list[str]:
 
 
 def podman(*arguments: str) -> str:
-    """What podman says; a failure of it is one of the test."""
+    """Return podman's output; a failure of podman fails the test."""
     done = subprocess.run([*PODMAN, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr}"
     return done.stdout
 
 
 def finrisk(home: Path, *arguments: str, **more: str) -> None:
-    """Run a command of the operator on a ledger."""
+    """Run an operator's command on a ledger."""
     environ = clean(os.environ) | LEDGER | {"FINRISK_HOME": str(home)} | more
     done = subprocess.run(
         [sys.executable, "-m", "finrisk_assets.cli.main", *arguments], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
@@ -237,7 +237,7 @@ def finrisk(home: Path, *arguments: str, **more: str) -> None:
 
 
 def master_key_in(ledger: Path) -> Path:
-    """The ledger's master key, made if there is none."""
+    """Return the ledger's master key; create it if there is none."""
     file = ledger / "master.key"
     if not file.exists():
         finrisk(ledger, "keyring", "new", str(file))
@@ -245,14 +245,14 @@ def master_key_in(ledger: Path) -> Path:
 
 
 def clean(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without settings of ours, which belong to another ledger."""
+    """Return the environment without finrisk's settings, which belong to another ledger."""
     return {name: value for name, value in environ.items() if not name.startswith(("FINRISK_", "BENTOML_", "PYTHONPATH"))}
 
 
 def uv() -> Path:
-    """The uv of the locked environment, or the one that made it."""
-    found = shutil.which("uv") or ROOT / ".uv" / "bin" / "uv"
-    return Path(found)
+    """Return the uv of the locked environment, or the one that created it."""
+    executable = shutil.which("uv") or ROOT / ".uv" / "bin" / "uv"
+    return Path(executable)
 
 
 def owned(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What the image holds, and what it does not."""
+"""Tests of the image's content."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A container of the image, as little allowed as docs/deployment.md says: it answers, remembers, and goes when it is told to."""
+"""Tests of a container with the restrictions of docs/deployment.md: start, answers, storage and shutdown."""
 
 import signal
 import statistics
@@ -19,7 +19,7 @@ REQUESTS = 2_000
 
 
 def examples(document):
-    """Path, name and body of each example of the routes that score."""
+    """Return path, name and body of each example of the scoring routes."""
     for path, methods in document["paths"].items():
         if path.removeprefix("/v1/").split("/")[0] in DOMAINS and "post" in methods:
             for name, example in methods["post"]["requestBody"]["content"]["application/json"]["examples"].items():
@@ -30,11 +30,11 @@ def test_it_answers_every_sample_request(running):
     status, document = running.ask("/openapi.json")
     assert status == 200
 
-    asked = [(path, name, *running.ask(path, body)) for path, name, body in examples(document)]
+    answers = [(path, name, *running.ask(path, body)) for path, name, body in examples(document)]
 
-    assert {path for path, *_ in asked} >= {f"/v1/{domain}{end}" for domain in DOMAINS for end in ("", "/batch")}
-    refused = [(path, name, answer) for path, name, status, answer in asked if status != 200]
-    refused += [(path, name, result) for path, name, _, answer in asked for result in answer.get("results", ()) if result.get("error")]
+    assert {path for path, *_ in answers} >= {f"/v1/{domain}{end}" for domain in DOMAINS for end in ("", "/batch")}
+    refused = [(path, name, answer) for path, name, status, answer in answers if status != 200]
+    refused += [(path, name, result) for path, name, _, answer in answers for result in answer.get("results", ()) if result.get("error")]
     assert refused == []
 
 
@@ -64,7 +64,7 @@ def test_whoever_shows_no_key_learns_nothing(running):
 
 
 def test_it_is_ready_soon_and_light(running, start, say):
-    """The time on the clock is told. What is held to is the processor's, which depends less on what else the machine does."""
+    """Wall-clock time is reported. The limit is on processor time, which depends less on the machine's other work."""
     begun = [running, *(_stopped(start()) for _ in range(4))]
     took = [_timed(running, {"customer_id": 123}) for _ in range(REQUESTS)]
     ready, busy = (statistics.median(getattr(one, name) for one in begun) for name in ("ready_s", "busy_s"))

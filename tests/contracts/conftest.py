@@ -1,4 +1,4 @@
-"""A small valid ledger file, and how a corrupted one is landed and split."""
+"""A small valid ledger file, and functions that land a corrupted copy and split it into valid and quarantined rows."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -28,7 +28,7 @@ CUSTOMERS = ["alma", "boris", "čeněk"]
 
 
 class Ledger:
-    """Lands a CSV file and splits it, in a DuckDB of its own."""
+    """A landing of a CSV file, with its own DuckDB to split the rows in."""
 
     def __init__(self, folder: Path, connection: Any) -> None:
         self.folder, self.connection = folder, connection

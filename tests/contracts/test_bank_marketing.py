@@ -1,4 +1,4 @@
-"""The example of a panel of one's own: rows without dates, a stand-in target, and no `duration`."""
+"""Tests of docs/bank-marketing.yaml: rows without dates, a proxy target, and no `duration`."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -27,7 +27,7 @@ ROWS = f"""{HEADER}
 
 @pytest.fixture
 def panel(tmp_path):
-    """The example's panel of two made-up calls."""
+    """Return the example's panel of two invented calls."""
     (tmp_path / "bank_marketing").mkdir()
     (tmp_path / "bank_marketing" / "bank-full.csv").write_text(ROWS, "utf-8")
     source = load(Settings(source="mapped", mapping=EXAMPLE, data_dir=tmp_path))
@@ -37,7 +37,7 @@ def panel(tmp_path):
         done = split(raw.table, raw.columns, connection.read_parquet(tmp_path / f"{name}.parquet"), valid, datetime(2026, 1, 1))
         assert done.quarantine.count().execute() == 0
         valid[name] = connection.create_table(name, done.valid)
-    return source, CASHFLOW.build(valid, source).order_by("account_month").to_pyarrow().to_pylist()
+    return source, CASHFLOW.build_features(valid, source).order_by("account_month").to_pyarrow().to_pylist()
 
 
 def test_a_call_becomes_a_row_of_the_panel(panel):
@@ -46,7 +46,7 @@ def test_a_call_becomes_a_row_of_the_panel(panel):
     assert (first["is_surplus"], second["is_surplus"]) == (False, True)
     assert (second["as_of"], second["outcome_known_at"]) == (None, None), "the file has no dates: nothing stands in for one"
     assert (first["days_since_contact"], second["days_since_contact"]) == (None, 90)
-    features = [feature.name for feature in CASHFLOW.features(source)]
+    features = [feature.name for feature in CASHFLOW.select_features(source)]
     assert {name: second[name] for name in features} == {
         "balance_amount": -20, "has_housing_loan": 0, "has_personal_loan": 1, "n_contacts": 1, "n_contacts_before": 3,
         "days_since_contact": 90, "was_earlier_success": 1, "was_earlier_failure": 0, "month_sin": 1, "month_cos": 0,
@@ -56,7 +56,7 @@ def test_a_call_becomes_a_row_of_the_panel(panel):
 
 def test_the_length_of_the_call_is_read_nowhere(panel):
     source, _ = panel
-    assert "duration" not in {feature.name for feature in CASHFLOW.features(source)}
+    assert "duration" not in {feature.name for feature in CASHFLOW.select_features(source)}
     read = {column.reads for table in read_mapping(EXAMPLE).tables.values() for column in (*table.columns.values(), *table.extra)}
     assert read.isdisjoint({"duration", "age"})
 

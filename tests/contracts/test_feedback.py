@@ -1,4 +1,4 @@
-"""Labels that analysts gave: read beside the source's own, each from its date on."""
+"""Tests of analysts' labels: the ledger reads them next to the source's labels, each from its date on."""
 
 from datetime import datetime
 from pathlib import Path
@@ -62,7 +62,7 @@ def source(tmp_path):
 
 
 def ledger(source: Source, folder: Path, by: datetime | None = None):
-    """LandingResult hash, and of each valid transaction its label and since when it is known; and the rules that the others broke."""
+    """Return the landing's hash, the label and its date of each valid transaction, and the rules that the other rows broke."""
     brought, out = source.tables["transactions"], folder / "raw.parquet"
     landed = brought.land(out)
     raw = ibis.duckdb.connect().read_parquet(str(out))

@@ -1,4 +1,4 @@
-"""The Karlan–Zinman source on a small file of its own making: what is read, what is refused, what stays out of a model."""
+"""Tests of the Karlan–Zinman source on a small file: columns, refusals, and columns that no model reads."""
 
 from datetime import datetime
 
@@ -37,13 +37,13 @@ def ledger(folder, rows):
 
 
 def test_one_offer_and_one_loan_a_client(tmp_path):
-    found = ledger(tmp_path, [CLIENT, STRANGER])
-    offer, unanswered = found["offers"]
+    landed = ledger(tmp_path, [CLIENT, STRANGER])
+    offer, unanswered = landed["offers"]
     assert (offer["offer_id"], offer["customer_id"], offer["annual_rate_pct"], offer["loan_amount"]) == ("1", "1", 96.0, 800.0)
     assert (offer["is_rate_random"], offer["is_accepted"], unanswered["is_accepted"]) == (True, True, False)
     assert (offer["stated_income_amount"], offer["risk_grade"], offer["mailing"]) == (3500.0, 3, 2)
     assert (unanswered["stated_income_amount"], unanswered["bureau_score"]) == (None, None)
-    assert [loan["is_default"] for loan in found["loans"]] == [False, None], "who did not borrow could not default"
+    assert [loan["is_default"] for loan in landed["loans"]] == [False, None], "who did not borrow could not default"
 
 
 def test_a_default_is_an_instalment_or_more_overdue_on_the_average(tmp_path):

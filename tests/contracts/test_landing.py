@@ -1,4 +1,4 @@
-"""What lands, and what a file says that cannot land."""
+"""Tests of landing: the stored file, and the error text of a file that cannot land."""
 
 import hashlib
 from datetime import datetime
@@ -142,8 +142,8 @@ def test_a_look_up_adds_columns_and_never_rows(file, out):
     query = "SELECT base.*, people.name FROM base LEFT JOIN people ON people.id = base.owner"
     landed = land_joined(base, {"people": Csv((file("id,name\na,Alma\n", "people.csv"),))}, query, out)
     assert landed.rows == 3
-    found = [(row["_row"], row["name"], row["_defects"]) for row in read(out)]
-    assert found == [(1, "Alma", None), (2, None, "malformed row"), (3, None, None)]
+    defects = [(row["_row"], row["name"], row["_defects"]) for row in read(out)]
+    assert defects == [(1, "Alma", None), (2, None, "malformed row"), (3, None, None)]
 
     with pytest.raises(LandingError, match="came twice"):
         land_joined(base, {"people": Csv((file("id,name\na,Alma\na,Ada\n", "people.csv"),))}, query, out)

@@ -1,4 +1,4 @@
-"""A source of one's own: what its YAML file can say, and what it answers where it says something wrong."""
+"""Tests of mapped sources: what the YAML file can declare, and the error text of a wrong one."""
 
 from datetime import datetime
 from pathlib import Path

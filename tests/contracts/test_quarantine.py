@@ -1,4 +1,4 @@
-"""Every way in which a row can be wrong: it is never valid, never lost, and its rule is named."""
+"""Tests of quarantine: a row that breaks any rule is never valid, never lost, and its rule is named."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What was stored is read again by the same declaration, through Pandera in the engine."""
+"""Tests of contracts on stored tables, checked through Pandera in the engine."""
 
 from dataclasses import replace
 
@@ -12,12 +12,12 @@ from .conftest import ROWS
 
 
 @pytest.fixture
-def stored(ledger):
+def stored_tables(ledger):
     return ledger.connection.create_table("stored", ledger.split(*ROWS).valid)
 
 
-def test_what_the_contract_let_through_meets_it(stored):
-    assert check_stored(TRANSACTIONS, stored) == []
+def test_what_the_contract_let_through_meets_it(stored_tables):
+    assert check_stored(TRANSACTIONS, stored_tables) == []
 
 
 BREACHES = {
@@ -33,16 +33,16 @@ BREACHES = {
 
 
 @pytest.mark.parametrize(("change", "message"), BREACHES.values(), ids=BREACHES.keys())
-def test_a_breach_is_told_without_a_value_of_any_row(stored, change, message):
-    told = check_stored(TRANSACTIONS, change(stored))
-    assert any(message in one for one in told)
-    assert "alma" not in " ".join(told)
+def test_a_breach_is_told_without_a_value_of_any_row(stored_tables, change, message):
+    violations = check_stored(TRANSACTIONS, change(stored_tables))
+    assert any(message in one for one in violations)
+    assert "alma" not in " ".join(violations)
 
 
-def test_a_sources_own_columns_are_part_of_the_contract(stored):
+def test_a_sources_own_columns_are_part_of_the_contract(stored_tables):
     wider = TRANSACTIONS.with_columns(Column("risk", "int64", "A source's own.", minimum=0))
-    assert check_stored(wider, stored.mutate(risk=ibis.literal(1, "int64"))) == []
-    assert check_stored(wider, stored.mutate(risk=ibis.literal(-1, "int64"))) != []
+    assert check_stored(wider, stored_tables.mutate(risk=ibis.literal(1, "int64"))) == []
+    assert check_stored(wider, stored_tables.mutate(risk=ibis.literal(-1, "int64"))) != []
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -50,7 +50,7 @@ def test_every_declaration_becomes_a_schema(table):
     assert tuple(pandera_schema(table).columns) == table.names
 
 
-def test_a_bound_of_the_declaration_is_a_bound_of_the_schema(stored):
+def test_a_bound_of_the_declaration_is_a_bound_of_the_schema(stored_tables):
     lower = tuple(replace(column, maximum=10.0) if column.name == "amount" else column for column in TRANSACTIONS.columns)
-    told = check_stored(replace(TRANSACTIONS, columns=lower), stored)
-    assert told == ["transactions.amount breaks the contract: less_than_or_equal_to(10.0)"]
+    violations = check_stored(replace(TRANSACTIONS, columns=lower), stored_tables)
+    assert violations == ["transactions.amount breaks the contract: less_than_or_equal_to(10.0)"]

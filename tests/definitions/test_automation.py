@@ -1,4 +1,4 @@
-"""What is kept by month, what follows by itself, and what each schedule asks for, of every source."""
+"""Tests of partitions, automation conditions and schedules of every source."""
 
 from datetime import datetime
 from pathlib import Path
@@ -10,16 +10,16 @@ import pytest
 from finrisk_assets.graph import automation, build, partitions
 from finrisk_assets.ledger import sources
 from finrisk_assets.settings import Settings
-from tests.definitions.test_graph import SOURCES
+from tests.definitions.built_in import SOURCES
 
 
 def definitions(source: str, home: Path, **settings: Any) -> dg.Definitions:
     return build.build_definitions(Settings(home=home, source=source, **settings))
 
 
-def asked(made: dg.Definitions, schedule: str, moment: datetime) -> dg.RunRequest:
-    """What a schedule asks for at a tick."""
-    repository = made.get_repository_def()
+def evaluate_schedule(defs: dg.Definitions, schedule: str, moment: datetime) -> dg.RunRequest:
+    """Return the run that a schedule requests at a tick."""
+    repository = defs.get_repository_def()
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_schedule_context(instance, scheduled_execution_time=moment, repository_def=repository)
         (request,) = repository.get_schedule_def(schedule).evaluate_tick(context).run_requests
@@ -52,11 +52,11 @@ def test_a_source_says_its_months(source: str, tmp_path: Path) -> None:
 
 
 def test_the_jobs_have_the_stages_that_they_are_for(tmp_path: Path) -> None:
-    made = definitions("simulator", tmp_path)
-    every = {key.to_user_string() for key in made.resolve_asset_graph().get_all_asset_keys()}
+    defs = definitions("simulator", tmp_path)
+    every = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
 
     def stages(job: str) -> set[str]:
-        chosen = made.resolve_job_def(job).asset_layer.executable_asset_keys
+        chosen = defs.resolve_job_def(job).asset_layer.executable_asset_keys
         return {key.to_user_string().split("_")[0] for key in chosen}
 
     assert stages(automation.LATE) == {"raw", "quarantine", "validated"}
@@ -84,29 +84,29 @@ def test_all_that_acts_by_itself_is_stopped_until_a_person_starts_it(tmp_path: P
     ],
 )
 def test_a_day_takes_its_month_and_those_that_settle(moment: datetime, expected: tuple[str, str], tmp_path: Path) -> None:
-    request = asked(definitions("simulator", tmp_path), automation.DAILY, moment)
+    request = evaluate_schedule(definitions("simulator", tmp_path), automation.DAILY, moment)
     assert range_of(request) == expected
     assert request.run_config["resources"]["clock"]["config"]["moment"] == moment.isoformat()
 
 
 def test_a_clock_that_stands_still_stands_for_every_tick(tmp_path: Path) -> None:
-    made = definitions("simulator", tmp_path, as_of=datetime(2024, 5, 5))
-    request = asked(made, automation.DAILY, datetime(2026, 1, 1, 3))
+    defs = definitions("simulator", tmp_path, as_of=datetime(2024, 5, 5))
+    request = evaluate_schedule(defs, automation.DAILY, datetime(2026, 1, 1, 3))
     assert request.run_config["resources"]["clock"]["config"]["moment"] == "2024-05-05T00:00:00"
     assert range_of(request) == ("2024-02", "2024-05")
 
 
 def test_the_month_retrains_on_all_months(tmp_path: Path) -> None:
     loaded = sources.load(Settings(home=tmp_path))
-    request = asked(definitions("simulator", tmp_path), automation.MONTHLY, datetime(2024, 6, 2, 4))
+    request = evaluate_schedule(definitions("simulator", tmp_path), automation.MONTHLY, datetime(2024, 6, 2, 4))
     assert range_of(request) == (loaded.begins, loaded.ends)
     assert automation.CARRIES in request.tags
 
 
 def test_every_job_can_be_launched_without_saying_which_months(tmp_path: Path) -> None:
-    made = definitions("simulator", tmp_path)
+    defs = definitions("simulator", tmp_path)
     for name in (automation.EVERYTHING, automation.DAILY, automation.MONTHLY, automation.LATE):
-        assert {partitions.RANGE_START, partitions.RANGE_END} <= made.resolve_job_def(name).run_tags.keys(), name
+        assert {partitions.RANGE_START, partitions.RANGE_END} <= defs.resolve_job_def(name).run_tags.keys(), name
 
 
 @pytest.mark.parametrize(("source", "has"), [("simulator", True), ("handbook", False)])

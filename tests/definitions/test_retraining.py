@@ -1,4 +1,4 @@
-"""A confirmed drift asks for a challenger, once, and never for a champion."""
+"""Tests of the retraining sensor: a confirmed drift starts one training of a challenger, and never of a champion."""
 
 from pathlib import Path
 from typing import Any
@@ -14,54 +14,54 @@ from finrisk_assets.settings import Settings
 ASSETS = ("monitoring_loan_default", "monitoring_cashflow", "model_loan_default")
 
 
-def said(domain: str, **facts: Any) -> dg.AssetMaterialization:
+def monitoring_event(domain: str, **facts: Any) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(f"monitoring_{domain}", metadata={"champion": "0123456789ab", "window": "2024-06", **facts})
 
 
-def look(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    """What the sensor asks for on one tick."""
+def evaluate_sensor(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """Return the runs that the sensor requests at one tick."""
     (sensor,) = automation.build_retraining_sensors(ASSETS)
     with dg.build_sensor_context(instance=instance) as context:
-        found = sensor(context)
-    return list(found.run_requests or []) if isinstance(found, dg.SensorResult) else []
+        result = sensor(context)
+    return list(result.run_requests or []) if isinstance(result, dg.SensorResult) else []
 
 
 def test_it_asks_for_nothing_before_anything_is_monitored() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        assert look(instance) == []
+        assert evaluate_sensor(instance) == []
 
 
 def test_moved_features_ask_for_nothing() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.report_runless_asset_event(said("loan_default", is_confirmed=False))
-        assert look(instance) == []
+        instance.report_runless_asset_event(monitoring_event("loan_default", is_confirmed=False))
+        assert evaluate_sensor(instance) == []
 
 
 def test_a_confirmed_drift_asks_for_the_domain_s_challenger() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.report_runless_asset_event(said("loan_default", is_confirmed=True))
-        instance.report_runless_asset_event(said("cashflow", is_confirmed=False))
-        (request,) = look(instance)
+        instance.report_runless_asset_event(monitoring_event("loan_default", is_confirmed=True))
+        instance.report_runless_asset_event(monitoring_event("cashflow", is_confirmed=False))
+        (request,) = evaluate_sensor(instance)
     assert request.asset_selection == [dg.AssetKey("model_loan_default"), dg.AssetKey("evaluation_loan_default")]
 
 
 def test_a_window_that_is_looked_at_again_is_asked_for_once() -> None:
     """Dagster starts one run for a run key; champion and window make it."""
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.report_runless_asset_event(said("loan_default", is_confirmed=True))
-        first = look(instance)
-        instance.report_runless_asset_event(said("loan_default", is_confirmed=True))
-        again = look(instance)
-        instance.report_runless_asset_event(said("loan_default", is_confirmed=True, window="2024-07"))
-        later = look(instance)
+        instance.report_runless_asset_event(monitoring_event("loan_default", is_confirmed=True))
+        first = evaluate_sensor(instance)
+        instance.report_runless_asset_event(monitoring_event("loan_default", is_confirmed=True))
+        again = evaluate_sensor(instance)
+        instance.report_runless_asset_event(monitoring_event("loan_default", is_confirmed=True, window="2024-07"))
+        later = evaluate_sensor(instance)
     assert first[0].run_key == again[0].run_key != later[0].run_key
 
 
 def test_the_newest_word_counts() -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.report_runless_asset_event(said("loan_default", is_confirmed=True))
-        instance.report_runless_asset_event(said("loan_default", is_confirmed=False))
-        assert look(instance) == []
+        instance.report_runless_asset_event(monitoring_event("loan_default", is_confirmed=True))
+        instance.report_runless_asset_event(monitoring_event("loan_default", is_confirmed=False))
+        assert evaluate_sensor(instance) == []
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What the Dagster UI tells of every asset: who owns it, what it is made with, what it is, and whether it holds data of single persons."""
+"""Tests of the assets' owners, kinds, descriptions and personal-data tags in the Dagster UI."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 
 from finrisk_assets.graph import build, tags
 from finrisk_assets.settings import Settings
+from tests.definitions.built_in import SOURCES
 
-SOURCES = ("simulator", "handbook", "berka", "taiwan", "karlan_zinman")
 LEDGER_STAGES = {"raw", "validated", "quarantine", "truth"}
 
 
@@ -19,9 +19,9 @@ def specs(source: str, home: Path) -> dict[str, dg.AssetSpec]:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_asset_says_what_it_is(source: str, tmp_path: Path) -> None:
-    found = specs(source, tmp_path)
-    assert found
-    for name, spec in found.items():
+    specs_by_name = specs(source, tmp_path)
+    assert specs_by_name
+    for name, spec in specs_by_name.items():
         assert spec.owners, name
         assert spec.kinds, name
         assert len(spec.description or "") > 20, name

@@ -1,4 +1,4 @@
-"""The files of deploy/ are what their platforms take, and agree with the service: its settings, its ports, its user, its routes.
+"""Tests of the files in deploy/: their platforms accept them, and they agree with the service's settings, ports, user and routes.
 
 `compose-spec.json` is the schema of the Compose Specification (github.com/compose-spec/compose-spec, commit 170098b, Apache License 2.0).
 """
@@ -85,15 +85,15 @@ def test_compose_takes_the_file():
 
 @pytest.mark.parametrize("where", ENVIRONMENTS)
 def test_every_setting_is_one_and_can_be_read(where, tmp_path):
-    given = {name: value for name, value in ENVIRONMENTS[where].items() if name.startswith(PREFIX)}
-    for name in (name for name in given if name.endswith("_FILE")):
-        given[name] = str(tmp_path / name)
-        Path(given[name]).write_text("postgresql+pg8000://finrisk@postgres/finrisk", encoding="utf-8")
+    names = {name: value for name, value in ENVIRONMENTS[where].items() if name.startswith(PREFIX)}
+    for name in (name for name in names if name.endswith("_FILE")):
+        names[name] = str(tmp_path / name)
+        Path(names[name]).write_text("postgresql+pg8000://finrisk@postgres/finrisk", encoding="utf-8")
 
-    settings = Settings.from_environment(given)
+    settings = Settings.from_environment(names)
 
     assert settings.store_url.startswith("postgresql+pg8000://")
-    assert settings.master_key_file == Path(given["FINRISK_MASTER_KEY_FILE"])
+    assert settings.master_key_file == Path(names["FINRISK_MASTER_KEY_FILE"])
 
 
 @pytest.mark.parametrize("where", ENVIRONMENTS)
@@ -135,7 +135,7 @@ def test_probes_ask_routes_that_need_no_key(container):
 
 def test_the_time_to_end_is_longer_than_the_drain():
     longest_request_s = 5
-    drains = {where: float(given["FINRISK_DRAIN_SECONDS"]) + longest_request_s for where, given in ENVIRONMENTS.items()}
+    drains = {where: float(names["FINRISK_DRAIN_SECONDS"]) + longest_request_s for where, names in ENVIRONMENTS.items()}
 
     assert drains["kubernetes"] < POD["terminationGracePeriodSeconds"]
     assert drains["compose"] < float(SERVICE["stop_grace_period"].rstrip("s"))
@@ -221,12 +221,12 @@ def test_every_file_that_a_setting_names_is_mounted_and_every_mount_is_of_a_volu
 
 
 def test_every_secret_of_compose_is_made_given_and_used():
-    given = {name for service in COMPOSE["services"].values() for name in service.get("secrets", ())}
+    names = {name for service in COMPOSE["services"].values() for name in service.get("secrets", ())}
     script = (DEPLOY / "secrets.sh").read_text(encoding="utf-8")
     configured = json.dumps(COMPOSE["services"]) + (DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
 
-    assert given == COMPOSE["secrets"].keys()
-    for name in given:
+    assert names == COMPOSE["secrets"].keys()
+    for name in names:
         assert COMPOSE["secrets"][name] == {"file": f"./secrets/{name}"}
         assert name in script
         assert f"/run/secrets/{name}" in configured

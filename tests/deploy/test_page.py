@@ -1,4 +1,4 @@
-"""What docs/deployment.md names is there: files, commands, modules, settings, pages."""
+"""Tests of docs/deployment.md: the files, commands, modules, settings and pages that it names exist."""
 
 import importlib.util
 import re

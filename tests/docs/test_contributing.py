@@ -1,5 +1,6 @@
-"""CONTRIBUTING.md: its commands exist, and its example of a source loads, lands and meets the contract."""
+"""Tests of CONTRIBUTING.md: its commands exist, and its examples of a feature and of a source run as written."""
 
+import importlib.util
 import re
 from datetime import datetime
 from pathlib import Path
@@ -7,20 +8,36 @@ from pathlib import Path
 import ibis
 import pytest
 
+from finrisk_assets.domains.loan_default import catalogue, features
+from finrisk_assets.features.feature_definition import with_themes
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+DEFINITION, FEATURE_TEST, SOURCE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 PAYMENTS = """number,client,time,euro
 1,alma,2024-05-01 10:00:00,12.50
 2,boris,2024-05-02 11:30:00,not a number
 """
 
 
+def test_the_feature_of_the_walk_through_passes_the_test_of_the_walk_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    (definition,) = eval(f"({DEFINITION.strip()})", vars(catalogue))
+    themes = catalogue.THEMES | {definition.feature.name: "large expenses"}
+    monkeypatch.setattr(features, "CATALOGUE", with_themes(themes, catalogue.CATALOGUE, [definition]))
+
+    path = ROOT / "tests" / "pipeline" / "test_loan_features.py"
+    spec = importlib.util.spec_from_file_location("loan_features_with_one_more", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    exec(FEATURE_TEST, vars(module))
+    module.test_the_largest_expense_is_a_share_of_the_spending()
+
+
 def test_the_source_of_the_walk_through_parts_valid_from_quarantined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "corner_bank.py").write_text(code, encoding="utf-8")
+    (tmp_path / "corner_bank.py").write_text(SOURCE, encoding="utf-8")
     (tmp_path / "data" / "corner_bank").mkdir(parents=True)
     (tmp_path / "data" / "corner_bank" / "payments.csv").write_text(PAYMENTS, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)

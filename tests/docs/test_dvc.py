@@ -1,4 +1,4 @@
-"""A raw file tracked by DVC: added, pushed, lost, pulled and materialised, by the commands of docs/reproducibility.md."""
+"""Tests of a raw file tracked by DVC: added, pushed, lost, pulled and materialised, by the commands of docs/reproducibility.md."""
 
 import json
 import os
@@ -72,5 +72,5 @@ def test_a_tracked_file_is_pulled_materialised_and_remembered(tmp_path: Path) ->
     settings = Settings(home=tmp_path / "home", source="mapped", mapping=folder / "loans.yaml")
     domain, model = reproduce.find(settings, "loan_default", "challenger")
     tracked = yaml.safe_load((folder / "loans.csv.dvc").read_text())["outs"][0]["md5"]
-    assert json.loads(model_registry.tags(build_resources(settings)["tracking"].client(), model)["dvc"]) == {"loans.csv": tracked}
+    assert json.loads(model_registry.read_tags(build_resources(settings)["tracking"].client(), model)["dvc"]) == {"loans.csv": tracked}
     assert reproduce.reproduce(settings, domain, model).difference is None

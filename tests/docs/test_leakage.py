@@ -1,4 +1,4 @@
-"""What docs/leakage.md and docs/service.md say of numbers and commands."""
+"""Tests of the numbers and commands in docs/leakage.md and docs/service.md."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bento.decisions.shadow import MOST_WAITING
+from bento.decisions.shadow import MAX_QUEUED
 from bento.store.shadow_scores import MAX_SHADOW_SCORES
 from finrisk_assets.graph.stages import leakage
 from finrisk_assets.modelling.evaluation.leakage import ALPHA, LARGEST_SAMPLE
@@ -19,22 +19,22 @@ def page(name: str) -> str:
 
 
 def test_the_page_on_leakage_states_the_size_of_the_sample() -> None:
-    said = page("leakage.md")
-    assert f"{leakage.CELLS:,} values" in said
-    assert f"{LARGEST_SAMPLE:,} rows at most" in said
-    assert f"enough among {leakage.MAX_ROWS_READ:,}" in said
-    assert f"for {leakage.REPLAYED_CUSTOMERS} customers" in said
-    assert f"at most {ALPHA:.0%}".replace("%", " %") in said
+    text = page("leakage.md")
+    assert f"{leakage.CELLS:,} values" in text
+    assert f"{LARGEST_SAMPLE:,} rows at most" in text
+    assert f"enough among {leakage.MAX_ROWS_READ:,}" in text
+    assert f"for {leakage.REPLAYED_CUSTOMERS} customers" in text
+    assert f"at most {ALPHA:.0%}".replace("%", " %") in text
     assert round(leakage.CELLS / 53, -2) == 1_900, "rows of 53 features"
 
 
 def test_the_page_on_the_service_states_the_bounds_of_the_shadow() -> None:
     assert f"the newest {MAX_SHADOW_SCORES:,} of each domain" in page("service.md")
-    assert f"more than {MOST_WAITING:,} requests wait" in page("service.md")
+    assert f"more than {MAX_QUEUED:,} requests wait" in page("service.md")
 
 
 @pytest.mark.parametrize(("name", "module"), [("leakage.md", "benchmarks.leakage"), ("service.md", "benchmarks.shadow")])
 def test_the_benchmark_that_a_page_names_starts(name: str, module: str) -> None:
     assert f"python -m {module} .finrisk/simulator" in page(name)
-    told = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert f"python -m {module}" in " ".join(told.split())
+    output = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"python -m {module}" in " ".join(output.split())

@@ -1,4 +1,4 @@
-"""`make help` names every target."""
+"""Tests of `make help`: it names every target."""
 
 import re
 import subprocess
@@ -13,5 +13,5 @@ def test_help_names_every_target() -> None:
     require("make")
     targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert targets
-    shown = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert [line.split()[0] for line in shown.splitlines()] == targets[1].split()
+    output = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in output.splitlines()] == targets[1].split()

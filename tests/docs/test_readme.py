@@ -1,4 +1,4 @@
-"""Every command of the README, run as a newcomer would run it (with a smaller ledger)."""
+"""Tests of the README's commands, each run as a newcomer would run it, on a smaller ledger."""
 
 import json
 import os
@@ -50,7 +50,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def commands() -> list[str]:
-    """The commands of the README's shell blocks, without their comments."""
+    """Return the commands of the README's shell blocks, without their comments."""
     blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks if not block.startswith("curl") for line in block.splitlines()]
     return [line for line in lines if line] + [block for block in blocks if block.startswith("curl")]
@@ -71,7 +71,7 @@ def demo(environment: dict[str, str]) -> str:
 
 @contextmanager
 def running(target: str, environment: dict[str, str], path: str) -> Iterator[str]:
-    """`make <target>` on a free port, until the block ends."""
+    """Run `make <target>` on a free port until the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -146,8 +146,10 @@ def test_dev_shows_the_graph(environment: dict[str, str], demo: str) -> None:
 
 def test_serve_answers_every_curl_of_the_readme(environment: dict[str, str], demo: str) -> None:
     require("curl")
+    curls = [command for command in commands() if command.startswith("curl")]
+    assert curls
     with running("serve", environment, "/readyz") as url:
-        for curl in (command for command in commands() if command.startswith("curl")):
+        for curl in curls:
             asked = curl.replace("http://127.0.0.1:3000", url)
             answer = json.loads(subprocess.run(asked, shell=True, capture_output=True, text=True, check=True).stdout)
             route = re.findall(r"/v1/[a-z-]+", curl)[0]
@@ -167,8 +169,8 @@ def test_the_service_can_be_answered_for(environment: dict[str, str], demo: str,
 
 
 def test_bench_names_modules_that_exist() -> None:
-    shown = subprocess.run(["make", "-n", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    names = re.search(r"for what in ([\w ]+);", shown)
+    printed = subprocess.run(["make", "-n", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = re.search(r"for what in ([\w ]+);", printed)
     assert names
     assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in names[1].split())
 

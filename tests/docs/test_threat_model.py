@@ -1,4 +1,4 @@
-"""The threat model: every control names a test, and pytest collects every test that it names."""
+"""Tests of the threat model: every control names a test, and pytest collects every named test."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
 
 @pytest.fixture(scope="module")
 def collected() -> set[str]:
-    """The tests that pytest collects from the files that the page names, without their parameters."""
+    """Return the tests that pytest collects from the files that the page names, without their parameters."""
     files = sorted({file for file, _ in NAMED})
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", "addopts=--import-mode=importlib", *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -29,7 +29,7 @@ def test_pytest_collects_the_test_that_a_control_names(collected: set[str], file
 
 
 def rows(part: str) -> list[list[str]]:
-    """The rows of the tables of a part of the page, without their headings."""
+    """Return the rows of the tables of a part of the page, without their headings."""
     lines = PAGE.split(f"\n## {part}\n")[1].split("\n## ")[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     return [row for row in cells if not row[0].startswith("--") and row[0] not in ("", "threat")]

@@ -112,7 +112,7 @@ def find_cycles(arrows: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 def floors(arrows: Mapping[str, set[str]]) -> list[list[str]]:
-    """Return the nodes from the ground up: each one stands above all that it imports. The nodes have no cycle."""
+    """Return the nodes from the ground up: each node stands above all nodes that it imports. The nodes have no cycle."""
     height: dict[str, int] = {}
 
     def measure(node: str) -> int:

@@ -1,4 +1,4 @@
-"""One small ledger, run through the whole graph once; the tests of this folder look at what it left."""
+"""A small ledger that is run through the whole graph once, for all tests of this folder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from finrisk_assets.settings import Settings
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: what it was set to, what Dagster says of it, and its tables."""
+    """A finished run: its settings, Dagster's result, and the stored tables."""
 
     settings: Settings
     result: dg.ExecuteInProcessResult

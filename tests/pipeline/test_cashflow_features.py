@@ -1,4 +1,4 @@
-"""Cashflow features: right by hand, blind to the month to come, the same in any order and on DuckDB and Spark."""
+"""Tests of cashflow features: results worked out by hand, nothing of the coming month, and equal results in any order and engine."""
 
 from datetime import datetime, timedelta
 
@@ -7,22 +7,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets.domains.cashflow.features import CATALOGUE, KEYS, build, declared
+from finrisk_assets.domains.cashflow.catalogue import CATALOGUE
+from finrisk_assets.domains.cashflow.features import KEYS, build, select_features
 from schemas.features import Feature
 from schemas.ledger import TABLES
 
-FEATURES = declared({name: TABLES[name].names for name in ("transactions", "customers")})
+FEATURES = select_features({name: TABLES[name].names for name in ("transactions", "customers")})
 TYPES = {"timestamp": "datetime64[us]", "float64": "float64", "boolean": "boolean", "int64": "Int64", "string": "string"}
 
 
 def table(name, rows, **more):
-    """A canonical table from some of its columns; the others are null."""
+    """Return a canonical table from some of its columns; the others are null."""
     types = {column.name: TYPES[column.dtype] for column in TABLES[name].columns} | more
     return pd.DataFrame(rows).reindex(columns=list(types)).astype(types)
 
 
 def moves(*rows, account="A1"):
-    """Movements as (day, credit or debit, amount, balance, category)."""
+    """Return transactions from (day, credit or debit, amount, balance, category)."""
     return [
         {
             "transaction_id": f"{account}-{k}", "customer_id": f"C{account}", "account_id": account, "direction": direction,
@@ -152,7 +153,7 @@ def test_the_order_of_movements_changes_nothing():
 
 
 def test_a_source_gets_only_features_that_it_can_fill():
-    few = {feature.name for feature in declared({"transactions": ["account_id", "amount"]})}
+    few = {feature.name for feature in select_features({"transactions": ["account_id", "amount"]})}
     assert "expense_to_income_3m" in few
     assert not few & {"balance_amount", "income_to_declared_1m"}
     with pytest.raises(ValueError, match="no feature horoscope"):
@@ -166,7 +167,7 @@ def test_a_panel_of_ones_own_is_taken_as_it_is():
         [{"account_id": "1", "customer_id": "1", "opened_at": datetime(2024, 1, 1), "is_surplus": True, "calls": 3}],
         is_surplus="boolean", calls="int64",
     )  # fmt: skip
-    assert declared({"accounts": list(accounts.columns)}, [own]) == (own,)
+    assert select_features({"accounts": list(accounts.columns)}, [own]) == (own,)
     (row,) = build({"accounts": ibis.memtable(accounts)}, [own]).to_pyarrow().to_pylist()
     assert (row["account_month"], row["as_of"], row["is_surplus"], row["change_amount"], row["calls"]) == (
         "1", None, True, None, 3.0,

@@ -1,7 +1,7 @@
-"""A month of days on the simulator as a live ledger: each tick of the daily schedule lands what had happened, and scores it."""
+"""Tests of a month of daily ticks on a live simulated ledger: each tick lands what had happened and scores it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +13,8 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from finrisk_assets.domains import registry
-from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
-from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
+from finrisk_assets.domains.spending_risk.definition import SpendingRisk
+from finrisk_assets.domains.transaction_anomaly.definition import TransactionAnomaly
 from finrisk_assets.graph import automation, build, partitions
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.scoring.bundle import Bundle
@@ -71,21 +71,23 @@ class Bank:
         return newest
 
 
-def champion(column: str) -> Any:
-    """In place of a trained model: a probability that follows one feature, so that scores show what features they were made of."""
-
-    def score(frame: Any, _: Any) -> dict[str, Any]:
-        value = frame[column].fillna(0).abs().to_numpy()
-        return {"score": value, "probability": value / (1 + value), "decision": ["LOW" if one < 1 else "HIGH" for one in value]}
-
-    return score
+def score(frame: pd.DataFrame, column: str) -> dict[str, Any]:
+    """Return a probability that follows one feature, instead of a trained model's: the scores show which features they were made of."""
+    value = frame[column].fillna(0).abs().to_numpy()
+    return {"score": value, "probability": value / (1 + value), "decision": ["LOW" if one < 1 else "HIGH" for one in value]}
 
 
 @pytest.fixture
 def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
-    spending = replace(SPENDING_RISK, score=champion("Expense_Income_Ratio"))
-    anomaly = replace(TRANSACTION_ANOMALY, score=champion("amount_zscore_30d"))
-    monkeypatch.setattr(registry, "DOMAINS", (spending, anomaly))
+    class Spending(SpendingRisk):
+        def score(self, frame: pd.DataFrame, champion: Bundle) -> dict[str, Any]:
+            return score(frame, "Expense_Income_Ratio")
+
+    class Anomaly(TransactionAnomaly):
+        def score(self, frame: pd.DataFrame, champion: Bundle) -> dict[str, Any]:
+            return score(frame, "amount_zscore_30d")
+
+    monkeypatch.setattr(registry, "DOMAINS", (Spending(), Anomaly()))
     monkeypatch.setattr(Bundle, "load", lambda *_, **__: SimpleNamespace(version="stand-in"))
     settings = Settings(home=tmp_path, sim_customers=40, sim_months=14)
     with dg.DagsterInstance.ephemeral() as instance:

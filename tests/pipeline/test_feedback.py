@@ -1,4 +1,4 @@
-"""An analyst's label, from the service's store to the ledger and to the features, from its date on and not before."""
+"""Tests of an analyst's label on its way from the service's store to the ledger and the features, from its date on."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from finrisk_assets.graph import automation, build, partitions
 from finrisk_assets.operations import load_feedback
 from finrisk_assets.settings import Settings
 from schemas.api import FeedbackRequest
-from tests.pipeline.test_late_file import FEATURES, Shop
+from tests.pipeline.shop import FEATURES, Shop
 
 pytestmark = pytest.mark.slow
 
@@ -46,18 +46,18 @@ FRAUD, KNOWN = "02-3", datetime(2024, 2, 8)
 
 
 def payments(month: int) -> list[str]:
-    """A payment a day of two people at one merchant; the source knows of each, a week later, that it was no fraud, but of one nothing."""
-    made = []
+    """Return a payment a day of two people at one merchant; the source labels all but one as no fraud, a week later."""
+    lines = []
     for number in range(27):
         at = datetime(2024, month, 1 + number, 9)
         known = "," if f"{month:02d}-{number}" == FRAUD else f"false,{(at + timedelta(days=7)).isoformat()}"
-        made.append(f"{month:02d}-{number},{'anna' if number % 2 else 'ben'},{at.isoformat()},{10 + number % 9}.5,corner,{known}")
-    return made
+        lines.append(f"{month:02d}-{number},{'anna' if number % 2 else 'ben'},{at.isoformat()},{10 + number % 9}.5,corner,{known}")
+    return lines
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
-    """The shop with its files, taken in once, with the features of its transactions."""
+    """Yield the shop with its files landed and the features of its transactions computed."""
     (tmp_path / "shop.yaml").write_text(MAPPING)
     settings = Settings(home=tmp_path / "home", source="mapped", mapping=tmp_path / "shop.yaml", as_of=datetime(2024, 5, 1))
     with dg.DagsterInstance.ephemeral() as instance:
@@ -77,7 +77,7 @@ def compute(shop: Shop) -> None:
 
 
 def tell(shop: Shop) -> None:
-    """The service decides on a payment, and an analyst tells that it was fraud."""
+    """Let the service decide on a payment, and an analyst report it as fraud."""
     with closing(open_store(replace(shop.settings, source="shop"))) as store:
         with store.writing():
             person = store.person("anna", make=True)
@@ -94,18 +94,18 @@ def tell(shop: Shop) -> None:
 
 
 def test_a_label_reaches_the_ledger_and_the_features_from_its_date_on(shop: Shop) -> None:
-    seen = shop.sensor(None).cursor
+    cursor = shop.sensor(None).cursor
     before = shop.table(FEATURES)
     assert shop.table("validated_transactions")[FRAUD]["is_fraud"] is None
     assert all(row["merchant_risk_30d"] == 0 for row in before.values())
 
     tell(shop)
     written = load_feedback.load(shop.settings)
-    asked = shop.sensor(seen)
+    tick = shop.sensor(cursor)
 
     assert [str(one) for one in written] == ["transactions: 1 labels, known in 2024-02 to 2024-02"]
-    assert len(asked.run_requests) == 1
-    shop.run(asked.run_requests[0])
+    assert len(tick.run_requests) == 1
+    shop.run(tick.run_requests[0])
     assert set(shop.materialised("validated_transactions", since=shop.last_event - 60)) >= {"2024-02"}
     stored = shop.table("validated_transactions")[FRAUD]
     assert (stored["is_fraud"], stored["label_known_at"]) == (True, KNOWN)
@@ -118,6 +118,6 @@ def test_a_label_reaches_the_ledger_and_the_features_from_its_date_on(shop: Shop
     assert min(risky) == datetime(2024, 2, 11).date()
     assert max(risky) < datetime(2024, 3, 14).date()
 
-    assert shop.sensor(asked.cursor).run_requests in ([], None)  # the same labels again are nothing new
+    assert shop.sensor(tick.cursor).run_requests in ([], None)  # the same labels again are nothing new
     load_feedback.load(shop.settings)
-    assert not shop.sensor(asked.cursor).run_requests
+    assert not shop.sensor(tick.cursor).run_requests

@@ -1,10 +1,8 @@
-"""A late file, from its arrival to the months of the ledger, the features and the scores that it touches, and no others."""
+"""Tests of a late file: exactly the months of ledger, features and scores that it touches are materialised again."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -12,77 +10,17 @@ import pytest
 from finrisk_assets.graph import automation, build, partitions
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
+from tests.pipeline.shop import FEATURES, MAPPING, SCORES, Shop, day
 
 pytestmark = pytest.mark.slow
 
-MAPPING = """
-name: shop
-currency: EUR
-begins: 2024-01
-ends: 2024-10
-tables:
-  transactions:
-    file: in/*.csv
-    columns: {transaction_id: id, customer_id: who, occurred_at: at, amount: amount, direction: {value: debit}, merchant: shop}
-"""
-HEADER = "id,who,at,amount,shop"
-FEATURES, SCORES = "features_transaction_anomaly", "scores_transaction_anomaly"
 REACH = 3
 """Months that the windows of this domain look back."""
 
 
-@dataclass(frozen=True)
-class Shop:
-    """A mapped source in a folder of its own, its graph, and a Dagster instance."""
-
-    folder: Path
-    settings: Settings
-    definitions: dg.Definitions
-    instance: dg.DagsterInstance
-
-    def file(self, name: str, rows: Sequence[str]) -> None:
-        (self.folder / "in").mkdir(exist_ok=True)
-        (self.folder / "in" / name).write_text("\n".join((HEADER, *rows)) + "\n")
-
-    def table(self, asset: str) -> dict[str, dict[str, Any]]:
-        rows = Warehouse(url=self.settings.warehouse).table(asset).to_pyarrow().to_pylist()
-        return {row["transaction_id"]: row for row in rows}
-
-    def run(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
-        """Carry out what a sensor asked for."""
-        job = self.definitions.resolve_job_def(str(request.job_name))
-        result = job.execute_in_process(instance=self.instance, tags=dict(request.tags), run_config=request.run_config)
-        assert result.success
-        return result
-
-    def sensor(self, cursor: str | None) -> Any:
-        repository = self.definitions.get_repository_def()
-        context = dg.build_sensor_context(self.instance, cursor=cursor, repository_def=repository, definitions=None)
-        return repository.get_sensor_def("new_files").evaluate_tick(context)
-
-    def materialised(self, asset: str, since: int = 0) -> list[str]:
-        """The months of an asset that were materialised, in order, since an event of Dagster's log."""
-        found = self.instance.fetch_materializations(dg.AssetRecordsFilter(dg.AssetKey(asset), after_storage_id=since), limit=500)
-        return sorted(str(record.partition_key) for record in found.records)
-
-    @property
-    def last_event(self) -> int:
-        return self.instance.event_log_storage.get_maximum_record_id() or 0
-
-
-def day(month: int, n: int, first: int = 0, **changed: str) -> list[str]:
-    """Some payments of two people in a month, the same every time."""
-    start = datetime(2024, month, 1, 9)
-    made = []
-    for number in range(first, first + n):
-        at = start + timedelta(days=number % 27, hours=number % 7)
-        made.append(f"{month:02d}-{number},{'anna' if number % 2 else 'ben'},{at.isoformat()},{10 + number % 9}.5,shop{number % 3}")
-    return made
-
-
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    """The shop with nine of its files, taken in once; no model: scores are stood in for by Dagster's events."""
+    """Yield the shop with its files landed, without a model: Dagster's events stand in for scores."""
     (tmp_path / "shop.yaml").write_text(MAPPING)
     settings = Settings(home=tmp_path / "home", source="mapped", mapping=tmp_path / "shop.yaml", as_of=datetime(2024, 11, 1))
     with dg.DagsterInstance.ephemeral() as instance:
@@ -105,7 +43,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
 
 def test_a_late_file_touches_exactly_its_months(shop: Shop) -> None:
     first = shop.sensor(None)
-    assert not first.run_requests  # what is there has been taken in
+    assert not first.run_requests  # existing files are landed already
     conditions = dg.evaluate_automation_conditions(shop.definitions, shop.instance)
     assert conditions.total_requested == 0
 

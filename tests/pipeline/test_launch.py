@@ -1,4 +1,4 @@
-"""The jobs launched as a person launches them: by Dagster's own commands, each in a process and an instance of its own."""
+"""Tests of the jobs as Dagster's own commands launch them, each in its own process and instance."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from finrisk_assets.graph import partitions
 from finrisk_assets.graph.stages.common import champion_folder
 from finrisk_assets.graph.stages.evaluation import FIGURES
 from finrisk_assets.settings import Settings
-from tests.pipeline.test_late_file import FEATURES, HEADER, MAPPING, SCORES, day
+from tests.pipeline.shop import FEATURES, HEADER, MAPPING, SCORES, day
 from tests.service.conftest import write_transaction_bundle
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A shop with ten months of files and a small champion."""
+    """Return the settings of a shop with ten months of files and a small champion."""
     (tmp_path / "in").mkdir()
     (tmp_path / "shop.yaml").write_text(MAPPING)
     for month in range(1, 11):

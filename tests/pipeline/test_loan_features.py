@@ -1,4 +1,4 @@
-"""Loan features: right by hand, blind to whatever came at or after the application, the same on DuckDB and Spark.
+"""Tests of loan features: results worked out by hand, nothing from the application's time on, and equal results on DuckDB and Spark.
 
 Standing applications and other terms too: one per customer and month-end, and a row that is asked again with its own terms is itself.
 """
@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from finrisk_assets.domains.loan_default.catalogue import CATALOGUE
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
-from finrisk_assets.domains.loan_default.features import CATALOGUE, KEYS, build, declared
-from finrisk_assets.domains.loan_default.month_end_applications import applications
+from finrisk_assets.domains.loan_default.features import KEYS, build, select_features
+from finrisk_assets.domains.loan_default.month_end_applications import add_month_end_applications
 from finrisk_assets.domains.loan_default.terms import FORMULAS, with_terms
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.settings import Settings
@@ -21,19 +22,19 @@ from schemas.ledger import TABLES
 
 APPLIED = datetime(2024, 7, 1, 12)
 COLUMNS = {name: TABLES[name].names for name in ("loans", "customers", "accounts", "transactions")}
-FEATURES = declared(COLUMNS)
+FEATURES = select_features(COLUMNS)
 TYPES = {"timestamp": "datetime64[us]", "float64": "float64", "boolean": "boolean", "int64": "Int64", "string": "string"}
 
 
 def table(name, rows, **more):
-    """A canonical table from some of its columns; the others are null."""
+    """Return a canonical table from some of its columns; the others are null."""
     frame = pd.DataFrame(rows)
     types = {column.name: TYPES[column.dtype] for column in TABLES[name].columns} | more
     return frame.reindex(columns=list(types)).astype(types)
 
 
 def moves(*rows, customer="C1"):
-    """Movements as (days before the application, credit or debit, amount, balance, category)."""
+    """Return transactions from (days before the application, credit or debit, amount, balance, category)."""
     return [
         {
             "transaction_id": f"{customer}-{k}", "customer_id": customer, "account_id": "A1", "direction": direction,
@@ -144,12 +145,12 @@ def test_the_order_of_movements_changes_nothing():
 
 def test_a_source_gets_only_features_that_it_can_fill():
     extra = Feature("employed_months", "months", "Time in the job.")
-    few = declared({"loans": ["loan_id", "customer_id", "loan_amount", "employed_months"]}, [extra])
+    few = select_features({"loans": ["loan_id", "customer_id", "loan_amount", "employed_months"]}, [extra])
     assert [feature.name for feature in few] == ["loan_amount", "employed_months"]
     with pytest.raises(ValueError, match="fills no such columns"):
-        declared({"loans": ["loan_amount"]}, [extra])
+        select_features({"loans": ["loan_amount"]}, [extra])
     with pytest.raises(ValueError, match="defined here too"):
-        declared({"loans": ["loan_amount"]}, [Feature("loan_amount", "", "")])
+        select_features({"loans": ["loan_amount"]}, [Feature("loan_amount", "", "")])
 
 
 def test_no_feature_needs_a_protected_column_or_an_outcome():
@@ -168,8 +169,8 @@ def test_a_feature_without_its_table_is_said():
 
 def test_what_follows_from_the_terms_is_there_only_beside_what_it_follows_from():
     columns = {"loans": ["loan_amount", "bill_amount_1m"]}
-    assert [feature.name for feature in declared(columns)] == ["loan_amount"]
-    found = declared(columns, [Feature("bill_amount_1m", "currency", "Last bill.")])
+    assert [feature.name for feature in select_features(columns)] == ["loan_amount"]
+    found = select_features(columns, [Feature("bill_amount_1m", "currency", "Last bill.")])
     assert [feature.name for feature in found] == ["loan_amount", "utilisation_1m", "headroom_amount", "bill_amount_1m"]
     with pytest.raises(ValueError, match="bill_amount_1m"):
         build({"loans": ibis.memtable(table("loans", [LOAN]))}, [Feature("utilisation_1m", "", "")])
@@ -192,7 +193,7 @@ ASKED = (
 
 
 def standing_of(tables):
-    rows = applications({name: ibis.memtable(frame) for name, frame in tables.items()}).execute()
+    rows = add_month_end_applications({name: ibis.memtable(frame) for name, frame in tables.items()}).execute()
     return rows.set_index("loan_id").sort_index()
 
 
@@ -235,12 +236,12 @@ def test_nothing_that_comes_later_changes_a_standing_application():
 
 def test_a_source_without_movements_has_its_loans_alone():
     tables = {"loans": ibis.memtable(table("loans", [LOAN]))}
-    assert applications(tables) is tables["loans"]
+    assert add_month_end_applications(tables) is tables["loans"]
 
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    """The feature table of a small economy, by the name of the row."""
+    """Return the feature table of a small economy, by the key of the row."""
     folder = tmp_path_factory.mktemp("landed")
     settings = Settings(sim_customers=700, sim_months=18, as_of=datetime(2025, 7, 1))
     source, engine = sources.load(settings), ibis.duckdb.connect()
@@ -250,12 +251,12 @@ def simulated(tmp_path_factory):
         raw.land(folder / f"{name}.parquet")
         landed = engine.read_parquet(folder / f"{name}.parquet")
         valid[name] = engine.create_table(name, contract.split(raw.table, raw.columns, landed, valid, settings.now).valid)
-    rows = LOAN_DEFAULT.build(valid, source).execute().set_index("loan_id").sort_index()
-    return rows[[feature.name for feature in LOAN_DEFAULT.features(source)]].assign(customer_id=rows.customer_id)
+    rows = LOAN_DEFAULT.build_features(valid, source).execute().set_index("loan_id").sort_index()
+    return rows[[feature.name for feature in LOAN_DEFAULT.select_features(source)]].assign(customer_id=rows.customer_id)
 
 
 def rows_of(frame):
-    """Rows of a feature table as the service keeps them: names to numbers, None where missing."""
+    """Return rows of a feature table in the service's form: names to numbers, None where missing."""
     named = frame.drop(columns="customer_id").to_dict("records")
     return [{name: None if np.isnan(value) else value for name, value in row.items()} for row in named]
 
@@ -296,7 +297,7 @@ def test_the_record_of_a_card():
     record |= {f"paid_amount_{k}m": value for k, value in enumerate((1000.0, 500.0, 0.0, 0.0, 3000.0, 0.0), 1)}
     loans = table("loans", [LOAN | {"applied_at": None} | record], **dict.fromkeys(record, "float64"))
     passed = [Feature(name, "currency", "") for name in record if not name.startswith("payment_status")]
-    features = declared({"loans": ["loan_amount", *record]}, passed)
+    features = select_features({"loans": ["loan_amount", *record]}, passed)
     row = features_of({"loans": loans}, features).iloc[0]
     expected = {
         "n_late_6m": 2, "n_late_3m": 1, "n_very_late_6m": 2, "worst_late_6m": 3, "worst_late_3m": 2, "sum_late_6m": 5,
@@ -313,7 +314,7 @@ def test_the_record_of_a_card():
 
 
 def many_loans(n=60, seed=5):
-    """Loans of many customers with unpleasant histories: ties, none, long ago, empty categories."""
+    """Return loans of many customers with adverse histories: ties, no history, old history, empty categories."""
     rng = np.random.default_rng(seed)
     loans, transactions = [], []
     for k in range(n):
@@ -348,7 +349,7 @@ def test_every_feature_is_equal_on_duckdb_and_spark(spark, tmp_path):
     tables["loans"]["stated_income_amount"] = 2000.0
     columns = {name: list(frame.columns) for name, frame in tables.items()}
     passed = [f"{what}_amount_{k}m" for what in ("bill", "paid") for k in months]
-    features = declared(columns, [Feature(name, "currency", "") for name in ("stated_income_amount", *passed)])
+    features = select_features(columns, [Feature(name, "currency", "") for name in ("stated_income_amount", *passed)])
     assert len(features) == len(CATALOGUE) + 13
     found = []
     for engine in (ibis.duckdb.connect(), spark):
@@ -357,7 +358,7 @@ def test_every_feature_is_equal_on_duckdb_and_spark(spark, tmp_path):
             path = tmp_path / f"{name}.parquet"
             frame.to_parquet(path, coerce_timestamps="us")
             lazy[name] = engine.read_parquet(path, table_name=name)
-        lazy["loans"] = applications(lazy)
+        lazy["loans"] = add_month_end_applications(lazy)
         rows = build(lazy, features).execute().sort_values("loan_id", ignore_index=True)
         found.append(rows.drop(columns=[column.name for column in KEYS if column.name != "loan_id"]))
     names = [feature.name for feature in features]

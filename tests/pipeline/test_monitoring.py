@@ -1,4 +1,4 @@
-"""Monitoring on a finished ledger: figures, warnings and a report for every domain; a planted shift is found and named."""
+"""Tests of monitoring on a finished ledger: figures, warnings and a report for every domain; a planted shift is found and named."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from finrisk_assets.graph.build import build_resources
 from finrisk_assets.graph.stages import monitoring
 from finrisk_assets.graph.stages.common import champion_folder
 from finrisk_assets.graph.warehouse import Warehouse
-from finrisk_assets.modelling.monitoring.monitoring import Findings
+from finrisk_assets.modelling.monitoring.monitoring import MonitoringFindings
 from finrisk_assets.scoring.bundle import Bundle
 from tests.pipeline.conftest import Run
 
 NAMES = [domain.name for domain in DOMAINS]
 
 
-def said(run: Run, domain: str) -> dict[str, object]:
+def read_metadata(run: Run, domain: str) -> dict[str, object]:
     (event,) = run.result.asset_materializations_for_node(f"monitoring_{domain}")
     return {name: value.value for name, value in event.metadata.items()}
 
@@ -32,10 +32,10 @@ def checks(run: Run, suffix: str) -> dict[str, dg.AssetCheckEvaluation]:
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=NAMES)
 def test_every_domain_is_watched(run: Run, domain: Domain) -> None:
-    found = run.warehouse.table(f"monitoring_{domain.name}").to_pyarrow().to_pylist()
-    metrics = {row["metric"] for row in found}
+    rows = run.warehouse.table(f"monitoring_{domain.name}").to_pyarrow().to_pylist()
+    metrics = {row["metric"] for row in rows}
     assert {"confirmed_drift", "p_value_score", "psi_score", "estimated_auc", "estimated_rate"} <= metrics
-    assert not any(f"p_value_{name}" in metrics for name in domain.watch.by_construction)  # type: ignore[union-attr]
+    assert not any(f"p_value_{name}" in metrics for name in domain.monitoring.by_construction)
     assert checks(run, "_contract")[f"monitoring_{domain.name}_contract"].passed
 
 
@@ -50,7 +50,7 @@ def test_drift_is_a_warning_and_stops_nothing(run: Run) -> None:
 
 @pytest.mark.parametrize("domain", NAMES)
 def test_each_run_leaves_a_report_and_links_it(run: Run, domain: str) -> None:
-    facts = said(run, domain)
+    facts = read_metadata(run, domain)
     file = Path(str(facts["report"]).removeprefix("file://"))
     assert file == monitoring.report_file(run.settings, domain, run.result.run_id)
     page = file.read_text(encoding="utf-8")
@@ -63,20 +63,18 @@ def test_each_run_leaves_a_report_and_links_it(run: Run, domain: str) -> None:
 # A planted shift ---------------------------------------------------------------------------------------------------------------
 
 
-def observed(run: Run, warehouse: Warehouse) -> Findings:
+def observe(run: Run, warehouse: Warehouse) -> MonitoringFindings:
     champion = Bundle.load(champion_folder(SPENDING_RISK, run.settings))
-    watch = SPENDING_RISK.watch
-    assert watch is not None
-    return monitoring.observe(warehouse, SPENDING_RISK, watch, champion, run.settings, run.settings.now, None)
+    return monitoring.observe(warehouse, SPENDING_RISK, champion, run.settings, run.settings.now, None)
 
 
 @pytest.fixture(scope="module")
-def before(run: Run) -> Findings:
-    return observed(run, run.warehouse)
+def before(run: Run) -> MonitoringFindings:
+    return observe(run, run.warehouse)
 
 
-def copied(run: Run, folder: Path, *, moved: str = "", version: str = "") -> Warehouse:
-    """A second warehouse; `moved` is one deviation higher in the newest month, or all scores are said to be of another `version`."""
+def copy_warehouse(run: Run, folder: Path, *, moved: str = "", version: str = "") -> Warehouse:
+    """Return a second warehouse in which `moved` is one deviation higher in the newest month, or all scores are of another `version`."""
     features = run.warehouse.table("features_spending_risk").to_pandas()
     scores = run.warehouse.table("scores_spending_risk").to_pandas()
     if moved:
@@ -90,27 +88,27 @@ def copied(run: Run, folder: Path, *, moved: str = "", version: str = "") -> War
     return warehouse
 
 
-def test_a_shifted_feature_is_found_and_named(run: Run, before: Findings, tmp_path: Path) -> None:
+def test_a_shifted_feature_is_found_and_named(run: Run, before: MonitoringFindings, tmp_path: Path) -> None:
     assert before.features is not None
     still = next(one.name for one in before.features.columns if not one.is_drift and len(one.bins) >= 10)
-    found = observed(run, copied(run, tmp_path, moved=still))
-    assert found.features is not None
-    assert still in [one.name for one in found.features.drifted]
+    findings = observe(run, copy_warehouse(run, tmp_path, moved=still))
+    assert findings.features is not None
+    assert still in [one.name for one in findings.features.drifted]
 
 
-def test_what_another_model_scored_is_scored_anew(run: Run, before: Findings, tmp_path: Path) -> None:
+def test_what_another_model_scored_is_scored_anew(run: Run, before: MonitoringFindings, tmp_path: Path) -> None:
     """Else a new champion would look like drift."""
-    found = observed(run, copied(run, tmp_path, version="another"))
-    assert found.score is not None and before.score is not None
-    assert found.score.columns[0].psi == pytest.approx(before.score.columns[0].psi)
-    assert found.medians["score"] == pytest.approx(before.medians["score"], abs=1e-6)
+    findings = observe(run, copy_warehouse(run, tmp_path, version="another"))
+    assert findings.score is not None and before.score is not None
+    assert findings.score.columns[0].psi == pytest.approx(before.score.columns[0].psi)
+    assert findings.medians["score"] == pytest.approx(before.medians["score"], abs=1e-6)
 
 
 def test_only_some_customers_of_a_large_table_are_read_and_the_same_ones_each_time(
-    run: Run, before: Findings, monkeypatch: pytest.MonkeyPatch
+    run: Run, before: MonitoringFindings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitoring, "MAX_ROWS", 1_000)
-    first, second = observed(run, run.warehouse), observed(run, run.warehouse)
+    first, second = observe(run, run.warehouse), observe(run, run.warehouse)
     assert first.score is not None and second.score is not None and before.score is not None
     assert 30 <= first.score.n_current < before.score.n_current
     assert np.isclose(first.score.columns[0].psi, second.score.columns[0].psi)

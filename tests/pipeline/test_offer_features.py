@@ -1,4 +1,4 @@
-"""What is known when an offer is made: one offer worked out by hand, standing rows, and nothing from the future."""
+"""Tests of offer features: an offer worked out by hand, monthly rows, and nothing from the future."""
 
 import math
 from datetime import datetime, timedelta
@@ -9,14 +9,16 @@ import pandas as pd
 import pytest
 
 from finrisk_assets.domains.loan_offers import decide
-from finrisk_assets.domains.loan_offers.features import CATALOGUE, KEYS, build, declared
+from finrisk_assets.domains.loan_offers.catalogue import CATALOGUE
+from finrisk_assets.domains.loan_offers.features import KEYS, build, select_features
+from finrisk_assets.scoring.annuity import instalment
 from schemas.features import Feature
 from schemas.ledger import TABLES
 
 OFFERED = datetime(2024, 7, 1, 12)
 TYPES = {"float64": "float64", "int64": "Int64", "string": "object", "boolean": "boolean", "timestamp": "datetime64[us]"}
 SCORES = {"customer_id": "object", "applied_at": "datetime64[us]", "probability": "float64"}
-FEATURES = declared({name: TABLES[name].names for name in ("offers", "transactions")})
+FEATURES = select_features({name: TABLES[name].names for name in ("offers", "transactions")})
 
 
 def table(name, rows, **more):
@@ -25,7 +27,7 @@ def table(name, rows, **more):
 
 
 def moves(*rows, customer="C1"):
-    """(days before the offer, direction, amount, balance, category)"""
+    """Return transactions from (days before the offer, direction, amount, balance, category)."""
     return [
         {
             "transaction_id": f"{customer}-{k}", "customer_id": customer, "account_id": "A1", "direction": direction,
@@ -52,7 +54,7 @@ HISTORY = (
 )
 
 
-def built(offers=(OFFER,), transactions=None, scores=None, features=FEATURES):
+def build_rows(offers=(OFFER,), transactions=None, scores=None, features=FEATURES):
     tables = {"offers": ibis.memtable(table("offers", offers))}
     tables["transactions"] = ibis.memtable(table("transactions", moves(*HISTORY) if transactions is None else transactions))
     if scores is not None:
@@ -61,8 +63,8 @@ def built(offers=(OFFER,), transactions=None, scores=None, features=FEATURES):
 
 
 def test_one_offer_worked_out_by_hand():
-    row = built().loc["O1"]
-    payment = float(decide.instalment(4000, 12, 24))
+    row = build_rows().loc["O1"]
+    payment = float(instalment(4000, 12, 24))
     expected = {
         "monthly_income_amount": 2000, "annual_rate_pct": 12, "log_loan_amount": math.log(4000), "log_term_months": math.log(24),
         "log_loan_to_income": math.log(2), "instalment_to_income": payment / 2000, "log_income": math.log(2000),
@@ -76,7 +78,7 @@ def test_one_offer_worked_out_by_hand():
 
 
 def test_a_standing_row_for_every_month_that_ended():
-    rows = built()
+    rows = build_rows()
     standing = rows[rows.index.str.contains("@")]
     assert standing.index.tolist() == ["C1@2024-03", "C1@2024-04", "C1@2024-05"], "June had not ended for the last movement"
     assert standing.offered_at.tolist() == [pd.Timestamp(2024, month, 1) for month in (4, 5, 6)]
@@ -91,16 +93,16 @@ def test_nothing_at_or_after_the_offer_and_no_answer_is_seen():
     answered = OFFER | {"is_accepted": True, "outcome_known_at": OFFERED + timedelta(days=9)}
     names = [feature.name for feature in FEATURES] + ["pd", "monthly_income_amount"]
     scores = [("C1", OFFERED - timedelta(days=1), 0.1)]
-    plain = built(scores=scores).loc["O1", names]
+    plain = build_rows(scores=scores).loc["O1", names]
     late = [*scores, ("C1", OFFERED + timedelta(days=1), 0.9), ("C2", OFFERED - timedelta(hours=1), 0.8)]
-    disturbed = built([answered, after], moves(*HISTORY) + later, late).loc["O1", names]
+    disturbed = build_rows([answered, after], moves(*HISTORY) + later, late).loc["O1", names]
     pd.testing.assert_series_equal(plain, disturbed)
 
 
 def test_the_newest_pd_known_by_then_is_taken():
     scores = [("C1", OFFERED - timedelta(days=days), pd) for days, pd in ((60, 0.3), (30, 0.2), (0, 0.1))]
-    assert built(scores=scores).loc["O1", "pd"] == 0.1, "one known at the very moment counts"
-    assert built(scores=scores[:2]).loc["O1", "pd"] == 0.2
+    assert build_rows(scores=scores).loc["O1", "pd"] == 0.1, "one known at the very moment counts"
+    assert build_rows(scores=scores[:2]).loc["O1", "pd"] == 0.2
 
 
 def test_earlier_offers_count_by_what_was_known_of_them():
@@ -113,13 +115,13 @@ def test_earlier_offers_count_by_what_was_known_of_them():
             "outcome_known_at": moment + timedelta(days=known),
         }
 
-    row = built([OFFER, earlier("A", 100, True, 20), earlier("B", 40, True, 41), earlier("C", 40, False, 5)]).loc["O1"]
+    row = build_rows([OFFER, earlier("A", 100, True, 20), earlier("B", 40, True, 41), earlier("C", 40, False, 5)]).loc["O1"]
     assert row["days_since_offer"] == pytest.approx(40)
     assert row["accepted_share_before"] == pytest.approx(1 / 3), "that B was accepted is not known yet"
 
 
 def test_a_short_history_is_not_a_low_income():
-    assert built(transactions=moves((20, "credit", 2000, 2000, "salary"))).loc["O1", "monthly_income_amount"] == pytest.approx(2000)
+    assert build_rows(transactions=moves((20, "credit", 2000, 2000, "salary"))).loc["O1", "monthly_income_amount"] == pytest.approx(2000)
 
 
 def test_without_a_ledger_the_stated_income_stands_and_offers_are_all_there_is():
@@ -127,7 +129,7 @@ def test_without_a_ledger_the_stated_income_stands_and_offers_are_all_there_is()
     offers = table(
         "offers", [OFFER | {"stated_income_amount": 1000.0, "risk_grade": 2}], stated_income_amount="float64", risk_grade="Int64"
     )
-    features = declared({"offers": offers.columns}, [own])
+    features = select_features({"offers": offers.columns}, [own])
     assert [feature.name for feature in features if "90d" in feature.name] == []
     row = build({"offers": ibis.memtable(offers)}, features).execute().iloc[0]
     assert (row.monthly_income_amount, row.risk_grade) == (1000, 2)
@@ -136,23 +138,23 @@ def test_without_a_ledger_the_stated_income_stands_and_offers_are_all_there_is()
 
 def test_the_priced_grid_speaks_of_terms_as_the_features_do():
     names = [feature.name for feature in FEATURES]
-    rows = built([OFFER, OFFER | {"offer_id": "O2", "annual_rate_pct": 0.0, "term_months": 7, "loan_amount": 45_000.0}])
+    rows = build_rows([OFFER, OFFER | {"offer_id": "O2", "annual_rate_pct": 0.0, "term_months": 7, "loan_amount": 45_000.0}])
     for number, terms in (("O1", (12.0, 4000.0, 24)), ("O2", (0.0, 45_000.0, 7))):
         row = rows.loc[number]
         grid = decide.Grid((terms[0],), (), (terms[2],), (terms[1],))
         stored = row[names].to_numpy(dtype=np.float32)
-        np.testing.assert_array_equal(decide.rows(names, stored, row.monthly_income_amount, grid)[0, 0], stored)
+        np.testing.assert_array_equal(decide.build_rows(names, stored, row.monthly_income_amount, grid)[0, 0], stored)
 
 
 def test_a_source_gets_only_features_that_it_can_fill():
-    few = declared({"offers": ["offer_id", "customer_id", "annual_rate_pct", "loan_amount"]})
+    few = select_features({"offers": ["offer_id", "customer_id", "annual_rate_pct", "loan_amount"]})
     assert [feature.name for feature in few] == ["annual_rate_pct", "log_loan_amount"]
     with pytest.raises(ValueError, match="fills no such columns"):
-        declared({"offers": ["annual_rate_pct"]}, [Feature("risk_grade", "", "")])
+        select_features({"offers": ["annual_rate_pct"]}, [Feature("risk_grade", "", "")])
     with pytest.raises(ValueError, match="defined here too"):
-        declared({"offers": ["annual_rate_pct"]}, [Feature("annual_rate_pct", "", "")])
+        select_features({"offers": ["annual_rate_pct"]}, [Feature("annual_rate_pct", "", "")])
     with pytest.raises(ValueError, match="no column of the offers is called risk_grade"):
-        built(features=[Feature("risk_grade", "", "")])
+        build_rows(features=[Feature("risk_grade", "", "")])
 
 
 def test_what_grows_with_the_rate_is_bound_like_the_rate():

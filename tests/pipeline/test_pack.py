@@ -1,4 +1,4 @@
-"""The validation packs of the small ledger: what a person reads, and that whatever is tampered with is found and named."""
+"""Tests of the validation packs of the small ledger: the pages, and that verification finds and names every changed byte."""
 
 import json
 import re
@@ -25,9 +25,9 @@ LOANS = next(domain for domain in DOMAINS if domain.name == "loan_default")
 
 
 def champion(run: Run, domain: Domain = LOANS) -> model_registry.RegisteredVersion:
-    found = model_registry.find(build_resources(run.settings)["tracking"].client(), domain.name, model_registry.CHAMPION)
-    assert found is not None
-    return found
+    disagreements = model_registry.find_version(build_resources(run.settings)["tracking"].client(), domain.name, model_registry.CHAMPION)
+    assert disagreements is not None
+    return disagreements
 
 
 def folder(run: Run, domain: Domain = LOANS) -> Path:
@@ -35,8 +35,8 @@ def folder(run: Run, domain: Domain = LOANS) -> Path:
 
 
 @contextmanager
-def tampered(file: Path, before: str, after: str) -> Iterator[None]:
-    """One file with other content, until the block ends."""
+def tamper(file: Path, before: str, after: str) -> Iterator[None]:
+    """Change the content of one file until the block ends."""
     content, mode = file.read_bytes(), file.stat().st_mode
     assert before.encode() in content, f"{file} has no {before}"
     file.chmod(0o644)
@@ -48,29 +48,31 @@ def tampered(file: Path, before: str, after: str) -> Iterator[None]:
         file.chmod(mode)
 
 
-def documented() -> list[list[str]]:
-    """The arguments of the commands in docs/validation-pack.md."""
+def read_documented_commands() -> list[list[str]]:
+    """Return the arguments of the commands in docs/validation-pack.md."""
     text = (Path(__file__).parents[2] / "docs" / "validation-pack.md").read_text()
     return [line.split("#")[0].split() for line in re.findall(r"^finrisk validate-pack (.+)$", text, flags=re.MULTILINE)]
 
 
-def places(run: Run) -> str:
-    """Where the verification of the loan model's pack finds something else than was packed."""
+def find_disagreements(run: Run) -> str:
+    """Return where the verification of the loan model's pack disagrees with the packed figures."""
     return "\n".join(verify_pack.verify(run.settings, "loan_default").disagreements)
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 def test_each_version_has_two_pages_and_a_manifest_that_is_sealed_in_the_registry(run: Run, domain: Domain) -> None:
-    made, at = verify_pack.find_pack(run.settings, domain.name)
+    packed, at = verify_pack.find_pack(run.settings, domain.name)
     client, model = build_resources(run.settings)["tracking"].client(), champion(run, domain)
-    tags = model_registry.tags(client, model)
+    tags = model_registry.read_tags(client, model)
     assert at == run.settings.root / "packs" / domain.name / tags["bundle"]
     assert tags["pack"] == pack.sha256((at / "pack.json").read_bytes())
     assert {file.path for file in client.list_artifacts(model.run_id, "pack")} >= {"pack/card.html", "pack/pack.html", "pack/pack.json"}
-    assert made.supports
-    assert {"bundle/bundle.json", "snapshot", "evaluation.json", "oracle.json", "README.md", "card.md"} <= made.by_artifact.keys()
-    assert not made.of("other")
-    assert all(made.texts[name] for name in ("decision", "for whom", "intended use", "not intended", "population", "known when", "limits"))
+    assert packed.is_supported
+    assert {"bundle/bundle.json", "snapshot", "evaluation.json", "oracle.json", "README.md", "card.md"} <= packed.by_artifact.keys()
+    assert not packed.figures_of("other")
+    assert all(
+        packed.texts[name] for name in ("decision", "for whom", "intended use", "not intended", "population", "known when", "limits")
+    )
     text = (at / "card.html").read_text() + (at / "pack.html").read_text()
     assert not re.search(r"compliant|<script|https?://", text)
 
@@ -96,67 +98,69 @@ def test_the_same_inputs_give_the_same_bytes(run: Run) -> None:
 def test_everything_agrees_in_what_the_graph_made(run: Run) -> None:
     done = verify_pack.verify(run.settings, "loan_default")
     assert done.disagreements == []
-    found = {one.name: one.agree for one in done.outcomes}
-    assert found["Artifacts"] == len(done.made.artifacts)
-    recomputed = sum(found.get(heading, 0) for heading, _ in pack.GROUPS.values())
-    assert recomputed == len(done.made.figures) > 50
-    assert min(found[name] for name in ("Discrimination", "Calibration", "Explanation", "Fairness", "Beside the oracle")) > 3
+    disagreements = {one.name: one.agree for one in done.outcomes}
+    assert disagreements["Artifacts"] == len(done.record.artifacts)
+    recomputed = sum(disagreements.get(heading, 0) for heading, _ in pack.GROUPS.values())
+    assert recomputed == len(done.record.figures) > 50
+    assert min(disagreements[name] for name in ("Discrimination", "Calibration", "Explanation", "Fairness", "Beside the oracle")) > 3
 
 
 def test_a_figure_changed_in_the_manifest_is_found(run: Run) -> None:
     file = folder(run) / "pack.json"
     auc = verify_pack.find_pack(run.settings, "loan_default")[0].by_key["evaluation/auc"].value
     assert auc is not None
-    with tampered(file, f'"value": {auc!r}', '"value": 0.9911'):
-        found = places(run)
-    assert re.search(r"pack\.json: the value of evaluation/auc is 0\.9911 there, 0\.\d+ from snapshot \w{8} and bundle \w{12}", found)
-    assert "pack.json: its hash is not the one that the registry holds" in found
+    with tamper(file, f'"value": {auc!r}', '"value": 0.9911'):
+        disagreements = find_disagreements(run)
+    assert re.search(
+        r"pack\.json: the value of evaluation/auc is 0\.9911 there, 0\.\d+ from snapshot \w{8} and bundle \w{12}", disagreements
+    )
+    assert "pack.json: its hash is not the one that the registry holds" in disagreements
 
 
 def test_a_figure_changed_in_a_page_is_found(run: Run) -> None:
     auc = verify_pack.find_pack(run.settings, "loan_default")[0].by_key["evaluation/auc"]
-    with tampered(folder(run) / "pack.html", f">{auc.shown('value')}<", ">0.9911<"):
-        found = places(run)
-    assert re.search(r"pack\.html, line \d+: shows 0\.9911 \(0\.\d+\) as the value of evaluation/auc", found)
-    assert "pack.html: its bytes are not those" in found
+    with tamper(folder(run) / "pack.html", f">{auc.format_bound('value')}<", ">0.9911<"):
+        disagreements = find_disagreements(run)
+    assert re.search(r"pack\.html, line \d+: shows 0\.9911 \(0\.\d+\) as the value of evaluation/auc", disagreements)
+    assert "pack.html: its bytes are not those" in disagreements
 
 
 def test_a_bundle_that_was_changed_is_found(run: Run) -> None:
-    made = verify_pack.find_pack(run.settings, "loan_default")[0]
-    threshold = made.by_key["thresholds/refuse_from"].value
-    kept = (run.settings.root / "mlflow" / "artifacts").rglob("bundle.json")
-    (file,) = (one for one in kept if pack.sha256(one.read_bytes()) == made.by_artifact["bundle/bundle.json"].sha256)
-    with tampered(file, f'"refuse_from": {threshold!r}', '"refuse_from": 0.9911'):
-        found = places(run)
-    assert "bundle/bundle.json: has the hash" in found
-    assert "thresholds/refuse_from" in found
+    packed = verify_pack.find_pack(run.settings, "loan_default")[0]
+    threshold = packed.by_key["thresholds/refuse_from"].value
+    manifests = (run.settings.root / "mlflow" / "artifacts").rglob("bundle.json")
+    (file,) = (one for one in manifests if pack.sha256(one.read_bytes()) == packed.by_artifact["bundle/bundle.json"].sha256)
+    with tamper(file, f'"refuse_from": {threshold!r}', '"refuse_from": 0.9911'):
+        disagreements = find_disagreements(run)
+    assert "bundle/bundle.json: has the hash" in disagreements
+    assert "thresholds/refuse_from" in disagreements
 
 
 def test_a_snapshot_that_was_changed_is_found(run: Run) -> None:
-    made = verify_pack.find_pack(run.settings, "loan_default")[0]
-    snapshot = run.settings.root / "snapshots" / f"{made.by_artifact['snapshot'].sha256}.parquet"
-    with tampered(snapshot, "PAR1", "PAR2"):
-        found = places(run)
-    assert re.search(r"snapshot: the snapshot .+ is damaged", found)
-    assert "they cannot be computed again" in found
+    packed = verify_pack.find_pack(run.settings, "loan_default")[0]
+    snapshot = run.settings.root / "snapshots" / f"{packed.by_artifact['snapshot'].sha256}.parquet"
+    with tamper(snapshot, "PAR1", "PAR2"):
+        disagreements = find_disagreements(run)
+    assert re.search(r"snapshot: the snapshot .+ is damaged", disagreements)
+    assert "they cannot be computed again" in disagreements
 
 
 def test_a_plot_that_was_changed_is_found(run: Run) -> None:
     model = champion(run)
     (file,) = (run.settings.root / "mlflow" / "artifacts").rglob(f"{model.run_id}/artifacts/plots/test_roc_pr.png")
-    with tampered(file, "IHDR", "IHDX"):
-        assert "plots/test_roc_pr.png: has the hash" in places(run)
+    with tamper(file, "IHDR", "IHDX"):
+        assert "plots/test_roc_pr.png: has the hash" in find_disagreements(run)
 
 
 def test_what_is_gone_is_named(run: Run) -> None:
     (file,) = (run.settings.root / "mlflow" / "artifacts").rglob(f"{champion(run).run_id}/artifacts/candidates.json")
     aside = file.rename(file.with_suffix(".aside"))
     try:
-        found = places(run)
+        disagreements = find_disagreements(run)
     finally:
         aside.rename(file)
-    assert "candidates.json: cannot be read from MLflow run" in found
-    assert "they cannot be computed again" in found
+    assert "candidates.json: cannot be read from MLflow run" in disagreements
+    assert "they cannot be computed again" in disagreements
 
 
 def test_the_commands_say_how_many_agree_and_end_with_1_where_one_does_not(run: Run) -> None:
@@ -166,24 +170,24 @@ def test_the_commands_say_how_many_agree_and_end_with_1_where_one_does_not(run: 
         "FINRISK_SIM_MONTHS": str(settings.sim_months), "FINRISK_AS_OF": str(settings.as_of),
     }  # fmt: skip
 
-    def asked(*arguments: str) -> tuple[int, str]:
+    def validate_pack(*arguments: str) -> tuple[int, str]:
         done = CliRunner().invoke(cli, ["validate-pack", *arguments], env=environment)
         return done.exit_code, done.output
 
     version = verify_pack.find_pack(settings, "loan_default")[0].version
-    (listed, shown, verified) = [asked(*command) for command in documented()]
+    (listed, shown, verified) = [validate_pack(*command) for command in read_documented_commands()]
     assert (listed[0], shown[0], verified[0]) == (0, 0, 0), verified[1]
     assert all(domain.name in listed[1] for domain in DOMAINS)
     assert str(folder(run) / "pack.html") in shown[1].replace("\n", "")
     assert re.search(r"Discrimination +4 of 4 +agree", verified[1])
     assert "everything agrees" in verified[1]
-    with tampered(folder(run) / "card.html", "Model card", "Modal card"):
-        status, said = asked("verify", "loan_default", "--version", version[:8])
+    with tamper(folder(run) / "card.html", "Model card", "Modal card"):
+        status, output = validate_pack("verify", "loan_default", "--version", version[:8])
     assert status == 1
-    assert "first disagreement: card.html: its bytes are not those that pack.json names" in said
-    status, said = asked("verify", "loan_default", "--version", "99")
+    assert "first disagreement: card.html: its bytes are not those that pack.json names" in output
+    status, output = validate_pack("verify", "loan_default", "--version", "99")
     assert status == 1
-    assert f"loan_default has no version '99'; it has {version}" in said
+    assert f"loan_default has no version '99'; it has {version}" in output
 
 
 def test_a_domain_that_is_not_there_is_named(run: Run) -> None:

@@ -1,15 +1,16 @@
-"""Every feature is the same number in batch and online, on a table made to be unpleasant and on the Handbook's."""
+"""Tests of feature parity: every feature is the same number in batch and online, on an adverse table and on the Handbook's."""
 
 import ibis
 import numpy as np
 import pytest
 
-from finrisk_assets.domains.transaction_anomaly.features import FEATURES, HANDBOOK, available, build
+from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES, HANDBOOK
+from finrisk_assets.domains.transaction_anomaly.features import build, select_features
 from finrisk_assets.features import parity
 
 
 def unpleasant(n: int = 3000, customers: int = 12, seed: int = 0) -> "ibis.expr.types.Table":
-    """Transactions with ties, microseconds, missing merchants and countries, equal amounts, bursts and late labels."""
+    """Return transactions with ties, microseconds, missing merchants and countries, equal amounts, bursts and late labels."""
     import pandas as pd
 
     rng = np.random.default_rng(seed)
@@ -58,17 +59,17 @@ def test_certificate_notices_a_feature_that_is_not_the_declared_one():
 
 def test_a_store_that_forgets_at_restart_is_caught():
     class Forgetful(parity.MemoryStore):
-        def restarted(self):
+        def restart(self):
             return Forgetful(self._entities)
 
     transactions = unpleasant(600)
     rows = build(transactions).to_pyarrow().to_pylist()
-    events = parity._events_around(transactions, [row["transaction_id"] for row in rows], FEATURES)
+    events = parity.collect_events(transactions, [row["transaction_id"] for row in rows], FEATURES)
     names = [feature.feature.name for feature in FEATURES]
     batch = np.array([[np.nan if row[name] is None else row[name] for name in names] for row in rows], np.float64)
     scored = [row["transaction_id"] for row in rows]
-    assert parity.certificate(batch, parity.replay(events, scored, FEATURES, seed=1), names).equal
-    assert not parity.certificate(batch, parity.replay(events, scored, FEATURES, seed=1, store=Forgetful), names).equal
+    assert parity.compare(batch, parity.replay(events, scored, FEATURES, seed=1), names).equal
+    assert not parity.compare(batch, parity.replay(events, scored, FEATURES, seed=1, store=Forgetful), names).equal
 
 
 def test_the_table_has_one_row_a_transaction_with_keys_and_label():
@@ -97,7 +98,7 @@ def test_handbook_transactions_are_certified(data_dir):
         label_known_at=raw.TX_DATETIME.cast("timestamp(6)") + ibis.interval(days=7),
     ).cache()
     features = (
-        *available(transactions.columns),
+        *select_features(transactions.columns),
         *(f for f in HANDBOOK if f.feature.name.startswith(("customer_nb", "terminal"))),
     )
     certified = parity.certify(transactions, build(transactions, features).cache(), features, n=100)

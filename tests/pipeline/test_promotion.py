@@ -1,4 +1,4 @@
-"""A model's life, told on the real graph: the first champion, a challenger refused by each demand, a better one, and the way back."""
+"""Tests of promotion on the real graph: first champion, challengers refused by each demand, a better challenger, and rollback."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,27 +21,27 @@ CHECKS = {"golden rows": "model_loan_default_contract", "leakage": "model_loan_d
 
 
 @dataclass(frozen=True)
-class Told:
+class PromotionStory:
     """The story, and what stood after each of its chapters."""
 
     story: Story
     after: dict[str, Outcome]
 
     def bundle(self, version: str) -> str:
-        """The bundle of a registered version."""
+        """Return the bundle of a registered version."""
         client = build_resources(self.story.settings)["tracking"].client()
-        found = client.get_model_version(model_registry.model_name("loan_default"), version)
-        return str(found.tags["bundle"])
+        version_info = client.get_model_version(model_registry.model_name("loan_default"), version)
+        return str(version_info.tags["bundle"])
 
     def packed(self, bento: str) -> list[str]:
-        """The models that a Bento carries."""
+        """Return the models that a Bento carries."""
         folder = self.story.settings.bentoml_home / "bentos" / "finrisk" / bento
         info = yaml.safe_load((folder / "bento.yaml").read_text())
         return [model["tag"] for service in info["services"] for model in service["models"]]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+def promotion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PromotionStory]:
     with dg.DagsterInstance.ephemeral() as instance:
         story = Story(small(tmp_path_factory.mktemp("story")), instance)
         after = {"first": story.begin(few)}
@@ -49,19 +49,19 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         after["better"] = story.challenge(honest)
         after["back"] = story.roll_back("complaints")
         after["again"] = story.challenge(honest)
-        yield Told(story, after)
+        yield PromotionStory(story, after)
 
 
-def test_the_first_champion_decides(told: Told) -> None:
-    first = told.after["first"]
+def test_the_first_champion_decides(promotion: PromotionStory) -> None:
+    first = promotion.after["first"]
     assert first.gate == gate_verdict.PASSED
     assert first.champion == first.challenger == "1"
-    assert told.packed(first.bento) == [f"finrisk-loan-default:{told.bundle('1')}"]
+    assert promotion.packed(first.bento) == [f"finrisk-loan-default:{promotion.bundle('1')}"]
 
 
 @pytest.mark.parametrize("demand", PLANTED)
-def test_a_challenger_that_fails_a_demand_is_refused(told: Told, demand: str) -> None:
-    outcome, first = told.after[demand], told.after["first"]
+def test_a_challenger_that_fails_a_demand_is_refused(promotion: PromotionStory, demand: str) -> None:
+    outcome, first = promotion.after[demand], promotion.after["first"]
     assert outcome.challenger != first.challenger, "it was registered"
     if demand in CHECKS:
         assert CHECKS[demand] in outcome.failed
@@ -72,41 +72,41 @@ def test_a_challenger_that_fails_a_demand_is_refused(told: Told, demand: str) ->
     assert (outcome.champion, outcome.bento) == (first.champion, first.bento), "who decides has not changed"
 
 
-def test_a_higher_auc_does_not_buy_a_lower_profit(told: Told) -> None:
+def test_a_higher_auc_does_not_buy_a_lower_profit(promotion: PromotionStory) -> None:
     """The challenger planted against profit ranks better than the champion, and is refused all the same."""
-    assert "discrimination" not in told.after["profit"].gate
-    client = build_resources(told.story.settings)["tracking"].client()
-    run = client.get_run(client.get_model_version(model_registry.model_name("loan_default"), told.after["profit"].challenger).run_id)
+    assert "discrimination" not in promotion.after["profit"].gate
+    client = build_resources(promotion.story.settings)["tracking"].client()
+    run = client.get_run(client.get_model_version(model_registry.model_name("loan_default"), promotion.after["profit"].challenger).run_id)
     assert run.data.metrics["test_auc_beside_champion"] > 0
     assert run.data.metrics["test_gain_beside_champion"] < 0
 
 
-def test_a_better_one_is_promoted_and_packed(told: Told) -> None:
-    better, first = told.after["better"], told.after["first"]
+def test_a_better_one_is_promoted_and_packed(promotion: PromotionStory) -> None:
+    better, first = promotion.after["better"], promotion.after["first"]
     assert better.gate == gate_verdict.PASSED
     assert better.champion == better.challenger != first.champion
     assert better.bento != first.bento
-    assert told.packed(better.bento) == [f"finrisk-loan-default:{told.bundle(better.champion)}"]
+    assert promotion.packed(better.bento) == [f"finrisk-loan-default:{promotion.bundle(better.champion)}"]
 
 
-def test_rolling_back_restores_champion_and_bento(told: Told) -> None:
-    back, first = told.after["back"], told.after["first"]
+def test_rolling_back_restores_champion_and_bento(promotion: PromotionStory) -> None:
+    back, first = promotion.after["back"], promotion.after["first"]
     assert (back.champion, back.bento) == (first.champion, first.bento)
     assert back.gate == gate_verdict.STANDING, "the champion materialised alone does not bring it back"
 
 
-def test_what_was_rolled_back_does_not_come_back(told: Told) -> None:
-    """The next training gives the same bundle, whose figures are as good as ever."""
-    again, better = told.after["again"], told.after["better"]
+def test_what_was_rolled_back_does_not_come_back(promotion: PromotionStory) -> None:
+    """The next training gives the same bundle, whose figures are unchanged."""
+    again, better = promotion.after["again"], promotion.after["better"]
     assert again.challenger == better.challenger
     assert again.gate == "standing"
-    assert again.champion == told.after["first"].champion
+    assert again.champion == promotion.after["first"].champion
 
 
-def test_a_champion_keeps_its_own_figures(told: Told) -> None:
+def test_a_champion_keeps_its_own_figures(promotion: PromotionStory) -> None:
     """The evaluation's table is of the newest challenger; the champion's figures are those by which it was judged."""
-    kept = {figure["metric"]: figure["value"] for figure in read_champion_figures(LOAN_DEFAULT, told.story.settings)}
-    client = build_resources(told.story.settings)["tracking"].client()
+    figures = {figure["metric"]: figure["value"] for figure in read_champion_figures(LOAN_DEFAULT, promotion.story.settings)}
+    client = build_resources(promotion.story.settings)["tracking"].client()
     run = client.get_run(client.get_model_version(model_registry.model_name("loan_default"), "1").run_id)
-    assert kept["auc"] == run.data.metrics["test_auc"]
-    assert (champion_folder(LOAN_DEFAULT, told.story.settings) / "bundle.json").is_file()
+    assert figures["auc"] == run.data.metrics["test_auc"]
+    assert (champion_folder(LOAN_DEFAULT, promotion.story.settings) / "bundle.json").is_file()

@@ -1,4 +1,4 @@
-"""Which months of its features a change in one month of the ledger moves: no others than the domain says, and as far as it says."""
+"""Tests of each domain's reach: a change in one month moves the features of exactly the months that the domain declares."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -25,15 +25,15 @@ SOURCE = sources.load(Settings(sim_customers=CUSTOMERS, sim_months=MONTHS))
 
 @pytest.fixture(scope="module")
 def ledger() -> Mapping[str, pd.DataFrame]:
-    made = simulate(CUSTOMERS, MONTHS, start=START, bad_rows=0)
-    return {name: made[name].to_pandas() for name in TABLES}
+    computed = simulate(CUSTOMERS, MONTHS, start=START, bad_rows=0)
+    return {name: computed[name].to_pandas() for name in TABLES}
 
 
-def changed(transactions: pd.DataFrame) -> pd.DataFrame:
-    """Everything that happened in one month, between the first and the last movement of the people, happened otherwise."""
+def change_month(transactions: pd.DataFrame) -> pd.DataFrame:
+    """Return the transactions with every one of a month changed, between each person's first and last transaction."""
     month = transactions.occurred_at.dt.strftime("%Y-%m") == CHANGED
-    seen = transactions[~month].groupby("customer_id").occurred_at.agg(["min", "max"])
-    first, last = (transactions.customer_id.map(seen[side]) for side in ("min", "max"))
+    limits = transactions[~month].groupby("customer_id").occurred_at.agg(["min", "max"])
+    first, last = (transactions.customer_id.map(limits[side]) for side in ("min", "max"))
     here = month & (first < transactions.occurred_at) & (transactions.occurred_at < last)
     other = transactions.copy()
     other.loc[here, "amount"] = (other.amount[here] * 3 + 1).round(2)
@@ -48,13 +48,13 @@ def changed(transactions: pd.DataFrame) -> pd.DataFrame:
 def features(domain: Domain, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     connection = ibis.duckdb.connect()
     lazy = {name: connection.create_table(name, frame) for name, frame in tables.items() if name in domain.tables}
-    made = domain.build(lazy, SOURCE).to_pandas()
+    computed = domain.build_features(lazy, SOURCE).to_pandas()
     connection.disconnect()
-    return made.set_index(domain.keys[0].name).sort_index()
+    return computed.set_index(domain.keys[0].name).sort_index()
 
 
 def differ(before: pd.DataFrame, after: pd.DataFrame) -> np.ndarray:
-    """Which rows differ by more than the order of a sum."""
+    """Return which rows differ by more than the rounding of a sum."""
     numbers = before.select_dtypes("number").columns
     others = before.columns.difference(numbers)
     same = np.isclose(before[numbers].to_numpy(float), after[numbers].to_numpy(float), rtol=1e-9, atol=1e-9, equal_nan=True).all(axis=1)
@@ -64,16 +64,16 @@ def differ(before: pd.DataFrame, after: pd.DataFrame) -> np.ndarray:
 
 @pytest.mark.parametrize("domain", [one for one in DOMAINS if not one.features_of], ids=lambda domain: domain.name)
 def test_a_change_moves_the_months_that_the_domain_says(domain: Domain, ledger: Mapping[str, pd.DataFrame]) -> None:
-    other = {**ledger, "transactions": changed(ledger["transactions"])}
+    other = {**ledger, "transactions": change_month(ledger["transactions"])}
     before, after = features(domain, ledger), features(domain, other)
     assert set(before.index) <= set(after.index)
     moved = before[differ(before, after.loc[before.index])]
     new = after.loc[after.index.difference(before.index)]
-    moments = pd.concat([moved[domain.moment], new[domain.moment]]).dropna()
+    moments = pd.concat([moved[domain.decision_time], new[domain.decision_time]]).dropna()
     at = pd.Period(CHANGED, "M").ordinal
     distances = sorted({pd.Period(moment, "M").ordinal - at for moment in moments})
     assert distances[0] >= -domain.months_ahead, f"months before are told by it: {distances}"
     assert distances[-1] <= domain.months_back, f"windows reach further: {distances}"
-    # Said no more than is so: but for what depends on the lengths of months, and on who is in the sample.
+    # The declared reach is tight, but for the lengths of months and the people in the sample.
     assert distances[-1] >= domain.months_back - 1, f"windows do not reach so far: {distances}"
     assert distances[0] <= 1 - domain.months_ahead

@@ -1,4 +1,4 @@
-"""Reasons tell the truth: changing the factors that they name flips the decisions of the champions that a run leaves."""
+"""Tests of reason fidelity: changing the named factors flips the decisions of a run's champions."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ import pytest
 from benchmarks import reason_fidelity, reasons
 from benchmarks.reasons import DEMANDED, Applicants, compare, refused, stored
 from finrisk_assets.domains.loan_default import actionability
-from finrisk_assets.domains.loan_default.definition import CLASSIFIER
+from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.modelling.training.scorecard import Scorecard
 from finrisk_assets.scoring.bundle import Bundle
-from finrisk_assets.scoring.recourse import Search, approved_by
+from finrisk_assets.scoring.recourse import RecourseSearch, approved_quantile_rows
 from tests.pipeline.conftest import Run
 
 
@@ -22,7 +22,7 @@ def champion(run: Run) -> Bundle:
 
 @pytest.fixture(scope="module")
 def applicants(run: Run) -> Applicants:
-    return stored(run.settings, folder(run), CLASSIFIER)
+    return stored(run.settings, folder(run), LOAN_DEFAULT)
 
 
 def folder(run: Run) -> Path:
@@ -32,7 +32,7 @@ def folder(run: Run) -> Path:
 def test_changing_the_named_factors_flips_nine_refusals_of_ten(champion: Bundle, applicants: Applicants) -> None:
     held_against = compare(champion, applicants, "refer_from")
     turn = champion.thresholds["refuse_from"]
-    rows = np.concatenate([found for _, found in refused(champion, applicants, turn)])[:300]
+    rows = np.concatenate([nearest for _, nearest in refused(champion, applicants, turn)])[:300]
     assert len(rows) >= 50
     rate = {
         choice: reason_fidelity.flips(champion, rows, held_against.choices[choice], held_against.ordinary, turn).rate.value
@@ -56,25 +56,27 @@ def test_the_command_of_the_docs_prints_what_it_promises(
 def test_the_champion_knows_what_approved_applicants_have_and_the_nearest_change_holds(champion: Bundle, applicants: Applicants) -> None:
     assert set(champion.approved) == {"loan_amount", "term_months", "last_balance_amount", "expense_amount_90d"}
     turn = champion.thresholds["refer_from"]
-    search = Search(champion, {}, approved_by(champion), turn, actionability.consistent)
+    search = RecourseSearch(champion, {}, approved_quantile_rows(champion), turn, actionability.apply_changes)
     helped = 0
-    for values in np.concatenate([found for _, found in refused(champion, applicants, turn)])[:60].tolist():
+    for values in np.concatenate([nearest for _, nearest in refused(champion, applicants, turn)])[:60].tolist():
         pairs = zip(champion.features, values, strict=True)
         row = {feature.name: None if value != value else value for feature, value in pairs}
-        found = Search(champion, actionability.allowed(row), search.approved, turn, actionability.consistent).nearest(row)
-        if found.changes:
+        nearest = RecourseSearch(
+            champion, actionability.find_allowed_changes(row), search.approved, turn, actionability.apply_changes
+        ).find_nearest(row)
+        if nearest.changes:
             helped += 1
-            changed = actionability.consistent(row, {one.feature: one.after for one in found.changes})
+            changed = actionability.apply_changes(row, {one.feature: one.after for one in nearest.changes})
             again = champion.row({feature.name: changed[feature.name] for feature in champion.features})
-            assert float(champion.probability(again[None])[0]) == found.probability < turn
+            assert float(champion.probability(again[None])[0]) == nearest.probability < turn
     assert helped >= 10
 
 
 def test_every_version_has_its_scorecard_beside_the_bundle_and_with_its_run(run: Run) -> None:
-    kept = run.settings.root / "candidates" / "loan_default"
-    card = Scorecard.from_json((kept / "scorecard.json").read_text())
-    assert (kept / "scorecard.md").read_text() == card.to_markdown()
-    query = (kept / "scorecard.sql").read_text()
+    folder_of_candidates = run.settings.root / "candidates" / "loan_default"
+    card = Scorecard.from_json((folder_of_candidates / "scorecard.json").read_text())
+    assert (folder_of_candidates / "scorecard.md").read_text() == card.to_markdown()
+    query = (folder_of_candidates / "scorecard.sql").read_text()
     points = run.warehouse.connection.raw_sql(query).fetchdf().set_index("loan_id").points
     features = run.warehouse.table("features_loan_default").order_by("loan_id").limit(200).to_pyarrow().to_pylist()
     assert [points[row["loan_id"]] for row in features] == [card.points(row) for row in features]

@@ -1,4 +1,4 @@
-"""What the service answers is what the batch scored: 1,000 rows of every domain, asked as a client would ask."""
+"""Tests of serving parity: the service's answers equal the batch scores on 1,000 rows of every domain."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,23 +36,27 @@ def store(tmp_path: Path) -> Iterator[Store]:
     open_store.close()
 
 
-def some(run: Run, domain: Domain, rows: int = ROWS) -> LazyTable:
-    """Rows of the feature table, spread over customers and months by the order of their keys' hash."""
+def sample_rows(run: Run, domain: Domain, rows: int = ROWS) -> LazyTable:
+    """Return rows of the feature table, spread over customers and months by the hash of their keys."""
     features, key = run.warehouse.table(f"features_{domain.group}"), domain.keys[0].name
     return features.order_by([features[key].hash(), features[key]]).limit(rows)
 
 
-def batch(run: Run, domain: Domain) -> list[dict[str, Any]]:
-    """The batch's scores of `some`, each with its features."""
+def read_batch_scores(run: Run, domain: Domain) -> list[dict[str, Any]]:
+    """Return the batch scores of the sampled rows, each with its features."""
     key = domain.keys[0].name
-    scores = run.warehouse.table(f"scores_{domain.name}").drop("customer_id", domain.moment)
-    return some(run, domain).inner_join(scores, key).order_by(key).to_pyarrow().to_pylist()
+    scores = run.warehouse.table(f"scores_{domain.name}").drop("customer_id", domain.decision_time)
+    rows: list[dict[str, Any]] = sample_rows(run, domain).inner_join(scores, key).order_by(key).to_pyarrow().to_pylist()
+    assert len(rows) == ROWS
+    return rows
 
 
-def stand(run: Run, domain: Domain, store: Store) -> dict[str, dict[str, Any]]:
-    """Put `some` rows into the store, each as a customer of its own whose name is the row's; return their scores by that name."""
+def store_snapshots(run: Run, domain: Domain, store: Store) -> dict[str, dict[str, Any]]:
+    """Store the sampled rows, each as its own customer named by the row's key; return their scores by that name."""
     source, scores = sources.load(run.settings), run.warehouse.table(f"scores_{domain.name}")
-    rows = [one._replace(customer_id=one.subject) for one in load_history.feature_snapshots(domain, source, some(run, domain), scores)]
+    rows = [
+        one._replace(customer_id=one.subject) for one in load_history.feature_snapshots(domain, source, sample_rows(run, domain), scores)
+    ]
     assert store.replace_snapshots(rows) == ROWS
     return {one.subject: dict(one.score) for one in rows}
 
@@ -64,7 +68,7 @@ def champion(run: Run, domain: Domain) -> Bundle:
 def test_spending_risk(run: Run, store: Store) -> None:
     domain = BY_NAME["spending_risk"]
     scorer = SpendingScorer(champion(run, domain), store)
-    for subject, scored in stand(run, domain, store).items():
+    for subject, scored in store_snapshots(run, domain, store).items():
         answer = scorer.answer(SpendingRequest(customer_id=subject))
         assert answer.score == pytest.approx(scored["score"], abs=1e-6)
         assert (answer.risk_level, answer.model.version) == (scored["decision"], scored["model_version"])
@@ -73,7 +77,7 @@ def test_spending_risk(run: Run, store: Store) -> None:
 def test_spending_risk_of_eight_fields(run: Run, store: Store) -> None:
     domain = BY_NAME["spending_risk_eight"]
     scorer = SpendingScorer(champion(run, domain), store)
-    for scored in batch(run, domain):
+    for scored in read_batch_scores(run, domain):
         answer = scorer.answer(SpendingRequest(**{name: scored[name] for name in EIGHT}))
         assert answer.score == pytest.approx(scored["score"], abs=1e-6)
         assert answer.risk_level == scored["decision"]
@@ -82,7 +86,7 @@ def test_spending_risk_of_eight_fields(run: Run, store: Store) -> None:
 def test_cashflow(run: Run, store: Store) -> None:
     domain = BY_NAME["cashflow"]
     scorer = CashflowScorer(champion(run, domain), store)
-    for subject, scored in stand(run, domain, store).items():
+    for subject, scored in store_snapshots(run, domain, store).items():
         answer = scorer.answer(CashflowRequest(customer_id=subject))
         assert answer.score == pytest.approx(scored["score"], abs=1e-6)
         assert answer.direction == scored["decision"]
@@ -95,7 +99,7 @@ def test_loan_offers(run: Run, store: Store) -> None:
     domain = BY_NAME["loan_offers"]
     scorer = OfferScorer(champion(run, domain), store)
     decisions = set()
-    for subject, scored in stand(run, domain, store).items():
+    for subject, scored in store_snapshots(run, domain, store).items():
         if scored["pd"] is None:  # the batch knows no PD then, and the service would ask for one
             continue
         answer = scorer.answer(OfferRequest(customer_id=subject))
@@ -112,7 +116,7 @@ def test_loan_default(run: Run, store: Store) -> None:
     domain = BY_NAME["loan_default"]
     bundle = champion(run, domain)
     scorer = LoanScorer(bundle, store)
-    for scored in batch(run, domain):
+    for scored in read_batch_scores(run, domain):
         answer = scorer.answer(LoanRequest(features={feature.name: scored[feature.name] for feature in bundle.features}))
         assert answer.score == pytest.approx(scored["score"], abs=1e-6)
         assert answer.decision == scored["decision"]
@@ -125,7 +129,7 @@ def test_transaction_anomaly(run: Run, store: Store, tmp_path: Path) -> None:
     ledger.to_parquet(path)
     store.load_transactions(read_transactions(path))
     scorer = TransactionScorer(champion(run, domain), store)
-    scores = {row["transaction_id"]: row for row in batch(run, domain)}
+    scores = {row["transaction_id"]: row for row in read_batch_scores(run, domain)}
     asked = ledger.filter(ledger.transaction_id.isin(list(scores))).to_pyarrow().to_pylist()
     assert len(asked) == ROWS
     for row in asked:

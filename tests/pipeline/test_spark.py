@@ -1,4 +1,4 @@
-"""The same feature expressions give the same numbers on DuckDB and on PySpark."""
+"""Tests of feature equality: the same expressions give the same numbers on DuckDB and on PySpark."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,8 @@ import ibis
 import numpy as np
 import pytest
 
-from finrisk_assets.domains.transaction_anomaly.features import FEATURES, HANDBOOK, build
+from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES, HANDBOOK
+from finrisk_assets.domains.transaction_anomaly.features import build
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Spending features: right by hand, blind to whatever came at or after the month-end, the same on DuckDB and Spark."""
+"""Tests of spending features: results worked out by hand, nothing from the month-end on, and equal results on DuckDB and Spark."""
 
 import math
 from datetime import datetime, timedelta
@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets.domains.spending_risk.features import CATALOGUE, EIGHT_FEATURES, KEYS, SEASON, build, declared
+from finrisk_assets.domains.spending_risk.catalogue import CATALOGUE, EIGHT_FEATURES, SEASON
+from finrisk_assets.domains.spending_risk.features import KEYS, build, select_features
 from finrisk_assets.domains.spending_risk.target import Trouble
 from schemas.ledger import TABLES
 
 TYPES = {"timestamp": "datetime64[us]", "float64": "float64", "boolean": "boolean", "int64": "Int64", "string": "string"}
-FEATURES = declared({"customers": ["income_amount", "joined_at"]})
+FEATURES = select_features({"customers": ["income_amount", "joined_at"]})
 NAMES = [feature.name for feature in FEATURES]
 AS_OF = datetime(2024, 7, 1)
 CUSTOMER = {"customer_id": "1", "joined_at": datetime(2023, 1, 1), "income_amount": 2500.0}
@@ -67,7 +68,7 @@ BERKA = Trouble(("penalty interest",), is_negative_balance=True, is_overspending
 
 
 def outcomes_of(transactions, trouble=DEFAULT):
-    """The outcomes alone, which take less time."""
+    """Return the outcomes alone, which take less time."""
     return month_ends_of(transactions, trouble=trouble, features=EIGHT_FEATURES[:1])
 
 
@@ -185,7 +186,7 @@ def test_the_outcome_is_known_only_where_the_ledger_runs_on():
 
 
 def test_no_feature_is_a_protected_column_and_a_source_gets_what_it_can_fill():
-    bare = declared({"customers": ["birth_year"]}, without=SEASON)
+    bare = select_features({"customers": ["birth_year"]}, without=SEASON)
     assert not {feature.name for feature in bare} & {"month_sin", "closing_balance_to_usual_income"}
     assert {feature.name for feature in EIGHT_FEATURES} <= {feature.name for feature in bare}
     needed = {need for defined in CATALOGUE for need in defined.needs}
@@ -195,7 +196,7 @@ def test_no_feature_is_a_protected_column_and_a_source_gets_what_it_can_fill():
 
 
 def many_people(n=25, seed=5):
-    """Ledgers with ties, gaps, other people's rows between them and empty categories."""
+    """Return ledgers with ties, gaps, other people's rows in between and empty categories."""
     rng = np.random.default_rng(seed)
     rows = []
     for person in range(n):
@@ -221,15 +222,15 @@ def test_every_feature_and_the_outcome_are_equal_on_duckdb_and_spark(spark, tmp_
         "transactions": table("transactions", many_people()),
         "customers": table("customers", [CUSTOMER | {"customer_id": str(k)} for k in range(25)]),
     }
-    found = []
+    moved = []
     for engine in (ibis.duckdb.connect(), spark):
         lazy = {}
         for name, frame in frames.items():
             path = tmp_path / f"{name}.parquet"
             frame.to_parquet(path, coerce_timestamps="us")
             lazy[name] = engine.read_parquet(path, table_name=name)
-        found.append(build(lazy, FEATURES, DEFAULT).execute().sort_values("customer_month", ignore_index=True))
-    ours, theirs = found
+        moved.append(build(lazy, FEATURES, DEFAULT).execute().sort_values("customer_month", ignore_index=True))
+    ours, theirs = moved
     assert list(ours.columns) == [column.name for column in KEYS] + NAMES
     assert ours.customer_month.tolist() == theirs.customer_month.tolist()
     assert ours.is_trouble.astype("boolean").equals(theirs.is_trouble.astype("boolean"))

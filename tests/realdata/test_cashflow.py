@@ -1,4 +1,4 @@
-"""Cashflow on Berka and on the Bank Marketing example: better than plain rules, and intervals that hold."""
+"""Tests of cashflow on Berka and on the Bank Marketing example: better than plain rules, with intervals that hold."""
 
 from pathlib import Path
 
@@ -44,8 +44,8 @@ def test_the_bank_marketing_example_passes_at_random_and_its_gate_refuses_it_in_
     panel = cashflow.load("mapped", mapping=cashflow.ROOT / "docs" / "bank-marketing.yaml")
     assert len(panel.frame) == 45_211
     _, flattered = cashflow.judge(panel, panel.frame)
-    assert CASHFLOW.gate(flattered) == []
+    assert CASHFLOW.find_faults(flattered) == []
     assert "interval_coverage" not in flattered
     _, figures = cashflow.judge(panel, cashflow.in_order(panel.frame))
     assert 0.6 < figures["auc"].low < figures["auc"].high < flattered["auc"].low
-    assert any("far from the rate" in fault.reason for fault in CASHFLOW.gate(figures))
+    assert any("far from the rate" in fault.reason for fault in CASHFLOW.find_faults(figures))

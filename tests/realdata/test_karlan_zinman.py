@@ -1,4 +1,4 @@
-"""The published estimates of Karlan & Zinman (2008) from the file that the source reads, and the slope of our own model beside them."""
+"""Tests of the published estimates of Karlan & Zinman (2008), and of our model's slope, on the source's file."""
 
 from datetime import datetime
 
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from benchmarks.offers import estimates
-from finrisk_assets.domains.loan_offers.definition import CLASSIFIER, LOAN_OFFERS
+from finrisk_assets.domains.loan_offers.definition import LOAN_OFFERS
 from finrisk_assets.ledger.contract import check_stored, count_by_rule, split
 from finrisk_assets.ledger.sources import karlan_zinman
-from finrisk_assets.modelling.training.candidates import matrix
+from finrisk_assets.modelling.training.candidates import to_matrix
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 
@@ -39,13 +39,13 @@ def test_every_row_is_valid_and_the_model_falls_as_steeply_as_published(data_dir
     assert valid["loans"].is_default.count().execute() == 3_887
 
     assert LOAN_OFFERS.unavailable_reason(source) is None
-    frame = LOAN_OFFERS.build(valid, source).execute().sort_values("offer_id", ignore_index=True)
-    declared = LOAN_OFFERS.features(source)
+    frame = LOAN_OFFERS.build_features(valid, source).execute().sort_values("offer_id", ignore_index=True)
+    declared = LOAN_OFFERS.select_features(source)
     bundle = Bundle(LOAN_OFFERS.train(frame, declared, source, settings).spec, "")
     figures = {figure.metric: figure for figure in LOAN_OFFERS.evaluate(frame, bundle, settings).figures}
-    assert LOAN_OFFERS.gate(figures) == []
+    assert LOAN_OFFERS.find_faults(figures) == []
     assert figures["auc"].value > 0.66
-    rows = matrix(CLASSIFIER.test(frame, bundle, settings).frame, declared)
+    rows = to_matrix(LOAN_OFFERS.score_test_window(frame, bundle, settings).frame, declared)
     at = [feature.name for feature in declared].index("annual_rate_pct")
     above, below = rows.copy(), rows.copy()
     above[:, at] += 6  # half a point a month on either side

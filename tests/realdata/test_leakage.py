@@ -1,4 +1,4 @@
-"""The leakage linter on real data: `duration` of Bank Marketing is found, clean sets are left alone, a planted window is found."""
+"""Tests of the leakage linter on real data: Bank Marketing's `duration` and a planted window are found, and clean sets have no finding."""
 
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.realdata
 
 
 def findings(panel, **options):
-    found = leakage.lint(panel.frame, panel.features, panel.label, moment=panel.moment, group=panel.group, **options)
-    return {(finding.column, finding.rule) for finding in found}
+    results = leakage.lint(panel.frame, panel.features, panel.label, decision_time=panel.moment, group=panel.group, **options)
+    return {(finding.column, finding.rule) for finding in results}
 
 
 def test_the_length_of_a_call_is_found_declared_or_not(data_dir: Path):
@@ -36,7 +36,7 @@ def test_the_length_of_a_call_is_found_declared_or_not(data_dir: Path):
     assert findings(without(panel, "duration")) == {("", "time_collapse")}
 
 
-def test_taiwan_has_no_findings_until_an_echo_is_planted(data_dir: Path):
+def test_taiwan_has_no_findingswindow_end_an_echo_is_planted(data_dir: Path):
     panel = taiwan(data_dir)
     assert findings(panel) == set()
     panel.frame["paid_amount_1m"] *= ~panel.frame.is_default.astype(bool)
@@ -55,7 +55,7 @@ LENGTH = """      - name: duration_s
 
 @pytest.fixture
 def with_duration(data_dir: Path, tmp_path: Path) -> Settings:
-    """A mapped panel of every third row of the file, with the length of the call as one more feature."""
+    """Return a mapped panel of every third row of the file, with the call's length as one more feature."""
     (tmp_path / "bank_marketing").mkdir()
     header, *rows = (data_dir / "bank_marketing" / "bank-full.csv").read_text("utf-8").splitlines()
     (tmp_path / "bank_marketing" / "bank-full.csv").write_text("\n".join([header, *rows[::3]]), "utf-8")
@@ -65,7 +65,7 @@ def with_duration(data_dir: Path, tmp_path: Path) -> Settings:
 
 
 def run(settings: Settings, *stages: str) -> dg.ExecuteInProcessResult:
-    """Materialise the assets whose names begin so."""
+    """Materialise the assets whose names start with a prefix."""
     main.prepare_dagster(settings)
     job = build_definitions(settings).resolve_job_def(automation.EVERYTHING)
     wanted = [key for key in job.asset_layer.executable_asset_keys if key.to_user_string().startswith(stages)]
@@ -95,7 +95,7 @@ def test_a_model_that_reads_the_length_of_the_call_is_stopped(with_duration: Set
 
 @pytest.fixture(scope="module")
 def berka(data_dir: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Berka's validated tables in memory."""
+    """Return Berka's validated tables in memory."""
     folder, source = tmp_path_factory.mktemp("berka"), load(Settings(source="berka", data_dir=data_dir))
     engine, valid = ibis.duckdb.connect(), {}
     for name, raw in source.tables.items():
@@ -109,11 +109,13 @@ def berka(data_dir: Path, tmp_path_factory: pytest.TempPathFactory):
 def test_berka_has_no_findings(name, berka):
     source, valid = berka
     domain = next(domain for domain in domains_of(source) if domain.name == name)
-    names, label = [feature.name for feature in domain.features(source)], domain.watch.label
-    rows = domain.build(valid, source)
+    names, label = [feature.name for feature in domain.select_features(source)], domain.label
+    rows = domain.build_features(valid, source)
     frame = rows.filter(rows[label].notnull()).order_by(domain.keys[0].name).to_pandas()
-    assert leakage.lint(frame, names, label, moment=domain.moment, group="customer_id") == []
-    ahead = leakage.looks_ahead(lambda given: domain.build(given, source), valid, names, key=domain.keys[0].name, moment=domain.moment)
+    assert leakage.lint(frame, names, label, decision_time=domain.decision_time, group="customer_id") == []
+    ahead = leakage.find_look_ahead(
+        lambda given: domain.build_features(given, source), valid, names, key=domain.keys[0].name, decision_time=domain.decision_time
+    )
     assert ahead == []
 
 
@@ -121,15 +123,15 @@ def test_spending_in_the_ten_days_after_the_month_end_looks_ahead(berka):
     source, valid = berka
 
     def build_with_later_spending(tables):
-        rows, moves = SPENDING_RISK.build(tables, source), tables["transactions"]
+        rows, moves = SPENDING_RISK.build_features(tables, source), tables["transactions"]
         spent = moves.filter(moves.direction == "debit").select(who="customer_id", at="occurred_at", amount="amount")
-        until = rows.select("customer_month", "customer_id", _until=rows.as_of + ibis.interval(days=10))
+        until = rows.select("customer_month", "customer_id", window_end=rows.as_of + ibis.interval(days=10))
         near = until.join(
-            spent, [until.customer_id == spent.who, spent.at < until._until, spent.at >= until._until - ibis.interval(days=30)]
+            spent, [until.customer_id == spent.who, spent.at < until.window_end, spent.at >= until.window_end - ibis.interval(days=30)]
         )
         sums = near.group_by("customer_month").agg(spent_to_date=near.amount.sum()).rename(row="customer_month")
         return rows.left_join(sums, rows.customer_month == sums.row)
 
     names = ["Total_Expense", "spent_to_date"]
-    found = leakage.looks_ahead(build_with_later_spending, valid, names, key="customer_month", moment="as_of")
-    assert [(one.column, one.rule) for one in found] == [("spent_to_date", "look_ahead")]
+    results = leakage.find_look_ahead(build_with_later_spending, valid, names, key="customer_month", decision_time="as_of")
+    assert [(one.column, one.rule) for one in results] == [("spent_to_date", "look_ahead")]

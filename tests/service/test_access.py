@@ -1,24 +1,27 @@
-"""Every route in every role: asked of the real application, and compared with the table that docs/access.md shows."""
+"""Tests of every route under every role, on the real application, against the table in docs/access.md."""
 
 import re
 import time
+from contextlib import closing
 
-import bentoml
 import pytest
 from sqlalchemy import select
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from bento.access import api_keys
-from bento.access.api_keys import SEEN_WITHIN_SECONDS
+from bento.access.api_keys import KEY_REFRESH_S
 from bento.access.roles import OPEN, ROUTES
 from bento.context import ROLES
+from bento.store.session import open_store
 from bento.store.tables import audit
-from tests.docs.test_access import documented
+from bento.store.unit_of_work import now_us
+from finrisk_assets.settings import Settings
+from tests.docs.access_page import read_access_table
 
 
 def real_routes(app):
-    """Method and path of every route that the application has, whoever put it there."""
+    """Return method and path of every route of the application, whatever library added it."""
     while not isinstance(app, Starlette):
         app = app.app
     return set(_walked(app.routes))
@@ -33,36 +36,41 @@ def _walked(routes, prefix=""):
             yield from ((method, path) for method in (route.methods or {"GET"}) - {"HEAD"})
 
 
-def unnamed(routes):
-    """The routes, whatever their identifiers are called."""
+def without_parameters(routes):
+    """Return the routes with the names of their parameters removed."""
     return {(method, re.sub(r"\{[^}]*\}", "{}", path)) for method, path in routes}
+
+
+def open_beside():
+    """Open the store of the service that runs, as an operator's command does."""
+    return closing(open_store(Settings.from_environment()))
 
 
 @pytest.fixture(scope="module")
 def callers(shared_client):
-    """The headers of one caller of each role, with real keys, and of nobody."""
-    store, shown = bentoml.get_current_service()._store, {}
-    for role in sorted(ROLES):
-        with store.writing() as connection:
-            _, shown[role] = api_keys.create(connection, store.keyring.mac, role, [role], now=time.time_ns() // 1_000)
-    time.sleep(SEEN_WITHIN_SECONDS + 0.1)  # the worker reads them
-    return {role: {"X-API-Key": key} for role, key in shown.items()} | {"nobody": {}}
+    """Return the headers of one caller of each role, with real keys, and of a caller without a key."""
+    texts = {}
+    with open_beside() as store, store.writing() as connection:
+        for role in sorted(ROLES):
+            _, texts[role] = api_keys.create_key(connection, store.keyring.mac, role, [role], now=now_us())
+    time.sleep(KEY_REFRESH_S + 0.1)  # the worker reads them
+    return {role: {"X-API-Key": key} for role, key in texts.items()} | {"nobody": {}}
 
 
 def test_every_real_route_stands_in_the_table(shared_client):
-    missing = unnamed(real_routes(shared_client.app)) - unnamed((line.method, line.path) for line in ROUTES)
+    missing = without_parameters(real_routes(shared_client.app)) - without_parameters((line.method, line.path) for line in ROUTES)
     assert missing == set(), "add them to bento/access/roles.py and docs/access.md"
 
 
 def test_every_line_of_the_table_is_a_route(shared_client):
-    without = unnamed((line.method, line.path) for line in ROUTES) - unnamed(real_routes(shared_client.app))
+    without = without_parameters((line.method, line.path) for line in ROUTES) - without_parameters(real_routes(shared_client.app))
     assert without == set()
 
 
 @pytest.mark.parametrize("who", [*sorted(ROLES), "nobody"])
-@pytest.mark.parametrize(("method", "path"), sorted(documented()))
+@pytest.mark.parametrize(("method", "path"), sorted(read_access_table()))
 def test_a_route_answers_whom_the_table_names(shared_client, callers, method, path, who):
-    roles = documented()[method, path]
+    roles = read_access_table()[method, path]
     body = {"json": {}} if method == "POST" else {}
 
     response = shared_client.request(method, re.sub(r"\{[^}]*\}", "nobody-of-that-name", path), headers=callers[who], **body)
@@ -84,8 +92,7 @@ def test_refusals_are_counted_and_audited_without_what_was_sent(shared_client, c
     assert shared_client.get("/v1/models", headers={"X-API-Key": f"finrisk_{'0' * 16}_{secret}"}).status_code == 401
     assert shared_client.delete("/v1/people/x", headers=callers["scorer"]).status_code == 403
 
-    store = bentoml.get_current_service()._store
-    with store.reading() as connection:
+    with open_beside() as store, store.reading() as connection:
         recorded = connection.execute(select(audit)).all()
     refusals = {(row.action, row.caller.split(":")[0]) for row in recorded if row.action.startswith("refuse.")}
     assert refusals >= {("refuse.bad_key", "address"), ("refuse.role", "key")}

@@ -1,4 +1,4 @@
-"""The audit's chains: what is done to a record, a head, a checkpoint or a whole writer is seen, and named."""
+"""Tests of the audit chains: every change to a record, a head, a checkpoint or a writer is found and named."""
 
 import hashlib
 import hmac
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, exc, text
+from sqlalchemy import Connection, event, exc, text
 
 from bento.people.data_rights import rewrap
 from bento.store import audit_chain, audit_verify
@@ -37,7 +37,7 @@ KEYS = Keys()
 
 
 def record(store: Database, chain: Chain, n: int = 1, **what: str) -> None:
-    """Have a chain record something so many times, in one transaction."""
+    """Append a number of equal records to a chain, in one transaction."""
     fields = {"caller": "key:1", "action": "decide", "person": "0c", "domain": "cashflow", "model_version": "5f", "request_id": "r"} | what
     with store.writing() as connection:
         for _ in range(n):
@@ -46,19 +46,19 @@ def record(store: Database, chain: Chain, n: int = 1, **what: str) -> None:
     chain.committed()
 
 
-def verify(store: Database, *kept: CheckpointReceipt) -> audit_verify.Verdict:
-    return audit_verify.verify(store, KEYS, kept)
+def verify(store: Database, *receipt: CheckpointReceipt) -> audit_verify.Verdict:
+    return audit_verify.verify(store, KEYS, receipt)
 
 
-def broken(store: Database, *kept: CheckpointReceipt) -> ChainBreak:
-    found = verify(store, *kept).broken
-    assert found is not None
-    return found
+def find_break(store: Database, *receipt: CheckpointReceipt) -> ChainBreak:
+    chain_break = verify(store, *receipt).broken
+    assert chain_break is not None
+    return chain_break
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str | Path:
-    """Where the store of these tests is, on each of both engines."""
+    """Return the place of these tests' store, on each of both engines."""
     if request.param == "postgresql":
         server: Server = request.getfixturevalue("postgresql")
         return server.new(empty=False)
@@ -69,7 +69,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def store(place: str | Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """The database of a store in which nothing is recorded yet."""
+    """Yield the database of a store without records."""
     monkeypatch.setattr("bento.store.database.COOLDOWN_S", 0.0)  # a test that is refused asks again at once
     database = Database(place, durable=False)
     with database.writing() as connection:
@@ -82,8 +82,8 @@ def store(place: str | Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databa
 
 
 @pytest.fixture
-def written(store: Database) -> Database:
-    """A store in which writer `a` recorded 30 times, with a checkpoint for each ten, and `b` five times."""
+def recorded_store(store: Database) -> Database:
+    """Return a store in which writer `a` recorded 30 times, with a checkpoint for each ten, and `b` five times."""
     one, other = Chain("a", KEYS, every=10), Chain("b", KEYS, every=10)
     record(store, one, 20)
     record(store, other, 5)
@@ -93,11 +93,11 @@ def written(store: Database) -> Database:
 
 
 @pytest.fixture
-def tamper(written: Database) -> Callable[..., None]:
-    """Runs statements as somebody who owns the tables and does not have the audit key."""
+def tamper(recorded_store: Database) -> Callable[..., None]:
+    """Return a function that runs statements as the owner of the tables, without the audit key."""
 
     def run(*statements: str) -> None:
-        with written.writing() as connection:
+        with recorded_store.writing() as connection:
             unguard(connection)
             for statement in statements:
                 assert connection.execute(text(statement)).rowcount, f"changed nothing: {statement}"
@@ -106,7 +106,7 @@ def tamper(written: Database) -> Callable[..., None]:
 
 
 def unguard(connection: Connection) -> None:
-    """Take the guards of the tables away."""
+    """Drop the triggers that guard the tables."""
     if connection.dialect.name == "postgresql":
         for table in TABLES:
             connection.execute(text(f"alter table {table} disable trigger user"))
@@ -136,7 +136,7 @@ def row(store: Database, writer: str, number: int) -> Record:
 
 
 def assign(record: Record) -> str:
-    """What an update sets so that a row becomes this record."""
+    """Return the assignments of an update that turns a row into this record."""
     return ", ".join(f"{name} = {'null' if value is None else repr(value)}" for name, value in record._asdict().items())
 
 
@@ -146,7 +146,7 @@ def insert(record: Record) -> str:
 
 
 def move(writer: str, after: int, by: int) -> tuple[str, str]:
-    """Renumber the records after one."""
+    """Return statements that renumber the records after one."""
     return (
         f"update audit set number = -number - {by} where writer = '{writer}' and number > {after}",
         f"update audit set number = -number where writer = '{writer}' and number < 0",
@@ -155,67 +155,67 @@ def move(writer: str, after: int, by: int) -> tuple[str, str]:
 
 @pytest.mark.parametrize("column", [name for name in Record._fields if name not in ("writer", "number")])
 @pytest.mark.parametrize("value", ["'77'", "null"])
-def test_a_changed_column_is_seen(written: Database, tamper: Callable[..., None], column: str, value: str) -> None:
+def test_a_changed_column_is_seen(recorded_store: Database, tamper: Callable[..., None], column: str, value: str) -> None:
     if value == "null" and column not in ("person", "domain", "model_version", "inputs", "output"):
         value = "'78'"
     tamper(f"update audit set {column} = {value.strip(chr(39)) if column == 'at' else value} where writer = 'a' and number = 7")
 
-    assert broken(written)[:2] == ("a", 7)
-    assert "content was changed" in broken(written).wrong
+    assert find_break(recorded_store)[:2] == ("a", 7)
+    assert "content was changed" in find_break(recorded_store).wrong
 
 
-def test_a_record_that_was_given_another_number_is_seen(written: Database, tamper: Callable[..., None]) -> None:
+def test_a_record_that_was_given_another_number_is_seen(recorded_store: Database, tamper: Callable[..., None]) -> None:
     tamper("update audit set number = 99 where writer = 'a' and number = 7")
-    assert broken(written) == ChainBreak("a", 7, "the order was changed: it stands as record 99 now")
+    assert find_break(recorded_store) == ChainBreak("a", 7, "the order was changed: it stands as record 99 now")
 
 
-def test_a_record_that_was_given_another_writer_is_missing(written: Database, tamper: Callable[..., None]) -> None:
+def test_a_record_that_was_given_another_writer_is_missing(recorded_store: Database, tamper: Callable[..., None]) -> None:
     tamper("update audit set writer = 'b', number = 6 where writer = 'a' and number = 7")
-    assert broken(written) == ChainBreak("a", 7, "it is missing")
+    assert find_break(recorded_store) == ChainBreak("a", 7, "it is missing")
 
 
 @pytest.mark.parametrize("number", [1, 17])
-def test_a_deleted_record_is_missed(written: Database, tamper: Callable[..., None], number: int) -> None:
+def test_a_deleted_record_is_missed(recorded_store: Database, tamper: Callable[..., None], number: int) -> None:
     tamper(f"delete from audit where writer = 'a' and number = {number}")
-    assert broken(written) == ChainBreak("a", number, "it is missing")
+    assert find_break(recorded_store) == ChainBreak("a", number, "it is missing")
 
 
-def test_the_deleted_last_record_is_missed(written: Database, tamper: Callable[..., None]) -> None:
+def test_the_deleted_last_record_is_missed(recorded_store: Database, tamper: Callable[..., None]) -> None:
     tamper("delete from audit where writer = 'b' and number = 5")
-    assert broken(written) == ChainBreak("b", 5, "it is missing: the tail was cut off, the head knows 5 records")
+    assert find_break(recorded_store) == ChainBreak("b", 5, "it is missing: the tail was cut off, the head knows 5 records")
 
 
-def test_a_deleted_record_is_missed_when_those_after_it_were_renumbered(written: Database, tamper: Callable[..., None]) -> None:
+def test_a_deleted_record_is_missed_when_those_after_it_were_renumbered(recorded_store: Database, tamper: Callable[..., None]) -> None:
     tamper("delete from audit where writer = 'a' and number = 12", *move("a", 12, -1))
-    assert broken(written) == ChainBreak("a", 12, "it is missing: what stands here was written as record 13 and renumbered")
+    assert find_break(recorded_store) == ChainBreak("a", 12, "it is missing: what stands here was written as record 13 and renumbered")
 
 
-def test_two_records_that_changed_places_are_seen(written: Database, tamper: Callable[..., None]) -> None:
+def test_two_records_that_changed_places_are_seen(recorded_store: Database, tamper: Callable[..., None]) -> None:
     swap = "update audit set number = {} where writer = 'a' and number = {}"
     tamper(swap.format(-1, 8), swap.format(8, 9), swap.format(9, -1))
-    assert broken(written) == ChainBreak("a", 8, "the order was changed: it stands as record 9 now")
+    assert find_break(recorded_store) == ChainBreak("a", 8, "the order was changed: it stands as record 9 now")
 
 
-def test_an_inserted_record_is_seen(written: Database, tamper: Callable[..., None]) -> None:
+def test_an_inserted_record_is_seen(recorded_store: Database, tamper: Callable[..., None]) -> None:
     """Anybody can compute hashes: the inserted record follows the one before it."""
-    false = row(written, "a", 7)._replace(number=8, previous=row(written, "a", 7).hash, caller="key:2")
+    false = row(recorded_store, "a", 7)._replace(number=8, previous=row(recorded_store, "a", 7).hash, caller="key:2")
     tamper(*move("a", 7, 1), insert(false._replace(hash=digest(false))))
 
-    assert broken(written) == ChainBreak("a", 8, "it was inserted: what was written as record 8 stands as 9")
+    assert find_break(recorded_store) == ChainBreak("a", 8, "it was inserted: what was written as record 8 stands as 9")
 
 
-def test_a_record_inserted_behind_the_head_is_seen(written: Database, tamper: Callable[..., None]) -> None:
-    false = row(written, "b", 5)._replace(number=6, previous=row(written, "b", 5).hash)
+def test_a_record_inserted_behind_the_head_is_seen(recorded_store: Database, tamper: Callable[..., None]) -> None:
+    false = row(recorded_store, "b", 5)._replace(number=6, previous=row(recorded_store, "b", 5).hash)
     tamper(insert(false._replace(hash=digest(false))))
 
-    assert broken(written) == ChainBreak("b", 6, "it was inserted: it stands behind the head")
+    assert find_break(recorded_store) == ChainBreak("b", 6, "it was inserted: it stands behind the head")
 
 
-def test_a_changed_record_that_was_hashed_anew_is_seen_by_the_next(written: Database, tamper: Callable[..., None]) -> None:
-    false = row(written, "a", 7)._replace(caller="key:2")
+def test_a_changed_record_that_was_hashed_anew_is_seen_by_the_next(recorded_store: Database, tamper: Callable[..., None]) -> None:
+    false = row(recorded_store, "a", 7)._replace(caller="key:2")
     tamper(f"update audit set {assign(false._replace(hash=digest(false)))} where writer = 'a' and number = 7")
 
-    assert broken(written)[:2] == ("a", 7)
+    assert find_break(recorded_store)[:2] == ("a", 7)
 
 
 @pytest.mark.parametrize(
@@ -227,24 +227,24 @@ def test_a_changed_record_that_was_hashed_anew_is_seen_by_the_next(written: Data
     ],
 )
 def test_a_chain_that_was_hashed_anew_from_one_record_on_is_seen(
-    written: Database, tamper: Callable[..., None], writer: str, number: int, last: int, head: bool, found: ChainBreak
+    recorded_store: Database, tamper: Callable[..., None], writer: str, number: int, last: int, head: bool, found: ChainBreak
 ) -> None:
-    """Anybody can compute hashes, but nobody else MACs: one learns between which records it began."""
-    false, rows = row(written, writer, number)._replace(caller="key:2"), []
+    """Hashes need no key, MACs do: verification names the records between which the change began."""
+    false, rows = row(recorded_store, writer, number)._replace(caller="key:2"), []
     for n in range(number, last + 1):
         false = false._replace(hash=digest(false))
         rows.append(f"update audit set {assign(false)} where writer = '{writer}' and number = {n}")
-        false = (row(written, writer, n + 1) if n < last else false)._replace(previous=false.hash)
+        false = (row(recorded_store, writer, n + 1) if n < last else false)._replace(previous=false.hash)
     tamper(*rows, *[f"update audit_heads set hash = '{false.previous}' where writer = '{writer}'"] * head)
 
-    assert broken(written) == found
+    assert find_break(recorded_store) == found
 
 
-def test_a_tail_that_was_cut_off_is_missed_though_the_head_was_put_back(written: Database, tamper: Callable[..., None]) -> None:
+def test_a_tail_that_was_cut_off_is_missed_though_the_head_was_put_back(recorded_store: Database, tamper: Callable[..., None]) -> None:
     """Without the key the head has no MAC."""
-    hash_ = row(written, "b", 3).hash
+    hash_ = row(recorded_store, "b", 3).hash
     tamper("delete from audit where writer = 'b' and number > 3", f"update audit_heads set number = 3, hash = '{hash_}' where writer = 'b'")
-    assert broken(written) == ChainBreak("b", 3, "the head of this writer was forged: its MAC is not that of this keyring")
+    assert find_break(recorded_store) == ChainBreak("b", 3, "the head of this writer was forged: its MAC is not that of this keyring")
 
 
 def test_a_tail_that_was_cut_off_is_missed_though_an_older_head_was_put_back(store: Database) -> None:
@@ -259,7 +259,7 @@ def test_a_tail_that_was_cut_off_is_missed_though_an_older_head_was_put_back(sto
         connection.execute(text("delete from audit where number > 8"))
         connection.execute(text("update audit_heads set number = :number, hash = :hash, mac = :mac where writer = :writer"), head)
 
-    assert broken(store) == ChainBreak("a", 9, "it is missing: the tail was cut off, a checkpoint knows 10 records")
+    assert find_break(store) == ChainBreak("a", 9, "it is missing: the tail was cut off, a checkpoint knows 10 records")
 
 
 REMOVED = "delete from audit where writer = 'b'", "delete from audit_heads where writer = 'b'"
@@ -275,53 +275,55 @@ REMOVED = "delete from audit where writer = 'b'", "delete from audit_heads where
     ],
 )
 def test_a_writer_that_was_removed_is_missed(
-    written: Database, tamper: Callable[..., None], statements: tuple[str, ...], found: ChainBreak
+    recorded_store: Database, tamper: Callable[..., None], statements: tuple[str, ...], found: ChainBreak
 ) -> None:
     tamper(*statements)
-    assert broken(written) == found
+    assert find_break(recorded_store) == found
 
 
-def test_a_writer_that_was_removed_is_missed_where_the_register_was_renumbered(written: Database, tamper: Callable[..., None]) -> None:
+def test_a_writer_that_was_removed_is_missed_where_the_register_was_renumbered(
+    recorded_store: Database, tamper: Callable[..., None]
+) -> None:
     tamper(*REMOVED, "delete from checkpoints where position >= 4", "update audit_heads set number = 3 where writer = 'checkpoints'")
-    assert broken(written) == ChainBreak(REGISTER, 3, "the head of the checkpoints was forged")
+    assert find_break(recorded_store) == ChainBreak(REGISTER, 3, "the head of the checkpoints was forged")
 
 
-def test_a_writer_that_was_made_up_is_seen(written: Database, tamper: Callable[..., None]) -> None:
-    false = row(written, "a", 1)._replace(writer="c")
+def test_a_writer_that_was_made_up_is_seen(recorded_store: Database, tamper: Callable[..., None]) -> None:
+    false = row(recorded_store, "a", 1)._replace(writer="c")
     tamper(insert(false._replace(hash=digest(false))))
-    assert broken(written) == ChainBreak("c", 1, "no checkpoint knows this writer: its records were inserted")
+    assert find_break(recorded_store) == ChainBreak("c", 1, "no checkpoint knows this writer: its records were inserted")
 
 
 @pytest.mark.parametrize("change", ["number = 10", "hash = 'ff'", "mac = 'ff'"])
-def test_a_forged_head_is_seen(written: Database, tamper: Callable[..., None], change: str) -> None:
+def test_a_forged_head_is_seen(recorded_store: Database, tamper: Callable[..., None], change: str) -> None:
     tamper(f"update audit_heads set {change} where writer = 'a'")
-    assert broken(written).wrong == "the head of this writer was forged: its MAC is not that of this keyring"
+    assert find_break(recorded_store).wrong == "the head of this writer was forged: its MAC is not that of this keyring"
 
 
 @pytest.mark.parametrize("change", ["writer = 'b'", "number = 9", "hash = 'ff'", "at = 5", "mac = 'ff'"])
-def test_a_forged_checkpoint_is_seen(written: Database, tamper: Callable[..., None], change: str) -> None:
+def test_a_forged_checkpoint_is_seen(recorded_store: Database, tamper: Callable[..., None], change: str) -> None:
     tamper(f"update checkpoints set {change} where position = 2")
-    assert broken(written)[:2] == (REGISTER, 2)
-    assert "forged" in broken(written).wrong
+    assert find_break(recorded_store)[:2] == (REGISTER, 2)
+    assert "forged" in find_break(recorded_store).wrong
 
 
 @pytest.mark.parametrize(("position", "wrong"), [(1, "it is missing"), (5, "it is missing: the tail was cut off")])
-def test_a_removed_checkpoint_is_missed(written: Database, tamper: Callable[..., None], position: int, wrong: str) -> None:
+def test_a_removed_checkpoint_is_missed(recorded_store: Database, tamper: Callable[..., None], position: int, wrong: str) -> None:
     tamper(f"delete from checkpoints where position = {position}")
-    assert broken(written) == ChainBreak(REGISTER, position, wrong)
+    assert find_break(recorded_store) == ChainBreak(REGISTER, position, wrong)
 
 
-def test_the_register_cannot_be_removed_with_its_head(written: Database, tamper: Callable[..., None]) -> None:
+def test_the_register_cannot_be_removed_with_its_head(recorded_store: Database, tamper: Callable[..., None]) -> None:
     tamper("delete from checkpoints", "delete from audit_heads where writer = 'checkpoints'")
-    assert broken(written).wrong == "no checkpoint knows this writer: its records were inserted"
+    assert find_break(recorded_store).wrong == "no checkpoint knows this writer: its records were inserted"
 
 
-def test_another_key_verifies_nothing(written: Database) -> None:
+def test_another_key_verifies_nothing(recorded_store: Database) -> None:
     class Other(Keys):
         def mac(self, content: bytes) -> str:
             return super().mac(content + b"!")
 
-    assert audit_verify.verify(written, Other()).broken is not None
+    assert audit_verify.verify(recorded_store, Other()).broken is not None
 
 
 REFUSED = (StoreUnavailable, exc.IntegrityError)
@@ -332,7 +334,7 @@ REFUSED = (StoreUnavailable, exc.IntegrityError)
 
 @pytest.fixture
 def guarded(store_url: str | Path) -> Iterator[Database]:
-    """A new store, as its migrations have made it, with a record."""
+    """Return a new store, as its migrations create it, with one record."""
     with closing(store_at(store_url)) as opened:
         with opened.writing():
             opened.audit("read")
@@ -350,7 +352,7 @@ def test_the_database_refuses_to_change_what_is_recorded(guarded: Database, stat
         assert [connection.execute(text(f"select count(*) from {table}")).scalar() for table in TABLES] == [1, 2, 1]
 
 
-# Checkpoints that are kept elsewhere ----------------------------------------------------------------------------------------------
+# Checkpoints that are stored elsewhere ---------------------------------------------------------------------------------------------
 
 
 def create_checkpoint(store: Database) -> CheckpointReceipt:
@@ -358,8 +360,8 @@ def create_checkpoint(store: Database) -> CheckpointReceipt:
         return audit_verify.create_checkpoint(connection, KEYS, AT)
 
 
-def everything(store: Database) -> dict[str, list[dict[str, object]]]:
-    """A backup of the audit."""
+def dump_tables(store: Database) -> dict[str, list[dict[str, object]]]:
+    """Return a backup of the audit."""
     with store.writing() as connection:
         return {table: [dict(one._mapping) for one in connection.execute(text(f"select * from {table}"))] for table in TABLES}
 
@@ -374,14 +376,14 @@ def restore(store: Database, backup: dict[str, list[dict[str, object]]]) -> None
             )
 
 
-def test_a_kept_checkpoint_is_found_again_however_much_was_written_since(written: Database) -> None:
-    first = create_checkpoint(written)
-    record(written, Chain("c", KEYS), 3)
-    second = create_checkpoint(written)
+def test_a_kept_checkpoint_is_found_again_however_much_was_written_since(recorded_store: Database) -> None:
+    first = create_checkpoint(recorded_store)
+    record(recorded_store, Chain("c", KEYS), 3)
+    second = create_checkpoint(recorded_store)
 
     assert first.position == 6  # `b` went on since its last checkpoint, `a` did not
-    assert verify(written, first, second).broken is None
-    assert create_checkpoint(written) == second  # nothing happened since
+    assert verify(recorded_store, first, second).broken is None
+    assert create_checkpoint(recorded_store) == second  # nothing happened since
 
 
 def test_of_an_empty_audit_there_is_nothing_to_keep(store: Database) -> None:
@@ -390,56 +392,61 @@ def test_of_an_empty_audit_there_is_nothing_to_keep(store: Database) -> None:
         create_checkpoint(store)
 
 
-def test_a_store_that_was_rolled_back_is_caught_by_a_kept_checkpoint(written: Database) -> None:
-    backup = everything(written)
-    record(written, Chain("c", KEYS), 3)
-    kept = create_checkpoint(written)
-    restore(written, backup)
+def test_a_store_that_was_rolled_back_is_caught_by_a_kept_checkpoint(recorded_store: Database) -> None:
+    backup = dump_tables(recorded_store)
+    record(recorded_store, Chain("c", KEYS), 3)
+    receipt = create_checkpoint(recorded_store)
+    restore(recorded_store, backup)
 
-    assert verify(written).broken is None  # an old backup is whole in itself
-    assert broken(written, kept) == ChainBreak(
-        REGISTER, kept.position, "it was kept elsewhere and is not here: the store was rolled back, or its tail cut off"
+    assert verify(recorded_store).broken is None  # an old backup is whole in itself
+    assert find_break(recorded_store, receipt) == ChainBreak(
+        REGISTER, receipt.position, "it was kept elsewhere and is not here: the store was rolled back, or its tail cut off"
     )
 
 
-def test_a_store_that_was_rolled_back_and_written_to_is_caught(written: Database) -> None:
-    backup = everything(written)
-    record(written, Chain("c", KEYS), 3)
-    kept = create_checkpoint(written)
-    restore(written, backup)
-    record(written, Chain("d", KEYS), 4)
-    create_checkpoint(written)
+def test_a_store_that_was_rolled_back_and_written_to_is_caught(recorded_store: Database) -> None:
+    backup = dump_tables(recorded_store)
+    record(recorded_store, Chain("c", KEYS), 3)
+    receipt = create_checkpoint(recorded_store)
+    restore(recorded_store, backup)
+    record(recorded_store, Chain("d", KEYS), 4)
+    create_checkpoint(recorded_store)
 
-    assert "rolled back" in broken(written, kept).wrong
+    assert "rolled back" in find_break(recorded_store, receipt).wrong
 
 
 def test_a_kept_line_reads_back_and_another_line_is_refused() -> None:
-    kept = CheckpointReceipt(12, "ab" * 32)
-    assert kept.line(AT) == f"finrisk-audit 12 {'ab' * 32} 2023-11-14T22:13:20Z"
-    assert CheckpointReceipt.parse(kept.line(AT)) == kept
+    receipt = CheckpointReceipt(12, "ab" * 32)
+    assert receipt.line(AT) == f"finrisk-audit 12 {'ab' * 32} 2023-11-14T22:13:20Z"
+    assert CheckpointReceipt.parse(receipt.line(AT)) == receipt
     with pytest.raises(ValueError, match="finrisk audit checkpoint"):
         CheckpointReceipt.parse("finrisk-audit twelve ab 2023")
 
 
-def test_others_may_go_on_writing_while_one_verifies(written: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    chain, other, walk = Chain("c", KEYS), Database(written.url.render_as_string(hide_password=False)), audit_verify._verify_writer
+def test_others_may_go_on_writing_while_one_verifies(recorded_store: Database) -> None:
+    chain, other = Chain("c", KEYS), Database(recorded_store.url.render_as_string(hide_password=False))
+    statements: list[str] = []
 
-    def writing(*args: Any) -> None:
-        record(other, chain)
-        walk(*args)
+    def write_meanwhile(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM" in statement:  # the first query fixes the state that is read, not the transaction's opening
+            statements.append(statement)
+            record(other, chain)
 
-    monkeypatch.setattr(audit_verify, "_verify_writer", writing)
-    assert verify(written) == audit_verify.Verdict(2, 35, 5, None)
-    monkeypatch.undo()
-    other.close()
-    assert verify(written) == audit_verify.Verdict(3, 37, 6, None)
+    event.listen(recorded_store.engine, "after_cursor_execute", write_meanwhile)
+    try:
+        assert verify(recorded_store) == audit_verify.Verdict(2, 35, 5, None)
+    finally:
+        event.remove(recorded_store.engine, "after_cursor_execute", write_meanwhile)
+        other.close()
+    assert len(statements) > 3
+    assert verify(recorded_store).records == 35 + len(statements)
 
 
 # Writing ---------------------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_recorded_is_hashed_with_all_that_came_before(written: Database) -> None:
-    first, second = row(written, "a", 1), row(written, "a", 2)
+def test_what_is_recorded_is_hashed_with_all_that_came_before(recorded_store: Database) -> None:
+    first, second = row(recorded_store, "a", 1), row(recorded_store, "a", 2)
     content = json.dumps(second[:-1], separators=(",", ":")).encode()
 
     assert first.previous == GENESIS

@@ -1,4 +1,4 @@
-"""`finrisk audit`, `finrisk replay` and `GET /v1/audit`: what the operator and the auditor see."""
+"""Tests of `finrisk audit`, `finrisk replay` and `GET /v1/audit`."""
 
 import re
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from bento.store.session import Store, open_store
 from finrisk_assets.cli.main import cli
 from finrisk_assets.settings import Settings
 from tests.service.conftest import Serving
-from tests.service.test_errors import failure
+from tests.service.envelopes import read_error
 
 PAGE = Path(__file__).parents[2] / "docs" / "audit.md"
 
 
 @pytest.fixture
 def run(serving: Serving, bundles: dict[str, Path], transaction: Callable[..., dict[str, Any]]) -> Callable[..., Result]:
-    """The command line, after a service has made three decisions and somebody has looked at a score."""
+    """Return the command line, after three decisions and one look-up of a score."""
     with serving(bundles) as client:
         for minutes in range(3):
             assert client.post("/v1/transactions", json=transaction(minutes)).status_code == 200
@@ -32,8 +32,8 @@ def run(serving: Serving, bundles: dict[str, Path], transaction: Callable[..., d
 
 
 @pytest.fixture
-def kept(serving: Serving, run: Callable[..., Result]) -> Store:
-    """The store of the service that has stopped."""
+def stopped_store(serving: Serving, run: Callable[..., Result]) -> Store:
+    """Yield the store of the service that has stopped."""
     with closing(open_store(Settings(home=serving.home))) as store:
         yield store
 
@@ -44,8 +44,8 @@ def test_verify_counts_what_is_whole(run: Callable[..., Result]) -> None:
     assert done.output == "4 records of 1 writers, 2 checkpoints: all whole\n"
 
 
-def test_verify_names_the_first_broken_record_in_one_sentence(run: Callable[..., Result], kept: Store) -> None:
-    with kept.writing() as connection:
+def test_verify_names_the_first_broken_record_in_one_sentence(run: Callable[..., Result], stopped_store: Store) -> None:
+    with stopped_store.writing() as connection:
         connection.execute(text("drop trigger audit_no_update"))
         connection.execute(text("update audit set caller = 'key:2' where number = 2"))
 
@@ -55,10 +55,10 @@ def test_verify_names_the_first_broken_record_in_one_sentence(run: Callable[...,
 
 
 def test_a_line_that_was_kept_elsewhere_shows_that_an_old_backup_was_put_back(
-    run: Callable[..., Result], serving: Serving, kept: Store, tmp_path: Path
+    run: Callable[..., Result], serving: Serving, stopped_store: Store, tmp_path: Path
 ) -> None:
-    kept.close()
-    lines, store, backup = tmp_path / "lines.txt", kept.database.file, tmp_path / "backup"
+    stopped_store.close()
+    lines, store, backup = tmp_path / "lines.txt", stopped_store.database.file, tmp_path / "backup"
     assert store is not None
     backup.write_bytes(store.read_bytes())
     assert run("audit", "show").exit_code == 0  # which is recorded, by a writer of its own
@@ -112,8 +112,8 @@ def test_replay_tells_what_comes_out(run: Callable[..., Result], serving: Servin
     assert done.output == "3 decisions, 0 differences\n  3 come out as they were stored\n"
 
 
-def test_replay_reports_a_flipped_byte(run: Callable[..., Result], serving: Serving, kept: Store) -> None:
-    with kept.writing() as connection:
+def test_replay_reports_a_flipped_byte(run: Callable[..., Result], serving: Serving, stopped_store: Store) -> None:
+    with stopped_store.writing() as connection:
         sealed = bytearray(connection.execute(text("select sealed from decisions where position = 2")).scalar())
         sealed[-1] ^= 1
         connection.execute(text("update decisions set sealed = :sealed where position = 2"), {"sealed": bytes(sealed)})
@@ -179,11 +179,11 @@ def test_a_page_tells_each_field_of_a_record(client: TestClient, transaction: Ca
 )
 def test_what_cannot_be_asked_is_refused_by_its_name(client: TestClient, asked: dict[str, Any], field: str) -> None:
     answer = client.get("/v1/audit", params=asked)
-    assert field in failure(answer, 422, "invalid_request")["fields"][0]["field"]
+    assert field in read_error(answer, 422, "invalid_request")["fields"][0]["field"]
 
 
 def test_a_rare_action_is_looked_for_without_making_others_wait(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bento.web.lookups._LOOKED_AT", 4)
+    monkeypatch.setattr("bento.web.lookups.AUDIT_SCAN_LIMIT", 4)
     for _ in range(6):
         client.get("/v1/audit")
 

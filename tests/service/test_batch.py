@@ -1,4 +1,4 @@
-"""Batches: a result for each item, equal to what the item alone would have got, and no harm from those that are wrong."""
+"""Tests of batches: one result per item, equal to the single answer, and no effect of an item's failure on the others."""
 
 import json
 
@@ -8,9 +8,8 @@ import pytest
 from bento.problems import MAX_BATCH_BYTES, MAX_BODY_BYTES
 from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import MOST_ITEMS, MOST_TRANSACTIONS
-from tests.service.made import CASHFLOW_ROW, LOAN_FEATURES
-from tests.service.test_decisions import EIGHT
-from tests.service.test_errors import failure
+from tests.service.envelopes import read_error
+from tests.service.examples import CASHFLOW_ROW, EIGHT_FIELDS, LOAN_FEATURES
 
 OFFER = {"features": {"expense_ratio_90d": 1.0}, "pd": 0.03, "monthly_income_amount": 2800}
 BODIES = {
@@ -20,7 +19,7 @@ BODIES = {
         {"customer_id": 123, "loan_amount": 50000},
         {"customer_id": 123, "loan_amount": 8000, "term_months": 60},
     ],
-    "spending-risk": [EIGHT, {"customer_id": 123}, EIGHT | {"Low_Balance_Freq": 30}],
+    "spending-risk": [EIGHT_FIELDS, {"customer_id": 123}, EIGHT_FIELDS | {"Low_Balance_Freq": 30}],
     "cashflow": [{"account_id": "A123"}, {"features": CASHFLOW_ROW}, {"features": CASHFLOW_ROW | {"net_flow_30d": 900}}],
     "loan-offers": [{"customer_id": 123}, OFFER, OFFER | {"pd": 0.9}],
 }  # fmt: skip
@@ -28,7 +27,7 @@ NOT_COMPARED = {"decision_id"}
 """Every decision has its own."""
 
 
-def said(answer):
+def without_decision_id(answer):
     return {name: value for name, value in answer.items() if name not in NOT_COMPARED}
 
 
@@ -40,7 +39,7 @@ def test_each_item_gets_what_it_would_have_got_alone(shared_client, domain):
     assert together.status_code == 200, together.text
     results = together.json()["results"]
     assert [result["status"] for result in results] == [200] * len(alone)
-    assert [said(result["answer"]) for result in results] == [said(one.json()) for one in alone]
+    assert [without_decision_id(result["answer"]) for result in results] == [without_decision_id(one.json()) for one in alone]
 
 
 def test_a_bad_row_harms_no_other(shared_client, loan):
@@ -53,7 +52,11 @@ def test_a_bad_row_harms_no_other(shared_client, loan):
     results = shared_client.post("/v1/loan-default/batch", json={"items": items}).json()["results"]
 
     assert [result["status"] for result in results] == [200, 422, 422, 422, 404, 422, 422, 422, 200]
-    assert said(results[0]["answer"]) == said(results[-1]["answer"]) == said(shared_client.post("/v1/loan-default", json=good).json())
+    assert (
+        without_decision_id(results[0]["answer"])
+        == without_decision_id(results[-1]["answer"])
+        == without_decision_id(shared_client.post("/v1/loan-default", json=good).json())
+    )
     for result in results[1:-1]:
         assert result["answer"] is None
         assert result["error"]["message"]
@@ -64,11 +67,11 @@ def test_a_bad_row_harms_no_other(shared_client, loan):
 
 def test_a_batch_has_a_largest_size(shared_client):
     body = {"items": [{"customer_id": 123}] * (MOST_ITEMS + 1)}
-    error = failure(shared_client.post("/v1/cashflow/batch", json=body), 422, "invalid_request")
+    error = read_error(shared_client.post("/v1/cashflow/batch", json=body), 422, "invalid_request")
     assert [one["field"] for one in error["fields"]] == ["items"]
 
-    failure(shared_client.post("/v1/cashflow/batch", json={"items": []}), 422, "invalid_request")
-    failure(shared_client.post("/v1/transactions/batch", json={"items": [{}] * (MOST_TRANSACTIONS + 1)}), 422, "invalid_request")
+    read_error(shared_client.post("/v1/cashflow/batch", json={"items": []}), 422, "invalid_request")
+    read_error(shared_client.post("/v1/transactions/batch", json={"items": [{}] * (MOST_TRANSACTIONS + 1)}), 422, "invalid_request")
     assert shared_client.post("/v1/cashflow/batch", json={"items": body["items"][:MOST_ITEMS]}).status_code == 200
 
 
@@ -78,8 +81,8 @@ def test_a_batch_may_be_larger_than_a_single_request(shared_client):
         return shared_client.post(route, content=body + b" " * (size - len(body)), headers={"content-type": "application/json"})
 
     assert sent("/v1/cashflow/batch", MAX_BODY_BYTES + 1).status_code == 200
-    failure(sent("/v1/cashflow/batch", MAX_BATCH_BYTES + 1), 413, "too_large")
-    failure(sent("/v1/cashflow", MAX_BODY_BYTES + 1), 413, "too_large")
+    read_error(sent("/v1/cashflow/batch", MAX_BATCH_BYTES + 1), 413, "too_large")
+    read_error(sent("/v1/cashflow", MAX_BODY_BYTES + 1), 413, "too_large")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
@@ -116,7 +119,7 @@ def test_transactions_are_history_to_those_behind_them(serving, bundles, transac
     ]
 
     assert counted == [0, 1, 2, 3, 4]
-    assert [said(result["answer"]) for result in together] == [said(one) for one in again]
+    assert [without_decision_id(result["answer"]) for result in together] == [without_decision_id(one) for one in again]
 
 
 def test_a_conflicting_transaction_is_refused_alone(client, transaction):

@@ -1,4 +1,4 @@
-"""The same keyed batch sent several times at once: each item is decided once, and every sender gets that decision."""
+"""Tests of equal keyed batches that arrive at once: each item is decided once, and every sender gets that decision."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, Path]) -
 
 @contextmanager
 def workers(number: int, models: Path, folder: Path, url: str) -> Iterator[list[Served]]:
-    """Several processes of the service that share one store, for the length of a block."""
+    """Run several processes of the service that share one store, for the length of a block."""
     settings = {"FINRISK_STORE_URL": url, "FINRISK_MASTER_KEY": b64encode(KEYRING_KEY).decode()}
     with ExitStack() as stack:
         served = []

@@ -1,4 +1,4 @@
-"""A Bento, built and served as on the command line."""
+"""Tests of a Bento that is built and served by the command line."""
 
 import json
 import os
@@ -17,8 +17,7 @@ import pytest
 from bento.store.session import open_store
 from finrisk_assets.graph.packaging import PackagingError, build_bento
 from finrisk_assets.settings import Settings
-from tests.service.made import CASHFLOW_ROW, write_cashflow_bundle
-from tests.service.test_decisions import EIGHT
+from tests.service.examples import CASHFLOW_ROW, EIGHT_FIELDS, write_cashflow_bundle
 
 pytestmark = pytest.mark.slow
 OFFER = {"features": {"expense_ratio_90d": 1.0}, "pd": 0.03, "monthly_income_amount": 2800}
@@ -32,7 +31,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def challengers(tmp_path_factory):
-    """One beside the champion of the cashflow, and one that is the champion itself."""
+    """Return two challengers: one other than cashflow's champion, and one that is the champion itself."""
     return {"cashflow": write_cashflow_bundle(tmp_path_factory.mktemp("challenger") / "cashflow", with_amount=False)}
 
 
@@ -54,8 +53,8 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def served(built, home):
-    """The address of the Bento, served from another folder than the one it was built from, with a relative FINRISK_HOME."""
+def url(built, home):
+    """Yield the URL of the Bento, served from another folder than it was built in, with a relative FINRISK_HOME."""
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FINRISK_", "PYTHONPATH"))}
     environment |= {"BENTOML_HOME": str(built.home), "BENTOML_DO_NOT_TRACK": "true", "FINRISK_HOME": home.name, "FINRISK_SHADOW": "true"}
@@ -85,25 +84,25 @@ def served(built, home):
         process.wait(30)
 
 
-def test_a_built_bento_answers_for_every_domain(served, built, home, transaction, loan):
-    status, scored = call(f"{served}/v1/transactions", transaction(transaction_id="t1"))
+def test_a_built_bento_answers_for_every_domain(url, built, home, transaction, loan):
+    status, scored = call(f"{url}/v1/transactions", transaction(transaction_id="t1"))
     assert status == 200
     assert f"finrisk-transaction-anomaly:{json.loads(scored)['model']['version']}" == built.models["transaction_anomaly"]
-    assert call(f"{served}/v1/transactions", transaction(transaction_id="t1"))[1] == scored
+    assert call(f"{url}/v1/transactions", transaction(transaction_id="t1"))[1] == scored
 
-    status, scored = call(f"{served}/v1/loan-default", loan())
+    status, scored = call(f"{url}/v1/loan-default", loan())
     assert status == 200
     assert 0 < json.loads(scored)["pd"] < 1
     assert (home / "simulator" / "service" / "store.sqlite").is_file()
 
-    for route, body in (("spending-risk", EIGHT), ("cashflow", {"features": CASHFLOW_ROW}), ("loan-offers", OFFER)):
-        status, scored = call(f"{served}/v1/{route}", body)
+    for route, body in (("spending-risk", EIGHT_FIELDS), ("cashflow", {"features": CASHFLOW_ROW}), ("loan-offers", OFFER)):
+        status, scored = call(f"{url}/v1/{route}", body)
         assert status == 200
         assert json.loads(scored)["model"]["version"] in str(built.models)
 
 
-def test_a_built_bento_asks_its_challenger_and_answers_with_the_champion(served, built, home):
-    _, scored = call(f"{served}/v1/cashflow", {"features": CASHFLOW_ROW})
+def test_a_built_bento_asks_its_challenger_and_answers_with_the_champion(url, built, home):
+    _, scored = call(f"{url}/v1/cashflow", {"features": CASHFLOW_ROW})
     champion = json.loads(scored)["model"]["version"]
     assert built.models["cashflow"] == f"finrisk-cashflow:{champion}"
     assert "loan_default_challenger" not in built.models, "it is the champion"
@@ -118,25 +117,25 @@ def test_a_built_bento_asks_its_challenger_and_answers_with_the_champion(served,
     assert all(row.failure is None for row in rows)
 
 
-def test_a_built_bento_serves_its_pages_and_metrics(served):
+def test_a_built_bento_serves_its_pages_and_metrics(url):
     for path in ("/", "/docs", "/openapi.json", "/v1/models", "/v1/model-metrics", "/livez", "/metrics"):
-        assert call(served + path)[0] == 200, path
+        assert call(url + path)[0] == 200, path
 
 
-def test_its_log_tells_nothing_of_those_who_ask(served, home, transaction):
-    call(f"{served}/v1/transactions", transaction(user_id="Ada Lovelace"))
+def test_its_log_tells_nothing_of_those_who_ask(url, home, transaction):
+    call(f"{url}/v1/transactions", transaction(user_id="Ada Lovelace"))
 
     log = (home / "serve.log").read_text()
     assert "/v1/" not in log
     assert "Lovelace" not in log
 
 
-def test_it_listens_on_this_machine_only(served):
-    port = int(served.rpartition(":")[2])
-    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)} - {"127.0.0.1", "127.0.1.1"}
-    for address in others:
+def test_it_listens_on_this_machine_only(url):
+    port = int(url.rpartition(":")[2])
+    own = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)} - {"127.0.0.1"}
+    for host in own | {"127.0.0.2"}:  # a server on all addresses answers there too
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((address, port), timeout=2)
+            socket.create_connection((host, port), timeout=2)
 
 
 def test_the_bento_carries_only_what_answers(built):

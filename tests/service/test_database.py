@@ -1,4 +1,4 @@
-"""How the database under the store is reached: with or without TLS, and from a server that proves who it is."""
+"""Tests of the connection to the store's database: TLS modes and the server's certificate."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ REQUEST_OF_TLS = struct.pack("!ii", 8, 80877103)
 
 @contextmanager
 def in_front(server, certificate):
-    """A port on which PostgreSQL speaks TLS, whoever asks without it is refused; the tests' own server has none compiled in."""
+    """Yield a port on which a proxy speaks TLS for PostgreSQL and refuses plain connections: the tests' own server has no TLS."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
     behind = make_url(server.new()).query["unix_sock"]
@@ -53,7 +53,7 @@ def in_front(server, certificate):
 
 @pytest.fixture
 def over_tls(postgresql, certificate):
-    """The URL of a database, reached through TLS; what is added to it says how."""
+    """Return the URL of a database over TLS, with further parameters."""
     with in_front(postgresql, certificate) as port:
         url = make_url(postgresql.new())
         if "unix_sock" not in url.query:
@@ -62,7 +62,7 @@ def over_tls(postgresql, certificate):
 
 
 def is_tls(url):
-    """Whether the connection that the store gets is encrypted."""
+    """Return whether the store's connection is encrypted."""
     with closing(Database(url)) as database, database.reading() as connection:
         return isinstance(connection.connection.driver_connection._usock, ssl.SSLSocket)
 

@@ -1,26 +1,16 @@
-"""Spending, cashflow, offers and loans: what a client gets for a customer of the ledger, and for features of its own."""
+"""Tests of the answers on spending, cashflow, offers and loans, for a customer of the ledger and for sent features."""
 
 import math
 
 import pytest
 
 from finrisk_assets.domains.loan_default.terms import with_terms
-from finrisk_assets.domains.loan_offers.decide import OfferLimits, choose, rows
+from finrisk_assets.domains.loan_offers.decide import OfferLimits, build_rows, choose_offer
 from finrisk_assets.scoring.bundle import Bundle
-from tests.service.made import CASHFLOW_ROW, GRID, LOAN_ROW, OFFER_ROW, SPENDING_ROW, write_cashflow_bundle
+from tests.service.examples import CASHFLOW_ROW, EIGHT_FIELDS, GRID, LOAN_ROW, OFFER_ROW, SPENDING_ROW, write_cashflow_bundle
 
-EIGHT = {
-    "Total_Income": 60000,
-    "Total_Expense": 42000,
-    "Num_Transactions": 120,
-    "Avg_Expense": 350,
-    "Max_Expense": 2500,
-    "Low_Balance_Freq": 3,
-    "Expense_Income_Ratio": 0.7,
-    "Top_Category_Spend": 15000,
-}
 ISSUE = {
-    "/v1/spending-risk": EIGHT,
+    "/v1/spending-risk": EIGHT_FIELDS,
     "/v1/loan-default": {"customer_id": 123, "loan_amount": 50000},
     "/v1/transactions": {
         "user_id": 101, "amount": 98000, "merchant": "CryptoX", "country": "SG", "timestamp": "2024-11-21T10:16:30",
@@ -37,7 +27,7 @@ def ask(client, route, **body):
 
 @pytest.fixture(scope="module")
 def bundle(bundles):
-    """Loads the bundle of a domain."""
+    """Return a function that loads the bundle of a domain."""
     return lambda domain: Bundle.load(bundles[domain])
 
 
@@ -53,7 +43,7 @@ def test_promised_bodies_are_answered(shared_client, route):
 @pytest.mark.parametrize(
     ("route", "body"),
     [
-        ("spending-risk", EIGHT),
+        ("spending-risk", EIGHT_FIELDS),
         ("spending-risk", {"customer_id": 123}),
         ("cashflow", {"customer_id": 123}),
         ("loan-offers", {"customer_id": 123}),
@@ -69,33 +59,35 @@ def test_base_and_contributions_sum_to_the_score(shared_client, route, body):
     assert len(answer["reasons"]) <= 4
 
 
-def unnamed(answer):
-    """An answer without the name of its decision, which no two share."""
+def without_decision_id(answer):
+    """Return an answer without the id of its decision."""
     return {name: value for name, value in answer.items() if name != "decision_id"}
 
 
 def test_eight_fields_are_judged_by_the_model_of_the_eight(shared_client, bundle):
-    answer = ask(shared_client, "spending-risk", **EIGHT)
+    answer = ask(shared_client, "spending-risk", **EIGHT_FIELDS)
     model = bundle("spending_risk_eight")
 
-    assert answer["risk_probability"] == model.probability(row(model, EIGHT))[0]
+    assert answer["risk_probability"] == model.probability(row(model, EIGHT_FIELDS))[0]
     assert answer["model"] == {"name": "finrisk-spending-risk-eight", "version": model.version}
     assert (answer["risk_level"], answer["customer_id"], answer["as_of"]) == ("LOW", None, None)
 
 
 def test_small_letters_are_the_same_eight_fields(shared_client):
-    small = {name.lower(): value for name, value in EIGHT.items()}
+    small = {name.lower(): value for name, value in EIGHT_FIELDS.items()}
 
-    assert unnamed(ask(shared_client, "spending-risk", **small)) == unnamed(ask(shared_client, "spending-risk", **EIGHT))
+    assert without_decision_id(ask(shared_client, "spending-risk", **small)) == without_decision_id(
+        ask(shared_client, "spending-risk", **EIGHT_FIELDS)
+    )
 
 
 def test_a_ratio_without_bound_is_read_as_the_model_knows_it(shared_client):
-    broke = EIGHT | {"Total_Income": 420, "Expense_Income_Ratio": 100}
+    broke = EIGHT_FIELDS | {"Total_Income": 420, "Expense_Income_Ratio": 100}
 
     answer = ask(shared_client, "spending-risk", **broke)
 
-    seen = {item["feature"]: item["value"] for item in answer["explanation"]["contributions"]}
-    assert seen["Expense_Income_Ratio"] == 10
+    shown_values = {item["feature"]: item["value"] for item in answer["explanation"]["contributions"]}
+    assert shown_values["Expense_Income_Ratio"] == 10
     assert answer["risk_level"] == "HIGH"
 
 
@@ -124,10 +116,10 @@ def test_cashflow_says_direction_and_amount(shared_client, bundle):
 
 
 def test_an_account_and_its_features_are_answered_alike(shared_client):
-    by_account = unnamed(ask(shared_client, "cashflow", account_id="A123"))
-    by_features = unnamed(ask(shared_client, "cashflow", features=CASHFLOW_ROW))
+    by_account = without_decision_id(ask(shared_client, "cashflow", account_id="A123"))
+    by_features = without_decision_id(ask(shared_client, "cashflow", features=CASHFLOW_ROW))
 
-    assert by_account == unnamed(ask(shared_client, "cashflow", customer_id="123"))
+    assert by_account == without_decision_id(ask(shared_client, "cashflow", customer_id="123"))
     assert by_features == by_account | {"customer_id": None, "account_id": None, "as_of": None}
 
 
@@ -147,8 +139,8 @@ def test_a_model_of_the_direction_alone_says_no_amount(serving, tmp_path):
 def offers(bundle, pd=0.03, grid=GRID):
     model = bundle("loan_offers")
     names = [feature.name for feature in model.features]
-    acceptance = model.probability(rows(names, row(model, OFFER_ROW), OFFER_ROW["monthly_income_amount"], grid)[0])
-    return choose(acceptance, pd, OFFER_ROW["monthly_income_amount"], grid, OfferLimits())
+    acceptance = model.probability(build_rows(names, row(model, OFFER_ROW), OFFER_ROW["monthly_income_amount"], grid)[0])
+    return choose_offer(acceptance, pd, OFFER_ROW["monthly_income_amount"], grid, OfferLimits())
 
 
 def test_the_best_offer_is_made_with_its_parts_alternatives_and_curve(shared_client, bundle):
@@ -170,18 +162,18 @@ def test_the_best_offer_is_made_with_its_parts_alternatives_and_curve(shared_cli
 
 def test_an_offers_explanation_is_that_of_its_terms(shared_client):
     answer = ask(shared_client, "loan-offers", customer_id=123)
-    seen = {item["feature"]: item["value"] for item in answer["explanation"]["contributions"]}
+    shown_values = {item["feature"]: item["value"] for item in answer["explanation"]["contributions"]}
 
     assert answer["acceptance"] == pytest.approx(answer["offer"]["acceptance"], abs=1e-12)
-    assert seen["annual_rate_pct"] == answer["offer"]["annual_rate_pct"]
-    assert seen["log_loan_to_income"] == pytest.approx(math.log(answer["offer"]["loan_amount"] / 3000), abs=1e-6)
+    assert shown_values["annual_rate_pct"] == answer["offer"]["annual_rate_pct"]
+    assert shown_values["log_loan_to_income"] == pytest.approx(math.log(answer["offer"]["loan_amount"] / 3000), abs=1e-6)
 
 
 def test_only_the_amount_and_term_that_are_asked_for_are_considered(shared_client, bundle):
     answer = ask(shared_client, "loan-offers", customer_id=123, loan_amount=5000, term_months=36)
 
     assert (answer["offer"]["loan_amount"], answer["offer"]["term_months"]) == (5000, 36)
-    assert answer["offer"]["expected_profit"] == offers(bundle, grid=GRID.only(loan_amount=5000, term_months=36)).best.expected_profit
+    assert answer["offer"]["expected_profit"] == offers(bundle, grid=GRID.restrict(loan_amount=5000, term_months=36)).best.expected_profit
     assert answer["alternatives"] == []
 
 
@@ -218,8 +210,8 @@ def test_features_without_terms_are_enough_for_an_offer(shared_client):
 def test_a_customers_loan_is_judged_with_the_terms_that_are_asked_for(shared_client, bundle):
     answer = ask(shared_client, "loan-default", customer_id=123, loan_amount=6000, term_months=12, annual_rate_pct=12)
     model = bundle("loan_default")
-    asked = with_terms(LOAN_ROW, loan_amount=6000, term_months=12, annual_rate_pct=12)
+    changed = with_terms(LOAN_ROW, loan_amount=6000, term_months=12, annual_rate_pct=12)
 
-    assert answer["pd"] == model.probability(row(model, asked))[0]
+    assert answer["pd"] == model.probability(row(model, changed))[0]
     assert (answer["customer_id"], answer["as_of"], answer["loan_id"]) == ("123", "2024-07-01T00:00:00Z", None)
-    assert asked["instalment_to_income_90d"] == pytest.approx(533.09 / 3000)
+    assert changed["instalment_to_income_90d"] == pytest.approx(533.09 / 3000)

@@ -1,4 +1,4 @@
-"""Failures: one envelope whatever goes wrong, and no person's data in it."""
+"""Tests of failures: one envelope for every fault, without personal data."""
 
 import json
 import logging
@@ -6,21 +6,9 @@ import logging
 import pytest
 
 from bento.problems import MAX_BODY_BYTES
+from tests.service.envelopes import read_error
 
 LOANS, TRANSACTIONS = "/v1/loan-default", "/v1/transactions"
-
-
-def failure(response, status, code):
-    """The error of a response, after checking that it is an envelope and nothing else."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
-    body = response.json()
-    assert list(body) == ["error"]
-    assert set(body["error"]) == {"code", "message", "fields", "request_id"}
-    assert body["error"]["code"] == code
-    assert body["error"]["message"]
-    assert body["error"]["request_id"] == response.headers["x-request-id"]
-    return body["error"]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +29,7 @@ def failure(response, status, code):
     ],
 )
 def test_a_field_of_the_wrong_form_is_named(shared_client, transaction, changes, field):
-    error = failure(shared_client.post(TRANSACTIONS, json=transaction(**changes)), 422, "invalid_request")
+    error = read_error(shared_client.post(TRANSACTIONS, json=transaction(**changes)), 422, "invalid_request")
 
     assert [item["field"] for item in error["fields"]] == [field]
 
@@ -51,13 +39,13 @@ def test_a_number_that_is_none_is_refused(shared_client, transaction, number):
     body = json.dumps(transaction()).replace("120.0", number)
     response = shared_client.post(TRANSACTIONS, content=body, headers={"content-type": "application/json"})
 
-    error = failure(response, 422, "invalid_request")
+    error = read_error(response, 422, "invalid_request")
 
     assert error["fields"][0]["field"] == "amount"
 
 
 def test_every_missing_field_is_named(shared_client):
-    error = failure(shared_client.post(TRANSACTIONS, json={}), 422, "invalid_request")
+    error = read_error(shared_client.post(TRANSACTIONS, json={}), 422, "invalid_request")
 
     assert [item["field"] for item in error["fields"]] == ["user_id", "amount", "timestamp"]
 
@@ -75,55 +63,55 @@ def test_every_missing_field_is_named(shared_client):
 def test_a_loan_feature_that_cannot_be_used_is_named(shared_client, loan, change, field):
     body = loan()
     change(body["features"])
-    error = failure(shared_client.post(LOANS, json=body), 422, "invalid_request")
+    error = read_error(shared_client.post(LOANS, json=body), 422, "invalid_request")
 
     assert [item["field"] for item in error["fields"]] == [field]
 
 
 @pytest.mark.parametrize("body", [b"[1, 2]", b'"text"', b"3"])
 def test_a_body_that_is_no_object(shared_client, body):
-    error = failure(shared_client.post(LOANS, content=body, headers={"content-type": "application/json"}), 422, "invalid_request")
+    error = read_error(shared_client.post(LOANS, content=body, headers={"content-type": "application/json"}), 422, "invalid_request")
 
     assert error["fields"] == [{"field": "", "reason": "The body must be a JSON object."}]
 
 
 @pytest.mark.parametrize("body", [b"{", b"{'a': 1}", b"\xff\xfe", b"[" * 10_000])
 def test_malformed_json(shared_client, body):
-    failure(shared_client.post(LOANS, content=body, headers={"content-type": "application/json"}), 400, "malformed_json")
+    read_error(shared_client.post(LOANS, content=body, headers={"content-type": "application/json"}), 400, "malformed_json")
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "multipart/form-data", "application/vnd.bentoml+pickle", ""])
 def test_another_content_type(shared_client, content_type):
-    failure(shared_client.post(LOANS, content=b"{}", headers={"content-type": content_type}), 415, "unsupported_media_type")
+    read_error(shared_client.post(LOANS, content=b"{}", headers={"content-type": content_type}), 415, "unsupported_media_type")
 
 
 def test_no_such_route(shared_client):
-    failure(shared_client.get("/v1/nothing"), 404, "not_found")
+    read_error(shared_client.get("/v1/nothing"), 404, "not_found")
 
 
 def test_another_method(shared_client):
     response = shared_client.get(TRANSACTIONS)
 
-    failure(response, 405, "method_not_allowed")
+    read_error(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "POST"
 
 
 def test_a_body_too_large_is_refused_by_its_stated_length(shared_client):
     response = shared_client.post(LOANS, content=b" " * (MAX_BODY_BYTES + 1), headers={"content-type": "application/json"})
 
-    failure(response, 413, "too_large")
+    read_error(response, 413, "too_large")
 
 
 def test_a_body_too_large_is_refused_where_its_length_is_not_stated(shared_client):
     chunks = (b" " * 1000 for _ in range(MAX_BODY_BYTES // 1000 + 2))
 
-    failure(shared_client.post(LOANS, content=chunks, headers={"content-type": "application/json"}), 413, "too_large")
+    read_error(shared_client.post(LOANS, content=chunks, headers={"content-type": "application/json"}), 413, "too_large")
 
 
 def test_a_domain_without_a_model_says_why(serving, bundles, transaction):
     only_loans = {"loan_default": bundles["loan_default"]}
     with serving(only_loans, {"transaction_anomaly": "it has no transactions"}) as client:
-        error = failure(client.post(TRANSACTIONS, json=transaction()), 501, "model_absent")
+        error = read_error(client.post(TRANSACTIONS, json=transaction()), 501, "model_absent")
 
         assert "'simulator'" in error["message"]
         assert "it has no transactions" in error["message"]
@@ -141,7 +129,7 @@ def test_a_failure_of_ours_is_not_blamed_on_the_client_and_tells_no_data(shared_
     with caplog.at_level(logging.DEBUG):
         response = shared_client.post(TRANSACTIONS, json=transaction(user_id="Ada Lovelace"))
 
-    error = failure(response, 500, "internal_error")
+    error = read_error(response, 500, "internal_error")
     assert f"request {error['request_id']} failed with ValidationError" in caplog.text
     assert "Lovelace" not in response.text + caplog.text
 
@@ -151,7 +139,7 @@ def test_a_refusal_repeats_no_value_and_leaves_no_stack_trace(shared_client, tra
         body = transaction(user_id="Ada Lovelace", amount="secret", country={"of": "birth"})
         response = shared_client.post(TRANSACTIONS, json=body)
 
-    failure(response, 422, "invalid_request")
+    read_error(response, 422, "invalid_request")
     for data in ("Lovelace", "secret", "birth"):
         assert data not in response.text + caplog.text
     assert "Traceback" not in caplog.text
@@ -160,12 +148,12 @@ def test_a_refusal_repeats_no_value_and_leaves_no_stack_trace(shared_client, tra
 def test_a_store_that_takes_no_write_is_not_ready(client, transaction):
     import bentoml
 
-    with bentoml.get_current_service()._store.reading() as connection:
+    with bentoml.get_current_service().store.reading() as connection:
         connection.exec_driver_sql("pragma query_only = on")
 
-    failure(client.get("/readyz"), 503, "not_ready")
+    read_error(client.get("/readyz"), 503, "not_ready")
     response = client.post(TRANSACTIONS, json=transaction())
-    failure(response, 503, "not_ready")
+    read_error(response, 503, "not_ready")
     assert response.headers["retry-after"]
 
 
@@ -202,4 +190,4 @@ def test_what_the_layers_below_answer_gets_the_same_shape(app, status, code):
 
     from bento.web.envelope import Envelope
 
-    failure(TestClient(Envelope(app)).get("/"), status, code)
+    read_error(TestClient(Envelope(app)).get("/"), status, code)

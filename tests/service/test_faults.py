@@ -1,4 +1,4 @@
-"""What goes wrong around the service: it says so soon, keeps nothing half, and goes on by itself when it is over."""
+"""Tests of faults around the service: it refuses soon, stores nothing by halves, and recovers by itself."""
 
 import json
 import shutil
@@ -19,9 +19,9 @@ from bento.store.audit_verify import verify
 from bento.store.session import open_store
 from finrisk_assets.settings import Settings
 from tests.service.databases import own_server, store_at, url_of
+from tests.service.envelopes import read_error
 from tests.service.serving import serving as served_by_itself
 from tests.service.serving import store_models
-from tests.service.test_errors import failure
 
 EVER = (datetime(2000, 1, 1), datetime(2100, 1, 1))
 SOON_S = 2.0
@@ -35,7 +35,7 @@ def file_of(serving):
 
 @contextmanager
 def locked(file):
-    """Another process that writes and does not end."""
+    """Let another process hold the write lock."""
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("begin immediate")
         yield
@@ -44,7 +44,7 @@ def locked(file):
 
 @contextmanager
 def moved_away(file):
-    """The folder is not there any more, as a network drive that is gone."""
+    """Move the folder away, as when a network drive is gone."""
     aside = file.parent.with_name("elsewhere")
     file.parent.rename(aside)
     yield
@@ -53,21 +53,21 @@ def moved_away(file):
 
 @contextmanager
 def removed(file):
-    """The files are gone; what comes back is a copy of what there was."""
-    kept = file.parent.with_name("kept")
-    kept.mkdir()
-    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(kept / file.name)) as copy:
+    """Remove the files; put back a copy afterwards."""
+    moved = file.parent.with_name("kept")
+    moved.mkdir()
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(moved / file.name)) as copy:
         source.backup(copy)
     for one in file.parent.glob("store.sqlite*"):
         one.unlink()
     yield
     assert not file.exists(), "an empty store in its place would hide that it is gone"
-    shutil.copy(kept / file.name, file)
+    shutil.copy(moved / file.name, file)
 
 
 @contextmanager
 def replaced(file):
-    """Something that is no database lies in its place."""
+    """Put a file that is no database in the store's place."""
     aside = file.with_name("aside")
     file.rename(aside)
     file.write_bytes(b"no database" * 1000)
@@ -77,8 +77,8 @@ def replaced(file):
 
 @contextmanager
 def limited(pragma):
-    """The service's connections, the one that is open and those to come, under a pragma."""
-    database = bentoml.get_current_service()._store.database
+    """Run the service's open and future connections under a pragma."""
+    database = bentoml.get_current_service().store.database
 
     def limit(connection, _):
         connection.execute(pragma)
@@ -92,7 +92,7 @@ def limited(pragma):
 
 @contextmanager
 def full(file):
-    """No page can be added, as on a disk that is full."""
+    """Allow no further page, as on a full disk."""
     with closing(sqlite3.connect(file)) as other:
         pages = other.execute("pragma page_count").fetchone()[0]
     with limited(f"pragma max_page_count = {pages}"):
@@ -101,13 +101,13 @@ def full(file):
 
 @contextmanager
 def read_only(_):
-    """As on a file system that turned read-only."""
+    """Refuse writes, as on a file system that turned read-only."""
     with limited("pragma query_only = on"):
         yield
 
 
 def large(transaction, number):
-    """A body that takes pages to keep."""
+    """Return a body that takes pages to store."""
     return transaction(number, transaction_id=f"t{number}-" + "x" * 90, merchant="m" * 120)
 
 
@@ -124,7 +124,7 @@ def test_a_store_that_cannot_be_had_is_a_503_and_then_it_is_as_before(serving, b
                 assert time.monotonic() - began < SOON_S
                 if answer.status_code == 503:
                     refused += 1
-                    failure(answer, 503, "not_ready")
+                    read_error(answer, 503, "not_ready")
                     assert int(answer.headers["retry-after"]) >= 1
                     if refused == 3:
                         break
@@ -182,7 +182,7 @@ def test_a_postgresql_server_that_stops_and_starts_again():
 
 
 def workers(process):
-    """The processes that a service answers with."""
+    """Return the processes of a service that answer requests."""
     return [child for child in psutil.Process(process.pid).children(recursive=True) if "worker" in " ".join(child.cmdline())]
 
 
@@ -249,7 +249,7 @@ def test_what_was_answered_outlives_a_worker_that_is_killed_under_load(tmp_path,
 
     with closing(open_store(Settings(home=home))) as store:
         verdict = verify(store.database, store.keyring)
-        kept = [one.content.request["transaction_id"] for one in store.decisions()]
+        moved = [one.content.request["transaction_id"] for one in store.decisions()]
     assert verdict.broken is None
-    assert len(kept) == len(set(kept)) == verdict.records
-    assert set(kept) >= senders.answered.keys()
+    assert len(moved) == len(set(moved)) == verdict.records
+    assert set(moved) >= senders.answered.keys()

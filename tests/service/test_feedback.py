@@ -1,4 +1,4 @@
-"""What became known of decisions: joined to them, committed with its audit record, history from its date on."""
+"""Tests of feedback: joined to its decision, committed with an audit record, and part of history from its date on."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +9,7 @@ from bento.decisions import feedback
 from bento.store.tables import audit, decisions
 from bento.store.tables import feedback as table
 from tests.service.conftest import START
-from tests.service.test_errors import failure
+from tests.service.envelopes import read_error
 
 ROUTE = "/v1/feedback"
 
@@ -18,7 +18,7 @@ ROUTE = "/v1/feedback"
 def store(client):
     import bentoml
 
-    return bentoml.get_current_service()._store
+    return bentoml.get_current_service().store
 
 
 def rows(store, what):
@@ -29,10 +29,10 @@ def rows(store, what):
 def test_a_label_is_joined_to_its_decision_by_its_identifier(client, store, loan):
     decided = client.post("/v1/loan-default", json=loan()).json()
 
-    told = client.post(ROUTE, json={"decision_id": decided["decision_id"], "label": True, "note": "Ada stopped paying."})
+    response = client.post(ROUTE, json={"decision_id": decided["decision_id"], "label": True, "note": "Ada stopped paying."})
 
-    assert told.status_code == 200, told.text
-    answer = told.json()
+    assert response.status_code == 200, response.text
+    answer = response.json()
     assert answer["decision_id"] == decided["decision_id"]
     assert (answer["domain"], answer["label"]) == ("loan_default", True)
     assert answer["known_at"] == answer["recorded_at"]
@@ -41,8 +41,8 @@ def test_a_label_is_joined_to_its_decision_by_its_identifier(client, store, loan
     assert b"Ada" not in row.note
     (about,) = [one for one in rows(store, audit) if one.action == "feedback"]
     assert (about.domain, about.model_version) == ("loan_default", decided["model"]["version"])
-    (found,) = feedback.list_labels(store, "loan_default")
-    assert (found.answer["loan_id"], found.label) == ("L1", True)
+    (stored,) = feedback.list_labels(store, "loan_default")
+    assert (stored.answer["loan_id"], stored.label) == ("L1", True)
 
 
 def test_an_item_of_a_batch_is_a_decision_as_any_other(client, store, loan):
@@ -55,7 +55,7 @@ def test_an_item_of_a_batch_is_a_decision_as_any_other(client, store, loan):
 
 
 def risk_of_the_merchant(client, store, body):
-    """What the service's history says of the merchant at the time of a transaction."""
+    """Return the merchant's labelled history at the time of a transaction."""
     moment = datetime.fromisoformat(body["timestamp"])
     return store.history({"merchant": body["merchant"]}, moment - timedelta(days=30), moment)
 
@@ -65,9 +65,9 @@ def test_a_label_of_a_transaction_is_history_with_its_date(client, store, transa
     client.post("/v1/transactions", json=transaction(transaction_id="t1"))
     assert risk_of_the_merchant(client, store, transaction(60 * 24 * 10))[0][2:] == (None, None)
 
-    told = client.post(ROUTE, json={"transaction_id": "t1", "label": True, "known_at": known.isoformat()})
+    response = client.post(ROUTE, json={"transaction_id": "t1", "label": True, "known_at": known.isoformat()})
 
-    assert told.json()["known_at"] == known.replace(tzinfo=UTC).isoformat().replace("+00:00", "Z")
+    assert response.json()["known_at"] == known.replace(tzinfo=UTC).isoformat().replace("+00:00", "Z")
     ((_, _, fraud, known_at),) = risk_of_the_merchant(client, store, transaction(60 * 24 * 10))
     assert fraud
     assert known_at == int(known.replace(tzinfo=UTC).timestamp() * 1e6)
@@ -88,7 +88,7 @@ def test_feedback_that_cannot_be_right_is_refused(client, transaction):
     about = {"transaction_id": "t1", "label": True}
 
     def refused(body, status, code):
-        return [one["field"] for one in failure(client.post(ROUTE, json=body), status, code)["fields"]]
+        return [one["field"] for one in read_error(client.post(ROUTE, json=body), status, code)["fields"]]
 
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     assert refused(about | {"known_at": tomorrow}, 422, "invalid_request") == ["known_at"]
@@ -115,4 +115,4 @@ def test_of_an_erased_person_nothing_is_told(client, store, transaction):
     assert client.delete("/v1/people/ada").status_code == 200
 
     assert list(feedback.list_labels(store, "transaction_anomaly")) == []
-    failure(client.post(ROUTE, json={"transaction_id": "t1", "label": True}), 404, "unknown_decision")
+    read_error(client.post(ROUTE, json={"transaction_id": "t1", "label": True}), 404, "unknown_decision")

@@ -1,4 +1,4 @@
-"""The service under hostile requests: what its own document allows and forbids, and 100,000 bodies that nobody should send.
+"""Tests of the service under hostile requests: what its OpenAPI document allows and forbids, and 100,000 malformed bodies.
 
 None may fail with 5xx, none may hang, and no log line may hold what was sent. Seeds are fixed, so a failure comes again.
 """
@@ -34,8 +34,8 @@ CHECKS = [content_type_conformance, response_schema_conformance, status_code_con
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, bundles):
-    """A service whose history the tests of this module write into."""
+def service(tmp_path_factory: pytest.TempPathFactory, bundles):
+    """Yield a service whose history this module's tests write into."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         # A flood from one address is what these tests are.
         for name in ("FINRISK_UNKNOWN_PER_SECOND", "FINRISK_UNKNOWN_BURST"):
@@ -46,7 +46,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, bundles):
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture):
-    """Everything that was logged at any level, after which nothing personal may stand in it."""
+    """Check that no log record of any level holds a marked value."""
     caplog.set_level(logging.DEBUG)
     for logger in ("bentoml", "finrisk", "uvicorn"):
         logging.getLogger(logger).setLevel(logging.DEBUG)
@@ -56,13 +56,13 @@ def logged(caplog: pytest.LogCaptureFixture):
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "forbidden"])
-def test_what_the_document_allows_and_forbids_is_answered_as_it_says(served, logged, mode):
-    document = schemathesis.openapi.from_dict(served.get("/openapi.json").json())
+def test_what_the_document_allows_and_forbids_is_answered_as_it_says(service, logged, mode):
+    document = schemathesis.openapi.from_dict(service.get("/openapi.json").json())
     document.config.update(base_url="http://testserver")
     operations = [found.ok() for found in document.get_all_operations()]
     assert len(operations) > 15
     for operation in operations:
-        _ask(served, operation, mode)
+        _ask(service, operation, mode)
 
 
 def _ask(served: TestClient, operation: Any, mode: GenerationMode) -> None:
@@ -80,26 +80,27 @@ def _ask(served: TestClient, operation: Any, mode: GenerationMode) -> None:
         ask()
 
 
-def test_a_hundred_thousand_hostile_bodies_are_refused_or_answered(served, logged):
-    examples = _examples(served.get("/openapi.json").json())
+@pytest.mark.slow
+def test_a_hundred_thousand_hostile_bodies_are_refused_or_answered(service, logged):
+    examples = _examples(service.get("/openapi.json").json())
     draw = random.Random(20180401)
-    statuses = served.portal.call(_flood, served.app, [_hostile(draw, examples) for _ in range(BODIES // 20)])
+    statuses = service.portal.call(_flood, service.app, [_hostile(draw, examples) for _ in range(BODIES // 20)])
     for _ in range(19):
-        statuses += served.portal.call(_flood, served.app, [_hostile(draw, examples) for _ in range(BODIES // 20)])
+        statuses += service.portal.call(_flood, service.app, [_hostile(draw, examples) for _ in range(BODIES // 20)])
     assert statuses.total() == BODIES
     assert all(map(_is_no_failure, statuses)), statuses
     # Neither is everything refused before it is looked at, nor does most of it pass.
     assert statuses[200] > BODIES / 200 and statuses[422] > BODIES / 4 and statuses[400] > BODIES / 50, statuses
-    assert served.get("/readyz").status_code == 200
+    assert service.get("/readyz").status_code == 200
 
 
 def _is_no_failure(status: int) -> bool:
-    """No 5xx but 501: of a model that this service does not carry."""
+    """Return whether the status is no 5xx but 501, which names a model that this service lacks."""
     return status < 500 or status == 501
 
 
 def _examples(document: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Bodies that are answered, each with its route."""
+    """Return valid bodies, each with its route."""
     return [
         (path, example["value"])
         for path, methods in document["paths"].items()
@@ -118,7 +119,7 @@ HOSTILE: tuple[Any, ...] = (
 
 
 def _hostile(draw: random.Random, examples: list[tuple[str, Any]]) -> tuple[str, bytes, bytes]:
-    """A path, a body and a content type: a body that is answered, made wrong in one to three places, seldom left as it is."""
+    """Return a path, a body and a content type: a valid body, spoiled in one to three places, rarely left as it is."""
     path, body = draw.choice(examples)
     if draw.random() < 0.1:
         path, body = path + "/batch" if path.count("/") == 2 and path != "/v1/feedback" else path, {"items": [body, body]}
@@ -133,12 +134,12 @@ def _hostile(draw: random.Random, examples: list[tuple[str, Any]]) -> tuple[str,
 
 
 def _any(draw: random.Random) -> Any:
-    """A value of its own, which may be made worse."""
+    """Return an arbitrary value, which may be spoiled further."""
     return deepcopy(draw.choice(HOSTILE))
 
 
 def _wrong(draw: random.Random, body: Any) -> Any:
-    """The body with one value changed, taken out, put in or put elsewhere."""
+    """Return the body with one value changed, removed, added or moved."""
     if not isinstance(body, (dict, list)) or not body or draw.random() < 0.03:
         return _any(draw)
     keys = list(body) if isinstance(body, dict) else list(range(len(body)))
@@ -158,7 +159,7 @@ def _wrong(draw: random.Random, body: Any) -> Any:
 
 
 def _broken(draw: random.Random, content: bytes) -> bytes:
-    """What no JSON writer makes."""
+    """Return text that no JSON writer produces."""
     at = draw.randrange(len(content) + 1)
     match draw.randrange(7):
         case 0:
@@ -178,7 +179,7 @@ def _broken(draw: random.Random, content: bytes) -> bytes:
 
 
 async def _flood(app: Any, requests: list[tuple[str, bytes, bytes]]) -> Counter[int]:
-    """The status of each request's answer; each within `LONGEST_S`."""
+    """Return the status of each request's answer, each received within `LONGEST_S`."""
     statuses: Counter[int] = Counter()
     for path, body, kind in requests:
         statuses[await asyncio.wait_for(_status(app, path, body, kind), LONGEST_S)] += 1

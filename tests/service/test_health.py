@@ -1,12 +1,13 @@
-"""Alive, ready and about to go, in this process; `test_operations` asks a served one."""
+"""Tests of liveness, readiness and draining in this process; `test_operations` tests them on a served one."""
 
 import asyncio
 import signal
 
 import pytest
 
-from bento.web.health import REMEMBERED_S, Health
-from tests.service.test_errors import failure
+from bento.web.health import READINESS_TTL_S, Health
+from finrisk_assets.scoring.bundle import Bundle
+from tests.service.envelopes import read_error
 
 
 def test_a_whole_service_is_ready_and_names_its_parts(shared_client, bundles):
@@ -23,16 +24,18 @@ def ready_order(bundles):
     return [domain for domain in DOMAINS if domain in bundles]
 
 
-def test_a_model_that_no_longer_scores_as_trained_is_not_ready(client):
-    import bentoml
+def test_a_model_that_no_longer_scores_as_trained_is_not_ready(serving, bundles, monkeypatch):
+    loaded, load = [], Bundle.load
+    monkeypatch.setattr(Bundle, "load", lambda folder, **settings: loaded.append(load(folder, **settings)) or loaded[-1])
+    with serving({"cashflow": bundles["cashflow"]}) as client:
+        assert loaded
+        for bundle in loaded:
+            bundle.intercept += 0.01
 
-    bundle = bentoml.get_current_service()._champions.bundles["cashflow"]
-    bundle.intercept += 0.01
+        error = read_error(client.get("/readyz"), 503, "not_ready")
 
-    error = failure(client.get("/readyz"), 503, "not_ready")
-
-    assert [one["field"] for one in error["fields"]] == ["models.cashflow"]
-    assert client.get("/livez").status_code == 200
+        assert [field["field"] for field in error["fields"]] == ["models.cashflow"]
+        assert client.get("/livez").status_code == 200
 
 
 def app(parts, drain_s=0.05, clock=None):
@@ -67,7 +70,7 @@ def test_the_state_of_the_parts_is_remembered_for_a_moment():
 
     async def run():
         first = [(await get(health, "/readyz"))[0] for _ in range(5)]
-        now[0] = REMEMBERED_S + 0.1
+        now[0] = READINESS_TTL_S + 0.1
         return first, (await get(health, "/readyz"))[0]
 
     assert asyncio.run(run()) == ([200] * 5, 503)
@@ -83,7 +86,7 @@ def test_before_there_is_a_service_it_is_not_ready_but_alive():
 
 @pytest.fixture
 def handler():
-    """What the server does at SIGTERM, and how often it was asked to."""
+    """Return the server's SIGTERM handler, and the number of its calls."""
     ended = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
     yield ended
@@ -95,7 +98,7 @@ def test_at_sigterm_it_answers_on_but_is_not_ready_until_the_server_ends(handler
 
     async def run():
         async def sent(message):
-            """Nobody waits for it."""
+            """Receive no message."""
 
         await health({"type": "lifespan"}, None, sent)
         before = [await get(health, path) for path in ("/readyz", "/v1/models")]
@@ -120,7 +123,7 @@ def test_a_second_sigterm_ends_the_drain(handler):
 
     async def run():
         async def sent(message):
-            """Nobody waits for it."""
+            """Receive no message."""
 
         await health({"type": "lifespan"}, None, sent)
         signal.raise_signal(signal.SIGTERM)

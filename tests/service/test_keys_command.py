@@ -1,4 +1,4 @@
-"""`finrisk keys`: a key is shown once, and what an operator did with it stands in the audit."""
+"""Tests of `finrisk keys`: a key is shown once, and every command is audited."""
 
 from contextlib import closing
 
@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
-from bento.access.api_keys import Keys, KeysError, create, kept, revoke
+from bento.access.api_keys import ApiKeyError, KeyVerifier, create_key, list_keys, revoke_key
 from bento.store.session import open_store
 from bento.store.tables import audit
 from finrisk_assets.cli.main import cli
@@ -23,23 +23,23 @@ def run(*words):
     return CliRunner().invoke(cli, ["keys", *words])
 
 
-def stored(query, home):
-    """What a query, or a function of the connection, finds in the store."""
+def query_store(query, home):
+    """Return what a function of the connection finds in the store."""
     settings = Settings(home=home)
     with closing(open_store(settings)) as store, store.reading() as connection:
         return query(connection)
 
 
 def test_a_key_is_shown_once_and_alone(home):
-    made = run("create", "--name", "gateway", "--role", "scorer", "--role", "analyst", "--expires", "90d")
-    assert made.exit_code == 0, made.output
-    key = made.stdout.strip()
-    (one,) = stored(kept, home)
+    result = run("create", "--name", "gateway", "--role", "scorer", "--role", "analyst", "--expires", "90d")
+    assert result.exit_code == 0, result.output
+    key = result.stdout.strip()
+    (one,) = query_store(list_keys, home)
 
     assert key.startswith(f"finrisk_{one.id}_")
     assert one.roles == {"scorer", "analyst"}
     assert one.expires_at - one.created_at == 90 * 86_400 * 1_000_000
-    assert key not in made.stderr
+    assert key not in result.stderr
     secret = key.split("_", 2)[2]
     listed = run("list").output
     assert one.id in listed
@@ -50,15 +50,15 @@ def test_a_key_is_shown_once_and_alone(home):
 
 def test_what_was_done_to_a_key_is_audited(home):
     run("create", "--name", "gateway", "--role", "scorer")
-    (one,) = stored(kept, home)
+    (one,) = query_store(list_keys, home)
     assert run("revoke", one.id).exit_code == 0
 
-    recorded = stored(lambda connection: connection.execute(select(audit.c.action, audit.c.output, audit.c.caller)).all(), home)
+    recorded = query_store(lambda connection: connection.execute(select(audit.c.action, audit.c.output, audit.c.caller)).all(), home)
     assert sorted(tuple(row) for row in recorded if row.action.startswith("key.")) == [
         ("key.create", one.id, "local"),
         ("key.revoke", one.id, "local"),
     ]
-    assert stored(kept, home)[0].state(one.created_at) == "revoked"
+    assert query_store(list_keys, home)[0].state(one.created_at) == "revoked"
 
 
 def test_a_key_goes_to_a_file_of_its_owners_alone(home):
@@ -69,8 +69,8 @@ def test_a_key_goes_to_a_file_of_its_owners_alone(home):
 
     again = run("create", "--name", "another", "--role", "scorer", "--to", str(target))
     assert again.exit_code == 1
-    assert "cannot be made: File exists" in again.output
-    assert len(stored(kept, home)) == 1, "nothing was kept of the key that nobody has"
+    assert "cannot be created: File exists" in again.output
+    assert len(query_store(list_keys, home)) == 1, "nothing was kept of the key that nobody has"
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_without_keys_the_list_says_what_that_means(home):
 
 def test_a_key_is_kept_in_either_database(store):
     with store.writing() as connection:
-        made, shown = create(connection, store.keyring.mac, "gateway", ["scorer", "analyst"], now=1, expires_at=2**50)
+        result, shown = create_key(connection, store.keyring.mac, "gateway", ["scorer", "analyst"], now=1, expires_at=2**50)
     with store.reading() as connection:
-        assert kept(connection) == [made]
-    assert Keys(lambda: [made], store.keyring.mac, now=lambda: 1.0).caller(shown).roles == {"scorer", "analyst"}
+        assert list_keys(connection) == [result]
+    assert KeyVerifier(lambda: [result], store.keyring.mac, now=lambda: 1.0).verify(shown).roles == {"scorer", "analyst"}
     with store.writing() as connection:
-        revoke(connection, made.id, now=5)
-        with pytest.raises(KeysError, match="no such key"):
-            revoke(connection, "another", now=5)
+        revoke_key(connection, result.id, now=5)
+        with pytest.raises(ApiKeyError, match="no such key"):
+            revoke_key(connection, "another", now=5)
     with store.reading() as connection:
-        assert kept(connection) == [made._replace(revoked_at=5)]
+        assert list_keys(connection) == [result._replace(revoked_at=5)]

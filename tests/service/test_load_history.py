@@ -1,4 +1,4 @@
-"""`finrisk load-history`: what the service's store gets to know of customers, from the tables that the graph left."""
+"""Tests of `finrisk load-history`: the snapshots that the store gets from the graph's tables."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -7,7 +7,7 @@ import ibis
 import pytest
 
 from bento.store.session import open_store
-from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.loan_default.definition import LoanDefault
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.operations import load_history
 from finrisk_assets.settings import Settings
@@ -23,11 +23,40 @@ KEYS = (
     Column("loss_amount", "float64", "", nullable=True, known="outcome_known_at"),
     Column("is_default", "boolean", "", nullable=True, known="outcome_known_at"),
 )
-NEVER = dict.fromkeys(("train", "evaluate", "test", "gate", "decide", "build"), lambda *_: None)
-DOMAIN = Domain(
-    name="loan_default", title="", owner="", tables=(), keys=KEYS, moment="applied_at",
-    features=lambda source: (Feature("age", "years", ""),), more_scores=(Column("limit_amount", "float64", "", nullable=True),), **NEVER,
-)  # fmt: skip
+
+
+class Loans(LoanDefault):
+    """A loan domain of one feature."""
+
+    tables = ()
+    needs = ()
+    keys = KEYS
+    more_scores = (Column("limit_amount", "float64", "", nullable=True),)
+
+    def select_features(self, source):
+        return (Feature("age", "years", ""),)
+
+
+class SecondLoans(Loans):
+    """A second model on the same feature table."""
+
+    name = "loan_default_two"
+    features_of = "loan_default"
+
+
+class AccountLoans(Loans):
+    """A domain that decides on accounts."""
+
+    keys = (*KEYS, Column("account_id", "string", ""))
+
+
+class UnscoredLoans(Loans):
+    """A domain that no run has materialised."""
+
+    name = "not_materialised"
+
+
+DOMAIN = Loans()
 
 
 @pytest.fixture
@@ -41,7 +70,7 @@ def warehouse(settings):
 
 
 def fill(warehouse, rows, domain=DOMAIN):
-    """Store feature and score tables; a row is (subject, customer, moment, age), with further columns by name."""
+    """Store feature and score tables; a row is (subject, customer, time, age), and may end in further columns by name."""
     names = ("loan_id", "customer_id", "applied_at", "age")
     plain = [dict(zip(names, row[:4], strict=True)) | (row[4] if len(row) > 4 else {}) for row in rows]
     features = [{"pd": 0.1, "loss_amount": 7.0, "is_default": True} | row for row in plain]
@@ -64,11 +93,11 @@ def newest(warehouse, domain=DOMAIN):
 def test_the_newest_row_of_every_customer_is_kept(warehouse):
     fill(warehouse, [("a", "1", MAY, 30.0), ("b", "1", JUNE, 31.0), ("c", "2", MAY, 50.0), ("d", "3", None, 60.0)])
 
-    found = newest(warehouse)
+    snapshots = newest(warehouse)
 
-    assert set(found) == {"b", "c", "d"}
-    assert (found["b"].customer_id, found["b"].account_id, found["b"].as_of) == ("1", None, JUNE)
-    assert found["d"].as_of is None
+    assert set(snapshots) == {"b", "c", "d"}
+    assert (snapshots["b"].customer_id, snapshots["b"].account_id, snapshots["b"].as_of) == ("1", None, JUNE)
+    assert snapshots["d"].as_of is None
 
 
 def test_what_was_known_then_is_kept_and_what_came_of_it_is_not(warehouse):
@@ -91,16 +120,15 @@ def test_a_row_of_a_month_end_goes_before_an_application(warehouse):
 
 
 def test_where_accounts_are_decided_on_each_has_its_row(warehouse):
-    account = (Column("account_id", "string", ""),)
     fill(warehouse, [("a", "1", MAY, 30.0, {"account_id": "A"}), ("b", "1", JUNE, 31.0, {"account_id": "B"})])
 
-    found = newest(warehouse, replace(DOMAIN, keys=KEYS + account))
+    snapshots = newest(warehouse, AccountLoans())
 
-    assert {subject: one.account_id for subject, one in found.items()} == {"a": "A", "b": "B"}
+    assert {subject: one.account_id for subject, one in snapshots.items()} == {"a": "A", "b": "B"}
 
 
 def test_features_are_kept_where_the_service_reads_them(warehouse):
-    second = replace(DOMAIN, name="loan_default_two", features_of="loan_default")
+    second = SecondLoans()
     fill(warehouse, [("a", "1", MAY, 30.0)], second)
 
     assert newest(warehouse, second)["a"].features == {}
@@ -113,7 +141,7 @@ def test_loading_replaces_what_was_stored_and_says_how_much(warehouse, settings,
 
     source = replace(sources.load(Settings()), tables={})
     monkeypatch.setattr(sources, "load", lambda settings: source)
-    monkeypatch.setattr(registry, "DOMAINS", (DOMAIN, replace(DOMAIN, name="not_materialised")))
+    monkeypatch.setattr(registry, "DOMAINS", (DOMAIN, UnscoredLoans()))
     fill(warehouse, [("a", "1", MAY, 30.0), ("b", "2", MAY, 30.0)])
     load_history.load(settings)
     fill(warehouse, [("c", "1", JUNE, 31.0)])

@@ -1,8 +1,8 @@
-"""Look-ups: what is stored of a customer, and what the models showed."""
+"""Tests of the look-ups of a customer's stored scores and of the models' figures."""
 
 import pytest
 
-from tests.service.test_errors import failure
+from tests.service.envelopes import read_error
 
 FIGURES = {
     "cashflow": [
@@ -40,14 +40,14 @@ def test_every_account_of_a_customer_has_its_score(shared_client):
 
 @pytest.mark.parametrize("customer", ["4711", "%20", "a%2Fb", "%7Bcustomer_id%7D"])
 def test_an_unknown_customer_is_not_found_and_told_what_to_do(shared_client, customer):
-    error = failure(shared_client.get(f"/v1/risk-scores/{customer}"), 404, "unknown_customer")
+    error = read_error(shared_client.get(f"/v1/risk-scores/{customer}"), 404, "unknown_customer")
 
     assert "finrisk load-history" in error["message"]
     assert [item["field"] for item in error["fields"]] == ["customer_id"]
 
 
 def test_an_identifier_too_long_is_refused(shared_client):
-    failure(shared_client.get("/v1/risk-scores/" + "9" * 129), 422, "invalid_request")
+    read_error(shared_client.get("/v1/risk-scores/" + "9" * 129), 422, "invalid_request")
 
 
 def test_no_customer_stands_in_what_is_counted(shared_client):

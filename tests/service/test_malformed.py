@@ -1,12 +1,11 @@
-"""Bodies that cannot be answered: each a clear refusal of the client's, naming the field, and never repeating what was sent."""
+"""Tests of malformed bodies: each gets a 4xx answer that names the field and never repeats the value."""
 
 import json
 
 import pytest
 
-from tests.service.made import CASHFLOW_ROW, OFFER_ROW
-from tests.service.test_decisions import EIGHT
-from tests.service.test_errors import failure
+from tests.service.envelopes import read_error
+from tests.service.examples import CASHFLOW_ROW, EIGHT_FIELDS, OFFER_ROW
 
 SPENDING, LOAN, CASHFLOW, OFFER, TRANSACTION = (
     "/v1/spending-risk", "/v1/loan-default", "/v1/cashflow", "/v1/loan-offers", "/v1/transactions",
@@ -17,29 +16,29 @@ NAN, INFINITE = float("nan"), float("inf")
 
 REFUSED = [
     # Spending: one of the eight by itself.
-    (SPENDING, EIGHT | {"Total_Income": "60000"}, "Total_Income"),
-    (SPENDING, EIGHT | {"Total_Income": "60,000 EUR"}, "Total_Income"),
-    (SPENDING, EIGHT | {"Num_Transactions": -4711}, "Num_Transactions"),
-    (SPENDING, EIGHT | {"Num_Transactions": 119.5}, "Num_Transactions"),
-    (SPENDING, EIGHT | {"Max_Expense": NAN}, "Max_Expense"),
-    (SPENDING, EIGHT | {"Total_Expense": INFINITE}, "Total_Expense"),
-    (SPENDING, EIGHT | {"Total_Income": 1e300}, "Total_Income"),
-    (SPENDING, EIGHT | {"Num_Transactions": 10**400}, "Num_Transactions"),
-    (SPENDING, EIGHT | {"Low_Balance_Freq": True}, "Low_Balance_Freq"),
-    (SPENDING, EIGHT | {"Avg_Expense": None}, "Avg_Expense"),
-    (SPENDING, EIGHT | {"Total_Incme": 4711}, "Total_Incme"),
+    (SPENDING, EIGHT_FIELDS | {"Total_Income": "60000"}, "Total_Income"),
+    (SPENDING, EIGHT_FIELDS | {"Total_Income": "60,000 EUR"}, "Total_Income"),
+    (SPENDING, EIGHT_FIELDS | {"Num_Transactions": -4711}, "Num_Transactions"),
+    (SPENDING, EIGHT_FIELDS | {"Num_Transactions": 119.5}, "Num_Transactions"),
+    (SPENDING, EIGHT_FIELDS | {"Max_Expense": NAN}, "Max_Expense"),
+    (SPENDING, EIGHT_FIELDS | {"Total_Expense": INFINITE}, "Total_Expense"),
+    (SPENDING, EIGHT_FIELDS | {"Total_Income": 1e300}, "Total_Income"),
+    (SPENDING, EIGHT_FIELDS | {"Num_Transactions": 10**400}, "Num_Transactions"),
+    (SPENDING, EIGHT_FIELDS | {"Low_Balance_Freq": True}, "Low_Balance_Freq"),
+    (SPENDING, EIGHT_FIELDS | {"Avg_Expense": None}, "Avg_Expense"),
+    (SPENDING, EIGHT_FIELDS | {"Total_Incme": 4711}, "Total_Incme"),
     # Spending: fields that cannot be true together.
-    (SPENDING, EIGHT | {"Expense_Income_Ratio": 0.4711}, "Expense_Income_Ratio"),
-    (SPENDING, {name.lower(): value for name, value in EIGHT.items()} | {"expense_income_ratio": 0.4711}, "expense_income_ratio"),
-    (SPENDING, EIGHT | {"Low_Balance_Freq": 4711}, "Low_Balance_Freq"),
-    (SPENDING, EIGHT | {"Top_Category_Spend": 47110}, "Top_Category_Spend"),
-    (SPENDING, EIGHT | {"Avg_Expense": 2600}, "Avg_Expense"),
-    (SPENDING, EIGHT | {"total_income": 60000}, "total_income"),
-    (SPENDING, EIGHT | {"customer_id": 123}, "total_income"),
-    (SPENDING, {name: value for name, value in EIGHT.items() if name != "Max_Expense"}, "Max_Expense"),
+    (SPENDING, EIGHT_FIELDS | {"Expense_Income_Ratio": 0.4711}, "Expense_Income_Ratio"),
+    (SPENDING, {name.lower(): value for name, value in EIGHT_FIELDS.items()} | {"expense_income_ratio": 0.4711}, "expense_income_ratio"),
+    (SPENDING, EIGHT_FIELDS | {"Low_Balance_Freq": 4711}, "Low_Balance_Freq"),
+    (SPENDING, EIGHT_FIELDS | {"Top_Category_Spend": 47110}, "Top_Category_Spend"),
+    (SPENDING, EIGHT_FIELDS | {"Avg_Expense": 2600}, "Avg_Expense"),
+    (SPENDING, EIGHT_FIELDS | {"total_income": 60000}, "total_income"),
+    (SPENDING, EIGHT_FIELDS | {"customer_id": 123}, "total_income"),
+    (SPENDING, {name: value for name, value in EIGHT_FIELDS.items() if name != "Max_Expense"}, "Max_Expense"),
     (SPENDING, {"customer_id": [4711]}, "customer_id"),
     (SPENDING, {}, "Total_Income"),
-    (SPENDING, [EIGHT], ""),
+    (SPENDING, [EIGHT_FIELDS], ""),
     # Loans.
     (LOAN, {"customer_id": 123}, "loan_amount"),
     (LOAN, {"customer_id": 123, "loan_amount": -4711}, "loan_amount"),
@@ -86,7 +85,7 @@ REFUSED = [
 def test_what_cannot_be_answered_is_refused_by_field(shared_client, route, body, field):
     response = shared_client.post(route, content=json.dumps(body), headers={"content-type": "application/json"})
 
-    error = failure(response, 422, "invalid_request")
+    error = read_error(response, 422, "invalid_request")
     assert error["fields"][0]["field"] == field
     assert all(item["reason"] for item in error["fields"])
     assert "4711" not in response.text.replace(error["request_id"], "")
@@ -105,7 +104,7 @@ def test_what_cannot_be_answered_is_refused_by_field(shared_client, route, body,
 def test_whom_the_service_does_not_know_is_not_found(shared_client, route, body, field):
     response = shared_client.post(route, json=body)
 
-    error = failure(response, 404, "unknown_customer")
+    error = read_error(response, 404, "unknown_customer")
     assert [item["field"] for item in error["fields"]] == [field]
     assert "finrisk load-history" in error["message"]
     assert "4711" not in response.text.replace(error["request_id"], "")
@@ -117,7 +116,7 @@ def test_a_body_that_is_no_object_is_refused(shared_client, route, body):
     response = shared_client.post(route, content=body, headers={"content-type": "application/json"})
 
     assert response.status_code in (400, 422)
-    failure(response, response.status_code, {400: "malformed_json", 422: "invalid_request"}[response.status_code])
+    read_error(response, response.status_code, {400: "malformed_json", 422: "invalid_request"}[response.status_code])
 
 
 @pytest.mark.parametrize("rate", [0, 5e-324, 1e-15, 1e-9])
@@ -128,14 +127,14 @@ def test_the_smallest_rates_are_answered(shared_client, rate):
 
 
 def test_every_contradiction_is_named_at_once(shared_client):
-    error = failure(
-        shared_client.post(SPENDING, json=EIGHT | {"Low_Balance_Freq": 121, "Top_Category_Spend": 43000}), 422, "invalid_request"
+    error = read_error(
+        shared_client.post(SPENDING, json=EIGHT_FIELDS | {"Low_Balance_Freq": 121, "Top_Category_Spend": 43000}), 422, "invalid_request"
     )
 
     assert [item["field"] for item in error["fields"]] == ["Low_Balance_Freq", "Top_Category_Spend"]
 
 
 def test_a_store_older_than_the_model_is_not_the_clients_fault(shared_client):
-    error = failure(shared_client.post(SPENDING, json={"customer_id": 9}), 503, "not_ready")
+    error = read_error(shared_client.post(SPENDING, json={"customer_id": 9}), 503, "not_ready")
 
     assert "finrisk load-history" in error["message"]

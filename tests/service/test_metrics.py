@@ -1,4 +1,4 @@
-"""What is counted, by labels that no client chooses; `test_operations` reads the page of a served service."""
+"""Tests of the metrics, whose labels no client chooses; `test_operations` reads them from a served process."""
 
 import re
 from pathlib import Path
@@ -9,8 +9,8 @@ from bento.web.metrics import Metrics
 
 
 @pytest.fixture
-def counted(client):
-    """What the service of `client` has counted since the test began, by metric and labels."""
+def read_counts(client):
+    """Return a function for the counts since the test began, by metric and labels."""
     from bento.service import FinRisk
 
     def values():
@@ -25,44 +25,44 @@ def counted(client):
     return lambda: {key: value - before.get(key, 0) for key, value in values().items() if value != before.get(key, 0)}
 
 
-def test_a_decision_is_counted_with_its_model_and_its_score(client, counted, loan):
+def test_a_decision_is_counted_with_its_model_and_its_score(client, read_counts, loan):
     answer = client.post("/v1/loan-default", json=loan()).json()
 
     version = answer["model"]["version"]
-    found = counted()
-    assert found["finrisk_decisions_total", "loan_default", answer["decision"], version] == 1
-    assert found["finrisk_score_count", "loan_default", version] == 1
-    assert found["finrisk_score_sum", "loan_default", version] == pytest.approx(answer["pd"])
-    assert found["finrisk_request_duration_seconds_count", "POST", "/v1/loan-default", "200"] == 1
+    counts = read_counts()
+    assert counts["finrisk_decisions_total", "loan_default", answer["decision"], version] == 1
+    assert counts["finrisk_score_count", "loan_default", version] == 1
+    assert counts["finrisk_score_sum", "loan_default", version] == pytest.approx(answer["pd"])
+    assert counts["finrisk_request_duration_seconds_count", "POST", "/v1/loan-default", "200"] == 1
 
 
-def test_a_refusal_is_counted_with_its_status_and_a_path_by_its_template(client, counted):
+def test_a_refusal_is_counted_with_its_status_and_a_path_by_its_template(client, read_counts):
     client.get("/v1/risk-scores/Ada Lovelace")
     client.get("/v1/people/Ada Lovelace/export")
     client.get("/wp-admin/Ada")
     client.post("/v1/cashflow", content=b"{}", headers={"content-type": "text/plain"})
     client.request("BREW", "/v1/cashflow")
 
-    found = {key[1:]: value for key, value in counted().items() if key[0] == "finrisk_request_duration_seconds_count"}
-    assert found["GET", "/v1/risk-scores/{customer_id}", "404"] == 1
-    assert found["GET", "other", "404"] == 1
-    assert found["POST", "/v1/cashflow", "415"] == 1
-    assert found["other", "/v1/cashflow", "405"] == 1
-    assert "Ada" not in str(found)
+    counts = {key[1:]: value for key, value in read_counts().items() if key[0] == "finrisk_request_duration_seconds_count"}
+    assert counts["GET", "/v1/risk-scores/{customer_id}", "404"] == 1
+    assert counts["GET", "other", "404"] == 1
+    assert counts["POST", "/v1/cashflow", "415"] == 1
+    assert counts["other", "/v1/cashflow", "405"] == 1
+    assert "Ada" not in str(counts)
 
 
-def test_the_items_of_a_batch_are_counted_each(client, counted, loan):
+def test_the_items_of_a_batch_are_counted_each(client, read_counts, loan):
     client.post("/v1/loan-default/batch", json={"items": [loan(), loan(), {}]})
 
-    found = counted()
-    assert found["finrisk_batch_items_total", "loan_default", "200"] == 2
-    assert found["finrisk_batch_items_total", "loan_default", "422"] == 1
-    assert sum(value for key, value in found.items() if key[0] == "finrisk_decisions_total") == 2
+    counts = read_counts()
+    assert counts["finrisk_batch_items_total", "loan_default", "200"] == 2
+    assert counts["finrisk_batch_items_total", "loan_default", "422"] == 1
+    assert sum(value for key, value in counts.items() if key[0] == "finrisk_decisions_total") == 2
 
 
 def test_every_metric_stands_in_the_documentation_with_its_labels():
     page = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
-    told = {
+    documented = {
         name: set(filter(None, labels.strip().split(", "))) for name, labels in re.findall(r"^\| `(finrisk_\w+)` \|([^|]*)\|", page, re.M)
     }
 
@@ -73,4 +73,4 @@ def test_every_metric_stands_in_the_documentation_with_its_labels():
         for name in names
         if name == f"{collector._name}_total" or (name == collector._name and collector._type != "counter")
     }
-    assert told == known
+    assert documented == known

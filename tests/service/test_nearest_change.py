@@ -1,4 +1,4 @@
-"""What would have to differ for a loan: what a person can change, scored again, or that nothing within bounds is enough."""
+"""Tests of `/v1/loan-default/nearest-change`: changes that a person can make, scored again, or that no allowed change suffices."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from finrisk_assets.scoring.bundle import Bundle, write
 from finrisk_assets.scoring.spec import BundleSpec
 from schemas.features import Feature
 from tests.service.conftest import Serving
-from tests.service.made import LOAN_ROW, ORIGIN, linear
+from tests.service.examples import LOAN_ROW, ORIGIN, linear
 
 ROUTE = "/v1/loan-default/nearest-change"
 WEIGHTS = {"loan_amount": 0.2, "instalment_to_income_90d": 12.0, "balance_mean_30d": -0.2}
@@ -21,7 +21,7 @@ WEIGHTS = {"loan_amount": 0.2, "instalment_to_income_90d": 12.0, "balance_mean_3
 
 @pytest.fixture(scope="module")
 def lender(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Refuses where the instalment takes much of the income; says what approved applicants borrow and over what time."""
+    """Return a bundle that refuses where the instalment takes much of the income, with quantiles of approved applicants."""
     names = list(LOAN_ROW)
     folder = tmp_path_factory.mktemp("lender") / "bundle"
     scales = tuple(10_000.0 if name == "loan_amount" else 1_000.0 if name == "balance_mean_30d" else 1.0 for name in names)
@@ -48,7 +48,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, lender: Path) -> Iterator[T
 
 
 def application(**changes: float | None) -> dict[str, Any]:
-    """An application by its features: a loan of 9,000 over two years, whose instalment takes 14 % of the income."""
+    """Return an application by its features: a loan of 9,000 over two years, whose instalment takes 14 % of the income."""
     return {"features": with_terms(LOAN_ROW, loan_amount=9_000, term_months=24) | changes}
 
 

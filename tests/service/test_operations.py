@@ -1,4 +1,4 @@
-"""A served process: how it starts, refuses to start, is measured, ends and is replaced, without a failed request."""
+"""Tests of a served process: start, refusal to start, metrics, shutdown and replacement without a failed request."""
 
 import gzip
 import hashlib
@@ -36,20 +36,20 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def served(models, home):
+def service(models, home):
     with serving(models, home, home / "serve.log") as running:
         yield running
 
 
-def test_it_is_ready_part_by_part(served):
-    status, body = served.get("/readyz")
+def test_it_is_ready_part_by_part(service):
+    status, body = service.get("/readyz")
 
     assert status == 200
     assert json.loads(body)["parts"][0] == "store"
 
 
 def store_with(tmp_path, models, change):
-    """A copy of the model store in which the cashflow's model is another."""
+    """Return a copy of the model store in which the cashflow model differs."""
     copy = shutil.copytree(models, tmp_path / "models", symlinks=True)
     (folder,) = [path for path in (copy / "models" / "finrisk-cashflow").iterdir() if path.is_dir()]
     change(folder)
@@ -61,7 +61,7 @@ def changed_file(folder):
 
 
 def another_runtime(folder):
-    """As if it had been trained where the same files score otherwise: every hash is right, a golden row is not."""
+    """Change a bundle as if its files scored otherwise on this machine: every hash is right, a golden row is not."""
     golden = json.loads((folder / "golden.json").read_text())
     golden["margin"][0] += 0.5
     (folder / "golden.json").write_text(json.dumps(golden))
@@ -97,54 +97,56 @@ def test_a_model_that_must_not_be_used_is_refused_at_start_with_its_name_and_the
     assert "Traceback" not in log
 
 
-def test_every_metric_of_the_dashboard_stands_on_the_page(served, loan):
-    """What is counted at something that has not happened yet is made to happen first."""
-    assert served.post("/v1/loan-default", loan())[0] == 200
-    assert served.post("/v1/loan-default/batch", {"items": [loan(), {}]})[0] == 200
-    assert served.get("/v1/nothing/Ada")[0] in (401, 404)
-    served.get("/readyz")
-    status, page = served.get("/metrics")
+def test_every_metric_of_the_dashboard_stands_on_the_page(service, loan):
+    """Metrics that count a rare event appear after the test causes that event."""
+    assert service.post("/v1/loan-default", loan())[0] == 200
+    assert service.post("/v1/loan-default/batch", {"items": [loan(), {}]})[0] == 200
+    assert service.get("/v1/nothing/Ada")[0] in (401, 404)
+    service.get("/readyz")
+    status, page = service.get("/metrics")
     assert status == 200
 
     dashboard = json.loads((REPOSITORY / "deploy" / "grafana" / "dashboard.json").read_text())
-    asked = {name for panel in dashboard["panels"] for target in panel["targets"] for name in re.findall(r"\bfinrisk_\w+", target["expr"])}
-    asked |= set(re.findall(r"\bfinrisk_\w+", json.dumps(dashboard["templating"])))
+    metrics = {
+        name for panel in dashboard["panels"] for target in panel["targets"] for name in re.findall(r"\bfinrisk_\w+", target["expr"])
+    }
+    metrics |= set(re.findall(r"\bfinrisk_\w+", json.dumps(dashboard["templating"])))
     known = {line.split("{")[0].split(" ")[0] for line in page.splitlines() if not line.startswith("#")}
     declared = {line.split(" ")[2] for line in page.splitlines() if line.startswith("# TYPE")}
-    assert len(asked) >= 12
-    assert not {name for name in asked if name not in known and name.removesuffix("_total") not in declared and name not in declared}
+    assert len(metrics) >= 12
+    assert not {name for name in metrics if name not in known and name.removesuffix("_total") not in declared and name not in declared}
 
 
-def test_the_page_of_metrics_names_no_path_that_a_client_chose(served):
+def test_the_page_of_metrics_names_no_path_that_a_client_chose(service):
     for path in ("/v1/risk-scores/Lovelace", "/v1/people/Lovelace/export", "/static/Lovelace.js", "/Lovelace"):
-        served.get(path)
+        service.get(path)
 
-    assert "Lovelace" not in served.get("/metrics")[1]
+    assert "Lovelace" not in service.get("/metrics")[1]
 
 
-def test_too_many_requests_at_once_are_refused_and_stuck_ones_given_up(served, loan):
+def test_too_many_requests_at_once_are_refused_and_stuck_ones_given_up(service, loan):
     """Clients that begin a request and do not end it: the place of each is free again after five seconds at most."""
     head = b"POST /v1/loan-default HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
-    stuck = [socket.create_connection(("127.0.0.1", served.port), timeout=10) for _ in range(MAX_CONCURRENCY)]
+    stuck = [socket.create_connection(("127.0.0.1", service.port), timeout=10) for _ in range(MAX_CONCURRENCY)]
     try:
         began = time.monotonic()
         for connection in stuck:
             connection.sendall(head)
         time.sleep(0.5)
-        request = urllib.request.Request(f"{served.address}/v1/cashflow", b"{}", {"Content-Type": "application/json"})
+        request = urllib.request.Request(f"{service.address}/v1/cashflow", b"{}", {"Content-Type": "application/json"})
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(request, timeout=5)
         assert refused.value.code == 429
         assert int(refused.value.headers["retry-after"]) >= 1
         assert json.loads(refused.value.read())["error"]["code"] == "too_many_requests"
-        assert served.get("/readyz")[0] == 200
+        assert service.get("/readyz")[0] == 200
         given_up = {connection.recv(100)[9:12] for connection in stuck}
         assert given_up == {b"504"}
         assert time.monotonic() - began < 5 + 2
     finally:
         for connection in stuck:
             connection.close()
-    assert served.post("/v1/loan-default", loan())[0] == 200
+    assert service.post("/v1/loan-default", loan())[0] == 200
 
 
 class Collector(BaseHTTPRequestHandler):
@@ -158,7 +160,7 @@ class Collector(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -172,12 +174,12 @@ def collector():
         thread.join()
 
 
-def test_a_rollout_under_load_fails_no_request_and_the_new_one_is_traced(served, models, home, tmp_path, loan, collector):
-    """Old and new beside each other behind a client that sends by turns to whoever says that it is ready, as a load balancer does.
+def test_a_rollout_under_load_fails_no_request_and_the_new_one_is_traced(service, models, home, tmp_path, loan, collector):
+    """Old and new service run side by side, and the client sends to the ready ones by turns, as a load balancer does.
 
     The old one is told to end while it is asked, so it must answer until the client has noticed.
     """
-    old, endpoint = served, f"http://127.0.0.1:{collector.server_port}"
+    old, endpoint = service, f"http://127.0.0.1:{collector.server_port}"
     # Another BENTOML_HOME, as every container has: BentoML keeps the counters of the workers there.
     again = shutil.copytree(models, tmp_path / "models", symlinks=True)
     new = start(again, home, free_port(), tmp_path / "new.log", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_BSP_SCHEDULE_DELAY="200")

@@ -1,4 +1,4 @@
-"""A person's data in the service: handed over and erased on request, every read recorded, and nothing of it in logs or on /metrics."""
+"""Tests of personal data in the service: export, erasure, audited reads, and none of it in logs or on /metrics."""
 
 import asyncio
 import logging
@@ -19,11 +19,11 @@ MARK = re.compile(r"MARK[-a-z]*[0-9a-f]{6}|7654321\.25")
 CUSTOMER = "MARK-customer-5f3c9a"
 
 
-def recorded(home) -> list[tuple[str, bool]]:
-    """Each audit record: what was done, and whether it names a person."""
+def read_actions(home) -> list[tuple[str, bool]]:
+    """Return the action of each audit record, and whether it names a person."""
     with closing(open_store(Settings(home=home))) as store, store.reading() as connection:
-        asked = select(tables.audit.c.action, tables.audit.c.person).order_by(tables.audit.c.at, tables.audit.c.number)
-        return [(action, person is not None) for action, person in connection.execute(asked)]
+        query = select(tables.audit.c.action, tables.audit.c.person).order_by(tables.audit.c.at, tables.audit.c.number)
+        return [(action, person is not None) for action, person in connection.execute(query)]
 
 
 def test_a_person_is_handed_over_and_erased(client, serving, transaction):
@@ -52,13 +52,13 @@ def test_a_person_is_handed_over_and_erased(client, serving, transaction):
     assert client.delete(f"/v1/people/{CUSTOMER}").status_code == 404
     again = client.post("/v1/transactions", json=sent)
     assert (again.status_code, again.json()["error"]["code"]) == (409, "conflict")
-    assert recorded(serving.home)[-3:] == [("decide", True), ("export", True), ("erase", True)]
+    assert read_actions(serving.home)[-3:] == [("decide", True), ("export", True), ("erase", True)]
 
 
 def test_a_look_up_of_stored_scores_is_recorded(client, serving):
     assert client.get("/v1/risk-scores/123").status_code == 200
     assert client.get("/v1/risk-scores/nobody").status_code == 404
-    assert recorded(serving.home)[-1] == ("read", True)
+    assert read_actions(serving.home)[-1] == ("read", True)
 
 
 def test_what_is_asked_of_people_is_documented(shared_client):

@@ -1,4 +1,4 @@
-"""Replay: stored decisions are made once more, and what was changed since comes to light."""
+"""Tests of replay: stored decisions are scored again, and every later change is found."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from sqlalchemy import select, text, update
 from bento.decisions.batch import decide_batch
 from bento.decisions.domains import DOMAINS
 from bento.decisions.engine import DecisionResult, Decisions
-from bento.decisions.replay import Replayed, Versions, replay
+from bento.decisions.replay import BundleVersions, ReplayReport, replay
 from bento.store.keyring import seal, unseal
 from bento.store.session import Store
 from bento.store.tables import decisions, people
@@ -25,13 +25,13 @@ from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import CashflowRequest, LoanRequest, OfferRequest, Request, SpendingRequest, TransactionRequest
 from tests.service.conftest import START
 from tests.service.databases import store_at
-from tests.service.made import LOAN_FEATURES, STANDINGS
+from tests.service.examples import LOAN_FEATURES, SNAPSHOTS
 
 MANY = 10_000
 
 
 def requests(n: int) -> Iterator[Request]:
-    """So many requests of all domains and five more, by features and by customer."""
+    """Yield a number of requests of all domains and five more, by features and by customer."""
     rng = np.random.default_rng(5)
     yield LoanRequest(customer_id=123, loan_amount=50000)
     yield SpendingRequest(customer_id=123)
@@ -57,18 +57,18 @@ def requests(n: int) -> Iterator[Request]:
 
 def decide(store: Store, bundles: Mapping[str, Bundle], n: int) -> None:
     """Decide requests of every domain with the service's own scorers."""
-    store.replace_snapshots(STANDINGS)
+    store.replace_snapshots(SNAPSHOTS)
     scorers = {domain: DOMAINS[domain].scorer(bundle, store) for domain, bundle in bundles.items()}
     decisions_of_store = Decisions(store, scorers)
     asked = list(requests(n))
     for transactions in (True, False):  # a batch has either
         together = [one for one in asked if isinstance(one, TransactionRequest) is transactions]
-        found = asyncio.run(decide_batch(decisions_of_store, together, None))
-        assert all(isinstance(one, DecisionResult) for one in found)
+        report = asyncio.run(decide_batch(decisions_of_store, together, None))
+        assert all(isinstance(one, DecisionResult) for one in report)
 
 
 class Bank:
-    """A store with decisions of the small bundles' scorers, and the folder of the models that made them."""
+    """A store with decisions of the small bundles, and the folder of these models."""
 
     def __init__(self, home: Path, bundles: Mapping[str, Path]) -> None:
         self.home = home
@@ -80,16 +80,16 @@ class Bank:
     def open(self) -> Store:
         return store_at(self.home / "store.sqlite", durable=False)
 
-    def replay(self, **only: Any) -> Replayed:
+    def replay(self, **only: Any) -> ReplayReport:
         with closing(self.open()) as store:
-            return replay(store, Versions(self.models), **only)
+            return replay(store, BundleVersions(self.models), **only)
 
     def decide(self, n: int) -> None:
         with closing(self.open()) as store:
             decide(store, self.bundles, n)
 
     def change(self, number: int, change: Callable[[dict[str, Any]], None], domain: str = "loan_default") -> str:
-        """Change the answer to the decision of that number, as somebody who has the keys, and seal it again."""
+        """Change a stored answer as an attacker with the keys could, and seal it again; return the decision's id."""
         with closing(self.open()) as store, store.writing() as connection:
             one = connection.execute(
                 select(decisions).where(decisions.c.domain == domain).order_by(decisions.c.position).offset(number)
@@ -105,17 +105,17 @@ class Bank:
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, Path]) -> Bank:
-    """A few decisions of every domain."""
+def shared_bank(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, Path]) -> Bank:
+    """Return a bank with a few decisions of every domain."""
     made = Bank(tmp_path_factory.mktemp("made"), bundles)
     made.decide(100)
     return made
 
 
 @pytest.fixture
-def made(once: Bank, tmp_path: Path, bundles: dict[str, Path]) -> Bank:
-    """The same in a store of the test's own."""
-    shutil.copytree(once.home, tmp_path / "home")
+def bank(shared_bank: Bank, tmp_path: Path, bundles: dict[str, Path]) -> Bank:
+    """Return a copy of the shared bank for one test."""
+    shutil.copytree(shared_bank.home, tmp_path / "home")
     return Bank(tmp_path / "home", bundles)
 
 
@@ -123,30 +123,30 @@ def test_ten_thousand_decisions_come_out_as_they_were_stored(tmp_path: Path, bun
     made = Bank(tmp_path, bundles)
     made.decide(MANY)
 
-    assert made.replay() == Replayed(equal=MANY + 5)
+    assert made.replay() == ReplayReport(equal=MANY + 5)
 
 
 def test_decisions_come_out_the_same_on_either_engine(store: Store, bundles: dict[str, Path]) -> None:
     loaded = {domain: Bundle.load(folder) for domain, folder in bundles.items()}
     decide(store, loaded, 50)
-    assert replay(store, lambda domain, _: loaded[domain]) == Replayed(equal=55)
+    assert replay(store, lambda domain, _: loaded[domain]) == ReplayReport(equal=55)
 
 
-def test_all_domains_are_replayed_or_one(made: Bank) -> None:
-    assert made.replay() == Replayed(equal=105)
-    assert made.replay(domain="cashflow") == Replayed(equal=21)
-    assert made.replay(since=2**60) == Replayed()
+def test_all_domains_are_replayed_or_one(bank: Bank) -> None:
+    assert bank.replay() == ReplayReport(equal=105)
+    assert bank.replay(domain="cashflow") == ReplayReport(equal=21)
+    assert bank.replay(since=2**60) == ReplayReport()
 
 
-def test_a_flipped_byte_is_reported(made: Bank) -> None:
-    with closing(made.open()) as store, store.writing() as connection:
+def test_a_flipped_byte_is_reported(bank: Bank) -> None:
+    with closing(bank.open()) as store, store.writing() as connection:
         id_, sealed = connection.execute(select(decisions.c.id, decisions.c.sealed).limit(1).offset(50)).one()
         flipped = sealed[:60] + bytes([sealed[60] ^ 1]) + sealed[61:]
         connection.execute(update(decisions).where(decisions.c.id == id_).values(sealed=flipped))
 
-    found = made.replay()
-    assert (found.equal, found.damaged, found.agrees) == (104, 1, False)
-    assert found.told == [(id_, "it cannot be unsealed: its bytes were changed")]
+    report = bank.replay()
+    assert (report.equal, report.damaged, report.agrees) == (104, 1, False)
+    assert report.differences == [(id_, "it cannot be unsealed: its bytes were changed")]
 
 
 @pytest.mark.parametrize(
@@ -162,74 +162,74 @@ def test_a_flipped_byte_is_reported(made: Bank) -> None:
     ],
 )
 def test_an_answer_that_was_changed_and_sealed_again_is_a_difference(
-    made: Bank, path: str, change: Callable[[dict[str, Any]], None]
+    bank: Bank, path: str, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    changed = made.change(3, change)
+    changed = bank.change(3, change)
 
-    found = made.replay()
-    assert (found.equal, found.different) == (104, 1)
-    assert found.told == [(changed, f"{path} comes out otherwise")]
+    report = bank.replay()
+    assert (report.equal, report.different) == (104, 1)
+    assert report.differences == [(changed, f"{path} differs from what was stored")]
 
 
 @pytest.mark.parametrize("change", [{"probability": 0.5}, {"decision": "approved"}])
-def test_a_column_beside_the_answer_that_was_changed_is_a_difference(made: Bank, change: dict[str, Any]) -> None:
-    with closing(made.open()) as store, store.writing() as connection:
+def test_a_column_beside_the_answer_that_was_changed_is_a_difference(bank: Bank, change: dict[str, Any]) -> None:
+    with closing(bank.open()) as store, store.writing() as connection:
         connection.execute(update(decisions).where(decisions.c.position == 9).values(**change))
 
-    assert [one.what for one in made.replay().told] == [f"{next(iter(change))} comes out otherwise"]
+    assert [one.reason for one in bank.replay().differences] == [f"{next(iter(change))} differs from what was stored"]
 
 
-def test_an_answer_that_was_sealed_again_with_what_no_model_says_is_not_what_the_audit_knows(made: Bank) -> None:
+def test_an_answer_that_was_sealed_again_with_what_no_model_says_is_not_what_the_audit_knows(bank: Bank) -> None:
     """What the client sent as its own reference has no part in the decision; the digest in the audit has."""
-    changed = made.change(4, lambda answer: None)
-    assert made.replay().told == [(changed, "its bytes are not those that the audit has recorded")]
+    changed = bank.change(4, lambda answer: None)
+    assert bank.replay().differences == [(changed, "its bytes are not those that the audit has recorded")]
 
 
-def test_a_decision_whose_record_was_removed_is_named(made: Bank) -> None:
-    """Also where the audit was made to fit: an older head, put back with its MAC, hides that the newest records are gone."""
-    with closing(made.open()) as store, store.writing() as connection:
+def test_a_decision_whose_record_was_removed_is_named(bank: Bank) -> None:
+    """The test covers an adjusted audit too: an older head, put back with its MAC, hides that the newest records are gone."""
+    with closing(bank.open()) as store, store.writing() as connection:
         id_ = connection.execute(select(decisions.c.id).where(decisions.c.position == 105)).scalar()
         connection.execute(text("drop trigger audit_no_delete"))
         connection.execute(text("delete from audit where number = 105"))
 
-    assert made.replay().told == [(id_, "its bytes are not those that the audit has recorded")]
+    assert bank.replay().differences == [(id_, "its bytes are not those that the audit has recorded")]
 
 
-def test_of_a_person_who_was_erased_nothing_is_read_and_nothing_differs(made: Bank) -> None:
-    with closing(made.open()) as store, store.writing() as connection:
+def test_of_a_person_who_was_erased_nothing_is_read_and_nothing_differs(bank: Bank) -> None:
+    with closing(bank.open()) as store, store.writing() as connection:
         person = store.person("123")
         assert person is not None
         connection.execute(update(people).where(people.c.person == person.person).values(lookup=None, wrapped_key=None))
 
-    found = made.replay()
-    assert found.agrees
-    assert (found.equal, found.erased) == (101, 4)
+    report = bank.replay()
+    assert report.agrees
+    assert (report.equal, report.erased) == (101, 4)
 
 
-def test_a_version_that_is_no_longer_there_is_named_and_counted(made: Bank) -> None:
-    version = made.bundles["cashflow"].version
-    shutil.rmtree(made.models / "finrisk-cashflow" / version)
+def test_a_version_that_is_no_longer_there_is_named_and_counted(bank: Bank) -> None:
+    version = bank.bundles["cashflow"].version
+    shutil.rmtree(bank.models / "finrisk-cashflow" / version)
 
-    found = made.replay()
-    assert found.agrees
-    assert found.unknown == {f"cashflow {version}": 21}
+    report = bank.replay()
+    assert report.agrees
+    assert report.unknown == {f"cashflow {version}": 21}
 
 
-def test_a_version_that_is_not_what_it_was_is_not_used(made: Bank) -> None:
-    version = made.bundles["cashflow"].version
-    manifest = made.models / "finrisk-cashflow" / version / "bundle.json"
+def test_a_version_that_is_not_what_it_was_is_not_used(bank: Bank) -> None:
+    version = bank.bundles["cashflow"].version
+    manifest = bank.models / "finrisk-cashflow" / version / "bundle.json"
     manifest.chmod(0o644)
     manifest.write_text(manifest.read_text().replace("0.5", "0.6"))
 
-    assert made.replay().unknown == {f"cashflow {version}": 21}
+    assert bank.replay().unknown == {f"cashflow {version}": 21}
 
 
-def test_another_person_s_decision_does_not_stand_in_the_place_of_one(made: Bank) -> None:
-    with closing(made.open()) as store, store.writing() as connection:
+def test_another_person_s_decision_does_not_stand_in_the_place_of_one(bank: Bank) -> None:
+    with closing(bank.open()) as store, store.writing() as connection:
         first, second = connection.execute(
             select(decisions.c.sealed).where(decisions.c.position.in_((20, 21))).order_by("position")
         ).scalars()
         connection.execute(update(decisions).where(decisions.c.position == 20).values(sealed=second))
         connection.execute(update(decisions).where(decisions.c.position == 21).values(sealed=first))
 
-    assert made.replay().damaged == 2
+    assert bank.replay().damaged == 2

@@ -1,4 +1,4 @@
-"""What the container installs is what the lock says, and nothing that makes models."""
+"""Tests of the container's requirements: the locked versions, and no package that trains models."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""Scoring: what a client gets for a transaction and for a loan application by its features."""
+"""Tests of the answers to a transaction and to a loan application by its features."""
 
 import math
 
@@ -36,11 +36,11 @@ def test_history_is_what_the_same_customer_did_before(client, transaction):
     client.post("/v1/transactions", json=transaction(0, user_id=6, amount=999.0))
     answer = client.post("/v1/transactions", json=transaction(30, amount=60.0)).json()
 
-    seen = {name: item["value"] for name, item in contributions(answer).items()}
-    assert seen["customer_n_1h"] == 1
-    assert seen["customer_amount_sum_1d"] == 100
-    assert seen["amount_to_mean_30d"] == pytest.approx(0.6)
-    assert seen["is_new_merchant"] == 0
+    values = {name: item["value"] for name, item in contributions(answer).items()}
+    assert values["customer_n_1h"] == 1
+    assert values["customer_amount_sum_1d"] == 100
+    assert values["amount_to_mean_30d"] == pytest.approx(0.6)
+    assert values["is_new_merchant"] == 0
 
 
 def test_a_transaction_that_arrives_late_is_scored_as_of_its_own_time(client, transaction):

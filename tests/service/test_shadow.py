@@ -1,4 +1,4 @@
-"""Shadow scoring: the challenger is asked beside the champion, recorded, and never heard."""
+"""Tests of shadow scoring: the challenger's result is recorded and never part of an answer."""
 
 import json
 import re
@@ -6,11 +6,12 @@ import shutil
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
+from threading import Event
 
 import pytest
 from click.testing import CliRunner
 
+from bento.decisions.domains import DOMAINS
 from bento.decisions.shadow import Shadow
 from bento.store.records import ShadowScore
 from bento.store.session import open_store
@@ -19,15 +20,16 @@ from finrisk_assets.domains.cashflow.definition import CASHFLOW
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
 from finrisk_assets.graph.packaging import store_challenger
-from finrisk_assets.graph.stages import bento as serving
+from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.stages.bento import fetch_challengers
 from finrisk_assets.modelling.training import model_registry
-from finrisk_assets.modelling.training.model_registry import RegisteredVersion
 from finrisk_assets.operations import shadow_report
+from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
+from schemas.api import CashflowRequest
 from tests.service.conftest import write_transaction_bundle
 from tests.service.databases import store_at
-from tests.service.made import CASHFLOW_ROW, write_cashflow_bundle
-from tests.service.test_decisions import EIGHT
+from tests.service.examples import CASHFLOW_ROW, EIGHT_FIELDS, write_cashflow_bundle
 
 OFFER = {"features": {"expense_ratio_90d": 1.0}, "pd": 0.03, "monthly_income_amount": 2800}
 NOON = datetime(2024, 5, 6, 12)
@@ -35,7 +37,7 @@ NOON = datetime(2024, 5, 6, 12)
 
 @pytest.fixture(scope="module")
 def challengers(tmp_path_factory) -> dict[str, Path]:
-    """Bundles beside the champions: one with other thresholds, one without an amount."""
+    """Return challengers' bundles: one with other thresholds, one without an amount."""
     folder = tmp_path_factory.mktemp("challengers")
     return {
         "transaction_anomaly": write_transaction_bundle(folder / "transaction_anomaly", anomaly=0.4, review=0.41),
@@ -45,7 +47,7 @@ def challengers(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def shadowing(serving, bundles, monkeypatch):
-    """Serves the champions with these challengers beside them."""
+    """Return a function that serves the champions with these challengers."""
 
     def serve(challengers, switched_on=True):
         monkeypatch.setenv("FINRISK_SHADOW", str(switched_on).lower())
@@ -55,7 +57,7 @@ def shadowing(serving, bundles, monkeypatch):
 
 
 def ask(client, transaction):
-    """One request of every domain, and a transaction sent twice."""
+    """Send one request of every domain, and one transaction twice."""
     bodies = {
         "transactions": transaction(transaction_id="t1"),
         "cashflow": {"features": CASHFLOW_ROW},
@@ -63,51 +65,51 @@ def ask(client, transaction):
         "loan-default": {"customer_id": "123", "loan_amount": 9000},
         "loan-offers": OFFER,
     }
-    sent = [*bodies.items(), ("transactions", bodies["transactions"]), ("cashflow", {"account_id": "A7"}), ("spending-risk", EIGHT)]
+    sent = [*bodies.items(), ("transactions", bodies["transactions"]), ("cashflow", {"account_id": "A7"}), ("spending-risk", EIGHT_FIELDS)]
     return [client.post(f"/v1/{route}", json=body) for route, body in sent]
 
 
-def unnamed(answer):
-    """The bytes of an answer but for the name of its decision, which no two share."""
+def without_decision_id(answer):
+    """Return an answer's bytes without the decision id, which differs between any two answers."""
     return re.sub(rb'"decision_id":"[0-9a-f]{32}"', b"", answer.content)
 
 
-def recorded(home: Path, domain: str) -> list[ShadowScore]:
+def read_shadow_scores(home: Path, domain: str) -> list[ShadowScore]:
     with closing(open_store(Settings(home=home))) as store:
         return store.list_shadow_scores(domain)
 
 
 def test_answers_are_byte_equal_with_and_without_a_shadow(shadowing, challengers, transaction, tmp_path):
     with shadowing({}) as client:
-        alone = [unnamed(answer) for answer in ask(client, transaction)]
+        alone = [without_decision_id(answer) for answer in ask(client, transaction)]
     (tmp_path / "simulator" / "service" / "store.sqlite").unlink()
     with shadowing(challengers) as client:
-        assert [unnamed(answer) for answer in ask(client, transaction)] == alone
-    assert recorded(tmp_path, "cashflow")
+        assert [without_decision_id(answer) for answer in ask(client, transaction)] == alone
+    assert read_shadow_scores(tmp_path, "cashflow")
 
 
 def test_what_both_said_is_recorded_once_with_the_subject(shadowing, challengers, transaction, tmp_path):
     with shadowing(challengers) as client:
         answers = [answer.json() for answer in ask(client, transaction)]
 
-    (moved,) = recorded(tmp_path, "transaction_anomaly")
+    (moved,) = read_shadow_scores(tmp_path, "transaction_anomaly")
     assert (moved.subject, moved.champion_probability) == ("t1", answers[0]["risk_score"])
     assert moved.challenger_probability == moved.champion_probability, "the same trees, with other thresholds"
-    first, second = recorded(tmp_path, "cashflow")
+    first, second = read_shadow_scores(tmp_path, "cashflow")
     assert (first.subject, second.subject) == (None, "A7@2024-06")
     assert (first.champion_version, first.champion_decision) == (answers[1]["model"]["version"], answers[1]["direction"])
     assert first.challenger_version != first.champion_version
-    assert recorded(tmp_path, "loan_default") == [], "it has no challenger"
+    assert read_shadow_scores(tmp_path, "loan_default") == [], "it has no challenger"
 
 
 def test_the_challenger_is_carried_but_not_asked_where_the_setting_is_off(shadowing, challengers, transaction, tmp_path):
     with shadowing(challengers, switched_on=False) as client:
         ask(client, transaction)
-    assert recorded(tmp_path, "cashflow") == []
+    assert read_shadow_scores(tmp_path, "cashflow") == []
 
 
 def test_a_challenger_that_fails_is_recorded_and_the_champion_answers(shadowing, bundles, tmp_path, transaction):
-    """It takes features of its own: what a client sent for the champion is not what it needs."""
+    """The challenger reads other features: the client sent those of the champion."""
     spending = shutil.copytree(bundles["spending_risk"], tmp_path / "other")
     manifest = spending / "bundle.json"
     manifest.write_text(manifest.read_text().replace('"spending_risk"', '"cashflow"').replace("finrisk-spending-risk", "finrisk-cashflow"))
@@ -115,7 +117,7 @@ def test_a_challenger_that_fails_is_recorded_and_the_champion_answers(shadowing,
         answer = client.post("/v1/cashflow", json={"features": CASHFLOW_ROW})
 
     assert answer.status_code == 200
-    (row,) = recorded(tmp_path, "cashflow")
+    (row,) = read_shadow_scores(tmp_path, "cashflow")
     assert (row.challenger_probability, row.challenger_decision, row.failure) == (None, None, "Problem")
     assert row.champion_decision == answer.json()["direction"]
 
@@ -132,8 +134,8 @@ def test_a_challenger_that_cannot_be_loaded_is_left_out(shadowing, challengers, 
     with serving as client:
         assert {answer.status_code for answer in ask(client, transaction)} == {200}
     assert "finrisk-cashflow-challenger" in caplog.text
-    assert recorded(tmp_path, "cashflow") == []
-    assert recorded(tmp_path, "transaction_anomaly")
+    assert read_shadow_scores(tmp_path, "cashflow") == []
+    assert read_shadow_scores(tmp_path, "transaction_anomaly")
 
 
 def test_a_challenger_that_is_the_champion_is_not_carried(bundles, tmp_path):
@@ -141,22 +143,38 @@ def test_a_challenger_that_is_the_champion_is_not_carried(bundles, tmp_path):
 
 
 def test_requests_beyond_what_can_wait_are_counted_and_dropped(bundles, store, monkeypatch):
-    from finrisk_assets.scoring.bundle import Bundle
+    """The challenger is held while it records its first answer, two more requests wait, and three are dropped."""
+    entered, released = Event(), Event()
+    insert = store.insert_shadow_scores
 
-    monkeypatch.setattr("bento.decisions.shadow.MOST_WAITING", 2)
-    monkeypatch.setattr(Shadow, "_work", lambda self: None)
-    watching = Shadow({"cashflow": Bundle.load(bundles["cashflow"])}, store, lambda: NOON)
+    def insert_when_released(rows):
+        entered.set()
+        assert released.wait(30)
+        insert(rows)
+
+    monkeypatch.setattr("bento.decisions.shadow.MAX_QUEUED", 2)
+    monkeypatch.setattr(store, "insert_shadow_scores", insert_when_released)
+    bundle = Bundle.load(bundles["cashflow"])
+    request = CashflowRequest(features=CASHFLOW_ROW)
+    answer = DOMAINS["cashflow"].scorer(bundle, store).answer(request)
+    shadow = Shadow({"cashflow": bundle}, store, lambda: NOON)
+
+    shadow.submit("cashflow", request, answer)
+    assert entered.wait(30)
     for _ in range(5):
-        watching.watch("cashflow", None, None)
-    watching.watch("loan_default", None, None)
-    assert watching.dropped == 3
+        shadow.submit("cashflow", request, answer)
+    shadow.submit("loan_default", request, answer)
+
+    assert shadow.dropped == 3
+    released.set()
+    shadow.stop()
 
 
 def shadow_score(number: int, champion: float, challenger: float | None, domain: str = "cashflow") -> ShadowScore:
-    told = None if challenger is None else ("SURPLUS" if challenger >= 0.5 else "DEFICIT")
+    decision = None if challenger is None else ("SURPLUS" if challenger >= 0.5 else "DEFICIT")
     failure = "Problem" if challenger is None else None
     decided = "SURPLUS" if champion >= 0.5 else "DEFICIT"
-    return ShadowScore(domain, f"A{number}@2024-06", NOON, "a" * 12, champion, decided, "b" * 12, challenger, told, failure)
+    return ShadowScore(domain, f"A{number}@2024-06", NOON, "a" * 12, champion, decided, "b" * 12, challenger, decision, failure)
 
 
 def test_the_store_keeps_the_newest_records_of_each_domain(store_url):
@@ -171,27 +189,27 @@ def test_the_store_keeps_the_newest_records_of_each_domain(store_url):
 
 
 def test_the_figures_of_a_pair_are_those_counted_by_hand():
-    found = shadow_report.compare(
+    comparison = shadow_report.compare(
         [shadow_score(1, 0.4, 0.6), shadow_score(2, 0.6, 0.7), shadow_score(3, 0.2, 0.1), shadow_score(4, 0.9, None)]
     )
-    assert (found.n, found.failures, found.agreement) == (4, 1, 2 / 3)
-    assert found.mean_absolute_difference == pytest.approx(0.4 / 3)
-    assert found.quantiles[2] == pytest.approx(0.1)
-    assert "A1" not in str(found.shown()), "nobody is named"
+    assert (comparison.n, comparison.failures, comparison.agreement) == (4, 1, 2 / 3)
+    assert comparison.mean_absolute_difference == pytest.approx(0.4 / 3)
+    assert comparison.quantiles[2] == pytest.approx(0.1)
+    assert "A1" not in str(comparison.cells()), "nobody is named"
 
 
 def test_outcomes_that_came_true_rank_both():
     rows = [shadow_score(number, champion=number / 40, challenger=1 - number / 40) for number in range(40)]
     happened = {str(row.subject): row.champion_probability > 0.5 for row in rows}
-    found = shadow_report.add_ranking(shadow_report.compare(rows), rows, happened)
-    assert (found.n_outcomes, found.champion_auc.value, found.challenger_auc.value) == (40, 1.0, 0.0)
+    comparison = shadow_report.add_ranking(shadow_report.compare(rows), rows, happened)
+    assert (comparison.n_outcomes, comparison.champion_auc.value, comparison.challenger_auc.value) == (40, 1.0, 0.0)
     assert shadow_report.add_ranking(shadow_report.compare(rows), rows, {}).champion_auc is None
 
 
 def test_a_record_holds_no_message_and_no_value_of_a_request(shadowing, challengers, transaction, tmp_path):
     with shadowing(challengers) as client:
         client.post("/v1/transactions", json=transaction(user_id="Ada Lovelace", transaction_id="t9"))
-    (row,) = recorded(tmp_path, "transaction_anomaly")
+    (row,) = read_shadow_scores(tmp_path, "transaction_anomaly")
     assert "Lovelace" not in json.dumps(row._asdict(), default=str)
 
 
@@ -207,14 +225,24 @@ def test_the_command_prints_figures_and_names_nobody(tmp_path, monkeypatch):
     assert "A1@" not in printed
 
 
-def test_the_bento_takes_the_registered_challengers_that_are_not_champions(tmp_path, monkeypatch):
-    def find(client, domain, alias):
-        version = {"cashflow": {"champion": "1", "challenger": "2"}, "loan_default": {"champion": "3", "challenger": "3"}}
-        return RegisteredVersion(domain, version[domain][alias], "run") if domain in version else None
-
-    monkeypatch.setattr(model_registry, "find", find)
-    monkeypatch.setattr(model_registry, "fetch", lambda client, model, folder: folder / model.version)
-    domains = [CASHFLOW, LOAN_DEFAULT, SPENDING_RISK]
-    tracking = SimpleNamespace(client=lambda: None)
+def test_the_bento_takes_the_registered_challengers_that_are_not_champions(bundles, tmp_path):
+    """Cashflow has a champion and a newer challenger, loans only a champion, spending only a challenger."""
     settings = Settings(home=tmp_path)
-    assert serving._challengers(domains, tracking, settings) == {"cashflow": settings.root / "challengers" / "cashflow" / "bundle" / "2"}
+    tracking = Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=str(tmp_path / "artifacts"), experiment="simulator")
+    newer = write_cashflow_bundle(tmp_path / "newer" / "bundle", with_amount=False)
+    with tracking.run("training", {}) as mlflow:
+
+        def register(domain, folder):
+            named = folder if folder.name == "bundle" else shutil.copytree(folder, tmp_path / domain / "bundle")
+            bundle = Bundle.load(named)
+            return model_registry.register(mlflow, domain, named, bundle.features, {"bundle": bundle.version})
+
+        for domain in ("cashflow", "loan_default"):
+            model_registry.promote(tracking.client(), domain, register(domain, bundles[domain]))
+        register("cashflow", newer)
+        register("spending_risk", bundles["spending_risk"])
+
+    challengers = fetch_challengers([CASHFLOW, LOAN_DEFAULT, SPENDING_RISK], tracking, settings)
+
+    assert challengers.keys() == {"cashflow"}
+    assert Bundle.load(challengers["cashflow"]).version == Bundle.load(newer).version

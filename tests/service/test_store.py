@@ -1,9 +1,10 @@
-"""The store: what it remembers on either database, and that a request's history comes from it."""
+"""Tests of the store on SQLite and PostgreSQL: decisions, transactions, history and snapshots."""
 
 import random
 import threading
 from contextlib import closing
 from datetime import datetime, timedelta
+from itertools import chain
 from uuid import uuid4
 
 import numpy as np
@@ -26,22 +27,23 @@ from bento.store.database import Database, StoreError
 from bento.store.records import NewDecision, Transaction
 from bento.store.session import open_store
 from finrisk_assets.cli.main import cli
-from finrisk_assets.features.online import EventCount, History, micros
+from finrisk_assets.features.online import EventCount, History
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 from schemas.api import TransactionRequest
+from schemas.timestamps import to_micros
 from tests.service.databases import store_at
-from tests.service.made import STANDINGS, standing
+from tests.service.examples import SNAPSHOTS, snapshot_of
 
 NOON = datetime(2024, 5, 6, 12)
 ALL_TIME = (datetime(2000, 1, 1), datetime(2100, 1, 1))
 
 
-def moved(name, minutes=0, **changes):
+def transaction_of(name, minutes=0, **changes):
     return Transaction(name, "5", NOON + timedelta(minutes=minutes), 10.0, "debit", "M", "DE")._replace(**changes)
 
 
-def making(**changes):
+def new_decision(**changes):
     fields = {
         "id": uuid4().hex, "domain": "transaction_anomaly", "route": "/v1/transactions", "model_version": "5f", "request": b'{"a":1}',
         "answer": b'{"b":2}', "row": np.array([1.5, np.nan], np.float32), "probability": 0.5, "decision": "allow",
@@ -50,15 +52,15 @@ def making(**changes):
     return NewDecision(**(fields | changes))
 
 
-def keep(store, **changes):
+def insert_decision(store, **changes):
     with store.writing():
-        store.insert_decisions([making(**changes)])
+        store.insert_decisions([new_decision(**changes)])
 
 
 def test_a_decision_is_read_back_as_it_was_kept(store):
     with store.writing():
         person = store.person("5", make=True)
-        store.insert_decisions([made := making(person=person), making()])
+        store.insert_decisions([made := new_decision(person=person), new_decision()])
 
     first, second = store.decisions()
     assert (first.id, first.person, first.probability, first.decision) == (made.id, person.person, 0.5, "allow")
@@ -71,7 +73,7 @@ def test_a_decision_is_read_back_as_it_was_kept(store):
 def test_decisions_are_told_page_by_page_in_the_order_of_writing(store, monkeypatch):
     ids = []
     for number in range(7):
-        one = making(probability=number / 10)
+        one = new_decision(probability=number / 10)
         ids.append(one.id)
         with store.writing():
             store.insert_decisions([one])
@@ -82,7 +84,7 @@ def test_decisions_are_told_page_by_page_in_the_order_of_writing(store, monkeypa
 
 
 def test_a_decision_is_given_again_by_either_of_its_identifiers(store):
-    keep(store, transaction_id="t1", key="k1")
+    insert_decision(store, transaction_id="t1", key="k1")
 
     for identifiers in ({"transaction_id": "t1"}, {"key": "k1"}, {"transaction_id": "t1", "key": "k1"}):
         assert store.find_prior_decision(**identifiers).body == b'{"b":2}'
@@ -91,19 +93,19 @@ def test_a_decision_is_given_again_by_either_of_its_identifiers(store):
 
 
 def test_nothing_is_kept_twice_under_one_identifier(store):
-    keep(store, transaction_id="t1")
+    insert_decision(store, transaction_id="t1")
     with pytest.raises(exc.IntegrityError):
-        keep(store, transaction_id="t1")
+        insert_decision(store, transaction_id="t1")
 
     assert len(list(store.decisions())) == 1
-    keep(store)  # and the chain goes on
+    insert_decision(store)  # and the chain goes on
     verdict = verify(store.database, store.keyring)
     assert (verdict.records, verdict.broken) == (2, None)
 
 
 def test_what_fails_half_way_leaves_nothing(store):
     with pytest.raises(ZeroDivisionError), store.writing():
-        store.insert_decisions([making()])
+        store.insert_decisions([new_decision()])
         _ = 1 / 0
 
     assert list(store.decisions()) == []
@@ -113,10 +115,10 @@ def test_what_fails_half_way_leaves_nothing(store):
 
 def test_what_fails_in_a_part_leaves_the_rest(store):
     with store.writing():
-        store.insert_decisions([first := making()])
+        store.insert_decisions([first := new_decision()])
         with pytest.raises(exc.IntegrityError), store.savepoint():
-            store.insert_decisions([making(id=first.id)])
-        store.insert_decisions([second := making()])
+            store.insert_decisions([new_decision(id=first.id)])
+        store.insert_decisions([second := new_decision()])
 
     assert [one.id for one in store.decisions()] == [first.id, second.id]
     assert verify(store.database, store.keyring).broken is None
@@ -128,7 +130,7 @@ def test_a_clock_that_goes_back_changes_no_order_and_breaks_no_chain(store_url):
         next(times)
         ids = []
         for _ in range(3):
-            one = making()
+            one = new_decision()
             ids.append(one.id)
             with store.writing():
                 store.insert_decisions([one])
@@ -142,15 +144,16 @@ def test_no_identifier_is_in_plain_text(store, store_url):
     secret = ["Lovelace-customer", "Lovelace-merchant", "Lovelace-country", "Lovelace-transaction", "Lovelace-account"]
     with store.writing():
         person = store.person(secret[0], make=True)
-        store.insert_transaction(moved(secret[3], customer_id=secret[0], merchant=secret[1], country=secret[2]), person)
-        store.insert_decisions([making(person=person, transaction_id=secret[3], request=b'{"user_id":"Lovelace-customer"}')])
-    store.load_transactions([moved("Lovelace-2", customer_id=secret[0], merchant=secret[1])])
-    store.replace_snapshots([standing("cashflow", secret[0], {}, secret[4])])
+        store.insert_transaction(transaction_of(secret[3], customer_id=secret[0], merchant=secret[1], country=secret[2]), person)
+        store.insert_decisions([new_decision(person=person, transaction_id=secret[3], request=b'{"user_id":"Lovelace-customer"}')])
+    store.load_transactions([transaction_of("Lovelace-2", customer_id=secret[0], merchant=secret[1])])
+    store.replace_snapshots([snapshot_of("cashflow", secret[0], {}, secret[4])])
 
     with store.reading() as connection:
-        for table in tables.metadata.sorted_tables:
-            for row in connection.execute(table.select()):
-                assert "Lovelace" not in "".join(bytes(v).decode("latin-1") if isinstance(v, bytes | memoryview) else str(v) for v in row)
+        rows = {table.name: connection.execute(table.select()).all() for table in tables.metadata.sorted_tables}
+    assert {name for name, counts_by_entity in rows.items() if counts_by_entity} >= {"people", "transactions", "decisions", "standings"}
+    for row in chain.from_iterable(rows.values()):
+        assert "Lovelace" not in "".join(bytes(v).decode("latin-1") if isinstance(v, bytes | memoryview) else str(v) for v in row)
     if store.database.file is not None:
         for file in store.database.file.parent.iterdir():
             assert b"Lovelace" not in file.read_bytes()
@@ -158,7 +161,7 @@ def test_no_identifier_is_in_plain_text(store, store_url):
 
 def test_two_workers_see_each_other(store, store_url):
     with closing(store_at(store_url)) as other, other.writing():
-        other.insert_transaction(moved("t1"), other.person("5", make=True))
+        other.insert_transaction(transaction_of("t1"), other.person("5", make=True))
 
     assert len(store.history({"customer_id": "5"}, *ALL_TIME)) == 1
 
@@ -166,16 +169,24 @@ def test_two_workers_see_each_other(store, store_url):
 def test_a_transaction_is_kept_once_and_told_from_another_of_its_name(store):
     with store.writing():
         person = store.person("5", make=True)
-        assert store.insert_transaction(moved("t1"), person)
-        assert store.insert_transaction(moved("t1", is_fraud=True), person), "the label is learned later"
-        assert not store.insert_transaction(moved("t1", amount=11.0), person)
-        assert not store.insert_transaction(moved("t1", merchant=None), person)
+        assert store.insert_transaction(transaction_of("t1"), person)
+        assert store.insert_transaction(transaction_of("t1", is_fraud=True), person), "the label is learned later"
+        assert not store.insert_transaction(transaction_of("t1", amount=11.0), person)
+        assert not store.insert_transaction(transaction_of("t1", merchant=None), person)
 
     assert len(store.history({"customer_id": "5"}, *ALL_TIME)) == 1
 
 
 def test_history_is_of_one_entity_and_between_two_moments(store):
-    store.load_transactions([moved("a", 1), moved("b", 2, merchant="N"), moved("c", 3), moved("d", 4), moved("e", 2, customer_id="6")])
+    store.load_transactions(
+        [
+            transaction_of("a", 1),
+            transaction_of("b", 2, merchant="N"),
+            transaction_of("c", 3),
+            transaction_of("d", 4),
+            transaction_of("e", 2, customer_id="6"),
+        ]
+    )
 
     after, before = NOON + timedelta(minutes=1), NOON + timedelta(minutes=4)
     assert len(store.history({"customer_id": "5"}, after, before)) == 2
@@ -186,10 +197,10 @@ def test_history_is_of_one_entity_and_between_two_moments(store):
 
 
 def test_numbers_of_events_are_those_of_the_events(store):
-    """Counted by the database, and by who has the events, with labels that are told soon, late or never."""
+    """The database's counts equal those over the events, with labels that become known soon, late or never."""
     draw = random.Random(7)
     store.load_transactions(
-        moved(
+        transaction_of(
             str(at),
             draw.randint(-9_000, 3),
             customer_id=draw.choice("56"),
@@ -212,12 +223,12 @@ def test_numbers_of_events_are_those_of_the_events(store):
     ]
     entities = [("customer_id",), ("merchant",), ("customer_id", "merchant"), ("customer_id", "country")]
 
-    found = store.counts(event, dict.fromkeys(entities, counts), NOON)
+    counts_by_entity = store.counts(event, dict.fromkeys(entities, counts), NOON)
     events = store.histories(event, dict.fromkeys(entities, timedelta(days=5)), NOON)
 
     for entity in entities:
-        assert found[entity] == [History.of(events[entity]).tally(micros(NOON), since) for since in counts]
-    assert len(set(found["merchant",])) > 4, "or the sample tells nothing"
+        assert counts_by_entity[entity] == [History.of(events[entity]).tally(to_micros(NOON), since) for since in counts]
+    assert len(set(counts_by_entity["merchant",])) > 4, "or the sample tells nothing"
     assert store.counts(event | {"merchant": None}, {("merchant",): counts}, NOON) == {}
     assert store.counts({"customer_id": "nobody"}, {("customer_id",): counts}, NOON) == {("customer_id",): [0] * 6}
 
@@ -226,15 +237,15 @@ def test_numbers_of_events_are_those_of_the_events(store):
 def test_history_is_read_from_an_index_alone(tmp_path, column):
     event = {"customer_id": "5", "merchant": "M", "country": "DE"}
     entities = [(column,)] if column == "merchant" else [(column,), (column, "merchant"), (column, "country")]
-    asked = []
+    query = []
     with closing(store_at(tmp_path / "store.sqlite")) as store:
-        store.load_transactions([moved("a")])
+        store.load_transactions([transaction_of("a")])
         with store.reading() as connection:
-            connection.connection.driver_connection.set_trace_callback(asked.append)
+            connection.connection.driver_connection.set_trace_callback(query.append)
             store.histories(event, {(column,): timedelta(days=1)}, NOON)
             store.counts(event, {entity: [EventCount(60), EventCount(60, known_s=0)] for entity in entities}, NOON)
             connection.connection.driver_connection.set_trace_callback(None)
-            of_history = [statement for statement in asked if "FROM transactions" in statement]
+            of_history = [statement for statement in query if "FROM transactions" in statement]
             plans = [connection.exec_driver_sql(f"explain query plan {statement}").all() for statement in of_history]
 
     assert len(plans) == 2
@@ -245,9 +256,9 @@ def test_history_is_read_from_an_index_alone(tmp_path, column):
 
 @pytest.mark.parametrize("named", ["transaction_token", "idempotency"])
 def test_a_decision_is_found_by_an_index(tmp_path, named):
-    asked = "select id from decisions where transaction_token = 'x' or idempotency = 'y'"
+    query = "select id from decisions where transaction_token = 'x' or idempotency = 'y'"
     with closing(store_at(tmp_path / "store.sqlite")) as store, store.reading() as connection:
-        plan = " ".join(str(row[-1]) for row in connection.execute(text(f"explain query plan {asked}")))
+        plan = " ".join(str(row[-1]) for row in connection.execute(text(f"explain query plan {query}")))
 
     assert f"({named}=?)" in plan
     assert "SCAN" not in plan
@@ -268,8 +279,8 @@ def test_an_entity_without_an_index_is_refused(store):
 
 def test_loading_again_adds_nothing_but_the_label_that_became_known(store):
     known_at = NOON + timedelta(days=7)
-    assert store.load_transactions([moved("a"), moved("b", 1)]) == 2
-    store.load_transactions([moved("a", amount=99.0, is_fraud=True, label_known_at=known_at), moved("b", 1)])
+    assert store.load_transactions([transaction_of("a"), transaction_of("b", 1)]) == 2
+    store.load_transactions([transaction_of("a", amount=99.0, is_fraud=True, label_known_at=known_at), transaction_of("b", 1)])
 
     events = sorted(store.history({"customer_id": "5"}, *ALL_TIME))
     assert [(amount, fraud) for _, amount, fraud, _ in events] == [(10.0, True), (10.0, None)]
@@ -277,27 +288,27 @@ def test_loading_again_adds_nothing_but_the_label_that_became_known(store):
 
 
 def test_the_last_of_two_rows_of_one_transaction_tells_its_label(store):
-    store.load_transactions([moved("a", is_fraud=False), moved("a", is_fraud=True)])
+    store.load_transactions([transaction_of("a", is_fraud=False), transaction_of("a", is_fraud=True)])
 
     assert [fraud for _, _, fraud, _ in store.history({"customer_id": "5"}, *ALL_TIME)] == [True]
 
 
 def test_standings_are_found_by_customer_and_by_account_as_they_were_kept(store):
-    assert store.replace_snapshots(STANDINGS) == len(STANDINGS)
+    assert store.replace_snapshots(SNAPSHOTS) == len(SNAPSHOTS)
 
-    by_key = sorted((one for one in STANDINGS if one.customer_id == "7"), key=lambda one: (one.domain, one.subject))
+    by_key = sorted((one for one in SNAPSHOTS if one.customer_id == "7"), key=lambda one: (one.domain, one.subject))
     assert store.find_snapshots(customer_id="7") == by_key
     assert [one.account_id for one in store.find_snapshots(account_id="A8", domain="cashflow")] == ["A8"]
     assert store.find_snapshots(customer_id="nobody") == []
 
 
 def test_standings_replace_all_that_were_there_or_none(store):
-    store.replace_snapshots(STANDINGS)
+    store.replace_snapshots(SNAPSHOTS)
     with pytest.raises(ValueError, match="JSON"):
-        store.replace_snapshots([standing("cashflow", "1", {}), standing("cashflow", "2", {"balance": float("nan")})])
+        store.replace_snapshots([snapshot_of("cashflow", "1", {}), snapshot_of("cashflow", "2", {"balance": float("nan")})])
     assert len(store.find_snapshots(customer_id="123")) == 5
 
-    store.replace_snapshots([standing("cashflow", "1", {})])
+    store.replace_snapshots([snapshot_of("cashflow", "1", {})])
     assert store.find_snapshots(customer_id="123") == []
 
 
@@ -354,7 +365,7 @@ def test_nobody_else_reads_the_file(tmp_path):
 
 
 def test_a_parquet_file_of_the_ledger_is_read_back_as_transactions(tmp_path):
-    rows = [moved("a", is_fraud=False, label_known_at=NOON), moved("b", merchant=None)]
+    rows = [transaction_of("a", is_fraud=False, label_known_at=NOON), transaction_of("b", merchant=None)]
     path = tmp_path / "transactions.parquet"
     pq.write_table(pa.Table.from_pylist([row._asdict() | {"category": "food"} for row in rows]), path)
 
@@ -371,7 +382,7 @@ def test_a_parquet_file_without_a_column_is_refused_by_name(tmp_path):
 
 def test_a_seeded_transaction_can_be_scored_and_is_not_counted_twice(serving, bundles, transaction):
     with closing(open_store(Settings(home=serving.home))) as store:
-        store.load_transactions([moved("t1", merchant="3156", country=None)])
+        store.load_transactions([transaction_of("t1", merchant="3156", country=None)])
     with serving(bundles) as client:
         answer = client.post("/v1/transactions", json=transaction(0, transaction_id="t1", amount=10.0))
         later = client.post("/v1/transactions", json=transaction(5)).json()

@@ -1,3 +1,5 @@
+"""Tests of the settings and of docs/settings.md."""
+
 from datetime import datetime
 from pathlib import Path
 

@@ -14,7 +14,7 @@ from schemas.api import Answer
 
 
 class Scorer(ABC):
-    """Answers for one bundle of a domain.
+    """The scorer of one bundle of a domain.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Scorer(ABC):
         self._store = store
 
     def warm_up(self) -> None:
-        """Score once, so that the first client does not wait for what is only done once."""
+        """Score one row, so that the first request does not wait for one-time work."""
         self.bundle.score(np.ones((1, len(self.bundle.features)), np.float32))
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Scorer(ABC):
         """Build the answer to a request from the scores of its row."""
 
     def restore(self, request: Any, row: Rows, snapshot: FeatureSnapshot | None, context: Any) -> ScoringInput:
-        """Return the scoring input of a stored decision: as `prepare` made it, from what was stored with the decision."""
+        """Rebuild the scoring input of `prepare` from what was stored with a decision."""
         return ScoringInput(request, row, snapshot, context)
 
     def answer(self, request: Any) -> Any:

@@ -6,14 +6,14 @@ import numpy as np
 
 from bento.decisions.answers import ScoringInput, exactly_one_of, explanation_fields, load_snapshot, row_from_request, row_from_snapshot
 from bento.decisions.scorers.base import Scorer
-from finrisk_assets.domains.cashflow.decide import SURPLUS, decide
+from finrisk_assets.domains.cashflow.decide import DECISION_RULE, SURPLUS
 from finrisk_assets.scoring.bundle import Scores
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import AmountInterval, CashflowAnswer, CashflowRequest
 
 
 class CashflowScorer(Scorer):
-    """Answers for one bundle of the domain `cashflow`, from the feature snapshots of accounts."""
+    """The scorer of one bundle of the domain `cashflow`, from the feature snapshots of accounts."""
 
     def warm_up(self) -> None:
         super().warm_up()
@@ -30,7 +30,7 @@ class CashflowScorer(Scorer):
         """Return the direction and the expected change of an account."""
         row, snapshot = scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
-        direction = decide(probability, self.bundle.thresholds)
+        direction = DECISION_RULE.decide(probability, self.bundle.thresholds)
         expected, interval = self._forecast_amount(row)
         return CashflowAnswer(
             customer_id=snapshot and snapshot.customer_id,

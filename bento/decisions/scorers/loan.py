@@ -1,4 +1,4 @@
-"""The answers of `POST /v1/loan-default`, a probability of default and the decision, and of its `nearest-change`.
+"""The answers of `POST /v1/loan-default` (probability of default and decision) and `POST /v1/loan-default/nearest-change`.
 
 An application is described by its features, or by a customer of the ledger and the loan that is asked for.
 """
@@ -19,29 +19,32 @@ from bento.decisions.answers import (
     score,
 )
 from bento.decisions.scorers.base import Scorer
-from bento.problems import Problem, invalid
+from bento.problems import Problem, invalid_field
 from bento.store.records import FeatureSnapshot
 from bento.store.session import Store
-from finrisk_assets.domains.loan_default.actionability import CHANGEABLE, allowed, consistent
-from finrisk_assets.domains.loan_default.decide import APPROVE, REFER, decide, grade
+from finrisk_assets.domains.loan_default.actionability import CHANGEABLE, apply_changes, find_allowed_changes
+from finrisk_assets.domains.loan_default.decide import APPROVE, DECISION_RULE, REFER, grade
 from finrisk_assets.domains.loan_default.terms import TermsError, with_terms
 from finrisk_assets.scoring.bundle import Bundle, Scores
-from finrisk_assets.scoring.recourse import Nearest, Row, Search, approved_by
+from finrisk_assets.scoring.recourse import NearestChange, RecourseSearch, Row, approved_quantile_rows
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import ChangedValue, LoanAnswer, LoanRequest, NearestChangeAnswer, NearestChangeRequest, NeededChange
 
 _TERMS = ("loan_amount", "term_months", "annual_rate_pct")
-_TURN_OF_GOAL = {APPROVE: "refer_from", REFER: "refuse_from"}
-"""Goal -> the threshold below which it is reached."""
+_THRESHOLD_OF_GOAL = {APPROVE: "refer_from", REFER: "refuse_from"}
+"""Goal -> the threshold below which a PD reaches the goal."""
 
 
 class LoanScorer(Scorer):
-    """Answers for one bundle of the domain `loan_default`, from applications or the feature snapshots of customers."""
+    """The scorer of one bundle of the domain `loan_default`, from applications or the feature snapshots of customers."""
 
     def __init__(self, bundle: Bundle, store: Store) -> None:
         super().__init__(bundle, store)
         self._searches = (
-            {goal: Search(bundle, {}, approved_by(bundle), bundle.thresholds[turn], consistent) for goal, turn in _TURN_OF_GOAL.items()}
+            {
+                goal: RecourseSearch(bundle, {}, approved_quantile_rows(bundle), bundle.thresholds[threshold], apply_changes)
+                for goal, threshold in _THRESHOLD_OF_GOAL.items()
+            }
             if bundle.approved
             else {}
         )
@@ -55,7 +58,7 @@ class LoanScorer(Scorer):
         """Return the probability of default, the decision and the grade of an application."""
         request, row, snapshot = scoring_input.request, scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
-        decision = decide(probability, self.bundle.thresholds)
+        decision = DECISION_RULE.decide(probability, self.bundle.thresholds)
         return LoanAnswer(
             loan_id=request.loan_id,
             customer_id=request.customer_id,
@@ -89,20 +92,20 @@ class LoanScorer(Scorer):
             as_of=snapshot and snapshot.as_of,
             goal=request.goal,
             pd=before,
-            decision=decide(before, self.bundle.thresholds),
+            decision=DECISION_RULE.decide(before, self.bundle.thresholds),
             changes=None if nearest.changes is None else self._needed_changes(nearest),
             follows=self._consequences(application, nearest),
             pd_after=after,
-            decision_after=None if after is None else decide(after, self.bundle.thresholds),
+            decision_after=None if after is None else DECISION_RULE.decide(after, self.bundle.thresholds),
             reason=f"{nearest.reason[0].upper()}{nearest.reason[1:]}." if nearest.reason else None,
             model=model_version(self.bundle),
         )
 
-    def _search_nearest(self, goal: str, application: Row) -> Nearest:
-        changeable = {name: direction for name, direction in allowed(application).items() if name in self.bundle.approved}
-        return replace(self._searches[goal], allowed=changeable).nearest(application)
+    def _search_nearest(self, goal: str, application: Row) -> NearestChange:
+        changeable = {name: direction for name, direction in find_allowed_changes(application).items() if name in self.bundle.approved}
+        return replace(self._searches[goal], allowed=changeable).find_nearest(application)
 
-    def _needed_changes(self, nearest: Nearest) -> list[NeededChange]:
+    def _needed_changes(self, nearest: NearestChange) -> list[NeededChange]:
         features = {feature.name: feature for feature in self.bundle.features}
         return [
             NeededChange(
@@ -116,7 +119,7 @@ class LoanScorer(Scorer):
             for change in nearest.changes or ()
         ]
 
-    def _consequences(self, application: Row, nearest: Nearest) -> list[ChangedValue]:
+    def _consequences(self, application: Row, nearest: NearestChange) -> list[ChangedValue]:
         """Return the features that differ as a consequence of the needed changes, in the model's order."""
         needed = {change.feature for change in nearest.changes or ()}
         return [
@@ -137,7 +140,7 @@ class LoanScorer(Scorer):
             reject_fields(request, _TERMS, "features")
             return request.features or {}, None
         if request.loan_amount is None:
-            raise invalid("loan_amount", "This field is required with customer_id.")
+            raise invalid_field("loan_amount", "This field is required with customer_id.")
         snapshot = load_snapshot(self._store, "loan_default", customer_id=request.customer_id)
         row_from_snapshot(self.bundle, snapshot.features)  # refuses a store older than the model before the terms are computed
         try:
@@ -148,7 +151,7 @@ class LoanScorer(Scorer):
                 annual_rate_pct=request.annual_rate_pct,
             )
         except TermsError as error:
-            raise invalid(error.field, f"It {error.reason}.") from None
+            raise invalid_field(error.field, f"It {error.reason}.") from None
         return application, snapshot
 
     def _row(self, application: Row, request: LoanRequest) -> Rows:

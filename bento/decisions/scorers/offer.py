@@ -1,6 +1,6 @@
 """The answer of `POST /v1/loan-offers`: the loan that is worth offering, or the reason why there is none.
 
-Every offer on the bundle's grid is priced: how likely the customer accepts it, and what it then earns, given the PD.
+Every offer on the bundle's grid is priced: the probability that the customer accepts the offer, and its profit at the customer's PD.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from bento.decisions.answers import (
     row_from_snapshot,
 )
 from bento.decisions.scorers.base import Scorer
-from bento.problems import invalid
+from bento.problems import invalid_field
 from bento.store.records import FeatureSnapshot
 from bento.store.session import Store
-from finrisk_assets.domains.loan_offers.decide import TERMS, Grid, OfferLimits, Priced, cheapest, choose, rows
+from finrisk_assets.domains.loan_offers.decide import TERMS, Grid, OfferLimits, PricedOffer, build_rows, choose_offer, find_cheapest
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import CurvePoint, Offer, OfferAnswer, OfferRequest, ProfitParts
@@ -41,17 +41,17 @@ class _Customer:
 
 
 class OfferScorer(Scorer):
-    """Answers for one bundle of the domain `loan_offers`, from the feature snapshots of customers and their PDs."""
+    """The scorer of one bundle of the domain `loan_offers`, from the feature snapshots of customers and their PDs."""
 
     def __init__(self, bundle: Bundle, store: Store) -> None:
         super().__init__(bundle, store)
         self._names = [feature.name for feature in bundle.features]
-        self._grid, self._limits = Grid.of(bundle.thresholds), OfferLimits.of(bundle.thresholds)
+        self._grid, self._limits = Grid.from_thresholds(bundle.thresholds), OfferLimits.from_thresholds(bundle.thresholds)
 
     def warm_up(self) -> None:
         super().warm_up()
         row = np.ones(len(self._names), np.float32)
-        self.bundle.probability(rows(self._names, row, 1.0, self._grid)[0])
+        self.bundle.probability(build_rows(self._names, row, 1.0, self._grid)[0])
 
     def prepare(self, request: OfferRequest) -> ScoringInput:
         """Return the best offer, and the row that the model explains: the best offer's, or the cheapest where there is no offer."""
@@ -62,14 +62,14 @@ class OfferScorer(Scorer):
         return self._price(request, _Customer(row, snapshot=snapshot, **context))
 
     def _price(self, request: OfferRequest, customer: _Customer) -> ScoringInput:
-        grid = self._grid.only(loan_amount=request.loan_amount, term_months=request.term_months)
+        grid = self._grid.restrict(loan_amount=request.loan_amount, term_months=request.term_months)
         offered = self._rows(customer, grid)
         try:
             acceptance = self.bundle.probability(offered)
-        except ValueError as error:  # a missing value that the model has no answer to; the message names the feature
-            raise invalid("features", str(error)) from None
-        decision = choose(acceptance, customer.pd, customer.monthly_income, grid, self._limits)
-        row = offered[cheapest(grid)] if decision.best is None else self._rows(customer, _grid_of(decision.best))[0]
+        except ValueError as error:  # a missing value that the model cannot score; the message names the feature
+            raise invalid_field("features", str(error)) from None
+        decision = choose_offer(acceptance, customer.pd, customer.monthly_income, grid, self._limits)
+        row = offered[find_cheapest(grid)] if decision.best is None else self._rows(customer, _grid_of(decision.best))[0]
         context = {"monthly_income": customer.monthly_income, "pd": customer.pd, "pd_model": customer.pd_model}
         return ScoringInput(request, row, customer.snapshot, context, decision)
 
@@ -98,14 +98,14 @@ class OfferScorer(Scorer):
     def _rows(self, customer: _Customer, grid: Grid) -> Rows:
         """Return the model's rows of one customer at every point of a grid, float32 of shape (g, d)."""
         income = np.nan if customer.monthly_income is None else customer.monthly_income
-        return rows(self._names, customer.state, income, grid)[0]
+        return build_rows(self._names, customer.state, income, grid)[0]
 
     def _load_customer(self, request: OfferRequest) -> _Customer:
         if exactly_one_of(request, "customer_id", "features") == "features":
             if request.monthly_income_amount is None:
-                raise invalid("monthly_income_amount", "This field is required with features.")
+                raise invalid_field("monthly_income_amount", "This field is required with features.")
             if request.pd is None:
-                raise invalid("pd", "This field is required with features.")
+                raise invalid_field("pd", "This field is required with features.")
             terms: dict[str, float | None] = {name: None for name in TERMS if name in self._names}
             return _Customer(row_from_request(self.bundle, terms | (request.features or {})), request.monthly_income_amount, request.pd)
         reject_fields(request, ["monthly_income_amount"], "customer_id")
@@ -123,16 +123,16 @@ class OfferScorer(Scorer):
         pd = snapshot.features.get("pd")
         pd = newest.get("probability") if pd is None else pd
         if pd is None:
-            raise invalid("pd", "No probability of default is stored of this customer; send one.")
+            raise invalid_field("pd", "No probability of default is stored of this customer; send one.")
         return pd, newest.get("model_version")
 
 
-def _grid_of(priced: Priced) -> Grid:
+def _grid_of(priced: PricedOffer) -> Grid:
     """Return the grid of one offer alone."""
     return Grid((priced.annual_rate_pct,), (), (priced.term_months,), (priced.loan_amount,))
 
 
-def _offer(priced: Priced) -> Offer:
+def _offer(priced: PricedOffer) -> Offer:
     return Offer(
         annual_rate_pct=priced.annual_rate_pct,
         loan_amount=priced.loan_amount,

@@ -1,13 +1,14 @@
 """The answer of `POST /v1/spending-risk`: whether spending leads into trouble.
 
-A customer of the ledger is judged by the model of all features. Eight behaviour fields are judged by the model of those eight.
+A customer of the ledger is scored by the model of all features, eight behaviour fields by the model of those eight.
 """
 
 from bento.decisions.answers import ScoringInput, explanation_fields, load_snapshot, reject_fields, row_from_snapshot, row_of
 from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem
-from finrisk_assets.domains.spending_risk.decide import EIGHT, HIGH, LARGEST_RATIO, LOW, consistent, decide
+from finrisk_assets.domains.spending_risk.decide import DECISION_RULE, EIGHT, HIGH, LOW, find_field_faults
 from finrisk_assets.scoring.bundle import Bundle, Scores
+from finrisk_assets.scoring.ratios import LARGEST_RATIO
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import FieldError, SpendingAnswer, SpendingRequest
 
@@ -15,7 +16,7 @@ _REQUIRED = "This field is required: send all eight, or customer_id alone."
 
 
 class SpendingScorer(Scorer):
-    """Answers for one bundle of the domain: of all features, from the feature snapshots of customers, or of the eight fields."""
+    """The scorer of one bundle of the domain `spending_risk`: all features from the customers' snapshots, or the eight fields."""
 
     def prepare(self, request: SpendingRequest) -> ScoringInput:
         """Return the row of a customer's newest features, or of the eight behaviour fields."""
@@ -29,7 +30,7 @@ class SpendingScorer(Scorer):
         """Return the risk level of a customer or of eight fields."""
         row, snapshot = scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
-        level = decide(probability, self.bundle.thresholds)
+        level = DECISION_RULE.decide(probability, self.bundle.thresholds)
         return SpendingAnswer(
             customer_id=snapshot and snapshot.customer_id,
             as_of=snapshot and snapshot.as_of,
@@ -41,12 +42,12 @@ class SpendingScorer(Scorer):
 
 def _behaviour_row(bundle: Bundle, request: SpendingRequest) -> Rows:
     """Return the row of the eight fields, refused where they contradict each other."""
-    sent = request.behaviour()
-    fields = {name: value for name in EIGHT if (value := sent[name]) is not None}
+    values = request.behaviour()
+    fields = {name: value for name in EIGHT if (value := values[name]) is not None}
     missing = [name for name in EIGHT if name not in fields]
     if missing:
-        raise Problem.of(422, [FieldError(field=name, reason=_REQUIRED) for name in missing])
-    faults = consistent(fields)
+        raise Problem.from_status(422, [FieldError(field=name, reason=_REQUIRED) for name in missing])
+    faults = find_field_faults(fields)
     if faults:
-        raise Problem.of(422, [FieldError(field=request.as_sent(name), reason=f"It {reason}.") for name, reason in faults])
+        raise Problem.from_status(422, [FieldError(field=request.as_sent(name), reason=f"It {reason}.") for name, reason in faults])
     return row_of(bundle, fields | {"Expense_Income_Ratio": min(fields["Expense_Income_Ratio"], LARGEST_RATIO)}, "")

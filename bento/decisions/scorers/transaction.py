@@ -9,7 +9,7 @@ from bento.store.records import Transaction
 from bento.store.session import Store
 from finrisk_assets.domains.transaction_anomaly.decide import decide, is_anomaly, is_unseen
 from finrisk_assets.scoring.bundle import Bundle, Scores
-from finrisk_assets.scoring.reasons import LIMIT
+from finrisk_assets.scoring.reasons import MAX_REASONS
 from schemas.api import Reason, TransactionAnswer, TransactionRequest
 
 _UNSEEN = Reason(
@@ -21,7 +21,7 @@ _UNSEEN = Reason(
 
 
 class TransactionScorer(Scorer):
-    """Answers for one bundle of the domain `transaction_anomaly`, from the history that a store holds."""
+    """The scorer of one bundle of the domain `transaction_anomaly`, from the history that a store holds."""
 
     def __init__(self, bundle: Bundle, store: Store) -> None:
         super().__init__(bundle, store)
@@ -50,7 +50,7 @@ class TransactionScorer(Scorer):
             anomaly=anomaly,
             decision=decision,
             explanation=explanation(self.bundle, row, scores),
-            reasons=[_UNSEEN, *reasons[: LIMIT - 1]] if unseen else reasons,
+            reasons=[_UNSEEN, *reasons[: MAX_REASONS - 1]] if unseen else reasons,
             model=model_version(self.bundle),
         )
 

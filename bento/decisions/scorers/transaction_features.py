@@ -10,10 +10,11 @@ import numpy as np
 from bento.context import span
 from bento.store.records import Transaction
 from bento.store.session import Store
-from finrisk_assets.features.online import History, OnlineFeatures, micros
+from finrisk_assets.features.online import History, OnlineFeatures
 from finrisk_assets.features.windows import from_json
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.spec import BundleError, Rows
+from schemas.timestamps import to_micros
 
 
 class TransactionFeatures:
@@ -28,23 +29,23 @@ class TransactionFeatures:
     def __init__(self, bundle: Bundle) -> None:
         name = f"{bundle.name} {bundle.version}"
         if not bundle.windows:
-            raise BundleError(f"{name}: has no `windows`, which say how its features are computed; train the model again")
+            raise BundleError(f"{name}: it has no `windows`, the definitions of its features; train the model again")
         try:
-            declared = from_json(bundle.windows)
+            definitions = from_json(bundle.windows)
         except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{name}: has `windows` that are not known here ({error}); train the model with this code") from error
-        unknown = sorted(frozenset().union(*(feature.columns for feature in declared)) - set(Transaction._fields))
+            raise BundleError(f"{name}: it has `windows` that this code does not know ({error}); train the model with this code") from error
+        unknown = sorted(frozenset().union(*(feature.columns for feature in definitions)) - set(Transaction._fields))
         if unknown:
-            raise BundleError(f"{name}: its features read {', '.join(unknown)}, which a transaction does not have here")
-        self._online = OnlineFeatures(declared)
+            raise BundleError(f"{name}: it reads {', '.join(unknown)}, which this code's transactions lack; train the model with this code")
+        self._online = OnlineFeatures(definitions)
         histories = {entity: reach_s for entity, reach_s in self._online.history_s.items() if entity not in self._online.counts}
         self._reach = {entity: timedelta(seconds=reach_s) for entity, reach_s in histories.items()}
 
     def row(self, transaction: Transaction, store: Store) -> Rows:
         """Return the model's row, float32 of shape (d,), as of the transaction's own time; NaN where a value is missing."""
-        event = transaction._asdict() | {"occurred_at_us": micros(transaction.occurred_at)}
+        event = transaction._asdict() | {"occurred_at_us": to_micros(transaction.occurred_at)}
         with span("history"):
             events = store.histories(event, self._reach, transaction.occurred_at)
-            counted = store.counts(event, self._online.counts, transaction.occurred_at)
+            counts = store.counts(event, self._online.counts, transaction.occurred_at)
         history = {entity: History.of(rows) for entity, rows in events.items()}
-        return self._online.compute(event, history, counted).astype(np.float32)
+        return self._online.compute(event, history, counts).astype(np.float32)

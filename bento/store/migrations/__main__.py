@@ -10,7 +10,7 @@ from finrisk_assets.settings import Settings, SettingsError
 @click.command()
 @click.argument("action", type=click.Choice(["upgrade", "check"]))
 def main(action: str) -> None:
-    """Bring the store to the layout of this code, or check its layout."""
+    """Migrate the store to the schema of this code, or check its schema."""
     try:
         click.echo(upgrade_or_check(Settings.from_environment(), upgrades=action == "upgrade"))
     except (StoreError, StoreUnavailable, SettingsError) as error:

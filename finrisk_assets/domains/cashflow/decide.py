@@ -1,6 +1,6 @@
-"""From the probability of a surplus to what is said of the next month. Pure, without imports of numerics."""
+"""The outcome of the next month that a probability of a surplus stands for. The service imports this module: no Ibis, no pandas."""
 
-from collections.abc import Iterable, Mapping
+from finrisk_assets.scoring.decision_rule import DecisionRule
 
 SURPLUS, DEFICIT = "surplus", "deficit"
 DECISIONS = (SURPLUS, DEFICIT)
@@ -8,28 +8,13 @@ DECISIONS = (SURPLUS, DEFICIT)
 SURPLUS_FROM = 0.5
 """Probability from which a month is called a surplus: the likelier outcome, because nothing says which mistake costs more."""
 
+DECISION_RULE = DecisionRule(lowest=DEFICIT, steps=(("surplus_from", SURPLUS),))
+"""The outcome that a probability stands for, by the `thresholds`."""
+
 
 def thresholds() -> dict[str, float]:
     """Return the probability from which a month is called a surplus."""
     return {"surplus_from": SURPLUS_FROM}
-
-
-def decide(probability: float, thresholds: Mapping[str, float]) -> str:
-    """Return what a probability of a surplus means.
-
-    Raises
-    ------
-    ValueError
-        For something that is no probability.
-    """
-    if not 0 <= probability <= 1:  # NaN too
-        raise ValueError(f"{probability} is no probability: nothing can be decided on it")
-    return SURPLUS if probability >= thresholds["surplus_from"] else DEFICIT
-
-
-def decisions(probabilities: Iterable[float], thresholds: Mapping[str, float]) -> list[str]:
-    """Return what each probability means."""
-    return [decide(float(probability), thresholds) for probability in probabilities]
 
 
 def direction(decision: str) -> str:

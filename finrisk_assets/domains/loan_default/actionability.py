@@ -1,13 +1,15 @@
-"""What somebody who asks for a loan can change, which way and how far, and what follows from it.
+"""What an applicant can change about an application for a loan, which way and how far, and what follows from a change.
 
-The only place that says so. Everything else is immutable: who somebody is, how long they have been a customer, where they live, and
-history that cannot be undone: income, penalties, earlier delays. Searching among the changes is `modelling.counterfactual`'s.
+Every other feature is immutable: the person, the time as a customer, the place, and history that cannot be undone, such as income,
+penalties and earlier delays. `finrisk_assets.scoring.recourse` searches among the changes.
 """
 
 from collections.abc import Mapping
 
-from finrisk_assets.domains.loan_default.terms import LONGEST_TERM, NUMBERS, to_the_cent, with_formulas, with_terms
-from finrisk_assets.scoring.recourse import Allowed, Row
+from finrisk_assets.domains.loan_default.terms import MAX_TERM_MONTHS, with_formulas, with_terms
+from finrisk_assets.scoring.annuity import round_to_cent
+from finrisk_assets.scoring.ratios import ratio
+from finrisk_assets.scoring.recourse import AllowedChange, Row
 
 AMOUNT, TERM = "loan_amount", "term_months"
 BALANCE, SPENDING, BILL = "last_balance_amount", "expense_amount_90d", "bill_amount_1m"
@@ -19,62 +21,65 @@ CHANGEABLE: Mapping[str, str] = {
     SPENDING: "Spend less over 90 days, then apply.",
     BILL: "Repay part of the card's last bill.",
 }
-"""Every feature that can be changed, and what a person would do."""
+"""Feature that can be changed -> what the applicant would do."""
 
 STEP = 100.0
-"""Amounts are told in whole hundreds of the ledger's currency."""
+"""Currency: amounts are proposed in multiples of it."""
 
-LEAST_SPENDING = 0.7
-"""Nobody is told to live on less than this share of what they have been spending."""
+MIN_SPENDING_SHARE = 0.7
+"""Share of the applicant's own spending below which no change goes."""
 
-MOST_SAVED = 1.0
-"""Nobody is told to pay in more than so many months of their income."""
+MAX_SAVED_MONTHS = 1.0
+"""Months of income: the most that a change pays into the account."""
 
 
-def allowed(row: Row) -> dict[str, Allowed]:
-    """How the features of one application can be changed; of those that are not among them, not at all.
+def find_allowed_changes(row: Row) -> dict[str, AllowedChange]:
+    """Return how the features of one application can be changed; a feature that is absent cannot change.
 
     Parameters
     ----------
     row
         One row of ``features_loan_default`` by column, None where a value is missing.
     """
-    found = {AMOUNT: Allowed(direction=-1, low=STEP, step=STEP), TERM: Allowed(direction=0, low=1, high=LONGEST_TERM, step=1)}
+    changes = {
+        AMOUNT: AllowedChange(direction=-1, low=STEP, step=STEP),
+        TERM: AllowedChange(direction=0, low=1, high=MAX_TERM_MONTHS, step=1),
+    }
     balance, income, spent = row.get(BALANCE), row.get("income_amount_90d"), row.get(SPENDING)
     if balance is not None and income is not None and income > 0:
-        found[BALANCE] = Allowed(direction=1, high=balance + MOST_SAVED * income / 3, step=STEP)
+        changes[BALANCE] = AllowedChange(direction=1, high=balance + MAX_SAVED_MONTHS * income / 3, step=STEP)
     if spent is not None and spent > 0:
-        found[SPENDING] = Allowed(direction=-1, low=LEAST_SPENDING * spent, step=STEP)
+        changes[SPENDING] = AllowedChange(direction=-1, low=MIN_SPENDING_SHARE * spent, step=STEP)
     if row.get(BILL) is not None:
-        found[BILL] = Allowed(direction=-1, low=0, step=STEP)
-    return {name: how for name, how in found.items() if row.get(name) is not None}
+        changes[BILL] = AllowedChange(direction=-1, low=0, step=STEP)
+    return {name: allowed for name, allowed in changes.items() if row.get(name) is not None}
 
 
-def consistent(row: Row, changes: Mapping[str, float]) -> Row:
-    """The row with changes and with all that follows from them.
+def apply_changes(row: Row, changes: Mapping[str, float]) -> Row:
+    """Return the row with changes and with all that follows from the changes.
 
-    Another amount or term gives another instalment, as `terms.with_terms` has it, and all that is measured by it. Less spending is
-    spread over the 90 days: the sums of shorter and longer windows fall with it, while balances are left as they are, because nobody
-    promised that what is not spent stays in the account. What is paid in changes the last balance alone.
+    Another amount or term gives another instalment, as in `terms.with_terms`, and other features that read the instalment. Less
+    spending is spread over the 90 days: the sums of shorter and longer windows fall too, while balances stay, because money that is
+    not spent need not stay in the account. A payment into the account changes the last balance alone.
     """
     other = {name: value for name, value in changes.items() if name not in (AMOUNT, TERM, SPENDING)}
-    changed = {**row, **(_spending(row, changes[SPENDING]) if SPENDING in changes else {}), **other}
+    changed = {**row, **(_reduce_spending(row, changes[SPENDING]) if SPENDING in changes else {}), **other}
     amount = changes.get(AMOUNT, row.get(AMOUNT))
     if amount is None or not (AMOUNT in changes or TERM in changes):
         return with_formulas({**changed, **({TERM: changes[TERM]} if TERM in changes else {})})
     return with_terms(changed, loan_amount=amount, term_months=int(changes[TERM]) if TERM in changes else None)
 
 
-def _spending(row: Row, after: float) -> dict[str, float | None]:
-    """The sums of spending with `after` in the last 90 days, and their shares of the income."""
+def _reduce_spending(row: Row, after: float) -> dict[str, float | None]:
+    """Return the sums of spending with `after` in the last 90 days, and their shares of the income."""
     before = row[SPENDING] or 0.0
-    found: dict[str, float | None] = {}
+    changed: dict[str, float | None] = {}
     for days in (30, 90, 180, 365):
         spent, earned = row.get(f"expense_amount_{days}d"), row.get(f"income_amount_{days}d")
         if spent is None:
             continue
-        less = to_the_cent(spent * (after / before) if days < 90 and before else spent - (before - after))
-        found[f"expense_amount_{days}d"] = less
+        reduced = round_to_cent(spent * (after / before) if days < 90 and before else spent - (before - after))
+        changed[f"expense_amount_{days}d"] = reduced
         if row.get(f"expense_to_income_{days}d") is not None and earned is not None:
-            found[f"expense_to_income_{days}d"] = NUMBERS.ratio(less, earned)
-    return found
+            changed[f"expense_to_income_{days}d"] = ratio(reduced, earned)
+    return changed

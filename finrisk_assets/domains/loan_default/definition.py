@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from finrisk_assets.domains.base import Domain, Evaluation, Figure, MonitoringSpec, TestWindow
-from finrisk_assets.domains.classifier import Classifier, with_reference
+from finrisk_assets.domains.base import Evaluation, Figure, MonitoringSpec, ScoredWindow
+from finrisk_assets.domains.classifier import ClassifierDomain, score_by_threshold, with_reference
 from finrisk_assets.domains.loan_default import decide, features, model, month_end_applications
 from schemas.features import Feature
 
@@ -21,108 +21,93 @@ if TYPE_CHECKING:
     from finrisk_assets.settings import Settings
 
 
-def _features(source: "Source") -> tuple[Feature, ...]:
-    filled = {name: tuple(raw.columns) for name, raw in source.tables.items()}
-    return features.declared(filled, source.features.get("loan_default", ()))
+class LoanDefault(ClassifierDomain):
+    """Whether a loan that is applied for will default."""
 
-
-def _build(tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
-    return features.build({**tables, "loans": month_end_applications.applications(tables)}, _features(source))
-
-
-def _known(frame: "pd.DataFrame", settings: "Settings") -> "pd.DataFrame":
-    """The loans that had their time to default, and whose outcome is known at the moment the ledger is read; no standing ones."""
-    known_by_now = frame.outcome_known_at.isna() | (frame.outcome_known_at <= settings.now)
-    known = frame[frame.is_default.notna() & known_by_now]
-    known = known[model.mature(known.applied_at, known.outcome_known_at)].reset_index(drop=True)
-    return known.assign(is_default=known.is_default.astype(bool))
-
-
-def _reference(spec: "BundleSpec", train: "pd.DataFrame", validation: "pd.DataFrame", settings: "Settings") -> "BundleSpec":
-    """The bundle with what a refusal's reasons compare with, and with what those approved have of all that a person can change."""
-    from finrisk_assets.domains.loan_default import actionability
-    from finrisk_assets.modelling.training.candidates import matrix
-    from finrisk_assets.scoring import recourse
-    from finrisk_assets.scoring.bundle import Bundle
-
-    rows, turn = matrix(validation, spec.features), spec.thresholds["refer_from"]
-    approved = rows[Bundle(spec, "").probability(rows) < turn]
-    known = recourse.quantiles(spec.features, approved, actionability.CHANGEABLE)
-    return replace(with_reference(spec, rows, turn), approved=known)
-
-
-def _export(found: "Sequence[Candidate]") -> Mapping[str, bytes]:
-    """The scorecard as a page, a table and a query, whichever candidate was chosen."""
-    from finrisk_assets.modelling.training import scorecard
-
-    (card,) = (one.estimator.card_ for one in found if one.name == model.SCORECARD)
-    return scorecard.files(card, "analytics.features_loan_default", "loan_id")
-
-
-CLASSIFIER = Classifier(
-    domain="loan_default",
-    key="loan_id",
-    label="is_default",
-    moment="applied_at",
-    known=_known,
-    thresholds=lambda settings: decide.thresholds(),
-    candidates=model.candidates,
-    outcome="default",
-    refine=_reference,
-    export=_export,
-)
-
-
-def _evaluate(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
-    from finrisk_assets.modelling.evaluation import metrics
-    from finrisk_assets.modelling.evaluation.expected_max_profit import expected_max_profit
-
-    window = CLASSIFIER.test(frame, bundle, settings)
-    grades = metrics.jeffreys(window.labels, window.probability, [decide.grade(float(p)) for p in window.probability])
-    found = CLASSIFIER.evaluate(frame, bundle, settings)
-    figures = [Figure(f"grade_{g.grade}_default_rate", g.defaults / g.n, g.low, g.high, f"mean PD {g.mean_pd:.4f}") for g in grades]
-    profit = expected_max_profit(window.labels, window.probability).profit
-    figures.append(Figure("emp", profit, meaning="expected maximum profit per unit lent (Verbraken et al. 2014)"))
-    return Evaluation([*found.figures, *figures], found.plots)
-
-
-def _gain(window: TestWindow, bundle: "Bundle") -> "np.ndarray":
-    import numpy as np
-
-    decided = decide.decisions(window.probability, bundle.thresholds)
-    return np.array(decide.realised_profit(window.labels, decided, decide.Costs()))
-
-
-def _decide(probability: "np.ndarray", margin: "np.ndarray", thresholds: Mapping[str, float]) -> Sequence[str]:
-    return decide.decisions(probability, thresholds)
-
-
-LOAN_DEFAULT = Domain(
-    name="loan_default",
-    title="Loan default",
-    owner="credit-risk",
-    tables=("customers", "accounts", "transactions", "loans", "offers"),
-    keys=features.KEYS,
-    moment="applied_at",
-    months_back=12,
-    features=_features,
-    build=_build,
-    train=CLASSIFIER.train,
-    evaluate=_evaluate,
-    test=CLASSIFIER.test,
-    gate=CLASSIFIER.gate,
-    gain=_gain,
-    gain_unit="profit as a share of the exposure, per loan",
-    cutoffs={"refer_from": False, "refuse_from": True},
-    decide=_decide,
-    needs=("loans.is_default",),
-    watch=MonitoringSpec(
-        label="is_default",
-        matured=_known,
+    name = "loan_default"
+    title = "Loan default"
+    owner = "credit-risk"
+    tables = ("customers", "accounts", "transactions", "loans", "offers")
+    needs = ("loans.is_default",)
+    keys = features.KEYS
+    decision_time = "applied_at"
+    months_back = 12
+    label = "is_default"
+    outcome = "default"
+    cutoffs: ClassVar[Mapping[str, bool]] = {"refer_from": False, "refuse_from": True}
+    utility_unit = "profit as a share of the exposure, per loan"
+    truth = "truth_loans"
+    truth_key = ("loan_id",)
+    truth_probability = "true_pd"
+    monitoring = MonitoringSpec(
         decision_thresholds=("refer_from", "refuse_from"),
         by_construction={"history_months": "grows as the ledger ages", "customer_months": "grows with every month that a customer stays"},
-        population=month_end_applications.applied_for,
-    ),
-    truth="truth_loans",
-    oracle=CLASSIFIER.oracle(("loan_id",), "true_pd"),
-)
+    )
+
+    def select_features(self, source: "Source") -> tuple[Feature, ...]:
+        filled = {name: tuple(raw.columns) for name, raw in source.tables.items()}
+        return features.select_features(filled, source.features.get("loan_default", ()))
+
+    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
+        return features.build({**tables, "loans": month_end_applications.add_month_end_applications(tables)}, self.select_features(source))
+
+    def training_population(self, table: "LazyTable") -> "LazyTable":
+        """Return the loans that were applied for, without the month-end applications."""
+        return month_end_applications.exclude_month_end_applications(table)
+
+    def labelled_rows(self, frame: "pd.DataFrame", settings: "Settings") -> "pd.DataFrame":
+        """Return the loans that had their time to default and whose outcome is known when the ledger is read; no month-end applications."""
+        is_known = frame.outcome_known_at.isna() | (frame.outcome_known_at <= settings.now)
+        labelled = frame[frame.is_default.notna() & is_known]
+        labelled = labelled[model.is_mature(labelled.applied_at, labelled.outcome_known_at)].reset_index(drop=True)
+        return labelled.assign(is_default=labelled.is_default.astype(bool))
+
+    def thresholds(self, settings: "Settings") -> Mapping[str, float]:
+        return decide.thresholds()
+
+    def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
+        return model.candidates(features, seed, threads, n_rows)
+
+    def complete_spec(self, spec: "BundleSpec", train: "pd.DataFrame", validation: "pd.DataFrame", settings: "Settings") -> "BundleSpec":
+        """Return the bundle with the reference of a refusal's reasons, and with the approved applicants' values of changeable features."""
+        from finrisk_assets.domains.loan_default import actionability
+        from finrisk_assets.modelling.training.candidates import to_matrix
+        from finrisk_assets.scoring import recourse
+        from finrisk_assets.scoring.bundle import Bundle
+
+        rows, refer_from = to_matrix(validation, spec.features), spec.thresholds["refer_from"]
+        approved = rows[Bundle(spec, "").probability(rows) < refer_from]
+        quantiles = recourse.approved_quantiles(spec.features, approved, actionability.CHANGEABLE)
+        return replace(with_reference(spec, rows, refer_from), approved=quantiles)
+
+    def export_files(self, candidates: "Sequence[Candidate]") -> Mapping[str, bytes]:
+        """Return the scorecard as a page, a table and a query, whichever candidate was chosen."""
+        from finrisk_assets.modelling.training import scorecard
+
+        (card,) = (candidate.estimator.card_ for candidate in candidates if candidate.name == model.SCORECARD)
+        return scorecard.render_files(card, "analytics.features_loan_default", "loan_id")
+
+    def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
+        return score_by_threshold(frame, champion, decide.DECISION_RULE.decide_all)
+
+    def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
+        """Return the classifier's figures, the default rate of each grade, and the expected maximum profit."""
+        from finrisk_assets.modelling.evaluation import metrics
+        from finrisk_assets.modelling.evaluation.expected_max_profit import expected_max_profit
+
+        window = self.score_test_window(frame, bundle, settings)
+        grades = metrics.jeffreys_test(window.labels, window.probability, [decide.grade(float(p)) for p in window.probability])
+        evaluation = super().evaluate(frame, bundle, settings)
+        figures = [Figure(f"grade_{g.grade}_default_rate", g.defaults / g.n, g.low, g.high, f"mean PD {g.mean_pd:.4f}") for g in grades]
+        profit = expected_max_profit(window.labels, window.probability).profit
+        figures.append(Figure("emp", profit, meaning="expected maximum profit per unit lent (Verbraken et al. 2014)"))
+        return replace(evaluation, figures=[*evaluation.figures, *figures])
+
+    def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
+        import numpy as np
+
+        decisions = decide.DECISION_RULE.decide_all(window.probability, bundle.thresholds)
+        return np.array(decide.realised_profit(window.labels, decisions, decide.Costs()))
+
+
+LOAN_DEFAULT = LoanDefault()

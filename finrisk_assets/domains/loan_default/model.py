@@ -1,4 +1,4 @@
-"""Which loans may teach: only those that had their time to default. And the candidates that learn from them."""
+"""The loans that a model may learn from, those that had their time to default, and the candidates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from numpy.typing import ArrayLike, NDArray
 from schemas.features import Feature
 
 SCORECARD = "scorecard"
-"""The candidate that is a card of points."""
+"""Name of the candidate that is a card of points."""
 
 OUTCOME_DAYS = 365
-"""A loan must have had so long to default before it may teach or test."""
+"""Days that a loan must have had to default before it counts in training or evaluation."""
 
 
-def mature(applied_at: ArrayLike, outcome_known_at: ArrayLike) -> NDArray[np.bool_]:
+def is_mature(applied_at: ArrayLike, outcome_known_at: ArrayLike) -> NDArray[np.bool_]:
     """Mark the loans that had `OUTCOME_DAYS` to default before the ledger ends, which is when its last outcome became known.
 
-    Younger ones look good because little time has passed: kept, they would teach that newer loans are safer. Leaving out
-    whole days of application, bad loans too, keeps the rate of default what it is. All are marked where a source has no time.
+    Younger loans look good because little time has passed: a model would learn that newer loans are safer. Leaving out whole days of
+    application, bad loans too, keeps the rate of default. All loans are marked where a source has no time.
 
     Parameters
     ----------
@@ -30,19 +30,19 @@ def mature(applied_at: ArrayLike, outcome_known_at: ArrayLike) -> NDArray[np.boo
     if np.isnat(applied).all() or np.isnat(known).all():
         return np.ones(len(applied), dtype=bool)
     end = known[~np.isnat(known)].max()
-    ripe: NDArray[np.bool_] = applied <= end - np.timedelta64(OUTCOME_DAYS, "D")
-    return ripe
+    is_old_enough: NDArray[np.bool_] = applied <= end - np.timedelta64(OUTCOME_DAYS, "D")
+    return is_old_enough
 
 
 def candidates(features: Sequence[Feature], seed: int, n_threads: int = 1, n_rows: int = 20_000) -> dict[str, Any]:
     """Return the candidates of `modelling.candidates`, a logistic regression that drops features, and a points scorecard.
 
-    The lasso (Tibshirani 1996) comes first: defaults are rare, a few thousand loans hold a few hundred, beside sixty features of which
-    many tell the same. Dropping some costs less than estimating all.
+    The lasso (Tibshirani 1996) comes first: defaults are rare, a few hundred among a few thousand loans, and of the sixty features many
+    say nearly the same. Dropping some costs less than estimating all.
 
-    Of models that cannot be told apart the choice takes the first, so their order counts: it is by how much each learns from the
-    outcomes. A regression learns at most one number a feature. On a card that is easy to read every cut and every bin's weight is
-    learned, some ninety numbers: it stands behind the regressions, which rank better on later loans. A forest learns thousands.
+    Of models that perform alike the choice takes the first, so their order counts: by how many numbers each learns from the outcomes. A
+    regression learns at most one number per feature. A card of points, easy to read, learns every cut and every bin's weight, some ninety
+    numbers; it comes after the regressions, which rank better on later loans. A forest learns thousands.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ def candidates(features: Sequence[Feature], seed: int, n_threads: int = 1, n_row
     from sklearn.base import clone
     from sklearn.linear_model import LogisticRegression
 
-    from finrisk_assets.modelling.training import candidates as usual
+    from finrisk_assets.modelling.training import candidates as shared_candidates
     from finrisk_assets.modelling.training.scorecard import ScorecardClassifier
 
-    models = usual.candidates(features, seed, n_threads, n_rows)
+    models = shared_candidates.build_candidates(features, seed, n_threads, n_rows)
     sparse = clone(models["logistic_regression"])
     sparse.steps[-1] = ("model", LogisticRegression(l1_ratio=1.0, C=0.05, solver="liblinear", random_state=seed))
-    card = ScorecardClassifier(tuple(one.name for one in features), tuple(one.monotone for one in features))
+    card = ScorecardClassifier(tuple(feature.name for feature in features), tuple(feature.monotone for feature in features))
     plain = {"sparse_logistic_regression": sparse, "logistic_regression": models.pop("logistic_regression")}
     return {**plain, SCORECARD: card, **models}

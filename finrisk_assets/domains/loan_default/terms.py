@@ -1,7 +1,7 @@
 """The terms of a loan and the features that follow from them: one formula each, for a whole table and for one request.
 
 A formula reads other features of the same row, in plain arithmetic that works on Ibis columns and on numbers alike. So a row of the
-feature table tells all that is needed to ask again with other terms (`with_terms`). Pure, without imports of numerics.
+feature table holds all that a decision on other terms needs (`with_terms`). The service imports this module: no Ibis, no pandas.
 """
 
 import math
@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-LARGEST_RATIO = 10.0
-LONGEST_TERM = 600
-HIGHEST_RATE = 100.0
+from finrisk_assets.scoring.annuity import instalment_to_cent, round_to_cent
+from finrisk_assets.scoring.ratios import LARGEST_RATIO, ratio
+
+MAX_TERM_MONTHS = 600
+MAX_RATE_PCT = 100.0
 
 CARD_MONTHS = range(1, 7)
 """Months of a card's record before the decision; 1 is the newest."""
 
 
 class TermsError(ValueError):
-    """Terms that no loan can have; `field` names the one that is wrong."""
+    """Terms that no loan can have; `field` names the wrong term."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -26,18 +28,26 @@ class TermsError(ValueError):
 
 
 class Arithmetic(Protocol):
-    """What a formula needs beside ``+ - * /``: of Ibis columns in `features`, of numbers here."""
+    """The operations of a formula beside ``+ - * /``: on Ibis columns in `features`, on numbers here."""
 
     def ratio(self, part: Any, whole: Any, largest: float = LARGEST_RATIO) -> Any:
-        """`part / whole`, kept within ±`largest`; where the whole is not above 0, `largest` if the part is, else 0."""
+        """Return the bounded ratio, `largest` or 0 where the whole is not above 0."""
 
     def greatest(self, values: Iterable[Any]) -> Any:
-        """The greatest of the values that are there."""
+        """Return the greatest of the values that are not missing."""
 
 
 @dataclass(frozen=True)
 class Formula:
-    """How a feature follows from others: their names, and a function of the arithmetic and their values in that order."""
+    """A feature as a function of other features.
+
+    Attributes
+    ----------
+    reads
+        Names of the other features.
+    value
+        Function of an `Arithmetic` and the values of `reads`, in that order.
+    """
 
     reads: tuple[str, ...]
     value: Callable[..., Any]
@@ -73,7 +83,7 @@ def _formulas() -> dict[str, Formula]:
 
 
 FORMULAS: Mapping[str, Formula] = _formulas()
-"""Feature -> how it follows from others, for every feature that a loan's terms change."""
+"""Feature -> its formula, for every feature that a loan's terms change."""
 
 
 def with_terms(
@@ -83,16 +93,16 @@ def with_terms(
     term_months: int | None = None,
     annual_rate_pct: float | None = None,
 ) -> dict[str, float | None]:
-    """Return a row of the feature table as it would be had the loan other terms.
+    """Return a row of the feature table with other terms of the loan.
 
     Parameters
     ----------
     features
         One row of ``features_loan_default`` by column, None where a value is missing; columns that are no features pass through.
     loan_amount
-        Asked for, in the ledger's currency.
+        In the ledger's currency.
     term_months, annual_rate_pct
-        Asked for; None keeps the row's, which in a standing application are the typical ones.
+        None keeps the row's own, which in a month-end application are the typical ones.
 
     Returns
     -------
@@ -105,18 +115,18 @@ def with_terms(
         For an amount not above 0, a term not within 1..600 months, a rate not within 0..100 per cent a year, or a term where the
         source's loans have none.
     KeyError
-        Where the row lacks a feature that another one follows from.
+        Where the row lacks a feature that a formula reads.
     """
     if not 0 < loan_amount < math.inf:
         raise TermsError("loan_amount", "must be above 0")
     if term_months is not None:
-        if not 1 <= term_months <= LONGEST_TERM:
-            raise TermsError("term_months", f"must lie between 1 and {LONGEST_TERM}")
+        if not 1 <= term_months <= MAX_TERM_MONTHS:
+            raise TermsError("term_months", f"must lie between 1 and {MAX_TERM_MONTHS}")
         if "term_months" not in features:
             raise TermsError("term_months", "is not known of this source's loans: leave it out")
     if annual_rate_pct is not None:
-        if not 0 <= annual_rate_pct <= HIGHEST_RATE:
-            raise TermsError("annual_rate_pct", f"must lie between 0 and {HIGHEST_RATE:.0f}")
+        if not 0 <= annual_rate_pct <= MAX_RATE_PCT:
+            raise TermsError("annual_rate_pct", f"must lie between 0 and {MAX_RATE_PCT:.0f}")
         if "instalment_amount" not in features and "annual_rate_pct" not in features:
             raise TermsError("annual_rate_pct", "is not known of this source's loans: leave it out")
     row = dict(features) | {"loan_amount": float(loan_amount)}
@@ -131,12 +141,12 @@ def with_terms(
 
 
 def with_formulas(features: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return a row with every feature of `FORMULAS` that it has worked out anew.
+    """Return a row with its features of `FORMULAS` computed again.
 
     Raises
     ------
     KeyError
-        Where the row lacks a feature that another one follows from.
+        Where the row lacks a feature that a formula reads.
     """
     row = dict(features)
     numbers = {name: math.nan if value is None else value for name, value in row.items() if not isinstance(value, str)}
@@ -146,30 +156,17 @@ def with_formulas(features: Mapping[str, float | None]) -> dict[str, float | Non
     return row
 
 
-def annuity(amount: float, term_months: float, annual_rate_pct: float) -> float:
-    """Return the equal monthly instalment, in arrears, that repays an amount with interest: ``a r / (1 - (1 + r)^-n)``, to the cent."""
-    monthly = annual_rate_pct / 1200
-    if monthly == 0:
-        return to_the_cent(amount / term_months)
-    # expm1 and log1p keep a rate of next to nothing from dividing by zero.
-    return to_the_cent(amount * monthly / -math.expm1(-term_months * math.log1p(monthly)))
-
-
-def to_the_cent(amount: float) -> float:
-    return round(amount * 100) / 100
-
-
 def _instalment(row: Mapping[str, float | None], rate: float | None, before: Mapping[str, float | None]) -> float | None:
-    """The instalment for the row's amount and term; without a rate, all that is repaid stays the same multiple of the amount."""
+    """Return the instalment for the row's amount and term; without a rate, all payments stay the same multiple of the amount."""
     amount, term = row["loan_amount"], row.get("term_months")
     if amount is None or term is None:
         return None
     if rate is not None:
-        return annuity(amount, term, rate)
-    was, months, lent = before["instalment_amount"], before["term_months"], before["loan_amount"]
-    if was is None or months is None or not lent:
+        return instalment_to_cent(amount, term, rate)
+    old_instalment, old_term, old_amount = before["instalment_amount"], before["term_months"], before["loan_amount"]
+    if old_instalment is None or old_term is None or not old_amount:
         return None
-    return to_the_cent(amount * (was * months / lent) / term)
+    return round_to_cent(amount * (old_instalment * old_term / old_amount) / term)
 
 
 def _finite(value: float) -> float | None:
@@ -177,14 +174,10 @@ def _finite(value: float) -> float | None:
 
 
 class _Numbers:
-    """The arithmetic of a single row; what is missing is NaN, which every operation keeps."""
+    """The arithmetic of a single row; a missing value is NaN, which every operation keeps."""
 
     def ratio(self, part: float, whole: float, largest: float = LARGEST_RATIO) -> float:
-        if math.isnan(part) or math.isnan(whole):
-            return math.nan
-        if whole > 0:
-            return min(max(part / whole, -largest), largest)
-        return largest if part > 0 else 0.0
+        return ratio(part, whole, largest)
 
     def greatest(self, values: Iterable[float]) -> float:
         return max((value for value in values if not math.isnan(value)), default=math.nan)

@@ -1,6 +1,6 @@
-"""From acceptance and default to an offer: what each offer on a grid of terms is expected to earn, and the best that is allowed.
+"""The offer that follows from acceptance and default: the expected profit of each offer on a grid of terms, and the best that is allowed.
 
-Pure, on numpy alone, for one customer or many. For an offer of amount L over n months at the monthly rate i:
+On numpy alone, for one customer or many; the service imports this module. For an offer of amount L over n months at the monthly rate i:
 
 - the instalment of an annuity is ``a = L i / (1 - (1 + i)^-n)``, or ``L / n`` without interest;
 - the interest over its life is ``n a - L``, which is i times the sum S of the balances at the beginning of each month;
@@ -23,6 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from finrisk_assets.scoring.annuity import instalment
+from finrisk_assets.scoring.ratios import ratios
+
 Floats = NDArray[np.float64]
 
 OFFER, NO_OFFER = "offer", "no_offer"
@@ -35,21 +38,22 @@ CAPPED = "no rate of the grid lies under the cap"
 UNAFFORDABLE = "every instalment takes too much of the income"
 UNPROFITABLE = "no affordable terms are expected to earn anything"
 REASONS = ("", NO_INCOME, NO_PD, RISKY, CAPPED, UNAFFORDABLE, UNPROFITABLE)
-"""Why there is no offer, by number; the first that holds is said."""
+"""Why there is no offer, by number; the first reason that holds counts."""
 
-ALTERNATIVES = 3
-LARGEST_RATIO = 10.0
+MAX_ALTERNATIVES = 3
+"""Other amounts and terms that a decision lists."""
+
 TERMS = ("annual_rate_pct", "log_loan_amount", "log_term_months", "log_loan_to_income", "instalment_to_income")
-"""The features that the offered terms determine; all others are the customer's state."""
+"""The features that the offered terms determine; all other features are the customer's state."""
 
 
 class LimitsError(ValueError):
-    """Limits or a grid that cannot be used, with the field and what would do."""
+    """Limits or a grid that cannot be used, with the field and the allowed values."""
 
 
 @dataclass(frozen=True)
 class OfferLimits:
-    """What an offer may be, and what lending costs.
+    """The limits of an offer, and the costs of lending.
 
     Attributes
     ----------
@@ -64,7 +68,7 @@ class OfferLimits:
     funding_pct
         Yearly cost of the money lent, in per cent.
     offer_cost_amount, loan_cost_amount
-        Cost of making an offer, and of handling a loan that was accepted, in the ledger's currency.
+        Cost of an offer, and of handling an accepted loan, in the ledger's currency.
     """
 
     rate_cap_pct: float = 1000.0
@@ -84,35 +88,35 @@ class OfferLimits:
                 raise LimitsError(f"{name} is {getattr(self, name)}: it is a share, at most 1")
 
     @classmethod
-    def of(cls, thresholds: Mapping[str, float]) -> "OfferLimits":
-        """The limits that a bundle's thresholds hold.
+    def from_thresholds(cls, thresholds: Mapping[str, float]) -> "OfferLimits":
+        """Return the limits in a bundle's thresholds.
 
         Raises
         ------
         KeyError
-            Names the threshold that is missing.
+            With the name of a missing threshold.
         """
-        return cls(**{one.name: float(thresholds[one.name]) for one in fields(cls)})
+        return cls(**{field.name: float(thresholds[field.name]) for field in fields(cls)})
 
     def thresholds(self) -> dict[str, float]:
-        """As a bundle keeps them."""
+        """Return the limits as a bundle's thresholds."""
         return {name: float(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The terms that are considered: every rate with every amount with every term, terms running fastest.
+    """The terms that are considered: every rate with every amount with every term; the term varies fastest.
 
     Attributes
     ----------
     rates
         Yearly rates in per cent, ascending.
     multiples
-        Amounts, as multiples of the monthly income; empty where `amounts` says them in currency.
+        Amounts, as multiples of the monthly income; empty where `amounts` has them in currency.
     terms
         Months to repay, ascending.
     amounts
-        Amounts in currency; empty where `multiples` says them.
+        Amounts in currency; empty where `multiples` has them.
     """
 
     rates: tuple[float, ...]
@@ -130,29 +134,29 @@ class Grid:
         return len(self.rates) * len(self.multiples or self.amounts) * len(self.terms)
 
     @classmethod
-    def of(cls, thresholds: Mapping[str, float]) -> "Grid":
-        """The grid that a bundle's thresholds hold, under the names that `thresholds` gives."""
+    def from_thresholds(cls, thresholds: Mapping[str, float]) -> "Grid":
+        """Return the grid in a bundle's thresholds, by the names of the method `thresholds`."""
 
         def values(name: str) -> tuple[float, ...]:
             numbered = (key.rsplit("_", 1) for key in thresholds)
-            at = sorted(int(number) for kind, number in (one for one in numbered if len(one) == 2) if kind == name and number.isdigit())
-            return tuple(float(thresholds[f"{name}_{k}"]) for k in at)
+            indices = sorted(int(part[1]) for part in numbered if len(part) == 2 and part[0] == name and part[1].isdigit())
+            return tuple(float(thresholds[f"{name}_{k}"]) for k in indices)
 
         terms = tuple(int(term) for term in values("grid_term"))
         return cls(values("grid_rate"), values("grid_multiple"), terms, values("grid_amount"))
 
     def thresholds(self) -> dict[str, float]:
-        """As a bundle keeps them: ``grid_rate_0``, ``grid_multiple_0``, ``grid_term_0`` and so on."""
+        """Return the grid as a bundle's thresholds: ``grid_rate_0``, ``grid_multiple_0``, ``grid_term_0`` and so on."""
         axes = {"grid_rate": self.rates, "grid_multiple": self.multiples, "grid_term": self.terms, "grid_amount": self.amounts}
         return {f"{name}_{k}": float(value) for name, values in axes.items() for k, value in enumerate(values)}
 
-    def only(self, *, loan_amount: float | None = None, term_months: int | None = None) -> "Grid":
-        """The grid of one amount in currency, one term, or both."""
+    def restrict(self, *, loan_amount: float | None = None, term_months: int | None = None) -> "Grid":
+        """Return the grid of one amount in currency, one term, or both."""
         grid = self if loan_amount is None else replace(self, multiples=(), amounts=(loan_amount,))
         return grid if term_months is None else replace(grid, terms=(term_months,))
 
-    def points(self, monthly_income: ArrayLike) -> "Points":
-        """The terms for customers of these monthly incomes, shape (n,); NaN where the income is not known."""
+    def points(self, monthly_income: ArrayLike) -> "GridPoints":
+        """Return the terms for customers of these monthly incomes, shape (n,); NaN where the income is not known."""
         income = np.atleast_1d(np.asarray(monthly_income, np.float64))
         width = len(self.multiples or self.amounts)
         unit = income[:, None] if self.multiples else np.ones((len(income), 1))
@@ -161,11 +165,11 @@ class Grid:
         rate = np.broadcast_to(np.asarray(self.rates)[:, None, None], shape).reshape(-1)
         term = np.broadcast_to(np.asarray(self.terms, np.float64)[None, None, :], shape).reshape(-1)
         amount = np.broadcast_to(amounts[:, None, :, None], (len(income), *shape)).reshape(len(income), -1)
-        return Points(rate, amount, term)
+        return GridPoints(rate, amount, term)
 
 
 @dataclass(frozen=True)
-class Points:
+class GridPoints:
     """The terms on a grid of g points for n customers: yearly rate (g,), amount (n, g) and term (g,)."""
 
     rate: Floats
@@ -174,13 +178,13 @@ class Points:
 
     @property
     def instalment(self) -> Floats:
-        """Shape (n, g)."""
+        """The monthly instalments in currency, shape (n, g)."""
         return instalment(self.amount, self.rate, self.term)
 
 
 @dataclass(frozen=True)
-class Priced:
-    """One offer and what it is expected to earn; money in the ledger's currency.
+class PricedOffer:
+    """One offer and its expected profit; money in the ledger's currency.
 
     Attributes
     ----------
@@ -191,7 +195,7 @@ class Priced:
     expected_profit
         ``acceptance (interest - funding - expected_loss - loan cost) - offer cost``.
     interest, funding, expected_loss, cost
-        Of the loan if it is accepted, over its life; `cost` is that of the loan alone.
+        Of an accepted loan over its life; `cost` is that of the loan alone.
     """
 
     annual_rate_pct: float
@@ -208,22 +212,22 @@ class Priced:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What is offered to one customer.
+class OfferDecision:
+    """The offer to one customer.
 
     Attributes
     ----------
     best
-        None where nothing can be offered; `reason` says why, and is empty otherwise.
+        None where there is no offer; `reason` says why, and is empty otherwise.
     alternatives
-        The best of each other amount and term, by expected profit, at most three; none that earns nothing.
+        The best of each other amount and term, by expected profit, at most `MAX_ALTERNATIVES`; all earn something.
     curve
-        Per rate of the grid the best allowed offer, earning or not; rates at which nothing is allowed are left out.
+        Per rate of the grid the best allowed offer, profitable or not; rates without an allowed offer are left out.
     """
 
-    best: Priced | None
-    alternatives: tuple[Priced, ...]
-    curve: tuple[Priced, ...]
+    best: PricedOffer | None
+    alternatives: tuple[PricedOffer, ...]
+    curve: tuple[PricedOffer, ...]
     reason: str
 
     @property
@@ -232,16 +236,16 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Prices:
-    """What every offer on a grid is expected to earn: arrays of shape (n, g), fields as in `Priced`.
+class OfferPrices:
+    """The expected profits of every offer on a grid: arrays of shape (n, g), fields as in `PricedOffer`.
 
     Attributes
     ----------
     allowed
-        Whether the limits allow it; NaN nowhere is.
+        Whether the limits allow the offer; an offer with a NaN is not allowed.
     """
 
-    points: Points
+    points: GridPoints
     instalment: Floats
     acceptance: Floats
     pd: Floats
@@ -253,8 +257,8 @@ class Prices:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The best offer of each of n customers: its place on the grid, -1 where there is none, and the number of the reason."""
+class OfferChoice:
+    """The best offer of each of n customers: its place on the grid, -1 for no offer, and the number of the reason."""
 
     best: NDArray[np.int64]
     reason: NDArray[np.int64]
@@ -264,34 +268,19 @@ class Choice:
         return [NO_OFFER if at < 0 else OFFER for at in self.best.tolist()]
 
 
-def instalment(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: ArrayLike) -> Floats:
-    """The monthly instalment of an annuity, in currency; the arguments broadcast."""
-    rate = np.asarray(annual_rate_pct, np.float64) / 1200
-    months = np.asarray(term_months, np.float64)
-    safe = np.where(rate > 0, rate, 1.0)
-    return np.asarray(amount, np.float64) * np.where(rate > 0, safe / (1 - (1 + safe) ** -months), 1 / months)
-
-
-def ratio(part: ArrayLike, income: ArrayLike) -> Floats:
-    """`part` over the monthly income as the features have it: at most 10, which also stands for an income of 0; NaN if unknown."""
-    top, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(income, np.float64))
-    share = np.minimum(top / np.where(whole > 0, whole, 1.0), LARGEST_RATIO)
-    return np.where(np.isnan(whole), np.nan, np.where(whole > 0, share, np.where(np.isnan(top), np.nan, LARGEST_RATIO)))
-
-
 def _log(value: Floats) -> Floats:
     return np.log(np.where(value > 0, value, np.nan))
 
 
-def rows(names: Sequence[str], state: ArrayLike, monthly_income: ArrayLike, grid: Grid) -> NDArray[np.float32]:
-    """The model's rows of customers at every point of a grid.
+def build_rows(names: Sequence[str], state: ArrayLike, monthly_income: ArrayLike, grid: Grid) -> NDArray[np.float32]:
+    """Return the model's rows of customers at every point of a grid.
 
     Parameters
     ----------
     names
         The model's features, in order.
     state : array-like, shape (n, d) or (d,)
-        The customers' features; what stands at the places of `TERMS` is passed over.
+        The customers' features; the values of `TERMS` are replaced.
     monthly_income : array-like, shape (n,) or a number
         NaN where it is not known.
 
@@ -300,29 +289,29 @@ def rows(names: Sequence[str], state: ArrayLike, monthly_income: ArrayLike, grid
     ndarray of float32, shape (n, g, d)
     """
     income = np.atleast_1d(np.asarray(monthly_income, np.float64))
-    held = np.atleast_2d(np.asarray(state, np.float32))
+    states = np.atleast_2d(np.asarray(state, np.float32))
     points = grid.points(income)
-    made = np.repeat(held[:, None, :], len(grid), axis=1)
-    terms = {
+    rows = np.repeat(states[:, None, :], len(grid), axis=1)
+    values = {
         "annual_rate_pct": lambda: points.rate[None, :],
         "log_loan_amount": lambda: _log(points.amount),
         "log_term_months": lambda: _log(points.term)[None, :],
         "log_loan_to_income": lambda: _log(points.amount) - _log(income)[:, None],
-        "instalment_to_income": lambda: ratio(points.instalment, income[:, None]),
+        "instalment_to_income": lambda: ratios(points.instalment, income[:, None], no_whole="largest"),
     }
     for at, name in enumerate(names):
-        if name in terms:
-            made[:, :, at] = terms[name]()
-    return made
+        if name in values:
+            rows[:, :, at] = values[name]()
+    return rows
 
 
-def price(acceptance: ArrayLike, pd: ArrayLike, monthly_income: ArrayLike, grid: Grid, limits: OfferLimits) -> Prices:
-    """Price every offer on the grid.
+def price_offers(acceptance: ArrayLike, pd: ArrayLike, monthly_income: ArrayLike, grid: Grid, limits: OfferLimits) -> OfferPrices:
+    """Return the expected profit of every offer on the grid.
 
     Parameters
     ----------
     acceptance : array-like, shape (n, g) or (g,)
-        Probability that each would be accepted.
+        Probability that each offer is accepted.
     pd : array-like, shape (n,), (n, g) or a number
         Probability of default, of the customer or at each of the terms; NaN where it is not known.
     monthly_income : array-like, shape (n,) or a number
@@ -333,16 +322,16 @@ def price(acceptance: ArrayLike, pd: ArrayLike, monthly_income: ArrayLike, grid:
     risk = np.broadcast_to(risk if risk.ndim == 2 else risk.reshape(-1, 1), accept.shape)
     points = grid.points(income)
     pay = points.instalment
-    interest, funding, loss = parts(points.amount, points.rate, points.term, risk, limits)
+    interest, funding, loss = price_loan(points.amount, points.rate, points.term, risk, limits)
     profit = accept * (interest - funding - loss - limits.loan_cost_amount) - limits.offer_cost_amount
     allowed = (points.rate <= limits.rate_cap_pct) & (pay <= limits.max_instalment_to_income * income[:, None]) & (risk <= limits.max_pd)
-    return Prices(points, pay, accept, risk, interest, funding, loss, profit, allowed & np.isfinite(profit))
+    return OfferPrices(points, pay, accept, risk, interest, funding, loss, profit, allowed & np.isfinite(profit))
 
 
-def parts(
+def price_loan(
     amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: ArrayLike, pd: ArrayLike, limits: OfferLimits
 ) -> tuple[Floats, Floats, Floats]:
-    """Interest, cost of funding and expected loss of an accepted loan over its life, in currency; the arguments broadcast."""
+    """Return interest, cost of funding and expected loss of an accepted loan over its life, in currency; the arguments broadcast."""
     lent, term = np.asarray(amount, np.float64), np.asarray(term_months, np.float64)
     monthly = np.asarray(annual_rate_pct, np.float64) / 1200
     interest = term * instalment(lent, annual_rate_pct, term) - lent
@@ -351,14 +340,14 @@ def parts(
     return interest, balances * limits.funding_pct / 1200, np.asarray(pd, np.float64) * limits.lgd * balances / term
 
 
-def choose_all(prices: Prices, monthly_income: ArrayLike, limits: OfferLimits) -> Choice:
-    """The offer of the highest expected profit for each customer; of equals the first, which has the lowest rate."""
+def choose_offers(prices: OfferPrices, monthly_income: ArrayLike, limits: OfferLimits) -> OfferChoice:
+    """Return the offer of the highest expected profit for each customer; of equal offers the first, which has the lowest rate."""
     income = np.atleast_1d(np.asarray(monthly_income, np.float64))
     profit = np.where(prices.allowed, prices.expected_profit, -np.inf)
     best = profit.argmax(axis=1)
     earns = profit[np.arange(len(best)), best] > 0
     lowest = np.where(np.isnan(prices.pd), np.inf, prices.pd).min(axis=1)
-    told = [
+    conditions = [
         np.isnan(income),
         np.isnan(prices.pd).all(axis=1),
         lowest > limits.max_pd,
@@ -366,17 +355,19 @@ def choose_all(prices: Prices, monthly_income: ArrayLike, limits: OfferLimits) -
         ~prices.allowed.any(axis=1),
         ~earns,
     ]
-    reason = np.select(told, range(1, len(REASONS)), default=0)
-    return Choice(np.where(reason == 0, best, -1), reason)
+    reason = np.select(conditions, range(1, len(REASONS)), default=0)
+    return OfferChoice(np.where(reason == 0, best, -1), reason)
 
 
-def choose(acceptance: ArrayLike, pd: float | ArrayLike | None, monthly_income: float | None, grid: Grid, limits: OfferLimits) -> Decision:
-    """Decide on one customer.
+def choose_offer(
+    acceptance: ArrayLike, pd: float | ArrayLike | None, monthly_income: float | None, grid: Grid, limits: OfferLimits
+) -> OfferDecision:
+    """Return the offer to one customer.
 
     Parameters
     ----------
     acceptance : array-like, shape (g,)
-        At each point of the grid, as `rows` orders them.
+        At each point of the grid, in the order of `build_rows`.
     pd : float, array-like of shape (g,), or None
         Probability of default of the customer, or at each of the terms; None where it is not known.
     monthly_income
@@ -385,7 +376,7 @@ def choose(acceptance: ArrayLike, pd: float | ArrayLike | None, monthly_income: 
     Raises
     ------
     ValueError
-        For an acceptance or a PD that is no probability, an income below 0, or another number of points than the grid's.
+        For an acceptance or a PD that is no probability, an income below 0, or a number of values other than that of the grid's points.
     """
     accept = np.asarray(acceptance, np.float64).reshape(1, -1)
     risk = np.atleast_2d(np.asarray(np.nan if pd is None else pd, np.float64))
@@ -397,27 +388,29 @@ def choose(acceptance: ArrayLike, pd: float | ArrayLike | None, monthly_income: 
             raise ValueError(f"{name}: a probability lies between 0 and 1")
     if income < 0:
         raise ValueError("monthly_income: an income is not below 0")
-    prices = price(accept, risk, income, grid, limits)
-    chosen = choose_all(prices, income, limits)
-    if chosen.reason[0] and not prices.allowed.any():
-        return Decision(None, (), (), REASONS[chosen.reason[0]])
+    prices = price_offers(accept, risk, income, grid, limits)
+    choice = choose_offers(prices, income, limits)
+    if choice.reason[0] and not prices.allowed.any():
+        return OfferDecision(None, (), (), REASONS[choice.reason[0]])
     profit = np.where(prices.allowed[0], prices.expected_profit[0], -np.inf)
-    by_rate = profit.reshape(len(grid.rates), -1)
-    width = by_rate.shape[1]
+    profit_by_rate = profit.reshape(len(grid.rates), -1)
+    width = profit_by_rate.shape[1]
     curve = tuple(
-        priced(prices, 0, k * width + int(by_rate[k].argmax()), limits) for k in range(len(by_rate)) if by_rate[k].max() > -np.inf
+        read_offer(prices, 0, k * width + int(profit_by_rate[k].argmax()), limits)
+        for k in range(len(profit_by_rate))
+        if profit_by_rate[k].max() > -np.inf
     )
-    best = int(chosen.best[0])
+    best = int(choice.best[0])
     if best < 0:
-        return Decision(None, (), curve, REASONS[chosen.reason[0]])
-    peaks = [int(by_rate[:, pair].argmax()) * width + pair for pair in range(width) if pair != best % width]
-    others = sorted((at for at in peaks if profit[at] > 0), key=lambda at: (-profit[at], at))[:ALTERNATIVES]
-    return Decision(priced(prices, 0, best, limits), tuple(priced(prices, 0, at, limits) for at in others), curve, "")
+        return OfferDecision(None, (), curve, REASONS[choice.reason[0]])
+    peaks = [int(profit_by_rate[:, pair].argmax()) * width + pair for pair in range(width) if pair != best % width]
+    others = sorted((at for at in peaks if profit[at] > 0), key=lambda at: (-profit[at], at))[:MAX_ALTERNATIVES]
+    return OfferDecision(read_offer(prices, 0, best, limits), tuple(read_offer(prices, 0, at, limits) for at in others), curve, "")
 
 
-def priced(prices: Prices, customer: int, at: int, limits: OfferLimits) -> Priced:
-    """One point of the grid for one customer."""
-    return Priced(
+def read_offer(prices: OfferPrices, customer: int, at: int, limits: OfferLimits) -> PricedOffer:
+    """Return one point of the grid for one customer."""
+    return PricedOffer(
         annual_rate_pct=float(prices.points.rate[at]),
         loan_amount=float(prices.points.amount[customer, at]),
         term_months=int(prices.points.term[at]),
@@ -432,8 +425,8 @@ def priced(prices: Prices, customer: int, at: int, limits: OfferLimits) -> Price
     )
 
 
-def cheapest(grid: Grid) -> int:
-    """The point of the lowest rate, amount and term: what the acceptance is said for where nothing is offered."""
+def find_cheapest(grid: Grid) -> int:
+    """Return the point of the lowest rate, amount and term: the answer gives its acceptance where nothing is offered."""
     axes: dict[str, Any] = {"rates": grid.rates, "amounts": grid.multiples or grid.amounts, "terms": grid.terms}
     places = {name: int(np.argmin(values)) for name, values in axes.items()}
     return (places["rates"] * len(axes["amounts"]) + places["amounts"]) * len(grid.terms) + places["terms"]

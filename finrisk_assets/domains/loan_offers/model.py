@@ -1,7 +1,7 @@
-"""The model of acceptance, which cannot say that a higher rate is accepted more often, and the terms that it may be asked for.
+"""The model of acceptance, in which a higher rate is never accepted more often, and the grid of terms that it is used on.
 
-It is a logistic regression, linear in the rate, and stands alone. Boosted trees with the same constraint were tried (README.md): they
-rank no better or little better, but learn steps in the rate, and an offer is priced on the slope.
+The model is a logistic regression, linear in the rate; there is no other candidate. Boosted trees with the same constraint were tried
+(README.md): they rank no better or little better, but learn steps in the rate, and an offer is priced on the slope.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 N_RATES, N_TERMS = 9, 3
-RATES_BETWEEN = (0.01, 0.99)
-AMOUNTS_AT = (0.1, 0.35, 0.65)
-"""Quantiles of the offered rates between which the grid lies, and of the offered amounts that it considers."""
+"""Points of the grid. More rates price more finely; each point is scored for every customer."""
+RATE_QUANTILES = (0.01, 0.99)
+"""Quantiles of the offered rates between which the grid lies."""
+AMOUNT_QUANTILES = (0.1, 0.35, 0.65)
+"""Quantiles of the offered amounts that the grid holds."""
 
 
 class SignedLogistic:
     """A logistic regression whose coefficients keep the signs that the features declare.
 
-    Fitted without constraints first. Coefficients of the wrong sign are set to 0 and the others are fitted again, until none is
-    wrong: the set of zeros only grows, so it ends after at most as many fits as there are declared signs.
+    The first fit has no constraints. Coefficients of the wrong sign are set to 0 and the others are fitted again, until no sign is
+    wrong: the set of zeros only grows, so the fits end after at most as many as there are declared signs.
 
     Parameters
     ----------
@@ -48,29 +50,29 @@ class SignedLogistic:
         from sklearn.pipeline import Pipeline
         from sklearn.preprocessing import StandardScaler
 
-        prepared = Pipeline([("fill", SimpleImputer(strategy="median", keep_empty_features=True)), ("scale", StandardScaler())])
-        inputs = np.asarray(prepared.fit_transform(np.asarray(rows, np.float64)))
+        preparation = Pipeline([("fill", SimpleImputer(strategy="median", keep_empty_features=True)), ("scale", StandardScaler())])
+        inputs = np.asarray(preparation.fit_transform(np.asarray(rows, np.float64)))
         signs = np.asarray(self.directions)
         wrong: NDArray[np.bool_] = np.zeros(len(signs), dtype=bool)
         while True:
             model = LogisticRegression(C=self.strength, max_iter=2000).fit(np.where(wrong, 0.0, inputs), labels)
             model.coef_[0, wrong] = 0.0
-            found = model.coef_[0] * signs < 0
-            if not found.any():
-                return Pipeline([*prepared.steps, ("model", model)])
-            wrong |= found
+            newly_wrong = model.coef_[0] * signs < 0
+            if not newly_wrong.any():
+                return Pipeline([*preparation.steps, ("model", model)])
+            wrong |= newly_wrong
 
 
 def candidates(features: Sequence[Feature], seed: int, n_threads: int = 1, n_rows: int = 0) -> dict[str, Any]:
-    """Return the unfitted model by name; nothing is drawn, so that only `features` matters."""
+    """Return the unfitted model by name; only `features` matters, because the fit is not random."""
     return {"logistic_regression": SignedLogistic([feature.monotone for feature in features])}
 
 
-def calibration(margins: ArrayLike, labels: ArrayLike) -> Calibration:
-    """The calibration that sets the level of the acceptance by a later window, and leaves its slope in the rate alone.
+def calibrate_level(margins: ArrayLike, labels: ArrayLike) -> Calibration:
+    """Return the calibration that sets the level of the acceptance by a later window, and keeps its slope in the rate.
 
-    A price follows from the slope. Random rates have taught it on the training window; the two further parameters of a full
-    calibration, fitted on fewer answers, would bend it. This is the recalibration in the large of Steyerberg et al. (Statistics in
+    A price follows from the slope, which was learned from random rates on the training window; the two further parameters of a full
+    calibration, fitted on fewer answers, would bend the slope. This is the recalibration in the large of Steyerberg et al. (Statistics in
     Medicine 2004): logit p = margin + c, where c makes the mean probability the observed rate.
 
     Parameters
@@ -85,8 +87,8 @@ def calibration(margins: ArrayLike, labels: ArrayLike) -> Calibration:
     return Calibration(kind="beta", link="logit", c=float(shift))
 
 
-def grid(train: "pd.DataFrame") -> Grid:
-    """The terms on which the model may be asked: within what the offers that taught it cover.
+def build_grid(train: "pd.DataFrame") -> Grid:
+    """Return the terms that the model is used on: within the terms of the offers that it was trained on.
 
     Parameters
     ----------
@@ -94,9 +96,9 @@ def grid(train: "pd.DataFrame") -> Grid:
         Rows of the training window with ``annual_rate_pct``, ``log_loan_amount`` and ``log_term_months``; amounts are multiples of
         the monthly income where there is ``log_loan_to_income``, else in currency.
     """
-    low, high = (float(train.annual_rate_pct.quantile(share)) for share in RATES_BETWEEN)
+    low, high = (float(train.annual_rate_pct.quantile(share)) for share in RATE_QUANTILES)
     has_income = "log_loan_to_income" in train and bool(train.log_loan_to_income.notna().any())
-    sizes = np.exp((train.log_loan_to_income if has_income else train.log_loan_amount).dropna().quantile(list(AMOUNTS_AT)))
+    sizes = np.exp((train.log_loan_to_income if has_income else train.log_loan_amount).dropna().quantile(list(AMOUNT_QUANTILES)))
     amounts = tuple(sorted({float(f"{size:.2g}") for size in sizes}))
     terms = np.exp(train.log_term_months.dropna()).round().value_counts().sort_index().nlargest(N_TERMS).index
     return Grid(

@@ -1,22 +1,25 @@
-"""From a probability of trouble to a level, and whether eight behaviour fields can be true together. Pure, without imports of numerics.
+"""The level of a probability of trouble, and the check of a client's eight behaviour fields.
 
-The service decides with this module and refuses with it what contradicts itself.
+The service decides with this module, and refuses fields that contradict each other: no Ibis, no pandas.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+
+from finrisk_assets.scoring.decision_rule import DecisionRule
+from finrisk_assets.scoring.ratios import ratio
 
 LOW, MEDIUM, HIGH = "LOW", "MEDIUM", "HIGH"
 DECISIONS = (LOW, MEDIUM, HIGH)
 
+DECISION_RULE = DecisionRule(lowest=LOW, steps=(("high_from", HIGH), ("medium_from", MEDIUM)))
+"""The level of a probability of trouble, by the `thresholds`."""
+
 WINDOW_DAYS = 90
-"""The eight fields look back so far from the month-end."""
+"""Days before the month-end that the eight fields look back."""
 
 LOW_BALANCE_SHARE = 0.1
-"""A balance below this share of a mean month's income is low."""
-
-LARGEST_RATIO = 10.0
-"""Where the expense/income ratio ends; also its value where something was spent without any income."""
+"""Share of a mean month's income below which a balance is low."""
 
 EIGHT = (
     "Total_Income",
@@ -32,7 +35,7 @@ EIGHT = (
 
 COUNTS = ("Num_Transactions", "Low_Balance_Freq")
 TOLERANCE = 0.02
-"""How far a ratio or a mean may be from what follows from the amounts, as a share of it: clients round."""
+"""Share by which a ratio or a mean may differ from the value that follows from the amounts: clients round."""
 
 _CENT = 0.01
 _RATIO_STEP = 0.005
@@ -54,35 +57,8 @@ def thresholds(medium_from: float, high_from: float) -> dict[str, float]:
     return {"medium_from": medium_from, "high_from": high_from}
 
 
-def decide(probability: float, thresholds: Mapping[str, float]) -> str:
-    """Return the level of a probability of trouble: ``LOW``, ``MEDIUM`` or ``HIGH``.
-
-    Raises
-    ------
-    ValueError
-        For something that is no probability.
-    """
-    if not 0 <= probability <= 1:  # NaN too
-        raise ValueError(f"{probability} is no probability: it has no level")
-    if probability >= thresholds["high_from"]:
-        return HIGH
-    return MEDIUM if probability >= thresholds["medium_from"] else LOW
-
-
-def decisions(probabilities: Iterable[float], thresholds: Mapping[str, float]) -> list[str]:
-    """Return the level of each probability."""
-    return [decide(float(probability), thresholds) for probability in probabilities]
-
-
-def ratio(income: float, expense: float) -> float:
-    """Return the expense/income ratio as the model knows it: at most 10; without income 10 where anything was spent, else 0."""
-    if income > 0:
-        return min(expense / income, LARGEST_RATIO)
-    return LARGEST_RATIO if expense > 0 else 0.0
-
-
-def consistent(fields: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Find what is wrong with the eight fields, each by itself and taken together.
+def find_field_faults(fields: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return the faults of the eight fields, each by itself and taken together.
 
     Parameters
     ----------
@@ -92,21 +68,21 @@ def consistent(fields: Mapping[str, float]) -> list[tuple[str, str]]:
     Returns
     -------
     list of (str, str)
-        The field at fault and the reason, in the order of `EIGHT`; empty if they can be true together. A field is named once, by the
-        first fault found, and one that is at fault by itself is not compared with others.
+        The field at fault and the reason, in the order of `EIGHT`; empty if the fields can be true together. A field is named once,
+        by its first fault; a field that is at fault by itself is not compared with others.
     """
     faults: dict[str, str] = {}
     for name in EIGHT:
-        fault = _alone(name, fields.get(name, math.nan))
+        fault = _find_own_fault(name, fields.get(name, math.nan))
         if fault:
             faults[name] = fault
-    for name, others, broken, reason in _CONTRADICTIONS:
-        if not faults.keys() & {name, *others} and broken(fields):
+    for name, others, contradicts, reason in _CONTRADICTIONS:
+        if not faults.keys() & {name, *others} and contradicts(fields):
             faults[name] = reason
     return [(name, faults[name]) for name in EIGHT if name in faults]
 
 
-def _alone(name: str, value: float) -> str:
+def _find_own_fault(name: str, value: float) -> str:
     if not math.isfinite(value):
         return "must be a number"
     if value < 0:
@@ -116,10 +92,11 @@ def _alone(name: str, value: float) -> str:
     return ""
 
 
-def _ratio_is_off(fields: Mapping[str, float]) -> bool:
+def _is_ratio_off(fields: Mapping[str, float]) -> bool:
     income, expense, stated = fields["Total_Income"], fields["Total_Expense"], fields["Expense_Income_Ratio"]
-    follows = {ratio(income, expense)} | ({expense / income} if income > 0 else set())
-    return all(abs(stated - one) > max(TOLERANCE * one, _RATIO_STEP) for one in follows)
+    # With and without the bound: a client may send either.
+    expected = {ratio(expense, income)} | ({expense / income} if income > 0 else set())
+    return all(abs(stated - value) > max(TOLERANCE * value, _RATIO_STEP) for value in expected)
 
 
 Fields = Mapping[str, float]
@@ -157,7 +134,7 @@ _CONTRADICTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Fields], bool], str
     ),
     (
         "Expense_Income_Ratio", ("Total_Income", "Total_Expense"),
-        _ratio_is_off,
+        _is_ratio_off,
         "must be Total_Expense / Total_Income (without income 10 where anything was spent, else 0), to within 2 percent",
     ),
     (
@@ -171,4 +148,4 @@ _CONTRADICTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Fields], bool], str
         "must not be below Max_Expense, which belongs to some category",
     ),
 )  # fmt: skip
-"""The field at fault, what it is compared with, whether the two contradict each other, and what to say then."""
+"""Field at fault, the fields that it is compared with, whether they contradict each other, and the reason."""

@@ -1,7 +1,7 @@
-"""From the score of a transaction to a decision: allow it, have a person look at it, or block it.
+"""The decision on the score of a transaction: allow, review by a person, or block.
 
-Only thresholds and their use belong here. The service decides with this module, so it imports numpy and nothing else.
-Thresholds come from an analyst team's capacity or a share of the transactions, never from 0.5.
+Only thresholds and their use belong here. The service imports this module: numpy alone. Thresholds follow from an analyst team's capacity
+or from a share of the transactions, not from 0.5.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 Decision = Literal["allow", "review", "block"]
 
 CONTAMINATION = 0.02
-"""Share of transactions taken for anomalies, where nothing else is said."""
+"""Share of the transactions that are anomalies, by default."""
 
-LARGEST = "largest_log_amount"
-"""Name of the threshold above which no amount has been learned from."""
+LARGEST_LEARNED = "largest_log_amount"
+"""Name of the threshold that is the largest amount in training, as the feature ``log_amount``."""
 
 REVIEW_COST, BLOCK_COST = 5.0, 25.0
-"""What a person's look at an alert costs, and a payment blocked by mistake, in the ledger's currency."""
+"""Currency: the cost of a review by a person, and of a payment that is blocked by mistake."""
 
 BLOCK_PRECISION = 0.9
-"""Share of frauds that blocking without a person's look must have reached."""
+"""Share of frauds among the transactions that are blocked without a review."""
 
 
 def thresholds(
@@ -39,12 +39,12 @@ def thresholds(
     Parameters
     ----------
     scores : array-like of shape (n,)
-        Scores (probabilities or margins, higher is riskier) of a window that no model was fitted on, in which transactions
-        stand in their natural proportion.
+        Scores (probabilities or margins, higher is riskier) of a window that no model was fitted on, with transactions in their
+        natural proportion.
     contamination
         Share of the transactions that are anomalies.
     capacity_per_day, n_days
-        Alerts that the analysts can look at in a day, and days that `scores` span. Without a capacity every anomaly is reviewed.
+        Alerts that the analysts can review in a day, and days that `scores` span. Without a capacity every anomaly is reviewed.
     is_fraud : array-like of shape (n,), optional
         Labels. Without them nothing is blocked: an unusual transaction alone is no reason to refuse it.
     block_precision
@@ -53,46 +53,46 @@ def thresholds(
     Returns
     -------
     dict
-        ``anomaly``, ``review`` and, where enough frauds stand at the top, ``block``, in the unit of `scores`. A score that
-        reaches a threshold falls under it. Equal scores stay together: fewer than asked for may reach it, never more.
+        ``anomaly``, ``review`` and, where enough frauds are at the top, ``block``, in the unit of `scores`. A score that equals a
+        threshold reaches it. Equal scores stay together: fewer than the given number may reach a threshold, never more.
 
     Raises
     ------
     ValueError
         For no scores, scores that are not finite, a share outside 0 to 1, or a capacity without days.
     """
-    given = np.asarray(scores, dtype=np.float64).ravel()
-    if given.size == 0 or not np.isfinite(given).all():
-        raise ValueError(f"thresholds need finite scores; {int((~np.isfinite(given)).sum())} of {given.size} are not")
-    score = np.sort(given)[::-1]
+    values = np.asarray(scores, dtype=np.float64).ravel()
+    if values.size == 0 or not np.isfinite(values).all():
+        raise ValueError(f"thresholds need finite scores; {int((~np.isfinite(values)).sum())} of {values.size} are not")
+    descending = np.sort(values)[::-1]
     for name, share in (("contamination", contamination), ("block_precision", block_precision)):
         if not 0 < share < 1:
             raise ValueError(f"{name} must lie between 0 and 1, not {share}")
-    anomaly = _reached_by(score, contamination * score.size)
+    anomaly = _threshold_reached_by(descending, contamination * descending.size)
     result = {"anomaly": anomaly, "review": anomaly}
     if capacity_per_day is not None:
         if n_days is None or n_days < 1 or capacity_per_day <= 0:
             raise ValueError(f"a capacity of {capacity_per_day} a day needs the days the scores span: at least 1, not {n_days}")
-        result["review"] = _reached_by(score, capacity_per_day * n_days)
+        result["review"] = _threshold_reached_by(descending, capacity_per_day * n_days)
     if is_fraud is not None:
-        block = _precise_from(given, np.asarray(is_fraud).astype(bool).ravel(), block_precision)
+        block = _block_threshold(values, np.asarray(is_fraud).astype(bool).ravel(), block_precision)
         if block is not None:
             result["block"] = max(block, result["review"])
     return result
 
 
 def is_unseen(log_amount: float | None, thresholds: Mapping[str, float]) -> bool:
-    """Return whether an amount, as the feature ``log_amount``, is larger than any that the model has learned from.
+    """Return whether an amount, as the feature ``log_amount``, is larger than every amount in training.
 
-    What a model says there is a guess: a tree holds on to the last value that it has seen, a line runs on for ever.
+    The score of such an amount is a guess: a tree repeats the value of the largest amount, a line rises for ever.
     """
-    return log_amount is not None and log_amount > thresholds.get(LARGEST, np.inf)
+    return log_amount is not None and log_amount > thresholds.get(LARGEST_LEARNED, np.inf)
 
 
 def decide(score: float, thresholds: Mapping[str, float], *, unseen: bool = False) -> Decision:
-    """Return what to do with a transaction of this score.
+    """Return the decision on a transaction of this score.
 
-    Without a ``block`` threshold none is blocked. A person looks at what is `unseen`, whatever the score.
+    Without a ``block`` threshold no transaction is blocked. An `unseen` amount is reviewed, whatever the score.
     """
     if "block" in thresholds and score >= thresholds["block"]:
         return "block"
@@ -100,33 +100,33 @@ def decide(score: float, thresholds: Mapping[str, float], *, unseen: bool = Fals
 
 
 def decide_all(scores: ArrayLike, thresholds: Mapping[str, float], log_amounts: ArrayLike | None = None) -> Sequence[Decision]:
-    """Return what to do with each of many transactions; `log_amounts` has the shape of `scores`."""
-    given = np.asarray(scores, dtype=np.float64).ravel()
-    amounts = np.full(given.size, -np.inf) if log_amounts is None else np.asarray(log_amounts, dtype=np.float64).ravel()
-    pairs = zip(given.tolist(), amounts.tolist(), strict=True)
+    """Return the decision on each of many transactions; `log_amounts` has the shape of `scores`."""
+    values = np.asarray(scores, dtype=np.float64).ravel()
+    amounts = np.full(values.size, -np.inf) if log_amounts is None else np.asarray(log_amounts, dtype=np.float64).ravel()
+    pairs = zip(values.tolist(), amounts.tolist(), strict=True)
     return [decide(score, thresholds, unseen=is_unseen(amount, thresholds)) for score, amount in pairs]
 
 
-def saved(amount: ArrayLike, is_fraud: ArrayLike, decisions: ArrayLike) -> NDArray[np.float64]:
-    """Return what each decision saved beside letting all pass, in currency, shape (n,).
+def compute_savings(amount: ArrayLike, is_fraud: ArrayLike, decisions: ArrayLike) -> NDArray[np.float64]:
+    """Return the saving of each decision against allowing every transaction, in currency, shape (n,).
 
-    A fraud that is reviewed or blocked saves its amount; every alert that a person looks at costs `REVIEW_COST`, and blocking a customer's
-    own payment `BLOCK_COST` (an alert's fixed cost and a fraud's own amount: Bahnsen, Stojanovic, Aouada & Ottersten, *Cost sensitive
+    A fraud that is reviewed or blocked saves its amount; every review costs `REVIEW_COST`, and blocking a genuine payment costs
+    `BLOCK_COST` (an alert's fixed cost and a fraud's own amount: Bahnsen, Stojanovic, Aouada & Ottersten, *Cost sensitive
     credit card fraud detection using Bayes minimum risk*, ICMLA 2013).
     """
-    fraud, decided = np.asarray(is_fraud).astype(bool), np.asarray(decisions).astype(str)
-    stopped = decided != "allow"
-    cost = np.where(decided == "review", REVIEW_COST, 0.0) + np.where((decided == "block") & ~fraud, BLOCK_COST, 0.0)
-    return np.where(stopped & fraud, np.asarray(amount, np.float64), 0.0) - cost
+    fraud, decision = np.asarray(is_fraud).astype(bool), np.asarray(decisions).astype(str)
+    is_stopped = decision != "allow"
+    cost = np.where(decision == "review", REVIEW_COST, 0.0) + np.where((decision == "block") & ~fraud, BLOCK_COST, 0.0)
+    return np.where(is_stopped & fraud, np.asarray(amount, np.float64), 0.0) - cost
 
 
 def is_anomaly(score: float, thresholds: Mapping[str, float], *, unseen: bool = False) -> bool:
-    """Return whether the score reaches the threshold of an anomaly, whatever the analysts have time for; the unseen always is one."""
+    """Return whether the score reaches the threshold of an anomaly, whatever the analysts' capacity; an unseen amount is an anomaly."""
     return unseen or score >= thresholds["anomaly"]
 
 
-def _reached_by(descending: NDArray[np.float64], n: float) -> float:
-    """Return the lowest score that at most `n` of the scores reach; just above the highest where none may."""
+def _threshold_reached_by(descending: NDArray[np.float64], n: float) -> float:
+    """Return the lowest score that at most `n` of the scores reach; just above the highest where `n` is 0."""
     above = int(n)
     if above >= descending.size:
         return float(descending[-1])
@@ -135,7 +135,7 @@ def _reached_by(descending: NDArray[np.float64], n: float) -> float:
     return float(taken[-1]) if taken.size else float(np.nextafter(descending[0], np.inf))
 
 
-def _precise_from(scores: NDArray[np.float64], is_fraud: NDArray[np.bool_], precision: float) -> float | None:
+def _block_threshold(scores: NDArray[np.float64], is_fraud: NDArray[np.bool_], precision: float) -> float | None:
     """Return the lowest score from which the share of frauds reaches `precision`, by Laplace's rule of succession.
 
     The rule, (frauds + 1) / (n + 2), keeps a handful of lucky hits from opening the gate.
@@ -144,6 +144,6 @@ def _precise_from(scores: NDArray[np.float64], is_fraud: NDArray[np.bool_], prec
         raise ValueError(f"there are {scores.size} scores and {is_fraud.size} labels: one label per score is needed")
     order = np.argsort(-scores, kind="stable")
     ordered, caught = scores[order], np.cumsum(is_fraud[order])
-    whole = np.append(ordered[1:] < ordered[:-1], True)  # a threshold cannot part equal scores
-    good = whole & ((caught + 1) / (np.arange(1, scores.size + 1) + 2) >= precision)
-    return float(ordered[np.flatnonzero(good)[-1]]) if good.any() else None
+    is_last_of_equals = np.append(ordered[1:] < ordered[:-1], True)  # a threshold cannot part equal scores
+    is_precise = is_last_of_equals & ((caught + 1) / (np.arange(1, scores.size + 1) + 2) >= precision)
+    return float(ordered[np.flatnonzero(is_precise)[-1]]) if is_precise.any() else None

@@ -4,119 +4,231 @@ An isolation forest always; where the source has fraud labels also a supervised 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, MonitoringSpec, TestWindow, Trained
-from finrisk_assets.domains.transaction_anomaly import decide, features, model
+from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, MonitoringSpec, ScoredWindow, TrainingResult
+from finrisk_assets.domains.transaction_anomaly import catalogue, decide, features, model, time_split
 from schemas.features import Feature
-from schemas.ledger import TRANSACTIONS, Column
+from schemas.ledger import TRANSACTIONS
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from ibis.expr.types import Table as LazyTable
 
+    from finrisk_assets.domains.transaction_anomaly.time_split import TimeSplit
     from finrisk_assets.features.windows import Declaration
     from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.scoring.bundle import Bundle
-    from finrisk_assets.scoring.spec import Rows
+    from finrisk_assets.scoring.spec import BundleSpec, Rows
     from finrisk_assets.settings import Settings
 
-WINDOW_DAYS = 28
-"""Days of the validation and of the test window; a sixth of the ledger each where that is less."""
-
 SHAP_ROWS = 600
+"""Rows of the test window whose contributions the figures and the picture of importance show."""
 FOREST_ROWS = 50_000
 """Rows that the isolation forest draws its samples from."""
-
 AP_DRAWS = 40
-KEYS: tuple[Column, ...] = tuple(
-    TRANSACTIONS[name] for name in ("transaction_id", "customer_id", "occurred_at", "is_fraud", "label_known_at")
-)
+"""Bootstrap draws of the average precision's interval."""
 
 
-def _declarations(source: "Source") -> "tuple[Declaration, ...]":
-    return features.available(source.tables["transactions"].columns)
+class TransactionAnomaly(Domain):
+    """Whether a transaction is unusual for its customer, or fraud."""
 
+    name = "transaction_anomaly"
+    title = "Transaction anomaly"
+    owner = "fraud"
+    tables = ("transactions",)
+    keys = tuple(TRANSACTIONS[name] for name in ("transaction_id", "customer_id", "occurred_at", "is_fraud", "label_known_at"))
+    decision_time = "occurred_at"
+    months_back = 3
+    label = "is_fraud"
+    cutoffs: ClassVar[Mapping[str, bool]] = {"review": False, "block": True}
+    utility_unit = "fraud stopped less the cost of alerts and of blocking by mistake, in currency per transaction"
+    truth = "truth_transactions"
+    known_before = ()
+    is_computed_in_service = True
+    monitoring = MonitoringSpec(
+        decision_thresholds=("review", "block"),
+        by_construction={"is_weekend": "months differ in their weekends"},
+    )
 
-def _features(source: "Source") -> tuple[Feature, ...]:
-    return tuple(declared.feature for declared in _declarations(source))
+    # Features ------------------------------------------------------------------------------------------------------------------
+
+    def select_features(self, source: "Source") -> tuple[Feature, ...]:
+        return tuple(declaration.feature for declaration in _declarations(source))
+
+    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
+        return features.build(tables["transactions"], _declarations(source))
+
+    def find_parity_faults(self, table: "Callable[[str], LazyTable]", source: "Source") -> Sequence[str]:
+        from finrisk_assets.features.parity import certify
+
+        certificate = certify(table("validated_transactions"), table("features_transaction_anomaly"), _declarations(source))
+        return [] if certificate.equal else [str(certificate)]
+
+    # Model ---------------------------------------------------------------------------------------------------------------------
+
+    def labelled_rows(self, frame: "pd.DataFrame", settings: "Settings") -> "pd.DataFrame":
+        """Return the transactions whose label is known when the ledger is read, and would be known whether they are fraud or not."""
+        import pandas as pd
+
+        latest = settings.now - timedelta(seconds=catalogue.LABEL_DELAY_S)
+        is_known = frame.label_known_at.isna() | (frame.label_known_at <= settings.now)
+        return frame[frame.is_fraud.notna() & is_known & (frame.occurred_at <= pd.Timestamp(latest))].reset_index(drop=True)
+
+    def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
+        """Fit an isolation forest; where there are labels, join it with the best supervised model."""
+        import numpy as np
+
+        from finrisk_assets.features.windows import to_json
+        from finrisk_assets.modelling.training import provenance
+        from finrisk_assets.modelling.training.convert import convert_estimator
+        from finrisk_assets.modelling.training.model_registry import model_name
+        from finrisk_assets.scoring.spec import BundleSpec, Calibration
+
+        moments = frame.occurred_at.to_numpy()
+        window = time_split.split_by_time(moments)
+        rows, validation = _matrix(frame, features, window.train), _matrix(frame, features, window.validation)
+        sample = np.sort(np.random.default_rng(settings.seed).permutation(len(rows))[:FOREST_ROWS])
+        forest = model.isolation_forest(settings.seed, n_jobs=settings.threads).fit(model.isolate_features(features, rows[sample]))
+        margin = model.compute_isolation_margin(forest, validation)
+        spec = BundleSpec(
+            name=model_name(self.name),
+            domain=self.name,
+            source=source.name,
+            features=features,
+            windows=tuple(to_json(_declarations(source))),
+            components=(convert_estimator(forest, features, validation[:2_000]).component,),
+            calibration=Calibration("exp2"),
+            thresholds=decide.thresholds(np.exp2(margin)) | _largest_amount(frame, window.train),
+            golden_rows=provenance.pick_golden_rows(validation, margin),
+            seed=settings.seed,
+            data_sha256=provenance.data_sha256(frame),
+            code_sha256=provenance.code_sha256(self.name),
+            training_window=(str(moments.min())[:10], str(moments[window.train].max())[:10]),
+            libraries=provenance.library_versions(),
+        )
+        sizes = {"n_train": len(rows), "n_validation": len(validation), "n_test": len(window.test)}
+        params = {"split": window.reason, "seed": settings.seed, **sizes}
+        if frame.is_fraud.isna().all():
+            share = float((np.exp2(margin) >= spec.thresholds["anomaly"]).mean())
+            return TrainingResult(spec, params | {"champion_candidate": "isolation_forest"}, {"share_anomalous": share})
+        return _train_supervised(frame, window, rows, validation, margin, spec, params, settings)
+
+    def score(self, frame: "pd.DataFrame", champion: "Bundle") -> dict[str, Any]:
+        """Return margin, probability and decision of each row; an amount larger than any in training is decided as such."""
+        import numpy as np
+
+        margin = champion.margin(_matrix(frame, champion.features))
+        probability = champion.calibration.apply(margin)
+        amounts = frame.log_amount.to_numpy(np.float32) if "log_amount" in frame else None
+        return {"score": margin, "probability": probability, "decision": decide.decide_all(probability, champion.thresholds, amounts)}
+
+    # Evaluation ----------------------------------------------------------------------------------------------------------------
+
+    def evaluation_rows(self, table: "LazyTable") -> "LazyTable":
+        return time_split.select_test_rows(table)
+
+    def score_test_window(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> ScoredWindow:
+        """Score the test window; its labels have shape (0,) where the source has none."""
+        import numpy as np
+
+        test = _test_window(frame).reset_index(drop=True)
+        rows = _matrix(test, bundle.features)
+        labels = np.empty(0, bool) if test.is_fraud.isna().all() else test.is_fraud.fillna(False).to_numpy(bool)
+        return ScoredWindow(test, rows, labels, bundle.probability(rows))
+
+    def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
+        """Return figures and pictures of the test window, against the labels where there are any."""
+        import numpy as np
+
+        from finrisk_assets.modelling.evaluation import explain, plots
+
+        test = _test_window(frame)
+        rows = _matrix(test, bundle.features)
+        margin = bundle.margin(rows)
+        probability = bundle.calibration.apply(margin)
+        spread = np.argsort(margin, kind="stable")[np.linspace(0, len(margin) - 1, min(SHAP_ROWS, len(margin))).astype(int)]
+        scored = bundle.score(rows[spread])
+        gap = float(np.abs(scored.base + scored.contributions.sum(axis=1) - margin[spread]).max())
+        is_anomalous = probability >= bundle.thresholds["anomaly"]
+        figures = [
+            Figure("share_anomalous", float(is_anomalous.mean()), meaning="share at or above the threshold"),
+            Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
+            Figure("n_test", float(len(test)), meaning="transactions in the test window"),
+        ]
+        pictures = {"shap": plots.plot_shap_summary(scored.contributions, rows[spread], [feature.name for feature in bundle.features])}
+        if not test.is_fraud.isna().all():
+            fraud = test.is_fraud.fillna(False).to_numpy(bool)
+            decision_thresholds = {name: value for name, value in bundle.thresholds.items() if name != decide.LARGEST_LEARNED}
+            figures = _fraud_figures(test, fraud, margin, probability, settings) + figures
+            pictures |= {
+                "roc_pr": plots.plot_roc_pr(fraud, {"challenger": margin}),
+                "calibration": plots.plot_calibration(fraud, probability),
+                "scores": plots.plot_scores(fraud, probability, decision_thresholds),
+            }
+        shares = explain.rank_features(bundle, scored.contributions)
+        figures += [Figure(f"importance_{share.feature}", share.share, meaning="share of mean |SHAP|") for share in shares[:10]]
+        return Evaluation(figures, pictures)
+
+    def find_faults(self, figures: Mapping[str, Figure]) -> list[Fault]:
+        """Return a fault where the share of anomalies is far from the one planned, or the ranking hardly better than chance."""
+        faults = []
+        share = figures["share_anomalous"].value
+        if not decide.CONTAMINATION / 5 <= share <= decide.CONTAMINATION * 5:
+            reason = f"{share:.2%} of the transactions are anomalies; the threshold was set for {decide.CONTAMINATION:.0%}"
+            faults.append(Fault("calibration", reason))
+        if "average_precision" in figures:
+            ap, rate = figures["average_precision"], figures["fraud_rate"].value
+            if (ap.low or 0) <= 2 * rate:
+                reason = f"the average precision of {ap.value:.3f} is hardly better than chance at a fraud rate of {rate:.4f}"
+                faults.append(Fault("discrimination", reason))
+        return faults
+
+    def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
+        """Return what looking at each transaction or blocking it saved, decided by `score` so that unseen amounts count as they are."""
+        import numpy as np
+
+        decisions = np.asarray(self.score(window.frame, bundle)["decision"])
+        return decide.compute_savings(np.expm1(window.frame.log_amount.to_numpy(np.float64)), window.labels, decisions)
+
+    def compare_with_truth(self, frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Sequence[Figure]:
+        """Compare with the probability of fraud that each transaction of the test window had; one that the truth does not name had none."""
+        from finrisk_assets.modelling.evaluation import oracle
+
+        test = _test_window(frame)
+        joined = test[["transaction_id"]].merge(truth, on="transaction_id", how="left", validate="one_to_one")
+        true = joined.fraud_probability.fillna(0.0).to_numpy(dtype=float)
+        probability = bundle.probability(_matrix(test, bundle.features))
+        compared = oracle.compare(test.is_fraud.fillna(False).to_numpy(bool), probability, true)
+        return [Figure(name, one.value, one.low, one.high, oracle.MEANINGS[name]) for name, one in compared.items()]
 
 
 def lookback(source: "Source") -> timedelta:
-    """How far back the history of a transaction of this source reaches."""
-    from finrisk_assets.features.windows import reach_s
+    """Return how far back the history of a transaction of this source reaches."""
+    from finrisk_assets.features.windows import find_reach_s
 
-    return timedelta(seconds=max(reach_s(_declarations(source)).values()))
-
-
-@dataclass(frozen=True)
-class SplitWindows:
-    """Rows to fit on, to choose and calibrate on, and to be judged by, in that order of time.
-
-    Between two windows lies the time that labels take: whatever a window teaches was known when the next one began.
-    """
-
-    train: "np.ndarray"
-    validation: "np.ndarray"
-    test: "np.ndarray"
-    reason: str
+    return timedelta(seconds=max(find_reach_s(_declarations(source)).values()))
 
 
-def _windows(moments: "np.ndarray") -> SplitWindows:
-    """Split transactions by time.
+def _declarations(source: "Source") -> "tuple[Declaration, ...]":
+    return features.select_features(source.tables["transactions"].columns)
 
-    Parameters
-    ----------
-    moments : ndarray of datetime64, shape (n,)
-    """
+
+def _test_window(frame: "pd.DataFrame") -> "pd.DataFrame":
+    return frame.iloc[time_split.split_by_time(frame.occurred_at.to_numpy()).test]
+
+
+def _matrix(frame: "pd.DataFrame", features: Sequence[Feature], positions: "np.ndarray | None" = None) -> "Rows":
+    """Return the features of the rows at `positions`, or of all, as float32 of shape (n, d), without a second copy of the table."""
     import numpy as np
 
-    day, delay = np.timedelta64(1, "D"), np.timedelta64(features.LABEL_DELAY_S, "s")
-    test, length = _test_from(moments.min(), moments.max())
-    validation = test - length - delay
-    return SplitWindows(
-        np.flatnonzero(moments < validation - delay),
-        np.flatnonzero((moments >= validation) & (moments < test - delay)),
-        np.flatnonzero(moments >= test),
-        f"by time: validation from {validation}, test from {test}, {delay / day:.0f} days of label delay before each",
-    )
-
-
-def _test_from(first: "np.datetime64", last: "np.datetime64") -> "tuple[np.datetime64, np.timedelta64]":
-    """When the test window of a ledger begins, and how long it is."""
-    import numpy as np
-
-    day = np.timedelta64(1, "D")
-    end = last.astype("datetime64[D]") + day
-    length = min(WINDOW_DAYS, max(1, int((end - first) / day) // 6)) * day
-    return end - length, length
-
-
-def _judged(rows: "LazyTable") -> "LazyTable":
-    """The test window, and the first transaction of all, which its length follows from."""
-    import ibis
-    import numpy as np
-
-    ends = rows.aggregate(first=rows.occurred_at.min(), last=rows.occurred_at.max()).to_pyarrow().to_pylist()[0]
-    if ends["first"] is None:
-        return rows
-    begins, _ = _test_from(np.datetime64(ends["first"], "us"), np.datetime64(ends["last"], "us"))
-    moments = (begins.astype("datetime64[us]").item(), ends["first"])
-    begins_at, first = (ibis.literal(moment, type="timestamp") for moment in moments)
-    return rows.filter((rows.occurred_at >= begins_at) | (rows.occurred_at == first))
-
-
-def _matrix(frame: "pd.DataFrame", declared: Sequence[Feature], picked: "np.ndarray | None" = None) -> "Rows":
-    """The features, of the picked rows or all, as float32 of shape (n, d), filled column by column: no second copy of the table."""
-    import numpy as np
-
-    rows = np.empty((len(frame if picked is None else picked), len(declared)), np.float32)
-    for at, feature in enumerate(declared):
+    rows = np.empty((len(frame if positions is None else positions), len(features)), np.float32)
+    for at, feature in enumerate(features):
         column = frame[feature.name].to_numpy(np.float32, na_value=np.nan)
-        rows[:, at] = column if picked is None else column[picked]
+        rows[:, at] = column if positions is None else column[positions]
     return rows
 
 
@@ -124,63 +236,23 @@ def _days(frame: "pd.DataFrame") -> "np.ndarray":
     return frame.occurred_at.to_numpy().astype("datetime64[D]")
 
 
-def _train(frame: "pd.DataFrame", declared: tuple[Feature, ...], source: "Source", settings: "Settings") -> Trained:
+def _largest_amount(frame: "pd.DataFrame", train: "np.ndarray") -> dict[str, float]:
+    """Return the largest amount that the model learns from, in 32 bits as its feature has it."""
     import numpy as np
 
-    from finrisk_assets.features.windows import to_json
-    from finrisk_assets.modelling.training import provenance
-    from finrisk_assets.modelling.training.convert import component_from
-    from finrisk_assets.modelling.training.model_registry import model_name
-    from finrisk_assets.scoring.spec import BundleSpec, Calibration
-
-    moments = frame.occurred_at.to_numpy()
-    window = _windows(moments)
-    rows, validation = _matrix(frame, declared, window.train), _matrix(frame, declared, window.validation)
-    sample = np.sort(np.random.default_rng(settings.seed).permutation(len(rows))[:FOREST_ROWS])
-    forest = model.isolation_forest(settings.seed, n_jobs=settings.threads).fit(model.isolation_rows(declared, rows[sample]))
-    unusual = component_from(forest, declared, validation[:2_000]).component
-    margin = model.isolation_margin(forest, validation)
-    spec = BundleSpec(
-        name=model_name("transaction_anomaly"),
-        domain="transaction_anomaly",
-        source=source.name,
-        features=declared,
-        windows=tuple(to_json(_declarations(source))),
-        components=(unusual,),
-        calibration=Calibration("exp2"),
-        thresholds=decide.thresholds(np.exp2(margin)) | _largest(frame, window.train),
-        golden_rows=provenance.golden_rows(validation, margin),
-        seed=settings.seed,
-        data_sha256=provenance.data_sha256(frame),
-        code_sha256=provenance.code_sha256("transaction_anomaly"),
-        training_window=(str(moments.min())[:10], str(moments[window.train].max())[:10]),
-        libraries=provenance.libraries(),
-    )
-    sizes = {"n_train": len(rows), "n_validation": len(validation), "n_test": len(window.test)}
-    params = {"split": window.reason, "seed": settings.seed, **sizes}
-    if frame.is_fraud.isna().all():
-        share = float((np.exp2(margin) >= spec.thresholds["anomaly"]).mean())
-        return Trained(spec, params | {"champion_candidate": "isolation_forest"}, {"share_anomalous": share})
-    return _with_labels(frame, window, rows, validation, margin, spec, params, settings)
+    return {decide.LARGEST_LEARNED: float(np.float32(np.nanmax(frame.log_amount.to_numpy()[train])))} if "log_amount" in frame else {}
 
 
-def _largest(frame: "pd.DataFrame", train: "np.ndarray") -> dict[str, float]:
-    """The largest amount that the model learns from, as its feature has it: to 32 bits."""
-    import numpy as np
-
-    return {decide.LARGEST: float(np.float32(np.nanmax(frame.log_amount.to_numpy()[train])))} if "log_amount" in frame else {}
-
-
-def _with_labels(
+def _train_supervised(
     frame: "pd.DataFrame",
-    window: SplitWindows,
+    window: "TimeSplit",
     rows: "Rows",
     validation: "Rows",
     isolation: "np.ndarray",
-    spec: Any,
+    spec: "BundleSpec",
     params: dict[str, Any],
     settings: "Settings",
-) -> Trained:
+) -> TrainingResult:
     """Add the best supervised model and join its score with the isolation forest's."""
     import time
 
@@ -188,28 +260,28 @@ def _with_labels(
 
     from finrisk_assets.modelling.evaluation import metrics, plots
     from finrisk_assets.modelling.training import calibrate, provenance
-    from finrisk_assets.modelling.training.convert import component_from
+    from finrisk_assets.modelling.training.convert import convert_estimator
 
     fraud = frame.is_fraud.fillna(False).to_numpy(bool)
-    known, target = fraud[window.train], fraud[window.validation]
-    learned = model.undersample(known, settings.seed)
+    labels, target = fraud[window.train], fraud[window.validation]
+    sample = model.undersample(labels, settings.seed)
     margins: dict[str, np.ndarray] = {}
     fitted: dict[str, Any] = {}
-    found: list[dict[str, Any]] = []
+    candidates: list[dict[str, Any]] = []
     for name, estimator in model.candidates(spec.features, settings.seed, n_jobs=settings.threads).items():
         if name not in model.JOINABLE:
             continue
         began = time.perf_counter()
-        fitted[name] = estimator.fit(rows[learned], known[learned].astype(int))
-        margins[name] = model.log_odds(fitted[name], validation)
+        fitted[name] = estimator.fit(rows[sample], labels[sample].astype(int))
+        margins[name] = model.compute_log_odds(fitted[name], validation)
         ap, area = metrics.average_precision(target, margins[name]), metrics.auc(target, margins[name])
-        found.append({"model": name, "validation AP": ap, "AUC": area.value, "fit s": time.perf_counter() - began})
-    found.append({"model": "isolation_forest", "validation AP": metrics.average_precision(target, isolation)})
-    best = max(fitted, key=lambda name: float(next(row["validation AP"] for row in found if row["model"] == name)))
-    joined = model.join(target, {"supervised": margins[best], "isolation": isolation})
+        candidates.append({"model": name, "validation AP": ap, "AUC": area.value, "fit s": time.perf_counter() - began})
+    candidates.append({"model": "isolation_forest", "validation AP": metrics.average_precision(target, isolation)})
+    best = max(fitted, key=lambda name: float(next(row["validation AP"] for row in candidates if row["model"] == name)))
+    joined = model.fit_join(target, {"supervised": margins[best], "isolation": isolation})
     margin = joined.margin({"supervised": margins[best], "isolation": isolation})
-    found.append({"model": "joined", "validation AP": metrics.average_precision(target, margin)})
-    supervised = component_from(fitted[best], spec.features, validation[:2_000]).component
+    candidates.append({"model": "joined", "validation AP": metrics.average_precision(target, margin)})
+    supervised = convert_estimator(fitted[best], spec.features, validation[:2_000]).component
     calibrated = calibrate.fit(margin, target)
     probability = calibrated.calibration.apply(margin)
     days = len(np.unique(_days(frame)[window.validation]))
@@ -223,71 +295,41 @@ def _with_labels(
         intercept=joined.intercept,
         calibration=calibrated.calibration,
         thresholds=decide.thresholds(probability, capacity_per_day=settings.review_capacity, n_days=days, is_fraud=target)
-        | _largest(frame, window.train),
+        | _largest_amount(frame, window.train),
         metrics={"validation_average_precision": ap},
-        golden_rows=provenance.golden_rows(validation, margin),
+        golden_rows=provenance.pick_golden_rows(validation, margin),
     )
     params |= {
         "champion_candidate": best,
         "weight_supervised": joined.weights["supervised"],
         "weight_isolation": joined.weights["isolation"],
         "calibration": calibrated.form,
-        "base_rate": float(known.mean()),
+        "base_rate": float(labels.mean()),
     }
     curves = {"joined": margin, best: margins[best], "isolation forest": isolation}
-    return Trained(spec, params, {"average_precision": ap}, found, {"candidates": plots.roc_pr(target, curves)})
-
-
-def _evaluate(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
-    import numpy as np
-
-    from finrisk_assets.modelling.evaluation import explain, plots
-
-    test = frame.iloc[_windows(frame.occurred_at.to_numpy()).test]
-    rows = _matrix(test, bundle.features)
-    margin = bundle.margin(rows)
-    probability = bundle.calibration.apply(margin)
-    spread = np.argsort(margin, kind="stable")[np.linspace(0, len(margin) - 1, min(SHAP_ROWS, len(margin))).astype(int)]
-    scored = bundle.score(rows[spread])
-    gap = float(np.abs(scored.base + scored.contributions.sum(axis=1) - margin[spread]).max())
-    figures = [
-        Figure("share_anomalous", float((probability >= bundle.thresholds["anomaly"]).mean()), meaning="share at or above the threshold"),
-        Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
-        Figure("n_test", float(len(test)), meaning="transactions in the test window"),
-    ]
-    shown = {"shap": plots.shap_summary(scored.contributions, rows[spread], [feature.name for feature in bundle.features])}
-    if not test.is_fraud.isna().all():
-        fraud = test.is_fraud.fillna(False).to_numpy(bool)
-        decision_thresholds = {name: value for name, value in bundle.thresholds.items() if name != decide.LARGEST}
-        figures = _fraud_figures(test, fraud, margin, probability, settings) + figures
-        shown |= {
-            "roc_pr": plots.roc_pr(fraud, {"challenger": margin}),
-            "calibration": plots.calibration(fraud, probability),
-            "scores": plots.scores(fraud, probability, decision_thresholds),
-        }
-    shares = explain.importance(bundle, scored.contributions)
-    figures += [Figure(f"importance_{one.feature}", one.share, meaning="share of mean |SHAP|") for one in shares[:10]]
-    return Evaluation(figures, shown)
+    return TrainingResult(spec, params, {"average_precision": ap}, candidates, {"candidates": plots.plot_roc_pr(target, curves)})
 
 
 def _fraud_figures(
     test: "pd.DataFrame", fraud: "np.ndarray", margin: "np.ndarray", probability: "np.ndarray", settings: "Settings"
 ) -> list[Figure]:
-    """Figures against the labels: over the whole window, and week by week."""
+    """Return the figures against the labels: over the whole window, and week by week."""
     import numpy as np
 
     from finrisk_assets.modelling.evaluation import fraud_metrics, metrics
 
     days, cards = _days(test), test.customer_id.to_numpy()
-    whole = fraud_metrics.fraud_scores(days, cards, fraud, margin)
+    daily = fraud_metrics.fraud_scores(days, cards, fraud, margin)
     area = metrics.auc(fraud, margin)
-    ap = metrics.bootstrap(metrics.average_precision, fraud, margin, labels=fraud, draws=AP_DRAWS, seed=settings.seed)
-    week = (days - days.min()).astype(int) // 7
-    weekly = [metrics.average_precision(fraud[week == one], margin[week == one]) for one in np.unique(week) if fraud[week == one].any()]
-    figures = [
+    ap = metrics.bootstrap_interval(metrics.average_precision, fraud, margin, labels=fraud, draws=AP_DRAWS, seed=settings.seed)
+    weeks = (days - days.min()).astype(int) // 7
+    weekly = [
+        metrics.average_precision(fraud[weeks == week], margin[weeks == week]) for week in np.unique(weeks) if fraud[weeks == week].any()
+    ]
+    return [
         Figure("auc", area.value, area.low, area.high, "area under the ROC curve, DeLong"),
         Figure("average_precision", ap.value, ap.low, ap.high, "area under the precision-recall curve, bootstrap"),
-        *(Figure(name, value, meaning="mean over the days") for name, value in whole.items() if "_at_" in name),
+        *(Figure(name, value, meaning="mean over the days") for name, value in daily.items() if "_at_" in name),
         Figure("average_precision_weekly", float(np.mean(weekly)), meaning="mean over the weeks, prequential"),
         Figure("average_precision_weekly_sd", float(np.std(weekly)), meaning="standard deviation over the weeks"),
         Figure("brier", metrics.brier(fraud, probability), meaning="mean squared error of the probability"),
@@ -295,110 +337,6 @@ def _fraud_figures(
         Figure("fraud_rate", float(fraud.mean()), meaning="observed"),
         Figure("mean_probability", float(probability.mean()), meaning="said by the model"),
     ]
-    return figures
 
 
-def _test(frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> TestWindow:
-    import numpy as np
-
-    test = frame.iloc[_windows(frame.occurred_at.to_numpy()).test].reset_index(drop=True)
-    rows = _matrix(test, bundle.features)
-    labels = np.empty(0, bool) if test.is_fraud.isna().all() else test.is_fraud.fillna(False).to_numpy(bool)
-    return TestWindow(test, rows, labels, bundle.probability(rows))
-
-
-def _gain(window: TestWindow, bundle: "Bundle") -> "np.ndarray":
-    """What looking at each transaction or blocking it saved; by `_score`, so that amounts never seen count as they are decided."""
-    import numpy as np
-
-    decided = np.asarray(_score(window.frame, bundle)["decision"])
-    return decide.saved(np.expm1(window.frame.log_amount.to_numpy(np.float64)), window.labels, decided)
-
-
-def _gate(figures: Mapping[str, Figure]) -> list[Fault]:
-    faults = []
-    share = figures["share_anomalous"].value
-    if not decide.CONTAMINATION / 5 <= share <= decide.CONTAMINATION * 5:
-        said = f"{share:.2%} of the transactions are anomalies; the threshold was set for {decide.CONTAMINATION:.0%}"
-        faults.append(Fault("calibration", said))
-    if "average_precision" in figures:
-        ap, rate = figures["average_precision"], figures["fraud_rate"].value
-        if (ap.low or 0) <= 2 * rate:
-            said = f"the average precision of {ap.value:.3f} is hardly better than chance at a fraud rate of {rate:.4f}"
-            faults.append(Fault("discrimination", said))
-    return faults
-
-
-def _decide(probability: "np.ndarray", margin: "np.ndarray", thresholds: Mapping[str, float]) -> Sequence[str]:
-    return decide.decide_all(probability, thresholds)
-
-
-def _score(frame: "pd.DataFrame", champion: "Bundle") -> dict[str, Any]:
-    """Margin, probability and decision of each row; an amount beyond all that was learned from is decided as such."""
-    import numpy as np
-
-    margin = champion.margin(_matrix(frame, champion.features))
-    probability = champion.calibration.apply(margin)
-    amounts = frame.log_amount.to_numpy(np.float32) if "log_amount" in frame else None
-    return {"score": margin, "probability": probability, "decision": decide.decide_all(probability, champion.thresholds, amounts)}
-
-
-def _known(frame: "pd.DataFrame", settings: "Settings") -> "pd.DataFrame":
-    """The transactions whose label is known at the moment the ledger is read, and would be, were they fraud or not."""
-    import pandas as pd
-
-    latest = settings.now - timedelta(seconds=features.LABEL_DELAY_S)
-    by_now = frame.label_known_at.isna() | (frame.label_known_at <= settings.now)
-    return frame[frame.is_fraud.notna() & by_now & (frame.occurred_at <= pd.Timestamp(latest))].reset_index(drop=True)
-
-
-def _parity(table: "Callable[[str], LazyTable]", source: "Source") -> list[str]:
-    from finrisk_assets.features.parity import certify
-
-    found = certify(table("validated_transactions"), table("features_transaction_anomaly"), _declarations(source))
-    return [] if found.equal else [str(found)]
-
-
-def _oracle(frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> list[Figure]:
-    """The comparison with the probability of fraud that each transaction of the test window had; what the truth does not name had none."""
-    from finrisk_assets.modelling.evaluation import oracle
-
-    test = frame.iloc[_windows(frame.occurred_at.to_numpy()).test]
-    joined = test[["transaction_id"]].merge(truth, on="transaction_id", how="left", validate="one_to_one")
-    true = joined.fraud_probability.fillna(0.0).to_numpy(dtype=float)
-    said = bundle.probability(_matrix(test, bundle.features))
-    found = oracle.compare(test.is_fraud.fillna(False).to_numpy(bool), said, true)
-    return [Figure(name, one.value, one.low, one.high, oracle.MEANINGS[name]) for name, one in found.items()]
-
-
-TRANSACTION_ANOMALY = Domain(
-    name="transaction_anomaly",
-    title="Transaction anomaly",
-    owner="fraud",
-    tables=("transactions",),
-    keys=KEYS,
-    moment="occurred_at",
-    months_back=3,
-    features=_features,
-    build=lambda tables, source: features.build(tables["transactions"], _declarations(source)),
-    train=_train,
-    evaluate=_evaluate,
-    test=_test,
-    judged=_judged,
-    gate=_gate,
-    gain=_gain,
-    gain_unit="fraud stopped less the cost of alerts and of blocking by mistake, in currency per transaction",
-    cutoffs={"review": False, "block": True},
-    decide=_decide,
-    parity=_parity,
-    watch=MonitoringSpec(
-        label="is_fraud",
-        matured=_known,
-        decision_thresholds=("review", "block"),
-        by_construction={"is_weekend": "months differ in their weekends"},
-    ),
-    known_before=(),
-    score=_score,
-    truth="truth_transactions",
-    oracle=_oracle,
-)
+TRANSACTION_ANOMALY = TransactionAnomaly()

@@ -1,7 +1,7 @@
 """The models of a transaction's risk, unfitted: an isolation forest, supervised candidates, and the join of two margins.
 
-Only estimators and their arithmetic belong here, pure: what they are fitted on and how they are judged is the caller's. Every
-estimator takes rows of the features in their order, NaN where a value is missing; preprocessing is inside it.
+Only estimators and their arithmetic belong here; the definition of the domain fits and evaluates them. Every estimator takes rows of the
+features in their order, NaN where a value is missing, and contains its preprocessing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from sklearn.ensemble import IsolationForest
     from xgboost import XGBClassifier
 
-KEPT_NEGATIVES = 0.04
-"""Share of the genuine transactions that the supervised models learn from. On the Handbook's weeks in July 2018, 4 % taught as
-much as 10 %, in a third of the time."""
+GENUINE_SHARE = 0.04
+"""Share of the genuine transactions that the supervised models learn from. On the Handbook's weeks in July 2018, 4 % gave as good a model
+as 10 %, in a third of the time."""
 
 ISOLATED = frozenset(
     {
@@ -38,11 +38,11 @@ ISOLATED = frozenset(
         "merchant_risk_30d",
     }
 )
-"""The features in which being unusual is suspicious. A forest splits on features at random, so every other one only dilutes it:
+"""The features in which an unusual value is suspicious. A forest splits on features at random, so every other feature dilutes the forest:
 on the Handbook's July weeks all forty gave half the average precision of these."""
 
 JOINABLE = ("logistic_regression", "xgboost", "xgboost_monotone")
-"""Candidates whose log-odds are a sum, which a bundle can join with another; a forest's are the logarithm of a mean."""
+"""Candidates whose log-odds are a sum, which a bundle can join with another margin; those of a forest are the logarithm of a mean."""
 
 _EXACT = {"ftol": 1e-13, "gtol": 1e-9, "maxiter": 1000}
 
@@ -54,34 +54,34 @@ def isolation_forest(seed: int, *, contamination: float = CONTAMINATION, n_jobs:
     return IsolationForest(n_estimators=100, max_samples=256, contamination=contamination, random_state=seed, n_jobs=n_jobs)
 
 
-def isolation_rows(features: Sequence[Feature], rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Return the rows to fit an isolation forest on: all features outside `ISOLATED` are held constant.
+def isolate_features(features: Sequence[Feature], rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return the rows to fit an isolation forest on, with all features outside `ISOLATED` constant.
 
-    A forest never splits on a constant, so what it is to score needs no such treatment and has the same columns as for every
-    other model. Where none of the features is in `ISOLATED`, the rows are returned as they are.
+    A forest never splits on a constant, so rows to be scored need no such treatment and have the same columns as for every other
+    model. Where none of the features is in `ISOLATED`, the rows are returned unchanged.
     """
     other = [at for at, feature in enumerate(features) if feature.name not in ISOLATED]
     if len(other) == len(features):
         return rows
-    held = rows.copy()
-    held[:, other] = 0.0
-    return held
+    constant = rows.copy()
+    constant[:, other] = 0.0
+    return constant
 
 
-def isolation_margin(forest: "IsolationForest", rows: ArrayLike) -> NDArray[np.float64]:
+def compute_isolation_margin(forest: "IsolationForest", rows: ArrayLike) -> NDArray[np.float64]:
     """Return -E[h(x)] / c(psi) of each row: the mean path length in the paper's unit, negated, so that higher is more unusual.
 
-    Two to this power is the paper's anomaly score; the margin is what the trees add up to, and so what can be explained.
+    Two to this power is the paper's anomaly score; the margin is the sum of the trees, and so can be explained.
     """
     return np.log2(-forest.score_samples(rows))
 
 
-def supervised(features: Sequence[Feature], seed: int, *, monotone: bool = False, n_jobs: int = 1) -> "XGBClassifier":
+def boosted_trees(features: Sequence[Feature], seed: int, *, monotone: bool = False, n_jobs: int = 1) -> "XGBClassifier":
     """Return boosted trees for the probability of fraud; with `monotone`, constrained where a feature has a direction.
 
-    Unconstrained by default: together the merchant's windows have no direction. Frauds over 30 days with none in the last days
-    before the label's delay mean that the trouble is over, and forbidding that cost .06 of average precision.
-    Depth, rate and number of trees were settled on the Handbook's weeks of July 2018; see the README.
+    Unconstrained by default, because the merchant's windows together have no direction: frauds over 30 days with none in the last days
+    before the label's delay mean that the trouble is over. A constraint cost .06 of average precision. Depth, rate and number of trees
+    were chosen on the Handbook's weeks of July 2018; see the README.
     """
     from xgboost import XGBClassifier
 
@@ -101,9 +101,9 @@ def supervised(features: Sequence[Feature], seed: int, *, monotone: bool = False
 
 
 def candidates(features: Sequence[Feature], seed: int, *, n_jobs: int = 1) -> dict[str, Any]:
-    """Return the supervised candidates by name, unfitted; the caller chooses among them on a later window.
+    """Return the unfitted supervised candidates by name, to be chosen among on a later window.
 
-    ``xgboost_monotone`` is among them where a feature has a direction.
+    ``xgboost_monotone`` is a candidate where a feature has a direction.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.impute import SimpleImputer
@@ -113,7 +113,7 @@ def candidates(features: Sequence[Feature], seed: int, *, n_jobs: int = 1) -> di
 
     from finrisk_assets.scoring.spec import signed_log1p
 
-    found = {
+    models = {
         "logistic_regression": make_pipeline(
             SimpleImputer(strategy="median", keep_empty_features=True),
             FunctionTransformer(signed_log1p, feature_names_out="one-to-one"),
@@ -121,26 +121,26 @@ def candidates(features: Sequence[Feature], seed: int, *, n_jobs: int = 1) -> di
             LogisticRegression(max_iter=1000, random_state=seed),
         ),
         "random_forest": RandomForestClassifier(n_estimators=100, min_samples_leaf=3, random_state=seed, n_jobs=n_jobs),
-        "xgboost": supervised(features, seed, n_jobs=n_jobs),
+        "xgboost": boosted_trees(features, seed, n_jobs=n_jobs),
     }
     if any(feature.monotone for feature in features):
-        found["xgboost_monotone"] = supervised(features, seed, monotone=True, n_jobs=n_jobs)
-    return found
+        models["xgboost_monotone"] = boosted_trees(features, seed, monotone=True, n_jobs=n_jobs)
+    return models
 
 
-def log_odds(estimator: Any, rows: ArrayLike) -> NDArray[np.float64]:
-    """Return the margin of a fitted candidate: XGBoost's own, another's probability as log-odds, held within +-16."""
+def compute_log_odds(estimator: Any, rows: ArrayLike) -> NDArray[np.float64]:
+    """Return the margin of a fitted candidate: XGBoost's own margin, or another candidate's probability as log-odds within ±16."""
     if hasattr(estimator, "get_booster"):
         return np.asarray(estimator.predict(rows, output_margin=True), dtype=np.float64)
     probability = np.clip(estimator.predict_proba(rows)[:, 1], 1e-7, 1 - 1e-7)
     return np.asarray(np.log(probability) - np.log1p(-probability), dtype=np.float64)
 
 
-def undersample(is_fraud: ArrayLike, seed: int, share: float = KEPT_NEGATIVES) -> NDArray[np.bool_]:
-    """Mark all frauds and a random `share` of the rest, to learn from.
+def undersample(is_fraud: ArrayLike, seed: int, share: float = GENUINE_SHARE) -> NDArray[np.bool_]:
+    """Mark all frauds and a random `share` of the genuine transactions, to learn from.
 
-    A model fitted on these rows answers log-odds that are -ln(share) too high; `join`, fitted on rows in their natural
-    proportion, takes that back (and a calibration after it the rest).
+    The log-odds of a model fitted on these rows are too high by -ln(share); `fit_join`, fitted on rows in their natural proportion,
+    corrects that, and a calibration corrects the rest.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def undersample(is_fraud: ArrayLike, seed: int, share: float = KEPT_NEGATIVES) -
 
 
 @dataclass(frozen=True)
-class Join:
+class MarginJoin:
     """A joined margin in log-odds: ``intercept + sum(weights[name] * margins[name])``, no weight below 0."""
 
     intercept: float
@@ -165,11 +165,11 @@ class Join:
         return np.asarray(self.intercept + np.sum(parts, axis=0), dtype=np.float64)
 
 
-def join(is_fraud: ArrayLike, margins: Mapping[str, ArrayLike]) -> Join:
+def fit_join(is_fraud: ArrayLike, margins: Mapping[str, ArrayLike]) -> MarginJoin:
     """Fit the join of several models' margins by logistic regression with weights that are not negative.
 
     A stack of models (Wolpert 1992) whose weights may not be negative (Breiman 1996): more risk by one model is never less
-    risk by the join. The rows must be later than those that the models were fitted on, in their natural proportion.
+    risk by the join. The rows must be later than the rows that the models were fitted on, in their natural proportion.
 
     Parameters
     ----------
@@ -212,4 +212,4 @@ def join(is_fraud: ArrayLike, margins: Mapping[str, ArrayLike]) -> Join:
     if not fit.success:
         raise RuntimeError(f"the join of {', '.join(margins)} was not found: {fit.message}")
     weight = np.where(spread > 0, fit.x[1:] / np.where(spread > 0, spread, 1.0), 0.0)
-    return Join(float(fit.x[0] - weight @ centre), dict(zip(margins, weight.tolist(), strict=True)))
+    return MarginJoin(float(fit.x[0] - weight @ centre), dict(zip(margins, weight.tolist(), strict=True)))

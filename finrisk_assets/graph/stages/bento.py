@@ -20,11 +20,11 @@ from finrisk_assets.settings import Settings
 
 
 def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Source, settings: Settings) -> list[Any]:
-    """The Bento of one source, and its check; `absent` says why a domain has no model."""
+    """Return the Bento of one source, and its check; `absent` says why a domain has no model."""
     if not domains:
         return []
 
-    judged = [f"oracle_{domain.name}" for domain in domains if domain.truth in source.truth]
+    oracles = [f"oracle_{domain.name}" for domain in domains if domain.truth in source.truth]
 
     @dg.asset(
         name="bento",
@@ -32,13 +32,13 @@ def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Sourc
         owners=["team:ml-platform"],
         kinds={"bentoml"},
         freshness_policy=automation.FRESH_BENTO if source.ends is None or source.is_live else None,
-        deps=[*(f"champion_{domain.name}" for domain in domains), *judged],
+        deps=[*(f"champion_{domain.name}" for domain in domains), *oracles],
         description="The champions and the service that answers with them, as a Bento: `finrisk serve` starts it.",
     )
     def bento(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.MaterializeResult:
         champions = {domain.name: champion_folder(domain, settings) for domain in domains}
-        measured = {domain.name: _measured(domain, warehouse, settings, f"oracle_{domain.name}" in judged) for domain in domains}
-        challengers = _challengers(domains, tracking, settings) if settings.shadow else {}
+        measured = {domain.name: _measured(domain, warehouse, settings, f"oracle_{domain.name}" in oracles) for domain in domains}
+        challengers = fetch_challengers(domains, tracking, settings) if settings.shadow else {}
         built = build_bento(settings, champions, absent, measured, challengers)
         return dg.MaterializeResult(
             metadata={
@@ -61,19 +61,21 @@ def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Sourc
     return [bento, checks.blocking_check("bento", "bento_contract", "The newest Bento is whole.", broken)]
 
 
-def _challengers(domains: list[Domain], tracking: Tracking, settings: Settings) -> dict[str, Path]:
-    """The bundles that the service may ask in a champion's shadow: the registry's challengers that are not the champions themselves."""
-    client, found = tracking.client(), {}
+def fetch_challengers(domains: list[Domain], tracking: Tracking, settings: Settings) -> dict[str, Path]:
+    """Copy the registered challengers that are not champions themselves out of the registry; return their folders by domain."""
+    client, folders = tracking.client(), {}
     for domain in domains:
-        challenger = model_registry.find(client, domain.name, model_registry.CHALLENGER)
-        deciding = model_registry.find(client, domain.name, model_registry.CHAMPION)
-        if challenger is not None and deciding is not None and challenger.version != deciding.version:
-            found[domain.name] = model_registry.fetch(client, challenger, settings.root / "challengers" / domain.name / "bundle")
-    return found
+        challenger = model_registry.find_version(client, domain.name, model_registry.CHALLENGER)
+        champion_version = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
+        if challenger is not None and champion_version is not None and challenger.version != champion_version.version:
+            folders[domain.name] = model_registry.download_bundle(
+                client, challenger, settings.root / "challengers" / domain.name / "bundle"
+            )
+    return folders
 
 
 def _measured(domain: Domain, warehouse: Warehouse, settings: Settings, has_oracle: bool) -> list[dict[str, Any]]:
-    """What the champion showed on its test window, and beside the oracle. The groups of people are for the validation pack alone."""
-    tested = [figure for figure in champion.read_champion_figures(domain, settings) if not figure["metric"].startswith(FAIRNESS)]
-    known = warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist() if has_oracle else []
-    return [{"window": window, **figure} for window, figures in (("test", tested), ("oracle", known)) for figure in figures]
+    """Return the champion's figures on its test window and beside the oracle, without fairness, which is for the validation pack alone."""
+    evaluated = [figure for figure in champion.read_champion_figures(domain, settings) if not figure["metric"].startswith(FAIRNESS)]
+    compared = warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist() if has_oracle else []
+    return [{"window": window, **figure} for window, figures in (("test", evaluated), ("oracle", compared)) for figure in figures]

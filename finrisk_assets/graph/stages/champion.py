@@ -38,10 +38,10 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         from finrisk_assets.scoring.bundle import Bundle
 
         client = tracking.client()
-        challenger = model_registry.find(client, domain.name, model_registry.CHALLENGER)
+        challenger = model_registry.find_version(client, domain.name, model_registry.CHALLENGER)
         if challenger is None:
             raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
-        verdict = gate_verdict.read_verdict(model_registry.tags(client, challenger))
+        verdict = gate_verdict.read_verdict(model_registry.read_tags(client, challenger))
         if not verdict.is_passed:
             raise dg.Failure(
                 f"version {challenger.version} of {challenger.name} may not become champion: {verdict.refusal(domain.name)}",
@@ -67,8 +67,8 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
 
 def export_bundle(client: Any, domain: Domain, model: model_registry.RegisteredVersion, settings: Settings) -> Path:
     """Export a version's bundle as the champion's, for batch and Bento, with its figures beside it; return the bundle's folder."""
-    folder = model_registry.fetch(client, model, champion_folder(domain, settings))
-    (folder.parent / FIGURES).write_bytes(model_registry.artifact(client, model, FIGURES))
+    folder = model_registry.download_bundle(client, model, champion_folder(domain, settings))
+    (folder.parent / FIGURES).write_bytes(model_registry.read_artifact(client, model, FIGURES))
     return folder
 
 

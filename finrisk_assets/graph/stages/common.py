@@ -49,7 +49,7 @@ def load_frame(features: LazyTable, domain: Domain) -> "pd.DataFrame":
 def load_evaluation_rows(warehouse: Warehouse, domain: Domain) -> "pd.DataFrame":
     """Return the rows of the feature table on which a model is evaluated, ordered by its key."""
     features = warehouse.table(f"features_{domain.group}")
-    return load_frame(domain.judged(features) if domain.judged else features, domain)
+    return load_frame(domain.evaluation_rows(features), domain)
 
 
 def ordered(features: LazyTable, domain: Domain) -> "pa.Table":

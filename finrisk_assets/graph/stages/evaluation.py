@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets.domains import gate as gate_rules
+from finrisk_assets.domains import gate
 from finrisk_assets.domains.base import Domain, Figure
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Clock, Tracking
@@ -43,16 +43,16 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
     """Build the figures, their contract, and the gate."""
 
     def find_unmet_demands(warehouse: Warehouse) -> list[str]:
-        return [str(fault) for fault in gate_rules.faults(domain, read_figures(warehouse.table(f"evaluation_{domain.name}")))]
+        return [str(fault) for fault in gate.find_faults(domain, read_figures(warehouse.table(f"evaluation_{domain.name}")))]
 
-    gate = checks.blocking_check(
+    gate_check = checks.blocking_check(
         f"evaluation_{domain.name}",
         f"model_{domain.name}_gate",
         "What a challenger must show on the frozen test window, alone and beside the champion, before it may decide: "
-        + " ".join(f"{demand.capitalize()}: {asked}" for demand, asked in gate_rules.DEMANDS.items()),
+        + " ".join(f"{demand.capitalize()}: {meaning}" for demand, meaning in gate.DEMANDS.items()),
         find_unmet_demands,
     )
-    return [_evaluation(domain, source, settings), check_finite_figures(f"evaluation_{domain.name}"), gate]
+    return [_evaluation(domain, source, settings), check_finite_figures(f"evaluation_{domain.name}"), gate_check]
 
 
 def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
@@ -73,19 +73,19 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         from finrisk_assets.scoring.bundle import Bundle
 
         client = tracking.client()
-        registered = model_registry.find(client, domain.name, model_registry.CHALLENGER)
+        registered = model_registry.find_version(client, domain.name, model_registry.CHALLENGER)
         if registered is None:
             raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
         challenger = Bundle.load(candidate_folder(domain, settings), threads=settings.threads)
         champion = _champion(client, domain, registered, settings)
         frame = load_evaluation_rows(warehouse, domain)
         known_now = replace(settings, as_of=clock.now())
-        result = gate_rules.evaluate(domain, frame, load_protected_columns(warehouse, source), challenger, champion, known_now)
-        found = [*result.figures, *_standing(model_registry.tags(client, registered))]
-        faults = gate_rules.faults(domain, found)
-        rows = [asdict(figure) for figure in found]
+        result = gate.evaluate(domain, frame, load_protected_columns(warehouse, source), challenger, champion, known_now)
+        figures = [*result.figures, *_standing(model_registry.read_tags(client, registered))]
+        faults = gate.find_faults(domain, figures)
+        rows = [asdict(figure) for figure in figures]
         at = int(clock.now().replace(tzinfo=UTC).timestamp() * 1000)
-        metrics = [Metric(f"test_{_metric_name(figure.metric)}", figure.value, at, 0) for figure in found]
+        metrics = [Metric(f"test_{_metric_name(figure.metric)}", figure.value, at, 0) for figure in figures]
         client.log_batch(registered.run_id, metrics)
         for name, png in result.plots.items():
             log_artifact(client, registered.run_id, f"plots/test_{name}.png", png)
@@ -99,7 +99,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
                 "figures": dg.MetadataValue.md(markdown_table(rows)),
                 "mlflow_run_id": registered.run_id,
                 "mlflow": run_link(tracking, registered.run_id),
-                **{figure.metric: float(figure.value) for figure in found if "/" not in figure.metric},
+                **{figure.metric: float(figure.value) for figure in figures if "/" not in figure.metric},
                 **pictures(result.plots),
             },
         )
@@ -115,29 +115,29 @@ def load_protected_columns(warehouse: Warehouse, source: Source) -> "pd.DataFram
     return warehouse.table("validated_customers").select("customer_id", *names).to_pandas() if names else None
 
 
-def format_verdicts(faults: list[gate_rules.Fault]) -> str:
+def format_verdicts(faults: list[gate.Fault]) -> str:
     """Return the gate's verdict on each demand, as a Markdown table."""
-    reasons = {demand: "; ".join(fault.reason for fault in faults if fault.demand == demand) for demand in gate_rules.DEMANDS}
+    reasons = {demand: "; ".join(fault.reason for fault in faults if fault.demand == demand) for demand in gate.DEMANDS}
     return markdown_table([{"demand": name, "met": "no" if why else "yes", "seen": why} for name, why in reasons.items()])
 
 
 def _champion(client: Any, domain: Domain, challenger: model_registry.RegisteredVersion, settings: Settings) -> "Bundle | None":
-    """The bundle that decides now, from the registry; where that is the challenger itself, the one that it replaced; None for the first."""
+    """Return the champion's bundle; where the champion is the challenger itself, the one that it replaced; None for the first."""
     from finrisk_assets.scoring.bundle import Bundle
 
-    model = model_registry.find(client, domain.name, model_registry.CHAMPION)
+    model = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
     if model is not None and model.version == challenger.version:
-        model = model_registry.replaced(client, model)
+        model = model_registry.find_replaced(client, model)
     if model is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        return Bundle.load(model_registry.fetch(client, model, Path(folder) / "bundle"), threads=settings.threads)
+        return Bundle.load(model_registry.download_bundle(client, model, Path(folder) / "bundle"), threads=settings.threads)
 
 
 def _standing(tags: dict[str, str]) -> list[Figure]:
-    """A figure where the version was rolled back, whose meaning is the reason."""
+    """Return a figure, whose meaning is the reason, where the version was rolled back."""
     reason = gate_verdict.read_verdict(tags).rolled_back
-    return [] if reason is None else [Figure(gate_rules.ROLLED_BACK, 1.0, meaning=f"this version was rolled back: {reason}")]
+    return [] if reason is None else [Figure(gate.ROLLED_BACK, 1.0, meaning=f"this version was rolled back: {reason}")]
 
 
 def _metric_name(metric: str) -> str:

@@ -16,7 +16,7 @@ from finrisk_assets.ledger.sources.source_definition import Source
 
 
 def build_assets(domain: Domain, source: Source, available: Collection[str]) -> list[Any]:
-    """The feature table and its checks; none for a second model of a domain, which reads the first one's."""
+    """Return the feature table and its checks; none for a second model of a domain, which reads the first one's."""
     if domain.features_of:
         return _parity(domain, source)
     name = f"features_{domain.name}"
@@ -37,8 +37,8 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
     @dg.asset(
         name=f"features_{domain.name}",
         ins={**tables, **upstream},
-        description=f"{contract.description} {len(domain.features(source))} features, each known when the decision falls.",
-        metadata={"dagster/column_schema": column_schema(contract), partitions.PARTITION_COLUMN: domain.moment},
+        description=f"{contract.description} {len(domain.select_features(source))} features, each known when the decision falls.",
+        metadata={"dagster/column_schema": column_schema(contract), partitions.PARTITION_COLUMN: domain.decision_time},
         io_manager_key="tables",
         partitions_def=partitions.monthly_partitions(source.begins, source.ends),
         backfill_policy=partitions.ONE_RUN,
@@ -48,9 +48,9 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
     def features(context: dg.AssetExecutionContext, clock: Clock, **tables: LazyTable) -> LazyTable:
         import ibis
 
-        rows = domain.build(tables, source)
+        rows = domain.build_features(tables, source)
         # A month counts as ended some days before it ends, where the ledger says no more; nobody decides before the clock.
-        rows = rows.filter((rows[domain.moment] <= ibis.literal(clock.now(), type="timestamp")).fill_null(True))
+        rows = rows.filter((rows[domain.decision_time] <= ibis.literal(clock.now(), type="timestamp")).fill_null(True))
         partitions.add_run_metadata(context, lineage.lineage_metadata(rows))
         return rows
 
@@ -58,14 +58,13 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
 
 
 def _parity(domain: Domain, source: Source) -> list[dg.AssetChecksDefinition]:
-    parity = domain.parity
-    if parity is None:
+    if not domain.is_computed_in_service:
         return []
     return [
         checks.blocking_check(
             f"features_{domain.name}",
             f"features_{domain.name}_parity",
             "A sample replayed one by one, as the service computes it, equals the stored features row for row.",
-            lambda warehouse: parity(warehouse.table, source),
+            lambda warehouse: domain.find_parity_faults(warehouse.table, source),
         )
     ]

@@ -153,7 +153,7 @@ def _validated(name: str, raw_table: RawTable, source: Source) -> dg.AssetsDefin
 
 
 def _complete(name: str, raw_table: RawTable, source: Source) -> dg.AssetChecksDefinition:
-    """raw = validated + quarantine, of the months of the run; what is missing in others is told, and stops nothing."""
+    """Check that raw = validated + quarantine in the months of the run; rows missing in other months give a warning."""
     by_month = name in MONTHLY_TABLES
 
     @dg.asset_check(
@@ -171,13 +171,13 @@ def _complete(name: str, raw_table: RawTable, source: Source) -> dg.AssetChecksD
         if not by_month:
             return dg.AssetCheckResult(passed=False, description=lacking, metadata=rows)
         tables = {layer: warehouse.table(f"{layer}_{name}") for layer in layers}
-        run, known = _months_of(context), partitions.monthly_partitions(source.begins, source.ends).get_partition_keys()
-        wrong = sorted({min(max(month, known[0]), known[-1]) for month in _differing(raw_table, tables, known[0])})
-        here = [month for month in wrong if run is None or run[0] <= month <= run[1]]
+        run, months = _months_of(context), partitions.monthly_partitions(source.begins, source.ends).get_partition_keys()
+        wrong = sorted({min(max(month, months[0]), months[-1]) for month in _differing(raw_table, tables, months[0])})
+        in_run = [month for month in wrong if run is None or run[0] <= month <= run[1]]
         return dg.AssetCheckResult(
             passed=False,
-            severity=dg.AssetCheckSeverity.ERROR if here or not wrong else dg.AssetCheckSeverity.WARN,
-            description=f"{lacking}; materialise validated_{name} for {', '.join(here or wrong)}",
+            severity=dg.AssetCheckSeverity.ERROR if in_run or not wrong else dg.AssetCheckSeverity.WARN,
+            description=f"{lacking}; materialise validated_{name} for {', '.join(in_run or wrong)}",
             metadata=rows,
         )
 
@@ -185,25 +185,25 @@ def _complete(name: str, raw_table: RawTable, source: Source) -> dg.AssetChecksD
 
 
 def _months_of(context: dg.AssetCheckExecutionContext) -> tuple[str, str] | None:
-    """The first and the last month of the run; None where it is of no months."""
+    """Return the first and the last month of the run; None where the run has no months."""
     tags = context.run.tags
-    if one := tags.get("dagster/partition"):
-        return one, one
+    if month := tags.get("dagster/partition"):
+        return month, month
     return (tags[partitions.RANGE_START], tags[partitions.RANGE_END]) if partitions.RANGE_START in tags else None
 
 
 def _differing(raw_table: RawTable, tables: dict[str, LazyTable], undated: str) -> set[str]:
-    """The months in which another number of rows is stored than is sound; `undated` stands for rows without a date."""
-    kept = tables["raw"].anti_join(tables["quarantine"], ROW)
-    happened = contract.read_event_time(raw_table.table, raw_table.columns, kept)
+    """Return the months in which the number of stored rows is not that of the valid rows; `undated` stands for rows without a date."""
+    rows = tables["raw"].anti_join(tables["quarantine"], ROW)
+    event_time = contract.read_event_time(raw_table.table, raw_table.columns, rows)
 
     def by_month(moment: Any) -> dict[str, int]:
         counted = moment.strftime(partitions.MONTH_FORMAT).fill_null(undated).name("month").as_table()
         grouped = counted.group_by("month").agg(rows=counted.count()).to_pyarrow().to_pylist()
         return {row["month"]: row["rows"] for row in grouped}
 
-    sound, stored = by_month(happened), by_month(tables["validated"][raw_table.table.event_time])
-    return {month for month in sound.keys() | stored.keys() if sound.get(month) != stored.get(month)}
+    expected, stored = by_month(event_time), by_month(tables["validated"][raw_table.table.event_time])
+    return {month for month in expected.keys() | stored.keys() if expected.get(month) != stored.get(month)}
 
 
 def _common() -> dict[str, Any]:

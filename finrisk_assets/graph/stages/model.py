@@ -1,6 +1,6 @@
 """The stage ``model_<domain>``: candidates are trained, one is chosen, bundled, and registered as challenger.
 
-What it was trained on is kept as a snapshot, and the version remembers all that training it again needs
+The training rows are stored as a snapshot, and the version's tags name everything that training again needs
 (`finrisk_assets.operations.reproduce`).
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from finrisk_assets.domains.base import Domain, Trained
+from finrisk_assets.domains.base import Domain, TrainingResult
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Clock, Tracking
 from finrisk_assets.graph.stages.common import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
-    """The trained candidate and its contract."""
+    """Return the trained candidate and its contract."""
     contract = checks.blocking_check(
         f"model_{domain.name}",
         f"model_{domain.name}_contract",
@@ -107,7 +107,7 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
     return model
 
 
-def train(frame: "pd.DataFrame", domain: Domain, source: Source, settings: Settings) -> Trained:
+def train(frame: "pd.DataFrame", domain: Domain, source: Source, settings: Settings) -> TrainingResult:
     """Train a domain's model so that the same rows, code, settings and libraries give the same bundle, byte for byte.
 
     Parameters
@@ -117,10 +117,10 @@ def train(frame: "pd.DataFrame", domain: Domain, source: Source, settings: Setti
     settings
         With `as_of` set: the time of day must not decide what is known.
     """
-    from finrisk_assets.modelling.training.provenance import fixed_threads
+    from finrisk_assets.modelling.training.provenance import limit_threads
 
-    with fixed_threads():
-        return domain.train(frame, domain.features(source), source, settings)
+    with limit_threads():
+        return domain.train(frame, domain.select_features(source), source, settings)
 
 
 def write_rows(rows: "pa.Table", file: Path) -> Path:
@@ -138,10 +138,10 @@ def write_rows(rows: "pa.Table", file: Path) -> Path:
 
 
 def _origin(
-    trained: Trained, snapshot: str, instance: dg.DagsterInstance, domain: Domain, source: Source, settings: Settings
+    trained: TrainingResult, snapshot: str, instance: dg.DagsterInstance, domain: Domain, source: Source, settings: Settings
 ) -> dict[str, str]:
-    """Where the model comes from, as tags of its version and metadata of its asset."""
-    from finrisk_assets.modelling.training.provenance import Origin, code_and_machine
+    """Return the origin of the model, as tags of its version and metadata of its asset."""
+    from finrisk_assets.modelling.training.provenance import Origin, describe_environment
 
     return Origin(
         snapshot=snapshot,
@@ -150,23 +150,23 @@ def _origin(
         seed=str(trained.spec.seed),
         raw=json.dumps(_landed(instance, domain, source)),
         dvc=json.dumps(dvc.read_hashes(source)),
-        **code_and_machine(settings),
-    ).tags()
+        **describe_environment(settings),
+    ).to_tags()
 
 
 def _landed(instance: dg.DagsterInstance, domain: Domain, source: Source) -> dict[str, str]:
-    """The raw tables that the features were computed from, with the hash of each one's kept landing, as far as Dagster knows it."""
-    found = {}
+    """Return the raw tables behind the features, each with the hash of its landed snapshot, where Dagster knows the hash."""
+    landings = {}
     for table in (f"raw_{name}" for name in domain.tables if name in source.tables):
         event = instance.get_latest_materialization_event(dg.AssetKey(table))
         landing = event and event.asset_materialization and event.asset_materialization.metadata.get("snapshot")
         if landing:
-            found[table] = str(landing.value)
-    return found
+            landings[table] = str(landing.value)
+    return landings
 
 
 def _dataset(name: str, spec: "BundleSpec", run_id: str) -> Any:
-    """The training table as MLflow's dataset: by name, columns and hash. MLflow's own digest of a frame takes minutes on a million rows."""
+    """Return the training table as MLflow's dataset: MLflow's own digest of a frame takes minutes on a million rows."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.types import ColSpec, Schema
@@ -181,7 +181,7 @@ def _columns(rows: Any) -> dict[str, list[Any]]:
 
 
 def _log_files(mlflow: Any, files: Mapping[str, bytes], folder: Path) -> None:
-    """Keep files with the run, and beside the candidate's bundle."""
+    """Store files with the run, and beside the candidate's bundle."""
     run = mlflow.active_run().info.run_id
     for name, content in files.items():
         (folder / name).write_bytes(content)

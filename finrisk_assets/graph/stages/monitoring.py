@@ -1,7 +1,8 @@
 """The stage ``monitoring_<domain>``: whether inputs and score moved since training, and how well the champion still does.
 
-It stores figures and writes a report; the checks ``features_<domain>_drift`` and ``scores_<domain>_drift`` re-read the figures. They
-warn and never block: real windows nearly always move. What is watched is `domain.MonitoringSpec`, the findings are `modelling.monitoring`.
+The stage stores figures and writes a report; the checks ``features_<domain>_drift`` and ``scores_<domain>_drift`` re-read the figures.
+The checks warn and never block, because real windows nearly always move. The settings are `base.MonitoringSpec`, the statistics
+`modelling.monitoring`.
 """
 
 import math
@@ -14,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets.domains.base import Domain, MonitoringSpec
+from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Clock, Tracking
 from finrisk_assets.graph.stages import champion as champion_stage
-from finrisk_assets.graph.stages import scores
 from finrisk_assets.graph.stages.common import champion_folder, common, log_artifact
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.modelling.training import model_registry
@@ -29,23 +29,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from finrisk_assets.modelling.evaluation.metrics import Interval
-    from finrisk_assets.modelling.monitoring.monitoring import ComparedWindows, Findings
+    from finrisk_assets.modelling.monitoring.monitoring import ComparedWindows, MonitoringFindings
     from finrisk_assets.scoring.bundle import Bundle
 
 MAX_ROWS = 60_000
-"""Rows that are read at most: of more, whole customers are left out at random."""
+"""Rows that are read at most: beyond them, whole customers are left out at random."""
 
 
 def build_assets(domain: Domain, settings: Settings) -> list[Any]:
-    """The figures, their contract, and the two drift checks; none where nothing says what to watch."""
-    watch = domain.watch
-    if watch is None:
-        return []
-    made = [_monitoring(domain, watch, settings), _contract(f"monitoring_{domain.name}"), _drift_check(domain, "scores", "score")]
-    return made if domain.features_of else [*made, _drift_check(domain, "features", "features")]
+    """Return the figures, their contract, and the two drift checks."""
+    assets = [_monitoring(domain, settings), _contract(f"monitoring_{domain.name}"), _drift_check(domain, "scores", "score")]
+    return assets if domain.features_of else [*assets, _drift_check(domain, "features", "features")]
 
 
-def _monitoring(domain: Domain, watch: MonitoringSpec, settings: Settings) -> dg.AssetsDefinition:
+def _monitoring(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"monitoring_{domain.name}",
         deps=[f"features_{domain.group}", f"champion_{domain.name}", f"scores_{domain.name}"],
@@ -61,10 +58,11 @@ def _monitoring(domain: Domain, watch: MonitoringSpec, settings: Settings) -> dg
 
         champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
         client = tracking.client()
-        registered = model_registry.find(client, domain.name, model_registry.CHAMPION)
-        found = observe(warehouse, domain, watch, champion, settings, clock.now(), _tested_auc(domain, settings))
-        left_out = {one.name: watch.by_construction[one.name] for one in champion.features if one.name in watch.by_construction}
-        about = report.About(
+        registered = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
+        findings = observe(warehouse, domain, champion, settings, clock.now(), _tested_auc(domain, settings))
+        by_construction = domain.monitoring.by_construction
+        left_out = {feature.name: by_construction[feature.name] for feature in champion.features if feature.name in by_construction}
+        header = report.ReportSubject(
             domain=domain.title,
             source=champion.source,
             champion=champion.version,
@@ -72,27 +70,27 @@ def _monitoring(domain: Domain, watch: MonitoringSpec, settings: Settings) -> dg
             training_window=champion.training_window,
             as_of=clock.now(),
             run_id=context.run_id,
-            words={feature.name: feature.description for feature in champion.features},
+            descriptions={feature.name: feature.description for feature in champion.features},
             left_out=left_out,
         )
-        page = report.page(about, found).encode()
+        page = report.render_report(header, findings).encode()
         path = report_file(settings, domain.name, context.run_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(page)
         if registered is not None:
             log_artifact(client, registered.run_id, f"monitoring/{path.name}", page)
-        rows = monitoring.figures(found)
+        rows = monitoring.to_table_rows(findings)
         return dg.Output(
             ibis.memtable(_table(rows)),
             metadata={
-                "verdict": found.verdict,
-                "is_confirmed": bool(found.confirmed),
+                "verdict": findings.verdict,
+                "is_confirmed": bool(findings.confirmed),
                 "champion": champion.version,
-                "window": found.window,
+                "window": findings.window,
                 "report": dg.MetadataValue.url(path.as_uri()),
-                "drifted": dg.MetadataValue.md(markdown_table(_drifted(found))),
+                "drifted": dg.MetadataValue.md(markdown_table(_drifted(findings))),
                 "left_out": dg.MetadataValue.md(markdown_table([{"feature": name, "why": why} for name, why in left_out.items()])),
-                "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in found.notes) or "none"),
+                "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in findings.notes) or "none"),
                 **({} if registered is None else {"mlflow_run_id": registered.run_id}),
             },
         )
@@ -101,30 +99,30 @@ def _monitoring(domain: Domain, watch: MonitoringSpec, settings: Settings) -> dg
 
 
 def report_file(settings: Settings, domain: str, run_id: str) -> Path:
-    """Where the report of a run is."""
+    """Return the file of a run's report."""
     return settings.root / "reports" / domain / f"{run_id}.html"
 
 
 def observe(
     warehouse: Warehouse,
     domain: Domain,
-    watch: MonitoringSpec,
     champion: "Bundle",
     settings: Settings,
     now: datetime,
     tested: "Interval | None",
-) -> "Findings":
-    """Read the months to compare from the warehouse and look at them."""
+) -> "MonitoringFindings":
+    """Read the months to compare from the warehouse, and return the findings."""
     import ibis
     import numpy as np
 
     from finrisk_assets.modelling.monitoring import monitoring
-    from finrisk_assets.modelling.training.candidates import matrix
+    from finrisk_assets.modelling.training.candidates import to_matrix
 
+    spec = domain.monitoring
     features = warehouse.table(f"features_{domain.group}")
-    rows = (watch.population or (lambda table: table))(features)
+    rows = domain.training_population(features)
     # A row of midnight on the first tells about the month that has just ended.
-    rows = rows.mutate(_month=(rows[domain.moment] - ibis.interval(microseconds=1)).truncate("M").cast("timestamp(6)"))
+    rows = rows.mutate(_month=(rows[domain.decision_time] - ibis.interval(microseconds=1)).truncate("M").cast("timestamp(6)"))
     counted = _counted(rows)
     windows = _windows(counted, champion, now)
     if windows.since:
@@ -133,22 +131,23 @@ def observe(
     needed = [*(column.name for column in domain.keys), *(feature.name for feature in champion.features), "_month"]
     rows = _sampled(rows.select(*needed), counted, settings.seed)
     frame = _frame(rows, warehouse.table(f"scores_{domain.name}"), domain, champion)
-    names = [feature.name for feature in champion.features if feature.name not in watch.by_construction]
-    label = watch.matured(frame, replace(settings, as_of=now)).set_index(domain.keys[0].name)[watch.label].astype("float64")
+    names = [feature.name for feature in champion.features if feature.name not in spec.by_construction]
+    labelled = domain.labelled_rows(frame, replace(settings, as_of=now))
+    label = labelled.set_index(domain.keys[0].name)[domain.label].astype("float64")
     probability = frame.probability.to_numpy(float)
-    return monitoring.observe(
+    return monitoring.collect_findings(
         names,
-        monitoring.Rows(
+        monitoring.MonitoredRows(
             month=frame._month.to_numpy().astype("datetime64[M]"),
             customer=frame.customer_id.to_numpy(dtype=str),
             decision=frame.decision.to_numpy(dtype=str),
             features=frame[names].to_numpy(dtype=np.float64, na_value=np.nan),
             score=frame.score.to_numpy(float),
-            probability=probability if watch.is_scored_as_it_stands else champion.probability(matrix(frame, champion.features)),
+            probability=probability if spec.is_scored_as_it_stands else champion.probability(to_matrix(frame, champion.features)),
             outcome=np.asarray(frame[domain.keys[0].name].map(label), dtype=np.float64),
         ),
         windows,
-        thresholds=sorted({champion.thresholds[name] for name in watch.decision_thresholds if name in champion.thresholds}),
+        thresholds=sorted({champion.thresholds[name] for name in spec.decision_thresholds if name in champion.thresholds}),
         tested_auc=tested,
         is_probability=champion.calibration.kind != "exp2",
         seed=settings.seed,
@@ -156,18 +155,18 @@ def observe(
 
 
 def _counted(rows: LazyTable) -> "pd.DataFrame":
-    """The number of rows ``n`` of each ``month`` and ``customer``, in one look at the table."""
+    """Count the rows ``n`` of each ``month`` and ``customer`` with one query."""
     import numpy as np
     import pandas as pd
 
-    found = rows.group_by("_month", "customer_id").aggregate(n=rows.count()).to_pyarrow()
-    month = found.column("_month").to_numpy(zero_copy_only=False).astype("datetime64[M]").astype("datetime64[s]")
-    counted = pd.DataFrame({"month": month, "customer": found.column("customer_id").to_pandas(), "n": found.column("n").to_numpy()})
+    counts = rows.group_by("_month", "customer_id").aggregate(n=rows.count()).to_pyarrow()
+    month = counts.column("_month").to_numpy(zero_copy_only=False).astype("datetime64[M]").astype("datetime64[s]")
+    counted = pd.DataFrame({"month": month, "customer": counts.column("customer_id").to_pandas(), "n": counts.column("n").to_numpy()})
     return counted.astype({"n": np.int64})
 
 
 def _windows(counted: "pd.DataFrame", champion: "Bundle", now: datetime) -> "ComparedWindows":
-    """The months to compare, of those that had ended by now."""
+    """Choose the months to compare, of those that have ended."""
     import numpy as np
 
     from finrisk_assets.modelling.monitoring import monitoring
@@ -178,11 +177,11 @@ def _windows(counted: "pd.DataFrame", champion: "Bundle", now: datetime) -> "Com
     def customers(window: Sequence[np.datetime64]) -> int:
         return int(counted.customer[counted.month.isin(list(window))].nunique())
 
-    return monitoring.choose(full, champion.training_window, customers)
+    return monitoring.choose_windows(full, champion.training_window, customers)
 
 
 def _sampled(rows: LazyTable, counted: "pd.DataFrame", seed: int) -> LazyTable:
-    """The rows, or those of as many customers, drawn by the seed, as `MAX_ROWS` allows."""
+    """Return the rows, or those of a sample of customers where `MAX_ROWS` allows no more."""
     import ibis
     import numpy as np
     import pyarrow as pa
@@ -191,39 +190,39 @@ def _sampled(rows: LazyTable, counted: "pd.DataFrame", seed: int) -> LazyTable:
     if share >= 1:
         return rows
     everyone = np.unique(counted.customer.to_numpy(dtype=str))
-    kept = np.random.default_rng(seed).permutation(everyone)[: max(1, int(len(everyone) * share))]
-    return rows.semi_join(ibis.memtable(pa.table({"customer_id": np.sort(kept)})), "customer_id")
+    customers = np.random.default_rng(seed).permutation(everyone)[: max(1, int(len(everyone) * share))]
+    return rows.semi_join(ibis.memtable(pa.table({"customer_id": np.sort(customers)})), "customer_id")
 
 
 def _frame(rows: LazyTable, scored: LazyTable, domain: Domain, champion: "Bundle") -> "pd.DataFrame":
-    """The rows with their score, probability and decision, in the order of the key.
+    """Return the rows with their score, probability and decision, in the order of the key.
 
-    What another model scored is scored anew: else a change of model would look like drift.
+    Rows that another model scored are scored anew, because a change of model would look like drift.
     """
     import numpy as np
 
     key = domain.keys[0].name
-    said = ("score", "probability", "decision", "model_version")
-    scored = scored.select(_key=scored[key], **{f"_{name}": scored[name] for name in said})
+    columns = ("score", "probability", "decision", "model_version")
+    scored = scored.select(_key=scored[key], **{f"_{name}": scored[name] for name in columns})
     joined = rows.left_join(scored, rows[key] == scored._key).drop("_key").order_by(key)
-    frame = joined.to_pyarrow().to_pandas(self_destruct=True, split_blocks=True).rename(columns={f"_{name}": name for name in said})
-    others = (frame.model_version != champion.version).to_numpy()
-    if others.any():
-        found = scores.score_rows(domain, frame[others].reset_index(drop=True), champion)
-        for name in said[:-1]:
+    frame = joined.to_pyarrow().to_pandas(self_destruct=True, split_blocks=True).rename(columns={f"_{name}": name for name in columns})
+    is_other = (frame.model_version != champion.version).to_numpy()
+    if is_other.any():
+        scored = domain.score(frame[is_other].reset_index(drop=True), champion)
+        for name in columns[:-1]:
             values = frame[name].to_numpy(copy=True)
-            values[others] = np.asarray(found[name])
+            values[is_other] = np.asarray(scored[name])
             frame[name] = values
     return frame
 
 
 def _of(rows: LazyTable, months: Sequence["np.datetime64"]) -> LazyTable:
-    """The rows of some months."""
+    """Return the rows of some months."""
     return rows.filter(rows._month.isin([month.astype("datetime64[us]").item() for month in months]))
 
 
 def _tested_auc(domain: Domain, settings: Settings) -> "Interval | None":
-    """The champion's AUC on its frozen test window, as it was judged; None where it has none."""
+    """Return the champion's AUC on its frozen test window; None where the evaluation has none."""
     from finrisk_assets.modelling.evaluation.metrics import Interval
 
     for figure in champion_stage.read_champion_figures(domain, settings):
@@ -232,14 +231,19 @@ def _tested_auc(domain: Domain, settings: Settings) -> "Interval | None":
     return None
 
 
-def _drifted(found: "Findings") -> list[dict[str, Any]]:
-    """The columns that moved, the surest first, as a table to show."""
-    from finrisk_assets.modelling.monitoring.monitoring import movement
+def _drifted(findings: "MonitoringFindings") -> list[dict[str, Any]]:
+    """Return the columns that drifted, with the smallest p-value first, as rows of a table."""
+    from finrisk_assets.modelling.monitoring.monitoring import describe_movement
 
-    moved = [column for drift in (found.score, found.features) if drift is not None for column in drift.drifted]
+    moved = [column for drift in (findings.score, findings.features) if drift is not None for column in drift.drifted]
     return [
-        {"column": one.name, "p-value": one.adjusted_p_value, "PSI": one.psi, "moved": movement(one, found.medians.get(one.name))}
-        for one in moved
+        {
+            "column": column.name,
+            "p-value": column.adjusted_p_value,
+            "PSI": column.psi,
+            "moved": describe_movement(column, findings.medians.get(column.name)),
+        }
+        for column in moved
     ]
 
 
@@ -255,7 +259,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
 
 def _contract(asset: str) -> dg.AssetChecksDefinition:
-    """The contract of the figures: there are some, each is a finite number and stands once, and a p-value is a probability."""
+    """Check that there are figures, that each is finite and unique, and that a p-value is a probability."""
 
     def faults(warehouse: Warehouse) -> list[str]:
         rows = warehouse.table(asset).to_pyarrow().to_pylist()
@@ -265,23 +269,23 @@ def _contract(asset: str) -> dg.AssetChecksDefinition:
 
 
 def find_figure_faults(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is wrong with stored figures, in sentences."""
-    found = [] if rows else ["there are no figures"]
-    seen: set[tuple[str, str]] = set()
+    """Return the faults of stored figures, in sentences."""
+    faults = [] if rows else ["there are no figures"]
+    names: set[tuple[str, str]] = set()
     for row in rows:
         name = (str(row["metric"]), str(row["window"]))
-        if name in seen:
-            found.append(f"{name[0]} stands twice for {name[1]}")
-        seen.add(name)
+        if name in names:
+            faults.append(f"{name[0]} stands twice for {name[1]}")
+        names.add(name)
         if not math.isfinite(row["value"]):
-            found.append(f"{name[0]} of {name[1]} is not a finite number")
+            faults.append(f"{name[0]} of {name[1]} is not a finite number")
         elif name[0].startswith("p_value_") and not 0 <= row["value"] <= 1:
-            found.append(f"{name[0]} of {name[1]} is {row['value']}, which is no probability")
-    return found
+            faults.append(f"{name[0]} of {name[1]} is {row['value']}, which is no probability")
+    return faults
 
 
 def _drift_check(domain: Domain, layer: str, what: str) -> dg.AssetChecksDefinition:
-    """The check ``<layer>_<domain>_drift``: a warning where the newest window has moved."""
+    """Return the check ``<layer>_<domain>_drift``, which warns where the newest window has drifted."""
     asset, source = f"{layer}_{domain.name}", f"monitoring_{domain.name}"
 
     @dg.asset_check(
@@ -300,7 +304,7 @@ def _drift_check(domain: Domain, layer: str, what: str) -> dg.AssetChecksDefinit
 
 
 def drift_result(rows: Sequence[Mapping[str, Any]], *, is_score: bool) -> dg.AssetCheckResult:
-    """Say from stored figures whether the score, or any feature, moved."""
+    """Return the check's result from stored figures: whether the score, or any feature, drifted."""
     from finrisk_assets.modelling.monitoring.drift import LEVEL
 
     tested = {row["metric"].removeprefix("p_value_"): row for row in rows if row["metric"].startswith("p_value_")}

@@ -14,9 +14,8 @@ from finrisk_assets.settings import Settings
 
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
-    """The comparison and its contract; none where the truth is not known."""
-    compare = domain.oracle
-    if compare is None or domain.truth not in source.truth:
+    """Return the comparison and its contract; none where the source has no truth table."""
+    if domain.truth not in source.truth:
         return []
 
     @dg.asset(
@@ -33,7 +32,8 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
 
         champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
         frame = load_evaluation_rows(warehouse, domain)
-        rows = [asdict(figure) for figure in compare(frame, warehouse.table(domain.truth).to_pandas(), champion, settings)]
+        truth = warehouse.table(domain.truth).to_pandas()
+        rows = [asdict(figure) for figure in domain.compare_with_truth(frame, truth, champion, settings)]
         return dg.Output(ibis.memtable(figure_table(rows)), metadata={"figures": dg.MetadataValue.md(markdown_table(rows))})
 
     return [oracle, check_finite_figures(f"oracle_{domain.name}")]

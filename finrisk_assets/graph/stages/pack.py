@@ -1,7 +1,7 @@
 """The stage ``pack_<domain>``: model card and validation pack of the version that became champion, as two pages and a manifest.
 
-Nothing is computed here: the figures are those that the evaluation and the oracle left. What a pack is, is in `modelling.pack`; how it
-looks, in `modelling.card`; how it is checked again, in `finrisk_assets.operations.verify_pack`.
+Nothing is computed here: the figures are those of the evaluation and the oracle. `modelling.packs.pack` defines a pack,
+`modelling.packs.card` its pages; `finrisk_assets.operations.verify_pack` verifies one.
 """
 
 import json
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from finrisk_assets.scoring.bundle import Bundle
 
 ORACLE, README, CARD = "oracle.json", "README.md", "card.md"
-KEPT = "pack"
-"""Where the run of a version holds its pack, and the tag of the version that holds the manifest's hash."""
+PACK_ARTIFACT = "pack"
+"""Folder of the pack among the artifacts of a version's run, and the version's tag that holds the manifest's hash."""
 SNAPSHOT, PARAMETERS, CANDIDATES = "snapshot", "parameters", "candidates.json"
 PACKAGE = Path(__file__).parents[2]
 
@@ -41,27 +41,27 @@ PICTURES = {
     "shap": ("explanation", "What moves the score: one dot a row of a sample; far from 0 moves much, bright is a high value."),
     "candidates": ("candidates", "ROC and precision-recall curve of every candidate on the validation window."),
 }
-"""Name of a plot -> the group of figures that it is shown with, and what it shows."""
+"""Plot -> the group of figures that it is shown with, and its caption."""
 WORDS = {1: "rises with it", -1: "falls with it", 0: "either way"}
-"""What a feature's declared direction is called."""
+"""Declared direction of a feature -> its words."""
 
 
 @dataclass(frozen=True)
 class PackContents:
-    """A pack with what it is made of: its pictures by artifact, and the files that are kept with it."""
+    """A pack with its pictures, by artifact, and the files that are stored with it."""
 
-    made: pack.Pack
+    record: pack.Pack
     pictures: Mapping[str, bytes]
     files: Mapping[str, bytes]
 
 
 def pack_folder(settings: Settings, domain: str, version: str) -> Path:
-    """Where the pack of a bundle's version is."""
+    """Return the folder of the pack of a bundle's version."""
     return settings.root / "packs" / domain / version
 
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
-    """The pack and its contract."""
+    """Return the pack and its contract."""
     contract = checks.blocking_check(
         f"pack_{domain.name}",
         f"pack_{domain.name}_contract",
@@ -72,37 +72,37 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
 
 
 def _pack(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
-    judged = domain.oracle is not None and domain.truth in source.truth
+    has_truth = domain.truth in source.truth
 
     @dg.asset(
         name=f"pack_{domain.name}",
-        deps=[f"champion_{domain.name}", f"evaluation_{domain.name}", *([f"oracle_{domain.name}"] if judged else [])],
+        deps=[f"champion_{domain.name}", f"evaluation_{domain.name}", *([f"oracle_{domain.name}"] if has_truth else [])],
         description=f"{domain.title}: model card and validation pack of the champion, each figure with the hash of what it came from. "
         "`finrisk validate-pack verify` computes them again.",
         **common(domain, {"html", "mlflow"}),
     )
     def pack_asset(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.MaterializeResult:
         client = tracking.client()
-        champion = model_registry.find(client, domain.name, model_registry.CHAMPION)
+        champion = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
         if champion is None:
             raise dg.Failure(f"{domain.name} has no champion: materialise champion_{domain.name} first")
-        told = warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist() if judged else []
-        gathered = gather(domain, source, client, champion, _without_nan(told))
-        folder = write(gathered, settings, client, champion)
-        made = gathered.made
+        oracle_figures = warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist() if has_truth else []
+        contents = gather(domain, source, client, champion, _without_nan(oracle_figures))
+        folder = write(contents, settings, client, champion)
+        record = contents.record
         return dg.MaterializeResult(
             metadata={
-                "summary": dg.MetadataValue.md(summary(made)),
+                "summary": dg.MetadataValue.md(summary(record)),
                 "pack": dg.MetadataValue.path(folder / pack.PACK_PAGE),
                 "card": dg.MetadataValue.path(folder / pack.CARD_PAGE),
                 "manifest": dg.MetadataValue.path(folder / pack.MANIFEST),
-                "bundle": made.version,
+                "bundle": record.version,
                 "registry_version": champion.version,
                 "mlflow_run_id": champion.run_id,
                 "mlflow": run_link(tracking, champion.run_id),
-                "figures": len(made.figures),
-                "artifacts": len(made.artifacts),
-                "verify": f"finrisk validate-pack verify {domain.name} --version {made.version}",
+                "figures": len(record.figures),
+                "artifacts": len(record.artifacts),
+                "verify": f"finrisk validate-pack verify {domain.name} --version {record.version}",
             },
             data_version=dg.DataVersion(pack.sha256((folder / pack.MANIFEST).read_bytes())[:12]),
         )
@@ -110,11 +110,11 @@ def _pack(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefini
     return pack_asset
 
 
-def summary(made: pack.Pack) -> str:
-    """The verdict and the first figures, in Markdown."""
-    verdict = "The evidence supports this version." if made.supports else "The evidence does not support this version."
-    against = "".join(f"\n- {one.demand}: {reason}" for one in made.verdicts for reason in one.reasons)
-    return f"**{verdict}**{against}\n\n{card.figures_table(card.headlines(made))}"
+def summary(record: pack.Pack) -> str:
+    """Return the verdict and the headline figures, in Markdown."""
+    conclusion = "The evidence supports this version." if record.is_supported else "The evidence does not support this version."
+    against = "".join(f"\n- {conclusion.demand}: {reason}" for conclusion in record.verdicts for reason in conclusion.reasons)
+    return f"**{conclusion}**{against}\n\n{card.figures_to_markdown(card.select_headlines(record))}"
 
 
 # Gathering ---------------------------------------------------------------------------------------------------------------------
@@ -137,33 +137,33 @@ def gather(
     written
         The texts of the domain, ``README.md`` and ``card.md``; those of the checkout unless others are given.
     """
-    tags = model_registry.tags(client, model)
+    tags = model_registry.read_tags(client, model)
     snapshot = _snapshot(tags, model)
     bundle, files = _bundle(client, model)
     texts = written or {name: (PACKAGE / "domains" / domain.group / name).read_bytes() for name in (README, CARD)}
-    evaluated = model_registry.artifact(client, model, FIGURES)
-    tried, parameters = read_candidates(client, model), read_parameters(client, model)
-    kept = {**texts, **({ORACLE: pack.canonical(list(oracle))} if oracle else {})}
-    evaluation = json.loads(evaluated)
+    evaluation_file = model_registry.read_artifact(client, model, FIGURES)
+    candidates, parameters = read_candidates(client, model), read_parameters(client, model)
+    texts_and_oracle = {**texts, **({ORACLE: pack.canonical_json(list(oracle))} if oracle else {})}
+    evaluation = json.loads(evaluation_file)
     pictures = _pictures(model, evaluation)
-    where = f"MLflow run {model.run_id}"
+    run = f"MLflow run {model.run_id}"
     artifacts = [
         *(pack.Artifact(name, pack.sha256(content), f"{model.uri} in MLflow") for name, content in files.items()),
         pack.Artifact(SNAPSHOT, snapshot, f"snapshots/{snapshot[:12]}….parquet: the feature table that it was trained on"),
-        pack.Artifact(FIGURES, pack.sha256(evaluated), f"{where}: what evaluation_{domain.name} found"),
-        pack.Artifact(PARAMETERS, pack.sha256(pack.canonical(parameters)), f"{where}: its parameters"),
-        pack.Artifact(CANDIDATES, pack.sha256(pack.canonical(tried)), f"{where}: without the seconds that fitting took"),
-        *(pack.Artifact(name, pack.sha256(content), f"{where}: {KEPT}/{name}") for name, content in kept.items()),
-        *(pack.Artifact(name, pack.sha256(png), where) for name, png in pictures.items()),
+        pack.Artifact(FIGURES, pack.sha256(evaluation_file), f"{run}: what evaluation_{domain.name} found"),
+        pack.Artifact(PARAMETERS, pack.sha256(pack.canonical_json(parameters)), f"{run}: its parameters"),
+        pack.Artifact(CANDIDATES, pack.sha256(pack.canonical_json(candidates)), f"{run}: without the seconds that fitting took"),
+        *(pack.Artifact(name, pack.sha256(content), f"{run}: {PACK_ARTIFACT}/{name}") for name, content in texts_and_oracle.items()),
+        *(pack.Artifact(name, pack.sha256(png), run) for name, png in pictures.items()),
     ]
     figures = [
         *_training(parameters),
-        *pack.figures_from(evaluation, "evaluation", FIGURES),
-        *pack.figures_from(oracle, "oracle", ORACLE, "oracle"),
-        *_of_candidates(tried),
+        *pack.build_figures(evaluation, "evaluation", FIGURES),
+        *pack.build_figures(oracle, "oracle", ORACLE, "oracle"),
+        *_candidate_figures(candidates),
         *(_threshold(name, value) for name, value in bundle.thresholds.items()),
     ]
-    made = pack.Pack(
+    record = pack.Pack(
         domain=domain.name,
         title=domain.title,
         owner=domain.owner,
@@ -192,26 +192,26 @@ def gather(
         pictures=[_picture(name) for name in pictures],
         verdicts=list_verdicts(domain, [Figure(**row) for row in evaluation]),
     )
-    return PackContents(made, pictures, kept)
+    return PackContents(record, pictures, texts_and_oracle)
 
 
 def list_verdicts(domain: Domain, figures: Sequence[Figure]) -> list[pack.PackVerdict]:
-    """What the gate says of each demand."""
-    found = gate.faults(domain, list(figures))
+    """Return the gate's verdict on each demand."""
+    faults = gate.find_faults(domain, list(figures))
     return [
-        pack.PackVerdict(demand, meaning, tuple(fault.reason for fault in found if fault.demand == demand))
+        pack.PackVerdict(demand, meaning, tuple(fault.reason for fault in faults if fault.demand == demand))
         for demand, meaning in gate.DEMANDS.items()
     ]
 
 
 def _bundle(client: Any, model: model_registry.RegisteredVersion) -> "tuple[Bundle, dict[str, bytes]]":
-    """A version's bundle, and its files by the names of their artifacts."""
+    """Return a version's bundle, and its files by artifact."""
     import tempfile
 
     from finrisk_assets.scoring.bundle import Bundle
 
     with tempfile.TemporaryDirectory() as temporary:
-        folder = model_registry.fetch(client, model, Path(temporary) / "bundle")
+        folder = model_registry.download_bundle(client, model, Path(temporary) / "bundle")
         return Bundle.load(folder), {f"bundle/{file.name}": file.read_bytes() for file in sorted(folder.iterdir())}
 
 
@@ -225,18 +225,18 @@ def _snapshot(tags: Mapping[str, str], model: model_registry.RegisteredVersion) 
 
 
 def _pictures(model: model_registry.RegisteredVersion, evaluation: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-    """The plots of the evaluation and of the candidates, by the names of their artifacts.
+    """Return the plots of the evaluation and of the candidates, by artifact.
 
-    The picture of the calibration is left out where its ten groups are of fewer people than may be shown.
+    The picture of the calibration is left out where its ten groups hold fewer people than may be shown.
     """
     from mlflow.artifacts import download_artifacts
 
-    judged = next((row["value"] for row in evaluation if row["metric"] == "n_test"), 0)
-    hidden = {"test_calibration.png"} if judged < 10 * pack.SMALLEST_GROUP else set()
+    n_test = next((row["value"] for row in evaluation if row["metric"] == "n_test"), 0)
+    hidden = {"test_calibration.png"} if n_test < 10 * pack.MIN_GROUP_PEOPLE else set()
     # All at once: MLflow asks its store anew for every artifact, which takes longer than to read it.
     files = sorted(Path(download_artifacts(run_id=model.run_id, artifact_path="plots")).glob("*.png"))
-    wanted = [file for file in files if file.name.startswith("test_") or file.name == "candidates.png"]
-    return {f"plots/{file.name}": file.read_bytes() for file in wanted if file.name not in hidden}
+    plots = [file for file in files if file.name.startswith("test_") or file.name == "candidates.png"]
+    return {f"plots/{file.name}": file.read_bytes() for file in plots if file.name not in hidden}
 
 
 def _picture(artifact: str) -> pack.Picture:
@@ -246,47 +246,47 @@ def _picture(artifact: str) -> pack.Picture:
 
 
 def read_parameters(client: Any, model: model_registry.RegisteredVersion) -> dict[str, str]:
-    """The parameters of the run that made a version."""
+    """Return the parameters of a version's run."""
     return dict(sorted(client.get_run(model.run_id).data.params.items()))
 
 
 def read_candidates(client: Any, model: model_registry.RegisteredVersion) -> list[dict[str, Any]]:
-    """What was tried, a row a model, without how long it took: that is of the machine."""
-    table = json.loads(model_registry.artifact(client, model, CANDIDATES))
+    """Return the candidates of a version, without the seconds that fitting took, which depend on the machine."""
+    table = json.loads(model_registry.read_artifact(client, model, CANDIDATES))
     rows = [dict(zip(table.get("columns", ()), row, strict=True)) for row in table.get("data", ())]
     return _without_nan([{name: value for name, value in row.items() if name != "fit s"} for row in rows])
 
 
 def _without_nan(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with None where a number is not one: JSON knows no NaN."""
+    """Return the rows with None for NaN, which JSON has not."""
     return [{name: None if value != value else value for name, value in row.items()} for row in rows]
 
 
-def _of_candidates(rows: Sequence[Mapping[str, Any]]) -> list[pack.PackFigure]:
-    """The figures of the candidates: ``low`` and ``high`` belong to the column before them."""
-    found = []
+def _candidate_figures(rows: Sequence[Mapping[str, Any]]) -> list[pack.PackFigure]:
+    """Return the figures of the candidates: ``low`` and ``high`` belong to the first column."""
+    figures = []
     for row in rows:
         name = str(row["model"])
         columns = [column for column, value in row.items() if column not in ("model", "low", "high") and isinstance(value, int | float)]
         for at, column in enumerate(columns):
             low, high = (row.get("low"), row.get("high")) if at == 0 else (None, None)
-            found.append(
+            figures.append(
                 pack.PackFigure(f"candidates/{name}/{column}", "candidates", name, column, CANDIDATES, float(row[column]), low, high)
             )
-    return found
+    return figures
 
 
 def _training(parameters: Mapping[str, str]) -> list[pack.PackFigure]:
-    known = {
+    meanings = {
         "n_train": "rows that taught",
         "n_validation": "rows that chose and calibrated",
         "base_rate": "outcome among the rows that taught",
     }
-    found = []
-    for name, meaning in known.items():
+    figures = []
+    for name, meaning in meanings.items():
         if name in parameters:
-            found.append(pack.PackFigure(f"training/{name}", "sample", meaning.capitalize(), "", PARAMETERS, float(parameters[name])))
-    return found
+            figures.append(pack.PackFigure(f"training/{name}", "sample", meaning.capitalize(), "", PARAMETERS, float(parameters[name])))
+    return figures
 
 
 def _threshold(name: str, value: float) -> pack.PackFigure:
@@ -294,16 +294,16 @@ def _threshold(name: str, value: float) -> pack.PackFigure:
 
 
 def _texts(files: Mapping[str, bytes]) -> dict[str, str]:
-    readme, purpose = (card.sections(files[name].decode()) for name in (README, CARD))
+    readme, purpose = (card.parse_sections(files[name].decode()) for name in (README, CARD))
     return {
-        "decision": card.pick(purpose, "Decision") or card.pick(readme, "Decision", "Question"),
-        "for whom": card.pick(purpose, "For whom"),
-        "intended use": card.pick(purpose, "Intended use"),
-        "not intended": card.pick(purpose, "Not intended"),
-        "population": card.pick(readme, "Population and target", "Target"),
-        "known when": card.pick(readme, "What is known when", "Known when"),
-        "thresholds": card.pick(readme, "Thresholds", "Decisions", "Direction", "Decision"),
-        "limits": card.pick(readme, "Limits"),
+        "decision": card.pick_section(purpose, "Decision") or card.pick_section(readme, "Decision", "Question"),
+        "for whom": card.pick_section(purpose, "For whom"),
+        "intended use": card.pick_section(purpose, "Intended use"),
+        "not intended": card.pick_section(purpose, "Not intended"),
+        "population": card.pick_section(readme, "Population and target", "Target"),
+        "known when": card.pick_section(readme, "What is known when", "Known when"),
+        "thresholds": card.pick_section(readme, "Thresholds", "Decisions", "Direction", "Decision"),
+        "limits": card.pick_section(readme, "Limits"),
     }
 
 
@@ -311,7 +311,7 @@ def _facts(
     bundle: "Bundle", parameters: Mapping[str, str], tags: Mapping[str, str], model: model_registry.RegisteredVersion
 ) -> dict[str, str]:
     window, dirty = bundle.training_window, " with changes" if tags.get("git_dirty") == "true" else ""
-    found = {
+    facts = {
         "Training window": f"{window[0]} to {window[1]}" if window else "the source knows no time",
         "Split": parameters.get("split", ""),
         "Chosen candidate": parameters.get("champion_candidate", ""),
@@ -327,23 +327,25 @@ def _facts(
         "Libraries": ", ".join(f"{name} {version}" for name, version in bundle.libraries.items()),
         "MLflow run": model.run_id,
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in facts.items() if value}
 
 
 def _history(client: Any, domain: Domain, model: model_registry.RegisteredVersion) -> list[dict[str, str]]:
-    """The versions up to this one. What becomes of it later is told by the registry, not by its pack."""
+    """Return the versions up to this one: later ones are in the registry, not in this pack."""
     rows = []
-    for one, tags, _ in model_registry.versions(client, domain.name):
-        if int(one.version) > int(model.version):
+    for registered_version, tags, _ in model_registry.list_versions(client, domain.name):
+        if int(registered_version.version) > int(model.version):
             continue
-        registered = datetime.fromtimestamp(client.get_model_version(one.name, one.version).creation_timestamp / 1000, UTC)
+        registered = datetime.fromtimestamp(
+            client.get_model_version(registered_version.name, registered_version.version).creation_timestamp / 1000, UTC
+        )
         rows.append(
             {
-                "version": one.version,
+                "version": registered_version.version,
                 "bundle": tags.get("bundle", "")[:12],
                 "registered": registered.strftime("%Y-%m-%d %H:%M"),
-                "snapshot": tags.get(SNAPSHOT, "–")[: pack.SHORT],
-                "code": tags.get("git_commit", "–")[: pack.SHORT],
+                "snapshot": tags.get(SNAPSHOT, "–")[: pack.HASH_DIGITS],
+                "code": tags.get("git_commit", "–")[: pack.HASH_DIGITS],
             }
         )
     return rows
@@ -352,31 +354,31 @@ def _history(client: Any, domain: Domain, model: model_registry.RegisteredVersio
 # Writing and reading -----------------------------------------------------------------------------------------------------------
 
 
-def write(gathered: PackContents, settings: Settings, client: Any, model: model_registry.RegisteredVersion) -> Path:
+def write(contents: PackContents, settings: Settings, client: Any, model: model_registry.RegisteredVersion) -> Path:
     """Write a pack to its folder and to the run of its version, which is tagged with the manifest's hash; return the folder."""
-    made = gathered.made
-    pages = card.pages(made, gathered.pictures)
-    manifest = pack.manifest(made, pages)
-    files = {pack.MANIFEST: manifest, **{name: text.encode() for name, text in pages.items()}, **gathered.files}
-    folder = pack_folder(settings, made.domain, made.version)
+    record = contents.record
+    pages = card.render_pages(record, contents.pictures)
+    manifest = pack.build_manifest(record, pages)
+    files = {pack.MANIFEST: manifest, **{name: text.encode() for name, text in pages.items()}, **contents.files}
+    folder = pack_folder(settings, record.domain, record.version)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    client.log_artifacts(model.run_id, str(folder), KEPT)
-    client.set_model_version_tag(model.name, model.version, KEPT, pack.sha256(manifest))
+    client.log_artifacts(model.run_id, str(folder), PACK_ARTIFACT)
+    client.set_model_version_tag(model.name, model.version, PACK_ARTIFACT, pack.sha256(manifest))
     return folder
 
 
 def check_pages(folder: Path) -> list[pack.Outcome]:
-    """Whether the pages in a folder are those that its manifest names, and show its figures and no others."""
-    manifest, pages = pack.read(_content(folder / pack.MANIFEST), str(folder / pack.MANIFEST))
+    """Check that the pages in a folder are those that its manifest names, and show its figures and no others."""
+    manifest, pages = pack.read_manifest(_content(folder / pack.MANIFEST), str(folder / pack.MANIFEST))
     texts = {name: _content(folder / name) for name in pages}
     same = [
         None if pack.sha256(texts[name]) == digest else f"{name}: its bytes are not those that {pack.MANIFEST} names"
         for name, digest in pages.items()
     ]
-    shown = [pack.compare_page(manifest, content.decode(), name, whole=name == pack.PACK_PAGE) for name, content in texts.items()]
-    return [pack.outcome("Pages", same), *shown]
+    page_outcomes = [pack.compare_page(manifest, content.decode(), name, whole=name == pack.PACK_PAGE) for name, content in texts.items()]
+    return [pack.count_outcomes("Pages", same), *page_outcomes]
 
 
 def _content(file: Path) -> bytes:
@@ -392,5 +394,5 @@ def _champions_pack(domain: Domain, settings: Settings) -> Path:
 
 
 def figures_to_rows(figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """Figures as rows, as they are kept in JSON."""
+    """Return figures as rows for JSON."""
     return _without_nan([asdict(figure) for figure in figures])

@@ -1,8 +1,8 @@
 """The stage ``scores_<domain>``: the champion decides for the whole population."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 from ibis.expr.types import Table as LazyTable
@@ -15,11 +15,6 @@ from finrisk_assets.graph.warehouse import Warehouse, column_schema
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from finrisk_assets.scoring.bundle import Bundle
-
 ARROW = {"string": "string", "int64": "int64", "float64": "float64", "boolean": "bool", "timestamp": "timestamp[us]"}
 """Types of a contract -> Arrow's names of them."""
 
@@ -28,7 +23,7 @@ SCORING_CHUNK = 100_000
 
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
-    """The batch scores and their contract."""
+    """Return the batch scores and their contract."""
     return [_scores(domain, source, settings), checks.contract(f"scores_{domain.name}", domain.score_contract())]
 
 
@@ -37,7 +32,7 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
         name=f"scores_{domain.name}",
         deps=[f"features_{domain.group}", f"champion_{domain.name}"],
         description=f"{domain.title} decided for the whole population by the champion.",
-        metadata={"dagster/column_schema": column_schema(domain.score_contract()), partitions.PARTITION_COLUMN: domain.moment},
+        metadata={"dagster/column_schema": column_schema(domain.score_contract()), partitions.PARTITION_COLUMN: domain.decision_time},
         io_manager_key="tables",
         partitions_def=partitions.monthly_partitions(source.begins, source.ends),
         backfill_policy=partitions.ONE_RUN,
@@ -49,7 +44,7 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
         path = settings.root / "landing" / f"scores_{domain.name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         of_run = MonthRange.from_partitions(context.assets_def.partitions_def, context.partition_key_range)
-        score_table(path, of_run.filter_rows(warehouse.table(f"features_{domain.group}"), domain.moment), domain, settings)
+        score_table(path, of_run.filter_rows(warehouse.table(f"features_{domain.group}"), domain.decision_time), domain, settings)
         return warehouse.connection.read_parquet(str(path))
 
     return scores
@@ -69,9 +64,9 @@ def score_table(path: Path, features: LazyTable, domain: Domain, settings: Setti
     writer: pq.ParquetWriter | None = None
     for batch in batches:
         frame = batch.to_pandas()
-        found = score_rows(domain, frame, champion)
+        scored = domain.score(frame, champion)
         columns = {name: batch.column(name) for name in carried} | {
-            name: pa.array(values, pa.string() if name == "decision" else None) for name, values in found.items()
+            name: pa.array(values, pa.string() if name == "decision" else None) for name, values in scored.items()
         }
         rows = pa.table(columns | {"model_version": pa.array([champion.version] * len(batch), pa.string())})
         rows = rows.select(list(contract.names))
@@ -81,15 +76,3 @@ def score_table(path: Path, features: LazyTable, domain: Domain, settings: Setti
         empty = pa.schema([(column.name, pa.type_for_alias(ARROW[column.dtype])) for column in contract.columns])
         writer = pq.ParquetWriter(path, empty)
     writer.close()
-
-
-def score_rows(domain: Domain, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
-    """Margin, probability and decision of each row of the feature table, and what else the domain says."""
-    from finrisk_assets.modelling.training.candidates import matrix
-
-    if domain.score:
-        return domain.score(frame, champion)
-    margin = champion.margin(matrix(frame, champion.features))
-    probability = champion.calibration.apply(margin)
-    decision = domain.decide(probability, margin, champion.thresholds)
-    return {"score": margin, "probability": probability, "decision": decision}

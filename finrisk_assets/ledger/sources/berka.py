@@ -198,12 +198,12 @@ def _day(text: ir.StringValue) -> ir.StringValue:
     return ibis.cases((text.re_search("^[0-9]{6}( 00:00:00)?$"), day), else_=text)
 
 
-def _named(code: ir.StringValue, names: Mapping[str, str]) -> ir.StringValue:
+def _translate(code: ir.StringValue, names: Mapping[str, str]) -> ir.StringValue:
     """Return the name of a code; an unknown code stays unchanged, so that a rule can refuse it."""
     return trim(code).substitute(dict(names))
 
 
-def _known(code: ir.StringValue, names: Mapping[str, str]) -> ir.StringValue:
+def _decode(code: ir.StringValue, names: Mapping[str, str]) -> ir.StringValue:
     """Return the name of a code, or null."""
     return trim(code).cases(*names.items(), else_=ibis.null("string"))
 
@@ -243,7 +243,7 @@ ACCOUNT_COLUMNS: Mapping[str, Expression] = {
     "account_id": lambda raw: raw.account_id,
     "customer_id": lambda raw: raw.client_id,
     "opened_at": lambda raw: _day(raw.date),
-    "statement_frequency": lambda raw: _named(raw.frequency, FREQUENCIES),
+    "statement_frequency": lambda raw: _translate(raw.frequency, FREQUENCIES),
 }
 
 TRANSACTION_COLUMNS: Mapping[str, Expression] = {
@@ -252,8 +252,8 @@ TRANSACTION_COLUMNS: Mapping[str, Expression] = {
     "account_id": lambda raw: raw.account_id,
     "occurred_at": lambda raw: _day(raw.date),
     "amount": lambda raw: raw.amount,
-    "direction": lambda raw: _named(raw.type, DIRECTIONS),
-    "category": lambda raw: _known(raw.k_symbol, PURPOSES).fill_null(_known(raw.operation, OPERATIONS)),
+    "direction": lambda raw: _translate(raw.type, DIRECTIONS),
+    "category": lambda raw: _decode(raw.k_symbol, PURPOSES).fill_null(_decode(raw.operation, OPERATIONS)),
     "merchant": _payee,
     "balance_amount": lambda raw: raw.balance,
 }
@@ -266,7 +266,7 @@ LOAN_COLUMNS: Mapping[str, Expression] = {
     "loan_amount": lambda raw: raw.amount,
     "term_months": lambda raw: raw.duration,
     "instalment_amount": lambda raw: raw.payments,
-    "is_default": lambda raw: _named(raw.status, OUTCOMES),
+    "is_default": lambda raw: _translate(raw.status, OUTCOMES),
     "outcome_known_at": _outcome_known,
     "is_statement_weekly": lambda raw: raw.frequency == "POPLATEK TYDNE",
     "is_statement_per_movement": lambda raw: raw.frequency == "POPLATEK PO OBRATU",

@@ -74,8 +74,8 @@ def hide_later_labels(raw: "ir.Table", moment: datetime) -> "ir.Table":
 
     if KNOWN not in raw.columns:
         return raw
-    known = (raw[KNOWN] <= ibis.literal(moment, type="timestamp")).fill_null(False)
-    return raw.mutate(**{name: known.ifelse(raw[name], ibis.null(raw[name].type())) for name in (LABEL, KNOWN)})
+    is_known = (raw[KNOWN] <= ibis.literal(moment, type="timestamp")).fill_null(False)
+    return raw.mutate(**{name: is_known.ifelse(raw[name], ibis.null(raw[name].type())) for name in (LABEL, KNOWN)})
 
 
 def _with_labels(raw_table: RawTable, columns: LabelColumns, file: Path) -> RawTable:
@@ -102,8 +102,8 @@ def _newer(own: Expression, own_known: Expression, given: str) -> Expression:
         mine = own(raw)
         if given not in raw.columns:
             return mine
-        known = contract.cast(own_known(raw), "timestamp")
-        newer = raw[KNOWN].notnull() & (known.isnull() | (raw[KNOWN] >= known).fill_null(False))
+        known_at = contract.cast(own_known(raw), "timestamp")
+        newer = raw[KNOWN].notnull() & (known_at.isnull() | (raw[KNOWN] >= known_at).fill_null(False))
         return newer.ifelse(raw[given].cast(mine.type()), mine)
 
     return value
@@ -114,13 +114,13 @@ def _join(landed: Path, key: Callable[["ir.Table"], "ir.Value"], file: Path) -> 
     import ibis
 
     connection = ibis.duckdb.connect(threads=1)
-    beside = landed.with_name(f".{landed.name}.labelled")
+    temporary = landed.with_name(f".{landed.name}.labelled")
     try:
-        raw, given = connection.read_parquet(str(landed)), connection.read_parquet(str(file))
-        given = given.select(_key=given.key, **{LABEL: given.label, KNOWN: given.known_at})
-        joined = raw.left_join(given, contract.cast(key(raw), "string") == given["_key"]).drop("_key")
-        joined.order_by(ROW).to_parquet(beside)
+        raw, labels = connection.read_parquet(str(landed)), connection.read_parquet(str(file))
+        labels = labels.select(_key=labels.key, **{LABEL: labels.label, KNOWN: labels.known_at})
+        joined = raw.left_join(labels, contract.cast(key(raw), "string") == labels["_key"]).drop("_key")
+        joined.order_by(ROW).to_parquet(temporary)
     finally:
         connection.disconnect()
-    os.replace(beside, landed)
+    os.replace(temporary, landed)
     return hashlib.sha256(file.read_bytes()).hexdigest()

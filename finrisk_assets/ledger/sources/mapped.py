@@ -81,8 +81,8 @@ def _expand(path: Path) -> list[Path]:
 def _features(tables: Mapping[str, TableMap]) -> dict[str, tuple[Feature, ...]]:
     """Return the extra columns that are features, by the domain that decides on the table's rows."""
     domains = {"accounts": "cashflow", "loans": "loan_default", "transactions": "transaction_anomaly"}
-    found = {name: tuple(_feature(column) for column in tables[name].extra if column.feature) for name in tables}
-    return {domain: found[name] for name, domain in domains.items() if found.get(name)}
+    features = {name: tuple(_feature(column) for column in tables[name].extra if column.feature) for name in tables}
+    return {domain: features[name] for name, domain in domains.items() if features.get(name)}
 
 
 def _feature(column: ExtraColumn) -> Feature:
@@ -187,9 +187,9 @@ def _moment(text: ir.StringValue, form: str) -> ir.Value:
         number = text.try_cast("int64")
         moment = number.as_timestamp("s" if form == "epoch_s" else "ms").cast("string")
         return ibis.cases((number.notnull(), moment), else_=text)
-    found = re.findall(r"%(.)", form)
+    directives = re.findall(r"%(.)", form)
     pattern = "^" + re.sub(r"%(.)", lambda part: _DIGITS[part[1]], re.escape(form).replace(r"\%", "%")) + "$"
-    part = {name: text.re_extract(pattern, position) for position, name in enumerate(found, 1)}
+    part = {name: text.re_extract(pattern, position) for position, name in enumerate(directives, 1)}
     if "y" in part:  # as POSIX has it: 69 to 99 are of the twentieth century
         part["Y"] = ibis.cases((part["y"].try_cast("int64") >= 69, "19"), else_="20") + part["y"]
     day = part["Y"] + "-" + part.get("m", "1") + "-" + part.get("d", "1")

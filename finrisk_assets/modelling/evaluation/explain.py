@@ -1,7 +1,7 @@
-"""Explanations of many rows: contributions in a batch, importance of each feature, and who stands just above a cutoff.
+"""Explanations of many rows: the importance of each feature, and the mean explanation just below a cutoff.
 
-Here stands what plots, metrics and model cards need from SHAP values; drawing them belongs elsewhere, and the words for one
-decision in `reasons`. All values come from the bundle itself, so that a plot explains what the service will answer.
+Plots, metrics and model cards use these. Drawing belongs in `plots`, the words for one decision in `reasons`. All values come from the
+bundle itself, so a plot explains exactly what the service answers.
 """
 
 from dataclasses import dataclass
@@ -11,34 +11,28 @@ import numpy as np
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.spec import Floats, Rows
 
-CHUNK = 10_000
-
 
 @dataclass(frozen=True)
 class Importance:
-    """What a feature does on average: mean |SHAP| in margin units, and its share of the sum over all features."""
+    """The mean |SHAP| of a feature in margin units, and its share of the sum over all features."""
 
     feature: str
     mean_absolute: float
     share: float
 
 
-def contributions(bundle: Bundle, rows: Rows, chunk: int = CHUNK) -> Floats:
-    """SHAP values in margin units, float64, shape (n, d), scored ``chunk`` rows at a time.
-
-    Some 1 ms a row for a few hundred trees: give a sample of a large table.
-    """
-    parts = [bundle.score(rows[start : start + chunk]).contributions for start in range(0, len(rows), chunk)]
-    return np.concatenate(parts) if parts else np.zeros((0, len(bundle.features)))
-
-
-def importance(bundle: Bundle, values: Floats) -> tuple[Importance, ...]:
-    """Features by mean absolute contribution, most important first; ties in the bundle's order.
+def rank_features(bundle: Bundle, values: Floats) -> tuple[Importance, ...]:
+    """Return features by mean absolute contribution, most important first; ties in the bundle's order.
 
     Parameters
     ----------
     values
         From `contributions`, shape (n, d), n at least 1.
+
+    Raises
+    ------
+    ValueError
+        For values of another shape.
     """
     if values.ndim != 2 or values.shape[1] != len(bundle.features) or not len(values):
         raise ValueError(f"contributions of shape {values.shape}; importance needs rows of {len(bundle.features)} features")
@@ -48,17 +42,17 @@ def importance(bundle: Bundle, values: Floats) -> tuple[Importance, ...]:
     return tuple(Importance(bundle.features[at].name, float(means[at]), float(means[at]) / total) for at in order)
 
 
-def just_approved(bundle: Bundle, rows: Rows, threshold: float, nearest: int = 200) -> tuple[float, ...]:
-    """Mean contributions of the rows closest below a probability threshold: what reason codes of a refusal compare with.
+def mean_just_approved(bundle: Bundle, rows: Rows, threshold: float, nearest: int = 200) -> tuple[float, ...]:
+    """Return mean contributions of the rows closest below a probability threshold, which reason codes of a refusal compare with.
 
     Parameters
     ----------
     rows
-        float32, shape (n, d): applicants the cutoff was chosen on.
+        float32, shape (n, d): the applicants on which the cutoff was chosen.
     threshold
-        A probability of this or more is refused.
+        A row with this probability or more is refused.
     nearest
-        How many of the riskiest approved rows to take.
+        How many of the riskiest approved rows to average.
 
     Raises
     ------
@@ -68,6 +62,6 @@ def just_approved(bundle: Bundle, rows: Rows, threshold: float, nearest: int = 2
     probability = bundle.probability(rows)
     approved = np.flatnonzero(probability < threshold)
     if not len(approved):
-        raise ValueError(f"no row has a probability below {threshold}, so nobody was just approved")
+        raise ValueError(f"no row has a probability below {threshold}, so no row is just approved")
     riskiest = approved[np.argsort(-probability[approved], kind="stable")[:nearest]]
     return tuple(bundle.score(rows[riskiest]).contributions.mean(axis=0).tolist())

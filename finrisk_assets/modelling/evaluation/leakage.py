@@ -1,12 +1,12 @@
-"""The leakage linter: which features tell what nobody could know when the decision falls.
+"""The leakage linter: features that carry information from after the decision.
 
-Five rules, each a pure function that returns findings: `known_later` reads declarations; `echoes`, `time_collapse` and `identifiers` read
-a feature table; `looks_ahead` computes features again from a ledger cut off at the decision. `lint` runs the first four. None of them
-changes or repairs anything.
+Five rules, each a pure function that returns findings: `find_known_later` reads declarations; `find_target_echoes`,
+`find_time_collapse` and `find_identifiers` read a feature table; `find_look_ahead` recomputes features from a ledger that is cut off at
+the decision. `lint` runs the first four. No rule changes or repairs data.
 
-Thresholds come from false-alarm reasoning. A rule that tests draws its line so that a clean table of any size is flagged with
-a probability of at most `ALPHA`, divided by the number of columns that it looks at, and only beyond a margin that matters: with a
-million rows every difference is certain, and most mean nothing. Rows of one group (a customer) count as one draw.
+Thresholds come from false-alarm reasoning. A rule that tests flags a clean table of any size with a probability of at most `ALPHA`,
+divided by the number of columns tested, and only beyond a margin that matters: with a million rows every difference is significant, and
+most are irrelevant. All rows of one group (a customer) count as one draw.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -26,54 +26,56 @@ if TYPE_CHECKING:
 Rule = Literal["known_later", "target_echo", "time_collapse", "identifier", "look_ahead"]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Build = Callable[[Mapping[str, "LazyTable"]], "LazyTable"]
+FeatureBuilder = Callable[[Mapping[str, "LazyTable"]], "LazyTable"]
 
 ALPHA = 0.01
-"""Largest probability that a rule flags a clean table by chance."""
-PERFECT = 0.99
-"""An AUC beyond which one feature is the label itself, but for noise: it ranks no more than one pair in a hundred wrongly."""
-FEWER_WRONG = 1 / 3
-"""A single feature is an echo if it ranks this share fewer pairs wrongly than a model of all the others. Many views of one person overlap,
-so that the best of them beats the others together by little, if at all."""
-FEWEST_OTHERS = 5
-"""With fewer other features than this, that one tells more than the others together says nothing."""
-MOST_ECHOES = 5
-"""So many features at once are tried as copies of one leak, each of which would excuse the others."""
-SURE = 0.9
-"""A label's rate among rows with (or without) a value, beyond which having one tells the label."""
-UNSURE = 0.5
-"""What the other features may say of those rows at most, for the absence to be news."""
-FALL = 0.05
-"""A fall of the AUC from random folds to out of time that matters: one pair in twenty. That it is there says that the table changes
-or leaks, not which of the two."""
+"""Probability; the largest with which a rule flags a clean table by chance. A larger value finds more, with more false alarms."""
+ECHO_AUC = 0.99
+"""AUC above which a single feature is the label itself, apart from noise: at most one pair in a hundred is misranked."""
+ECHO_ERROR_REDUCTION = 1 / 3
+"""Share of misranked pairs; a feature is an echo if it misranks this share fewer pairs than a model of all others. Features of one person
+overlap, so the best feature beats the others together by little, if at all.
+"""
+MIN_OTHER_FEATURES = 5
+"""Features; with fewer others to compare with, a feature that beats them is no evidence."""
+MAX_ECHOES = 5
+"""Features; up to this many are tested together as copies of one leak, each of which would excuse the others."""
+GAP_RATE_MIN = 0.9
+"""Rate of the rarer outcome among the rows with (or without) a value, above which having a value reveals the label."""
+GAP_EXPECTED_MAX = 0.5
+"""Probability; the other features must expect less than this for those rows, otherwise the gap is no news."""
+MIN_AUC_FALL = 0.05
+"""AUC; the smallest fall from random folds to out of time that matters: one pair in twenty. Such a fall shows that the table drifts or
+leaks, not which of the two.
+"""
 LARGEST_SAMPLE = 16_000
-"""Rows that models are fitted on and judged by, half of either outcome as far as there are: an AUC does not depend on the base rate."""
-FEWEST_OF_EACH = 50
-"""With fewer rows of either outcome, in the part that judges, no claim is made."""
-LATE = 0.4
+"""Rows to fit and test models on, at most half of them of either outcome where possible: an AUC does not depend on the base rate."""
+MIN_ROWS_PER_OUTCOME = 50
+"""Rows; with fewer of either outcome in the test part, a rule makes no claim."""
+LATE_SHARE = 0.4
 """Share of the rows in the later part."""
-FOLDS = 2
-MOST_NUMBERED = 50_000
-"""Rows, drawn in their order, in which identifiers are looked for."""
-ORDERED = 0.995
-"""Rank correlation with the order of time or of the rows, beyond which a column is a counter."""
+N_FOLDS = 2
+MAX_IDENTIFIER_ROWS = 50_000
+"""Rows, drawn in their order, in which `find_identifiers` looks."""
+COUNTER_CORRELATION = 0.995
+"""Rank correlation with time or with the order of the rows, above which a column is a counter."""
 SPAN_DAYS = 31
-"""Rows decided so shortly before the cut are compared by `looks_ahead`; what looks no further ahead than a day still shows."""
+"""Days before the cut; `find_look_ahead` compares the rows decided within them, so that even a look ahead of one day shows."""
 
 
 @dataclass(frozen=True)
 class LeakageFinding:
-    """One column that may leak.
+    """A column that may leak.
 
     Attributes
     ----------
     column
-        Its name; empty where the table as a whole is meant.
+        Name of the column; empty where the table as a whole is meant.
     rule, evidence
-        Which rule, and its number: the share of rows known late or changed (`known_later`, `look_ahead`), an AUC or a rate
+        The rule and its number: the share of rows known late or changed (`known_later`, `look_ahead`), an AUC or a rate
         (`target_echo`), a fall of the AUC (`time_collapse`), a share of different values or a correlation (`identifier`).
     shows, advice
-        What was seen, and what to do; plain sentences without any value of a row.
+        The observation and the remedy, in plain sentences without any value of a row.
     """
 
     column: str
@@ -88,18 +90,18 @@ class LeakageFinding:
 
 @dataclass(frozen=True)
 class Sample:
-    """The rows that models are fitted on and judged by.
+    """The rows that the rules fit and test models on.
 
     Attributes
     ----------
     rows, labels, groups
-        Features float64, shape (n, d), NaN where missing; outcomes, bool, shape (n,); numbers of the groups, from 0, shape (n,).
+        Features float64, shape (n, d), NaN where missing; outcomes, bool, shape (n,); group numbers from 0, shape (n,).
     late
-        The later part of the rows, shape (n,); where rows have no time, whole groups at random. What one part teaches, the other judges.
+        Whether a row is in the later part, shape (n,); without times, whole groups at random. Each part tests models of the other.
     is_timed
         Whether rows have a time.
     odds
-        What the odds of the sample are to be multiplied by to have those of the table.
+        Factor from the odds of the sample to the odds of the table.
     """
 
     rows: Floats
@@ -109,10 +111,10 @@ class Sample:
     is_timed: bool
     odds: float
 
-    def enough(self) -> bool:
-        """Whether both parts have enough rows of either outcome for a claim."""
+    def has_enough_rows(self) -> bool:
+        """Return whether both parts have enough rows of either outcome for a claim."""
         parts = (self.labels[self.late], self.labels[~self.late])
-        return all(min(part.sum(), (~part).sum()) >= FEWEST_OF_EACH for part in parts)
+        return all(min(part.sum(), (~part).sum()) >= MIN_ROWS_PER_OUTCOME for part in parts)
 
 
 def lint(
@@ -120,7 +122,7 @@ def lint(
     features: Sequence[str],
     label: str,
     *,
-    moment: str | None = None,
+    decision_time: str | None = None,
     order: str | None = None,
     group: str | None = None,
     columns: Sequence[Column] = (),
@@ -128,216 +130,246 @@ def lint(
     most: int = LARGEST_SAMPLE,
     seed: int = 0,
 ) -> list[LeakageFinding]:
-    """Run the rules that need no more than a feature table.
+    """Run the rules that need only a feature table.
 
     Parameters
     ----------
     frame
         Rows with a known outcome, of any base rate.
     features, label
-        Columns of numbers (NaN where missing), and the outcome, 0/1 or boolean.
-    moment
-        The column that says when each row is decided. None, or a column with gaps: nothing is said of time.
+        Numeric columns (NaN where missing), and the outcome, 0/1 or boolean.
+    decision_time
+        Column with each row's time of decision. None, or a column with gaps: the rules about time do not run.
     order
-        A time that rows are halved by where nothing says when they are decided: what one half teaches, the other judges.
+        Column of times that splits the rows into an earlier and a later half where no decision time is known.
     group
-        Whose rows they are, where one person has several.
+        Column with the person of each row, where a person has several rows.
     columns
-        Declarations of the features, as far as there are any; see `known_later`.
+        Declarations of the features, where there are any; see `find_known_later`.
     examined
-        Features that a person has looked into and found honest: they may tell more than all others, or number the rows. A column
-        known later, or a fall out of time, is not excused by this.
+        Features that a person has examined and found free of leakage: they may outperform all others or number the rows. This excuses
+        neither a column that is known later nor a fall out of time.
     most
-        Rows that models are fitted on and judged by, at most.
+        Largest number of rows that models are fitted and tested on.
     seed
-        Of the sample and the folds.
+        Seed of the sample and the folds.
 
     Raises
     ------
     ValueError
         For a column that the table lacks, or labels that are missing or not 0/1.
     """
-    absent = [name for name in (*features, label, *(n for n in (moment, order, group) if n)) if name not in frame.columns]
+    absent = [name for name in (*features, label, *(n for n in (decision_time, order, group) if n)) if name not in frame.columns]
     if absent:
         raise ValueError(f"the feature table has no {', '.join(absent)}")
-    timed = moment if moment and frame[moment].notna().all() and len(frame) else None
-    found = known_later(frame, [column for column in columns if column.name in features], moment)
-    late = {finding.column for finding in found}
-    # What is known too late is found: it must not make other columns look harmless, or be found twice.
-    rest = [name for name in features if name not in late]
-    if not rest:
-        return found
-    halved = order if order and timed is None and frame[order].notna().all() else timed
-    sample = replace(draw_sample(frame, rest, label, halved, group, seed, most), is_timed=timed is not None)
-    echoed = echoes(sample, rest, frame[rest], frame[label], examined)
-    alike = [name for name in rest if name not in {finding.column for finding in echoed}]
-    numbered = identifiers(frame, alike, timed, group, examined)
-    return [*found, *echoed, *time_collapse(sample, rest, seed), *numbered]
+    time_column = decision_time if decision_time and frame[decision_time].notna().all() and len(frame) else None
+    findings = find_known_later(frame, [column for column in columns if column.name in features], decision_time)
+    late_columns = {finding.column for finding in findings}
+    # A late column would make other columns look harmless, and must not be reported twice.
+    remaining = [name for name in features if name not in late_columns]
+    if not remaining:
+        return findings
+    split_column = order if order and time_column is None and frame[order].notna().all() else time_column
+    sample = replace(draw_sample(frame, remaining, label, split_column, group, seed, most), is_timed=time_column is not None)
+    echo_findings = find_target_echoes(sample, remaining, frame[remaining], frame[label], examined)
+    no_echo = [name for name in remaining if name not in {finding.column for finding in echo_findings}]
+    identifier_findings = find_identifiers(frame, no_echo, time_column, group, examined)
+    return [*findings, *echo_findings, *find_time_collapse(sample, remaining, seed), *identifier_findings]
 
 
 # Known later -------------------------------------------------------------------------------------------------------------------
 
 
-def known_later(frame: "pd.DataFrame", columns: Iterable[Column], moment: str | None) -> list[LeakageFinding]:
+def find_known_later(frame: "pd.DataFrame", columns: Iterable[Column], decision_time: str | None) -> list[LeakageFinding]:
     """Flag columns that are declared as known after the decision.
 
-    `Column.known` is ``always``, the moment of the decision, or another column of the table. Of that, each row is asked; one row
-    that was known after its decision is enough. A column that no row shows to be known in time is flagged as well.
+    `Column.known` is ``always``, the decision time, or another column of the table. One row that was known after its decision is enough. A
+    column for which no row shows that it is known in time is flagged as well.
+
+    Parameters
+    ----------
+    frame
+        The feature table; only times are read.
+    columns
+        Declarations of the features.
+    decision_time
+        Column with each row's time of decision, or None.
     """
-    found = []
+    findings = []
     for column in columns:
-        if column.known in ("always", moment):
+        if column.known in ("always", decision_time):
             continue
         share, shows = 1.0, f"it is known at {column.known}, and no row shows that this is before the decision"
-        if moment in frame.columns and column.known in frame.columns:
-            both = frame[[column.known, moment]].dropna()
-            if len(both):
-                share = float((both[column.known] > both[moment]).mean())
+        if decision_time in frame.columns and column.known in frame.columns:
+            times = frame[[column.known, decision_time]].dropna()
+            if len(times):
+                share = float((times[column.known] > times[decision_time]).mean())
                 shows = f"it is known at {column.known}, after the decision in {share:.1%} of the rows"
         if share > 0:
-            found.append(LeakageFinding(column.name, "known_later", share, shows, "Leave it out, or take its value as of the decision"))
-    return found
+            findings.append(LeakageFinding(column.name, "known_later", share, shows, "Leave it out, or take its value as of the decision"))
+    return findings
 
 
 # Echoes of the target ----------------------------------------------------------------------------------------------------------
 
 
-def echoes(
+def find_target_echoes(
     sample: Sample, names: Sequence[str], values: "pd.DataFrame", labels: "pd.Series", examined: Collection[str] = ()
 ) -> list[LeakageFinding]:
-    """Flag features that alone tell what all others together cannot.
+    """Flag features that alone reveal more of the outcome than all others together.
 
-    The earlier rows judge what was learned from the later ones, and the later ones the reverse, so that no row is judged by the
-    company of its own time. What one feature tells is the better of its own order and of a small tree, with missing values as a
-    branch. It is an echo where its AUC is certainly above `PERFECT`, or where it ranks certainly a third (`FEWER_WRONG`) fewer pairs
-    wrongly than the better of boosted trees and a logistic regression of all the others. Copies of one leak would excuse each other,
-    so the strongest one to five are held against the rest. Last, having a value at all: where nearly all rows with (or without) one
-    have the rarer outcome, and the others do not expect it.
+    Models of the later rows score the earlier ones, and the reverse, so no row is scored by a model of its own time. A feature's score is
+    the better of its own order and of a small tree with missing values as a branch. A feature is an echo where its AUC is significantly
+    above `ECHO_AUC`, or where it misranks significantly fewer pairs (by `ECHO_ERROR_REDUCTION`) than the better of boosted trees and a
+    logistic regression of all the others. Copies of one leak would excuse each other, so the strongest one to five are compared with the
+    rest. Last, `_find_telling_gaps` tests whether having a value at all reveals the outcome.
+
+    Parameters
+    ----------
+    sample
+        Rows from `draw_sample`.
+    names
+        Names of the sample's columns.
+    values, labels
+        The whole table's features and outcomes, which show where values are missing.
+    examined
+        Features that a person has examined; they are not reported.
     """
-    if not sample.enough():
+    if not sample.has_enough_rows():
         return []
-    alone = [_across(sample, partial(_alone, sample, place)) for place in range(len(names))]
-    aucs = np.array([auc for auc, _ in alone])
-    z = _z(ALPHA / (2 * len(names) * MOST_ECHOES))  # two ways to read each feature, and so many rivals
-    echoed: dict[int, tuple[float, str]] = {}
-    for place, (auc, influence) in enumerate(alone):
-        if auc - z * _deviation(influence, sample.groups) >= PERFECT:
-            echoed[place] = auc, f"alone it has an AUC of {auc:.3f}: it is the label, but for noise"
+    single_scores = [_cross_score(sample, partial(_score_single_feature, sample, place)) for place in range(len(names))]
+    aucs = np.array([auc for auc, _ in single_scores])
+    z = _z_value(ALPHA / (2 * len(names) * MAX_ECHOES))  # two readings of each feature, MAX_ECHOES comparisons
+    echoes_by_place: dict[int, tuple[float, str]] = {}
+    for place, (auc, influence) in enumerate(single_scores):
+        if auc - z * _standard_error(influence, sample.groups) >= ECHO_AUC:
+            echoes_by_place[place] = auc, f"alone it has an AUC of {auc:.3f}: it is the label, but for noise"
     order = np.argsort(-aucs, kind="stable")
-    for count in range(1, min(MOST_ECHOES, len(names) - FEWEST_OTHERS) + 1):
-        strongest, others = order[:count], order[count:]
-        weakest, next_best = strongest[-1], others[0]
-        # The others together are hardly worse than the best of them: what does not clear that need not be tried.
-        if 1 - aucs[weakest] > (1 - FEWER_WRONG) * (1 - aucs[next_best]):
+    for count in range(1, min(MAX_ECHOES, len(names) - MIN_OTHER_FEATURES) + 1):
+        candidates, others = order[:count], order[count:]
+        weakest_candidate, next_best = candidates[-1], others[0]
+        # The others together are hardly worse than the best of them, so a candidate that does not beat that one need not be tested.
+        if 1 - aucs[weakest_candidate] > (1 - ECHO_ERROR_REDUCTION) * (1 - aucs[next_best]):
             continue
-        rest, of_rest = _across(sample, partial(_together, sample, others))
-        for place in strongest.tolist():
-            gain = (1 - FEWER_WRONG) * (1 - rest) - (1 - aucs[place])
-            if gain > z * _deviation(alone[place][1] - (1 - FEWER_WRONG) * of_rest, sample.groups):
-                shows = f"alone it has an AUC of {aucs[place]:.3f} on held-out rows, {len(others)} other features together {rest:.3f}"
-                echoed.setdefault(int(place), (float(aucs[place]), shows))
-    for place, evidence in _telling_gaps(sample, values, labels, [p for p in range(len(names)) if p not in echoed]).items():
-        echoed[place] = evidence
+        auc_of_rest, influence_of_rest = _cross_score(sample, partial(_score_features, sample, others))
+        for place in candidates.tolist():
+            margin = (1 - ECHO_ERROR_REDUCTION) * (1 - auc_of_rest) - (1 - aucs[place])
+            if margin > z * _standard_error(single_scores[place][1] - (1 - ECHO_ERROR_REDUCTION) * influence_of_rest, sample.groups):
+                shows = f"alone it has an AUC of {aucs[place]:.3f} on held-out rows, {len(others)} others together {auc_of_rest:.3f}"
+                echoes_by_place.setdefault(int(place), (float(aucs[place]), shows))
+    for place, evidence in _find_telling_gaps(sample, values, labels, [p for p in range(len(names)) if p not in echoes_by_place]).items():
+        echoes_by_place[place] = evidence
     advice = "Find out when it is known: leave it out if that is after the decision, else say that it was examined"
     return [
         LeakageFinding(names[place], "target_echo", number, shows, advice)
-        for place, (number, shows) in sorted(echoed.items())
+        for place, (number, shows) in sorted(echoes_by_place.items())
         if names[place] not in examined
     ]
 
 
-def _telling_gaps(sample: Sample, values: "pd.DataFrame", labels: "pd.Series", places: Sequence[int]) -> dict[int, tuple[float, str]]:
-    """Columns whose having a value, or lacking one, tells the label when nothing else does."""
+def _find_telling_gaps(sample: Sample, values: "pd.DataFrame", labels: "pd.Series", places: Sequence[int]) -> dict[int, tuple[float, str]]:
+    """Return columns where having a value, or lacking one, reveals the label, and the other features do not expect it."""
     from scipy.stats import beta
 
     target = labels.to_numpy(dtype=bool)
     rarer = target if target.mean() <= 0.5 else ~target
-    found: dict[int, tuple[float, str]] = {}
+    gaps: dict[int, tuple[float, str]] = {}
     for place in places:
         missing = values.iloc[:, place].isna().to_numpy()
-        for where, word in ((missing, "without"), (~missing, "with")):
-            n, events = int(where.sum()), int(rarer[where].sum())
-            if min(events, len(where) - n) < FEWEST_OF_EACH:
+        for is_kind, word in ((missing, "without"), (~missing, "with")):
+            n, events = int(is_kind.sum()), int(rarer[is_kind].sum())
+            if min(events, len(is_kind) - n) < MIN_ROWS_PER_OUTCOME:
                 continue
-            if beta.ppf(ALPHA / (2 * len(values.columns)), events, n - events + 1) < SURE:  # Clopper & Pearson (Biometrika 1934), exact
+            # Exact bound of Clopper & Pearson (Biometrika 1934).
+            if beta.ppf(ALPHA / (2 * len(values.columns)), events, n - events + 1) < GAP_RATE_MIN:
                 continue
             others = [p for p in range(values.shape[1]) if p != place]
-            said = _expected(sample, others, np.isnan(sample.rows[:, place]) == (word == "without"))
-            said = said if said is None or rarer is target else 1 - said
-            if said is not None and said < UNSURE:
-                shows = f"{events / n:.1%} of the rows {word} a value have the rarer outcome; the other features expect {said:.1%}"
-                found[place] = events / n, shows
-    return found
+            expected = _expected_rate(sample, others, np.isnan(sample.rows[:, place]) == (word == "without"))
+            expected = expected if expected is None or rarer is target else 1 - expected
+            if expected is not None and expected < GAP_EXPECTED_MAX:
+                shows = f"{events / n:.1%} of the rows {word} a value have the rarer outcome; the other features expect {expected:.1%}"
+                gaps[place] = events / n, shows
+    return gaps
 
 
-def _expected(sample: Sample, places: Sequence[int], where: Flags) -> float | None:
-    """The mean probability that the model of some features gives to the late rows of a kind, at the whole table's base rate."""
-    asked = where & sample.late
-    if not places or not asked.any():
+def _expected_rate(sample: Sample, places: Sequence[int], is_kind: Flags) -> float | None:
+    """Return the mean probability that a model of these features gives the chosen late rows, at the whole table's base rate."""
+    chosen = is_kind & sample.late
+    if not places or not chosen.any():
         return None
-    model = _Boosted(0).fit(sample.rows[~sample.late][:, places], sample.labels[~sample.late])
-    said = model.predict_proba(sample.rows[asked][:, places])[:, 1]
-    return float(np.mean(said * sample.odds / (said * sample.odds + 1 - said)))
+    model = _BoostedTrees(0).fit(sample.rows[~sample.late][:, places], sample.labels[~sample.late])
+    probability = model.predict_proba(sample.rows[chosen][:, places])[:, 1]
+    return float(np.mean(probability * sample.odds / (probability * sample.odds + 1 - probability)))
 
 
 # Collapse out of time ----------------------------------------------------------------------------------------------------------
 
 
-def time_collapse(sample: Sample, names: Sequence[str], seed: int = 0) -> list[LeakageFinding]:
-    """Flag a score in random folds that is far above the one out of time, and the columns that make it so.
+def find_time_collapse(sample: Sample, names: Sequence[str], seed: int = 0) -> list[LeakageFinding]:
+    """Flag a score in random folds that is far above the one out of time, and the columns that cause the difference.
 
-    The latest rows are scored twice, by models of the same kind and of as many rows: of the rows before them, and of rows of any
-    time. Neither learns from the group that it scores. Only the company of their own time differs, so the paired difference of AUCs
-    is its worth. It is flagged where it certainly exceeds `FALL`. Columns are then taken out, the most used first, and those are
-    named without which half of the fall is gone; where none is, the fall is the table's own: drift, or a leak spread over many.
+    The latest rows are scored twice, by models of the same kind and number of rows: rows before them, and rows of any time. Neither model
+    is fitted on the groups that it scores. The models differ only in whether they have seen rows of the same period, so the paired
+    difference of AUCs is the value of that. The table is flagged where the difference is significantly above `MIN_AUC_FALL`. Columns are
+    then left out, the most used first; a column is named if half of the fall disappears without it. Where no column is named, the cause
+    is drift or a leak spread over many columns.
+
+    Parameters
+    ----------
+    sample
+        Rows from `draw_sample`; nothing is reported where they have no time.
+    names
+        Names of the sample's columns.
+    seed
+        Seed of the folds and the models.
     """
-    if not sample.is_timed or not sample.enough():
+    if not sample.is_timed or not sample.has_enough_rows():
         return []
-    judged, groups = sample.labels[sample.late], sample.groups[sample.late]
-    everything = list(range(len(names)))
-    random, ordered = _both_ways(sample, everything, seed)
-    fall = _auc(judged, random) - _auc(judged, ordered)
-    half = _z(ALPHA) * _deviation(_influence(judged, random) - _influence(judged, ordered), groups)
-    if fall - half <= FALL:
+    late_labels, groups = sample.labels[sample.late], sample.groups[sample.late]
+    all_places = list(range(len(names)))
+    random, ordered = _score_random_and_ordered(sample, all_places, seed)
+    fall = _auc(late_labels, random) - _auc(late_labels, ordered)
+    margin = _z_value(ALPHA) * _standard_error(_influence(late_labels, random) - _influence(late_labels, ordered), groups)
+    if fall - margin <= MIN_AUC_FALL:
         return []
-    shows = f"in random folds the latest rows have an AUC of {_auc(judged, random):.3f}, out of time {_auc(judged, ordered):.3f}"
-    found = []
-    for place in _most_used(sample, seed)[:MOST_ECHOES]:
-        kept = [p for p in everything if p != place]
-        if not kept:
+    shows = f"in random folds the latest rows have an AUC of {_auc(late_labels, random):.3f}, out of time {_auc(late_labels, ordered):.3f}"
+    findings = []
+    for place in _rank_columns_by_use(sample, seed)[:MAX_ECHOES]:
+        others = [p for p in all_places if p != place]
+        if not others:
             break
-        one, other = _both_ways(sample, kept, seed)
-        left = _auc(judged, one) - _auc(judged, other)
-        if left < fall / 2:
-            told = f"{shows}; without this column the fall is {left:.3f} instead of {fall:.3f}"
+        random_without, ordered_without = _score_random_and_ordered(sample, others, seed)
+        fall_without = _auc(late_labels, random_without) - _auc(late_labels, ordered_without)
+        if fall_without < fall / 2:
+            shows_column = f"{shows}; without this column the fall is {fall_without:.3f} instead of {fall:.3f}"
             advice = "Leave it out, or compute it from what was known before each row"
-            found.append(LeakageFinding(names[place], "time_collapse", fall, told, advice))
-    if found:
-        return found
+            findings.append(LeakageFinding(names[place], "time_collapse", fall, shows_column, advice))
+    if findings:
+        return findings
     advice = "Judge out of time, split by person, and look for a value that only one period has"
     return [LeakageFinding("", "time_collapse", fall, f"{shows}, and no single column makes the fall", advice)]
 
 
-def _both_ways(sample: Sample, places: Sequence[int], seed: int) -> tuple[Floats, Floats]:
-    """Log-odds of the late rows, by models of rows of any time and by models of the rows before them."""
+def _score_random_and_ordered(sample: Sample, places: Sequence[int], seed: int) -> tuple[Floats, Floats]:
+    """Return log-odds of the late rows, by models of rows of any time and by models of the rows before them."""
     rows, labels = sample.rows[:, places], sample.labels
     draw = np.random.default_rng(seed)
-    fold = draw.integers(0, FOLDS, sample.groups.max() + 1)[sample.groups]
+    fold = draw.integers(0, N_FOLDS, sample.groups.max() + 1)[sample.groups]
     random, ordered = np.zeros(len(labels)), np.zeros(len(labels))
-    for number in range(FOLDS):
-        asked = sample.late & (fold == number)
+    for number in range(N_FOLDS):
+        in_fold = sample.late & (fold == number)
         others = np.flatnonzero(fold != number)
-        before = others[~sample.late[others]]
-        for into, taught in ((ordered, before), (random, draw.choice(others, len(before), replace=False))):
-            if asked.any():
-                into[asked] = _Boosted(seed).fit(rows[taught], labels[taught]).decision_function(rows[asked])
+        earlier = others[~sample.late[others]]
+        for scores, train in ((ordered, earlier), (random, draw.choice(others, len(earlier), replace=False))):
+            if in_fold.any():
+                scores[in_fold] = _BoostedTrees(seed).fit(rows[train], labels[train]).decision_function(rows[in_fold])
     return random[sample.late], ordered[sample.late]
 
 
-def _most_used(sample: Sample, seed: int) -> list[int]:
-    """Columns by what mixing their values costs a model of all the rows on those rows, the costliest first: what it memorised counts."""
+def _rank_columns_by_use(sample: Sample, seed: int) -> list[int]:
+    """Return columns by how much shuffling their values worsens a model on its own training rows, the most used first."""
     draw = np.random.default_rng(seed)
-    model = _Boosted(seed).fit(sample.rows, sample.labels)
+    model = _BoostedTrees(seed).fit(sample.rows, sample.labels)
     losses = []
     for place in range(sample.rows.shape[1]):
         mixed = sample.rows.copy()
@@ -349,219 +381,238 @@ def _most_used(sample: Sample, seed: int) -> list[int]:
 # Identifiers -------------------------------------------------------------------------------------------------------------------
 
 
-def identifiers(
-    frame: "pd.DataFrame", names: Sequence[str], moment: str | None = None, group: str | None = None, examined: Collection[str] = ()
+def find_identifiers(
+    frame: "pd.DataFrame", names: Sequence[str], decision_time: str | None = None, group: str | None = None, examined: Collection[str] = ()
 ) -> list[LeakageFinding]:
     """Flag columns that number the rows or the groups.
 
-    Whole numbers that were drawn would meet: among n of them within a range of R, n(n-1)/2R pairs or more (the birthday problem;
-    fewest where they are drawn evenly). A column whose values meet far less often was handed out. Numbers too wide to meet are taken
-    as codes where they fill their range as evenly as drawn ones (Kolmogorov-Smirnov), which amounts of money do not. Last, a column
-    of mostly different values that rises or falls with time, or whole numbers that do with the rows' order, is a counter. Amounts
-    with a fraction are never codes.
+    Random whole numbers collide: n of them within a range of R have n(n-1)/2R equal pairs or more (the birthday problem; fewest where they
+    are drawn evenly). A column whose values collide far less often was assigned. Numbers too wide to collide count as codes where they fill
+    their range as evenly as random ones (Kolmogorov-Smirnov), which amounts of money do not. Last, a counter is a column of mostly
+    different values that rises or falls with time, or of whole numbers that follow the order of the rows. Amounts with a fraction are never
+    codes.
+
+    Parameters
+    ----------
+    frame, names
+        The feature table, and the columns to examine.
+    decision_time, group
+        Columns with each row's time of decision and its person, or None.
+    examined
+        Features that a person has examined; they are not reported.
     """
-    found = []
-    if len(frame) > MOST_NUMBERED:
-        frame = frame.iloc[np.sort(np.random.default_rng(0).permutation(len(frame))[:MOST_NUMBERED])]
+    findings = []
+    if len(frame) > MAX_IDENTIFIER_ROWS:
+        frame = frame.iloc[np.sort(np.random.default_rng(0).permutation(len(frame))[:MAX_IDENTIFIER_ROWS])]
     advice = "Leave it out: it names rows, and what it seems to tell holds for these rows only"
     for name in (name for name in names if name not in examined):
         values = frame[name].to_numpy(dtype=np.float64)
-        held = np.isfinite(values)
-        whole = bool(held.any()) and bool((values[held] == np.round(values[held])).all())
-        codes = values[held]
-        if group is not None:  # a number of the person repeats with the person
-            codes = frame.loc[held, [group, name]].drop_duplicates()[name].to_numpy(dtype=np.float64)
-        different = len(np.unique(codes)) / max(len(codes), 1)
-        correlation = _order(frame, name, moment, held, whole)
-        if whole and _handed_out(codes):
-            shows = f"whole numbers, {different:.1%} of them different: had they been drawn from their range, more would meet"
-            found.append(LeakageFinding(name, "identifier", different, shows, advice))
-        elif abs(correlation) >= ORDERED:
+        is_finite = np.isfinite(values)
+        is_whole = bool(is_finite.any()) and bool((values[is_finite] == np.round(values[is_finite])).all())
+        codes = values[is_finite]
+        if group is not None:  # a person's number repeats in all rows of the person
+            codes = frame.loc[is_finite, [group, name]].drop_duplicates()[name].to_numpy(dtype=np.float64)
+        share_different = len(np.unique(codes)) / max(len(codes), 1)
+        correlation = _order_correlation(frame, name, decision_time, is_finite, is_whole)
+        if is_whole and _is_assigned_code(codes):
+            shows = f"whole numbers, {share_different:.1%} of them different: had they been drawn from their range, more would meet"
+            findings.append(LeakageFinding(name, "identifier", share_different, shows, advice))
+        elif abs(correlation) >= COUNTER_CORRELATION:
             shows = f"its rank follows the order of the rows or of time, with a correlation of {correlation:.4f}"
-            found.append(LeakageFinding(name, "identifier", abs(correlation), shows, advice))
-    return found
+            findings.append(LeakageFinding(name, "identifier", abs(correlation), shows, advice))
+    return findings
 
 
-def _handed_out(codes: Floats) -> bool:
+def _is_assigned_code(codes: Floats) -> bool:
+    """Return whether whole numbers collide less often than random ones, or are too wide to collide and fill their range evenly."""
     from scipy.stats import kstest, poisson
 
     n = len(codes)
-    if n < FEWEST_OF_EACH:
+    if n < MIN_ROWS_PER_OUTCOME:
         return False
     low, high = float(codes.min()), float(codes.max())
     if high <= low:
         return False
     counts = np.unique(codes, return_counts=True)[1].astype(np.float64)
-    met = float((counts * (counts - 1) / 2).sum())
+    equal_pairs = float((counts * (counts - 1) / 2).sum())
     expected = n * (n - 1) / 2 / (high - low + 1)
-    if met <= expected / 10 and poisson.cdf(met, expected) < ALPHA / 100:  # as many columns as a wide table has share ALPHA
+    if equal_pairs <= expected / 10 and poisson.cdf(equal_pairs, expected) < ALPHA / 100:  # ALPHA is shared by the columns of a wide table
         return True
-    wide = high - low > 1e9 and met <= 0.01 * n
-    return bool(wide and kstest((codes - low) / (high - low), "uniform").pvalue > ALPHA)
+    is_wide = high - low > 1e9 and equal_pairs <= 0.01 * n
+    return bool(is_wide and kstest((codes - low) / (high - low), "uniform").pvalue > ALPHA)
 
 
-def _order(frame: "pd.DataFrame", name: str, moment: str | None, held: Flags, whole: bool) -> float:
-    """The strongest rank correlation of mostly different values with time, or of whole numbers with the rows' order; else 0."""
-    values = frame[name].to_numpy(dtype=np.float64)[held]
-    if len(values) < FEWEST_OF_EACH or len(np.unique(values)) < len(values) / 2:
+def _order_correlation(frame: "pd.DataFrame", name: str, decision_time: str | None, is_finite: Flags, is_whole: bool) -> float:
+    """Return the strongest rank correlation of mostly different values with time, or of whole numbers with the rows' order; else 0."""
+    values = frame[name].to_numpy(dtype=np.float64)[is_finite]
+    if len(values) < MIN_ROWS_PER_OUTCOME or len(np.unique(values)) < len(values) / 2:
         return 0.0
     ranks = _ranks(values)
-    found = [float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])] if whole else []
-    if moment is not None:
-        times = frame[moment].to_numpy()[held].astype("datetime64[us]").astype(np.int64)
-        if len(np.unique(times)) > len(times) / 2:  # against a few month-ends, no rank is certain
-            found.append(float(np.corrcoef(ranks, _ranks(times))[0, 1]))
-    return max(found, key=abs, default=0.0)
+    correlations = [float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1])] if is_whole else []
+    if decision_time is not None:
+        times = frame[decision_time].to_numpy()[is_finite].astype("datetime64[us]").astype(np.int64)
+        if len(np.unique(times)) > len(times) / 2:  # a few month-ends give no ranks
+            correlations.append(float(np.corrcoef(ranks, _ranks(times))[0, 1]))
+    return max(correlations, key=abs, default=0.0)
 
 
 # Look-ahead --------------------------------------------------------------------------------------------------------------------
 
 
-def looks_ahead(
-    build: Build,
+def find_look_ahead(
+    build: FeatureBuilder,
     tables: Mapping[str, "LazyTable"],
     features: Sequence[str],
     *,
     key: str,
-    moment: str,
-    at: Sequence[Any] = (),
+    decision_time: str,
+    cut_times: Sequence[Any] = (),
     shares: Sequence[float] = (0.5, 0.9),
     before: Collection[str] = ("transactions",),
     contracts: Mapping[str, Table] = TABLES,
     sample: int = 300,
     seed: int = 0,
 ) -> list[LeakageFinding]:
-    """Flag features that change when what happened at or after the decision is taken away.
+    """Flag features that change when events at or after the decision are removed.
 
-    The features are computed from the ledger and again from the ledger as it was known at a moment T (`as_known`). Rows decided
-    within `SPAN_DAYS` days up to T must be equal in both; one that is not has looked ahead. No distribution is assumed, so there is
-    no false alarm but a feature that truly differs; what looks ahead without any event there to be seen goes unseen. All is computed
-    in a DuckDB of its own in memory, whatever engine the tables are of.
+    The features are computed from the whole ledger, and again from the ledger as it was known at a cut (`restrict_to_known`). Rows decided
+    within `SPAN_DAYS` days up to the cut must be equal in both; a row that differs has looked ahead. No distribution is assumed, so a false
+    alarm is impossible; a look ahead that meets no event stays unseen. The computation runs in a DuckDB of its own in memory, whatever the
+    engine of the tables.
 
     Parameters
     ----------
     build
-        From tables by name to the feature table; pure, as `Domain.build` of one source.
+        Pure function from tables by name to the feature table, such as `Domain.build_features` for one source.
     tables
-        What `build` reads, as lazy Ibis tables.
-    features, key, moment
-        Columns of what it returns: the features, what names a row, and when it is decided.
-    at, shares
-        The moments T. None given: those at which such shares of the rows are decided.
+        Inputs of `build`, as lazy Ibis tables.
+    features, key, decision_time
+        Columns of its output: the features, the row's key, and the time of decision.
+    cut_times, shares
+        The cuts. Without `cut_times`, the times at which these shares of the rows are decided.
     before
-        Tables of which only what is strictly before T is known at T. Of the others, what happened at T itself is part of
-        the decision (a loan applied for, the transaction that is judged).
+        Tables of which only events strictly before a cut are known at it. Of the others, an event at the cut itself is part of the
+        decision (the loan applied for, the transaction under decision).
     contracts
-        What `tables` are; one without a contract is handed on whole.
+        Declarations of `tables`; a table without one is passed on whole.
     sample, seed
-        So many customers, drawn by the seed; every table that has ``customer_id`` is cut down to them. 0 takes all.
+        Number of customers to draw, and the seed; every table with ``customer_id`` is restricted to them. 0 takes all.
 
     Raises
     ------
     ValueError
-        Where no row has a moment, or no row is decided in the span.
+        Where no row has a decision time, or no row is decided in the span.
     """
     import pandas as pd
 
-    replay = _Replay(build, _of_customers(tables, sample, seed), (key, moment, *features))
-    whole = replay.rows().set_index(key)
-    dated = whole[whole[moment].notna()]
+    replayed = _FeatureReplay(build, _sample_customers(tables, sample, seed), (key, decision_time, *features))
+    full = replayed.rows().set_index(key)
+    dated = full[full[decision_time].notna()]
     if dated.empty:
-        raise ValueError(f"no row says when it is decided ({moment}): a look ahead cannot be told")
-    cuts = [pd.Timestamp(one) for one in at] or [dated[moment].sort_values().iloc[int(len(dated) * share)] for share in shares]
-    changed, compared = np.zeros(len(features)), 0
+        raise ValueError(f"no row says when it is decided ({decision_time}): a look ahead cannot be found. Choose rows with a time")
+    cuts = [pd.Timestamp(time) for time in cut_times] or [
+        dated[decision_time].sort_values().iloc[int(len(dated) * share)] for share in shares
+    ]
+    n_changed, n_compared = np.zeros(len(features)), 0
     for cut in dict.fromkeys(cuts):
-        again = replay.rows_after(partial(_cut_off, moment=cut, before=before, contracts=contracts))
-        again = again[again[moment] <= cut].set_index(key)
-        near = dated[(dated[moment] <= cut) & (dated[moment] > cut - pd.Timedelta(days=SPAN_DAYS))]
-        near = near[near.index.isin(again.index)]
-        first = near[list(features)].to_numpy(dtype=np.float64)
-        second = again.loc[near.index, list(features)].to_numpy(dtype=np.float64)
-        changed += (~np.isclose(first, second, rtol=1e-9, atol=1e-9, equal_nan=True)).sum(axis=0)
-        compared += len(near)
-    if not compared:
-        raise ValueError(f"no row is decided in the {SPAN_DAYS} days up to any of the cuts: choose others")
+        cut_rows = replayed.rows_with(partial(_restrict_table, known_at=cut, before=before, contracts=contracts))
+        cut_rows = cut_rows[cut_rows[decision_time] <= cut].set_index(key)
+        compared_rows = dated[(dated[decision_time] <= cut) & (dated[decision_time] > cut - pd.Timedelta(days=SPAN_DAYS))]
+        compared_rows = compared_rows[compared_rows.index.isin(cut_rows.index)]
+        full_values = compared_rows[list(features)].to_numpy(dtype=np.float64)
+        cut_values = cut_rows.loc[compared_rows.index, list(features)].to_numpy(dtype=np.float64)
+        n_changed += (~np.isclose(full_values, cut_values, rtol=1e-9, atol=1e-9, equal_nan=True)).sum(axis=0)
+        n_compared += len(compared_rows)
+    if not n_compared:
+        raise ValueError(f"no row is decided in the {SPAN_DAYS} days up to any of the cuts. Choose other cuts")
     advice = "Let its window end before the decision, and delay outcomes until they are known"
     return [
-        LeakageFinding(name, "look_ahead", count / compared, f"{int(count)} of {compared} rows change without what came after them", advice)
-        for name, count in zip(features, changed.tolist(), strict=True)
+        LeakageFinding(name, "look_ahead", count / n_compared, f"{int(count)} of {n_compared} rows change without later events", advice)
+        for name, count in zip(features, n_changed.tolist(), strict=True)
         if count
     ]
 
 
-def _cut_off(name: str, table: "LazyTable", *, moment: Any, before: Collection[str], contracts: Mapping[str, Table]) -> "LazyTable":
-    return as_known(table, contracts[name], moment, name in before) if name in contracts else table
+def _restrict_table(
+    name: str, table: "LazyTable", *, known_at: Any, before: Collection[str], contracts: Mapping[str, Table]
+) -> "LazyTable":
+    return restrict_to_known(table, contracts[name], known_at, name in before) if name in contracts else table
 
 
-class _Replay:
-    """A feature table that is computed again and again from changed tables, and put into SQL once: that takes longest of all."""
+class _FeatureReplay:
+    """A feature table that is computed several times from changed tables; its SQL is compiled once, which takes longest."""
 
-    def __init__(self, build: Build, tables: Mapping[str, "LazyTable"], columns: Sequence[str]) -> None:
+    def __init__(self, build: FeatureBuilder, tables: Mapping[str, "LazyTable"], columns: Sequence[str]) -> None:
         import ibis
 
         self._engine = ibis.duckdb.connect()
         self._names = tuple(tables)
         for name, table in tables.items():
             rows = table.to_pyarrow()
-            self._engine.con.register(_whole(name), rows)
+            self._engine.con.register(_full_name(name), rows)
             self._engine.con.register(name, rows)
-        fused = ibis.options.sql.fuse_selects
-        ibis.options.sql.fuse_selects = False  # the SQL is longer, and written in half the time
+        fuse_selects = ibis.options.sql.fuse_selects
+        ibis.options.sql.fuse_selects = False  # the SQL is longer, but compiles in half the time
         try:
             self._sql = self._engine.compile(build({name: self._engine.table(name) for name in tables}).select(*columns))
         finally:
-            ibis.options.sql.fuse_selects = fused
+            ibis.options.sql.fuse_selects = fuse_selects
 
     def rows(self) -> "pd.DataFrame":
-        """The columns, computed from the tables as they stand."""
+        """Return the columns, computed from the registered tables."""
         frame: pd.DataFrame = self._engine.con.execute(self._sql).to_arrow_table().to_pandas()
         return frame
 
-    def rows_after(self, change: Callable[[str, "LazyTable"], "LazyTable"]) -> "pd.DataFrame":
-        """The columns, computed from what `change` makes of the tables as they were."""
+    def rows_with(self, change: Callable[[str, "LazyTable"], "LazyTable"]) -> "pd.DataFrame":
+        """Return the columns, computed from each original table after `change`."""
         for name in self._names:
-            self._engine.con.register(name, change(name, self._engine.table(_whole(name))).to_pyarrow())
+            self._engine.con.register(name, change(name, self._engine.table(_full_name(name))).to_pyarrow())
         return self.rows()
 
 
-def _whole(name: str) -> str:
+def _full_name(name: str) -> str:
     return f"whole_{name}"
 
 
-def as_known(table: "LazyTable", contract: Table, moment: Any, strictly: bool = False) -> "LazyTable":
-    """A table as it was known at a moment: later events are gone, and of earlier ones what became known later is null.
+def restrict_to_known(table: "LazyTable", contract: Table, known_at: Any, is_strict: bool = False) -> "LazyTable":
+    """Return a table as it was known at a time: later events are removed, and values of earlier events that became known later are null.
 
     Parameters
     ----------
-    moment
-        A naive UTC timestamp. `strictly`: what happened at that very moment is gone too.
+    known_at
+        A naive UTC timestamp.
+    is_strict
+        Whether events at exactly that time are removed too.
     """
     import ibis
 
-    limit = ibis.literal(moment).cast("timestamp(6)")
+    limit = ibis.literal(known_at).cast("timestamp(6)")
 
     def is_known(column: str) -> Any:
-        when = table[column].cast("timestamp(6)")
-        return when.isnull() | ((when < limit) if strictly else (when <= limit))
+        time = table[column].cast("timestamp(6)")
+        return time.isnull() | ((time < limit) if is_strict else (time <= limit))
 
-    later = {
+    known_values = {
         column.name: ibis.ifelse(is_known(column.known), table[column.name], ibis.null(table[column.name].type()))
         for column in contract.columns
         if column.name in table.columns and column.known in table.columns and column.known != contract.event_time
     }
-    shown = table.mutate(**later)
-    happened = contract.event_time
-    return shown.filter(is_known(happened)) if happened is not None and happened in table.columns else shown
+    known = table.mutate(**known_values)
+    event_time = contract.event_time
+    return known.filter(is_known(event_time)) if event_time is not None and event_time in table.columns else known
 
 
-def _of_customers(tables: Mapping[str, "LazyTable"], sample: int, seed: int) -> dict[str, "LazyTable"]:
-    whose = next((table for table in tables.values() if "customer_id" in table.columns), None)
-    if not sample or whose is None:
+def _sample_customers(tables: Mapping[str, "LazyTable"], sample: int, seed: int) -> dict[str, "LazyTable"]:
+    """Return the tables restricted to a random sample of customers."""
+    customer_table = next((table for table in tables.values() if "customer_id" in table.columns), None)
+    if not sample or customer_table is None:
         return dict(tables)
-    names = sorted(set(whose.select("customer_id").distinct().to_pyarrow()["customer_id"].to_pylist()) - {None})
-    drawn = np.random.default_rng(seed).permutation(len(names))[:sample]
-    kept = [names[place] for place in sorted(drawn)]
-    return {name: t.filter(t.customer_id.isin(kept)) if "customer_id" in t.columns else t for name, t in tables.items()}
+    customers = sorted(set(customer_table.select("customer_id").distinct().to_pyarrow()["customer_id"].to_pylist()) - {None})
+    drawn = np.random.default_rng(seed).permutation(len(customers))[:sample]
+    chosen = [customers[place] for place in sorted(drawn)]
+    return {
+        name: table.filter(table.customer_id.isin(chosen)) if "customer_id" in table.columns else table for name, table in tables.items()
+    }
 
 
 # Samples, models and AUCs ------------------------------------------------------------------------------------------------------
@@ -571,34 +622,52 @@ def draw_sample(
     frame: "pd.DataFrame",
     names: Sequence[str],
     label: str,
-    moment: str | None,
+    time_column: str | None,
     group: str | None,
     seed: int,
     most: int = LARGEST_SAMPLE,
 ) -> Sample:
-    given = frame[label].to_numpy(dtype=np.float64, na_value=np.nan)
-    if not np.isin(given, (0, 1)).all():
+    """Return at most `most` rows, both outcomes in equal number where possible, split into a later and an earlier part.
+
+    Parameters
+    ----------
+    frame, names, label
+        The feature table, its feature columns, and the column of the outcome.
+    time_column
+        Column of times that splits the rows; None splits whole groups at random.
+    group
+        Column with the person of each row; None takes each row as a person.
+    seed, most
+        Seed of the draw, and largest number of rows.
+
+    Raises
+    ------
+    ValueError
+        For an outcome that is missing or not 0/1.
+    """
+    outcomes = frame[label].to_numpy(dtype=np.float64, na_value=np.nan)
+    if not np.isin(outcomes, (0, 1)).all():
         raise ValueError(f"{label} must be 0 or 1 in every row: leave out rows whose outcome is not known")
-    target = given.astype(bool)
+    target = outcomes.astype(bool)
     draw = np.random.default_rng(seed)
     places = [draw.permutation(np.flatnonzero(target == outcome)) for outcome in (True, False)]
-    fewer = min(len(part) for part in places)
-    kept = [part[: max(most // 2, most - fewer)] for part in places]
-    drawn = np.sort(np.concatenate(kept))
-    weights = [len(part) / max(len(some), 1) for part, some in zip(places, kept, strict=True)]
+    n_rarer = min(len(part) for part in places)
+    chosen = [part[: max(most // 2, most - n_rarer)] for part in places]
+    drawn = np.sort(np.concatenate(chosen))
+    weights = [len(part) / max(len(taken), 1) for part, taken in zip(places, chosen, strict=True)]
     groups = np.arange(len(drawn)) if group is None else np.unique(frame[group].to_numpy()[drawn].astype(str), return_inverse=True)[1]
-    if moment is None:
-        late = draw.random(int(groups.max()) + 1 if len(groups) else 0)[groups] < LATE
+    if time_column is None:
+        late = draw.random(int(groups.max()) + 1 if len(groups) else 0)[groups] < LATE_SHARE
     else:
-        times = frame[moment].to_numpy()[drawn].astype("datetime64[us]").astype(np.int64)
-        late = times >= np.quantile(times, 1 - LATE, method="nearest") if len(times) else np.zeros(0, bool)
+        times = frame[time_column].to_numpy()[drawn].astype("datetime64[us]").astype(np.int64)
+        late = times >= np.quantile(times, 1 - LATE_SHARE, method="nearest") if len(times) else np.zeros(0, bool)
     rows = frame[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)[drawn]
     rows[~np.isfinite(rows)] = np.nan
-    return Sample(rows, target[drawn], groups, late, moment is not None, weights[0] / weights[1] if weights[1] else 1.0)
+    return Sample(rows, target[drawn], groups, late, time_column is not None, weights[0] / weights[1] if weights[1] else 1.0)
 
 
-class _Boosted:
-    """Boosted trees of the columns that have a value in the rows that teach; scikit-learn's fail on one that has none."""
+class _BoostedTrees:
+    """Boosted trees of the columns that have a value in the training rows; scikit-learn fails on a column that has none."""
 
     def __init__(self, seed: int) -> None:
         from sklearn.ensemble import HistGradientBoostingClassifier
@@ -613,50 +682,50 @@ class _Boosted:
             random_state=seed,
         )
 
-    def fit(self, rows: Floats, labels: Flags) -> "_Boosted":
-        self._told = np.isfinite(rows).any(axis=0)
-        if not self._told.any():
-            self._told = np.ones(rows.shape[1], bool)
+    def fit(self, rows: Floats, labels: Flags) -> "_BoostedTrees":
+        self._used_columns = np.isfinite(rows).any(axis=0)
+        if not self._used_columns.any():
+            self._used_columns = np.ones(rows.shape[1], bool)
             rows = np.zeros_like(rows)
-        self._trees.fit(rows[:, self._told], labels)
+        self._trees.fit(rows[:, self._used_columns], labels)
         return self
 
     def decision_function(self, rows: Floats) -> Floats:
-        """Log-odds, shape (n,)."""
-        said: Floats = self._trees.decision_function(rows[:, self._told])
-        return said
+        """Return log-odds, shape (n,)."""
+        scores: Floats = self._trees.decision_function(rows[:, self._used_columns])
+        return scores
 
     def predict_proba(self, rows: Floats) -> Floats:
-        """Probabilities of both outcomes, shape (n, 2)."""
-        said: Floats = self._trees.predict_proba(rows[:, self._told])
-        return said
+        """Return probabilities of both outcomes, shape (n, 2)."""
+        probabilities: Floats = self._trees.predict_proba(rows[:, self._used_columns])
+        return probabilities
 
 
-def _across(sample: Sample, said_of: Callable[[Flags, Flags], Floats]) -> tuple[float, Floats]:
-    """The AUC of what is said of either part from the other, by share of the rows, and its influence; each part is ranked by itself."""
+def _cross_score(sample: Sample, score: Callable[[Flags, Flags], Floats]) -> tuple[float, Floats]:
+    """Return the AUC of scores of each part by the other, weighted by rows, and its influence; each part is ranked by itself."""
     value, influence = 0.0, np.zeros(len(sample.labels))
-    for asked in (sample.late, ~sample.late):
-        said, share = said_of(~asked, asked), float(asked.mean())
-        value += share * _auc(sample.labels[asked], said)
-        influence[asked] = share * _influence(sample.labels[asked], said)
+    for test in (sample.late, ~sample.late):
+        scores, share = score(~test, test), float(test.mean())
+        value += share * _auc(sample.labels[test], scores)
+        influence[test] = share * _influence(sample.labels[test], scores)
     return value, influence
 
 
-def _alone(sample: Sample, place: int, taught: Flags, asked: Flags) -> Floats:
-    """What one feature says: its order, in the direction that it was taught, or a small tree; whichever tells more."""
+def _score_single_feature(sample: Sample, place: int, train: Flags, test: Flags) -> Floats:
+    """Return the better score of one feature: its order, in the direction of the training rows, or a small tree."""
     from sklearn.tree import DecisionTreeClassifier
 
     column, labels = sample.rows[:, place], sample.labels
-    middle = np.nanmedian(column[taught]) if np.isfinite(column[taught]).any() else 0.0
-    ordered = np.where(np.isnan(column), middle, column)
-    sign = 1 if _auc(labels[taught], ordered[taught]) >= 0.5 else -1
-    tree = DecisionTreeClassifier(max_leaf_nodes=16, min_samples_leaf=max(5, int(taught.sum()) // 200), random_state=0)
-    said: Floats = tree.fit(column[taught, None], labels[taught]).predict_proba(column[asked, None])[:, 1]
-    return max(said, sign * ordered[asked], key=lambda one: _auc(labels[asked], one))
+    median = np.nanmedian(column[train]) if np.isfinite(column[train]).any() else 0.0
+    filled = np.where(np.isnan(column), median, column)
+    sign = 1 if _auc(labels[train], filled[train]) >= 0.5 else -1
+    tree = DecisionTreeClassifier(max_leaf_nodes=16, min_samples_leaf=max(5, int(train.sum()) // 200), random_state=0)
+    tree_scores: Floats = tree.fit(column[train, None], labels[train]).predict_proba(column[test, None])[:, 1]
+    return max(tree_scores, sign * filled[test], key=lambda scores: _auc(labels[test], scores))
 
 
-def _together(sample: Sample, places: NDArray[np.int64], taught: Flags, asked: Flags) -> Floats:
-    """What the better of two models of these features says; that the choice flatters them only makes an echo rarer."""
+def _score_features(sample: Sample, places: NDArray[np.int64], train: Flags, test: Flags) -> Floats:
+    """Return the better score of two models of these features; choosing on the test rows favours them, so echoes only get rarer."""
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -668,23 +737,23 @@ def _together(sample: Sample, places: NDArray[np.int64], taught: Flags, asked: F
         LogisticRegression(C=0.1, max_iter=300),
     )
     rows, labels = sample.rows[:, places], sample.labels
-    said = [model.fit(rows[taught], labels[taught]).predict_proba(rows[asked])[:, 1] for model in (_Boosted(0), linear)]
-    return max(said, key=lambda one: _auc(labels[asked], one))
+    candidates = [model.fit(rows[train], labels[train]).predict_proba(rows[test])[:, 1] for model in (_BoostedTrees(0), linear)]
+    return max(candidates, key=lambda scores: _auc(labels[test], scores))
 
 
 def _placements(labels: Flags, scores: ArrayLike) -> tuple[Floats, float]:
-    """How often each row is ranked rightly against the rows of the other outcome, a tie counting a half, and the mean of that: the AUC."""
+    """Return each row's share of rows of the other outcome ranked rightly, a tie counting a half, and the AUC, the mean of that."""
     score = np.asarray(scores, np.float64)
     n_positive, n_negative = int(labels.sum()), int((~labels).sum())
-    everyone = _ranks(score)
-    right = np.empty(len(score))
-    right[labels] = (everyone[labels] - _ranks(score[labels])) / n_negative
-    right[~labels] = 1 - (everyone[~labels] - _ranks(score[~labels])) / n_positive
-    return right, float(right[labels].mean())
+    ranks = _ranks(score)
+    placements = np.empty(len(score))
+    placements[labels] = (ranks[labels] - _ranks(score[labels])) / n_negative
+    placements[~labels] = 1 - (ranks[~labels] - _ranks(score[~labels])) / n_positive
+    return placements, float(placements[labels].mean())
 
 
 def _ranks(values: NDArray[Any]) -> Floats:
-    """Ranks from 1, the mean of them where values tie; shape (n,)."""
+    """Return ranks from 1, the mean rank where values tie; shape (n,)."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
@@ -701,18 +770,18 @@ def _auc(labels: Flags, scores: ArrayLike) -> float:
 
 
 def _influence(labels: Flags, scores: ArrayLike) -> Floats:
-    """Each row's share in the AUC's error, shape (n,): they add up to 0, and their squares to DeLong's variance."""
-    right, value = _placements(labels, scores)
-    return (right - value) / np.where(labels, labels.sum(), (~labels).sum())
+    """Return each row's contribution to the AUC's error, shape (n,): they sum to 0, and their squares to DeLong's variance."""
+    placements, auc = _placements(labels, scores)
+    return (placements - auc) / np.where(labels, labels.sum(), (~labels).sum())
 
 
-def _deviation(influence: Floats, groups: NDArray[np.int64]) -> float:
-    """The standard error of what has this influence, rows of one group as one draw (Obuchowski, *Biometrics* 1997)."""
+def _standard_error(influence: Floats, groups: NDArray[np.int64]) -> float:
+    """Return the standard error of a figure with this influence, all rows of a group as one draw (Obuchowski, *Biometrics* 1997)."""
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], influence)
     return float(np.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1)))
 
 
-def _z(tail: float) -> float:
+def _z_value(tail: float) -> float:
     from statistics import NormalDist
 
     return NormalDist().inv_cdf(1 - tail)

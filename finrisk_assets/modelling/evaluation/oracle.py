@@ -1,7 +1,7 @@
-"""How close a model comes to an oracle that knows the true probabilities; only a simulator can tell.
+"""The comparison of a model with an oracle that knows the true probabilities, which only a simulator can provide.
 
-No model can rank better than the true probabilities do, except by luck of one sample; and against them a model's calibration can be
-told apart from the noise of the outcomes.
+No model ranks better than the true probabilities, except by chance in one sample. Against them, a model's calibration error can be
+separated from the noise of the outcomes.
 """
 
 import numpy as np
@@ -14,37 +14,38 @@ MEANINGS = {
     "auc": "of the model, on the rows whose truth is known",
     "oracle_auc": "of the true probabilities, on the same rows",
     "auc_gap": "oracle less model, DeLong's paired interval",
-    "calibration_error": "mean distance of said and true probability over ten groups of equal size",
-    "oracle_calibration_error": "the same distance between said probability and observed outcomes, for the oracle: noise alone",
+    "calibration_error": "mean distance of predicted and true probability over ten groups of equal size",
+    "oracle_calibration_error": "mean distance of the oracle's probability and the observed share over as many groups: noise alone",
     "n_truth": "rows compared",
 }
+"""Figure -> its meaning."""
 
 
-def compare(labels: ArrayLike, said: ArrayLike, true: ArrayLike, bins: int = 10) -> dict[str, Interval]:
+def compare(labels: ArrayLike, predicted: ArrayLike, true: ArrayLike, bins: int = 10) -> dict[str, Interval]:
     """Compare a model's probabilities with the true ones on the same rows.
 
     Parameters
     ----------
     labels : array-like of bool, shape (n,)
-    said, true : array-like, shape (n,)
-        What the model says, and the probability that the dice were thrown with.
+    predicted, true : array-like, shape (n,)
+        The model's probability, and the probability that the simulator drew the outcome with.
     bins
-        Groups of equal size, in the order of `said`, over which the calibration error is taken.
+        Number of groups of equal size, in the order of `predicted`, over which the calibration error is averaged.
 
     Returns
     -------
     dict of str to Interval
-        The figures that `MEANINGS` explains; those without an interval have their value as both bounds.
+        The figures that `MEANINGS` explains; a figure without an interval has its value as both bounds.
     """
-    target, p, q = np.asarray(labels).astype(bool), np.asarray(said, np.float64), np.asarray(true, np.float64)
+    target, p, q = np.asarray(labels).astype(bool), np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     groups = [rows for rows in np.array_split(np.argsort(p, kind="stable"), bins) if len(rows)]
-    distance = float(np.average([abs(p[rows].mean() - q[rows].mean()) for rows in groups], weights=[len(rows) for rows in groups]))
+    error = float(np.average([abs(p[rows].mean() - q[rows].mean()) for rows in groups], weights=[len(rows) for rows in groups]))
     noise = metrics.expected_calibration_error(target, q, bins)
     return {
         "auc": metrics.auc(target, p),
         "oracle_auc": metrics.auc(target, q),
         "auc_gap": metrics.compare_auc(target, q, p).difference,
-        "calibration_error": Interval(distance, distance, distance),
+        "calibration_error": Interval(error, error, error),
         "oracle_calibration_error": Interval(noise, noise, noise),
         "n_truth": Interval(float(len(p)), float(len(p)), float(len(p))),
     }

@@ -1,7 +1,7 @@
 """The monitoring report: one HTML file that a reader without the product can open, keep and print.
 
-Words and layout belong here; figures come from `monitoring`, pictures from `svg`. The page loads nothing from elsewhere and holds no
-person's data: windows, shares and distributions only. The same findings give the same bytes.
+Words and layout belong here; figures come from `monitoring`, charts from `svg`. The page loads nothing from elsewhere and holds no
+personal data: windows, shares and distributions only. The same findings give the same bytes.
 """
 
 from collections.abc import Mapping
@@ -11,39 +11,39 @@ from html import escape
 
 from finrisk_assets.modelling.evaluation.metrics import Interval
 from finrisk_assets.modelling.monitoring import drift, svg
-from finrisk_assets.modelling.monitoring.monitoring import CERTAIN, Findings, movement, span
+from finrisk_assets.modelling.monitoring.monitoring import RECONCILE_LEVEL, MonitoringFindings, describe_movement, format_months
 
-MOVERS = 5
-"""Features that are drawn: those that moved most surely."""
+MAX_DRAWN_FEATURES = 5
+"""Features that are drawn, by significance of their move."""
 
-FIGURES = {
+FIGURE_TEXTS = {
     "rate": "Share of rows with the outcome",
     "auc": "AUC: how well the score ranks (0.5 is chance, 1 is perfect)",
     "brier": "Brier score: mean squared error of the probability (less is better)",
-    "precision": "Of those at or above {turn}, the share with the outcome",
-    "recall": "Of those with the outcome, the share at or above {turn}",
+    "precision": "Of those at or above {threshold}, the share with the outcome",
+    "recall": "Of those with the outcome, the share at or above {threshold}",
 }
-"""A figure's name to what it says."""
+"""Figure -> its text in the report."""
 
 
 @dataclass(frozen=True)
-class About:
-    """What the report is about.
+class ReportSubject:
+    """The subject of a report.
 
     Attributes
     ----------
     domain, source
-        The decision, in words, and the source of the ledger.
+        Title of the domain, and the source of the ledger.
     champion, registered
-        The bundle's version, and its place in the registry; empty where it has none.
+        Version of the bundle, and its name and version in the registry; empty where it is not registered.
     training_window
-        First and last day of the rows that taught; None where they have no time.
+        First and last day of the training rows; None where they have no time.
     as_of, run_id
-        The moment at which the ledger was read, and the run that did it.
-    words
-        Feature to what it means.
+        Time at which the ledger was read, and the run that read it.
+    descriptions
+        Feature -> its description.
     left_out
-        Feature to the reason why it is not tested.
+        Feature -> the reason why it is not tested.
     """
 
     domain: str
@@ -53,22 +53,22 @@ class About:
     training_window: tuple[str, str] | None
     as_of: datetime
     run_id: str
-    words: Mapping[str, str]
+    descriptions: Mapping[str, str]
     left_out: Mapping[str, str]
 
 
-def page(about: About, found: Findings) -> str:
+def render_report(subject: ReportSubject, findings: MonitoringFindings) -> str:
     """Return the report as HTML."""
     body = [
-        _verdict(about, found),
-        _watched(about, found),
-        _moved(about, found),
-        _decisions(found),
-        _performance(found),
-        _reading(),
-        f"<footer>Run {escape(about.run_id)}. The same figures are in the table of this run's asset.</footer>",
+        _verdict_section(subject, findings),
+        _data_section(subject, findings),
+        _drift_section(subject, findings),
+        _decisions_section(findings),
+        _performance_section(findings),
+        _guide_section(),
+        f"<footer>Run {escape(subject.run_id)}. The same figures are in the table of this run's asset.</footer>",
     ]
-    title = f"{about.domain}: monitoring of {found.estimated_on}"
+    title = f"{subject.domain}: monitoring of {findings.estimated_on}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -79,128 +79,151 @@ def page(about: About, found: Findings) -> str:
 # Sections ----------------------------------------------------------------------------------------------------------------------
 
 
-def _verdict(about: About, found: Findings) -> str:
-    if found.confirmed:
+def _verdict_section(subject: ReportSubject, findings: MonitoringFindings) -> str:
+    if findings.confirmed:
         kind, next_step = "bad", "The next step is to train a challenger. Nothing is promoted by this finding: the gate decides that."
-    elif found.score is None:
+    elif findings.score is None:
         kind, next_step = "none", ""
-    elif found.score.drifted:
+    elif findings.score.drifted:
         kind, next_step = "warn", "Nothing needs to be done now. Look again when outcomes of these months are known."
     else:
         kind, next_step = "good", "Nothing needs to be done."
-    reasons = "".join(f"<li>{escape(_sentence(reason))}</li>" for reason in (*found.confirmed, *found.notes))
+    reasons = "".join(f"<li>{escape(_sentence(reason))}</li>" for reason in (*findings.confirmed, *findings.notes))
     return (
-        f"<h1>{escape(about.domain)}: monitoring of {escape(found.estimated_on)}</h1>"
-        f'<section class="verdict {kind}"><p class="said">{escape(found.verdict)}</p>'
+        f"<h1>{escape(subject.domain)}: monitoring of {escape(findings.estimated_on)}</h1>"
+        f'<section class="verdict {kind}"><p class="said">{escape(findings.verdict)}</p>'
         f"{f'<ul>{reasons}</ul>' if reasons else ''}{f'<p>{escape(next_step)}</p>' if next_step else ''}</section>"
     )
 
 
-def _watched(about: About, found: Findings) -> str:
+def _data_section(subject: ReportSubject, findings: MonitoringFindings) -> str:
     facts = {
-        "Model": f"bundle {about.champion}" + (f", {about.registered}" if about.registered else ""),
-        "Data": f"{about.source}, read as of {about.as_of.date().isoformat()}",
-        "Trained on": " to ".join(about.training_window) if about.training_window else "rows without a time",
-        "Compared": found.windows.why,
-        "Followed since training": span(found.windows.since) or "not yet",
+        "Model": f"bundle {subject.champion}" + (f", {subject.registered}" if subject.registered else ""),
+        "Data": f"{subject.source}, read as of {subject.as_of.date().isoformat()}",
+        "Trained on": " to ".join(subject.training_window) if subject.training_window else "rows without a time",
+        "Compared": findings.windows.reason,
+        "Followed since training": format_months(findings.windows.since) or "not yet",
     }
-    if found.features is not None:
-        n, m, shared = found.features.n_reference, found.features.n_current, found.features.n_shared
+    if findings.features is not None:
+        n, m, shared = findings.features.n_reference, findings.features.n_current, findings.features.n_shared
         facts["Customers"] = f"{n:,} before, {m:,} now, {shared:,} of them in both; a customer counts once, however many rows it has"
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>" for name, said in facts.items() if said)
-    left = "".join(f"<li><code>{escape(name)}</code> {escape(why)}.</li>" for name, why in about.left_out.items())
-    aside = f"<p>Not tested, because they move by themselves:</p><ul>{left}</ul>" if left else ""
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items() if text)
+    left_out_items = "".join(f"<li><code>{escape(name)}</code> {escape(reason)}.</li>" for name, reason in subject.left_out.items())
+    aside = f"<p>Not tested, because they move by themselves:</p><ul>{left_out_items}</ul>" if left_out_items else ""
     return f"<section><h2>What is watched</h2><dl>{rows}</dl>{aside}</section>"
 
 
-def _moved(about: About, found: Findings) -> str:
-    if found.score is None:
+def _drift_section(subject: ReportSubject, findings: MonitoringFindings) -> str:
+    if findings.score is None:
         return ""
-    features = () if found.features is None else tuple(sorted(found.features.columns, key=_surest))
-    moved = [one for one in features if one.is_drift]
-    level = found.score.level
-    first = _line(found.score.columns[0], "The model's score (margin)", found)
-    lines = {one.name: _line(one, about.words.get(one.name, ""), found) for one in features}
-    still = [lines[one.name] for one in features if not one.is_drift]
-    shown = [found.score.columns[0], *(moved or features)[:MOVERS]]
-    head = "".join(f"<th>{name}</th>" for name in ("", "What", "p-value", "PSI", "How it moved"))
-    table = f'<table class="columns"><thead><tr>{head}</tr></thead><tbody>{{}}</tbody></table>'
-    rest = f"<details><summary>{len(still)} features that did not move</summary>{table.format(''.join(still))}</details>" if still else ""
-    pictures = "".join(_figure(svg.bars(one), one.name, movement(one, found.medians.get(one.name))) for one in shown)
+    features = () if findings.features is None else tuple(sorted(findings.features.columns, key=_significance))
+    moved = [column for column in features if column.is_drift]
+    level = findings.score.level
+    score_row = _column_row(findings.score.columns[0], "The model's score (margin)", findings)
+    feature_rows = {column.name: _column_row(column, subject.descriptions.get(column.name, ""), findings) for column in features}
+    unmoved_rows = [feature_rows[column.name] for column in features if not column.is_drift]
+    drawn = [findings.score.columns[0], *(moved or features)[:MAX_DRAWN_FEATURES]]
+    header = "".join(f"<th>{name}</th>" for name in ("", "What", "p-value", "PSI", "How it moved"))
+    table = f'<table class="columns"><thead><tr>{header}</tr></thead><tbody>{{}}</tbody></table>'
+    unmoved_table = (
+        f"<details><summary>{len(unmoved_rows)} features that did not move</summary>{table.format(''.join(unmoved_rows))}</details>"
+        if unmoved_rows
+        else ""
+    )
+    reference, current = format_months(findings.windows.reference), format_months(findings.windows.current)
+    windows = (("before, " + reference, svg.REFERENCE_COLOUR), ("now, " + current, svg.CURRENT_COLOUR))
+    charts = "".join(
+        _chart(svg.draw_bars(column), column.name, describe_movement(column, findings.medians.get(column.name))) for column in drawn
+    )
     return (
         "<section><h2>What has moved</h2>"
-        f"<p>{len(moved)} of {len(features)} features moved, and the score {'moved' if found.score.drifted else 'did not'}. "
+        f"<p>{len(moved)} of {len(features)} features moved, and the score {'moved' if findings.score.drifted else 'did not'}. "
         f"If nothing had changed, any feature at all would be called moved in {level:.0%} of windows, and the score in {level:.0%}.</p>"
-        f"{table.format(first + ''.join(lines[one.name] for one in moved))}"
-        f"{rest}"
+        f"{table.format(score_row + ''.join(feature_rows[column.name] for column in moved))}"
+        f"{unmoved_table}"
         f"<h3>{'The score, and the features that moved most surely' if moved else 'The score, and the features nearest to a move'}</h3>"
-        f"{svg.legend((('before, ' + span(found.windows.reference), svg.BEFORE), ('now, ' + span(found.windows.current), svg.NOW)))}"
-        f'<div class="grid">{pictures}</div></section>'
+        f"{svg.draw_legend(windows)}"
+        f'<div class="grid">{charts}</div></section>'
     )
 
 
-def _line(column: drift.ColumnDrift, words: str, found: Findings) -> str:
+def _column_row(column: drift.ColumnDrift, description: str, findings: MonitoringFindings) -> str:
     mark = '<span class="moved">moved</span>' if column.is_drift else ""
     p = "&lt; 0.001" if column.adjusted_p_value <= 0.001 else f"{column.adjusted_p_value:.3f}"
-    above = ' class="num above"' if column.psi > column.psi_limit else ' class="num"'
+    cell_class = ' class="num above"' if column.psi > column.psi_limit else ' class="num"'
     return (
-        f"<tr><td>{mark}</td><td><code>{escape(column.name)}</code><br><small>{escape(words)}</small></td>"
-        f'<td class="num">{p}</td><td{above}>{column.psi:.3f}<br><small>by chance up to {column.psi_limit:.3f}</small></td>'
-        f"<td>{escape(movement(column, found.medians.get(column.name)))}</td></tr>"
+        f"<tr><td>{mark}</td><td><code>{escape(column.name)}</code><br><small>{escape(description)}</small></td>"
+        f'<td class="num">{p}</td><td{cell_class}>{column.psi:.3f}<br><small>by chance up to {column.psi_limit:.3f}</small></td>'
+        f"<td>{escape(describe_movement(column, findings.medians.get(column.name)))}</td></tr>"
     )
 
 
-def _decisions(found: Findings) -> str:
-    windows = list(dict.fromkeys(one.window for one in found.shares))
-    kinds = list(dict.fromkeys(one.decision for one in found.shares))
-    share = {(one.window, one.decision): one.share for one in found.shares}
-    gap = len(found.windows.reference) if windows and windows[0] in map(str, found.windows.reference) else 0
-    picture = svg.stack(windows, {kind: [share[window, kind].value for window in windows] for kind in kinds}, gap)
-    newest = [(kind, share[windows[-1], kind]) for kind in kinds]
-    lines = "".join(f'<tr><td>{escape(kind)}</td><td class="num">{_interval(one, ".1%")}</td></tr>' for kind, one in newest)
-    colours = svg.legend(tuple(zip(kinds, svg.ramp(len(kinds)), strict=True)))
-    table = f"<table><thead><tr><th>Decision</th><th>{escape(windows[-1])}</th></tr></thead><tbody>{lines}</tbody></table>"
+def _decisions_section(findings: MonitoringFindings) -> str:
+    windows = list(dict.fromkeys(share_of_window.window for share_of_window in findings.shares))
+    kinds = list(dict.fromkeys(share_of_window.decision for share_of_window in findings.shares))
+    share = {(share_of_window.window, share_of_window.decision): share_of_window.share for share_of_window in findings.shares}
+    gap = len(findings.windows.reference) if windows and windows[0] in map(str, findings.windows.reference) else 0
+    chart = svg.draw_stack(windows, {kind: [share[window, kind].value for window in windows] for kind in kinds}, gap)
+    newest_shares = [(kind, share[windows[-1], kind]) for kind in kinds]
+    table_rows = "".join(
+        f'<tr><td>{escape(kind)}</td><td class="num">{_interval(share_of_window, ".1%")}</td></tr>'
+        for kind, share_of_window in newest_shares
+    )
+    legend = svg.draw_legend(tuple(zip(kinds, svg.order_colours(len(kinds)), strict=True)))
+    table = f"<table><thead><tr><th>Decision</th><th>{escape(windows[-1])}</th></tr></thead><tbody>{table_rows}</tbody></table>"
     note = "<p><small>The bars apart on the left are the months compared with.</small></p>" if gap else ""
     if len(windows) == 1:
         return f"<section><h2>Decisions</h2>{table}</section>"
-    return f"<section><h2>Decisions by month</h2>{colours}{picture}{note}{table}</section>"
+    return f"<section><h2>Decisions by month</h2>{legend}{chart}{note}{table}</section>"
 
 
-def _performance(found: Findings) -> str:
+def _performance_section(findings: MonitoringFindings) -> str:
     parts = ["<section><h2>How well it does</h2>"]
-    if found.estimated:
-        when = "whose outcome is not known yet" if found.is_before_labels else "without looking at their outcomes"
-        head = f"Of {found.estimated_on}: {found.n_estimated:,} rows {when}"
-        lines = "".join(
-            f'<tr><td>{escape(_named(name))}</td><td class="num">{_interval(one)}</td></tr>' for name, one in found.estimated.items()
+    if findings.estimated:
+        which_rows = "whose outcome is not known yet" if findings.is_before_labels else "without looking at their outcomes"
+        header = f"Of {findings.estimated_on}: {findings.n_estimated:,} rows {which_rows}"
+        table_rows = "".join(
+            f'<tr><td>{escape(_figure_text(name))}</td><td class="num">{_interval(figure)}</td></tr>'
+            for name, figure in findings.estimated.items()
         )
-        parts.append(f"<h3>Estimated from the probabilities</h3><p>{escape(head)}.</p><table><tbody>{lines}</tbody></table>")
-    if found.tested_auc is not None:
-        parts.append(f"<p>When it was evaluated, the model's AUC was {_interval(found.tested_auc)}.</p>")
-    if found.followed:
+        parts.append(f"<h3>Estimated from the probabilities</h3><p>{escape(header)}.</p><table><tbody>{table_rows}</tbody></table>")
+    if findings.tested_auc is not None:
+        parts.append(f"<p>When it was evaluated, the model's AUC was {_interval(findings.tested_auc)}.</p>")
+    if findings.months:
         parts.append("<h3>By month: estimated, and what came true</h3>")
-        parts.append(svg.legend((("estimated, with its 95 % interval", svg.NOW), ("came true", svg.TRUE))))
-        months = [one.window for one in found.followed]
-        for title, estimated, seen, tested in (
-            ("AUC; the grey band is that of the evaluation", [m.auc for m in found.followed], [m.seen_auc for m in found.followed], True),
-            ("Share of rows with the outcome", [m.rate for m in found.followed], [m.seen_rate for m in found.followed], False),
+        parts.append(svg.draw_legend((("estimated, with its 95 % interval", svg.CURRENT_COLOUR), ("came true", svg.REALISED_COLOUR))))
+        months = [figure.window for figure in findings.months]
+        for title, estimated, realised, has_evaluation in (
+            (
+                "AUC; the grey band is that of the evaluation",
+                [month.auc for month in findings.months],
+                [month.realised_auc for month in findings.months],
+                True,
+            ),
+            (
+                "Share of rows with the outcome",
+                [month.rate for month in findings.months],
+                [month.realised_rate for month in findings.months],
+                False,
+            ),
         ):
-            parts.append(_figure(svg.series(months, estimated, seen, found.tested_auc if tested else None), title))
-    if found.reconciled:
-        lines = "".join(
-            f'<tr><td>{escape(_named(one.figure))}</td><td class="num">{one.estimated:.3f}</td><td class="num">{one.realised:.3f}</td>'
-            f'<td class="num">{_interval(one.difference)}</td><td>{"agrees" if one.agrees else "<b>contradicts</b>"}</td></tr>'
-            for one in found.reconciled
+            parts.append(_chart(svg.draw_series(months, estimated, realised, findings.tested_auc if has_evaluation else None), title))
+    if findings.reconciled:
+        table_rows = "".join(
+            f'<tr><td>{escape(_figure_text(figure.figure))}</td><td class="num">{figure.estimated:.3f}</td>'
+            f'<td class="num">{figure.realised:.3f}</td>'
+            f'<td class="num">{_interval(figure.difference)}</td><td>{"agrees" if figure.agrees else "<b>contradicts</b>"}</td></tr>'
+            for figure in findings.reconciled
         )
-        head = "".join(f"<th>{name}</th>" for name in ("", "Promised", "Came true", f"Difference ({CERTAIN:.0%} interval)", ""))
+        header = "".join(f"<th>{name}</th>" for name in ("", "Promised", "Came true", f"Difference ({RECONCILE_LEVEL:.0%} interval)", ""))
         parts.append(
-            f"<h3>Promised and come true: {escape(found.reconciled_on)}</h3>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+            f"<h3>Promised and come true: {escape(findings.reconciled_on)}</h3>"
+            f"<table><thead><tr>{header}</tr></thead><tbody>{table_rows}</tbody></table>"
         )
     return "".join(parts) + "</section>" if len(parts) > 1 else ""
 
 
-def _reading() -> str:
+def _guide_section() -> str:
     return (
         "<section><h2>How to read this</h2><ul>"
         "<li><b>Moved</b>: the two windows differ by more than chance explains, for this number of customers. It says that, not that the "
@@ -219,26 +242,26 @@ def _reading() -> str:
 # Words -------------------------------------------------------------------------------------------------------------------------
 
 
-def _surest(column: drift.ColumnDrift) -> tuple[bool, float, float]:
+def _significance(column: drift.ColumnDrift) -> tuple[bool, float, float]:
     return not column.is_drift, column.adjusted_p_value, -column.psi
 
 
-def _named(figure: str) -> str:
-    name, _, turn = figure.partition("_at_")
-    return FIGURES.get(name, name).format(turn=f"probability {float(turn):.3g}" if turn else "")
+def _figure_text(figure: str) -> str:
+    name, _, threshold = figure.partition("_at_")
+    return FIGURE_TEXTS.get(name, name).format(threshold=f"probability {float(threshold):.3g}" if threshold else "")
 
 
-def _interval(one: Interval, form: str = ".3f") -> str:
-    return f"{one.value:{form}} <small>({one.low:{form}} to {one.high:{form}})</small>"
+def _interval(interval: Interval, number_format: str = ".3f") -> str:
+    return f"{interval.value:{number_format}} <small>({interval.low:{number_format}} to {interval.high:{number_format}})</small>"
 
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def _figure(picture: str, title: str, words: str = "") -> str:
-    below = f"<small>{escape(words)}</small>" if words else ""
-    return f"<figure><figcaption><b>{escape(title)}</b> {below}</figcaption>{picture}</figure>"
+def _chart(chart: str, title: str, text: str = "") -> str:
+    below = f"<small>{escape(text)}</small>" if text else ""
+    return f"<figure><figcaption><b>{escape(title)}</b> {below}</figcaption>{chart}</figure>"
 
 
 STYLE = """

@@ -1,6 +1,6 @@
-"""Small pictures for HTML pages, as inline SVG text: bars of two windows, shares by month, a figure by month with its interval.
+"""Charts for HTML pages, as inline SVG text: bars of two windows, shares by month, and a figure by month with its interval.
 
-Only drawing belongs here. They weigh a few kilobytes and take no time, unlike the PNG pictures in `plots`, whose colours they share.
+Only drawing belongs here. A chart weighs a few kilobytes and takes no time, unlike the PNG plots in `plots`, whose colours are shared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,44 +10,44 @@ from finrisk_assets.modelling.evaluation.metrics import Interval
 from finrisk_assets.modelling.evaluation.plots import COLOURS, GREY
 from finrisk_assets.modelling.monitoring.drift import ColumnDrift
 
-BEFORE, NOW, TRUE = "#9aa5b1", COLOURS[0], COLOURS[1]
-BAND = "#e6e9ed"
-RAMP = ("#d5dde5", "#8fbfde", "#0072b2", "#003f63")
-"""For what has an order, from the least on."""
-LINE = "#dfe4ea"
+REFERENCE_COLOUR, CURRENT_COLOUR, REALISED_COLOUR = "#9aa5b1", COLOURS[0], COLOURS[1]
+BAND_COLOUR = "#e6e9ed"
+ORDER_COLOURS = ("#d5dde5", "#8fbfde", "#0072b2", "#003f63")
+"""Colours of ordered things, from the smallest on."""
+GRID_COLOUR = "#dfe4ea"
 
 
-def legend(entries: Sequence[tuple[str, str]]) -> str:
-    """What colours mean: (words, colour) each."""
+def draw_legend(entries: Sequence[tuple[str, str]]) -> str:
+    """Return the legend of a chart: (words, colour) each."""
     return '<p class="legend">' + "".join(f'<span><i style="background:{c}"></i>{escape(name)}</span>' for name, c in entries) + "</p>"
 
 
-def bars(column: ColumnDrift, width: int = 470) -> str:
+def draw_bars(column: ColumnDrift, width: int = 470) -> str:
     """Draw the share of each range of values in both windows, as a pair of bars."""
     bins = column.bins
     left, row, bar = 150, 24, 9
-    most = max(max(one.reference, one.current) for one in bins) or 1.0
+    most = max(max(bin_.reference, bin_.current) for bin_ in bins) or 1.0
     scale = (width - left - 84) / most
     parts = []
-    for at, (one, name) in enumerate(zip(bins, column.ranges, strict=True)):
+    for at, (bin_, name) in enumerate(zip(bins, column.ranges, strict=True)):
         y = at * row + 4
         parts.append(_text(left - 8, y + 13, name, "end"))
-        for offset, share, colour in ((0, one.reference, BEFORE), (bar + 1, one.current, NOW)):
+        for offset, share, colour in ((0, bin_.reference, REFERENCE_COLOUR), (bar + 1, bin_.current, CURRENT_COLOUR)):
             parts.append(_box(left, y + offset, share * scale, bar, colour, f"{name}: {share:.1%}"))
-        ends = left + max(one.reference, one.current) * scale
-        parts.append(_text(ends + 6, y + 13, f"{one.reference:.0%} → {one.current:.0%}", size=10))
-    return _svg(width, len(bins) * row + 8, parts)
+        ends = left + max(bin_.reference, bin_.current) * scale
+        parts.append(_text(ends + 6, y + 13, f"{bin_.reference:.0%} → {bin_.current:.0%}", size=10))
+    return _wrap_svg(width, len(bins) * row + 8, parts)
 
 
-def stack(windows: Sequence[str], shares: Mapping[str, Sequence[float]], gap: int = 0, width: int = 960, height: int = 240) -> str:
-    """Draw shares that add up to one as a column for each window.
+def draw_stack(windows: Sequence[str], shares: Mapping[str, Sequence[float]], gap: int = 0, width: int = 960, height: int = 240) -> str:
+    """Draw shares that add up to 1 as a column for each window.
 
     Parameters
     ----------
     shares
-        Name to its share in each window, from the bottom up.
+        Name -> its share in each window, from the bottom up.
     gap
-        Columns before a gap: those that the others are compared with.
+        Number of columns before a gap: those that the others are compared with.
     """
     left, bottom, top = 44, 24, 8
     step = (width - left) / (len(windows) + (0.6 if gap else 0))
@@ -56,26 +56,31 @@ def stack(windows: Sequence[str], shares: Mapping[str, Sequence[float]], gap: in
     for at, window in enumerate(windows):
         x = left + step * (at + (0.6 if gap and at >= gap else 0))
         y = float(top + tall)
-        for (name, values), colour in zip(shares.items(), ramp(len(shares)), strict=True):
+        for (name, values), colour in zip(shares.items(), order_colours(len(shares)), strict=True):
             high = values[at] * tall
             y -= high
             parts.append(_box(x + step * 0.12, y, step * 0.76, high, colour, f"{window}, {name}: {values[at]:.1%}"))
         parts.append(_text(x + step / 2, height - 8, window, "middle", 10))
-    return _svg(width, height, parts)
+    return _wrap_svg(width, height, parts)
 
 
-def series(
+def draw_series(
     windows: Sequence[str],
     estimated: Sequence[Interval],
-    seen: Sequence[float | None],
+    realised: Sequence[float | None],
     band: Interval | None = None,
     width: int = 960,
     height: int = 200,
 ) -> str:
-    """Draw a figure by month: estimated, with its interval, and what came true where that is known; `band` lies behind them."""
+    """Draw a figure by month: the estimate with its interval, and the realised value where it is known; `band` lies behind."""
     left, bottom, top = 44, 24, 10
-    known = [value for value in seen if value is not None]
-    ends = [*(one.low for one in estimated), *(one.high for one in estimated), *known, *([band.low, band.high] if band else [])]
+    known_values = [value for value in realised if value is not None]
+    ends = [
+        *(interval.low for interval in estimated),
+        *(interval.high for interval in estimated),
+        *known_values,
+        *([band.low, band.high] if band else []),
+    ]
     low, high = min(ends), max(ends)
     room = (high - low) * 0.08 or 0.01
     low, high = low - room, high + room
@@ -86,26 +91,26 @@ def series(
 
     parts = []
     if band is not None:
-        shown = f"evaluation: {band.value:.3f} ({band.low:.3f} to {band.high:.3f})"
-        parts.append(_box(left, place(band.high), width - left, place(band.low) - place(band.high), BAND, shown))
+        band_title = f"evaluation: {band.value:.3f} ({band.low:.3f} to {band.high:.3f})"
+        parts.append(_box(left, place(band.high), width - left, place(band.low) - place(band.high), BAND_COLOUR, band_title))
     parts += [_grid(left, width, place(low + (high - low) * k / 4), f"{low + (high - low) * k / 4:.3f}") for k in range(5)]
-    for at, (window, one, value) in enumerate(zip(windows, estimated, seen, strict=True)):
+    for at, (window, interval, value) in enumerate(zip(windows, estimated, realised, strict=True)):
         x = left + step * (at + 0.5)
-        told = f"{window}: estimated {one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
-        parts.append(_box(x - 9, place(one.high), 5, max(place(one.low) - place(one.high), 1), NOW + "66", told))
-        parts.append(_dot(x - 6.5, place(one.value), NOW, told))
+        title = f"{window}: estimated {interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+        parts.append(_box(x - 9, place(interval.high), 5, max(place(interval.low) - place(interval.high), 1), CURRENT_COLOUR + "66", title))
+        parts.append(_dot(x - 6.5, place(interval.value), CURRENT_COLOUR, title))
         if value is not None:
-            parts.append(_dot(x + 6.5, place(value), TRUE, f"{window}: came true {value:.3f}"))
+            parts.append(_dot(x + 6.5, place(value), REALISED_COLOUR, f"{window}: came true {value:.3f}"))
         parts.append(_text(x, height - 8, window, "middle", 10))
-    return _svg(width, height, parts)
+    return _wrap_svg(width, height, parts)
 
 
-def ramp(n: int) -> list[str]:
-    """Colours of `n` things in order; the same four come again where there are more."""
-    return [RAMP[k % len(RAMP)] for k in range(n)]
+def order_colours(n: int) -> list[str]:
+    """Return the colours of `n` ordered things; the colours repeat where there are more."""
+    return [ORDER_COLOURS[k % len(ORDER_COLOURS)] for k in range(n)]
 
 
-def _svg(width: int, height: int, parts: Sequence[str]) -> str:
+def _wrap_svg(width: int, height: int, parts: Sequence[str]) -> str:
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" font-family="inherit">{"".join(parts)}</svg>'
 
 
@@ -123,5 +128,5 @@ def _dot(x: float, y: float, colour: str, words: str) -> str:
 
 
 def _grid(left: float, right: float, y: float, words: str) -> str:
-    line = f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{LINE}"/>'
+    line = f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID_COLOUR}"/>'
     return line + f'<text x="{left - 6}" y="{y + 3.5:.1f}" text-anchor="end" font-size="10" fill="{GREY}">{escape(words)}</text>'

@@ -1,6 +1,6 @@
-"""A validation pack as two pages to read: the model card and the pack itself, each one file without scripts or anything from elsewhere.
+"""The two pages of a validation pack: the model card and the pack itself, each one file without scripts or external content.
 
-Only showing belongs here; what is shown is in `pack`. The templates are in ``pages/``. The same pack gives the same bytes.
+Rendering belongs here; the content is in `pack`. The templates are in ``pages/``. The same pack gives the same bytes.
 """
 
 import base64
@@ -18,12 +18,13 @@ HEADLINES = (
     "auc", "auc_beside_champion", "calibration_in_the_large", "expected_calibration_error", "gain", "gain_beside_champion",
     "average_precision", "interval_coverage", "share_anomalous", "emp", "explanation_gap",
 )  # fmt: skip
-"""The figures on top of both pages, those of them that there are."""
-MOST_HEADLINES = 6
+"""Figures at the top of both pages, as far as the pack has them."""
+MAX_HEADLINES = 6
+"""Figures at the top of both pages, at most."""
 
 
-def pages(pack: Pack, pictures: Mapping[str, bytes]) -> dict[str, str]:
-    """Both pages by file name.
+def render_pages(pack: Pack, pictures: Mapping[str, bytes]) -> dict[str, str]:
+    """Return both pages by file name.
 
     Parameters
     ----------
@@ -34,60 +35,60 @@ def pages(pack: Pack, pictures: Mapping[str, bytes]) -> dict[str, str]:
     shared: dict[str, Any] = {
         "pack": pack,
         "groups": GROUPS,
-        "headlines": headlines(pack),
+        "headlines": select_headlines(pack),
         "pictures": encoded,
-        "candidates": candidates(pack),
+        "candidates": group_candidates(pack),
     }
     return {name: _environment().get_template(f"{name}.j2").render(shared) for name in (CARD_PAGE, PACK_PAGE)}
 
 
-def headlines(pack: Pack) -> list[PackFigure]:
-    """The figures that come first."""
-    found = [pack.by_key.get(f"evaluation/{metric}") for metric in HEADLINES]
-    return [figure for figure in found if figure is not None][:MOST_HEADLINES]
+def select_headlines(pack: Pack) -> list[PackFigure]:
+    """Return the figures at the top of the pages."""
+    figures = [pack.by_key.get(f"evaluation/{metric}") for metric in HEADLINES]
+    return [figure for figure in figures if figure is not None][:MAX_HEADLINES]
 
 
-def candidates(pack: Pack) -> dict[str, list[PackFigure]]:
-    """The candidates' figures by candidate, in the order of their ranks."""
-    found: dict[str, list[PackFigure]] = {}
-    for figure in pack.of("candidates"):
-        found.setdefault(figure.label, []).append(figure)
-    return found
+def group_candidates(pack: Pack) -> dict[str, list[PackFigure]]:
+    """Return the candidates' figures by candidate, in the order of their ranks."""
+    by_candidate: dict[str, list[PackFigure]] = {}
+    for figure in pack.figures_of("candidates"):
+        by_candidate.setdefault(figure.label, []).append(figure)
+    return by_candidate
 
 
-def sections(text: str) -> dict[str, str]:
-    """The sections of a README, heading to Markdown.
+def parse_sections(text: str) -> dict[str, str]:
+    """Return the sections of a README, heading -> Markdown.
 
     A section begins at a heading (``## Limits``) or at a paragraph that begins with a bold sentence (``**Limits.**``), and ends where
-    the next one begins. What stands in brackets after a heading is left out of it.
+    the next section begins. Text in brackets after a heading is dropped.
     """
-    found: dict[str, list[str]] = {}
-    at = ""
-    fresh = True  # whether a paragraph may begin here
+    sections: dict[str, list[str]] = {}
+    current = ""
+    is_paragraph_start = True
     for line in text.splitlines():
-        heading = re.match(r"##+ (.+)$", line) or (re.match(r"\*\*([^*]+)\*\*[.,]? ?(.*)$", line) if fresh else None)
+        heading = re.match(r"##+ (.+)$", line) or (re.match(r"\*\*([^*]+)\*\*[.,]? ?(.*)$", line) if is_paragraph_start else None)
         if line.startswith("# "):
-            at = ""
+            current = ""
         elif heading:
-            at = re.sub(r" *\(.*\)", "", heading[1]).strip().rstrip(".")
-            found.setdefault(at, []).extend(heading.groups()[1:])
-        elif at:
-            found[at].append(line)
-        fresh = not line.strip()
-    return {name: "\n".join(lines).strip() for name, lines in found.items()}
+            current = re.sub(r" *\(.*\)", "", heading[1]).strip().rstrip(".")
+            sections.setdefault(current, []).extend(heading.groups()[1:])
+        elif current:
+            sections[current].append(line)
+        is_paragraph_start = not line.strip()
+    return {name: "\n".join(lines).strip() for name, lines in sections.items()}
 
 
-def pick(found: Mapping[str, str], *names: str) -> str:
-    """The first section of these names that there is; empty where there is none."""
-    return next((found[name] for name in names if name in found), "")
+def pick_section(sections: Mapping[str, str], *names: str) -> str:
+    """Return the first of these sections that exists; empty where none does."""
+    return next((sections[name] for name in names if name in sections), "")
 
 
-def figures_table(figures: Sequence[PackFigure]) -> str:
-    """Figures as a Markdown table, for where no page is at hand."""
+def figures_to_markdown(figures: Sequence[PackFigure]) -> str:
+    """Return figures as a Markdown table, for readers without the pages."""
     lines = ["| figure | value | 95 % interval | from |", "|---|---:|---|---|"]
-    for one in figures:
-        interval = f"{one.shown('low')} to {one.shown('high')}" if one.low is not None else ""
-        lines.append(f"| {one.label} | {one.shown('value')} | {interval} | {one.artifact} |")
+    for figure in figures:
+        interval = f"{figure.format_bound('low')} to {figure.format_bound('high')}" if figure.low is not None else ""
+        lines.append(f"| {figure.label} | {figure.format_bound('value')} | {interval} | {figure.artifact} |")
     return "\n".join(lines)
 
 
@@ -97,7 +98,7 @@ def _environment() -> Any:
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
-    # What people wrote in Markdown is text: HTML in it is shown, not obeyed.
+    # HTML in people's Markdown is shown as text, not rendered.
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,

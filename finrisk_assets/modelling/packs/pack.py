@@ -1,7 +1,7 @@
-"""The validation pack of one model version, as plain values: its figures, what each came from, and how both are checked again.
+"""The validation pack of one model version, as plain values: its figures, the artifacts they come from, and the means to check both.
 
-Here are the manifest (``pack.json``), its canonical bytes, and the comparisons of a verification. How the manifest is shown is in
-`card`; who gathers it and who recomputes the figures is in `finrisk_assets.graph.stages.pack` and `finrisk_assets.operations.verify_pack`.
+This module holds the manifest (``pack.json``), its canonical bytes, and the comparisons of a verification. `card` renders the pages;
+`finrisk_assets.graph.stages.pack` collects a pack, and `finrisk_assets.operations.verify_pack` recomputes its figures.
 """
 
 import base64
@@ -19,31 +19,31 @@ from typing import Any
 FORMAT = 1
 MANIFEST, CARD_PAGE, PACK_PAGE = "pack.json", "card.html", "pack.html"
 TOLERANCE = 1e-9
-"""Relative; by so much a recomputed figure may differ: sums of floating point in another order."""
-NOISE = 1e-12
-"""Absolute; below it two figures are both nothing but rounding."""
-SHORT = 8
+"""Relative tolerance of a recomputed figure, for sums of floating point in another order."""
+ABSOLUTE_TOLERANCE = 1e-12
+"""Absolute tolerance; below it both figures are only rounding errors."""
+HASH_DIGITS = 8
 """Hex digits of a hash that are shown beside a figure."""
-SMALLEST_GROUP = 10
-"""What is told of fewer people than this might be told of a person: it is not shown."""
+MIN_GROUP_PEOPLE = 10
+"""People; a figure of fewer is withheld, because it might reveal a person's data."""
 
 
 class PackError(ValueError):
-    """A pack that cannot be read or written: the message names the file, the reason and what to do."""
+    """A pack that cannot be read or written; the message names the file, the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something that figures come from, named by the SHA-256 of its bytes.
+    """A source of figures, identified by the SHA-256 of its bytes.
 
     Attributes
     ----------
     name
         ``bundle/bundle.json``, ``snapshot``, ``evaluation``, ``plots/test_roc_pr.png``.
     sha256
-        Of its bytes.
+        SHA-256 of its bytes.
     place
-        Where it is kept, in words.
+        Where it is stored, in words.
     """
 
     name: str
@@ -52,7 +52,8 @@ class Artifact:
 
     @property
     def short(self) -> str:
-        return self.sha256[:SHORT]
+        """The first digits of the hash."""
+        return self.sha256[:HASH_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,15 @@ class PackFigure:
     Attributes
     ----------
     key
-        Unique: what it was computed by and its name there, ``evaluation/auc``.
+        Unique: what computed the figure and its name there, ``evaluation/auc``.
     group
         One of `GROUPS`.
     label, meaning
-        What a person calls it, and what it is.
+        Its label for a reader, and its explanation.
     artifact
         The name of the artifact that it was read from.
     value, low, high
-        With its 95 % interval where there is one. None where it is of too few people to be told.
+        The value, with its 95 % interval where it has one. None where the figure is of too few people.
     """
 
     key: str
@@ -84,16 +85,17 @@ class PackFigure:
 
     @property
     def metric(self) -> str:
+        """The name of the metric, without what computed it."""
         return self.key.split("/", 1)[1]
 
-    def shown(self, bound: str) -> str:
-        """The value, ``low`` or ``high`` as the pages show it."""
-        return shown(getattr(self, bound), whole=self.metric.startswith("n_"))
+    def format_bound(self, bound: str) -> str:
+        """Return the value, ``low`` or ``high`` as the pages show it."""
+        return format_value(getattr(self, bound), is_count=self.metric.startswith("n_"))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot: the artifact that it is, the group of figures it belongs to, and what it shows."""
+    """A plot: its artifact, the group of figures it belongs to, and its caption."""
 
     artifact: str
     group: str
@@ -102,7 +104,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class PackVerdict:
-    """One demand of the gate, and why it is not met; no reasons where it is."""
+    """One demand of the gate, and the reasons why it is not met; no reasons where it is met."""
 
     demand: str
     meaning: str
@@ -110,29 +112,30 @@ class PackVerdict:
 
     @property
     def is_met(self) -> bool:
+        """Whether the demand is met."""
         return not self.reasons
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Everything that the two pages show.
+    """The content of both pages.
 
     Attributes
     ----------
     domain, title, owner, source
-        Of the decision, and the ledger that it was learned from.
+        Name, title and owner of the domain, and the ledger that the model learned from.
     model, registry_version, version, run_id
-        Name and number in the registry, the bundle's version, and the MLflow run that made it.
+        Name and number in the registry, the bundle's version, and the MLflow run that trained it.
     settings
-        What the figures were computed with: ``as_of``, ``seed`` and the others that matter.
+        Settings behind the figures: ``as_of``, ``seed`` and the others that matter.
     texts
-        Heading -> Markdown: what people wrote of the domain.
+        Heading -> Markdown, from the domain's documentation.
     facts
-        What else is known of the version, by its name: windows of time, hashes of data and code, libraries.
+        Name -> text: time windows, hashes of data and code, libraries.
     features
         Rows of name, unit, description, direction and the two sentences.
     history
-        Rows of the versions that the registry holds up to this one, the newest first.
+        Rows of the registry's versions up to this version, the newest first.
     artifacts, figures, pictures, verdicts
         As above.
     """
@@ -157,45 +160,48 @@ class Pack:
 
     @cached_property
     def by_key(self) -> dict[str, PackFigure]:
+        """Figures by key."""
         return {figure.key: figure for figure in self.figures}
 
     @cached_property
     def by_artifact(self) -> dict[str, Artifact]:
+        """Artifacts by name."""
         return {artifact.name: artifact for artifact in self.artifacts}
 
     @property
-    def supports(self) -> bool:
+    def is_supported(self) -> bool:
         """Whether every demand of the gate is met."""
         return all(verdict.is_met for verdict in self.verdicts)
 
-    def of(self, group: str) -> list[PackFigure]:
-        """The figures of one group, in order."""
+    def figures_of(self, group: str) -> list[PackFigure]:
+        """Return the figures of one group, in order."""
         return [figure for figure in self.figures if figure.group == group]
 
     def pictures_of(self, group: str) -> list[Picture]:
+        """Return the pictures of one group, in order."""
         return [picture for picture in self.pictures if picture.group == group]
 
 
 # Groups ------------------------------------------------------------------------------------------------------------------------
 
 GROUPS: Mapping[str, tuple[str, str]] = {
-    "sample": ("Sample", "What the figures rest on."),
-    "discrimination": ("Discrimination", "How well the score ranks: those with the outcome above those without."),
-    "calibration": ("Calibration", "Whether the probabilities said are the rates seen."),
+    "sample": ("Sample", "The rows behind the figures."),
+    "discrimination": ("Discrimination", "How well the score ranks rows with the outcome above rows without."),
+    "calibration": ("Calibration", "Whether predicted probabilities match observed rates."),
     "amounts": ("Amounts and their intervals", "How far off the amounts are, and how often their intervals hold."),
-    "decisions": ("Decisions", "What the decisions at these thresholds are worth, and how many people they touch."),
+    "decisions": ("Decisions", "The value of the decisions at these thresholds, and the share of people they affect."),
     "comparison": ("Comparison with the champion before", "The same frozen window, scored by both models."),
-    "stability": ("Stability", "Whether the same holds throughout the window."),
-    "explanation": ("Explanation", "What moves the score, and whether the explanations add up to it."),
+    "stability": ("Stability", "Whether the figures hold throughout the window."),
+    "explanation": ("Explanation", "The effect of features on the score, and whether the explanations sum to it."),
     "fairness": ("Fairness", "How decisions and probabilities differ between groups of people. No bound here is a law."),
-    "oracle": ("Beside the oracle", "Only a simulator can tell: the model beside the true probabilities."),
-    "candidates": ("Candidates", "What was tried, on the validation window that the choice was made on."),
-    "thresholds": ("Thresholds and limits", "Where decisions turn. They travel in the bundle."),
+    "oracle": ("Beside the oracle", "The model compared with the true probabilities, which only a simulator knows."),
+    "candidates": ("Candidates", "The fitted candidates, on the validation window that the choice was based on."),
+    "thresholds": ("Thresholds and limits", "The probabilities at which decisions change. They are part of the bundle."),
     "other": ("Other figures", ""),
 }
-"""Group -> its heading and what it is about, in the order of the pages."""
+"""Group -> its heading and its explanation, in the order of the pages."""
 
-_RULES: tuple[tuple[str, str], ...] = (
+_GROUP_PATTERNS: tuple[tuple[str, str], ...] = (
     ("fairness", r"fairness/"),
     ("stability", r"stability|psi|.*_weekly"),
     ("comparison", r"champion|.*_beside_champion"),
@@ -208,12 +214,12 @@ _RULES: tuple[tuple[str, str], ...] = (
 )
 
 
-def group_of(metric: str) -> str:
-    """The group that a figure of an evaluation belongs to, by its name; ``other`` where no rule knows it."""
-    return next((group for group, pattern in _RULES if re.match(pattern, metric)), "other")
+def find_group(metric: str) -> str:
+    """Return the group of an evaluation's figure, by its name; ``other`` where no pattern matches."""
+    return next((group for group, pattern in _GROUP_PATTERNS if re.match(pattern, metric)), "other")
 
 
-_NAMES = {
+_LABELS = {
     "auc": "AUC",
     "gini": "Gini",
     "ks": "KS",
@@ -231,14 +237,14 @@ _MEANINGS = {
     "calibration_intercept": "0 where, at a slope of 1, the level is right",
     "expected_calibration_error": "mean distance of probability and rate over groups of equal size",
 }
-"""What a figure is, where the evaluation does not say."""
+"""Figure -> its explanation, where the evaluation has none."""
 _ACRONYMS = {"auc": "AUC", "psi": "PSI", "ks": "KS", "pd": "PD", "mae": "MAE", "cp": "CP", "tpr": "TPR", "n": "Number of"}
 
 
-def label_of(metric: str) -> str:
-    """What a person calls a figure: ``auc_above_persistence`` becomes ``AUC above persistence``."""
-    if metric in _NAMES:
-        return _NAMES[metric]
+def format_label(metric: str) -> str:
+    """Return a figure's label for a reader: ``auc_above_persistence`` becomes ``AUC above persistence``."""
+    if metric in _LABELS:
+        return _LABELS[metric]
     if metric.startswith("importance_"):
         return metric.removeprefix("importance_")
     if metric.startswith("fairness/"):
@@ -248,8 +254,8 @@ def label_of(metric: str) -> str:
     return " ".join([words[0] if words[0] in _ACRONYMS.values() else words[0].capitalize(), *words[1:]])
 
 
-def figures_from(rows: Sequence[Mapping[str, Any]], computed_by: str, artifact: str, group: str = "") -> list[PackFigure]:
-    """The figures of an evaluation's table, those of too few people without their values.
+def build_figures(rows: Sequence[Mapping[str, Any]], computed_by: str, artifact: str, group: str = "") -> list[PackFigure]:
+    """Return the figures of an evaluation's table; figures of too few people have no values.
 
     Parameters
     ----------
@@ -258,65 +264,65 @@ def figures_from(rows: Sequence[Mapping[str, Any]], computed_by: str, artifact: 
     computed_by
         First part of their keys: ``evaluation`` or ``oracle``.
     artifact
-        The name of what they were read from.
+        The name of the artifact that they were read from.
     group
-        Of all of them; by the metric where it is not said.
+        Group of all of them; empty to find it by the metric.
     """
-    found = []
+    figures = []
     for row in rows:
-        metric, at = row["metric"], group or group_of(row["metric"])
-        value, low, high = (_number(row.get(bound)) for bound in ("value", "low", "high"))
-        meaning = _without_label(row.get("meaning") or _MEANINGS.get(metric, ""), label_of(metric))
-        if _is_of_few(metric, value, low):
-            value, low, high, meaning = None, None, None, f"withheld: of fewer than {SMALLEST_GROUP} people"
-        found.append(PackFigure(f"{computed_by}/{metric}", at, label_of(metric), meaning, artifact, value, low, high))
-    return found
+        metric, group_name = row["metric"], group or find_group(row["metric"])
+        value, low, high = (_to_number(row.get(bound)) for bound in ("value", "low", "high"))
+        meaning = _remove_label(row.get("meaning") or _MEANINGS.get(metric, ""), format_label(metric))
+        if _is_of_few_people(metric, value, low):
+            value, low, high, meaning = None, None, None, f"withheld: of fewer than {MIN_GROUP_PEOPLE} people"
+        figures.append(PackFigure(f"{computed_by}/{metric}", group_name, format_label(metric), meaning, artifact, value, low, high))
+    return figures
 
 
-def _is_of_few(metric: str, value: float | None, low: float | None) -> bool:
-    """Whether a rate is of fewer than `SMALLEST_GROUP` people: only then is its Jeffreys interval that of so small a number."""
+def _is_of_few_people(metric: str, value: float | None, low: float | None) -> bool:
+    """Return whether a rate is of fewer than `MIN_GROUP_PEOPLE` people: its Jeffreys interval is that of so small a number."""
     from scipy.stats import beta
 
     if not metric.endswith("_rate") or value is None or low is None:
         return False
-    events = [(round(value * n), n) for n in range(1, SMALLEST_GROUP) if near(round(value * n) / n, value)]
+    events = [(round(value * n), n) for n in range(1, MIN_GROUP_PEOPLE) if is_close(round(value * n) / n, value)]
     return any(math.isclose(float(beta.ppf(0.025, k + 0.5, n - k + 0.5)), low, rel_tol=1e-6) for k, n in events)
 
 
-def _without_label(meaning: str, label: str) -> str:
-    """The meaning without what the label, the value and its interval say already."""
+def _remove_label(meaning: str, label: str) -> str:
+    """Return the meaning without what the label, the value and its interval state already."""
     if meaning.lower() == label.lower():
         return ""
-    finding = re.fullmatch(r".+?: [a-z ]+?( against .+?)? -?\d+\.\d+ \[[^]]+\] (.+)", meaning)
-    return meaning if finding is None else f"{(finding[1] or '').strip()}{': ' if finding[1] else ''}{finding[2]}"
+    match = re.fullmatch(r".+?: [a-z ]+?( against .+?)? -?\d+\.\d+ \[[^]]+\] (.+)", meaning)
+    return meaning if match is None else f"{(match[1] or '').strip()}{': ' if match[1] else ''}{match[2]}"
 
 
-def _number(value: Any) -> float | None:
+def _to_number(value: Any) -> float | None:
     return None if value is None or value != value else float(value)
 
 
-def shown(value: float | None, *, whole: bool = False) -> str:
-    """A number as the pages show it: counts whole, others with as many digits as tell something."""
+def format_value(value: float | None, *, is_count: bool = False) -> str:
+    """Return a number as the pages show it: counts whole, others with their significant digits."""
     if value is None:
         return "–"
-    size, sign = abs(value), "−" if value < 0 else ""
-    if whole or size >= 1_000:
-        return f"{sign}{size:,.0f}"
-    if 0 < size < 5e-5:
-        return f"{sign}{size:.1e}"
-    return f"{sign}{size:.{4 if size < 10 else 2 if size < 100 else 1}f}"
+    magnitude, sign = abs(value), "−" if value < 0 else ""
+    if is_count or magnitude >= 1_000:
+        return f"{sign}{magnitude:,.0f}"
+    if 0 < magnitude < 5e-5:
+        return f"{sign}{magnitude:.1e}"
+    return f"{sign}{magnitude:.{4 if magnitude < 10 else 2 if magnitude < 100 else 1}f}"
 
 
 # The manifest ------------------------------------------------------------------------------------------------------------------
 
 
 def sha256(content: bytes) -> str:
-    """SHA-256 as 64 hex digits."""
+    """Return the SHA-256 of some bytes, as 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
 
 
-def canonical(document: Any) -> bytes:
-    """A document as JSON whose bytes depend on its values alone.
+def canonical_json(document: Any) -> bytes:
+    """Return a document as JSON whose bytes depend on its values alone.
 
     Raises
     ------
@@ -329,18 +335,18 @@ def canonical(document: Any) -> bytes:
         raise PackError(f"a pack holds finite numbers only: {error}") from error
 
 
-def manifest(pack: Pack, pages: Mapping[str, str]) -> bytes:
-    """The bytes of ``pack.json``: the pack, and the hashes of its pages."""
-    return canonical(asdict(pack) | {"format": FORMAT, "pages": {name: sha256(text.encode()) for name, text in pages.items()}})
+def build_manifest(pack: Pack, pages: Mapping[str, str]) -> bytes:
+    """Return the bytes of ``pack.json``: the pack, and the hashes of its pages."""
+    return canonical_json(asdict(pack) | {"format": FORMAT, "pages": {name: sha256(text.encode()) for name, text in pages.items()}})
 
 
-def read(content: bytes, where: str = MANIFEST) -> tuple[Pack, dict[str, str]]:
-    """The pack of a ``pack.json``, and the hashes of its pages.
+def read_manifest(content: bytes, where: str = MANIFEST) -> tuple[Pack, dict[str, str]]:
+    """Return the pack of a ``pack.json``, and the hashes of its pages.
 
     Raises
     ------
     PackError
-        For what is not a manifest of this format.
+        For content that is not a manifest of this format.
     """
     try:
         document = json.loads(content)
@@ -348,10 +354,10 @@ def read(content: bytes, where: str = MANIFEST) -> tuple[Pack, dict[str, str]]:
             raise PackError(f"{where}: is of another format than {FORMAT}, which is read here; materialise the pack again")
         pages = document.pop("pages")
         parts = {
-            "artifacts": [Artifact(**one) for one in document["artifacts"]],
-            "figures": [PackFigure(**one) for one in document["figures"]],
-            "pictures": [Picture(**one) for one in document["pictures"]],
-            "verdicts": [PackVerdict(**one | {"reasons": tuple(one["reasons"])}) for one in document["verdicts"]],
+            "artifacts": [Artifact(**row) for row in document["artifacts"]],
+            "figures": [PackFigure(**row) for row in document["figures"]],
+            "pictures": [Picture(**row) for row in document["pictures"]],
+            "verdicts": [PackVerdict(**row | {"reasons": tuple(row["reasons"])}) for row in document["verdicts"]],
         }
         return Pack(**document | parts), pages
     except PackError:
@@ -365,7 +371,7 @@ def read(content: bytes, where: str = MANIFEST) -> tuple[Pack, dict[str, str]]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many things of one kind agree with what they were checked against, and where the others do not."""
+    """The result of one kind of check: how many items agree, and a sentence for each that does not."""
 
     name: str
     agree: int
@@ -373,110 +379,124 @@ class Outcome:
 
     @property
     def total(self) -> int:
+        """The number of items compared."""
         return self.agree + len(self.disagreements)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.agree} of {self.total} agree"
 
 
-def outcome(name: str, checked: Iterable[str | None]) -> Outcome:
-    """Count what agreed (None) and what did not (a sentence)."""
-    all_of = list(checked)
-    wrong = [one for one in all_of if one is not None]
-    return Outcome(name, len(all_of) - len(wrong), wrong)
+def count_outcomes(name: str, results: Iterable[str | None]) -> Outcome:
+    """Return the outcome of checks, each None where it agreed, else a sentence."""
+    all_results = list(results)
+    disagreements = [result for result in all_results if result is not None]
+    return Outcome(name, len(all_results) - len(disagreements), disagreements)
 
 
-def near(first: float | None, second: float | None) -> bool:
-    """Whether two figures are the same but for `TOLERANCE`."""
+def is_close(first: float | None, second: float | None) -> bool:
+    """Return whether two figures are equal within `TOLERANCE`."""
     if first is None or second is None:
         return first is second
-    return math.isclose(first, second, rel_tol=TOLERANCE, abs_tol=NOISE)
+    return math.isclose(first, second, rel_tol=TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE)
 
 
-def compare_figures(claimed: Sequence[PackFigure], again: Sequence[PackFigure], against: str) -> list[Outcome]:
-    """Hold the figures of a pack against the same figures computed again; one outcome a group.
+def compare_figures(claimed: Sequence[PackFigure], recomputed: Sequence[PackFigure], against: str) -> list[Outcome]:
+    """Compare the figures of a pack with the same figures recomputed; one outcome per group.
 
     Parameters
     ----------
+    claimed, recomputed
+        The figures of the pack, and the recomputed figures.
     against
-        What the second ones were computed from, in words.
+        What the recomputed figures come from, in words.
     """
-    found = {figure.key: figure for figure in again}
-    known = {figure.key for figure in claimed}
-    missing = [replace(figure, artifact="") for figure in again if figure.key not in known]
+    recomputed_by_key = {figure.key: figure for figure in recomputed}
+    claimed_keys = {figure.key for figure in claimed}
+    missing = [replace(figure, artifact="") for figure in recomputed if figure.key not in claimed_keys]
     outcomes = []
     for group in GROUPS:
-        checked = [_compared(figure, found.get(figure.key), against) for figure in claimed if figure.group == group]
-        checked += [
-            f"{MANIFEST}: {figure.key} is missing; {against} gives {_full(figure.value)}" for figure in missing if figure.group == group
+        results = [_compare_figure(figure, recomputed_by_key.get(figure.key), against) for figure in claimed if figure.group == group]
+        results += [
+            f"{MANIFEST}: {figure.key} is missing; {against} gives {_format_full(figure.value)}"
+            for figure in missing
+            if figure.group == group
         ]
-        if checked:
-            outcomes.append(outcome(GROUPS[group][0], checked))
+        if results:
+            outcomes.append(count_outcomes(GROUPS[group][0], results))
     return outcomes
 
 
-def _compared(figure: PackFigure, again: PackFigure | None, against: str) -> str | None:
-    if again is None:
+def _compare_figure(figure: PackFigure, recomputed: PackFigure | None, against: str) -> str | None:
+    if recomputed is None:
         return f"{MANIFEST}: {figure.key} stands there, but {against} does not give it"
-    if (figure.group, figure.label, figure.meaning, figure.artifact) != (again.group, again.label, again.meaning, again.artifact):
-        return f"{MANIFEST}: what {figure.key} is called there, or is said to be, is not what {against} gives"
+    if (figure.group, figure.label, figure.meaning, figure.artifact) != (
+        recomputed.group,
+        recomputed.label,
+        recomputed.meaning,
+        recomputed.artifact,
+    ):
+        return f"{MANIFEST}: the label or the meaning of {figure.key} is not the one that {against} gives"
     for bound in ("value", "low", "high"):
-        claimed, computed = getattr(figure, bound), getattr(again, bound)
-        if not near(claimed, computed):
-            return f"{MANIFEST}: the {bound} of {figure.key} is {_full(claimed)} there, {_full(computed)} from {against}"
+        claimed, computed = getattr(figure, bound), getattr(recomputed, bound)
+        if not is_close(claimed, computed):
+            return f"{MANIFEST}: the {bound} of {figure.key} is {_format_full(claimed)} there, {_format_full(computed)} from {against}"
     return None
 
 
-def _full(value: float | None) -> str:
+def _format_full(value: float | None) -> str:
     return "missing" if value is None else f"{value:.12g}"
 
 
 def compare_page(pack: Pack, page: str, name: str, *, whole: bool) -> Outcome:
-    """Hold what a page shows against the manifest: every figure, bound by bound, the hash beside it, and every picture's bytes.
+    """Compare a page with the manifest: every figure, bound by bound, the hash beside it, and every picture's bytes.
 
     Parameters
     ----------
     whole
         Whether the page must show every figure and picture of the manifest.
     """
-    seen = _Shown()
-    seen.feed(page)
-    checked: list[str | None] = []
-    for line, key, bound, full, text in seen.figures:
-        checked.append(_figure_shown(pack, f"{name}, line {line}", key, bound, full, text))
-    for line, artifact, digest in seen.pictures:
-        known = pack.by_artifact.get(artifact)
+    reader = _PageReader()
+    reader.feed(page)
+    results: list[str | None] = []
+    for line, key, bound, full_value, text in reader.figures:
+        results.append(_compare_shown(pack, f"{name}, line {line}", key, bound, full_value, text))
+    for line, artifact, digest in reader.pictures:
+        artifact_of_picture = pack.by_artifact.get(artifact)
         where = f"{name}, line {line}"
-        checked.append(None if known and known.sha256 == digest else f"{where}: the picture {artifact} is not the one of {MANIFEST}")
+        results.append(
+            None
+            if artifact_of_picture and artifact_of_picture.sha256 == digest
+            else f"{where}: the picture {artifact} is not the one of {MANIFEST}"
+        )
     if whole:
-        on_page = {(key, bound) for _, key, bound, _, _ in seen.figures}
+        on_page = {(key, bound) for _, key, bound, _, _ in reader.figures}
         for figure in pack.figures:
             bounds = ["value", "artifact", *(bound for bound in ("low", "high") if getattr(figure, bound) is not None)]
             lacking = [bound for bound in bounds if (figure.key, bound) not in on_page]
             if lacking:
-                checked.append(f"{name}: does not show the {lacking[0]} of {figure.key}, which is in {MANIFEST}")
-        pictures = {artifact for _, artifact, _ in seen.pictures}
-        checked += [f"{name}: does not show {one.artifact}" for one in pack.pictures if one.artifact not in pictures]
-    return outcome(f"Shown in {name}", checked)
+                results.append(f"{name}: does not show the {lacking[0]} of {figure.key}, which is in {MANIFEST}")
+        pictures = {artifact for _, artifact, _ in reader.pictures}
+        results += [f"{name}: does not show {picture.artifact}" for picture in pack.pictures if picture.artifact not in pictures]
+    return count_outcomes(f"Shown in {name}", results)
 
 
-def _figure_shown(pack: Pack, where: str, key: str, bound: str, full: str, text: str) -> str | None:
+def _compare_shown(pack: Pack, where: str, key: str, bound: str, full_value: str, text: str) -> str | None:
     figure = pack.by_key.get(key)
     if figure is None or bound not in ("value", "low", "high", "artifact"):
         return f"{where}: shows {key}, which is not in {MANIFEST}"
     if bound == "artifact":
         artifact = pack.by_artifact.get(figure.artifact)
-        right = artifact is not None and text == artifact.short and full == artifact.sha256
-        return None if right else f"{where}: {key} carries the hash {text}, not that of {figure.artifact}"
+        is_right = artifact is not None and text == artifact.short and full_value == artifact.sha256
+        return None if is_right else f"{where}: {key} carries the hash {text}, not that of {figure.artifact}"
     claimed = getattr(figure, bound)
-    if text == figure.shown(bound) and full == ("" if claimed is None else repr(claimed)):
+    if text == figure.format_bound(bound) and full_value == ("" if claimed is None else repr(claimed)):
         return None
-    return f"{where}: shows {text} ({full or 'no number'}) as the {bound} of {key}; {MANIFEST} has {_full(claimed)}"
+    return f"{where}: shows {text} ({full_value or 'no number'}) as the {bound} of {key}; {MANIFEST} has {_format_full(claimed)}"
 
 
 @dataclass
-class _Shown(HTMLParser):
-    """What a page shows: each ``<data data-figure=… data-bound=… value=…>text</data>`` and each picture, with its line."""
+class _PageReader(HTMLParser):
+    """The content of a page: each ``<data data-figure=… data-bound=… value=…>text</data>`` and each picture, with its line."""
 
     figures: list[tuple[int, str, str, str, str]] = field(default_factory=list)
     pictures: list[tuple[int, str, str]] = field(default_factory=list)
@@ -487,16 +507,21 @@ class _Shown(HTMLParser):
         super().__init__()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
+        attributes = {name: value or "" for name, value in attrs}
         if tag == "data":
-            self._open = (self.getpos()[0], given.get("data-figure", ""), given.get("data-bound", ""), given.get("value", ""))
+            self._open = (
+                self.getpos()[0],
+                attributes.get("data-figure", ""),
+                attributes.get("data-bound", ""),
+                attributes.get("value", ""),
+            )
             self._text = ""
         elif tag == "img":
             try:
-                content = base64.b64decode(given.get("src", "").removeprefix("data:image/png;base64,"), validate=True)
+                content = base64.b64decode(attributes.get("src", "").removeprefix("data:image/png;base64,"), validate=True)
             except binascii.Error:
                 content = b""
-            self.pictures.append((self.getpos()[0], given.get("data-artifact", ""), sha256(content)))
+            self.pictures.append((self.getpos()[0], attributes.get("data-artifact", ""), sha256(content)))
 
     def handle_data(self, data: str) -> None:
         self._text += data

@@ -11,67 +11,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 PRIOR_ROWS = 10
-"""A bin's rate is estimated as if so many rows of the overall rate were in it too, so that an empty bin weighs nothing (Cestnik 1990)."""
+"""Rows of the overall rate that are added to a bin when its rate is estimated, so that an empty bin weighs nothing (Cestnik 1990)."""
 
-SMALLEST_BIN = 0.05
-"""Share of the rows that a bin of values must hold. The bins of codes and of missing values hold what they hold."""
-_PREBINS = 20
-_ALIKE = 2.706  # chi-square of one degree of freedom at 10 %
+MIN_BIN_SHARE = 0.05
+"""Share of the rows that a bin of values must hold; bins of codes and of missing values have no minimum."""
+_N_PREBINS = 20
+_MERGE_CHI_SQUARE = 2.706
+"""Chi-square of one degree of freedom at 10 %; bins that differ by less are merged."""
 
 Floats = NDArray[np.float64]
 Binning = Literal["optimal", "pooled"]
-"""How features are cut: `optimal_cuts` or `pooled_cuts`."""
+"""Method of cutting: `find_optimal_cuts` or `find_pooled_cuts`."""
 
 
 def bin_positions(values: NDArray[np.floating[Any]], cuts: Sequence[float], codes: Sequence[float]) -> NDArray[np.intp]:
-    """The number of each value's bin."""
+    """Return the number of each value's bin: the intervals between cuts, then one bin per code, then missing values."""
     value = np.asarray(values, np.float64)
-    place = np.searchsorted(np.asarray(cuts, np.float64), value, side="right")
-    for at, code in enumerate(codes):
-        place[value == code] = len(cuts) + 1 + at
-    place[np.isnan(value)] = len(cuts) + 1 + len(codes)
-    return place
+    position = np.searchsorted(np.asarray(cuts, np.float64), value, side="right")
+    for number, code in enumerate(codes):
+        position[value == code] = len(cuts) + 1 + number
+    position[np.isnan(value)] = len(cuts) + 1 + len(codes)
+    return position
 
 
 # Cutting -----------------------------------------------------------------------------------------------------------------------
 
 
-def pooled_cuts(values: Floats, labels: NDArray[np.int64], direction: int, smallest: int) -> Floats:
+def find_pooled_cuts(values: Floats, labels: NDArray[np.int64], direction: int, smallest: int) -> Floats:
     """Cut into bins of monotone event rate: quantiles, of which adjacent violators are pooled (Ayer et al. 1955).
 
-    Then neighbours are merged, the most alike first, until every bin is large enough and differs from the next at 10 % by chi-square
-    (Kerber 1992). Without a direction, the one that tells more is taken.
+    Then neighbours are merged, the most similar first, until every bin is large enough and differs from the next at 10 % by chi-square
+    (Kerber 1992). Without a direction, the direction with the higher information value is taken.
 
     Parameters
     ----------
     values, labels
-        Values without missing ones and codes, and 0/1, shape (n,).
+        Values without missing values and codes, and 0/1, shape (n,).
     direction
-        1 or -1 where the rate of bads must rise or fall, 0 where either will do.
+        1 or -1 where the rate of bads must rise or fall, 0 for either.
     smallest
         Rows that a bin must hold.
 
     Returns
     -------
     ndarray of float64
-        Ascending values of the data; a bin begins at each. Empty where the feature cannot be cut.
+        Ascending values of the data, the first of each bin but the lowest. Empty where the feature cannot be cut.
     """
-    shares = np.linspace(0, 1, _PREBINS + 1)[1:-1]
+    shares = np.linspace(0, 1, _N_PREBINS + 1)[1:-1]
     distinct = np.unique(values)
-    # Quantiles of the distinct values too: where most values are one, those of the rows all fall on it.
+    # Where most rows have the same value, all quantiles of the rows are that value: add those of the distinct values.
     starts = np.unique([np.quantile(part, shares, method="higher") for part in (values, distinct)])
     starts = starts[starts > distinct[0]]
-    place = np.searchsorted(starts, values, side="right")
-    n = np.bincount(place, minlength=len(starts) + 1).astype(float)
-    bad = np.bincount(place, labels, minlength=len(starts) + 1).astype(float)
-    tried = [_merged(n, bad, way, smallest) for way in ((direction,) if direction else (1, -1))]
-    kept = max(
-        tried, key=lambda blocks: information_of(*weight_of_evidence(np.array([b.n for b in blocks]), np.array([b.bad for b in blocks])))
+    bin_number = np.searchsorted(starts, values, side="right")
+    n = np.bincount(bin_number, minlength=len(starts) + 1).astype(float)
+    bad = np.bincount(bin_number, labels, minlength=len(starts) + 1).astype(float)
+    merged_bins = [_merge_bins(n, bad, sign, smallest) for sign in ((direction,) if direction else (1, -1))]
+    best_bins = max(
+        merged_bins, key=lambda bins: information_value(*weight_of_evidence(np.array([b.n for b in bins]), np.array([b.bad for b in bins])))
     )
-    return starts[[block.start - 1 for block in kept[1:]]]
+    return starts[[bin_.start - 1 for bin_ in best_bins[1:]]]
 
 
-class _Block(NamedTuple):
+class _Bin(NamedTuple):
     start: int
     n: float
     bad: float
@@ -80,37 +81,38 @@ class _Block(NamedTuple):
     def rate(self) -> float:
         return self.bad / self.n if self.n else 0.0
 
-    def __add__(self, other: "_Block") -> "_Block":  # type: ignore[override]
-        return _Block(self.start, self.n + other.n, self.bad + other.bad)
+    def __add__(self, other: "_Bin") -> "_Bin":  # type: ignore[override]
+        return _Bin(self.start, self.n + other.n, self.bad + other.bad)
 
 
-def _merged(n: Floats, bad: Floats, direction: int, smallest: int) -> list[_Block]:
-    blocks: list[_Block] = []
+def _merge_bins(n: Floats, bad: Floats, direction: int, smallest: int) -> list[_Bin]:
+    """Return bins of monotone rate, each large enough and different from the next."""
+    bins: list[_Bin] = []
     for start, (rows, events) in enumerate(zip(n.tolist(), bad.tolist(), strict=True)):
-        blocks.append(_Block(start, rows, events))
-        while len(blocks) > 1 and direction * (blocks[-1].rate - blocks[-2].rate) <= 0:
-            blocks[-2:] = [blocks[-2] + blocks[-1]]
-    while len(blocks) > 1:
-        apart = [_chi_square(left, right) for left, right in pairwise(blocks)]
-        small = [min(left.n, right.n) < smallest for left, right in pairwise(blocks)]
-        among = [at for at, flag in enumerate(small) if flag] or range(len(apart))
-        at = min(among, key=apart.__getitem__)
-        if apart[at] > _ALIKE and not any(small):
+        bins.append(_Bin(start, rows, events))
+        while len(bins) > 1 and direction * (bins[-1].rate - bins[-2].rate) <= 0:
+            bins[-2:] = [bins[-2] + bins[-1]]
+    while len(bins) > 1:
+        distances = [_chi_square(left, right) for left, right in pairwise(bins)]
+        is_small = [min(left.n, right.n) < smallest for left, right in pairwise(bins)]
+        candidates = [place for place, flag in enumerate(is_small) if flag] or range(len(distances))
+        place = min(candidates, key=distances.__getitem__)
+        if distances[place] > _MERGE_CHI_SQUARE and not any(is_small):
             break
-        blocks[at : at + 2] = [blocks[at] + blocks[at + 1]]
-    return blocks
+        bins[place : place + 2] = [bins[place] + bins[place + 1]]
+    return bins
 
 
-def _chi_square(left: _Block, right: _Block) -> float:
+def _chi_square(left: _Bin, right: _Bin) -> float:
     rate = (left + right).rate
     spread = rate * (1 - rate) * (1 / left.n + 1 / right.n)
     return (left.rate - right.rate) ** 2 / spread if spread else 0.0
 
 
-def optimal_cuts(values: Floats, labels: NDArray[np.int64], direction: int, smallest: int) -> Floats:
-    """Cut as OptBinning does: the monotone bins of highest information value (Navas-Palencia, arXiv:2001.08025).
+def find_optimal_cuts(values: Floats, labels: NDArray[np.int64], direction: int, smallest: int) -> Floats:
+    """Cut with OptBinning: the monotone bins of highest information value (Navas-Palencia, arXiv:2001.08025).
 
-    Needs the package ``optbinning``, for fitting only. Parameters and result as of `pooled_cuts`.
+    Needs the package ``optbinning``, for fitting only. Parameters and result as of `find_pooled_cuts`.
     """
     from optbinning import OptimalBinning
 
@@ -118,34 +120,34 @@ def optimal_cuts(values: Floats, labels: NDArray[np.int64], direction: int, smal
         dtype="numerical",
         solver="cp",
         monotonic_trend={1: "ascending", -1: "descending", 0: "auto_asc_desc"}[direction],
-        max_n_prebins=_PREBINS,
+        max_n_prebins=_N_PREBINS,
         min_bin_size=smallest / len(values),
     )
     return np.asarray(binning.fit(values, labels).splits, np.float64)
 
 
 def weight_of_evidence(n: Floats, bad: Floats) -> tuple[Floats, Floats, Floats]:
-    """Rows, bads and weight of evidence per bin."""
+    """Return rows, bads and weight of evidence per bin."""
     rate = bad.sum() / n.sum()
     shrunk = (bad + PRIOR_ROWS * rate) / (n + PRIOR_ROWS)
     return n, bad, np.log(rate / (1 - rate)) - np.log(shrunk / (1 - shrunk))
 
 
-def information_of(n: Floats, bad: Floats, woe: Floats) -> float:
-    """Information value: the weight of evidence by how differently goods and bads spread over the bins."""
+def information_value(n: Floats, bad: Floats, woe: Floats) -> float:
+    """Return the information value: the weight of evidence times the difference of the distributions of goods and bads."""
     good = n - bad
     return float(((good / good.sum() - bad / bad.sum()) * woe).sum())
 
 
-def cuts_between_floats(cuts: Floats) -> tuple[float, ...]:
-    """Each cut moved between the two 32-bit floats that it parts."""
+def move_between_floats(cuts: Floats) -> tuple[float, ...]:
+    """Return each cut moved between its two neighbouring 32-bit floats."""
     above = next_floats_above(cuts)
     below = np.nextafter(above, np.float32(-np.inf))
     between = (above.astype(np.float64) + below.astype(np.float64)) / 2
-    return tuple(np.unique(np.where(above == 0, 0.0, between)).tolist())  # what lies just below 0 is too small to write
+    return tuple(np.unique(np.where(above == 0, 0.0, between)).tolist())  # the float just below 0 is too small to write
 
 
 def next_floats_above(cuts: Floats) -> NDArray[np.float32]:
-    """The smallest 32-bit float that is not below each cut."""
+    """Return the smallest 32-bit float that is not below each cut."""
     near = cuts.astype(np.float32)
     return np.where(near < cuts, np.nextafter(near, np.float32(np.inf)), near)

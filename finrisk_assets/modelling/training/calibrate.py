@@ -1,7 +1,7 @@
-"""From a score to a probability that keeps its word: beta calibration, fitted.
+"""Beta calibration: the fit of the map from a score to a calibrated probability.
 
-Only the fit belongs here; `bundle.Calibration` holds the form and applies it. The method is that of Kull, Silva Filho & Flach,
-*Beta calibration* (AISTATS 2017): logit(p) = a ln(q) - b ln(1 - q) + c with a, b >= 0, so that the order of the scores stays.
+`scoring.spec.Calibration` holds the parameters and applies them. The method is that of Kull, Silva Filho & Flach,
+*Beta calibration* (AISTATS 2017): logit(p) = a ln(q) - b ln(1 - q) + c with a, b >= 0, which preserves the order of the scores.
 """
 
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ from numpy.typing import ArrayLike, NDArray
 
 from finrisk_assets.scoring.spec import EPSILON, Calibration
 
-FEW = 30
-"""With fewer rows of either outcome, three parameters are too many: a = b, which is Platt's calibration."""
+MIN_BETA_ROWS = 30
+"""Rows of either outcome; with fewer, three parameters are too many and a = b, which is Platt's calibration."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A calibration, and how it came about.
+class FittedCalibration:
+    """A calibration with the figures of its fit.
 
     Attributes
     ----------
     calibration
-        Ready for a bundle.
+        The calibration for a bundle.
     form
         ``beta``, or ``platt`` (a = b) where outcomes were few.
     n, n_events
-        Rows that it was fitted on, and how many of them had the outcome.
+        Rows that it was fitted on, and the number of them with the outcome.
     log_loss_before, log_loss_after
-        Mean negative log-likelihood of those rows without and with it.
+        Mean negative log-likelihood of those rows without and with the calibration.
     """
 
     calibration: Calibration
@@ -42,11 +42,11 @@ class Fitted:
     log_loss_after: float
 
 
-def fit(margin: ArrayLike, labels: ArrayLike, link: Literal["logit", "identity"] = "logit") -> Fitted:
+def fit(margin: ArrayLike, labels: ArrayLike, link: Literal["logit", "identity"] = "logit") -> FittedCalibration:
     """Fit a calibration by maximum likelihood.
 
-    The targets are Platt's (1999): (N1 + 1) / (N1 + 2) and 1 / (N0 + 2) instead of 1 and 0, which keeps the parameters finite
-    where a small sample is perfectly separated, and vanishes in a large one.
+    The targets are Platt's (1999): (N1 + 1) / (N1 + 2) and 1 / (N0 + 2) instead of 1 and 0. They keep the parameters finite
+    for a small sample that is perfectly separated, and make no difference in a large sample.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def fit(margin: ArrayLike, labels: ArrayLike, link: Literal["logit", "identity"]
     if score.shape != target.shape or score.ndim != 1:
         raise ValueError(f"scores have the shape {score.shape}, labels {target.shape}: one score per label is needed")
     if not np.isfinite(score).all():
-        raise ValueError(f"{int((~np.isfinite(score)).sum())} scores are not finite: nothing can be fitted to them")
+        raise ValueError(f"{int((~np.isfinite(score)).sum())} scores are not finite: leave those rows out")
     n, events = len(target), int(target.sum())
     if not 0 < events < n:
         raise ValueError(f"{events} of {n} rows have the outcome: a calibration needs rows with and without it")
@@ -73,15 +73,15 @@ def fit(margin: ArrayLike, labels: ArrayLike, link: Literal["logit", "identity"]
         q = np.clip(score, EPSILON, 1 - EPSILON)
         inputs = np.column_stack([np.log(q), -np.log1p(-q)])
     smoothed = np.where(target == 1, (events + 1) / (events + 2), 1 / (n - events + 2))
-    few = min(events, n - events) < FEW
-    design = inputs.sum(axis=1, keepdims=True) if few else inputs
+    is_platt = min(events, n - events) < MIN_BETA_ROWS
+    design = inputs.sum(axis=1, keepdims=True) if is_platt else inputs
     *slopes, c = _fit_logistic(design, smoothed)
-    a, b = (slopes[0], slopes[0]) if few else slopes
+    a, b = (slopes[0], slopes[0]) if is_platt else slopes
     calibration = Calibration("beta", link, float(a), float(b), float(c))
-    before = Calibration("none", link)
-    return Fitted(
-        calibration, "platt" if few else "beta", n, events,
-        _log_loss(before.apply(score), target), _log_loss(calibration.apply(score), target),
+    uncalibrated = Calibration("none", link)
+    return FittedCalibration(
+        calibration, "platt" if is_platt else "beta", n, events,
+        _log_loss(uncalibrated.apply(score), target), _log_loss(calibration.apply(score), target),
     )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def _fit_logistic(inputs: Floats, target: Floats) -> list[float]:
     """Return the slopes (none below 0) and the intercept that maximise the likelihood, a convex problem."""
     from scipy.optimize import minimize
 
-    # A score that spreads widely would bend the problem: solve it in units of its own spread.
+    # Units of the score's own spread keep the problem well conditioned.
     scale = np.maximum(inputs.std(axis=0), 1e-12)
     design = np.column_stack([inputs / scale, np.ones(len(inputs))])
 
@@ -102,8 +102,8 @@ def _fit_logistic(inputs: Floats, target: Floats) -> list[float]:
     start = np.append(scale, 0.0)
     bounds = [(0.0, None)] * inputs.shape[1] + [(None, None)]
     options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 2000}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return [*(found.x[:-1] / scale), found.x[-1]]
+    solution = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return [*(solution.x[:-1] / scale), solution.x[-1]]
 
 
 def _log_loss(probability: Floats, target: Floats) -> float:

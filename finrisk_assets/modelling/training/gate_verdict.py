@@ -1,7 +1,7 @@
 """The gate's verdict on a registered version, kept as MLflow tags of that version.
 
-The stage `evaluation` and the check of leakage write their part, the stage `champion` asks for the whole. Tag names and values are
-written and read here alone; the demands themselves are judged in `finrisk_assets.domains.gate`.
+The stage `evaluation` and the leakage check each write their part, the stage `champion` reads the whole. Only this module writes and
+reads these tags; `finrisk_assets.domains.gate` judges the demands.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,7 +39,7 @@ class GateVerdict:
         return self.gate == PASSED and not self.leaks
 
     def refusal(self, domain: str) -> str:
-        """Return why the version of a domain's model may not become champion, and what to look at; empty where it may."""
+        """Return why the version of a domain's model may not become champion, and what to check; empty where it may."""
         if self.leaks:
             return f"leakage: {self.leaks}; the check model_{domain}_leakage says what to do"
         if self.gate is None:
@@ -68,7 +68,7 @@ def record_evaluation(client: Any, name: str, version: str, unmet_demands: Itera
 
 
 def record_leaks(client: Any, name: str, version: str, columns: Iterable[str]) -> None:
-    """Tag a version with the columns that leak into it, each once; none takes an earlier finding back."""
+    """Tag a version with the columns that leak into it, each once; an empty list clears an earlier finding."""
     client.set_model_version_tag(name, version, LEAKS_TAG, ", ".join(dict.fromkeys(columns)))
 
 

@@ -1,8 +1,8 @@
-"""How much, and how sure: the amount head of a bundle, fitted, and the figures that judge an interval.
+"""Amounts with intervals: the fit of a bundle's amount, and the figures that evaluate an interval.
 
 The method is split conformal prediction with locally weighted residuals (Lei, G'Sell, Rinaldo, Tibshirani & Wasserman, *Distribution-free
-predictive inference for regression*, JASA 2018, sections 2.2 and 5.2): one model says the amount, one says how far off it tends to be,
-and the quantiles of residuals over that spread bound the interval. The form and its application stand in `bundle.Amount`.
+predictive inference for regression*, JASA 2018, sections 2.2 and 5.2): one model predicts the amount, another the size of its error,
+and quantiles of the residuals over that size bound the interval. `scoring.spec.Amount` holds the result and `scoring.bundle` applies it.
 """
 
 from collections.abc import Sequence
@@ -12,24 +12,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from finrisk_assets.modelling.evaluation.metrics import LEVEL as CONFIDENCE
-from finrisk_assets.modelling.evaluation.metrics import Interval
-from finrisk_assets.modelling.training.parallel import each
+from finrisk_assets.modelling.evaluation.metrics import Interval, wilson_interval
+from finrisk_assets.modelling.training.parallel import map_threads
 from finrisk_assets.scoring.spec import Amount, Floats, Rows, Trees
 
 LEVEL = 0.8
-YEAR = np.timedelta64(365, "D")
-"""Residuals of so long before the latest one bound the interval."""
-FOLDS = 3
-LARGEST = 5.0
-"""Amounts over their scale are taken as no larger than this when a model is fitted: a few freak months would else rule the mean."""
-SMALLEST_RESIDUAL = 0.01
-"""Residuals over their scale are taken as no smaller than this when the spread is fitted: a logarithm has no zero."""
+"""Share of amounts that an interval should contain."""
+RESIDUAL_PERIOD = np.timedelta64(365, "D")
+"""Duration before the latest residual; residuals within it bound the interval."""
+N_FOLDS = 3
+"""Folds of the training window for residuals of unseen groups."""
+MAX_SCALED_AMOUNT = 5.0
+"""Amount over scale; larger values are clipped when a model is fitted, because a few outliers would dominate the mean."""
+MIN_SCALED_RESIDUAL = 0.01
+"""Residual over scale; smaller values are raised to it when the spread is fitted, because the logarithm of 0 does not exist."""
 
 
 @dataclass(frozen=True)
-class Known:
-    """Rows of one window whose amount is known.
+class KnownAmounts:
+    """Rows of one window with known amounts.
 
     Attributes
     ----------
@@ -37,36 +38,36 @@ class Known:
         float32, shape (n, d), NaN where missing.
     amounts
         In currency, float64, shape (n,).
-    groups, moments
-        Who each row belongs to (a customer), and when it was (datetime64); shape (n,).
+    groups, times
+        The group (a customer) and the time (datetime64) of each row; shape (n,).
     """
 
     rows: Rows
     amounts: Floats
     groups: NDArray[np.str_]
-    moments: NDArray[np.datetime64]
+    times: NDArray[np.datetime64]
 
 
 def fit_amount(
-    names: Sequence[str], scale: str, train: Known, validation: Known, *, level: float = LEVEL, seed: int, threads: int = 1
+    names: Sequence[str], scale: str, train: KnownAmounts, validation: KnownAmounts, *, level: float = LEVEL, seed: int, threads: int = 1
 ) -> Amount:
     """Fit the expected amount and its spread on the training window, and the bounds on the latest year of residuals.
 
-    A residual always comes from models that have not seen the row's group: on the validation window they are the models themselves,
-    on the training window they are fitted again without a part of the groups (cross-conformal; Barber, Candes, Ramdas & Tibshirani,
-    *Predictive inference with the jackknife+*, Annals of Statistics 2021). A year, so that each season counts once; the latest, so
-    that the bounds follow the times.
+    A residual always comes from models that have not seen the row's group: on the validation window from the models themselves,
+    on the training window from models fitted without a part of the groups (cross-conformal; Barber, Candes, Ramdas & Tibshirani,
+    *Predictive inference with the jackknife+*, Annals of Statistics 2021). A whole year counts each season once; the latest year
+    lets the bounds follow recent changes.
 
     Parameters
     ----------
     names, scale
-        The features in the order of the rows' columns, and the one that amounts are measured by: above 0 in every row.
+        The features in the order of the rows' columns, and the feature that scales amounts: above 0 in every row.
     train, validation
         Two windows, the second later and of other groups.
     level
-        The share of amounts that an interval is to hold.
+        The share of amounts that an interval should contain.
     threads
-        Models that are fitted at a time.
+        Models to fit at a time.
 
     Raises
     ------
@@ -74,54 +75,56 @@ def fit_amount(
         Where a row's scale is not above 0, or an amount is not finite.
     """
     column = list(names).index(scale)
-    target, later = (_over_scale(window, column) for window in (train, validation))
-    fitted = np.clip(target, -LARGEST, LARGEST)
-    folds = np.unique(train.groups, return_inverse=True)[1] % FOLDS
-    parts = [folds == fold for fold in range(FOLDS) if 0 < int((folds == fold).sum()) < len(folds)]
+    target, validation_target = (_scale_amounts(window, column) for window in (train, validation))
+    clipped = np.clip(target, -MAX_SCALED_AMOUNT, MAX_SCALED_AMOUNT)
+    folds = np.unique(train.groups, return_inverse=True)[1] % N_FOLDS
+    parts = [folds == fold for fold in range(N_FOLDS) if 0 < int((folds == fold).sum()) < len(folds)]
 
     def fit(objective: str, values: Floats) -> tuple[Any, Floats]:
-        """A model of all rows, and what models say of rows whose groups they have not seen."""
-        taught = [np.ones(len(values), np.bool_), *(~part for part in parts)]
-        models = each(lambda rows: _boosted(objective, seed).fit(train.rows[rows], values[rows]), taught, threads)
-        said = np.zeros(len(values))
+        """Return a model of all rows, and predictions for each row by a model that has not seen its group."""
+        training_rows = [np.ones(len(values), np.bool_), *(~part for part in parts)]
+        models = map_threads(lambda rows: _make_booster(objective, seed).fit(train.rows[rows], values[rows]), training_rows, threads)
+        predictions = np.zeros(len(values))
         for part, model in zip(parts, models[1:], strict=True):
-            said[part] = _said(model, train.rows[part])
-        return models[0], said
+            predictions[part] = _predict_margin(model, train.rows[part])
+        return models[0], predictions
 
-    middle, unseen = fit("reg:squarederror", fitted)
-    residual = target - unseen
-    size = np.clip(np.abs(residual), SMALLEST_RESIDUAL, LARGEST)
-    spread, expected = fit("reg:gamma", size)
+    expected_model, expected_of_unseen = fit("reg:squarederror", clipped)
+    residual = target - expected_of_unseen
+    residual_size = np.clip(np.abs(residual), MIN_SCALED_RESIDUAL, MAX_SCALED_AMOUNT)
+    spread_model, spread_of_unseen = fit("reg:gamma", residual_size)
 
-    relative = (later - _said(middle, validation.rows)) / np.exp(_said(spread, validation.rows))
-    since = validation.moments.max() - YEAR
-    lately = train.moments > since
-    relative = relative[validation.moments > since]
-    if lately.any():
-        relative = np.concatenate([relative, (residual / np.exp(expected))[lately]])
-    low, high = conformal_offsets(relative, level)
-    return Amount(_trees(middle), scale, low, high, _trees(spread), level)
+    scaled_residuals = (validation_target - _predict_margin(expected_model, validation.rows)) / np.exp(
+        _predict_margin(spread_model, validation.rows)
+    )
+    period_start = validation.times.max() - RESIDUAL_PERIOD
+    is_recent = train.times > period_start
+    scaled_residuals = scaled_residuals[validation.times > period_start]
+    if is_recent.any():
+        scaled_residuals = np.concatenate([scaled_residuals, (residual / np.exp(spread_of_unseen))[is_recent]])
+    low, high = conformal_offsets(scaled_residuals, level)
+    return Amount(_to_component(expected_model), scale, low, high, _to_component(spread_model), level)
 
 
 def conformal_offsets(residuals: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
-    """Return the offsets that hold a new residual with the probability `level`, as much below as above.
+    """Return the offsets that contain a new residual with the probability `level`, with equal tails below and above.
 
-    Each is an order statistic of n + 1, so that the promise holds for finite samples of exchangeable residuals; the interval always
-    holds the expected amount itself.
+    Each offset is an order statistic of n + 1, so the guarantee holds for finite samples of exchangeable residuals; the interval always
+    contains the expected amount itself.
 
     Parameters
     ----------
     residuals : array-like, shape (n,)
-        What came less what was expected, of rows that the model was not fitted on; over their spread where it has one.
+        Observed less expected, of rows that the model was not fitted on; over their spread where it is modelled.
 
     Raises
     ------
     ValueError
-        For fewer residuals than the level needs, or one that is not finite.
+        For fewer residuals than the level needs, or a residual that is not finite.
     """
     values = np.sort(np.asarray(residuals, np.float64))
     n, tail = len(values), (1 - level) / 2
-    rank = int(np.floor(tail * (n + 1) + 1e-9))  # the floating point of 0.1 * 10 must not lose a rank
+    rank = int(np.floor(tail * (n + 1) + 1e-9))  # rounding of 0.1 * 10 must not lose a rank
     if rank < 1:
         raise ValueError(f"{n} residuals are too few for an interval at the level {level:g}: it needs {int(np.ceil(1 / tail - 1e-9)) - 1}")
     if not np.isfinite(values).all():
@@ -132,40 +135,30 @@ def conformal_offsets(residuals: ArrayLike, level: float = LEVEL) -> tuple[float
 def coverage(amounts: ArrayLike, low: ArrayLike, high: ArrayLike) -> Interval:
     """Return the share of amounts within their bounds, with its Wilson interval; rows count as independent."""
     values = np.asarray(amounts, np.float64)
-    held = (values >= np.asarray(low)) & (values <= np.asarray(high))
-    return wilson(int(held.sum()), len(held))
+    is_inside = (values >= np.asarray(low)) & (values <= np.asarray(high))
+    return wilson_interval(int(is_inside.sum()), len(is_inside))
 
 
-def wilson(events: int, n: int, level: float = CONFIDENCE) -> Interval:
-    """Return a share with its score interval (Wilson, JASA 1927)."""
-    from scipy.stats import norm
-
-    z = float(norm.ppf(0.5 + level / 2))
-    share = events / n
-    centre, half = share + z * z / (2 * n), z * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
-    return Interval(share, (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n))
-
-
-def pinball(amounts: ArrayLike, bound: ArrayLike, quantile: float) -> float:
+def pinball_loss(amounts: ArrayLike, bound: ArrayLike, quantile: float) -> float:
     """Return the mean pinball loss of a quantile's estimate (Koenker & Bassett 1978), in the amounts' unit."""
-    off = np.asarray(amounts, np.float64) - np.asarray(bound, np.float64)
-    return float(np.mean(np.maximum(quantile * off, (quantile - 1) * off)))
+    error = np.asarray(amounts, np.float64) - np.asarray(bound, np.float64)
+    return float(np.mean(np.maximum(quantile * error, (quantile - 1) * error)))
 
 
-def _over_scale(window: Known, column: int) -> Floats:
+def _scale_amounts(window: KnownAmounts, column: int) -> Floats:
     scale = window.rows[:, column].astype(np.float64)
-    wrong = ~(scale > 0) | ~np.isfinite(window.amounts)
-    if wrong.any():
-        raise ValueError(f"{int(wrong.sum())} rows have no scale above 0 or no finite amount: leave them out")
-    found: Floats = window.amounts / scale
-    return found
+    is_invalid = ~(scale > 0) | ~np.isfinite(window.amounts)
+    if is_invalid.any():
+        raise ValueError(f"{int(is_invalid.sum())} rows have no scale above 0 or no finite amount: leave them out")
+    scaled: Floats = window.amounts / scale
+    return scaled
 
 
-def _said(model: Any, rows: Rows) -> Floats:
+def _predict_margin(model: Any, rows: Rows) -> Floats:
     return np.asarray(model.predict(rows, output_margin=True), np.float64)
 
 
-def _boosted(objective: str, seed: int) -> Any:
+def _make_booster(objective: str, seed: int) -> Any:
     from xgboost import XGBRegressor
 
     return XGBRegressor(
@@ -183,5 +176,5 @@ def _boosted(objective: str, seed: int) -> Any:
     )
 
 
-def _trees(model: Any) -> Trees:
+def _to_component(model: Any) -> Trees:
     return Trees(bytes(model.get_booster().save_raw("json")))

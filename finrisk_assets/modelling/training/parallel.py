@@ -1,6 +1,6 @@
-"""Independent work side by side.
+"""Independent tasks in parallel.
 
-Each piece computes on one thread, so that how many there are at a time changes no sum (`provenance.fixed_threads`).
+Each task computes on one thread, so that the number of parallel tasks changes no sum (`provenance.limit_threads`).
 """
 
 from collections.abc import Callable, Iterable
@@ -11,18 +11,18 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def each(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> list[Result]:
-    """Do the same with every item, as many at a time as there are threads; return the results in the order of the items.
+def map_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> list[Result]:
+    """Return the results of a function for every item, in the order of the items, with up to `threads` calls at a time.
 
-    It helps where the work is done outside Python's lock, as fitting is: two models fitted side by side on one thread each are ready
-    sooner than one after the other on two.
+    This is faster where the work happens outside Python's global lock, as fitting does: two models fitted in parallel on one thread each
+    are ready sooner than in sequence on two.
     """
-    with ThreadPoolExecutor(max(threads, 1), thread_name_prefix="finrisk-fit", initializer=_on_one_thread) as pool:
+    with ThreadPoolExecutor(max(threads, 1), thread_name_prefix="finrisk-fit", initializer=_limit_to_one_thread) as pool:
         return list(pool.map(work, items))
 
 
-def _on_one_thread() -> None:
-    # OpenMP keeps its limit for each thread that asks.
+def _limit_to_one_thread() -> None:
+    # OpenMP's limit holds per calling thread.
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)

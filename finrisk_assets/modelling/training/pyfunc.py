@@ -1,4 +1,4 @@
-"""A scoring bundle as an MLflow model, from code: nothing is pickled. MLflow runs this file when it loads the model."""
+"""A scoring bundle as an MLflow model from code, without a pickle; MLflow runs this file when it loads the model."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from finrisk_assets.scoring.bundle import Bundle
 
 
 class BundleModel(mlflow.pyfunc.PythonModel):
-    """Scores a frame whose columns are the bundle's features."""
+    """A model that scores a frame whose columns are the bundle's features."""
 
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
         self._bundle = Bundle.load(Path(context.artifacts["bundle"]))

@@ -1,4 +1,4 @@
-"""The first layout: people and their keys, history, decisions, standings, shadows, feedback, the audit, API keys."""
+"""The first schema: people and their keys, history, decisions, standings, shadows, feedback, the audit, API keys."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,9 +11,9 @@ branch_labels = None
 depends_on = None
 
 
-def where_given(name: str, table: str, columns: list[str], *, unique: bool = False) -> None:
-    given = sa.text(f"{columns[0]} is not null")
-    op.create_index(name, table, columns, unique=unique, sqlite_where=given, postgresql_where=given)
+def create_partial_index(name: str, table: str, columns: list[str], *, unique: bool = False) -> None:
+    condition = sa.text(f"{columns[0]} is not null")
+    op.create_index(name, table, columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
 
 
 def upgrade() -> None:
@@ -35,7 +35,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("writer", "number"),
         sqlite_with_rowid=False,
     )
-    where_given("audit_by_person", "audit", ["person", "at"])
+    create_partial_index("audit_by_person", "audit", ["person", "at"])
     op.create_index("audit_by_time", "audit", ["at"], unique=False)
     op.create_table(
         "audit_heads",
@@ -79,9 +79,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("id"),
         sqlite_autoincrement=True,
     )
-    where_given("decisions_by_idempotency", "decisions", ["idempotency"], unique=True)
-    where_given("decisions_by_person", "decisions", ["person", "position"])
-    where_given("decisions_by_transaction", "decisions", ["transaction_token"], unique=True)
+    create_partial_index("decisions_by_idempotency", "decisions", ["idempotency"], unique=True)
+    create_partial_index("decisions_by_person", "decisions", ["person", "position"])
+    create_partial_index("decisions_by_transaction", "decisions", ["transaction_token"], unique=True)
     op.create_table(
         "feedback",
         sa.Column("position", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),

@@ -59,12 +59,12 @@ def transactions(economy: Economy, market: Market, ledger: Ledger, before: RowCo
     settled = movements.second + int(economy.fraud.label_delay_days[1] * DAY)
     n_people = int(movements.customer.max(initial=-1)) + 1
     number = np.arange(n_people)
-    who = pa.array(movements.customer)
+    customers = pa.array(movements.customer)
     return pa.table(
         {
             "transaction_id": identifiers("T", before.transactions + np.arange(len(movements)), 9),
-            "customer_id": _customer_ids(number, before).take(who),
-            "account_id": _account_ids(number, before).take(who),
+            "customer_id": _customer_ids(number, before).take(customers),
+            "account_id": _account_ids(number, before).take(customers),
             "occurred_at": moments(economy, movements.second),
             "amount": movements.cents / 100,
             "direction": words((movements.sign > 0).astype(np.int8), ("debit", "credit")),

@@ -42,13 +42,13 @@ def read_economy(path: Path, economy: Economy) -> Economy:
     import yaml
 
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EconomyError(f"there is no file {path}; check FINRISK_SIM_ECONOMY") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise EconomyError(f"{path} cannot be read as YAML: {error}") from None
     try:
-        named = {} if given is None else given
+        named = {} if values is None else values
         for name in NUMBERS_FROM_SETTINGS.keys() & (named.keys() if isinstance(named, Mapping) else set()):
             raise EconomyError(f"{name} does not stand in this file: {NUMBERS_FROM_SETTINGS[name]}")
         return with_numbers(economy, named, "the file")
@@ -60,12 +60,12 @@ def with_numbers(numbers: Numbers, given: Any, where: str) -> Numbers:
     """Return a dataclass of numbers with the given ones replaced; nested parts may be given in part."""
     if not isinstance(given, Mapping):
         raise EconomyError(f"{where} must hold names and numbers, not {type(given).__name__}")
-    known = [field.name for field in fields(numbers)]  # type: ignore[arg-type]
+    names = [field.name for field in fields(numbers)]  # type: ignore[arg-type]
     values = {}
     for name, value in given.items():
-        if name not in known:
-            close = get_close_matches(str(name), known, 1)
-            advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        if name not in names:
+            close = get_close_matches(str(name), names, 1)
+            advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
             raise EconomyError(f"{where} names {name!r}, which is no number of the economy; {advice}")
         values[name] = _value(name, getattr(numbers, name), value)
     return replace(numbers, **values)  # type: ignore[type-var]

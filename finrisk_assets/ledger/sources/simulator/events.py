@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike
 
-NOBODY = -1
+NO_MERCHANT = -1
 NO_EPISODE = -1
 
 _TYPES = {
@@ -21,7 +21,7 @@ class Events:
     Attributes
     ----------
     customer, category, merchant, country
-        Codes; `merchant` is ``NOBODY`` where there is none.
+        Codes; `merchant` is ``NO_MERCHANT`` where there is none.
     second
         Seconds since the economy's start.
     cents

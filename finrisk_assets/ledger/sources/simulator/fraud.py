@@ -1,6 +1,6 @@
 """Fraud: the probability of each purchase follows from its visible attributes; reported fraud is refunded.
 
-The attributes are those of `finrisk_assets.domains.transaction_anomaly.features`, by the same definitions: history is what happened
+The attributes are those of `finrisk_assets.domains.transaction_anomaly.catalogue`, by the same definitions: history is what happened
 strictly before, over the same windows, and counts every movement of the customer.
 """
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from finrisk_assets.ledger.sources.simulator.events import NO_EPISODE, NOBODY, Events, concatenate, make_events
+from finrisk_assets.ledger.sources.simulator.events import NO_EPISODE, NO_MERCHANT, Events, concatenate, make_events
 from finrisk_assets.ledger.sources.simulator.intercepts import intercept_for
 from finrisk_assets.ledger.sources.simulator.movements import month_of, share_out
 from finrisk_assets.ledger.sources.simulator.population.economy import CODE, DAY, HOUR, N_PURCHASES, FraudEffects
@@ -91,13 +91,13 @@ def fraud_logit(market: Market, movements: Events, rows: np.ndarray, effects: Fr
     rows
         Indices of the movements.
     """
-    seen = attributes(movements)
+    features = attributes(movements)
     risky = np.isin(movements.merchant[rows], market.risky)
     return (
-        effects.velocity * np.minimum(seen["n_1h"][rows], 4)
-        + effects.amount * np.clip(np.log(np.maximum(seen["amount_to_mean_30d"][rows], 1e-9)), 0, 3)
-        + effects.new_country * seen["is_new_country"][rows]
-        + effects.new_merchant * seen["is_new_merchant"][rows]
+        effects.velocity * np.minimum(features["n_1h"][rows], 4)
+        + effects.amount * np.clip(np.log(np.maximum(features["amount_to_mean_30d"][rows], 1e-9)), 0, 3)
+        + effects.new_country * features["is_new_country"][rows]
+        + effects.new_merchant * features["is_new_merchant"][rows]
         + effects.night * (movements.second[rows] % DAY < _NIGHT_ENDS)
         + effects.risky_merchant * risky
     )
@@ -134,15 +134,15 @@ def attributes(movements: Events) -> dict[str, np.ndarray]:
     }
 
 
-def _is_new(movements: Events, with_whom: np.ndarray) -> np.ndarray:
+def _is_new(movements: Events, code: np.ndarray) -> np.ndarray:
     """Return whether the customer had no movement with the same merchant (or country) in the 90 days before."""
-    pair = movements.customer.astype(np.int64) * (int(with_whom.max(initial=0)) + 2) + with_whom + 1
+    pair = movements.customer.astype(np.int64) * (int(code.max(initial=0)) + 2) + code + 1
     order = np.argsort(pair, kind="stable")
     pair, second = pair[order], movements.second[order]
     gap = np.diff(second, prepend=0)
-    known = np.zeros(len(movements), dtype=bool)
-    known[order] = (np.diff(pair, prepend=-1) == 0) & (gap < _NOVELTY_S)
-    return ~known
+    is_known = np.zeros(len(movements), dtype=bool)
+    is_known[order] = (np.diff(pair, prepend=-1) == 0) & (gap < _NOVELTY_S)
+    return ~is_known
 
 
 def _absorbable(town: Town, movements: Events, fraud: np.ndarray, reported: np.ndarray) -> np.ndarray:
@@ -153,22 +153,22 @@ def _absorbable(town: Town, movements: Events, fraud: np.ndarray, reported: np.n
     n_months = town.economy.n_months
     genuine = (movements.category < N_PURCHASES) & ~fraud
     group = movements.customer[genuine].astype(np.int64) * n_months + month_of(town, movements.second[genuine])
-    there = np.bincount(group, minlength=town.size * n_months)
+    n_genuine = np.bincount(group, minlength=town.size * n_months)
     month = month_of(town, reported[hit])
-    spent = there[movements.customer[hit].astype(np.int64) * n_months + np.minimum(month, n_months - 1)] > 0
-    kept = fraud.copy()
-    kept[hit] = spent | (month >= n_months)
-    return kept
+    spent = n_genuine[movements.customer[hit].astype(np.int64) * n_months + np.minimum(month, n_months - 1)] > 0
+    absorbed = fraud.copy()
+    absorbed[hit] = spent | (month >= n_months)
+    return absorbed
 
 
 def _settle(town: Town, people: People, movements: Events, probability: np.ndarray, scenario: np.ndarray, reported: np.ndarray) -> Ledger:
     """Refund reported frauds, and raise the same month's genuine purchases by the same amount."""
     n_months = town.economy.n_months
     paid = np.flatnonzero((scenario > 0) & (reported < town.economy.n_days * DAY))
-    who = movements.customer[paid]
-    refunds = make_events(who, reported[paid], movements.cents[paid], CODE["refund"], NOBODY, people.home[who], sign=1)
+    customer = movements.customer[paid]
+    refunds = make_events(customer, reported[paid], movements.cents[paid], CODE["refund"], NO_MERCHANT, people.home[customer], sign=1)
     month = month_of(town, reported[paid])
-    extra = np.bincount(who.astype(np.int64) * n_months + month, movements.cents[paid], town.size * n_months).astype(np.int64)
+    extra = np.bincount(customer.astype(np.int64) * n_months + month, movements.cents[paid], town.size * n_months).astype(np.int64)
     purchase = np.flatnonzero((movements.category < N_PURCHASES) & (scenario == GENUINE))
     group = movements.customer[purchase].astype(np.int64) * n_months + month_of(town, movements.second[purchase])
     grows = extra[group] > 0

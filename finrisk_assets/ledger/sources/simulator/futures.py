@@ -46,7 +46,7 @@ class MonthEndTruths:
 def compute_truths(town: Town, people: People, months: HouseholdMonths) -> MonthEndTruths:
     """Return the truths of every month-end that a month of the ledger follows."""
     economy, rng = town.economy, town.rng("futures")
-    found = []
+    truths = []
     for number in range(economy.n_months - 1):
         ahead = economy.calendar[number + 1 : number + 1 + MONTHS_AHEAD]
         as_of = economy.month_days[number + 1]
@@ -55,13 +55,13 @@ def compute_truths(town: Town, people: People, months: HouseholdMonths) -> Month
         counts = is_whole and economy.month_days[number + 1 + MONTHS_AHEAD] - as_of <= TROUBLE_DAYS
         members = np.flatnonzero(people.opened_month <= number)
         for first in range(0, len(members), _PEOPLE_AT_ONCE):
-            who = members[first : first + _PEOPLE_AT_ONCE]
-            now = _rows(months.month_ends[number], who)
-            found.append((who, np.full(len(who), as_of), *_outcomes(now, ahead, counts, economy.futures, economy.household, rng)))
-    if not found:
+            chunk = members[first : first + _PEOPLE_AT_ONCE]
+            now = _rows(months.month_ends[number], chunk)
+            truths.append((chunk, np.full(len(chunk), as_of), *_outcomes(now, ahead, counts, economy.futures, economy.household, rng)))
+    if not truths:
         nothing = np.zeros(0)
         return MonthEndTruths(nothing.astype(np.int64), nothing.astype(np.int64), nothing, nothing, nothing, nothing)
-    return MonthEndTruths(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    return MonthEndTruths(*(np.concatenate(column) for column in zip(*truths, strict=True)))
 
 
 def _outcomes(

@@ -50,16 +50,16 @@ def simulate_loans(
     amount, term = draw_terms(causes, rng)
     rate = np.round(np.clip(6.5 + 3 * causes.expense_ratio + 0.3 * causes.penalties + rng.normal(0, 1.2, n), 3.9, 19.9), 2)
     monthly = instalment(amount, term, rate)
-    seen = default_logit(causes, employed, effects) + burden_slope(effects) * np.minimum(monthly / causes.monthly_income, 1)
-    logit = seen + rng.normal(0, effects.noise, n)
+    logit = default_logit(causes, employed, effects) + burden_slope(effects) * np.minimum(monthly / causes.monthly_income, 1)
+    logit = logit + rng.normal(0, effects.noise, n)
     if intercept is None:
         intercept = intercept_for(logit, economy.default_rate)
     true_pd = sigmoid(intercept + logit)
     is_default = rng.random(n) < true_pd
-    known = applied + np.where(is_default, rng.integers(60 * DAY, _YEAR, n), _YEAR)
+    known_at = applied + np.where(is_default, rng.integers(60 * DAY, _YEAR, n), _YEAR)
     stated = np.rint(people.income[customer] * rng.lognormal(0.03, 0.08, n) / 50) * 50
-    ledger_pd = sigmoid((intercept + seen) / averaging_divisor(effects.noise))
-    lent = Loans(customer, applied, amount, term, monthly, rate, stated, employed, is_default, known, true_pd, ledger_pd)
+    ledger_pd = sigmoid((intercept + logit) / averaging_divisor(effects.noise))
+    lent = Loans(customer, applied, amount, term, monthly, rate, stated, employed, is_default, known_at, true_pd, ledger_pd)
     return lent, intercept
 
 
@@ -105,12 +105,12 @@ def draw_moments(
     wait = int(economy.month_days[min(economy.first_application_month, economy.n_months)])
     first = np.maximum(people.opened // DAY, 0) + wait
     weight = weight * np.maximum(economy.n_days - first, 0)
-    wanted = round(per_customer * len(people)) if weight.any() else 0
-    if wanted == 0:
+    n_loans = round(per_customer * len(people)) if weight.any() else 0
+    if n_loans == 0:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    customer = rng.choice(len(people), wanted, p=weight / weight.sum())
-    day = (first[customer] + rng.random(wanted) * (economy.n_days - first[customer])).astype(np.int64)
-    moment = day * DAY + rng.integers(8 * HOUR, 20 * HOUR, wanted)
+    customer = rng.choice(len(people), n_loans, p=weight / weight.sum())
+    day = (first[customer] + rng.random(n_loans) * (economy.n_days - first[customer])).astype(np.int64)
+    moment = day * DAY + rng.integers(8 * HOUR, 20 * HOUR, n_loans)
     order = np.lexsort((customer, moment))
     return customer[order], moment[order]
 

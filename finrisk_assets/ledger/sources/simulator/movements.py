@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finrisk_assets.ledger.sources.simulator.events import NOBODY, Events, concatenate, make_events
+from finrisk_assets.ledger.sources.simulator.events import NO_MERCHANT, Events, concatenate, make_events
 from finrisk_assets.ledger.sources.simulator.population.calendar import HouseholdMonths
 from finrisk_assets.ledger.sources.simulator.population.economy import ABROAD, CATEGORIES, CODE, DAY, HOMES, HOUR, Category
 from finrisk_assets.ledger.sources.simulator.population.people import Market, People, Town
@@ -63,8 +63,9 @@ def share_out(total: np.ndarray, group: np.ndarray, weight: np.ndarray) -> np.nd
 
 def _opening(people: People) -> Events:
     """Return the opening balances as credits."""
-    who = np.arange(len(people))
-    return make_events(who, np.maximum(people.opened, 0), people.savings * 100, CODE["opening_balance"], NOBODY, people.home, sign=1)
+    customer = np.arange(len(people))
+    opened, cents = np.maximum(people.opened, 0), people.savings * 100
+    return make_events(customer, opened, cents, CODE["opening_balance"], NO_MERCHANT, people.home, sign=1)
 
 
 def _pay(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
@@ -73,23 +74,23 @@ def _pay(town: Town, market: Market, people: People, months: HouseholdMonths) ->
     Where the pay day falls on a weekend, the salary comes on the Friday before, or on the first Monday of the month.
     """
     economy, rng = town.economy, town.rng("pay")
-    who, month = np.nonzero(months.is_open)
+    customer, month = np.nonzero(months.is_open)
     start, length = economy.month_days[:-1], np.diff(economy.month_days)
-    day = start[month] + np.minimum(people.pay_day[who], length[month]) - 1
+    day = start[month] + np.minimum(people.pay_day[customer], length[month]) - 1
     weekday = _weekday(town, day)
     friday = day - np.maximum(weekday - 4, 0)
     day = np.where(friday >= start[month], friday, day + 7 - weekday)
-    second = day * DAY + rng.integers(7 * HOUR, 9 * HOUR, len(who))
-    employer = rng.integers(market.first_employer, market.first_landlord, len(people))[who]
-    amount, working = months.income[who, month], months.working[who, month]
-    monthly = people.salaried[who]
+    second = day * DAY + rng.integers(7 * HOUR, 9 * HOUR, len(customer))
+    employer = rng.integers(market.first_employer, market.first_landlord, len(people))[customer]
+    amount, working = months.income[customer, month], months.working[customer, month]
+    monthly = people.salaried[customer]
     category = np.where(working, CODE["salary"], CODE["benefits"])
-    payer = np.where(working, employer, NOBODY)
+    payer = np.where(working, employer, NO_MERCHANT)
     regular = make_events(
-        who[monthly], second[monthly], amount[monthly], category[monthly], payer[monthly], people.home[who[monthly]], sign=1
+        customer[monthly], second[monthly], amount[monthly], category[monthly], payer[monthly], people.home[customer[monthly]], sign=1
     )
 
-    own, own_month, earned = who[~monthly], month[~monthly], amount[~monthly]
+    own, own_month, earned = customer[~monthly], month[~monthly], amount[~monthly]
     times = rng.integers(1, 4, len(own))
     payment = np.repeat(np.arange(len(own)), times)
     day = start[own_month[payment]] + (rng.random(len(payment)) * length[own_month[payment]]).astype(np.int64)
@@ -103,13 +104,13 @@ def _pay(town: Town, market: Market, people: People, months: HouseholdMonths) ->
 def _bills(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
     """Return rent, utilities and subscriptions. Where the utilities bounce, a fee is charged at once and they are paid days later."""
     economy, rng, n, home = town.economy, town.rng("bills"), len(people), people.home
-    who, month = np.nonzero(months.is_open)
+    customer, month = np.nonzero(months.is_open)
     start = economy.month_days[:-1] * DAY
-    rent_second = (rng.integers(0, 5, n) * DAY + rng.integers(8 * HOUR, 10 * HOUR, n))[who]
-    landlord = rng.integers(market.first_landlord, market.first_provider, n)[who]
-    utility_second = start[month] + (rng.integers(5, 12, n) * DAY + rng.integers(8 * HOUR, 10 * HOUR, n))[who]
-    provider = market.first_provider + rng.integers(0, 8, n)[who]
-    missed = months.is_missed[who, month]
+    rent_second = (rng.integers(0, 5, n) * DAY + rng.integers(8 * HOUR, 10 * HOUR, n))[customer]
+    landlord = rng.integers(market.first_landlord, market.first_provider, n)[customer]
+    utility_second = start[month] + (rng.integers(5, 12, n) * DAY + rng.integers(8 * HOUR, 10 * HOUR, n))[customer]
+    provider = market.first_provider + rng.integers(0, 8, n)[customer]
+    missed = months.is_missed[customer, month]
     fee = round(100 * economy.household.missed_fee_amount)
 
     subscriber, slot = np.nonzero(people.subscriptions)
@@ -119,12 +120,12 @@ def _bills(town: Town, market: Market, people: People, months: HouseholdMonths) 
     subscription, when = np.nonzero(months.is_open[subscriber])
     subscribed = subscriber[subscription]
     return concatenate(
-        make_events(who, start[month] + rent_second, np.rint(people.rent * 100)[who], CODE["rent"], landlord, home[who]),
+        make_events(customer, start[month] + rent_second, np.rint(people.rent * 100)[customer], CODE["rent"], landlord, home[customer]),
         make_events(
-            who, utility_second + missed * _BOUNCED_DAYS * DAY, np.rint(months.utilities[who, month]), CODE["utilities"], provider,
-            home[who],
+            customer, utility_second + missed * _BOUNCED_DAYS * DAY, np.rint(months.utilities[customer, month]), CODE["utilities"],
+            provider, home[customer],
         ),
-        make_events(who[missed], utility_second[missed], fee, CODE["returned_payment"], NOBODY, home[who[missed]]),
+        make_events(customer[missed], utility_second[missed], fee, CODE["returned_payment"], NO_MERCHANT, home[customer[missed]]),
         make_events(
             subscribed, start[when] + billed[subscription], np.rint(price * 100)[subscription], CODE["subscriptions"],
             seller[subscription], home[subscribed],
@@ -135,29 +136,29 @@ def _bills(town: Town, market: Market, people: People, months: HouseholdMonths) 
 def _mishaps(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
     """Return large unplanned expenses: the car, the roof, a tooth."""
     rng = town.rng("mishaps")
-    who, month = np.nonzero(months.is_open & (months.mishap > 0))
-    second = _day_in(town, month, rng) * DAY + rng.integers(8 * HOUR, 19 * HOUR, len(who))
-    shop = market.draw(CODE["household"], rng.random(len(who)))
-    return make_events(who, second, months.mishap[who, month], CODE["repairs"], shop, people.home[who])
+    customer, month = np.nonzero(months.is_open & (months.mishap > 0))
+    second = _day_in(town, month, rng) * DAY + rng.integers(8 * HOUR, 19 * HOUR, len(customer))
+    shop = market.draw(CODE["household"], rng.random(len(customer)))
+    return make_events(customer, second, months.mishap[customer, month], CODE["repairs"], shop, people.home[customer])
 
 
 def _penalties(town: Town, people: People, months: HouseholdMonths) -> Events:
     """Return the penalties for months that close below zero, in their last second."""
-    who, month = np.nonzero(months.is_open & (months.penalty > 0))
+    customer, month = np.nonzero(months.is_open & (months.penalty > 0))
     last = town.economy.month_days[month + 1] * DAY - 1
-    return make_events(who, last, months.penalty[who, month], CODE["penalty"], NOBODY, people.home[who])
+    return make_events(customer, last, months.penalty[customer, month], CODE["penalty"], NO_MERCHANT, people.home[customer])
 
 
 def _purchases(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
     """Return the month's spending after the bills as purchases, at least one a month."""
     economy = town.economy
-    wanted = concatenate(_everyday(town, market, people, months), _bursts(town, market, people), _sprees(town, market, people))
-    month = month_of(town, wanted.second)
-    group = wanted.customer.astype(np.int64) * economy.n_months + month
-    keep = months.is_open[wanted.customer, month]
+    purchases = concatenate(_everyday(town, market, people, months), _bursts(town, market, people), _sprees(town, market, people))
+    month = month_of(town, purchases.second)
+    group = purchases.customer.astype(np.int64) * economy.n_months + month
+    keep = months.is_open[purchases.customer, month]
     order = np.flatnonzero(keep)[np.argsort(group[keep], kind="stable")]
-    wanted, group = wanted.take(order), group[order]
-    return Events(**{**vars(wanted), "cents": share_out(to_spend(people, months).ravel(), group, wanted.cents.astype(np.float64))})
+    purchases, group = purchases.take(order), group[order]
+    return Events(**{**vars(purchases), "cents": share_out(to_spend(people, months).ravel(), group, purchases.cents.astype(np.float64))})
 
 
 def to_spend(people: People, months: HouseholdMonths) -> np.ndarray:
@@ -179,23 +180,23 @@ def _everyday(town: Town, market: Market, people: People, months: HouseholdMonth
     parts = []
     for code, category in enumerate(CATEGORIES):
         mean = economy.purchases_per_month * category.share * economy.n_months * people.activity
-        who = np.repeat(np.arange(len(people)), rng.poisson(mean))
-        day = _days(town, category, rng.random(len(who)))
+        customer = np.repeat(np.arange(len(people)), rng.poisson(mean))
+        day = _days(town, category, rng.random(len(customer)))
         if code == CODE["groceries"]:  # every open month has groceries
             everyone, month = np.nonzero(months.is_open)
-            who, day = np.concatenate([who, everyone]), np.concatenate([day, _day_in(town, month, rng)])
-        amount = category.ticket * scale[who] * rng.lognormal(0, category.spread, len(who))
+            customer, day = np.concatenate([customer, everyone]), np.concatenate([day, _day_in(town, month, rng)])
+        amount = category.ticket * scale[customer] * rng.lognormal(0, category.spread, len(customer))
         shop = np.where(
-            rng.random(len(who)) < 0.65,
-            people.favourites[who, code, (4 * rng.random(len(who)) ** 1.7).astype(np.int64)],
-            market.draw(code, rng.random(len(who))),
+            rng.random(len(customer)) < 0.65,
+            people.favourites[customer, code, (4 * rng.random(len(customer)) ** 1.7).astype(np.int64)],
+            market.draw(code, rng.random(len(customer))),
         )
-        place = people.away[who, day]
-        abroad = (place > 0) & (category.abroad | (rng.random(len(who)) < 0.3))
-        shop = np.where(abroad, market.abroad(place, rng.random(len(who))), shop)
-        country = np.where(abroad, place, people.home[who])
-        second = day * DAY + _seconds_of_day(category.hours, rng, len(who))
-        parts.append(make_events(who, second, np.maximum(amount * 100, 1), code, shop, country))
+        place = people.away[customer, day]
+        abroad = (place > 0) & (category.abroad | (rng.random(len(customer)) < 0.3))
+        shop = np.where(abroad, market.abroad(place, rng.random(len(customer))), shop)
+        country = np.where(abroad, place, people.home[customer])
+        second = day * DAY + _seconds_of_day(category.hours, rng, len(customer))
+        parts.append(make_events(customer, second, np.maximum(amount * 100, 1), code, shop, country))
     return concatenate(*parts)
 
 

@@ -65,12 +65,12 @@ def simulate_offers(
         _policy_rate(sigmoid(pd_base + slope * _TYPICAL_BURDEN), effects, rng),
     )
     rate = np.round(rate, 2)
-    seen = acceptance_logit(causes, effects) + rng.normal(0, effects.noise, n)
+    logit = acceptance_logit(causes, effects) + rng.normal(0, effects.noise, n)
     offered_terms = effects.rate * rate + effects.amount * np.log(amount / causes.monthly_income) + effects.term * np.log(term / 24)
     if intercept is None:
         known_rates = is_random if is_random.any() else np.ones(n, dtype=bool)
-        intercept = intercept_for((seen + offered_terms)[known_rates], economy.acceptance_rate)
-    acceptance = sigmoid(intercept + seen + offered_terms)
+        intercept = intercept_for((logit + offered_terms)[known_rates], economy.acceptance_rate)
+    acceptance = sigmoid(intercept + logit + offered_terms)
     offered_loans = Offers(
         customer=customer,
         offered=offered,
@@ -81,7 +81,7 @@ def simulate_offers(
         is_accepted=rng.random(n) < acceptance,
         known=offered + rng.integers(DAY, 30 * DAY, n),
         acceptance=acceptance,
-        base=intercept + seen,
+        base=intercept + logit,
         monthly_income=causes.monthly_income,
         pd_base=pd_base,
         pd_burden_slope=slope,

@@ -24,19 +24,21 @@ def simulate_towns(economy: Economy) -> "Iterator[dict[str, pa.Table]]":
     from finrisk_assets.ledger.sources.simulator.population.calendar import simulate_months
     from finrisk_assets.ledger.sources.simulator.population.people import Town
 
-    known, before = Intercepts(), arrow_tables.RowCounts()
+    intercepts, before = Intercepts(), arrow_tables.RowCounts()
     for number in range(economy.n_towns):
         town = Town(economy, number)
         market = people.draw_market(town)
         population = people.draw_people(town, market)
         months = simulate_months(town, population)
         all_movements = movements.split_into_movements(town, market, population, months)
-        ledger, fraud_intercept = fraud.add_fraud(town, market, population, all_movements, known.fraud)
-        seen = MovementHistory(ledger)
-        lent, default_intercept = loans.simulate_loans(town, population, months, seen, known.default)
-        offered, take_up_intercept = offers.simulate_offers(town, population, months, seen, default_intercept, known.acceptance)
+        ledger, fraud_intercept = fraud.add_fraud(town, market, population, all_movements, intercepts.fraud)
+        movement_history = MovementHistory(ledger)
+        lent, default_intercept = loans.simulate_loans(town, population, months, movement_history, intercepts.default)
+        offered, take_up_intercept = offers.simulate_offers(
+            town, population, months, movement_history, default_intercept, intercepts.acceptance
+        )
         truths = futures.compute_truths(town, population, months)
-        known = Intercepts(fraud_intercept, default_intercept, take_up_intercept)
+        intercepts = Intercepts(fraud_intercept, default_intercept, take_up_intercept)
 
         moves = arrow_tables.transactions(economy, market, ledger, before)
         if number == economy.n_towns - 1:

@@ -43,7 +43,7 @@ def simulate_months(town: Town, people: People) -> HouseholdMonths:
     state, month_ends, totals = first_state(town, people), [], []
     for number, month in enumerate(economy.calendar):
         lived, total = step(state, int(month), Draws.of(rng, (len(people),)), economy.household)
-        state = lived.each(_where(number >= people.opened_month), state)
+        state = lived.each(_chooser(number >= people.opened_month), state)
         month_ends.append(state)
         totals.append(total)
     columns = {name: np.stack([getattr(total, name) for total in totals], axis=1) for name in ("income", "spending", "mishap", "penalty")}
@@ -83,7 +83,7 @@ def utilities(people: People) -> np.ndarray:
     return people.utilities * 100
 
 
-def _where(mask: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def _chooser(mask: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Return a choice between two arrays: the first where the mask is true."""
 
     def choose(new: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -1,0 +1,155 @@
+"""An account's months, as Ibis expressions: movements added up by calendar month, then windows over an account's months.
+
+So a table of movements is read once, and no later month can enter a row. Every column that is added begins with an underscore; money is
+in whole ten-thousandths of the currency. `catalogue` turns the columns into features.
+"""
+
+import ibis
+import ibis.expr.types as ir
+
+from finrisk_assets.features.arithmetic import UNITS_PER_CURRENCY, to_units
+from finrisk_assets.features.month_ends import list_month_ends, month_number
+from finrisk_assets.ledger.categories import MISSED_PAYMENT, OPENING_BALANCE, PENALTY, REFUND, is_income
+
+SPANS = (1, 2, 3, 6, 12)
+"""Months over which the movements are summed up; the last of them is the one that has just ended."""
+
+LEVEL_MONTHS = 6
+"""Months that say what is usual for an account: its movement, its income, its balance."""
+
+RECURRING_MONTHS = 3
+"""What came in each of so many months, by category, recurs."""
+
+ONE_OFF_MONTHS = 12
+"""Spending in a category that so many months before did not see is a one-off, once an account has a few months of history."""
+
+
+def add_up_months(transactions: ir.Table) -> ir.Table:
+    """Return one row per account and month that has ended: money in, money out and the closing balance.
+
+    Parameters
+    ----------
+    transactions
+        Validated, with ``account_id``.
+    """
+    is_credit, category = transactions.direction == "credit", transactions.category.fill_null("")
+    units = to_units(transactions.amount)
+    movements = transactions.filter(transactions.account_id.notnull()).select(
+        account_id=transactions.account_id,
+        customer_id=transactions.customer_id,
+        _number=month_number(transactions.occurred_at),
+        _at=transactions.occurred_at,
+        _units=units,
+        _balance=to_units(transactions.balance_amount),
+        _signed=is_credit.ifelse(units, -units),
+        _income=is_income(is_credit, category),
+        _expense=~is_credit,
+        _category=category,
+    )
+    by_month = ibis.window(group_by=[movements.account_id, movements._number])
+    movements = movements.mutate(
+        _is_last=movements._at == movements._at.max().over(by_month), _is_opening=movements._category == OPENING_BALANCE,
+        _is_penalty=movements._category.isin(PENALTY + MISSED_PAYMENT),
+    )  # fmt: skip
+
+    def total(value: ir.Value, where: ir.BooleanValue) -> ir.Value:
+        return where.ifelse(value, 0).sum().cast("int64")
+
+    sums = movements.group_by("account_id", "_number").aggregate(
+        customer_id=movements.customer_id.max(),
+        _change=movements._signed.sum().cast("int64"),
+        _net=total(movements._signed, ~movements._is_opening),
+        _in=total(movements._units, movements._income),
+        _out=total(movements._units, movements._expense),
+        _n=movements.count(),
+        _n_penalties=total(ibis.literal(1), movements._is_penalty),
+        _refunded=total(movements._units, ~movements._expense & (movements._category == REFUND)),
+        _n_in=total(ibis.literal(1), movements._income),
+        _largest_in=movements._income.ifelse(movements._units, 0).max(),
+        _largest_out=movements._expense.ifelse(movements._units, 0).max(),
+        _last_income_at=movements._at.max(where=movements._income),
+        _closing=movements._balance.min(where=movements._is_last),
+        _lowest=movements._balance.min(),
+    )
+    ended = list_month_ends(transactions, "account_id")
+    ended = ended.select(_account=ended.account_id, as_of=ended.as_of, month=ended.month, _ended=month_number(ended.as_of) - 1)
+    months = sums.inner_join(ended, [sums.account_id == ended._account, sums._number == ended._ended]).drop("_account", "_ended")
+    recurring = _recurring(movements)
+    return months.left_join(recurring, [months.account_id == recurring._owner, months._number == recurring._of]).drop("_owner", "_of")
+
+
+def _recurring(movements: ir.Table) -> ir.Table:
+    """Return per account and month, over its categories, what recurred (the least of the last months) and one-off spending."""
+    lines = movements.group_by("account_id", "_number", "_category", "_expense").aggregate(
+        _units=(~movements._is_opening).ifelse(movements._units, 0).sum().cast("int64")
+    )
+
+    def over(first: int, last: int) -> ibis.expr.builders.WindowBuilder:
+        line = [lines.account_id, lines._category, lines._expense]
+        return ibis.window(group_by=line, order_by=lines._number, range=(first, last))
+
+    recent = over(1 - RECURRING_MONTHS, 0)
+    lines = lines.mutate(
+        _least=(lines._units.count().over(recent) == RECURRING_MONTHS).ifelse(lines._units.min().over(recent), 0),
+        _n_before=lines._units.count().over(over(-ONE_OFF_MONTHS, -1)).fill_null(0),
+        _history=lines._number - lines._number.min().over(ibis.window(group_by=lines.account_id)),
+    )
+    is_one_off = lines._expense & (lines._n_before == 0) & (lines._history >= RECURRING_MONTHS)
+    return lines.group_by(_owner=lines.account_id, _of=lines._number).aggregate(
+        _recurring_in=(~lines._expense).ifelse(lines._least, 0).sum().cast("int64"),
+        _recurring_out=lines._expense.ifelse(lines._least, 0).sum().cast("int64"),
+        _one_off=is_one_off.ifelse(lines._units, 0).sum().cast("int64"),
+    )
+
+
+def add_history(months: ir.Table) -> ir.Table:
+    """Add sums over the account's months up to each month, earlier outcomes, the month a year before, and the next month."""
+
+    def over(first: int, last: int = 0) -> ibis.expr.builders.WindowBuilder:
+        return ibis.window(group_by=months.account_id, order_by=months._number, range=(first, last))
+
+    surplus = (months._net > 0).ifelse(1, 0)
+    level = over(1 - LEVEL_MONTHS)
+    columns: dict[str, ir.Value] = {
+        "_first": months._number.min().over(over(-1_200)),
+        "_next_change": months._change.max().over(over(1, 1)),
+        "_next_as_of": months.as_of.max().over(over(1, 1)),
+        "_year_ago": months._net.max().over(over(-11, -11)),
+        "_in_year_ago": months._in.max().over(over(-11, -11)),
+        "_last_income": months._last_income_at.max().over(over(1 - LEVEL_MONTHS)),
+        "_highest_in": months._in.max().over(level),
+        "_least_in": months._in.min().over(level),
+        "_highest_net": months._net.max().over(level),
+        "_lowest_net": months._net.min().over(level),
+        "_mean_closing": months._closing.mean().over(level),
+        "_lowest_closing": months._closing.min().over(level),
+        "_closing_before": months._closing.max().over(over(-LEVEL_MONTHS, -LEVEL_MONTHS)),
+        "_irregular_3m": (months._refunded + months._one_off).sum().over(over(1 - RECURRING_MONTHS)).cast("int64"),
+        "_n_in_3m": months._n_in.sum().over(over(1 - RECURRING_MONTHS)).cast("float64"),
+        "_highest_in_3m": months._in.max().over(over(1 - RECURRING_MONTHS)),
+        "_least_in_3m": months._in.min().over(over(1 - RECURRING_MONTHS)),
+        "_net_before": months._net.max().over(over(-1, -1)),
+    }
+    for n in SPANS:
+        span = over(1 - n)
+        columns |= {
+            f"_in_{n}m": months._in.sum().over(span).cast("int64"),
+            f"_out_{n}m": months._out.sum().over(span).cast("int64"),
+            f"_net_{n}m": months._net.sum().over(span).cast("int64"),
+            f"_surplus_{n}m": surplus.sum().over(span).cast("float64"),
+            f"_penalties_{n}m": months._n_penalties.sum().over(span).cast("float64"),
+        }
+    months = months.mutate(**columns)
+    return months.mutate(_covered=ibis.least(months._number - months._first + 1, LEVEL_MONTHS).cast("float64"))
+
+
+def join_declared_income(months: ir.Table, customers: ir.Table) -> ir.Table:
+    """Join the monthly income that the owner declared, null where the income became known after the month-end."""
+    owners = customers.select(
+        _owner=customers.customer_id,
+        _joined_at=customers.joined_at,
+        _stated=(customers.income_amount * UNITS_PER_CURRENCY).round().cast("float64"),
+    )
+    joined = months.left_join(owners, months.customer_id == owners._owner).drop("_owner")
+    is_known = (joined._joined_at <= joined.as_of).fill_null(True)
+    return joined.mutate(_declared=is_known.ifelse(joined._stated, ibis.null("float64")))

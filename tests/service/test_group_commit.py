@@ -1,0 +1,143 @@
+"""Tests of group commit: requests that arrive at once share one transaction, and each fails or succeeds by itself."""
+
+import asyncio
+import json
+import sqlite3
+import time
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bento.context import Caller, current_caller
+from bento.decisions.engine import DecisionResult, Decisions
+from bento.decisions.group_commit import GroupCommit
+from bento.decisions.scorers.transaction import TransactionScorer
+from bento.problems import Problem
+from bento.store.audit_verify import verify
+from bento.store.database import COOLDOWN_S
+from bento.store.keyring import KeyringError
+from bento.store.session import Store
+from finrisk_assets.scoring.bundle import Bundle
+from schemas.api import TransactionRequest
+from tests.service.conftest import START
+from tests.service.databases import store_at
+
+
+class Meter:
+    """Counts commits."""
+
+    commits = 0
+
+    def observe_commit(self, seconds: float) -> None:
+        self.commits += 1
+
+    def count_audit_record(self, action: str) -> None: ...
+
+
+@pytest.fixture
+def meter() -> Meter:
+    return Meter()
+
+
+@pytest.fixture
+def store(tmp_path: Path, meter: Meter):
+    with closing(store_at(tmp_path / "store.sqlite", meter=meter)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def decisions(store: Store, bundles: dict[str, Path]) -> Decisions:
+    bundle = Bundle.load(bundles["transaction_anomaly"])
+    return Decisions(store, {"transaction_anomaly": TransactionScorer(bundle, store)})
+
+
+def request(number: int, **more: Any) -> TransactionRequest:
+    body = {"transaction_id": f"t{number}", "user_id": number % 3, "amount": 10.0 + number, "merchant": "m"}
+    body |= {"timestamp": (START + timedelta(seconds=number)).isoformat()} | more
+    return TransactionRequest.model_validate_json(json.dumps(body))
+
+
+def all_at_once(decisions: Decisions, requests: list[TransactionRequest]) -> list[DecisionResult | Exception]:
+    """Return the results of requests that arrive together, each from its own caller."""
+
+    group_commit = GroupCommit(decisions)
+
+    async def submit(number: int, asked: TransactionRequest) -> DecisionResult:
+        current_caller.set(Caller(f"key:{number}", frozenset({"scorer"})))
+        return await group_commit.submit("transaction_anomaly", asked)
+
+    async def all_of_them() -> list[Any]:
+        return await asyncio.gather(*(submit(number, asked) for number, asked in enumerate(requests)), return_exceptions=True)
+
+    return asyncio.run(all_of_them())
+
+
+def test_they_share_a_commit_and_each_is_answered_and_recorded_for_its_caller(decisions: Decisions, store: Store, meter: Meter) -> None:
+    results = all_at_once(decisions, [request(number) for number in range(40)])
+
+    assert all(isinstance(result, DecisionResult) for result in results)
+    assert meter.commits == 3, "of 16, 16 and 8"
+    assert [result.caller for result in store.decisions()] == [f"key:{number}" for number in range(40)]
+    assert verify(store.database, store.keyring).records == 40
+
+
+def test_they_are_answered_as_one_after_the_other(tmp_path: Path, bundles: dict[str, Path], decisions: Decisions) -> None:
+    together = all_at_once(decisions, [request(number) for number in range(10)])
+    with closing(store_at(tmp_path / "other.sqlite")) as other:
+        bundle = decisions.scorer("transaction_anomaly").bundle
+        alone = Decisions(other, {"transaction_anomaly": TransactionScorer(bundle, other)})
+        one_by_one = [alone.decide("transaction_anomaly", request(number)) for number in range(10)]
+
+    assert [result.answer for result in together if isinstance(result, DecisionResult)] == [result.answer for result in one_by_one]
+
+
+def test_one_that_is_refused_leaves_nothing_and_the_others_stand(decisions: Decisions, store: Store) -> None:
+    results = all_at_once(decisions, [request(0), request(0, amount=99.0), request(1), request(0)])
+
+    assert [isinstance(result, DecisionResult) for result in results] == [True, False, True, True]
+    assert isinstance(results[1], Problem) and results[1].status == 409
+    assert results[0].body == results[3].body, "sent twice, it is decided once"  # type: ignore[union-attr]
+    assert len(list(store.decisions())) == 2
+    assert verify(store.database, store.keyring).records == 2
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError, 500), (KeyringError, 503)])
+def test_a_failure_of_ours_is_that_request_s_alone(
+    decisions: Decisions, store: Store, monkeypatch: pytest.MonkeyPatch, error: type[Exception], status: int
+) -> None:
+    scorer = decisions.scorer("transaction_anomaly")
+    build_answer = scorer.build_answer
+
+    def failing(scoring_input: Any, scores: Any) -> Any:
+        if scoring_input.request.transaction_id == "t1":
+            raise error
+        return build_answer(scoring_input, scores)
+
+    monkeypatch.setattr(scorer, "build_answer", failing)
+    results = all_at_once(decisions, [request(number) for number in range(3)])
+
+    assert isinstance(results[1], Problem) and results[1].status == status
+    assert isinstance(results[0], DecisionResult) and isinstance(results[2], DecisionResult)
+    assert [len(store.history({"customer_id": str(who)}, START - timedelta(1), START + timedelta(1))) for who in range(3)] == [1, 0, 1]
+
+
+def test_where_the_store_fails_none_of_them_happened(decisions: Decisions, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = store.insert_decisions
+
+    def full(results: Any) -> None:
+        keep(results)
+        if results[0].transaction_id == "t1":
+            raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "insert_decisions", full)
+        results = all_at_once(decisions, [request(number) for number in range(3)])
+    assert [isinstance(result, Problem) and result.status for result in results] == [503] * 3
+
+    time.sleep(COOLDOWN_S)
+    assert list(store.decisions()) == []
+    assert all(isinstance(result, DecisionResult) for result in all_at_once(decisions, [request(number) for number in range(3)]))
+    assert verify(store.database, store.keyring).records == 3

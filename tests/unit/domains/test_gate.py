@@ -1,0 +1,130 @@
+"""Tests of the gate's demands on a challenger, and of the utility of decisions."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from finrisk_assets.domains import gate
+from finrisk_assets.domains.base import Figure, ScoredWindow
+from finrisk_assets.domains.classifier import net_benefit
+from finrisk_assets.domains.loan_default import decide as loans
+from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
+from finrisk_assets.domains.transaction_anomaly import decide as anomalies
+from finrisk_assets.modelling.evaluation.fairness import FairnessFinding, Interval, group_by_value, group_protected, min_group_size
+from finrisk_assets.modelling.evaluation.metrics import clustered_mean
+
+GOOD = [
+    Figure("auc", 0.8, 0.75, 0.85),
+    Figure("default_rate", 0.1, 0.08, 0.12),
+    Figure("mean_default", 0.11),
+    Figure("calibration_in_the_large", 0.01, -0.01, 0.03),
+    Figure("calibration_slope", 1.0, 0.8, 1.2),
+    Figure("explanation_gap", 1e-6),
+    Figure("auc_beside_champion", 0.01, -0.01, 0.03),
+    Figure("gain_beside_champion", 0.001, -0.001, 0.003),
+]
+
+
+def _with(*figures: Figure) -> list[Figure]:
+    named = {figure.metric: figure for figure in [*GOOD, *figures]}
+    return list(named.values())
+
+
+def _unfair(measure: str, cutoff: str) -> Figure:
+    finding = FairnessFinding("gender", "F", measure, cutoff, "M", 400, 0.3, Interval(0.5, 0.4, 0.6), 0.8, "speaks against")
+    return gate.fairness_figure(finding)
+
+
+def test_a_challenger_that_meets_all_demands_may_decide() -> None:
+    assert gate.find_faults(LOAN_DEFAULT, GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("demand", "figure"),
+    [
+        ("discrimination", Figure("auc", 0.52, 0.49, 0.55)),
+        ("discrimination", Figure("auc_beside_champion", -0.05, -0.08, -0.02)),
+        ("calibration", Figure("calibration_in_the_large", 0.2, 0.18, 0.22)),
+        ("calibration", Figure("calibration_slope", 0.3, 0.25, 0.35)),
+        ("profit", Figure("gain_beside_champion", -0.004, -0.007, -0.001)),
+        ("fairness", _unfair("adverse_impact_ratio", "refuse_from")),
+        ("fairness", _unfair("calibration_gap", "")),
+        ("explanation", Figure("explanation_gap", 0.01)),
+        ("explanation", Figure("explanation_gap", float("nan"))),
+        ("standing", Figure(gate.ROLLED_BACK, 1.0, meaning="this version was rolled back: complaints")),
+    ],
+)
+def test_each_demand_is_named_where_it_is_not_met(demand: str, figure: Figure) -> None:
+    faults = gate.find_faults(LOAN_DEFAULT, _with(figure))
+    assert [fault.demand for fault in faults] == [demand]
+    assert demand in gate.DEMANDS
+
+
+def test_what_chance_explains_is_no_fault() -> None:
+    """A little worse, within the interval of the difference, is as good."""
+    assert gate.find_faults(LOAN_DEFAULT, _with(Figure("gain_beside_champion", -0.001, -0.003, 0.001))) == []
+
+
+def test_a_referral_is_no_decision_against_a_person() -> None:
+    assert gate.find_faults(LOAN_DEFAULT, _with(_unfair("adverse_impact_ratio", "refer_from"))) == []
+
+
+def test_higher_auc_and_lower_profit_is_refused() -> None:
+    """The challenger orders better, but approves loans that lose more than they earn."""
+    rng = np.random.default_rng(1)
+    bad = rng.random(4_000) < 0.2
+    champion = np.clip(0.2 + 0.15 * bad + rng.normal(0, 0.1, 4_000), 0.01, 0.99)
+    challenger = np.clip(0.2 + 0.25 * bad + rng.normal(0, 0.1, 4_000), 0.01, 0.99)
+    costs, careful = loans.Costs(), loans.thresholds()
+    theirs = loans.realised_profit(bad, loans.DECISION_RULE.decide_all(champion, careful), costs)
+    ours = loans.realised_profit(bad, loans.DECISION_RULE.decide_all(challenger, {"refer_from": 0.95, "refuse_from": 0.99}), costs)
+    more = clustered_mean(np.subtract(ours, theirs), np.arange(len(bad)))
+    figures = _with(Figure("auc_beside_champion", 0.1, 0.08, 0.12), Figure("gain_beside_champion", more.value, more.low, more.high))
+    assert [fault.demand for fault in gate.find_faults(LOAN_DEFAULT, figures)] == ["profit"]
+
+
+def test_profit_of_a_loan_is_margin_or_loss() -> None:
+    costs = loans.Costs(margin=0.1, lgd=0.45, review_cost=0.005, review_finds=0.5, review_errs=0.1)
+    earned = loans.realised_profit([False, True, True, True], ["approve", "approve", "refuse", "refer"], costs)
+    assert earned == pytest.approx([0.1, -0.45, 0.0, -0.45 * 0.5 - 0.005])
+
+
+def test_a_stopped_fraud_saves_its_amount_less_what_looking_costs() -> None:
+    saved = anomalies.compute_savings([100, 100, 100, 100, 100], [1, 1, 1, 0, 0], ["allow", "review", "block", "review", "block"])
+    assert saved.tolist() == [0, 100 - anomalies.REVIEW_COST, 100, -anomalies.REVIEW_COST, -anomalies.BLOCK_COST]
+
+
+def test_net_benefit_counts_false_alarms_at_the_odds_of_the_threshold() -> None:
+    window = ScoredWindow(pd.DataFrame(), np.empty((4, 0)), np.array([True, False, True, False]), np.array([0.9, 0.9, 0.1, 0.1]))
+    assert net_benefit(window, [0.8]).tolist() == pytest.approx([1.0, -4.0, 0.0, 0.0])
+    assert net_benefit(window, [0.8, 0.05]).tolist() == pytest.approx([1.0, (-4 - 1 / 19) / 2, 0.5, -1 / 38])
+
+
+def test_rows_of_one_person_count_once() -> None:
+    """Every row ten times, and the interval stays as wide as it was."""
+    rng = np.random.default_rng(2)
+    values, people = rng.normal(1, 1, 200), np.arange(200)
+    once, often = clustered_mean(values, people), clustered_mean(np.repeat(values, 10), np.repeat(people, 10))
+    assert often.value == pytest.approx(once.value)
+    assert often.high - often.low == pytest.approx(once.high - once.low)
+
+
+def test_protected_columns_become_groups() -> None:
+    customers = pd.DataFrame(
+        {"birth_year": [1990, 1950, None], "gender": ["F", None, "M"], "n_dependants": [0, 2, 5], "education": [None, None, None]}
+    )
+    groups_by_column = group_protected(customers, list(customers.columns), pd.to_datetime(["2024-03-01"] * 3).to_numpy())
+    assert groups_by_column["age"].tolist() == ["30 to under 45", "60 or more", "not stated"]
+    assert groups_by_column["gender"].tolist() == group_by_value(["F", None, "M"]).tolist()
+    assert groups_by_column["n_dependants"].tolist() == ["under 1", "1 to under 3", "3 or more"]
+    assert "education" not in groups_by_column
+
+
+def test_a_model_without_outcomes_has_neither_profit_nor_groups() -> None:
+    window = ScoredWindow(pd.DataFrame({"customer_id": ["1"]}), np.empty((1, 0)), np.empty(0, bool), np.array([0.2]))
+    assert gate.utility_figures(LOAN_DEFAULT, window, None) == []  # type: ignore[arg-type]
+
+
+def test_a_small_share_of_the_people_is_no_group_to_judge() -> None:
+    assert min_group_size(np.arange(500)) == 30
+    assert min_group_size(np.repeat(np.arange(6_000), 3)) == 120

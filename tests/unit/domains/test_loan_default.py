@@ -1,0 +1,233 @@
+"""Tests of loan default: candidate models, the decision by cost, and a row under other terms."""
+
+import math
+
+import numpy as np
+import pytest
+
+from finrisk_assets.domains.loan_default import decide
+from finrisk_assets.domains.loan_default.model import candidates, is_mature
+from finrisk_assets.domains.loan_default.terms import FORMULAS, TermsError, with_terms
+from finrisk_assets.modelling.evaluation import metrics
+from finrisk_assets.modelling.training import candidates as model
+from finrisk_assets.modelling.training.convert import convert_estimator
+from finrisk_assets.modelling.training.split import split
+from finrisk_assets.scoring.annuity import instalment_to_cent
+from schemas.features import Feature
+
+FEATURES = (
+    Feature("burden", "", "Instalment over income.", monotone=1),
+    Feature("balance", "currency", "Mean balance.", monotone=-1),
+    Feature("noise", "", "Nothing."),
+)
+
+
+@pytest.fixture(scope="module")
+def loans():
+    rng = np.random.default_rng(4)
+    rows = np.column_stack([rng.uniform(0, 1, 1500), rng.lognormal(8, 1, 1500), rng.normal(0, 1, 1500)]).astype(np.float32)
+    rows[::7, 1] = np.nan
+    balance = np.nan_to_num(rows[:, 1], nan=3000)
+    labels = rng.random(1500) < 1 / (1 + np.exp(-(4 * rows[:, 0] - np.log(balance) + 5)))
+    return rows, labels, split([f"L{k}" for k in range(1500)], labels, seed=1)
+
+
+@pytest.fixture(scope="module")
+def fitted_models(loans):
+    rows, labels, windows = loans
+    return model.fit_candidates(rows, labels, windows, candidates(FEATURES, seed=1, n_rows=len(windows.train)))
+
+
+def test_all_are_trained_and_the_simplest_within_a_standard_error_of_the_best_comes_first(loans, fitted_models):
+    names = ["sparse_logistic_regression", "logistic_regression", "scorecard", "random_forest", "gradient_boosting", "xgboost"]
+    assert list(candidates(FEATURES, seed=1)) == names
+    assert {one.name for one in fitted_models} == set(names)
+    assert all(one.auc.low > 0.6 for one in fitted_models)
+    rows, labels, windows = loans
+    known, validation = labels[windows.validation], rows[windows.validation]
+    best = max(fitted_models, key=lambda one: one.auc.value)
+
+    def behind(one):
+        difference = metrics.compare_auc(known, best.probability(validation), one.probability(validation)).difference
+        return difference.value / max((difference.high - difference.low) / (2 * 1.96), 1e-12)
+
+    order = list(candidates(FEATURES, seed=1))
+    assert behind(fitted_models[0]) <= 1
+    simpler = [one for one in fitted_models if order.index(one.name) < order.index(fitted_models[0].name)]
+    assert all(behind(one) > 1 for one in simpler)
+
+
+def test_the_test_window_is_not_touched(loans, fitted_models):
+    rows, labels, windows = loans
+    spoiled = rows.copy()
+    spoiled[windows.test] = np.nan
+    wrong = np.where(np.isin(np.arange(len(labels)), windows.test), ~labels, labels)
+    again = model.fit_candidates(spoiled, wrong, windows, candidates(FEATURES, seed=1, n_rows=len(windows.train)))
+    for one, other in zip(fitted_models, again, strict=True):
+        assert one.name == other.name
+        assert (one.probability(rows) == other.probability(rows)).all()
+
+
+def test_boosting_and_the_scorecard_keep_the_directions_that_are_not_in_doubt(fitted_models):
+    grid = np.tile(np.array([0.5, 3000, 0], np.float32), (50, 1))
+    for column, step, sign in ((0, np.linspace(0, 1, 50), 1), (1, np.geomspace(100, 1e5, 50), -1)):
+        rows = grid.copy()
+        rows[:, column] = step
+        for one in fitted_models:
+            if one.name in ("scorecard", "gradient_boosting", "xgboost"):
+                assert (sign * np.diff(one.probability(rows)) >= -1e-9).all(), one.name
+
+
+def test_every_candidate_becomes_a_component_of_a_bundle(loans, fitted_models):
+    rows = loans[0][:300]
+    for one in fitted_models:
+        converted = convert_estimator(one.estimator, FEATURES, rows)
+        assert converted.uncalibrated.link == one.fitted_calibration.calibration.link
+
+
+def test_probabilities_on_new_loans_keep_their_word(loans, fitted_models):
+    rows, labels, windows = loans
+    for one in fitted_models:
+        assert one.probability(rows[windows.test]).mean() == pytest.approx(labels[windows.test].mean(), abs=0.06)
+
+
+def test_a_source_without_any_value_of_a_feature_still_trains(loans):
+    rows, labels, windows = loans
+    rows = rows.copy()
+    rows[:, 2] = np.nan
+    models = candidates(FEATURES, seed=1, n_rows=len(windows.train))
+    assert np.isfinite(model.fit_candidates(rows, labels, windows, {"logistic_regression": models["logistic_regression"]})[0].auc.value)
+
+
+def test_the_sparse_candidate_drops_most_of_what_says_nothing():
+    rng = np.random.default_rng(2)
+    rows = rng.normal(0, 1, (1500, 31))
+    labels = rng.random(1500) < 1 / (1 + np.exp(2 - rows[:, 0]))
+    models = candidates([Feature(f"x{k}", "", "") for k in range(31)], seed=1)
+    kept = {
+        name: np.count_nonzero(models[name].fit(rows, labels)[-1].coef_) for name in ("logistic_regression", "sparse_logistic_regression")
+    }
+    assert kept["logistic_regression"] == 31
+    assert 1 <= kept["sparse_logistic_regression"] < 15
+
+
+def test_a_loan_that_had_less_than_a_year_to_default_is_left_out_whatever_became_of_it():
+    applied = np.array(["2023-01-01", "2023-06-01", "2024-02-01"], "datetime64[us]")
+    known = np.array(["2024-01-01", "2024-06-01", "2024-03-01"], "datetime64[us]")
+    assert is_mature(applied, known).tolist() == [True, True, False]
+    assert is_mature(np.full(2, np.datetime64("NaT")), known[:2]).tolist() == [True, True]
+
+
+def test_each_decision_earns_the_most_where_it_is_made():
+    costs = decide.Costs()
+    limits = decide.thresholds(costs)
+    assert 0 < limits["refer_from"] < costs.margin / (costs.margin + costs.lgd) < limits["refuse_from"] < 0.5
+    for probability in np.linspace(0, 1, 201):
+        decisions = decide.DECISION_RULE.decide(probability, limits)
+        best = max(decide.expected_profit(probability, other, costs) for other in decide.DECISIONS)
+        assert decide.expected_profit(probability, decisions, costs) == pytest.approx(best, abs=1e-12)
+
+
+def test_a_review_that_never_pays_leaves_the_break_even():
+    limits = decide.thresholds(decide.Costs(margin=0.1, lgd=0.4, review_cost=0.2))
+    assert limits == {"refer_from": pytest.approx(0.2), "refuse_from": pytest.approx(0.2)}
+    assert decide.DECISION_RULE.decide_all([0.19, 0.2], limits) == ["approve", "refuse"]
+
+
+def test_dearer_losses_make_both_limits_stricter():
+    mild, harsh = decide.thresholds(decide.Costs(lgd=0.2)), decide.thresholds(decide.Costs(lgd=0.8))
+    assert harsh["refer_from"] < mild["refer_from"]
+    assert harsh["refuse_from"] < mild["refuse_from"]
+
+
+def test_grades_double_and_hold_every_probability():
+    assert [decide.grade(p) for p in (0, 0.0099, 0.01, 0.05, 0.32, 1)] == ["A", "A", "B", "D", "G", "G"]
+
+
+@pytest.mark.parametrize("nothing", [float("nan"), -0.1, 1.1])
+def test_what_is_no_probability_is_not_decided_on(nothing):
+    with pytest.raises(ValueError, match="no probability"):
+        decide.DECISION_RULE.decide(nothing, decide.thresholds())
+
+
+# --- other terms -------------------------------------------------------------------------------------------------------
+
+STANDING = {
+    "loan_amount": 3000.0, "term_months": 24.0, "annual_rate_pct": 12.0, "instalment_amount": 141.22, "income_amount_90d": 6000.0,
+    "expense_amount_90d": 5400.0, "mean_balance_90d": 500.0, "instalment_to_income_90d": 0.07061,
+    "surplus_after_instalment_90d": 0.02939, "loan_to_income_90d": 1.5, "mean_balance_to_instalment_90d": 3.54057,
+    "declared_income_amount": None, "instalment_to_declared_income": None, "n_penalties_90d": 1.0,
+}  # fmt: skip
+
+
+def test_other_terms_change_what_follows_from_them_and_nothing_else():
+    changed = with_terms(STANDING, loan_amount=12_000, term_months=12, annual_rate_pct=0)
+    assert changed == STANDING | {
+        "loan_amount": 12_000, "term_months": 12, "annual_rate_pct": 0, "instalment_amount": 1000, "instalment_to_income_90d": 0.5,
+        "surplus_after_instalment_90d": -0.4, "loan_to_income_90d": 6, "mean_balance_to_instalment_90d": 0.5,
+    }  # fmt: skip
+    assert list(changed) == list(STANDING)
+
+
+def test_terms_that_are_not_asked_for_stay_the_typical_ones():
+    changed = with_terms(STANDING, loan_amount=6000)
+    assert (changed["term_months"], changed["annual_rate_pct"]) == (24, 12)
+    assert changed["instalment_amount"] == instalment_to_cent(6000, 24, 12) == 282.44
+
+
+def test_without_a_rate_a_loan_costs_the_multiple_of_its_amount_that_it_did():
+    row = {"loan_amount": 1000.0, "term_months": 10.0, "instalment_amount": 110.0}
+    assert with_terms(row, loan_amount=2000, term_months=20)["instalment_amount"] == 110
+    assert with_terms(row, loan_amount=1200, term_months=12, annual_rate_pct=0)["instalment_amount"] == 100
+    assert with_terms(row | {"term_months": None}, loan_amount=2000)["instalment_amount"] is None
+
+
+def test_who_has_no_income_is_at_the_bound_and_who_has_no_ledger_has_no_ratio():
+    poor = with_terms(STANDING | {"income_amount_90d": 0.0}, loan_amount=3000)
+    assert (poor["instalment_to_income_90d"], poor["loan_to_income_90d"], poor["surplus_after_instalment_90d"]) == (10, 100, 0)
+    silent = with_terms(STANDING | {"income_amount_90d": None, "mean_balance_90d": None}, loan_amount=3000)
+    assert silent["loan_to_income_90d"] is silent["mean_balance_to_instalment_90d"] is None
+
+
+def test_an_instalment_repays_the_loan_with_interest():
+    instalment, debt = instalment_to_cent(10_000, 36, 9), 10_000.0
+    for _ in range(36):
+        debt = debt * (1 + 0.09 / 12) - instalment
+    assert debt == pytest.approx(0, abs=0.36)
+    assert instalment_to_cent(1200, 12, 0) == 100
+
+
+def test_the_limit_of_a_card_is_a_term_too():
+    row = {"loan_amount": 1000.0, "bill_amount_1m": 500.0, "utilisation_1m": 0.5, "headroom_amount": 500.0}
+    assert with_terms(row, loan_amount=2000) == {**row, "loan_amount": 2000, "utilisation_1m": 0.25, "headroom_amount": 1500}
+    bills = {f"bill_amount_{month}m": value for month, value in enumerate((500.0, None, 800.0, 0.0, -5.0, 100.0), 1)}
+    assert with_terms({**row, **bills, "max_utilisation_6m": 0.8}, loan_amount=1600)["max_utilisation_6m"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("terms", "field"),
+    [
+        ({"loan_amount": 0}, "loan_amount"),
+        ({"loan_amount": -5}, "loan_amount"),
+        ({"loan_amount": math.nan}, "loan_amount"),
+        ({"loan_amount": math.inf}, "loan_amount"),
+        ({"loan_amount": 1000, "term_months": 0}, "term_months"),
+        ({"loan_amount": 1000, "term_months": 601}, "term_months"),
+        ({"loan_amount": 1000, "annual_rate_pct": -0.1}, "annual_rate_pct"),
+        ({"loan_amount": 1000, "annual_rate_pct": 100.5}, "annual_rate_pct"),
+    ],
+)
+def test_terms_that_no_loan_can_have_are_refused_by_name(terms, field):
+    with pytest.raises(TermsError, match=f"^{field}: must") as refused:
+        with_terms(STANDING, **terms)
+    assert refused.value.field == field
+
+
+def test_a_term_that_the_source_does_not_know_is_refused():
+    for terms in ({"term_months": 12}, {"annual_rate_pct": 5.0}):
+        with pytest.raises(TermsError, match="leave it out"):
+            with_terms({"loan_amount": 1000.0}, loan_amount=2000, **terms)
+
+
+def test_formulas_read_only_what_is_no_formula():
+    assert not {name for formula in FORMULAS.values() for name in formula.reads} & set(FORMULAS)
