@@ -1,4 +1,4 @@
-"""`finrisk`: what Dagster's, BentoML's and MLflow's own commands lack."""
+"""The command `finrisk`: operations that the commands of Dagster, BentoML and MLflow lack."""
 
 import os
 import sys
@@ -96,7 +96,7 @@ def serve(settings: Settings, port: int) -> None:
 @cli.command("load-history")
 @click.pass_obj
 def load_history(settings: Settings) -> None:
-    """Put the ledger's recent transactions and what is known of each customer into the service's store."""
+    """Load the ledger's recent transactions and each customer's newest features and scores into the service's store."""
     from finrisk_assets.operations.load_history import load
 
     click.echo(f"{load(settings)} in the service's store")
@@ -105,7 +105,7 @@ def load_history(settings: Settings) -> None:
 @cli.command("load-feedback")
 @click.pass_obj
 def load_feedback(settings: Settings) -> None:
-    """Put the labels that analysts gave to decisions where the ledger reads them, with the date of each."""
+    """Copy the labels that analysts gave to decisions, each with its date, to where the ledger reads them."""
     from finrisk_assets.operations.load_feedback import load
 
     for label_file in load(settings):
@@ -115,10 +115,10 @@ def load_feedback(settings: Settings) -> None:
 
 @cli.command()
 @click.argument("domain")
-@click.option("--reason", required=True, help="Why; kept with the version that goes, which may not become champion again.")
+@click.option("--reason", required=True, help="Why; stored with the withdrawn version, which may not become champion again.")
 @click.pass_obj
 def rollback(settings: Settings, domain: str, reason: str) -> None:
-    """Let the champion before decide again for a DOMAIN (as in loan_default), and build the Bento with it."""
+    """Make the previous champion of a DOMAIN (as in loan_default) champion again, and build the Bento with it."""
     import dagster as dg
 
     from finrisk_assets.operations.rollback import roll_back
@@ -169,7 +169,7 @@ def versions(settings: Settings, domains: tuple[str, ...]) -> None:
 @click.option("--anyway", is_flag=True, help="Try even with other code or other libraries than the version was trained with.")
 @click.pass_obj
 def reproduce(settings: Settings, model: str | None, version: str, every: bool, anyway: bool) -> None:
-    """Train a registered VERSION of a MODEL again from its kept snapshot, and compare the bundles byte for byte.
+    """Train a registered VERSION of a MODEL again from its stored snapshot, and compare the bundles byte for byte.
 
     MODEL is a domain (loan_default) or a registered name; VERSION a number or an alias. Exit status 0 if all are byte-equal, else 1.
     """
@@ -195,7 +195,7 @@ def snapshots_group() -> None:
 @snapshots_group.command("list")
 @click.pass_obj
 def list_snapshots(settings: Settings) -> None:
-    """List every snapshot: its hash, table and size, what kept it first, and the registered versions that name it."""
+    """List every snapshot: its hash, table and size, what stored it first, and the registered versions that name it."""
     from rich.console import Console
     from rich.table import Table
 
@@ -223,7 +223,7 @@ def list_snapshots(settings: Settings) -> None:
 @click.option("--to", "target", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The Parquet file to write.")
 @click.pass_obj
 def restore_snapshot(settings: Settings, sha256: str, target: Path) -> None:
-    """Write the snapshot whose hash begins with SHA256 to a file, after checking that its bytes are those that were kept."""
+    """Write the snapshot whose hash begins with SHA256 to a file, after checking that its bytes are those that were stored."""
     import shutil
 
     from finrisk_assets.ledger import snapshots
@@ -237,7 +237,7 @@ def restore_snapshot(settings: Settings, sha256: str, target: Path) -> None:
 @click.option("--yes", is_flag=True, help="Remove them; without it they are only counted.")
 @click.pass_obj
 def prune_snapshots(settings: Settings, yes: bool) -> None:
-    """Remove the snapshots that no registered version names: it can no longer be seen what they were for."""
+    """Remove the snapshots that no registered version names."""
     from finrisk_assets.ledger import snapshots
     from finrisk_assets.operations.reproduce import named_snapshots
 
@@ -316,7 +316,7 @@ def verify(settings: Settings, domain: str | None, version: str | None) -> None:
 @click.option("--page", is_flag=True, help="Write the page of all built-in sources instead: docs/reason-catalogue.md.")
 @click.pass_obj
 def reasons(settings: Settings, domains: tuple[str, ...], page: bool) -> None:
-    """Print what reasons can say in the DOMAINS (all by default): every feature of this source's models, its theme and its sentences."""
+    """Print the reasons of the DOMAINS (all by default): every feature of this source's models with its theme and its sentences."""
     from rich.console import Console
     from rich.table import Table
 
@@ -344,7 +344,7 @@ def reasons(settings: Settings, domains: tuple[str, ...], page: bool) -> None:
 @cli.command()
 @click.pass_obj
 def shadow(settings: Settings) -> None:
-    """Show each challenger beside its champion, over the requests that the service has asked both (FINRISK_SHADOW=true)."""
+    """Show each challenger beside its champion, over the requests that both have scored (FINRISK_SHADOW=true)."""
     from rich.console import Console
     from rich.table import Table
 
@@ -369,7 +369,7 @@ for command in (upgrade, check):
 
 
 def prepare_dagster(settings: Settings) -> None:
-    """Write the Dagster instance of this source, and name its folder in ``DAGSTER_HOME``, the only way that Dagster takes."""
+    """Write the Dagster instance of this source, and name its folder in ``DAGSTER_HOME``, the only setting that Dagster reads."""
     folder = settings.root / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")

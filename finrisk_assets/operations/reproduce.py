@@ -136,7 +136,7 @@ def named_snapshots(settings: Settings) -> dict[str, list[str]]:
 
 
 def reproduce(settings: Settings, domain: Domain, model: model_registry.RegisteredVersion, *, anyway: bool = False) -> Reproduction:
-    """Train a registered version again from its kept snapshot, and compare the bundle with the registered one.
+    """Train a registered version again from its stored snapshot, and compare the bundle with the registered one.
 
     Parameters
     ----------
