@@ -21,7 +21,7 @@ MAX_BODY_BYTES = 256 * 1024
 """Bytes of a request's body, except a batch. More memory per request where it is larger."""
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """Bytes of a batch's body. More memory per request where it is larger."""
-_MAX_FIELDS = 20
+_MAX_FORM_ERRORS = 20
 _MAX_KEY_LENGTH = 64
 
 _BY_STATUS: Mapping[int, tuple[str, str]] = {
@@ -116,7 +116,7 @@ def invalid_request(errors: Sequence[Mapping[str, Any]]) -> Problem:
         422,
         [
             FieldError(field=_field_name(error["loc"]), reason=_REASON_BY_ERROR_TYPE.get(error["type"], error["msg"]))
-            for error in errors[:_MAX_FIELDS]
+            for error in errors[:_MAX_FORM_ERRORS]
         ],
     )
 

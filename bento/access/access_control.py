@@ -24,7 +24,7 @@ from bento.access.token_issuer import IssuerKeysUnavailable, TokenIssuer, TokenR
 from bento.context import LOCAL_CALLER, Caller, current_caller
 from bento.problems import Problem
 from bento.store.session import Store, write_transaction
-from finrisk_assets.settings import Settings, SettingsError
+from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
     from bento.access.token_verifier import TokenVerifier
@@ -81,7 +81,7 @@ class AccessControl:
         Raises
         ------
         SettingsError
-            If the settings of the token issuer are incomplete, or a rate lets no request through.
+            If the settings of the token issuer are incomplete.
         """
         keyring, issuer = store.keyring, TokenIssuer.from_settings(settings)
 
@@ -108,10 +108,7 @@ class AccessControl:
             tokens = TokenVerifier(issuer, issuer_keys, partial(keyring.token, "subject"))
         authenticated_rate = Rate(settings.rate_per_second, settings.rate_burst)
         anonymous_rate = Rate(settings.unknown_per_second, settings.unknown_burst)
-        try:
-            return cls(KeyVerifier(read_keys, keyring.mac), tokens, authenticated_rate, anonymous_rate, count_refusal, audit_refusal)
-        except ValueError as error:
-            raise SettingsError(f"FINRISK_RATE_… and FINRISK_UNKNOWN_…: {error}") from None
+        return cls(KeyVerifier(read_keys, keyring.mac), tokens, authenticated_rate, anonymous_rate, count_refusal, audit_refusal)
 
     async def authorize(self, scope: Scope) -> Caller:
         """Return the caller of a request that may pass. A refusal is counted and, up to a rate, written into the audit.

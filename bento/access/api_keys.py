@@ -53,7 +53,7 @@ class KeyRejected(Exception):  # noqa: N818 - named for what happens
 
 
 class KeysUnavailable(Exception):  # noqa: N818 - named for what is wrong
-    """The store's keys cannot be read, so no key can be verified."""
+    """Keys of the store that cannot be read, so that no key can be verified."""
 
 
 class ApiKey(NamedTuple):
@@ -143,7 +143,7 @@ def list_keys(connection: Connection) -> list[ApiKey]:
 
 
 def revoke_key(connection: Connection, key_id: str, *, now: int) -> None:
-    """End a key at `now`, in microseconds since 1970, UTC. A revoked key keeps the time of its first revocation.
+    """Revoke a key at `now`, in microseconds since 1970, UTC. A revoked key keeps the time of its first revocation.
 
     Raises
     ------

@@ -29,7 +29,7 @@ ScoredRequest: TypeAlias = tuple[ScoringInput, Answer]
 ItemResult: TypeAlias = DecisionResult | Problem
 """The answer to one item, or the problem of that item."""
 
-CHUNK_SIZE = 50
+BATCH_CHUNK_SIZE = 50
 """Items per turn of the event loop and per store transaction. A larger chunk saves commits; other requests wait longer."""
 
 
@@ -71,8 +71,8 @@ async def decide_batch(decisions: Decisions, requests: Sequence[Any], key: str |
         if not isinstance(request, Problem):
             places.setdefault(domain_of(request), []).append(place)
     for domain, domain_places in places.items():
-        for first in range(0, len(domain_places), CHUNK_SIZE):
-            chunk = domain_places[first : first + CHUNK_SIZE]
+        for first in range(0, len(domain_places), BATCH_CHUNK_SIZE):
+            chunk = domain_places[first : first + BATCH_CHUNK_SIZE]
             decided = decide_as_matrix(decisions, domain, [requests[place] for place in chunk], key, chunk)
             for place, result in zip(chunk, decided, strict=True):
                 results[place] = result
@@ -176,8 +176,8 @@ async def decide_sequentially(decisions: Decisions, requests: Sequence[Any], key
     domain = "transaction_anomaly"
     scorer = capture_problem(decisions.scorer, domain)
     results: list[ItemResult] = []
-    for first in range(0, len(requests), CHUNK_SIZE):
-        chunk = requests[first : first + CHUNK_SIZE]
+    for first in range(0, len(requests), BATCH_CHUNK_SIZE):
+        chunk = requests[first : first + BATCH_CHUNK_SIZE]
         if isinstance(scorer, Problem):
             decided = scorer
         else:

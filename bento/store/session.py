@@ -35,7 +35,8 @@ from bento.store.unit_of_work import UnitOfWork
 from finrisk_assets.features.online import EventCount
 from finrisk_assets.settings import Settings
 
-_STORE_FAULTS = (StoreUnavailable, AuditError, KeyringError)
+STORE_FAULTS = (StoreUnavailable, AuditError, KeyringError)
+"""Faults of the store, its audit and its keys: a client gets 503, nothing is stored, a retry is safe."""
 
 
 class Store(UnitOfWork):
@@ -155,19 +156,21 @@ def write_transaction(store: Store) -> Iterator[Connection]:
     bento.problems.Problem
         503 where the store cannot be reached or written, its audit was changed, or a key cannot be opened.
     """
-    try:
-        with store.writing() as connection:
-            yield connection
-    except _STORE_FAULTS as error:
-        log_failure(error)
-        raise Problem.from_status(503) from None
+    with map_store_faults(), store.writing() as connection:
+        yield connection
 
 
 @contextmanager
 def map_store_faults() -> Iterator[None]:
-    """Turn a fault of the store outside of `write_transaction` into the same 503."""
+    """Turn a fault of the store into a logged 503; alone for reads, inside `write_transaction` for writes.
+
+    Raises
+    ------
+    bento.problems.Problem
+        503 for each of `STORE_FAULTS`.
+    """
     try:
         yield
-    except _STORE_FAULTS as error:
+    except STORE_FAULTS as error:
         log_failure(error)
         raise Problem.from_status(503) from None

@@ -132,7 +132,7 @@ class UnitOfWork:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Inside `writing`: undo the block where it fails; earlier writes stand, and the transaction goes on."""
+        """Undo the block where it fails, inside `writing`; earlier writes stand, and the transaction goes on."""
         with self.writing() as connection:
             pending = self._chain.waiting()
             try:
