@@ -2,7 +2,7 @@
 
 A part of `benchmarks.serving`; it runs alone, too: ``python -m benchmarks.batches [--rounds 5]``. The models are the champion of
 FINRISK_HOME and the boosted trees that stand beside it as candidates, of the size for a small ledger and for a large one, fitted on the
-loans of that ledger. Rows are drawn from its loans and standing applications. Times are of the processor, so that others on it count less.
+loans of that ledger. Rows are drawn from its loans and applications at month-ends. Times are of the processor, so that others on it count less.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def measure(settings: Settings, rounds: int) -> list[Speed]:
     """Measure the champion, and the boosted trees of both sizes."""
     folder = settings.root / "champions" / "loan_default" / "bundle"
     held = reasons.stored(settings, folder, LOAN_DEFAULT)
-    known = np.concatenate([held.rows, held.standing])
+    known = np.concatenate([held.rows, held.month_ends])
     rows = known[np.random.default_rng(settings.seed).integers(len(known), size=LOANS)]
     speeds = [_alone("champion", Bundle.load(folder), rows, rounds)]
     for n_rows in (candidates.MIN_LARGE_ROWS - 1, LARGE):
