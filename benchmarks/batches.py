@@ -1,8 +1,8 @@
 """100,000 loan decisions at once: rows a second of one thread, beside shap.TreeExplainer and XGBoost's own contributions.
 
-A part of `benchmarks.serving`; it runs alone, too: ``python -m benchmarks.batches [--rounds 5]``. The models are the champion of
-FINRISK_HOME and the boosted trees that stand beside it as candidates, of the size for a small ledger and for a large one, fitted on the
-loans of that ledger. Rows are drawn from its loans and applications at month-ends. Times are of the processor, so that others on it count less.
+A part of `benchmarks.serving`, which also runs by itself: ``python -m benchmarks.batches [--rounds 5]``. The models are the champion of
+FINRISK_HOME and its candidates of boosted trees, in the size for a small ledger and for a large one, fitted on the loans of that ledger.
+Rows are drawn from its loans and its applications at month-ends. Times are those of the processor, so that other load counts less.
 """
 
 import argparse
