@@ -1,1 +1,1 @@
-"""What is measured: model quality and speed, beside peers, in one run. Each module is a command."""
+"""Measurements: model quality and speed, beside peers, in one run. Each module is a command."""

@@ -1,4 +1,4 @@
-"""How often the drift test alarms where nothing moved, and how often where something did, on real feature columns.
+"""Rate of the drift test's alarms where nothing moved, and where something did, on real feature columns.
 
 Run it as ``python -m benchmarks.drift`` (about a minute on two free cores). The columns are spending-risk features of the simulator (or of
 Berka, with FINRISK_DATA_DIR): ties, point masses and missing values as they come. Windows are drawn with replacement from all rows, so

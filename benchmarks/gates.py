@@ -48,7 +48,7 @@ FEW = (
     "mean_balance_to_instalment_90d",
     "n_penalties_180d",
 )
-"""What the first champion knows of an applicant."""
+"""Features of the first champion."""
 
 SPARSE = "sparse_logistic_regression"
 
@@ -156,7 +156,7 @@ def forgetful() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What stands after a challenger: its version and what its gate said, the checks that failed, the champion, the newest Bento."""
+    """The state after a challenger: its version and its gate's verdict, the checks that failed, the champion, the newest Bento."""
 
     challenger: str
     gate: str

@@ -1,4 +1,4 @@
-"""What the leakage linter finds: on real data as it is, with a known leak, and on the stores of finished demonstrations.
+"""Findings of the leakage linter: on real data as it is, with a known leak, and on the stores of finished demonstrations.
 
 Run it as ``python -m benchmarks.leakage [STORE ...] [--power]``: each STORE is a DuckDB warehouse that `make demo` left, say
 ``.finrisk/simulator/warehouse.duckdb``; it is opened read-only. Of a store, each model's check is run as the graph runs it, on a sample;

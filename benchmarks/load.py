@@ -17,7 +17,7 @@ _PATIENCE_S = 10.0
 
 @dataclass
 class Load:
-    """What so many clients saw of a server.
+    """The view that a number of clients had of a server.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Loans:
-    """What is known of a source's loans, in the order of their ids."""
+    """A source's loans, in the order of their ids."""
 
     rows: Rows
     labels: Labels

@@ -1,4 +1,4 @@
-"""What orchestration costs: the whole graph beside the same computation as plain function calls, in turns, medians.
+"""The cost of orchestration: the whole graph beside the same computation as plain function calls, in turns, medians.
 
     python -m benchmarks.orchestration [--repeats 3]
 

@@ -25,7 +25,7 @@ Choice: TypeAlias = Callable[[Bundle, Rows], list[tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class Flips:
-    """How often changing the named factors flipped the decision.
+    """The share of decisions that flipped when the named factors changed.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""How often changing the factors that a refusal's reasons name flips the decision: loan default, on what runs have left and on Taiwan.
+"""The share of refusals that flip when the factors named by their reasons change: loan default, on finished runs and on Taiwan.
 
 Run it as ``python -m benchmarks.reasons`` after ``make demo`` (about a minute). It reads the feature tables and champions below
 FINRISK_HOME, and Taiwan's loans from FINRISK_DATA_DIR. Boosted trees are fitted beside each champion, so that both kinds of model show.
@@ -42,7 +42,7 @@ MOST = 500
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked of a model: the threshold that those just approved are below, and lines of words, from where, to below where."""
+    """A measurement of a model: the threshold that those just approved are below, and lines of words, from where, to below where."""
 
     cutoff: str
     lines: tuple[tuple[str, str, str], ...]
@@ -63,7 +63,7 @@ HIGH = Questions("high_from", (("HIGH, then below", "high_from", "high_from"),))
 
 @dataclass(frozen=True)
 class Applicants:
-    """What is known of a source's loans, their split, and the month-end applications that may be refused too."""
+    """A source's loans, their split, and the month-end applications that may be refused too."""
 
     features: tuple[Feature, ...]
     rows: Rows

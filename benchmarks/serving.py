@@ -1,4 +1,4 @@
-"""What the service costs beside others: a full decision over HTTP, and a batch of loan decisions, with the marks they are to reach.
+"""The cost of the service beside others: a full decision over HTTP, and a batch of loan decisions, with the marks they are to reach.
 
     python -m benchmarks.serving [--rounds 5] [--seconds 3] [--long] [--only http batch]
 

@@ -1,4 +1,4 @@
-"""What a challenger in the shadow costs: milliseconds of a request, with and without one.
+"""The cost of a challenger in the shadow: milliseconds of a request, with and without one.
 
 Run it as ``python -m benchmarks.shadow HOME/SOURCE [--requests N]``, where the folder is that of a finished demonstration, say
 ``.finrisk/simulator``. Two services are served from this checkout at once, with the same champions and copies of the same store; one of

@@ -217,7 +217,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
         ("sim_customers", "sim_months", "review_capacity", "threads", "rate_burst", "unknown_burst"),
     ),
 }
-"""What a number may be -> the test of it, and the settings that it holds for."""
+"""Range of a number in words -> its test, and the settings within that range."""
 
 _SWITCH = {"true": True, "false": False, "1": True, "0": False}
 

@@ -87,7 +87,7 @@ class ReplayReport:
 
     @property
     def agrees(self) -> bool:
-        """Whether every decision that can be replayed is as stored and as recorded."""
+        """True if every decision that can be replayed is as stored and as recorded."""
         return not (self.different or self.damaged or self.unrecorded)
 
     def add(self, decision: StoredDecision, *, is_audited: bool, difference: str | None, is_comparable: bool) -> None:

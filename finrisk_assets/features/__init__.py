@@ -1,1 +1,1 @@
-"""What a feature of an event is, computed in batch and online."""
+"""Features of events, computed in batch and online from one definition."""

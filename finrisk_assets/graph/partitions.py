@@ -74,7 +74,7 @@ class MonthRange:
 
     @property
     def is_all(self) -> bool:
-        """Whether these are all months of the ledger."""
+        """True if these are all months of the ledger."""
         return self.is_open_below and self.is_open_above
 
     @property

@@ -1,4 +1,4 @@
-"""What a movement's category means: one meaning of income, refund, penalty and missed payment for all domains.
+"""The meaning of a movement's category: income, refund, penalty and missed payment, each with one definition for all domains.
 
 The sources' own words for categories stand here and nowhere else. `docs/sources.md` has the same page in words.
 """
@@ -13,7 +13,7 @@ INTEREST = "interest"
 """Interest that the bank pays."""
 
 PENALTY = ("penalty", "penalty interest")
-"""What the bank charges for a negative balance."""
+"""The bank's charge for a negative balance."""
 MISSED_PAYMENT = ("returned_payment",)
 """A payment that the bank returned unpaid."""
 

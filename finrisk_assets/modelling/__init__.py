@@ -1,1 +1,1 @@
-"""What every model needs: split, calibration, evaluation, explanation, the scoring bundle and the registry."""
+"""The parts that every model needs: split, calibration, evaluation, explanation, the scoring bundle and the registry."""

@@ -32,7 +32,7 @@ HARDENED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--secur
 PODMAN = ("podman", "--runtime", "runc")
 HERE = ("--network=host", "--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096")
 ALONE = ("python", "-m", "bento.single_process")
-"""What the files of deploy/ run: one process."""
+"""The command that the files of deploy/ run: one process."""
 READY_SECONDS = 60
 LEDGER = {"FINRISK_SIM_CUSTOMERS": "300", "FINRISK_SIM_MONTHS": "14", "FINRISK_AS_OF": "2025-07-01", "FINRISK_SOURCE": "simulator"}
 """A ledger that is small, but whose every domain has a trained and promoted model."""

@@ -42,7 +42,7 @@ tables:
 """
 HEADER = "id,who,at,amount,shop,fraud,known"
 FRAUD, KNOWN = "02-3", datetime(2024, 2, 8)
-"""What the analyst finds out, within the week that the feature of a merchant's risk waits for."""
+"""Findings of the analyst, within the week that the feature of a merchant's risk waits for."""
 
 
 def payments(month: int) -> list[str]:

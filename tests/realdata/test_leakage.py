@@ -50,7 +50,7 @@ LENGTH = """      - name: duration_s
         description: Length of the call.
         feature: {raises: The call was short, lowers: The call was long}
 """
-"""What somebody would add to the mapping who does not ask when a call's length is known."""
+"""The column that a mapping would add if its author ignored when a call's length is known."""
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from bento.store.database import Database, StoreError, StoreUnavailable
 
 REQUEST_OF_TLS = struct.pack("!ii", 8, 80877103)
-"""What a client of PostgreSQL sends first where it wants TLS (the manual, section 54.2.11)."""
+"""The first message of a PostgreSQL client where it wants TLS (the manual, section 54.2.11)."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What an applicant can change about an application for a loan, which way and how far, and what follows from a change.
+"""Actionability of an application for a loan: the features that an applicant can change, their direction and bounds, and the effects.
 
 Every other feature is immutable: the person, the time as a customer, the place, and history that cannot be undone, such as income,
 penalties and earlier delays. `finrisk_assets.scoring.recourse` searches among the changes.

@@ -1,4 +1,4 @@
-"""What is joined to an application for a loan, as Ibis expressions: the customer, the account, and sums over the ledger before it.
+"""Joins of an application for a loan, as Ibis expressions: the customer, the account, and sums over the ledger before it.
 
 Every column that is added begins with an underscore; `catalogue` turns the columns into features.
 """

@@ -1,4 +1,4 @@
-"""What is joined to an offer, as Ibis expressions: sums over the customer's ledger, earlier offers, and the probability of default.
+"""Joins of an offer, as Ibis expressions: sums over the customer's ledger, earlier offers, and the probability of default.
 
 Every column that is added begins with an underscore; money is in currency. `catalogue` turns the columns into features.
 """

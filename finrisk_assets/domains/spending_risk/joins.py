@@ -1,4 +1,4 @@
-"""What is joined to a month-end, as Ibis expressions: sums of the trailing 90 days, of calendar months, and the usual income.
+"""Joins of a month-end, as Ibis expressions: sums of the trailing 90 days, of calendar months, and the usual income.
 
 Every column that is added begins with an underscore; money is in whole ten-thousandths of the currency. `catalogue` turns the columns
 into features.

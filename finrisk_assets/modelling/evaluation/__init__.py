@@ -1,1 +1,1 @@
-"""What a model shows on rows it was not trained on: metrics, fairness, leakage, explanations and plots."""
+"""Evaluation of a model on rows that it was not trained on: metrics, fairness, leakage, explanations and plots."""

@@ -112,7 +112,7 @@ class PackVerdict:
 
     @property
     def is_met(self) -> bool:
-        """Whether the demand is met."""
+        """True if the demand is met."""
         return not self.reasons
 
 
@@ -170,7 +170,7 @@ class Pack:
 
     @property
     def is_supported(self) -> bool:
-        """Whether every demand of the gate is met."""
+        """True if every demand of the gate is met."""
         return all(verdict.is_met for verdict in self.verdicts)
 
     def figures_of(self, group: str) -> list[PackFigure]:

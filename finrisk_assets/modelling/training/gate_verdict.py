@@ -35,7 +35,7 @@ class GateVerdict:
 
     @property
     def is_passed(self) -> bool:
-        """Whether the version may become champion."""
+        """True if the version may become champion."""
         return self.gate == PASSED and not self.leaks
 
     def refusal(self, domain: str) -> str:
