@@ -9,13 +9,14 @@ from http.client import HTTPConnection
 import pytest
 
 from bento.problems import MAX_HEADER_BYTES
+from finrisk_assets.settings import Settings
 from tests.service.examples import CASHFLOW_ROW
 from tests.service.serving import SINGLE_PROCESS, TWO_PROCESSES, serving, store_models
 
 pytestmark = pytest.mark.slow
 OTHER = "127.0.0.2"
 """Address of a caller beside the flood, which comes from 127.0.0.1."""
-MAX_CONNECTIONS_PER_ADDRESS = 100
+MAX_CONNECTIONS = Settings().max_connections_per_address
 BODY = json.dumps({"features": CASHFLOW_ROW}).encode()
 
 
@@ -23,8 +24,7 @@ BODY = json.dumps({"features": CASHFLOW_ROW}).encode()
 def service(request, tmp_path_factory, bundles):
     home = tmp_path_factory.mktemp("flooded")
     models = store_models(home / "bentoml", {"cashflow": bundles["cashflow"]})
-    settings = {"FINRISK_MAX_CONNECTIONS_PER_ADDRESS": str(MAX_CONNECTIONS_PER_ADDRESS), "TMPDIR": str(home)}
-    with serving(models, home, home / "serve.log", request.param, **settings) as running:
+    with serving(models, home, home / "serve.log", request.param, TMPDIR=str(home)) as running:
         yield running
 
 
@@ -92,7 +92,7 @@ def test_clients_that_send_slowly_hold_no_slot(service):
 
 
 def test_an_address_has_its_connections_and_others_have_theirs(service):
-    with connections(service, MAX_CONNECTIONS_PER_ADDRESS + 20, b"G") as opened:
+    with connections(service, MAX_CONNECTIONS + 20, b"G") as opened:
         refused = [receive(connection)[9:12] for connection in opened[-20:]]
         assert ask_as_other(service) == 200
     assert refused == [b"503"] * 20
