@@ -21,6 +21,10 @@ MAX_BODY_BYTES = 256 * 1024
 """Bytes of a request's body, except a batch. More memory per request where it is larger."""
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """Bytes of a batch's body. More memory per request where it is larger."""
+MAX_HEADER_BYTES = 16 * 1024
+"""Bytes of a request line with its headers. Every connection may take as much memory."""
+MAX_HEADERS = 100
+"""Headers of one request."""
 _MAX_FIELDS = 20
 _MAX_KEY_LENGTH = 64
 
@@ -30,10 +34,12 @@ _BY_STATUS: Mapping[int, tuple[str, str]] = {
     403: ("forbidden", "These credentials do not allow it."),
     404: ("not_found", "There is no such route; GET /docs lists them."),
     405: ("method_not_allowed", "This route has no such method; GET /docs lists them."),
+    408: ("request_timeout", "The request did not arrive in time; send it again."),
     413: ("too_large", f"The body is larger than {MAX_BODY_BYTES:,} bytes, or {MAX_BATCH_BYTES:,} of a batch."),
     415: ("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),
     422: ("invalid_request", "The request does not have the right form; `fields` says what is wrong with which field."),
-    429: ("too_many_requests", "Too many requests are being answered; try again in a moment."),
+    429: ("too_many_requests", "Too many requests are being answered, or too many of yours; try again in a moment."),
+    431: ("headers_too_large", f"The headers are larger than {MAX_HEADER_BYTES:,} bytes, or more than {MAX_HEADERS}."),
     500: ("internal_error", "The service failed. The request id leads to its log line."),
     503: ("not_ready", "The service cannot answer now: a model is missing, or its store takes no write. Nothing was kept; try again."),
     504: ("timeout", "The answer took too long. Sending the same transaction_id or Idempotency-Key again is safe."),

@@ -36,13 +36,15 @@ from bento.people import data_rights
 from bento.problems import Problem, catch_problems, omit_validation_errors
 from bento.store.session import open_store
 from bento.web import lookups, openapi, tracing
+from bento.web.admission import Admission
+from bento.web.bounded_protocol import ConnectionLimits, bound_connections
 from bento.web.envelope import Envelope
 from bento.web.health import Health, PartFaults
 from bento.web.metrics import Metrics
 from bento.web.middleware import RequestMetrics, RequestTracing
 from bento.web.redact_paths import RedactCustomerPath
 from finrisk_assets.scoring.bundle import Bundle
-from finrisk_assets.settings import Settings, absolute_paths
+from finrisk_assets.settings import Settings, SettingsError, absolute_paths
 from schemas.api import (
     AuditPage,
     AuditQuery,
@@ -127,11 +129,14 @@ class _Service(bentoml.Service):
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         logging.getLogger("bentoml._internal.server.http_app").addFilter(omit_validation_errors)
-        drain_s = Settings.from_environment().drain_seconds
-        app: ASGIApp = AccessMiddleware(Health(RedactCustomerPath(super().to_asgi(is_main)), _parts, drain_s), _access)
+        settings = Settings.from_environment()
+        bound_connections(ConnectionLimits.from_settings(settings), self.counters.count_refusal)
+        # Where it is not set, uvicorn believes X-Forwarded-For of every program of this machine.
+        os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies
+        app: ASGIApp = AccessMiddleware(Health(Admission(super().to_asgi(is_main)), _parts, settings.drain_seconds), _access)
         tracer = tracing.create_tracer()
         app = app if tracer is None else RequestTracing(app, tracer)
-        return RequestMetrics(Envelope(app), self.counters)
+        return RedactCustomerPath(RequestMetrics(Envelope(app), self.counters))
 
 
 # With a distribution, BentoML would install compilers. The code is copied before bento/image.sh runs, which compiles it.
@@ -149,7 +154,8 @@ _IMAGE = Image(
     http={"host": "127.0.0.1", "port": 3000},
     image=_IMAGE,
     # BentoML keeps the objects of a request alive for the whole time-out: a long one costs pauses of the garbage collector.
-    traffic={"timeout": 5, "max_concurrency": 64},
+    # `web.admission` bounds the number of requests.
+    traffic={"timeout": 5},
     workers=1,
     # BentoML counts by path, which a client chooses; `web.metrics` counts by route and serves `/metrics`.
     metrics={"enabled": False},
@@ -201,6 +207,10 @@ class FinRisk:
         settings = replace(Settings.from_environment(), source=loaded.source)
         os.environ |= {"FINRISK_HOME": str(settings.home.resolve()), **absolute_paths(os.environ)}
         bind_guard.check(settings)
+        try:
+            ConnectionLimits.from_settings(settings)
+        except SettingsError as error:
+            raise BentoMLException(str(error)) from None
 
     @bentoml.on_shutdown
     def stop(self) -> None:

@@ -69,6 +69,10 @@ class Settings:
         Requests per second, and in a burst, of each API key or token subject to one worker.
     unknown_per_second, unknown_burst
         The same for each address that sends no valid credential.
+    max_connections, max_connections_per_address
+        Connections that one worker keeps open, in all and of each client address. A trusted proxy is bounded by the first alone.
+    trusted_proxies
+        Addresses or networks of the proxies whose X-Forwarded-For is believed, comma-separated; empty means none.
     """
 
     home: Path = Path(".finrisk")
@@ -102,6 +106,9 @@ class Settings:
     rate_burst: int = 200
     unknown_per_second: float = 5.0
     unknown_burst: int = 50
+    max_connections: int = 512
+    max_connections_per_address: int = 128
+    trusted_proxies: str = ""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":

@@ -16,12 +16,12 @@ from starlette.types import Scope
 
 from bento.access.access_denied import AccessDenied
 from bento.access.api_keys import KEY_PREFIX, ApiKey, KeyRejected, KeysUnavailable, KeyVerifier, list_keys
-from bento.access.client_address import find_client_address, is_direct
+from bento.access.client_address import find_client_address, is_cross_site, is_direct
 from bento.access.credentials import read_credential
 from bento.access.rate_limits import Rate, RateLimiter
 from bento.access.roles import OPEN, RoleTable
 from bento.access.token_issuer import IssuerKeysUnavailable, TokenIssuer, TokenRejected
-from bento.context import LOCAL_CALLER, Caller, current_caller
+from bento.context import ANONYMOUS_CALLER, LOCAL_CALLER, Caller, current_caller
 from bento.problems import Problem
 from bento.store.session import Store, write_transaction
 from finrisk_assets.settings import Settings, SettingsError
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 _AUDIT_RATE = Rate(per_second=1.0, burst=100)
 """Refusals that are written into the audit. Refusals beyond the rate are only counted: otherwise any client could fill the disk."""
-_ANONYMOUS = Caller("nobody", frozenset())
-"""The caller of an open route without a credential."""
 
 
 class AccessControl:
@@ -131,6 +129,8 @@ class AccessControl:
             raise Problem.from_status(503) from None
 
     async def _authorize(self, scope: Scope) -> Caller:
+        if is_cross_site(scope) and not self._table.is_open(scope["method"], scope["path"]):
+            raise AccessDenied.cross_site()
         credential = read_credential(scope)
         if credential is not None:
             caller = await self._authenticate(credential)
@@ -142,9 +142,9 @@ class AccessControl:
                 raise AccessDenied.unauthorized("not_local")
             caller = LOCAL_CALLER
         else:
-            caller = _ANONYMOUS
+            caller = ANONYMOUS_CALLER
         self._check_roles(caller, scope["method"], scope["path"])
-        if caller is _ANONYMOUS and (wait_s := self._anonymous_limiter.take_token(find_client_address(scope))):
+        if caller is ANONYMOUS_CALLER and (wait_s := self._anonymous_limiter.take_token(find_client_address(scope))):
             raise AccessDenied.too_often(wait_s)
         return caller
 
@@ -169,13 +169,13 @@ class AccessControl:
         try:
             roles = self._table.find_route(method, path).roles
         except Problem as no_route:
-            if caller is _ANONYMOUS:  # an anonymous caller does not learn which routes exist
+            if caller is ANONYMOUS_CALLER:  # an anonymous caller does not learn which routes exist
                 raise AccessDenied.unauthorized("missing") from None
             allow = [(b"allow", ", ".join(self._table.allowed_methods(path)).encode())] if no_route.status == 405 else []
             raise AccessDenied("no_route", no_route, allow, caller.name) from None
         if roles is OPEN or caller.roles & roles:
             return
-        if caller is _ANONYMOUS:
+        if caller is ANONYMOUS_CALLER:
             raise AccessDenied.unauthorized("missing")
         needed = " or ".join(sorted(roles))
         problem = replace(Problem.from_status(403), message=f"This route needs the role {needed}.")

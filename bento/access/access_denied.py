@@ -52,6 +52,12 @@ class AccessDenied(Exception):  # noqa: N818 - named for what happens
         return cls(reason, problem, [(b"www-authenticate", challenge)], caller_name)
 
     @classmethod
+    def cross_site(cls) -> "AccessDenied":
+        """Return a 403 for a page of another origin."""
+        message = "A page of another origin sent this request. Send it from a program, or from a page that this service serves."
+        return cls("cross_site", replace(Problem.from_status(403), message=message))
+
+    @classmethod
     def too_often(cls, wait_s: float, caller_name: str | None = None) -> "AccessDenied":
         """Return a 429 with the whole seconds after which the next request is accepted."""
         problem = replace(Problem.from_status(429), message="You ask more often than this service allows; Retry-After says when to go on.")

@@ -28,7 +28,7 @@ from schemas.api import AuditPage, AuditQuery, Erasure, ErrorEnvelope, Identifie
 STATIC = Path(__file__).with_name("static")
 SUMMARY = "Personal-finance risk decisions, each with its score, the contributions that sum to it, and reasons in words."
 _SECURITY_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
-_PAGE_HEADERS = {"Content-Security-Policy": _SECURITY_POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_PAGE_HEADERS = {"Content-Security-Policy": _SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
 _CUSTOMER_EXAMPLE: Any = {"customer": {"summary": "A customer of the ledger", "value": "123"}}
 Customer = Annotated[Identifier, PathParameter(openapi_examples=_CUSTOMER_EXAMPLE)]
 _FAILURES: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope, "description": "Any failure"}}
@@ -73,7 +73,7 @@ def build_app() -> FastAPI:
         return _current_service().read_risk_scores(find_customer_id(request.scope))
 
     @catch_problems
-    async def export_person(request: Request, customer_id: Customer, response: Response) -> PersonExport:
+    async def export_person(request: Request, customer_id: Customer) -> PersonExport:
         """Everything that is held of a person, in plain text. Who asked, and when, goes into the audit.
 
         Kept are transactions, because features are computed from them; decisions with what they were made of, because a decision must
@@ -81,7 +81,6 @@ def build_app() -> FastAPI:
         analysts recorded, because models learn from it. All of it is sealed under a key of the person's own, but for the times and
         amounts of transactions and the scores of decisions. `finrisk people retain` ends it by age.
         """
-        response.headers["Cache-Control"] = "no-store"
         return _current_service().export_person(find_customer_id(request.scope))
 
     @catch_problems
