@@ -4,10 +4,6 @@ BentoML counts a request from its first header on: clients that send their bodie
 and the service's own bound takes the place of BentoML's.
 """
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bento.access.client_address import find_client_address
@@ -34,7 +30,7 @@ class FairShare:
 
     def __init__(self, capacity: int) -> None:
         self._free = capacity
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
 
     def take(self, holder: str, amount: int) -> None:
         """Take an amount for a holder.
@@ -44,26 +40,18 @@ class FairShare:
         Problem
             429 if the holder would have more than stays free.
         """
-        if amount and self._held[holder] + amount > self._free:
+        held = self._held.get(holder, 0) + amount
+        if amount and held > self._free:
             raise Problem.from_status(429)
-        self._held[holder] += amount
+        self._held[holder] = held
         self._free -= amount
 
     def give_back(self, holder: str, amount: int) -> None:
         """Give back an amount that was taken."""
         self._free += amount
-        self._held[holder] -= amount
-        if not self._held[holder]:
-            del self._held[holder]
-
-    @contextmanager
-    def hold(self, holder: str, amount: int) -> Iterator[None]:
-        """Hold an amount for the length of a block."""
-        self.take(holder, amount)
-        try:
-            yield
-        finally:
-            self.give_back(holder, amount)
+        held = self._held.pop(holder, 0) - amount
+        if held:
+            self._held[holder] = held
 
 
 class Admission:
@@ -90,8 +78,11 @@ class Admission:
         chunks: list[bytes] = []
         try:
             if await self._read_body(receive, holder, chunks, max_body_bytes(scope["path"])):
-                with self._slots.hold(holder, 1):
+                self._slots.take(holder, 1)
+                try:
                     await self.app(scope, _replay(b"".join(chunks), receive), send)
+                finally:
+                    self._slots.give_back(holder, 1)
         finally:
             self._bytes.give_back(holder, sum(map(len, chunks)))
 

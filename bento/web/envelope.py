@@ -8,7 +8,7 @@ once, its media type and the headers of every response are checked and set here,
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Set
 from secrets import token_hex
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,10 +22,10 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,128}")
 _PRESERVED_HEADERS = frozenset({b"allow", b"retry-after", b"www-authenticate"})
 """Headers of an error response that the envelope passes on."""
-_SINGLE_HEADERS = (
+_SINGLE_HEADERS = frozenset({
     b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"origin", b"sec-fetch-site", b"transfer-encoding",
     b"x-api-key",
-)  # fmt: skip
+})  # fmt: skip
 """Headers that a request has at most once: of two, one layer would read the first and another the last."""
 _LONGEST_LENGTH = 10
 """Digits of a Content-Length."""
@@ -80,8 +80,7 @@ def _is_public(path: str) -> bool:
 
 def _check_headers(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
     """Raise the problem that shows before the body is read."""
-    counts = Counter(name for name, _ in scope["headers"]) if len(headers) < len(scope["headers"]) else {}
-    if any(counts.get(name, 0) > 1 for name in _SINGLE_HEADERS):
+    if len(headers) < len(scope["headers"]) and not _SINGLE_HEADERS.isdisjoint(_find_repeated_names(scope)):
         raise Problem(400, "bad_request", "A header that a request has once was sent several times; send one Content-Type, one Host, …")
     length = headers.get(b"content-length", b"0")
     has_body = length != b"0" or b"transfer-encoding" in headers
@@ -93,6 +92,11 @@ def _check_headers(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         raise Problem(400, "bad_request", "The header Idempotency-Key has 1 to 128 visible ASCII characters.")
     if len(length) > _LONGEST_LENGTH or (length.isdigit() and int(length) > max_body_bytes(scope["path"])):
         raise Problem.from_status(413)
+
+
+def _find_repeated_names(scope: Scope) -> set[bytes]:
+    """Return the names of the headers that a request has several times."""
+    return {name for name, count in Counter(name for name, _ in scope["headers"]).items() if count > 1}
 
 
 class _EnvelopedResponse:
@@ -138,13 +142,18 @@ class _EnvelopedResponse:
         await self._send({"type": "http.response.start", "status": problem.status, "headers": self._add_headers(headers)})
         await self._send({"type": "http.response.body", "body": body})
 
-    def _add_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def _add_headers(self, headers: Collection[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Return the headers of a response with its request id, and the security headers that it does not set itself."""
-        headers = [*headers, (b"x-request-id", self._request_id.encode())]
         names = {name.lower() for name, _ in headers}
         if self._is_public:
             names.add(b"cache-control")
-        return headers + [(name, value) for name, value in _SECURITY_HEADERS.items() if name not in names]
+        added = _SECURITY_HEADERS.items() if names.isdisjoint(_SECURITY_HEADERS) else _omit(names)
+        return [*headers, (b"x-request-id", self._request_id.encode()), *added]
+
+
+def _omit(names: Set[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the security headers without those of these names."""
+    return [(name, value) for name, value in _SECURITY_HEADERS.items() if name not in names]
 
 
 def _read_problem(status: int, body: bytes) -> Problem:

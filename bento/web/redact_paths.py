@@ -30,8 +30,9 @@ class RedactCustomerPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = _read_raw_path(scope)
-            template, segment = _split_path(path) if path.startswith("/v1/") else (path, None)
-            scope = {**scope, "path": template, "raw_path": template.encode()}
+            template, segment = _split_path(path)
+            if template != scope["path"]:
+                scope = {**scope, "path": template, "raw_path": template.encode()}
             if segment is not None:
                 # A byte that is no UTF-8 becomes a surrogate, which no stored identifier has.
                 scope[_CUSTOMER_KEY] = unquote(segment, errors="surrogateescape")
@@ -52,7 +53,8 @@ def _read_raw_path(scope: Scope) -> str:
 def _split_path(path: str) -> tuple[str, str | None]:
     """Return the template of a path and the segment that names a customer; the path itself and None where no route names a customer."""
     for template, before, after in _TEMPLATES:
-        segment = path[len(before) : len(path) - len(after)]
-        if segment and "/" not in segment and path == before + segment + after:
-            return template, segment
+        if path.startswith(before) and path.endswith(after):
+            segment = path[len(before) : len(path) - len(after)]
+            if segment and "/" not in segment:
+                return template, segment
     return path, None

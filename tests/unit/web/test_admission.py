@@ -30,8 +30,10 @@ def test_a_holder_alone_takes_half_and_every_other_finds_some():
 def test_what_is_given_back_is_free():
     share = FairShare(64)
     for _ in range(3):
-        with share.hold("a", 30), share.hold("b", 17):
-            pass
+        share.take("a", 30)
+        share.take("b", 17)
+        share.give_back("a", 30)
+        share.give_back("b", 17)
     assert take_all(share, "a") == 32
 
 
