@@ -32,7 +32,15 @@ def is_direct(scope: Scope) -> bool:
     if server is None or not _is_own_address(server[0]) or not _PROXY_HEADERS.isdisjoint(headers):
         return False
     host, origin = headers.get(b"host", ""), headers.get(b"origin")
-    return _host_name(host) in (*LOCAL_HOSTS, server[0]) and (origin is None or urlsplit(origin).netloc == host)
+    return _host_name(host) in (*LOCAL_HOSTS, server[0]) and (origin is None or _is_origin_of(origin, host))
+
+
+def _is_origin_of(origin: str, host: str) -> bool:
+    """Return whether an Origin header names this host. A text that is no URL names none."""
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=64)

@@ -282,6 +282,7 @@ def scope(server=("127.0.0.1", 3000), client=("127.0.0.1", 5), **headers):
         (scope(host="finrisk.evil.example:3000"), False),
         (scope(host="["), False),
         (scope(origin="null"), False),
+        (scope(origin="http://["), False),
         (scope(origin="https://evil.example"), False),
     ],
 )
