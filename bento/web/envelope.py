@@ -12,7 +12,7 @@ from secrets import token_hex
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bento.context import idempotency_key, request_id
-from bento.problems import MAX_BATCH_BYTES, MAX_BODY_BYTES, Problem, invalid_request, log_failure
+from bento.problems import MAX_BATCH_BYTES, MAX_BODY_BYTES, Problem, invalid_request, log_failure, log_problem
 from schemas.api import FieldError
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
@@ -36,7 +36,7 @@ class Envelope:
         request_id.set(current_id)
         key = headers.get(b"idempotency-key")
         idempotency_key.set(None if key is None else key.decode("latin-1"))
-        response = _EnvelopedResponse(send, current_id)
+        response = _EnvelopedResponse(send, current_id, is_probe=scope["path"] == "/readyz")
         max_bytes = _max_body_bytes(scope["path"])
         problem = _check_headers(scope["method"], headers, max_bytes)
         if problem is not None:
@@ -46,9 +46,9 @@ class Envelope:
         try:
             await self.app(scope, body.receive, response.send)
         except Exception as error:
+            log_failure(error)
             if response.is_success:
                 raise
-            log_failure(error)
             await response.send_problem(Problem.from_status(413 if body.is_too_large else 500))
             return
         await response.finish(is_too_large=body.is_too_large)
@@ -75,7 +75,9 @@ def _check_headers(method: str, headers: Mapping[bytes, bytes], max_bytes: int) 
     if not _IDEMPOTENCY_KEY.fullmatch(headers.get(b"idempotency-key", b"-")):
         return Problem(400, "bad_request", "The header Idempotency-Key has 1 to 128 visible ASCII characters.")
     length = headers.get(b"content-length", b"0")
-    return Problem.from_status(413) if length.isdigit() and int(length) > max_bytes else None
+    # The number of digits first: `int` refuses a text of several thousand.
+    is_too_large = length.isdigit() and (len(length.lstrip(b"0")) > len(str(max_bytes)) or int(length.lstrip(b"0") or b"0") > max_bytes)
+    return Problem.from_status(413) if is_too_large else None
 
 
 class _BodyTooLarge(Exception):  # noqa: N818 - never leaves this module
@@ -103,8 +105,9 @@ class _LimitedBody:
 class _EnvelopedResponse:
     """The response: a success is passed on as it comes, an error is held back and rewritten."""
 
-    def __init__(self, send: Send, current_id: str) -> None:
+    def __init__(self, send: Send, current_id: str, *, is_probe: bool) -> None:
         self._send = send
+        self._is_probe = is_probe
         self._request_id = current_id
         self._start: Message | None = None
         self._error_body = bytearray()
@@ -130,7 +133,9 @@ class _EnvelopedResponse:
             await self.send_problem(problem)
 
     async def send_problem(self, problem: Problem) -> None:
-        """Send a problem as the response."""
+        """Send a problem as the response, and log a failure under the request id that the client gets."""
+        if problem.status >= 500 and problem.code != "model_absent" and not self._is_probe:  # a probe may fail every second
+            log_problem(problem)
         body = problem.to_json(self._request_id)
         headers = [
             (b"content-type", b"application/json"),
