@@ -13,9 +13,11 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 from starlette.testclient import TestClient
 
+from bento.access.api_keys import create_key
 from bento.problems import Problem
 from bento.store.database import StoreBusy
-from bento.store.session import Store, StoreThread
+from bento.store.session import Store, StoreThread, open_store
+from finrisk_assets.settings import Settings
 from tests.service.databases import Server, store_at
 from tests.service.envelopes import read_error
 from tests.service.examples import CASHFLOW_ROW
@@ -184,3 +186,23 @@ def test_a_closed_store_ends_its_thread(tmp_path: Path) -> None:
     store.close()
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("finrisk-store")]
+
+
+def test_a_refusal_does_not_wait_for_a_lock_and_is_recorded_after_it(serving, bundles):
+    client = serving({"cashflow": bundles["cashflow"]})
+    with closing(open_store(Settings(home=serving.home))) as store, store.writing() as connection:
+        _, key = create_key(connection, store.keyring.mac, "one", ["auditor"], now=1)
+    auditor = {"X-API-Key": key}
+    file = serving.home / "simulator" / "service" / "store.sqlite"
+    with client:
+        assert client.get("/v1/audit", headers=auditor).status_code == 200
+        with locked(file) as unlock, ThreadPoolExecutor(1) as other_client:
+            refused = client.get("/v1/audit", headers={"X-API-Key": key + "x"}).status_code
+            waiting = other_client.submit(client.get, "/v1/audit", headers=auditor)
+            time.sleep(UNDER_WAY_S)
+            unlock()
+            page = waiting.result()
+
+    assert refused == 401
+    assert page.status_code == 200, page.text
+    assert "refuse.bad_key" in [record["action"] for record in page.json()["records"]]
