@@ -109,6 +109,11 @@ def log_failure(error: BaseException) -> None:
     logger.error("request %s failed with %s\n%s", request_id.get(), type(error).__name__, where)
 
 
+def log_problem(problem: Problem) -> None:
+    """Log the failure that a client is told, under the id of its request."""
+    logger.error("request %s is answered with %d %s", request_id.get(), problem.status, problem.code)
+
+
 def omit_validation_errors(record: logging.LogRecord) -> bool:
     """Return whether a log record is kept: the stack trace of a request that does not validate is of no use to an operator."""
     return not (record.exc_info and record.exc_info[0] is not None and record.exc_info[0].__name__ == "ValidationError")

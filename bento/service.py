@@ -43,6 +43,8 @@ from bento.web.health import Health, PartFaults
 from bento.web.metrics import Metrics
 from bento.web.middleware import RequestMetrics, RequestTracing
 from bento.web.redact_paths import RedactCustomerPath
+from bento.web.server_log import enable_loggers
+from finrisk_assets.private_files import restrict_new_files
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings, SettingsError, absolute_paths
 from schemas.api import (
@@ -128,6 +130,7 @@ class _Service(bentoml.Service):
     """The models that `prepare` has checked, where the worker is the same process."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        enable_loggers()
         logging.getLogger("bentoml._internal.server.http_app").addFilter(omit_validation_errors)
         settings = Settings.from_environment()
         bound_connections(ConnectionLimits.from_settings(settings), self.counters.count_refusal)
@@ -184,6 +187,7 @@ class FinRisk:
         self._shadow = Shadow(self._champions.challengers, open_store(settings, durable=False)) if has_shadow else None
         self._decisions = Decisions(self.store, scorers, self._champions.why_absent)
         self._group_commit = GroupCommit(self._decisions)
+        self.store.never_wait_here()
         # The collector no longer walks the objects that live as long as the worker. Loading leaves a dozen objects of garbage: a collection
         # before the freeze would cost a tenth of a second for nothing.
         gc.freeze()
@@ -206,6 +210,7 @@ class FinRisk:
         FinRisk.checked_champions = loaded if is_worker else None  # type: ignore[attr-defined]
         settings = replace(Settings.from_environment(), source=loaded.source)
         os.environ |= {"FINRISK_HOME": str(settings.home.resolve()), **absolute_paths(os.environ)}
+        restrict_new_files()
         bind_guard.check(settings)
         try:
             ConnectionLimits.from_settings(settings)
@@ -252,7 +257,7 @@ class FinRisk:
         The answer says how the model would have decided. If no change within bounds is enough, the answer says so.
         """
         answer = await self._decisions.scorer("loan_default").nearest_change(request)
-        self._decisions.record_counterfactual("loan_default", request, answer)
+        await self.store.thread.run_if_busy(self._decisions.record_counterfactual, "loan_default", request, answer)
         return answer
 
     @bentoml.api(route="/v1/spending-risk")
@@ -332,7 +337,7 @@ class FinRisk:
         A transaction's label is part of the history from its date on. `finrisk load-feedback` copies labels to the ledger, where models
         learn from them.
         """
-        answer = feedback.record(self.store, request)
+        answer = await self.store.thread.run_if_busy(feedback.record, self.store, request)
         self._metrics.count_feedback(answer.domain, answer.label)
         return answer
 
@@ -344,17 +349,19 @@ class FinRisk:
     def list_model_metrics(self) -> ModelMetrics:
         return lookups.list_model_metrics(self._champions)
 
-    def read_risk_scores(self, customer_id: str) -> RiskScores:
-        return lookups.read_risk_scores(self.store, customer_id)
+    async def read_risk_scores(self, customer_id: str) -> RiskScores:
+        return await self.store.thread.run_if_busy(lookups.read_risk_scores, self.store, customer_id)
 
-    def read_audit_page(self, query: AuditQuery) -> AuditPage:
-        return lookups.read_audit_page(self.store, query)
+    # These take long even where the store is free.
 
-    def export_person(self, customer_id: str) -> PersonExport:
-        return data_rights.export(self.store, customer_id)
+    async def read_audit_page(self, query: AuditQuery) -> AuditPage:
+        return await self.store.thread.run(lookups.read_audit_page, self.store, query)
 
-    def erase_person(self, customer_id: str) -> Erasure:
-        return data_rights.erase(self.store, customer_id)
+    async def export_person(self, customer_id: str) -> PersonExport:
+        return await self.store.thread.run(data_rights.export, self.store, customer_id)
+
+    async def erase_person(self, customer_id: str) -> Erasure:
+        return await self.store.thread.run(data_rights.erase, self.store, customer_id)
 
     def typical_features(self) -> Mapping[str, Mapping[str, float | None]]:
         return self._champions.typical_features

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from finrisk_assets.private_files import is_open_to_others
+
 PREFIX = "FINRISK_"
 
 
@@ -190,10 +192,14 @@ def _secret_files() -> set[str]:
 
 
 def _content(name: str, path: str) -> str:
+    file = Path(path).expanduser()
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8").strip()
+        content, is_open = file.read_text(encoding="utf-8").strip(), is_open_to_others(file)
     except (OSError, ValueError) as error:
         raise SettingsError(f"{name}={path!r} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    if is_open:
+        raise SettingsError(f"{name}={path!r} is open to every user of this machine: run `chmod 600 {file}`")
+    return content
 
 
 _SWITCH = {"true": True, "false": False, "1": True, "0": False}

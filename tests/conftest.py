@@ -52,6 +52,15 @@ def enable_loggers() -> None:
             logging.getLogger(name).disabled = False
 
 
+@pytest.fixture(autouse=True)
+def keep_umask() -> Iterator[None]:
+    """Set the umask back that the graph and the commands restrict: other tests start servers of other users."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Yield an Ibis connection to a local Spark of one thread that leaves no files behind. Spark needs a Java 17 runtime."""

@@ -5,12 +5,13 @@ how often. A service without any key and any token issuer is open, to its own ma
 requests.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Scope
 
@@ -23,7 +24,8 @@ from bento.access.roles import OPEN, RoleTable
 from bento.access.token_issuer import IssuerKeysUnavailable, TokenIssuer, TokenRejected
 from bento.context import ANONYMOUS_CALLER, LOCAL_CALLER, Caller, current_caller
 from bento.problems import Problem
-from bento.store.session import Store, write_transaction
+from bento.store.database import StoreBusy
+from bento.store.session import Store, StoreThread, write_transaction
 from finrisk_assets.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 _AUDIT_RATE = Rate(per_second=1.0, burst=100)
 """Refusals that are written into the audit. Refusals beyond the rate are only counted: otherwise any client could fill the disk."""
+KEY_WAIT_S = 0.5
+"""Seconds that a request waits for the keys to be read again. A longer time delays requests where the store is locked."""
 
 
 class AccessControl:
@@ -51,6 +55,8 @@ class AccessControl:
         Writes a refusal into the audit: its reason, the caller's name (None where unknown), and the address.
     clock
         Seconds of a clock that never goes back.
+    thread
+        The thread in which the store's keys are read where the store is not free at once; None where reading never waits.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class AccessControl:
         count_refusal: Callable[[str], None],
         audit_refusal: Callable[[str, str | None, str], None],
         clock: Callable[[], float] = time.monotonic,
+        thread: StoreThread | None = None,
     ) -> None:
         self._keys = keys
         self._tokens = tokens
@@ -71,6 +78,8 @@ class AccessControl:
         self._count_refusal = count_refusal
         self._audit_refusal = audit_refusal
         self._table = RoleTable()
+        self._thread = thread
+        self._refresh_task: asyncio.Task[None] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, store: Store, count_refusal: Callable[[str], None]) -> "AccessControl":
@@ -87,14 +96,21 @@ class AccessControl:
             with store.reading() as connection:
                 return list_keys(connection)
 
-        def audit_refusal(reason: str, caller_name: str | None, address: str) -> None:
+        def write_refusal(reason: str, caller_name: str | None, address: str) -> None:
             caller = Caller(caller_name or f"address:{keyring.token('address', address)}", frozenset())
             token = current_caller.set(caller)
             try:
-                with suppress(Problem), write_transaction(store):  # the caller is refused where the store fails, too
+                with write_transaction(store):
                     store.audit(f"refuse.{reason}")
             finally:
                 current_caller.reset(token)
+
+        def audit_refusal(*refusal: Any) -> None:
+            with suppress(Problem):  # the caller is refused where the store fails, too
+                try:
+                    write_refusal(*refusal)
+                except StoreBusy:  # written soon: the answer does not wait for it
+                    store.thread.submit(write_refusal, *refusal)
 
         tokens = None
         if issuer is not None:
@@ -107,7 +123,8 @@ class AccessControl:
         authenticated_rate = Rate(settings.rate_per_second, settings.rate_burst)
         anonymous_rate = Rate(settings.unknown_per_second, settings.unknown_burst)
         try:
-            return cls(KeyVerifier(read_keys, keyring.mac), tokens, authenticated_rate, anonymous_rate, count_refusal, audit_refusal)
+            keys = KeyVerifier(read_keys, keyring.mac)
+            return cls(keys, tokens, authenticated_rate, anonymous_rate, count_refusal, audit_refusal, thread=store.thread)
         except ValueError as error:
             raise SettingsError(f"FINRISK_RATE_… and FINRISK_UNKNOWN_…: {error}") from None
 
@@ -121,6 +138,7 @@ class AccessControl:
         Problem
             If the decision is impossible, because the keys cannot be read: 503.
         """
+        await self._refresh_keys()
         try:
             return await self._authorize(scope)
         except AccessDenied as refusal:
@@ -147,6 +165,24 @@ class AccessControl:
         if caller is ANONYMOUS_CALLER and (wait_s := self._anonymous_limiter.take_token(find_client_address(scope))):
             raise AccessDenied.too_often(wait_s)
         return caller
+
+    async def _refresh_keys(self) -> None:
+        """Read the keys again where they are too old. A store that does not answer is waited for only briefly: the former keys hold."""
+        if self._thread is None:
+            return
+        if self._refresh_task is None or self._refresh_task.done():
+            try:
+                self._keys.refresh()
+                return
+            except StoreBusy:
+                self._refresh_task = asyncio.create_task(self._refresh_keys_in_thread(self._thread))
+            except Exception:
+                return  # `_authorize` tells whether the former keys still hold
+        await asyncio.wait({self._refresh_task}, timeout=KEY_WAIT_S)
+
+    async def _refresh_keys_in_thread(self, thread: StoreThread) -> None:
+        with suppress(Exception):  # as in `_refresh_keys`
+            await thread.run(self._keys.refresh)
 
     def _is_open(self) -> bool:
         """Return whether the service asks its own machine for no credential."""

@@ -218,13 +218,23 @@ class KeyVerifier:
 
     def _current_keys(self) -> Mapping[str, ApiKey]:
         """Return the keys by id, read from the store again where the last reading is too old."""
+        try:
+            self.refresh()
+        except Exception as error:
+            if self._clock() - self._read_at > KEY_GRACE_S:
+                log_failure(error)
+                raise KeysUnavailable from None
+        return self._keys
+
+    def refresh(self) -> None:
+        """Read the keys from the store again where the last reading is too old.
+
+        Raises
+        ------
+        Exception
+            That of `read_keys`; the former keys stay.
+        """
         now = self._clock()
         if now - self._read_at > KEY_REFRESH_S:
-            try:
-                self._keys = {key.id: key for key in self._read_keys()}
-                self._read_at = now
-            except Exception as error:
-                if now - self._read_at > KEY_GRACE_S:
-                    log_failure(error)
-                    raise KeysUnavailable from None
-        return self._keys
+            self._keys = {key.id: key for key in self._read_keys()}
+            self._read_at = now

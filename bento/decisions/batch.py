@@ -5,7 +5,7 @@ Transactions are scored one after the other, because each becomes part of the hi
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -73,11 +73,21 @@ async def decide_batch(decisions: Decisions, requests: Sequence[Any], key: str |
     for domain, domain_places in places.items():
         for first in range(0, len(domain_places), CHUNK_SIZE):
             chunk = domain_places[first : first + CHUNK_SIZE]
-            decided = decide_as_matrix(decisions, domain, [requests[place] for place in chunk], key, chunk)
-            for place, result in zip(chunk, decided, strict=True):
-                results[place] = result
+            items = [requests[place] for place in chunk]
+            decided = await _run_chunk(decisions, decide_as_matrix, decisions, domain, items, key, chunk)
+            for number, place in enumerate(chunk):
+                results[place] = decided if isinstance(decided, Problem) else decided[number]
             await asyncio.sleep(0)
     return results
+
+
+async def _run_chunk(decisions: Decisions, decide: Callable[..., list[ItemResult]], *arguments: Any) -> list[ItemResult] | Problem:
+    """Decide a chunk, off the event loop where the store is not free at once; return the results, or the problem of all items."""
+    try:
+        result: list[ItemResult] | Problem = await decisions.store.thread.run_if_busy(capture_problem, decide, *arguments)
+    except Problem as problem:
+        return problem
+    return result
 
 
 def decide_as_matrix(
@@ -176,13 +186,14 @@ async def decide_sequentially(decisions: Decisions, requests: Sequence[Any], key
     domain = "transaction_anomaly"
     scorer = capture_problem(decisions.scorer, domain)
     results: list[ItemResult] = []
+    decided: list[ItemResult] | Problem
     for first in range(0, len(requests), CHUNK_SIZE):
         chunk = requests[first : first + CHUNK_SIZE]
         if isinstance(scorer, Problem):
             decided = scorer
         else:
             keys = [_item_key(key, place) for place in range(first, first + len(chunk))]
-            decided = capture_problem(_decide_chunk, decisions, domain, scorer, chunk, keys)
+            decided = await _run_chunk(decisions, _decide_chunk, decisions, domain, scorer, chunk, keys)
         results += [decided] * len(chunk) if isinstance(decided, Problem) else decided
         await asyncio.sleep(0)
     return [request if isinstance(request, Problem) else result for request, result in zip(requests, results, strict=True)]

@@ -202,6 +202,20 @@ class Chain:
             self._last = self._flushed = None
         self._pending.clear()
 
+    def check(self, connection: Connection) -> None:
+        """Check that the head in the store is where this process left it, as `flush` needs it.
+
+        Raises
+        ------
+        AuditError
+            If it is not: the store was replaced by another one, or by an older copy.
+        """
+        head = connection.execute(SELECT_HEAD, {"named": self.writer}).one_or_none()
+        if head is not None:
+            check_head(self._keyring, self.writer, *head)
+        if self._last is not None and (head is None or (head.number, head.hash) != self._last):
+            raise _head_moved(self.writer)
+
     def stop(self, connection: Connection, at: int) -> None:
         """Put a checkpoint on the last record, if there is one, in a separate transaction."""
         if self._last is not None:

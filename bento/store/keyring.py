@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, bindparam, select, text
 
 from bento.store.tables import people
+from finrisk_assets.private_files import is_open_to_others, make_private_folder
 from finrisk_assets.settings import Settings
 
 SERVICE_KEY_OWNER = "0" * 32
@@ -162,6 +163,18 @@ class Keyring:
         self._audit = hmac.new(_derive_key(root, b"audit"), digestmod="sha256")
         self._service = _derive_key(root, b"service data")
 
+    def check_root(self, connection: Connection) -> None:
+        """Check that a store has the root secret with which this keyring was unlocked.
+
+        Raises
+        ------
+        KeyringError
+            If it has another one, or none: it is another store.
+        """
+        root = self._root(connection)
+        if root is None or not hmac.compare_digest(_derive_key(root, b"service data"), self._service):
+            raise KeyringError("another store is in the place of the one that was opened: put that one back, or restart the service")
+
     def _root(self, connection: Connection) -> bytes | None:
         wrapped = connection.execute(_SELECT_ROOT, {"owner": SERVICE_KEY_OWNER}).scalar_one_or_none()
         return None if wrapped is None else self.unwrap(wrapped, SERVICE_KEY_OWNER.encode())
@@ -233,20 +246,35 @@ def key_file(settings: Settings) -> Path:
     return settings.master_key_file or settings.store_root / "service" / "master.key"
 
 
+def check_private(path: Path) -> None:
+    """Refuse a key file that every user of the machine can read.
+
+    Raises
+    ------
+    KeyringError
+        If its mode allows that; the message has the command that ends it.
+    OSError
+        If there is no such file.
+    """
+    if is_open_to_others(path):
+        raise KeyringError(f"the master key file {path} is open to every user of this machine: run `chmod 600 {path}`")
+
+
 class _KeyFileReader:
     """A reader of a key file that reads again only after the file changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._version: tuple[int, int] | None = None
+        self._version: tuple[int, int, int] | None = None
         self._keys: Sequence[bytes] = ()
 
     def read(self) -> Sequence[bytes]:
         try:
             stat = self._path.stat()
-            if self._version != (stat.st_mtime_ns, stat.st_ino):
+            if self._version != (stat.st_mtime_ns, stat.st_ino, stat.st_mode):
+                check_private(self._path)
                 self._keys = _parse_keys(self._path.read_text("utf-8"), str(self._path))
-                self._version = (stat.st_mtime_ns, stat.st_ino)
+                self._version = (stat.st_mtime_ns, stat.st_ino, stat.st_mode)
         except (OSError, UnicodeDecodeError) as error:
             raise KeyringError(f"the master key file {self._path} cannot be read: {type(error).__name__}") from None
         return self._keys
@@ -256,7 +284,7 @@ def _create_key_file(path: Path) -> None:
     """Write a new master key to a file, unless the file exists; of several processes one writes it."""
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     try:
         write_keys(path, [token_bytes(KEY_BYTES)], new=True)
     except FileExistsError:

@@ -12,19 +12,22 @@ from secrets import token_hex
 from typing import Any, Protocol
 from uuid import uuid4
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, exc, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bento.context import current_caller
 from bento.context import request_id as current_request
+from bento.problems import log_failure
 from bento.store import migrations
-from bento.store.audit_chain import Chain
+from bento.store.audit_chain import AuditError, Chain
 from bento.store.database import WAIT_S, Database, StoreUnavailable
-from bento.store.keyring import Keyring
+from bento.store.keyring import SERVICE_KEY_OWNER, Keyring, KeyringError
 from bento.store.records import Person
 from bento.store.statements import CompiledStatement
 from bento.store.tables import people
 
+PROBE_BYTES = 32 * 1024
+"""Bytes of the row that `is_writable` writes to SQLite: more than a decision with its index entries takes."""
 MAX_CACHED_KEYS = 10_000
 """Unwrapped data keys of people in memory; the oldest goes first. More saves unwrapping and costs about 200 bytes each."""
 
@@ -33,6 +36,12 @@ _FIND_PEOPLE = select(people.c.lookup, people.c.person).where(people.c.lookup.in
 _INSERT_PERSON = {
     name: dialect.insert(people).on_conflict_do_nothing() for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
 }
+
+_INSERT_PROBE = text(
+    "insert into transactions (transaction_token, person, occurred_at, amount, direction, sealed) "
+    "values (:probe, :owner, 0, 0, '-', :filler)"
+)
+_DELETE_PROBE = text("delete from transactions where transaction_token = :probe")
 
 
 class Meter(Protocol):
@@ -116,6 +125,7 @@ class UnitOfWork:
                 return
             try:
                 with self.database.writing(self._chain.flush) as connection:
+                    self._check_file(connection)
                     yield connection
             except BaseException:
                 self._chain.rolled_back()
@@ -155,12 +165,26 @@ class UnitOfWork:
         return self.database.reading()
 
     def is_writable(self) -> bool:
-        """Return whether a write would succeed now."""
+        """Write one row as a decision does, delete it again, commit, and return whether that succeeded."""
         try:
-            with self.database.writing():
+            with self.database.writing() as connection:
+                self._check_file(connection)
+                self._chain.check(connection)
+                # The row takes more pages than a decision, and leaves them free for one: a full disk is noticed before a decision fails.
+                filler = bytes(PROBE_BYTES) if self.database.dialect == "sqlite" else None
+                probe = f"probe:{self._chain.writer}"
+                connection.execute(_INSERT_PROBE, {"probe": probe, "owner": SERVICE_KEY_OWNER, "filler": filler})
+                connection.execute(_DELETE_PROBE, {"probe": probe})
                 return True
-        except StoreUnavailable:
+        except (StoreUnavailable, AuditError, KeyringError, exc.SQLAlchemyError) as error:
+            log_failure(error)
             return False
+
+    def _check_file(self, connection: Connection) -> None:
+        """Refuse a file of another store that came into the place of this store's file."""
+        if self.database.is_replaced:
+            self.keyring.check_root(connection)
+            self.database.is_replaced = False
 
     def advisory_lock(self, **names: str | Iterable[str] | None) -> None:
         """Lock these identifiers until commit (no-op on SQLite, which has one writer).
@@ -218,9 +242,9 @@ class UnitOfWork:
             None for a customer who is unknown or was erased.
         """
         token = self.token("customer", customer_id)
-        if (remembered := self._people.get(token)) is not None:
-            return remembered
         with self.writing() if make else self.reading() as connection:
+            if (remembered := self._people.get(token)) is not None:
+                return remembered
             row = _FIND_PERSON(connection, {"token": token}).fetchone()
             if row is None and make:
                 connection.execute(_INSERT_PERSON[self.database.dialect], self._new_person(token))

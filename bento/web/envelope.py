@@ -14,7 +14,7 @@ from secrets import token_hex
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bento.context import idempotency_key, request_id
-from bento.problems import Problem, invalid_request, log_failure
+from bento.problems import Problem, invalid_request, log_failure, log_problem
 from bento.web.admission import max_body_bytes
 from schemas.api import FieldError
 
@@ -28,7 +28,7 @@ _SINGLE_HEADERS = frozenset({
 })  # fmt: skip
 """Headers that a request has at most once: of two, one layer would read the first and another the last."""
 _LONGEST_LENGTH = 10
-"""Digits of a Content-Length."""
+"""Digits of a Content-Length without leading zeros: `int` refuses a text of several thousand."""
 _PUBLIC_PATHS = ("/", "/docs")
 _PUBLIC_FOLDERS = ("/static/", "/static_content/")
 _SECURITY_HEADERS = {
@@ -54,16 +54,16 @@ class Envelope:
         request_id.set(current_id)
         key = headers.get(b"idempotency-key")
         idempotency_key.set(None if key is None else key.decode("latin-1"))
-        response = _EnvelopedResponse(send, current_id, is_public=_is_public(scope["path"]))
+        response = _EnvelopedResponse(send, current_id, is_public=_is_public(scope["path"]), is_probe=scope["path"] == "/readyz")
         try:
             _check_headers(scope, headers)
             await self.app(scope, receive, response.send)
             await response.finish()
         except Exception as error:
-            if response.is_success:
-                raise
             if not isinstance(error, Problem):
                 log_failure(error)
+            if response.is_success:
+                raise
             await response.send_problem(error if isinstance(error, Problem) else Problem.from_status(500))
 
 
@@ -90,7 +90,8 @@ def _check_headers(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
             raise Problem.from_status(415)
     if not _IDEMPOTENCY_KEY.fullmatch(headers.get(b"idempotency-key", b"-")):
         raise Problem(400, "bad_request", "The header Idempotency-Key has 1 to 128 visible ASCII characters.")
-    if len(length) > _LONGEST_LENGTH or (length.isdigit() and int(length) > max_body_bytes(scope["path"])):
+    digits = length.lstrip(b"0") or b"0"
+    if len(digits) > _LONGEST_LENGTH or (digits.isdigit() and int(digits) > max_body_bytes(scope["path"])):
         raise Problem.from_status(413)
 
 
@@ -102,8 +103,9 @@ def _find_repeated_names(scope: Scope) -> set[bytes]:
 class _EnvelopedResponse:
     """The response: a success is passed on as it comes, an error is held back and rewritten."""
 
-    def __init__(self, send: Send, current_id: str, *, is_public: bool) -> None:
+    def __init__(self, send: Send, current_id: str, *, is_public: bool, is_probe: bool) -> None:
         self._send = send
+        self._is_probe = is_probe
         self._request_id = current_id
         self._is_public = is_public
         self._start: Message | None = None
@@ -129,7 +131,9 @@ class _EnvelopedResponse:
             await self.send_problem(_read_problem(self._start["status"], bytes(self._error_body)))
 
     async def send_problem(self, problem: Problem) -> None:
-        """Send a problem as the response."""
+        """Send a problem as the response, and log a failure under the request id that the client gets."""
+        if problem.status >= 500 and problem.code != "model_absent" and not self._is_probe:  # a probe may fail every second
+            log_problem(problem)
         body = problem.to_json(self._request_id)
         headers = [
             (b"content-type", b"application/json"),

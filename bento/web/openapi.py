@@ -70,7 +70,7 @@ def build_app() -> FastAPI:
     @catch_problems
     async def risk_scores(request: Request, customer_id: Customer) -> RiskScores:
         """The newest score of a customer in every domain, as the batch stored it when the ledger was last loaded."""
-        return _current_service().read_risk_scores(find_customer_id(request.scope))
+        return await _current_service().read_risk_scores(find_customer_id(request.scope))
 
     @catch_problems
     async def export_person(request: Request, customer_id: Customer) -> PersonExport:
@@ -81,7 +81,7 @@ def build_app() -> FastAPI:
         analysts recorded, because models learn from it. All of it is sealed under a key of the person's own, but for the times and
         amounts of transactions and the scores of decisions. `finrisk people retain` ends it by age.
         """
-        return _current_service().export_person(find_customer_id(request.scope))
+        return await _current_service().export_person(find_customer_id(request.scope))
 
     @catch_problems
     async def erase_person(request: Request, customer_id: Customer) -> Erasure:
@@ -91,12 +91,12 @@ def build_app() -> FastAPI:
         can no longer be read or linked to the person. The ledger is not changed: erase the person there first, or the next load restores
         the data.
         """
-        return _current_service().erase_person(find_customer_id(request.scope))
+        return await _current_service().erase_person(find_customer_id(request.scope))
 
     @catch_problems
     async def audit(query: Annotated[AuditQuery, Query()]) -> AuditPage:
         """Who did what, and when, the newest first. That it was read is recorded too."""
-        return _current_service().read_audit_page(query)
+        return await _current_service().read_audit_page(query)
 
     for path, handler, answer_type in (
         ("/v1/models", models, ModelList),

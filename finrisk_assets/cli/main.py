@@ -11,6 +11,7 @@ from bento.cli.audit import audit, replay
 from bento.cli.keys import keys
 from bento.cli.people import keyring, people, store
 from bento.cli.store_schema import check, upgrade
+from finrisk_assets.private_files import close_folder, restrict_new_files
 from finrisk_assets.settings import Settings, SettingsError
 
 DAGSTER_YAML = """\
@@ -59,7 +60,9 @@ def cli(context: click.Context) -> None:
     # Spinning threads slow each other where cores are few. OpenMP reads the variable when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    restrict_new_files()
     context.obj = Settings.from_environment()
+    close_folder(context.obj.root)
 
 
 @cli.command()

@@ -163,6 +163,32 @@ def test_without_a_key_one_is_made_once_which_only_its_owner_reads(tmp_path: Pat
     assert [path.name for path in key_file(settings).parent.iterdir()] == ["master.key"]
 
 
+def test_a_key_file_that_every_user_can_read_is_refused_with_the_fix(tmp_path: Path):
+    file = tmp_path / "master.key"
+    write_keys(file, [FIRST], new=True)
+    settings = Settings(master_key_file=file)
+    tmp_path.chmod(0o755)
+    file.chmod(0o644)
+    with pytest.raises(KeyringError, match=f"run `chmod 600 {file}`"):
+        Keyring.of(settings)
+    with pytest.raises(KeyringError, match="chmod 600"):
+        read_keys(file)
+    tmp_path.chmod(0o700)
+    assert Keyring.of(settings).master, "nobody else enters its folder"
+    tmp_path.chmod(0o755)
+    file.chmod(0o640)
+    assert Keyring.of(settings).master, "a group is chosen by who chose the mode"
+
+
+def test_a_key_file_that_is_opened_to_every_user_later_is_refused_too(tmp_path: Path):
+    write_keys(tmp_path / "key", [FIRST], new=True)
+    running = Keyring.of(Settings(master_key_file=tmp_path / "key"))
+    tmp_path.chmod(0o755)
+    (tmp_path / "key").chmod(0o604)
+    with pytest.raises(KeyringError, match="chmod 600"):
+        running.wrap(FIRST, b"person")
+
+
 def test_where_others_reach_the_service_no_key_is_made(tmp_path: Path):
     with pytest.raises(KeyringError, match="set FINRISK_MASTER_KEY or FINRISK_MASTER_KEY_FILE"):
         Keyring.of(Settings(home=tmp_path), make=False)

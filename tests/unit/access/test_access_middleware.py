@@ -297,6 +297,7 @@ def test_what_counts_as_this_machine(asked, direct):
         ({"origin": "http://localhost:3000", "sec-fetch-site": "same-site"}, False),
         ({"origin": "http://localhost:3000", "sec-fetch-site": "cross-site"}, True),
         ({"origin": "http://localhost:4000", "sec-fetch-site": "same-site"}, True),
+        ({"origin": "http://["}, True),
         ({"origin": "https://evil.example", "sec-fetch-site": "same-origin"}, True),
         ({"origin": "null"}, True),
     ],
