@@ -69,7 +69,7 @@ class Mismatch(NamedTuple):
 
 
 @dataclass
-class Reconciliation:
+class ReconcileReport:
     """The number of reconciled rows and of mismatches, and the first mismatches, at most `MAX_MISMATCHES`."""
 
     rows: int = 0
@@ -83,7 +83,7 @@ class Reconciliation:
             self.listed.append(Mismatch(place, wrong))
 
 
-def reconcile(store: Store) -> Reconciliation:
+def reconcile(store: Store) -> ReconcileReport:
     """Match all rows of decisions, people, labels and API keys with their audit records, in one state of the store.
 
     The records are taken for true: verify the audit before (`audit_verify.verify`).
@@ -93,7 +93,7 @@ def reconcile(store: Store) -> Reconciliation:
     bento.store.database.StoreUnavailable
         Where the store is not available.
     """
-    report = Reconciliation()
+    report = ReconcileReport()
     with store.reading() as connection:
         if store.database.dialect == "postgresql":
             connection.execute(text("set transaction isolation level repeatable read"))
@@ -117,7 +117,7 @@ def _begins_as_recorded(store: Store, connection: Connection) -> bool:
     return began == [first] or (not began and first is None)
 
 
-def _reconcile_people(store: Store, connection: Connection, report: Reconciliation) -> None:
+def _reconcile_people(store: Store, connection: Connection, report: ReconcileReport) -> None:
     for row in _stream(connection, _PEOPLE_ROWS):
         report.rows += 1
         if row.wrapped_key is None:
@@ -132,7 +132,7 @@ def _reconcile_people(store: Store, connection: Connection, report: Reconciliati
         report.add(f"person {person}", "the erasure is recorded, and the row is not erased: it was restored or deleted")
 
 
-def _reconcile_decisions(store: Store, connection: Connection, report: Reconciliation) -> None:
+def _reconcile_decisions(store: Store, connection: Connection, report: ReconcileReport) -> None:
     limit, recent = find_retention_limit(connection), 0
     newest_of_writer: dict[str, int] = {}
     rows = _stream(connection, _DECISION_ROWS)
@@ -162,7 +162,7 @@ def _find_records(store: Store, connection: Connection, page: Sequence[Mapping[s
     ]  # fmt: skip
 
 
-def _name_missing_decisions(store: Store, connection: Connection, report: Reconciliation, limit: int) -> None:
+def _name_missing_decisions(store: Store, connection: Connection, report: ReconcileReport, limit: int) -> None:
     """Name the records without a row; the places of all rows are held in memory, which is why this runs for a loss alone."""
     present: set[tuple[str, int]] = set()
     rows = _stream(connection, _DECISION_ROWS)
@@ -173,7 +173,7 @@ def _name_missing_decisions(store: Store, connection: Connection, report: Reconc
             report.add(f"writer {record.writer}, record {record.number}", "its decision is missing: the row was deleted or changed")
 
 
-def _reconcile_keys(store: Store, connection: Connection, report: Reconciliation) -> None:
+def _reconcile_keys(store: Store, connection: Connection, report: ReconcileReport) -> None:
     created = dict(connection.execute(_KEY_RECORDS).tuples().all())
     revoked = find_recorded_revocations(connection)
     stored = {key.id: key for key in list_keys(connection)}

@@ -92,7 +92,8 @@ class UnitOfWork:
             if CLOSED not in keyring.marks and any(connection.execute(query).first() for query in _KEY_TRACES):
                 keyring.add_mark(connection, CLOSED)
         if BOUND not in keyring.marks:
-            bind_rows(self)
+            with self.writing() as connection:
+                bind_rows(connection, keyring, self.audit)
 
     def close(self) -> None:
         """Put a checkpoint on the recorded audit, if the database allows it now, and close the database."""

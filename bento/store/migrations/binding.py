@@ -4,7 +4,7 @@ It runs once, when a process first opens the upgraded store. The mark `keyring.B
 master key can make it run again on rows that were changed.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from sqlalchemy import Connection, bindparam, select, update
 
@@ -12,23 +12,25 @@ from bento.store.audit_chain import bind_feedback, bind_key
 from bento.store.keyring import BOUND, SERVICE_KEY_OWNER, Keyring, key_context
 from bento.store.tables import audit, decisions, feedback, keys, people
 
-if TYPE_CHECKING:
-    from bento.store.unit_of_work import UnitOfWork
-
 _FEEDBACK_LEAD_US = 10_000_000
 """Microseconds by which the record of a label may be later than the label: both are written in one transaction."""
 
 
-def bind_rows(session: "UnitOfWork") -> None:
-    """Bind the rows of an upgraded store, in one transaction; do nothing where another process was first."""
-    with session.writing() as connection:
-        if not session.keyring.add_mark(connection, BOUND):
-            return
-        _bind_data_keys(connection, session.keyring)
-        for key in connection.execute(select(keys).where(keys.c.mac.is_(None))).mappings().all():
-            connection.execute(update(keys).where(keys.c.id == key["id"]).values(mac=bind_key(session.keyring.mac, key)))
-        _record_labels(session, connection)
-        session.audit("bind")
+def bind_rows(connection: Connection, keyring: Keyring, record: Callable[..., None]) -> None:
+    """Bind the rows of an upgraded store, in one transaction; do nothing where another process was first.
+
+    Parameters
+    ----------
+    record
+        Records an action: `UnitOfWork.audit`.
+    """
+    if not keyring.add_mark(connection, BOUND):
+        return
+    _bind_data_keys(connection, keyring)
+    for key in connection.execute(select(keys).where(keys.c.mac.is_(None))).mappings().all():
+        connection.execute(update(keys).where(keys.c.id == key["id"]).values(mac=bind_key(keyring.mac, key)))
+    _record_labels(connection, keyring, record)
+    record("bind")
 
 
 def _bind_data_keys(connection: Connection, keyring: Keyring) -> None:
@@ -46,7 +48,7 @@ def _bind_data_keys(connection: Connection, keyring: Keyring) -> None:
         connection.execute(replace_key, {"person_id": person, "wrapped": rewrapped, "under": keyring.master})
 
 
-def _record_labels(session: "UnitOfWork", connection: Connection) -> None:
+def _record_labels(connection: Connection, keyring: Keyring, record: Callable[..., None]) -> None:
     """Record each label again, with its content, where the audit has its record of schema 0001."""
     label_rows = select(feedback, decisions.c.domain, decisions.c.model_version).join(decisions, feedback.c.decision == decisions.c.id)
     used: set[tuple[str, int]] = set()
@@ -63,12 +65,12 @@ def _record_labels(session: "UnitOfWork", connection: Connection) -> None:
         place = next((place for place in places if place not in used), None)
         if place is not None:
             used.add(place)
-            session.audit(
+            record(
                 "feedback",
                 at=label["at"],
                 person=label["person"],
                 domain=label["domain"],
                 model_version=label["model_version"],
                 inputs=label["decision"],
-                output=bind_feedback(session.keyring.mac, label),
+                output=bind_feedback(keyring.mac, label),
             )
