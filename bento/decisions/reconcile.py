@@ -158,7 +158,7 @@ def _find_records(store: Store, connection: Connection, page: Sequence[Mapping[s
     found = find_records_at(connection, "decide", {row["decided_at"] for row in page})
     records = {str(record.output)[:OUTCOME_STARTS]: record for record in found}
     return [
-        find_record(store.keyring.mac, row, records, erased=row["person"] is not None and bool(row["has_no_key"])) for row in page
+        find_record(store.keyring.mac, row, records, erased=row["known_person"] is not None and bool(row["has_no_key"])) for row in page
     ]  # fmt: skip
 
 

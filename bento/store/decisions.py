@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, insert, or_, select
 
 from bento.context import current_caller
 from bento.context import request_id as current_request
-from bento.store.audit_chain import Record, compute_row_mac
+from bento.store.audit_chain import Record
 from bento.store.keyring import KeyringError, seal, unseal
 from bento.store.records import DecisionPayload, NewDecision, PriorDecision, StoredDecision, encode_json
 from bento.store.statements import CompiledStatement
@@ -129,8 +129,10 @@ def bind_row(mac: Callable[[bytes], str], row: Mapping[str, Any]) -> str:
     The outcome is apart because an erasure deletes it. The position is not included, because the database chooses it: the order of the
     records of one writer is that of its decisions.
     """
-    lasting = compute_row_mac(mac, "decisions", *[row[name] for name in _BOUND_COLUMNS], hashlib.sha256(row["sealed"]).hexdigest())
-    outcome = compute_row_mac(mac, "outcome", row["id"], row["probability"], row["decision"])
+    columns = encode_json(["decisions", *[row[name] for name in _BOUND_COLUMNS]]).encode()
+    lasting = mac(columns + row["sealed"])
+    # An f-string: JSON would take as long as both MACs. An id has no spaces.
+    outcome = mac(f"outcome {row['id']} {row['probability']} {row['decision']}".encode())
     return lasting[:OUTCOME_STARTS] + outcome[:OUTCOME_STARTS]
 
 
