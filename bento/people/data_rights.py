@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table, bindparam, delete, func, select, updat
 
 from bento.people.backup import empty_log, is_small, wipe
 from bento.problems import invalid_field, unknown_subject
-from bento.store.keyring import key_context, unseal
+from bento.store.keyring import key_context, snapshot_context, unseal
 from bento.store.records import Person
 from bento.store.session import Store, map_store_faults, write_transaction
 from bento.store.tables import audit, decisions, feedback, people, shadows, standings, transactions
@@ -116,7 +116,8 @@ def _decision(row: Any, store: Store, lookup: str, wrapped: bytes) -> dict[str, 
 
 
 def _standing(row: Any, person: Person) -> dict[str, Any]:
-    subject, _, account, features, score = json.loads(unseal(person.key, row["sealed"], row["subject"].encode()))
+    context = snapshot_context(row["domain"], row["subject"], row["account"], row["as_of"])
+    subject, _, account, features, score = json.loads(unseal(person.key, row["sealed"], context))
     return {
         "domain": row["domain"],
         "subject": subject,

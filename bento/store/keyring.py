@@ -78,6 +78,11 @@ def key_context(person: str, lookup: str | None) -> bytes:
     return person.encode() if lookup is None else f"{person} {lookup}".encode()
 
 
+def snapshot_context(domain: str, subject: str, account: str | None, as_of: int | None) -> bytes:
+    """Return the associated data of a sealed feature snapshot: in the row of another domain, account or time it does not open."""
+    return f"{domain} {subject} {account} {as_of}".encode()
+
+
 class Keyring:
     """The master keys and the keys derived from the store's root secret.
 

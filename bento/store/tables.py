@@ -92,7 +92,7 @@ standings = Table(
     Column("person", Text, nullable=False),
     Column("account", Text),  # token of kind `account`; null where the domain decides on the customer as a whole
     Column("as_of", BigInteger),  # null where the source knows no time
-    Column("sealed", LargeBinary, nullable=False),  # JSON: [subject, customer, account, features, score], about `subject`
+    Column("sealed", LargeBinary, nullable=False),  # JSON: [subject, customer, account, features, score], about the other columns
     Index("standings_by_person", "person", "domain"),
     Index("standings_by_account", "account", "domain"),
     **_ONE_TREE,

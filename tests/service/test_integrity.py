@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from bento.decisions.reconcile import reconcile
 from bento.people import data_rights, retention
 from bento.store import audit_verify, tables
 from bento.store.audit_chain import AuditError
-from bento.store.keyring import BOUND, Keyring, KeyringError, key_context
-from bento.store.records import NewDecision
+from bento.store.keyring import BOUND, Keyring, KeyringError, key_context, seal, snapshot_context, unseal
+from bento.store.records import FeatureSnapshot, NewDecision
 from bento.store.session import Store, open_store
 from finrisk_assets.cli.main import cli
 from finrisk_assets.settings import Settings
@@ -227,6 +228,18 @@ def test_a_service_whose_look_up_tokens_were_swapped_answers_503(client, transac
     assert client.post("/v1/transactions", json=transaction(5, user_id="ada")).status_code == 503
 
 
+SNAPSHOT = FeatureSnapshot("loan_default", "ada@2024-06", "ada", "A1", datetime(2024, 6, 1), {"balance": 1.0}, {"score": 1.0})
+
+
+@pytest.mark.parametrize("change", ["domain = 'cashflow'", "account = null", "as_of = as_of + 1", "subject = '00'"])
+def test_a_feature_snapshot_in_the_row_of_another_one_does_not_open(filled: Store, change: str) -> None:
+    filled.replace_snapshots([SNAPSHOT])
+    assert filled.find_snapshots(customer_id="ada") == [SNAPSHOT]
+    tamper(filled, f"update standings set {change}")
+    with pytest.raises(KeyringError, match="moved to another row"):
+        filled.find_snapshots(customer_id="ada")
+
+
 def test_an_older_row_of_a_revoked_key_is_named_and_stays_revoked(store_url: str | Path) -> None:
     with closing(store_at(store_url)) as store:
         with store.writing() as connection:
@@ -405,6 +418,10 @@ def make_former(store: Store) -> None:
         for row in connection.execute(select(tables.people).where(tables.people.c.wrapped_key.is_not(None))).all():
             plain = keyring.unwrap(row.wrapped_key, key_context(row.person, row.lookup))[:32]
             wrapped = keyring.wrap(plain, row.person.encode())
+            for snapshot in connection.execute(select(tables.standings).where(tables.standings.c.person == row.person)).all():
+                context = snapshot_context(snapshot.domain, snapshot.subject, snapshot.account, snapshot.as_of)
+                sealed = seal(plain, unseal(plain, snapshot.sealed, context), snapshot.subject.encode())
+                connection.execute(update(tables.standings).values(sealed=sealed))
             connection.execute(update(tables.people).where(tables.people.c.person == row.person).values(wrapped_key=wrapped))
 
 
@@ -413,6 +430,7 @@ def test_a_store_of_the_former_schema_is_bound_when_it_is_opened(store_url: str 
         former.setattr("bento.store.decisions.bind_row", lambda mac, row: hashlib.sha256(row["sealed"]).hexdigest())
         former.setattr("bento.decisions.feedback.bind_feedback", lambda mac, row: None)
         fill(store)
+        store.replace_snapshots([SNAPSHOT])
         make_former(store)
 
     with closing(store_at(store_url, clock=Clock(NOW + DAY))) as store:
@@ -420,6 +438,7 @@ def test_a_store_of_the_former_schema_is_bound_when_it_is_opened(store_url: str 
         assert find_faults(store) == []
         assert len(feedback.list_labels(store, "transaction_anomaly").labels) == 2
         assert data_rights.export(store, "ada").decisions[0]["answer"] is not None
+        assert store.find_snapshots(customer_id="ada") == [SNAPSHOT]
         decide(store, 50, "ada")
         assert find_faults(store) == []
         tamper(store, "update decisions set caller = 'key:2' where position = 2")

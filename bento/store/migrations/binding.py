@@ -9,8 +9,8 @@ from collections.abc import Callable
 from sqlalchemy import Connection, bindparam, select, update
 
 from bento.store.audit_chain import bind_feedback, bind_key
-from bento.store.keyring import BOUND, SERVICE_KEY_OWNER, Keyring, key_context
-from bento.store.tables import audit, decisions, feedback, keys, people
+from bento.store.keyring import BOUND, SERVICE_KEY_OWNER, Keyring, key_context, seal, snapshot_context, unseal
+from bento.store.tables import audit, decisions, feedback, keys, people, standings
 
 _FEEDBACK_LEAD_US = 10_000_000
 """Microseconds by which the record of a label may be later than the label: both are written in one transaction."""
@@ -34,7 +34,7 @@ def bind_rows(connection: Connection, keyring: Keyring, record: Callable[..., No
 
 
 def _bind_data_keys(connection: Connection, keyring: Keyring) -> None:
-    """Wrap each data key again, now about the person and the look-up token."""
+    """Wrap each data key again, now about the person and the look-up token, and seal the person's feature snapshots about their rows."""
     wrapped_keys = select(people.c.person, people.c.lookup, people.c.wrapped_key).where(
         people.c.wrapped_key.is_not(None), people.c.person != SERVICE_KEY_OWNER
     )
@@ -44,7 +44,13 @@ def _bind_data_keys(connection: Connection, keyring: Keyring) -> None:
         .values(wrapped_key=bindparam("wrapped"), master=bindparam("under"))
     )  # fmt: skip
     for person, lookup, wrapped in connection.execute(wrapped_keys).all():
-        rewrapped = keyring.wrap(keyring.unwrap(wrapped, key_context(person, None)), key_context(person, lookup))
+        data_key = keyring.unwrap(wrapped, key_context(person, None))
+        for row in connection.execute(select(standings).where(standings.c.person == person)).all():
+            plain = unseal(data_key, row.sealed, row.subject.encode())
+            sealed = seal(data_key, plain, snapshot_context(row.domain, row.subject, row.account, row.as_of))
+            place = standings.c.subject == row.subject, standings.c.domain == row.domain
+            connection.execute(update(standings).where(*place).values(sealed=sealed))
+        rewrapped = keyring.wrap(data_key, key_context(person, lookup))
         connection.execute(replace_key, {"person_id": person, "wrapped": rewrapped, "under": keyring.master})
 
 
