@@ -1,8 +1,8 @@
 """Access control: authenticate the caller of a request, and authorize the caller for the route.
 
 A request shows an API key (`api_keys`) or a bearer token (`token_verifier`); `roles` says which routes its roles may call, `rate_limits`
-how often. A service without any key and any token issuer is open, to its own machine alone. `access_middleware` applies the decision to
-requests.
+how often. A service that never had a key and has no token issuer is open, to its own machine alone. `access_middleware` applies the
+decision to requests.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Scope
 
 from bento.access.access_denied import AccessDenied
-from bento.access.api_keys import KEY_PREFIX, ApiKey, KeyRejected, KeysUnavailable, KeyVerifier, list_keys
+from bento.access.api_keys import KEY_PREFIX, ApiKey, KeyRejected, KeysUnavailable, KeyVerifier, find_recorded_revocations, list_keys
 from bento.access.client_address import find_client_address, is_cross_site, is_direct
 from bento.access.credentials import read_credential
 from bento.access.rate_limits import Rate, RateLimiter
@@ -25,6 +25,7 @@ from bento.access.token_issuer import IssuerKeysUnavailable, TokenIssuer, TokenR
 from bento.context import ANONYMOUS_CALLER, LOCAL_CALLER, Caller, current_caller
 from bento.problems import Problem
 from bento.store.database import StoreBusy
+from bento.store.keyring import CLOSED
 from bento.store.session import Store, StoreThread, write_transaction
 from finrisk_assets.settings import Settings, SettingsError
 
@@ -94,7 +95,12 @@ class AccessControl:
 
         def read_keys() -> list[ApiKey]:
             with store.reading() as connection:
-                return list_keys(connection)
+                revocations = find_recorded_revocations(connection)
+                return [key._replace(revoked_at=key.revoked_at or revocations.get(key.id)) for key in list_keys(connection)]
+
+        def had_keys() -> bool:
+            with store.reading() as connection:
+                return CLOSED in keyring.read_marks(connection)
 
         def write_refusal(reason: str, caller_name: str | None, address: str) -> None:
             caller = Caller(caller_name or f"address:{keyring.token('address', address)}", frozenset())
@@ -120,11 +126,10 @@ class AccessControl:
             issuer_keys = IssuerKeySet(partial(read_public_keys, issuer.jwks))
             issuer_keys.load()
             tokens = TokenVerifier(issuer, issuer_keys, partial(keyring.token, "subject"))
-        authenticated_rate = Rate(settings.rate_per_second, settings.rate_burst)
-        anonymous_rate = Rate(settings.unknown_per_second, settings.unknown_burst)
+        rates = Rate(settings.rate_per_second, settings.rate_burst), Rate(settings.unknown_per_second, settings.unknown_burst)
         try:
-            keys = KeyVerifier(read_keys, keyring.mac)
-            return cls(keys, tokens, authenticated_rate, anonymous_rate, count_refusal, audit_refusal, thread=store.thread)
+            keys = KeyVerifier(read_keys, keyring.mac, had_keys=had_keys)
+            return cls(keys, tokens, *rates, count_refusal, audit_refusal, thread=store.thread)
         except ValueError as error:
             raise SettingsError(f"FINRISK_RATE_… and FINRISK_UNKNOWN_…: {error}") from None
 

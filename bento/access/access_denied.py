@@ -15,6 +15,7 @@ _MESSAGES = {
     "bad_key": "This API key is not known here.",
     "expired_key": "This API key has expired.",
     "revoked_key": "This API key was revoked.",
+    "changed_key": "This API key is not as the service stored it. Create another one.",
     "bad_token": "This token is not accepted: it is malformed, not genuine, or not for this service.",
     "expired_token": "This token has expired.",
     "unknown_signer": "This token is signed with a key that its provider does not publish.",

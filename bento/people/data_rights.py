@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table, bindparam, delete, func, select, updat
 
 from bento.people.backup import empty_log, is_small, wipe
 from bento.problems import invalid_field, unknown_subject
-from bento.store.keyring import unseal
+from bento.store.keyring import key_context, snapshot_context, unseal
 from bento.store.records import Person
 from bento.store.session import Store, map_store_faults, write_transaction
 from bento.store.tables import audit, decisions, feedback, people, shadows, standings, transactions
@@ -31,7 +31,7 @@ DELETED_TABLES = (transactions, standings, shadows, feedback)
 """Tables whose rows of a person are deleted; rows of the other tables only lose their key."""
 _DELETE_ROWS = [delete(table).where(table.c.person == bindparam("person_id")) for table in DELETED_TABLES]
 _DELETE_SCORES = update(decisions).where(decisions.c.person == bindparam("person_id")).values(probability=None, decision=None)
-_SELECT_PERSON = select(people.c.created_at, people.c.wrapped_key).where(people.c.person == bindparam("person_id"))
+_SELECT_PERSON = select(people.c.created_at, people.c.lookup, people.c.wrapped_key).where(people.c.person == bindparam("person_id"))
 _SELECT_ROWS = {
     table: select(table).where(table.c.person == bindparam("person_id")).order_by(order)
     for table, order in (
@@ -66,13 +66,13 @@ def export(store: Store, customer_id: str) -> PersonExport:
         if person is None:
             raise unknown_subject("customer_id")
         store.audit("export", person=person.person)
-        since, wrapped = connection.execute(_SELECT_PERSON, {"person_id": person.person}).one()
+        since, lookup, wrapped = connection.execute(_SELECT_PERSON, {"person_id": person.person}).one()
         return PersonExport(
             customer_id=customer_id,
             known_since=_moment(since),
             exported_at=_moment(store.clock()),
             transactions=[_transaction(row, person) for row in _rows(connection, transactions, person)],
-            decisions=[_decision(row, store, wrapped) for row in _rows(connection, decisions, person)],
+            decisions=[_decision(row, store, lookup, wrapped) for row in _rows(connection, decisions, person)],
             standings=[_standing(row, person) for row in _rows(connection, standings, person)],
             shadows=[_shadow(row, person) for row in _rows(connection, shadows, person)],
             feedback=[_feedback(row, person) for row in _rows(connection, feedback, person)],
@@ -100,8 +100,8 @@ def _transaction(row: Any, person: Person) -> dict[str, Any]:
     }
 
 
-def _decision(row: Any, store: Store, wrapped: bytes) -> dict[str, Any]:
-    payload = store.open_payload(row["id"], row["person"], wrapped, row["sealed"])
+def _decision(row: Any, store: Store, lookup: str, wrapped: bytes) -> dict[str, Any]:
+    payload = store.open_payload(row["id"], row["person"], lookup, wrapped, row["sealed"])
     return {
         "decision_id": row["id"],
         "decided_at": _moment(row["decided_at"]),
@@ -116,7 +116,8 @@ def _decision(row: Any, store: Store, wrapped: bytes) -> dict[str, Any]:
 
 
 def _standing(row: Any, person: Person) -> dict[str, Any]:
-    subject, _, account, features, score = json.loads(unseal(person.key, row["sealed"], row["subject"].encode()))
+    context = snapshot_context(row["domain"], row["subject"], row["account"], row["as_of"])
+    subject, _, account, features, score = json.loads(unseal(person.key, row["sealed"], context))
     return {
         "domain": row["domain"],
         "subject": subject,
@@ -201,7 +202,7 @@ def rewrap(store: Store) -> int:
     """
     keyring, total = store.keyring, 0
     outdated = (
-        select(people.c.person, people.c.wrapped_key)
+        select(people.c.person, people.c.lookup, people.c.wrapped_key)
         .where(people.c.wrapped_key.is_not(None), people.c.master != bindparam("current"))
         .order_by(people.c.person)
         .limit(ROWS_PER_TRANSACTION)
@@ -215,8 +216,8 @@ def rewrap(store: Store) -> int:
     while True:
         with store.writing() as connection:
             rows = connection.execute(outdated, {"current": keyring.master}).all()
-            for person, wrapped in rows:
-                about = person.encode()
+            for person, lookup, wrapped in rows:
+                about = key_context(person, lookup)
                 rewrapped = keyring.wrap(keyring.unwrap(wrapped, about), about)
                 connection.execute(update_key, {"person_id": person, "wrapped": rewrapped, "under": keyring.master})
             if rows:

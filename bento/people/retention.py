@@ -37,17 +37,16 @@ def retain(store: Store, older_than_days: int) -> Deleted:
     if older_than_days < SHORTEST_DAYS:
         raise ValueError(f"history features look back 90 days: keep at least {SHORTEST_DAYS}, not {older_than_days}")
     before = store.clock() - older_than_days * DAY_US
+    with store.writing():  # first, so that a deletion that is cut off is known to be one
+        store.audit("retain", inputs=str(before))
     old = select(decisions.c.id).where(decisions.c.decided_at < before)
     _delete_where(store, feedback, feedback.c.decision.in_(old))
     _delete_where(store, shadows, shadows.c.scored_at < before)
-    deleted = Deleted(
+    return Deleted(
         _delete_where(store, transactions, transactions.c.occurred_at < before),
         _delete_where(store, decisions, decisions.c.decided_at < before),
         _erase_unused(store, before),
     )
-    with store.writing():
-        store.audit("retain")
-    return deleted
 
 
 def _delete_where(store: Store, table: Table, condition: ColumnElement[bool]) -> int:

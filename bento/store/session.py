@@ -197,9 +197,11 @@ class Store(UnitOfWork):
         """Yield all decisions in the order of writing, see `decisions.list_decisions`."""
         return decisions.list_decisions(self, after=after)
 
-    def open_payload(self, decision_id: str, person: str | None, wrapped: bytes | None, sealed: bytes) -> DecisionPayload | None:
+    def open_payload(
+        self, decision_id: str, person: str | None, lookup: str | None, wrapped: bytes | None, sealed: bytes
+    ) -> DecisionPayload | None:
         """Return the unsealed payload of a decision, see `decisions.open_payload`."""
-        return decisions.open_payload(self, decision_id, person, wrapped, sealed)
+        return decisions.open_payload(self, decision_id, person, lookup, wrapped, sealed)
 
     # Transactions
 

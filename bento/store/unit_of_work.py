@@ -21,10 +21,11 @@ from bento.problems import log_failure
 from bento.store import migrations
 from bento.store.audit_chain import AuditError, Chain
 from bento.store.database import WAIT_S, Database, StoreUnavailable
-from bento.store.keyring import SERVICE_KEY_OWNER, Keyring, KeyringError
+from bento.store.keyring import AUDIT_BEGAN, BOUND, CLOSED, SERVICE_KEY_OWNER, Keyring, KeyringError, key_context
+from bento.store.migrations.binding import bind_rows
 from bento.store.records import Person
 from bento.store.statements import CompiledStatement
-from bento.store.tables import people
+from bento.store.tables import OF_KEYS, audit, checkpoints, keys, people
 
 PROBE_BYTES = 32 * 1024
 """Bytes of the row that `is_writable` writes to SQLite: more than a decision with its index entries takes."""
@@ -42,6 +43,10 @@ _INSERT_PROBE = text(
     "values (:probe, :owner, 0, 0, '-', :filler)"
 )
 _DELETE_PROBE = text("delete from transactions where transaction_token = :probe")
+
+
+_KEY_TRACES = select(keys.c.id).limit(1), select(audit.c.number).where(OF_KEYS).limit(1)
+"""Queries that find a row where the store ever had an API key."""
 
 
 class Meter(Protocol):
@@ -84,7 +89,7 @@ class UnitOfWork:
         self.clock = clock
         self._meter = meter or NullMeter()
         self._chain = Chain(writer or uuid4().hex, keyring)
-        self._keys: OrderedDict[bytes, bytes] = OrderedDict()
+        self._keys: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
         self._people: dict[str, Person] = {}  # of the transaction that writes, by token
         self._tokens: dict[tuple[str, str], str] = {}  # of the transaction that writes
         self._audited_actions: list[str] = []
@@ -93,14 +98,20 @@ class UnitOfWork:
         # No client waits for an answer yet, and `finrisk load-history` may be writing.
         with closing(Database(url, wait_s=max(wait_s, migrations.PATIENCE_S))) as patient, patient.writing() as connection:
             keyring.unlock(connection, clock())
+            if CLOSED not in keyring.marks and any(connection.execute(query).first() for query in _KEY_TRACES):
+                keyring.add_mark(connection, CLOSED)
+        if BOUND not in keyring.marks:
+            with self.writing() as connection:
+                bind_rows(connection, keyring, self.audit)
 
     def close(self) -> None:
         """Put a checkpoint on the recorded audit, if the database allows it now, and close the database."""
         try:
             with self.database.writing() as connection:
+                self.keyring.read_marks(connection)
                 self._chain.stop(connection, self.clock())
-        except StoreUnavailable:
-            pass  # the chain's head holds the same
+        except (StoreUnavailable, AuditError, KeyringError):
+            pass  # the chain's head holds the same, or the store is another one
         self.database.close()
 
     # Transactions
@@ -124,7 +135,7 @@ class UnitOfWork:
                     yield connection
                 return
             try:
-                with self.database.writing(self._chain.flush) as connection:
+                with self.database.writing(self._flush) as connection:
                     self._check_file(connection)
                     yield connection
             except BaseException:
@@ -139,6 +150,15 @@ class UnitOfWork:
                 self._audited_actions.clear()
                 self._people.clear()
                 self._tokens.clear()
+
+    def _flush(self, connection: Connection) -> None:
+        """Write the audit's pending records, after checking that the store is the one that the keyring was unlocked with."""
+        begins = self._chain.begins
+        marks = self.keyring.read_marks(connection) if begins else frozenset()
+        self._chain.flush(connection)
+        if begins and not any(mark.startswith(AUDIT_BEGAN) for mark in marks):
+            first = connection.execute(select(checkpoints.c.mac).where(checkpoints.c.position == 1)).scalar_one()
+            self.keyring.add_mark(connection, AUDIT_BEGAN + first)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -183,7 +203,7 @@ class UnitOfWork:
     def _check_file(self, connection: Connection) -> None:
         """Refuse a file of another store that came into the place of this store's file."""
         if self.database.is_replaced:
-            self.keyring.check_root(connection)
+            self.keyring.read_marks(connection)
             self.database.is_replaced = False
 
     def advisory_lock(self, **names: str | Iterable[str] | None) -> None:
@@ -251,7 +271,7 @@ class UnitOfWork:
                 row = _FIND_PERSON(connection, {"token": token}).fetchone()
             if row is None:
                 return None
-            person = Person(row[0], self.data_key(*row))
+            person = Person(row[0], self.data_key(row[0], token, row[1]))
             if self.database.is_writing:
                 self._people[token] = person
             return person
@@ -269,23 +289,30 @@ class UnitOfWork:
 
     def _new_person(self, token: str) -> dict[str, Any]:
         person = token_hex(16)
-        wrapped = self.keyring.wrap(self.keyring.new_key(), person.encode())
+        wrapped = self.keyring.wrap(self.keyring.new_key(), key_context(person, token))
         return {"person": person, "lookup": token, "wrapped_key": wrapped, "master": self.keyring.master, "created_at": self.clock()}
 
-    def data_key(self, person: str, wrapped: bytes) -> bytes:
+    def data_key(self, person: str, lookup: str | None, wrapped: bytes) -> bytes:
         """Return a person's data key, unwrapped.
 
-        The cache goes by the wrapped bytes, which are read from the store each time, so an erased key is not found in it.
+        The cache goes by the wrapped bytes and their context, which are read from the store each time: neither an erased key nor the key
+        of a row with another look-up token is found in it.
+
+        Raises
+        ------
+        bento.store.keyring.KeyringError
+            If the key was wrapped for another person or another look-up token.
         """
-        key = self._keys.get(wrapped)
+        context = key_context(person, lookup)
+        key = self._keys.get((context, wrapped))
         if key is None:
-            key = self._keys[wrapped] = self.keyring.unwrap(wrapped, person.encode())
+            key = self._keys[context, wrapped] = self.keyring.unwrap(wrapped, context)
             if len(self._keys) > MAX_CACHED_KEYS:
                 self._keys.popitem(last=False)
         return key
 
-    def key_of(self, person: str | None, wrapped: bytes | None) -> bytes | None:
+    def key_of(self, person: str | None, lookup: str | None, wrapped: bytes | None) -> bytes | None:
         """Return the key that seals a person's data, the service's key where no person is named, or None where the person was erased."""
         if person is None:
             return self.keyring.service_key
-        return None if wrapped is None else self.data_key(person, wrapped)
+        return None if wrapped is None else self.data_key(person, lookup, wrapped)

@@ -109,9 +109,12 @@ def load_history(settings: Settings) -> None:
 @click.pass_obj
 def load_feedback(settings: Settings) -> None:
     """Copy the labels that analysts gave to decisions, each with its date, to where the ledger reads them."""
+    from bento.cli.common import store_faults_as_click_errors
     from finrisk_assets.operations.load_feedback import load
 
-    for label_file in load(settings):
+    with store_faults_as_click_errors():
+        files = load(settings)
+    for label_file in files:
         click.echo(str(label_file))
     click.echo("The ledger has them from its next run on: the sensor of new files starts it, or materialise raw_transactions downwards.")
 

@@ -14,6 +14,7 @@ from bento.access.client_address import find_client_address, is_cross_site, is_d
 from bento.access.rate_limits import Rate
 from bento.access.token_issuer import IssuerKeysUnavailable, TokenRejected
 from bento.context import ROLES, Caller, current_caller
+from bento.store.audit_chain import bind_key
 from bento.store.tables import keys as table
 from bento.web.envelope import Envelope
 
@@ -56,7 +57,8 @@ class Serving:
         with create_engine("sqlite://").begin() as connection:
             table.create(connection)
             made, shown = create_key(connection, mac, "one", roles or ["scorer"], now=NOW - 1_000, expires_at=expires_at)
-        self.kept.append(made._replace(**changes))
+        made = made._replace(**changes)
+        self.kept.append(made._replace(mac=bind_key(mac, made.row())))
         self.clock.seconds += 10.0  # so that it is read
         return {"authorization": f"Bearer {shown}"}
 
