@@ -13,6 +13,8 @@ from itertools import compress
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from finrisk_assets.features.online import EventCount, History
 from finrisk_assets.features.windows import DAY, MICRO
 
@@ -55,7 +57,7 @@ class EntityEvents:
         The columns of `CachedEvent`, in any order.
     """
 
-    __slots__ = ("_amounts", "_frauds", "_known_at", "_narrowing", "after_us", "times")
+    __slots__ = ("_amounts", "_frauds", "_known_at", "_known_times", "_narrowing", "after_us", "times")
 
     def __init__(self, after_us: int, events: Iterable[tuple[Any, ...]] = ()) -> None:
         columns = list(zip(*sorted(events, key=itemgetter(0)), strict=True)) or [()] * len(CachedEvent._fields)
@@ -65,6 +67,7 @@ class EntityEvents:
         self._amounts = array("d", amounts)
         self._frauds = bytearray(1 if is_fraud else 0 for is_fraud in frauds)
         self._known_at: list[int | None] = [at for at, is_fraud in zip(known_at, frauds, strict=True) if is_fraud]
+        self._known_times: dict[int, list[int]] = {}  # seconds -> times of the frauds known within them; computed when asked for
         self._narrowing = {"merchant": array("q", map(_short, merchants)), "country": array("q", map(_short, countries))}
 
     def insert(self, event: CachedEvent) -> None:
@@ -76,6 +79,7 @@ class EntityEvents:
         self.times.insert(place, at)
         self._amounts.insert(place, event.amount)
         if event.is_fraud:
+            self._known_times.clear()
             self._known_at.insert(self._frauds.count(1, 0, place), event.label_known_at_us)
         self._frauds.insert(place, 1 if event.is_fraud else 0)
         self._narrowing["merchant"].insert(place, _short(event.merchant))
@@ -84,6 +88,7 @@ class EntityEvents:
     def drop_until(self, after_us: int) -> int:
         """Drop the events up to an instant; return their number."""
         place = bisect_right(self.times, after_us)
+        self._known_times.clear()
         del self._known_at[: self._frauds.count(1, 0, place)]
         columns: tuple[Any, ...] = (self.times, self._amounts, self._frauds, *self._narrowing.values())
         for column in columns:
@@ -120,23 +125,26 @@ class EntityEvents:
             start = starts.get(reach_s, -1)
             if start < 0:
                 start = starts[reach_s] = min(bisect_right(self.times, at_us - reach_s * MICRO), end)
-            if known_s is None:
-                numbers.append(self._count(slice(start, end), narrowing) if narrowing else end - start)
+            if known_s is not None:
+                numbers.append(self._count_known(at_us, reach_s, known_s, narrowing) if self._known_at else 0)
             else:
-                numbers.append(self._count_known(slice(start, end), known_s, narrowing) if self._known_at else 0)
+                numbers.append(self._count(slice(start, end), narrowing) if narrowing else end - start)
         return numbers
 
     def _count(self, places: slice, narrowing: Mapping[str, str | None]) -> int:
-        columns = [self._narrowing[column][places] for column in narrowing]
-        tokens = [_short(token) for token in narrowing.values()]
-        return columns[0].count(tokens[0]) if len(columns) == 1 else [*zip(*columns, strict=True)].count((*tokens,))
+        if places.start == places.stop:
+            return 0
+        fits = [np.frombuffer(self._narrowing[column], np.int64)[places] == _short(token) for column, token in narrowing.items()]
+        return int(np.count_nonzero(np.logical_and.reduce(fits) if len(fits) > 1 else fits[0]))
 
-    def _count_known(self, places: slice, known_s: int, narrowing: Mapping[str, str | None]) -> int:
-        return sum(
-            known_at is not None and known_at - self.times[place] <= known_s * MICRO
-            for place, known_at in self._list_frauds(places)
-            if all(self._narrowing[column][place] == _short(token) for column, token in narrowing.items())
-        )
+    def _count_known(self, at_us: int, reach_s: int, known_s: int, narrowing: Mapping[str, str | None]) -> int:
+        if narrowing:
+            return self.list_history(at_us - reach_s * MICRO, at_us, narrowing).tally(at_us, EventCount(reach_s, known_s))
+        if known_s not in self._known_times:
+            frauds = [(self.times[place], known_at) for place, known_at in self._list_frauds(slice(0, len(self.times)))]
+            self._known_times[known_s] = [at for at, known_at in frauds if known_at is not None and known_at - at <= known_s * MICRO]
+        known = self._known_times[known_s]
+        return max(0, bisect_left(known, at_us) - bisect_right(known, at_us - reach_s * MICRO))
 
     def _list_frauds(self, places: slice) -> list[tuple[int, int | None]]:
         """Return the places of the frauds among these places, and the times at which they became known."""
