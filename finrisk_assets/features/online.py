@@ -7,8 +7,7 @@ the events in any order.
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
-from operator import itemgetter
+from operator import itemgetter, mul
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -178,12 +177,12 @@ class _Entity:
 
     def _read(self, values: list[float], at: int, event: Mapping[str, Any], history: History) -> None:
         times = history.occurred_at_us
-        # Sums of whole hundredths are exact, and so are differences of running sums.
+        # Sums of whole hundredths are exact, in whatever order.
         cents = [math.floor(amount * 100.0 + 0.5) for amount in history.amount] if self._reads_amount else []
         own = math.floor(float(event["amount"]) * 100.0 + 0.5) if self._reads_amount else 0
-        sums = [0, *accumulate(cents)]
-        squares = [0, *accumulate(amount * amount for amount in cents)]
         bounds = [(bisect_right(times, at - reach_us), bisect_right(times, at - delay_us)) for reach_us, delay_us in self._intervals]
+        cents_of = [cents[start:end] for start, end in bounds]
+        sums = [sum(amounts) for amounts in cents_of]
         for window, number, interval in self._read_windows:
             start, end = bounds[interval]
             count = end - start + window.current
@@ -191,11 +190,12 @@ class _Entity:
                 case "since":
                     value = (at - times[end - 1]) / (HOUR * MICRO) if count else window.length_s / HOUR
                 case "std":
-                    value = _deviation(count, sums[end] - sums[start], squares[end] - squares[start])
+                    amounts = cents_of[interval]
+                    value = _deviation(count, sums[interval], sum(map(mul, amounts, amounts)))
                 case "max":
-                    value = max([*cents[start:end], *([own] if window.current else [])], default=math.nan) / 100.0
+                    value = max([*cents_of[interval], *([own] if window.current else [])], default=math.nan) / 100.0
                 case _:
-                    total = (sums[end] - sums[start] + own * window.current) / 100.0
+                    total = (sums[interval] + own * window.current) / 100.0
                     value = total if window.aggregate == "sum" else total / count if count else math.nan
             values[number] = _or_empty(value, window.empty)
 
