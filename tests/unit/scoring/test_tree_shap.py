@@ -40,6 +40,14 @@ def test_a_row_has_the_same_bits_alone_and_among_others(trees: TreeShap, rows: R
     assert np.array_equal(trees.margin(rows[:n]), margins)
 
 
+def test_thousands_of_rows_have_the_same_bits_as_blocks(trees: TreeShap, rows: Rows) -> None:
+    many = np.tile(rows, (9, 1))[:9000]
+    margins, shap_values = trees.explain(many)
+    blocks = [trees.explain(many[start : start + 100]) for start in range(0, len(many), 100)]
+    assert np.array_equal(margins, np.concatenate([margin for margin, _ in blocks]))
+    assert np.array_equal(shap_values, np.concatenate([values for _, values in blocks]))
+
+
 @pytest.mark.parametrize("method", ["margin", "explain"])
 def test_a_row_among_more_rows_takes_no_more_calls(trees: TreeShap, rows: Rows, method: str) -> None:
     """Calls of numpy stand for time: at 128 rows the former change of methods made hundreds for each row where few rows took ten."""
