@@ -147,6 +147,7 @@ def _insert_label(store: Store, connection: Connection, request: FeedbackRequest
     connection.execute(insert(feedback), row)
     if decision.transaction_token is not None:
         connection.execute(_LABEL_TRANSACTION, {"token": decision.transaction_token, "fraud": request.label, "since": known_at})
+        store.forget_histories()
     store.audit(
         "feedback",
         at=now,  # equal to the row's `at`

@@ -184,6 +184,7 @@ def erase_rows(store: Store, connection: Connection, person: str) -> None:
     parameters = {"person_id": person, "now": store.clock()}
     for statement in (_DELETE_KEY, *_DELETE_ROWS, _DELETE_SCORES):
         connection.execute(statement, parameters)
+    store.forget_histories()
     store.audit("erase", person=person)
 
 

@@ -52,11 +52,13 @@ def retain(store: Store, older_than_days: int) -> Deleted:
 def _delete_where(store: Store, table: Table, condition: ColumnElement[bool]) -> int:
     key = next(iter(table.primary_key))
     delete_rows = delete(table).where(key.in_(bindparam("keys", expanding=True)))
-    return sum(
-        _for_each_chunk(
-            store, select(key).where(condition), lambda connection, keys: connection.execute(delete_rows, {"keys": keys}).rowcount
-        )
-    )
+
+    def delete_chunk(connection: Connection, keys: Sequence[str]) -> int:
+        if table is transactions:
+            store.forget_histories()
+        return connection.execute(delete_rows, {"keys": keys}).rowcount
+
+    return sum(_for_each_chunk(store, select(key).where(condition), delete_chunk))
 
 
 def _erase_unused(store: Store, before: int) -> int:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from secrets import token_hex
 from typing import Any
 
@@ -27,6 +27,10 @@ _FIND_PRIOR = CompiledStatement(
     .select_from(_WITH_PERSON)
     .where(or_(decisions.c.transaction_token == bindparam("transaction"), decisions.c.idempotency == bindparam("key")))
 )
+_FIND_ANY = {
+    column: select(decisions.c.id).where(decisions.c[column].in_(bindparam("tokens", expanding=True))).limit(1)
+    for column in ("transaction_token", "idempotency")
+}
 _BOUND_COLUMNS = (
     "id", "person", "domain", "route", "model_version", "caller", "request_id", "transaction_token", "idempotency", "digest", "decided_at",
 )  # fmt: skip
@@ -78,6 +82,19 @@ def find_prior_decision(session: UnitOfWork, *, transaction_id: str | None = Non
         data_key = session.key_of(person, lookup, wrapped)
         answer = None if data_key is None else _split_payload(unseal(data_key, sealed, decision_id.encode()))[1]
         return PriorDecision(decision_id, digest if len(rows) == 1 else "", answer)
+
+
+def has_prior_decision(session: UnitOfWork, *, transaction_ids: Iterable[str], keys: Iterable[str]) -> bool:
+    """Return whether there is a decision under any of these transactions' identifiers or idempotency keys of the current caller."""
+    tokens = {
+        "transaction_token": [session.token("transaction", transaction_id) for transaction_id in transaction_ids],
+        "idempotency": [_idempotency_token(session, key) for key in keys],
+    }
+    with session.reading() as connection:
+        return any(
+            tokens_of_column and connection.execute(_FIND_ANY[column], {"tokens": tokens_of_column}).first() is not None
+            for column, tokens_of_column in tokens.items()
+        )
 
 
 def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) -> None:

@@ -36,9 +36,10 @@ from bento.store.records import (
     Transaction,
 )
 from bento.store.shadow_scores import MAX_SHADOW_SCORES
-from bento.store.transactions import Entity, Event
+from bento.store.transactions import Entity, HistoryQuery
 from bento.store.unit_of_work import UnitOfWork
-from finrisk_assets.features.online import EventCount
+from finrisk_assets.features.online import EventCount, History
+from finrisk_assets.features.recent_events import Event
 from finrisk_assets.settings import Settings
 
 MAX_WAITING_CALLS = 256
@@ -189,6 +190,10 @@ class Store(UnitOfWork):
         """Return the prior decision made under one of these identifiers, see `decisions.find_prior_decision`."""
         return decisions.find_prior_decision(self, transaction_id=transaction_id, key=key)
 
+    def has_prior_decision(self, *, transaction_ids: Iterable[str], keys: Iterable[str]) -> bool:
+        """Return whether there is a decision under any of these identifiers, see `decisions.has_prior_decision`."""
+        return decisions.has_prior_decision(self, transaction_ids=transaction_ids, keys=keys)
+
     def insert_decisions(self, new_decisions: Sequence[NewDecision]) -> None:
         """Insert decisions with their audit records, see `decisions.insert_decisions`."""
         decisions.insert_decisions(self, new_decisions)
@@ -213,9 +218,27 @@ class Store(UnitOfWork):
         """Store the ledger's transactions, see `bulk_load.load_transactions`."""
         return bulk_load.load_transactions(self, ledger)
 
+    def queue_transaction(self, transaction: Transaction, person: Person) -> None:
+        """Add a transaction to history, with its row inserted later, see `transactions.queue_transaction`."""
+        transactions.queue_transaction(self, transaction, person)
+
+    def insert_queued(self) -> None:
+        """Insert the queued transactions, see `transactions.insert_queued`."""
+        transactions.insert_queued(self)
+
+    def forget_histories(self) -> None:
+        """Empty the cache of recent events of every worker, see `transactions.forget_histories`."""
+        transactions.forget_histories(self)
+
     def histories(self, event: Mapping[str, Any], reach: Mapping[Entity, timedelta], before: datetime) -> dict[Entity, list[Event]]:
         """Return the earlier events of each entity of an event, see `transactions.histories`."""
         return transactions.histories(self, event, reach, before)
+
+    def read_history(
+        self, event: Mapping[str, Any], query: HistoryQuery, before: datetime
+    ) -> tuple[dict[Entity, History], dict[Entity, list[int]]]:
+        """Return what features read of an event's history, see `transactions.read_history`."""
+        return transactions.read_history(self, event, query, before)
 
     def counts(self, event: Mapping[str, Any], counts: Mapping[Entity, Sequence[EventCount]], before: datetime) -> dict[Entity, list[int]]:
         """Return the numbers of earlier events of each entity of an event, see `transactions.counts`."""

@@ -20,12 +20,13 @@ from bento.context import request_id as current_request
 from bento.problems import log_failure
 from bento.store import migrations
 from bento.store.audit_chain import AuditError, Chain
-from bento.store.database import WAIT_S, Database, StoreUnavailable
+from bento.store.database import WAIT_S, Database, StoreBusy, StoreUnavailable
 from bento.store.keyring import AUDIT_BEGAN, BOUND, CLOSED, SERVICE_KEY_OWNER, Keyring, KeyringError, key_context
 from bento.store.migrations.binding import bind_rows
 from bento.store.records import Person
 from bento.store.statements import CompiledStatement
 from bento.store.tables import OF_KEYS, audit, checkpoints, keys, people
+from finrisk_assets.features.recent_events import RecentEvents
 
 PROBE_BYTES = 32 * 1024
 """Bytes of the row that `is_writable` writes to SQLite: more than a decision with its index entries takes."""
@@ -34,6 +35,9 @@ MAX_CACHED_KEYS = 10_000
 
 _FIND_PERSON = CompiledStatement(select(people.c.person, people.c.wrapped_key).where(people.c.lookup == bindparam("token")))
 _FIND_PEOPLE = select(people.c.lookup, people.c.person).where(people.c.lookup.in_(bindparam("tokens", expanding=True)))
+_FIND_PEOPLE_WITH_KEYS = select(people.c.lookup, people.c.person, people.c.wrapped_key).where(
+    people.c.lookup.in_(bindparam("tokens", expanding=True))
+)
 _INSERT_PERSON = {
     name: dialect.insert(people).on_conflict_do_nothing() for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
 }
@@ -93,6 +97,8 @@ class UnitOfWork:
         self._people: dict[str, Person] = {}  # of the transaction that writes, by token
         self._tokens: dict[tuple[str, str], str] = {}  # of the transaction that writes
         self._audited_actions: list[str] = []
+        self.recent_events = RecentEvents()
+        self.queued_transactions: list[dict[str, Any]] = []  # rows of the transaction that writes, see `transactions.queue_transaction`
         self.database = Database(url, durable=durable, wait_s=wait_s)
         migrations.check(self.database, upgrades=self.database.dialect == "sqlite" if upgrades is None else upgrades)
         # No client waits for an answer yet, and `finrisk load-history` may be writing.
@@ -138,8 +144,11 @@ class UnitOfWork:
                 with self.database.writing(self._flush) as connection:
                     self._check_file(connection)
                     yield connection
-            except BaseException:
+            except BaseException as error:
                 self._chain.rolled_back()
+                self.recent_events.roll_back()
+                if isinstance(error, StoreUnavailable) and not isinstance(error, StoreBusy):  # the commit may have taken place
+                    self.recent_events.clear()
                 raise
             else:
                 self._chain.committed()
@@ -147,6 +156,8 @@ class UnitOfWork:
                 for action in self._audited_actions:
                     self._meter.count_audit_record(action)
             finally:
+                self.recent_events.end_transaction()
+                self.queued_transactions.clear()
                 self._audited_actions.clear()
                 self._people.clear()
                 self._tokens.clear()
@@ -164,12 +175,14 @@ class UnitOfWork:
     def savepoint(self) -> Iterator[None]:
         """Inside `writing`: undo the block where it fails; earlier writes stand, and the transaction goes on."""
         with self.writing() as connection:
-            pending = self._chain.waiting()
+            pending, mark = self._chain.waiting(), self.recent_events.mark()
             try:
                 with self.database.savepoint(connection):
                     yield
             except BaseException:
                 self._chain.forget(pending)
+                self.recent_events.roll_back(mark)
+                self.queued_transactions.clear()
                 del self._audited_actions[pending:]
                 self._people.clear()  # a person who was inserted in the block is unknown again
                 raise
@@ -286,6 +299,18 @@ class UnitOfWork:
             if rows := [self._new_person(token) for token in customers if token not in registered]:
                 connection.execute(_INSERT_PERSON[self.database.dialect], rows)
             return {customers[lookup]: person for lookup, person in connection.execute(_FIND_PEOPLE, {"tokens": list(customers)})}
+
+    def remember_people(self, customer_ids: Iterable[str]) -> None:
+        """Read the people behind these customers at once, for `person` in this transaction; unknown ones are inserted. Inside `writing`."""
+        connection = self.database.writing_connection()
+        tokens = sorted({self.token("customer", customer_id) for customer_id in customer_ids} - self._people.keys())
+        if not tokens:
+            return
+        rows = list(connection.execute(_FIND_PEOPLE_WITH_KEYS, {"tokens": tokens}))
+        if new := sorted(set(tokens) - {token for token, *_ in rows}):
+            connection.execute(_INSERT_PERSON[self.database.dialect], [self._new_person(token) for token in new])
+            rows += connection.execute(_FIND_PEOPLE_WITH_KEYS, {"tokens": new})
+        self._people |= {token: Person(person, self.data_key(person, token, wrapped)) for token, person, wrapped in rows}
 
     def _new_person(self, token: str) -> dict[str, Any]:
         person = token_hex(16)
