@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from bento.context import request_id
-from schemas.api import Error, ErrorEnvelope, FieldError
+from schemas.api import Error, ErrorEnvelope, FieldError, Identifier
 
 logger = logging.getLogger("finrisk.service")
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
@@ -70,6 +72,23 @@ class Problem(Exception):  # noqa: N818 - named for what the client reads
 def invalid_field(name: str, reason: str) -> Problem:
     """Return the problem of one field with an unusable value."""
     return Problem.from_status(422, [FieldError(field=name, reason=reason)])
+
+
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+
+
+def parse_identifier(name: str, value: str) -> str:
+    """Return an identifier of a path or a command in normal form, by the rule of the requests' bodies.
+
+    Raises
+    ------
+    Problem
+        422 where the identifier is blank or too long.
+    """
+    try:
+        return _IDENTIFIER.validate_python(value)
+    except ValidationError as error:
+        raise invalid_field(name, f"{error.errors()[0]['msg']}.") from None
 
 
 LOAD_HINT = "`finrisk load-history` puts what the ledger knows of its customers into the service's store."

@@ -68,6 +68,8 @@ def spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import ibis
     from pyspark.sql import SparkSession
 
+    from finrisk_assets.ledger.contract import add_functions
+
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     monkeypatch.chdir(tmp_path)
     settings = {
@@ -86,5 +88,7 @@ def spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     }
     session = SparkSession.builder.master("local[1]").appName("finrisk-tests").config(map=settings).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
-    yield ibis.pyspark.connect(session)
+    connection = ibis.pyspark.connect(session)
+    add_functions(connection)
+    yield connection
     session.stop()

@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 
 from bento.people.backup import empty_log, is_small, wipe
-from bento.problems import invalid_field, unknown_subject
+from bento.problems import parse_identifier, unknown_subject
 from bento.store.keyring import key_context, snapshot_context, unseal
 from bento.store.records import Person
 from bento.store.session import Store, map_store_faults, write_transaction
 from bento.store.tables import audit, decisions, feedback, people, shadows, standings, transactions
-from schemas.api import LONGEST_IDENTIFIER, Erasure, PersonExport
+from schemas.api import Erasure, PersonExport
 from schemas.timestamps import from_micros
 
 ROWS_PER_TRANSACTION = 500
@@ -58,9 +58,9 @@ def export(store: Store, customer_id: str) -> PersonExport:
     Raises
     ------
     bento.problems.Problem
-        Where the person is unknown, or the store is not available.
+        Where the identifier is blank or too long, the person is unknown, or the store is not available.
     """
-    _check_length(customer_id)
+    customer_id = parse_identifier("customer_id", customer_id)
     with write_transaction(store) as connection:
         person = store.person(customer_id)
         if person is None:
@@ -163,9 +163,9 @@ def erase(store: Store, customer_id: str, *, wiping: bool = True) -> Erasure:
     Raises
     ------
     bento.problems.Problem
-        Where the person is unknown, or the store is not available.
+        Where the identifier is blank or too long, the person is unknown, or the store is not available.
     """
-    _check_length(customer_id)
+    customer_id = parse_identifier("customer_id", customer_id)
     with write_transaction(store) as connection:
         store.advisory_lock(customer=customer_id)
         person = store.person(customer_id)
@@ -232,11 +232,6 @@ def count_keys_by_master(connection: Connection) -> dict[str, int]:
     """Return master key id -> number of keys wrapped under it."""
     counts = select(people.c.master, func.count()).where(people.c.wrapped_key.is_not(None)).group_by(people.c.master)
     return dict(connection.execute(counts.order_by(people.c.master)).tuples().all())
-
-
-def _check_length(customer_id: str) -> None:
-    if len(customer_id) > LONGEST_IDENTIFIER:
-        raise invalid_field("customer_id", f"At most {LONGEST_IDENTIFIER} characters.")
 
 
 def _moment(microseconds: int | None) -> Any:

@@ -25,6 +25,7 @@ from sqlalchemy import Connection, bindparam, select, text
 from bento.store.tables import people
 from finrisk_assets.private_files import is_open_to_others, make_private_folder
 from finrisk_assets.settings import Settings
+from schemas.normal_form import normalise_country, normalise_text
 
 SERVICE_KEY_OWNER = "0" * 32
 """Pseudonymous id of the row in `people` that holds the root secret in place of a data key."""
@@ -40,6 +41,8 @@ _ID_BYTES = 8
 _TAG_BYTES = 16
 _DISTINCT_BYTES = 12
 """Least number of distinct bytes of a key: of 32 random bytes about 30 differ, a placeholder has fewer."""
+_NORMALISE_BY_KIND = dict.fromkeys(("account", "customer", "merchant", "transaction"), normalise_text) | {"country": normalise_country}
+"""Kind of identifier -> the function that brings it into normal form. Tokens of other kinds replace texts of the service itself."""
 
 
 class KeyringError(RuntimeError):
@@ -217,12 +220,14 @@ class Keyring:
         return None if wrapped is None else self.unwrap(wrapped, SERVICE_KEY_OWNER.encode())
 
     def token(self, kind: str, value: str) -> str:
-        """Return the token that replaces an identifier: 32 hex digits, equal for equal kind and value.
+        """Return the token that replaces an identifier: 32 hex digits, equal for equal kind and value in normal form.
 
         HMAC-SHA256 under the lookup key: without the key identifiers cannot be guessed by trial.
         """
         if self._lookup is None:
             raise _locked_error()
+        normalise = _NORMALISE_BY_KIND.get(kind)
+        value = value if normalise is None else normalise(value)
         keyed = self._lookup.copy()
         keyed.update(f"{kind}\0{value}".encode(errors="surrogatepass"))
         return keyed.hexdigest()[:32]

@@ -291,14 +291,16 @@ class UnitOfWork:
 
     def register_customers(self, customer_ids: Iterable[str]) -> dict[str, str]:
         """Insert customers who are unknown, and return customer_id -> pseudonymous id."""
-        customers = {self.keyring.token("customer", customer): customer for customer in sorted(customer_ids)}
-        if not customers:
+        tokens = {customer: self.keyring.token("customer", customer) for customer in sorted(customer_ids)}
+        if not tokens:
             return {}
+        lookups = list(dict.fromkeys(tokens.values()))
         with self.writing() as connection:
-            registered = {lookup for lookup, _ in connection.execute(_FIND_PEOPLE, {"tokens": list(customers)})}
-            if rows := [self._new_person(token) for token in customers if token not in registered]:
+            registered = {lookup for lookup, _ in connection.execute(_FIND_PEOPLE, {"tokens": lookups})}
+            if rows := [self._new_person(token) for token in lookups if token not in registered]:
                 connection.execute(_INSERT_PERSON[self.database.dialect], rows)
-            return {customers[lookup]: person for lookup, person in connection.execute(_FIND_PEOPLE, {"tokens": list(customers)})}
+            person_of: dict[str, str] = dict(connection.execute(_FIND_PEOPLE, {"tokens": lookups}).tuples().all())
+            return {customer: person_of[token] for customer, token in tokens.items()}
 
     def remember_people(self, customer_ids: Iterable[str]) -> None:
         """Read the people behind these customers at once, for `person` in this transaction; unknown ones are inserted. Inside `writing`."""
