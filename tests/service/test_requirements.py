@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from pathspec import PathSpec
 from pip_requirements_parser import RequirementsFile
 
 from bento.service import FinRisk
@@ -73,6 +75,22 @@ def test_one_variable_pins_the_base_image() -> None:
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"FINRISK_BASE_IMAGE": pinned}, capture_output=True, text=True, check=False)
 
     assert done.stdout.split()[-1:] == [pinned], done.stderr
+
+
+def test_the_bento_includes_every_module_that_the_service_imports() -> None:
+    included = PathSpec.from_lines("gitwildmatch", yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))["include"])
+    code = (
+        "import sys, bento.service, bento.single_process, bento.access.token_verifier\n"
+        "for name, module in sorted(sys.modules.items()):\n"
+        "    if name.split('.')[0] in ('bento', 'schemas', 'finrisk_assets') and getattr(module, '__file__', None):\n"
+        "        print('module', module.__file__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = [Path(line.removeprefix("module ")) for line in done.stdout.splitlines() if line.startswith("module ")]
+    imported = {file.relative_to(ROOT).as_posix() for file in files}
+
+    assert len(imported) > 70
+    assert {file for file in imported if not included.match_file(file)} == set()
 
 
 def test_nothing_that_makes_models_is_installed() -> None:
