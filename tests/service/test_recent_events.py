@@ -17,6 +17,7 @@ from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.scorers.transaction import TransactionScorer
 from bento.people import backup, data_rights, retention
 from bento.store.audit_verify import verify
+from bento.store.database import StoreBusy
 from bento.store.records import Transaction
 from bento.store.session import Store
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
@@ -124,6 +125,17 @@ def insert_and_fail(store: Store, transaction: Transaction) -> None:
 def test_a_second_read_of_an_entity_takes_no_statement_on_history(worker: Store) -> None:
     insert(worker, *(transaction_of(str(at), -at) for at in range(1, 50)))
     first = read(worker)
+    with statements(worker) as sent:
+        assert read(worker) == first
+    assert [statement for statement in sent if "transactions" in statement] == []
+
+
+def test_a_lock_that_the_event_loop_does_not_wait_for_empties_nothing(worker: Store, other: Store) -> None:
+    insert(worker, transaction_of("t1", -30))
+    first = read(worker)
+    worker.never_wait_here()
+    with other.writing(), pytest.raises(StoreBusy), worker.writing():
+        pass
     with statements(worker) as sent:
         assert read(worker) == first
     assert [statement for statement in sent if "transactions" in statement] == []
