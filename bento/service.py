@@ -152,7 +152,8 @@ _INSTALL_UV = f"command -v uv >/dev/null || (echo '{_UV}' >/tmp/uv.txt && pip in
 
 # With a distribution, BentoML would install compilers. The code is copied before bento/image.sh runs, which compiles it.
 _IMAGE = Image(
-    base_image=Settings.from_environment().base_image,
+    # This variable alone: whether the others can be read is told where the service starts.
+    base_image=os.environ.get("FINRISK_BASE_IMAGE") or Settings.base_image,
     distro="none",
     commands=[_INSTALL_UV],
     build_include_paths=["bento", "schemas", "finrisk_assets"],
