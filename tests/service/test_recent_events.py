@@ -14,6 +14,7 @@ import pytest
 from bento.decisions import feedback
 from bento.decisions.batch import TRANSACTION_CHUNK_SIZE, decide_batch
 from bento.decisions.engine import DecisionResult, Decisions
+from bento.decisions.reconcile import reconcile
 from bento.decisions.scorers.transaction import TransactionScorer
 from bento.people import backup, data_rights, retention
 from bento.store.audit_verify import verify
@@ -311,6 +312,7 @@ def test_a_micro_batch_answers_as_one_after_the_other(tmp_path: Path, bundle: Bu
             contents.append(contents_of(store))
             verdict = verify(store.database, store.keyring)
             assert (verdict.records, verdict.broken) == (400, None)
+            assert reconcile(store).listed == []
     assert answers[0] == answers[1]
     assert contents[0] == contents[1]
 
