@@ -42,18 +42,19 @@ serve: .venv/.ready ## Serve the newest Bento on http://127.0.0.1:3000 (PORT=…
 
 lint: .venv/.ready ## Style, types, import rules, definitions
 	@ruff check .
+	@ruff format --check .
 	@mypy
 	@lint-imports --no-cache
 	@dg check defs --no-check-yaml
 
-test: lint ## All of lint, and every test
+test: lint ## All of lint, and every test but those of the container image
 	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container
 
-test-fast: .venv/.ready ## Every test that is not marked slow: minutes, for the loop of change and check
+test-fast: .venv/.ready ## The tests of test that are not slow and need no real data: for the loop of change and check
 	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container -m "not slow and not realdata"
 
 # Counting lines takes half as long again.
-coverage: .venv/.ready ## Every test, and the lines that none of them reaches
+coverage: .venv/.ready ## The tests of test, and the lines that none of them reaches
 	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --cov --cov-report term:skip-covered
 
 container-test: .venv/.ready ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)

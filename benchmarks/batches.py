@@ -1,8 +1,8 @@
 """100,000 loan decisions at once: rows a second of one thread, beside shap.TreeExplainer and XGBoost's own contributions.
 
-A part of `benchmarks.serving`; it runs alone, too: ``python -m benchmarks.batches [--rounds 5]``. The models are the champion of
-FINRISK_HOME and the boosted trees that stand beside it as candidates, of the size for a small ledger and for a large one, fitted on the
-loans of that ledger. Rows are drawn from its loans and standing applications. Times are of the processor, so that others on it count less.
+A part of `benchmarks.serving`, which also runs by itself: ``python -m benchmarks.batches [--rounds 5]``. The models are the champion of
+FINRISK_HOME and its candidates of boosted trees, in the size for a small ledger and for a large one, fitted on the loans of that ledger.
+Rows are drawn from its loans and its applications at month-ends. Times are those of the processor, so that other load counts less.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def measure(settings: Settings, rounds: int) -> list[Speed]:
     """Measure the champion, and the boosted trees of both sizes."""
     folder = settings.root / "champions" / "loan_default" / "bundle"
     held = reasons.stored(settings, folder, LOAN_DEFAULT)
-    known = np.concatenate([held.rows, held.standing])
+    known = np.concatenate([held.rows, held.month_ends])
     rows = known[np.random.default_rng(settings.seed).integers(len(known), size=LOANS)]
     speeds = [_alone("champion", Bundle.load(folder), rows, rounds)]
     for n_rows in (candidates.MIN_LARGE_ROWS - 1, LARGE):

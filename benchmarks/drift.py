@@ -68,8 +68,8 @@ def main() -> None:
 def false_alarms(run: Callable[..., Iterable[drift.Drift]], names: tuple[str, ...], pool: Floats, windows: int) -> None:
     """Print how often windows without drift alarm: any column at all, each column alone, and the index."""
     found = {n: list(run(partial(null_window, names, pool, n), range(windows))) for n in ROWS}
-    noise = 1.96 * np.sqrt(drift.LEVEL * (1 - drift.LEVEL) / windows)
-    print(f"\nFalse alarms in {windows} windows without drift, per cent; stated {drift.LEVEL:.0%}, noise +- {noise:.1%}")
+    noise = 1.96 * np.sqrt(drift.SIGNIFICANCE_LEVEL * (1 - drift.SIGNIFICANCE_LEVEL) / windows)
+    print(f"\nFalse alarms in {windows} windows without drift, per cent; stated {drift.SIGNIFICANCE_LEVEL:.0%}, noise +- {noise:.1%}")
     print(f"  {'rows in each window':66}" + "".join(f"{n:>9,}" for n in ROWS))
     print(f"  {f'any of {len(names)} columns (the check)':66}" + rates(found[n] for n in ROWS))
     for k, name in enumerate(names):

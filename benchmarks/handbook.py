@@ -64,17 +64,17 @@ class Rows:
         found = fraud_scores(self.days[mask], self.customers[mask], self.is_fraud[mask], margin)
         return found["auc"], found["ap"], found["card_precision_at_100"]
 
-    def judged(self, period: Period) -> npt.NDArray[np.bool_]:
+    def period_mask(self, period: Period) -> npt.NDArray[np.bool_]:
         return mask_test_rows(period, self.days, self.customers, self.is_fraud)
 
 
 def validated_transactions(connection: Any, settings: Settings, folder: Path) -> tuple[ibis.Table, tuple[str, ...]]:
     """Land the Handbook, hold it to the contract and store what meets it; with the columns that the source fills."""
-    brought = handbook.source(settings).tables["transactions"]
-    brought.land(folder / "raw.parquet")
+    transactions = handbook.source(settings).tables["transactions"]
+    transactions.land(folder / "raw.parquet")
     raw = connection.read_parquet(str(folder / "raw.parquet"))
-    valid = contract.split(brought.table, brought.columns, raw, {}, datetime(2019, 1, 1)).valid
-    return connection.create_table("transactions", valid), tuple(brought.columns)
+    valid = contract.split(transactions.table, transactions.columns, raw, {}, datetime(2019, 1, 1)).valid
+    return connection.create_table("transactions", valid), tuple(transactions.columns)
 
 
 def rows_of(transactions: ibis.Table, declared: Sequence[Declaration], folder: Path) -> Rows:
@@ -118,7 +118,7 @@ def isolation(rows: Rows, period: Period, declared: Sequence[Declaration]) -> np
     recent = (rows.days >= np.datetime64(period.known_since)) & (rows.days <= np.datetime64(period.train_end))
     usable = model.isolate_features([declaration.feature for declaration in declared], rows.matrix[recent])
     forest = model.isolation_forest(SEED).fit(usable)
-    return model.compute_isolation_margin(forest, rows.matrix[rows.judged(period)])
+    return model.compute_isolation_margin(forest, rows.matrix[rows.period_mask(period)])
 
 
 def fitted(estimator: Any, rows: Rows, period: Period) -> Any:
@@ -143,11 +143,11 @@ def choose(
     declared_features = [declaration.feature for declaration in declared]
     margins: dict[str, list[npt.NDArray[np.float64]]] = {}
     for period in periods:
-        judged = rows.judged(period)
+        mask = rows.period_mask(period)
         for name, estimator in model.candidates(declared_features, SEED, n_jobs=threads).items():
-            margins.setdefault(name, []).append(model.compute_log_odds(fitted(estimator, rows, period), rows.matrix[judged]))
+            margins.setdefault(name, []).append(model.compute_log_odds(fitted(estimator, rows, period), rows.matrix[mask]))
         margins.setdefault("isolation_forest", []).append(isolation(rows, period, declared))
-    masks = [rows.judged(period) for period in periods]
+    masks = [rows.period_mask(period) for period in periods]
     mean = {
         name: tuple(np.mean([rows.scores(mask, margin) for mask, margin in zip(masks, weeks, strict=True)], axis=0).tolist())
         for name, weeks in margins.items()
@@ -178,21 +178,21 @@ def main() -> int:
 
     marks: dict[str, bool] = {}
     (test,) = prequential_periods(TEST, 1, train_days=7, delay_days=DELAY_DAYS)
-    judged, train = book_rows.judged(test), test.train_mask(book_rows.days)
-    frauds = int(book_rows.is_fraud[judged].sum())
+    mask, train = book_rows.period_mask(test), test.train_mask(book_rows.days)
+    frauds = int(book_rows.is_fraud[mask].sum())
     print("\nChapter 3, reproduced: AUC / AP / CP@100")
-    print(f"  {train.sum():,} rows to learn from, {judged.sum():,} judged, {frauds} of them fraud")
+    print(f"  {train.sum():,} rows to learn from, {mask.sum():,} judged, {frauds} of them fraud")
     for name, estimator in book_models(threads).items():
         began = time.perf_counter()
         estimator.fit(book_rows.matrix[train], book_rows.is_fraud[train].astype(int))
-        scores = book_rows.scores(judged, estimator.predict_proba(book_rows.matrix[judged])[:, 1])
+        scores = book_rows.scores(mask, estimator.predict_proba(book_rows.matrix[mask])[:, 1])
         show(name, scores, BOOK[name], f"{time.perf_counter() - began:.1f} s")
         if name in REPRODUCED:
             near = max(abs(one - other) for one, other in zip(scores, BOOK[name], strict=True))
             marks[f"{name} within {TOLERANCE} of the book ({near:.3f} off)"] = near <= TOLERANCE
     show(
         "isolation_forest",
-        book_rows.scores(judged, isolation(book_rows, test, catalogue.HANDBOOK)),
+        book_rows.scores(mask, isolation(book_rows, test, catalogue.HANDBOOK)),
         BOOK["isolation_forest"],
         "15 features",
     )
@@ -210,7 +210,7 @@ def main() -> int:
         candidate = model.candidates([declaration.feature for declaration in ours], SEED, n_jobs=threads)[chosen]
         fitted(candidate, our_rows, period)
         took = time.perf_counter() - began
-        mask = our_rows.judged(period)
+        mask = our_rows.period_mask(period)
         parts = {chosen: model.compute_log_odds(candidate, our_rows.matrix[mask]), "isolation_forest": isolation(our_rows, period, ours)}
         margins = {**parts, "joined": joined.margin(parts)}
         return {part: our_rows.scores(mask, margin) for part, margin in margins.items()}, took

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from finrisk_assets.modelling.evaluation.metrics import LEVEL, Interval
+from finrisk_assets.modelling.evaluation.metrics import CONFIDENCE_LEVEL, Interval
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.reasons import MAX_REASONS, MIN_SHARE, find_reasons, group_by_factor
 from finrisk_assets.scoring.spec import Floats, Rows
@@ -96,7 +96,7 @@ def flips(bundle: Bundle, rows: Rows, choose: Choice, ordinary: Rows, threshold:
             changed[at, usable] = ordinary[usable]
     before, after = bundle.probability(rows), bundle.probability(changed)
     n, k = len(rows), int((after < threshold).sum())
-    low, high = beta(k + 0.5, n - k + 0.5).ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    low, high = beta(k + 0.5, n - k + 0.5).ppf([(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2]).tolist()
     rate = Interval(k / n, low if k else 0.0, high if k < n else 1.0)
     return Flips(n, rate, named / n, float(np.median(before)), float(np.median(after)))
 

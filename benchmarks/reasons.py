@@ -4,7 +4,7 @@ Run it as ``python -m benchmarks.reasons`` after ``make demo`` (about a minute).
 FINRISK_HOME, and Taiwan's loans from FINRISK_DATA_DIR. Boosted trees are fitted beside each champion, so that both kinds of model show.
 
 A named factor becomes what is typical (the median) of the applicants just approved: the riskiest below the cutoff among those of the
-validation window. Refused are rows of the test window, and standing applications at month-ends where there are any. Spending that is
+validation window. Refused are rows of the test window, and applications at month-ends where there are any. Spending that is
 at HIGH risk is looked at in the same way. Then every refusal is asked for its nearest feasible change, and how long that took.
 """
 
@@ -63,13 +63,13 @@ HIGH = Questions("high_from", (("HIGH, then below", "high_from", "high_from"),))
 
 @dataclass(frozen=True)
 class Applicants:
-    """What is known of a source's loans, their split, and the standing applications that may be refused too."""
+    """What is known of a source's loans, their split, and the month-end applications that may be refused too."""
 
     features: tuple[Feature, ...]
     rows: Rows
     labels: Floats
     windows: Split
-    standing: Rows
+    month_ends: Rows
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ def stored(settings: Settings, champion: Path, domain: ClassifierDomain) -> Appl
     frame = Warehouse(url=settings.warehouse).table(f"features_{domain.group}").to_pandas()
     frame = frame.sort_values(domain.key).reset_index(drop=True)
     known = domain.labelled_rows(frame, settings)
-    standing = candidates.to_matrix(frame[frame[domain.label].isna()], declared)
+    month_ends = candidates.to_matrix(frame[frame[domain.label].isna()], declared)
     windows = domain.split(known, settings)
-    return Applicants(declared, candidates.to_matrix(known, declared), known[domain.label].to_numpy(dtype=float), windows, standing)
+    return Applicants(declared, candidates.to_matrix(known, declared), known[domain.label].to_numpy(dtype=float), windows, month_ends)
 
 
 def taiwan(settings: Settings) -> Applicants:
@@ -225,7 +225,7 @@ def print_nearest_changes(bundle: Bundle, held: Applicants) -> None:
 
 def refused(bundle: Bundle, held: Applicants, threshold: float) -> Iterator[tuple[str, Rows]]:
     """Rows of the test window, and those without an outcome, that score at or above a threshold; at most `MOST` of each."""
-    for population, rows in (("test window", held.rows[held.windows.test]), ("without outcome", held.standing)):
+    for population, rows in (("test window", held.rows[held.windows.test]), ("without outcome", held.month_ends)):
         found = rows[bundle.probability(rows) >= threshold] if len(rows) else rows
         if len(found) > MOST:
             found = found[np.random.default_rng(bundle.seed).choice(len(found), MOST, replace=False)]

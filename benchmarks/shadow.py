@@ -108,16 +108,16 @@ def ready(port: int) -> bool:
 def requests(home: Path, source: str, n: int) -> Iterator[tuple[str, list[dict[str, object]]]]:
     """Routes with the bodies that are sent to them: customers of the store, and movements after its last one."""
     with closing(open_store(Settings(home=home, source=source))) as store, store.reading() as connection:
-        standing = list_snapshots(store)
+        snapshots = list_snapshots(store)
         last = connection.exec_driver_sql("select max(occurred_at) from transactions").scalar()
     for domain, more in (("spending_risk", {}), ("loan_default", {"loan_amount": 5000}), ("loan_offers", {})):
-        who = sorted({one.customer_id for one in standing if one.domain == domain})
-        if who:
-            yield domain.replace("_", "-"), [{"customer_id": who[at % len(who)], **more} for at in range(n)]
-    accounts = sorted({one.account_id for one in standing if one.domain == "cashflow" and one.account_id})
+        customers = sorted({one.customer_id for one in snapshots if one.domain == domain})
+        if customers:
+            yield domain.replace("_", "-"), [{"customer_id": customers[at % len(customers)], **more} for at in range(n)]
+    accounts = sorted({one.account_id for one in snapshots if one.domain == "cashflow" and one.account_id})
     if accounts:
         yield "cashflow", [{"account_id": accounts[at % len(accounts)]} for at in range(n)]
-    movers = sorted({one.customer_id for one in standing})
+    movers = sorted({one.customer_id for one in snapshots})
     if last is not None and movers:
         after = datetime(1970, 1, 1) + timedelta(microseconds=last, hours=1)
         yield (

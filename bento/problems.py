@@ -27,7 +27,7 @@ MAX_HEADER_BYTES = 16 * 1024
 """Bytes of a request line with its headers. Every connection may take as much memory."""
 MAX_HEADERS = 100
 """Headers of one request."""
-_MAX_FIELDS = 20
+_MAX_FORM_ERRORS = 20
 _MAX_KEY_LENGTH = 64
 
 _BY_STATUS: Mapping[int, tuple[str, str]] = {
@@ -146,7 +146,7 @@ def invalid_request(errors: Sequence[Mapping[str, Any]]) -> Problem:
         422,
         [
             FieldError(field=_field_name(error["loc"]), reason=_REASON_BY_ERROR_TYPE.get(error["type"], error["msg"]))
-            for error in errors[:_MAX_FIELDS]
+            for error in errors[:_MAX_FORM_ERRORS]
         ],
     )
 

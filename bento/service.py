@@ -268,7 +268,7 @@ class FinRisk:
 
         The answer says how the model would have decided. If no change within bounds is enough, the answer says so.
         """
-        answer = await self._decisions.scorer("loan_default").nearest_change(request)
+        answer = await self._decisions.loan_scorer().nearest_change(request)
         await self.store.thread.run_if_busy(self._decisions.record_counterfactual, "loan_default", request, answer)
         return answer
 

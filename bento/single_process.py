@@ -17,15 +17,18 @@ from typing import Any
 import click
 import yaml
 
+from finrisk_assets.settings import SettingsError
+
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"level": "WARNING", "handlers": ["stderr"]},
-    "loggers": {"finrisk": {"level": "INFO"}},
+    # BentoML's access log is off unless its configuration enables it; its lines have the level INFO.
+    "loggers": {"finrisk": {"level": "INFO"}, "bentoml.access": {"level": "INFO"}},
 }
-"""Warnings of every library and all lines of the service, on the standard error stream."""
+"""Warnings of every library, all lines of the service and the access log, on the standard error stream."""
 
 
 @click.command()
@@ -41,6 +44,7 @@ def main(host: str, port: int, **tls: Any) -> None:
     gc.disable()
 
     import uvicorn
+    from bentoml.exceptions import BentoMLException
 
     # The kernel sends a container's first process only signals that it handles. The server's own handler calls this one at its end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -48,8 +52,15 @@ def main(host: str, port: int, **tls: Any) -> None:
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="finrisk-metrics-"))
     logging.config.dictConfig(LOGGING)
     parse_yaml_in_c()
-    app = build_app(os.environ.get("BENTO_PATH", "."))
-    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
+    try:
+        app = build_app(os.environ.get("BENTO_PATH", "."))
+    # A missing Bento, missing or rejected models, an address without credentials, a setting: the message says what to do.
+    except (BentoMLException, SettingsError) as error:
+        raise click.ClickException(str(error)) from None
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
+    except OSError as error:
+        raise click.ClickException(f"the service cannot listen on {host}, port {port}: {error.strerror}; choose another") from None
     options = {name: value for name, value in tls.items() if value}
     uvicorn.Server(uvicorn.Config(app, log_config=None, server_header=False, **options)).run(sockets=[listener])
 

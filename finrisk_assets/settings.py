@@ -5,9 +5,10 @@ that changing the source never mixes two ledgers.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Settings:
     home
         Folder of all files that finrisk writes.
     source
-        The source of the ledger: ``simulator``, ``handbook``, ``berka``, ``taiwan``, ``karlan_zinman`` or ``mapped``.
+        The source of the ledger: a name of `finrisk_assets.ledger.sources.SOURCES`.
     data_dir
         Folder of the real data sets.
     mapping
@@ -115,6 +116,17 @@ class Settings:
     max_connections_per_address: int = 128
     trusted_proxies: str = ""
 
+    def __post_init__(self) -> None:
+        for allowed, (is_allowed, names) in _RANGES.items():
+            for name in names:
+                if not is_allowed(getattr(self, name)):
+                    raise SettingsError(f"{PREFIX}{name.upper()}={getattr(self, name)} is out of range: set {allowed}")
+        if not self.medium_risk_from < self.high_risk_from:
+            raise SettingsError(
+                f"FINRISK_MEDIUM_RISK_FROM={self.medium_risk_from} is not below FINRISK_HIGH_RISK_FROM={self.high_risk_from}: "
+                "set both, MEDIUM below HIGH"
+            )
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
         """Read the settings from the environment.
@@ -122,7 +134,7 @@ class Settings:
         Raises
         ------
         SettingsError
-            If a FINRISK_* variable is unknown or its value cannot be read.
+            If a FINRISK_* variable is unknown, or its value cannot be read or is out of range.
         """
         environ = os.environ if environ is None else environ
         settings_by_variable = {PREFIX + field.name.upper(): field for field in fields(cls)}
@@ -134,9 +146,8 @@ class Settings:
             values[setting] = _content(name, values.pop(name))
         unknown = sorted(values.keys() - settings_by_variable.keys())
         if unknown:
-            raise SettingsError(
-                f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(settings_by_variable.keys() | _secret_files()))}"
-            )
+            known = sorted(settings_by_variable.keys() | _secret_files())
+            raise SettingsError("; ".join(f"unknown setting {name}{_suggest(name, known)}" for name in unknown))
         return cls(
             **{settings_by_variable[name].name: _read(name, settings_by_variable[name].type, value) for name, value in values.items()}
         )
@@ -205,6 +216,25 @@ def _content(name: str, path: str) -> str:
     return content
 
 
+def _suggest(name: str, known: list[str]) -> str:
+    # The common prefix would make every two names alike.
+    close = get_close_matches(name.removeprefix(PREFIX), [other.removeprefix(PREFIX) for other in known], 1)
+    return f": did you mean {PREFIX}{close[0]}?" if close else f": set one of {', '.join(known)}"
+
+
+_RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
+    "a whole number from 0 to 4294967295": (lambda value: 0 <= value < 2**32, ("seed",)),
+    "a share from 0 to 1": (lambda value: 0 <= value <= 1, ("quarantine_max_share",)),
+    "a probability above 0 and below 1": (lambda value: 0 < value < 1, ("medium_risk_from", "high_risk_from")),
+    "seconds from 0 to 3600": (lambda value: 0 <= value <= 3600, ("drain_seconds",)),
+    "a number above 0": (lambda value: value > 0, ("rate_per_second", "unknown_per_second")),
+    "a whole number of at least 1": (
+        lambda value: value >= 1,
+        ("sim_customers", "sim_months", "review_capacity", "threads", "rate_burst", "unknown_burst"),
+    ),
+}
+"""What a number may be -> the test of it, and the settings that it holds for."""
+
 _SWITCH = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -218,10 +248,10 @@ def _read(name: str, kind: Any, value: str) -> Any:
         if kind is bool:
             return _SWITCH[value.lower()]
         if "datetime" in str(kind):
-            moment = datetime.fromisoformat(value)
-            return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+            time = datetime.fromisoformat(value)
+            return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
         return Path(value).expanduser()
-    except KeyError:
-        raise SettingsError(f"{name}={value!r} cannot be read: say {' or '.join(_SWITCH)}") from None
-    except ValueError as error:
-        raise SettingsError(f"{name}={value!r} cannot be read: {error}") from None
+    except (KeyError, ValueError, OverflowError):
+        kinds = {int: "a whole number", float: "a number", bool: " or ".join(_SWITCH)}
+        wanted = kinds.get(kind, "a time in ISO 8601, such as 2025-07-01T00:00:00")
+        raise SettingsError(f"{name}={value!r} cannot be read: set {wanted}") from None

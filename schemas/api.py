@@ -66,12 +66,12 @@ def _written_out(value: Any) -> Any:
         raise PydanticCustomError("not_written_out", "Must be a time as ISO 8601 writes it, such as 2024-05-06T12:00:00.") from None
 
 
-def _naive_utc(moment: datetime) -> datetime:
+def _naive_utc(time: datetime) -> datetime:
     """Return a time as the ledger stores it: naive UTC."""
-    near = FIRST_MOMENT <= moment.replace(tzinfo=None) < LAST_MOMENT
+    near = FIRST_MOMENT <= time.replace(tzinfo=None) < LAST_MOMENT
     if not near:  # checked before the conversion, which fails at the ends of the calendar
         raise PydanticCustomError("far_away", "Must be a time from 1970 to 2099.")
-    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
 LONGEST_IDENTIFIER = 128
@@ -86,7 +86,7 @@ Identifier = Annotated[
 Country = Annotated[str, BeforeValidator(_country), WithJsonSchema({"type": "string", "enum": sorted(COUNTRY_CODES)})]
 Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_naive_utc)]
 
-Utc = Annotated[datetime, AfterValidator(lambda moment: moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment)]
+Utc = Annotated[datetime, AfterValidator(lambda time: time.replace(tzinfo=UTC) if time.tzinfo is None else time)]
 """A time of an answer, with its offset, as RFC 3339 and the OpenAPI document require."""
 FeatureValue = Annotated[float, BeforeValidator(_number)] | None
 LARGEST_AMOUNT = 1e12

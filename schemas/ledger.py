@@ -76,7 +76,13 @@ class Table:
         return tuple(column.name for column in self.columns)
 
     def with_columns(self, *columns: Column) -> "Table":
-        """Return the table with a source's own columns added after the canonical ones."""
+        """Return the table with a source's own columns added after the canonical ones.
+
+        Raises
+        ------
+        ValueError
+            If the table has a column of that name already.
+        """
         clash = {column.name for column in columns} & set(self.names)
         if clash:
             raise ValueError(f"table {self.name!r} already has the columns {sorted(clash)}")

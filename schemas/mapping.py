@@ -119,7 +119,7 @@ class ExtraColumn(ColumnMap):
 
 
 class TableMap(_Model):
-    """How one ledger table is filled from a file, or from several with the same columns."""
+    """The mapping of one ledger table from a file, or from several with the same columns."""
 
     file: str | tuple[str, ...] = Field(
         description="Path from the YAML file's folder, with a star in its name for several; ${FINRISK_DATA_DIR} is the data folder."

@@ -3,12 +3,12 @@
 from schemas.ledger import Column, Table
 
 
-def score_table(domain: str, key: Column, moment: Column, more: tuple[Column, ...] = ()) -> Table:
+def score_table(domain: str, key: Column, decision_time: Column, more: tuple[Column, ...] = ()) -> Table:
     """Return the contract of ``scores_<domain>``.
 
     Parameters
     ----------
-    key, moment
+    key, decision_time
         The columns of the domain's feature table that hold the subject's key and the decision time.
     more
         Further columns of the domain: the terms of an offer, the bounds of an amount.
@@ -19,7 +19,7 @@ def score_table(domain: str, key: Column, moment: Column, more: tuple[Column, ..
         (
             key,
             Column("customer_id", "string", "The customer.", personal="identifier"),
-            moment,
+            decision_time,
             Column("score", "float64", "The model's margin; its SHAP contributions sum to it."),
             Column("probability", "float64", "The calibrated score.", "probability", minimum=0, maximum=1),
             Column("decision", "string", "What the score means for the subject."),

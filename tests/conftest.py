@@ -13,16 +13,19 @@ import pytest
 from finrisk_assets.settings import Settings
 
 SLOW_FIXTURES = frozenset({"run", "spark", "demo"})
-"""Fixtures that train every model, start a Spark, or build and serve a Bento: `make test-fast` leaves out the tests that need them."""
+"""Fixtures that train every model, start a Spark, or build and serve a Bento: a test that needs one is slow."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a file's tests on one worker, and all files that use the trained ledger on the same one, so that it is trained once."""
+    """Run a file's tests on one worker, and all files that use the trained ledger on the same one, so that it is trained once.
+
+    A test is slow by its own fixtures, whatever the others of its file need.
+    """
     trained = {item.path for item in items if "run" in getattr(item, "fixturenames", ())}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("trained" if item.path in trained else item.path.as_posix()))
-        if item.path in trained or not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+        if not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 

@@ -45,7 +45,7 @@ class Decision(Base):
     contributions: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-class Asked(BaseModel):
+class ScoringRequest(BaseModel):
     features: dict[str, float]
 
 
@@ -68,8 +68,8 @@ def application(model_file: str, store: str) -> FastAPI:
             yield open_store
 
     @app.post("/score")
-    def score(asked: Asked, session: Annotated[Session, Depends(session)]) -> Answer:
-        frame = pd.DataFrame([asked.features])[list(model.feature_names_in_)]
+    def score(request: ScoringRequest, session: Annotated[Session, Depends(session)]) -> Answer:
+        frame = pd.DataFrame([request.features])[list(model.feature_names_in_)]
         value = float(model.decision_function(frame)[0])
         contributions = dict(zip(frame.columns, explainer.shap_values(frame)[0].tolist(), strict=True))
         answer = Answer(score=value, anomaly=value < 0, contributions=contributions)
@@ -78,7 +78,7 @@ def application(model_file: str, store: str) -> FastAPI:
                 decided_at=datetime.now(UTC),
                 score=answer.score,
                 anomaly=answer.anomaly,
-                features=asked.features,
+                features=request.features,
                 contributions=contributions,
             )
         )

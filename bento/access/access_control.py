@@ -27,7 +27,7 @@ from bento.problems import Problem
 from bento.store.database import StoreBusy
 from bento.store.keyring import CLOSED
 from bento.store.session import Store, StoreThread, write_transaction
-from finrisk_assets.settings import Settings, SettingsError
+from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
     from bento.access.token_verifier import TokenVerifier
@@ -89,7 +89,7 @@ class AccessControl:
         Raises
         ------
         SettingsError
-            If the settings of the token issuer are incomplete, or a rate lets no request through.
+            If the settings of the token issuer are incomplete.
         """
         keyring, issuer = store.keyring, TokenIssuer.from_settings(settings)
 
@@ -126,12 +126,10 @@ class AccessControl:
             issuer_keys = IssuerKeySet(partial(read_public_keys, issuer.jwks))
             issuer_keys.load()
             tokens = TokenVerifier(issuer, issuer_keys, partial(keyring.token, "subject"))
-        rates = Rate(settings.rate_per_second, settings.rate_burst), Rate(settings.unknown_per_second, settings.unknown_burst)
-        try:
-            keys = KeyVerifier(read_keys, keyring.mac, had_keys=had_keys)
-            return cls(keys, tokens, *rates, count_refusal, audit_refusal, thread=store.thread)
-        except ValueError as error:
-            raise SettingsError(f"FINRISK_RATE_… and FINRISK_UNKNOWN_…: {error}") from None
+        authenticated_rate = Rate(settings.rate_per_second, settings.rate_burst)
+        anonymous_rate = Rate(settings.unknown_per_second, settings.unknown_burst)
+        keys = KeyVerifier(read_keys, keyring.mac, had_keys=had_keys)
+        return cls(keys, tokens, authenticated_rate, anonymous_rate, count_refusal, audit_refusal, thread=store.thread)
 
     async def authorize(self, scope: Scope) -> Caller:
         """Return the caller of a request that may pass. A refusal is counted and, up to a rate, written into the audit.

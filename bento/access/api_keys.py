@@ -56,7 +56,7 @@ class KeyRejected(Exception):  # noqa: N818 - named for what happens
 
 
 class KeysUnavailable(Exception):  # noqa: N818 - named for what is wrong
-    """The store's keys cannot be read, so no key can be verified."""
+    """Keys of the store that cannot be read, so that no key can be verified."""
 
 
 class ApiKey(NamedTuple):
@@ -156,7 +156,7 @@ def list_keys(connection: Connection) -> list[ApiKey]:
 
 
 def revoke_key(connection: Connection, mac: Mac, key_id: str, *, now: int) -> ApiKey:
-    """End a key at `now`, in microseconds since 1970, UTC, and return it. A revoked key keeps the time of its first revocation.
+    """Revoke a key at `now`, in microseconds since 1970, UTC, and return it. A revoked key keeps the time of its first revocation.
 
     A key that another program changed is revoked, and keeps a MAC that is not its own.
 

@@ -75,7 +75,7 @@ def check_host(host: str, has_credentials: Callable[[], bool]) -> None:
     if is_loopback(host) or has_credentials():
         return
     raise InsecureBind(
-        f"on {host} other machines could ask this service, and it would not ask who they are: make a key with "
+        f"on {host} other machines could call this service without a credential: make a key with "
         "`finrisk keys create --name NAME --role ROLE`, or set FINRISK_JWT_ISSUER, FINRISK_JWT_AUDIENCE and FINRISK_JWT_JWKS, "
         "or serve on 127.0.0.1 (docs/access.md)"
     )

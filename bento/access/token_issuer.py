@@ -15,7 +15,7 @@ class TokenRejected(Exception):  # noqa: N818 - named for what happens
 
 
 class IssuerKeysUnavailable(Exception):  # noqa: N818 - named for what is wrong
-    """The issuer's public keys were never read, so no token can be verified."""
+    """Public keys of the issuer that were never read, so that no token can be verified."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,15 @@ _PSEUDONYMOUS_ID = re.compile(r"[0-9a-f]{32}")
 _SINCE = click.option("--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Earliest time, UTC.")
 
 
+def _check_domain(_: click.Context, __: click.Parameter, domain: str | None) -> str | None:
+    """Return a domain of the service; without this check a misspelt domain would report no differences."""
+    from bento.decisions.domains import DOMAINS
+
+    if domain is not None and domain not in DOMAINS:
+        raise click.BadParameter(f"the service has no domain {domain!r}; name one of {', '.join(sorted(DOMAINS))}")
+    return domain
+
+
 @click.group("audit")
 def audit() -> None:
     """The audit of the service's actions. See docs/audit.md."""
@@ -57,7 +66,7 @@ def verify(settings: Settings | None, files: tuple[Path, ...]) -> None:
         click.echo(f"{report.mismatches - len(report.listed):,} further rows differ from the audit.")
     if verdict.broken is not None or report.mismatches or unreported:
         sys.exit(1)
-    external = f", {len(receipts):,} kept elsewhere" if receipts else ""
+    external = f", {len(receipts):,} stored outside" if receipts else ""
     click.echo(f"{verdict.records:,} records of {verdict.writers:,} writers, {verdict.checkpoints:,} checkpoints{external}: all whole")
 
 
@@ -101,7 +110,7 @@ def show(settings: Settings | None, person: str | None, since: datetime | None, 
 
 @click.command()
 @_SINCE
-@click.option("--domain", help="Only decisions of this domain, such as loan_default.")
+@click.option("--domain", callback=_check_domain, help="Only decisions of this domain, such as loan_default.")
 @click.option(
     "--models",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

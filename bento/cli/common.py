@@ -13,7 +13,13 @@ from finrisk_assets.settings import Settings, SettingsError
 
 @contextmanager
 def store_faults_as_click_errors() -> Iterator[None]:
-    """Report every fault of settings, store, keyring, audit and API keys as one sentence without a traceback."""
+    """Report every fault of settings, store, keyring, audit and API keys as one sentence without a traceback.
+
+    Raises
+    ------
+    click.ClickException
+        For each of these faults.
+    """
     from bento.access.api_keys import ApiKeyError
     from bento.problems import Problem
     from bento.store.audit_chain import AuditError
@@ -42,6 +48,11 @@ def operator_store(settings: Settings | None, *, must_exist: bool = False, **opt
         Whether a missing SQLite file is an error instead of being created.
     **options
         Options of `bento.store.session.Store`.
+
+    Raises
+    ------
+    click.ClickException
+        If the store is missing where it must exist, or a fault of it occurs in the block.
     """
     from bento.store.database import location
     from bento.store.session import open_store
@@ -56,7 +67,13 @@ def operator_store(settings: Settings | None, *, must_exist: bool = False, **opt
 
 
 def write_private_file(target: Path, content: str) -> None:
-    """Write a new file that only its owner can read; an existing file is an error."""
+    """Write a new file that only its owner can read.
+
+    Raises
+    ------
+    click.ClickException
+        If the file exists or cannot be created.
+    """
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:

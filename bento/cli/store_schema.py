@@ -1,6 +1,6 @@
 """`finrisk store upgrade` and `finrisk store check`: the schema of the service's store.
 
-In a container: `python -m bento.store.migrations`.
+In a container: `python -m bento.store.migrations`, or by this module's name.
 """
 
 import click
@@ -28,3 +28,9 @@ def _upgrade_or_check(settings: Settings, *, upgrades: bool) -> None:
 
     with store_faults_as_click_errors():
         click.echo(upgrade_or_check(settings, upgrades=upgrades))
+
+
+if __name__ == "__main__":
+    from bento.store.migrations.__main__ import main
+
+    main()

@@ -18,7 +18,7 @@ from finrisk_assets.scoring.reasons import find_reasons
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import Explanation, FieldError, ModelVersion, Reason, Request
 
-_MAX_FIELDS = 50
+_MAX_FEATURE_ERRORS = 50
 _UNKNOWN_FEATURE = "The model has no such feature; GET /v1/models lists them."
 _MISSING_FEATURE = "This feature is required; null says that it is not known."
 
@@ -69,7 +69,13 @@ def exactly_one_of(request: Request, *names: str) -> str:
 
 
 def reject_fields(request: Request, names: Collection[str], present: str) -> None:
-    """Refuse a request that has one of these fields, which have no meaning beside the field `present`."""
+    """Refuse a request that has one of these fields, which have no meaning beside the field `present`.
+
+    Raises
+    ------
+    bento.problems.Problem
+        422 with each such field.
+    """
     extra = [name for name in names if getattr(request, name) is not None]
     if extra:
         raise Problem.from_status(
@@ -133,16 +139,22 @@ def row_from_request(bundle: Bundle, features: Mapping[str, float | None]) -> Ro
     if names != features.keys():
         wrong = [FieldError(field=f"features.{name[:64]}", reason=_UNKNOWN_FEATURE) for name in features if name not in names]
         wrong += [FieldError(field=f"features.{name}", reason=_MISSING_FEATURE) for name in names if name not in features]
-        raise Problem.from_status(422, wrong[:_MAX_FIELDS])
+        raise Problem.from_status(422, wrong[:_MAX_FEATURE_ERRORS])
     row = row_of(bundle, features)
     out_of_bounds = units.find_out_of_bounds(bundle, row)
     if out_of_bounds:
-        raise Problem.from_status(422, out_of_bounds[:_MAX_FIELDS])
+        raise Problem.from_status(422, out_of_bounds[:_MAX_FEATURE_ERRORS])
     return row
 
 
 def row_of(bundle: Bundle, values: Mapping[str, float | None], field: str = "features") -> Rows:
-    """Return the model's row of values by name; a value too large for the model's 32 bits is refused with 422."""
+    """Return the model's row of values by name.
+
+    Raises
+    ------
+    bento.problems.Problem
+        422 for a value too large for the model's 32 bits.
+    """
     try:
         return bundle.row(values)
     except ValueError as error:  # the message names the feature, not the value
@@ -182,7 +194,13 @@ def explanation_fields(bundle: Bundle, row: Rows, scores: Scores, *, high: bool,
 
 
 def explanation(bundle: Bundle, row: Rows, scores: Scores) -> Explanation:
-    """Return every feature's contribution to the score of one row."""
+    """Return every feature's contribution to the score of one row.
+
+    Raises
+    ------
+    ValueError
+        If a contribution is not a finite number.
+    """
     contributed, values = scores.contributions[0], row.tolist()
     if not np.isfinite(contributed).all() or not math.isfinite(scores.base):
         raise ValueError(f"{bundle.name} {bundle.version}: a contribution is not a finite number")

@@ -29,10 +29,10 @@ ScoredRequest: TypeAlias = tuple[ScoringInput, Answer]
 ItemResult: TypeAlias = DecisionResult | Problem
 """The answer to one item, or the problem of that item."""
 
-CHUNK_SIZE = 50
+BATCH_CHUNK_SIZE = 50
 """Items per turn of the event loop and per store transaction. A larger chunk saves commits; other requests wait longer."""
 TRANSACTION_CHUNK_SIZE = 256
-"""Transactions of a micro-batch: per turn of the event loop and per store transaction. As `CHUNK_SIZE`, for items that take less time."""
+"""Transactions of a micro-batch: as `BATCH_CHUNK_SIZE`, for items that take less time."""
 
 
 def parse_items(kind: type[Request], items: Sequence[Any]) -> list[Request | Problem]:
@@ -73,8 +73,8 @@ async def decide_batch(decisions: Decisions, requests: Sequence[Any], key: str |
         if not isinstance(request, Problem):
             places.setdefault(domain_of(request), []).append(place)
     for domain, domain_places in places.items():
-        for first in range(0, len(domain_places), CHUNK_SIZE):
-            chunk = domain_places[first : first + CHUNK_SIZE]
+        for first in range(0, len(domain_places), BATCH_CHUNK_SIZE):
+            chunk = domain_places[first : first + BATCH_CHUNK_SIZE]
             items = [requests[place] for place in chunk]
             decided = await _run_chunk(decisions, decide_as_matrix, decisions, domain, items, key, chunk)
             for number, place in enumerate(chunk):

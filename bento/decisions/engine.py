@@ -7,7 +7,7 @@ prepares the model's row and builds the answer. `group_commit` and `batch` call 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,11 +15,11 @@ from bento.context import current_caller, idempotency_key, span
 from bento.decisions.answers import ScoringInput, score, split_scores
 from bento.decisions.domains import DOMAINS, outcome_of
 from bento.decisions.scorers.base import Scorer
+from bento.decisions.scorers.loan import LoanScorer
 from bento.problems import Problem, log_failure
 from bento.store.database import StoreUnavailable
-from bento.store.keyring import KeyringError
 from bento.store.records import NewDecision, Person, PriorDecision
-from bento.store.session import Store, write_transaction
+from bento.store.session import STORE_FAULTS, Store, write_transaction
 from schemas.api import FieldError, TransactionRequest
 
 _UNNAMED = b'{"decision_id":null,'
@@ -66,7 +66,7 @@ class Decisions:
         self._scorers = scorers
         self._why_absent = why_absent
 
-    def scorer(self, domain: str) -> Any:
+    def scorer(self, domain: str) -> Scorer:
         """Return the scorer of a domain.
 
         Raises
@@ -77,6 +77,10 @@ class Decisions:
         if domain not in self._scorers:
             raise Problem(501, "model_absent", self._why_absent(domain))
         return self._scorers[domain]
+
+    def loan_scorer(self) -> LoanScorer:
+        """Return the scorer of loans, which also searches for the nearest change; raises as `scorer` does."""
+        return cast(LoanScorer, self.scorer("loan_default"))
 
     def decide(self, domain: str, request: Any) -> DecisionResult:
         """Make and record one decision, or return the answer of the prior decision.
@@ -320,7 +324,7 @@ def capture_problem(call: Callable[..., Any], *arguments: Any) -> Any:
         return problem
     except StoreUnavailable:
         raise
-    except KeyringError as error:  # one person's key cannot be opened: 503 for this item, as if it were sent alone
+    except STORE_FAULTS as error:  # one person's key cannot be opened, for example: 503 for this item, as if it were sent alone
         log_failure(error)
         return Problem.from_status(503)
     except Exception as error:

@@ -34,7 +34,7 @@ class PendingRequest:
 
 
 class GroupCommit:
-    """Collects the requests of one turn of the event loop and commits their decisions together."""
+    """A commit of all decisions whose requests came in one turn of the event loop."""
 
     def __init__(self, decisions: Decisions) -> None:
         self._decisions = decisions

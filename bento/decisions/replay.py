@@ -27,7 +27,7 @@ from schemas.api import Answer
 
 REPLAY_CHUNK_SIZE = 500
 """Decisions of one model that are scored as one matrix. More needs more memory."""
-TOLERANCE = 1e-6
+REPLAY_TOLERANCE = 1e-6
 """Largest difference from a stored number, as a share of the number where it is above 1: runtimes differ by this much at most."""
 MAX_DIFFERENCES = 20
 """Differences that a report lists; all are counted."""
@@ -262,7 +262,7 @@ def _first_path(stored: Any, new: Any, path: str = "") -> str | None:
     elif isinstance(stored, list) and isinstance(new, list) and len(stored) == len(new):
         parts = [(f"{path}[{at}]", *pair) for at, pair in enumerate(zip(stored, new, strict=True))]
     elif isinstance(stored, float | int) and isinstance(new, float | int):
-        return None if abs(stored - new) <= TOLERANCE * max(1.0, abs(stored)) else path
+        return None if abs(stored - new) <= REPLAY_TOLERANCE * max(1.0, abs(stored)) else path
     else:
         return path
     return next((difference for name, before, after in parts if (difference := _first_path(before, after, name))), None)

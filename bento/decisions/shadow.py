@@ -39,7 +39,7 @@ class AnsweredRequest(NamedTuple):
 
 
 class Shadow:
-    """Scores answered requests with the challengers, in a thread of its own.
+    """A thread that scores answered requests with the challengers.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Shadow:
     store
         The store, with a connection of the shadow's own, which `stop` closes. Its writes need not be durable.
     clock
-        Returns the current moment, naive UTC.
+        Returns the present time, naive UTC.
     """
 
     def __init__(
@@ -112,33 +112,33 @@ class Shadow:
             self.dropped += len(scores)
             log_failure(error)
 
-    def _score(self, answered: AnsweredRequest) -> ShadowScore:
+    def _score(self, answered_request: AnsweredRequest) -> ShadowScore:
         """Return the outcomes of both models for one request; of a failure the type alone: a message may hold a person's data."""
-        domain, request, answer, answered_at = answered
+        domain, request, answer, answered_at = answered_request
         probability, decision = outcome_of(domain, answer)
         score = ShadowScore(
             domain, None, answered_at, answer.model.version, probability, decision, self._versions[domain], None, None, None
         )  # fmt: skip
         try:
-            score = score._replace(subject=self._subject(answered), customer_id=_customer_id(answered))
+            score = score._replace(subject=self._subject(answered_request), customer_id=_customer_id(answered_request))
             probability, decision = outcome_of(domain, self._scorers[domain].answer(request))
         except Exception as error:
             return score._replace(failure=type(error).__name__)
         return score._replace(challenger_probability=probability, challenger_decision=decision)
 
-    def _subject(self, answered: AnsweredRequest) -> str | None:
+    def _subject(self, answered_request: AnsweredRequest) -> str | None:
         """Return the key of the answer's row in the domain's tables; None where the request named no subject."""
         for name in ("transaction_id", "loan_id"):
-            identifier = getattr(answered.answer, name, None)
+            identifier = getattr(answered_request.answer, name, None)
             if identifier is not None:
                 return str(identifier)
-        identifiers = {name: getattr(answered.answer, name, None) for name in ("customer_id", "account_id")}
+        identifiers = {name: getattr(answered_request.answer, name, None) for name in ("customer_id", "account_id")}
         if identifiers == {"customer_id": None, "account_id": None}:
             return None
-        snapshots = self._store.find_snapshots(domain=answered.domain, **identifiers)
+        snapshots = self._store.find_snapshots(domain=answered_request.domain, **identifiers)
         return snapshots[0].subject if len(snapshots) == 1 else None
 
 
-def _customer_id(answered: AnsweredRequest) -> str | None:
+def _customer_id(answered_request: AnsweredRequest) -> str | None:
     """Return the customer whose key seals the subject."""
-    return getattr(answered.answer, "customer_id", None) or getattr(answered.request, "user_id", None)
+    return getattr(answered_request.answer, "customer_id", None) or getattr(answered_request.request, "user_id", None)

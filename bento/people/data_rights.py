@@ -69,14 +69,17 @@ def export(store: Store, customer_id: str) -> PersonExport:
         since, lookup, wrapped = connection.execute(_SELECT_PERSON, {"person_id": person.person}).one()
         return PersonExport(
             customer_id=customer_id,
-            known_since=_moment(since),
-            exported_at=_moment(store.clock()),
+            known_since=_datetime_or_none(since),
+            exported_at=_datetime_or_none(store.clock()),
             transactions=[_transaction(row, person) for row in _rows(connection, transactions, person)],
             decisions=[_decision(row, store, lookup, wrapped) for row in _rows(connection, decisions, person)],
-            standings=[_standing(row, person) for row in _rows(connection, standings, person)],
+            standings=[_snapshot(row, person) for row in _rows(connection, standings, person)],
             shadows=[_shadow(row, person) for row in _rows(connection, shadows, person)],
             feedback=[_feedback(row, person) for row in _rows(connection, feedback, person)],
-            audit=[{**row, "at": _moment(row["at"])} for row in connection.execute(_SELECT_AUDIT, {"person_id": person.person}).mappings()],
+            audit=[
+                {**row, "at": _datetime_or_none(row["at"])}
+                for row in connection.execute(_SELECT_AUDIT, {"person_id": person.person}).mappings()
+            ],
         )
 
 
@@ -90,13 +93,13 @@ def _transaction(row: Any, person: Person) -> dict[str, Any]:
         identifiers = json.loads(unseal(person.key, row["sealed"], row["transaction_token"].encode()))
     return {
         "transaction_id": identifiers[0],
-        "occurred_at": _moment(row["occurred_at"]),
+        "occurred_at": _datetime_or_none(row["occurred_at"]),
         "amount": row["amount"],
         "direction": row["direction"],
         "merchant": identifiers[2],
         "country": identifiers[3],
         "is_fraud": row["is_fraud"],
-        "label_known_at": _moment(row["label_known_at"]),
+        "label_known_at": _datetime_or_none(row["label_known_at"]),
     }
 
 
@@ -104,7 +107,7 @@ def _decision(row: Any, store: Store, lookup: str, wrapped: bytes) -> dict[str, 
     payload = store.open_payload(row["id"], row["person"], lookup, wrapped, row["sealed"])
     return {
         "decision_id": row["id"],
-        "decided_at": _moment(row["decided_at"]),
+        "decided_at": _datetime_or_none(row["decided_at"]),
         "domain": row["domain"],
         "model_version": row["model_version"],
         "caller": row["caller"],
@@ -115,14 +118,14 @@ def _decision(row: Any, store: Store, lookup: str, wrapped: bytes) -> dict[str, 
     }
 
 
-def _standing(row: Any, person: Person) -> dict[str, Any]:
+def _snapshot(row: Any, person: Person) -> dict[str, Any]:
     context = snapshot_context(row["domain"], row["subject"], row["account"], row["as_of"])
     subject, _, account, features, score = json.loads(unseal(person.key, row["sealed"], context))
     return {
         "domain": row["domain"],
         "subject": subject,
         "account_id": account,
-        "as_of": _moment(row["as_of"]),
+        "as_of": _datetime_or_none(row["as_of"]),
         "features": features,
         "score": score,
     }
@@ -131,7 +134,7 @@ def _standing(row: Any, person: Person) -> dict[str, Any]:
 def _shadow(row: Any, person: Person) -> dict[str, Any]:
     subject = None if row["sealed"] is None else unseal(person.key, row["sealed"], row["subject"].encode()).decode()
     columns = {name: value for name, value in row.items() if name not in ("position", "person", "subject", "sealed", "scored_at")}
-    return {"subject": subject, "scored_at": _moment(row["scored_at"]), **columns}
+    return {"subject": subject, "scored_at": _datetime_or_none(row["scored_at"]), **columns}
 
 
 def _feedback(row: Any, person: Person) -> dict[str, Any]:
@@ -139,8 +142,8 @@ def _feedback(row: Any, person: Person) -> dict[str, Any]:
         "feedback_id": row["id"],
         "decision_id": row["decision"],
         "label": bool(row["label"]),
-        "known_at": _moment(row["known_at"]),
-        "recorded_at": _moment(row["at"]),
+        "known_at": _datetime_or_none(row["known_at"]),
+        "recorded_at": _datetime_or_none(row["at"]),
         "caller": row["caller"],
         "note": None if row["note"] is None else unseal(person.key, row["note"], row["id"].encode()).decode(),
     }
@@ -176,7 +179,7 @@ def erase(store: Store, customer_id: str, *, wiping: bool = True) -> Erasure:
         wiped = wiping and is_small(store) and wipe(store)
         if wiping and not wiped:
             empty_log(store)
-        return Erasure(erased_at=_moment(store.clock()), file_wiped=wiped)
+        return Erasure(erased_at=_datetime_or_none(store.clock()), file_wiped=wiped)
 
 
 def erase_rows(store: Store, connection: Connection, person: str) -> None:
@@ -234,5 +237,5 @@ def count_keys_by_master(connection: Connection) -> dict[str, int]:
     return dict(connection.execute(counts.order_by(people.c.master)).tuples().all())
 
 
-def _moment(microseconds: int | None) -> Any:
+def _datetime_or_none(microseconds: int | None) -> Any:
     return None if microseconds is None else from_micros(microseconds)

@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, dele
 from bento.people.data_rights import DELETED_TABLES, ROWS_PER_TRANSACTION, erase_rows
 from bento.store.session import Store
 from bento.store.tables import decisions, feedback, people, shadows, transactions
+from schemas.timestamps import DAY_US
 
-DAY_US = 86_400_000_000
 SHORTEST_DAYS = 100
 """Days, the shortest retention: the features' 90 days of history and a margin."""
 

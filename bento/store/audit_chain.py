@@ -385,6 +385,13 @@ def _head_moved(writer: str) -> AuditError:
 
 
 def check_head(keyring: Macs, writer: str, number: int, hash_: str, mac: str) -> None:
+    """Check that the MAC of a writer's head is the one that this service computes.
+
+    Raises
+    ------
+    AuditError
+        If another program changed the head.
+    """
     if not is_mac(keyring, mac, head_content(writer, number, hash_)):
         raise AuditError(f"the head of writer {writer} in the audit was changed by another program: run `finrisk audit verify`")
 

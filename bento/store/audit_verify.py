@@ -259,7 +259,7 @@ def _writers(connection: Connection, keyring: Macs, receipts: Iterable[Checkpoin
         if not is_mac(keyring, stored.mac, checkpoint_content(*stored[:-1], mac)):
             raise _Stop(REGISTER, position, f"it was forged, or its order changed: its MAC is not that of this keyring for {stored.writer}")
         if receipt_macs.pop(position, stored.mac) != stored.mac:
-            raise _Stop(REGISTER, position, "it is not the one that was kept elsewhere: the store was rolled back and written to since")
+            raise _Stop(REGISTER, position, "it differs from its receipt: the store was rolled back and written to since")
         mac = stored.mac
         writers[stored.writer] = None
         counts.checkpoints += 1
@@ -270,10 +270,12 @@ def _writers(connection: Connection, keyring: Macs, receipts: Iterable[Checkpoin
             raise _Stop(REGISTER, head.number, "the head of the checkpoints was forged")
         if head.number != position:
             after = min(head.number, position) + 1
-            raise _Stop(REGISTER, after, "it is missing: the tail was cut off" if head.number > position else "it stands behind the head")
+            raise _Stop(
+                REGISTER, after, "it is missing: the tail was cut off" if head.number > position else "it was inserted after the head"
+            )
     if receipt_macs:
         lost = min(receipt_macs)
-        raise _Stop(REGISTER, lost, "it was kept elsewhere and is not here: the store was rolled back, or its tail cut off")
+        raise _Stop(REGISTER, lost, "a receipt names it, but it is missing: the store was rolled back, or its tail cut off")
     for table in (audit_heads, audit):
         for (writer,) in connection.execute(select(table.c.writer).distinct()):
             if writer not in writers and writer != REGISTER:
@@ -309,7 +311,7 @@ def _verify_writer(connection: Connection, keyring: Macs, writer: str, counts: _
     if head.number > number:
         raise _Stop(writer, number + 1, f"it is missing: the tail was cut off, the head knows {head.number} records")
     if head.number < number:
-        raise _Stop(writer, head.number + 1, "it was inserted: it stands behind the head")
+        raise _Stop(writer, head.number + 1, "it was inserted after the head")
     if head.hash != previous:
         raise _Stop(writer, sure + 1, f"it or one up to {number} was changed and all hashed anew: the head knows another hash")
     counts.writers += 1
@@ -328,7 +330,7 @@ def _describe_break(connection: Connection, record: Record, number: int, previou
     followers = select(audit.c.number).where(audit.c.writer == record.writer, audit.c.previous == previous, audit.c.number != number)
     moved_to = connection.execute(followers.order_by(audit.c.number).limit(1)).scalar()
     if moved_to is not None and record.previous != previous:
-        return number, f"the order was changed: it stands as record {moved_to} now"
+        return number, f"the order was changed: it is now record {moved_to}"
     if record.number < number:
         return record.number, "it was inserted or renumbered: a chain begins with 1"
     if record.number > number:
@@ -346,9 +348,9 @@ def _describe_break(connection: Connection, record: Record, number: int, previou
         0,
     )
     if written > number:
-        return number, f"it is missing: what stands here was written as record {written} and renumbered"
+        return number, f"it is missing: the record with this number was written as record {written} and renumbered"
     if 0 < written < number:
-        return written, f"it was inserted: what was written as record {written} stands as {number}"
+        return written, f"it was inserted: the record written as {written} now has number {number}"
     if written == number:
         return max(1, number - 1), "its content was changed and it was hashed anew: the record after it knows another hash"
     return number, "its content was changed: it does not have its hash"

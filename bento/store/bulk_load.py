@@ -20,7 +20,7 @@ from bento.store.transactions import forget_histories
 from bento.store.unit_of_work import UnitOfWork
 from schemas.timestamps import to_micros
 
-CHUNK_SIZE = 4_000
+LOAD_CHUNK_SIZE = 4_000
 """Transactions that are loaded in one database transaction: others write between two chunks."""
 _REQUIRED = ("transaction_id", "customer_id", "occurred_at", "amount", "direction")
 _COLUMNS = ("transaction_token", "person", "occurred_at", "amount", "direction", "merchant", "country", "is_fraud", "label_known_at")
@@ -114,7 +114,7 @@ def _pack_chunks(session: UnitOfWork, ledger: Iterator[Transaction]) -> Iterator
     """Yield chunks of rows, after their customers were registered."""
     people: dict[str, str] = {}
     tokens: dict[tuple[str, str], str] = {}
-    while chunk := list(islice(ledger, CHUNK_SIZE)):
+    while chunk := list(islice(ledger, LOAD_CHUNK_SIZE)):
         people |= session.register_customers({transaction.customer_id for transaction in chunk} - people.keys())
         yield [_pack(session, transaction, people, tokens) for transaction in chunk]
 

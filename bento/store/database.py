@@ -42,7 +42,7 @@ class StoreError(RuntimeError):
 
 
 class StoreUnavailable(Exception):  # noqa: N818 - the name says the state
-    """The store is locked, unreachable, full, read-only or missing. Nothing was written; a retry is safe.
+    """A store that is locked, unreachable, full, read-only or missing. Nothing was written; a retry is safe.
 
     The text names the kind of failure only: a database's own message may contain the values of a row.
     """
@@ -104,7 +104,9 @@ def tls_context(url: URL) -> ssl.SSLContext | bool | None:
         try:
             context = ssl.create_default_context(cafile=None if trusted in (None, "system") else str(trusted))
         except (OSError, ssl.SSLError) as error:
-            raise StoreError(f"sslrootcert of FINRISK_STORE_URL cannot be read: {type(error).__name__}") from None
+            raise StoreError(
+                f"sslrootcert={trusted} of FINRISK_STORE_URL cannot be read ({error.strerror or error}): name a PEM file of certificates"
+            ) from None
         context.check_hostname = mode == "verify-full"
         return context
     plain = {"require": True, "disable": False, "prefer": None, None: None}
@@ -279,7 +281,7 @@ class Database:
 
     @contextmanager
     def savepoint(self, connection: Connection) -> Iterator[None]:
-        """Inside `writing`: undo the block where it fails; the transaction goes on.
+        """Undo the block where it fails, inside `writing`; the transaction goes on.
 
         Raises
         ------

@@ -149,7 +149,13 @@ class Keyring:
 
     @property
     def service_key(self) -> bytes:
-        """Key that seals data without a person."""
+        """Key that seals data without a person.
+
+        Raises
+        ------
+        KeyringError
+            If the keyring is locked.
+        """
         if not self._service:
             raise _locked_error()
         return self._service
@@ -223,6 +229,11 @@ class Keyring:
         """Return the token that replaces an identifier: 32 hex digits, equal for equal kind and value in normal form.
 
         HMAC-SHA256 under the lookup key: without the key identifiers cannot be guessed by trial.
+
+        Raises
+        ------
+        KeyringError
+            If the keyring is locked.
         """
         if self._lookup is None:
             raise _locked_error()
@@ -233,7 +244,13 @@ class Keyring:
         return keyed.hexdigest()[:32]
 
     def mac(self, content: bytes) -> str:
-        """Return the HMAC-SHA256 under the audit key, in hex."""
+        """Return the HMAC-SHA256 under the audit key, in hex.
+
+        Raises
+        ------
+        KeyringError
+            If the keyring is locked.
+        """
         if self._audit is None:
             raise _locked_error()
         keyed = self._audit.copy()
@@ -322,7 +339,10 @@ class _KeyFileReader:
                 self._keys = _parse_keys(self._path.read_text("utf-8"), str(self._path))
                 self._version = (stat.st_mtime_ns, stat.st_ino, stat.st_mode)
         except (OSError, UnicodeDecodeError) as error:
-            raise KeyringError(f"the master key file {self._path} cannot be read: {type(error).__name__}") from None
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise KeyringError(
+                f"the master key file {self._path} cannot be read: {reason}; put the file back, or set FINRISK_MASTER_KEY_FILE to its path"
+            ) from None
         return self._keys
 
 

@@ -46,7 +46,8 @@ MAX_WAITING_CALLS = 256
 """Calls that wait for the store's thread at most; the next one is refused. More need more memory."""
 MAX_QUEUED_S = 2.0
 """Seconds after which a call that still waits for the store's thread is refused. More let requests queue up behind a slow writer."""
-_STORE_FAULTS = (StoreUnavailable, AuditError, KeyringError)
+STORE_FAULTS = (StoreUnavailable, AuditError, KeyringError)
+"""Faults of the store, its audit and its keys: a client gets 503, nothing is stored, a retry is safe."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -286,23 +287,23 @@ def write_transaction(store: Store) -> Iterator[Connection]:
     bento.store.database.StoreBusy
         In the event loop's thread, where the block would have to wait: `StoreThread.run` makes the same call elsewhere.
     """
-    try:
-        with store.writing() as connection:
-            yield connection
-    except StoreBusy:
-        raise
-    except _STORE_FAULTS as error:
-        log_failure(error)
-        raise Problem.from_status(503) from None
+    with map_store_faults(), store.writing() as connection:
+        yield connection
 
 
 @contextmanager
 def map_store_faults() -> Iterator[None]:
-    """Turn a fault of the store outside of `write_transaction` into the same 503."""
+    """Turn a fault of the store into a logged 503; alone for reads, inside `write_transaction` for writes.
+
+    Raises
+    ------
+    bento.problems.Problem
+        503 for each of `STORE_FAULTS`.
+    """
     try:
         yield
     except StoreBusy:
         raise
-    except _STORE_FAULTS as error:
+    except STORE_FAULTS as error:
         log_failure(error)
         raise Problem.from_status(503) from None

@@ -173,7 +173,7 @@ class UnitOfWork:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Inside `writing`: undo the block where it fails; earlier writes stand, and the transaction goes on."""
+        """Undo the block where it fails, inside `writing`; earlier writes stand, and the transaction goes on."""
         with self.writing() as connection:
             pending, mark = self._chain.waiting(), self.recent_events.mark()
             try:

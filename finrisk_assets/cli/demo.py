@@ -43,16 +43,6 @@ class Example:
     batch_score: float
 
 
-@dataclass(frozen=True)
-class DemoRoute:
-    """A domain's request and answer: the path, the body for a row of its batch scores, and the answer's fields to show."""
-
-    path: str
-    body: "Callable[[Warehouse, Mapping[str, Any]], dict[str, Any]]"
-    decision: str
-    probability: str
-
-
 def run(settings: Settings, *, serve: bool = True) -> int:
     """Run the demonstration; return the exit status."""
     from rich.console import Console
@@ -109,7 +99,7 @@ def _materialise(settings: Settings, console: "Console") -> bool:
 
 @contextmanager
 def _tracking_prepared(settings: Settings) -> Iterator[None]:
-    """Have MLflow make its database in a process of its own while the ledger is read: the revisions of its tables take seconds."""
+    """Let MLflow create its database in a process of its own while the ledger is read: the revisions of its tables take seconds."""
     from finrisk_assets.graph.build import build_resources
 
     tracking = build_resources(settings)["tracking"]
@@ -152,7 +142,7 @@ def _event_logs_open(history: Path) -> Iterator[None]:
 
 @contextmanager
 def _unpartitioned_assets_planned_once() -> Iterator[None]:
-    """For the time of the block, an asset without months is planned once.
+    """Plan an asset without months once, while the block runs.
 
     Dagster plans every asset of a run for each of its months, also one that has none: 1,700 events in place of 380 for 25 months.
     """
@@ -194,7 +184,7 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
         wait_until_ready()
         console.print(f"  [green]✓[/] {'bento served':<34} {time.perf_counter() - began:6.1f} s   {url}\n")
         for domain in domains:
-            if domain.name not in ROUTES:
+            if domain.name not in REQUEST_BODIES:
                 continue
             for example in _examples(domain, warehouse):
                 started = time.perf_counter()
@@ -207,9 +197,11 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
 
 def _answer_cells(domain: "Domain", answer: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return decision, probability and score of an answer as text."""
-    route = ROUTES[domain.name]
-    probability = answer[route.probability]
-    return str(answer[route.decision]), "–" if probability is None else f"{probability:.4f}", f"{answer['score']:.4f}"
+    from bento.decisions.domains import OUTCOME_FIELDS
+
+    probability_field, decision_field = OUTCOME_FIELDS[domain.name]
+    probability = answer[probability_field]
+    return str(answer[decision_field]), "–" if probability is None else f"{probability:.4f}", f"{answer['score']:.4f}"
 
 
 def _why(answer: Mapping[str, Any]) -> str:
@@ -261,8 +253,10 @@ def _domain_figures(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[
 
 
 def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
-    """Subjects at rising quantiles of the newest batch scores, in a fixed order."""
-    key, route = domain.keys[0].name, ROUTES[domain.name]
+    """Yield subjects at rising quantiles of the newest batch scores, in a fixed order."""
+    from bento.decisions.domains import DOMAINS
+
+    key, path, body = domain.keys[0].name, DOMAINS[domain.name].route, REQUEST_BODIES[domain.name]
     scores = warehouse.table(f"scores_{domain.name}")
     if domain.name == "loan_default":
         scores = scores.filter(~scores.loan_id.contains("@"))
@@ -275,7 +269,7 @@ def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
     ranked = scores.order_by(["score", key]).to_pyarrow().to_pylist()
     for share in EXAMPLE_QUANTILES:
         row = ranked[round(share * (len(ranked) - 1))]
-        yield Example(row[key], route.path, route.body(warehouse, row), row["score"])
+        yield Example(row[key], path, body(warehouse, row), row["score"])
 
 
 def _transaction(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,13 +297,14 @@ def _customer(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, An
     return {"customer_id": scored["customer_id"]}
 
 
-ROUTES: Mapping[str, DemoRoute] = {
-    "transaction_anomaly": DemoRoute("/v1/transactions", _transaction, "decision", "risk_score"),
-    "loan_default": DemoRoute("/v1/loan-default", _loan, "decision", "pd"),
-    "spending_risk": DemoRoute("/v1/spending-risk", _customer, "risk_level", "risk_probability"),
-    "cashflow": DemoRoute("/v1/cashflow", _customer, "direction", "surplus_probability"),
-    "loan_offers": DemoRoute("/v1/loan-offers", _customer, "decision", "acceptance"),
+REQUEST_BODIES: "Mapping[str, Callable[[Warehouse, Mapping[str, Any]], dict[str, Any]]]" = {
+    "transaction_anomaly": _transaction,
+    "loan_default": _loan,
+    "spending_risk": _customer,
+    "cashflow": _customer,
+    "loan_offers": _customer,
 }
+"""Domain -> the function that builds a request's body from a row of the domain's batch scores; other domains are not shown."""
 
 
 @contextmanager

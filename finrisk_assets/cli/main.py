@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bento.cli.audit import audit, replay
+from bento.cli.common import store_faults_as_click_errors
 from bento.cli.keys import keys
 from bento.cli.people import keyring, people, store
 from bento.cli.store_schema import check, upgrade
@@ -54,8 +55,8 @@ class _PlainErrorGroup(click.Group):
 def cli(context: click.Context) -> None:
     """Five personal-finance risk decisions from one ledger.
 
-    FINRISK_SOURCE chooses the ledger (simulator, handbook, berka, taiwan, karlan_zinman, mapped), FINRISK_HOME where everything is kept
-    (default .finrisk). All settings: docs/settings.md.
+    FINRISK_SOURCE chooses the ledger (default simulator; all: docs/sources.md), FINRISK_HOME where everything is kept (default .finrisk).
+    All settings: docs/settings.md.
     """
     # Spinning threads slow each other where cores are few. OpenMP reads the variable when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -100,9 +101,14 @@ def serve(settings: Settings, port: int) -> None:
 @click.pass_obj
 def load_history(settings: Settings) -> None:
     """Load the ledger's recent transactions and each customer's newest features and scores into the service's store."""
-    from finrisk_assets.operations.load_history import load
+    from finrisk_assets.operations.load_history import LoadHistoryError, load
 
-    click.echo(f"{load(settings)} in the service's store")
+    try:
+        with store_faults_as_click_errors():
+            counts = load(settings)
+    except LoadHistoryError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{counts} in the service's store")
 
 
 @cli.command("load-feedback")
@@ -113,8 +119,8 @@ def load_feedback(settings: Settings) -> None:
     from finrisk_assets.operations.load_feedback import load
 
     with store_faults_as_click_errors():
-        files = load(settings)
-    for label_file in files:
+        label_files = load(settings)
+    for label_file in label_files:
         click.echo(str(label_file))
     click.echo("The ledger has them from its next run on: the sensor of new files starts it, or materialise raw_transactions downwards.")
 
@@ -134,9 +140,9 @@ def rollback(settings: Settings, domain: str, reason: str) -> None:
         result = roll_back(settings, domain, reason, instance)
     withdrawn, champion = result.withdrawn, result.champion
     click.echo(
-        f"{withdrawn.name}: version {withdrawn.version} goes, version {champion.version} is champion again, packed in {result.bento}"
+        f"{withdrawn.name}: version {withdrawn.version} is withdrawn, version {champion.version} is champion again; {result.bento} holds it"
     )
-    click.echo("A service that runs goes on with what it has loaded until it is started anew; the next scoring uses this champion.")
+    click.echo("The next batch scoring uses this champion. Restart a running service: it answers with its old models until then.")
 
 
 @cli.command()
@@ -356,7 +362,8 @@ def shadow(settings: Settings) -> None:
 
     from finrisk_assets.operations import shadow_report
 
-    comparisons = shadow_report.report(settings)
+    with store_faults_as_click_errors():
+        comparisons = shadow_report.report(settings)
     if not comparisons:
         click.echo("nothing is recorded yet: docs/service.md says how a challenger comes into the service")
         return

@@ -286,10 +286,10 @@ def calibration_in_the_large(test: ScoredWindow, validation: ScoredWindow) -> Fi
     """
     from statistics import NormalDist
 
-    from finrisk_assets.modelling.evaluation.metrics import LEVEL
+    from finrisk_assets.modelling.evaluation.metrics import CONFIDENCE_LEVEL
 
     value = float((test.probability - test.labels).mean())
-    half = NormalDist().inv_cdf(0.5 + LEVEL / 2) * (_variance(test) + _variance(validation)) ** 0.5
+    half = NormalDist().inv_cdf(0.5 + CONFIDENCE_LEVEL / 2) * (_variance(test) + _variance(validation)) ** 0.5
     meaning = "mean probability less the rate; the interval counts a customer once, and the calibration's own error"
     return Figure("calibration_in_the_large", value, value - half, value + half, meaning)
 

@@ -12,11 +12,11 @@ DOMAINS: tuple[Domain, ...] = (SPENDING_RISK, SPENDING_RISK_EIGHT, LOAN_DEFAULT,
 
 
 def domains_of(source: Source) -> list[Domain]:
-    """The domains that a source has the tables for."""
+    """Return the domains that a source has the tables for."""
     return [domain for domain in DOMAINS if domain.unavailable_reason(source) is None]
 
 
 def left_out(source: Source) -> dict[str, str]:
-    """Domain to the reason why a source has no model for it."""
+    """Return for each domain without a model the reason why the source has none."""
     reasons = {domain.name: domain.unavailable_reason(source) for domain in DOMAINS}
     return {name: reason for name, reason in reasons.items() if reason is not None}

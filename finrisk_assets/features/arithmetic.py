@@ -9,12 +9,8 @@ import math
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.features.windows import DAY, MICRO
 from finrisk_assets.scoring.ratios import LARGEST_RATIO, NoWhole
 from schemas.timestamps import EPOCH
-
-DAY_US = DAY * MICRO
-"""Microseconds in a day."""
 
 UNITS_PER_CURRENCY = 10_000
 """Whole units in one unit of currency. Fewer round away decimals that a source has; more leave less room in 64 bits."""

@@ -19,7 +19,7 @@ from schemas.timestamps import to_micros
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-TOLERANCE = 1e-6
+PARITY_TOLERANCE = 1e-6
 """Difference, relative to max(1, |value|), up to which two values count as equal."""
 LATENESS_S = 6 * HOUR
 """Seconds by which an event of the replay arrives late at most."""
@@ -54,7 +54,9 @@ class Parity:
         return f"{verdict}: {self.n} rows, {len(self.max_abs_diff)} features, worst {self.worst} by {difference:.3g}"
 
 
-def compare(batch: npt.NDArray[np.float64], online: npt.NDArray[np.float64], names: Sequence[str], tolerance: float = TOLERANCE) -> Parity:
+def compare(
+    batch: npt.NDArray[np.float64], online: npt.NDArray[np.float64], names: Sequence[str], tolerance: float = PARITY_TOLERANCE
+) -> Parity:
     """Compare two tables of feature values row for row.
 
     Parameters

@@ -125,8 +125,8 @@ def build_schedules(assets: Collection[str], source: Source, settings: Settings)
         description="Every day at 03:00 UTC: ingest and score.",
     )
     def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        moment = _moment(context, settings)
-        return _request(moment, partitions.run_tags(*_days_months(source, moment)))
+        now = _tick_time(context, settings)
+        return _request(now, partitions.run_tags(*_days_months(source, now)))
 
     @dg.schedule(
         name=MONTHLY,
@@ -137,8 +137,8 @@ def build_schedules(assets: Collection[str], source: Source, settings: Settings)
         description="On the second of a month at 04:00 UTC: retrain, compare, and let the gate decide.",
     )
     def monthly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        moment = _moment(context, settings)
-        return _request(moment, partitions.run_tags(source.begins, _last(source, moment)))
+        now = _tick_time(context, settings)
+        return _request(now, partitions.run_tags(source.begins, _last(source, now)))
 
     return [daily, monthly] if set(assets) - set(select_by_prefix(assets, NOT_RETRAINED)) else [daily]
 
@@ -195,10 +195,10 @@ def build_retraining_sensors(assets: Collection[str]) -> list[dg.SensorDefinitio
     return [sensor] if watched else []
 
 
-def _new_files(source: Source, settings: Settings, asked: Sequence[Any]) -> dg.SensorDefinition:
+def _new_files(source: Source, settings: Settings, jobs: Sequence[Any]) -> dg.SensorDefinition:
     @dg.sensor(
         name="new_files",
-        jobs=asked,
+        jobs=jobs,
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Looks for new and changed files of the source, and asks for exactly the ledger's months that their rows touch.",
@@ -207,16 +207,16 @@ def _new_files(source: Source, settings: Settings, asked: Sequence[Any]) -> dg.S
         changes = file_changes.detect_changes(source, settings.root / "landing", file_changes.FileState.read(context.cursor))
         if changes is None:
             return dg.SkipReason("no file is new or changed, or nothing has landed yet: then materialise everything once")
-        moment, last = settings.now, _last(source, settings.now)
+        now, last = settings.now, _last(source, settings.now)
         cursor = changes.state.write()
         if changes.is_snapshot_changed:
-            request = _request(moment, partitions.run_tags(source.begins, last), job=DAILY, key=changes.state.key)
+            request = _request(now, partitions.run_tags(source.begins, last), job=DAILY, key=changes.state.key)
             return dg.SensorResult([request], cursor=cursor)
         touched = sorted({min(max(month, source.begins), last) for month in changes.months})
         spans = partitions.group_consecutive(touched)
         if len(spans) > MAX_RUNS_PER_TICK:
             spans = [(touched[0], touched[-1])]
-        runs = [_request(moment, partitions.run_tags(*both), job=LATE, key=f"{changes.state.key} {both[0]}") for both in spans]
+        runs = [_request(now, partitions.run_tags(*both), job=LATE, key=f"{changes.state.key} {both[0]}") for both in spans]
         if not runs:
             return dg.SensorResult(skip_reason="the files changed, their rows did not", cursor=cursor)
         return dg.SensorResult(runs, cursor=cursor)
@@ -224,24 +224,24 @@ def _new_files(source: Source, settings: Settings, asked: Sequence[Any]) -> dg.S
     return new_files
 
 
-def _request(moment: datetime, tags: dict[str, str], job: str | None = None, key: str | None = None) -> dg.RunRequest:
+def _request(now: datetime, tags: dict[str, str], job: str | None = None, key: str | None = None) -> dg.RunRequest:
     """Return the request of a run that reads the ledger at a moment."""
-    clock = {"resources": {"clock": {"config": {"moment": moment.isoformat()}}}}
+    clock = {"resources": {"clock": {"config": {"moment": now.isoformat()}}}}
     return dg.RunRequest(run_key=key, job_name=job, run_config=clock, tags=tags | ({} if job == LATE else {CARRIES: "features and scores"}))
 
 
-def _moment(context: dg.ScheduleEvaluationContext, settings: Settings) -> datetime:
+def _tick_time(context: dg.ScheduleEvaluationContext, settings: Settings) -> datetime:
     """Return the moment at which a tick reads the ledger: `FINRISK_AS_OF`, else the scheduled time, so that a late tick gives the same."""
     return settings.as_of or context.scheduled_execution_time.astimezone(UTC).replace(tzinfo=None)
 
 
-def _last(source: Source, moment: datetime) -> str:
-    return source.ends or partitions.month_of(moment)
+def _last(source: Source, now: datetime) -> str:
+    return source.ends or partitions.month_of(now)
 
 
-def _days_months(source: Source, moment: datetime) -> tuple[str, str]:
+def _days_months(source: Source, now: datetime) -> tuple[str, str]:
     """Return the first and the last month of a day's run, within the ledger's months."""
-    last = max(min(partitions.month_of(moment), _last(source, moment)), source.begins)
+    last = max(min(partitions.month_of(now), _last(source, now)), source.begins)
     return max(partitions.add_months(last, -SETTLING_MONTHS), source.begins), last
 
 

@@ -109,7 +109,7 @@ def store_model(
 ) -> str:
     """Put a bundle into the model store as the newest model of its domain, and return its tag.
 
-    What else the service tells about the model travels in its metadata: why other domains are absent, its measured figures, and the
+    The model's metadata holds the other facts that the service shows: why other domains are absent, its measured figures, and the
     tag of the challenger beside it.
     """
     bundle = _bundle(domain, folder)

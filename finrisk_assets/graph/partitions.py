@@ -38,15 +38,15 @@ def monthly_partitions(begins: str, ends: str | None) -> dg.MonthlyPartitionsDef
     return dg.MonthlyPartitionsDefinition(begins, end_date=add_months(ends, 1), fmt=MONTH_FORMAT)
 
 
-def add_months(month: str, by: int) -> str:
-    """Return the month that comes `by` months later, or earlier below 0."""
-    year, number = divmod(int(month[:4]) * 12 + int(month[5:]) - 1 + by, 12)
+def add_months(month: str, n_months: int) -> str:
+    """Return the month that comes `n_months` months later, or earlier below 0."""
+    year, number = divmod(int(month[:4]) * 12 + int(month[5:]) - 1 + n_months, 12)
     return f"{year:04d}-{number + 1:02d}"
 
 
-def month_of(moment: datetime) -> str:
-    """Return the month in which a moment lies."""
-    return moment.strftime(MONTH_FORMAT)
+def month_of(time: datetime) -> str:
+    """Return the month in which a time lies."""
+    return time.strftime(MONTH_FORMAT)
 
 
 @dataclass(frozen=True)
@@ -87,22 +87,22 @@ class MonthRange:
         """The first instant after these months; None where they are open."""
         return None if self.is_open_above else datetime.strptime(add_months(self.last, 1), MONTH_FORMAT)
 
-    def filter_rows(self, rows: "ir.Table", moment: str) -> "ir.Table":
-        """Return the rows of a lazy table whose `moment`, a timestamp column, lies in these months."""
+    def filter_rows(self, rows: "ir.Table", time_column: str) -> "ir.Table":
+        """Return the rows of a lazy table whose timestamp in `time_column` lies in these months."""
         import ibis
 
         if self.is_all:
             return rows
         inside = ibis.literal(True)
         if self.begins is not None:
-            inside = inside & (rows[moment] >= ibis.literal(self.begins, type="timestamp"))
+            inside = inside & (rows[time_column] >= ibis.literal(self.begins, type="timestamp"))
         if self.ends is not None:
-            inside = inside & (rows[moment] < ibis.literal(self.ends, type="timestamp"))
+            inside = inside & (rows[time_column] < ibis.literal(self.ends, type="timestamp"))
         return rows.filter(inside.fill_null(self.is_open_below))
 
-    def sql_condition(self, moment: str) -> str:
+    def sql_condition(self, time_column: str) -> str:
         """Return the same condition in SQL, as DuckDB and PostgreSQL read it."""
-        column = '"' + moment.replace('"', '""') + '"'
+        column = '"' + time_column.replace('"', '""') + '"'
         bounds = [f"{column} >= TIMESTAMP '{self.begins}'"] if self.begins else []
         bounds += [f"{column} < TIMESTAMP '{self.ends}'"] if self.ends else []
         condition = " AND ".join(bounds) or "TRUE"

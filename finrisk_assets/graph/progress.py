@@ -8,7 +8,7 @@ import dagster as dg
 
 
 class _StageLines(logging.Handler):
-    """Prints a line when a stage ends; checks are counted with the stage they follow."""
+    """A handler that prints a line when a stage ends; checks are counted with the stage they follow."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -72,6 +72,11 @@ def retry_step_on_transient_fault(attempts_before: int, drop_connection: Callabl
         Number of earlier retries of this step.
     drop_connection
         Called before the retry, so that the next attempt opens a new connection.
+
+    Raises
+    ------
+    dagster.RetryRequested
+        For a transient fault while attempts remain.
     """
     try:
         yield

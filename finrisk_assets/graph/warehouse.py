@@ -81,7 +81,7 @@ class Warehouse(dg.ConfigurableResource):
         self.connection.create_table(asset, rows, database=schema_of(asset), overwrite=True)
         return self.table(asset)
 
-    def store_months(self, asset: str, rows: LazyTable, moment: str, months: MonthRange) -> LazyTable:
+    def store_months(self, asset: str, rows: LazyTable, time_column: str, months: MonthRange) -> LazyTable:
         """Replace the rows of some months in an asset's table, in one transaction, and return the stored table.
 
         Rows of other months stay. Storing the same rows again gives the same table.
@@ -92,7 +92,7 @@ class Warehouse(dg.ConfigurableResource):
             The asset's name. Where its table does not exist yet, it is created.
         rows
             The new rows; those outside `months` are left out.
-        moment
+        time_column
             The timestamp column that says to which month a row belongs.
         months
             The months to replace.
@@ -103,14 +103,14 @@ class Warehouse(dg.ConfigurableResource):
             If the stored table has other columns, or the engine cannot replace a part of a table.
         """
         schema, part = schema_of(asset), f"{asset}__part"
-        rows = months.filter_rows(rows, moment)
+        rows = months.filter_rows(rows, time_column)
         if months.is_all or not self.has(asset):
             return self.store(asset, rows)
         self._check_replaceable(asset, rows)
         self.connection.create_table(part, rows, database=schema, overwrite=True)
         columns = ", ".join(f'"{name}"' for name in self.table(asset).columns)
         changes = (
-            f'DELETE FROM "{schema}"."{asset}" WHERE {months.sql_condition(moment)}',
+            f'DELETE FROM "{schema}"."{asset}" WHERE {months.sql_condition(time_column)}',
             f'INSERT INTO "{schema}"."{asset}" ({columns}) SELECT {columns} FROM "{schema}"."{part}"',
             f'DROP TABLE "{schema}"."{part}"',
         )
@@ -162,9 +162,9 @@ class Tables(dg.ConfigurableIOManager):
         asset, schema = context.asset_key.to_user_string(), context.definition_metadata.get("dagster/column_schema")
         with retries.retry_step_on_transient_fault(context.step_context.previous_attempt_count, self.warehouse.drop_connection):
             if context.has_asset_partitions:
-                moment = str(context.definition_metadata[PARTITION_COLUMN])
+                time_column = str(context.definition_metadata[PARTITION_COLUMN])
                 months = MonthRange.from_partitions(context.asset_partitions_def, context.asset_partition_key_range)
-                stored = self.warehouse.store_months(asset, obj, moment, months)
+                stored = self.warehouse.store_months(asset, obj, time_column, months)
             else:
                 stored = self.warehouse.store(asset, obj)
             metadata = describe_table(stored, schema if isinstance(schema, dg.TableSchema) else None)

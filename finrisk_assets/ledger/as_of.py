@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 
-def rows_as_of(table: Table, raw: "ir.Table", moment: datetime, end: datetime) -> "ir.Table":
+def rows_as_of(table: Table, raw: "ir.Table", read_at: datetime, end: datetime) -> "ir.Table":
     """Return the raw rows as they stood at the given time.
 
     Parameters
@@ -21,16 +21,16 @@ def rows_as_of(table: Table, raw: "ir.Table", moment: datetime, end: datetime) -
         The declaration; its columns have the same names in `raw`.
     raw
         The landed rows of the source's whole time.
-    moment
+    read_at
         Naive UTC. Later rows are left out; an outcome that became known later is null, and so is the time at which it became known.
     end
         End of the source's time. A row dated after it is a mistake, not the future: it stays, and the contract refuses it.
     """
     import ibis
 
-    if moment >= end:
+    if read_at >= end:
         return raw
-    now, never = (ibis.literal(time, type="timestamp") for time in (moment, end))
+    now, never = (ibis.literal(time, type="timestamp") for time in (read_at, end))
     if table.event_time in raw.columns:
         happened = raw[table.event_time]
         raw = raw.filter(((happened <= now) | (happened >= never)).fill_null(True))

@@ -101,7 +101,7 @@ def split(
     references: Mapping[str, ir.Table],
     as_of: datetime,
 ) -> ContractSplit:
-    """ContractSplit raw rows into those that meet the contract and those that do not.
+    """Split raw rows into those that meet the contract and those that do not.
 
     Parameters
     ----------
@@ -200,12 +200,12 @@ def _rules(
             yield _Rule(f"{column.name} is not in {target}", unknown)
 
 
-def _column_rules(column: Column, given: ir.Value, value: ir.Value) -> Iterator[_Rule]:
+def _column_rules(column: Column, raw_value: ir.Value, value: ir.Value) -> Iterator[_Rule]:
     if not column.nullable:
-        yield _Rule(f"{column.name} is missing", given.isnull())
-    not_finite = _not_finite(given) if column.dtype == "float64" else ibis.literal(False)
-    if not _always_casts(given.type(), column.dtype):
-        yield _Rule(f"{column.name} is not {NOUNS[column.dtype]}", given.notnull() & value.isnull() & ~not_finite)
+        yield _Rule(f"{column.name} is missing", raw_value.isnull())
+    not_finite = _not_finite(raw_value) if column.dtype == "float64" else ibis.literal(False)
+    if not _always_casts(raw_value.type(), column.dtype):
+        yield _Rule(f"{column.name} is not {NOUNS[column.dtype]}", raw_value.notnull() & value.isnull() & ~not_finite)
     if column.dtype == "float64":
         yield _Rule(f"{column.name} is not finite", not_finite)
     if column.minimum is not None:
@@ -267,7 +267,7 @@ def _read(given: ir.Value, column: Column) -> ir.Value:
     return ibis.cases((value.re_search("^[A-Za-z]{2}$"), value.upper()), else_=value) if column.is_country else value
 
 
-def _cast(given: ir.Value, dtype: DType) -> ir.Value:
+def _cast(raw_value: ir.Value, dtype: DType) -> ir.Value:
     """Cast a value; null where it is not of the type."""
     casts: Mapping[DType, Callable[[ir.Value], ir.Value]] = {
         "string": _cast_string,
@@ -276,7 +276,7 @@ def _cast(given: ir.Value, dtype: DType) -> ir.Value:
         "boolean": _cast_boolean,
         "timestamp": _cast_timestamp,
     }
-    return casts[dtype](given).cast(dtype)
+    return casts[dtype](raw_value).cast(dtype)
 
 
 def _always_casts(kind: Any, dtype: DType) -> bool:
@@ -290,65 +290,65 @@ def _always_casts(kind: Any, dtype: DType) -> bool:
     }[dtype]
 
 
-def _cast_string(given: ir.Value) -> ir.Value:
-    if given.type().is_floating():  # pandas turns an integer identifier with gaps into a float
-        whole = _cast_int64(given)
-        return whole.cast("string").fill_null(given.cast("string"))
-    return given.cast("string")
+def _cast_string(raw_value: ir.Value) -> ir.Value:
+    if raw_value.type().is_floating():  # pandas turns an integer identifier with gaps into a float
+        whole = _cast_int64(raw_value)
+        return whole.cast("string").fill_null(raw_value.cast("string"))
+    return raw_value.cast("string")
 
 
-def _number(given: ir.Value) -> ir.Value:
+def _number(raw_value: ir.Value) -> ir.Value:
     """Cast a value to float64, NaN and infinities included; null where it is not a number."""
-    kind = given.type()
+    kind = raw_value.type()
     if kind.is_string():
-        return ibis.cases((given.re_search(_NUMBER), given.try_cast("float64")), else_=ibis.null("float64"))
+        return ibis.cases((raw_value.re_search(_NUMBER), raw_value.try_cast("float64")), else_=ibis.null("float64"))
     if kind.is_numeric() or kind.is_boolean():
-        return given.cast("int64").cast("float64") if kind.is_boolean() else given.cast("float64")
+        return raw_value.cast("int64").cast("float64") if kind.is_boolean() else raw_value.cast("float64")
     return ibis.null("float64")
 
 
-def _not_finite(given: ir.Value) -> ir.BooleanValue:
+def _not_finite(raw_value: ir.Value) -> ir.BooleanValue:
     # NaN is larger than any number in these engines, and Spark has no test for infinity of its own.
-    beyond = _is(_number(given).abs() > _LARGEST)
-    return beyond | _is(given.lower().re_search(_NOT_FINITE)) if given.type().is_string() else beyond
+    beyond = _is(_number(raw_value).abs() > _LARGEST)
+    return beyond | _is(raw_value.lower().re_search(_NOT_FINITE)) if raw_value.type().is_string() else beyond
 
 
-def _cast_float64(given: ir.Value) -> ir.Value:
-    return _not_finite(given).ifelse(ibis.null("float64"), _number(given))
+def _cast_float64(raw_value: ir.Value) -> ir.Value:
+    return _not_finite(raw_value).ifelse(ibis.null("float64"), _number(raw_value))
 
 
-def _cast_int64(given: ir.Value) -> ir.Value:
-    if given.type().is_integer():
-        return given
-    number = _number(given)
+def _cast_int64(raw_value: ir.Value) -> ir.Value:
+    if raw_value.type().is_integer():
+        return raw_value
+    number = _number(raw_value)
     whole = (number.abs() <= _WHOLE) & (number == number.floor())
     return ibis.cases((whole, number), else_=ibis.null("float64")).try_cast("int64")
 
 
-def _cast_boolean(given: ir.Value) -> ir.Value:
-    kind = given.type()
+def _cast_boolean(raw_value: ir.Value) -> ir.Value:
+    kind = raw_value.type()
     if kind.is_boolean():
-        return given
+        return raw_value
     if kind.is_string():
-        word = given.lower()
+        word = raw_value.lower()
         return ibis.cases((word.isin(TRUE), True), (word.isin(FALSE), False), else_=ibis.null("boolean"))
-    number = _number(given)
+    number = _number(raw_value)
     return ibis.cases((number == 1, True), (number == 0, False), else_=ibis.null("boolean"))
 
 
-def _cast_timestamp(given: ir.Value) -> ir.Value:
+def _cast_timestamp(raw_value: ir.Value) -> ir.Value:
     """Read ISO 8601 text as naive UTC: subtract an offset, and read a date as its midnight."""
-    kind = given.type()
+    kind = raw_value.type()
     if kind.is_timestamp() or kind.is_date():
-        return given.cast("timestamp")
+        return raw_value.cast("timestamp")
     if not kind.is_string():
         return ibis.null("timestamp")
     # Groups are extracted, never replaced: the engines disagree on how a replacement names a group.
-    offset = given.re_extract(_OFFSET, 1)
+    offset = raw_value.re_extract(_OFFSET, 1)
     hours, minutes = offset.substr(1, 2).try_cast("int64"), offset.right(2).try_cast("int64")
     ahead = ((hours * 60 + minutes) * (offset.startswith("-")).ifelse(-1, 1)).fill_null(0)
-    moment = given.re_extract(_MOMENT_ITSELF, 1).try_cast("timestamp") - ahead.as_interval("m")
-    return ibis.cases((given.re_search(_MOMENT), moment), else_=ibis.null("timestamp"))
+    time = raw_value.re_extract(_MOMENT_ITSELF, 1).try_cast("timestamp") - ahead.as_interval("m")
+    return ibis.cases((raw_value.re_search(_MOMENT), time), else_=ibis.null("timestamp"))
 
 
 # --- Pandera -------------------------------------------------------------------------------------------------------

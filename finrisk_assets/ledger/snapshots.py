@@ -177,7 +177,7 @@ def _linked(file: Path, target: Path) -> bool:
 
 @contextlib.contextmanager
 def _temporary_file(folder: Path) -> Iterator[Path]:
-    """Give an empty file in the folder to write and then rename, so that no reader sees half a snapshot; remove it after the block."""
+    """Yield an empty file in the folder to write and then rename, so that no reader sees half a snapshot; remove it after the block."""
     handle, name = tempfile.mkstemp(dir=folder, prefix=".part-")
     os.close(handle)
     try:

@@ -46,9 +46,9 @@ def load(settings: Settings) -> list[LabelFile]:
         _check_audit(store)
         feedback = [(labels, list_labels(store, labels.domain)) for labels in LABEL_COLUMNS if labels.table in source.tables]
     files = []
-    for labels, (given, refused) in feedback:
+    for labels, (domain_labels, refused) in feedback:
         # The last label of a row counts, because it became known last.
-        newest = {str(label.answer[labels.key]): label for label in given if label.answer.get(labels.key) is not None}
+        newest = {str(label.answer[labels.key]): label for label in domain_labels if label.answer.get(labels.key) is not None}
         _write(settings, labels.table, [(key, label.label, label.known_at) for key, label in sorted(newest.items())])
         months = sorted({f"{label.known_at:%Y-%m}" for label in newest.values()})
         files.append(LabelFile(labels.table, len(newest), tuple(months), refused))

@@ -30,6 +30,10 @@ PATIENCE_S = 10.0
 _NUMBERS = ("float64", "int64")
 
 
+class LoadHistoryError(RuntimeError):
+    """A warehouse that lacks the tables to load; the message says what to do."""
+
+
 class LoadCounts(NamedTuple):
     """Numbers of rows that the store took in."""
 
@@ -41,14 +45,24 @@ class LoadCounts(NamedTuple):
 
 
 def load(settings: Settings) -> LoadCounts:
-    """Bring the store up to date with the warehouse: add transactions, replace feature snapshots."""
+    """Bring the store up to date with the warehouse: add transactions, replace feature snapshots.
+
+    Raises
+    ------
+    LoadHistoryError
+        Where the graph has not made the transactions of this source yet; the store stays as it is.
+    """
     from finrisk_assets.domains.registry import domains_of
     from finrisk_assets.ledger import sources
 
     source, warehouse = sources.load(settings), Warehouse(url=settings.warehouse)
     domains = [domain for domain in domains_of(source) if warehouse.has(f"scores_{domain.name}")]
+    has_transactions = "transactions" in source.tables
+    if has_transactions and not warehouse.has("validated_transactions"):
+        # The warehouse's URL may hold a password, so the message names the source.
+        raise LoadHistoryError(f"the warehouse of the source {settings.source} has no validated_transactions: run `finrisk demo` first")
     with closing(open_store(settings, wait_s=PATIENCE_S)) as store:
-        transactions = _load_transactions(store, source, warehouse, settings) if "transactions" in source.tables else 0
+        transactions = _load_transactions(store, source, warehouse, settings) if has_transactions else 0
         snapshots = store.replace_snapshots(snapshot for domain in domains for snapshot in newest_snapshots(domain, source, warehouse))
     return LoadCounts(transactions, snapshots)
 
@@ -83,16 +97,16 @@ def feature_snapshots(domain: Domain, source: "Source", features: "LazyTable", s
     """
     import ibis
 
-    contract, key, moment = domain.feature_contract(source), domain.keys[0].name, domain.decision_time
+    contract, key, decision_time = domain.feature_contract(source), domain.keys[0].name, domain.decision_time
     # The feature table also holds outcomes, which are known later than the decision.
-    known_columns = [column.name for column in contract.columns if column.dtype in _NUMBERS and column.known in ("always", moment)]
+    known_columns = [column.name for column in contract.columns if column.dtype in _NUMBERS and column.known in ("always", decision_time)]
     feature_names = [] if domain.is_computed_in_service or domain.features_of else known_columns
-    score_names = [name for name in domain.score_contract().names if name not in (key, "customer_id", moment)]
+    score_names = [name for name in domain.score_contract().names if name not in (key, "customer_id", decision_time)]
     rows = features.select(
         _key=features[key],
         _customer=features.customer_id,
         _account=features.account_id if "account_id" in features.columns else ibis.null("string"),
-        _moment=features[moment],
+        _decision_time=features[decision_time],
         **{f"feature_{name}": features[name] for name in feature_names},
     )
     score_rows = scores.select(_scored=scores[key], **{f"score_{name}": scores[name] for name in score_names})
@@ -104,20 +118,20 @@ def feature_snapshots(domain: Domain, source: "Source", features: "LazyTable", s
                 row["_key"],
                 row["_customer"],
                 row["_account"],
-                row["_moment"],
+                row["_decision_time"],
                 {name: _plain(row[f"feature_{name}"]) for name in feature_names},
                 {name: _plain(row[f"score_{name}"]) for name in score_names},
             )
 
 
-def _newest_rows(features: "LazyTable", key: str, holder: str, moment: str) -> "LazyTable":
+def _newest_rows(features: "LazyTable", key: str, holder: str, decision_time: str) -> "LazyTable":
     """Return the newest row of each holder in a feature table."""
     import ibis
 
-    narrow = features.select(_row=features[key], _holder=features[holder], _moment=features[moment])
+    narrow = features.select(_row=features[key], _holder=features[holder], _decision_time=features[decision_time])
     newest_first = [
         ibis.desc(narrow._row.contains("@")),
-        ibis.desc(narrow._moment, nulls_first=False),
+        ibis.desc(narrow._decision_time, nulls_first=False),
         ibis.desc(narrow._row),
     ]
     place = ibis.row_number().over(group_by=narrow._holder, order_by=newest_first)

@@ -13,9 +13,6 @@ from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.scoring.reasons import build_sentence, factor_code, group_by_factor
 from finrisk_assets.settings import Settings
 
-SOURCES = ("simulator", "handbook", "berka", "taiwan", "karlan_zinman")
-"""The sources whose features the page lists; a mapped source brings its own."""
-
 _WHEN = {1: "high", -1: "low", 0: "either"}
 
 
@@ -74,7 +71,7 @@ def entries(source: Source) -> list[Entry]:
 
 def page() -> str:
     """Return the catalogue of all built-in sources as a page in Markdown."""
-    merged = {(entry.domain, entry.feature): entry for name in SOURCES for entry in entries(sources.load(Settings(source=name)))}
+    merged = {(entry.domain, entry.feature): entry for name in sources.BUILT_IN for entry in entries(sources.load(Settings(source=name)))}
     return "\n".join([*_HEAD, *_tables(merged.values())]) + "\n"
 
 

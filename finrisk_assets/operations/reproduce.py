@@ -235,14 +235,14 @@ def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _blocking_changes(origin: Origin, code: str, here: dict[str, str]) -> list[str]:
+def _blocking_changes(origin: Origin, code: str, environment: dict[str, str]) -> list[str]:
     """Return the differences in code, locked libraries and mapping since the version was trained, each as a sentence."""
-    checked = {
+    hashes = {
         "the code of its training": (origin.code_sha256, code),
-        "uv.lock": (origin.lock_sha256, here["lock_sha256"]),
-        "the mapping that FINRISK_MAPPING names": (origin.mapping_sha256, here["mapping_sha256"]),
+        "uv.lock": (origin.lock_sha256, environment["lock_sha256"]),
+        "the mapping that FINRISK_MAPPING names": (origin.mapping_sha256, environment["mapping_sha256"]),
     }
-    return [f"{name} is {now[:12] or 'not set'}, and was {then[:12] or 'not set'}" for name, (then, now) in checked.items() if then != now]
+    return [f"{name} is {now[:12] or 'not set'}, and was {then[:12] or 'not set'}" for name, (then, now) in hashes.items() if then != now]
 
 
 def _way_back(origin: Origin, settings: Settings, domain: Domain, model: model_registry.RegisteredVersion) -> str:
@@ -261,9 +261,9 @@ def _way_back(origin: Origin, settings: Settings, domain: Domain, model: model_r
     return f"Check out its commit beside this one:\n  {commands}\n{anyway}"
 
 
-def _environment_changes(origin: Origin, here: dict[str, str]) -> Iterator[str]:
+def _environment_changes(origin: Origin, environment: dict[str, str]) -> Iterator[str]:
     names = {"python": "Python", "libraries": "libraries", "machine": "processor", "lock_sha256": "uv.lock", "git_commit": "commit"}
     for field, name in names.items():
         then = getattr(origin, field)
-        if then != here[field]:
-            yield f"{name} then {then}, here {here[field]}"
+        if then != environment[field]:
+            yield f"{name} then {then}, here {environment[field]}"

@@ -342,7 +342,7 @@ def _compare_texts(
         else f"{pack.MANIFEST}: {name} is not what the registry says"
         for name in names
     ]
-    return [pack.count_outcomes("Verdicts of the gate", gate), pack.count_outcomes("What else is told", same)]
+    return [pack.count_outcomes("Verdicts of the gate", gate), pack.count_outcomes("Facts, features and texts", same)]
 
 
 def _plain(value: Any) -> Any:

@@ -23,12 +23,12 @@ def instalment(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: Array
     return np.asarray(amount, np.float64) * np.where(monthly > 0, safe / (1 - (1 + safe) ** -months), 1 / months)
 
 
-def instalment_to_cent(amount: float, term_months: float, annual_rate_pct: float) -> float:
+def instalment_to_cent(amount: float, annual_rate_pct: float, term_months: float) -> float:
     """Return the monthly instalment of one loan, in currency to the cent."""
     monthly = annual_rate_pct / 1200
     if monthly == 0:
         return round_to_cent(amount / term_months)
-    # expm1 and log1p keep a rate of next to nothing from dividing by zero.
+    # Not `instalment`, rounded: expm1 and log1p keep a rate of next to nothing, which a caller may send, from dividing by zero.
     return round_to_cent(amount * monthly / -math.expm1(-term_months * math.log1p(monthly)))
 
 

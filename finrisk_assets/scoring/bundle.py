@@ -35,7 +35,7 @@ from finrisk_assets.scoring.reasons import group_by_factor
 from finrisk_assets.scoring.spec import BundleError, BundleSpec, Component, Floats, Linear, Rows, Trees, check_spec, signed_log1p
 from finrisk_assets.scoring.tree_shap import TreeShap
 
-TOLERANCE = 1e-6
+GOLDEN_TOLERANCE = 1e-6
 """Largest difference of a golden row's margin (relative above 1) or probability from the stored value."""
 _MAX_TABLE_ROWS = 1_000
 """Rows scored from tables, which take at most a tenth of a second; XGBoost is faster for more, but takes longer to load."""
@@ -360,8 +360,8 @@ class Bundle:
         probability = self.calibration.apply(margin)
         margin_difference = np.abs(margin - expected_margin) / np.maximum(1.0, np.abs(expected_margin))
         difference = np.maximum(margin_difference, np.abs(probability - expected_probability))
-        if not (difference <= TOLERANCE).all():
-            worst = int(np.argmax(~(difference <= TOLERANCE)))
+        if not (difference <= GOLDEN_TOLERANCE).all():
+            worst = int(np.argmax(~(difference <= GOLDEN_TOLERANCE)))
             raise BundleError(
                 f"{file}: row {worst} has margin {margin[worst]:.9g} and probability {probability[worst]:.9g} here, "
                 f"{expected_margin[worst]:.9g} and {expected_probability[worst]:.9g} where it was trained; is it another runtime?"
@@ -373,7 +373,7 @@ class Bundle:
         for name, amounts in self.amount(rows)._asdict().items():
             expected_amounts = np.array(take_field(expected, name, list, file), np.float64)  # None becomes NaN
             is_close = expected_amounts.shape == amounts.shape and np.allclose(
-                amounts, expected_amounts, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True
+                amounts, expected_amounts, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE, equal_nan=True
             )
             if not is_close:
                 raise BundleError(f"{file}: the {name} amounts differ from those where it was trained; is it another runtime?")

@@ -171,7 +171,13 @@ def _parse_amount(document: Mapping[str, Any], contents: Mapping[str, bytes], fi
 
 
 def read_golden_rows(golden: Mapping[str, Any], file: Path) -> Rows:
-    """Return the golden rows, float32, NaN where missing."""
+    """Return the golden rows, float32, NaN where missing.
+
+    Raises
+    ------
+    BundleError
+        If the rows are missing or are not a table of numbers.
+    """
     try:
         return np.array(take_field(golden, "rows", list, file), np.float32)  # None becomes NaN
     except (TypeError, ValueError) as error:
@@ -206,7 +212,13 @@ def _parse_object(content: bytes, file: Path) -> dict[str, Any]:
 
 
 def take_field(document: Mapping[str, Any], key: str, kind: type[T], file: Path) -> T:
-    """Return a field of a document, or raise if it is missing or of another type."""
+    """Return a field of a document.
+
+    Raises
+    ------
+    BundleError
+        If the field is missing or of another type.
+    """
     value = document.get(key)
     if kind is float and type(value) is int:
         value = float(value)

@@ -7,7 +7,7 @@ import ibis
 import pytest
 
 from finrisk_assets.ledger.contract import split
-from finrisk_assets.ledger.sources import SourceError, load
+from finrisk_assets.ledger.sources import SOURCES, SourceError, load
 from finrisk_assets.settings import Settings
 from schemas.mapping import MappingError, read_mapping
 
@@ -132,7 +132,7 @@ def test_a_column_that_the_file_lacks_is_told_on_landing(bank, tmp_path):
 
 
 def test_a_source_must_exist_and_a_mapping_must_be_named():
-    with pytest.raises(SourceError, match="choose one of simulator, handbook, berka, taiwan, karlan_zinman, mapped"):
+    with pytest.raises(SourceError, match=f"choose one of {', '.join(SOURCES)}"):
         load(Settings(source="bercka"))
     with pytest.raises(MappingError, match="FINRISK_MAPPING"):
         load(Settings(source="mapped"))

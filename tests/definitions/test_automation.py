@@ -9,8 +9,8 @@ import pytest
 
 from finrisk_assets.graph import automation, build, partitions
 from finrisk_assets.ledger import sources
+from finrisk_assets.ledger.sources import BUILT_IN
 from finrisk_assets.settings import Settings
-from tests.definitions.built_in import SOURCES
 
 
 def definitions(source: str, home: Path, **settings: Any) -> dg.Definitions:
@@ -30,7 +30,7 @@ def range_of(request: dg.RunRequest) -> tuple[str, str]:
     return request.tags[partitions.RANGE_START], request.tags[partitions.RANGE_END]
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BUILT_IN)
 def test_what_is_dated_is_kept_by_month_and_only_features_and_scores_follow(source: str, tmp_path: Path) -> None:
     """Models never: they have a schedule and a gate."""
     graph = definitions(source, tmp_path).resolve_asset_graph()
@@ -44,7 +44,7 @@ def test_what_is_dated_is_kept_by_month_and_only_features_and_scores_follow(sour
             assert isinstance(node.metadata[partitions.PARTITION_COLUMN], str), name
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BUILT_IN)
 def test_a_source_says_its_months(source: str, tmp_path: Path) -> None:
     loaded = sources.load(Settings(home=tmp_path, source=source))
     keys = partitions.monthly_partitions(loaded.begins, loaded.ends).get_partition_keys()

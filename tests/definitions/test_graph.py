@@ -13,9 +13,9 @@ from finrisk_assets.domains import registry
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import build
 from finrisk_assets.ledger import sources
+from finrisk_assets.ledger.sources import BUILT_IN
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
-from tests.definitions.built_in import SOURCES
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
@@ -60,7 +60,7 @@ def ancestors(asset: str, deps: dict[str, set[str]]) -> set[str]:
     return snapshot
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BUILT_IN)
 def test_graph_is_as_the_snapshot_says(source: str, tmp_path: Path) -> None:
     snapshot = json.dumps(graph(source, tmp_path), indent=1, sort_keys=True) + "\n"
     file = SNAPSHOTS / f"{source}.json"
@@ -71,7 +71,7 @@ def test_graph_is_as_the_snapshot_says(source: str, tmp_path: Path) -> None:
     assert json.loads(snapshot) == json.loads(file.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BUILT_IN)
 def test_every_asset_is_owned_described_and_checked(source: str, tmp_path: Path) -> None:
     for asset, node in graph(source, tmp_path).items():
         assert node["owners"], asset
@@ -81,7 +81,7 @@ def test_every_asset_is_owned_described_and_checked(source: str, tmp_path: Path)
         assert f"{asset}_contract" in node["checks"], asset  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BUILT_IN)
 def test_every_domain_goes_from_features_to_scores(source: str, tmp_path: Path) -> None:
     """A second model of a domain has its own stages, and the first model's features and group."""
     loaded, domains = domains_of(source, tmp_path)
@@ -115,7 +115,7 @@ def test_the_ancestors_of_an_asset_are_followed_through_others() -> None:
     assert ancestors("model_x", deps) == {"features_x", "middle", "truth_x"}
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BUILT_IN)
 def test_no_feature_table_has_a_column_of_the_truth_or_a_protected_one(source: str, tmp_path: Path) -> None:
     loaded, domains = domains_of(source, tmp_path)
     protected = {column.name for raw in loaded.tables.values() for column in raw.table.columns if column.personal == "protected"}

@@ -9,10 +9,10 @@ from finrisk_assets.domains import registry
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import lineage
 from finrisk_assets.ledger import sources
+from finrisk_assets.ledger.sources import BUILT_IN
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
 from schemas.ledger import Table
-from tests.definitions.built_in import SOURCES
 
 
 def empty_table(table: Table, name: str) -> ibis.Table:
@@ -32,7 +32,7 @@ def trace_features(domain: Domain, source: Source, settings: Settings) -> tuple[
     return {column: {f"{name}.{of}" for name, of in came} for column, came in sources_by_column.items()}, known
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BUILT_IN)
 def test_every_feature_comes_from_columns_that_its_domain_reads(source: str, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, source=source)
     loaded = sources.load(settings)

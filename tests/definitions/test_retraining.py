@@ -112,9 +112,9 @@ STORED = [
 
 
 def test_a_moved_feature_is_a_warning_that_names_it() -> None:
-    found = monitoring.drift_result(STORED, is_score=False)
-    assert not found.passed and found.severity == dg.AssetCheckSeverity.WARN
-    assert found.description == "1 of 2 moved in 2024-06: income"
+    result = monitoring.drift_result(STORED, is_score=False)
+    assert not result.passed and result.severity == dg.AssetCheckSeverity.WARN
+    assert result.description == "1 of 2 moved in 2024-06: income"
 
 
 def test_a_score_that_stands_still_passes() -> None:
@@ -122,8 +122,8 @@ def test_a_score_that_stands_still_passes() -> None:
 
 
 def test_where_nothing_can_be_compared_the_check_passes_and_says_so() -> None:
-    found = monitoring.drift_result([figure("confirmed_drift", 0, "There is nothing to compare.", "all")], is_score=False)
-    assert found.passed and found.description == "There is nothing to compare."
+    result = monitoring.drift_result([figure("confirmed_drift", 0, "There is nothing to compare.", "all")], is_score=False)
+    assert result.passed and result.description == "There is nothing to compare."
 
 
 def test_the_contract_refuses_what_is_no_figure() -> None:
@@ -135,5 +135,5 @@ def test_the_contract_refuses_what_is_no_figure() -> None:
 
 
 def test_reports_are_named_by_their_run(tmp_path: Path) -> None:
-    found = monitoring.report_file(Settings(home=tmp_path), "cashflow", "run-1")
-    assert found == (tmp_path / "simulator/reports/cashflow/run-1.html").resolve()
+    file = monitoring.report_file(Settings(home=tmp_path), "cashflow", "run-1")
+    assert file == (tmp_path / "simulator/reports/cashflow/run-1.html").resolve()

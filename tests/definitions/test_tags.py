@@ -6,8 +6,8 @@ import dagster as dg
 import pytest
 
 from finrisk_assets.graph import build, tags
+from finrisk_assets.ledger.sources import BUILT_IN
 from finrisk_assets.settings import Settings
-from tests.definitions.built_in import SOURCES
 
 LEDGER_STAGES = {"raw", "validated", "quarantine", "truth"}
 
@@ -17,7 +17,7 @@ def specs(source: str, home: Path) -> dict[str, dg.AssetSpec]:
     return {key.to_user_string(): graph.get(key).to_asset_spec() for key in graph.get_all_asset_keys()}
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BUILT_IN)
 def test_every_asset_says_what_it_is(source: str, tmp_path: Path) -> None:
     specs_by_name = specs(source, tmp_path)
     assert specs_by_name
@@ -32,7 +32,7 @@ def test_every_asset_says_what_it_is(source: str, tmp_path: Path) -> None:
         assert spec.tags[tags.PERSONAL] in ("yes", "no"), name
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BUILT_IN)
 def test_stored_tables_of_people_are_personal_and_figures_of_many_are_not(source: str, tmp_path: Path) -> None:
     for name, spec in specs(source, tmp_path).items():
         expected = "no" if name.startswith(("evaluation_", "oracle_", "monitoring_", "pack_")) else "yes"
@@ -45,7 +45,7 @@ def test_a_table_without_any_personal_column_is_not_personal() -> None:
     assert tags.asset_tags(spec, "berka")[tags.PERSONAL] == "no"
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", BUILT_IN)
 def test_every_model_has_a_blocking_leakage_check(source: str, tmp_path: Path) -> None:
     graph = build.build_definitions(Settings(home=tmp_path, source=source)).resolve_asset_graph()
     models = {key.to_user_string() for key in graph.get_all_asset_keys() if key.to_user_string().startswith("model_")}

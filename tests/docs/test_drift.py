@@ -23,8 +23,8 @@ def test_windows_without_drift_alarm_at_the_stated_rate() -> None:
     pool = np.column_stack([rng.lognormal(size=5_000), rng.poisson(0.3, 5_000), rng.integers(0, 5, 5_000), missing]).astype(np.float64)
     names = ("amount", "count", "grade", "sometimes_missing")
     alarms = [any(column.is_drift for column in null_window(names, pool, 200, seed).columns) for seed in range(400)]
-    noise = 3 * np.sqrt(drift.LEVEL * (1 - drift.LEVEL) / len(alarms))
-    assert abs(np.mean(alarms) - drift.LEVEL) < noise
+    noise = 3 * np.sqrt(drift.SIGNIFICANCE_LEVEL * (1 - drift.SIGNIFICANCE_LEVEL) / len(alarms))
+    assert abs(np.mean(alarms) - drift.SIGNIFICANCE_LEVEL) < noise
 
 
 def test_the_printed_table_has_the_sizes_the_columns_and_the_rate_of_the_code() -> None:
@@ -34,13 +34,13 @@ def test_the_printed_table_has_the_sizes_the_columns_and_the_rate_of_the_code() 
     sizes = re.search(r"rows in each window +([\d,]+) +([\d,]+) +([\d,]+)", table)
     assert heading and sizes
     windows, stated, noise = int(heading[1].replace(",", "")), int(heading[2]) / 100, heading[3]
-    error = np.sqrt(drift.LEVEL * (1 - drift.LEVEL) / windows)
-    assert (stated, noise) == (drift.LEVEL, f"{100 * 1.96 * error:.1f}")
+    error = np.sqrt(drift.SIGNIFICANCE_LEVEL * (1 - drift.SIGNIFICANCE_LEVEL) / windows)
+    assert (stated, noise) == (drift.SIGNIFICANCE_LEVEL, f"{100 * 1.96 * error:.1f}")
     assert tuple(int(size.replace(",", "")) for size in sizes.groups()) == ROWS
     lines = re.findall(r"^  (any of 8|\w+(?= \()).*?((?: +\d+\.\d%){3})$", table, re.MULTILINE)
     rates = {name: [float(rate) / 100 for rate in re.findall(r"\d+\.\d", printed)] for name, printed in lines}
     assert rates.keys() == {"any of 8", *COLUMNS}
-    assert max(abs(rate - drift.LEVEL) for column in rates.values() for rate in column) < 3 * error
+    assert max(abs(rate - drift.SIGNIFICANCE_LEVEL) for column in rates.values() for rate in column) < 3 * error
 
 
 def test_the_command_is_there() -> None:
@@ -57,7 +57,7 @@ def test_it_lists_what_each_domain_leaves_out(domain: object) -> None:
 
 
 def test_its_numbers_are_those_of_the_code() -> None:
-    assert f"{drift.LEVEL:.0%}".replace("%", " %") in PAGE
+    assert f"{drift.SIGNIFICANCE_LEVEL:.0%}".replace("%", " %") in PAGE
     assert f"hold {monitoring.ENOUGH_CUSTOMERS} customers" in PAGE and f"fewer than {monitoring.MIN_CUSTOMERS} customers" in PAGE
     assert (
         f"{monitoring.MIN_OUTCOMES} customers with the outcome" in PAGE and f"{monitoring.RECONCILE_LEVEL:.0%}".replace("%", " %") in PAGE

@@ -1,7 +1,7 @@
 """The rooms of the house, drawn from the imports: no circles, no crowded folder, one name for one thing.
 
 `python tests/house/test_rooms.py` prints the rooms, floor by floor, with the rooms that each one imports. Imports inside functions count;
-imports for type checking alone count as well, because a reader follows them.
+imports for type checking alone count as well, because a reader follows them. A string that is a module's name counts as an import of it.
 """
 
 import ast
@@ -33,6 +33,19 @@ JOINED = {
 SEPARATE = ("finrisk_assets.ledger.sources.simulator.population", "finrisk_assets.ledger.sources.simulator")
 """Folders below a joined one that are rooms of their own."""
 
+LISTS = ("finrisk_assets.ledger.sources",)
+"""Modules that load a member of their folder by name, when it is chosen: between rooms, the list is no import of its members."""
+
+DOMAIN_FILES = frozenset({"catalogue", "decide", "definition", "features", "joins", "model"})
+"""File names that every domain may have."""
+
+NAMES_OF_A_FILE_AND_A_FOLDER = {
+    "people": "`python -m bento.cli.people` is the command of the room `bento.people`",
+    "decisions": "`bento.store.decisions` holds the SQL of the rows that the room `bento.decisions` makes",
+    "monitoring": "the figures that the room `modelling.monitoring` is named after",
+}
+"""Names that a file shares with a folder of its half on purpose, and why."""
+
 
 def read_modules() -> dict[str, ast.Module]:
     """Return every module of the three packages, by its dotted name."""
@@ -41,7 +54,10 @@ def read_modules() -> dict[str, ast.Module]:
 
 
 def draw_imports(modules: Mapping[str, ast.Module]) -> dict[str, set[str]]:
-    """Return the modules that each module imports. An imported name counts for its module, or for its package's `__init__`."""
+    """Return the modules that each module imports, or names in a string for `import_module`, uvicorn or multiprocessing.
+
+    An imported name counts for its module, or for its package's `__init__`.
+    """
     arrows: dict[str, set[str]] = {name: set() for name in modules}
     for name, tree in modules.items():
         for node in ast.walk(tree):
@@ -50,6 +66,10 @@ def draw_imports(modules: Mapping[str, ast.Module]) -> dict[str, set[str]]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 members = [f"{node.module}.{alias.name}" for alias in node.names]
                 targets = [member if member in modules else node.module for member in members]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                targets = [node.value.partition(":")[0]]
+            elif isinstance(node, ast.JoinedStr):
+                targets = _modules_of_a_prefix(node, tree)
             else:
                 continue
             arrows[name] |= {target for target in targets if target in modules and target != name}
@@ -78,7 +98,8 @@ def draw_rooms(modules: Mapping[str, ast.Module]) -> dict[str, set[str]]:
     arrows: dict[str, set[str]] = defaultdict(set)
     for module, targets in draw_imports(modules).items():
         room = room_of(module, modules)
-        arrows[room] |= {room_of(target, modules) for target in targets} - {room}
+        listed = {target for target in targets if module in LISTS and target.startswith(f"{module}.")}
+        arrows[room] |= {room_of(target, modules) for target in targets - listed} - {room}
     return dict(arrows)
 
 
@@ -134,6 +155,17 @@ def test_a_circle_is_found() -> None:
     assert find_cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
 
 
+def test_an_import_by_name_is_an_import() -> None:
+    code = {
+        "a": """NAMES = [f"package.{name}" for name in ("one", "other")]""",
+        "b": """run("package.two:app")""",
+        "package.one": "",
+        "package.two": "",
+    }
+    arrows = draw_imports({name: ast.parse(text) for name, text in code.items()})
+    assert arrows == {"a": {"package.one"}, "b": {"package.two"}, "package.one": set(), "package.two": set()}
+
+
 def test_no_import_circle_between_files(modules: dict[str, ast.Module]) -> None:
     assert find_cycles(draw_imports(modules)) == []
 
@@ -160,19 +192,29 @@ def test_no_class_name_is_defined_twice(modules: dict[str, ast.Module]) -> None:
 def test_no_file_name_is_used_twice_in_a_half(half: str, modules: dict[str, ast.Module]) -> None:
     homes: dict[str, list[str]] = defaultdict(list)
     for module in modules:
-        if module.startswith(f"{half}.") and not _is_package(module) and not _has_a_set_name(module):
+        if module.startswith(f"{half}.") and not _has_a_set_name(module):
             homes[module.rpartition(".")[2]].append(module)
-    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+    shared = {name: places for name, places in homes.items() if len(places) > 1}
+    assert {name: places for name, places in shared.items() if name not in NAMES_OF_A_FILE_AND_A_FOLDER} == {}
+    assert {name: len(places) for name, places in shared.items()} == dict.fromkeys(shared, 2)
 
 
 def _has_a_set_name(module: str) -> bool:
-    """Return whether a module is a stage of the graph, a domain's own file, or a program's entry: these share their names on purpose."""
+    """Return whether a module is a stage of the graph, a file that every domain has, or a program's entry: these share their names."""
     name = module.rpartition(".")[2]
     return (
         module.startswith("finrisk_assets.graph.stages.")
-        or (module.startswith(f"{DOMAINS}.") and module.count(".") == 3)
+        or (module.startswith(f"{DOMAINS}.") and module.count(".") == 3 and name in DOMAIN_FILES)
         or name == "__main__"
     )
+
+
+def _modules_of_a_prefix(node: ast.JoinedStr, tree: ast.Module) -> list[str]:
+    """Return the possible modules of an f-string such as ``f"package.{name}"``: its prefix with each string of the file."""
+    prefix = node.values[0]
+    if not (isinstance(prefix, ast.Constant) and isinstance(prefix.value, str) and prefix.value.endswith(".")):
+        return []
+    return [prefix.value + part.value for part in ast.walk(tree) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
 
 
 def _is_package(module: str) -> bool:

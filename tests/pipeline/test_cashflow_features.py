@@ -100,10 +100,10 @@ def test_a_missing_month_leaves_the_outcome_unknown():
 
 def test_the_month_a_year_before_is_that_of_the_month_to_come():
     rows = [(f"{2023 + k // 12}-{k % 12 + 1:02d}-15", "credit" if k == 4 else "debit", 100, 0, "x") for k in range(16)]
-    found = features_of(moves(*rows, ("2024-04-30", "debit", 1, 0, "x"))).set_index("account_month")
-    assert found.loc["A1@2024-04", "was_surplus_year_ago"] == 1  # for May 2024, May 2023
-    assert found.loc["A1@2024-03", "was_surplus_year_ago"] == 0
-    assert np.isnan(found.loc["A1@2023-11", "was_surplus_year_ago"])
+    computed = features_of(moves(*rows, ("2024-04-30", "debit", 1, 0, "x"))).set_index("account_month")
+    assert computed.loc["A1@2024-04", "was_surplus_year_ago"] == 1  # for May 2024, May 2023
+    assert computed.loc["A1@2024-03", "was_surplus_year_ago"] == 0
+    assert np.isnan(computed.loc["A1@2023-11", "was_surplus_year_ago"])
 
 
 def test_nothing_of_a_later_month_is_seen():
@@ -181,17 +181,17 @@ def test_a_panel_of_ones_own_is_taken_as_it_is():
 def test_spark_and_duckdb_agree(spark, tmp_path):
     rows, owners = many_accounts()
     frames = {"transactions": table("transactions", rows), "customers": table("customers", owners)}
-    found = []
+    results = []
     for engine in (ibis.duckdb.connect(), spark):
         lazy = {}
         for name, frame in frames.items():
             path = tmp_path / f"{name}.parquet"
             frame.to_parquet(path, coerce_timestamps="us")
             lazy[name] = engine.read_parquet(path, table_name=name)
-        found.append(build(lazy, FEATURES).execute().sort_values("account_month", ignore_index=True))
-    ours, theirs = (one[[feature.name for feature in FEATURES]].to_numpy(dtype=float) for one in found)
+        results.append(build(lazy, FEATURES).execute().sort_values("account_month", ignore_index=True))
+    ours, theirs = (one[[feature.name for feature in FEATURES]].to_numpy(dtype=float) for one in results)
     assert len(FEATURES) == len(CATALOGUE)
     for key in (column.name for column in KEYS if column.name not in ("change_amount", "is_surplus")):
-        assert found[0][key].astype(str).tolist() == found[1][key].astype(str).tolist()
+        assert results[0][key].astype(str).tolist() == results[1][key].astype(str).tolist()
     assert np.isfinite(ours).any(axis=0).all(), "a feature that is never there compares nothing"
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)

@@ -1,6 +1,6 @@
 """Tests of loan features: results worked out by hand, nothing from the application's time on, and equal results on DuckDB and Spark.
 
-Standing applications and other terms too: one per customer and month-end, and a row that is asked again with its own terms is itself.
+Month-end applications and other terms too: one per customer and month-end, and a row that is asked again with its own terms is itself.
 """
 
 from datetime import datetime, timedelta
@@ -131,9 +131,9 @@ def test_a_ledger_that_has_long_been_silent_is_missing_not_zero():
 def test_each_borrower_has_a_ledger_of_his_own_and_every_loan_one_row():
     second = LOAN | {"loan_id": "L2", "customer_id": "C2", "account_id": None}
     third = LOAN | {"loan_id": "L3", "applied_at": APPLIED - timedelta(days=45)}
-    found = features_of(ledger(loans=[LOAN, second, third]))
-    assert found["loan_id"].tolist() == ["L1", "L2", "L3"]
-    assert found["n_transactions_365d"].fillna(-1).tolist() == [9, -1, 5]
+    computed = features_of(ledger(loans=[LOAN, second, third]))
+    assert computed["loan_id"].tolist() == ["L1", "L2", "L3"]
+    assert computed["n_transactions_365d"].fillna(-1).tolist() == [9, -1, 5]
 
 
 def test_the_order_of_movements_changes_nothing():
@@ -170,13 +170,13 @@ def test_a_feature_without_its_table_is_said():
 def test_what_follows_from_the_terms_is_there_only_beside_what_it_follows_from():
     columns = {"loans": ["loan_amount", "bill_amount_1m"]}
     assert [feature.name for feature in select_features(columns)] == ["loan_amount"]
-    found = select_features(columns, [Feature("bill_amount_1m", "currency", "Last bill.")])
-    assert [feature.name for feature in found] == ["loan_amount", "utilisation_1m", "headroom_amount", "bill_amount_1m"]
+    selected = select_features(columns, [Feature("bill_amount_1m", "currency", "Last bill.")])
+    assert [feature.name for feature in selected] == ["loan_amount", "utilisation_1m", "headroom_amount", "bill_amount_1m"]
     with pytest.raises(ValueError, match="bill_amount_1m"):
         build({"loans": ibis.memtable(table("loans", [LOAN]))}, [Feature("utilisation_1m", "", "")])
 
 
-# --- standing applications ---------------------------------------------------------------------------------------------
+# --- month-end applications --------------------------------------------------------------------------------------------
 
 SALARIES = tuple(
     {
@@ -192,13 +192,13 @@ ASKED = (
 )
 
 
-def standing_of(tables):
+def month_end_applications_of(tables):
     rows = add_month_end_applications({name: ibis.memtable(frame) for name, frame in tables.items()}).execute()
     return rows.set_index("loan_id").sort_index()
 
 
-def test_everyone_has_a_standing_application_at_every_month_end_for_what_was_typical_by_then():
-    rows = standing_of(ledger(ASKED, transactions=SALARIES))
+def test_everyone_has_an_application_at_every_month_end_for_what_was_typical_by_then():
+    rows = month_end_applications_of(ledger(ASKED, transactions=SALARIES))
     # Nobody had applied by the end of March; the loan of the first of May is not known yet at that very moment.
     assert rows.index.tolist() == ["C1@2024-04", "C1@2024-05", "C2@2024-04", "C2@2024-05", "L1", "L2", "L3"]
     april, may = rows.loc["C2@2024-04"], rows.loc["C2@2024-05"]
@@ -214,21 +214,23 @@ def test_everyone_has_a_standing_application_at_every_month_end_for_what_was_typ
 def test_what_a_customer_said_in_an_application_stands_until_the_next():
     loans = [loan | {"stated_income_amount": 900.0 + k} for k, loan in enumerate(ASKED)]
     tables = ledger(transactions=SALARIES) | {"loans": table("loans", loans, stated_income_amount="float64")}
-    rows = standing_of(tables)
+    rows = month_end_applications_of(tables)
     assert rows.loc["C1@2024-04"].stated_income_amount == 900
     assert rows.loc["C1@2024-05"].stated_income_amount == 902
     assert pd.isna(rows.loc["C2@2024-05"].stated_income_amount), "this customer never applied"
 
 
-def test_nothing_that_comes_later_changes_a_standing_application():
+def test_nothing_that_comes_later_changes_a_month_end_application():
     tables = many_loans()
-    moment = datetime(2024, 7, 1)
+    july_begins = datetime(2024, 7, 1)
     later = {"loans": "applied_at", "transactions": "occurred_at"}
-    cut = {name: frame[frame[later[name]] < moment] if name in later else frame for name, frame in tables.items()}
+    cut = {name: frame[frame[later[name]] < july_begins] if name in later else frame for name, frame in tables.items()}
     # A movement of July, so that June has ended for everyone.
-    july = [{**SALARIES[0], "transaction_id": f"J{k}", "customer_id": f"C{k}", "occurred_at": moment} for k in range(50)]
+    july = [{**SALARIES[0], "transaction_id": f"J{k}", "customer_id": f"C{k}", "occurred_at": july_begins} for k in range(50)]
     cut["transactions"] = pd.concat([cut["transactions"], table("transactions", july)])
-    whole, short = (features_of({**one, "loans": standing_of(one).reset_index()}).set_index("loan_id") for one in (tables, cut))
+    whole, short = (
+        features_of({**one, "loans": month_end_applications_of(one).reset_index()}).set_index("loan_id") for one in (tables, cut)
+    )
     june = [name for name in whole.index.intersection(short.index) if name.endswith("@2024-06")]
     assert len(june) > 10
     pd.testing.assert_frame_equal(whole.loc[june], short.loc[june])
@@ -279,16 +281,16 @@ def test_a_thousand_loans_asked_again_with_their_own_terms_are_themselves(simula
     np.testing.assert_allclose(values(again), values(stored), rtol=1e-9, atol=1e-9)
 
 
-def test_the_typical_loan_asked_for_gives_the_standing_row_back(simulated):
+def test_the_typical_loan_asked_for_gives_the_month_end_row_back(simulated):
     stored = rows_of(simulated[simulated.index.str.contains("@")].sample(1000, random_state=1))
     again = [with_terms(row, loan_amount=row["loan_amount"]) for row in stored]
     np.testing.assert_allclose(values(again), values(stored), rtol=1e-9, atol=1e-9)
 
 
-def test_every_customer_with_movements_has_a_standing_row(simulated):
-    standing = simulated[simulated.index.str.contains("@")]
-    assert standing.customer_id.nunique() > 650
-    assert standing.index.is_unique
+def test_every_customer_with_movements_has_a_month_end_row(simulated):
+    applications = simulated[simulated.index.str.contains("@")]
+    assert applications.customer_id.nunique() > 650
+    assert applications.index.is_unique
 
 
 def test_the_record_of_a_card():
@@ -351,7 +353,7 @@ def test_every_feature_is_equal_on_duckdb_and_spark(spark, tmp_path):
     passed = [f"{what}_amount_{k}m" for what in ("bill", "paid") for k in months]
     features = select_features(columns, [Feature(name, "currency", "") for name in ("stated_income_amount", *passed)])
     assert len(features) == len(CATALOGUE) + 13
-    found = []
+    frames = []
     for engine in (ibis.duckdb.connect(), spark):
         lazy = {}
         for name, frame in tables.items():
@@ -360,9 +362,9 @@ def test_every_feature_is_equal_on_duckdb_and_spark(spark, tmp_path):
             lazy[name] = engine.read_parquet(path, table_name=name)
         lazy["loans"] = add_month_end_applications(lazy)
         rows = build(lazy, features).execute().sort_values("loan_id", ignore_index=True)
-        found.append(rows.drop(columns=[column.name for column in KEYS if column.name != "loan_id"]))
+        frames.append(rows.drop(columns=[column.name for column in KEYS if column.name != "loan_id"]))
     names = [feature.name for feature in features]
-    ours, theirs = (one[names].to_numpy(dtype=float) for one in found)
-    assert found[0]["loan_id"].tolist() == found[1]["loan_id"].tolist()
+    ours, theirs = (one[names].to_numpy(dtype=float) for one in frames)
+    assert frames[0]["loan_id"].tolist() == frames[1]["loan_id"].tolist()
     assert np.isfinite(ours).any(axis=0).all(), "a feature that is never there compares nothing"
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)

@@ -77,13 +77,13 @@ def test_one_offer_worked_out_by_hand():
     assert row[["pd", "days_since_offer", "accepted_share_before"]].isna().all()
 
 
-def test_a_standing_row_for_every_month_that_ended():
+def test_a_month_end_row_for_every_month_that_ended():
     rows = build_rows()
-    standing = rows[rows.index.str.contains("@")]
-    assert standing.index.tolist() == ["C1@2024-03", "C1@2024-04", "C1@2024-05"], "June had not ended for the last movement"
-    assert standing.offered_at.tolist() == [pd.Timestamp(2024, month, 1) for month in (4, 5, 6)]
-    assert standing[["is_accepted", "is_rate_random", "annual_rate_pct", "log_loan_amount", "instalment_to_income"]].isna().all(axis=None)
-    assert standing.loc["C1@2024-05", "monthly_income_amount"] == pytest.approx(4000 / 3), "two salaries in 90 days"
+    month_ends = rows[rows.index.str.contains("@")]
+    assert month_ends.index.tolist() == ["C1@2024-03", "C1@2024-04", "C1@2024-05"], "June had not ended for the last movement"
+    assert month_ends.offered_at.tolist() == [pd.Timestamp(2024, month, 1) for month in (4, 5, 6)]
+    assert month_ends[["is_accepted", "is_rate_random", "annual_rate_pct", "log_loan_amount", "instalment_to_income"]].isna().all(axis=None)
+    assert month_ends.loc["C1@2024-05", "monthly_income_amount"] == pytest.approx(4000 / 3), "two salaries in 90 days"
 
 
 def test_nothing_at_or_after_the_offer_and_no_answer_is_seen():
@@ -191,17 +191,17 @@ def test_every_feature_is_equal_on_duckdb_and_spark(spark, tmp_path):
         "offers": table("offers", offers), "transactions": table("transactions", transactions),
         "scores_loan_default": pd.DataFrame(scores, columns=list(SCORES)).astype(SCORES),
     }  # fmt: skip
-    found = []
+    results = []
     for engine in (ibis.duckdb.connect(), spark):
         lazy = {}
         for name, frame in frames.items():
             path = tmp_path / f"{name}.parquet"
             frame.to_parquet(path, coerce_timestamps="us")
             lazy[name] = engine.read_parquet(path, table_name=name)
-        found.append(build(lazy, FEATURES).execute().sort_values("offer_id", ignore_index=True))
+        results.append(build(lazy, FEATURES).execute().sort_values("offer_id", ignore_index=True))
     names = [feature.name for feature in FEATURES] + ["pd", "monthly_income_amount"]
-    ours, theirs = (one[names].to_numpy(dtype=float, na_value=np.nan) for one in found)
-    assert found[0].offer_id.tolist() == found[1].offer_id.tolist()
+    ours, theirs = (one[names].to_numpy(dtype=float, na_value=np.nan) for one in results)
+    assert results[0].offer_id.tolist() == results[1].offer_id.tolist()
     assert np.isfinite(ours).any(axis=0).all(), "a feature that is never there compares nothing"
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
-    assert [column.name for column in KEYS] == found[0].columns[: len(KEYS)].tolist()
+    assert [column.name for column in KEYS] == results[0].columns[: len(KEYS)].tolist()

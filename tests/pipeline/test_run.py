@@ -113,7 +113,9 @@ def test_demo_shows_decisions_of_the_served_bento_that_equal_the_batch(run: Run)
     assert "Decisions of the served Bento" in shown
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
     decided = [row for row in rows if len(row) == 8 and row[0] in {domain.title for domain in DOMAINS}]
-    assert [row[0] for row in decided[:: len(demo.EXAMPLE_QUANTILES)]] == [domain.title for domain in DOMAINS if domain.name in demo.ROUTES]
+    assert [row[0] for row in decided[:: len(demo.EXAMPLE_QUANTILES)]] == [
+        domain.title for domain in DOMAINS if domain.name in demo.REQUEST_BODIES
+    ]
     for row in decided:
         served, batch = float(row[4]), float(row[5])
         assert served == pytest.approx(batch, abs=2e-4)
@@ -123,6 +125,7 @@ def test_demo_shows_decisions_of_the_served_bento_that_equal_the_batch(run: Run)
     assert all(float(row[3]) > 0.5 for row in judged)  # the oracle's AUC
 
 
+@pytest.mark.slow
 def test_too_many_broken_rows_stop_the_run_and_are_kept(small: Settings, tmp_path: Path) -> None:
     strict = replace(small, home=tmp_path, sim_customers=60, quarantine_max_share=0.0)
     result = materialise(strict)

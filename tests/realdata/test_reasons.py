@@ -15,7 +15,7 @@ pytestmark = pytest.mark.realdata
 def test_changing_the_named_factors_flips_nine_refusals_of_ten(data_dir):
     settings = Settings(source="taiwan", data_dir=data_dir)
     bundle, held = fitted(taiwan(settings), settings, 1)
-    held = replace(held, standing=held.rows[:0])
+    held = replace(held, month_ends=held.rows[:0])
     held_against, turns = compare(bundle, held, "refer_from"), bundle.thresholds
     ((_, rows),) = refused(bundle, held, turns["refuse_from"])
     rows = rows[np.random.default_rng(1).permutation(len(rows))[:200]]

@@ -166,7 +166,7 @@ def test_a_changed_column_is_seen(recorded_store: Database, tamper: Callable[...
 
 def test_a_record_that_was_given_another_number_is_seen(recorded_store: Database, tamper: Callable[..., None]) -> None:
     tamper("update audit set number = 99 where writer = 'a' and number = 7")
-    assert find_break(recorded_store) == ChainBreak("a", 7, "the order was changed: it stands as record 99 now")
+    assert find_break(recorded_store) == ChainBreak("a", 7, "the order was changed: it is now record 99")
 
 
 def test_a_record_that_was_given_another_writer_is_missing(recorded_store: Database, tamper: Callable[..., None]) -> None:
@@ -187,13 +187,14 @@ def test_the_deleted_last_record_is_missed(recorded_store: Database, tamper: Cal
 
 def test_a_deleted_record_is_missed_when_those_after_it_were_renumbered(recorded_store: Database, tamper: Callable[..., None]) -> None:
     tamper("delete from audit where writer = 'a' and number = 12", *move("a", 12, -1))
-    assert find_break(recorded_store) == ChainBreak("a", 12, "it is missing: what stands here was written as record 13 and renumbered")
+    description = "it is missing: the record with this number was written as record 13 and renumbered"
+    assert find_break(recorded_store) == ChainBreak("a", 12, description)
 
 
 def test_two_records_that_changed_places_are_seen(recorded_store: Database, tamper: Callable[..., None]) -> None:
     swap = "update audit set number = {} where writer = 'a' and number = {}"
     tamper(swap.format(-1, 8), swap.format(8, 9), swap.format(9, -1))
-    assert find_break(recorded_store) == ChainBreak("a", 8, "the order was changed: it stands as record 9 now")
+    assert find_break(recorded_store) == ChainBreak("a", 8, "the order was changed: it is now record 9")
 
 
 def test_an_inserted_record_is_seen(recorded_store: Database, tamper: Callable[..., None]) -> None:
@@ -201,14 +202,14 @@ def test_an_inserted_record_is_seen(recorded_store: Database, tamper: Callable[.
     false = row(recorded_store, "a", 7)._replace(number=8, previous=row(recorded_store, "a", 7).hash, caller="key:2")
     tamper(*move("a", 7, 1), insert(false._replace(hash=digest(false))))
 
-    assert find_break(recorded_store) == ChainBreak("a", 8, "it was inserted: what was written as record 8 stands as 9")
+    assert find_break(recorded_store) == ChainBreak("a", 8, "it was inserted: the record written as 8 now has number 9")
 
 
 def test_a_record_inserted_behind_the_head_is_seen(recorded_store: Database, tamper: Callable[..., None]) -> None:
     false = row(recorded_store, "b", 5)._replace(number=6, previous=row(recorded_store, "b", 5).hash)
     tamper(insert(false._replace(hash=digest(false))))
 
-    assert find_break(recorded_store) == ChainBreak("b", 6, "it was inserted: it stands behind the head")
+    assert find_break(recorded_store) == ChainBreak("b", 6, "it was inserted after the head")
 
 
 def test_a_changed_record_that_was_hashed_anew_is_seen_by_the_next(recorded_store: Database, tamper: Callable[..., None]) -> None:
@@ -400,7 +401,7 @@ def test_a_store_that_was_rolled_back_is_caught_by_a_kept_checkpoint(recorded_st
 
     assert verify(recorded_store).broken is None  # an old backup is whole in itself
     assert find_break(recorded_store, receipt) == ChainBreak(
-        REGISTER, receipt.position, "it was kept elsewhere and is not here: the store was rolled back, or its tail cut off"
+        REGISTER, receipt.position, "a receipt names it, but it is missing: the store was rolled back, or its tail cut off"
     )
 
 

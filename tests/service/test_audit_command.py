@@ -66,13 +66,13 @@ def test_a_line_that_was_kept_elsewhere_shows_that_an_old_backup_was_put_back(
 
     whole = run("audit", "verify", "--checkpoint", str(lines))
     assert whole.exit_code == 0, whole.output
-    assert whole.output == "5 records of 2 writers, 4 checkpoints, 1 kept elsewhere: all whole\n"
+    assert whole.output == "5 records of 2 writers, 4 checkpoints, 1 stored outside: all whole\n"
 
     store.write_bytes(backup.read_bytes())
     assert run("audit", "verify").exit_code == 0
     rolled_back = run("audit", "verify", "--checkpoint", str(lines))
     assert rolled_back.exit_code == 1
-    assert rolled_back.output == "checkpoint 4: it was kept elsewhere and is not here: the store was rolled back, or its tail cut off.\n"
+    assert rolled_back.output == "checkpoint 4: a receipt names it, but it is missing: the store was rolled back, or its tail cut off.\n"
 
 
 def test_a_file_without_lines_of_checkpoints_is_refused(run: Callable[..., Result], tmp_path: Path) -> None:
@@ -110,6 +110,12 @@ def test_replay_tells_what_comes_out(run: Callable[..., Result], serving: Servin
     done = run("replay", "--models", str(serving.home / "models"))
     assert done.exit_code == 0, done.output
     assert done.output == "3 decisions, 0 differences\n  3 come out as they were stored\n"
+
+
+def test_replay_refuses_a_domain_that_the_service_lacks(run: Callable[..., Result]) -> None:
+    done = run("replay", "--domain", "loan_defualt")
+    assert done.exit_code == 2
+    assert "the service has no domain 'loan_defualt'; name one of cashflow, loan_default" in done.output
 
 
 def test_replay_reports_a_flipped_byte(run: Callable[..., Result], serving: Serving, stopped_store: Store) -> None:

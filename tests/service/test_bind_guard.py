@@ -46,7 +46,7 @@ def test_without_a_key_it_does_not_start_where_others_reach_it(home):
     done = subprocess.run(command, cwd=REPOSITORY, env=environment_of(home), capture_output=True, text=True, timeout=WAIT_SECONDS)
 
     assert done.returncode != 0
-    assert "on 0.0.0.0 other machines could ask this service" in done.stderr
+    assert "on 0.0.0.0 other machines could call this service" in done.stderr
     assert "finrisk keys create" in done.stderr
     assert "Traceback" not in done.stderr
 

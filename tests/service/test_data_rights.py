@@ -164,8 +164,8 @@ def test_of_a_hundred_erased_among_a_thousand_nothing_is_left_and_the_others_are
     everybody = [Marked(rng) for _ in range(1_000)]
     fill(store, everybody)
     erased, others = everybody[::10], [one for at, one in enumerate(everybody) if at % 10]
-    asked = others if store.database.file else others[::9]
-    before = {one.customer: held(store, one) for one in asked}
+    compared = others if store.database.file else others[::9]
+    before = {one.customer: held(store, one) for one in compared}
     with store.reading() as connection:
         lookups = {store.keyring.token("customer", one.customer) for one in erased}
         gone = connection.execute(select(tables.people).where(tables.people.c.lookup.in_(lookups))).all()
@@ -201,7 +201,7 @@ def test_of_a_hundred_erased_among_a_thousand_nothing_is_left_and_the_others_are
     assert len(sealed) == 100
     assert not any(opens(key, row.sealed, row.id.encode()) for row in sealed[:20] for key in keys)
 
-    assert {one.customer: held(store, one) for one in asked} == before
+    assert {one.customer: held(store, one) for one in compared} == before
     for one in erased:
         with pytest.raises(Problem, match="unknown_customer"):
             data_rights.export(store, one.customer)
@@ -361,8 +361,8 @@ def test_people_are_exported_and_erased_by_command(home: Settings, tmp_path: Pat
     export = json.loads((tmp_path / "export.json").read_text())
     assert export["standings"][0]["account_id"] == one.account
     assert (tmp_path / "export.json").stat().st_mode & 0o077 == 0
-    told = run("people", "erase", "--yes", one.customer, other.customer, "nobody")
-    assert "2 erased, 1 not known here" in told and "holds nothing that was deleted" in told
+    output = run("people", "erase", "--yes", one.customer, other.customer, "nobody")
+    assert "2 erased, 1 not known here" in output and "holds nothing that was deleted" in output
     failed = CliRunner().invoke(cli, ["people", "export", one.customer, "--to", str(tmp_path / "again.json")])
     assert failed.exit_code == 1 and "knows nothing of this customer" in failed.output and one.customer not in failed.output
 

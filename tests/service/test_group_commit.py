@@ -65,13 +65,13 @@ def all_at_once(decisions: Decisions, requests: list[TransactionRequest]) -> lis
 
     group_commit = GroupCommit(decisions)
 
-    async def submit(number: int, asked: TransactionRequest) -> DecisionResult:
+    async def submit(number: int, request: TransactionRequest) -> DecisionResult:
         current_caller.set(Caller(f"key:{number}", frozenset({"scorer"})))
         request_id.set(f"r{number}")
-        return await group_commit.submit("transaction_anomaly", asked)
+        return await group_commit.submit("transaction_anomaly", request)
 
     async def all_of_them() -> list[Any]:
-        return await asyncio.gather(*(submit(number, asked) for number, asked in enumerate(requests)), return_exceptions=True)
+        return await asyncio.gather(*(submit(number, request) for number, request in enumerate(requests)), return_exceptions=True)
 
     return asyncio.run(all_of_them())
 
@@ -122,7 +122,11 @@ def test_a_failure_of_ours_is_that_request_s_alone(
 
     assert isinstance(results[1], Problem) and results[1].status == status
     assert isinstance(results[0], DecisionResult) and isinstance(results[2], DecisionResult)
-    assert [len(store.history({"customer_id": str(who)}, START - timedelta(1), START + timedelta(1))) for who in range(3)] == [1, 0, 1]
+    assert [len(store.history({"customer_id": str(customer)}, START - timedelta(1), START + timedelta(1))) for customer in range(3)] == [
+        1,
+        0,
+        1,
+    ]
 
 
 def test_the_failure_of_a_group_is_logged_under_the_id_of_each_request(

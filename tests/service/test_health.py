@@ -60,11 +60,11 @@ async def get(health, path):
 
 
 def test_the_state_of_the_parts_is_remembered_for_a_moment():
-    asked, now = [], [0.0]
+    check_times, now = [], [0.0]
 
     def parts():
-        asked.append(now[0])
-        return {"store": None if len(asked) < 2 else "It takes no write."}
+        check_times.append(now[0])
+        return {"store": None if len(check_times) < 2 else "It takes no write."}
 
     health = app(parts, clock=lambda: now[0])
 
@@ -74,7 +74,7 @@ def test_the_state_of_the_parts_is_remembered_for_a_moment():
         return first, (await get(health, "/readyz"))[0]
 
     assert asyncio.run(run()) == ([200] * 5, 503)
-    assert len(asked) == 2
+    assert len(check_times) == 2
 
 
 def test_before_there_is_a_service_it_is_not_ready_but_alive():

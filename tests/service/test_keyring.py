@@ -170,7 +170,7 @@ def test_a_key_comes_from_one_place(tmp_path: Path):
 
 
 def test_a_key_file_that_is_missing_is_named(tmp_path: Path):
-    with pytest.raises(KeyringError, match="absent cannot be read: FileNotFoundError"):
+    with pytest.raises(KeyringError, match="absent cannot be read: No such file or directory; put the file back"):
         Keyring.of(Settings(master_key_file=tmp_path / "absent"))
 
 

@@ -74,7 +74,7 @@ def test_a_key_goes_to_a_file_of_its_owners_alone(home):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("create", "--name", "x", "--role", "treasurer"), "'treasurer' is not one of"),
         (("create", "--name", "x"), "--role"),
@@ -84,10 +84,10 @@ def test_a_key_goes_to_a_file_of_its_owners_alone(home):
         (("revoke", "0000000000000000"), "`finrisk keys list` shows their ids"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence(home, words, told):
+def test_what_cannot_be_done_is_said_in_a_sentence(home, words, message):
     done = run(*words)
     assert done.exit_code != 0
-    assert told in done.output
+    assert message in done.output
     assert "Traceback" not in done.output
 
 

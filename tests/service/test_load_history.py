@@ -5,8 +5,10 @@ from datetime import datetime
 
 import ibis
 import pytest
+from click.testing import CliRunner
 
 from bento.store.session import open_store
+from finrisk_assets.cli.main import cli
 from finrisk_assets.domains.loan_default.definition import LoanDefault
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.operations import load_history
@@ -152,3 +154,18 @@ def test_loading_replaces_what_was_stored_and_says_how_much(warehouse, settings,
     assert [one.subject for one in store.find_snapshots(customer_id="1")] == ["c"]
     assert store.find_snapshots(customer_id="2") == []
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "message"),
+    [
+        ("load-history", {}, "the warehouse of the source simulator has no validated_transactions: run `finrisk demo` first"),
+        ("load-feedback", {"FINRISK_STORE_URL": "x"}, "FINRISK_STORE_URL is no URL"),
+        ("shadow", {"FINRISK_STORE_URL": "x"}, "FINRISK_STORE_URL is no URL"),
+    ],
+)
+def test_a_command_that_cannot_run_yet_says_what_to_do(tmp_path, command, environment, message):
+    done = CliRunner().invoke(cli, [command], env={"FINRISK_HOME": str(tmp_path), "FINRISK_SOURCE": "simulator"} | environment)
+
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: {message}")

@@ -55,17 +55,17 @@ def application(**changes: float | None) -> dict[str, Any]:
 def ask(client: TestClient, body: Mapping[str, Any]) -> dict[str, Any]:
     answer = client.post(ROUTE, json=body)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    change: dict[str, Any] = answer.json()
+    return change
 
 
 def test_what_is_promised_is_what_the_model_says_of_the_changed_loan(client: TestClient, lender: Path) -> None:
     body = application()
     answer = ask(client, body)
-    asked = {one["feature"]: one["after"] for one in answer["changes"]}
+    changes = {one["feature"]: one["after"] for one in answer["changes"]}
     assert (answer["decision"], answer["decision_after"], answer["reason"]) == ("refer", "approve", None)
     changed = with_terms(
-        body["features"], loan_amount=asked.get("loan_amount", 9_000), term_months=int(asked.get("term_months", 24)),
+        body["features"], loan_amount=changes.get("loan_amount", 9_000), term_months=int(changes.get("term_months", 24)),
     )  # fmt: skip
     again = client.post("/v1/loan-default", json={"features": changed}).json()
     assert again["pd"] == answer["pd_after"] < 0.15
@@ -92,8 +92,8 @@ def test_the_goal_may_be_that_a_person_looks_at_it(client: TestClient) -> None:
 def test_a_customer_of_the_ledger_is_asked_for_with_the_loan(client: TestClient) -> None:
     by_customer = ask(client, {"customer_id": 123, "loan_amount": 9_000, "term_months": 24})
     by_features = ask(client, application())
-    told = ("pd", "pd_after", "changes", "follows")
-    assert [by_customer[name] for name in told] == [by_features[name] for name in told]
+    fields = ("pd", "pd_after", "changes", "follows")
+    assert [by_customer[name] for name in fields] == [by_features[name] for name in fields]
     assert (by_customer["customer_id"], by_customer["as_of"]) == ("123", "2024-07-01T00:00:00Z")
 
 

@@ -157,14 +157,14 @@ def test_a_rollout_under_load_fails_no_request_and_the_new_one_is_traced(service
         with Load([old.port, new.port], loan()) as load:
             new.wait_until_ready()
             time.sleep(0.6)
-            told, before = time.monotonic(), load.answered.count(old.port)
+            ended_at, before = time.monotonic(), load.answered.count(old.port)
             old.process.send_signal(signal.SIGTERM)
             time.sleep(0.1)
             assert old.get("/readyz")[0] == 503
             assert old.get("/livez")[0] == 200
             assert old.post("/v1/loan-default", loan())[0] == 200, "it answers while it drains"
             old.process.wait(DRAIN_S + 5 + 10)  # the drain, the longest request, and what a busy machine takes to end a process
-            took = time.monotonic() - told
+            took = time.monotonic() - ended_at
             time.sleep(0.3)
         assert not load.failed
         assert load.again <= len(load.answered) / 100

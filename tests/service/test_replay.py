@@ -61,9 +61,9 @@ def decide(store: Store, bundles: Mapping[str, Bundle], n: int) -> None:
     store.replace_snapshots(SNAPSHOTS)
     scorers = {domain: DOMAINS[domain].scorer(bundle, store) for domain, bundle in bundles.items()}
     decisions_of_store = Decisions(store, scorers)
-    asked = list(requests(n))
+    sample = list(requests(n))
     for transactions in (True, False):  # a batch has either
-        together = [one for one in asked if isinstance(one, TransactionRequest) is transactions]
+        together = [one for one in sample if isinstance(one, TransactionRequest) is transactions]
         report = asyncio.run(decide_batch(decisions_of_store, together, None))
         assert all(isinstance(one, DecisionResult) for one in report)
 
@@ -108,9 +108,9 @@ class Bank:
 @pytest.fixture(scope="module")
 def shared_bank(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, Path]) -> Bank:
     """Return a bank with a few decisions of every domain."""
-    made = Bank(tmp_path_factory.mktemp("made"), bundles)
-    made.decide(100)
-    return made
+    bank = Bank(tmp_path_factory.mktemp("made"), bundles)
+    bank.decide(100)
+    return bank
 
 
 @pytest.fixture
@@ -121,10 +121,10 @@ def bank(shared_bank: Bank, tmp_path: Path, bundles: dict[str, Path]) -> Bank:
 
 
 def test_ten_thousand_decisions_come_out_as_they_were_stored(tmp_path: Path, bundles: dict[str, Path]) -> None:
-    made = Bank(tmp_path, bundles)
-    made.decide(MANY)
+    bank = Bank(tmp_path, bundles)
+    bank.decide(MANY)
 
-    assert made.replay() == ReplayReport(equal=MANY + 5)
+    assert bank.replay() == ReplayReport(equal=MANY + 5)
 
 
 def test_decisions_come_out_the_same_on_either_engine(store: Store, bundles: dict[str, Path]) -> None:

@@ -50,6 +50,8 @@ def service(tmp_path_factory, bundles, certificate):
     environment |= {
         **{"BENTO_PATH": "bento.service:FinRisk", "BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "true"},
         **{"FINRISK_HOME": str(home), "BENTOML_PORT": str(port), "TMPDIR": str(home)},
+        # As docs/service.md enables the access log.
+        "BENTOML_CONFIG_OPTIONS": "services.finrisk.logging.access.enabled=true",
         **{"BENTOML_SSL_CERTFILE": str(certificate[0]), "BENTOML_SSL_KEYFILE": str(certificate[1])},
     }
     log = home / "single_process.log"
@@ -138,6 +140,24 @@ def test_its_log_has_a_failure_under_the_request_id_that_the_client_got(service)
     lines = [line for line in log.read_text().splitlines() if failed.value.headers["x-request-id"] in line]
     assert any("failed with" in line for line in lines), log.read_text()
     assert any("is answered with 503" in line for line in lines), log.read_text()
+
+
+def test_it_writes_the_access_log_where_the_configuration_enables_it(service):
+    _, ask, log = service
+    ask("/v1/cashflow", {"features": CASHFLOW_ROW})
+
+    lines = [line for line in log.read_text().splitlines() if "INFO bentoml.access: 127.0.0.1:" in line]
+    assert any("path=/v1/cashflow" in line and "status=200" in line for line in lines), log.read_text()
+
+
+def test_without_models_it_says_what_to_do(tmp_path):
+    environment = os.environ | {"BENTO_PATH": "bento.service:FinRisk", "BENTOML_HOME": str(tmp_path), "FINRISK_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "bento.single_process"]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "Error: no finrisk model in the model store" in ended.stderr
 
 
 def test_it_ends_in_peace_when_it_is_told_to(service):

@@ -60,12 +60,12 @@ def insert_decision(store, **changes):
 def test_a_decision_is_read_back_as_it_was_kept(store):
     with store.writing():
         person = store.person("5", make=True)
-        store.insert_decisions([made := new_decision(person=person), new_decision()])
+        store.insert_decisions([new := new_decision(person=person), new_decision()])
 
     first, second = store.decisions()
-    assert (first.id, first.person, first.probability, first.decision) == (made.id, person.person, 0.5, "allow")
+    assert (first.id, first.person, first.probability, first.decision) == (new.id, person.person, 0.5, "allow")
     assert (first.content.request, first.content.answer, first.content.decision_context) == ({"a": 1}, {"b": 2}, {"pd": 0.1})
-    assert first.content.row.tobytes() == made.row.tobytes()
+    assert first.content.row.tobytes() == new.row.tobytes()
     assert second.person is None
     assert second.content == second.content._replace(request={"a": 1})
 

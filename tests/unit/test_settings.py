@@ -18,20 +18,52 @@ def test_every_setting_is_read_from_its_variable() -> None:
     assert settings.root == Path("/tmp/x/berka")
 
 
-def test_an_unknown_setting_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match=r"FINRISK_SORCE; known are .*FINRISK_SOURCE"):
+def test_an_unknown_setting_is_refused_with_the_nearest_known_one() -> None:
+    with pytest.raises(SettingsError, match=r"^unknown setting FINRISK_SORCE: did you mean FINRISK_SOURCE\?$"):
         Settings.from_environment({"FINRISK_SORCE": "berka"})
+    with pytest.raises(SettingsError, match=r"FINRISK_ZZZ: set one of .*FINRISK_SOURCE.*FINRISK_STORE_URL_FILE"):
+        Settings.from_environment({"FINRISK_ZZZ": "1"})
 
 
-def test_a_value_of_the_wrong_kind_is_named() -> None:
-    with pytest.raises(SettingsError, match="FINRISK_SIM_MONTHS='many'"):
-        Settings.from_environment({"FINRISK_SIM_MONTHS": "many"})
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("FINRISK_SIM_MONTHS", "many", "a whole number"),
+        ("FINRISK_RATE_PER_SECOND", "fast", "a number"),
+        ("FINRISK_AS_OF", "yesterday", "a time in ISO 8601, such as 2025-07-01T00:00:00"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_with_the_right_kind(name: str, value: str, wanted: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}='{value}' cannot be read: set {wanted}$"):
+        Settings.from_environment({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("FINRISK_SEED", "-1", "a whole number from 0 to 4294967295"),
+        ("FINRISK_HIGH_RISK_FROM", "7", "a probability above 0 and below 1"),
+        ("FINRISK_MEDIUM_RISK_FROM", "nan", "a probability above 0 and below 1"),
+        ("FINRISK_REVIEW_CAPACITY", "0", "a whole number of at least 1"),
+        ("FINRISK_UNKNOWN_PER_SECOND", "0", "a number above 0"),
+        ("FINRISK_DRAIN_SECONDS", "-1", "seconds from 0 to 3600"),
+        ("FINRISK_QUARANTINE_MAX_SHARE", "5", "a share from 0 to 1"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_the_range(name: str, value: str, wanted: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}={value}[.0]* is out of range: set {wanted}$"):
+        Settings.from_environment({name: value})
+
+
+def test_medium_risk_begins_below_high_risk() -> None:
+    with pytest.raises(SettingsError, match=r"FINRISK_MEDIUM_RISK_FROM=0\.8 is not below FINRISK_HIGH_RISK_FROM=0\.7"):
+        Settings.from_environment({"FINRISK_MEDIUM_RISK_FROM": "0.8"})
 
 
 def test_a_switch_is_on_or_off() -> None:
     assert Settings.from_environment({"FINRISK_SHADOW": "True"}).shadow
     assert not Settings.from_environment({"FINRISK_SHADOW": "0"}).shadow
-    with pytest.raises(SettingsError, match="FINRISK_SHADOW='maybe' cannot be read: say true or false"):
+    with pytest.raises(SettingsError, match="FINRISK_SHADOW='maybe' cannot be read: set true or false"):
         Settings.from_environment({"FINRISK_SHADOW": "maybe"})
 
 

@@ -50,7 +50,7 @@ class Scorer(ABC):
         """Rebuild the scoring input of `prepare` from what was stored with a decision."""
         return ScoringInput(request, row, snapshot, context)
 
-    def answer(self, request: Any) -> Any:
+    def answer(self, request: Any) -> Answer:
         """Answer a request without recording a decision; raises as `prepare` does."""
         scoring_input = self.prepare(request)
         return self.build_answer(scoring_input, score(self.bundle, scoring_input.row))

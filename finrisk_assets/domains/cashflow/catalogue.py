@@ -11,10 +11,11 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.domains.cashflow.joins import LEVEL_MONTHS, RECURRING_MONTHS, SPANS
-from finrisk_assets.features.arithmetic import DAY_US, UNITS_PER_CURRENCY, clip, ratio, to_currency
+from finrisk_assets.features.arithmetic import UNITS_PER_CURRENCY, clip, ratio, to_currency
 from finrisk_assets.features.feature_definition import Expression, FeatureDefinition, column, define, with_themes
 from finrisk_assets.scoring.ratios import LARGEST_RATIO
 from schemas.features import themes
+from schemas.timestamps import DAY_US
 
 AMOUNT_SPANS = (1, 12)
 """Months: the spans of `SPANS` whose income and spending are features in currency too."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from finrisk_assets.scoring.spec import BundleSpec
     from finrisk_assets.settings import Settings
 
-LEVEL = 0.8
-"""Share of the changes that an interval is to hold; that of `modelling.training.intervals`."""
 MAX_SHORTFALL, MAX_EXCESS = 0.04, 0.08
 """Share: by how much the coverage may fall short of the level, and exceed it. Too wide an interval is the lesser fault, and usual where
 a ledger is small."""
@@ -124,9 +122,11 @@ class Cashflow(ClassifierDomain):
             if above is not None and not is_advantage(above):
                 reason = f"the AUC is {above.value:+.3f} beside that of the rule {name}: its interval begins at {above.low}"
                 faults.append(Fault("discrimination", reason))
+        from finrisk_assets.modelling.training.intervals import INTERVAL_LEVEL
+
         coverage = figures.get("interval_coverage")
-        if coverage is not None and excludes(coverage, LEVEL - MAX_SHORTFALL, LEVEL + MAX_EXCESS):
-            faults.append(Fault("calibration", f"the {LEVEL:.0%} interval held {coverage.value:.1%} of the changes"))
+        if coverage is not None and excludes(coverage, INTERVAL_LEVEL - MAX_SHORTFALL, INTERVAL_LEVEL + MAX_EXCESS):
+            faults.append(Fault("calibration", f"the {INTERVAL_LEVEL:.0%} interval held {coverage.value:.1%} of the changes"))
         return faults
 
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
@@ -160,11 +160,19 @@ def _amount_figures(window: ScoredWindow, bundle: "Bundle") -> list[Figure]:
     coverage = intervals.coverage(change, forecast.low, forecast.high)
     error = "mean absolute error, currency"
     return [
-        Figure("interval_coverage", coverage.value, coverage.low, coverage.high, f"of the {intervals.LEVEL:.0%} interval, Wilson"),
+        Figure("interval_coverage", coverage.value, coverage.low, coverage.high, f"of the {intervals.INTERVAL_LEVEL:.0%} interval, Wilson"),
         Figure("share_below_interval", float(np.mean(change < forecast.low)), meaning="a tenth is meant to be"),
         Figure("mean_interval_width", float(np.mean((forecast.high - forecast.low) / scale)), meaning="over the usual monthly movement"),
-        Figure("pinball_low", intervals.pinball_loss(change, forecast.low, (1 - intervals.LEVEL) / 2), meaning="pinball loss, currency"),
-        Figure("pinball_high", intervals.pinball_loss(change, forecast.high, (1 + intervals.LEVEL) / 2), meaning="pinball loss, currency"),
+        Figure(
+            "pinball_low",
+            intervals.pinball_loss(change, forecast.low, (1 - intervals.INTERVAL_LEVEL) / 2),
+            meaning="pinball loss, currency",
+        ),
+        Figure(
+            "pinball_high",
+            intervals.pinball_loss(change, forecast.high, (1 + intervals.INTERVAL_LEVEL) / 2),
+            meaning="pinball loss, currency",
+        ),
         Figure("mae_expected", float(np.mean(np.abs(change - forecast.expected))), meaning=error),
         Figure("mae_no_change", float(np.mean(np.abs(change))), meaning=f"{error}, of saying that nothing changes"),
         Figure("mae_last_month", float(np.mean(np.abs(change - last))), meaning=f"{error}, of repeating the last month's net flow"),

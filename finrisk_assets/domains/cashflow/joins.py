@@ -15,13 +15,13 @@ SPANS = (1, 2, 3, 6, 12)
 """Months over which the movements are summed up; the last of them is the one that has just ended."""
 
 LEVEL_MONTHS = 6
-"""Months that say what is usual for an account: its movement, its income, its balance."""
+"""Months over which an account's usual movement, income and balance are measured."""
 
 RECURRING_MONTHS = 3
-"""What came in each of so many months, by category, recurs."""
+"""Months. An amount recurs where its category has one in each of the last months; more months find fewer recurring amounts."""
 
 ONE_OFF_MONTHS = 12
-"""Spending in a category that so many months before did not see is a one-off, once an account has a few months of history."""
+"""Months. Spending is a one-off where its category had none in the months before; fewer months find more one-offs."""
 
 
 def add_up_months(transactions: ir.Table) -> ir.Table:

@@ -14,9 +14,10 @@ import ibis.expr.types as ir
 
 from finrisk_assets.domains.loan_default.joins import INCOME_MONTHS, WINDOWS
 from finrisk_assets.domains.loan_default.terms import CARD_MONTHS
-from finrisk_assets.features.arithmetic import DAY_US, clip, epoch_micros, ratio, share
+from finrisk_assets.features.arithmetic import clip, epoch_micros, ratio, share
 from finrisk_assets.features.feature_definition import Expression, FeatureDefinition, column, define, with_themes
 from schemas.features import themes
+from schemas.timestamps import DAY_US
 
 THEMES: Mapping[str, str] = themes(
     {

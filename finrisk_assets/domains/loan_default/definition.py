@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LoanDefault(ClassifierDomain):
-    """Whether a loan that is applied for will default."""
+    """The risk that a loan that is applied for will default."""
 
     name = "loan_default"
     title = "Loan default"

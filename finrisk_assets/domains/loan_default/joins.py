@@ -8,8 +8,9 @@ from collections.abc import Collection
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.features.arithmetic import DAY_US, epoch_micros, to_currency, to_units
+from finrisk_assets.features.arithmetic import epoch_micros, to_currency, to_units
 from finrisk_assets.ledger.categories import CASH, PENALTY, is_income
+from schemas.timestamps import DAY_US
 
 WINDOWS = (30, 90, 180, 365)
 """Days before the application over which the ledger is summed up."""
@@ -65,16 +66,18 @@ def join_ledger_sums(rows: ir.Table, transactions: ir.Table) -> ir.Table:
     first = movements.group_by("_owner").aggregate(_first_us=movements._us.min())
     bins = _add_up_by_age(_join_movements_before(loans, movements, WINDOWS[-1]))
     sums = bins.group_by("loan_id").aggregate(**_window_sums(bins))
-    live = loans.join(sums.filter(sums._youngest <= MAX_SILENCE_DAYS * DAY_US), "loan_id").join(first, ibis._._borrower == first._owner)
-    live = live.mutate(_history_days=(live._applied_us - live._first_us).cast("float64") / DAY_US)
-    recent = _join_movements_before(live.select("loan_id", "_borrower", "_applied_us", "_youngest", "_income_90d"), movements, 90)
+    applications = loans.join(sums.filter(sums._youngest <= MAX_SILENCE_DAYS * DAY_US), "loan_id").join(
+        first, ibis._._borrower == first._owner
+    )
+    applications = applications.mutate(_history_days=(applications._applied_us - applications._first_us).cast("float64") / DAY_US)
+    recent = _join_movements_before(applications.select("loan_id", "_borrower", "_applied_us", "_youngest", "_income_90d"), movements, 90)
     # A balance is low below a tenth of the mean monthly income of the last 90 days: 10 * balance < income / 3.
     is_low = recent._balance * 30 < recent._income_90d
     counts = recent.group_by("loan_id").aggregate(
         _n_low_90d=recent.count(where=is_low).cast("float64"), _last_balance=recent._balance.min(where=recent._age == recent._youngest)
     )
-    money = {name: to_currency(live[name]) for name in live.columns if name.startswith(_MONEY_PREFIXES)}
-    ledger = live.mutate(**money).drop("_borrower", "_applied_us", "_owner", "_first_us").join(counts, "loan_id")
+    money = {name: to_currency(applications[name]) for name in applications.columns if name.startswith(_MONEY_PREFIXES)}
+    ledger = applications.mutate(**money).drop("_borrower", "_applied_us", "_owner", "_first_us").join(counts, "loan_id")
     ledger = ledger.mutate(_last_balance=to_currency(ledger._last_balance)).rename(_ledger="loan_id")
     return rows.left_join(ledger, rows.loan_id == ledger._ledger).drop("_ledger")
 

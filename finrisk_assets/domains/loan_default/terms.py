@@ -162,7 +162,7 @@ def _instalment(row: Mapping[str, float | None], rate: float | None, before: Map
     if amount is None or term is None:
         return None
     if rate is not None:
-        return instalment_to_cent(amount, term, rate)
+        return instalment_to_cent(amount, rate, term)
     old_instalment, old_term, old_amount = before["instalment_amount"], before["term_months"], before["loan_amount"]
     if old_instalment is None or old_term is None or not old_amount:
         return None

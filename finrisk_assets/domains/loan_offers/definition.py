@@ -25,7 +25,7 @@ SCORING_CHUNK = 2_000
 
 
 class LoanOffers(ClassifierDomain):
-    """Which loan to offer: the acceptance of terms, joined with the PD in a profit optimum."""
+    """The choice of a loan offer: the acceptance of terms, joined with the PD in a profit optimum."""
 
     name = "loan_offers"
     title = "Loan offers"

@@ -6,9 +6,10 @@ Every column that is added begins with an underscore; money is in currency. `cat
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.features.arithmetic import DAY_US, epoch_micros, to_currency
+from finrisk_assets.features.arithmetic import epoch_micros, to_currency
 from finrisk_assets.features.month_ends import join_movements_before, list_month_ends
 from finrisk_assets.ledger.categories import MISSED_PAYMENT, PENALTY, is_income
+from schemas.timestamps import DAY_US
 
 WINDOW_DAYS = 90
 """Days before the offer that are summed up; where there is no movement in them, the features of the ledger are missing."""

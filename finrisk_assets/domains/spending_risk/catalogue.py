@@ -12,10 +12,11 @@ import ibis.expr.types as ir
 
 from finrisk_assets.domains.spending_risk.decide import EIGHT
 from finrisk_assets.domains.spending_risk.joins import MONTHS, WINDOW_MONTHS
-from finrisk_assets.features.arithmetic import DAY_US, ratio, to_currency
+from finrisk_assets.features.arithmetic import ratio, to_currency
 from finrisk_assets.features.feature_definition import Expression, FeatureDefinition, define, with_themes
 from finrisk_assets.scoring.ratios import LARGEST_RATIO
 from schemas.features import Feature, themes
+from schemas.timestamps import DAY_US
 
 SEASON = ("month_sin", "month_cos")
 

@@ -34,7 +34,7 @@ EIGHT = (
 """The behaviour fields that a client may send, in the order of the model."""
 
 COUNTS = ("Num_Transactions", "Low_Balance_Freq")
-TOLERANCE = 0.02
+ROUNDING_TOLERANCE = 0.02
 """Share by which a ratio or a mean may differ from the value that follows from the amounts: clients round."""
 
 _CENT = 0.01
@@ -96,7 +96,7 @@ def _is_ratio_off(fields: Mapping[str, float]) -> bool:
     income, expense, stated = fields["Total_Income"], fields["Total_Expense"], fields["Expense_Income_Ratio"]
     # With and without the bound: a client may send either.
     expected = {ratio(expense, income)} | ({expense / income} if income > 0 else set())
-    return all(abs(stated - value) > max(TOLERANCE * value, _RATIO_STEP) for value in expected)
+    return all(abs(stated - value) > max(ROUNDING_TOLERANCE * value, _RATIO_STEP) for value in expected)
 
 
 Fields = Mapping[str, float]
@@ -124,7 +124,7 @@ _CONTRADICTIONS: tuple[tuple[str, tuple[str, ...], Callable[[Fields], bool], str
     ),
     (
         "Avg_Expense", ("Total_Expense", "Num_Transactions"),
-        lambda f: (f["Avg_Expense"] * (1 + TOLERANCE) + _CENT) * f["Num_Transactions"] < f["Total_Expense"],
+        lambda f: (f["Avg_Expense"] * (1 + ROUNDING_TOLERANCE) + _CENT) * f["Num_Transactions"] < f["Total_Expense"],
         "is too small: Avg_Expense times Num_Transactions must reach Total_Expense, as no more than all movements are expenses",
     ),
     (

@@ -24,7 +24,7 @@ WITHOUT = {"berka": catalogue.SEASON}
 
 
 class SpendingRisk(ClassifierDomain):
-    """How likely a person's spending leads to trouble."""
+    """The risk that a person's spending leads to trouble."""
 
     name = "spending_risk"
     title = "Spending risk"

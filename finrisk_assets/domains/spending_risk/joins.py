@@ -20,7 +20,7 @@ WINDOW_MONTHS = WINDOW_DAYS // 30
 """Months of the trailing window, which make a sum a monthly mean."""
 
 PAY_MONTHS = 3
-"""The smallest regular pay of so many months is the usual one: a bonus does not count."""
+"""Months whose smallest regular pay is the usual income, so that a bonus does not count."""
 
 
 def join_columns(rows: ir.Table, columns: ir.Table) -> ir.Table:

@@ -59,7 +59,7 @@ def thresholds(
     Raises
     ------
     ValueError
-        For no scores, scores that are not finite, a share outside 0 to 1, or a capacity without days.
+        For no scores, scores that are not finite, a share outside 0 to 1, a capacity of 0 or less, or one without days.
     """
     values = np.asarray(scores, dtype=np.float64).ravel()
     if values.size == 0 or not np.isfinite(values).all():
@@ -71,7 +71,9 @@ def thresholds(
     anomaly = _threshold_reached_by(descending, contamination * descending.size)
     result = {"anomaly": anomaly, "review": anomaly}
     if capacity_per_day is not None:
-        if n_days is None or n_days < 1 or capacity_per_day <= 0:
+        if capacity_per_day <= 0:
+            raise ValueError(f"capacity_per_day must be above 0, not {capacity_per_day}")
+        if n_days is None or n_days < 1:
             raise ValueError(f"a capacity of {capacity_per_day} a day needs the days the scores span: at least 1, not {n_days}")
         result["review"] = _threshold_reached_by(descending, capacity_per_day * n_days)
     if is_fraud is not None:

@@ -34,7 +34,7 @@ AP_DRAWS = 40
 
 
 class TransactionAnomaly(Domain):
-    """Whether a transaction is unusual for its customer, or fraud."""
+    """The risk that a transaction is unusual for its customer, or fraud."""
 
     name = "transaction_anomaly"
     title = "Transaction anomaly"

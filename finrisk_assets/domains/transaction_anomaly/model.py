@@ -145,6 +145,11 @@ def undersample(is_fraud: ArrayLike, seed: int, share: float = GENUINE_SHARE) ->
     Returns
     -------
     ndarray of bool, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If `share` is not above 0 and at most 1.
     """
     if not 0 < share <= 1:
         raise ValueError(f"the share of genuine rows to keep must be above 0 and at most 1, not {share}")

@@ -56,7 +56,7 @@ def select_test_rows(table: "LazyTable") -> "LazyTable":
         return table
     begins, _ = _test_window(np.datetime64(ends["first"], "us"), np.datetime64(ends["last"], "us"))
     moments = (begins.astype("datetime64[us]").item(), ends["first"])
-    begins_at, first = (ibis.literal(moment, type="timestamp") for moment in moments)
+    begins_at, first = (ibis.literal(time, type="timestamp") for time in moments)
     return table.filter((table.occurred_at >= begins_at) | (table.occurred_at == first))
 
 

@@ -81,7 +81,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         frame = load_evaluation_rows(warehouse, domain)
         known_now = replace(settings, as_of=clock.now())
         result = gate.evaluate(domain, frame, load_protected_columns(warehouse, source), challenger, champion, known_now)
-        figures = [*result.figures, *_standing(model_registry.read_tags(client, registered))]
+        figures = [*result.figures, *_rollback_figures(model_registry.read_tags(client, registered))]
         faults = gate.find_faults(domain, figures)
         rows = [asdict(figure) for figure in figures]
         at = int(clock.now().replace(tzinfo=UTC).timestamp() * 1000)
@@ -134,7 +134,7 @@ def _champion(client: Any, domain: Domain, challenger: model_registry.Registered
         return Bundle.load(model_registry.download_bundle(client, model, Path(folder) / "bundle"), threads=settings.threads)
 
 
-def _standing(tags: dict[str, str]) -> list[Figure]:
+def _rollback_figures(tags: dict[str, str]) -> list[Figure]:
     """Return a figure, whose meaning is the reason, where the version was rolled back."""
     reason = gate_verdict.read_verdict(tags).rolled_back
     return [] if reason is None else [Figure(gate.ROLLED_BACK, 1.0, meaning=f"this version was rolled back: {reason}")]

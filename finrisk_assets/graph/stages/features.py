@@ -37,7 +37,7 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
     @dg.asset(
         name=f"features_{domain.name}",
         ins={**tables, **upstream},
-        description=f"{contract.description} {len(domain.select_features(source))} features, each known when the decision falls.",
+        description=f"{contract.description} Each feature is known when the decision falls.",
         metadata={"dagster/column_schema": column_schema(contract), partitions.PARTITION_COLUMN: domain.decision_time},
         io_manager_key="tables",
         partitions_def=partitions.monthly_partitions(source.begins, source.ends),

@@ -108,7 +108,7 @@ def _quarantine(name: str, raw_table: RawTable, source: Source) -> dg.AssetsDefi
 
 
 def _within_share(name: str, largest: float) -> dg.AssetChecksDefinition:
-    """Stands for the contract of the quarantine, which has no other: what is refused is a few rows, not the source."""
+    """Build the check of the quarantine, which has no other contract: refused rows are a small share of the source."""
 
     def broken(warehouse: Warehouse) -> list[str]:
         rows, refused = count(warehouse.table(f"raw_{name}")), count(warehouse.table(f"quarantine_{name}"))
@@ -197,8 +197,8 @@ def _differing(raw_table: RawTable, tables: dict[str, LazyTable], undated: str) 
     rows = tables["raw"].anti_join(tables["quarantine"], ROW)
     event_time = contract.read_event_time(raw_table.table, raw_table.columns, rows)
 
-    def by_month(moment: Any) -> dict[str, int]:
-        counted = moment.strftime(partitions.MONTH_FORMAT).fill_null(undated).name("month").as_table()
+    def by_month(times: Any) -> dict[str, int]:
+        counted = times.strftime(partitions.MONTH_FORMAT).fill_null(undated).name("month").as_table()
         grouped = counted.group_by("month").agg(rows=counted.count()).to_pyarrow().to_pylist()
         return {row["month"]: row["rows"] for row in grouped}
 

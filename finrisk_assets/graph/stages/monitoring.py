@@ -305,17 +305,19 @@ def _drift_check(domain: Domain, layer: str, what: str) -> dg.AssetChecksDefinit
 
 def drift_result(rows: Sequence[Mapping[str, Any]], *, is_score: bool) -> dg.AssetCheckResult:
     """Return the check's result from stored figures: whether the score, or any feature, drifted."""
-    from finrisk_assets.modelling.monitoring.drift import LEVEL
+    from finrisk_assets.modelling.monitoring.drift import SIGNIFICANCE_LEVEL
 
     tested = {row["metric"].removeprefix("p_value_"): row for row in rows if row["metric"].startswith("p_value_")}
     tested = {name: row for name, row in tested.items() if (name == "score") == is_score}
     if not tested:
         return _warning_result(True, next((row["meaning"] for row in rows), "nothing is measured yet"))
-    moved = sorted((row["value"], name, row["meaning"]) for name, row in tested.items() if row["value"] <= LEVEL)
+    moved = sorted((row["value"], name, row["meaning"]) for name, row in tested.items() if row["value"] <= SIGNIFICANCE_LEVEL)
     window = next(iter(tested.values()))["window"]
     text = f"{len(moved)} of {len(tested)} moved in {window}" + (f": {', '.join(name for _, name, _ in moved[:5])}" if moved else "")
     table = [{"column": name, "p-value": value, "moved": meaning} for value, name, meaning in moved]
-    return _warning_result(not moved, text, tested=len(tested), false_alarm_rate=LEVEL, moved=dg.MetadataValue.md(markdown_table(table)))
+    return _warning_result(
+        not moved, text, tested=len(tested), false_alarm_rate=SIGNIFICANCE_LEVEL, moved=dg.MetadataValue.md(markdown_table(table))
+    )
 
 
 def _warning_result(passed: bool, text: str, **metadata: Any) -> dg.AssetCheckResult:

@@ -7,12 +7,23 @@ from finrisk_assets.ledger.sources.feedback import with_feedback_labels
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 from finrisk_assets.settings import Settings
 
-__all__ = ["SOURCES", "RawTable", "Source", "SourceError", "load"]
+__all__ = ["BUILT_IN", "SOURCES", "RawTable", "Source", "SourceError", "load"]
 
 SOURCES: Mapping[str, str] = {
-    name: f"finrisk_assets.ledger.sources.{name}" for name in ("simulator", "handbook", "berka", "taiwan", "karlan_zinman", "mapped")
+    name: f"finrisk_assets.ledger.sources.{name}"
+    for name in (
+        "simulator",
+        "handbook",
+        "berka",
+        "taiwan",
+        "karlan_zinman",
+        "mapped",
+    )
 }
 """Name of a source -> its module, which has a function ``source(settings)``."""
+
+BUILT_IN = tuple(name for name in SOURCES if name != "mapped")
+"""Names of the sources whose tables and features are known without a user's file."""
 
 
 class SourceError(ValueError):

@@ -13,7 +13,7 @@ import ibis.expr.types as ir
 
 from finrisk_assets.ledger.contract import normalise
 from finrisk_assets.ledger.landing import Csv, LandingResult, land_joined
-from finrisk_assets.ledger.sources.source_definition import Expression, RawTable, Source
+from finrisk_assets.ledger.sources.source_definition import RawExpression, RawTable, Source
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import ACCOUNTS, CUSTOMERS, LOANS, TRANSACTIONS, Column, Table
@@ -154,7 +154,7 @@ def source(settings: Settings) -> Source:
     def landing(base: Csv, query: str, *names: str) -> "LandFile":
         return LandFile(base, {name: file(f"{name}.asc") for name in names}, query)
 
-    def table(declared: Table, land: LandFile, columns: Mapping[str, Expression]) -> RawTable:
+    def table(declared: Table, land: LandFile, columns: Mapping[str, RawExpression]) -> RawTable:
         return RawTable(declared, land, columns, land.files)
 
     movements = file("trans_1993.asc", "trans_loan_history.csv")
@@ -222,7 +222,7 @@ def _birth_month(raw: ir.Table) -> ir.Value:
     return raw.birth_number.substr(2, 2).try_cast("int64")
 
 
-def _district(code: str) -> Expression:
+def _district(code: str) -> RawExpression:
     return lambda raw: raw[code].nullif("?")
 
 
@@ -230,7 +230,7 @@ ACCOUNTS_OF_BERKA = ACCOUNTS.with_columns(
     Column("statement_frequency", "string", "How often a statement comes.", nullable=True, allowed=tuple(FREQUENCIES.values())),
 )
 
-CUSTOMER_COLUMNS: Mapping[str, Expression] = {
+CUSTOMER_COLUMNS: Mapping[str, RawExpression] = {
     "customer_id": lambda raw: raw.client_id,
     "birth_year": lambda raw: _day(raw.birth_number).substr(0, 4),
     # In a Czech birth number a woman's month is raised by 50.
@@ -239,14 +239,14 @@ CUSTOMER_COLUMNS: Mapping[str, Expression] = {
     "joined_at": lambda raw: _day(raw.account_date),
 }
 
-ACCOUNT_COLUMNS: Mapping[str, Expression] = {
+ACCOUNT_COLUMNS: Mapping[str, RawExpression] = {
     "account_id": lambda raw: raw.account_id,
     "customer_id": lambda raw: raw.client_id,
     "opened_at": lambda raw: _day(raw.date),
     "statement_frequency": lambda raw: _translate(raw.frequency, FREQUENCIES),
 }
 
-TRANSACTION_COLUMNS: Mapping[str, Expression] = {
+TRANSACTION_COLUMNS: Mapping[str, RawExpression] = {
     "transaction_id": lambda raw: raw.trans_id,
     "customer_id": lambda raw: raw.client_id,
     "account_id": lambda raw: raw.account_id,
@@ -258,7 +258,7 @@ TRANSACTION_COLUMNS: Mapping[str, Expression] = {
     "balance_amount": lambda raw: raw.balance,
 }
 
-LOAN_COLUMNS: Mapping[str, Expression] = {
+LOAN_COLUMNS: Mapping[str, RawExpression] = {
     "loan_id": lambda raw: raw.loan_id,
     "customer_id": lambda raw: raw.client_id,
     "account_id": lambda raw: raw.account_id,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from finrisk_assets.ledger import contract
 from finrisk_assets.ledger.landing import ROW, LandingResult
-from finrisk_assets.ledger.sources.source_definition import Expression, RawTable, Source
+from finrisk_assets.ledger.sources.source_definition import RawExpression, RawTable, Source
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -68,13 +68,13 @@ def with_feedback_labels(source: Source, root: Path) -> Source:
     return replace(source, tables=tables)
 
 
-def hide_later_labels(raw: "ir.Table", moment: datetime) -> "ir.Table":
+def hide_later_labels(raw: "ir.Table", read_at: datetime) -> "ir.Table":
     """Return the raw rows with the feedback labels that became known later set to null."""
     import ibis
 
     if KNOWN not in raw.columns:
         return raw
-    is_known = (raw[KNOWN] <= ibis.literal(moment, type="timestamp")).fill_null(False)
+    is_known = (raw[KNOWN] <= ibis.literal(read_at, type="timestamp")).fill_null(False)
     return raw.mutate(**{name: is_known.ifelse(raw[name], ibis.null(raw[name].type())) for name in (LABEL, KNOWN)})
 
 
@@ -95,16 +95,16 @@ def _with_labels(raw_table: RawTable, columns: LabelColumns, file: Path) -> RawT
     return replace(raw_table, land=land, columns={**raw_table.columns, **newer}, files=files)
 
 
-def _newer(own: Expression, own_known: Expression, given: str) -> Expression:
+def _newer(own: RawExpression, own_known: RawExpression, label_column: str) -> RawExpression:
     """Return the analyst's value where it became known last, else the source's own, in the source's type: the contract casts it."""
 
     def value(raw: "ir.Table") -> "ir.Value":
         mine = own(raw)
-        if given not in raw.columns:
+        if label_column not in raw.columns:
             return mine
         known_at = contract.cast(own_known(raw), "timestamp")
         newer = raw[KNOWN].notnull() & (known_at.isnull() | (raw[KNOWN] >= known_at).fill_null(False))
-        return newer.ifelse(raw[given].cast(mine.type()), mine)
+        return newer.ifelse(raw[label_column].cast(mine.type()), mine)
 
     return value
 

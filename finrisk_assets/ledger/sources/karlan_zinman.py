@@ -194,7 +194,8 @@ def _number(raw: ir.Table) -> ir.Value:
 
 
 def _instalment(amount: ir.Value, monthly_rate_pct: ir.Value, months: ir.Value) -> ir.Value:
-    """Return the instalment of an annuity."""
+    """Return the instalment of an annuity at a rate per month."""
+    # `features.arithmetic.instalment` takes a yearly rate: twelve times the file's, over 1200, is another number in its last digits.
     rate = monthly_rate_pct / 100
     return amount * rate / (1 - (1 + rate) ** (-months))
 

@@ -136,7 +136,7 @@ def _expression(how: ColumnMap, column: Column, missing: Sequence[Scalar]) -> Ca
         if how.values:
             return _meaning(text, value, how)
         if how.format and not (value.type().is_timestamp() or value.type().is_date()):
-            return _moment(text, how.format)
+            return _iso_date(text, how.format)
         if column.dtype in ("int64", "float64"):
             return _plain_number(value, how)
         return value
@@ -181,13 +181,13 @@ def _plain_number(value: ir.Value, how: ColumnMap) -> ir.Value:
     return value if how.scale is None else value * how.scale
 
 
-def _moment(text: ir.StringValue, form: str) -> ir.Value:
+def _iso_date(text: ir.StringValue, form: str) -> ir.Value:
     """Convert a date to ISO 8601; text in another form stays unchanged, and the contract refuses it."""
     text = normalise(text)
     if form.startswith("epoch"):
         number = text.try_cast("int64")
-        moment = number.as_timestamp("s" if form == "epoch_s" else "ms").cast("string")
-        return ibis.cases((number.notnull(), moment), else_=text)
+        time = number.as_timestamp("s" if form == "epoch_s" else "ms").cast("string")
+        return ibis.cases((number.notnull(), time), else_=text)
     directives = re.findall(r"%(.)", form)
     pattern = "^" + re.sub(r"%(.)", lambda part: _DIGITS[part[1]], re.escape(form).replace(r"\%", "%")) + "$"
     part = {name: text.re_extract(pattern, position) for position, name in enumerate(directives, 1)}

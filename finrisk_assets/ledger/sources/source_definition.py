@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Lander = Callable[[Path], LandingResult]
 """A function that writes the raw rows as Parquet at a path."""
 
-Expression = Callable[["ir.Table"], "ir.Value"]
+RawExpression = Callable[["ir.Table"], "ir.Value"]
 """An uncast expression over the raw table; the contract casts it and names what does not fit."""
 
 
@@ -40,7 +40,7 @@ class RawTable:
 
     table: Table
     land: Lander
-    columns: Mapping[str, Expression]
+    columns: Mapping[str, RawExpression]
     files: Callable[[], tuple[Path, ...]] = tuple
 
     def __post_init__(self) -> None:

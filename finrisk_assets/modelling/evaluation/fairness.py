@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from finrisk_assets.modelling.evaluation import metrics
-from finrisk_assets.modelling.evaluation.metrics import LEVEL, Interval
+from finrisk_assets.modelling.evaluation.metrics import CONFIDENCE_LEVEL, Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -331,7 +331,7 @@ def _compare_with_reference(
                     if ratio
                     else rates_of_draws[name] - rates_of_draws[reference_name]
                 )
-            tail = (1 - LEVEL) / 2
+            tail = (1 - CONFIDENCE_LEVEL) / 2
             low, high = np.quantile(sample[np.isfinite(sample)], [tail, 1 - tail]).tolist()
             estimate = rates[name] / rates[reference_name] if ratio else rates[name] - rates[reference_name]
             value = Interval(estimate, low, high)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 """Confidence level of intervals, unless a caller gives another."""
 
 
@@ -64,7 +64,7 @@ class Grade:
 # Discrimination ----------------------------------------------------------------------------------------------------------------
 
 
-def auc(labels: ArrayLike, scores: ArrayLike, level: float = LEVEL) -> Interval:
+def auc(labels: ArrayLike, scores: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Interval:
     """Return the area under the ROC curve with its DeLong interval.
 
     Parameters
@@ -90,7 +90,7 @@ def auc(labels: ArrayLike, scores: ArrayLike, level: float = LEVEL) -> Interval:
     return Interval(value, max(0.0, value - half), min(1.0, value + half))
 
 
-def compare_auc(labels: ArrayLike, first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Comparison:
+def compare_auc(labels: ArrayLike, first: ArrayLike, second: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Comparison:
     """Return the AUC of `first` less that of `second` on the same rows, by DeLong's paired test; see `auc`."""
     from scipy.stats import norm
 
@@ -227,7 +227,7 @@ def jeffreys_test(labels: ArrayLike, probability: ArrayLike, grades: Sequence[st
         in_grade = names == name
         n, defaults, mean = int(in_grade.sum()), int(target[in_grade].sum()), float(p[in_grade].mean())
         posterior = beta(defaults + 0.5, n - defaults + 0.5)
-        low, high = (float(posterior.ppf(q)) for q in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+        low, high = (float(posterior.ppf(q)) for q in ((1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2))
         tested.append(Grade(str(name), n, defaults, mean, low, high, float(posterior.cdf(mean))))
     return sorted(tested, key=lambda grade: grade.mean_pd)
 
@@ -241,7 +241,7 @@ def bootstrap_interval(
     labels: ArrayLike | None = None,
     draws: int = 500,
     seed: int,
-    level: float = LEVEL,
+    level: float = CONFIDENCE_LEVEL,
 ) -> Interval:
     """Return a statistic with its percentile bootstrap interval (Efron & Tibshirani 1993).
 
@@ -273,7 +273,7 @@ def _bootstrap_intervals(
     labels: ArrayLike | None,
     draws: int,
     seed: int,
-    level: float = LEVEL,
+    level: float = CONFIDENCE_LEVEL,
 ) -> dict[str, Interval]:
     """Return each statistic's interval over the same draws, by name; a statistic that most draws do not define is left out."""
     rng = np.random.default_rng(seed)
@@ -296,7 +296,7 @@ def _bootstrap_intervals(
     return intervals
 
 
-def clustered_mean(values: ArrayLike, people: ArrayLike, level: float = LEVEL) -> Interval:
+def clustered_mean(values: ArrayLike, people: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Interval:
     """Return a mean with its normal interval, in which the rows of one person count as one draw (Liang & Zeger, *Biometrika* 1986).
 
     Parameters
@@ -319,7 +319,7 @@ def clustered_variance(values: ArrayLike, people: ArrayLike) -> float:
     return float((sums**2).sum()) * len(sums) / max(len(sums) - 1, 1) / len(numbers) ** 2
 
 
-def wilson_interval(events: int, n: int, level: float = LEVEL) -> Interval:
+def wilson_interval(events: int, n: int, level: float = CONFIDENCE_LEVEL) -> Interval:
     """Return a share with Wilson's score interval (Wilson, JASA 1927)."""
     from scipy.stats import norm
 

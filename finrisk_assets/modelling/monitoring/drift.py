@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-LEVEL = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 """Share of windows without drift in which any column at all is reported as drifted."""
 N_BINS = 10
 """Bins of about equal size for a column without repeated values."""
@@ -132,7 +132,7 @@ def compare(
     *,
     reference_customers: ArrayLike | None = None,
     current_customers: ArrayLike | None = None,
-    level: float = LEVEL,
+    level: float = SIGNIFICANCE_LEVEL,
     draws: int = 999,
     seed: int,
 ) -> Drift:
@@ -223,7 +223,7 @@ def psi(reference: ArrayLike, current: ArrayLike) -> float:
     return float(np.sum((q - p) * np.log(q / p)))
 
 
-def psi_limit(bins: int, n: int, m: int, level: float = LEVEL) -> float:
+def psi_limit(bins: int, n: int, m: int, level: float = SIGNIFICANCE_LEVEL) -> float:
     """Return the limit that the index of two windows of `n` and `m` independent units exceeds in `level` of cases; see `compare`."""
     from scipy.stats import chi2
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from finrisk_assets.modelling.evaluation.metrics import LEVEL, Interval
+from finrisk_assets.modelling.evaluation.metrics import CONFIDENCE_LEVEL, Interval
 
 Floats = NDArray[np.float64]
 MAX_LABELS_PER_BATCH = 5_000_000
@@ -45,7 +45,7 @@ def estimate(
     *,
     thresholds: Sequence[float] = (),
     customers: ArrayLike | None = None,
-    level: float = LEVEL,
+    level: float = CONFIDENCE_LEVEL,
     draws: int = 500,
     seed: int,
 ) -> dict[str, Interval]:
@@ -101,7 +101,7 @@ def reconcile(
     *,
     thresholds: Sequence[float] = (),
     customers: ArrayLike | None = None,
-    level: float = LEVEL,
+    level: float = CONFIDENCE_LEVEL,
     draws: int = 1_000,
     seed: int,
 ) -> list[Reconciliation]:

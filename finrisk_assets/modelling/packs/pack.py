@@ -18,7 +18,7 @@ from typing import Any
 
 FORMAT = 1
 MANIFEST, CARD_PAGE, PACK_PAGE = "pack.json", "card.html", "pack.html"
-TOLERANCE = 1e-9
+RELATIVE_TOLERANCE = 1e-9
 """Relative tolerance of a recomputed figure, for sums of floating point in another order."""
 ABSOLUTE_TOLERANCE = 1e-12
 """Absolute tolerance; below it both figures are only rounding errors."""
@@ -394,10 +394,10 @@ def count_outcomes(name: str, results: Iterable[str | None]) -> Outcome:
 
 
 def is_close(first: float | None, second: float | None) -> bool:
-    """Return whether two figures are equal within `TOLERANCE`."""
+    """Return whether two figures are equal within `RELATIVE_TOLERANCE`."""
     if first is None or second is None:
         return first is second
-    return math.isclose(first, second, rel_tol=TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE)
+    return math.isclose(first, second, rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE)
 
 
 def compare_figures(claimed: Sequence[PackFigure], recomputed: Sequence[PackFigure], against: str) -> list[Outcome]:

@@ -16,7 +16,7 @@ from finrisk_assets.modelling.evaluation.metrics import Interval, wilson_interva
 from finrisk_assets.modelling.training.parallel import map_threads
 from finrisk_assets.scoring.spec import Amount, Floats, Rows, Trees
 
-LEVEL = 0.8
+INTERVAL_LEVEL = 0.8
 """Share of amounts that an interval should contain."""
 RESIDUAL_PERIOD = np.timedelta64(365, "D")
 """Duration before the latest residual; residuals within it bound the interval."""
@@ -49,7 +49,14 @@ class KnownAmounts:
 
 
 def fit_amount(
-    names: Sequence[str], scale: str, train: KnownAmounts, validation: KnownAmounts, *, level: float = LEVEL, seed: int, threads: int = 1
+    names: Sequence[str],
+    scale: str,
+    train: KnownAmounts,
+    validation: KnownAmounts,
+    *,
+    level: float = INTERVAL_LEVEL,
+    seed: int,
+    threads: int = 1,
 ) -> Amount:
     """Fit the expected amount and its spread on the training window, and the bounds on the latest year of residuals.
 
@@ -106,7 +113,7 @@ def fit_amount(
     return Amount(_to_component(expected_model), scale, low, high, _to_component(spread_model), level)
 
 
-def conformal_offsets(residuals: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+def conformal_offsets(residuals: ArrayLike, level: float = INTERVAL_LEVEL) -> tuple[float, float]:
     """Return the offsets that contain a new residual with the probability `level`, with equal tails below and above.
 
     Each offset is an order statistic of n + 1, so the guarantee holds for finite samples of exchangeable residuals; the interval always

@@ -97,7 +97,7 @@ class Characteristic:
 
 
 class NoInformativeFeatureError(ValueError):
-    """No feature separates the bad from the good, so a card would be empty."""
+    """Rows in which no feature separates the bad from the good, so that a card would be empty."""
 
 
 class CardLine(NamedTuple):

@@ -72,8 +72,8 @@ def refusal(known, presented):
 def test_a_key_is_known_by_its_secret_which_is_not_kept(connection, verifier):
     stored, text = create_key(connection, mac, "scoring gateway", ["scorer", "analyst"], now=NOW)
 
-    found = verifier.verify(text)
-    assert (found.name, found.roles) == (f"key:{stored.id}", {"scorer", "analyst"})
+    caller = verifier.verify(text)
+    assert (caller.name, caller.roles) == (f"key:{stored.id}", {"scorer", "analyst"})
     rows = str(connection.execute(table.select()).all())
     assert stored.id in rows
     assert text.split("_", 2)[2] not in rows

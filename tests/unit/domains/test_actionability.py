@@ -60,8 +60,8 @@ def test_what_is_not_known_cannot_be_changed() -> None:
 
 def test_a_smaller_loan_has_a_smaller_instalment_and_all_that_is_measured_by_it() -> None:
     changed = apply_changes(ROW, {"loan_amount": 6_000.0, "term_months": 36.0})
-    assert changed["instalment_amount"] == instalment_to_cent(6_000, 36, 12)
-    assert changed["instalment_to_income_90d"] == pytest.approx(instalment_to_cent(6_000, 36, 12) / 2_000)
+    assert changed["instalment_amount"] == instalment_to_cent(6_000, 12, 36)
+    assert changed["instalment_to_income_90d"] == pytest.approx(instalment_to_cent(6_000, 12, 36) / 2_000)
     terms = {"loan_amount", "term_months", "instalment_amount", "instalment_to_income_90d", "surplus_after_instalment_90d"}
     assert differs(ROW, changed) == terms
 

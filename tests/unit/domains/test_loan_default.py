@@ -104,11 +104,11 @@ def test_the_sparse_candidate_drops_most_of_what_says_nothing():
     rows = rng.normal(0, 1, (1500, 31))
     labels = rng.random(1500) < 1 / (1 + np.exp(2 - rows[:, 0]))
     models = candidates([Feature(f"x{k}", "", "") for k in range(31)], seed=1)
-    kept = {
+    n_features = {
         name: np.count_nonzero(models[name].fit(rows, labels)[-1].coef_) for name in ("logistic_regression", "sparse_logistic_regression")
     }
-    assert kept["logistic_regression"] == 31
-    assert 1 <= kept["sparse_logistic_regression"] < 15
+    assert n_features["logistic_regression"] == 31
+    assert 1 <= n_features["sparse_logistic_regression"] < 15
 
 
 def test_a_loan_that_had_less_than_a_year_to_default_is_left_out_whatever_became_of_it():
@@ -152,7 +152,7 @@ def test_what_is_no_probability_is_not_decided_on(nothing):
 
 # --- other terms -------------------------------------------------------------------------------------------------------
 
-STANDING = {
+APPLICATION = {
     "loan_amount": 3000.0, "term_months": 24.0, "annual_rate_pct": 12.0, "instalment_amount": 141.22, "income_amount_90d": 6000.0,
     "expense_amount_90d": 5400.0, "mean_balance_90d": 500.0, "instalment_to_income_90d": 0.07061,
     "surplus_after_instalment_90d": 0.02939, "loan_to_income_90d": 1.5, "mean_balance_to_instalment_90d": 3.54057,
@@ -161,18 +161,18 @@ STANDING = {
 
 
 def test_other_terms_change_what_follows_from_them_and_nothing_else():
-    changed = with_terms(STANDING, loan_amount=12_000, term_months=12, annual_rate_pct=0)
-    assert changed == STANDING | {
+    changed = with_terms(APPLICATION, loan_amount=12_000, term_months=12, annual_rate_pct=0)
+    assert changed == APPLICATION | {
         "loan_amount": 12_000, "term_months": 12, "annual_rate_pct": 0, "instalment_amount": 1000, "instalment_to_income_90d": 0.5,
         "surplus_after_instalment_90d": -0.4, "loan_to_income_90d": 6, "mean_balance_to_instalment_90d": 0.5,
     }  # fmt: skip
-    assert list(changed) == list(STANDING)
+    assert list(changed) == list(APPLICATION)
 
 
 def test_terms_that_are_not_asked_for_stay_the_typical_ones():
-    changed = with_terms(STANDING, loan_amount=6000)
+    changed = with_terms(APPLICATION, loan_amount=6000)
     assert (changed["term_months"], changed["annual_rate_pct"]) == (24, 12)
-    assert changed["instalment_amount"] == instalment_to_cent(6000, 24, 12) == 282.44
+    assert changed["instalment_amount"] == instalment_to_cent(6000, 12, 24) == 282.44
 
 
 def test_without_a_rate_a_loan_costs_the_multiple_of_its_amount_that_it_did():
@@ -183,18 +183,18 @@ def test_without_a_rate_a_loan_costs_the_multiple_of_its_amount_that_it_did():
 
 
 def test_who_has_no_income_is_at_the_bound_and_who_has_no_ledger_has_no_ratio():
-    poor = with_terms(STANDING | {"income_amount_90d": 0.0}, loan_amount=3000)
+    poor = with_terms(APPLICATION | {"income_amount_90d": 0.0}, loan_amount=3000)
     assert (poor["instalment_to_income_90d"], poor["loan_to_income_90d"], poor["surplus_after_instalment_90d"]) == (10, 100, 0)
-    silent = with_terms(STANDING | {"income_amount_90d": None, "mean_balance_90d": None}, loan_amount=3000)
+    silent = with_terms(APPLICATION | {"income_amount_90d": None, "mean_balance_90d": None}, loan_amount=3000)
     assert silent["loan_to_income_90d"] is silent["mean_balance_to_instalment_90d"] is None
 
 
 def test_an_instalment_repays_the_loan_with_interest():
-    instalment, debt = instalment_to_cent(10_000, 36, 9), 10_000.0
+    instalment, debt = instalment_to_cent(10_000, 9, 36), 10_000.0
     for _ in range(36):
         debt = debt * (1 + 0.09 / 12) - instalment
     assert debt == pytest.approx(0, abs=0.36)
-    assert instalment_to_cent(1200, 12, 0) == 100
+    assert instalment_to_cent(1200, 0, 12) == 100
 
 
 def test_the_limit_of_a_card_is_a_term_too():
@@ -219,7 +219,7 @@ def test_the_limit_of_a_card_is_a_term_too():
 )
 def test_terms_that_no_loan_can_have_are_refused_by_name(terms, field):
     with pytest.raises(TermsError, match=f"^{field}: must") as refused:
-        with_terms(STANDING, **terms)
+        with_terms(APPLICATION, **terms)
     assert refused.value.field == field
 
 

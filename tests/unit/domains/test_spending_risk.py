@@ -94,33 +94,33 @@ def test_berka_goes_by_balances_below_zero_and_not_by_overspending():
 def panel(people, months=24, rate=0.3, seed=1, gone_after=None):
     """Return month-ends of many people, whose outcome becomes known three months later."""
     rng = np.random.default_rng(seed)
-    as_of, who = np.meshgrid(np.datetime64("2022-01-01", "us") + np.arange(months) * np.timedelta64(30, "D"), np.arange(people))
-    as_of, who = as_of.ravel(), who.ravel()
+    as_of, customers = np.meshgrid(np.datetime64("2022-01-01", "us") + np.arange(months) * np.timedelta64(30, "D"), np.arange(people))
+    as_of, customers = as_of.ravel(), customers.ravel()
     if gone_after is not None:  # the first half of the people leave, the others come then
-        early = who < people // 2
+        early = customers < people // 2
         stay = np.where(early, as_of < as_of[gone_after], as_of >= as_of[gone_after])
-        as_of, who = as_of[stay], who[stay]
-    keys = [f"{person}@{moment}" for person, moment in zip(who, as_of, strict=True)]
-    return keys, rng.random(len(keys)) < rate, as_of, who.astype(str), as_of + np.timedelta64(90, "D")
+        as_of, customers = as_of[stay], customers[stay]
+    keys = [f"{person}@{time}" for person, time in zip(customers, as_of, strict=True)]
+    return keys, rng.random(len(keys)) < rate, as_of, customers.astype(str), as_of + np.timedelta64(90, "D")
 
 
 def test_whoever_is_judged_never_taught_and_every_outcome_was_known_when_the_test_begins():
-    keys, labels, as_of, who, known = panel(60)
-    found = model.split_month_ends(keys, labels, as_of, who, known, seed=3)
-    assert not set(who[found.train]) & set(who[np.concatenate([found.validation, found.test])])
-    begin = found.boundaries[1]
-    assert known[np.concatenate([found.train, found.validation])].max() <= begin <= as_of[found.test].min()
-    assert len(np.unique(as_of[found.validation])) == 12
-    assert len(set(who[found.test])) == pytest.approx(30, abs=8)
+    keys, labels, as_of, customers, known = panel(60)
+    split = model.split_month_ends(keys, labels, as_of, customers, known, seed=3)
+    assert not set(customers[split.train]) & set(customers[np.concatenate([split.validation, split.test])])
+    begin = split.boundaries[1]
+    assert known[np.concatenate([split.train, split.validation])].max() <= begin <= as_of[split.test].min()
+    assert len(np.unique(as_of[split.validation])) == 12
+    assert len(set(customers[split.test])) == pytest.approx(30, abs=8)
 
 
 def test_where_trouble_is_rare_all_who_come_later_judge():
-    keys, labels, as_of, who, known = panel(300, rate=0.01, gone_after=14)
-    found = model.split_month_ends(keys, labels, as_of, who, known, seed=3)
-    assert "rare" in found.reason
-    assert not set(who[found.train]) & set(who[np.concatenate([found.validation, found.test])])
-    assert known[found.train].max() <= found.boundaries[0]
-    assert len(set(who[found.test])) == 150
+    keys, labels, as_of, customers, known = panel(300, rate=0.01, gone_after=14)
+    split = model.split_month_ends(keys, labels, as_of, customers, known, seed=3)
+    assert "rare" in split.reason
+    assert not set(customers[split.train]) & set(customers[np.concatenate([split.validation, split.test])])
+    assert known[split.train].max() <= split.boundaries[0]
+    assert len(set(customers[split.test])) == 150
 
 
 def test_where_trouble_is_rare_and_nobody_leaves_there_is_no_split():
@@ -132,16 +132,16 @@ FEATURES = (Feature("ratio", "", "", monotone=1), Feature("savings", "", "", mon
 
 
 def test_every_candidate_finds_the_risk_keeps_its_direction_and_becomes_a_component():
-    keys, _, as_of, who, known = panel(150)
+    keys, _, as_of, customers, known = panel(150)
     rng = np.random.default_rng(7)
     rows = rng.normal(0, 1, (len(keys), 3)).astype(np.float32)
     labels = rng.random(len(rows)) < 1 / (1 + np.exp(1 - rows[:, 0] + rows[:, 1]))
-    windows = model.split_month_ends(keys, labels, as_of, who, known, seed=3)
-    found = common.fit_candidates(rows, labels, windows, model.candidates(FEATURES, 1, 1, len(windows.train)))
-    assert {one.name for one in found} == set(model.CANDIDATES)
+    windows = model.split_month_ends(keys, labels, as_of, customers, known, seed=3)
+    candidates = common.fit_candidates(rows, labels, windows, model.candidates(FEATURES, 1, 1, len(windows.train)))
+    assert {one.name for one in candidates} == set(model.CANDIDATES)
     grid = np.zeros((40, 3), np.float32)
     grid[:, 0], grid[:, 1] = np.linspace(-2, 2, 40), np.linspace(2, -2, 40)
-    for one in found:
+    for one in candidates:
         assert one.auc.low > 0.65
         assert (np.diff(one.probability(grid)) >= -1e-9).all()
         convert_estimator(one.estimator, FEATURES, rows[:200])

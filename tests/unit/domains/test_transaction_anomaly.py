@@ -175,6 +175,8 @@ def test_thresholds_say_what_is_wrong():
         thresholds([0.1, np.nan])
     with pytest.raises(ValueError, match="contamination must lie between 0 and 1"):
         thresholds([0.1], contamination=2)
+    with pytest.raises(ValueError, match="capacity_per_day must be above 0, not 0"):
+        thresholds([0.1], capacity_per_day=0, n_days=28)
     with pytest.raises(ValueError, match="needs the days"):
         thresholds([0.1], capacity_per_day=5)
     with pytest.raises(ValueError, match="one label per score"):

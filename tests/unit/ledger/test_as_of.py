@@ -19,8 +19,8 @@ ROWS = {
 }
 
 
-def at(moment: datetime) -> dict[str, dict[str, Any]]:
-    rows = as_of.rows_as_of(LOANS, ibis.memtable(ROWS), moment, END)
+def at(read_at: datetime) -> dict[str, dict[str, Any]]:
+    rows = as_of.rows_as_of(LOANS, ibis.memtable(ROWS), read_at, END)
     return {row["loan_id"]: row for row in ibis.duckdb.connect().to_pyarrow(rows).to_pylist()}
 
 

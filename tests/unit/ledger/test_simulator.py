@@ -160,7 +160,7 @@ def test_small_and_uneventful_economies_work(economy):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"start": datetime(2023, 1, 2)}, "first day of a month"),
         ({"fraud_share": 1.5}, r"fraud_share must lie in \[0, 1\), not 1.5"),
@@ -174,8 +174,8 @@ def test_small_and_uneventful_economies_work(economy):
         ({"fraud": FraudEffects(label_delay_days=(7, 1))}, "the smaller first"),
     ],
 )
-def test_an_impossible_economy_is_refused(wrong, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_impossible_economy_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
         Economy(**wrong)
 
 
@@ -232,8 +232,8 @@ def test_each_month_adds_up_to_what_was_lived_to_the_cent_refunds_and_all(months
     lived = simulate_months(TOWN, draw_people(TOWN, draw_market(TOWN)))
     fee = 100 * ECONOMY.household.missed_fee_amount * lived.is_missed
     planned = (lived.income - lived.spending - lived.mishap - fee - lived.penalty)[lived.is_open]
-    who, month = np.nonzero(lived.is_open)
-    rows = pd.DataFrame({"customer_id": (who + 1).astype(str), "month": pd.Period("2022-05") + month, "planned": planned})
+    household, month = np.nonzero(lived.is_open)
+    rows = pd.DataFrame({"customer_id": (household + 1).astype(str), "month": pd.Period("2022-05") + month, "planned": planned})
     joined = rows.merge(months, on=["customer_id", "month"], validate="one_to_one")
     assert len(joined) == len(rows) == len(months)
     assert ((joined.flow * 100).round() == joined.planned).all()
@@ -568,7 +568,7 @@ def test_any_number_can_be_set_by_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("fraud_shear: 0.1", "'fraud_shear', which is no number of the economy; did you mean fraud_share?"),
         ("household: {job_lost_rate: 0.1}", "household names 'job_lost_rate'.*did you mean job_loss_rate?"),
@@ -581,10 +581,10 @@ def test_any_number_can_be_set_by_a_file(tmp_path):
         ("fraud_share: [", "cannot be read as YAML"),
     ],
 )
-def test_a_file_that_cannot_be_used_says_why(tmp_path, text, said):
+def test_a_file_that_cannot_be_used_says_why(tmp_path, text, message):
     file = tmp_path / "economy.yaml"
     file.write_text(text)
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         source(Settings(sim_economy=file))
 
 

@@ -76,11 +76,11 @@ def test_a_copy_that_was_cut_short_is_written_again(file: Path, folder: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("sha256", "said"),
+    ("sha256", "message"),
     [("0" * 64, "there is no snapshot 0000"), ("../../etc/passwd", "names no snapshot"), ("ab", "at least the first 6"), ("", "at least")],
 )
-def test_a_snapshot_that_is_not_there_is_said_so(folder: Path, sha256: str, said: str) -> None:
-    with pytest.raises(SnapshotError, match=said):
+def test_a_snapshot_that_is_not_there_is_said_so(folder: Path, sha256: str, message: str) -> None:
+    with pytest.raises(SnapshotError, match=message):
         snapshots.restore(folder, sha256)
 
 

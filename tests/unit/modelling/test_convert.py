@@ -97,20 +97,20 @@ def test_contributions_are_those_of_xgboost_where_values_are_missing(depth: int)
     x, y = sample(missing=0.2)
     model = XGBClassifier(n_estimators=40, max_depth=depth, min_child_weight=0, random_state=0, n_jobs=1).fit(x, y)
     expected = model.get_booster().predict(xgboost.DMatrix(x[:100]), pred_contribs=True)
-    found = bundle(convert_estimator(model, FEATURES))
-    assert np.abs(found.score(x[:100]).contributions - expected[:, :-1]).max() < 1e-5
-    assert found.base == pytest.approx(expected[0, -1], abs=1e-5)
+    converted = bundle(convert_estimator(model, FEATURES))
+    assert np.abs(converted.score(x[:100]).contributions - expected[:, :-1]).max() < 1e-5
+    assert converted.base == pytest.approx(expected[0, -1], abs=1e-5)
 
 
 @pytest.mark.parametrize("depth", [3, 5, 11])  # whole trees in a table, pieces of trees, and some leaves too deep for one
 def test_contributions_are_the_same_bits_alone_and_in_a_batch(depth: int) -> None:
     x, y = sample(missing=0.2)
     model = XGBClassifier(n_estimators=30, max_depth=depth, min_child_weight=0, random_state=0, n_jobs=1).fit(x, y)
-    found = bundle(convert_estimator(model, FEATURES))
-    together = found.score(x).contributions
+    converted = bundle(convert_estimator(model, FEATURES))
+    together = converted.score(x).contributions
     for at in range(0, len(x), 97):
-        assert (found.score(x[at : at + 1]).contributions == together[at]).all()
-    assert (found.score(x[:50]).contributions == together[:50]).all()
+        assert (converted.score(x[at : at + 1]).contributions == together[at]).all()
+    assert (converted.score(x[:50]).contributions == together[:50]).all()
 
 
 def test_two_fits_give_the_same_bytes() -> None:

@@ -162,4 +162,4 @@ def test_ranges_for_the_eye_are_open_at_the_ends() -> None:
     values = np.arange(2_000, dtype=float).reshape(-1, 1)
     column = drift.compare(["x"], values[:1_000], values[1_000:], seed=1).columns[0]
     assert column.ranges[0].startswith("up to ") and column.ranges[-1].startswith("from ")
-    assert not any("1,999" in said or "to 0" in said for said in column.ranges)
+    assert not any("1,999" in text or "to 0" in text for text in column.ranges)

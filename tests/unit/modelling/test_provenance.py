@@ -100,12 +100,12 @@ def test_a_forest_says_the_same_bits_on_any_number_of_threads() -> None:
     rows = rng.normal(size=(3_000, 6)).astype(np.float32)
     labels = rows[:, 0] + rng.normal(size=len(rows)) > 0
     features = [Feature(f"f{at}", "", "", "", "") for at in range(6)]
-    said = [
+    scores = [
         compute_margin(build_candidates(features, seed=1, n_threads=threads, n_rows=len(rows))["random_forest"].fit(rows, labels), rows)[0]
         for threads in (1, 4, 4)
     ]
-    assert np.array_equal(said[0], said[1])
-    assert np.array_equal(said[1], said[2])
+    assert np.array_equal(scores[0], scores[1])
+    assert np.array_equal(scores[1], scores[2])
 
 
 def test_linear_algebra_adds_up_in_the_same_order_on_any_number_of_threads() -> None:

@@ -52,15 +52,15 @@ def card() -> Scorecard:
 def boundary_rows(card: Scorecard) -> Rows:
     """Return rows with values just below, at and above every cut and code, far away, and missing."""
     rows, _ = sample(400, seed=1)
-    found = [rows]
+    variants = [rows]
     for one in card.characteristics:
         for cut in (*one.cuts, *one.codes, -1e30, 1e30, math.nan):
             at = np.float32(cut)
             for value in (np.nextafter(at, np.float32(-np.inf)), at, np.nextafter(at, np.float32(np.inf))):
                 row = rows[:1].copy()
                 row[0, NAMES.index(one.name)] = value
-                found.append(row)
-    return np.concatenate(found)
+                variants.append(row)
+    return np.concatenate(variants)
 
 
 def by_name(row: NDArray[np.float32]) -> dict[str, float | None]:
@@ -106,8 +106,8 @@ def test_few_remain_where_few_are_allowed() -> None:
 def test_of_two_features_that_tell_the_same_one_is_taken() -> None:
     rows, labels = sample()
     twice = np.column_stack([rows[:, 0], rows[:, 0] * 2 + 1, rows[:, 1]])
-    found = scorecard.fit(twice, labels, ("income", "same", "n_late"), (-1, -1, 1), binning="pooled")
-    assert len(found.characteristics) == 2
+    card = scorecard.fit(twice, labels, ("income", "same", "n_late"), (-1, -1, 1), binning="pooled")
+    assert len(card.characteristics) == 2
 
 
 def test_missing_values_and_codes_have_bins_of_their_own(card: Scorecard) -> None:
@@ -194,9 +194,9 @@ def test_its_sql_gives_the_same_points_in_duckdb(card: Scorecard) -> None:
         engine.execute(f"create table applicants (id integer, {', '.join(f'{name} double' for name in NAMES)})")
         applicants = [[at, *(None if value != value else value for value in row.tolist())] for at, row in enumerate(rows)]
         engine.executemany("insert into applicants values (?, ?, ?, ?, ?)", applicants)
-        found = engine.execute(card.to_sql("applicants", "id") + "order by id").fetchall()
-    assert [points for _, points, _ in found] == [card.points(by_name(row)) for row in rows]
-    np.testing.assert_allclose([bad for *_, bad in found], [card.probability(by_name(row)) for row in rows], rtol=1e-12)
+        scored = engine.execute(card.to_sql("applicants", "id") + "order by id").fetchall()
+    assert [points for _, points, _ in scored] == [card.points(by_name(row)) for row in rows]
+    np.testing.assert_allclose([bad for *_, bad in scored], [card.probability(by_name(row)) for row in rows], rtol=1e-12)
 
 
 def test_a_name_that_sql_would_have_to_quote_is_refused(card: Scorecard) -> None:
@@ -268,8 +268,8 @@ def test_its_files_say_the_same_as_the_card(card: Scorecard) -> None:
         connection.register("frame", pd.DataFrame(rows.astype(float), columns=list(NAMES)).assign(loan_id=range(300)))
         connection.execute("create schema analytics")
         connection.execute("create table analytics.loans as select * replace (if(isnan(bureau), null, bureau) as bureau) from frame")
-        found = connection.execute(files["scorecard.sql"]).df().sort_values("loan_id")
-    assert found.points.tolist() == [card.points(by_name(row)) for row in rows]
+        scored = connection.execute(files["scorecard.sql"]).df().sort_values("loan_id")
+    assert scored.points.tolist() == [card.points(by_name(row)) for row in rows]
 
 
 def test_the_same_data_give_the_same_card() -> None:

@@ -95,11 +95,11 @@ def panel(n_customers: int = 300, n_months: int = 12) -> tuple[list[str], np.nda
 def test_a_panel_is_split_by_time_and_by_customer() -> None:
     keys, times, labels, customers = panel()
     window = split(keys, labels, times, customers, holdout=1 / 3, seed=1)
-    who = np.array(customers)
+    customer_ids = np.array(customers)
     assert times[window.train].max() < times[window.validation].min() < times[window.test].min()
-    assert set(who[window.validation]) == set(who[window.test])
-    assert not set(who[window.train]) & set(who[window.test])
-    assert 0.25 < len(set(who[window.test])) / 300 < 0.42
+    assert set(customer_ids[window.validation]) == set(customer_ids[window.test])
+    assert not set(customer_ids[window.train]) & set(customer_ids[window.test])
+    assert 0.25 < len(set(customer_ids[window.test])) / 300 < 0.42
     assert "33% of the groups" in window.reason
 
 

@@ -19,7 +19,7 @@ from finrisk_assets.settings import Settings
 from schemas.features import Feature, themes
 
 DOCS = Path(__file__).parents[3] / "docs"
-BUILT_IN = {name: Settings(source=name) for name in reason_catalogue.SOURCES}
+BUILT_IN = {name: Settings(source=name) for name in sources.BUILT_IN}
 MAPPED = {file.name: Settings(source="mapped", mapping=file) for file in (DOCS / "mapped-example.yaml", DOCS / "bank-marketing.yaml")}
 
 

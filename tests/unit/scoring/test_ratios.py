@@ -42,5 +42,5 @@ def test_arrays_and_columns_have_one_instalment_and_a_number_has_it_to_the_cent(
     table = ibis.memtable(pd.DataFrame({"at": range(len(amounts)), "amount": amounts, "rate": rates, "term": terms}))
     column = table.select("at", value=arithmetic.instalment(table.amount, table.rate, table.term)).execute().sort_values("at").value
     np.testing.assert_allclose(column, instalment(amounts, rates, terms), rtol=1e-12)
-    numbers = [instalment_to_cent(amount, term, rate) for amount, rate, term in zip(amounts, rates, terms, strict=True)]
+    numbers = [instalment_to_cent(amount, rate, term) for amount, rate, term in zip(amounts, rates, terms, strict=True)]
     np.testing.assert_allclose(numbers, instalment(amounts, rates, terms), atol=0.005 + 1e-9)

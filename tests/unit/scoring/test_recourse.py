@@ -164,11 +164,11 @@ def test_quantiles_tell_as_much_as_the_applicants_themselves() -> None:
     bundle.approved = known
     for values in RNG.normal(1, 0.5, (20, 4)):
         row = row_of(*values.tolist())
-        own, told = (
+        own, stated = (
             RecourseSearch(bundle, everything, rows, THRESHOLD).find_nearest(row) for rows in (APPROVED, approved_quantile_rows(bundle))
         )
-        assert own.probability == pytest.approx(told.probability, abs=1e-6)
-        assert [one.feature for one in own.changes or ()] == [one.feature for one in told.changes or ()]
+        assert own.probability == pytest.approx(stated.probability, abs=1e-6)
+        assert [one.feature for one in own.changes or ()] == [one.feature for one in stated.changes or ()]
 
 
 def test_what_is_known_of_nobody_has_no_quantiles() -> None:
@@ -192,7 +192,7 @@ def applicant(amount: float, term: int, income: float, spent: float) -> dict[str
         "loan_amount": amount,
         "term_months": float(term),
         "annual_rate_pct": 9.0,
-        "instalment_amount": instalment_to_cent(amount, term, 9.0),
+        "instalment_amount": instalment_to_cent(amount, 9.0, term),
         "income_amount_90d": income,
         "expense_amount_90d": spent,
         "instalment_to_income_90d": None,

@@ -59,12 +59,12 @@ class MovementHistory:
             "returned": _prefix(category == CODE["returned_payment"]),
         }
 
-    def causes(self, people: People, customer: np.ndarray, moment: np.ndarray) -> Causes:
+    def causes(self, people: People, customer: np.ndarray, times: np.ndarray) -> Causes:
         """Return the causes at each time (seconds since the start)."""
-        now = self._rows(customer, moment, "left")
-        quarter, half = self._after(customer, moment - _QUARTER), self._after(customer, moment - _HALF)
+        now = self._rows(customer, times, "left")
+        quarter, half = self._after(customer, times - _QUARTER), self._after(customer, times - _HALF)
         income = self._between("income", quarter, now)
-        bounds = [now, *(self._after(customer, moment - (k + 1) * _MONTH) for k in range(_INCOME_MONTHS))]
+        bounds = [now, *(self._after(customer, times - (k + 1) * _MONTH) for k in range(_INCOME_MONTHS))]
         months = np.stack([self._between("income", bounds[k + 1], bounds[k]) for k in range(_INCOME_MONTHS)])
         return Causes(
             monthly_income=np.maximum(income / 3, 0.3 * people.income[customer]),
@@ -76,12 +76,12 @@ class MovementHistory:
             balance=self._balance[np.maximum(now - 1, 0)] / 100,
         )
 
-    def _rows(self, customer: np.ndarray, moment: np.ndarray, side: str) -> np.ndarray:
-        return np.searchsorted(self._key, customer * self._span + np.maximum(moment, 0), side=side)  # type: ignore[call-overload]
+    def _rows(self, customer: np.ndarray, times: np.ndarray, side: str) -> np.ndarray:
+        return np.searchsorted(self._key, customer * self._span + np.maximum(times, 0), side=side)  # type: ignore[call-overload]
 
-    def _after(self, customer: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    def _after(self, customer: np.ndarray, times: np.ndarray) -> np.ndarray:
         """Return the first row after a time; before the ledger, the customer's first row."""
-        return np.where(moment < 0, self._rows(customer, np.zeros_like(moment), "left"), self._rows(customer, moment, "right"))
+        return np.where(times < 0, self._rows(customer, np.zeros_like(times), "left"), self._rows(customer, times, "right"))
 
     def _between(self, what: str, first: np.ndarray, end: np.ndarray) -> np.ndarray:
         return self._sums[what][end] - self._sums[what][first]

@@ -56,13 +56,19 @@ def read_economy(path: Path, economy: Economy) -> Economy:
         raise EconomyError(f"{path}: {error}") from None
 
 
-def with_numbers(numbers: Numbers, given: Any, where: str) -> Numbers:
-    """Return a dataclass of numbers with the given ones replaced; nested parts may be given in part."""
-    if not isinstance(given, Mapping):
-        raise EconomyError(f"{where} must hold names and numbers, not {type(given).__name__}")
+def with_numbers(numbers: Numbers, replacement: Any, where: str) -> Numbers:
+    """Return a dataclass of numbers with the given ones replaced; nested parts may be given in part.
+
+    Raises
+    ------
+    EconomyError
+        If a name is unknown, or a value has another type than the number that it replaces.
+    """
+    if not isinstance(replacement, Mapping):
+        raise EconomyError(f"{where} must hold names and numbers, not {type(replacement).__name__}")
     names = [field.name for field in fields(numbers)]  # type: ignore[arg-type]
     values = {}
-    for name, value in given.items():
+    for name, value in replacement.items():
         if name not in names:
             close = get_close_matches(str(name), names, 1)
             advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
@@ -71,18 +77,18 @@ def with_numbers(numbers: Numbers, given: Any, where: str) -> Numbers:
     return replace(numbers, **values)  # type: ignore[type-var]
 
 
-def _value(name: str, standing: Any, given: Any) -> Any:
+def _value(name: str, present: Any, replacement: Any) -> Any:
     """Return the given value in the type of the present one."""
-    if is_dataclass(standing):
-        return with_numbers(standing, given, name)
-    if isinstance(standing, tuple):
-        if isinstance(given, list) and all(_is_number(value) for value in given):
-            return tuple(float(value) for value in given)
-        raise EconomyError(f"{name} must be a list of numbers, not {given!r}")
-    if isinstance(standing, int | float):
-        if _is_number(given) and (isinstance(standing, float) or float(given).is_integer()):
-            return type(standing)(given)
-        raise EconomyError(f"{name} must be a {'whole ' if isinstance(standing, int) else ''}number, not {given!r}")
+    if is_dataclass(present):
+        return with_numbers(present, replacement, name)
+    if isinstance(present, tuple):
+        if isinstance(replacement, list) and all(_is_number(value) for value in replacement):
+            return tuple(float(value) for value in replacement)
+        raise EconomyError(f"{name} must be a list of numbers, not {replacement!r}")
+    if isinstance(present, int | float):
+        if _is_number(replacement) and (isinstance(present, float) or float(replacement).is_integer()):
+            return type(present)(replacement)
+        raise EconomyError(f"{name} must be a {'whole ' if isinstance(present, int) else ''}number, not {replacement!r}")
     raise EconomyError(f"{name} is no number")
 
 

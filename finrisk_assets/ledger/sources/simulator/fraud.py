@@ -119,12 +119,12 @@ def attributes(movements: Events) -> dict[str, np.ndarray]:
     hour, month = back(_VELOCITY_S), back(_MEAN_S)
     count = now - month
     mean = (total[now] - total[month]) / np.maximum(count, 1)
-    found = {
+    sorted_values = {
         "n_1h": now - hour,
         "amount_to_mean_30d": np.where(count > 0, movements.cents[order] / np.maximum(mean, 1), 1.0),
     }
     unsorted = {}
-    for name, values in found.items():
+    for name, values in sorted_values.items():
         unsorted[name] = np.empty_like(values)
         unsorted[name][order] = values
     return {

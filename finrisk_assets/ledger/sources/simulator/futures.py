@@ -81,13 +81,13 @@ def _outcomes(
     moments = surplus.mean(axis=1), change.mean(axis=1), change.std(axis=1)
     if len(ahead) < MONTHS_AHEAD:
         return *moments, np.full(len(now.balance), np.nan)
-    sound = ~totals.is_missed & (totals.penalty == 0)
+    is_solvent = ~totals.is_missed & (totals.penalty == 0)
     state, totals = step(state, int(ahead[1]), Draws.of(rng, shape, np.float32), effects)
-    sound &= ~totals.is_missed & (totals.penalty == 0)
+    is_solvent &= ~totals.is_missed & (totals.penalty == 0)
     last = prospect(state, int(ahead[2]), Draws.of(rng, shape, np.float32), effects)
-    sound &= ~last.is_missed
+    is_solvent &= ~last.is_missed
     room = _room_above(now.balance, last, effects, last_closing_counts)
-    return *moments, 1 - (sound * _below(room, last, effects)).mean(axis=1)
+    return *moments, 1 - (is_solvent * _below(room, last, effects)).mean(axis=1)
 
 
 def _room_above(target: np.ndarray, ahead: Prospect, effects: HouseholdEffects, without_penalty: bool) -> np.ndarray:
@@ -112,11 +112,11 @@ def _spread_evenly(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarr
     return (np.arange(shape[1]) + rng.uniform(0.001, 0.999, shape)) / shape[1]
 
 
-def _rows(state: State, who: np.ndarray) -> State:
+def _rows(state: State, households: np.ndarray) -> State:
     """Return the households as single-precision columns, so that futures broadcast along the second axis."""
 
     def column(values: np.ndarray) -> np.ndarray:
-        chosen = values[who, None]
+        chosen = values[households, None]
         return chosen if chosen.dtype == bool else chosen.astype(np.float32)
 
     return state.each(column)

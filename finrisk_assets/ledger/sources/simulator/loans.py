@@ -10,6 +10,7 @@ from finrisk_assets.ledger.sources.simulator.population.calendar import Househol
 from finrisk_assets.ledger.sources.simulator.population.economy import DAY, HOUR, LoanEffects
 from finrisk_assets.ledger.sources.simulator.population.households import sigmoid
 from finrisk_assets.ledger.sources.simulator.population.people import People, Town
+from finrisk_assets.scoring.annuity import instalment
 
 TERMS = np.array([6, 12, 24, 36, 48, 60])
 TERM_SHARES = (0.06, 0.2, 0.28, 0.22, 0.14, 0.1)
@@ -43,13 +44,13 @@ def simulate_loans(
 ) -> tuple[Loans, float]:
     """Draw the loans and their outcomes within a year of granting; `intercept` as in `fraud.add_fraud`."""
     economy, rng, effects = town.economy, town.rng("loans"), town.economy.loans
-    customer, applied = draw_moments(town, people, rng, economy.loans_per_customer, 1.4 - people.discipline)
+    customer, applied = draw_times(town, people, rng, economy.loans_per_customer, 1.4 - people.discipline)
     n = len(customer)
     causes = history.causes(people, customer, applied)
     employed = employed_months(town, people, months, customer, applied)
     amount, term = draw_terms(causes, rng)
     rate = np.round(np.clip(6.5 + 3 * causes.expense_ratio + 0.3 * causes.penalties + rng.normal(0, 1.2, n), 3.9, 19.9), 2)
-    monthly = instalment(amount, term, rate)
+    monthly = np.round(instalment(amount, rate, term), 2)
     logit = default_logit(causes, employed, effects) + burden_slope(effects) * np.minimum(monthly / causes.monthly_income, 1)
     logit = logit + rng.normal(0, effects.noise, n)
     if intercept is None:
@@ -91,13 +92,7 @@ def draw_terms(causes: Causes, rng: np.random.Generator) -> tuple[np.ndarray, np
     return amount, rng.choice(TERMS, n, p=TERM_SHARES)
 
 
-def instalment(amount: np.ndarray, term: np.ndarray, rate_pct: np.ndarray) -> np.ndarray:
-    """Return the equal monthly instalment that repays a loan with interest, in currency."""
-    monthly = rate_pct / 1200
-    return np.round(amount * monthly / (1 - (1 + monthly) ** -term.astype(np.float64)), 2)
-
-
-def draw_moments(
+def draw_times(
     town: Town, people: People, rng: np.random.Generator, per_customer: float, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw customers by weight and times in office hours, in order of time; none in the first months of an account."""
@@ -110,16 +105,16 @@ def draw_moments(
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     customer = rng.choice(len(people), n_loans, p=weight / weight.sum())
     day = (first[customer] + rng.random(n_loans) * (economy.n_days - first[customer])).astype(np.int64)
-    moment = day * DAY + rng.integers(8 * HOUR, 20 * HOUR, n_loans)
-    order = np.lexsort((customer, moment))
-    return customer[order], moment[order]
+    times = day * DAY + rng.integers(8 * HOUR, 20 * HOUR, n_loans)
+    order = np.lexsort((customer, times))
+    return customer[order], times[order]
 
 
-def employed_months(town: Town, people: People, months: HouseholdMonths, customer: np.ndarray, moment: np.ndarray) -> np.ndarray:
+def employed_months(town: Town, people: People, months: HouseholdMonths, customer: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Return the full months in the present job or trade; 0 out of work."""
     economy = town.economy
-    month = np.searchsorted(economy.month_days * DAY, moment, side="right") - 1
+    month = np.searchsorted(economy.month_days * DAY, times, side="right") - 1
     idle = np.where(months.is_open & ~months.working, np.arange(economy.n_months), -1)
     last_idle = np.maximum.accumulate(idle, axis=1)[customer, month]
     since = np.where(last_idle >= 0, economy.month_days[last_idle + 1] * DAY, people.hired[customer])
-    return np.maximum(moment - since, 0) // (30 * DAY)
+    return np.maximum(times - since, 0) // (30 * DAY)

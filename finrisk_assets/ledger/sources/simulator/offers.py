@@ -10,8 +10,8 @@ from finrisk_assets.ledger.sources.simulator.loans import (
     averaging_divisor,
     burden_slope,
     default_logit,
-    draw_moments,
     draw_terms,
+    draw_times,
     employed_months,
 )
 from finrisk_assets.ledger.sources.simulator.population.calendar import HouseholdMonths
@@ -50,7 +50,7 @@ def simulate_offers(
 ) -> tuple[Offers, float]:
     """Draw the offers and their answers; `default` is the intercept of a default, `intercept` as in `fraud.add_fraud`."""
     economy, rng, effects = town.economy, town.rng("offers"), town.economy.offers
-    customer, offered = draw_moments(town, people, rng, economy.offers_per_customer, np.ones(len(people)))
+    customer, offered = draw_times(town, people, rng, economy.offers_per_customer, np.ones(len(people)))
     n = len(customer)
     causes = history.causes(people, customer, offered)
     amount, term = draw_terms(causes, rng)
