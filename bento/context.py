@@ -33,6 +33,9 @@ class Caller:
 LOCAL_CALLER = Caller("local", ROLES)
 """The caller of an operator's command, and of a service that is open to its own machine alone."""
 
+ANONYMOUS_CALLER = Caller("nobody", frozenset())
+"""The caller of an open route without a credential."""
+
 current_caller: ContextVar[Caller] = ContextVar("caller", default=LOCAL_CALLER)
 """The caller of the current request."""
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from bento.context import request_id
-from schemas.api import Error, ErrorEnvelope, FieldError
+from schemas.api import Error, ErrorEnvelope, FieldError, Identifier
 
 logger = logging.getLogger("finrisk.service")
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
@@ -21,6 +23,10 @@ MAX_BODY_BYTES = 256 * 1024
 """Bytes of a request's body, except a batch. More memory per request where it is larger."""
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 """Bytes of a batch's body. More memory per request where it is larger."""
+MAX_HEADER_BYTES = 16 * 1024
+"""Bytes of a request line with its headers. Every connection may take as much memory."""
+MAX_HEADERS = 100
+"""Headers of one request."""
 _MAX_FORM_ERRORS = 20
 _MAX_KEY_LENGTH = 64
 
@@ -30,10 +36,12 @@ _BY_STATUS: Mapping[int, tuple[str, str]] = {
     403: ("forbidden", "These credentials do not allow it."),
     404: ("not_found", "There is no such route; GET /docs lists them."),
     405: ("method_not_allowed", "This route has no such method; GET /docs lists them."),
+    408: ("request_timeout", "The request did not arrive in time; send it again."),
     413: ("too_large", f"The body is larger than {MAX_BODY_BYTES:,} bytes, or {MAX_BATCH_BYTES:,} of a batch."),
     415: ("unsupported_media_type", "Send JSON, with the header Content-Type: application/json."),
     422: ("invalid_request", "The request does not have the right form; `fields` says what is wrong with which field."),
-    429: ("too_many_requests", "Too many requests are being answered; try again in a moment."),
+    429: ("too_many_requests", "Too many requests are being answered, or too many of yours; try again in a moment."),
+    431: ("headers_too_large", f"The headers are larger than {MAX_HEADER_BYTES:,} bytes, or more than {MAX_HEADERS}."),
     500: ("internal_error", "The service failed. The request id leads to its log line."),
     503: ("not_ready", "The service cannot answer now: a model is missing, or its store takes no write. Nothing was kept; try again."),
     504: ("timeout", "The answer took too long. Sending the same transaction_id or Idempotency-Key again is safe."),
@@ -64,6 +72,23 @@ class Problem(Exception):  # noqa: N818 - named for what the client reads
 def invalid_field(name: str, reason: str) -> Problem:
     """Return the problem of one field with an unusable value."""
     return Problem.from_status(422, [FieldError(field=name, reason=reason)])
+
+
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+
+
+def parse_identifier(name: str, value: str) -> str:
+    """Return an identifier of a path or a command in normal form, by the rule of the requests' bodies.
+
+    Raises
+    ------
+    Problem
+        422 where the identifier is blank or too long.
+    """
+    try:
+        return _IDENTIFIER.validate_python(value)
+    except ValidationError as error:
+        raise invalid_field(name, f"{error.errors()[0]['msg']}.") from None
 
 
 LOAD_HINT = "`finrisk load-history` puts what the ledger knows of its customers into the service's store."
@@ -101,6 +126,11 @@ def log_failure(error: BaseException) -> None:
     """Log where a failure happened and of what type it is, without its message."""
     where = "".join(traceback.format_tb(error.__traceback__))
     logger.error("request %s failed with %s\n%s", request_id.get(), type(error).__name__, where)
+
+
+def log_problem(problem: Problem) -> None:
+    """Log the failure that a client is told, under the id of its request."""
+    logger.error("request %s is answered with %d %s", request_id.get(), problem.status, problem.code)
 
 
 def omit_validation_errors(record: logging.LogRecord) -> bool:

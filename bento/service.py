@@ -36,13 +36,17 @@ from bento.people import data_rights
 from bento.problems import Problem, catch_problems, omit_validation_errors
 from bento.store.session import open_store
 from bento.web import lookups, openapi, tracing
+from bento.web.admission import Admission
+from bento.web.bounded_protocol import ConnectionLimits, bound_connections
 from bento.web.envelope import Envelope
 from bento.web.health import Health, PartFaults
 from bento.web.metrics import Metrics
 from bento.web.middleware import RequestMetrics, RequestTracing
 from bento.web.redact_paths import RedactCustomerPath
+from bento.web.server_log import enable_loggers
+from finrisk_assets.private_files import restrict_new_files
 from finrisk_assets.scoring.bundle import Bundle
-from finrisk_assets.settings import Settings, absolute_paths
+from finrisk_assets.settings import Settings, SettingsError, absolute_paths
 from schemas.api import (
     AuditPage,
     AuditQuery,
@@ -126,20 +130,36 @@ class _Service(bentoml.Service):
     """The models that `prepare` has checked, where the worker is the same process."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        enable_loggers()
         logging.getLogger("bentoml._internal.server.http_app").addFilter(omit_validation_errors)
-        drain_s = Settings.from_environment().drain_seconds
-        app: ASGIApp = AccessMiddleware(Health(RedactCustomerPath(super().to_asgi(is_main)), _parts, drain_s), _access)
+        settings = Settings.from_environment()
+        bound_connections(ConnectionLimits.from_settings(settings), self.counters.count_refusal)
+        # Where it is not set, uvicorn believes X-Forwarded-For of every program of this machine.
+        os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies
+        app: ASGIApp = AccessMiddleware(Health(Admission(super().to_asgi(is_main)), _parts, settings.drain_seconds), _access)
         tracer = tracing.create_tracer()
         app = app if tracer is None else RequestTracing(app, tracer)
-        return RequestMetrics(Envelope(app), self.counters)
+        return RedactCustomerPath(RequestMetrics(Envelope(app), self.counters))
 
+
+_UV = (
+    "uv==0.13.8 --hash=sha256:e18a57b8b352eb7c8feb317b9f6f533c8f0ad9673fd6cf34bbe3cf1a9f6a8984"
+    " --hash=sha256:5337c30bb893b4f9ce0ceb921ba2da0d13f649da644f40ad3bef84083bef0203"
+    " --hash=sha256:0b3e8b1a4f5e405e31e2ff33de8af4744831e9f7338539671efbd8c3c94e791d"
+)
+"""The program that installs the packages, with its hashes in uv.lock. BentoML alone would install the newest one, unchecked."""
+_INSTALL_UV = f"command -v uv >/dev/null || (echo '{_UV}' >/tmp/uv.txt && pip install --no-cache-dir --require-hashes -r /tmp/uv.txt)"
 
 # With a distribution, BentoML would install compilers. The code is copied before bento/image.sh runs, which compiles it.
 _IMAGE = Image(
-    base_image="docker.io/library/python:3.11-slim-bookworm",
+    # This variable alone: whether the others can be read is told where the service starts.
+    base_image=os.environ.get("FINRISK_BASE_IMAGE") or Settings.base_image,
     distro="none",
+    commands=[_INSTALL_UV],
     build_include_paths=["bento", "schemas", "finrisk_assets"],
 )
+# BentoML adds its own name to the requirements without a hash: the constraint gives the hash, and uv installs nothing else that has none.
+_INSTALL_ENVS = [{"name": "UV_REQUIRE_HASHES", "value": "true"}, {"name": "UV_CONSTRAINT", "value": "bento/requirements.txt"}]
 
 
 @bentoml.service(
@@ -149,7 +169,8 @@ _IMAGE = Image(
     http={"host": "127.0.0.1", "port": 3000},
     image=_IMAGE,
     # BentoML keeps the objects of a request alive for the whole time-out: a long one costs pauses of the garbage collector.
-    traffic={"timeout": 5, "max_concurrency": 64},
+    # `web.admission` bounds the number of requests.
+    traffic={"timeout": 5},
     workers=1,
     # BentoML counts by path, which a client chooses; `web.metrics` counts by route and serves `/metrics`.
     metrics={"enabled": False},
@@ -157,7 +178,7 @@ _IMAGE = Image(
     logging={"access": {"enabled": False}},
     # `web.tracing` makes the spans. BentoML's own spans are not collected and cost a tenth of a request's time.
     tracing={"excluded_urls": ".*"},
-    envs=[{"name": "OMP_NUM_THREADS", "value": "1"}, {"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],
+    envs=[{"name": "OMP_NUM_THREADS", "value": "1"}, {"name": "BENTOML_DO_NOT_TRACK", "value": "true"}, *_INSTALL_ENVS],
 )
 @bentoml.asgi_app(openapi.build_app())
 class FinRisk:
@@ -178,6 +199,7 @@ class FinRisk:
         self._shadow = Shadow(self._champions.challengers, open_store(settings, durable=False)) if has_shadow else None
         self._decisions = Decisions(self.store, scorers, self._champions.why_absent)
         self._group_commit = GroupCommit(self._decisions)
+        self.store.never_wait_here()
         # The collector no longer walks the objects that live as long as the worker. Loading leaves a dozen objects of garbage: a collection
         # before the freeze would cost a tenth of a second for nothing.
         gc.freeze()
@@ -200,7 +222,12 @@ class FinRisk:
         FinRisk.checked_champions = loaded if is_worker else None  # type: ignore[attr-defined]
         settings = replace(Settings.from_environment(), source=loaded.source)
         os.environ |= {"FINRISK_HOME": str(settings.home.resolve()), **absolute_paths(os.environ)}
+        restrict_new_files()
         bind_guard.check(settings)
+        try:
+            ConnectionLimits.from_settings(settings)
+        except SettingsError as error:
+            raise BentoMLException(str(error)) from None
 
     @bentoml.on_shutdown
     def stop(self) -> None:
@@ -242,7 +269,7 @@ class FinRisk:
         The answer says how the model would have decided. If no change within bounds is enough, the answer says so.
         """
         answer = await self._decisions.loan_scorer().nearest_change(request)
-        self._decisions.record_counterfactual("loan_default", request, answer)
+        await self.store.thread.run_if_busy(self._decisions.record_counterfactual, "loan_default", request, answer)
         return answer
 
     @bentoml.api(route="/v1/spending-risk")
@@ -322,7 +349,7 @@ class FinRisk:
         A transaction's label is part of the history from its date on. `finrisk load-feedback` copies labels to the ledger, where models
         learn from them.
         """
-        answer = feedback.record(self.store, request)
+        answer = await self.store.thread.run_if_busy(feedback.record, self.store, request)
         self._metrics.count_feedback(answer.domain, answer.label)
         return answer
 
@@ -334,17 +361,19 @@ class FinRisk:
     def list_model_metrics(self) -> ModelMetrics:
         return lookups.list_model_metrics(self._champions)
 
-    def read_risk_scores(self, customer_id: str) -> RiskScores:
-        return lookups.read_risk_scores(self.store, customer_id)
+    async def read_risk_scores(self, customer_id: str) -> RiskScores:
+        return await self.store.thread.run_if_busy(lookups.read_risk_scores, self.store, customer_id)
 
-    def read_audit_page(self, query: AuditQuery) -> AuditPage:
-        return lookups.read_audit_page(self.store, query)
+    # These take long even where the store is free.
 
-    def export_person(self, customer_id: str) -> PersonExport:
-        return data_rights.export(self.store, customer_id)
+    async def read_audit_page(self, query: AuditQuery) -> AuditPage:
+        return await self.store.thread.run(lookups.read_audit_page, self.store, query)
 
-    def erase_person(self, customer_id: str) -> Erasure:
-        return data_rights.erase(self.store, customer_id)
+    async def export_person(self, customer_id: str) -> PersonExport:
+        return await self.store.thread.run(data_rights.export, self.store, customer_id)
+
+    async def erase_person(self, customer_id: str) -> Erasure:
+        return await self.store.thread.run(data_rights.erase, self.store, customer_id)
 
     def typical_features(self) -> Mapping[str, Mapping[str, float | None]]:
         return self._champions.typical_features

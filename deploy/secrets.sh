@@ -21,8 +21,12 @@ keep() { # NAME: standard input becomes the secret of that name, unless there is
 }
 
 random | keep master.key
+url() { printf 'postgresql+pg8000://%s:%s@postgres:5432/finrisk\n' "$1" "$(cat "secrets/$2")"; }
 password | keep postgres-password
-printf 'postgresql+pg8000://finrisk:%s@postgres:5432/finrisk\n' "$(cat secrets/postgres-password)" | keep store-url
+password | keep owner-password
+password | keep service-password
+url finrisk_owner owner-password | keep owner-store-url
+url finrisk_service service-password | keep store-url
 password | keep grafana-password
 # Prometheus asks with a key of the service, which only the service can make; see the head of compose.yaml.
 [ -e secrets/prometheus-key ] || : > secrets/prometheus-key

@@ -12,6 +12,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from finrisk_assets.private_files import is_open_to_others
+
 PREFIX = "FINRISK_"
 
 
@@ -58,6 +60,8 @@ class Settings:
     store_url, store_upgrade
         Database URL of the service's store; empty means an SQLite file below `home`. Whether the service may migrate a PostgreSQL store at
         start.
+    base_image
+        The image on which the service's image is built, with `@sha256:…` where its bytes are pinned.
     shadow
         Whether the Bento includes each domain's challenger, and the service scores with it beside the champion.
     threads
@@ -70,6 +74,10 @@ class Settings:
         Requests per second, and in a burst, of each API key or token subject to one worker.
     unknown_per_second, unknown_burst
         The same for each address that sends no valid credential.
+    max_connections, max_connections_per_address
+        Connections that one worker keeps open, in all and of each client address. A trusted proxy is bounded by the first alone.
+    trusted_proxies
+        Addresses or networks of the proxies whose X-Forwarded-For is believed, comma-separated; empty means none.
     """
 
     home: Path = Path(".finrisk")
@@ -92,6 +100,7 @@ class Settings:
     master_key_file: Path | None = None
     store_url: str = field(default="", repr=False)
     store_upgrade: bool = False
+    base_image: str = "docker.io/library/python:3.11-slim-bookworm"
     shadow: bool = False
     threads: int = 2
     jwt_issuer: str = ""
@@ -103,6 +112,9 @@ class Settings:
     rate_burst: int = 200
     unknown_per_second: float = 5.0
     unknown_burst: int = 50
+    max_connections: int = 512
+    max_connections_per_address: int = 128
+    trusted_proxies: str = ""
 
     def __post_init__(self) -> None:
         for allowed, (is_allowed, names) in _RANGES.items():
@@ -194,10 +206,14 @@ def _secret_files() -> set[str]:
 
 
 def _content(name: str, path: str) -> str:
+    file = Path(path).expanduser()
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8").strip()
+        content, is_open = file.read_text(encoding="utf-8").strip(), is_open_to_others(file)
     except (OSError, ValueError) as error:
         raise SettingsError(f"{name}={path!r} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    if is_open:
+        raise SettingsError(f"{name}={path!r} is open to every user of this machine: run `chmod 600 {file}`")
+    return content
 
 
 def _suggest(name: str, known: list[str]) -> str:

@@ -1,7 +1,7 @@
 """The requests and answers of the service's API. Every request refuses unknown keys, texts for numbers and NaN.
 
-An identifier may be sent as text or as a whole number; all other code sees text. A time without an offset is UTC. No error about these
-models repeats a value of the request. The scorers check whether fields contradict each other.
+An identifier may be sent as text or as a whole number; all other code sees text in normal form (`schemas.normal_form`). A time without an
+offset is UTC. No error about these models repeats a value of the request. The scorers check whether fields contradict each other.
 
 Each request has examples. The OpenAPI document fills in `features` of the examples with features of the present model.
 """
@@ -27,10 +27,22 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import TypedDict  # pydantic needs this class before Python 3.12
 
+from schemas.normal_form import COUNTRY_CODES, normalise_country, normalise_text
 
-def _text(value: Any) -> Any:
-    """Return an identifier as text; a boolean is refused, although Python counts it as a whole number."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+def _identifier(value: Any) -> Any:
+    """Return an identifier as text in normal form; a boolean is refused, although Python counts it as a whole number."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    # A longer text is refused for its length; bringing it into normal form could take quadratic time.
+    return normalise_text(text) if isinstance(text, str) and len(text) <= 4 * LONGEST_IDENTIFIER else text
+
+
+def _country(value: Any) -> Any:
+    """Return a country in normal form."""
+    code = normalise_country(value) if isinstance(value, str) and len(value) <= LONGEST_IDENTIFIER else None
+    if code not in COUNTRY_CODES:
+        raise PydanticCustomError("country", "Must be a country as ISO 3166-1 alpha-2 writes it, such as AT; leave out what is not known.")
+    return code
 
 
 def _number(value: Any) -> Any:
@@ -63,12 +75,15 @@ def _naive_utc(time: datetime) -> datetime:
 
 
 LONGEST_IDENTIFIER = 128
+"""Characters of an identifier in normal form at most."""
+_IDENTIFIER_TEXT = {"type": "string", "minLength": 1, "maxLength": LONGEST_IDENTIFIER, "pattern": r"\S"}
 Identifier = Annotated[
     str,
-    BeforeValidator(_text),
+    BeforeValidator(_identifier),
     Field(min_length=1, max_length=LONGEST_IDENTIFIER),
-    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1, "maxLength": LONGEST_IDENTIFIER}, {"type": "integer"}]}),
+    WithJsonSchema({"anyOf": [_IDENTIFIER_TEXT, {"type": "integer"}]}),
 ]
+Country = Annotated[str, BeforeValidator(_country), WithJsonSchema({"type": "string", "enum": sorted(COUNTRY_CODES)})]
 Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_naive_utc)]
 
 Utc = Annotated[datetime, AfterValidator(lambda time: time.replace(tzinfo=UTC) if time.tzinfo is None else time)]
@@ -105,7 +120,9 @@ class TransactionRequest(Request):
         description="Time of the movement: ISO 8601, UTC unless an offset is given.", examples=["2018-08-09T14:05:00"]
     )
     merchant: Identifier | None = Field(None, description="The other side: a merchant, terminal or payee.", examples=["3156"])
-    country: Identifier | None = Field(None, description="Country of the movement, ISO 3166 alpha-2.", examples=["DE"])
+    country: Country | None = Field(
+        None, description="Country of the movement, ISO 3166-1 alpha-2; lower case is taken too.", examples=["DE"]
+    )
     direction: Literal["credit", "debit"] = Field("debit", description="Money in or money out.")
     transaction_id: Identifier | None = Field(
         None, description="Your own identifier. A repeated request gets the same answer and counts once. Default: a new identifier."

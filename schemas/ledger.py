@@ -5,7 +5,7 @@ that re-reads what was stored, the Dagster column schema and the leakage rules. 
 `Table.with_columns`; it never changes the meaning of a canonical one.
 
 Money is in the ledger's one currency, which the source states. Times are naive UTC timestamps, to the microsecond.
-Identifiers are opaque text.
+Identifiers are opaque text. Every text is in the normal form of `schemas.normal_form`.
 """
 
 from collections.abc import Mapping
@@ -33,6 +33,8 @@ class Column:
         Inclusive bounds of a number.
     allowed
         The only values of a text column.
+    is_country
+        Whether a text column holds countries: codes of ISO 3166-1 alpha-2.
     personal
         Class of personal data.
     known
@@ -49,6 +51,7 @@ class Column:
     allowed: tuple[str, ...] = ()
     personal: PersonalData = "none"
     known: str = "always"
+    is_country: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ CUSTOMERS = Table(
         _identifier("customer_id", "The person."),
         Column("birth_year", "int64", "Year of birth.", "year", True, 1900, 2100, personal="protected"),
         Column("gender", "string", "As the source states it.", nullable=True, personal="protected"),
-        Column("country", "string", "Country of residence, ISO 3166 alpha-2.", nullable=True, personal="personal"),
+        Column("country", "string", "Country of residence, ISO 3166 alpha-2.", nullable=True, personal="personal", is_country=True),
         Column("joined_at", "timestamp", "When the person became a customer.", nullable=True),
         Column(
             "income_amount",
@@ -140,7 +143,15 @@ TRANSACTIONS = Table(
         Column("direction", "string", "Money in or money out.", allowed=("credit", "debit"), known="occurred_at"),
         Column("category", "string", "What it was for.", nullable=True, personal="personal", known="occurred_at"),
         Column("merchant", "string", "The other side: a merchant, terminal or payee.", nullable=True, known="occurred_at"),
-        Column("country", "string", "Where it happened, ISO 3166 alpha-2.", nullable=True, personal="personal", known="occurred_at"),
+        Column(
+            "country",
+            "string",
+            "Where it happened, ISO 3166 alpha-2.",
+            nullable=True,
+            personal="personal",
+            known="occurred_at",
+            is_country=True,
+        ),
         Column("balance_amount", "float64", "Balance after it.", "currency", True, personal="personal", known="occurred_at"),
         Column("is_fraud", "boolean", "Whether it was fraud.", nullable=True, known="label_known_at"),
         Column("label_known_at", "timestamp", "When `is_fraud` became known.", nullable=True),

@@ -55,12 +55,23 @@ def enable_loggers() -> None:
             logging.getLogger(name).disabled = False
 
 
+@pytest.fixture(autouse=True)
+def keep_umask() -> Iterator[None]:
+    """Set the umask back that the graph and the commands restrict: other tests start servers of other users."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Yield an Ibis connection to a local Spark of one thread that leaves no files behind. Spark needs a Java 17 runtime."""
     require("java")
     import ibis
     from pyspark.sql import SparkSession
+
+    from finrisk_assets.ledger.contract import add_functions
 
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     monkeypatch.chdir(tmp_path)
@@ -80,5 +91,7 @@ def spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     }
     session = SparkSession.builder.master("local[1]").appName("finrisk-tests").config(map=settings).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
-    yield ibis.pyspark.connect(session)
+    connection = ibis.pyspark.connect(session)
+    add_functions(connection)
+    yield connection
     session.stop()

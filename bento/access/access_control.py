@@ -1,29 +1,32 @@
 """Access control: authenticate the caller of a request, and authorize the caller for the route.
 
 A request shows an API key (`api_keys`) or a bearer token (`token_verifier`); `roles` says which routes its roles may call, `rate_limits`
-how often. A service without any key and any token issuer is open, to its own machine alone. `access_middleware` applies the decision to
-requests.
+how often. A service that never had a key and has no token issuer is open, to its own machine alone. `access_middleware` applies the
+decision to requests.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Scope
 
 from bento.access.access_denied import AccessDenied
-from bento.access.api_keys import KEY_PREFIX, ApiKey, KeyRejected, KeysUnavailable, KeyVerifier, list_keys
-from bento.access.client_address import find_client_address, is_direct
+from bento.access.api_keys import KEY_PREFIX, ApiKey, KeyRejected, KeysUnavailable, KeyVerifier, find_recorded_revocations, list_keys
+from bento.access.client_address import find_client_address, is_cross_site, is_direct
 from bento.access.credentials import read_credential
 from bento.access.rate_limits import Rate, RateLimiter
 from bento.access.roles import OPEN, RoleTable
 from bento.access.token_issuer import IssuerKeysUnavailable, TokenIssuer, TokenRejected
-from bento.context import LOCAL_CALLER, Caller, current_caller
+from bento.context import ANONYMOUS_CALLER, LOCAL_CALLER, Caller, current_caller
 from bento.problems import Problem
-from bento.store.session import Store, write_transaction
+from bento.store.database import StoreBusy
+from bento.store.keyring import CLOSED
+from bento.store.session import Store, StoreThread, write_transaction
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,8 +35,8 @@ if TYPE_CHECKING:
 
 _AUDIT_RATE = Rate(per_second=1.0, burst=100)
 """Refusals that are written into the audit. Refusals beyond the rate are only counted: otherwise any client could fill the disk."""
-_ANONYMOUS = Caller("nobody", frozenset())
-"""The caller of an open route without a credential."""
+KEY_WAIT_S = 0.5
+"""Seconds that a request waits for the keys to be read again. A longer time delays requests where the store is locked."""
 
 
 class AccessControl:
@@ -53,6 +56,8 @@ class AccessControl:
         Writes a refusal into the audit: its reason, the caller's name (None where unknown), and the address.
     clock
         Seconds of a clock that never goes back.
+    thread
+        The thread in which the store's keys are read where the store is not free at once; None where reading never waits.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class AccessControl:
         count_refusal: Callable[[str], None],
         audit_refusal: Callable[[str, str | None, str], None],
         clock: Callable[[], float] = time.monotonic,
+        thread: StoreThread | None = None,
     ) -> None:
         self._keys = keys
         self._tokens = tokens
@@ -73,6 +79,8 @@ class AccessControl:
         self._count_refusal = count_refusal
         self._audit_refusal = audit_refusal
         self._table = RoleTable()
+        self._thread = thread
+        self._refresh_task: asyncio.Task[None] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, store: Store, count_refusal: Callable[[str], None]) -> "AccessControl":
@@ -87,16 +95,28 @@ class AccessControl:
 
         def read_keys() -> list[ApiKey]:
             with store.reading() as connection:
-                return list_keys(connection)
+                revocations = find_recorded_revocations(connection)
+                return [key._replace(revoked_at=key.revoked_at or revocations.get(key.id)) for key in list_keys(connection)]
 
-        def audit_refusal(reason: str, caller_name: str | None, address: str) -> None:
+        def had_keys() -> bool:
+            with store.reading() as connection:
+                return CLOSED in keyring.read_marks(connection)
+
+        def write_refusal(reason: str, caller_name: str | None, address: str) -> None:
             caller = Caller(caller_name or f"address:{keyring.token('address', address)}", frozenset())
             token = current_caller.set(caller)
             try:
-                with suppress(Problem), write_transaction(store):  # the caller is refused where the store fails, too
+                with write_transaction(store):
                     store.audit(f"refuse.{reason}")
             finally:
                 current_caller.reset(token)
+
+        def audit_refusal(*refusal: Any) -> None:
+            with suppress(Problem):  # the caller is refused where the store fails, too
+                try:
+                    write_refusal(*refusal)
+                except StoreBusy:  # written soon: the answer does not wait for it
+                    store.thread.submit(write_refusal, *refusal)
 
         tokens = None
         if issuer is not None:
@@ -108,7 +128,8 @@ class AccessControl:
             tokens = TokenVerifier(issuer, issuer_keys, partial(keyring.token, "subject"))
         authenticated_rate = Rate(settings.rate_per_second, settings.rate_burst)
         anonymous_rate = Rate(settings.unknown_per_second, settings.unknown_burst)
-        return cls(KeyVerifier(read_keys, keyring.mac), tokens, authenticated_rate, anonymous_rate, count_refusal, audit_refusal)
+        keys = KeyVerifier(read_keys, keyring.mac, had_keys=had_keys)
+        return cls(keys, tokens, authenticated_rate, anonymous_rate, count_refusal, audit_refusal, thread=store.thread)
 
     async def authorize(self, scope: Scope) -> Caller:
         """Return the caller of a request that may pass. A refusal is counted and, up to a rate, written into the audit.
@@ -120,6 +141,7 @@ class AccessControl:
         Problem
             If the decision is impossible, because the keys cannot be read: 503.
         """
+        await self._refresh_keys()
         try:
             return await self._authorize(scope)
         except AccessDenied as refusal:
@@ -128,6 +150,8 @@ class AccessControl:
             raise Problem.from_status(503) from None
 
     async def _authorize(self, scope: Scope) -> Caller:
+        if is_cross_site(scope) and not self._table.is_open(scope["method"], scope["path"]):
+            raise AccessDenied.cross_site()
         credential = read_credential(scope)
         if credential is not None:
             caller = await self._authenticate(credential)
@@ -139,11 +163,29 @@ class AccessControl:
                 raise AccessDenied.unauthorized("not_local")
             caller = LOCAL_CALLER
         else:
-            caller = _ANONYMOUS
+            caller = ANONYMOUS_CALLER
         self._check_roles(caller, scope["method"], scope["path"])
-        if caller is _ANONYMOUS and (wait_s := self._anonymous_limiter.take_token(find_client_address(scope))):
+        if caller is ANONYMOUS_CALLER and (wait_s := self._anonymous_limiter.take_token(find_client_address(scope))):
             raise AccessDenied.too_often(wait_s)
         return caller
+
+    async def _refresh_keys(self) -> None:
+        """Read the keys again where they are too old. A store that does not answer is waited for only briefly: the former keys hold."""
+        if self._thread is None:
+            return
+        if self._refresh_task is None or self._refresh_task.done():
+            try:
+                self._keys.refresh()
+                return
+            except StoreBusy:
+                self._refresh_task = asyncio.create_task(self._refresh_keys_in_thread(self._thread))
+            except Exception:
+                return  # `_authorize` tells whether the former keys still hold
+        await asyncio.wait({self._refresh_task}, timeout=KEY_WAIT_S)
+
+    async def _refresh_keys_in_thread(self, thread: StoreThread) -> None:
+        with suppress(Exception):  # as in `_refresh_keys`
+            await thread.run(self._keys.refresh)
 
     def _is_open(self) -> bool:
         """Return whether the service asks its own machine for no credential."""
@@ -166,13 +208,13 @@ class AccessControl:
         try:
             roles = self._table.find_route(method, path).roles
         except Problem as no_route:
-            if caller is _ANONYMOUS:  # an anonymous caller does not learn which routes exist
+            if caller is ANONYMOUS_CALLER:  # an anonymous caller does not learn which routes exist
                 raise AccessDenied.unauthorized("missing") from None
             allow = [(b"allow", ", ".join(self._table.allowed_methods(path)).encode())] if no_route.status == 405 else []
             raise AccessDenied("no_route", no_route, allow, caller.name) from None
         if roles is OPEN or caller.roles & roles:
             return
-        if caller is _ANONYMOUS:
+        if caller is ANONYMOUS_CALLER:
             raise AccessDenied.unauthorized("missing")
         needed = " or ".join(sorted(roles))
         problem = replace(Problem.from_status(403), message=f"This route needs the role {needed}.")

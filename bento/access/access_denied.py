@@ -15,6 +15,7 @@ _MESSAGES = {
     "bad_key": "This API key is not known here.",
     "expired_key": "This API key has expired.",
     "revoked_key": "This API key was revoked.",
+    "changed_key": "This API key is not as the service stored it. Create another one.",
     "bad_token": "This token is not accepted: it is malformed, not genuine, or not for this service.",
     "expired_token": "This token has expired.",
     "unknown_signer": "This token is signed with a key that its provider does not publish.",
@@ -50,6 +51,12 @@ class AccessDenied(Exception):  # noqa: N818 - named for what happens
         challenge = b'Bearer realm="finrisk"' + (b"" if reason in _WITHOUT_CREDENTIAL else b', error="invalid_token"')
         problem = replace(Problem.from_status(401), message=_MESSAGES[reason])
         return cls(reason, problem, [(b"www-authenticate", challenge)], caller_name)
+
+    @classmethod
+    def cross_site(cls) -> "AccessDenied":
+        """Return a 403 for a page of another origin."""
+        message = "A page of another origin sent this request. Send it from a program, or from a page that this service serves."
+        return cls("cross_site", replace(Problem.from_status(403), message=message))
 
     @classmethod
     def too_often(cls, wait_s: float, caller_name: str | None = None) -> "AccessDenied":

@@ -2,8 +2,9 @@
 
 A key is `finrisk_<id>_<secret>`. The store holds a salted hash of the secret only. One round of HMAC-SHA256 is enough: the secret has 256
 random bits, which cannot be guessed however fast the hash is. A slow hash, as for passwords that people choose, would only make every
-request slow. The hash is keyed and covers roles and expiry, so that write access to the store without the service's master key is enough
-neither to create a key nor to give a key more roles.
+request slow. The hash is keyed, and a MAC covers the whole row, its revocation included, so that write access to the store without the
+service's master key is enough neither to create a key, nor to give a key more roles, nor to bring a revoked key back. An older copy of a
+row has a MAC too: the audit's record of the revocation counts beside the row.
 """
 
 import hmac
@@ -13,12 +14,14 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select, update
 
 from bento.context import ROLES, Caller
 from bento.problems import log_failure
+from bento.store.audit_chain import bind_key
+from bento.store.tables import OF_KEYS, audit
 from bento.store.tables import keys as table
 
 KEY_PREFIX = "finrisk_"
@@ -67,6 +70,15 @@ class ApiKey(NamedTuple):
     created_at: int
     expires_at: int | None
     revoked_at: int | None
+    mac: str | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Return the key as a row of the store."""
+        return self._asdict() | {"roles": " ".join(sorted(self.roles))}
+
+    def is_genuine(self, mac: Mac) -> bool:
+        """Return whether the stored key is as the service wrote it."""
+        return hmac.compare_digest(bind_key(mac, self.row()), self.mac or "")
 
     def state(self, now: int) -> str:
         """Return ``valid``, ``expired`` or ``revoked``."""
@@ -131,7 +143,8 @@ def create_key(
     secret = urlsafe_b64encode(random(32)).decode().rstrip("=")
     key = ApiKey(random(8).hex(), random(16).hex(), "", name, requested, now, expires_at, None)
     key = key._replace(hash=key.compute_hash(mac, secret))
-    connection.execute(table.insert().values(key._asdict() | {"roles": " ".join(sorted(requested))}))
+    key = key._replace(mac=bind_key(mac, key.row()))
+    connection.execute(table.insert().values(key.row()))
     return key, f"{KEY_PREFIX}{key.id}_{secret}"
 
 
@@ -142,17 +155,34 @@ def list_keys(connection: Connection) -> list[ApiKey]:
     return [ApiKey(*row)._replace(roles=frozenset(row.roles.split())) for row in rows]
 
 
-def revoke_key(connection: Connection, key_id: str, *, now: int) -> None:
-    """Revoke a key at `now`, in microseconds since 1970, UTC. A revoked key keeps the time of its first revocation.
+def revoke_key(connection: Connection, mac: Mac, key_id: str, *, now: int) -> ApiKey:
+    """Revoke a key at `now`, in microseconds since 1970, UTC, and return it. A revoked key keeps the time of its first revocation.
+
+    A key that another program changed is revoked, and keeps a MAC that is not its own.
 
     Raises
     ------
     ApiKeyError
         If there is no such key.
     """
-    revoked = connection.execute(update(table).where(table.c.id == key_id, table.c.revoked_at.is_(None)).values(revoked_at=now))
-    if not revoked.rowcount and connection.execute(select(table.c.id).where(table.c.id == key_id)).first() is None:
+    key = next((key for key in list_keys(connection) if key.id == key_id), None)
+    if key is None:
         raise ApiKeyError("there is no such key; `finrisk keys list` shows their ids")
+    if key.revoked_at is not None:
+        return key
+    revoked = key._replace(revoked_at=now)
+    if key.is_genuine(mac):
+        revoked = revoked._replace(mac=bind_key(mac, revoked.row()))
+    connection.execute(update(table).where(table.c.id == key_id).values(revoked_at=now, mac=revoked.mac))
+    return revoked
+
+
+def find_recorded_revocations(connection: Connection) -> dict[str, int]:
+    """Return the ids of all keys whose revocation the audit has recorded, with its time in microseconds since 1970, UTC."""
+    return dict(connection.execute(_RECORDED_REVOCATIONS).tuples().all())
+
+
+_RECORDED_REVOCATIONS = select(audit.c.output, audit.c.at).where(OF_KEYS, audit.c.action == "key.revoke")
 
 
 class KeyVerifier:
@@ -168,6 +198,8 @@ class KeyVerifier:
         Seconds of a clock that never goes back.
     now
         Seconds since 1970, UTC.
+    had_keys
+        Returns whether the store ever had a key, also where none is left; called as often as `read_keys`.
     """
 
     def __init__(
@@ -176,23 +208,28 @@ class KeyVerifier:
         mac: Mac,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        had_keys: Callable[[], bool] = bool,
     ) -> None:
         self._read_keys = read_keys
         self._mac = mac
         self._clock = clock
         self._now = now
+        self._store_had_keys = had_keys
         self._keys: Mapping[str, ApiKey] = {}
+        self._changed: frozenset[str] = frozenset()
+        self._had_keys = False
         self._read_at = float("-inf")
 
     def has_keys(self) -> bool:
-        """Return whether a key was ever created. A service whose keys are all revoked or expired stays closed.
+        """Return whether a key was ever created. A service whose keys are all revoked, expired or deleted stays closed.
 
         Raises
         ------
         KeysUnavailable
             If the store cannot be read.
         """
-        return bool(self._current_keys())
+        self._current_keys()
+        return self._had_keys
 
     def verify(self, presented: str) -> Caller:
         """Return the caller whose key this is.
@@ -200,7 +237,7 @@ class KeyVerifier:
         Raises
         ------
         KeyRejected
-            If the key is unknown, expired or revoked.
+            If the key is unknown, expired or revoked, or its row was changed by another program.
         KeysUnavailable
             If the store cannot be read.
         """
@@ -211,6 +248,8 @@ class KeyVerifier:
         compared = key or _NO_KEY  # an unknown id takes as long as a wrong secret
         if not hmac.compare_digest(compared.compute_hash(self._mac, match[2]), compared.hash) or key is None:
             raise KeyRejected("bad_key")
+        if key.id in self._changed:
+            raise KeyRejected("changed_key", key.id)
         state = key.state(int(self._now() * 1e6))
         if state != "valid":
             raise KeyRejected(f"{state}_key", key.id)
@@ -218,13 +257,25 @@ class KeyVerifier:
 
     def _current_keys(self) -> Mapping[str, ApiKey]:
         """Return the keys by id, read from the store again where the last reading is too old."""
+        try:
+            self.refresh()
+        except Exception as error:
+            if self._clock() - self._read_at > KEY_GRACE_S:
+                log_failure(error)
+                raise KeysUnavailable from None
+        return self._keys
+
+    def refresh(self) -> None:
+        """Read the keys from the store again where the last reading is too old.
+
+        Raises
+        ------
+        Exception
+            That of `read_keys`; the former keys stay.
+        """
         now = self._clock()
         if now - self._read_at > KEY_REFRESH_S:
-            try:
-                self._keys = {key.id: key for key in self._read_keys()}
-                self._read_at = now
-            except Exception as error:
-                if now - self._read_at > KEY_GRACE_S:
-                    log_failure(error)
-                    raise KeysUnavailable from None
-        return self._keys
+            keys = {key.id: key for key in self._read_keys()}
+            self._had_keys = self._had_keys or bool(keys) or self._store_had_keys()
+            self._changed = frozenset(key.id for key in keys.values() if not key.is_genuine(self._mac))
+            self._keys, self._read_at = keys, now

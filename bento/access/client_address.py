@@ -1,4 +1,4 @@
-"""Addresses: whether a request comes from this machine, and the address under which a client is counted."""
+"""Addresses: whether a request comes from this machine or another site's page, its trusted proxies, and the address of its client."""
 
 import ipaddress
 from functools import lru_cache
@@ -6,7 +6,12 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
-_PROXY_HEADERS = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
+from finrisk_assets.settings import SettingsError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+"""A network of client addresses; a single address is a network of its own."""
+_PROXY_HEADERS = (b"forwarded", b"x-forwarded-", b"x-real-ip", b"via")
+"""Beginnings of the headers by which a proxy names itself."""
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 """Names of this machine."""
 _UNKNOWN_ADDRESS = "unknown"
@@ -25,14 +30,49 @@ def is_loopback(host: str) -> bool:
 def is_direct(scope: Scope) -> bool:
     """Return whether a request was made on this machine, by a program that meant this service.
 
-    A direct request comes in by the loopback address, through no proxy, under a name of this machine, and from no page of another site.
-    Without the last two conditions a page in the operator's browser could send requests to an open service.
+    A direct request comes in by the loopback address, through no proxy that says so, and under a name of this machine. Without the last
+    condition a page could reach an open service under a name that its own site resolves to this machine (DNS rebinding).
     """
-    server, headers = scope.get("server"), {name: value.decode("latin-1") for name, value in scope["headers"]}
-    if server is None or not _is_own_address(server[0]) or not _PROXY_HEADERS.isdisjoint(headers):
+    server, headers = scope.get("server"), dict(scope["headers"])
+    if server is None or not _is_own_address(server[0]) or any(name.startswith(_PROXY_HEADERS) for name in headers):
         return False
-    host, origin = headers.get(b"host", ""), headers.get(b"origin")
-    return _host_name(host) in (*LOCAL_HOSTS, server[0]) and (origin is None or urlsplit(origin).netloc == host)
+    return _host_name(headers.get(b"host", b"").decode("latin-1")) in (*LOCAL_HOSTS, server[0])
+
+
+def is_cross_site(scope: Scope) -> bool:
+    """Return whether a page of another origin sent a request, as far as the browser says so.
+
+    A browser names the page's relation to this service in Sec-Fetch-Site, over HTTPS and to this machine, and the page's origin in Origin,
+    except of a plain GET. A page of this site, but of another host name or port, is refused as well.
+    """
+    headers = dict(scope["headers"])
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    is_own_origin = origin is not None and origin.partition(b"://")[2] == headers.get(b"host")
+    if origin is not None and not is_own_origin:
+        return True
+    return site == b"cross-site" or (site == b"same-site" and not is_own_origin)
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Return the networks of FINRISK_TRUSTED_PROXIES: addresses and networks, separated by commas.
+
+    Raises
+    ------
+    SettingsError
+        If a part is neither.
+    """
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise SettingsError(
+            f"FINRISK_TRUSTED_PROXIES={text!r} cannot be read: {error}; set addresses or networks, such as 10.0.0.7,10.1.0.0/16"
+        ) from None
+
+
+def is_within(host: str, networks: tuple[Network, ...]) -> bool:
+    """Return whether an address belongs to one of these networks. A text that is no IP address does not."""
+    address = _parse_address(host)
+    return address is not None and any(address in network for network in networks)
 
 
 @lru_cache(maxsize=64)
@@ -61,8 +101,16 @@ def find_client_address(scope: Scope) -> str:
 
 @lru_cache(maxsize=1_000)
 def _counted_address(host: str) -> str:
+    address = _parse_address(host)
+    if address is None:
+        return _UNKNOWN_ADDRESS
+    return str(ipaddress.ip_network((address, IPV6_PREFIX_BITS), strict=False)) if address.version == 6 else str(address)
+
+
+def _parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address; None for another text. A socket of both versions maps an IPv4 address into IPv6, where all would share a /64."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return _UNKNOWN_ADDRESS
-    return str(ipaddress.ip_network((address, IPV6_PREFIX_BITS), strict=False)) if address.version == 6 else str(address)
+        return None
+    return (address.version == 6 and address.ipv4_mapped) or address

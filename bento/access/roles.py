@@ -24,7 +24,7 @@ class Route(NamedTuple):
     Attributes
     ----------
     method, path
-        Method and path template of HTTP. A part in braces is an identifier of any characters.
+        Method and path template of HTTP. A part in braces is one segment.
     roles
         Roles that may call the route, or `OPEN`.
     """
@@ -106,6 +106,13 @@ class RoleTable:
         """Return the methods that the table has for a path."""
         return sorted({method for methods in self._match(path) for method in methods})
 
+    def is_open(self, method: str, path: str) -> bool:
+        """Return whether a request needs no credential. A route outside the table needs one."""
+        try:
+            return self.find_route(method, path).roles is OPEN
+        except Problem:
+            return False
+
     def find_template(self, path: str) -> str:
         """Return the path template of a path, which holds no identifier and may be logged; `OTHER_ROUTE` outside the table."""
         if path in self._exact:
@@ -121,4 +128,4 @@ class RoleTable:
 
 
 def _compile_template(path: str) -> re.Pattern[str]:
-    return re.compile("".join(".+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{[^}]*\})", path)), re.DOTALL)
+    return re.compile("".join("[^/]+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{[^}]*\})", path)))

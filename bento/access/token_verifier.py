@@ -34,6 +34,11 @@ _FETCH_TIMEOUT_S = 3.0
 _CACHE_SIZE = 1_000
 _CACHE_TTL_S = 60.0
 _MAX_TOKEN_LENGTH = 8_192
+LAST_SECOND = 253_402_300_799
+"""Seconds from 1970 to the end of 9999: the last time that a token may name."""
+_TIMES = ("exp", "nbf", "iat")
+_PARSER_FAULTS = (jwt.PyJWTError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
+"""What PyJWT and the JSON parser below it raise for hostile text: numbers too large, brackets nested too deep, claims of another type."""
 
 PublicKeys = Mapping[str, jwt.PyJWK]
 """The issuer's public keys by their id."""
@@ -84,7 +89,7 @@ class IssuerKeySet:
         self._tried_at = self._clock()
         try:
             keys = self._read()
-        except (OSError, ValueError, jwt.PyJWTError) as error:
+        except (OSError, AttributeError, *_PARSER_FAULTS) as error:
             logger.error("the token issuer's keys cannot be read (%s): check the URL or file in FINRISK_JWT_JWKS", type(error).__name__)
             return
         self.generation += self._keys is None or keys.keys() != self._keys.keys()
@@ -164,6 +169,7 @@ class TokenVerifier:
                 return caller
             del self._cache[digest]
         claims = self._decode(token, await self._issuer_keys.find_key(_read_key_id(token)))
+        _check_times(claims)
         caller = Caller("jwt:" + self._pseudonym(f"{claims['iss']}\n{claims['sub']}"), self._read_roles(claims))
         self._cache[digest] = (caller, self._clock() + _CACHE_TTL_S, float(claims["exp"]) + LEEWAY_S, self._issuer_keys.generation)
         if len(self._cache) > _CACHE_SIZE:
@@ -185,7 +191,7 @@ class TokenVerifier:
             )
         except jwt.ExpiredSignatureError:
             raise TokenRejected("expired_token") from None
-        except jwt.PyJWTError:
+        except _PARSER_FAULTS:
             raise TokenRejected("bad_token") from None
 
     def _read_roles(self, claims: Any) -> frozenset[str]:
@@ -198,13 +204,21 @@ class TokenVerifier:
         return ROLES & {name.removeprefix(prefix) for name in names if isinstance(name, str) and name.startswith(prefix)}
 
 
+def _check_times(claims: Mapping[str, Any]) -> None:
+    """Refuse a token with a time that is no number of seconds between 1970 and 9999, such as one of 400 digits."""
+    for name in _TIMES:
+        value = claims.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_SECOND:
+            raise TokenRejected("bad_token")
+
+
 def _read_key_id(token: str) -> str:
     """Return the id of the key that signed a token, as the token's header names it."""
     if len(token) > _MAX_TOKEN_LENGTH:
         raise TokenRejected("bad_token")
     try:
         kid = jwt.get_unverified_header(token).get("kid")
-    except jwt.PyJWTError:
+    except _PARSER_FAULTS:
         raise TokenRejected("bad_token") from None
     if not isinstance(kid, str):
         raise TokenRejected("unknown_signer")

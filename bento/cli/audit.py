@@ -43,14 +43,28 @@ def audit() -> None:
 )
 @click.pass_obj
 def verify(settings: Settings | None, files: tuple[Path, ...]) -> None:
-    """Verify every record; exit 0 with the number of records, or 1 with the first broken record."""
+    """Verify every record and every row that a record is about; exit 0 with the number of records, or 1 with what is wrong."""
+    from bento.decisions.reconcile import reconcile
     from bento.store import audit_verify
 
     receipts = [receipt for file in files for receipt in _read_receipts(file)]
     with operator_store(settings, must_exist=True) as store:
         verdict = audit_verify.verify(store.database, store.keyring, receipts)
+        report = reconcile(store)
+        unreported = [replacement for replacement in verdict.replaced if not replacement.reported]
+        if unreported:
+            with store.writing():
+                for replacement in unreported:
+                    store.audit(audit_verify.REPORTED, inputs=f"{replacement.writer} {replacement.number}")
+    for replacement in verdict.replaced:
+        click.echo(f"{replacement}{'' if replacement in unreported else '; reported before'}.")
     if verdict.broken is not None:
         click.echo(f"{verdict.broken}.")
+    for mismatch in report.listed:
+        click.echo(f"{mismatch}.")
+    if report.mismatches > len(report.listed):
+        click.echo(f"{report.mismatches - len(report.listed):,} further rows differ from the audit.")
+    if verdict.broken is not None or report.mismatches or unreported:
         sys.exit(1)
     external = f", {len(receipts):,} stored outside" if receipts else ""
     click.echo(f"{verdict.records:,} records of {verdict.writers:,} writers, {verdict.checkpoints:,} checkpoints{external}: all whole")

@@ -45,13 +45,15 @@ def keys() -> None:
 def create(settings: Settings | None, name: str, roles: tuple[str, ...], expires: timedelta | None, target: Path | None) -> None:
     """Create a key and show it, only this once."""
     from bento.access import api_keys
+    from bento.store.keyring import CLOSED
     from schemas.timestamps import to_micros
 
     now = datetime.now(UTC)
     with operator_store(settings) as store, store.writing() as connection:
         ends = to_micros(now + expires) if expires else None
         api_key, secret = api_keys.create_key(connection, store.keyring.mac, name, roles, now=to_micros(now), expires_at=ends)
-        store.audit("key.create", output=api_key.id)
+        store.keyring.add_mark(connection, CLOSED)
+        store.audit("key.create", inputs=api_key.mac, output=api_key.id)
         if target is not None:
             write_private_file(target, secret)
     until = f"until {format_instant(api_key.expires_at)}" if api_key.expires_at else "until it is revoked"
@@ -65,17 +67,25 @@ def create(settings: Settings | None, name: str, roles: tuple[str, ...], expires
 def list_keys(settings: Settings | None) -> None:
     """List all keys, also expired and revoked keys, without their secrets."""
     from bento.access import api_keys
+    from bento.store.keyring import CLOSED
     from schemas.timestamps import to_micros
 
     now = to_micros(datetime.now(UTC))
     with operator_store(settings) as store, store.reading() as connection:
         api_keys_by_age = api_keys.list_keys(connection)
-    if not api_keys_by_age:
+        had_keys = CLOSED in store.keyring.read_marks(connection)
+        changed = {key.id for key in api_keys_by_age if not key.is_genuine(store.keyring.mac)}
+    if not api_keys_by_age and had_keys:
+        click.echo(
+            "there is no key, but there were keys: their rows were deleted, and the service answers nobody; run `finrisk audit verify`"
+        )
+    elif not api_keys_by_age:
         click.echo("there is no key: the service is open to this machine, and does not start for others")
     for key in api_keys_by_age:
         ends = format_instant(key.expires_at) if key.expires_at else "never"
         roles = ",".join(sorted(key.roles))
-        click.echo(f"{key.id}  {key.state(now):<7}  made {format_instant(key.created_at)}  expires {ends:<16}  {roles:<16}  {key.name}")
+        state = "changed" if key.id in changed else key.state(now)
+        click.echo(f"{key.id}  {state:<7}  made {format_instant(key.created_at)}  expires {ends:<16}  {roles:<16}  {key.name}")
 
 
 @keys.command()
@@ -87,8 +97,8 @@ def revoke(settings: Settings | None, key_id: str) -> None:
     from schemas.timestamps import to_micros
 
     with operator_store(settings) as store, store.writing() as connection:
-        api_keys.revoke_key(connection, key_id, now=to_micros(datetime.now(UTC)))
-        store.audit("key.revoke", output=key_id)
+        revoked = api_keys.revoke_key(connection, store.keyring.mac, key_id, now=to_micros(datetime.now(UTC)))
+        store.audit("key.revoke", inputs=revoked.mac, output=key_id)
     click.echo(f"key {key_id} is revoked; workers refuse it within {api_keys.KEY_REFRESH_S:g} seconds")
 
 

@@ -176,6 +176,13 @@ def score(bundle: Bundle, row: Rows) -> Scores:
         raise invalid_field("", str(error)) from None
 
 
+def split_scores(scores: Scores) -> list[Scores]:
+    """Return the scores of each row of many."""
+    margin, probability, contributions = scores.margin, scores.probability, scores.contributions
+    each_row = (slice(at, at + 1) for at in range(len(margin)))
+    return [Scores(margin[row], probability[row], scores.base, contributions[row]) for row in each_row]
+
+
 def explanation_fields(bundle: Bundle, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> dict[str, Any]:
     """Return the fields of an answer that every domain has: the score of one row, its explanation, its reasons and the model."""
     return {

@@ -1,12 +1,12 @@
 """Batches: each item is checked, scored and answered on its own, so that an invalid item does not affect the others.
 
 Rows that do not depend on each other are scored as one matrix, by the same code as a single row: the numbers are equal to the last digit.
-Transactions are scored one after the other, because each becomes part of the history of the next.
+Features of transactions are computed one after the other, because each becomes part of the history of the next; the rest of a chunk is done
+together. Where one of a chunk is refused, the chunk is decided one by one.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from bento.context import request_id, span
-from bento.decisions.answers import ScoringInput, score
+from bento.decisions.answers import ScoringInput, score, split_scores
 from bento.decisions.domains import domain_of
 from bento.decisions.engine import DecisionResult, Decisions, capture_problem, lock_name
 from bento.decisions.scorers.base import Scorer
@@ -31,6 +31,8 @@ ItemResult: TypeAlias = DecisionResult | Problem
 
 BATCH_CHUNK_SIZE = 50
 """Items per turn of the event loop and per store transaction. A larger chunk saves commits; other requests wait longer."""
+TRANSACTION_CHUNK_SIZE = 256
+"""Transactions of a micro-batch: as `BATCH_CHUNK_SIZE`, for items that take less time."""
 
 
 def parse_items(kind: type[Request], items: Sequence[Any]) -> list[Request | Problem]:
@@ -73,11 +75,21 @@ async def decide_batch(decisions: Decisions, requests: Sequence[Any], key: str |
     for domain, domain_places in places.items():
         for first in range(0, len(domain_places), BATCH_CHUNK_SIZE):
             chunk = domain_places[first : first + BATCH_CHUNK_SIZE]
-            decided = decide_as_matrix(decisions, domain, [requests[place] for place in chunk], key, chunk)
-            for place, result in zip(chunk, decided, strict=True):
-                results[place] = result
+            items = [requests[place] for place in chunk]
+            decided = await _run_chunk(decisions, decide_as_matrix, decisions, domain, items, key, chunk)
+            for number, place in enumerate(chunk):
+                results[place] = decided if isinstance(decided, Problem) else decided[number]
             await asyncio.sleep(0)
     return results
+
+
+async def _run_chunk(decisions: Decisions, decide: Callable[..., list[ItemResult]], *arguments: Any) -> list[ItemResult] | Problem:
+    """Decide a chunk, off the event loop where the store is not free at once; return the results, or the problem of all items."""
+    try:
+        result: list[ItemResult] | Problem = await decisions.store.thread.run_if_busy(capture_problem, decide, *arguments)
+    except Problem as problem:
+        return problem
+    return result
 
 
 def decide_as_matrix(
@@ -160,15 +172,7 @@ def _score_rows(bundle: Bundle, rows: Sequence[Any]) -> list[Scores | None]:
             scores = bundle.score(np.stack(rows))
     except ValueError:
         return [None] * len(rows)
-    return [
-        replace(
-            scores,
-            margin=scores.margin[at : at + 1],
-            probability=scores.probability[at : at + 1],
-            contributions=scores.contributions[at : at + 1],
-        )
-        for at in range(len(rows))
-    ]
+    return [*split_scores(scores)]
 
 
 async def decide_sequentially(decisions: Decisions, requests: Sequence[Any], key: str | None) -> list[ItemResult]:
@@ -176,13 +180,14 @@ async def decide_sequentially(decisions: Decisions, requests: Sequence[Any], key
     domain = "transaction_anomaly"
     scorer = capture_problem(decisions.scorer, domain)
     results: list[ItemResult] = []
-    for first in range(0, len(requests), BATCH_CHUNK_SIZE):
-        chunk = requests[first : first + BATCH_CHUNK_SIZE]
+    decided: list[ItemResult] | Problem
+    for first in range(0, len(requests), TRANSACTION_CHUNK_SIZE):
+        chunk = requests[first : first + TRANSACTION_CHUNK_SIZE]
         if isinstance(scorer, Problem):
             decided = scorer
         else:
             keys = [_item_key(key, place) for place in range(first, first + len(chunk))]
-            decided = capture_problem(_decide_chunk, decisions, domain, scorer, chunk, keys)
+            decided = await _run_chunk(decisions, _decide_chunk, decisions, domain, scorer, chunk, keys)
         results += [decided] * len(chunk) if isinstance(decided, Problem) else decided
         await asyncio.sleep(0)
     return [request if isinstance(request, Problem) else result for request, result in zip(requests, results, strict=True)]
@@ -192,8 +197,13 @@ def _decide_chunk(
     decisions: Decisions, domain: str, scorer: Scorer, requests: Sequence[Any], keys: Sequence[str | None]
 ) -> list[ItemResult]:
     """Decide a few transactions in one write transaction: a refused transaction is rolled back, the others are recorded."""
+    valid = [(request, key) for request, key in zip(requests, keys, strict=True) if not isinstance(request, Problem)]
     with write_transaction(decisions.store):
-        decisions.lock_chunk([request for request in requests if not isinstance(request, Problem)], keys)
+        decisions.lock_chunk([request for request, _ in valid], keys)
+        together = decisions.decide_together(domain, scorer, valid)
+        if together is not None:
+            decided = iter(together)
+            return [request if isinstance(request, Problem) else next(decided) for request in requests]
         return [
             request if isinstance(request, Problem) else capture_problem(decisions.decide_in_savepoint, domain, scorer, request, key)
             for request, key in zip(requests, keys, strict=True)

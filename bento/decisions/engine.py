@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from bento.context import current_caller, idempotency_key, span
-from bento.decisions.answers import ScoringInput, score
+from bento.decisions.answers import ScoringInput, score, split_scores
 from bento.decisions.domains import DOMAINS, outcome_of
 from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.loan import LoanScorer
@@ -102,6 +104,63 @@ class Decisions:
         """
         with self.store.savepoint():
             return self._decide(domain, scorer, request, key)
+
+    def decide_together(self, domain: str, scorer: Scorer, requests: Sequence[tuple[TransactionRequest, str | None]]) -> Any:
+        """Decide transactions as if one after the other, with statements, scores and inserts in common; inside a write transaction.
+
+        Parameters
+        ----------
+        requests
+            Each request with its idempotency key.
+
+        Returns
+        -------
+        list of DecisionResult, or None
+            None where one of them is refused or was decided before. Then nothing is written: decide each in its own savepoint.
+
+        Raises
+        ------
+        bento.store.database.StoreUnavailable
+            Inside a transaction that cannot go on.
+        """
+        try:
+            with self.store.savepoint():
+                return self._decide_together(domain, scorer, requests)
+        except StoreUnavailable:
+            raise
+        except Exception:  # its cause is found, answered and logged where each is decided alone
+            return None
+
+    def _decide_together(
+        self, domain: str, scorer: Scorer, requests: Sequence[tuple[TransactionRequest, str | None]]
+    ) -> list[DecisionResult] | None:
+        identifiers = [request.transaction_id for request, _ in requests if request.transaction_id is not None]
+        keys = [key for _, key in requests if key is not None]
+        is_repeated = len({*identifiers}) < len(identifiers)
+        if not requests or is_repeated or self.store.has_prior_decision(transaction_ids=identifiers, keys=keys):
+            return None
+        self.store.remember_people(request.user_id for request, _ in requests)
+        inputs = []
+        with span("features"):
+            for request, _ in requests:
+                scoring_input = scorer.prepare(request)
+                person = self._person(scoring_input)
+                assert scoring_input.transaction is not None and person is not None
+                self.store.queue_transaction(scoring_input.transaction, person)
+                inputs.append(scoring_input)
+        with span("score"):
+            scores = split_scores(scorer.bundle.score(np.stack([scoring_input.row for scoring_input in inputs])))
+        with span("explain"):
+            answers = [scorer.build_answer(*pair) for pair in zip(inputs, scores, strict=True)]
+        decisions = []
+        for (request, key), scoring_input, answer in zip(requests, inputs, answers, strict=True):
+            request_json = request.model_dump_json().encode()
+            stored_json = request_json if scoring_input.request is request else scoring_input.request.model_dump_json().encode()
+            digest = self.store.digest(request_json)
+            decisions.append(self._new_decision(domain, scoring_input, answer, stored_json, key, digest))
+        self.store.insert_queued()
+        self.store.insert_decisions(decisions)
+        return [_result(*each) for each in zip(decisions, inputs, answers, strict=True)]
 
     def _decide(self, domain: str, scorer: Scorer, request: Any, key: str | None) -> DecisionResult:
         request_json = request.model_dump_json().encode()

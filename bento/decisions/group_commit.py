@@ -1,5 +1,8 @@
 """Group commit: requests that arrive in the same turn of the event loop share one transaction, and so one wait for the disk.
 
+A group is decided on the event loop where the store is free at once, else in the store's thread; the requests that come meanwhile are the
+next groups.
+
 `engine` decides each request of the group; `batch` decides the items of one client's batch.
 """
 
@@ -11,6 +14,8 @@ from typing import Any
 
 from bento.context import idempotency_key
 from bento.decisions.engine import DecisionResult, Decisions, capture_problem
+from bento.problems import Problem, log_failure
+from bento.store.database import StoreBusy
 from bento.store.session import write_transaction
 
 GROUP_COMMIT_MAX = 16
@@ -34,6 +39,7 @@ class GroupCommit:
     def __init__(self, decisions: Decisions) -> None:
         self._decisions = decisions
         self._pending: list[PendingRequest] = []
+        self._waiting: asyncio.Task[None] | None = None
 
     async def submit(self, domain: str, request: Any) -> DecisionResult:
         """Make one decision as `Decisions.decide` does, in one transaction with the other pending requests.
@@ -42,11 +48,11 @@ class GroupCommit:
         would wait for each other's locks.
         """
         if self._decisions.store.database.dialect == "postgresql":
-            return self._decisions.decide(domain, request)
+            return await self._decisions.store.thread.run(self._decisions.decide, domain, request)
         loop = asyncio.get_running_loop()
         pending = PendingRequest(domain, request, idempotency_key.get(), copy_context(), loop.create_future())
         self._pending.append(pending)
-        if len(self._pending) == 1:
+        if len(self._pending) == 1 and self._waiting is None:
             loop.call_soon(self._commit_pending)
         return await pending.result
 
@@ -54,16 +60,36 @@ class GroupCommit:
         """Decide the next group of pending requests; requests whose client has left are dropped."""
         group = [pending for pending in self._pending[:GROUP_COMMIT_MAX] if not pending.result.done()]
         self._pending = self._pending[GROUP_COMMIT_MAX:]
+        results: list[DecisionResult | Exception] = []
+        if group:
+            try:
+                results = self._commit_in_context(group)
+            except StoreBusy:
+                self._waiting = asyncio.create_task(self._commit_in_thread(group))
+                return
+            except Exception as error:
+                results = _fail_group(group, error)
+        self._answer_group(group, results)
+
+    async def _commit_in_thread(self, group: Sequence[PendingRequest]) -> None:
+        try:
+            results = await self._decisions.store.thread.run(self._commit_in_context, group)
+        except Exception as error:
+            results = _fail_group(group, error)
+        self._waiting = None
+        self._answer_group(group, results)
+
+    def _commit_in_context(self, group: Sequence[PendingRequest]) -> list[DecisionResult | Exception]:
+        """Commit a group in a copy of its first request's context, whose trace holds the span of the commit."""
+        return group[0].context.copy().run(self.commit_group, group)
+
+    def _answer_group(self, group: Sequence[PendingRequest], results: Sequence[DecisionResult | Exception]) -> None:
+        """Set the results of a group, except of clients that have left, and turn to the next group."""
         if self._pending:
             asyncio.get_running_loop().call_soon(self._commit_pending)
-        if not group:
-            return
-        try:
-            # The first request's trace holds the span of the commit.
-            results = group[0].context.copy().run(self.commit_group, group)
-        except Exception as error:
-            results = [error] * len(group)
         for pending, result in zip(group, results, strict=True):
+            if pending.result.done():
+                continue
             if isinstance(result, DecisionResult):
                 pending.result.set_result(result)
             else:
@@ -80,3 +106,11 @@ class GroupCommit:
     def _decide_pending(self, pending: PendingRequest) -> DecisionResult:
         scorer = self._decisions.scorer(pending.domain)
         return self._decisions.decide_in_savepoint(pending.domain, scorer, pending.request, pending.key)
+
+
+def _fail_group(group: Sequence[PendingRequest], error: Exception) -> list[DecisionResult | Exception]:
+    """Return a group's common failure for each request. The log has it under the first request's id; write it under the others' too."""
+    if isinstance(error, Problem):  # any other failure is logged where the request is answered
+        for pending in group[1:]:
+            pending.context.run(log_failure, error.__context__ or error)
+    return [error] * len(group)

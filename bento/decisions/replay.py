@@ -4,7 +4,6 @@ Replay runs the same code that answers requests, on the stored row: a difference
 written. The store reads the decisions, `bento.cli.audit` prints the report.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,8 @@ import numpy as np
 from bento.decisions.domains import DOMAINS, outcome_of
 from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem
-from bento.store.audit_verify import is_recorded
+from bento.store.audit_verify import find_erasures, find_records_at
+from bento.store.decisions import OUTCOME_STARTS, find_record
 from bento.store.records import DecisionPayload, FeatureSnapshot, StoredDecision
 from bento.store.session import Store
 from finrisk_assets.scoring.bundle import Bundle, Scores
@@ -63,7 +63,7 @@ class ReplayReport:
     damaged
         Decisions that cannot be unsealed although the key exists: their bytes were changed.
     unrecorded
-        Decisions whose bytes the audit has not recorded, although the answer is as stored or cannot be compared.
+        Decisions whose row the audit has not recorded, although the answer is as stored or cannot be compared.
     erased
         Decisions on erased people: they can no longer be read.
     unknown
@@ -110,7 +110,8 @@ class ReplayReport:
             self._list(decision, f"{difference} differs from what was stored")
         elif not is_audited:
             self.unrecorded += 1
-            self._list(decision, "its bytes are not those that the audit has recorded")
+            what = "row or the erasure of its person is" if decision.erased else "row is"
+            self._list(decision, f"its {what} not what the audit has recorded")
         elif decision.erased:
             self.erased += 1
         elif not is_comparable:
@@ -174,10 +175,7 @@ def replay(
         first = chunk[0]
         model = first.domain, first.model_version
         bundle = bundle_of(*model)
-        with store.reading() as connection:
-            audited = [
-                is_recorded(connection, decision.decided_at, hashlib.sha256(decision.sealed).hexdigest()) for decision in chunk
-            ]  # fmt: skip
+        audited = _are_recorded(store, chunk)
         is_comparable = first.content is not None and bundle is not None
         differences: list[str | None] = [None] * len(chunk)
         if first.content is not None and bundle is not None:
@@ -186,6 +184,19 @@ def replay(
         for decision, is_audited, difference in zip(chunk, audited, differences, strict=True):
             report.add(decision, is_audited=is_audited, difference=difference, is_comparable=is_comparable)
     return report
+
+
+def _are_recorded(store: Store, chunk: Sequence[StoredDecision]) -> list[bool]:
+    """Return whether each decision is as the audit recorded it, and the erasure of its person where it is erased."""
+    with store.reading() as connection:
+        found = find_records_at(connection, "decide", {decision.decided_at for decision in chunk})
+        erasures = find_erasures(connection, {str(decision.person) for decision in chunk if decision.erased})
+    records = {str(record.output)[:OUTCOME_STARTS]: record for record in found}
+    return [
+        find_record(store.keyring.mac, decision._asdict(), records, erased=decision.erased) is not None
+        and (not decision.erased or decision.person in erasures)
+        for decision in chunk
+    ]
 
 
 def _chunks_by_model(store: Store, since: int | None, domain: str | None) -> Iterator[list[StoredDecision]]:

@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 
 from bento.people.backup import empty_log, is_small, wipe
-from bento.problems import invalid_field, unknown_subject
-from bento.store.keyring import unseal
+from bento.problems import parse_identifier, unknown_subject
+from bento.store.keyring import key_context, snapshot_context, unseal
 from bento.store.records import Person
 from bento.store.session import Store, map_store_faults, write_transaction
 from bento.store.tables import audit, decisions, feedback, people, shadows, standings, transactions
-from schemas.api import LONGEST_IDENTIFIER, Erasure, PersonExport
+from schemas.api import Erasure, PersonExport
 from schemas.timestamps import from_micros
 
 ROWS_PER_TRANSACTION = 500
@@ -31,7 +31,7 @@ DELETED_TABLES = (transactions, standings, shadows, feedback)
 """Tables whose rows of a person are deleted; rows of the other tables only lose their key."""
 _DELETE_ROWS = [delete(table).where(table.c.person == bindparam("person_id")) for table in DELETED_TABLES]
 _DELETE_SCORES = update(decisions).where(decisions.c.person == bindparam("person_id")).values(probability=None, decision=None)
-_SELECT_PERSON = select(people.c.created_at, people.c.wrapped_key).where(people.c.person == bindparam("person_id"))
+_SELECT_PERSON = select(people.c.created_at, people.c.lookup, people.c.wrapped_key).where(people.c.person == bindparam("person_id"))
 _SELECT_ROWS = {
     table: select(table).where(table.c.person == bindparam("person_id")).order_by(order)
     for table, order in (
@@ -58,21 +58,21 @@ def export(store: Store, customer_id: str) -> PersonExport:
     Raises
     ------
     bento.problems.Problem
-        Where the person is unknown, or the store is not available.
+        Where the identifier is blank or too long, the person is unknown, or the store is not available.
     """
-    _check_length(customer_id)
+    customer_id = parse_identifier("customer_id", customer_id)
     with write_transaction(store) as connection:
         person = store.person(customer_id)
         if person is None:
             raise unknown_subject("customer_id")
         store.audit("export", person=person.person)
-        since, wrapped = connection.execute(_SELECT_PERSON, {"person_id": person.person}).one()
+        since, lookup, wrapped = connection.execute(_SELECT_PERSON, {"person_id": person.person}).one()
         return PersonExport(
             customer_id=customer_id,
             known_since=_datetime_or_none(since),
             exported_at=_datetime_or_none(store.clock()),
             transactions=[_transaction(row, person) for row in _rows(connection, transactions, person)],
-            decisions=[_decision(row, store, wrapped) for row in _rows(connection, decisions, person)],
+            decisions=[_decision(row, store, lookup, wrapped) for row in _rows(connection, decisions, person)],
             standings=[_snapshot(row, person) for row in _rows(connection, standings, person)],
             shadows=[_shadow(row, person) for row in _rows(connection, shadows, person)],
             feedback=[_feedback(row, person) for row in _rows(connection, feedback, person)],
@@ -103,8 +103,8 @@ def _transaction(row: Any, person: Person) -> dict[str, Any]:
     }
 
 
-def _decision(row: Any, store: Store, wrapped: bytes) -> dict[str, Any]:
-    payload = store.open_payload(row["id"], row["person"], wrapped, row["sealed"])
+def _decision(row: Any, store: Store, lookup: str, wrapped: bytes) -> dict[str, Any]:
+    payload = store.open_payload(row["id"], row["person"], lookup, wrapped, row["sealed"])
     return {
         "decision_id": row["id"],
         "decided_at": _datetime_or_none(row["decided_at"]),
@@ -119,7 +119,8 @@ def _decision(row: Any, store: Store, wrapped: bytes) -> dict[str, Any]:
 
 
 def _snapshot(row: Any, person: Person) -> dict[str, Any]:
-    subject, _, account, features, score = json.loads(unseal(person.key, row["sealed"], row["subject"].encode()))
+    context = snapshot_context(row["domain"], row["subject"], row["account"], row["as_of"])
+    subject, _, account, features, score = json.loads(unseal(person.key, row["sealed"], context))
     return {
         "domain": row["domain"],
         "subject": subject,
@@ -165,9 +166,9 @@ def erase(store: Store, customer_id: str, *, wiping: bool = True) -> Erasure:
     Raises
     ------
     bento.problems.Problem
-        Where the person is unknown, or the store is not available.
+        Where the identifier is blank or too long, the person is unknown, or the store is not available.
     """
-    _check_length(customer_id)
+    customer_id = parse_identifier("customer_id", customer_id)
     with write_transaction(store) as connection:
         store.advisory_lock(customer=customer_id)
         person = store.person(customer_id)
@@ -186,6 +187,7 @@ def erase_rows(store: Store, connection: Connection, person: str) -> None:
     parameters = {"person_id": person, "now": store.clock()}
     for statement in (_DELETE_KEY, *_DELETE_ROWS, _DELETE_SCORES):
         connection.execute(statement, parameters)
+    store.forget_histories()
     store.audit("erase", person=person)
 
 
@@ -204,7 +206,7 @@ def rewrap(store: Store) -> int:
     """
     keyring, total = store.keyring, 0
     outdated = (
-        select(people.c.person, people.c.wrapped_key)
+        select(people.c.person, people.c.lookup, people.c.wrapped_key)
         .where(people.c.wrapped_key.is_not(None), people.c.master != bindparam("current"))
         .order_by(people.c.person)
         .limit(ROWS_PER_TRANSACTION)
@@ -218,8 +220,8 @@ def rewrap(store: Store) -> int:
     while True:
         with store.writing() as connection:
             rows = connection.execute(outdated, {"current": keyring.master}).all()
-            for person, wrapped in rows:
-                about = person.encode()
+            for person, lookup, wrapped in rows:
+                about = key_context(person, lookup)
                 rewrapped = keyring.wrap(keyring.unwrap(wrapped, about), about)
                 connection.execute(update_key, {"person_id": person, "wrapped": rewrapped, "under": keyring.master})
             if rows:
@@ -233,11 +235,6 @@ def count_keys_by_master(connection: Connection) -> dict[str, int]:
     """Return master key id -> number of keys wrapped under it."""
     counts = select(people.c.master, func.count()).where(people.c.wrapped_key.is_not(None)).group_by(people.c.master)
     return dict(connection.execute(counts.order_by(people.c.master)).tuples().all())
-
-
-def _check_length(customer_id: str) -> None:
-    if len(customer_id) > LONGEST_IDENTIFIER:
-        raise invalid_field("customer_id", f"At most {LONGEST_IDENTIFIER} characters.")
 
 
 def _datetime_or_none(microseconds: int | None) -> Any:

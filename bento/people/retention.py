@@ -37,27 +37,28 @@ def retain(store: Store, older_than_days: int) -> Deleted:
     if older_than_days < SHORTEST_DAYS:
         raise ValueError(f"history features look back 90 days: keep at least {SHORTEST_DAYS}, not {older_than_days}")
     before = store.clock() - older_than_days * DAY_US
+    with store.writing():  # first, so that a deletion that is cut off is known to be one
+        store.audit("retain", inputs=str(before))
     old = select(decisions.c.id).where(decisions.c.decided_at < before)
     _delete_where(store, feedback, feedback.c.decision.in_(old))
     _delete_where(store, shadows, shadows.c.scored_at < before)
-    deleted = Deleted(
+    return Deleted(
         _delete_where(store, transactions, transactions.c.occurred_at < before),
         _delete_where(store, decisions, decisions.c.decided_at < before),
         _erase_unused(store, before),
     )
-    with store.writing():
-        store.audit("retain")
-    return deleted
 
 
 def _delete_where(store: Store, table: Table, condition: ColumnElement[bool]) -> int:
     key = next(iter(table.primary_key))
     delete_rows = delete(table).where(key.in_(bindparam("keys", expanding=True)))
-    return sum(
-        _for_each_chunk(
-            store, select(key).where(condition), lambda connection, keys: connection.execute(delete_rows, {"keys": keys}).rowcount
-        )
-    )
+
+    def delete_chunk(connection: Connection, keys: Sequence[str]) -> int:
+        if table is transactions:
+            store.forget_histories()
+        return connection.execute(delete_rows, {"keys": keys}).rowcount
+
+    return sum(_for_each_chunk(store, select(key).where(condition), delete_chunk))
 
 
 def _erase_unused(store: Store, before: int) -> int:

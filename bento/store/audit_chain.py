@@ -10,17 +10,20 @@ docs/audit.md says what the audit proves and what it does not.
 import hashlib
 import hmac
 import json
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection, bindparam, select, text
 
 from bento.store.statements import CompiledStatement
-from bento.store.tables import audit, audit_heads, checkpoints
+from bento.store.tables import audit, audit_heads, checkpoints, keys
 
 CHECKPOINT_INTERVAL = 1_000
 """Records of a writer between two checkpoints. Fewer cost more writes and narrow down a break more closely."""
 GENESIS = "0" * 64
 """The hash before the first record."""
+REPLACED = "store.replaced"
+"""Action of the first record after the store was replaced by an older copy; its inputs name the last record that was lost."""
 REGISTER = "checkpoints"
 """Name of the checkpoints' head, in place of a writer's name."""
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -104,6 +107,35 @@ def _hash(fields: tuple[Any, ...]) -> str:
     return hashlib.sha256(_encode_json(fields).encode()).hexdigest()
 
 
+def compute_row_mac(mac: Callable[[bytes], str], table: str, *values: Any) -> str:
+    """Return the MAC of a row's values, which write access to the database alone cannot compute.
+
+    Parameters
+    ----------
+    mac
+        Authenticates bytes under a key of the store: `Keyring.mac`.
+    table
+        What the values are of, so that no row stands for a row of another table.
+    *values
+        JSON values.
+    """
+    return mac(_encode_json((table, *values)).encode())
+
+
+def bind_feedback(mac: Callable[[bytes], str], row: Mapping[Any, Any]) -> str:
+    """Return the output of a label's audit record: a MAC over the row in `feedback`."""
+    note = None if row["note"] is None else hashlib.sha256(row["note"]).hexdigest()
+    columns = [row[name] for name in ("id", "decision", "person", "known_at", "caller", "at")]
+    return compute_row_mac(mac, "feedback", *columns, bool(row["label"]), note)
+
+
+def bind_key(mac: Callable[[bytes], str], row: Mapping[Any, Any]) -> str:
+    """Return the MAC over an API key's row in `keys`, its revocation included."""
+    return compute_row_mac(mac, "keys", *[row[name] for name in KEY_COLUMNS])
+
+
+KEY_COLUMNS = [column.name for column in keys.columns if column.name != "mac"]
+"""The columns of an API key that its MAC covers."""
 RECORD_COLUMNS = [audit.c[name] for name in Record._fields]
 _INSERT = CompiledStatement(audit.insert().inline(), Record._fields)
 _INSERT_CHECKPOINT = checkpoints.insert()
@@ -138,6 +170,12 @@ class Chain:
         self._last: tuple[int, str] | None = None  # number and hash of the last committed record; None: to be read from the store
         self._flushed: tuple[int, str] | None = None  # those of the last record that is written and not yet committed
         self._pending: list[tuple[Any, ...]] = []
+        self._lost: tuple[str, int, str] | None = None  # writer, number and hash of the last record in a store that was replaced
+
+    @property
+    def begins(self) -> bool:
+        """Whether the next `flush` reads the writer's head from the store, or registers the writer."""
+        return bool(self._pending) and self._last is None
 
     def append(
         self,
@@ -173,9 +211,10 @@ class Chain:
         """
         if not self._pending:
             return
+        self._resume_where_nothing_is_lost(connection)
         before, previous = self._last or self._begin(connection, self._pending[0][0])
         records = []
-        for number, pending in enumerate(self._pending, before + 1):
+        for number, pending in enumerate([*self._replacement(self._pending[0][0]), *self._pending], before + 1):
             fields = (self.writer, number, *pending, previous)
             previous = _hash(fields)
             records.append((*fields, previous))
@@ -184,7 +223,9 @@ class Chain:
         mac = self._keyring.mac(head_content(self.writer, last, previous))
         moved = {"number": last, "hash": previous, "mac": mac, "named": self.writer, "before": before}
         if _ADVANCE(connection, moved).rowcount != 1:
-            raise _head_moved(self.writer)
+            moved_head = _head_moved(self.writer)
+            self._begin_anew_in_older_copy(connection)
+            raise moved_head
         for _, number, at, *_, record_hash in records:
             if number % self._every == 0:
                 checkpoint(connection, self._keyring, at, (self.writer, number, record_hash))
@@ -193,7 +234,7 @@ class Chain:
     def committed(self) -> None:
         """Mark the flushed records as committed."""
         if self._flushed is not None:
-            self._last, self._flushed = self._flushed, None
+            self._last, self._flushed, self._lost = self._flushed, None, None
             self._pending.clear()
 
     def rolled_back(self) -> None:
@@ -202,10 +243,65 @@ class Chain:
             self._last = self._flushed = None
         self._pending.clear()
 
+    def check(self, connection: Connection) -> None:
+        """Check that the head in the store is where this process left it, as `flush` needs it.
+
+        Raises
+        ------
+        AuditError
+            If it is not: the store was replaced by another one, or by an older copy, in which the next `flush` begins anew.
+        """
+        head = connection.execute(SELECT_HEAD, {"named": self.writer}).one_or_none()
+        if head is not None:
+            check_head(self._keyring, self.writer, *head)
+        if self._last is None:
+            _read_register(connection, self._keyring)
+        elif head is None or (head.number, head.hash) != self._last:
+            moved_head = _head_moved(self.writer)
+            self._begin_anew_in_older_copy(connection)
+            raise moved_head
+
     def stop(self, connection: Connection, at: int) -> None:
-        """Put a checkpoint on the last record, if there is one, in a separate transaction."""
-        if self._last is not None:
+        """Put a checkpoint on the last record, if there is one, in a separate transaction.
+
+        Where an older copy was put in place of the store, record that instead: a checkpoint of a record that is not there would look as
+        if somebody had cut it off.
+        """
+        if self._last is None:
+            return
+        head = connection.execute(SELECT_HEAD, {"named": self.writer}).one_or_none()
+        if head is not None and (head.number, head.hash) == self._last:
             checkpoint(connection, self._keyring, at, (self.writer, *self._last))
+        elif self._begin_anew_in_older_copy(connection):
+            self.append(at=at, caller="-", action="stop")
+            self.flush(connection)
+
+    def _begin_anew_in_older_copy(self, connection: Connection) -> bool:
+        """Continue as another writer, whose first record names what was lost, where the store was replaced by an older copy of itself."""
+        head = connection.execute(SELECT_HEAD, {"named": self.writer}).one_or_none()
+        if self._last is None or (head is not None and head.number >= self._last[0]):
+            return False
+        if head is not None and not is_mac(self._keyring, head.mac, head_content(self.writer, head.number, head.hash)):
+            return False
+        self._lost = (self.writer, *self._last)
+        self.writer, self._last = _hash(self._lost)[:32], None
+        return True
+
+    def _resume_where_nothing_is_lost(self, connection: Connection) -> None:
+        """Continue as the former writer where the newer store is back in its place."""
+        if self._lost is None:
+            return
+        writer, *last = self._lost
+        head = connection.execute(SELECT_HEAD, {"named": writer}).one_or_none()
+        if head is not None and [head.number, head.hash] == last:
+            self.writer, self._last, self._lost = writer, (head.number, head.hash), None
+
+    def _replacement(self, at: int) -> list[tuple[Any, ...]]:
+        """Return the record that says that the store was replaced, where that is not recorded yet."""
+        if self._lost is None:
+            return []
+        writer, number, hash_ = self._lost
+        return [(at, "-", REPLACED, None, None, None, f"{writer} {number}", hash_, "-")]
 
     def _begin(self, connection: Connection, at: int) -> tuple[int, str]:
         """Return number and hash of the writer's last record in the store; register a new writer."""
@@ -231,20 +327,34 @@ def checkpoint(connection: Connection, keyring: Macs, at: int, *reached: tuple[s
         return
     if connection.dialect.name == "postgresql":
         connection.execute(text("select pg_advisory_xact_lock(hashtext('finrisk.checkpoints'))"))
-    head = connection.execute(SELECT_HEAD, {"named": REGISTER}).one_or_none()
-    position, mac = 0, GENESIS
-    if head is not None:
-        check_head(keyring, REGISTER, *head)
-        position, mac = head.number, head.hash
+    before, mac = _read_register(connection, keyring)
+    position = before
     for writer, number, hash_ in reached:
         position += 1
         mac = keyring.mac(checkpoint_content(position, writer, number, hash_, at, mac))
         connection.execute(_INSERT_CHECKPOINT, Checkpoint(position, writer, number, hash_, at, mac)._asdict())
     new = {"number": position, "hash": mac, "mac": keyring.mac(head_content(REGISTER, position, mac))}
-    if head is None:
+    if before == 0:
         connection.execute(_INSERT_HEAD, {"writer": REGISTER, **new})
-    elif _ADVANCE(connection, {"named": REGISTER, "before": head.number, **new}).rowcount != 1:
+    elif _ADVANCE(connection, {"named": REGISTER, "before": before, **new}).rowcount != 1:
         raise _head_moved(REGISTER)
+
+
+def _read_register(connection: Connection, keyring: Macs) -> tuple[int, str]:
+    """Return position and MAC of the last checkpoint; 0 and `GENESIS` where there is none.
+
+    Raises
+    ------
+    AuditError
+        If another program changed the head of the checkpoints, or deleted it.
+    """
+    head = connection.execute(SELECT_HEAD, {"named": REGISTER}).one_or_none()
+    if head is not None:
+        check_head(keyring, REGISTER, *head)
+        return head.number, head.hash
+    if connection.execute(select(checkpoints.c.position).limit(1)).first() is not None:
+        raise _head_moved(REGISTER)
+    return 0, GENESIS
 
 
 def append_only(dialect: str) -> tuple[str, ...]:

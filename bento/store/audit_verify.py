@@ -1,6 +1,6 @@
 """Reading the audit: find records, verify every chain, and print checkpoint receipts. Records are appended in `audit_chain`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from bento.store.audit_chain import (
     GENESIS,
     RECORD_COLUMNS,
     REGISTER,
+    REPLACED,
     SELECT_HEAD,
     AuditError,
     Checkpoint,
@@ -60,12 +61,24 @@ def find(
     return [Record(*row) for row in connection.execute(newest.limit(most))]
 
 
-def is_recorded(connection: Connection, at: int, output: str) -> bool:
-    """Return whether a record of this moment has this output."""
-    return connection.execute(_RECORDED, {"moment": at, "digest": output}).first() is not None
+def find_records_at(connection: Connection, action: str, moments: Collection[int]) -> list[Record]:
+    """Return the records of an action at some moments, in microseconds since 1970, UTC."""
+    return [Record(*row) for row in connection.execute(_RECORDS_AT, {"named": action, "moments": list(moments)})]
 
 
-_RECORDED = select(audit.c.number).where(audit.c.at == bindparam("moment"), audit.c.output == bindparam("digest")).limit(1)
+def find_erasures(connection: Connection, people: Collection[str]) -> set[str]:
+    """Return those of some pseudonymous ids whose erasure is recorded."""
+    return set(connection.execute(_ERASURES, {"people": list(people)}).scalars())
+
+
+def find_retention_limit(connection: Connection) -> int:
+    """Return the moment before which `finrisk people retain` may have deleted rows; 0 where it never ran."""
+    return max((int(limit) for limit in connection.execute(_RETENTION_LIMITS).scalars()), default=0)
+
+
+_RECORDS_AT = select(*RECORD_COLUMNS).where(audit.c.at.in_(bindparam("moments", expanding=True)), audit.c.action == bindparam("named"))
+_ERASURES = select(audit.c.person).where(audit.c.person.in_(bindparam("people", expanding=True)), audit.c.action == "erase")
+_RETENTION_LIMITS = select(audit.c.inputs).where(audit.c.action == "retain", audit.c.inputs.is_not(None))
 
 
 # Verifying ---------------------------------------------------------------------------------------------------------------------
@@ -91,14 +104,45 @@ class ChainBreak(NamedTuple):
         return f"{place} {self.number}: {self.wrong}"
 
 
+class Replacement(NamedTuple):
+    """A replacement of the store by an older copy of itself, as the process recorded it that had the newer store open.
+
+    Attributes
+    ----------
+    writer, number
+        The record of the replacement.
+    at
+        Microseconds since 1970, UTC, of the next record after the replacement.
+    lost
+        The writer of the lost records, and the number of the last one.
+    reported
+        Whether an earlier verification has reported the replacement.
+    """
+
+    writer: str
+    number: int
+    at: int
+    lost: str
+    reported: bool
+
+    def __str__(self) -> str:
+        writer, number = self.lost.split()
+        moment = datetime.fromtimestamp(self.at // 1_000_000, UTC)
+        return (
+            f"before {moment:%Y-%m-%dT%H:%M:%SZ} the store was replaced by an older copy, which lacks the records of writer {writer} "
+            f"up to {number} that were written since"
+        )
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a verification: the numbers counts, and the first break or None."""
+    """The result of a verification: counts, the first break or None, and the recorded replacements of the store."""
 
     writers: int
     records: int
     checkpoints: int
     broken: ChainBreak | None
+    replaced: tuple[Replacement, ...] = ()
 
 
 class CheckpointReceipt(NamedTuple):
@@ -164,15 +208,29 @@ def verify(database: Database, keyring: Macs, receipts: Iterable[CheckpointRecei
         Where the store is not available.
     """
     counts = _Counts()
+    replaced: tuple[Replacement, ...] = ()
     try:
         with database.reading() as connection:
             if database.dialect == "postgresql":
                 connection.execute(text("set transaction isolation level repeatable read"))
+            replaced = _find_replacements(connection)
             for writer in _writers(connection, keyring, receipts, counts):
                 _verify_writer(connection, keyring, writer, counts)
     except _Stop as stop:
-        return Verdict(counts.writers, counts.records, counts.checkpoints, stop.broken)
-    return Verdict(counts.writers, counts.records, counts.checkpoints, None)
+        return Verdict(counts.writers, counts.records, counts.checkpoints, stop.broken, replaced)
+    return Verdict(counts.writers, counts.records, counts.checkpoints, None, replaced)
+
+
+def _find_replacements(connection: Connection) -> tuple[Replacement, ...]:
+    reported = set(connection.execute(select(audit.c.inputs).where(audit.c.action == REPORTED)).scalars())
+    records = connection.execute(
+        select(audit.c.writer, audit.c.number, audit.c.at, audit.c.inputs).where(audit.c.action == REPLACED).order_by(audit.c.at)
+    )
+    return tuple(Replacement(*record, f"{record.writer} {record.number}" in reported) for record in records)
+
+
+REPORTED = "verify.replaced"
+"""Action of the record that a verification has reported a replacement; its inputs name the record of the replacement."""
 
 
 @dataclass

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select
 
 from bento.store.records import Transaction
 from bento.store.tables import transactions
+from bento.store.transactions import forget_histories
 from bento.store.unit_of_work import UnitOfWork
 from schemas.timestamps import to_micros
 
@@ -64,6 +65,7 @@ def load_transactions(session: UnitOfWork, ledger: Iterable[Transaction]) -> int
     total = 0
     for chunk in chunks:
         with session.writing() as connection:
+            forget_histories(session)
             (_load_sqlite if session.database.dialect == "sqlite" else _load_postgresql)(connection, chunk)
         total += len(chunk)
     return total
@@ -78,6 +80,7 @@ def _load_empty_sqlite(session: UnitOfWork, chunks: Iterable[list[tuple[Any, ...
     # In the order of the key, with the indexes built afterwards, each page is written once.
     rows = sorted((row for chunk in chunks for row in chunk), key=itemgetter(0))
     with session.writing() as connection:
+        forget_histories(session)
         connection.exec_driver_sql("pragma cache_size = -200000")  # kB
         for index in sorted(transactions.indexes, key=str):
             index.drop(connection)

@@ -2,7 +2,7 @@
 
 SQLite in WAL mode with full synchronisation, or PostgreSQL through pg8000: one connection for each worker. The connection reopens by itself
 after the server went away or the file was replaced. A request never waits long for a lock, and for a moment after a failure requests fail
-at once.
+at once. The thread of an event loop never waits at all: see `TransactionLock`.
 """
 
 import os
@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import RLock
+from threading import RLock, get_ident
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -19,6 +19,7 @@ from sqlalchemy import ARRAY, URL, Connection, Engine, RootTransaction, Text, bi
 from sqlalchemy.pool import QueuePool
 
 from bento.context import span
+from finrisk_assets.private_files import make_private_folder
 from finrisk_assets.settings import Settings
 
 WAIT_S = 1.0
@@ -29,6 +30,7 @@ CACHE_KIB = 32_000
 """KiB of SQLite's pages in memory. SQLite's default of 2,000 KiB holds too few of the pages that a decision reads."""
 COOLDOWN_S = 0.25
 """Seconds after a failure in which the circuit breaker is open: requests that queued up meanwhile are refused at once."""
+_BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _TLS_PARAMETERS = ("sslmode", "sslrootcert")
 _ADVISORY_LOCK = text("select pg_advisory_xact_lock(hashtext(name)) from (select unnest(:names) as name order by 1) as sorted").bindparams(
     bindparam("names", type_=ARRAY(Text))
@@ -44,6 +46,10 @@ class StoreUnavailable(Exception):  # noqa: N818 - the name says the state
 
     The text names the kind of failure only: a database's own message may contain the values of a row.
     """
+
+
+class StoreBusy(StoreUnavailable):
+    """The store is not free at once, and the thread of the event loop must not wait. The same call succeeds in another thread."""
 
 
 def location(settings: Settings) -> str | Path:
@@ -111,6 +117,45 @@ def tls_context(url: URL) -> ssl.SSLContext | bool | None:
     return plain[mode]
 
 
+class TransactionLock:
+    """The lock of a database's one connection: held by the thread whose transaction is open; that thread may take it again.
+
+    Other threads wait for it, except the thread of an event loop: while that thread waited, nobody would be answered.
+
+    Parameters
+    ----------
+    wait_s
+        Seconds that a thread waits at most.
+    never_free
+        Whether the event loop's thread is always refused: each statement of a database on another machine is a wait.
+
+    Attributes
+    ----------
+    loop_thread
+        Identifier of the event loop's thread; None where every thread may wait.
+    """
+
+    def __init__(self, wait_s: float, *, never_free: bool) -> None:
+        self._lock = RLock()
+        self._wait_s = wait_s
+        self._never_free = never_free
+        self.loop_thread: int | None = None
+
+    def may_wait(self) -> bool:
+        """Return whether the current thread may wait for the database."""
+        return get_ident() != self.loop_thread
+
+    def __enter__(self) -> None:
+        if self.may_wait():
+            if not self._lock.acquire(timeout=self._wait_s):
+                raise StoreUnavailable("another thread holds its connection")
+        elif self._never_free or not self._lock.acquire(blocking=False):
+            raise StoreBusy("not free at once")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class Database:
     """An open database with one connection. Other threads wait until the connection is free.
 
@@ -130,9 +175,12 @@ class Database:
     file
         The SQLite file; None on PostgreSQL.
     lock
-        Held by the thread whose transaction is open.
+        Held by the thread whose transaction is open, see `TransactionLock`.
     is_writing
         Whether the open transaction is that of `writing`.
+    is_replaced
+        Whether another database may be in this one's place since the last check: the file is another one, or PostgreSQL was connected
+        again. Set back by the check.
     commit_s
         Seconds of the last commit.
 
@@ -147,12 +195,14 @@ class Database:
         self.dialect = self.url.get_backend_name()
         self.file = Path(str(self.url.database)) if self.dialect == "sqlite" else None
         self._wait_s = wait_s
-        self.lock = RLock()
+        self.lock = TransactionLock(wait_s, never_free=self.file is None)
         self.commit_s = 0.0
         self._open_connection: Connection | None = None
         self._connection: Connection | None = None
         self.is_writing = False
         self._failed_at = float("-inf")
+        self._busy_timeout_ms = 0
+        self.is_replaced = False
         self._inode: tuple[int, int] | None = None
         self.engine = self._sqlite_engine(durable) if self.file is not None else self._postgresql_engine(durable)
 
@@ -262,6 +312,8 @@ class Database:
         try:
             with self._translate_faults():
                 yield
+        except StoreBusy:
+            raise  # the database is well: the same call may wait in another thread
         except StoreUnavailable:
             self._failed_at = monotonic()
             self._disconnect()
@@ -275,7 +327,10 @@ class Database:
         except (exc.IntegrityError, exc.DataError):
             raise  # the values are wrong, not the database
         except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, sqlite3.Error, ssl.SSLError, _FileMissing) as error:
-            raise StoreUnavailable(type(getattr(error, "orig", None) or error).__name__) from error
+            original = getattr(error, "orig", None) or error
+            if not self.lock.may_wait() and getattr(original, "sqlite_errorcode", 0) & 0xFF in _BUSY_CODES:
+                raise StoreBusy("locked by another process") from error
+            raise StoreUnavailable(type(original).__name__) from error
         except Exception as error:
             if type(error).__module__.startswith("pg8000"):  # pg8000 does not declare all of its errors to SQLAlchemy
                 raise StoreUnavailable(type(error).__name__) from error
@@ -293,6 +348,7 @@ class Database:
         except OSError as error:
             raise _FileMissing from error
         if self._inode != (status.st_dev, status.st_ino):
+            self.is_replaced |= self._inode is not None
             self._disconnect()
             self._inode = (status.st_dev, status.st_ino)
         if self._connection is None:
@@ -317,14 +373,16 @@ class Database:
 
     def _sqlite_engine(self, durable: bool) -> Engine:
         assert self.file is not None
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.file.parent)
         if not self.file.exists():
-            os.close(os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o600))  # readable by its owner only
+            os.close(os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o600))  # SQLite gives its log the same permissions
 
         def connect() -> sqlite3.Connection:
             # mode=rw does not create the file: an empty store in place of a removed one would hide the loss.
             uri = f"{Path(str(self.file)).as_uri()}?mode=rw"
-            connection = sqlite3.connect(uri, uri=True, timeout=self._wait_s, isolation_level=None, check_same_thread=False)
+            wait_s = self._wait_s if self.lock.may_wait() else 0.0
+            connection = sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None, check_same_thread=False)
+            self._busy_timeout_ms = int(wait_s * 1000)
             synchronous = "full" if durable else "normal"
             checkpoint, cache = f"wal_autocheckpoint = {WAL_CHECKPOINT_PAGES}", f"cache_size = {-CACHE_KIB}"
             for pragma in ("journal_mode = wal", f"synchronous = {synchronous}", "secure_delete = on", checkpoint, cache):
@@ -339,6 +397,10 @@ class Database:
         def begin(connection: Connection) -> None:
             # A transaction that writes takes the lock at once: none fails half-way because another was first.
             driver: Any = connection.connection.driver_connection
+            timeout_ms = int(self._wait_s * 1000) if self.lock.may_wait() else 0
+            if timeout_ms != self._busy_timeout_ms:
+                driver.execute(f"pragma busy_timeout = {timeout_ms}")
+                self._busy_timeout_ms = timeout_ms
             driver.execute("begin immediate" if self.is_writing else "begin")
 
         return engine
@@ -356,6 +418,7 @@ class Database:
 
         @event.listens_for(engine, "connect")
         def prepare(connection: Any, _: Any) -> None:
+            self.is_replaced = True
             cursor = connection.cursor()
             cursor.execute(f"set lock_timeout = {int(self._wait_s * 1000)}")
             cursor.execute(f"set synchronous_commit = {'on' if durable else 'off'}")

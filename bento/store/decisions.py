@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from secrets import token_hex
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, insert, or_, select
 
 from bento.context import current_caller
 from bento.context import request_id as current_request
+from bento.store.audit_chain import Record
 from bento.store.keyring import KeyringError, seal, unseal
 from bento.store.records import DecisionPayload, NewDecision, PriorDecision, StoredDecision, encode_json
 from bento.store.statements import CompiledStatement
@@ -22,14 +23,23 @@ PAGE_SIZE = 500
 
 _WITH_PERSON = decisions.outerjoin(people, decisions.c.person == people.c.person)
 _FIND_PRIOR = CompiledStatement(
-    select(decisions.c.id, decisions.c.digest, decisions.c.sealed, decisions.c.person, people.c.wrapped_key)
+    select(decisions.c.id, decisions.c.digest, decisions.c.sealed, decisions.c.person, people.c.lookup, people.c.wrapped_key)
     .select_from(_WITH_PERSON)
     .where(or_(decisions.c.transaction_token == bindparam("transaction"), decisions.c.idempotency == bindparam("key")))
 )
+_FIND_ANY = {
+    column: select(decisions.c.id).where(decisions.c[column].in_(bindparam("tokens", expanding=True))).limit(1)
+    for column in ("transaction_token", "idempotency")
+}
+_BOUND_COLUMNS = (
+    "id", "person", "domain", "route", "model_version", "caller", "request_id", "transaction_token", "idempotency", "digest", "decided_at",
+)  # fmt: skip
+OUTCOME_STARTS = 32
+"""Hexadecimal digits of `bind_row` in front of those that cover the outcome."""
 _INSERT = CompiledStatement(insert(decisions).inline(), [column.name for column in decisions.columns if column.name != "position"])
 _STORED = [decisions.c[name] for name in StoredDecision._fields if name not in ("content", "erased")]
 _SELECT_PAGE = (
-    select(*_STORED, people.c.wrapped_key)
+    select(*_STORED, people.c.lookup, people.c.wrapped_key)
     .select_from(_WITH_PERSON)
     .where(decisions.c.position > bindparam("after"))
     .order_by(decisions.c.position)
@@ -43,6 +53,11 @@ def new_id(session: UnitOfWork) -> str:
     The time stands in front so that new rows share pages of the index.
     """
     return f"{session.clock():014x}{token_hex(9)}"
+
+
+def read_time(decision_id: str) -> int:
+    """Return the time in front of a decision's identifier, in microseconds since 1970, UTC."""
+    return int(decision_id[:14], 16)
 
 
 def digest_request(session: UnitOfWork, request: bytes) -> str:
@@ -63,10 +78,23 @@ def find_prior_decision(session: UnitOfWork, *, transaction_id: str | None = Non
         rows = _FIND_PRIOR(connection, {"transaction": transaction_token, "key": idempotency}).fetchall()
         if not rows:
             return None
-        decision_id, digest, sealed, person, wrapped = rows[0]
-        data_key = session.key_of(person, wrapped)
+        decision_id, digest, sealed, person, lookup, wrapped = rows[0]
+        data_key = session.key_of(person, lookup, wrapped)
         answer = None if data_key is None else _split_payload(unseal(data_key, sealed, decision_id.encode()))[1]
         return PriorDecision(decision_id, digest if len(rows) == 1 else "", answer)
+
+
+def has_prior_decision(session: UnitOfWork, *, transaction_ids: Iterable[str], keys: Iterable[str]) -> bool:
+    """Return whether there is a decision under any of these transactions' identifiers or idempotency keys of the current caller."""
+    tokens = {
+        "transaction_token": [session.token("transaction", transaction_id) for transaction_id in transaction_ids],
+        "idempotency": [_idempotency_token(session, key) for key in keys],
+    }
+    with session.reading() as connection:
+        return any(
+            tokens_of_column and connection.execute(_FIND_ANY[column], {"tokens": tokens_of_column}).first() is not None
+            for column, tokens_of_column in tokens.items()
+        )
 
 
 def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) -> None:
@@ -108,8 +136,46 @@ def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) 
             domain=row["domain"],
             model_version=row["model_version"],
             inputs=row["digest"],
-            output=hashlib.sha256(row["sealed"]).hexdigest(),
+            output=bind_row(session.keyring.mac, row),
         )
+
+
+def bind_row(mac: Callable[[bytes], str], row: Mapping[str, Any]) -> str:
+    """Return the output of a decision's audit record: 128 bits of a MAC over what stays of the row, and 128 bits over its outcome.
+
+    The outcome is apart because an erasure deletes it. The position is not included, because the database chooses it: the order of the
+    records of one writer is that of its decisions.
+    """
+    columns = encode_json(["decisions", *[row[name] for name in _BOUND_COLUMNS]]).encode()
+    lasting = mac(columns + row["sealed"])
+    # An f-string: JSON would take as long as both MACs. An id has no spaces.
+    outcome = mac(f"outcome {row['id']} {row['probability']} {row['decision']}".encode())
+    return lasting[:OUTCOME_STARTS] + outcome[:OUTCOME_STARTS]
+
+
+def find_record(mac: Callable[[bytes], str], row: Mapping[str, Any], records: Mapping[str, Record], *, erased: bool) -> Record | None:
+    """Return the audit record of a decision's row; None where the row is not as it was recorded.
+
+    Parameters
+    ----------
+    records
+        The first `OUTCOME_STARTS` digits of the output -> the record, of the records at the decision's moment.
+    erased
+        Whether the person was erased, so that the row has no outcome.
+    """
+    bound = bind_row(mac, row)
+    record = records.get(bound[:OUTCOME_STARTS])
+    if record is not None:
+        has_outcome = row["probability"] is not None or row["decision"] is not None
+        is_as_recorded = not has_outcome if erased else record.output == bound
+        return record if is_as_recorded else None
+    # A decision that a store of schema 0001 recorded: the output covers the sealed bytes, the record has further columns.
+    digest = hashlib.sha256(row["sealed"]).hexdigest()
+    record = records.get(digest[:OUTCOME_STARTS])
+    columns = ("caller", "request_id", "person", "domain", "model_version")
+    if record is None or record.output != digest or record.inputs != row["digest"] or any(getattr(record, c) != row[c] for c in columns):
+        return None
+    return record
 
 
 def list_decisions(session: UnitOfWork, *, after: int = 0) -> Iterator[StoredDecision]:
@@ -123,25 +189,27 @@ def list_decisions(session: UnitOfWork, *, after: int = 0) -> Iterator[StoredDec
     while True:
         with session.reading() as connection:
             page = connection.execute(_SELECT_PAGE, {"after": after, "size": PAGE_SIZE}).all()
-        for *columns, wrapped in page:
+        for *columns, lookup, wrapped in page:
             stored: StoredDecision = StoredDecision._make((*columns, None, False))
-            payload = open_payload(session, stored.id, stored.person, wrapped, stored.sealed)
+            payload = open_payload(session, stored.id, stored.person, lookup, wrapped, stored.sealed)
             yield stored._replace(content=payload, erased=stored.person is not None and wrapped is None)
         if len(page) < PAGE_SIZE:
             return
         after = page[-1].position
 
 
-def open_payload(session: UnitOfWork, decision_id: str, person: str | None, wrapped: bytes | None, sealed: bytes) -> DecisionPayload | None:
+def open_payload(
+    session: UnitOfWork, decision_id: str, person: str | None, lookup: str | None, wrapped: bytes | None, sealed: bytes
+) -> DecisionPayload | None:
     """Return the unsealed payload of a decision; None where its person was erased or the bytes were changed.
 
     Parameters
     ----------
-    person, wrapped
-        The person's pseudonymous id and wrapped data key; None as the tables hold it.
+    person, lookup, wrapped
+        The person's pseudonymous id, look-up token and wrapped data key; None as the tables hold it.
     """
-    data_key = session.key_of(person, wrapped)
     try:
+        data_key = session.key_of(person, lookup, wrapped)
         return None if data_key is None else _unpack(unseal(data_key, sealed, decision_id.encode()))
     except KeyringError:
         return None

@@ -2,7 +2,8 @@
 
 The master key comes from outside and only wraps other keys. Each person has a data key, and the store has a root secret, from which the
 keys for tokens, for the audit and for data without a person are derived (HKDF). All of them lie wrapped in the store's table `people`: a
-new master key means to wrap them again and changes no token, no MAC and no sealed byte. Deleting a wrapped key erases what it sealed
+new master key means to wrap them again and changes no token, no MAC and no sealed byte. A data key is wrapped about its person and their
+look-up token; the root secret is wrapped together with the store's marks. Deleting a wrapped key erases what it sealed
 (crypto-shredding). docs/privacy.md has the whole scheme.
 """
 
@@ -22,16 +23,26 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, bindparam, select, text
 
 from bento.store.tables import people
+from finrisk_assets.private_files import is_open_to_others, make_private_folder
 from finrisk_assets.settings import Settings
+from schemas.normal_form import normalise_country, normalise_text
 
 SERVICE_KEY_OWNER = "0" * 32
 """Pseudonymous id of the row in `people` that holds the root secret in place of a data key."""
+BOUND = "bound"
+"""Mark of a store whose rows are bound to the audit and whose data keys are bound to their look-up tokens."""
+CLOSED = "closed"
+"""Mark of a store that ever had an API key: without keys it answers nobody."""
+AUDIT_BEGAN = "audit:"
+"""Start of the mark that holds the MAC of the audit's first checkpoint: an audit that was wiped and begun again has another."""
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _ID_BYTES = 8
 _TAG_BYTES = 16
 _DISTINCT_BYTES = 12
 """Least number of distinct bytes of a key: of 32 random bytes about 30 differ, a placeholder has fewer."""
+_NORMALISE_BY_KIND = dict.fromkeys(("account", "customer", "merchant", "transaction"), normalise_text) | {"country": normalise_country}
+"""Kind of identifier -> the function that brings it into normal form. Tokens of other kinds replace texts of the service itself."""
 
 
 class KeyringError(RuntimeError):
@@ -66,6 +77,16 @@ def unseal(key: bytes, sealed: bytes, about: bytes = b"") -> bytes:
         raise KeyringError("sealed data does not open: it was changed, moved to another row, or sealed with another key") from None
 
 
+def key_context(person: str, lookup: str | None) -> bytes:
+    """Return the associated data of a person's wrapped data key: with another `lookup` in the row the key does not open."""
+    return person.encode() if lookup is None else f"{person} {lookup}".encode()
+
+
+def snapshot_context(domain: str, subject: str, account: str | None, as_of: int | None) -> bytes:
+    """Return the associated data of a sealed feature snapshot: in the row of another domain, account or time it does not open."""
+    return f"{domain} {subject} {account} {as_of}".encode()
+
+
 class Keyring:
     """The master keys and the keys derived from the store's root secret.
 
@@ -85,6 +106,7 @@ class Keyring:
         self._lookup: hmac.HMAC | None = None
         self._audit: hmac.HMAC | None = None
         self._service = b""
+        self.marks: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: Settings, *, make: bool = True) -> "Keyring":
@@ -157,23 +179,54 @@ class Keyring:
                 raise KeyringError("the store's root secret is missing: no person in the store can be found; restore the table `people`")
             created = {
                 "person": SERVICE_KEY_OWNER,
-                "wrapped": self.wrap(self.new_key(), SERVICE_KEY_OWNER.encode()),
+                "wrapped": self.wrap(self.new_key() + BOUND.encode(), SERVICE_KEY_OWNER.encode()),
                 "master": self.master,
                 "now": now,
             }
             connection.execute(_INSERT_ROOT, created)
             root = self._root(connection)  # another process may have been first
             assert root is not None
+        self.marks = _read_marks(root)
+        root = root[:KEY_BYTES]
         self._lookup = hmac.new(_derive_key(root, b"lookup"), digestmod="sha256")
         self._audit = hmac.new(_derive_key(root, b"audit"), digestmod="sha256")
         self._service = _derive_key(root, b"service data")
+
+    def read_marks(self, connection: Connection) -> frozenset[str]:
+        """Return the store's marks as they are now.
+
+        Raises
+        ------
+        KeyringError
+            If the root secret is missing or is not the one with which this keyring was unlocked: another store is in its place.
+        """
+        root = self._root(connection)
+        if root is None or not hmac.compare_digest(_derive_key(root[:KEY_BYTES], b"service data"), self.service_key):
+            raise KeyringError("another store is in the place of the one that was opened: put that one back, or restart the service")
+        return _read_marks(root)
+
+    def add_mark(self, connection: Connection, mark: str) -> bool:
+        """Put a mark on the store, in a transaction that writes, and return whether it is new.
+
+        A mark is sealed with the root secret, so it cannot be taken off without the root secret.
+        """
+        locked = connection.execute(_SELECT_ROOT.with_for_update(), {"owner": SERVICE_KEY_OWNER}).scalar_one()
+        root = self.unwrap(locked, SERVICE_KEY_OWNER.encode())
+        self.marks = _read_marks(root)
+        if mark in self.marks:
+            return False
+        self.marks |= {mark}
+        plain = root[:KEY_BYTES] + " ".join(sorted(self.marks)).encode()
+        wrapped = {"wrapped_key": self.wrap(plain, SERVICE_KEY_OWNER.encode()), "master": self.master}
+        connection.execute(people.update().where(people.c.person == SERVICE_KEY_OWNER).values(wrapped))
+        return True
 
     def _root(self, connection: Connection) -> bytes | None:
         wrapped = connection.execute(_SELECT_ROOT, {"owner": SERVICE_KEY_OWNER}).scalar_one_or_none()
         return None if wrapped is None else self.unwrap(wrapped, SERVICE_KEY_OWNER.encode())
 
     def token(self, kind: str, value: str) -> str:
-        """Return the token that replaces an identifier: 32 hex digits, equal for equal kind and value.
+        """Return the token that replaces an identifier: 32 hex digits, equal for equal kind and value in normal form.
 
         HMAC-SHA256 under the lookup key: without the key identifiers cannot be guessed by trial.
 
@@ -184,6 +237,8 @@ class Keyring:
         """
         if self._lookup is None:
             raise _locked_error()
+        normalise = _NORMALISE_BY_KIND.get(kind)
+        value = value if normalise is None else normalise(value)
         keyed = self._lookup.copy()
         keyed.update(f"{kind}\0{value}".encode(errors="surrogatepass"))
         return keyed.hexdigest()[:32]
@@ -241,6 +296,10 @@ _INSERT_ROOT = text(
 )
 
 
+def _read_marks(root: bytes) -> frozenset[str]:
+    return frozenset(root[KEY_BYTES:].decode().split())
+
+
 def _locked_error() -> KeyringError:
     return KeyringError("this keyring is locked: `unlock` it with a connection to the store")
 
@@ -250,20 +309,35 @@ def key_file(settings: Settings) -> Path:
     return settings.master_key_file or settings.store_root / "service" / "master.key"
 
 
+def check_private(path: Path) -> None:
+    """Refuse a key file that every user of the machine can read.
+
+    Raises
+    ------
+    KeyringError
+        If its mode allows that; the message has the command that ends it.
+    OSError
+        If there is no such file.
+    """
+    if is_open_to_others(path):
+        raise KeyringError(f"the master key file {path} is open to every user of this machine: run `chmod 600 {path}`")
+
+
 class _KeyFileReader:
     """A reader of a key file that reads again only after the file changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._version: tuple[int, int] | None = None
+        self._version: tuple[int, int, int] | None = None
         self._keys: Sequence[bytes] = ()
 
     def read(self) -> Sequence[bytes]:
         try:
             stat = self._path.stat()
-            if self._version != (stat.st_mtime_ns, stat.st_ino):
+            if self._version != (stat.st_mtime_ns, stat.st_ino, stat.st_mode):
+                check_private(self._path)
                 self._keys = _parse_keys(self._path.read_text("utf-8"), str(self._path))
-                self._version = (stat.st_mtime_ns, stat.st_ino)
+                self._version = (stat.st_mtime_ns, stat.st_ino, stat.st_mode)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise KeyringError(
@@ -276,7 +350,7 @@ def _create_key_file(path: Path) -> None:
     """Write a new master key to a file, unless the file exists; of several processes one writes it."""
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     try:
         write_keys(path, [token_bytes(KEY_BYTES)], new=True)
     except FileExistsError:

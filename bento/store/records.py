@@ -114,7 +114,9 @@ class StoredDecision(NamedTuple):
     decided_at
         Microseconds since 1970, UTC.
     sealed
-        The sealed bytes. Their SHA-256 is the output of the decision's audit record, whose inputs are `digest`.
+        The sealed bytes. The output of the decision's audit record is `decisions.bind_row`, its inputs are `digest`.
+    transaction_token, idempotency
+        The tokens under which the same request gets the same answer.
     content
         The unsealed payload; None where the person was erased or the bytes were changed.
     erased
@@ -129,6 +131,8 @@ class StoredDecision(NamedTuple):
     model_version: str
     caller: str
     request_id: str
+    transaction_token: str | None
+    idempotency: str | None
     digest: str
     decided_at: int
     probability: float | None

@@ -7,17 +7,23 @@ answer again. Identifiers are tokenised and sealed inside this folder, and read 
 `unit_of_work` has transactions, audit and keys; the SQL of each operation stands in the module that the method calls.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cached_property
+from threading import BoundedSemaphore, get_ident
+from time import monotonic
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 
 from bento.problems import Problem, log_failure
 from bento.store import bulk_load, decisions, shadow_scores, snapshots, transactions
 from bento.store.audit_chain import AuditError
-from bento.store.database import StoreUnavailable, location
+from bento.store.database import StoreBusy, StoreUnavailable, location
 from bento.store.keyring import Keyring, KeyringError
 from bento.store.records import (
     DecisionPayload,
@@ -30,13 +36,95 @@ from bento.store.records import (
     Transaction,
 )
 from bento.store.shadow_scores import MAX_SHADOW_SCORES
-from bento.store.transactions import Entity, Event
+from bento.store.transactions import Entity, HistoryQuery
 from bento.store.unit_of_work import UnitOfWork
-from finrisk_assets.features.online import EventCount
+from finrisk_assets.features.online import EventCount, History
+from finrisk_assets.features.recent_events import Event
 from finrisk_assets.settings import Settings
 
+MAX_WAITING_CALLS = 256
+"""Calls that wait for the store's thread at most; the next one is refused. More need more memory."""
+MAX_QUEUED_S = 2.0
+"""Seconds after which a call that still waits for the store's thread is refused. More let requests queue up behind a slow writer."""
 STORE_FAULTS = (StoreUnavailable, AuditError, KeyringError)
 """Faults of the store, its audit and its keys: a client gets 503, nothing is stored, a retry is safe."""
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class StoreThread:
+    """The one thread in which requests wait for their store, so that the event loop never waits.
+
+    Calls are made in the order in which they come. A call runs in the context of its request. Their number and the time for which they
+    queue are bounded; the time for which a call waits for a lock is bounded by the database.
+
+    Parameters
+    ----------
+    max_waiting
+        Calls that are made or wait at most.
+    max_queued_s
+        Seconds after which a call that still waits is refused.
+    """
+
+    def __init__(self, max_waiting: int = MAX_WAITING_CALLS, max_queued_s: float = MAX_QUEUED_S) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="finrisk-store")
+        self._free = BoundedSemaphore(max_waiting)
+        self._max_queued_s = max_queued_s
+
+    async def run(self, call: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
+        """Make a call in the thread and return its result.
+
+        Raises
+        ------
+        bento.problems.Problem
+            503 where too many calls wait, or this one waited too long.
+        """
+        return await asyncio.wrap_future(self.submit(call, *arguments, **options))
+
+    async def run_if_busy(self, call: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
+        """Make a call at once where the store is free, else in the thread.
+
+        The call may begin twice: it writes in one transaction at most, and the first failure leaves nothing of it.
+
+        Raises
+        ------
+        bento.problems.Problem
+            As of `run`.
+        """
+        try:
+            return call(*arguments, **options)
+        except StoreBusy:
+            return await self.run(call, *arguments, **options)
+
+    def submit(self, call: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> Future[R]:
+        """Queue a call and return its future.
+
+        Raises
+        ------
+        bento.problems.Problem
+            503 where too many calls wait.
+        """
+        if not self._free.acquire(blocking=False):
+            raise self._refuse("too many calls wait for it")
+        context, queued_at = copy_context(), monotonic()
+
+        def make_call() -> R:
+            if monotonic() - queued_at > self._max_queued_s:
+                raise context.run(self._refuse, "another call held it for too long")
+            return context.run(call, *arguments, **options)
+
+        future = self._executor.submit(make_call)
+        future.add_done_callback(lambda _: self._free.release())
+        return future
+
+    def stop(self) -> None:
+        """Make the queued calls, then end the thread."""
+        self._executor.shutdown()
+
+    @staticmethod
+    def _refuse(reason: str) -> Problem:
+        log_failure(StoreUnavailable(reason))
+        return Problem.from_status(503)
 
 
 class Store(UnitOfWork):
@@ -72,6 +160,23 @@ class Store(UnitOfWork):
         Where the keyring is not the one that the store was created with.
     """
 
+    # Waiting
+
+    @cached_property
+    def thread(self) -> StoreThread:
+        """The thread in which requests wait for this store."""
+        return StoreThread()
+
+    def never_wait_here(self) -> None:
+        """Declare the current thread an event loop's: from now on a call in it that would wait raises `StoreBusy` instead."""
+        self.database.lock.loop_thread = get_ident()
+
+    def close(self) -> None:
+        """End the store's thread, then close the store, see `UnitOfWork.close`."""
+        self.database.lock.loop_thread = None
+        self.thread.stop()
+        super().close()
+
     # Decisions
 
     def new_id(self) -> str:
@@ -86,6 +191,10 @@ class Store(UnitOfWork):
         """Return the prior decision made under one of these identifiers, see `decisions.find_prior_decision`."""
         return decisions.find_prior_decision(self, transaction_id=transaction_id, key=key)
 
+    def has_prior_decision(self, *, transaction_ids: Iterable[str], keys: Iterable[str]) -> bool:
+        """Return whether there is a decision under any of these identifiers, see `decisions.has_prior_decision`."""
+        return decisions.has_prior_decision(self, transaction_ids=transaction_ids, keys=keys)
+
     def insert_decisions(self, new_decisions: Sequence[NewDecision]) -> None:
         """Insert decisions with their audit records, see `decisions.insert_decisions`."""
         decisions.insert_decisions(self, new_decisions)
@@ -94,9 +203,11 @@ class Store(UnitOfWork):
         """Yield all decisions in the order of writing, see `decisions.list_decisions`."""
         return decisions.list_decisions(self, after=after)
 
-    def open_payload(self, decision_id: str, person: str | None, wrapped: bytes | None, sealed: bytes) -> DecisionPayload | None:
+    def open_payload(
+        self, decision_id: str, person: str | None, lookup: str | None, wrapped: bytes | None, sealed: bytes
+    ) -> DecisionPayload | None:
         """Return the unsealed payload of a decision, see `decisions.open_payload`."""
-        return decisions.open_payload(self, decision_id, person, wrapped, sealed)
+        return decisions.open_payload(self, decision_id, person, lookup, wrapped, sealed)
 
     # Transactions
 
@@ -108,9 +219,27 @@ class Store(UnitOfWork):
         """Store the ledger's transactions, see `bulk_load.load_transactions`."""
         return bulk_load.load_transactions(self, ledger)
 
+    def queue_transaction(self, transaction: Transaction, person: Person) -> None:
+        """Add a transaction to history, with its row inserted later, see `transactions.queue_transaction`."""
+        transactions.queue_transaction(self, transaction, person)
+
+    def insert_queued(self) -> None:
+        """Insert the queued transactions, see `transactions.insert_queued`."""
+        transactions.insert_queued(self)
+
+    def forget_histories(self) -> None:
+        """Empty the cache of recent events of every worker, see `transactions.forget_histories`."""
+        transactions.forget_histories(self)
+
     def histories(self, event: Mapping[str, Any], reach: Mapping[Entity, timedelta], before: datetime) -> dict[Entity, list[Event]]:
         """Return the earlier events of each entity of an event, see `transactions.histories`."""
         return transactions.histories(self, event, reach, before)
+
+    def read_history(
+        self, event: Mapping[str, Any], query: HistoryQuery, before: datetime
+    ) -> tuple[dict[Entity, History], dict[Entity, list[int]]]:
+        """Return what features read of an event's history, see `transactions.read_history`."""
+        return transactions.read_history(self, event, query, before)
 
     def counts(self, event: Mapping[str, Any], counts: Mapping[Entity, Sequence[EventCount]], before: datetime) -> dict[Entity, list[int]]:
         """Return the numbers of earlier events of each entity of an event, see `transactions.counts`."""
@@ -155,6 +284,8 @@ def write_transaction(store: Store) -> Iterator[Connection]:
     ------
     bento.problems.Problem
         503 where the store cannot be reached or written, its audit was changed, or a key cannot be opened.
+    bento.store.database.StoreBusy
+        In the event loop's thread, where the block would have to wait: `StoreThread.run` makes the same call elsewhere.
     """
     with map_store_faults(), store.writing() as connection:
         yield connection
@@ -171,6 +302,8 @@ def map_store_faults() -> Iterator[None]:
     """
     try:
         yield
+    except StoreBusy:
+        raise
     except STORE_FAULTS as error:
         log_failure(error)
         raise Problem.from_status(503) from None

@@ -26,7 +26,7 @@ _OLDEST_TO_DELETE = (
 _DELETE_OLD = delete(shadows).where(shadows.c.domain == bindparam("named"), shadows.c.position <= _OLDEST_TO_DELETE)
 _INSERT = {name: dialect.insert(shadows).on_conflict_do_nothing() for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))}
 _SELECT = (
-    select(shadows, people.c.wrapped_key)
+    select(shadows, people.c.lookup, people.c.wrapped_key)
     .select_from(shadows.outerjoin(people, shadows.c.person == people.c.person))
     .where(shadows.c.domain == bindparam("domain"))
     .order_by(shadows.c.position)
@@ -63,7 +63,7 @@ def _pack(session: UnitOfWork, score: ShadowScore) -> dict[str, Any]:
 
 
 def _unpack(session: UnitOfWork, row: Any) -> ShadowScore:
-    key = session.key_of(row.person, row.wrapped_key)
+    key = session.key_of(row.person, row.lookup, row.wrapped_key)
     subject = None if row.sealed is None or key is None else unseal(key, row.sealed, row.subject.encode()).decode()
     values = {name: row._mapping[name] for name in ShadowScore._fields if name not in ("subject", "scored_at", "customer_id")}
     return ShadowScore(**values, subject=subject, scored_at=from_micros(row.scored_at))

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select
 
-from bento.store.keyring import seal, unseal
+from bento.store.keyring import seal, snapshot_context, unseal
 from bento.store.records import FeatureSnapshot, encode_json
 from bento.store.tables import people, standings
 from bento.store.unit_of_work import UnitOfWork
@@ -16,7 +16,14 @@ INSERT_CHUNK_SIZE = 4_000
 """Rows of one insert. More takes fewer statements and more memory."""
 
 _SELECT = select(
-    standings.c.domain, standings.c.subject, standings.c.as_of, standings.c.sealed, people.c.person, people.c.wrapped_key
+    standings.c.domain,
+    standings.c.subject,
+    standings.c.account,
+    standings.c.as_of,
+    standings.c.sealed,
+    people.c.person,
+    people.c.lookup,
+    people.c.wrapped_key,
 ).select_from(standings.join(people, standings.c.person == people.c.person))
 _SELECT_BY = {
     names: _SELECT.where(*((people if name == "lookup" else standings).c[name] == bindparam(name) for name in names))
@@ -31,8 +38,8 @@ def replace_snapshots(session: UnitOfWork, snapshots: Iterable[FeatureSnapshot])
     read = list(snapshots)
     people_of = session.register_customers({snapshot.customer_id for snapshot in read})
     with session.reading() as connection:
-        wrapped: dict[str, Any] = dict(connection.execute(select(people.c.person, people.c.wrapped_key)).tuples().all())
-    rows = [_pack(session, snapshot, person := people_of[snapshot.customer_id], wrapped[person]) for snapshot in read]
+        keys = {row.person: row for row in connection.execute(select(people.c.person, people.c.lookup, people.c.wrapped_key))}
+    rows = [_pack(session, snapshot, *keys[people_of[snapshot.customer_id]]) for snapshot in read]
     with session.writing() as connection:
         connection.execute(delete(standings))
         for first in range(0, len(rows), INSERT_CHUNK_SIZE):
@@ -70,21 +77,25 @@ def list_snapshots(session: UnitOfWork) -> list[FeatureSnapshot]:
         return [_unpack(session, row) for row in connection.execute(_SELECT)]
 
 
-def _pack(session: UnitOfWork, snapshot: FeatureSnapshot, person: str, wrapped: bytes) -> dict[str, Any]:
+def _pack(session: UnitOfWork, snapshot: FeatureSnapshot, person: str, lookup: str, wrapped: bytes) -> dict[str, Any]:
     subject = session.keyring.token("subject", snapshot.subject)
     plain = encode_json([snapshot.subject, snapshot.customer_id, snapshot.account_id, snapshot.features, snapshot.score])
+    account = None if snapshot.account_id is None else session.keyring.token("account", snapshot.account_id)
+    as_of = None if snapshot.as_of is None else to_micros(snapshot.as_of)
+    context = snapshot_context(snapshot.domain, subject, account, as_of)
     return {
         "subject": subject,
         "domain": snapshot.domain,
         "person": person,
-        "account": None if snapshot.account_id is None else session.keyring.token("account", snapshot.account_id),
-        "as_of": None if snapshot.as_of is None else to_micros(snapshot.as_of),
-        "sealed": seal(session.data_key(person, wrapped), plain.encode(), subject.encode()),
+        "account": account,
+        "as_of": as_of,
+        "sealed": seal(session.data_key(person, lookup, wrapped), plain.encode(), context),
     }
 
 
 def _unpack(session: UnitOfWork, row: Any) -> FeatureSnapshot:
-    plain = unseal(session.data_key(row.person, row.wrapped_key), row.sealed, row.subject.encode())
+    context = snapshot_context(row.domain, row.subject, row.account, row.as_of)
+    plain = unseal(session.data_key(row.person, row.lookup, row.wrapped_key), row.sealed, context)
     subject, customer, account, features, score = json.loads(plain)
     as_of = None if row.as_of is None else from_micros(row.as_of)
     return FeatureSnapshot(row.domain, subject, customer, account, as_of, features, score)

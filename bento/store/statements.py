@@ -36,8 +36,8 @@ class CompiledStatement:
         statement, names = self._compile(connection)
         return self._run(connection, "execute", statement, [values[name] for name in names])
 
-    def execute_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Execute the statement for every row.
+    def execute_many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> Any:
+        """Execute the statement for every row and return the driver's cursor.
 
         Raises
         ------
@@ -45,7 +45,7 @@ class CompiledStatement:
             As where SQLAlchemy executes the statement.
         """
         statement, names = self._compile(connection)
-        self._run(connection, "executemany", statement, [[row[name] for name in names] for row in rows])
+        return self._run(connection, "executemany", statement, [[row[name] for name in names] for row in rows])
 
     def _run(self, connection: Connection, execute: str, statement: str, values: Sequence[Any]) -> Any:
         cursor: Any = connection.connection.cursor()

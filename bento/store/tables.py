@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
-REVISION = "0001"
+REVISION = "0002"
 """Newest revision in `migrations`: the schema that this code reads and writes."""
 
 metadata = MetaData()
@@ -32,7 +32,7 @@ people = Table(
     metadata,
     Column("person", Text, primary_key=True),  # 32 hex digits at random
     Column("lookup", Text, unique=True),  # token of kind `customer`; null once erased
-    Column("wrapped_key", LargeBinary),  # the person's data key under the master key, about `person`; null once erased
+    Column("wrapped_key", LargeBinary),  # data key under the master key, about `person` and `lookup`; null once erased
     Column("master", Text, nullable=False),  # id of that master key
     Column("created_at", BigInteger, nullable=False),
     Column("erased_at", BigInteger),
@@ -82,7 +82,7 @@ decisions = Table(
     _not_null_index("decisions_by_idempotency", "idempotency", unique=True),
     **_IN_ORDER,
 )
-"""Decisions. The audit record of a decision has its `digest` for inputs and the SHA-256 of `sealed` for output."""
+"""Decisions. The audit record of a decision has its `digest` for inputs and `decisions.bind_row` of its columns for output."""
 
 standings = Table(
     "standings",
@@ -92,7 +92,7 @@ standings = Table(
     Column("person", Text, nullable=False),
     Column("account", Text),  # token of kind `account`; null where the domain decides on the customer as a whole
     Column("as_of", BigInteger),  # null where the source knows no time
-    Column("sealed", LargeBinary, nullable=False),  # JSON: [subject, customer, account, features, score], about `subject`
+    Column("sealed", LargeBinary, nullable=False),  # JSON: [subject, customer, account, features, score], about the other columns
     Index("standings_by_person", "person", "domain"),
     Index("standings_by_account", "account", "domain"),
     **_ONE_TREE,
@@ -146,6 +146,9 @@ feedback = Table(
 )
 """Labels that analysts gave to decisions."""
 
+OF_KEYS = text("action in ('key.create', 'key.revoke')")
+"""The audit records of API keys: a worker reads them every few seconds, so they have an index of their own."""
+
 audit = Table(
     "audit",
     metadata,
@@ -164,6 +167,7 @@ audit = Table(
     Column("hash", Text, nullable=False),
     Index("audit_by_time", "at"),
     _not_null_index("audit_by_person", "person", "at"),
+    Index("audit_of_keys", "action", "output", sqlite_where=OF_KEYS, postgresql_where=OF_KEYS),
     **_ONE_TREE,
 )
 """Audit records: one hash chain for each writing process. See `audit_chain`."""
@@ -204,5 +208,6 @@ keys = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
+    Column("mac", Text),  # over all other columns, see `audit_chain.compute_row_mac`
 )
 """API keys as salted hashes."""

@@ -1,12 +1,16 @@
-"""Transactions that were sent to the service, and the history features' queries over all stored transactions."""
+"""Transactions that were sent to the service, and the history features' queries over all stored transactions.
+
+Recent events of active customers and merchants are in memory on SQLite (`finrisk_assets.features.recent_events`). A transaction of the
+store first reads what other workers committed meanwhile: their new rows are added, any other change of history empties the cache.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from sqlalchemy import bindparam, func, literal_column, select
+from sqlalchemy import Connection, bindparam, func, literal_column, select, text
 from sqlalchemy.dialects import postgresql
 
 from bento.store.keyring import seal
@@ -14,12 +18,11 @@ from bento.store.records import Person, Transaction, encode_json
 from bento.store.statements import CompiledStatement
 from bento.store.tables import transactions
 from bento.store.unit_of_work import UnitOfWork
-from finrisk_assets.features.online import EventCount
+from finrisk_assets.features.online import EventCount, History
+from finrisk_assets.features.recent_events import MAX_ENTITY_EVENTS, CachedEvent, EntityEvents, Event, Key
 from finrisk_assets.features.windows import MICRO
 from schemas.timestamps import to_micros
 
-Event: TypeAlias = tuple[int, float, bool | None, int | None]
-"""occurred_at_us, amount, is_fraud, label_known_at_us: the input of history features. Microseconds since 1970, UTC."""
 Entity: TypeAlias = tuple[str, ...]
 """The columns whose values a history shares: ``("customer_id", "merchant")``."""
 
@@ -31,7 +34,56 @@ _INDEX_COLUMNS = {"customer_id": "person", "merchant": "merchant"}
 """Column of an event -> the table's column with the index."""
 _NARROWING_COLUMNS = frozenset({"merchant", "country"})
 """Columns that may narrow down a customer's history."""
+MAX_CATCH_UP_ROWS = 5_000
+"""Rows of other workers that are added to the cache at once; beyond them it starts empty. More take longer than reading anew."""
+_NO_EVENTS = EntityEvents(0)
+_CACHED_COLUMNS = "occurred_at, amount, is_fraud, label_known_at, merchant, country"
+_CACHED_NAMES = _CACHED_COLUMNS.split(", ")
+_SELECT_LAST = CompiledStatement(text("select rowid, transaction_token from transactions order by rowid desc limit 1"))
+_SELECT_NEW = CompiledStatement(
+    text(
+        f"select rowid, transaction_token, person, {_CACHED_COLUMNS} from transactions where rowid >= :seen "
+        f"order by rowid limit {MAX_CATCH_UP_ROWS}"
+    )
+)
+_SELECT_ENTITY = {
+    column: CompiledStatement(
+        text(f"select {columns} from transactions where {column} = :value and occurred_at > :after limit {MAX_ENTITY_EVENTS + 1}")
+    )
+    # Not more than the index of the column holds.
+    for column, columns in (("person", _CACHED_COLUMNS), ("merchant", "occurred_at, amount, is_fraud, label_known_at, null, null"))
+}
 _BETWEEN = transactions.c.occurred_at > bindparam("after"), transactions.c.occurred_at < bindparam("before")
+
+
+class HistoryQuery(NamedTuple):
+    """What features read of the history of an event.
+
+    Attributes
+    ----------
+    events
+        Entity whose events are read -> microseconds that they reach back.
+    counts
+        Entity whose events are counted -> the counts.
+    longest
+        Column of a customer or a merchant -> microseconds that any of these reaches back.
+    """
+
+    events: Mapping[Entity, int]
+    counts: Mapping[Entity, Sequence[EventCount]]
+    longest: Mapping[str, int]
+
+    @classmethod
+    def of(cls, history_s: Mapping[Entity, int], counts: Mapping[Entity, Sequence[EventCount]]) -> "HistoryQuery":
+        """Return the query of a history of so many seconds by entity, where the entities of `counts` are counted only."""
+        longest: dict[str, int] = {}
+        for (column, *_), reach_s in history_s.items():
+            longest[column] = max(longest.get(column, 0), reach_s * MICRO)
+        return cls({entity: reach_s * MICRO for entity, reach_s in history_s.items() if entity not in counts}, counts, longest)
+
+
+class TransactionExistsError(RuntimeError):
+    """A queued transaction is stored already."""
 
 
 def insert_transaction(session: UnitOfWork, transaction: Transaction, person: Person) -> bool:
@@ -44,10 +96,40 @@ def insert_transaction(session: UnitOfWork, transaction: Transaction, person: Pe
     """
     row = _pack(session, transaction, person)
     connection = session.database.writing_connection()
+    is_cached = _read_changes(session, connection)
     if _INSERT(connection, row).rowcount:
+        if is_cached:
+            _add_to_cache(session, row)
         return True
     stored = connection.execute(_FIND, {"token": row["transaction_token"]}).one()
     return all(stored._mapping[name] == row[name] for name in _IDENTITY_COLUMNS)
+
+
+def queue_transaction(session: UnitOfWork, transaction: Transaction, person: Person) -> None:
+    """Add a transaction to history; its row is inserted with the next ones by `insert_queued`. Call this inside `writing`."""
+    row = _pack(session, transaction, person)
+    is_cached = _read_changes(session, session.database.writing_connection())
+    session.queued_transactions.append(row)
+    if is_cached:
+        _add_to_cache(session, row)
+
+
+def insert_queued(session: UnitOfWork) -> None:
+    """Insert the rows of the queued transactions with one statement. Call this inside `writing`.
+
+    Raises
+    ------
+    TransactionExistsError
+        Where one of the transactions is stored already.
+    """
+    rows = session.queued_transactions
+    if not rows:
+        return
+    inserted = _INSERT.execute_many(session.database.writing_connection(), rows).rowcount
+    n_rows = len(rows)
+    rows.clear()
+    if inserted != n_rows:
+        raise TransactionExistsError(f"{n_rows - inserted} of {n_rows} transactions are stored already: insert them one by one")
 
 
 def histories(
@@ -74,13 +156,61 @@ def histories(
     ValueError
         For columns without an index.
     """
+    at, events = to_micros(before), dict[Entity, list[Event]]()
+    with session.reading() as connection:
+        for entity, span in reach.items():
+            values = _stored_values(session, event, entity)
+            if values is None:
+                continue
+            after = to_micros(before - span)
+            is_cached, cached = _cached_events(session, connection, entity, values, after, at)
+            if is_cached:
+                events[entity] = [] if cached is None else cached.list_events(after, at, _narrowing(entity, values))
+            else:
+                events[entity] = list(_select_events(entity)(connection, values | {"after": after, "before": at}).fetchall())
+    return events
+
+
+def read_history(
+    session: UnitOfWork, event: Mapping[str, Any], query: HistoryQuery, before: datetime
+) -> tuple[dict[Entity, History], dict[Entity, list[int]]]:
+    """Return what features read of an event's history: the events of `histories` and the numbers of `counts`, at once where in memory."""
     at = to_micros(before)
     with session.reading() as connection:
-        return {
-            entity: list(_select_events(entity)(connection, values | {"after": to_micros(before - span), "before": at}).fetchall())
-            for entity, span in reach.items()
-            if (values := _stored_values(session, event, entity)) is not None
+        held = _find_held(session, connection, event, query, at)
+        if held is None:
+            reach = {entity: timedelta(microseconds=reach_us) for entity, reach_us in query.events.items()}
+            events = {entity: History.of(rows) for entity, rows in histories(session, event, reach, before).items()}
+            return events, counts(session, event, query.counts, before)
+        narrowing: dict[str, str | None] = {
+            column: None if (value := event.get(column)) is None else session.token(column, value) for column in _NARROWING_COLUMNS
         }
+        events, numbers = dict[Entity, History](), dict[Entity, list[int]]()
+        for entity, reach_us in query.events.items():
+            tokens = {column: narrowing[column] for column in entity[1:]}
+            if entity[0] in held and None not in tokens.values():
+                events[entity] = held[entity[0]].list_history(at - reach_us, at, tokens)
+        for entity, event_counts in query.counts.items():
+            tokens = {column: narrowing[column] for column in entity[1:]}
+            if entity[0] in held and None not in tokens.values():
+                numbers[entity] = held[entity[0]].count(event_counts, at, tokens)
+    return events, numbers
+
+
+def _find_held(
+    session: UnitOfWork, connection: Connection, event: Mapping[str, Any], query: HistoryQuery, at: int
+) -> dict[str, EntityEvents] | None:
+    """Return the events of the event's customer and merchant, by column; None where one of them is not in memory."""
+    held = {}
+    for column, reach_us in query.longest.items():
+        values = _stored_values(session, event, (column,))
+        if values is None:
+            continue
+        is_cached, events = _cached_events(session, connection, (column,), values, at - reach_us, at)
+        if not is_cached:
+            return None
+        held[column] = _NO_EVENTS if events is None else events
+    return held
 
 
 def counts(
@@ -108,11 +238,19 @@ def counts(
     at, numbers_of = to_micros(before), dict[Entity, list[int]]()
     by_index: dict[str, list[tuple[Entity, tuple[EventCount, ...]]]] = {}  # the entities that one index finds share a query
     values: dict[str, Any] = {}
-    for entity, event_counts in counts.items():
-        if (entity_values := _stored_values(session, event, entity)) is not None:
-            by_index.setdefault(entity[0], []).append((entity, tuple(event_counts)))
-            values |= entity_values
     with session.reading() as connection:
+        for entity, event_counts in counts.items():
+            entity_values = _stored_values(session, event, entity)
+            if entity_values is None:
+                continue
+            after = at - max((count.reach_s for count in event_counts), default=0) * MICRO
+            is_cached, cached = _cached_events(session, connection, entity, entity_values, after, at)
+            if is_cached:
+                narrowing = _narrowing(entity, entity_values)
+                numbers_of[entity] = [0] * len(event_counts) if cached is None else cached.count(event_counts, at, narrowing)
+            else:
+                by_index.setdefault(entity[0], []).append((entity, tuple(event_counts)))
+                values |= entity_values
         for counts_of_entities in by_index.values():
             reach = {count.reach_s for _, event_counts in counts_of_entities for count in event_counts}
             values |= {f"reach_{reach_s}": at - reach_s * MICRO for reach_s in reach}
@@ -120,6 +258,105 @@ def counts(
             row = iter(_select_counts(*counts_of_entities)(connection, values).fetchone())
             numbers_of |= {entity: list(islice(row, len(event_counts))) for entity, event_counts in counts_of_entities}
     return numbers_of
+
+
+# The cache ---------------------------------------------------------------------------------------------------------------------
+
+
+def forget_histories(session: UnitOfWork) -> None:
+    """Empty the cache of recent events of every worker, inside `writing`. Call this where stored transactions are changed or deleted.
+
+    SQLite's `user_version` counts these changes; each worker compares it.
+    """
+    connection = session.database.writing_connection()
+    session.recent_events.make_void()
+    if session.database.dialect == "sqlite":
+        number = connection.exec_driver_sql("pragma user_version").scalar_one()
+        connection.exec_driver_sql(f"pragma user_version = {(number + 1) % (1 << 31)}")
+
+
+def _cached_events(
+    session: UnitOfWork, connection: Connection, entity: Entity, values: Mapping[str, str | None], after: int, before: int
+) -> tuple[bool, EntityEvents | None]:
+    """Return whether the cache has an entity's events, and the events; None where the store does not know the customer."""
+    value = values[entity[0]]
+    if value is None:
+        return True, None
+    if not _read_changes(session, connection):
+        _insert_before_reading(session)
+        return False, None
+    recent, column = session.recent_events, _INDEX_COLUMNS[entity[0]]
+    is_held, events = recent.find((column, value), after, before)
+    if not is_held:
+        _insert_before_reading(session)
+        begin = recent.begins_at(column, after, before)
+        rows = _SELECT_ENTITY[column](connection, {"value": value, "after": begin}).fetchall()
+        events = EntityEvents(begin, rows) if len(rows) <= MAX_ENTITY_EVENTS else None
+        recent.put((column, value), events)
+    if events is None:
+        _insert_before_reading(session)
+    return events is not None, events
+
+
+def _insert_before_reading(session: UnitOfWork) -> None:
+    """Insert queued transactions, because a statement is about to read history."""
+    if session.queued_transactions:
+        insert_queued(session)
+
+
+def _read_changes(session: UnitOfWork, connection: Connection) -> bool:
+    """Bring the cache to the state of the open transaction; return whether there is a cache."""
+    recent = session.recent_events
+    if session.database.dialect != "sqlite" or recent.is_void:
+        return False
+    if recent.is_current:
+        return True
+    driver: Any = connection.connection.driver_connection
+    # The number changes with each commit of another connection, and only then.
+    data_version = driver.execute("pragma data_version").fetchone()[0]
+    if recent.version is None or recent.version[:2] != (driver, data_version):
+        generation = driver.execute("pragma user_version").fetchone()[0]
+        is_unchanged = recent.version is not None and (recent.version[0], recent.version[2]) == (driver, generation)
+        if not is_unchanged or not _add_new_rows(session, connection):
+            recent.clear()
+            recent.seen = _SELECT_LAST(connection, {}).fetchone() or (0, None)
+        recent.version = driver, data_version, generation
+    recent.is_current = session.database.is_writing
+    return True
+
+
+def _add_new_rows(session: UnitOfWork, connection: Connection) -> bool:
+    """Add the rows that other workers inserted; return False where they are too many, or the last known row is not in its place."""
+    recent = session.recent_events
+    rows = _SELECT_NEW(connection, {"seen": recent.seen[0]}).fetchall()
+    if recent.seen[0]:
+        if not rows or rows[0][:2] != recent.seen:  # the file was rewritten, or rows were deleted
+            return False
+        del rows[0]
+    if len(rows) >= MAX_CATCH_UP_ROWS - 1:
+        return False
+    for row in rows:
+        event = CachedEvent._make(row[3:])
+        recent.insert(_keys(row[2], event.merchant), event)
+    if rows:
+        recent.seen = rows[-1][:2]
+    return True
+
+
+def _add_to_cache(session: UnitOfWork, row: Mapping[str, Any]) -> None:
+    event = CachedEvent(*(row[column] for column in _CACHED_NAMES))
+    session.recent_events.add(row["transaction_token"], _keys(row["person"], event.merchant), event)
+
+
+def _keys(person: str, merchant: str | None) -> list[Key]:
+    return [("person", person)] if merchant is None else [("person", person), ("merchant", merchant)]
+
+
+def _narrowing(entity: Entity, values: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {column: values[column] for column in entity[1:]}
+
+
+# Statements --------------------------------------------------------------------------------------------------------------------
 
 
 @cache

@@ -12,27 +12,45 @@ from secrets import token_hex
 from typing import Any, Protocol
 from uuid import uuid4
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, exc, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bento.context import current_caller
 from bento.context import request_id as current_request
+from bento.problems import log_failure
 from bento.store import migrations
-from bento.store.audit_chain import Chain
-from bento.store.database import WAIT_S, Database, StoreUnavailable
-from bento.store.keyring import Keyring
+from bento.store.audit_chain import AuditError, Chain
+from bento.store.database import WAIT_S, Database, StoreBusy, StoreUnavailable
+from bento.store.keyring import AUDIT_BEGAN, BOUND, CLOSED, SERVICE_KEY_OWNER, Keyring, KeyringError, key_context
+from bento.store.migrations.binding import bind_rows
 from bento.store.records import Person
 from bento.store.statements import CompiledStatement
-from bento.store.tables import people
+from bento.store.tables import OF_KEYS, audit, checkpoints, keys, people
+from finrisk_assets.features.recent_events import RecentEvents
 
+PROBE_BYTES = 32 * 1024
+"""Bytes of the row that `is_writable` writes to SQLite: more than a decision with its index entries takes."""
 MAX_CACHED_KEYS = 10_000
 """Unwrapped data keys of people in memory; the oldest goes first. More saves unwrapping and costs about 200 bytes each."""
 
 _FIND_PERSON = CompiledStatement(select(people.c.person, people.c.wrapped_key).where(people.c.lookup == bindparam("token")))
 _FIND_PEOPLE = select(people.c.lookup, people.c.person).where(people.c.lookup.in_(bindparam("tokens", expanding=True)))
+_FIND_PEOPLE_WITH_KEYS = select(people.c.lookup, people.c.person, people.c.wrapped_key).where(
+    people.c.lookup.in_(bindparam("tokens", expanding=True))
+)
 _INSERT_PERSON = {
     name: dialect.insert(people).on_conflict_do_nothing() for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
 }
+
+_INSERT_PROBE = text(
+    "insert into transactions (transaction_token, person, occurred_at, amount, direction, sealed) "
+    "values (:probe, :owner, 0, 0, '-', :filler)"
+)
+_DELETE_PROBE = text("delete from transactions where transaction_token = :probe")
+
+
+_KEY_TRACES = select(keys.c.id).limit(1), select(audit.c.number).where(OF_KEYS).limit(1)
+"""Queries that find a row where the store ever had an API key."""
 
 
 class Meter(Protocol):
@@ -75,23 +93,31 @@ class UnitOfWork:
         self.clock = clock
         self._meter = meter or NullMeter()
         self._chain = Chain(writer or uuid4().hex, keyring)
-        self._keys: OrderedDict[bytes, bytes] = OrderedDict()
+        self._keys: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
         self._people: dict[str, Person] = {}  # of the transaction that writes, by token
         self._tokens: dict[tuple[str, str], str] = {}  # of the transaction that writes
         self._audited_actions: list[str] = []
+        self.recent_events = RecentEvents()
+        self.queued_transactions: list[dict[str, Any]] = []  # rows of the transaction that writes, see `transactions.queue_transaction`
         self.database = Database(url, durable=durable, wait_s=wait_s)
         migrations.check(self.database, upgrades=self.database.dialect == "sqlite" if upgrades is None else upgrades)
         # No client waits for an answer yet, and `finrisk load-history` may be writing.
         with closing(Database(url, wait_s=max(wait_s, migrations.PATIENCE_S))) as patient, patient.writing() as connection:
             keyring.unlock(connection, clock())
+            if CLOSED not in keyring.marks and any(connection.execute(query).first() for query in _KEY_TRACES):
+                keyring.add_mark(connection, CLOSED)
+        if BOUND not in keyring.marks:
+            with self.writing() as connection:
+                bind_rows(connection, keyring, self.audit)
 
     def close(self) -> None:
         """Put a checkpoint on the recorded audit, if the database allows it now, and close the database."""
         try:
             with self.database.writing() as connection:
+                self.keyring.read_marks(connection)
                 self._chain.stop(connection, self.clock())
-        except StoreUnavailable:
-            pass  # the chain's head holds the same
+        except (StoreUnavailable, AuditError, KeyringError):
+            pass  # the chain's head holds the same, or the store is another one
         self.database.close()
 
     # Transactions
@@ -115,10 +141,14 @@ class UnitOfWork:
                     yield connection
                 return
             try:
-                with self.database.writing(self._chain.flush) as connection:
+                with self.database.writing(self._flush) as connection:
+                    self._check_file(connection)
                     yield connection
-            except BaseException:
+            except BaseException as error:
                 self._chain.rolled_back()
+                self.recent_events.roll_back()
+                if isinstance(error, StoreUnavailable) and not isinstance(error, StoreBusy):  # the commit may have taken place
+                    self.recent_events.clear()
                 raise
             else:
                 self._chain.committed()
@@ -126,20 +156,33 @@ class UnitOfWork:
                 for action in self._audited_actions:
                     self._meter.count_audit_record(action)
             finally:
+                self.recent_events.end_transaction()
+                self.queued_transactions.clear()
                 self._audited_actions.clear()
                 self._people.clear()
                 self._tokens.clear()
+
+    def _flush(self, connection: Connection) -> None:
+        """Write the audit's pending records, after checking that the store is the one that the keyring was unlocked with."""
+        begins = self._chain.begins
+        marks = self.keyring.read_marks(connection) if begins else frozenset()
+        self._chain.flush(connection)
+        if begins and not any(mark.startswith(AUDIT_BEGAN) for mark in marks):
+            first = connection.execute(select(checkpoints.c.mac).where(checkpoints.c.position == 1)).scalar_one()
+            self.keyring.add_mark(connection, AUDIT_BEGAN + first)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo the block where it fails, inside `writing`; earlier writes stand, and the transaction goes on."""
         with self.writing() as connection:
-            pending = self._chain.waiting()
+            pending, mark = self._chain.waiting(), self.recent_events.mark()
             try:
                 with self.database.savepoint(connection):
                     yield
             except BaseException:
                 self._chain.forget(pending)
+                self.recent_events.roll_back(mark)
+                self.queued_transactions.clear()
                 del self._audited_actions[pending:]
                 self._people.clear()  # a person who was inserted in the block is unknown again
                 raise
@@ -155,12 +198,26 @@ class UnitOfWork:
         return self.database.reading()
 
     def is_writable(self) -> bool:
-        """Return whether a write would succeed now."""
+        """Write one row as a decision does, delete it again, commit, and return whether that succeeded."""
         try:
-            with self.database.writing():
+            with self.database.writing() as connection:
+                self._check_file(connection)
+                self._chain.check(connection)
+                # The row takes more pages than a decision, and leaves them free for one: a full disk is noticed before a decision fails.
+                filler = bytes(PROBE_BYTES) if self.database.dialect == "sqlite" else None
+                probe = f"probe:{self._chain.writer}"
+                connection.execute(_INSERT_PROBE, {"probe": probe, "owner": SERVICE_KEY_OWNER, "filler": filler})
+                connection.execute(_DELETE_PROBE, {"probe": probe})
                 return True
-        except StoreUnavailable:
+        except (StoreUnavailable, AuditError, KeyringError, exc.SQLAlchemyError) as error:
+            log_failure(error)
             return False
+
+    def _check_file(self, connection: Connection) -> None:
+        """Refuse a file of another store that came into the place of this store's file."""
+        if self.database.is_replaced:
+            self.keyring.read_marks(connection)
+            self.database.is_replaced = False
 
     def advisory_lock(self, **names: str | Iterable[str] | None) -> None:
         """Lock these identifiers until commit (no-op on SQLite, which has one writer).
@@ -218,50 +275,71 @@ class UnitOfWork:
             None for a customer who is unknown or was erased.
         """
         token = self.token("customer", customer_id)
-        if (remembered := self._people.get(token)) is not None:
-            return remembered
         with self.writing() if make else self.reading() as connection:
+            if (remembered := self._people.get(token)) is not None:
+                return remembered
             row = _FIND_PERSON(connection, {"token": token}).fetchone()
             if row is None and make:
                 connection.execute(_INSERT_PERSON[self.database.dialect], self._new_person(token))
                 row = _FIND_PERSON(connection, {"token": token}).fetchone()
             if row is None:
                 return None
-            person = Person(row[0], self.data_key(*row))
+            person = Person(row[0], self.data_key(row[0], token, row[1]))
             if self.database.is_writing:
                 self._people[token] = person
             return person
 
     def register_customers(self, customer_ids: Iterable[str]) -> dict[str, str]:
         """Insert customers who are unknown, and return customer_id -> pseudonymous id."""
-        customers = {self.keyring.token("customer", customer): customer for customer in sorted(customer_ids)}
-        if not customers:
+        tokens = {customer: self.keyring.token("customer", customer) for customer in sorted(customer_ids)}
+        if not tokens:
             return {}
+        lookups = list(dict.fromkeys(tokens.values()))
         with self.writing() as connection:
-            registered = {lookup for lookup, _ in connection.execute(_FIND_PEOPLE, {"tokens": list(customers)})}
-            if rows := [self._new_person(token) for token in customers if token not in registered]:
+            registered = {lookup for lookup, _ in connection.execute(_FIND_PEOPLE, {"tokens": lookups})}
+            if rows := [self._new_person(token) for token in lookups if token not in registered]:
                 connection.execute(_INSERT_PERSON[self.database.dialect], rows)
-            return {customers[lookup]: person for lookup, person in connection.execute(_FIND_PEOPLE, {"tokens": list(customers)})}
+            person_of: dict[str, str] = dict(connection.execute(_FIND_PEOPLE, {"tokens": lookups}).tuples().all())
+            return {customer: person_of[token] for customer, token in tokens.items()}
+
+    def remember_people(self, customer_ids: Iterable[str]) -> None:
+        """Read the people behind these customers at once, for `person` in this transaction; unknown ones are inserted. Inside `writing`."""
+        connection = self.database.writing_connection()
+        tokens = sorted({self.token("customer", customer_id) for customer_id in customer_ids} - self._people.keys())
+        if not tokens:
+            return
+        rows = list(connection.execute(_FIND_PEOPLE_WITH_KEYS, {"tokens": tokens}))
+        if new := sorted(set(tokens) - {token for token, *_ in rows}):
+            connection.execute(_INSERT_PERSON[self.database.dialect], [self._new_person(token) for token in new])
+            rows += connection.execute(_FIND_PEOPLE_WITH_KEYS, {"tokens": new})
+        self._people |= {token: Person(person, self.data_key(person, token, wrapped)) for token, person, wrapped in rows}
 
     def _new_person(self, token: str) -> dict[str, Any]:
         person = token_hex(16)
-        wrapped = self.keyring.wrap(self.keyring.new_key(), person.encode())
+        wrapped = self.keyring.wrap(self.keyring.new_key(), key_context(person, token))
         return {"person": person, "lookup": token, "wrapped_key": wrapped, "master": self.keyring.master, "created_at": self.clock()}
 
-    def data_key(self, person: str, wrapped: bytes) -> bytes:
+    def data_key(self, person: str, lookup: str | None, wrapped: bytes) -> bytes:
         """Return a person's data key, unwrapped.
 
-        The cache goes by the wrapped bytes, which are read from the store each time, so an erased key is not found in it.
+        The cache goes by the wrapped bytes and their context, which are read from the store each time: neither an erased key nor the key
+        of a row with another look-up token is found in it.
+
+        Raises
+        ------
+        bento.store.keyring.KeyringError
+            If the key was wrapped for another person or another look-up token.
         """
-        key = self._keys.get(wrapped)
+        context = key_context(person, lookup)
+        key = self._keys.get((context, wrapped))
         if key is None:
-            key = self._keys[wrapped] = self.keyring.unwrap(wrapped, person.encode())
+            key = self._keys[context, wrapped] = self.keyring.unwrap(wrapped, context)
             if len(self._keys) > MAX_CACHED_KEYS:
                 self._keys.popitem(last=False)
         return key
 
-    def key_of(self, person: str | None, wrapped: bytes | None) -> bytes | None:
+    def key_of(self, person: str | None, lookup: str | None, wrapped: bytes | None) -> bytes | None:
         """Return the key that seals a person's data, the service's key where no person is named, or None where the person was erased."""
         if person is None:
             return self.keyring.service_key
-        return None if wrapped is None else self.data_key(person, wrapped)
+        return None if wrapped is None else self.data_key(person, lookup, wrapped)

@@ -1,24 +1,42 @@
 """The error envelope around the whole application: `{"error": {"code", "message", "fields", "request_id"}}`.
 
 Every failure (validation, unknown routes, overload, time-outs, crashes) leaves in this one shape. Only the outermost layers see what
-BentoML's own layers answer. An envelope repeats nothing that a client sent, except a field's name.
+BentoML's own layers answer. An envelope repeats nothing that a client sent, except a field's name. Headers that a request may have only
+once, its media type and the headers of every response are checked and set here, too.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Set
 from secrets import token_hex
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bento.context import idempotency_key, request_id
-from bento.problems import MAX_BATCH_BYTES, MAX_BODY_BYTES, Problem, invalid_request, log_failure
+from bento.problems import Problem, invalid_request, log_failure, log_problem
+from bento.web.admission import max_body_bytes
 from schemas.api import FieldError
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,128}")
 _PRESERVED_HEADERS = frozenset({b"allow", b"retry-after", b"www-authenticate"})
 """Headers of an error response that the envelope passes on."""
+_SINGLE_HEADERS = frozenset({
+    b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"origin", b"sec-fetch-site", b"transfer-encoding",
+    b"x-api-key",
+})  # fmt: skip
+"""Headers that a request has at most once: of two, one layer would read the first and another the last."""
+_LONGEST_LENGTH = 10
+"""Digits of a Content-Length without leading zeros: `int` refuses a text of several thousand."""
+_PUBLIC_PATHS = ("/", "/docs")
+_PUBLIC_FOLDERS = ("/static/", "/static_content/")
+_SECURITY_HEADERS = {
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"x-content-type-options": b"nosniff",
+}
+"""Headers of every response that does not set them itself: no data stays in a cache or is run as a page."""
 
 
 class Envelope:
@@ -36,22 +54,17 @@ class Envelope:
         request_id.set(current_id)
         key = headers.get(b"idempotency-key")
         idempotency_key.set(None if key is None else key.decode("latin-1"))
-        response = _EnvelopedResponse(send, current_id)
-        max_bytes = _max_body_bytes(scope["path"])
-        problem = _check_headers(scope["method"], headers, max_bytes)
-        if problem is not None:
-            await response.send_problem(problem)
-            return
-        body = _LimitedBody(receive, max_bytes)
+        response = _EnvelopedResponse(send, current_id, is_public=_is_public(scope["path"]), is_probe=scope["path"] == "/readyz")
         try:
-            await self.app(scope, body.receive, response.send)
+            _check_headers(scope, headers)
+            await self.app(scope, receive, response.send)
+            await response.finish()
         except Exception as error:
+            if not isinstance(error, Problem):
+                log_failure(error)
             if response.is_success:
                 raise
-            log_failure(error)
-            await response.send_problem(Problem.from_status(413 if body.is_too_large else 500))
-            return
-        await response.finish(is_too_large=body.is_too_large)
+            await response.send_problem(error if isinstance(error, Problem) else Problem.from_status(500))
 
 
 def _choose_request_id(headers: Mapping[bytes, bytes]) -> str:
@@ -60,52 +73,41 @@ def _choose_request_id(headers: Mapping[bytes, bytes]) -> str:
     return sent.decode() if _REQUEST_ID.fullmatch(sent) else token_hex(16)
 
 
-def _max_body_bytes(path: str) -> int:
-    """Return the largest accepted body of a request to this path, in bytes."""
-    return MAX_BATCH_BYTES if path.startswith("/v1/") and path.endswith("/batch") else MAX_BODY_BYTES
+def _is_public(path: str) -> bool:
+    """Return whether a path is the documentation page or one of its files, which hold no data and may be cached."""
+    return path in _PUBLIC_PATHS or path.startswith(_PUBLIC_FOLDERS)
 
 
-def _check_headers(method: str, headers: Mapping[bytes, bytes], max_bytes: int) -> Problem | None:
-    """Return the problem that shows before the body is read; None where there is none."""
-    if method != "POST":
-        return None
-    media_type = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
-    if media_type != b"application/json":
-        return Problem.from_status(415)
-    if not _IDEMPOTENCY_KEY.fullmatch(headers.get(b"idempotency-key", b"-")):
-        return Problem(400, "bad_request", "The header Idempotency-Key has 1 to 128 visible ASCII characters.")
+def _check_headers(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+    """Raise the problem that shows before the body is read."""
+    if len(headers) < len(scope["headers"]) and not _SINGLE_HEADERS.isdisjoint(_find_repeated_names(scope)):
+        raise Problem(400, "bad_request", "A header that a request has once was sent several times; send one Content-Type, one Host, …")
     length = headers.get(b"content-length", b"0")
-    return Problem.from_status(413) if length.isdigit() and int(length) > max_bytes else None
+    has_body = length != b"0" or b"transfer-encoding" in headers
+    if has_body or scope["method"] == "POST":
+        media_type = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
+        if media_type != b"application/json":
+            raise Problem.from_status(415)
+    if not _IDEMPOTENCY_KEY.fullmatch(headers.get(b"idempotency-key", b"-")):
+        raise Problem(400, "bad_request", "The header Idempotency-Key has 1 to 128 visible ASCII characters.")
+    digits = length.lstrip(b"0") or b"0"
+    if len(digits) > _LONGEST_LENGTH or (digits.isdigit() and int(digits) > max_body_bytes(scope["path"])):
+        raise Problem.from_status(413)
 
 
-class _BodyTooLarge(Exception):  # noqa: N818 - never leaves this module
-    """A body without a stated length that grew too large; raised into the application."""
-
-
-class _LimitedBody:
-    """The request's body, cut off where it grows too large."""
-
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
-        self._receive = receive
-        self._max_bytes = max_bytes
-        self._read_bytes = 0
-        self.is_too_large = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self._read_bytes += len(message.get("body", b""))
-        if self._read_bytes > self._max_bytes:
-            self.is_too_large = True
-            raise _BodyTooLarge
-        return message
+def _find_repeated_names(scope: Scope) -> set[bytes]:
+    """Return the names of the headers that a request has several times."""
+    return {name for name, count in Counter(name for name, _ in scope["headers"]).items() if count > 1}
 
 
 class _EnvelopedResponse:
     """The response: a success is passed on as it comes, an error is held back and rewritten."""
 
-    def __init__(self, send: Send, current_id: str) -> None:
+    def __init__(self, send: Send, current_id: str, *, is_public: bool, is_probe: bool) -> None:
         self._send = send
+        self._is_probe = is_probe
         self._request_id = current_id
+        self._is_public = is_public
         self._start: Message | None = None
         self._error_body = bytearray()
         self.is_success = False
@@ -114,7 +116,7 @@ class _EnvelopedResponse:
         if message["type"] == "http.response.start":
             self.is_success = message["status"] < 400
             if self.is_success:
-                message["headers"] = [*message["headers"], (b"x-request-id", self._request_id.encode())]
+                message["headers"] = self._add_headers(message["headers"])
             else:
                 self._start = message
                 return
@@ -123,25 +125,39 @@ class _EnvelopedResponse:
         elif message["type"] == "http.response.body":
             self._error_body += message.get("body", b"")
 
-    async def finish(self, *, is_too_large: bool) -> None:
+    async def finish(self) -> None:
         """Send the envelope of an error response, which was held back."""
         if self._start is not None:
-            problem = Problem.from_status(413) if is_too_large else _read_problem(self._start["status"], bytes(self._error_body))
-            await self.send_problem(problem)
+            await self.send_problem(_read_problem(self._start["status"], bytes(self._error_body)))
 
     async def send_problem(self, problem: Problem) -> None:
-        """Send a problem as the response."""
+        """Send a problem as the response, and log a failure under the request id that the client gets."""
+        if problem.status >= 500 and problem.code != "model_absent" and not self._is_probe:  # a probe may fail every second
+            log_problem(problem)
         body = problem.to_json(self._request_id)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", self._request_id.encode()),
+            (b"cache-control", b"no-store"),
             *((name, value) for name, value in (self._start or {}).get("headers", ()) if name.lower() in _PRESERVED_HEADERS),
         ]
         if problem.status in (429, 503) and all(name.lower() != b"retry-after" for name, _ in headers):
             headers.append((b"retry-after", b"1"))
-        await self._send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": problem.status, "headers": self._add_headers(headers)})
         await self._send({"type": "http.response.body", "body": body})
+
+    def _add_headers(self, headers: Collection[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return the headers of a response with its request id, and the security headers that it does not set itself."""
+        names = {name.lower() for name, _ in headers}
+        if self._is_public:
+            names.add(b"cache-control")
+        added = _SECURITY_HEADERS.items() if names.isdisjoint(_SECURITY_HEADERS) else _omit(names)
+        return [*headers, (b"x-request-id", self._request_id.encode()), *added]
+
+
+def _omit(names: Set[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the security headers without those of these names."""
+    return [(name, value) for name, value in _SECURITY_HEADERS.items() if name not in names]
 
 
 def _read_problem(status: int, body: bytes) -> Problem:

@@ -22,7 +22,7 @@ from schemas.api import FieldError
 
 logger = logging.getLogger("finrisk.service")
 
-READINESS_TTL_S = 2.0
+READINESS_TTL_S = 1.0
 """Seconds for which the answer of `/readyz` is cached. A longer time costs less and shows a fault later."""
 
 PartFaults = Mapping[str, str | None]
@@ -57,20 +57,21 @@ class Health:
         self._drain_s = drain_s
         self._clock = clock
         self._last_check: tuple[float, PartFaults | None] | None = None
+        self._lock = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, self._install_drain_at_startup(send))
         elif scope["type"] == "http" and scope["path"] == "/readyz":
-            await _send_json(send, *self._check_readiness())
+            await _send_json(send, *await self._check_readiness())
         elif scope["type"] == "http" and scope["path"] == "/livez":
             await _send_json(send, 200, b'{"status":"alive"}')
         else:
             await self.app(scope, receive, _close_connection(send) if self.is_draining else send)
 
-    def _check_readiness(self) -> tuple[int, bytes]:
+    async def _check_readiness(self) -> tuple[int, bytes]:
         """Return the status and the body of `/readyz`: all parts, or an error envelope with the faults."""
-        faults: PartFaults | None = {"service": "It is shutting down."} if self.is_draining else self._cached_faults()
+        faults: PartFaults | None = {"service": "It is shutting down."} if self.is_draining else await self._cached_faults()
         faults = {"service": "It is starting."} if faults is None else faults
         fields = [FieldError(field=part, reason=fault) for part, fault in faults.items() if fault is not None]
         if fields:
@@ -78,11 +79,13 @@ class Health:
             return 503, problem.to_json(request_id.get())
         return 200, json.dumps({"status": "ready", "parts": list(faults)}).encode()
 
-    def _cached_faults(self) -> PartFaults | None:
-        now = self._clock()
-        if self._last_check is None or now - self._last_check[0] > READINESS_TTL_S or self._last_check[1] is None:
-            self._last_check = now, self._find_faults()
-        return self._last_check[1]
+    async def _cached_faults(self) -> PartFaults | None:
+        """Return the faults, found anew where the last ones are too old: in a thread, and once for all who ask meanwhile."""
+        async with self._lock:
+            if self._last_check is None or self._clock() - self._last_check[0] > READINESS_TTL_S or self._last_check[1] is None:
+                found = await asyncio.to_thread(self._find_faults)
+                self._last_check = self._clock(), found
+            return self._last_check[1]
 
     def _install_drain_at_startup(self, send: Send) -> Send:
         """Install the drain when the application has started, which is when the server has its own handler of SIGTERM."""
@@ -111,7 +114,7 @@ class Health:
 
 
 async def _send_json(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bento.decisions.models import Champions
-from bento.problems import invalid_field, unknown_subject
+from bento.problems import parse_identifier, unknown_subject
 from bento.store import audit_chain, audit_verify
 from bento.store.records import FeatureSnapshot
 from bento.store.session import Store, write_transaction
 from schemas.api import (
-    LONGEST_IDENTIFIER,
     AuditPage,
     AuditQuery,
     AuditRecord,
@@ -85,10 +84,9 @@ def read_risk_scores(store: Store, customer_id: str) -> RiskScores:
     Raises
     ------
     bento.problems.Problem
-        404 if nothing is stored of the customer, 422 if the identifier is too long, 503 if the store is not available.
+        404 if nothing is stored of the customer, 422 if the identifier is blank or too long, 503 if the store is not available.
     """
-    if len(customer_id) > LONGEST_IDENTIFIER:
-        raise invalid_field("customer_id", f"At most {LONGEST_IDENTIFIER} characters.")
+    customer_id = parse_identifier("customer_id", customer_id)
     with write_transaction(store):
         person = store.person(customer_id)
         snapshots = [] if person is None else store.find_snapshots(customer_id=customer_id)

@@ -68,7 +68,7 @@ class Metrics:
         )  # fmt: skip
         self._audit_records = Counter("finrisk_audit_records", "Records appended to the audit.", ["action"], registry=registry)
         self._feedback = Counter("finrisk_feedback", "Outcomes that analysts recorded.", ["domain", "label"], registry=registry)
-        self._refusals = Counter("finrisk_refusals", "Requests that access control refused.", ["reason"], registry=registry)
+        self._refusals = Counter("finrisk_refusals", "Refused requests and connections, by reason.", ["reason"], registry=registry)
         self._models = Gauge(
             "finrisk_model_info", "The models that answer: 1 each.", ["domain", "model", "version", "source"],
             multiprocess_mode="max", registry=registry,
@@ -111,7 +111,7 @@ class Metrics:
         self._feedback.labels(domain, str(label).lower()).inc()
 
     def count_refusal(self, reason: str) -> None:
-        """Count a request that access control refused."""
+        """Count a request that access control refused, or a connection that the protocol refused."""
         self._refusals.labels(reason).inc()
 
     def set_readiness(self, faults: Mapping[str, str | None]) -> None:

@@ -18,6 +18,8 @@ from bento.web.metrics import Metrics
 ROUTE_KEY = "finrisk.route"
 """Key of the scope under which `RequestMetrics` puts the path template of the request's route."""
 _METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
+_CLIENT_CLOSED = 499
+"""Status of a request whose client left before its answer; no response has it."""
 _UNTRACED_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 
 
@@ -38,7 +40,7 @@ class RequestMetrics:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started_at, status = perf_counter(), 500
+        started_at, status = perf_counter(), _CLIENT_CLOSED
         route = scope[ROUTE_KEY] = self._table.find_template(scope["path"])
 
         async def send_and_note_status(message: Message) -> None:
@@ -49,6 +51,9 @@ class RequestMetrics:
 
         try:
             await self.app(scope, receive, send_and_note_status)
+        except BaseException:
+            status = 500
+            raise
         finally:
             self._metrics.observe_request(_method_label(scope["method"]), route, status, perf_counter() - started_at)
 

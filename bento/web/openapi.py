@@ -28,7 +28,7 @@ from schemas.api import AuditPage, AuditQuery, Erasure, ErrorEnvelope, Identifie
 STATIC = Path(__file__).with_name("static")
 SUMMARY = "Personal-finance risk decisions, each with its score, the contributions that sum to it, and reasons in words."
 _SECURITY_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
-_PAGE_HEADERS = {"Content-Security-Policy": _SECURITY_POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_PAGE_HEADERS = {"Content-Security-Policy": _SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
 _CUSTOMER_EXAMPLE: Any = {"customer": {"summary": "A customer of the ledger", "value": "123"}}
 Customer = Annotated[Identifier, PathParameter(openapi_examples=_CUSTOMER_EXAMPLE)]
 _FAILURES: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope, "description": "Any failure"}}
@@ -70,10 +70,10 @@ def build_app() -> FastAPI:
     @catch_problems
     async def risk_scores(request: Request, customer_id: Customer) -> RiskScores:
         """The newest score of a customer in every domain, as the batch stored it when the ledger was last loaded."""
-        return _current_service().read_risk_scores(find_customer_id(request.scope))
+        return await _current_service().read_risk_scores(find_customer_id(request.scope))
 
     @catch_problems
-    async def export_person(request: Request, customer_id: Customer, response: Response) -> PersonExport:
+    async def export_person(request: Request, customer_id: Customer) -> PersonExport:
         """Everything that is held of a person, in plain text. Who asked, and when, goes into the audit.
 
         Kept are transactions, because features are computed from them; decisions with what they were made of, because a decision must
@@ -81,8 +81,7 @@ def build_app() -> FastAPI:
         analysts recorded, because models learn from it. All of it is sealed under a key of the person's own, but for the times and
         amounts of transactions and the scores of decisions. `finrisk people retain` ends it by age.
         """
-        response.headers["Cache-Control"] = "no-store"
-        return _current_service().export_person(find_customer_id(request.scope))
+        return await _current_service().export_person(find_customer_id(request.scope))
 
     @catch_problems
     async def erase_person(request: Request, customer_id: Customer) -> Erasure:
@@ -92,12 +91,12 @@ def build_app() -> FastAPI:
         can no longer be read or linked to the person. The ledger is not changed: erase the person there first, or the next load restores
         the data.
         """
-        return _current_service().erase_person(find_customer_id(request.scope))
+        return await _current_service().erase_person(find_customer_id(request.scope))
 
     @catch_problems
     async def audit(query: Annotated[AuditQuery, Query()]) -> AuditPage:
         """Who did what, and when, the newest first. That it was read is recorded too."""
-        return _current_service().read_audit_page(query)
+        return await _current_service().read_audit_page(query)
 
     for path, handler, answer_type in (
         ("/v1/models", models, ModelList),

@@ -12,6 +12,7 @@ from bento.cli.common import store_faults_as_click_errors
 from bento.cli.keys import keys
 from bento.cli.people import keyring, people, store
 from bento.cli.store_schema import check, upgrade
+from finrisk_assets.private_files import close_folder, restrict_new_files
 from finrisk_assets.settings import Settings, SettingsError
 
 DAGSTER_YAML = """\
@@ -60,7 +61,9 @@ def cli(context: click.Context) -> None:
     # Spinning threads slow each other where cores are few. OpenMP reads the variable when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    restrict_new_files()
     context.obj = Settings.from_environment()
+    close_folder(context.obj.root)
 
 
 @cli.command()
@@ -112,6 +115,7 @@ def load_history(settings: Settings) -> None:
 @click.pass_obj
 def load_feedback(settings: Settings) -> None:
     """Copy the labels that analysts gave to decisions, each with its date, to where the ledger reads them."""
+    from bento.cli.common import store_faults_as_click_errors
     from finrisk_assets.operations.load_feedback import load
 
     with store_faults_as_click_errors():

@@ -7,10 +7,9 @@ the events in any order.
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
-from operator import itemgetter
+from operator import itemgetter, mul
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +100,15 @@ class OnlineFeatures:
             entity.columns: entity.counts for entity in self._entities if not entity.reads
         }
         self._n_windows = len(declared_windows)
-        self._readers = [_reader(feature, place) for feature in self.features]
+        # The values of an event, one after the other: windows, points, derived ones. Each is computed once, its operands before it.
+        values: dict[Declaration, int] = {window: number for window, number in place.items()}
+        nested = list(dict.fromkeys(part for feature in features for part in _list_parts(feature)))
+        self._points = [_POINTS[point.reading] for point in nested if isinstance(point, Point)]
+        values |= {point: len(values) + number for number, point in enumerate(part for part in nested if isinstance(part, Point))}
+        derived = [part for part in nested if isinstance(part, Derived)]
+        values |= {part: len(values) + number for number, part in enumerate(derived)}
+        self._derived = [(_COMBINATIONS[part.joining], [values[operand] for operand in part.operands]) for part in derived]
+        self._row = [values[feature] for feature in features]
 
     def compute(
         self,
@@ -132,7 +139,10 @@ class OnlineFeatures:
         for entity in self._entities:
             if all(event.get(name) is not None for name in entity.columns):
                 entity.fill(values, at, event, history.get(entity.columns, EMPTY), counted.get(entity.columns))
-        return np.array([read(at, event, values) for read in self._readers], np.float64)
+        values += [point(at, event) for point in self._points]
+        for combine, operands in self._derived:
+            values.append(combine(*[values[operand] for operand in operands]))
+        return np.array([values[number] for number in self._row], np.float64)
 
 
 class _Entity:
@@ -147,6 +157,10 @@ class _Entity:
         at = {count: number for number, count in enumerate(self.counts)}
         self._counted = [(window, place[window], [at.get(count, -1) for count in counts]) for window, counts in parts.items()]
         self._reads_amount = any(window.column == "amount" for window in self.reads)
+        # Many windows share an interval. One without delay is open at the event's own instant, so it ends a microsecond before.
+        intervals = {window: (window.reach_s * MICRO, max(window.delay_s * MICRO, 1)) for window in self.reads}
+        self._intervals = list(dict.fromkeys(intervals.values()))
+        self._read_windows = [(window, number, self._intervals.index(intervals[window])) for window, number in self.reads.items()]
 
     def fill(self, values: list[float], at: int, event: Mapping[str, Any], history: History, counted: Sequence[int] | None) -> None:
         """Write the value of every window to its place in `values`."""
@@ -163,25 +177,25 @@ class _Entity:
 
     def _read(self, values: list[float], at: int, event: Mapping[str, Any], history: History) -> None:
         times = history.occurred_at_us
-        # Sums of whole hundredths are exact, and so are differences of running sums.
+        # Sums of whole hundredths are exact, in whatever order.
         cents = [math.floor(amount * 100.0 + 0.5) for amount in history.amount] if self._reads_amount else []
         own = math.floor(float(event["amount"]) * 100.0 + 0.5) if self._reads_amount else 0
-        sums = [0, *accumulate(cents)]
-        squares = [0, *accumulate(amount * amount for amount in cents)]
-        for window, number in self.reads.items():
-            start = bisect_right(times, at - window.reach_s * MICRO)
-            # An interval without delay is open at the event's own instant, so the interval ends a microsecond before.
-            end = bisect_right(times, at - max(window.delay_s * MICRO, 1))
+        bounds = [(bisect_right(times, at - reach_us), bisect_right(times, at - delay_us)) for reach_us, delay_us in self._intervals]
+        cents_of = [cents[start:end] for start, end in bounds]
+        sums = [sum(amounts) for amounts in cents_of]
+        for window, number, interval in self._read_windows:
+            start, end = bounds[interval]
             count = end - start + window.current
             match window.aggregate:
                 case "since":
                     value = (at - times[end - 1]) / (HOUR * MICRO) if count else window.length_s / HOUR
                 case "std":
-                    value = _deviation(count, sums[end] - sums[start], squares[end] - squares[start])
+                    amounts = cents_of[interval]
+                    value = _deviation(count, sums[interval], sum(map(mul, amounts, amounts)))
                 case "max":
-                    value = max([*cents[start:end], *([own] if window.current else [])], default=math.nan) / 100.0
+                    value = max([*cents_of[interval], *([own] if window.current else [])], default=math.nan) / 100.0
                 case _:
-                    total = (sums[end] - sums[start] + own * window.current) / 100.0
+                    total = (sums[interval] + own * window.current) / 100.0
                     value = total if window.aggregate == "sum" else total / count if count else math.nan
             values[number] = _or_empty(value, window.empty)
 
@@ -204,21 +218,10 @@ def _deviation(count: int, total: int, squares: int) -> float:
     return float(np.float32(math.sqrt((count * squares - total * total) / (count * (count - 1))) / 100.0))
 
 
-_Reader: TypeAlias = Callable[[int, Mapping[str, Any], list[float]], float]
-"""Function of (instant in microseconds, event, window values) to the value of a feature."""
-
-
-def _reader(feature: Declaration, place: Mapping[Window, int]) -> _Reader:
-    match feature:
-        case Window():
-            number = place[feature]
-            return lambda at, event, values: values[number]
-        case Point():
-            point = _POINTS[feature.reading]
-            return lambda at, event, values: point(at, event)
-        case Derived():
-            combine, readers = _COMBINATIONS[feature.joining], [_reader(operand, place) for operand in feature.operands]
-            return lambda at, event, values: combine(*[read(at, event, values) for read in readers])
+def _list_parts(feature: Declaration) -> list[Declaration]:
+    """Return a declaration with all that it is derived from, operands first."""
+    operands = feature.operands if isinstance(feature, Derived) else ()
+    return [part for operand in operands for part in _list_parts(operand)] + [feature]
 
 
 def _hour(at: int) -> int:

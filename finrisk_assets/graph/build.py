@@ -11,6 +11,7 @@ from finrisk_assets.graph.resources import Clock, Tracking
 from finrisk_assets.graph.stages import bento, ledger
 from finrisk_assets.graph.warehouse import Tables, Warehouse
 from finrisk_assets.ledger import sources
+from finrisk_assets.private_files import close_folder, restrict_new_files
 from finrisk_assets.settings import Settings
 
 
@@ -40,6 +41,9 @@ def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = 
     overrides
         Resources to use instead of those that the settings name.
     """
+    # Runs are started in processes of their own, which build the graph again.
+    restrict_new_files()
+    close_folder(settings.root)
     source = sources.load(settings)
     domains = domains_of(source)
     definitions: list[Any] = ledger.build_assets(source, settings)

@@ -91,13 +91,13 @@ def build_bento(
         challenger = store_challenger(home, domain, bundle_folder, folder) if bundle_folder else None
         models[domain] = store_model(home, domain, folder, absent or {}, measured[domain], challenger)
         models |= {f"{domain}_challenger": challenger} if challenger else {}
-    version = _version(models, measured)
+    version = _version(models, measured, settings.base_image)
     tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
     latest = home / "bentos" / NAME / "latest"
     if not path.is_dir():
         with tempfile.TemporaryDirectory() as context:
             _stage(Path(context))
-            _bentoml(home, Path(context), "build", "--version", version)
+            _bentoml(settings, Path(context), "build", "--version", version)
     elif latest.read_text().strip() != version:
         latest.write_text(version)
     _check_models(path, models)
@@ -159,9 +159,9 @@ def _without_none(figure: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figure.items() if value is not None}
 
 
-def _version(models: Mapping[str, str], figures: Mapping[str, Figures]) -> str:
+def _version(models: Mapping[str, str], figures: Mapping[str, Figures], base_image: str) -> str:
     """Return a hash of everything that a Bento is made of."""
-    digest = hashlib.sha256(repr(sorted(models.items())).encode())
+    digest = hashlib.sha256(repr((sorted(models.items()), base_image)).encode())
     digest.update(json.dumps({domain: list(map(dict, rows)) for domain, rows in figures.items()}, sort_keys=True).encode())
     for file in sorted(_code()):
         digest.update(f"{file.relative_to(REPOSITORY).as_posix()}\0".encode())
@@ -191,9 +191,10 @@ def _code() -> Iterator[Path]:
                 yield file
 
 
-def _bentoml(home: Path, folder: Path, *arguments: str) -> None:
-    """Run a `bentoml` command in a folder, on the store at `home`; it reports nothing to anyone outside."""
-    environment = os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"}
+def _bentoml(settings: Settings, folder: Path, *arguments: str) -> None:
+    """Run a `bentoml` command in a folder, on the source's store; it reports nothing to anyone outside."""
+    environment = os.environ | {"BENTOML_HOME": str(settings.bentoml_home), "BENTOML_DO_NOT_TRACK": "true"}
+    environment |= {"FINRISK_BASE_IMAGE": settings.base_image}
     command = [sys.executable, "-m", "bentoml", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

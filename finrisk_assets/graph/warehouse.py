@@ -15,6 +15,7 @@ from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.graph import retries
 from finrisk_assets.graph.partitions import PARTITION_COLUMN, MonthRange, add_run_metadata
+from finrisk_assets.ledger import contract
 from schemas.ledger import Table
 
 WAREHOUSE_POOL, TRAINING_POOL = "warehouse", "training"
@@ -40,6 +41,7 @@ def _connect(url: str) -> ibis.BaseBackend:
                 "or name a shared warehouse with FINRISK_WAREHOUSE_URL=postgres://…"
             ) from error
         raise
+    contract.add_functions(connection)
     for schema in {"staging", "analytics"} - set(connection.list_databases()):
         connection.create_database(schema)
     return connection

@@ -8,15 +8,17 @@ declaration. Reading files is the task of `landing`.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.ledger.landing import DEFECTS, LINE, MALFORMED_ROW, ROW
 from schemas.ledger import TABLES, Column, DType, Table
+from schemas.normal_form import COUNTRY_CODES, TRIMMED_CHARACTERS
 
 if TYPE_CHECKING:
     import pandera.ibis
@@ -44,11 +46,29 @@ _MOMENT = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T][0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.
 _MOMENT_ITSELF = r"^([0-9-]+(?:[ T][0-9:.]+)?)"
 _OFFSET = r":[0-9.]+ ?([+-][0-9]{2}:?[0-9]{2})$"
 
+_NOT_PLAIN = r"^ |[^ -~]| \z"
+"""A text that may not be in normal form: anything but printable ASCII without a space at either end."""
+_EDGES = r"^[{0}]+|[{0}]+\z".format("".join(f"\\x{{{ord(character):x}}}" for character in TRIMMED_CHARACTERS))
+
 
 @ibis.udf.scalar.builtin
-def trim(text: str) -> str:
-    """Remove the spaces at both ends. On Spark, the `strip` of Ibis removes the letters v and f as well."""
+def nfc_normalize(text: str) -> str:
+    """Bring text into Unicode's form NFC. DuckDB has this function, Spark learns it by `add_functions`."""
     raise NotImplementedError("the engine carries it out")
+
+
+def add_functions(connection: ibis.BaseBackend) -> None:
+    """Add to an engine the functions that it lacks, so that it can carry out the contract: NFC on Spark."""
+    if connection.name == "pyspark":
+        connection._session.udf.register("nfc_normalize", partial(normalize, "NFC"))
+
+
+def normalise(text: ir.StringValue) -> ir.StringValue:
+    """Bring text into the normal form of `schemas.normal_form`, as `normalise_text` does."""
+    # Spark computes a function of Python's for every row, whatever the case says, and so for null.
+    normal = nfc_normalize(text.fill_null("").re_replace(_EDGES, ""))
+    # Few texts are not plain; for the others one pattern is cheaper than two.
+    return ibis.cases((text.re_search(_NOT_PLAIN), normal), else_=text)
 
 
 @dataclass(frozen=True)
@@ -103,7 +123,7 @@ def split(
     """
     source_columns = [column for column in table.columns if column.name in columns]
     typed = raw.mutate(**{_text_column(c.name): _uncast(columns[c.name](raw)) for c in source_columns})
-    typed = typed.mutate(**{_typed_column(c.name): _cast(typed[_text_column(c.name)], c.dtype) for c in source_columns})
+    typed = typed.mutate(**{_typed_column(c.name): _read(typed[_text_column(c.name)], c) for c in source_columns})
     joined = _join_references(table, _join_first(table, typed), references)
     rules = list(_rules(table, source_columns, joined, references, as_of))
     readable = ~_is(joined[DEFECTS].contains(MALFORMED_ROW))
@@ -134,7 +154,7 @@ def valid_rows(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value
     unquarantined = raw.anti_join(quarantine, ROW)
     columns_as_text = {name: _uncast(columns[name](unquarantined)) for name in table.names if name in columns}
     return unquarantined.select(
-        **{c.name: _cast(columns_as_text[c.name], c.dtype) if c.name in columns_as_text else ibis.null(c.dtype) for c in table.columns}
+        **{c.name: _read(columns_as_text[c.name], c) if c.name in columns_as_text else ibis.null(c.dtype) for c in table.columns}
     )
 
 
@@ -194,6 +214,8 @@ def _column_rules(column: Column, raw_value: ir.Value, value: ir.Value) -> Itera
         yield _Rule(f"{column.name} is above {column.maximum:g}", _is(value > column.maximum))
     if column.allowed:
         yield _Rule(f"{column.name} is not one of {', '.join(column.allowed)}", _is(value.notin(column.allowed)))
+    if column.is_country:
+        yield _Rule(f"{column.name} is no country of ISO 3166-1 alpha-2", _is(value.notin(sorted(COUNTRY_CODES))))
 
 
 def _join_first(table: Table, rows: ir.Table) -> ir.Table:
@@ -232,10 +254,17 @@ def _typed_column(name: str) -> str:
 
 
 def _uncast(value: ir.Value) -> ir.Value:
-    """Return a column's value before its cast; blank text becomes null."""
+    """Return a column's value before its cast, text in normal form; blank text becomes null."""
     if value.type().is_null():
         return value.cast("string")
-    return trim(value).nullif("") if value.type().is_string() else value
+    return normalise(value).nullif("") if value.type().is_string() else value
+
+
+def _read(given: ir.Value, column: Column) -> ir.Value:
+    """Cast a value to a column's type; a country becomes upper case."""
+    value = _cast(given, column.dtype)
+    # Other letters stay: engines differ in the upper case of ß and ı.
+    return ibis.cases((value.re_search("^[A-Za-z]{2}$"), value.upper()), else_=value) if column.is_country else value
 
 
 def _cast(raw_value: ir.Value, dtype: DType) -> ir.Value:
@@ -338,8 +367,8 @@ def pandera_schema(table: Table) -> "pandera.ibis.DataFrameSchema":
             checks.append(pa.Check.ge(column.minimum))
         if column.maximum is not None:
             checks.append(pa.Check.le(column.maximum))
-        if column.allowed:
-            checks.append(pa.Check.isin(list(column.allowed)))
+        if column.allowed or column.is_country:
+            checks.append(pa.Check.isin(list(column.allowed) or sorted(COUNTRY_CODES)))
         # Engines differ in how they write a timestamp's scale: `check_stored` compares that type itself.
         return pa.Column(types.get(column.dtype), checks=checks, nullable=column.nullable, description=column.description)
 

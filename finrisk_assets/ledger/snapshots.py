@@ -79,7 +79,7 @@ def store_snapshot(folder: Path, file: Path, *, table: str = "", kept_by: str = 
                 shutil.copyfile(file, part)
                 if hash_file(part) != sha256:
                     raise SnapshotError(f"{file} changed while it was copied to {folder}: keep it again when nothing writes to it")
-            part.chmod(0o444)
+            part.chmod(0o400)
             os.replace(part, stored)
         with _temporary_file(folder) as part:
             part.write_text(json.dumps({"table": table, "kept_by": kept_by}), encoding="utf-8")

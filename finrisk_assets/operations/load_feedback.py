@@ -1,14 +1,17 @@
 """Export of analysts' labels from the service's store to the ledger: `finrisk load-feedback`.
 
-The labels become a file for each table of the ledger, and land with that table: see `ledger.sources.feedback`.
+The labels become a file for each table of the ledger, and land with that table: see `ledger.sources.feedback`. Only labels that the audit
+has recorded are exported: a row that was written into the store's database is no label.
 """
 
 import os
 from contextlib import closing
 from typing import NamedTuple
 
-from bento.decisions.feedback import list_labels
-from bento.store.session import open_store
+from bento.decisions.feedback import list_labels, match_labels
+from bento.store import audit_verify
+from bento.store.audit_chain import AuditError
+from bento.store.session import Store, open_store
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources.feedback import LABEL_COLUMNS, SCHEMA, labels_file
 from finrisk_assets.settings import Settings
@@ -21,24 +24,46 @@ class LabelFile(NamedTuple):
     labels: int
     months: tuple[str, ...]
     """Months in which the labels became known, in order."""
+    refused: int
+    """Rows in the store that the audit has not recorded."""
 
     def __str__(self) -> str:
-        return f"{self.table}: {self.labels:,} labels" + (f", known in {self.months[0]} to {self.months[-1]}" if self.months else "")
+        known = f", known in {self.months[0]} to {self.months[-1]}" if self.months else ""
+        refused = f"; {self.refused:,} refused: the audit has no record of them, so the service did not write them" if self.refused else ""
+        return f"{self.table}: {self.labels:,} labels{known}{refused}"
 
 
 def load(settings: Settings) -> list[LabelFile]:
-    """Write every label in the store to the files of the ledger; the same labels give the same files."""
+    """Write every recorded label in the store to the files of the ledger; the same labels give the same files.
+
+    Raises
+    ------
+    bento.store.audit_chain.AuditError
+        Where the audit is broken or a recorded label is missing in the store: no file is changed.
+    """
     source = sources.load(settings)
     with closing(open_store(settings)) as store:
-        feedback = [(labels, list(list_labels(store, labels.domain))) for labels in LABEL_COLUMNS if labels.table in source.tables]
+        _check_audit(store)
+        feedback = [(labels, list_labels(store, labels.domain)) for labels in LABEL_COLUMNS if labels.table in source.tables]
     files = []
-    for labels, domain_labels in feedback:
+    for labels, (domain_labels, refused) in feedback:
         # The last label of a row counts, because it became known last.
         newest = {str(label.answer[labels.key]): label for label in domain_labels if label.answer.get(labels.key) is not None}
         _write(settings, labels.table, [(key, label.label, label.known_at) for key, label in sorted(newest.items())])
         months = sorted({f"{label.known_at:%Y-%m}" for label in newest.values()})
-        files.append(LabelFile(labels.table, len(newest), tuple(months)))
+        files.append(LabelFile(labels.table, len(newest), tuple(months), refused))
     return files
+
+
+def _check_audit(store: Store) -> None:
+    """Refuse to export labels of a store whose audit does not say which labels there are."""
+    broken = audit_verify.verify(store.database, store.keyring).broken
+    if broken is not None:
+        raise AuditError(f"no label was loaded, because the audit is broken: {broken}; run `finrisk audit verify`")
+    with store.reading() as connection:
+        missing = len(match_labels(connection, store.keyring.mac).missing)
+    if missing:
+        raise AuditError(f"no label was loaded: {missing:,} labels of the audit are missing in the store; run `finrisk audit verify`")
 
 
 def _write(settings: Settings, table: str, rows: list[tuple[str, bool, object]]) -> None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,10 +19,18 @@ _MAX_TABLE_NUMBERS = 1 << 22
 """Numbers in all tables (32 MiB); subtrees beyond are integrated row by row, which is slower."""
 _PATTERN_BITS = 8
 """Conditions of a subtree, so that its pattern is one byte."""
-_MIN_MATRIX_ROWS = 128
-"""Rows from which a loop over subtrees, with all rows at once, is faster than a loop over rows."""
-_CHUNK_ROWS = 4096
-"""Rows per chunk, so that columns stay in the processor's cache."""
+_MIN_BLOCK_ROWS = 24
+"""Rows from which looking them up together is faster than one after the other. At least 2: numpy adds a single column in another order."""
+_BLOCK_ROWS = 256
+"""Rows looked up together at most. More leave the processor's cache, fewer cost more calls of numpy for each row."""
+_MIN_ROWS_OF_LARGE = 64
+"""Rows looked up together where there are many conditions. More leave the processor's cache, fewer cost more calls of numpy."""
+_MARGIN_CONDITIONS, _SHAP_CONDITIONS = 1 << 17, 1 << 19
+"""Conditions of all rows of a block, without and with SHAP values, which take more calls for each block. As `_BLOCK_ROWS`."""
+_MATRIX_ROWS = 8192
+"""Rows from which SHAP values are faster subtree by subtree than feature by feature: the calls for each subtree are then shared by many."""
+_CACHED_NUMBERS = 1 << 15
+"""Numbers worked on at once, 128 to 256 KiB. More leave the processor's cache, fewer cost more calls of numpy."""
 _NUMBERS_PER_STEP = 1 << 20
 """Numbers of a table computed per step; more take more memory."""
 _MIN_SAMPLE_SHARE = 1e-12
@@ -89,17 +98,33 @@ class TreeShap:
         self._width = width
         self._base_margin = _base_margin(learner)
         self._constants = constants
-        self._parts: list[_SubtreeTables | _LeafGroup] = [_SubtreeTables(subtrees)] if subtrees else []
+        tables = [_SubtreeTables(subtrees)] if subtrees else []
+        self._n_conditions = sum(table.n_conditions for table in tables) or 1
+        self._parts: list[_SubtreeTables | _LeafGroup] = [*tables]
         self._parts += [_LeafGroup(paths[length]) for length in sorted(paths)]
 
     def margin(self, rows: NDArray[np.float32]) -> Floats:
         """Return margins, float64 of shape (n,), of float32 rows of shape (n, width), NaN where missing."""
-        return self._sum_margin(self._tree_values(rows, None))
+        return self._add_up(rows, None)
 
     def explain(self, rows: NDArray[np.float32]) -> tuple[Floats, Floats]:
         """Return margins and SHAP values in margin units, float64 of shapes (n,) and (n, width), of float32 rows, NaN where missing."""
         out = np.zeros((len(rows), self._width))
-        return self._sum_margin(self._tree_values(rows, out)), out
+        return self._add_up(rows, out), out
+
+    def _add_up(self, rows: NDArray[np.float32], out: Floats | None) -> Floats:
+        """Return margins, and add SHAP values to `out`, block by block."""
+        if len(rows) < _MIN_BLOCK_ROWS:
+            return self._sum_margin(self._tree_values(rows, out))
+        if out is not None and len(rows) >= _MATRIX_ROWS:
+            n_blocks = len(rows) // _MATRIX_ROWS
+        else:
+            block_conditions = _MARGIN_CONDITIONS if out is None else _SHAP_CONDITIONS
+            block_rows = min(_BLOCK_ROWS, max(_MIN_ROWS_OF_LARGE, block_conditions // self._n_conditions))
+            n_blocks = max(1, -(-len(rows) // block_rows))
+        bounds = [len(rows) * number // n_blocks for number in range(n_blocks + 1)]  # of equal size: a short block costs as many calls
+        blocks = (slice(*pair) for pair in pairwise(bounds))
+        return np.concatenate([self._sum_margin(self._tree_values(rows[block], None if out is None else out[block])) for block in blocks])
 
     def _tree_values(self, rows: NDArray[np.float32], out: Floats | None) -> NDArray[np.float32]:
         """Return each tree's value for each row, shape (trees, n), and add SHAP values to `out`."""
@@ -204,40 +229,63 @@ class _SubtreeTables:
     def __init__(self, subtrees: Sequence[_Subtree]) -> None:
         self._subtrees = subtrees
         self._table_starts = np.cumsum([0, *(subtree.n_numbers for subtree in subtrees)])
-        padding = (0, (math.inf, math.inf, False, 0.0))  # pads to eight conditions, and is never met
-        padded = [[*subtree.conditions, *[padding] * (_PATTERN_BITS - len(subtree.conditions))] for subtree in subtrees]
-        self._columns = np.array([[feature for feature, _ in conditions] for conditions in padded], np.intp)
-        bounds = np.array([[condition for _, condition in conditions] for conditions in padded], np.float64)
-        self._low, self._high, self._missing = bounds[:, :, 0].astype(np.float32), bounds[:, :, 1].astype(np.float32), bounds[:, :, 2] > 0
+        # Many subtrees share a condition: each distinct one is evaluated once for a row.
+        places: dict[tuple[int, float, float, bool], int] = {(0, math.inf, math.inf, False): 0}  # pads to eight conditions, is never met
+        conditions_of_subtree = [
+            [places.setdefault((feature, *condition[:3]), len(places)) for feature, condition in subtree.conditions] for subtree in subtrees
+        ]
+        self._conditions = np.array([[*ids, *[0] * (_PATTERN_BITS - len(ids))] for ids in conditions_of_subtree], np.intp)
+        features, low, high, missing = (np.array(column) for column in zip(*places, strict=True))
+        self._condition_features, self._missing = features.astype(np.intp), missing[:, None]
+        self._low, self._high = low.astype(np.float32)[:, None], high.astype(np.float32)[:, None]
+        self.n_conditions = len(places)
+        # The conditions of every subtree in sequence: of one row, all are evaluated with fewer calls than the distinct ones and a look-up.
+        each = self._conditions.ravel()
+        self._row_features, self._row_missing = self._condition_features[each], self._missing[each, 0]
+        self._row_low, self._row_high = self._low[each, 0], self._high[each, 0]
         self._sizes = np.array([len(subtree.features) for subtree in subtrees], np.intp)
         self._features = np.concatenate([subtree.features for subtree in subtrees]).astype(np.intp)
         self._subtree_of_column = np.repeat(np.arange(len(subtrees)), self._sizes)
         place_in_subtree = np.arange(len(self._features)) - (np.cumsum(self._sizes) - self._sizes)[self._subtree_of_column]
         self._table_offsets = self._table_starts[self._subtree_of_column] + place_in_subtree  # offset of the pattern 0
+        self._columns_of_feature = [(feature, np.flatnonzero(self._features == feature)) for feature in np.unique(self._features).tolist()]
         values = [subtree.values() for subtree in subtrees]
         self._values = np.concatenate(values)
         self._value_starts = np.cumsum([0, *map(len, values[:-1])])
         self._trees = np.array([subtree.tree for subtree in subtrees], np.intp)
+        # The first subtree of every tree, the second of every tree that has two, and so on: within a group no tree appears twice.
+        rank = np.array([number - subtree_before for number, subtree_before in enumerate(np.searchsorted(self._trees, self._trees))])
+        self._subtrees_by_rank = [np.flatnonzero(rank == number) for number in range(int(rank.max()) + 1)]
 
     def add(self, rows: NDArray[np.float32], tree_values: NDArray[np.float32], out: Floats | None) -> None:
         """Add the trees' values of rows to `tree_values`, shape (trees, n), and SHAP values to `out`, if given."""
-        if len(rows) < _MIN_MATRIX_ROWS:
-            is_missing = np.isnan(rows)
-            for place, row in enumerate(rows):
-                self._add_row(row, is_missing[place], tree_values[:, place], None if out is None else out[place])
+        if len(rows) < _MIN_BLOCK_ROWS:
+            for place in range(len(rows)):
+                self._add_row(rows[place], tree_values[:, place], None if out is None else out[place])
             return
-        for place in range(0, len(rows), _CHUNK_ROWS):
-            chunk = slice(place, place + _CHUNK_ROWS)
-            self._add_matrix(rows[chunk], tree_values[:, chunk], None if out is None else out[chunk])
+        parts = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(rows), _BLOCK_ROWS)]
+        patterns = np.concatenate([self._add_block(rows[part], tree_values[:, part]) for part in parts], axis=1)
+        if out is not None:
+            (self._add_by_subtree if len(rows) >= _MATRIX_ROWS else self._add_by_feature)(patterns, out)
 
-    def _add_row(
-        self, row: NDArray[np.float32], is_missing: NDArray[np.bool_], tree_values: NDArray[np.float32], out: Floats | None
-    ) -> None:
-        x = row.take(self._columns)
-        is_met = (x >= self._low) & (x < self._high)
-        if is_missing.any():
-            is_met |= is_missing.take(self._columns) & self._missing
-        patterns = np.packbits(is_met.ravel(), bitorder="little")  # packing along an axis takes twenty times as long
+    def _meet_conditions(self, columns: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return which distinct conditions rows meet, 0 or 1 of shape (conditions, n), of rows as columns of shape (width, n)."""
+        is_met = np.empty((len(self._low), columns.shape[1]), np.bool_)
+        has_missing = np.isnan(columns).any()
+        for part in _split_for_cache(*is_met.shape):
+            x = columns.take(self._condition_features[part], axis=0)
+            np.less(x, self._high[part], out=is_met[part])
+            is_met[part] &= x >= self._low[part]
+            if has_missing:
+                is_met[part] |= np.isnan(x) & self._missing[part]
+        return is_met.view(np.uint8)
+
+    def _add_row(self, row: NDArray[np.float32], tree_values: NDArray[np.float32], out: Floats | None) -> None:
+        x = row.take(self._row_features)
+        is_met = (x >= self._row_low) & (x < self._row_high)
+        if np.isnan(row).any():
+            is_met |= np.isnan(x) & self._row_missing
+        patterns = np.packbits(is_met, bitorder="little")  # packing along an axis takes twenty times as long
         # Only one subtree of a tree has the row's leaf, the others add 0: nothing is rounded.
         tree_values += np.bincount(self._trees, self._values.take(patterns + self._value_starts), minlength=len(tree_values)).astype(
             np.float32
@@ -246,30 +294,36 @@ class _SubtreeTables:
             places = (patterns * self._sizes).take(self._subtree_of_column) + self._table_offsets
             out += _sum_by_feature(self._features, self._table.take(places), len(row))
 
-    def _add_matrix(self, rows: NDArray[np.float32], tree_values: NDArray[np.float32], out: Floats | None) -> None:
-        columns = np.ascontiguousarray(rows.T)
-        is_missing = np.isnan(columns)
-        has_missing = np.asarray(is_missing.any(axis=1)).tolist()
-        shap_values, buffer = np.zeros(columns.shape if out is not None else (0, 0)), np.empty(len(rows))
-        for subtree, start, value_start in zip(self._subtrees, self._table_starts[:-1].tolist(), self._value_starts.tolist(), strict=True):
-            pattern = np.zeros(len(rows), np.uint8)
-            for bit, (feature, (low, high, passes_missing, _)) in enumerate(subtree.conditions):
-                x = columns[feature]
-                is_met = x < high if low == -math.inf else x >= low
-                if low != -math.inf and high != math.inf:
-                    is_met &= x < high
-                if passes_missing and has_missing[feature]:
-                    is_met |= is_missing[feature]
-                pattern |= is_met.view(np.uint8) << bit
+    def _add_block(self, rows: NDArray[np.float32], tree_values: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Add the trees' values of rows; return the pattern of each subtree and row."""
+        is_met = self._meet_conditions(np.ascontiguousarray(rows.T))
+        patterns, values = np.empty((len(self._trees), len(rows)), np.uint8), np.empty((len(self._trees), len(rows)), np.float32)
+        for part in _split_for_cache(*patterns.shape):
+            pattern = is_met.take(self._conditions[part, 0], axis=0)
+            for bit in range(1, _PATTERN_BITS):
+                pattern |= is_met.take(self._conditions[part, bit], axis=0) << bit
+            patterns[part] = pattern
+            self._values.take(pattern + self._value_starts[part, None], mode="clip", out=values[part])
+        for subtrees in self._subtrees_by_rank:
+            tree_values[self._trees[subtrees]] += values[subtrees]
+        return patterns
+
+    def _add_by_feature(self, patterns: NDArray[np.uint8], out: Floats) -> None:
+        places = patterns * self._sizes[:, None]
+        for feature, columns in self._columns_of_feature:
+            index = places.take(self._subtree_of_column[columns], axis=0)
+            index += self._table_offsets[columns, None]
+            # A sum over the first axis adds row by row, in the order of the subtrees, as `_sum_by_feature` does for one row.
+            out[:, feature] += np.add.reduce(self._table.take(index, mode="clip"), axis=0)
+
+    def _add_by_subtree(self, patterns: NDArray[np.uint8], out: Floats) -> None:
+        shap_values, buffer = np.zeros(out.shape[::-1]), np.empty(len(out))
+        for subtree, start, pattern in zip(self._subtrees, self._table_starts[:-1].tolist(), patterns, strict=True):
             places = pattern.astype(np.intp)
-            tree_values[subtree.tree] += self._values[value_start : value_start + (1 << len(subtree.conditions))].take(places)
-            if out is None:
-                continue
             table = self._table[start : start + subtree.n_numbers].reshape(-1, len(subtree.features))
             for feature, values in zip(subtree.features, table.T.copy(), strict=True):
                 shap_values[feature] += values.take(places, out=buffer, mode="clip")
-        if out is not None:
-            out += shap_values.T
+        out += shap_values.T
 
     @cached_property
     def _table(self) -> Floats:
@@ -284,6 +338,12 @@ class _SubtreeTables:
             for first in range(0, len(leaves), step):
                 _add_leaf_values(table, length, bits, leaves[first : first + step])
         return table
+
+
+def _split_for_cache(length: int, n_rows: int) -> Iterator[slice]:
+    """Yield parts of an axis of this length, so that a part with all rows stays in the processor's cache."""
+    step = max(1, _CACHED_NUMBERS // n_rows)
+    return (slice(start, start + step) for start in range(0, length, step))
 
 
 def _add_leaf_values(table: Floats, length: int, bits: int, leaves: Sequence[tuple[_SubtreeLeaf, int, _Subtree]]) -> None:

@@ -22,17 +22,23 @@ from finrisk_assets.settings import PREFIX, Settings
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = "1.34"
-MANIFESTS = {
-    document["kind"]: document
-    for name in ("finrisk", "upgrade")
-    for document in yaml.safe_load_all((DEPLOY / "kubernetes" / f"{name}.yaml").read_text(encoding="utf-8"))
-}
+DOCUMENTS = [
+    document
+    for name in ("finrisk.yaml", "upgrade/upgrade.yaml")
+    for document in yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text(encoding="utf-8"))
+]
+MANIFESTS = {document["kind"]: document for document in reversed(DOCUMENTS)}
+"""Kind -> the first manifest of the kind."""
+POLICIES = [document for document in DOCUMENTS if document["kind"] == "NetworkPolicy"]
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 CLOUD_RUN = yaml.safe_load((DEPLOY / "cloud-run" / "service.yaml").read_text(encoding="utf-8"))
-KUSTOMIZATION = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text(encoding="utf-8"))
+KUSTOMIZATIONS = {
+    folder: yaml.safe_load((DEPLOY / "kubernetes" / folder / "kustomization.yaml").read_text(encoding="utf-8"))
+    for folder in ("", "upgrade", "image")
+}
 POD = MANIFESTS["Deployment"]["spec"]["template"]["spec"]
 REVISION = CLOUD_RUN["spec"]["template"]["spec"]
-SERVICE = COMPOSE["services"]["service"]
+SERVICE, UPGRADE, EDGE = (COMPOSE["services"][name] for name in ("service", "upgrade", "edge"))
 ALONE = ["python", "-m", "bento.single_process"]
 
 
@@ -50,9 +56,9 @@ ENVIRONMENTS = {
 # What the platforms take.
 
 
-@pytest.mark.parametrize("kind", MANIFESTS)
-def test_kubernetes_takes_each_manifest(kind):
-    kubernetes_validate.validate(MANIFESTS[kind], KUBERNETES, strict=True)
+@pytest.mark.parametrize("manifest", DOCUMENTS, ids=lambda manifest: f"{manifest['kind']} {manifest['metadata']['name']}")
+def test_kubernetes_takes_each_manifest(manifest):
+    kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
 
 def test_a_manifest_with_a_slip_would_be_refused():
@@ -118,7 +124,7 @@ def test_ports_agree():
     assert ENVIRONMENTS["kubernetes"]["BENTOML_PORT"] == ENVIRONMENTS["compose"]["BENTOML_PORT"] == str(port["containerPort"]) == "3000"
     assert service["targetPort"] == port["name"]
     assert [one["port"] for one in policy] == [port["containerPort"]]
-    assert SERVICE["ports"] == ["127.0.0.1:3000:3000"]
+    assert EDGE["ports"] == ["127.0.0.1:3000:3000", "127.0.0.1:3001:3001"]
     assert REVISION["containers"][0]["ports"][0]["containerPort"] == 3000, "Cloud Run sets PORT to it, which the image's entry point heeds"
     assert ["service:3000"] in [job["targets"] for job in scraped()["static_configs"]]
 
@@ -130,7 +136,7 @@ def test_probes_ask_routes_that_need_no_key(container):
 
     assert set(probes.values()) <= open_to_all
     assert probes["livenessProbe"] == "/livez", "a store that cannot be reached is no reason to start anew"
-    assert probes["startupProbe"] == "/readyz"
+    assert probes["startupProbe"] == probes["readinessProbe"] == "/readyz"
 
 
 def test_the_time_to_end_is_longer_than_the_drain():
@@ -172,9 +178,46 @@ def test_what_compose_runs_may_do_little():
         assert service["read_only"] is True or name == "kafka", name
         assert not {"privileged", "network_mode", "pid"} & service.keys(), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
-        assert "healthcheck" in service or name == "grafana", name
+        assert "healthcheck" in service or name in ("grafana", "upgrade"), name
     assert not SERVICE.get("cap_add")
-    assert COMPOSE["networks"]["back"] == {"internal": True}
+
+
+def test_nothing_of_compose_but_the_edge_has_a_way_out():
+    assert COMPOSE["networks"] == {"front": {}, "back": {"internal": True}}
+    for name, service in COMPOSE["services"].items():
+        assert service["networks"] == (["front", "back"] if name == "edge" else ["back"]), name
+        assert name == "edge" or "ports" not in service, name
+    assert not {"secrets", "environment"} & EDGE.keys(), "what others reach holds nothing"
+
+
+def test_the_edge_passes_on_to_services_that_listen():
+    config = (DEPLOY / "edge" / "nginx.conf").read_text(encoding="utf-8")
+    passed = re.findall(r"listen (\d+);\s+set \$(\w+) (\w+):(\d+);\s+proxy_pass \$(\w+);", config)
+
+    assert [(listen, name, port) for listen, variable, name, port, target in passed if variable == target] == [
+        ("3000", "service", ENVIRONMENTS["compose"]["BENTOML_PORT"]),
+        ("3001", "grafana", "3000"),
+    ]
+    assert EDGE["volumes"] == ["./edge/nginx.conf:/etc/nginx/nginx.conf:ro"]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy["metadata"]["name"])
+def test_a_pod_reaches_names_and_its_database_alone(policy):
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    names, database = policy["spec"]["egress"]
+    (dns,) = names["to"]
+
+    assert dns["podSelector"] and dns["namespaceSelector"], "one place to ask, not every pod of a namespace"
+    assert {port["port"] for port in names["ports"]} == {53}
+    assert [target["ipBlock"]["cidr"].partition("/")[2] for target in database["to"]] == ["32"]
+    assert [port["port"] for port in database["ports"]] == [5432]
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_every_pod_has_a_policy(kind):
+    labels = MANIFESTS[kind]["spec"]["template"]["metadata"]["labels"]
+
+    assert [policy["spec"]["podSelector"]["matchLabels"] for policy in POLICIES].count(labels) == 1
 
 
 def test_pods_are_selected_by_their_own_labels():
@@ -193,7 +236,12 @@ def test_the_store_is_upgraded_by_a_role_that_the_service_has_not():
     assert container["args"] == ["python", "-m", "bento.store.migrations", "upgrade"]
     assert secrets_of(MANIFESTS["Job"]) == {"finrisk-owner"}
     assert secrets_of(MANIFESTS["Deployment"]) == {"finrisk"}
-    assert "FINRISK_STORE_UPGRADE" not in ENVIRONMENTS["kubernetes"].keys() | ENVIRONMENTS["cloud run"].keys()
+    assert UPGRADE["command"] == container["args"]
+    assert "owner-store-url" in UPGRADE["secrets"]
+    assert not {"owner-store-url", "owner-password", "postgres-password"} & set(SERVICE["secrets"])
+    assert SERVICE["depends_on"]["upgrade"] == {"condition": "service_completed_successfully"}
+    for names in ENVIRONMENTS.values():
+        assert "FINRISK_STORE_UPGRADE" not in names
 
 
 def secrets_of(manifest):
@@ -223,7 +271,8 @@ def test_every_file_that_a_setting_names_is_mounted_and_every_mount_is_of_a_volu
 def test_every_secret_of_compose_is_made_given_and_used():
     names = {name for service in COMPOSE["services"].values() for name in service.get("secrets", ())}
     script = (DEPLOY / "secrets.sh").read_text(encoding="utf-8")
-    configured = json.dumps(COMPOSE["services"]) + (DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
+    roles = (DEPLOY / "postgres" / "roles.sh").read_text(encoding="utf-8").replace("$secrets/", "/run/secrets/")
+    configured = json.dumps(COMPOSE["services"]) + roles + (DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
 
     assert names == COMPOSE["secrets"].keys()
     for name in names:
@@ -243,13 +292,15 @@ def test_secrets_are_made_at_random_and_for_their_owner_alone(tmp_path):
     made = make()
     assert made.keys() == COMPOSE["secrets"].keys()
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
-    assert made["postgres-password"] in made["store-url"]
-    assert len(made["postgres-password"]) > 30
+    assert made["service-password"] in made["store-url"]
+    assert made["owner-password"] in made["owner-store-url"]
+    passwords = [made[f"{role}-password"] for role in ("postgres", "owner", "service", "grafana")]
+    assert len(set(passwords)) == 4 and min(map(len, passwords)) > 30
     assert make() == made, "what is there is left as it is"
     for file in (tmp_path / "secrets").iterdir():
         file.unlink()
     again = make()
-    assert not {made[name] for name in ("master.key", "postgres-password", "grafana-password")} & set(again.values())
+    assert not {made["master.key"], *passwords} & set(again.values())
 
 
 def test_the_made_master_key_is_one(tmp_path):
@@ -266,23 +317,34 @@ def test_the_made_master_key_is_one(tmp_path):
 def test_no_secret_is_in_the_repository():
     assert "deploy/secrets/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     for file in (file for file in DEPLOY.rglob("*") if file.is_file() and file.parent.name != "secrets"):
-        text = file.read_text(encoding="utf-8")
+        text = re.sub(r" :'\w+'", "", file.read_text(encoding="utf-8"))  # a variable of psql
         assert not re.search(r"(?i)\b(password|passwd|secret_?key|token)\s*[:=]\s*[\"']?[A-Za-z0-9+/]{6,}", text), file
-        assert "finrisk_" not in re.sub(r"finrisk_assets", "", text) or file.suffix == ".json", file
+        assert "finrisk_" not in re.sub(r"finrisk_(assets|owner|service)\b", "", text) or file.suffix == ".json", file
 
 
-def test_every_image_says_its_version():
+def test_every_image_says_its_version_and_is_pinned_by_one_variable():
     images = {name: service["image"] for name, service in COMPOSE["services"].items()}
-    mine = images.pop("service")
+    assert images.pop("service") == images.pop("upgrade"), "one variable for both"
+    assert SERVICE["image"].startswith("${IMAGE:?"), "whoever starts it says which"
 
-    assert mine.startswith("${IMAGE:?"), "whoever starts it says which"
-    upgrade = MANIFESTS["Job"]["spec"]["template"]["spec"]["containers"][0]["image"]
-    for image in [*images.values(), REVISION["containers"][0]["image"], upgrade]:
+    defaults = {name: re.fullmatch(rf"\$\{{{name.upper()}_IMAGE:-(\S+)\}}", image) for name, image in images.items()}
+    for image in [*(default[1] for default in defaults.values()), REVISION["containers"][0]["image"], Settings().base_image]:
         tag = image.rpartition("/")[2].partition(":")[2]
         assert re.match(r"v?\d+\.\d+|[0-9a-f]{12}$", tag), image
-    assert KUSTOMIZATION["images"][0]["name"] == POD["containers"][0]["image"]
-    assert upgrade == "{newName}:{newTag}".format(**KUSTOMIZATION["images"][0])
-    assert [file for file in KUSTOMIZATION["resources"] if not (DEPLOY / "kubernetes" / file).is_file()] == []
+
+
+def test_kustomize_names_the_image_of_pods_and_upgrade_in_one_place():
+    (image,) = KUSTOMIZATIONS["image"]["images"]
+    names = {MANIFESTS[kind]["spec"]["template"]["spec"]["containers"][0]["image"] for kind in ("Deployment", "Job")}
+
+    assert KUSTOMIZATIONS["image"]["kind"] == "Component"
+    assert names == {image["name"]}
+    assert image["newName"] and re.fullmatch("[0-9a-f]{12}", image["newTag"])
+    for folder in ("", "upgrade"):
+        kustomization, root = KUSTOMIZATIONS[folder], DEPLOY / "kubernetes" / folder
+        assert [(root / component).resolve() for component in kustomization["components"]] == [DEPLOY / "kubernetes" / "image"]
+        assert [file for file in kustomization["resources"] if not (root / file).is_file()] == []
+        assert "images" not in kustomization
 
 
 # Prometheus and Grafana.

@@ -8,6 +8,7 @@ import pytest
 
 from bento.decisions.shadow import MAX_QUEUED
 from bento.store.shadow_scores import MAX_SHADOW_SCORES
+from finrisk_assets.features.recent_events import MAX_CACHED_EVENTS
 from finrisk_assets.graph.stages import leakage
 from finrisk_assets.modelling.evaluation.leakage import ALPHA, LARGEST_SAMPLE
 
@@ -31,6 +32,17 @@ def test_the_page_on_leakage_states_the_size_of_the_sample() -> None:
 def test_the_page_on_the_service_states_the_bounds_of_the_shadow() -> None:
     assert f"the newest {MAX_SHADOW_SCORES:,} of each domain" in page("service.md")
     assert f"more than {MAX_QUEUED:,} requests wait" in page("service.md")
+
+
+def test_the_page_on_the_service_states_the_bound_of_recent_events() -> None:
+    assert f"at most {MAX_CACHED_EVENTS:,} events" in " ".join(page("service.md").split())
+
+
+@pytest.mark.parametrize("module", ["benchmarks.micro_batches", "benchmarks.row_counts"])
+def test_the_benchmarks_of_performance_start(module: str) -> None:
+    assert f"`python -m {module}`" in page("service.md")
+    output = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"python -m {module}" in " ".join(output.split())
 
 
 @pytest.mark.parametrize(("name", "module"), [("leakage.md", "benchmarks.leakage"), ("service.md", "benchmarks.shadow")])

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -20,6 +20,9 @@ from finrisk_assets.graph import packaging
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 120
+TWO_PROCESSES = ("bentoml", "serve", "bento.service:FinRisk")
+SINGLE_PROCESS = ("bento.single_process",)
+"""The module that serves, with its arguments: the supervisor with its worker, or the worker alone."""
 
 
 def store_models(home: Path, bundles: Mapping[str, Path]) -> Path:
@@ -74,23 +77,24 @@ class Served:
             time.sleep(0.1)
 
 
-def start(models: Path, home: Path, port: int, log: Path, **settings: str) -> Served:
+def start(models: Path, home: Path, port: int, log: Path, command: Sequence[str] = TWO_PROCESSES, **settings: str) -> Served:
     """Start the service from source with the models of a BENTOML_HOME, without waiting for it."""
     foreign = ("FINRISK_", "PYTHONPATH", "BENTOML_", "OTEL_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    environment |= {"BENTOML_HOME": str(models), "BENTOML_DO_NOT_TRACK": "true", "FINRISK_HOME": str(home)} | settings
+    environment |= {"BENTOML_HOME": str(models), "BENTOML_DO_NOT_TRACK": "true", "FINRISK_HOME": str(home)}
+    environment |= {"BENTO_PATH": "bento.service:FinRisk"} | settings
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", "serve", "bento.service:FinRisk", "--port", str(port)],
+            [sys.executable, "-m", *command, "--port", str(port)],
             cwd=REPOSITORY, env=environment, stdout=out, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
     return Served(process, port, log)
 
 
 @contextmanager
-def serving(models: Path, home: Path, log: Path, **settings: str) -> Iterator[Served]:
+def serving(models: Path, home: Path, log: Path, command: Sequence[str] = TWO_PROCESSES, **settings: str) -> Iterator[Served]:
     """Run a service that is ready, for the length of a block."""
-    served = start(models, home, free_port(), log, **settings)
+    served = start(models, home, free_port(), log, command, **settings)
     try:
         served.wait_until_ready()
         yield served

@@ -125,7 +125,7 @@ def test_a_key_that_is_revoked_is_refused_within_seconds(service, home, certific
     assert get(port, certificate, "/v1/models", keys["revoked"])[0] == 200
 
     with open_beside(home) as store, store.writing() as connection:
-        revoke_key(connection, keys["revoked"].split("_")[1], now=now_us())
+        revoke_key(connection, store.keyring.mac, keys["revoked"].split("_")[1], now=now_us())
     time.sleep(KEY_REFRESH_S + 0.2)
     assert get(port, certificate, "/v1/models", keys["revoked"])[0] == 401
     assert get(port, certificate, "/v1/models", keys["used"])[0] == 200

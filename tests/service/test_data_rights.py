@@ -192,8 +192,8 @@ def test_of_a_hundred_erased_among_a_thousand_nothing_is_left_and_the_others_are
     assert numbers.issuperset(others[0].amounts)
 
     with store.reading() as connection:
-        left = connection.execute(select(tables.people.c.person, tables.people.c.wrapped_key)).all()
-        keys = [store.keyring.unwrap(key, person.encode()) for person, key in left if key is not None] + [store.keyring.service_key]
+        left = connection.execute(select(tables.people.c.person, tables.people.c.lookup, tables.people.c.wrapped_key)).all()
+        keys = [store.data_key(*row) for row in left if row.lookup is not None] + [store.keyring.service_key]
         whose = [row.person for row in gone]
         for table in (tables.transactions, tables.standings, tables.shadows, tables.feedback):
             assert not connection.execute(select(table).where(table.c.person.in_(whose))).all()

@@ -13,10 +13,13 @@ from http.client import HTTPConnection, HTTPException
 import bentoml
 import psutil
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, func, make_url, select
 
 from bento.store.audit_verify import verify
+from bento.store.keyring import KeyringError
 from bento.store.session import open_store
+from bento.store.tables import transactions
+from bento.web.health import READINESS_TTL_S
 from finrisk_assets.settings import Settings
 from tests.service.databases import own_server, store_at, url_of
 from tests.service.envelopes import read_error
@@ -140,6 +143,94 @@ def test_a_store_that_cannot_be_had_is_a_503_and_then_it_is_as_before(serving, b
         assert len(list(store.decisions())) == answered
         assert len(store.history({"customer_id": "5"}, *EVER)) == answered, "nothing is half there"
         assert verify(store.database, store.keyring).broken is None
+
+
+@contextmanager
+def in_place_of(file, other):
+    """Put another store's file into the place of the service's own, and the own one back afterwards."""
+    aside = file.parent.with_name("aside")
+    file.parent.rename(aside)
+    file.parent.mkdir()
+    shutil.copy(other, file)
+    yield
+    shutil.rmtree(file.parent)
+    aside.rename(file.parent)
+
+
+@contextmanager
+def swapped(file):
+    """Put the store of another service in its place."""
+    other = file.parent.with_name("other") / file.name
+    store_at(other).close()
+    with in_place_of(file, other):
+        yield
+
+
+@contextmanager
+def turned_back(file):
+    """Put an older copy of the same store in its place: here one without what the service has recorded."""
+    older = file.parent.with_name("older") / file.name
+    older.parent.mkdir()
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(older)) as copy:
+        source.backup(copy)
+        for table in ("audit", "audit_heads"):
+            for (trigger,) in copy.execute("select name from sqlite_master where type = 'trigger' and tbl_name = ?", (table,)).fetchall():
+                copy.execute(f"drop trigger {trigger}")
+            copy.execute(f"delete from {table}")
+        copy.commit()
+    with in_place_of(file, older):
+        yield
+
+
+@pytest.mark.parametrize("fault", [moved_away, replaced, swapped, turned_back, full, read_only])
+def test_readiness_tells_that_no_write_succeeds_and_then_that_one_does(serving, bundles, loan, fault):
+    with serving({"loan_default": bundles["loan_default"]}) as client:
+        assert client.post("/v1/loan-default", json=loan()).status_code == 200
+        assert client.get("/readyz").status_code == 200
+        with fault(file_of(serving)):
+            statuses = []
+            while 503 not in statuses and len(statuses) < 40:  # a disk that is full still has room for a few
+                statuses.append(client.post("/v1/loan-default", json=loan()).status_code)
+            time.sleep(READINESS_TTL_S + COOLDOWN_S)
+            error = read_error(client.get("/readyz"), 503, "not_ready")
+        time.sleep(READINESS_TTL_S + COOLDOWN_S)
+        after = client.get("/readyz")
+
+    assert statuses[-1] == 503
+    assert [field["field"] for field in error["fields"]] == ["store"]
+    assert after.status_code == 200, after.text
+
+
+def test_postgresql_that_turned_read_only_takes_no_write(postgresql):
+    url = postgresql.new(empty=False)
+    with closing(store_at(url)) as store:
+        assert store.is_writable()
+        postgresql._run(f"alter database {make_url(url).database} set default_transaction_read_only = on")
+        store.database.close()  # the setting counts for new sessions
+        assert not store.is_writable()
+        time.sleep(COOLDOWN_S)
+        postgresql._run(f"alter database {make_url(url).database} set default_transaction_read_only = off")
+        store.database.close()
+        assert store.is_writable()
+
+
+def test_a_probe_leaves_no_row(store):
+    assert store.is_writable()
+    assert store.history({"customer_id": "5"}, *EVER) == []
+    with store.reading() as connection:
+        assert connection.execute(select(func.count()).select_from(transactions)).scalar() == 0
+
+
+def test_nothing_is_written_into_another_store(tmp_path):
+    path, other = tmp_path / "service" / "store.sqlite", tmp_path / "other" / "store.sqlite"
+    store_at(other).close()
+    before = other.read_bytes()
+    with closing(store_at(path)) as store, in_place_of(path, other):
+        with pytest.raises(KeyringError, match="another store is in the place"), store.writing():
+            store.audit("one")
+        with closing(sqlite3.connect(path)) as swapped_in:
+            assert swapped_in.execute("select count(*) from audit").fetchone() == (0,)
+    assert other.read_bytes() == before
 
 
 def test_a_look_up_and_readiness_say_so_too(serving, bundles, loan):

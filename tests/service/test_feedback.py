@@ -2,12 +2,17 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from bento.decisions import feedback
+from bento.store.audit_chain import AuditError
 from bento.store.tables import audit, decisions
 from bento.store.tables import feedback as table
+from finrisk_assets.ledger.sources.feedback import labels_file
+from finrisk_assets.operations import load_feedback
+from finrisk_assets.settings import Settings
 from tests.service.conftest import START
 from tests.service.envelopes import read_error
 
@@ -41,7 +46,7 @@ def test_a_label_is_joined_to_its_decision_by_its_identifier(client, store, loan
     assert b"Ada" not in row.note
     (about,) = [one for one in rows(store, audit) if one.action == "feedback"]
     assert (about.domain, about.model_version) == ("loan_default", decided["model"]["version"])
-    (stored,) = feedback.list_labels(store, "loan_default")
+    (stored,) = feedback.list_labels(store, "loan_default").labels
     assert (stored.answer["loan_id"], stored.label) == ("L1", True)
 
 
@@ -79,7 +84,7 @@ def test_of_several_labels_the_one_that_became_known_last_stands(client, store, 
         body = {"transaction_id": "t1", "label": label, "known_at": (START + timedelta(days=days)).isoformat()}
         assert client.post(ROUTE, json=body).status_code == 200
 
-    assert [one.label for one in feedback.list_labels(store, "transaction_anomaly")] == [True, True, False]
+    assert [one.label for one in feedback.list_labels(store, "transaction_anomaly").labels] == [True, True, False]
     assert not risk_of_the_merchant(client, store, transaction(60 * 24 * 20))[0][2]
 
 
@@ -114,5 +119,70 @@ def test_of_an_erased_person_nothing_is_told(client, store, transaction):
 
     assert client.delete("/v1/people/ada").status_code == 200
 
-    assert list(feedback.list_labels(store, "transaction_anomaly")) == []
+    assert feedback.list_labels(store, "transaction_anomaly") == ([], 0)
     read_error(client.post(ROUTE, json={"transaction_id": "t1", "label": True}), 404, "unknown_decision")
+
+
+# Labels on their way to the ledger, where somebody without a key can write into the database ------------------------------------------
+
+
+@pytest.fixture
+def labelled(client, store, transaction):
+    """Return the store of nine decisions, three of them with a label."""
+    for number in range(9):
+        client.post("/v1/transactions", json=transaction(number, transaction_id=f"t{number}", user_id=number))
+    for number in range(3):
+        client.post(ROUTE, json={"transaction_id": f"t{number}", "label": True})
+    return store
+
+
+def exported(serving):
+    """Return what the command says of the transactions, and the labels that it writes."""
+    (transactions, _) = load_feedback.load(Settings(home=serving.home))
+    file = labels_file(Settings(home=serving.home).root, "transactions")
+    return str(transactions), {row["key"]: row["label"] for row in pq.read_table(file).to_pylist()}
+
+
+INSERTED = """
+insert into feedback (id, decision, person, label, known_at, caller, at)
+select decisions.id, decisions.id, decisions.person, true, genuine.known_at, genuine.caller, genuine.at
+from decisions cross join (select * from feedback where position = 1) as genuine where decisions.position > 3
+"""
+
+
+def test_labels_that_were_inserted_by_sql_are_refused_and_counted(labelled, serving):
+    with labelled.writing() as connection:
+        assert connection.execute(text(INSERTED)).rowcount == 6
+
+    told, labels = exported(serving)
+    assert labels == {"t0": True, "t1": True, "t2": True}
+    assert "transactions: 3 labels" in told
+    assert "6 refused: the audit has no record of them" in told
+
+
+@pytest.mark.parametrize("change", ["label = false", "known_at = known_at + 1", "decision = (select id from decisions where position = 9)"])
+def test_a_label_that_was_changed_by_sql_is_not_the_one_that_was_recorded(labelled, serving, change):
+    with labelled.writing() as connection:
+        connection.execute(text(f"update feedback set {change} where position = 1"))
+
+    with pytest.raises(AuditError, match="1 labels of the audit are missing"):
+        load_feedback.load(Settings(home=serving.home))
+
+
+def test_no_label_is_loaded_where_one_was_deleted_or_the_audit_was_changed(labelled, serving):
+    with labelled.writing() as connection:
+        connection.execute(text("delete from feedback where position = 2"))
+    with pytest.raises(AuditError, match="1 labels of the audit are missing"):
+        load_feedback.load(Settings(home=serving.home))
+
+    with labelled.writing() as connection:
+        connection.execute(text("drop trigger audit_no_delete"))
+        connection.execute(text("delete from audit where action = 'feedback'"))
+    with pytest.raises(AuditError, match="the audit is broken"):
+        load_feedback.load(Settings(home=serving.home))
+
+
+def test_labels_of_an_erased_person_are_not_missed(client, labelled, serving):
+    assert client.delete("/v1/people/1").status_code == 200
+
+    assert exported(serving)[1] == {"t0": True, "t2": True}

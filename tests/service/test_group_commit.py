@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bento.context import Caller, current_caller
+from bento.context import Caller, current_caller, request_id
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.group_commit import GroupCommit
 from bento.decisions.scorers.transaction import TransactionScorer
@@ -67,6 +67,7 @@ def all_at_once(decisions: Decisions, requests: list[TransactionRequest]) -> lis
 
     async def submit(number: int, request: TransactionRequest) -> DecisionResult:
         current_caller.set(Caller(f"key:{number}", frozenset({"scorer"})))
+        request_id.set(f"r{number}")
         return await group_commit.submit("transaction_anomaly", request)
 
     async def all_of_them() -> list[Any]:
@@ -126,6 +127,19 @@ def test_a_failure_of_ours_is_that_request_s_alone(
         0,
         1,
     ]
+
+
+def test_the_failure_of_a_group_is_logged_under_the_id_of_each_request(
+    decisions: Decisions, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(store, "insert_decisions", fail)
+    all_at_once(decisions, [request(number) for number in range(3)])
+
+    logged = [record.getMessage() for record in caplog.records]
+    assert all(any(f"request r{number} failed with StoreUnavailable" in line for line in logged) for number in range(3)), logged
 
 
 def test_where_the_store_fails_none_of_them_happened(decisions: Decisions, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, delete, select
 
 from bento.store import tables
-from bento.store.keyring import SERVICE_KEY_OWNER, Keyring, KeyringError, key_file, read_keys, seal, unseal, write_keys
+from bento.store.keyring import BOUND, CLOSED, SERVICE_KEY_OWNER, Keyring, KeyringError, key_file, read_keys, seal, unseal, write_keys
 from finrisk_assets.settings import Settings
 
 FIRST, SECOND = (bytes((seed * 97 + 31 * at) % 256 for at in range(32)) for seed in (1, 2))
@@ -111,7 +111,27 @@ def test_the_root_secret_is_in_the_store_only_wrapped(connection: Connection):
     keyring = open_keyring(connection, FIRST)
     (row,) = connection.execute(select(tables.people)).all()
     assert row.person == SERVICE_KEY_OWNER and row.lookup is None and row.master == keyring.master
-    assert len(keyring.unwrap(row.wrapped_key, SERVICE_KEY_OWNER.encode())) == 32
+    assert len(keyring.unwrap(row.wrapped_key, SERVICE_KEY_OWNER.encode())[:32]) == 32
+
+
+def test_a_mark_outlives_the_process_and_a_new_master_key_and_is_put_on_once(connection: Connection):
+    assert open_keyring(connection, FIRST).marks == {BOUND}
+    before = open_keyring(connection, FIRST)
+    assert before.add_mark(connection, CLOSED)
+    assert not before.add_mark(connection, CLOSED)
+    assert before.read_marks(connection) == open_keyring(connection, FIRST).marks == {BOUND, CLOSED}
+    both = open_keyring(connection, SECOND, FIRST)
+    assert both.token("customer", "5") == before.token("customer", "5")
+    both.add_mark(connection, "audit:ff")
+    assert open_keyring(connection, SECOND).marks == {BOUND, CLOSED, "audit:ff"}
+
+
+def test_another_store_in_the_place_of_the_opened_one_is_told_apart(connection: Connection):
+    opened = open_keyring(connection, FIRST)
+    connection.execute(delete(tables.people))
+    open_keyring(connection, FIRST)
+    with pytest.raises(KeyringError, match="restart the service"):
+        opened.read_marks(connection)
 
 
 # Where the master key comes from.
@@ -161,6 +181,32 @@ def test_without_a_key_one_is_made_once_which_only_its_owner_reads(tmp_path: Pat
     assert len(set(rings)) == 1 and Keyring.of(settings).master == rings[0]
     assert stat.S_IMODE(key_file(settings).stat().st_mode) == 0o600
     assert [path.name for path in key_file(settings).parent.iterdir()] == ["master.key"]
+
+
+def test_a_key_file_that_every_user_can_read_is_refused_with_the_fix(tmp_path: Path):
+    file = tmp_path / "master.key"
+    write_keys(file, [FIRST], new=True)
+    settings = Settings(master_key_file=file)
+    tmp_path.chmod(0o755)
+    file.chmod(0o644)
+    with pytest.raises(KeyringError, match=f"run `chmod 600 {file}`"):
+        Keyring.of(settings)
+    with pytest.raises(KeyringError, match="chmod 600"):
+        read_keys(file)
+    tmp_path.chmod(0o700)
+    assert Keyring.of(settings).master, "nobody else enters its folder"
+    tmp_path.chmod(0o755)
+    file.chmod(0o640)
+    assert Keyring.of(settings).master, "a group is chosen by who chose the mode"
+
+
+def test_a_key_file_that_is_opened_to_every_user_later_is_refused_too(tmp_path: Path):
+    write_keys(tmp_path / "key", [FIRST], new=True)
+    running = Keyring.of(Settings(master_key_file=tmp_path / "key"))
+    tmp_path.chmod(0o755)
+    (tmp_path / "key").chmod(0o604)
+    with pytest.raises(KeyringError, match="chmod 600"):
+        running.wrap(FIRST, b"person")
 
 
 def test_where_others_reach_the_service_no_key_is_made(tmp_path: Path):

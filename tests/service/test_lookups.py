@@ -38,7 +38,7 @@ def test_every_account_of_a_customer_has_its_score(shared_client):
     assert [score["account_id"] for score in scores if score["domain"] == "cashflow"] == ["A7", "A8"]
 
 
-@pytest.mark.parametrize("customer", ["4711", "%20", "a%2Fb", "%7Bcustomer_id%7D"])
+@pytest.mark.parametrize("customer", ["4711", "%20a", "a%2Fb", "%7Bcustomer_id%7D"])
 def test_an_unknown_customer_is_not_found_and_told_what_to_do(shared_client, customer):
     error = read_error(shared_client.get(f"/v1/risk-scores/{customer}"), 404, "unknown_customer")
 

@@ -138,3 +138,33 @@ def test_a_store_older_than_the_model_is_not_the_clients_fault(shared_client):
     error = read_error(shared_client.post(SPENDING, json={"customer_id": 9}), 503, "not_ready")
 
     assert "finrisk load-history" in error["message"]
+
+
+def test_a_length_of_thousands_of_digits_is_read_as_a_length(shared_client):
+    body = json.dumps({"features": CASHFLOW_ROW}).encode()
+    json_of = {"content-type": "application/json"}
+    padded = shared_client.post(CASHFLOW, content=body, headers=json_of | {"content-length": f"{len(body):05000}"})
+    huge = shared_client.post(CASHFLOW, content=body, headers=json_of | {"content-length": "9" * 5_000})
+
+    assert padded.status_code == 200
+    read_error(huge, 413, "too_large")
+
+
+@pytest.mark.parametrize("value", ["9" * 5_000, "-" + "9" * 5_000, "1e999999", "[" * 50_000, '{"a":' * 50_000, '"\\ud800"'])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (TRANSACTION, '{"user_id": %s, "amount": 1.0, "timestamp": "2024-05-06T12:00:00"}'),
+        (TRANSACTION, '{"user_id": 5, "amount": %s, "timestamp": "2024-05-06T12:00:00"}'),
+        (CASHFLOW, '{"features": {"n": %s}}'),
+        (CASHFLOW + "/batch", '{"items": [{"features": {"n": %s}}]}'),
+        (CASHFLOW + "/batch", '{"items": [%s]}'),
+        (LOAN, '{"customer_id": 123, "loan_amount": %s}'),
+        ("/v1/feedback", '{"transaction_id": %s, "label": true}'),
+    ],
+)
+def test_no_number_and_no_nesting_is_a_failure(shared_client, path, body, value):
+    answer = shared_client.post(path, content=(body % value).encode(), headers={"content-type": "application/json"})
+
+    statuses = [answer.status_code, *(result["status"] for result in answer.json().get("results", ()))]
+    assert all(status < 500 for status in statuses), answer.text

@@ -1,11 +1,14 @@
 """Tests of the metrics, whose labels no client chooses; `test_operations` reads them from a served process."""
 
+import asyncio
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from bento.web.metrics import Metrics
+from bento.web.middleware import RequestMetrics
 
 
 @pytest.fixture
@@ -74,3 +77,17 @@ def test_every_metric_stands_in_the_documentation_with_its_labels():
         if name == f"{collector._name}_total" or (name == collector._name and collector._type != "counter")
     }
     assert documented == known
+
+
+@pytest.mark.parametrize(("fails", "status"), [(False, "499"), (True, "500")])
+def test_a_client_that_leaves_is_no_failure_of_the_service(fails, status):
+    async def app(scope, receive, send):
+        if fails:
+            raise RuntimeError
+
+    metrics = Metrics()
+    with suppress(RuntimeError):
+        asyncio.run(RequestMetrics(app, metrics)({"type": "http", "method": "POST", "path": "/v1/cashflow"}, None, None))
+
+    labels = {"method": "POST", "route": "/v1/cashflow", "status": status}
+    assert metrics.registry.get_sample_value("finrisk_request_duration_seconds_count", labels) == 1

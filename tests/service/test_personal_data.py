@@ -103,9 +103,11 @@ def test_nothing_personal_stands_in_logs_or_metrics(client, serving, transaction
     ("path", "inner", "customer"),
     [
         ("/v1/risk-scores/5", "/v1/risk-scores/{customer_id}", "5"),
-        ("/v1/risk-scores/5/6", "/v1/risk-scores/{customer_id}", "5/6"),
+        ("/v1/risk-scores/5%2F6", "/v1/risk-scores/{customer_id}", "5/6"),
+        ("/v1/risk-scores/5/6", "/v1/risk-scores/5/6", None),
         ("/v1/people/5/export", "/v1/people/{customer_id}/export", "5"),
-        ("/v1/people/a/b/export", "/v1/people/{customer_id}/export", "a/b"),
+        ("/v1/people/a%2Fb/export", "/v1/people/{customer_id}/export", "a/b"),
+        ("/v1/people/5%2Fexport", "/v1/people/{customer_id}", "5/export"),
         ("/v1/people/5", "/v1/people/{customer_id}", "5"),
         ("/v1/people/", "/v1/people/", None),
         ("/v1/models", "/v1/models", None),

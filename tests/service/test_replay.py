@@ -17,6 +17,7 @@ from bento.decisions.batch import decide_batch
 from bento.decisions.domains import DOMAINS
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.replay import BundleVersions, ReplayReport, replay
+from bento.people import data_rights
 from bento.store.keyring import seal, unseal
 from bento.store.session import Store
 from bento.store.tables import decisions, people
@@ -182,7 +183,7 @@ def test_a_column_beside_the_answer_that_was_changed_is_a_difference(bank: Bank,
 def test_an_answer_that_was_sealed_again_with_what_no_model_says_is_not_what_the_audit_knows(bank: Bank) -> None:
     """What the client sent as its own reference has no part in the decision; the digest in the audit has."""
     changed = bank.change(4, lambda answer: None)
-    assert bank.replay().differences == [(changed, "its bytes are not those that the audit has recorded")]
+    assert bank.replay().differences == [(changed, "its row is not what the audit has recorded")]
 
 
 def test_a_decision_whose_record_was_removed_is_named(bank: Bank) -> None:
@@ -192,18 +193,37 @@ def test_a_decision_whose_record_was_removed_is_named(bank: Bank) -> None:
         connection.execute(text("drop trigger audit_no_delete"))
         connection.execute(text("delete from audit where number = 105"))
 
-    assert bank.replay().differences == [(id_, "its bytes are not those that the audit has recorded")]
+    assert bank.replay().differences == [(id_, "its row is not what the audit has recorded")]
 
 
 def test_of_a_person_who_was_erased_nothing_is_read_and_nothing_differs(bank: Bank) -> None:
-    with closing(bank.open()) as store, store.writing() as connection:
-        person = store.person("123")
-        assert person is not None
-        connection.execute(update(people).where(people.c.person == person.person).values(lookup=None, wrapped_key=None))
+    with closing(bank.open()) as store:
+        data_rights.erase(store, "123", wiping=False)
 
     report = bank.replay()
     assert report.agrees
     assert (report.equal, report.erased) == (101, 4)
+
+
+def test_a_person_whose_key_was_taken_away_is_not_one_who_was_erased(bank: Bank) -> None:
+    with closing(bank.open()) as store, store.writing() as connection:
+        person = store.person("123")
+        assert person is not None
+        gone = {"lookup": None, "wrapped_key": None, "erased_at": 5}
+        connection.execute(update(people).where(people.c.person == person.person).values(gone))
+
+    report = bank.replay()
+    assert (report.equal, report.unrecorded, report.agrees) == (101, 4, False)
+
+
+@pytest.mark.parametrize(
+    "change", [{"caller": "key:2"}, {"request_id": "r"}, {"route": "/v1/cashflow"}, {"digest": "00"}, {"idempotency": "00"}]
+)
+def test_a_column_that_says_who_asked_and_what_for_is_as_the_audit_recorded_it(bank: Bank, change: dict[str, Any]) -> None:
+    with closing(bank.open()) as store, store.writing() as connection:
+        connection.execute(update(decisions).where(decisions.c.position == 9).values(**change))
+
+    assert [one.reason for one in bank.replay().differences] == ["its row is not what the audit has recorded"]
 
 
 def test_a_version_that_is_no_longer_there_is_named_and_counted(bank: Bank) -> None:

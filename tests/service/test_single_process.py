@@ -5,11 +5,14 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -122,6 +125,21 @@ def test_it_counts_what_it_answers(service):
     ask("/v1/cashflow", {"features": CASHFLOW_ROW})
 
     assert "/v1/cashflow" in ask("/metrics")[1].decode()
+
+
+def test_its_log_has_a_failure_under_the_request_id_that_the_client_got(service):
+    _, ask, log = service
+    with closing(sqlite3.connect(log.parent / "simulator" / "service" / "store.sqlite", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        with pytest.raises(urllib.error.HTTPError) as failed:
+            ask("/v1/cashflow", {"features": CASHFLOW_ROW})
+        other.execute("rollback")
+    failed.value.close()  # or the service waits at its end for the client to end TLS
+
+    assert failed.value.code == 503
+    lines = [line for line in log.read_text().splitlines() if failed.value.headers["x-request-id"] in line]
+    assert any("failed with" in line for line in lines), log.read_text()
+    assert any("is answered with 503" in line for line in lines), log.read_text()
 
 
 def test_it_writes_the_access_log_where_the_configuration_enables_it(service):

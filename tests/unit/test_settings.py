@@ -77,6 +77,10 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
         Settings.from_environment({"FINRISK_STORE_URL_FILE": str(file), "FINRISK_STORE_URL": "sqlite:////x"})
     with pytest.raises(SettingsError, match="FINRISK_STORE_URL_FILE='/nowhere' cannot be read: No such file"):
         Settings.from_environment({"FINRISK_STORE_URL_FILE": "/nowhere"})
+    tmp_path.chmod(0o755)
+    file.chmod(0o644)
+    with pytest.raises(SettingsError, match=f"is open to every user of this machine: run `chmod 600 {file}`"):
+        Settings.from_environment({"FINRISK_STORE_URL_FILE": str(file)})
     with pytest.raises(SettingsError, match="unknown setting FINRISK_SEED_FILE"):
         Settings.from_environment({"FINRISK_SEED_FILE": str(file)})
 

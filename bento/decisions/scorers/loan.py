@@ -79,7 +79,7 @@ class LoanScorer(Scorer):
         bento.problems.Problem
             As of `prepare`; 501 where the model's bundle has no data on approved applicants.
         """
-        application, snapshot = self._load_application(request)
+        application, snapshot = await self._store.thread.run_if_busy(self._load_application, request)
         row = self._row(application, request)
         if request.goal not in self._searches:
             raise Problem(501, "model_absent", "This model does not know what approved applicants have: it has to be trained again.")

@@ -3,14 +3,13 @@
 The bundle carries the definitions; `finrisk_assets.features.online` computes them.
 """
 
-from datetime import timedelta
-
 import numpy as np
 
 from bento.context import span
 from bento.store.records import Transaction
 from bento.store.session import Store
-from finrisk_assets.features.online import History, OnlineFeatures
+from bento.store.transactions import HistoryQuery
+from finrisk_assets.features.online import OnlineFeatures
 from finrisk_assets.features.windows import from_json
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.spec import BundleError, Rows
@@ -38,14 +37,11 @@ class TransactionFeatures:
         if unknown:
             raise BundleError(f"{name}: it reads {', '.join(unknown)}, which this code's transactions lack; train the model with this code")
         self._online = OnlineFeatures(definitions)
-        histories = {entity: reach_s for entity, reach_s in self._online.history_s.items() if entity not in self._online.counts}
-        self._reach = {entity: timedelta(seconds=reach_s) for entity, reach_s in histories.items()}
+        self._query = HistoryQuery.of(self._online.history_s, self._online.counts)
 
     def row(self, transaction: Transaction, store: Store) -> Rows:
         """Return the model's row, float32 of shape (d,), as of the transaction's own time; NaN where a value is missing."""
         event = transaction._asdict() | {"occurred_at_us": to_micros(transaction.occurred_at)}
         with span("history"):
-            events = store.histories(event, self._reach, transaction.occurred_at)
-            counts = store.counts(event, self._online.counts, transaction.occurred_at)
-        history = {entity: History.of(rows) for entity, rows in events.items()}
+            history, counts = store.read_history(event, self._query, transaction.occurred_at)
         return self._online.compute(event, history, counts).astype(np.float32)

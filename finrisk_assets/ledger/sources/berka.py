@@ -11,7 +11,7 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.ledger.contract import trim
+from finrisk_assets.ledger.contract import normalise
 from finrisk_assets.ledger.landing import Csv, LandingResult, land_joined
 from finrisk_assets.ledger.sources.source_definition import RawExpression, RawTable, Source
 from finrisk_assets.settings import Settings
@@ -200,12 +200,12 @@ def _day(text: ir.StringValue) -> ir.StringValue:
 
 def _translate(code: ir.StringValue, names: Mapping[str, str]) -> ir.StringValue:
     """Return the name of a code; an unknown code stays unchanged, so that a rule can refuse it."""
-    return trim(code).substitute(dict(names))
+    return normalise(code).substitute(dict(names))
 
 
 def _decode(code: ir.StringValue, names: Mapping[str, str]) -> ir.StringValue:
     """Return the name of a code, or null."""
-    return trim(code).cases(*names.items(), else_=ibis.null("string"))
+    return normalise(code).cases(*names.items(), else_=ibis.null("string"))
 
 
 def _outcome_known(raw: ir.Table) -> ir.Value:
@@ -214,8 +214,8 @@ def _outcome_known(raw: ir.Table) -> ir.Value:
 
 
 def _payee(raw: ir.Table) -> ir.Value:
-    account = trim(raw.account)
-    return ibis.cases((account.notin(["", "0"]), trim(raw.bank) + "/" + account), else_=ibis.null("string"))
+    account = normalise(raw.account)
+    return ibis.cases((account.notin(["", "0"]), normalise(raw.bank) + "/" + account), else_=ibis.null("string"))
 
 
 def _birth_month(raw: ir.Table) -> ir.Value:

@@ -11,13 +11,14 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.ledger.contract import FALSE, TRUE, trim
+from finrisk_assets.ledger.contract import FALSE, TRUE, normalise
 from finrisk_assets.ledger.landing import ROW, LandingError, LandingResult, land_csv, land_parquet
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import Column
 from schemas.mapping import ColumnMap, ExtraColumn, MappingError, Scalar, TableMap, read_mapping
+from schemas.normal_form import normalise_text
 
 DATA_DIR = "${FINRISK_DATA_DIR}"
 
@@ -145,7 +146,7 @@ def _expression(how: ColumnMap, column: Column, missing: Sequence[Scalar]) -> Ca
 
 def _among(text: ir.StringValue, value: ir.Value, codes: Sequence[str]) -> ir.BooleanValue:
     """Return whether a value is one of the codes; a number is compared as a number, so that -999.0 is -999."""
-    same = trim(text).isin(codes)
+    same = normalise(text).isin(codes)
     numbers = [float(code) for code in codes if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", code)]
     if value.type().is_numeric() and numbers:
         same = same | value.isin(numbers)
@@ -170,7 +171,7 @@ def _plain_number(value: ir.Value, how: ColumnMap) -> ir.Value:
         if how.decimal != ".":
             value = value.replace(how.decimal, ".")
         if how.absolute:
-            value = trim(value).re_replace(r"^[-−+]", "")
+            value = normalise(value).re_replace(r"^[-−+]", "")
         if how.scale is not None:
             number = value.try_cast("float64")
             value = ibis.cases((number.notnull(), (number * how.scale).cast("string")), else_=value)
@@ -182,7 +183,7 @@ def _plain_number(value: ir.Value, how: ColumnMap) -> ir.Value:
 
 def _iso_date(text: ir.StringValue, form: str) -> ir.Value:
     """Convert a date to ISO 8601; text in another form stays unchanged, and the contract refuses it."""
-    text = trim(text)
+    text = normalise(text)
     if form.startswith("epoch"):
         number = text.try_cast("int64")
         time = number.as_timestamp("s" if form == "epoch_s" else "ms").cast("string")
@@ -204,7 +205,7 @@ def _spellings(code: Scalar) -> list[str]:
     if isinstance(code, bool):
         words = (*TRUE, "on") if code else (*FALSE, "off")
         return [form for word in words for form in (word, word.title(), word.upper())]
-    return [_text(code)]
+    return [normalise_text(_text(code))]
 
 
 def _text(value: Scalar) -> str:

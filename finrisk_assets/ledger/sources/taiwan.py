@@ -6,7 +6,7 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.ledger.contract import trim
+from finrisk_assets.ledger.contract import normalise
 from finrisk_assets.ledger.landing import LandingResult, land_csv
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 from finrisk_assets.settings import Settings
@@ -104,11 +104,11 @@ def source(settings: Settings) -> Source:
                 land,
                 {
                     "customer_id": lambda raw: raw.ID,
-                    "gender": lambda raw: trim(raw.SEX).substitute(GENDERS),
+                    "gender": lambda raw: normalise(raw.SEX).substitute(GENDERS),
                     "country": lambda raw: ibis.literal("TW"),
                     "age_years": lambda raw: raw.AGE,
-                    "education": lambda raw: trim(raw.EDUCATION).cases(*EDUCATIONS.items(), else_="other"),
-                    "marriage": lambda raw: trim(raw.MARRIAGE).cases(*MARRIAGES.items(), else_="other"),
+                    "education": lambda raw: normalise(raw.EDUCATION).cases(*EDUCATIONS.items(), else_="other"),
+                    "marriage": lambda raw: normalise(raw.MARRIAGE).cases(*MARRIAGES.items(), else_="other"),
                 },
                 lambda: (path,),
             ),

@@ -10,10 +10,11 @@ from starlette.testclient import TestClient
 from bento.access.access_control import AccessControl
 from bento.access.access_middleware import AccessMiddleware
 from bento.access.api_keys import KeyVerifier, create_key
-from bento.access.client_address import find_client_address, is_direct
+from bento.access.client_address import find_client_address, is_cross_site, is_direct, is_within, parse_networks
 from bento.access.rate_limits import Rate
 from bento.access.token_issuer import IssuerKeysUnavailable, TokenRejected
 from bento.context import ROLES, Caller, current_caller
+from bento.store.audit_chain import bind_key
 from bento.store.tables import keys as table
 from bento.web.envelope import Envelope
 
@@ -56,7 +57,8 @@ class Serving:
         with create_engine("sqlite://").begin() as connection:
             table.create(connection)
             made, shown = create_key(connection, mac, "one", roles or ["scorer"], now=NOW - 1_000, expires_at=expires_at)
-        self.kept.append(made._replace(**changes))
+        made = made._replace(**changes)
+        self.kept.append(made._replace(mac=bind_key(mac, made.row())))
         self.clock.seconds += 10.0  # so that it is read
         return {"authorization": f"Bearer {shown}"}
 
@@ -91,8 +93,8 @@ def test_without_any_key_this_machine_alone_is_answered(service):
     for headers in (
         {"x-forwarded-for": "10.0.0.7"},
         {"forwarded": "for=10.0.0.7"},
+        {"x-forwarded-proto": "https"},
         {"host": "evil.example"},
-        {"origin": "https://evil.example"},
     ):
         assert "finrisk keys create" in error(service.client.get(ASKED, headers=headers), 401)["message"]
     assert service.counted == ["not_local"] * 4
@@ -131,7 +133,6 @@ def test_a_key_that_is_none_is_told_why(service, changes, words):
         [("authorization", "Bearer")],
         [("authorization", "")],
         [("x-api-key", "")],
-        [("authorization", "Bearer a"), ("authorization", "Bearer b")],
         [("authorization", "Bearer a"), ("x-api-key", "b")],
     ],
 )
@@ -276,17 +277,51 @@ def scope(server=("127.0.0.1", 3000), client=("127.0.0.1", 5), **headers):
         (scope(), True),
         (scope(host="127.0.0.1:3000"), True),
         (scope(server=("::1", 3000), host="[::1]:3000"), True),
-        (scope(origin="http://localhost:3000"), True),
         (scope(server=("10.1.2.3", 3000), host="10.1.2.3:3000"), False),
         (scope(server=None), False),
         (scope(host="finrisk.evil.example:3000"), False),
         (scope(host="["), False),
-        (scope(origin="null"), False),
-        (scope(origin="https://evil.example"), False),
     ],
 )
 def test_what_counts_as_this_machine(asked, direct):
     assert is_direct(asked) is direct
+
+
+@pytest.mark.parametrize(
+    ("headers", "cross_site"),
+    [
+        ({}, False),
+        ({"sec-fetch-site": "none"}, False),
+        ({"sec-fetch-site": "same-origin"}, False),
+        ({"sec-fetch-site": "same-site"}, True),
+        ({"sec-fetch-site": "cross-site"}, True),
+        ({"origin": "http://localhost:3000"}, False),
+        ({"origin": "http://localhost:3000", "sec-fetch-site": "same-site"}, False),
+        ({"origin": "http://localhost:3000", "sec-fetch-site": "cross-site"}, True),
+        ({"origin": "http://localhost:4000", "sec-fetch-site": "same-site"}, True),
+        ({"origin": "http://["}, True),
+        ({"origin": "https://evil.example", "sec-fetch-site": "same-origin"}, True),
+        ({"origin": "null"}, True),
+    ],
+)
+def test_what_counts_as_a_page_of_another_origin(headers, cross_site):
+    assert is_cross_site(scope(**headers)) is cross_site
+
+
+def test_a_page_of_another_origin_is_refused_even_with_a_key(service):
+    headers = service.key("admin") | {"host": "risk.bank.example", "origin": "https://evil.example"}
+
+    assert "another origin" in error(service.client.get(ASKED, headers=headers), 403)["message"]
+    assert service.recorded[-1][0] == "cross_site"
+    assert service.client.get("/docs", headers=headers).status_code == 200
+
+
+def test_an_address_belongs_to_the_networks_that_are_set():
+    networks = parse_networks("10.0.0.7, 2001:db8::/32")
+
+    assert [is_within(host, networks) for host in ("10.0.0.7", "::ffff:10.0.0.7", "2001:db8::1")] == [True] * 3
+    assert [is_within(host, networks) for host in ("10.0.0.8", "127.0.0.1", "", "/run/socket")] == [False] * 4
+    assert parse_networks("") == ()
 
 
 def test_neighbours_of_one_ipv6_network_are_one_address():
@@ -294,4 +329,5 @@ def test_neighbours_of_one_ipv6_network_are_one_address():
         find_client_address(scope(client=("2001:db8::1", 1))) == find_client_address(scope(client=("2001:db8::ffff", 1))) == "2001:db8::/64"
     )
     assert find_client_address(scope(client=("10.0.0.7", 1))) == "10.0.0.7"
+    assert find_client_address(scope(client=("::ffff:10.0.0.7", 1))) == "10.0.0.7", "all IPv4 would share one /64"
     assert find_client_address(scope(client=("x" * 1_000, 1))) == find_client_address(scope(client=None)) == "unknown"

@@ -17,6 +17,7 @@ from bento.access.api_keys import (
     list_keys,
     revoke_key,
 )
+from bento.store.audit_chain import bind_key
 from bento.store.tables import keys as table
 
 NOW = 1_700_000_000_000_000
@@ -123,6 +124,33 @@ def test_who_can_write_into_the_store_makes_no_key_mightier(connection, verifier
     assert refusal(verifier, text) == "bad_key"
 
 
+@pytest.mark.parametrize(
+    "change", [{"revoked_at": None}, {"revoked_at": NOW + DAY}, {"name": "another"}, {"created_at": NOW - DAY}, {"mac": None}]
+)
+def test_who_can_write_into_the_store_brings_no_revoked_key_back(connection, verifier, change):
+    stored, text = create_key(connection, mac, "one", ["scorer"], now=NOW)
+    revoke_key(connection, mac, stored.id, now=NOW)
+    connection.execute(table.update().values(change))
+
+    assert refusal(verifier, text) == "changed_key"
+
+
+def test_keys_that_were_all_deleted_do_not_open_the_service_again(connection, clock):
+    marks = []
+    verifier = KeyVerifier(lambda: list_keys(connection), mac, clock, clock.now, had_keys=lambda: bool(marks))
+    assert not verifier.has_keys()
+
+    create_key(connection, mac, "one", ["scorer"], now=NOW)
+    clock.seconds += KEY_REFRESH_S + 0.1
+    assert verifier.has_keys()
+    connection.execute(table.delete())
+    clock.seconds += KEY_REFRESH_S + 0.1
+    assert verifier.has_keys(), "the worker has seen a key"
+
+    marks.append("closed")
+    assert KeyVerifier(lambda: list_keys(connection), mac, clock, clock.now, had_keys=lambda: bool(marks)).has_keys(), "so has the store"
+
+
 def test_who_can_write_into_the_store_makes_no_key_without_the_services_own(connection, verifier):
     _, text = create_key(connection, lambda content: hmac.digest(b"another key", content, "sha256").hex(), "mine", ["admin"], now=NOW)
 
@@ -144,8 +172,8 @@ def test_a_revoked_key_is_refused_within_seconds_and_stays_revoked(connection, v
     stored, text = create_key(connection, mac, "one", ["scorer"], now=NOW)
     assert verifier.verify(text)
 
-    revoke_key(connection, stored.id, now=NOW)
-    revoke_key(connection, stored.id, now=NOW + DAY)
+    revoke_key(connection, mac, stored.id, now=NOW)
+    revoke_key(connection, mac, stored.id, now=NOW + DAY)
     clock.seconds = KEY_REFRESH_S + 0.1
     assert refusal(verifier, text) == "revoked_key"
     assert list_keys(connection)[0].revoked_at == NOW
@@ -153,7 +181,7 @@ def test_a_revoked_key_is_refused_within_seconds_and_stays_revoked(connection, v
 
 def test_only_the_holder_of_the_secret_learns_that_a_key_was_revoked(connection, verifier):
     stored, _ = create_key(connection, mac, "one", ["scorer"], now=NOW)
-    revoke_key(connection, stored.id, now=NOW)
+    revoke_key(connection, mac, stored.id, now=NOW)
 
     assert refusal(verifier, f"finrisk_{stored.id}_{'A' * 43}") == "bad_key"
 
@@ -171,7 +199,7 @@ def test_most_requests_need_no_query(connection, verifier, clock):
 def test_keys_that_are_all_revoked_do_not_open_the_service_again(connection, verifier, clock):
     assert not verifier.has_keys()
     stored, _ = create_key(connection, mac, "one", ["scorer"], now=NOW)
-    revoke_key(connection, stored.id, now=NOW)
+    revoke_key(connection, mac, stored.id, now=NOW)
 
     clock.seconds += KEY_REFRESH_S + 0.1
     assert verifier.has_keys()
@@ -180,6 +208,7 @@ def test_keys_that_are_all_revoked_do_not_open_the_service_again(connection, ver
 def test_keys_are_good_for_a_while_where_the_store_fails(clock):
     stored, text = ApiKey("0" * 16, "", "", "one", frozenset({"scorer"}), NOW, None, None), f"finrisk_{'0' * 16}_{'A' * 43}"
     stored = stored._replace(hash=stored.compute_hash(mac, "A" * 43))
+    stored = stored._replace(mac=bind_key(mac, stored.row()))
     answers = [stored]
 
     def read():
@@ -219,4 +248,4 @@ def test_a_key_that_makes_no_sense_is_not_made(connection, name, roles, expires_
 
 def test_an_unknown_key_cannot_be_revoked(connection):
     with pytest.raises(ApiKeyError, match="finrisk keys list"):
-        revoke_key(connection, "0" * 16, now=NOW)
+        revoke_key(connection, mac, "0" * 16, now=NOW)

@@ -1,6 +1,7 @@
 """Tests of bearer tokens: which are accepted, the caller of each, and how seldom the issuer's keys are read."""
 
 import asyncio
+import base64
 import json
 import time
 from pathlib import Path
@@ -90,6 +91,41 @@ def test_claims_that_do_not_fit_are_refused(tokens, changes, reason):
     now = int(time.time())
     claims = {name: now + value if isinstance(value, int) else value for name, value in changes.items()}
     assert refusal(tokens, token(**claims)) == reason
+
+
+HUGE = 10**399
+
+
+@pytest.mark.parametrize("time_", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize(
+    "value", [HUGE, -HUGE, float("inf"), float("-inf"), float("nan"), -1, True, "soon", [], {}, 1e300], ids=lambda value: str(value)[:9]
+)
+def test_a_time_that_is_no_time_is_refused(tokens, time_, value):
+    assert refusal(tokens, token(**{time_: value})) in ("bad_token", "expired_token")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b'{"exp":%s}' % (b"[" * 3_000), b'{"exp":1e400}', b'{"exp":%s}' % (b"9" * 5_000), b"[1]", b"\xff\xfe", b"", b'{"exp":"\\ud800"}'],
+    ids=["nested", "1e400", "5,000 digits", "a list", "no text", "nothing", "half a character"],
+)
+def test_a_genuine_signature_over_anything_else_is_refused(tokens, payload):
+    signed = jwt.PyJWS().encode(payload, RSA, "RS256", headers={"kid": "one"})
+    assert refusal(tokens, signed) == "bad_token"
+
+
+@pytest.mark.parametrize(
+    "header", ['{"alg":"RS256","kid":%s' % ("[" * 3_000), '{"kid":%s}' % ("9" * 5_000), "[]", '{"alg":[],"kid":"one"}']
+)
+def test_a_header_that_no_parser_takes_is_refused(tokens, header):
+    encoded = base64.urlsafe_b64encode(header.encode()).decode().rstrip("=")
+    assert refusal(tokens, f"{encoded}.{token().partition('.')[2]}") in ("bad_token", "unknown_signer")
+
+
+def test_keys_of_an_issuer_that_no_parser_takes_are_not_read(jwks):
+    for document in ("[" * 100_000, "[]", '{"keys": 1}', '{"keys": [{"kty": []}]}'):
+        jwks.write_text(document)
+        IssuerKeySet(lambda: read_public_keys(str(jwks))).load()
 
 
 def test_clocks_may_differ_by_half_a_minute(tokens):

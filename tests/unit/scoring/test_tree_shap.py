@@ -1,0 +1,74 @@
+"""Tests of trees on few and on many rows: the same bits, and never more work for a row among more rows."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finrisk_assets.scoring.spec import Rows
+from finrisk_assets.scoring.tree_shap import TreeShap
+
+ROW_COUNTS = (1, 16, 64, 127, 128, 256, 257, 512, 1024)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    draw = np.random.default_rng(3)
+    rows = draw.normal(size=(max(ROW_COUNTS), 6)).astype(np.float32).round(1)
+    rows[draw.random(rows.shape) < 0.1] = np.nan
+    return rows
+
+
+@pytest.fixture(scope="module")
+def trees(rows: Rows) -> TreeShap:
+    import xgboost
+
+    known = np.nan_to_num(rows)
+    labels = known[:, 0] + known[:, 1] * known[:, 2] > 0.5
+    trained = xgboost.train({"max_depth": 4, "objective": "binary:logistic", "nthread": 1}, xgboost.DMatrix(rows, labels), 80)
+    return TreeShap(bytes(trained.save_raw("json")), rows.shape[1])
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 16, 127, 128, 255, 256, 257, 511, 513, 1024])
+def test_a_row_has_the_same_bits_alone_and_among_others(trees: TreeShap, rows: Rows, n: int) -> None:
+    alone = [trees.explain(rows[at : at + 1]) for at in range(n)]
+    margins, shap_values = trees.explain(rows[:n])
+    assert np.array_equal(margins, np.concatenate([margin for margin, _ in alone]))
+    assert np.array_equal(shap_values, np.concatenate([values for _, values in alone]))
+    assert np.array_equal(trees.margin(rows[:n]), margins)
+
+
+def test_thousands_of_rows_have_the_same_bits_as_blocks(trees: TreeShap, rows: Rows) -> None:
+    many = np.tile(rows, (9, 1))[:9000]
+    margins, shap_values = trees.explain(many)
+    blocks = [trees.explain(many[start : start + 100]) for start in range(0, len(many), 100)]
+    assert np.array_equal(margins, np.concatenate([margin for margin, _ in blocks]))
+    assert np.array_equal(shap_values, np.concatenate([values for _, values in blocks]))
+
+
+@pytest.mark.parametrize("method", ["margin", "explain"])
+def test_a_row_among_more_rows_takes_no_more_calls(trees: TreeShap, rows: Rows, method: str) -> None:
+    """Calls of numpy stand for time: at 128 rows the former change of methods made hundreds for each row where few rows took ten."""
+    getattr(trees, method)(rows[:1])  # the tables are computed here
+    calls = [count_calls(getattr(trees, method), rows[:n]) / n for n in ROW_COUNTS]
+    # Blocks are of equal size: of 257 rows each has 129.
+    assert all(later <= 1.05 * min(calls[: place + 1]) or ROW_COUNTS[place] == 257 for place, later in enumerate(calls)), calls
+    assert max(calls[1:]) <= calls[0]
+
+
+def count_calls(function: Callable[..., Any], *arguments: Any) -> int:
+    """Return the number of functions of C that a call makes."""
+    calls = 0
+
+    def count(_: Any, event: str, __: Any) -> None:
+        nonlocal calls
+        calls += event == "c_call"
+
+    sys.setprofile(count)
+    try:
+        function(*arguments)
+    finally:
+        sys.setprofile(None)
+    return calls
