@@ -150,7 +150,7 @@ _UV = (
 """The program that installs the packages, with its hashes in uv.lock. BentoML alone would install the newest one, unchecked."""
 _INSTALL_UV = f"command -v uv >/dev/null || (echo '{_UV}' >/tmp/uv.txt && pip install --no-cache-dir --require-hashes -r /tmp/uv.txt)"
 
-# With a distribution, BentoML would install compilers. The code is copied before bento/image.sh runs, which compiles it.
+# With a distribution, BentoML would install compilers. The code is copied before bento/image.py runs, which compiles it.
 _IMAGE = Image(
     # This variable alone: whether the others can be read is told where the service starts.
     base_image=os.environ.get("FINRISK_BASE_IMAGE") or Settings.base_image,
