@@ -33,11 +33,12 @@ from bento.decisions.group_commit import GroupCommit
 from bento.decisions.models import Champions, find_newest_models, load_champions
 from bento.decisions.shadow import Shadow
 from bento.people import data_rights
-from bento.problems import Problem, catch_problems, omit_validation_errors
+from bento.problems import Problem, catch_problems
 from bento.store.session import open_store
 from bento.web import lookups, openapi, tracing
 from bento.web.admission import Admission
 from bento.web.bounded_protocol import ConnectionLimits, bound_connections
+from bento.web.dispatch import Dispatch, list_methods
 from bento.web.envelope import Envelope
 from bento.web.health import Health, PartFaults
 from bento.web.metrics import Metrics
@@ -84,20 +85,28 @@ GC_THRESHOLD = 20_000
 """New objects between two collections of the youngest generation. At Python's 700 a batch triggers a collection every few items."""
 
 
-def _parts() -> PartFaults | None:
-    """Return the readiness of each part of this process's service; None before the service starts and after it stops."""
+ANSWER_TIMEOUT_S = 5
+"""Seconds for one answer, once its request's body is there. A longer time lets requests queue up behind a slow store."""
+
+
+def _find_service() -> "FinRisk | None":
+    """Return the service of this process; None before the service starts and after it stops."""
     try:
-        return get_current_service().parts()
+        return get_current_service()
     except BentoMLException:
         return None
+
+
+def _parts() -> PartFaults | None:
+    """Return the readiness of each part of this process's service; None where there is none."""
+    service = _find_service()
+    return None if service is None else service.parts()
 
 
 def _access() -> AccessControl | None:
-    """Return the access rules of this process's service; None before the service starts and after it stops."""
-    try:
-        return get_current_service().access
-    except BentoMLException:
-        return None
+    """Return the access rules of this process's service; None where there is none."""
+    service = _find_service()
+    return None if service is None else service.access
 
 
 def _find_model_fault(bundle: Bundle) -> str | None:
@@ -131,12 +140,12 @@ class _Service(bentoml.Service):
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         enable_loggers()
-        logging.getLogger("bentoml._internal.server.http_app").addFilter(omit_validation_errors)
         settings = Settings.from_environment()
         bound_connections(ConnectionLimits.from_settings(settings), self.counters.count_refusal)
         # Where it is not set, uvicorn believes X-Forwarded-For of every program of this machine.
         os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies
-        app: ASGIApp = AccessMiddleware(Health(Admission(super().to_asgi(is_main)), _parts, settings.drain_seconds), _access)
+        app: ASGIApp = Dispatch(super().to_asgi(is_main), list_methods(self.apis), _find_service, ANSWER_TIMEOUT_S)
+        app = AccessMiddleware(Health(Admission(app), _parts, settings.drain_seconds), _access)
         tracer = tracing.create_tracer()
         app = app if tracer is None else RequestTracing(app, tracer)
         return RedactCustomerPath(RequestMetrics(Envelope(app), self.counters))
@@ -170,7 +179,7 @@ _INSTALL_ENVS = [{"name": "UV_REQUIRE_HASHES", "value": "true"}, {"name": "UV_CO
     image=_IMAGE,
     # BentoML keeps the objects of a request alive for the whole time-out: a long one costs pauses of the garbage collector.
     # `web.admission` bounds the number of requests.
-    traffic={"timeout": 5},
+    traffic={"timeout": ANSWER_TIMEOUT_S},
     workers=1,
     # BentoML counts by path, which a client chooses; `web.metrics` counts by route and serves `/metrics`.
     metrics={"enabled": False},
