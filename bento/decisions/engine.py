@@ -222,7 +222,7 @@ class Decisions:
         Raises
         ------
         bento.problems.Problem
-            409 where the prior request differs, or its answer was erased; 503 where its answer cannot be rebuilt as it was sent.
+            409 where the prior request differs, or its answer was erased or cannot be rebuilt as it was sent.
         bento.store.database.StoreBusy
             In the event loop's thread, where an old bundle has to be loaded.
         """
@@ -233,7 +233,7 @@ class Decisions:
             if body is None:
                 model = f"{prior.domain} {prior.model_version}"
                 logger.error("the answer of decision %s cannot be rebuilt: %s is missing or answers otherwise", prior.id, model)
-                raise Problem(503, "answer_lost", f"Decision {prior.id} answered this request and stands. {_LOST}")
+                raise Problem(409, "answer_lost", f"Decision {prior.id} answered this request and stands. {_LOST}")
             return with_decision_id(prior.id, body)
         if prior.body is None:
             raise Problem(409, "conflict", "The answer to this request was erased with everything else about its person.")

@@ -21,8 +21,8 @@ from bento.store.unit_of_work import UnitOfWork
 
 PAGE_SIZE = 500
 """Decisions in memory at a time while all are read. More takes fewer queries and more memory."""
-_ABRIDGED = b"A1"
-"""First line of an abridged record's bytes. Those of a full record begin with the request, a JSON object."""
+_ABRIDGED = b" abridged"
+"""End of the associated data of an abridged record. Code that knows full records alone cannot open it, so it never takes it for one."""
 _SCORES = struct.Struct("<dd16s")
 """Margin, probability and digest of an abridged record."""
 
@@ -88,11 +88,14 @@ def find_prior_decision(session: UnitOfWork, *, transaction_id: str | None = Non
             return None
         decision_id, digest, domain, model_version, sealed, person, lookup, wrapped = rows[0]
         data_key = session.key_of(person, lookup, wrapped)
-        plain = None if data_key is None else unseal(data_key, sealed, decision_id.encode())
-        is_abridged = plain is not None and _is_abridged(plain)
-        body = None if plain is None or is_abridged else _split_payload(plain)[1]
-        payload = _unpack(plain) if plain is not None and is_abridged else None
-        return PriorDecision(decision_id, digest if len(rows) == 1 else "", body, domain, model_version, payload)
+        digest, body, payload = digest if len(rows) == 1 else "", None, None
+        if data_key is not None:
+            plain, is_abridged = _unseal(data_key, sealed, decision_id)
+            if is_abridged:
+                payload = _unpack(plain, is_abridged)
+            else:
+                body = _split_full(plain)[1]
+        return PriorDecision(decision_id, digest, body, domain, model_version, payload)
 
 
 def has_prior_decision(session: UnitOfWork, *, transaction_ids: Iterable[str], keys: Iterable[str]) -> bool:
@@ -135,7 +138,7 @@ def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) 
                 "decided_at": at,
                 "probability": new.probability,
                 "decision": new.decision,
-                "sealed": seal(data_key, _pack(new), new.id.encode()),
+                "sealed": seal(data_key, _pack(new), _about(new.id, is_abridged=new.abridged is not None)),
             }
         )
     _INSERT.execute_many(session.database.writing_connection(), rows)
@@ -221,7 +224,7 @@ def open_payload(
     """
     try:
         data_key = session.key_of(person, lookup, wrapped)
-        return None if data_key is None else _unpack(unseal(data_key, sealed, decision_id.encode()))
+        return None if data_key is None else _unpack(*_unseal(data_key, sealed, decision_id))
     except KeyringError:
         return None
 
@@ -230,35 +233,43 @@ def _idempotency_token(session: UnitOfWork, key: str) -> str:
     return session.keyring.token("idempotency", f"{current_caller.get().name}\0{key}")
 
 
+def _about(decision_id: str, *, is_abridged: bool) -> bytes:
+    """Return the associated data of a record."""
+    return decision_id.encode() + (_ABRIDGED if is_abridged else b"")
+
+
+def _unseal(data_key: bytes, sealed: bytes, decision_id: str) -> tuple[bytes, bool]:
+    """Return a record's bytes, and whether the record is abridged."""
+    try:
+        return unseal(data_key, sealed, _about(decision_id, is_abridged=False)), False
+    except KeyringError:
+        return unseal(data_key, sealed, _about(decision_id, is_abridged=True)), True
+
+
 def _pack(new: NewDecision) -> bytes:
     """Return the bytes to seal.
 
-    A full record has three lines of JSON (request, answer, decision context) and the row's bytes. An abridged record has the line
-    `_ABRIDGED`, three lines of JSON (request, decision context, snapshot), `_SCORES` and the row's bytes.
+    A full record has three lines of JSON (request, answer, decision context) and the row's bytes. An abridged record has three lines of
+    JSON (request, decision context, snapshot), `_SCORES` and the row's bytes.
     """
     row, context = np.ascontiguousarray(new.row, np.float32).tobytes(), encode_json(new.decision_context).encode()
     if new.abridged is None:
         return b"\n".join((new.request, new.answer, context, row))
     margin, probability, customer_id, account_id, as_of, digest = new.abridged
     snapshot = encode_json([customer_id, account_id, as_of]).encode()
-    return b"\n".join((_ABRIDGED, new.request, context, snapshot, _SCORES.pack(margin, probability, digest) + row))
+    return b"\n".join((new.request, context, snapshot, _SCORES.pack(margin, probability, digest) + row))
 
 
-def _is_abridged(plain: bytes) -> bool:
-    return plain.startswith(_ABRIDGED)
+def _split_full(plain: bytes) -> list[bytes]:
+    """Return request, answer, decision context and row of a full record."""
+    return plain.split(b"\n", 3)
 
 
-def _split_payload(plain: bytes) -> list[bytes]:
-    """Return the parts of a record that `_pack` joined; the rows' bytes stand last and may hold any byte."""
-    return plain.split(b"\n", 4 if _is_abridged(plain) else 3)
-
-
-def _unpack(plain: bytes) -> DecisionPayload:
-    parts = _split_payload(plain)
-    if not _is_abridged(plain):
-        request, answer, context, row = parts
+def _unpack(plain: bytes, is_abridged: bool) -> DecisionPayload:
+    if not is_abridged:
+        request, answer, context, row = _split_full(plain)
         return DecisionPayload(json.loads(request), json.loads(answer), json.loads(context), np.frombuffer(row, np.float32))
-    _, request, context, snapshot, rest = parts
+    request, context, snapshot, rest = plain.split(b"\n", 3)
     margin, probability, digest = _SCORES.unpack_from(rest)
     customer_id, account_id, as_of = json.loads(snapshot)
     abridged = AbridgedAnswer(margin, probability, customer_id, account_id, as_of, digest)

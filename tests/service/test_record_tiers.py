@@ -24,7 +24,7 @@ from bento.people import data_rights
 from bento.problems import Problem
 from bento.store import decisions as stored_decisions
 from bento.store.database import StoreBusy
-from bento.store.keyring import seal, unseal
+from bento.store.keyring import KeyringError, seal, unseal
 from bento.store.session import Store, open_store
 from bento.store.tables import bundles as bundle_copies
 from bento.store.tables import decisions
@@ -187,7 +187,8 @@ def change_sealed(store: Store, change: Callable[[bytes], bytes]) -> str:
         row = connection.execute(select(decisions).order_by(decisions.c.position)).first()
         assert row is not None and row.person is None
         key = store.keyring.service_key
-        sealed = seal(key, change(unseal(key, row.sealed, row.id.encode())), row.id.encode())
+        about = f"{row.id} abridged".encode()
+        sealed = seal(key, change(unseal(key, row.sealed, about)), about)
         connection.execute(update(decisions).where(decisions.c.id == row.id).values(sealed=sealed))
         return str(row.id)
 
@@ -229,7 +230,7 @@ def test_a_request_whose_answer_cannot_be_rebuilt_is_refused_and_decides_nothing
 
         with pytest.raises(Problem, match="stands") as refused:
             desk.decide(request, "k")
-        assert (refused.value.status, refused.value.code) == (503, "answer_lost")
+        assert (refused.value.status, refused.value.code) == (409, "answer_lost")
         with pytest.raises(Problem, match="Another request"):
             desk.decide(LoanRequest(loan_id="L2", features=GOOD_LOAN), "k")
         assert desk.decide(against, "against").body == first, "an answer that is stored needs no bundle"
@@ -327,6 +328,14 @@ def test_feedback_on_an_abridged_decision_becomes_a_label(desk: Desk) -> None:
     assert label.answer["transaction_id"] == "t-good"
 
 
+def test_code_that_knows_full_records_alone_cannot_open_an_abridged_one(desk: Desk) -> None:
+    """During a rolling upgrade an old worker answers 503 to a repeated request, not with another record's bytes."""
+    desk.decide(CASES["loan_default"][0])
+    (decision,) = desk.store.decisions()
+    with pytest.raises(KeyringError):
+        unseal(desk.store.keyring.service_key, decision.sealed, decision.id.encode())
+
+
 def test_records_that_were_stored_before_the_tiers_are_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full record of today has the bytes of every record of before."""
     request = CASES["loan_default"][0]
@@ -336,6 +345,7 @@ def test_records_that_were_stored_before_the_tiers_are_read(desk: Desk, monkeypa
 
     with monkeypatch.context() as former:
         former.setattr(stored_decisions, "_pack", former_pack)
+        former.setattr(stored_decisions, "_about", lambda decision_id, *, is_abridged: decision_id.encode())
         first = desk.decide(request, "k").body
     assert desk.decide(request, "k").body == first
     assert replay(desk.store, BundleVersions(store=desk.store)) == ReplayReport(equal=1)
@@ -369,4 +379,4 @@ def test_the_client_is_told_that_its_answer_is_lost(serving, bundles, newer_bund
         with closing(open_store(Settings(home=serving.home))) as store, store.writing() as connection:
             connection.execute(delete(bundle_copies))
         refused = client.post("/v1/cashflow", json=body, headers=key)
-        assert decision_id in read_error(refused, 503, "answer_lost")["message"]
+        assert decision_id in read_error(refused, 409, "answer_lost")["message"]
