@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from bento.decisions.batch import decide_batch
+from bento.decisions.bundle_versions import archive_bundles
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.scorers.transaction import TransactionScorer
 from bento.store.bulk_load import read_transactions
@@ -61,14 +62,16 @@ def measure(settings: Settings, rounds: int, n_batches: int = BATCHES, profile_p
     profile_path
         File for a profile of further batches; None for no profile.
     """
-    bundle = Bundle.load(settings.root / "champions" / "transaction_anomaly" / "bundle")
+    folder_of_bundle = settings.root / "champions" / "transaction_anomaly" / "bundle"
+    bundle = Bundle.load(folder_of_bundle)
     requests = movements(settings)
     with (
         tempfile.TemporaryDirectory(prefix="finrisk-micro-batches-") as folder,
         closing(open_store(replace(settings, home=Path(folder)))) as store,
     ):
         load_ledger(store, settings)
-        decisions = Decisions(store, {"transaction_anomaly": TransactionScorer(bundle, store)})
+        archived = archive_bundles(store, {(bundle.domain, bundle.version): folder_of_bundle})
+        decisions = Decisions(store, {"transaction_anomaly": TransactionScorer(bundle, store)}, archived=archived)
         decide(decisions, requests, n_batches)  # fills the cache
         gc.collect()
         gc.freeze()  # as the service does after its start

@@ -27,10 +27,12 @@ from bento.access.access_middleware import AccessMiddleware
 from bento.context import idempotency_key
 from bento.decisions import feedback
 from bento.decisions.batch import build_response, decide_batch, parse_items
+from bento.decisions.bundle_versions import BundleVersions, archive_bundles
 from bento.decisions.domains import DOMAINS, domain_of, domain_of_type
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.group_commit import GroupCommit
 from bento.decisions.models import Champions, find_newest_models, load_champions
+from bento.decisions.record_tiers import AnswerRebuilder
 from bento.decisions.shadow import Shadow
 from bento.people import data_rights
 from bento.problems import Problem, catch_problems
@@ -206,7 +208,11 @@ class FinRisk:
             scorer.warm_up()
         has_shadow = settings.shadow and bool(self._champions.challengers)
         self._shadow = Shadow(self._champions.challengers, open_store(settings, durable=False)) if has_shadow else None
-        self._decisions = Decisions(self.store, scorers, self._champions.why_absent)
+        self._answers = AnswerRebuilder(self.store, BundleVersions(settings.bentoml_home / "models", self.store), scorers)
+        bundles = self._champions.bundles
+        folders = {(domain, bundles[domain].version): folder for domain, folder in self._champions.folders.items()}
+        archived = archive_bundles(self.store, folders)
+        self._decisions = Decisions(self.store, scorers, self._champions.why_absent, answers=self._answers, archived=archived)
         self._group_commit = GroupCommit(self._decisions)
         self.store.never_wait_here()
         # The collector no longer walks the objects that live as long as the worker. Loading leaves a dozen objects of garbage: a collection
@@ -379,7 +385,7 @@ class FinRisk:
         return await self.store.thread.run(lookups.read_audit_page, self.store, query)
 
     async def export_person(self, customer_id: str) -> PersonExport:
-        return await self.store.thread.run(data_rights.export, self.store, customer_id)
+        return await self.store.thread.run(data_rights.export, self.store, customer_id, self._answers)
 
     async def erase_person(self, customer_id: str) -> Erasure:
         return await self.store.thread.run(data_rights.erase, self.store, customer_id)

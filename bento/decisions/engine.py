@@ -2,10 +2,12 @@
 
 A decision is one transaction of the store. The same request under the same identifier (`transaction_id`, or the header Idempotency-Key)
 gets the same answer, byte for byte, and nothing is written; another request under that identifier is refused. Each domain's scorer
-prepares the model's row and builds the answer. `group_commit` and `batch` call this module for several requests at once.
+prepares the model's row and builds the answer. `record_tiers` says what is stored of it. `group_commit` and `batch` call this module for
+several requests at once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +15,9 @@ import numpy as np
 
 from bento.context import current_caller, idempotency_key, span
 from bento.decisions.answers import ScoringInput, score, split_scores
+from bento.decisions.bundle_versions import BundleVersions
 from bento.decisions.domains import DOMAINS, outcome_of
+from bento.decisions.record_tiers import AnswerRebuilder, abridge, keeps_full_answer
 from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.loan import LoanScorer
 from bento.problems import Problem, log_failure
@@ -22,8 +26,13 @@ from bento.store.records import NewDecision, Person, PriorDecision
 from bento.store.session import STORE_FAULTS, Store, write_transaction
 from schemas.api import FieldError, TransactionRequest
 
+logger = logging.getLogger("finrisk.service")
+
 _UNNAMED = b'{"decision_id":null,'
 """Start of a stored answer: the `decision_id` is null, the real id is spliced in when the answer is sent."""
+_LOST = (
+    "The answer itself cannot be sent again, because its model version is gone or answers otherwise; the operator can put the version back."
+)
 _TAKEN = FieldError(field="transaction_id", reason="It belongs to a transaction with other content.")
 
 
@@ -57,14 +66,26 @@ class Decisions:
         Domain to its scorer.
     why_absent
         Returns the sentence for the client that asks for a domain without a scorer.
+    answers
+        Rebuilds the answers of abridged records. Default: with the scorers, and the bundles that the store has a copy of.
+    archived
+        Domains and versions whose bundle the store has a copy of: the records of others are full, as their answers could not be rebuilt.
     """
 
     def __init__(
-        self, store: Store, scorers: Mapping[str, Scorer], why_absent: Callable[[str], str] = "There is no {} model.".format
+        self,
+        store: Store,
+        scorers: Mapping[str, Scorer],
+        why_absent: Callable[[str], str] = "There is no {} model.".format,
+        *,
+        answers: AnswerRebuilder | None = None,
+        archived: Collection[tuple[str, str]] = frozenset(),
     ) -> None:
         self.store = store
         self._scorers = scorers
         self._why_absent = why_absent
+        self._answers = answers or AnswerRebuilder(store, BundleVersions(store=store), scorers)
+        self._archived = frozenset(archived)
 
     def scorer(self, domain: str) -> Scorer:
         """Return the scorer of a domain.
@@ -169,7 +190,7 @@ class Decisions:
         self._lock_identifiers(request, transaction_id, key)
         prior = self.store.find_prior_decision(transaction_id=transaction_id, key=key)
         if prior is not None:
-            return DecisionResult(prior_answer(prior, digest, [_TAKEN] if transaction_id and key is None else []))
+            return DecisionResult(self._prior_answer(prior, digest, [_TAKEN] if transaction_id and key is None else []))
         with span("features"):
             scoring_input = scorer.prepare(request)
         scores = score(scorer.bundle, scoring_input.row)
@@ -188,12 +209,35 @@ class Decisions:
         Raises
         ------
         bento.problems.Problem
-            409 where the key belongs to another request.
+            As of `_prior_answer`.
         """
         prior = self.store.find_prior_decision(key=key)
         if prior is None:
             return None
-        return DecisionResult(prior_answer(prior, self.store.digest(request.model_dump_json().encode())))
+        return DecisionResult(self._prior_answer(prior, self.store.digest(request.model_dump_json().encode())))
+
+    def _prior_answer(self, prior: PriorDecision, digest: str, fields: Sequence[FieldError] = ()) -> bytes:
+        """Return the answer of a prior decision to the same request.
+
+        Raises
+        ------
+        bento.problems.Problem
+            409 where the prior request differs, or its answer was erased or cannot be rebuilt as it was sent.
+        bento.store.database.StoreBusy
+            In the event loop's thread, where an old bundle has to be loaded.
+        """
+        if prior.digest != digest:
+            raise Problem(409, "conflict", "Another request was sent with this transaction_id or Idempotency-Key.", fields)
+        if prior.payload is not None:
+            (body,) = self._answers.rebuild(prior.domain, prior.model_version, [prior.payload])
+            if body is None:
+                model = f"{prior.domain} {prior.model_version}"
+                logger.error("the answer of decision %s cannot be rebuilt: %s is missing or answers otherwise", prior.id, model)
+                raise Problem(409, "answer_lost", f"Decision {prior.id} answered this request and stands. {_LOST}")
+            return with_decision_id(prior.id, body)
+        if prior.body is None:
+            raise Problem(409, "conflict", "The answer to this request was erased with everything else about its person.")
+        return with_decision_id(prior.id, prior.body)
 
     def record_scored(
         self, domain: str, scored: Sequence[tuple[ScoringInput, Any]], keys: Sequence[str | None]
@@ -251,13 +295,15 @@ class Decisions:
         self, domain: str, scoring_input: ScoringInput, answer: Any, request: bytes, key: str | None, digest: str | None
     ) -> NewDecision:
         probability, decision = outcome_of(domain, answer)
+        body = answer.model_dump_json().encode()
+        is_full = (domain, answer.model.version) not in self._archived or keeps_full_answer(domain, answer)
         return NewDecision(
             id=self.store.new_id(),
             domain=domain,
             route=DOMAINS[domain].route,
             model_version=answer.model.version,
             request=request,
-            answer=answer.model_dump_json().encode(),
+            answer=body,
             row=scoring_input.row,
             probability=probability,
             decision=decision,
@@ -266,6 +312,7 @@ class Decisions:
             transaction_id=scoring_input.transaction and scoring_input.transaction.transaction_id,
             key=key,
             digest=digest,
+            abridged=None if is_full else abridge(answer, body, probability, scoring_input.snapshot),
         )
 
     def _person(self, scoring_input: ScoringInput) -> Person | None:
@@ -330,21 +377,6 @@ def capture_problem(call: Callable[..., Any], *arguments: Any) -> Any:
     except Exception as error:
         log_failure(error)
         return Problem.from_status(500)
-
-
-def prior_answer(prior: PriorDecision, digest: str, fields: Sequence[FieldError] = ()) -> bytes:
-    """Return the answer of a prior decision to the same request.
-
-    Raises
-    ------
-    bento.problems.Problem
-        409 where the prior request differs, or its answer was erased.
-    """
-    if prior.digest != digest:
-        raise Problem(409, "conflict", "Another request was sent with this transaction_id or Idempotency-Key.", fields)
-    if prior.body is None:
-        raise Problem(409, "conflict", "The answer to this request was erased with everything else about its person.")
-    return with_decision_id(prior.id, prior.body)
 
 
 def with_decision_id(decision_id: str, answer: bytes) -> bytes:
