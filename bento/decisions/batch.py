@@ -42,7 +42,11 @@ def parse_items(kind: type[Request], items: Sequence[Any]) -> list[Request | Pro
 
 def _parse_item(kind: type[Request], item: Any) -> Request | Problem:
     try:
-        # As JSON again: the strict models accept a time only as text there, and never a text as a number.
+        return kind.model_validate(item)
+    except ValidationError:
+        pass
+    try:
+        # As JSON again: an error names the field and what is wrong in the words of a request that is sent alone.
         return kind.model_validate_json(to_json(item))
     except ValidationError as error:
         return invalid_request(error.errors(include_context=False, include_input=False, include_url=False))
