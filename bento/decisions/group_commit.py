@@ -1,9 +1,9 @@
 """Group commit: requests that arrive in the same turn of the event loop share one transaction, and so one wait for the disk.
 
-A group is decided on the event loop where the store is free at once, else in the store's thread; the requests that come meanwhile are the
-next groups.
+A group is decided on the event loop where the store is free at once, else in the store's thread, as always on PostgreSQL; the requests
+that come meanwhile are the next groups. The transactions of a group are decided together, with scores, statements and inserts in common.
 
-`engine` decides each request of the group; `batch` decides the items of one client's batch.
+`engine` decides the requests of the group; `batch` decides the items of one client's batch.
 """
 
 import asyncio
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bento.context import idempotency_key
-from bento.decisions.engine import DecisionResult, Decisions, capture_problem
+from bento.decisions.engine import ChunkItem, DecisionResult, Decisions, capture_problem
 from bento.problems import Problem, log_failure
 from bento.store.database import StoreBusy
 from bento.store.session import write_transaction
+from schemas.api import TransactionRequest
 
 GROUP_COMMIT_MAX = 16
 """Requests in one transaction at most. A higher number saves commits; the last request of a group waits longer for its answer."""
@@ -44,11 +45,8 @@ class GroupCommit:
     async def submit(self, domain: str, request: Any) -> DecisionResult:
         """Make one decision as `Decisions.decide` does, in one transaction with the other pending requests.
 
-        A refused request is rolled back alone. On PostgreSQL each request has its own transaction: several in one
-        would wait for each other's locks.
+        A refused request is rolled back alone.
         """
-        if self._decisions.store.database.dialect == "postgresql":
-            return await self._decisions.store.thread.run(self._decisions.decide, domain, request)
         loop = asyncio.get_running_loop()
         pending = PendingRequest(domain, request, idempotency_key.get(), copy_context(), loop.create_future())
         self._pending.append(pending)
@@ -63,6 +61,8 @@ class GroupCommit:
         results: list[DecisionResult | Exception] = []
         if group:
             try:
+                if self._decisions.store.database.dialect == "postgresql":
+                    raise StoreBusy("each statement is a wait")
                 results = self._commit_in_context(group)
             except StoreBusy:
                 self._waiting = asyncio.create_task(self._commit_in_thread(group))
@@ -100,8 +100,26 @@ class GroupCommit:
         if len(group) == 1:
             return [self._decisions.decide(group[0].domain, group[0].request)]
 
+        items = [pending.context.run(ChunkItem.of, pending.request, pending.key) for pending in group]
         with write_transaction(self._decisions.store):
-            return [pending.context.run(capture_problem, self._decide_pending, pending) for pending in group]
+            self._decisions.lock_chunk(items)
+            together = self._decide_transactions(group, items)
+            return [
+                together[number] if number in together else pending.context.run(capture_problem, self._decide_pending, pending)
+                for number, pending in enumerate(group)
+            ]
+
+    def _decide_transactions(self, group: Sequence[PendingRequest], items: Sequence[ChunkItem]) -> dict[int, DecisionResult]:
+        """Decide the transactions of a group together; return the result by place, nothing where each is to be decided by itself."""
+        places = [number for number, pending in enumerate(group) if isinstance(pending.request, TransactionRequest)]
+        if len(places) < 2:
+            return {}
+        domain = group[places[0]].domain
+        scorer = capture_problem(self._decisions.scorer, domain)
+        if isinstance(scorer, Problem):
+            return {}
+        results = self._decisions.decide_together(domain, scorer, [items[place] for place in places])
+        return {} if results is None else dict(zip(places, results, strict=True))
 
     def _decide_pending(self, pending: PendingRequest) -> DecisionResult:
         scorer = self._decisions.scorer(pending.domain)
