@@ -18,7 +18,7 @@ from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.loan import LoanScorer
 from bento.problems import Problem, log_failure
 from bento.store.database import StoreUnavailable
-from bento.store.records import NewDecision, RequestOrigin, Person, PriorDecision
+from bento.store.records import NewDecision, Person, PriorDecision, RequestOrigin
 from bento.store.session import STORE_FAULTS, Store, write_transaction
 from schemas.api import FieldError, TransactionRequest
 

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, insert, or_, select
 
 from bento.store.audit_chain import Record
 from bento.store.keyring import KeyringError, seal, unseal
-from bento.store.records import DecisionPayload, NewDecision, RequestOrigin, PriorDecision, StoredDecision, encode_json
+from bento.store.records import DecisionPayload, NewDecision, PriorDecision, RequestOrigin, StoredDecision, encode_json
 from bento.store.statements import CompiledStatement
 from bento.store.tables import decisions, people
 from bento.store.unit_of_work import UnitOfWork

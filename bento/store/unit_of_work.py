@@ -21,7 +21,7 @@ from bento.store.audit_chain import AuditError, Chain
 from bento.store.database import WAIT_S, Database, StoreBusy, StoreUnavailable
 from bento.store.keyring import AUDIT_BEGAN, BOUND, CLOSED, SERVICE_KEY_OWNER, Keyring, KeyringError, key_context
 from bento.store.migrations.binding import bind_rows
-from bento.store.records import RequestOrigin, Person
+from bento.store.records import Person, RequestOrigin
 from bento.store.statements import CompiledStatement
 from bento.store.tables import OF_KEYS, audit, checkpoints, keys, people
 from finrisk_assets.features.recent_events import RecentEvents
