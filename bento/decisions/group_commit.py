@@ -1,4 +1,4 @@
-"""Group commit: requests that arrive in the same turn of the event loop share one transaction, and so one wait for the disk.
+"""Group commit: requests that arrive in adjacent turns of the event loop share one transaction, and so one wait for the disk.
 
 A group is decided on the event loop where the store is free at once, else in the store's thread, as always on PostgreSQL; the requests
 that come meanwhile are the next groups. The transactions of a group are decided together, with scores, statements and inserts in common.
@@ -21,6 +21,9 @@ from schemas.api import TransactionRequest
 
 GROUP_COMMIT_MAX = 16
 """Requests in one transaction at most. A higher number saves commits; the last request of a group waits longer for its answer."""
+QUIET_TURNS = 3
+"""Turns of the event loop without another request, after which a group is decided. More make larger groups, because requests that arrive
+together pass the service's layers in different turns; a turn of an idle loop takes microseconds."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class PendingRequest:
 
 
 class GroupCommit:
-    """A commit of all decisions whose requests came in one turn of the event loop."""
+    """A commit of all decisions whose requests came in adjacent turns of the event loop."""
 
     def __init__(self, decisions: Decisions) -> None:
         self._decisions = decisions
@@ -51,8 +54,17 @@ class GroupCommit:
         pending = PendingRequest(domain, request, idempotency_key.get(), copy_context(), loop.create_future())
         self._pending.append(pending)
         if len(self._pending) == 1 and self._waiting is None:
-            loop.call_soon(self._commit_pending)
+            loop.call_soon(self._gather, 1, QUIET_TURNS)
         return await pending.result
+
+    def _gather(self, n_before: int, quiet_turns: int) -> None:
+        """Decide the next group once `QUIET_TURNS` turns of the event loop brought no further request, or the group is full."""
+        n_pending = len(self._pending)
+        left = QUIET_TURNS if n_pending > n_before else quiet_turns - 1
+        if left and n_pending < GROUP_COMMIT_MAX:
+            asyncio.get_running_loop().call_soon(self._gather, n_pending, left)
+        else:
+            self._commit_pending()
 
     def _commit_pending(self) -> None:
         """Decide the next group of pending requests; requests whose client has left are dropped."""
@@ -86,7 +98,7 @@ class GroupCommit:
     def _answer_group(self, group: Sequence[PendingRequest], results: Sequence[DecisionResult | Exception]) -> None:
         """Set the results of a group, except of clients that have left, and turn to the next group."""
         if self._pending:
-            asyncio.get_running_loop().call_soon(self._commit_pending)
+            asyncio.get_running_loop().call_soon(self._gather, len(self._pending), QUIET_TURNS)
         for pending, result in zip(group, results, strict=True):
             if pending.result.done():
                 continue

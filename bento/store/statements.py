@@ -59,7 +59,8 @@ class CompiledStatement:
         if key not in self._text:
             dialect, statement = connection.dialect, self._unnest() if unnests else self._statement
             if dialect.name == "postgresql":
-                dialect = type(dialect)(paramstyle="numeric_dollar")  # of prepared statements
+                numbered: Any = type(dialect)
+                dialect = numbered(paramstyle="numeric_dollar")  # of prepared statements
             compiled: Any = statement.compile(dialect=dialect, column_keys=self._names)
             self._text[key] = str(compiled), tuple(compiled.positiontup)
         return self._text[key]
@@ -106,7 +107,7 @@ def _is_integrity_error(error: Exception) -> bool:
 
 
 def _run_prepared(connection: Connection, statement: str, values: Sequence[Any]) -> PreparedResult:
-    from pg8000.converters import make_params  # a store on SQLite starts without the driver
+    from pg8000.converters import make_params  # type: ignore[import-untyped] # not needed by a store on SQLite
 
     driver: Any = connection.connection.driver_connection
     prepared = connection.info.setdefault("prepared", {})  # as long as the driver's connection

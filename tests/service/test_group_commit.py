@@ -107,6 +107,21 @@ def test_two_callers_of_a_group_may_send_the_same_idempotency_key(decisions: Dec
     assert len(list(store.decisions())) == 3
 
 
+def test_requests_of_adjacent_turns_share_a_commit(decisions: Decisions, meter: Meter) -> None:
+    group_commit = GroupCommit(decisions)
+
+    async def submit(number: int) -> DecisionResult:
+        for _ in range(number):  # the layers that a request passes take one turn more or less
+            await asyncio.sleep(0)
+        return await group_commit.submit("transaction_anomaly", request(number))
+
+    async def all_of_them() -> list[DecisionResult]:
+        return await asyncio.gather(*(submit(number) for number in range(8)))
+
+    assert len(asyncio.run(all_of_them())) == 8
+    assert meter.commits == 1
+
+
 def test_they_are_answered_as_one_after_the_other(tmp_path: Path, bundles: dict[str, Path], decisions: Decisions) -> None:
     together = all_at_once(decisions, [request(number) for number in range(10)])
     with closing(store_at(tmp_path / "other.sqlite")) as other:
