@@ -474,4 +474,10 @@ class Database:
             connection.commit()
             cursor.close()
 
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            # The driver's cursor begins a transaction by itself; a prepared statement does not.
+            driver: Any = connection.connection.driver_connection
+            driver.execute_simple("begin")
+
         return engine
