@@ -35,11 +35,12 @@ from bento.decisions.models import Champions, find_newest_models, load_champions
 from bento.decisions.record_tiers import AnswerRebuilder
 from bento.decisions.shadow import Shadow
 from bento.people import data_rights
-from bento.problems import Problem, catch_problems, omit_validation_errors
+from bento.problems import Problem, catch_problems
 from bento.store.session import open_store
 from bento.web import lookups, openapi, tracing
 from bento.web.admission import Admission
 from bento.web.bounded_protocol import ConnectionLimits, bound_connections
+from bento.web.dispatch import Dispatch, list_methods
 from bento.web.envelope import Envelope
 from bento.web.health import Health, PartFaults
 from bento.web.metrics import Metrics
@@ -86,20 +87,28 @@ GC_THRESHOLD = 20_000
 """New objects between two collections of the youngest generation. At Python's 700 a batch triggers a collection every few items."""
 
 
-def _parts() -> PartFaults | None:
-    """Return the readiness of each part of this process's service; None before the service starts and after it stops."""
+ANSWER_TIMEOUT_S = 5
+"""Seconds for one answer, once its request's body is there. A longer time lets requests queue up behind a slow store."""
+
+
+def _find_service() -> "FinRisk | None":
+    """Return the service of this process; None before the service starts and after it stops."""
     try:
-        return get_current_service().parts()
+        return get_current_service()
     except BentoMLException:
         return None
+
+
+def _parts() -> PartFaults | None:
+    """Return the readiness of each part of this process's service; None where there is none."""
+    service = _find_service()
+    return None if service is None else service.parts()
 
 
 def _access() -> AccessControl | None:
-    """Return the access rules of this process's service; None before the service starts and after it stops."""
-    try:
-        return get_current_service().access
-    except BentoMLException:
-        return None
+    """Return the access rules of this process's service; None where there is none."""
+    service = _find_service()
+    return None if service is None else service.access
 
 
 def _find_model_fault(bundle: Bundle) -> str | None:
@@ -133,12 +142,12 @@ class _Service(bentoml.Service):
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         enable_loggers()
-        logging.getLogger("bentoml._internal.server.http_app").addFilter(omit_validation_errors)
         settings = Settings.from_environment()
         bound_connections(ConnectionLimits.from_settings(settings), self.counters.count_refusal)
         # Where it is not set, uvicorn believes X-Forwarded-For of every program of this machine.
         os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies
-        app: ASGIApp = AccessMiddleware(Health(Admission(super().to_asgi(is_main)), _parts, settings.drain_seconds), _access)
+        app: ASGIApp = Dispatch(super().to_asgi(is_main), list_methods(self.apis), _find_service, ANSWER_TIMEOUT_S)
+        app = AccessMiddleware(Health(Admission(app), _parts, settings.drain_seconds), _access)
         tracer = tracing.create_tracer()
         app = app if tracer is None else RequestTracing(app, tracer)
         return RedactCustomerPath(RequestMetrics(Envelope(app), self.counters))
@@ -152,7 +161,7 @@ _UV = (
 """The program that installs the packages, with its hashes in uv.lock. BentoML alone would install the newest one, unchecked."""
 _INSTALL_UV = f"command -v uv >/dev/null || (echo '{_UV}' >/tmp/uv.txt && pip install --no-cache-dir --require-hashes -r /tmp/uv.txt)"
 
-# With a distribution, BentoML would install compilers. The code is copied before bento/image.sh runs, which compiles it.
+# With a distribution, BentoML would install compilers. The code is copied before bento/image.py runs, which compiles it.
 _IMAGE = Image(
     # This variable alone: whether the others can be read is told where the service starts.
     base_image=os.environ.get("FINRISK_BASE_IMAGE") or Settings.base_image,
@@ -172,7 +181,7 @@ _INSTALL_ENVS = [{"name": "UV_REQUIRE_HASHES", "value": "true"}, {"name": "UV_CO
     image=_IMAGE,
     # BentoML keeps the objects of a request alive for the whole time-out: a long one costs pauses of the garbage collector.
     # `web.admission` bounds the number of requests.
-    traffic={"timeout": 5},
+    traffic={"timeout": ANSWER_TIMEOUT_S},
     workers=1,
     # BentoML counts by path, which a client chooses; `web.metrics` counts by route and serves `/metrics`.
     metrics={"enabled": False},

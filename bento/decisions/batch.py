@@ -17,7 +17,7 @@ from starlette.responses import Response
 from bento.context import request_id, span
 from bento.decisions.answers import ScoringInput, score, split_scores
 from bento.decisions.domains import domain_of
-from bento.decisions.engine import DecisionResult, Decisions, capture_problem, lock_name
+from bento.decisions.engine import ChunkItem, DecisionResult, Decisions, capture_problem, lock_name
 from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem, invalid_request
 from bento.store.session import map_store_faults, write_transaction
@@ -42,7 +42,11 @@ def parse_items(kind: type[Request], items: Sequence[Any]) -> list[Request | Pro
 
 def _parse_item(kind: type[Request], item: Any) -> Request | Problem:
     try:
-        # As JSON again: the strict models accept a time only as text there, and never a text as a number.
+        return kind.model_validate(item)
+    except ValidationError:
+        pass
+    try:
+        # As JSON again: an error names the field and what is wrong in the words of a request that is sent alone.
         return kind.model_validate_json(to_json(item))
     except ValidationError as error:
         return invalid_request(error.errors(include_context=False, include_input=False, include_url=False))
@@ -197,9 +201,9 @@ def _decide_chunk(
     decisions: Decisions, domain: str, scorer: Scorer, requests: Sequence[Any], keys: Sequence[str | None]
 ) -> list[ItemResult]:
     """Decide a few transactions in one write transaction: a refused transaction is rolled back, the others are recorded."""
-    valid = [(request, key) for request, key in zip(requests, keys, strict=True) if not isinstance(request, Problem)]
+    valid = [ChunkItem.of(request, key) for request, key in zip(requests, keys, strict=True) if not isinstance(request, Problem)]
     with write_transaction(decisions.store):
-        decisions.lock_chunk([request for request, _ in valid], keys)
+        decisions.lock_chunk(valid)
         together = decisions.decide_together(domain, scorer, valid)
         if together is not None:
             decided = iter(together)

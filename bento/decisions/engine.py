@@ -9,11 +9,11 @@ several requests at once.
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from bento.context import current_caller, idempotency_key, span
+from bento.context import idempotency_key, span
 from bento.decisions.answers import ScoringInput, score, split_scores
 from bento.decisions.bundle_versions import BundleVersions
 from bento.decisions.domains import DOMAINS, outcome_of
@@ -22,7 +22,7 @@ from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.loan import LoanScorer
 from bento.problems import Problem, log_failure
 from bento.store.database import StoreUnavailable
-from bento.store.records import NewDecision, Person, PriorDecision
+from bento.store.records import NewDecision, Person, PriorDecision, RequestOrigin
 from bento.store.session import STORE_FAULTS, Store, write_transaction
 from schemas.api import FieldError, TransactionRequest
 
@@ -53,6 +53,27 @@ class DecisionResult:
     body: bytes
     answer: Any = None
     request: Any = None
+
+
+class ChunkItem(NamedTuple):
+    """A request that is decided in one transaction with others.
+
+    Attributes
+    ----------
+    key
+        The request's idempotency key.
+    origin
+        Who sent the request.
+    """
+
+    request: Any
+    key: str | None
+    origin: RequestOrigin
+
+    @classmethod
+    def of(cls, request: Any, key: str | None) -> "ChunkItem":
+        """Return an item of the current request."""
+        return cls(request, key, RequestOrigin.current())
 
 
 class Decisions:
@@ -126,13 +147,8 @@ class Decisions:
         with self.store.savepoint():
             return self._decide(domain, scorer, request, key)
 
-    def decide_together(self, domain: str, scorer: Scorer, requests: Sequence[tuple[TransactionRequest, str | None]]) -> Any:
+    def decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem]) -> Any:
         """Decide transactions as if one after the other, with statements, scores and inserts in common; inside a write transaction.
-
-        Parameters
-        ----------
-        requests
-            Each request with its idempotency key.
 
         Returns
         -------
@@ -146,24 +162,22 @@ class Decisions:
         """
         try:
             with self.store.savepoint():
-                return self._decide_together(domain, scorer, requests)
+                return self._decide_together(domain, scorer, items)
         except StoreUnavailable:
             raise
         except Exception:  # its cause is found, answered and logged where each is decided alone
             return None
 
-    def _decide_together(
-        self, domain: str, scorer: Scorer, requests: Sequence[tuple[TransactionRequest, str | None]]
-    ) -> list[DecisionResult] | None:
-        identifiers = [request.transaction_id for request, _ in requests if request.transaction_id is not None]
-        keys = [key for _, key in requests if key is not None]
+    def _decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem]) -> list[DecisionResult] | None:
+        identifiers = [item.request.transaction_id for item in items if item.request.transaction_id is not None]
+        keys = [(item.origin.caller, item.key) for item in items if item.key is not None]
         is_repeated = len({*identifiers}) < len(identifiers)
-        if not requests or is_repeated or self.store.has_prior_decision(transaction_ids=identifiers, keys=keys):
+        if not items or is_repeated or self.store.has_prior_decision(transaction_ids=identifiers, keys=keys):
             return None
-        self.store.remember_people(request.user_id for request, _ in requests)
+        self.store.remember_people(item.request.user_id for item in items)
         inputs = []
         with span("features"):
-            for request, _ in requests:
+            for request, _, _ in items:
                 scoring_input = scorer.prepare(request)
                 person = self._person(scoring_input)
                 assert scoring_input.transaction is not None and person is not None
@@ -174,11 +188,11 @@ class Decisions:
         with span("explain"):
             answers = [scorer.build_answer(*pair) for pair in zip(inputs, scores, strict=True)]
         decisions = []
-        for (request, key), scoring_input, answer in zip(requests, inputs, answers, strict=True):
+        for (request, key, origin), scoring_input, answer in zip(items, inputs, answers, strict=True):
             request_json = request.model_dump_json().encode()
             stored_json = request_json if scoring_input.request is request else scoring_input.request.model_dump_json().encode()
             digest = self.store.digest(request_json)
-            decisions.append(self._new_decision(domain, scoring_input, answer, stored_json, key, digest))
+            decisions.append(self._new_decision(domain, scoring_input, answer, stored_json, key, digest)._replace(origin=origin))
         self.store.insert_queued()
         self.store.insert_decisions(decisions)
         return [_result(*each) for each in zip(decisions, inputs, answers, strict=True)]
@@ -187,7 +201,7 @@ class Decisions:
         request_json = request.model_dump_json().encode()
         digest = self.store.digest(request_json)
         transaction_id = request.transaction_id if isinstance(request, TransactionRequest) else None
-        self._lock_identifiers(request, transaction_id, key)
+        self.lock_chunk([ChunkItem.of(request, key)])
         prior = self.store.find_prior_decision(transaction_id=transaction_id, key=key)
         if prior is not None:
             return DecisionResult(self._prior_answer(prior, digest, [_TAKEN] if transaction_id and key is None else []))
@@ -330,31 +344,25 @@ class Decisions:
         if not self.store.insert_transaction(scoring_input.transaction, person):
             raise Problem(409, "conflict", "Another transaction was sent with this identifier.", [_TAKEN])
 
-    def lock_chunk(self, requests: Sequence[TransactionRequest], keys: Sequence[str | None]) -> None:
-        """Lock the identifiers of several transactions at once, inside a write transaction that decides them one after the other.
+    def lock_chunk(self, items: Sequence[ChunkItem]) -> None:
+        """Lock the identifiers of requests until commit, so that no worker misses a decision that another worker is making.
 
-        Chunks that lock item by item would deadlock: they name the same customers and merchants in different orders.
+        A transaction locks those of all its requests at once. Chunks that lock item by item would deadlock: they name
+        the same customers and merchants in different orders.
         """
-        self.store.advisory_lock(
-            customer={request.user_id for request in requests},
-            merchant={request.merchant for request in requests if request.merchant is not None},
-            transaction={request.transaction_id for request in requests if request.transaction_id is not None},
-            idempotency={lock_name(key) for key in keys if key is not None},
-        )
-
-    def _lock_identifiers(self, request: Any, transaction_id: str | None, key: str | None) -> None:
-        """Lock the identifiers of a request until commit, so that no worker misses a decision that another worker is making."""
-        self.store.advisory_lock(
-            customer=getattr(request, "user_id", None),
-            merchant=getattr(request, "merchant", None),
-            transaction=transaction_id,
-            idempotency=key and lock_name(key),
-        )
+        names: dict[str, set[str]] = {"customer": set(), "merchant": set(), "transaction": set(), "idempotency": set()}
+        for request, key, origin in items:
+            for kind, name in (("customer", "user_id"), ("merchant", "merchant"), ("transaction", "transaction_id")):
+                if isinstance(request, TransactionRequest) and (value := getattr(request, name)) is not None:
+                    names[kind].add(value)
+            if key is not None:
+                names["idempotency"].add(lock_name(key, origin.caller))
+        self.store.advisory_lock(**names)
 
 
-def lock_name(key: str) -> str:
-    """Return the lock's name of an idempotency key; another caller's equal key has another name."""
-    return f"{current_caller.get().name}\0{key}"
+def lock_name(key: str, caller: str | None = None) -> str:
+    """Return the lock's name of an idempotency key of a caller, the current one by default."""
+    return f"{caller or RequestOrigin.current().caller}\0{key}"
 
 
 def capture_problem(call: Callable[..., Any], *arguments: Any) -> Any:

@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 from sqlalchemy import bindparam, insert, or_, select
 
-from bento.context import current_caller
-from bento.context import request_id as current_request
 from bento.store.audit_chain import Record
 from bento.store.keyring import KeyringError, seal, unseal
-from bento.store.records import AbridgedAnswer, DecisionPayload, NewDecision, PriorDecision, StoredDecision, encode_json
+from bento.store.records import (
+    AbridgedAnswer,
+    DecisionPayload,
+    NewDecision,
+    PriorDecision,
+    RequestOrigin,
+    StoredDecision,
+    encode_json,
+)
 from bento.store.statements import CompiledStatement
 from bento.store.tables import decisions, people
 from bento.store.unit_of_work import UnitOfWork
@@ -79,7 +85,7 @@ def find_prior_decision(session: UnitOfWork, *, transaction_id: str | None = Non
     Where both identifiers are given and name two decisions, the digest is empty and equals that of no request.
     """
     transaction_token = transaction_id and session.token("transaction", transaction_id)
-    idempotency = key and _idempotency_token(session, key)
+    idempotency = key and _idempotency_token(session, RequestOrigin.current().caller, key)
     if not transaction_token and not idempotency:
         return None
     with session.reading() as connection:
@@ -98,11 +104,11 @@ def find_prior_decision(session: UnitOfWork, *, transaction_id: str | None = Non
         return PriorDecision(decision_id, digest, body, domain, model_version, payload)
 
 
-def has_prior_decision(session: UnitOfWork, *, transaction_ids: Iterable[str], keys: Iterable[str]) -> bool:
-    """Return whether there is a decision under any of these transactions' identifiers or idempotency keys of the current caller."""
+def has_prior_decision(session: UnitOfWork, *, transaction_ids: Iterable[str], keys: Iterable[tuple[str, str]]) -> bool:
+    """Return whether there is a decision under any of these transactions' identifiers, or callers with an idempotency key of theirs."""
     tokens = {
         "transaction_token": [session.token("transaction", transaction_id) for transaction_id in transaction_ids],
-        "idempotency": [_idempotency_token(session, key) for key in keys],
+        "idempotency": [_idempotency_token(session, caller, key) for caller, key in keys],
     }
     with session.reading() as connection:
         return any(
@@ -119,9 +125,10 @@ def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) 
     sqlalchemy.exc.IntegrityError
         Where a decision exists under one of the identifiers.
     """
-    at, caller, request_id = session.clock(), current_caller.get().name, current_request.get()
+    at, current = session.clock(), RequestOrigin.current()
     rows: list[dict[str, Any]] = []
     for new in new_decisions:
+        caller, request_id = new.origin or current
         data_key = session.keyring.service_key if new.person is None else new.person.key
         rows.append(
             {
@@ -133,7 +140,7 @@ def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) 
                 "caller": caller,
                 "request_id": request_id,
                 "transaction_token": new.transaction_id and session.token("transaction", new.transaction_id),
-                "idempotency": new.key and _idempotency_token(session, new.key),
+                "idempotency": new.key and _idempotency_token(session, caller, new.key),
                 "digest": new.digest or digest_request(session, new.request),
                 "decided_at": at,
                 "probability": new.probability,
@@ -146,6 +153,7 @@ def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) 
         session.audit(
             "decide",
             at=at,  # equal to `decided_at`: replay finds the record by it
+            origin=RequestOrigin(row["caller"], row["request_id"]),
             person=row["person"],
             domain=row["domain"],
             model_version=row["model_version"],
@@ -229,8 +237,8 @@ def open_payload(
         return None
 
 
-def _idempotency_token(session: UnitOfWork, key: str) -> str:
-    return session.keyring.token("idempotency", f"{current_caller.get().name}\0{key}")
+def _idempotency_token(session: UnitOfWork, caller: str, key: str) -> str:
+    return session.keyring.token("idempotency", f"{caller}\0{key}")
 
 
 def _about(decision_id: str, *, is_abridged: bool) -> bytes:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from bento.context import current_caller
+from bento.context import request_id as current_request
 from finrisk_assets.scoring.spec import Rows
 
 encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -30,6 +32,18 @@ class Person(NamedTuple):
 
     person: str
     key: bytes
+
+
+class RequestOrigin(NamedTuple):
+    """The caller's name and the id of a request: its decision and its audit record carry both."""
+
+    caller: str
+    request_id: str
+
+    @classmethod
+    def current(cls) -> "RequestOrigin":
+        """Return the origin of the current request."""
+        return cls(current_caller.get().name, current_request.get())
 
 
 class AbridgedAnswer(NamedTuple):
@@ -70,11 +84,13 @@ class NewDecision(NamedTuple):
     person
         The person concerned; None where the request named no person.
     transaction_id, key
-        The identifiers under which the same request gets the same answer; the idempotency key belongs to the current caller.
+        The identifiers under which the same request gets the same answer; the idempotency key belongs to the caller.
     digest
         Digest of the request as it was sent, where that differs from `request`.
     abridged
         What is stored in place of `answer`; None where the answer is stored.
+    origin
+        Who sent the request; None: the current caller.
     """
 
     id: str
@@ -92,6 +108,7 @@ class NewDecision(NamedTuple):
     key: str | None = None
     digest: str | None = None
     abridged: AbridgedAnswer | None = None
+    origin: RequestOrigin | None = None
 
 
 class DecisionPayload(NamedTuple):

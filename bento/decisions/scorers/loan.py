@@ -9,9 +9,7 @@ from dataclasses import replace
 from bento.decisions.answers import (
     ScoringInput,
     exactly_one_of,
-    explanation_fields,
     load_snapshot,
-    model_version,
     reject_fields,
     row_from_request,
     row_from_snapshot,
@@ -66,7 +64,7 @@ class LoanScorer(Scorer):
             pd=probability,
             decision=decision,
             grade=grade(probability),
-            **explanation_fields(self.bundle, row, scores, high=decision != APPROVE, refused=decision != APPROVE),
+            **self.explainer.fields(row, scores, high=decision != APPROVE, refused=decision != APPROVE),
         )
 
     async def nearest_change(self, request: NearestChangeRequest) -> NearestChangeAnswer:
@@ -98,7 +96,7 @@ class LoanScorer(Scorer):
             pd_after=after,
             decision_after=None if after is None else DECISION_RULE.decide(after, self.bundle.thresholds),
             reason=f"{nearest.reason[0].upper()}{nearest.reason[1:]}." if nearest.reason else None,
-            model=model_version(self.bundle),
+            model=self.explainer.model,
         )
 
     def _search_nearest(self, goal: str, application: Row) -> NearestChange:
