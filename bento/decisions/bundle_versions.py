@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from bento.problems import log_failure
 from bento.store.keyring import KeyringError, seal, unseal
@@ -22,7 +22,9 @@ from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.bundle_io import MANIFEST
 from finrisk_assets.scoring.spec import BundleError
 
-_SELECT = select(bundles.c.sealed).where(bundles.c.domain == bindparam("of_domain"), bundles.c.version == bindparam("of_version"))
+_OF_VERSION = bundles.c.domain == bindparam("of_domain"), bundles.c.version == bindparam("of_version")
+_SELECT = select(bundles.c.sealed).where(*_OF_VERSION)
+_DELETE = delete(bundles).where(*_OF_VERSION)
 
 
 class BundleVersions:
@@ -56,19 +58,15 @@ class BundleVersions:
         if self._store is None:
             return None
         with self._store.reading() as connection:
-            sealed = _read_copy(connection, domain, version)
-        if sealed is None:
-            return None
-        try:
-            content = unseal(self._store.keyring.service_key, sealed, _context(domain, version))
-        except KeyringError:
+            content = _read_copy(self._store, connection, domain, version)
+        if content is None:
             return None
         with _unpacked(content) as folder:
             return _load(folder, version)
 
 
 def archive_bundles(store: Store, folders: Mapping[tuple[str, str], Path]) -> frozenset[tuple[str, str]]:
-    """Copy bundles into the store where it lacks them, and return the versions of which it has a copy.
+    """Copy bundles into the store where it lacks them or a copy was changed, and return the versions of which it has a copy.
 
     A fault of the store is logged: without a copy the version's decisions are recorded in full.
 
@@ -90,17 +88,22 @@ def archive_bundles(store: Store, folders: Mapping[tuple[str, str], Path]) -> fr
 
 def _archive_bundle(store: Store, domain: str, version: str, folder: Path) -> None:
     with store.reading() as connection:
-        if _read_copy(connection, domain, version) is not None:
+        if _read_copy(store, connection, domain, version) is not None:
             return
     sealed = seal(store.keyring.service_key, _pack(folder), _context(domain, version))
     with store.writing() as connection:
         store.advisory_lock(bundle=f"{domain} {version}")  # another worker may start at the same time
-        if _read_copy(connection, domain, version) is None:
-            connection.execute(insert(bundles), {"domain": domain, "version": version, "sealed": sealed})
+        connection.execute(_DELETE, {"of_domain": domain, "of_version": version})
+        connection.execute(insert(bundles), {"domain": domain, "version": version, "sealed": sealed})
 
 
-def _read_copy(connection: Connection, domain: str, version: str) -> bytes | None:
-    return connection.execute(_SELECT, {"of_domain": domain, "of_version": version}).scalar_one_or_none()
+def _read_copy(store: Store, connection: Connection, domain: str, version: str) -> bytes | None:
+    """Return the zip of a bundle's copy; None where there is no copy, or it was changed and does not open."""
+    sealed = connection.execute(_SELECT, {"of_domain": domain, "of_version": version}).scalar_one_or_none()
+    try:
+        return None if sealed is None else unseal(store.keyring.service_key, sealed, _context(domain, version))
+    except KeyringError:
+        return None
 
 
 def _context(domain: str, version: str) -> bytes:

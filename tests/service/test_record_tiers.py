@@ -23,7 +23,7 @@ from bento.decisions.replay import ReplayReport, replay
 from bento.people import data_rights
 from bento.problems import Problem
 from bento.store import decisions as stored_decisions
-from bento.store.database import StoreBusy
+from bento.store.database import StoreBusy, StoreUnavailable
 from bento.store.keyring import KeyringError, seal, unseal
 from bento.store.session import Store, open_store
 from bento.store.tables import bundles as bundle_copies
@@ -146,6 +146,20 @@ def test_without_a_copy_of_the_bundle_every_answer_is_stored(store: Store, bundl
     assert payloads(store)[0].answer is not None
 
 
+def test_where_the_bundle_cannot_be_copied_the_service_starts_and_stores_every_answer(
+    store: Store, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise StoreUnavailable("the disk is full")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(store, "writing", refuse)
+        desk = Desk(store, bundles)
+    assert desk.archived == frozenset()
+    desk.decide(CASES["loan_default"][0])
+    assert payloads(store)[0].answer is not None
+
+
 @pytest.mark.parametrize("domain", CASES)
 def test_a_repeated_request_gets_the_same_bytes_after_a_restart_and_after_a_promotion(
     store_url: str | Path, bundles: dict[str, Path], newer_bundles: dict[str, Path], domain: str
@@ -247,7 +261,7 @@ def test_an_answer_that_the_bundle_no_longer_gives_is_not_sent(desk: Desk) -> No
         desk.decide(request, "k")
 
 
-def test_a_copy_of_a_bundle_that_was_changed_is_not_used(desk: Desk) -> None:
+def test_a_copy_of_a_bundle_that_was_changed_is_not_used(desk: Desk, bundles: dict[str, Path]) -> None:
     version = desk.bundles["cashflow"].version
     with desk.store.writing() as connection:
         mine = bundle_copies.c.domain == "cashflow"
@@ -257,6 +271,8 @@ def test_a_copy_of_a_bundle_that_was_changed_is_not_used(desk: Desk) -> None:
     assert BundleVersions(store=desk.store)("cashflow", version) is None
     loaded = BundleVersions(store=desk.store)("loan_offers", desk.bundles["loan_offers"].version)
     assert loaded is not None and loaded.sha256 == desk.bundles["loan_offers"].sha256
+    assert Desk(desk.store, bundles).archived == desk.archived, "a worker that starts with this model writes the copy anew"
+    assert BundleVersions(store=desk.store)("cashflow", version) is not None
 
 
 def test_a_bundle_is_copied_once(desk: Desk, bundles: dict[str, Path]) -> None:
