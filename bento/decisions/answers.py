@@ -1,8 +1,7 @@
 """The common steps of every domain: from a request or the store to the model's row, and from the row to its scores."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bento.context import span
 from bento.decisions import units
@@ -18,8 +17,7 @@ _UNKNOWN_FEATURE = "The model has no such feature; GET /v1/models lists them."
 _MISSING_FEATURE = "This feature is required; null says that it is not known."
 
 
-@dataclass(frozen=True)
-class ScoringInput:
+class ScoringInput(NamedTuple):
     """A request with everything that is looked up or checked before the model scores it.
 
     Attributes
@@ -173,6 +171,6 @@ def score(bundle: Bundle, row: Rows) -> Scores:
 
 def split_scores(scores: Scores) -> list[Scores]:
     """Return the scores of each row of many."""
-    margin, probability, contributions = scores.margin, scores.probability, scores.contributions
+    margin, probability, base, contributions = scores
     each_row = (slice(at, at + 1) for at in range(len(margin)))
-    return [Scores(margin[row], probability[row], scores.base, contributions[row]) for row in each_row]
+    return [Scores(margin[row], probability[row], base, contributions[row]) for row in each_row]

@@ -12,7 +12,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -46,8 +45,7 @@ _INFINITE_FROM = float(np.finfo(np.float32).max)
 """Absolute value that is refused like infinity, because trees use it as a threshold that all finite values pass."""
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """Scores of n rows: ``base + contributions.sum(axis=1)`` is ``margin``.
 
     Attributes
@@ -289,10 +287,10 @@ class Bundle:
         ValueError
             For a name that is not a feature, or a number that is infinite as a float32.
         """
-        unknown = values.keys() - self.columns.keys()
-        if unknown:
-            raise ValueError(f"{', '.join(sorted(unknown))}: not a feature of {self.name} {self.version}")
-        numbers = np.array([values.get(name) for name in self.columns], np.float64)
+        if not values.keys() <= self.columns.keys():
+            unknown = sorted(values.keys() - self.columns.keys())
+            raise ValueError(f"{', '.join(unknown)}: not a feature of {self.name} {self.version}")
+        numbers = np.array([*map(values.get, self.columns)], np.float64)
         is_infinite = np.abs(numbers) >= _INFINITE_FROM
         if is_infinite.any():
             raise ValueError(

@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -121,15 +120,16 @@ def rank_factors(
         As of `find_reasons`.
     """
     is_raised = direction == "raises"
-    totals = [(math.fsum([moves[column] for column in columns]), columns) for columns in groups.values()]
-    min_total = smallest_share * math.fsum([abs(total) for total, _ in totals])
+    members = [*groups.values()]
+    totals = [math.fsum(map(moves.__getitem__, columns)) for columns in members]
+    min_total = smallest_share * math.fsum(map(abs, totals))
     # Equal factors stay in the order of the features.
-    ranked = sorted((part for part in totals if (part[0] > 0 if is_raised else part[0] < 0)), key=itemgetter(0), reverse=is_raised)
+    ranked = sorted(range(len(totals)), key=totals.__getitem__, reverse=is_raised)[:limit]
     pick_strongest = max if is_raised else min  # the first of equals
     return [
-        (pick_strongest(columns, key=moves.__getitem__), total)
-        for rank, (total, columns) in enumerate(ranked[:limit])
-        if rank == 0 or abs(total) >= min_total
+        (pick_strongest(members[factor], key=moves.__getitem__), totals[factor])
+        for rank, factor in enumerate(ranked)
+        if (totals[factor] > 0 if is_raised else totals[factor] < 0) and (rank == 0 or abs(totals[factor]) >= min_total)
     ]
 
 
