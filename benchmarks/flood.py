@@ -107,7 +107,7 @@ def report(calm: Observations, flooded: Observations, seconds: float, addresses:
         memory = max(observed.memory_bytes) / 2**20
         count = observed.statuses.total()
         answered = observed.statuses[200] / count
-        times = f"{len(seen.probe_s):8,} {p50:8.1f} {seen.p99_ms:8.1f} {most:8.1f}"
+        times = f"{len(observed.probe_s):8,} {p50:8.1f} {observed.p99_ms:8.1f} {most:8.1f}"
         print(f"  {name:12} {times} {count:10,} {answered:9.1%} {memory:11.1f}")
     growth = (max(flooded.memory_bytes) - max(calm.memory_bytes)) / 2**20
     marks = {
