@@ -419,6 +419,11 @@ class EncodedContributions(Sequence[Contribution]):
     def __len__(self) -> int:
         return len(self._decoded)
 
+    def __eq__(self, other: object) -> bool:
+        return self.encoded == other.encoded if isinstance(other, EncodedContributions) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
 
 class Explanation(Answer):
     """SHAP values of one score: `base` plus all contributions is the score."""

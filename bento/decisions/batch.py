@@ -17,7 +17,7 @@ from starlette.responses import Response
 from bento.context import request_id, span
 from bento.decisions.answers import ScoringInput, score, split_scores
 from bento.decisions.domains import domain_of
-from bento.decisions.engine import DecisionResult, Decisions, capture_problem, lock_name
+from bento.decisions.engine import ChunkItem, DecisionResult, Decisions, capture_problem, lock_name
 from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem, invalid_request
 from bento.store.session import map_store_faults, write_transaction
@@ -201,9 +201,9 @@ def _decide_chunk(
     decisions: Decisions, domain: str, scorer: Scorer, requests: Sequence[Any], keys: Sequence[str | None]
 ) -> list[ItemResult]:
     """Decide a few transactions in one write transaction: a refused transaction is rolled back, the others are recorded."""
-    valid = [(request, key) for request, key in zip(requests, keys, strict=True) if not isinstance(request, Problem)]
+    valid = [ChunkItem.of(request, key) for request, key in zip(requests, keys, strict=True) if not isinstance(request, Problem)]
     with write_transaction(decisions.store):
-        decisions.lock_chunk([request for request, _ in valid], keys)
+        decisions.lock_chunk(valid)
         together = decisions.decide_together(domain, scorer, valid)
         if together is not None:
             decided = iter(together)
