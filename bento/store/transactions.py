@@ -356,8 +356,8 @@ def _select_entity(session: UnitOfWork, connection: Connection, column: str, val
     state = session.recent_events.version
     if isinstance(state, HistorySnapshot):
         # A later statement sees more on PostgreSQL; what the cache's snapshot does not show is added with the next one, once.
-        visible = {"ceiling": state.ceiling, "running": state.running, "own": state.own}
-        rows: Sequence[Any] = _SELECT_VISIBLE_ENTITY[column](connection, values | visible).fetchall()
+        visible = dict(values, ceiling=state.ceiling, running=state.running, own=state.own)
+        rows: Sequence[Any] = _SELECT_VISIBLE_ENTITY[column](connection, visible).fetchall()
     else:
         rows = _SELECT_ENTITY[column](connection, values).fetchall()
     return rows
