@@ -4,9 +4,9 @@
     python -m benchmarks.store_workers --url postgresql://...      # an empty database
 
 A worker decides groups of transactions as the service does, each group one durable commit. It takes the champion of
-FINRISK_HOME/<source>, whose movements name the same customers and merchants in both workers. Without a URL a server is started in a
-temporary folder. Workers are on a core each, the server wherever the system puts it; where two cores serve both, the ratio is below what
-two cores for the workers alone give.
+FINRISK_HOME/<source>; both workers name the ledger's merchants, each its own customers, because a service has more customers than that
+ledger. Without a URL a server is started in a temporary folder. Each worker is on a core of its own, the server wherever the system puts
+it: on two cores it takes time from both.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from finrisk_assets.settings import Settings
 from schemas.api import TransactionRequest
 from tests.service.databases import started
 
-WARM_UP = 640
+WARM_UP = 1_600
 N_MOVEMENTS = 8_000
 """Movements that each worker decides, over and over, under new identifiers and at later times."""
 DEMANDED = 1.5
@@ -129,13 +129,15 @@ def decide(decisions: Decisions, scorer: TransactionScorer, group: Sequence[Tran
 
 def repeat(groups: list[list[TransactionRequest]], number: int) -> Iterator[list[TransactionRequest]]:
     """Yield the groups over and over, each time with new identifiers and later times."""
-    length = groups[-1][-1].timestamp - groups[0][0].timestamp
+    times = [request.timestamp for group in groups for request in group]
+    length = max(times) - min(times)
     for turn in count():
         for group in groups:
             yield [
                 request.model_copy(
                     update={
                         "transaction_id": f"{number}-{turn}-{request.transaction_id}",
+                        "user_id": f"{number}-{request.user_id}",
                         "timestamp": request.timestamp + turn * length,
                     }
                 )
