@@ -9,12 +9,12 @@ docs/audit.md says what the audit proves and what it does not.
 
 import hashlib
 import hmac
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection, bindparam, select, text
 
+from bento.store.records import make_json_encoder
 from bento.store.statements import CompiledStatement
 from bento.store.tables import audit, audit_heads, checkpoints, keys
 
@@ -26,7 +26,7 @@ REPLACED = "store.replaced"
 """Action of the first record after the store was replaced by an older copy; its inputs name the last record that was lost."""
 REGISTER = "checkpoints"
 """Name of the checkpoints' head, in place of a writer's name."""
-_encode_json = json.JSONEncoder(separators=(",", ":")).encode
+_encode_json = make_json_encoder(allow_nan=True)  # a row that was tampered with may hold an infinite number, which fails its hash
 
 
 class AuditError(RuntimeError):

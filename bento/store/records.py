@@ -1,15 +1,26 @@
 """The records that the store takes and returns: plain tuples, without a row's tokens or sealed bytes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
 from bento.context import current_caller
 from bento.context import request_id as current_request
 from finrisk_assets.scoring.spec import Rows
 
-encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+def make_json_encoder(*, allow_nan: bool) -> Callable[[Any], str]:
+    """Return a function that encodes a value as compact JSON, byte for byte as `json.JSONEncoder` does.
+
+    `JSONEncoder.encode` prepares its C function at each call, which takes three times as long as a short row. Here it is prepared once.
+    """
+    encode = c_make_encoder(None, json.JSONEncoder().default, encode_basestring_ascii, None, ":", ",", False, False, allow_nan)
+    return lambda value: "".join(encode(value, 0))
+
+
+encode_json = make_json_encoder(allow_nan=False)
 """Encode a value as compact JSON; raises ValueError for NaN and infinity."""
 
 

@@ -143,8 +143,7 @@ class UnitOfWork:
         """
         with self.database.lock:
             if self.database.is_writing:
-                with self.database.writing() as connection:
-                    yield connection
+                yield self.database.writing_connection()
                 return
             try:
                 with self.database.writing(self._flush) as connection:
@@ -289,9 +288,10 @@ class UnitOfWork:
             None for a customer who is unknown or was erased.
         """
         token = self.token("customer", customer_id)
-        with self.writing() if make else self.reading() as connection:
+        with self.database.lock:  # the remembered people are those of its holder's transaction
             if (remembered := self._people.get(token)) is not None:
                 return remembered
+        with self.writing() if make else self.reading() as connection:
             row = _FIND_PERSON(connection, {"token": token}).fetchone()
             if row is None and make:
                 connection.execute(_INSERT_PERSON[self.database.dialect], self._new_person(token))
