@@ -180,7 +180,9 @@ class _Entity:
         reaches = (count.reach_s * MICRO for count in self.counts if count.known_s is None)
         self._instants = list(dict.fromkeys([1, *reaches, *(instant for interval in distinct for instant in interval)]))
         self._intervals = [(self._instants.index(reach_us), self._instants.index(delay_us)) for reach_us, delay_us in distinct]
-        self._tallies = [(count, None if count.known_s is not None else self._instants.index(count.reach_s * MICRO)) for count in self.counts]
+        self._tallies = [
+            (count, None if count.known_s is not None else self._instants.index(count.reach_s * MICRO)) for count in self.counts
+        ]
 
     def fill(self, values: list[float], at: int, event: Mapping[str, Any], history: History, counted: Sequence[int] | None) -> None:
         """Write the value of every window to its place in `values`."""
