@@ -175,7 +175,7 @@ class Decisions:
         if not items or is_repeated or self.store.has_prior_decision(transaction_ids=identifiers, keys=keys):
             return None
         self.store.remember_people(item.request.user_id for item in items)
-        inputs = []
+        inputs, people = [], []
         with span("features"):
             for request, _, _ in items:
                 scoring_input = scorer.prepare(request)
@@ -183,16 +183,17 @@ class Decisions:
                 assert scoring_input.transaction is not None and person is not None
                 self.store.queue_transaction(scoring_input.transaction, person)
                 inputs.append(scoring_input)
+                people.append(person)
         with span("score"):
             scores = split_scores(scorer.bundle.score(np.stack([scoring_input.row for scoring_input in inputs])))
         with span("explain"):
             answers = [scorer.build_answer(*pair) for pair in zip(inputs, scores, strict=True)]
         decisions = []
-        for (request, key, origin), scoring_input, answer in zip(items, inputs, answers, strict=True):
+        for (request, key, origin), person, scoring_input, answer in zip(items, people, inputs, answers, strict=True):
             request_json = request.model_dump_json().encode()
             stored_json = request_json if scoring_input.request is request else scoring_input.request.model_dump_json().encode()
             digest = self.store.digest(request_json)
-            decisions.append(self._new_decision(domain, scoring_input, answer, stored_json, key, digest)._replace(origin=origin))
+            decisions.append(self._new_decision(domain, scoring_input, answer, stored_json, key, digest, person, origin))
         self.store.insert_queued()
         self.store.insert_decisions(decisions)
         return [_result(*each) for each in zip(decisions, inputs, answers, strict=True)]
@@ -212,8 +213,9 @@ class Decisions:
             answer = scorer.build_answer(scoring_input, scores)
         # A transaction without an identifier got a new one: the decision stores the request with the identifier.
         stored_json = request_json if scoring_input.request is request else scoring_input.request.model_dump_json().encode()
-        decision = self._new_decision(domain, scoring_input, answer, stored_json, key, digest)
-        self._insert_transaction(scoring_input, decision.person)
+        person = self._person(scoring_input)
+        decision = self._new_decision(domain, scoring_input, answer, stored_json, key, digest, person)
+        self._insert_transaction(scoring_input, person)
         self.store.insert_decisions([decision])
         return _result(decision, scoring_input, answer)
 
@@ -269,6 +271,7 @@ class Decisions:
         """
         results: list[Any] = []
         decisions: list[NewDecision] = []
+        origin = RequestOrigin.current()
         for (scoring_input, answer), key in zip(scored, keys, strict=True):
             # The same batch may have been sent twice, and recorded by another request since the look-up before scoring.
             prior = key and capture_problem(self.find_prior_result, scoring_input.request, key)
@@ -276,7 +279,11 @@ class Decisions:
                 results.append(prior)
                 continue
             request_json = scoring_input.request.model_dump_json().encode()
-            decision = capture_problem(self._new_decision, domain, scoring_input, answer, request_json, key, None)
+            person = capture_problem(self._person, scoring_input)
+            if isinstance(person, Problem):
+                results.append(person)
+                continue
+            decision = capture_problem(self._new_decision, domain, scoring_input, answer, request_json, key, None, person, origin)
             if isinstance(decision, Problem):
                 results.append(decision)
                 continue
@@ -306,7 +313,15 @@ class Decisions:
             )
 
     def _new_decision(
-        self, domain: str, scoring_input: ScoringInput, answer: Any, request: bytes, key: str | None, digest: str | None
+        self,
+        domain: str,
+        scoring_input: ScoringInput,
+        answer: Any,
+        request: bytes,
+        key: str | None,
+        digest: str | None,
+        person: Person | None,
+        origin: RequestOrigin | None = None,
     ) -> NewDecision:
         probability, decision = outcome_of(domain, answer)
         body = answer.model_dump_json().encode()
@@ -322,11 +337,12 @@ class Decisions:
             probability=probability,
             decision=decision,
             decision_context=scoring_input.decision_context,
-            person=self._person(scoring_input),
+            person=person,
             transaction_id=scoring_input.transaction and scoring_input.transaction.transaction_id,
             key=key,
             digest=digest,
             abridged=None if is_full else abridge(answer, body, probability, scoring_input.snapshot),
+            origin=origin,
         )
 
     def _person(self, scoring_input: ScoringInput) -> Person | None:

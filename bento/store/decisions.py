@@ -8,6 +8,7 @@ from secrets import token_hex
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_json
 from sqlalchemy import bindparam, insert, or_, select
 
 from bento.store.audit_chain import Record
@@ -260,11 +261,12 @@ def _pack(new: NewDecision) -> bytes:
     A full record has three lines of JSON (request, answer, decision context) and the row's bytes. An abridged record has three lines of
     JSON (request, decision context, snapshot), `_SCORES` and the row's bytes.
     """
-    row, context = np.ascontiguousarray(new.row, np.float32).tobytes(), encode_json(new.decision_context).encode()
+    row = np.ascontiguousarray(new.row, np.float32).tobytes()
+    context = b"null" if new.decision_context is None else encode_json(new.decision_context).encode()
     if new.abridged is None:
         return b"\n".join((new.request, new.answer, context, row))
     margin, probability, customer_id, account_id, as_of, digest = new.abridged
-    snapshot = encode_json([customer_id, account_id, as_of]).encode()
+    snapshot = to_json([customer_id, account_id, as_of])
     return b"\n".join((new.request, context, snapshot, _SCORES.pack(margin, probability, digest) + row))
 
 

@@ -10,11 +10,12 @@ from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
+from pydantic_core import to_json
 from sqlalchemy import Connection, bindparam, func, literal_column, select, text
 from sqlalchemy.dialects import postgresql
 
 from bento.store.keyring import seal
-from bento.store.records import Person, Transaction, encode_json
+from bento.store.records import Person, Transaction
 from bento.store.statements import CompiledStatement
 from bento.store.tables import transactions
 from bento.store.unit_of_work import UnitOfWork
@@ -205,7 +206,7 @@ def histories(
     at, events = to_micros(before), dict[Entity, list[Event]]()
     with session.reading() as connection:
         for entity, span in reach.items():
-            values = _stored_values(session, event, entity)
+            values = _stored_values(session, connection, event, entity)
             if values is None:
                 continue
             after = to_micros(before - span)
@@ -223,34 +224,30 @@ def read_history(
     """Return what features read of an event's history: the events of `histories` and the numbers of `counts`, at once where in memory."""
     at = to_micros(before)
     with session.reading() as connection:
-        held = _find_held(session, connection, event, query, at)
+        columns = [column for column in ("customer_id", "merchant", "country") if event.get(column) is not None]
+        values = {column: _stored_value(session, connection, column, event[column]) for column in columns}
+        held = _find_held(session, connection, values, query, at)
         if held is None:
             reach = {entity: timedelta(microseconds=reach_us) for entity, reach_us in query.events.items()}
             events = {entity: History.of(rows) for entity, rows in histories(session, event, reach, before).items()}
             return events, counts(session, event, query.counts, before)
-        narrowing: dict[str, str | None] = {
-            column: None if (value := event.get(column)) is None else session.token(column, value) for column in _NARROWING_COLUMNS
-        }
         events, numbers = dict[Entity, History](), dict[Entity, list[int]]()
         for entity, reach_us in query.events.items():
-            tokens = {column: narrowing[column] for column in entity[1:]}
-            if entity[0] in held and None not in tokens.values():
-                events[entity] = held[entity[0]].list_history(at - reach_us, at, tokens)
+            if values.keys() >= set(entity):
+                events[entity] = held[entity[0]].list_history(at - reach_us, at, _narrowing(entity, values))
         for entity, event_counts in query.counts.items():
-            tokens = {column: narrowing[column] for column in entity[1:]}
-            if entity[0] in held and None not in tokens.values():
-                numbers[entity] = held[entity[0]].count(event_counts, at, tokens)
+            if values.keys() >= set(entity):
+                numbers[entity] = held[entity[0]].count(event_counts, at, _narrowing(entity, values))
     return events, numbers
 
 
 def _find_held(
-    session: UnitOfWork, connection: Connection, event: Mapping[str, Any], query: HistoryQuery, at: int
+    session: UnitOfWork, connection: Connection, values: Mapping[str, str | None], query: HistoryQuery, at: int
 ) -> dict[str, EntityEvents] | None:
-    """Return the events of the event's customer and merchant, by column; None where one of them is not in memory."""
+    """Return the events of the customer and merchant of these values, by column; None where one of them is not in memory."""
     held = {}
     for column, reach_us in query.longest.items():
-        values = _stored_values(session, event, (column,))
-        if values is None:
+        if column not in values:
             continue
         is_cached, events = _cached_events(session, connection, (column,), values, at - reach_us, at)
         if not is_cached:
@@ -286,7 +283,7 @@ def counts(
     values: dict[str, Any] = {}
     with session.reading() as connection:
         for entity, event_counts in counts.items():
-            entity_values = _stored_values(session, event, entity)
+            entity_values = _stored_values(session, connection, event, entity)
             if entity_values is None:
                 continue
             after = at - max((count.reach_s for count in event_counts), default=0) * MICRO
@@ -485,20 +482,21 @@ def _conditions(entity: Entity) -> list[Any]:
     return [transactions.c[_INDEX_COLUMNS.get(column, column)] == bindparam(column) for column in entity]
 
 
-def _stored_values(session: UnitOfWork, event: Mapping[str, Any], entity: Entity) -> dict[str, str | None] | None:
+def _stored_values(session: UnitOfWork, connection: Connection, event: Mapping[str, Any], entity: Entity) -> dict[str, str | None] | None:
     """Return the stored form of the values of an entity's columns; None where a column has no value."""
     if entity != ("merchant",) and (entity[:1] != ("customer_id",) or not set(entity[1:]) <= _NARROWING_COLUMNS):
         raise ValueError(f"the store has no history by {', '.join(entity)}: no index supports these columns")
     if any(event[column] is None for column in entity):
         return None
-    values: dict[str, str | None] = {}
-    for column in entity:
-        if column == "customer_id":
-            person = session.person(event[column])
-            values[column] = person and person.person
-        else:
-            values[column] = session.token(column, event[column])
-    return values
+    return {column: _stored_value(session, connection, column, event[column]) for column in entity}
+
+
+def _stored_value(session: UnitOfWork, connection: Connection, column: str, value: str) -> str | None:
+    """Return the stored form of a column's value; None for a customer whom the store does not know."""
+    if column != "customer_id":
+        return session.token(column, value)
+    person = session.find_person(connection, value)
+    return person and person.person
 
 
 def _pack(session: UnitOfWork, transaction: Transaction, person: Person) -> dict[str, Any]:
@@ -514,5 +512,5 @@ def _pack(session: UnitOfWork, transaction: Transaction, person: Person) -> dict
         "country": None if transaction.country is None else session.token("country", transaction.country),
         "is_fraud": transaction.is_fraud,
         "label_known_at": None if transaction.label_known_at is None else to_micros(transaction.label_known_at),
-        "sealed": seal(person.key, encode_json(identifiers).encode(), transaction_token.encode()),
+        "sealed": seal(person.key, to_json(identifiers), transaction_token.encode()),
     }

@@ -287,21 +287,28 @@ class UnitOfWork:
         Person or None
             None for a customer who is unknown or was erased.
         """
-        token = self.token("customer", customer_id)
         with self.database.lock:  # the remembered people are those of its holder's transaction
-            if (remembered := self._people.get(token)) is not None:
+            if (remembered := self._people.get(self.token("customer", customer_id))) is not None:
                 return remembered
         with self.writing() if make else self.reading() as connection:
-            row = _FIND_PERSON(connection, {"token": token}).fetchone()
-            if row is None and make:
-                connection.execute(_INSERT_PERSON[self.database.dialect], self._new_person(token))
-                row = _FIND_PERSON(connection, {"token": token}).fetchone()
-            if row is None:
-                return None
-            person = Person(row[0], self.data_key(row[0], token, row[1]))
-            if self.database.is_writing:
-                self._people[token] = person
+            person = self.find_person(connection, customer_id)
+            if person is None and make:
+                connection.execute(_INSERT_PERSON[self.database.dialect], self._new_person(self.token("customer", customer_id)))
+                person = self.find_person(connection, customer_id)
             return person
+
+    def find_person(self, connection: Connection, customer_id: str) -> Person | None:
+        """Return the person behind a customer's identifier, inside `reading` or `writing`; None as of `person`."""
+        token = self.token("customer", customer_id)
+        if (remembered := self._people.get(token)) is not None:
+            return remembered
+        row = _FIND_PERSON(connection, {"token": token}).fetchone()
+        if row is None:
+            return None
+        person = Person(row[0], self.data_key(row[0], token, row[1]))
+        if self.database.is_writing:
+            self._people[token] = person
+        return person
 
     def register_customers(self, customer_ids: Iterable[str]) -> dict[str, str]:
         """Insert customers who are unknown, and return customer_id -> pseudonymous id."""

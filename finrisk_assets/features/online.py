@@ -30,18 +30,19 @@ from finrisk_assets.features.windows import (
 
 
 class History(NamedTuple):
-    """Recent events of one entity in the order of time, as columns of one length."""
+    """Recent events of one entity in the order of time, as columns of one length; `cents` is the amount in whole hundredths."""
 
     occurred_at_us: Sequence[int]
     amount: Sequence[float]
     is_fraud: Sequence[bool | None]
     label_known_at_us: Sequence[int | None]
+    cents: Sequence[int]
 
     @classmethod
     def of(cls, rows: Iterable[tuple[int, float, bool | None, int | None]]) -> "History":
         """Return the history of rows (occurred_at_us, amount, is_fraud, label_known_at_us) in any order; an unknown value is None."""
         columns = list(zip(*sorted(rows, key=itemgetter(0)), strict=True))
-        return cls(*columns) if columns else EMPTY
+        return cls(*columns, [*map(to_cents, columns[1])]) if columns else EMPTY
 
     def tally(self, at: int, event_count: "EventCount") -> int:
         """Return the number that `event_count` stands for at an instant, in microseconds since 1970."""
@@ -54,7 +55,12 @@ class History(NamedTuple):
         return sum(known_at is not None and known_at <= time + known_us for time, is_fraud, known_at in events if is_fraud)
 
 
-EMPTY = History((), (), (), ())
+EMPTY = History((), (), (), (), ())
+
+
+def to_cents(amount: float) -> int:
+    """Return an amount in whole hundredths, whose sums are exact in whatever order."""
+    return floor(amount * 100.0 + 0.5)
 
 
 class EventCount(NamedTuple):
@@ -165,15 +171,29 @@ class _Entity:
         self._reads_amount = any(window.column == "amount" for window in self.reads)
         # Many windows share an interval. One without delay is open at the event's own instant, so it ends a microsecond before.
         intervals = {window: (window.reach_s * MICRO, max(window.delay_s * MICRO, 1)) for window in self.reads}
-        self._intervals = list(dict.fromkeys(intervals.values()))
+        distinct = list(dict.fromkeys(intervals.values()))
         self._read_windows = [
-            (number, self._intervals.index(intervals[window]), int(window.current), window.aggregate, window.length_s / HOUR, window.empty)
+            (number, distinct.index(intervals[window]), int(window.current), window.aggregate, window.length_s / HOUR, window.empty)
             for window, number in self.reads.items()
+        ]
+        # Each instant, in microseconds before the event, is looked up once; the first is the event's own.
+        reaches = (count.reach_s * MICRO for count in self.counts if count.known_s is None)
+        self._instants = list(dict.fromkeys([1, *reaches, *(instant for interval in distinct for instant in interval)]))
+        self._intervals = [(self._instants.index(reach_us), self._instants.index(delay_us)) for reach_us, delay_us in distinct]
+        self._tallies = [
+            (count, None if count.known_s is not None else self._instants.index(count.reach_s * MICRO)) for count in self.counts
         ]
 
     def fill(self, values: list[float], at: int, event: Mapping[str, Any], history: History, counted: Sequence[int] | None) -> None:
         """Write the value of every window to its place in `values`."""
-        numbers = [*([history.tally(at, count) for count in self.counts] if counted is None else counted), 0]
+        if counted is None:
+            places = [bisect_right(history.occurred_at_us, at - before_us) for before_us in self._instants]
+            numbers = [history.tally(at, count) if start is None else places[0] - places[start] for count, start in self._tallies]
+            if self.reads:
+                self._read(values, at, event, history, places)
+        else:
+            numbers = [*counted]
+        numbers.append(0)
         for number, places, current, aggregate, empty in self._counted:
             count = numbers[places[0]] - numbers[places[1]] + current
             if aggregate == "count":
@@ -181,16 +201,12 @@ class _Entity:
                 continue
             frauds = numbers[places[2]] - numbers[places[3]]
             values[number] = _or_empty(float(frauds) if aggregate == "sum" else frauds / count if count else math.nan, empty)
-        if self.reads:
-            self._read(values, at, event, history)
 
-    def _read(self, values: list[float], at: int, event: Mapping[str, Any], history: History) -> None:
+    def _read(self, values: list[float], at: int, event: Mapping[str, Any], history: History, places: Sequence[int]) -> None:
         times = history.occurred_at_us
-        # Sums of whole hundredths are exact, in whatever order.
-        cents = [floor(amount * 100.0 + 0.5) for amount in history.amount] if self._reads_amount else []
-        own = floor(float(event["amount"]) * 100.0 + 0.5) if self._reads_amount else 0
-        bounds = [(bisect_right(times, at - reach_us), bisect_right(times, at - delay_us)) for reach_us, delay_us in self._intervals]
-        cents_of = [cents[start:end] for start, end in bounds]
+        own = to_cents(float(event["amount"])) if self._reads_amount else 0
+        bounds = [(places[start], places[end]) for start, end in self._intervals]
+        cents_of = [history.cents[start:end] for start, end in bounds]
         sums = [sum(amounts) for amounts in cents_of]
         for number, interval, current, aggregate, length_h, empty in self._read_windows:
             start, end = bounds[interval]
