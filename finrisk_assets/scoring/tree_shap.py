@@ -101,8 +101,7 @@ class TreeShap:
                     for leaf_path, value in _leaf_paths(tree, node, path):
                         paths.setdefault(len(leaf_path), []).append((number, leaf_path, value))
         self._width = width
-        self._base_margin = _base_margin(learner)
-        self._constants = constants
+        self._initial_values = np.concatenate([[_base_margin(learner)], constants])[:, None]
         tables = [_SubtreeTables(subtrees)] if subtrees else []
         self._n_conditions = sum(table.n_conditions for table in tables) or 1
         self._parts: list[_SubtreeTables | _LeafGroup] = [*tables]
@@ -120,30 +119,25 @@ class TreeShap:
     def _add_up(self, rows: NDArray[np.float32], out: Floats | None) -> Floats:
         """Return margins, and add SHAP values to `out`, block by block."""
         if len(rows) < _MIN_BLOCK_ROWS:
-            return self._sum_margin(self._tree_values(rows, out))
+            # `accumulate` adds in order; `sum` would add a single column pairwise.
+            return np.add.accumulate(self._tree_values(rows, out), axis=0)[-1].astype(np.float64)
         if out is not None and len(rows) >= _MIN_MATRIX_ROWS:
             block_rows = _MATRIX_ROWS
         else:
             block_conditions = _MARGIN_CONDITIONS if out is None else _SHAP_CONDITIONS
             block_rows = min(_BLOCK_ROWS, max(_MIN_ROWS_OF_LARGE, block_conditions // self._n_conditions))
         blocks = _split_rows(len(rows), block_rows)
-        return np.concatenate([self._sum_margin(self._tree_values(rows[block], None if out is None else out[block])) for block in blocks])
+        # A sum over the first axis of several columns adds tree by tree.
+        return np.concatenate(
+            [np.add.reduce(self._tree_values(rows[block], None if out is None else out[block])).astype(np.float64) for block in blocks]
+        )
 
     def _tree_values(self, rows: NDArray[np.float32], out: Floats | None) -> NDArray[np.float32]:
-        """Return each tree's value for each row, shape (trees, n), and add SHAP values to `out`."""
-        tree_values = np.repeat(self._constants[:, None], len(rows), axis=1)
+        """Return the base margin and each tree's value for each row, shape (1 + trees, n), and add SHAP values to `out`."""
+        values = np.repeat(self._initial_values, len(rows), axis=1)
         for part in self._parts:
-            part.add(rows, tree_values, out)
-        return tree_values
-
-    def _sum_margin(self, tree_values: NDArray[np.float32]) -> Floats:
-        if tree_values.shape[1] >= _MIN_BLOCK_ROWS:
-            # A sum over the first axis of several columns adds tree by tree.
-            return np.add.reduce(tree_values, axis=0, initial=self._base_margin).astype(np.float64)
-        # `accumulate` adds in order; `sum` would add a single column pairwise.
-        return np.add.accumulate(np.concatenate([np.full((1, tree_values.shape[1]), self._base_margin), tree_values]), axis=0)[-1].astype(
-            np.float64
-        )
+            part.add(rows, values[1:], out)
+        return values
 
 
 def _base_margin(learner: Mapping[str, Any]) -> np.float32:
