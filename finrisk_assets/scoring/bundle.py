@@ -43,6 +43,8 @@ _LINEAR_ROWS = 1_024
 """Rows of a linear component at once. The arrays of more rows leave the processor's cache, and their memory is requested each time."""
 _INFINITE_FROM = float(np.finfo(np.float32).max)
 """Absolute value that is refused like infinity, because trees use it as a threshold that all finite values pass."""
+_TINY = np.finfo(np.float32).tiny
+"""Share of a rounding error that a feature without a contribution gets, so that no division is by zero."""
 
 
 class Scores(NamedTuple):
@@ -105,6 +107,7 @@ class _LinearScorer:
         self._logs = np.array(part.signed_log1p, dtype=bool)
         self._has_logs = any(part.signed_log1p)
         self._fills = _fill_array(part.fills)
+        self._has_gaps = bool(np.isnan(self._fills).any())
 
     def margin(self, rows: Rows) -> Floats:
         return self.explain(rows)[0]
@@ -114,8 +117,7 @@ class _LinearScorer:
         is_missing = np.isnan(values)
         if is_missing.any():
             np.copyto(values, self._fills, where=is_missing)
-            is_unfilled = np.isnan(values)
-            if is_unfilled.any():
+            if self._has_gaps and (is_unfilled := np.isnan(values)).any():
                 names_of_missing = _join_names(self._names, is_unfilled)
                 raise ValueError(f"missing value of {names_of_missing}: this model was trained without a substitute for it")
         if self._has_logs:
@@ -166,7 +168,7 @@ class _TreesScorer:
         # Margins are sums in float32, about 1e-6 off. That rounding error is distributed in proportion, so that the margin is the same
         # with and without an explanation, and the contributions add up to it.
         rounding = margin - self.base - contributions.sum(axis=1)
-        share = np.abs(contributions) + np.finfo(np.float32).tiny
+        share = np.abs(contributions) + _TINY
         return margin, contributions + share * (rounding / share.sum(axis=1))[:, None]
 
 

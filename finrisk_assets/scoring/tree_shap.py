@@ -6,6 +6,7 @@ single row.
 
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,8 @@ _MAX_TABLE_NUMBERS = 1 << 22
 """Numbers in all tables (32 MiB); subtrees beyond are integrated row by row, which is slower."""
 _PATTERN_BITS = 8
 """Conditions of a subtree, so that its pattern is one byte."""
+_MAX_INTERVAL_BYTES = 1 << 24
+"""Bytes of the patterns by interval; a row of a larger model is compared with every condition, which takes longer."""
 _MIN_BLOCK_ROWS = 24
 """Rows from which looking them up together is faster than one after the other. At least 2: numpy adds a single column in another order."""
 _BLOCK_ROWS = 256
@@ -98,8 +101,7 @@ class TreeShap:
                     for leaf_path, value in _leaf_paths(tree, node, path):
                         paths.setdefault(len(leaf_path), []).append((number, leaf_path, value))
         self._width = width
-        self._base_margin = _base_margin(learner)
-        self._constants = constants
+        self._initial_values = np.concatenate([[_base_margin(learner)], constants])[:, None]
         tables = [_SubtreeTables(subtrees)] if subtrees else []
         self._n_conditions = sum(table.n_conditions for table in tables) or 1
         self._parts: list[_SubtreeTables | _LeafGroup] = [*tables]
@@ -117,30 +119,25 @@ class TreeShap:
     def _add_up(self, rows: NDArray[np.float32], out: Floats | None) -> Floats:
         """Return margins, and add SHAP values to `out`, block by block."""
         if len(rows) < _MIN_BLOCK_ROWS:
-            return self._sum_margin(self._tree_values(rows, out))
+            # `accumulate` adds in order; `sum` would add a single column pairwise.
+            return np.add.accumulate(self._tree_values(rows, out), axis=0)[-1].astype(np.float64)
         if out is not None and len(rows) >= _MIN_MATRIX_ROWS:
             block_rows = _MATRIX_ROWS
         else:
             block_conditions = _MARGIN_CONDITIONS if out is None else _SHAP_CONDITIONS
             block_rows = min(_BLOCK_ROWS, max(_MIN_ROWS_OF_LARGE, block_conditions // self._n_conditions))
         blocks = _split_rows(len(rows), block_rows)
-        return np.concatenate([self._sum_margin(self._tree_values(rows[block], None if out is None else out[block])) for block in blocks])
+        # A sum over the first axis of several columns adds tree by tree.
+        return np.concatenate(
+            [np.add.reduce(self._tree_values(rows[block], None if out is None else out[block])).astype(np.float64) for block in blocks]
+        )
 
     def _tree_values(self, rows: NDArray[np.float32], out: Floats | None) -> NDArray[np.float32]:
-        """Return each tree's value for each row, shape (trees, n), and add SHAP values to `out`."""
-        tree_values = np.repeat(self._constants[:, None], len(rows), axis=1)
+        """Return the base margin and each tree's value for each row, shape (1 + trees, n), and add SHAP values to `out`."""
+        values = np.repeat(self._initial_values, len(rows), axis=1)
         for part in self._parts:
-            part.add(rows, tree_values, out)
-        return tree_values
-
-    def _sum_margin(self, tree_values: NDArray[np.float32]) -> Floats:
-        if tree_values.shape[1] >= _MIN_BLOCK_ROWS:
-            # A sum over the first axis of several columns adds tree by tree.
-            return np.add.reduce(tree_values, axis=0, initial=self._base_margin).astype(np.float64)
-        # `accumulate` adds in order; `sum` would add a single column pairwise.
-        return np.add.accumulate(np.concatenate([np.full((1, tree_values.shape[1]), self._base_margin), tree_values]), axis=0)[-1].astype(
-            np.float64
-        )
+            part.add(rows, values[1:], out)
+        return values
 
 
 def _base_margin(learner: Mapping[str, Any]) -> np.float32:
@@ -242,10 +239,6 @@ class _SubtreeTables:
         self._condition_features, self._missing = features.astype(np.intp), missing[:, None]
         self._low, self._high = low.astype(np.float32)[:, None], high.astype(np.float32)[:, None]
         self.n_conditions = len(places)
-        # The conditions of every subtree in sequence: of one row, all are evaluated with fewer calls than the distinct ones and a look-up.
-        each = self._conditions.ravel()
-        self._row_features, self._row_missing = self._condition_features[each], self._missing[each, 0]
-        self._row_low, self._row_high = self._low[each, 0], self._high[each, 0]
         self._sizes = np.array([len(subtree.features) for subtree in subtrees], np.intp)
         self._features = np.concatenate([subtree.features for subtree in subtrees]).astype(np.intp)
         self._subtree_of_column = np.repeat(np.arange(len(subtrees)), self._sizes)
@@ -284,11 +277,7 @@ class _SubtreeTables:
         return is_met.view(np.uint8)
 
     def _add_row(self, row: NDArray[np.float32], tree_values: NDArray[np.float32], out: Floats | None) -> None:
-        x = row.take(self._row_features)
-        is_met = (x >= self._row_low) & (x < self._row_high)
-        if np.isnan(row).any():
-            is_met |= np.isnan(x) & self._row_missing
-        patterns = np.packbits(is_met, bitorder="little")  # packing along an axis takes twenty times as long
+        patterns = self._find_patterns(row)
         # Only one subtree of a tree has the row's leaf, the others add 0: nothing is rounded.
         tree_values += np.bincount(self._trees, self._values.take(patterns + self._value_starts), minlength=len(tree_values)).astype(
             np.float32
@@ -296,6 +285,42 @@ class _SubtreeTables:
         if out is not None:
             places = (patterns * self._sizes).take(self._subtree_of_column) + self._table_offsets
             out += _sum_by_feature(self._features, self._table.take(places), len(row))
+
+    def _find_patterns(self, row: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return the pattern of each subtree, shape (subtrees,), of one row."""
+        intervals, patterns = self._patterns_by_interval
+        if patterns is None:
+            return np.packbits(self._meet_conditions(row[:, None]).take(self._conditions), bitorder="little")
+        # A condition concerns one feature, so the patterns of a row are the union of those of its features' intervals. This reads a
+        # hundredth of the bytes that all conditions take: a single decision finds little of them in the processor's cache.
+        values, places = row.tolist(), []
+        for feature, bounds, start in intervals:
+            x = values[feature]
+            places.append(start + (len(bounds) + 1 if math.isnan(x) else bisect_right(bounds, x)))
+        return np.asarray(np.bitwise_or.reduce(patterns.take(places, axis=0), axis=0))
+
+    @cached_property
+    def _patterns_by_interval(self) -> tuple[list[tuple[int, list[float], int]], NDArray[np.uint8] | None]:
+        """Each feature with the bounds of its conditions and the place of its first interval; the conditions met in each interval.
+
+        The conditions are patterns of all subtrees, shape (intervals, subtrees). Behind the intervals of a feature comes the missing value.
+        The patterns are None where they would take more than `_MAX_INTERVAL_BYTES`.
+        """
+        intervals, parts, start = list[tuple[int, list[float], int]](), [], 0
+        limits = np.concatenate([self._low, self._high], axis=1)
+        for feature in np.unique(self._condition_features).tolist():
+            is_own = self._condition_features == feature
+            bounds = np.unique(limits[is_own][np.isfinite(limits[is_own])])
+            samples = np.concatenate([[-np.inf], bounds, [np.nan]]).astype(np.float32)  # an interval begins at its bound
+            intervals.append((feature, bounds.tolist(), start))
+            start += len(samples)
+            if start * len(self._trees) > _MAX_INTERVAL_BYTES:
+                return intervals, None
+            rows = np.zeros((int(self._condition_features.max()) + 1, len(samples)), np.float32)
+            rows[feature] = samples
+            is_met = (self._meet_conditions(rows) & is_own[:, None]).T.take(self._conditions, axis=1)
+            parts.append(np.packbits(is_met, bitorder="little").reshape(len(samples), -1))
+        return intervals, np.concatenate(parts)
 
     def _add_block(self, rows: NDArray[np.float32], tree_values: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Add the trees' values of rows; return the pattern of each subtree and row."""

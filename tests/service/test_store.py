@@ -1,5 +1,6 @@
 """Tests of the store on SQLite and PostgreSQL: decisions, transactions, history and snapshots."""
 
+import json
 import random
 import threading
 from contextlib import closing
@@ -24,7 +25,7 @@ from bento.store import migrations, tables
 from bento.store.audit_verify import verify
 from bento.store.bulk_load import read_transactions
 from bento.store.database import Database, StoreError
-from bento.store.records import NewDecision, Transaction
+from bento.store.records import NewDecision, Transaction, encode_json, make_json_encoder
 from bento.store.session import open_store
 from finrisk_assets.cli.main import cli
 from finrisk_assets.features.online import EventCount, History
@@ -55,6 +56,15 @@ def new_decision(**changes):
 def insert_decision(store, **changes):
     with store.writing():
         store.insert_decisions([new_decision(**changes)])
+
+
+def test_rows_are_encoded_as_the_standard_library_does():
+    """MACs and hashes of rows that are stored already cover these bytes."""
+    row = ["decisions", None, True, -7, 0.1, 1e300, 'ä\u2028\x7f"\\\n', ["nested", {"key": []}], ()]
+    assert encode_json(row) == json.dumps(row, separators=(",", ":"))
+    assert make_json_encoder(allow_nan=True)([float("inf")]) == "[Infinity]"
+    with pytest.raises(ValueError, match="JSON compliant"):
+        encode_json([float("nan")])
 
 
 def test_a_decision_is_read_back_as_it_was_kept(store):

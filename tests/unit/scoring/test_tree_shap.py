@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from finrisk_assets.scoring import tree_shap
 from finrisk_assets.scoring.spec import Rows
 from finrisk_assets.scoring.tree_shap import TreeShap
 
@@ -25,6 +26,10 @@ def rows() -> Rows:
 
 @pytest.fixture(scope="module")
 def trees(rows: Rows) -> TreeShap:
+    return train(rows)
+
+
+def train(rows: Rows) -> TreeShap:
     import xgboost
 
     known = np.nan_to_num(rows)
@@ -40,6 +45,19 @@ def test_a_row_has_the_same_bits_alone_and_among_others(trees: TreeShap, rows: R
     assert np.array_equal(margins, np.concatenate([margin for margin, _ in alone]))
     assert np.array_equal(shap_values, np.concatenate([values for _, values in alone]))
     assert np.array_equal(trees.margin(rows[:n]), margins)
+
+
+def test_a_row_of_a_large_model_has_the_same_bits(trees: TreeShap, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large model has no patterns by interval."""
+    edges = rows[:200].copy()
+    edges[:, 0] = np.linspace(-3, 3, len(edges)).round(1)
+    edges[:3, 1] = np.inf, -np.inf, np.nan
+    margins, shap_values = zip(*(trees.explain(row[None]) for row in edges), strict=True)
+    monkeypatch.setattr(tree_shap, "_MAX_INTERVAL_BYTES", 0)
+    large = train(rows)
+    alone = [large.explain(row[None]) for row in edges]
+    assert np.array_equal(np.concatenate(margins), np.concatenate([margin for margin, _ in alone]))
+    assert np.array_equal(np.concatenate(shap_values), np.concatenate([values for _, values in alone]))
 
 
 def test_thousands_of_rows_have_the_same_bits_as_blocks(trees: TreeShap, rows: Rows) -> None:
