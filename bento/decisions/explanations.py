@@ -34,8 +34,10 @@ class Explainer:
         self._factors = bundle.factors
         self._reference = None if bundle.reference is None else np.asarray(bundle.reference, np.float64)
         # The texts around two numbers for each feature: the numbers alone are encoded for an answer.
-        texts = [(to_json(feature.name).replace(b"%", b"%%"), to_json(feature.unit).replace(b"%", b"%%")) for feature in bundle.features]
-        self._template = b"[%s]" % b",".join(b'{"feature":%s,"unit":%s,"value":%%b,"contribution":%%b}' % text for text in texts)
+        self._texts = [b""] * (4 * len(bundle.features) + 1)
+        self._texts[::4] = [b'},{"feature":%s,"unit":%s,"value":' % (to_json(f.name), to_json(f.unit)) for f in bundle.features] + [b"}]"]
+        self._texts[2::4] = [b',"contribution":'] * len(bundle.features)
+        self._texts[0] = self._texts[0].replace(b"},", b"[", 1)
         self._reasons: dict[Direction, list[Reason]] = {
             direction: [
                 Reason(
@@ -81,8 +83,9 @@ class Explainer:
         numbers = [0.0] * (2 * len(contributions))
         numbers[::2], numbers[1::2] = row.tolist(), contributions
         # A value that is missing, NaN, is null.
-        encoded = self._template % (*to_json(numbers, inf_nan_mode="null")[1:-1].split(b","),)
-        return Explanation.model_construct(base=scores.base, contributions=EncodedContributions(encoded))
+        pieces = self._texts.copy()
+        pieces[1::2] = to_json(numbers, inf_nan_mode="null")[1:-1].split(b",")
+        return Explanation.model_construct(base=scores.base, contributions=EncodedContributions(b"".join(pieces)))
 
     def find_reasons(self, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
         """Return the factors that moved the score of one row most: up where the decision says that the score is high, else down.

@@ -434,7 +434,9 @@ class Database:
             self._busy_timeout_ms = int(wait_s * 1000)
             synchronous = "full" if durable else "normal"
             checkpoint, cache = f"wal_autocheckpoint = {WAL_CHECKPOINT_PAGES}", f"cache_size = {-CACHE_KIB}"
-            for pragma in ("journal_mode = wal", f"synchronous = {synchronous}", "secure_delete = on", checkpoint, cache):
+            # A savepoint copies each page before its change: in memory, where a file would take a write of each.
+            in_memory = "temp_store = memory"
+            for pragma in ("journal_mode = wal", f"synchronous = {synchronous}", "secure_delete = on", checkpoint, cache, in_memory):
                 connection.execute(f"pragma {pragma}")
             return connection
 

@@ -41,8 +41,11 @@ class History(NamedTuple):
     @classmethod
     def of(cls, rows: Iterable[tuple[int, float, bool | None, int | None]]) -> "History":
         """Return the history of rows (occurred_at_us, amount, is_fraud, label_known_at_us) in any order; an unknown value is None."""
-        columns = list(zip(*sorted(rows, key=itemgetter(0)), strict=True))
-        return cls(*columns, [*map(to_cents, columns[1])]) if columns else EMPTY
+        ordered = sorted(rows, key=itemgetter(0))
+        if not ordered:
+            return EMPTY
+        times, amounts, frauds, known_at = zip(*ordered, strict=True)
+        return cls(times, amounts, frauds, known_at, [*map(to_cents, amounts)])
 
     def tally(self, at: int, event_count: "EventCount") -> int:
         """Return the number that `event_count` stands for at an instant, in microseconds since 1970."""
@@ -169,6 +172,7 @@ class _Entity:
             for window, counts in parts.items()
         ]
         self._reads_amount = any(window.column == "amount" for window in self.reads)
+        self._reads_deviation = any(window.aggregate == "std" for window in self.reads)
         # Many windows share an interval. One without delay is open at the event's own instant, so it ends a microsecond before.
         intervals = {window: (window.reach_s * MICRO, max(window.delay_s * MICRO, 1)) for window in self.reads}
         distinct = list(dict.fromkeys(intervals.values()))
@@ -208,6 +212,7 @@ class _Entity:
         bounds = [(places[start], places[end]) for start, end in self._intervals]
         cents_of = [history.cents[start:end] for start, end in bounds]
         sums = [sum(amounts) for amounts in cents_of]
+        squares = [*map(mul, history.cents, history.cents)] if self._reads_deviation else []
         for number, interval, current, aggregate, length_h, empty in self._read_windows:
             start, end = bounds[interval]
             count = end - start + current
@@ -215,8 +220,7 @@ class _Entity:
                 case "since":
                     value = (at - times[end - 1]) / (HOUR * MICRO) if count else length_h
                 case "std":
-                    amounts = cents_of[interval]
-                    value = _deviation(count, sums[interval], sum(map(mul, amounts, amounts)))
+                    value = _deviation(count, sums[interval], sum(squares[start:end]))
                 case "max":
                     largest = max(cents_of[interval], default=own if current else math.nan)
                     value = (max(largest, own) if current else largest) / 100.0
