@@ -29,7 +29,7 @@ ScoredRequest: TypeAlias = tuple[ScoringInput, Answer]
 ItemResult: TypeAlias = DecisionResult | Problem
 """The answer to one item, or the problem of that item."""
 
-BATCH_CHUNK_SIZE = 50
+BATCH_CHUNK_SIZE = 75
 """Items per turn of the event loop and per store transaction. A larger chunk saves commits; other requests wait longer."""
 TRANSACTION_CHUNK_SIZE = 256
 """Transactions of a micro-batch: as `BATCH_CHUNK_SIZE`, for items that take less time."""

@@ -184,15 +184,16 @@ class _Entity:
         reaches = (count.reach_s * MICRO for count in self.counts if count.known_s is None)
         self._instants = list(dict.fromkeys([1, *reaches, *(instant for interval in distinct for instant in interval)]))
         self._intervals = [(self._instants.index(reach_us), self._instants.index(delay_us)) for reach_us, delay_us in distinct]
-        self._tallies = [
-            (count, None if count.known_s is not None else self._instants.index(count.reach_s * MICRO)) for count in self.counts
-        ]
+        self._places_of_reach = {reach_s: self._instants.index(reach_s * MICRO) for reach_s, known_s in self.counts if known_s is None}
 
     def fill(self, values: list[float], at: int, event: Mapping[str, Any], history: History, counted: Sequence[int] | None) -> None:
         """Write the value of every window to its place in `values`."""
         if counted is None:
             places = [bisect_right(history.occurred_at_us, at - before_us) for before_us in self._instants]
-            numbers = [history.tally(at, count) if start is None else places[0] - places[start] for count, start in self._tallies]
+            numbers = [
+                places[0] - places[self._places_of_reach[count.reach_s]] if count.known_s is None else history.tally(at, count)
+                for count in self.counts
+            ]
             if self.reads:
                 self._read(values, at, event, history, places)
         else:

@@ -371,7 +371,7 @@ def test_nobody_else_reads_the_file(tmp_path):
         assert {file.name: file.stat().st_mode & 0o077 for file in tmp_path.iterdir()} == {
             name: 0 for name in ("store.sqlite", "store.sqlite-wal", "store.sqlite-shm")
         }
-        pragmas = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}
+        pragmas = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "temp_store": 2}
         with store.reading() as connection:
             assert {name: connection.exec_driver_sql(f"pragma {name}").scalar() for name in pragmas} == pragmas
 

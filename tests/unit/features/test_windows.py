@@ -12,8 +12,9 @@ import pytest
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES, HANDBOOK
 from finrisk_assets.domains.transaction_anomaly.features import select_features
 from finrisk_assets.features import batch, windows
-from finrisk_assets.features.online import History, OnlineFeatures
+from finrisk_assets.features.online import EventCount, History, OnlineFeatures
 from finrisk_assets.features.parity import compare
+from finrisk_assets.features.recent_events import MIN_ARRAY_EVENTS, EntityEvents
 from finrisk_assets.features.windows import DAY, HOUR, MICRO, Derived, Point, Window
 from schemas.features import Feature
 from schemas.timestamps import to_micros
@@ -69,6 +70,25 @@ def in_batch(feature, events, **event):
     computed = batch.compute(table, [feature])
     value = computed.filter(computed.transaction_id == "now")[feature.feature.name].to_pyarrow()[0].as_py()
     return math.nan if value is None else value
+
+
+def test_frauds_without_delay_are_no_events() -> None:
+    frauds = window("sum", DAY, "is_fraud")
+    events = rows((HOUR, 5.0, True, 0), (2 * HOUR, 5.0, False, 0), (3 * HOUR, 5.0, True, HOUR))
+    assert online(frauds, events) == 1.0  # the third became known later than at its own time
+
+
+def test_amounts_in_memory_are_the_hundredths_of_the_rows() -> None:
+    events = [(NOON - number, amount, None, None) for number, amount in enumerate((1e12, 0.005, 19.99, 0.1))]
+    in_memory = EntityEvents(0, [(*event, None, None) for event in events]).list_history(0, NOON + 1, {})
+    assert [*map(list, in_memory)] == [*map(list, History.of(events))]
+
+
+@pytest.mark.parametrize("n_events", [MIN_ARRAY_EVENTS - 2, MIN_ARRAY_EVENTS + 2])
+def test_events_of_one_merchant_are_counted_by_either_method(n_events: int) -> None:
+    events = EntityEvents(0, [(NOON - number, 1.0, None, None, str(number % 3) * 32, None) for number in range(n_events)])
+    (count,) = events.count([EventCount(DAY)], NOON + 1, {"merchant": "1" * 32})
+    assert count == len(range(1, n_events, 3))
 
 
 def value(feature, events, **event):
