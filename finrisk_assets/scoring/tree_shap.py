@@ -292,7 +292,7 @@ class _SubtreeTables:
         if patterns is None:
             return np.packbits(self._meet_conditions(row[:, None]).take(self._conditions), bitorder="little")
         # A condition concerns one feature, so the patterns of a row are the union of those of its features' intervals. This reads a
-        # hundredth of the bytes that all conditions take: a single decision finds little of them in the processor's cache.
+        # tenth of the bytes that all conditions take: a single decision finds little of them in the processor's cache.
         values, places = row.tolist(), []
         for feature, bounds, start in intervals:
             x = values[feature]
