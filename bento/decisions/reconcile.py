@@ -16,7 +16,7 @@ from bento.decisions.feedback import match_labels
 from bento.store.audit_chain import Record
 from bento.store.audit_verify import find_records_at, find_retention_limit
 from bento.store.decisions import OUTCOME_STARTS, find_record
-from bento.store.keyring import AUDIT_BEGAN, CLOSED, SERVICE_KEY_OWNER, KeyringError, key_context
+from bento.store.keyring import AUDIT_BEGAN, CLOSED, MASTER_ID_BYTES, SERVICE_KEY_OWNER, KeyringError, key_context
 from bento.store.session import Store
 from bento.store.tables import OF_KEYS, audit, checkpoints, decisions, people
 
@@ -32,9 +32,7 @@ _DECISION_ROWS = (
     .select_from(decisions.outerjoin(people, decisions.c.person == people.c.person))
     .order_by(decisions.c.position)
 )
-_PEOPLE_ROWS = select(people.c.person, people.c.lookup, people.c.wrapped_key, people.c.erased_at).where(
-    people.c.person != SERVICE_KEY_OWNER
-)
+_PEOPLE_ROWS = select(people.c.person, people.c.lookup, people.c.wrapped_key, people.c.master, people.c.erased_at)
 _IS_ERASURE = and_(audit.c.action == "erase", audit.c.person == people.c.person)
 _UNRECORDED_ERASURES = (
     select(people.c.person)
@@ -119,8 +117,13 @@ def _begins_as_recorded(store: Store, connection: Connection) -> bool:
 
 def _reconcile_people(store: Store, connection: Connection, report: ReconcileReport) -> None:
     for row in _stream(connection, _PEOPLE_ROWS):
-        report.rows += 1
+        is_root = row.person == SERVICE_KEY_OWNER
+        report.rows += not is_root
         if row.wrapped_key is None:
+            continue
+        if row.wrapped_key[:MASTER_ID_BYTES].hex() != row.master:
+            report.add(f"person {row.person}", "the named master key is not the one that wraps its key: the name or the key was changed")
+        if is_root:  # the keyring is unlocked with it
             continue
         try:
             store.keyring.unwrap(row.wrapped_key, key_context(row.person, row.lookup))
