@@ -276,7 +276,10 @@ def test_a_copy_of_a_bundle_that_was_changed_is_not_used(desk: Desk, bundles: di
     assert BundleVersions(store=desk.store)("cashflow", version) is not None
 
 
-@pytest.mark.parametrize("change", ["delete from bundles", "update bundles set sealed = (select sealed from standings limit 1)"])
+@pytest.mark.parametrize(
+    "change",
+    ["delete from bundles", "update bundles set sealed = 'text'", "update bundles set sealed = (select sealed from standings limit 1)"],
+)
 def test_a_missing_or_changed_copy_that_abridged_decisions_need_is_named(desk: Desk, change: str) -> None:
     in_favour, against = CASES["loan_default"]
     desk.decide(against, "against")
