@@ -114,6 +114,8 @@ def reconcile(store: Store) -> ReconcileReport:
             report.add(f"feedback {label}", NEVER_RECORDED)
         for decision in labels.missing:
             report.add(f"decision {decision}", "its recorded feedback is missing")
+        for label in labels.reordered:
+            report.add(f"feedback {label}", "its position was changed: the audit has another order")
         _reconcile_keys(store, connection, report)
     return report
 

@@ -29,7 +29,7 @@ def _not_null_index(name: str, *columns: str, unique: bool = False) -> Index:
 
 
 # On SQLite any column takes a value of any type, so whoever can write the database can put bytes into a column of text. Such a value is
-# read as one that the service never writes: it fails the MAC, the hash or the key of its row, as any other change does, and ends no program.
+# read as one that the service never writes: it fails the MAC, the hash or the key of its row, as any other change does, and ends nothing.
 
 
 class _StoredText(Text):
