@@ -69,8 +69,6 @@ _SELECT_LABELS = (
 _SELECT_RECORDS = select(audit.c.output, audit.c.person, audit.c.inputs, audit.c.writer, audit.c.number).where(
     audit.c.action == "feedback", audit.c.output.is_not(None)
 )
-    audit.c.action == "feedback", audit.c.output.is_not(None)
-)
 _PEOPLE_AT_ONCE = 500  # people in one query
 
 

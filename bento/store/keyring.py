@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, bindparam, select, text
 
-from bento.store.tables import people
+from bento.store.tables import metadata, people
 from finrisk_assets.private_files import is_open_to_others, make_private_folder
 from finrisk_assets.settings import Settings
 from schemas.normal_form import normalise_country, normalise_text
@@ -177,7 +177,7 @@ class Keyring:
         """
         root = self._root(connection)
         if root is None:
-            if connection.execute(select(people.c.person).limit(1)).first() is not None:
+            if any(connection.execute(select(table).limit(1)).first() is not None for table in metadata.sorted_tables):
                 raise KeyringError("the store's root secret is missing: no person in the store can be found; restore the table `people`")
             created = {
                 "person": SERVICE_KEY_OWNER,
