@@ -7,7 +7,6 @@ service's master key is enough neither to create a key, nor to give a key more r
 row has a MAC too: the audit's record of the revocation counts beside the row.
 """
 
-import hmac
 import json
 import re
 import secrets
@@ -20,7 +19,7 @@ from sqlalchemy import Connection, select, update
 
 from bento.context import ROLES, Caller
 from bento.problems import log_failure
-from bento.store.audit_chain import bind_key
+from bento.store.audit_chain import bind_key, equal_macs
 from bento.store.tables import OF_KEYS, audit
 from bento.store.tables import keys as table
 
@@ -78,7 +77,7 @@ class ApiKey(NamedTuple):
 
     def is_genuine(self, mac: Mac) -> bool:
         """Return whether the stored key is as the service wrote it."""
-        return hmac.compare_digest(bind_key(mac, self.row()), self.mac or "")
+        return equal_macs(bind_key(mac, self.row()), self.mac)
 
     def state(self, now: int) -> str:
         """Return ``valid``, ``expired`` or ``revoked``."""
@@ -246,7 +245,7 @@ class KeyVerifier:
             raise KeyRejected("bad_key")
         key = self._current_keys().get(match[1])
         compared = key or _NO_KEY  # an unknown id takes as long as a wrong secret
-        if not hmac.compare_digest(compared.compute_hash(self._mac, match[2]), compared.hash) or key is None:
+        if not equal_macs(compared.compute_hash(self._mac, match[2]), compared.hash) or key is None:
             raise KeyRejected("bad_key")
         if key.id in self._changed:
             raise KeyRejected("changed_key", key.id)

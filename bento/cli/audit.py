@@ -118,7 +118,7 @@ def show(settings: Settings | None, person: str | None, since: datetime | None, 
 )
 @click.pass_obj
 def replay(settings: Settings | None, since: datetime | None, domain: str | None, models: Path | None) -> None:
-    """Re-score every stored decision and compare; exit 0 if all are as stored, else 1."""
+    """Re-score every stored decision and compare; exit 0 if all were re-scored and are as stored, else 1."""
     from bento.decisions import replay as replays
     from bento.decisions.bundle_versions import BundleVersions
     from schemas.timestamps import to_micros
@@ -135,7 +135,10 @@ def replay(settings: Settings | None, since: datetime | None, domain: str | None
         (report.damaged, "cannot be unsealed: their bytes were changed"),
         (report.unrecorded, "are not what the audit has recorded"),
         (report.erased, "are of people who were erased, and cannot be read"),
-        *((count, f"were made by {model}, which is no longer there") for model, count in sorted(report.unknown.items())),
+        *(
+            (count, f"were made by {model}, which is no longer there: they were not re-scored")
+            for model, count in sorted(report.unknown.items())
+        ),
     ):
         if count:
             click.echo(f"  {count:,} {finding}")

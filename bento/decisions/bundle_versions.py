@@ -86,6 +86,11 @@ def archive_bundles(store: Store, folders: Mapping[tuple[str, str], Path]) -> fr
     return frozenset(archived)
 
 
+def has_copy(store: Store, connection: Connection, domain: str, version: str) -> bool:
+    """Return whether the store has a copy of a bundle that opens."""
+    return _read_copy(store, connection, domain, version) is not None
+
+
 def _archive_bundle(store: Store, domain: str, version: str, folder: Path) -> None:
     with store.reading() as connection:
         if _read_copy(store, connection, domain, version) is not None:

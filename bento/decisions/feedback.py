@@ -61,11 +61,14 @@ _SELECT_LABELS = (
         feedback.join(decisions, feedback.c.decision == decisions.c.id).outerjoin(people, decisions.c.person == people.c.person)
     )
     .where(decisions.c.domain == bindparam("domain"))
-    .order_by(feedback.c.known_at, feedback.c.position)
+    # `at` is under the label's MAC. The position is not; its order is checked by `match_labels`, for the labels of one process.
+    .order_by(feedback.c.known_at, feedback.c.at, feedback.c.position)
 )  # fmt: skip
 
 
-_SELECT_RECORDS = select(audit.c.output, audit.c.person, audit.c.inputs).where(audit.c.action == "feedback", audit.c.output.is_not(None))
+_SELECT_RECORDS = select(audit.c.output, audit.c.person, audit.c.inputs, audit.c.writer, audit.c.number).where(
+    audit.c.action == "feedback", audit.c.output.is_not(None)
+)
 _PEOPLE_AT_ONCE = 500  # people in one query
 
 
@@ -103,10 +106,13 @@ class LabelMatch(NamedTuple):
         Ids of labels that the audit has not recorded with this content: they were inserted or changed.
     missing
         Ids of decisions of whose recorded labels one is missing.
+    reordered
+        Ids of labels that stand behind a label which the same process recorded later: their position was changed.
     """
 
     unrecorded: list[str]
     missing: list[str]
+    reordered: list[str]
 
 
 def record(store: Store, request: FeedbackRequest) -> FeedbackAnswer:
@@ -170,7 +176,8 @@ def _insert_label(store: Store, connection: Connection, request: FeedbackRequest
 def list_labels(store: Store, domain: str) -> RecordedLabels:
     """Return the recorded labels of a domain's decisions, the last known label at the end; labels of erased people are left out.
 
-    A label counts only where the audit has its record with this content. Verify the audit before.
+    Of labels that are known from one moment on, the label that was given last stands last. A label counts only where the audit
+    has its record with this content. Verify the audit before.
     """
     with store.reading() as connection:
         rows = connection.execute(_SELECT_LABELS, {"domain": domain}).all()
@@ -190,17 +197,23 @@ def match_labels(connection: Connection, mac: Callable[[bytes], str]) -> LabelMa
     output and stand for no row: the upgrade recorded these labels again.
     """
     records = {record.output: record for record in connection.execute(_SELECT_RECORDS)}
-    unrecorded = []
+    unrecorded, reordered = [], []
+    newest_of_writer: dict[str, int] = {}
     for row in connection.execute(select(feedback).order_by(feedback.c.position)).mappings():
-        if records.pop(bind_feedback(mac, row), None) is None:
+        record = records.pop(bind_feedback(mac, row), None)
+        if record is None:
             unrecorded.append(row["id"])
+            continue
+        if row["position"] < 1 or record.number < newest_of_writer.get(record.writer, 0):
+            reordered.append(row["id"])
+        newest_of_writer[record.writer] = max(record.number, newest_of_writer.get(record.writer, 0))
     people_of_records = sorted({record.person for record in records.values() if record.person is not None})
     erasures: set[str] = set()
     for first in range(0, len(people_of_records), _PEOPLE_AT_ONCE):
         erasures |= find_erasures(connection, people_of_records[first : first + _PEOPLE_AT_ONCE])
     limit = find_retention_limit(connection)
     missing = [record.inputs for record in records.values() if record.person not in erasures and read_time(record.inputs) >= limit]
-    return LabelMatch(unrecorded, missing)
+    return LabelMatch(unrecorded, missing, reordered)
 
 
 def _unknown_decision(field: str) -> Problem:

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, func, select, text
+from sqlalchemy import Connection, and_, bindparam, func, select, text
 
 from bento.access.api_keys import find_recorded_revocations, list_keys
+from bento.decisions.bundle_versions import has_copy
 from bento.decisions.feedback import match_labels
 from bento.store.audit_chain import Record
 from bento.store.audit_verify import find_records_at, find_retention_limit
 from bento.store.decisions import OUTCOME_STARTS, find_record
-from bento.store.keyring import AUDIT_BEGAN, CLOSED, SERVICE_KEY_OWNER, KeyringError, key_context
+from bento.store.keyring import AUDIT_BEGAN, CLOSED, MASTER_ID_BYTES, SERVICE_KEY_OWNER, KeyringError, key_context
 from bento.store.session import Store
 from bento.store.tables import OF_KEYS, audit, checkpoints, decisions, people
 
@@ -32,9 +33,7 @@ _DECISION_ROWS = (
     .select_from(decisions.outerjoin(people, decisions.c.person == people.c.person))
     .order_by(decisions.c.position)
 )
-_PEOPLE_ROWS = select(people.c.person, people.c.lookup, people.c.wrapped_key, people.c.erased_at).where(
-    people.c.person != SERVICE_KEY_OWNER
-)
+_PEOPLE_ROWS = select(people.c.person, people.c.lookup, people.c.wrapped_key, people.c.master, people.c.erased_at)
 _IS_ERASURE = and_(audit.c.action == "erase", audit.c.person == people.c.person)
 _UNRECORDED_ERASURES = (
     select(people.c.person)
@@ -45,6 +44,12 @@ _UNDONE_ERASURES = (
     select(audit.c.person)
     .select_from(audit.outerjoin(people, _IS_ERASURE))
     .where(audit.c.action == "erase", (people.c.person.is_(None)) | people.c.wrapped_key.is_not(None) | people.c.lookup.is_not(None))
+)
+_MODELS = select(decisions.c.domain, decisions.c.model_version).distinct().order_by(decisions.c.domain, decisions.c.model_version)
+_SEALED_OF_MODEL = (
+    select(decisions.c.id, decisions.c.person, people.c.lookup, people.c.wrapped_key, decisions.c.sealed)
+    .select_from(decisions.outerjoin(people, decisions.c.person == people.c.person))
+    .where(decisions.c.domain == bindparam("of_domain"), decisions.c.model_version == bindparam("of_version"))
 )
 _DECIDE_RECORDS = select(audit.c.output, audit.c.writer, audit.c.number).where(audit.c.action == "decide")
 _KEY_RECORDS = select(audit.c.output, audit.c.inputs).where(OF_KEYS, audit.c.action == "key.create")
@@ -84,7 +89,9 @@ class ReconcileReport:
 
 
 def reconcile(store: Store) -> ReconcileReport:
-    """Match all rows of decisions, people, labels and API keys with their audit records, in one state of the store.
+    """Match all rows of decisions, people, labels and API keys with their audit records, and abridged decisions with copies of bundles.
+
+    All is read in one state of the store.
 
     The records are taken for true: verify the audit before (`audit_verify.verify`).
 
@@ -101,11 +108,14 @@ def reconcile(store: Store) -> ReconcileReport:
             report.add("audit", "it is not the one that this store began: it was wiped, or wiped and begun anew")
         _reconcile_people(store, connection, report)
         _reconcile_decisions(store, connection, report)
+        _reconcile_bundles(store, connection, report)
         labels = match_labels(connection, store.keyring.mac)
         for label in labels.unrecorded:
             report.add(f"feedback {label}", NEVER_RECORDED)
         for decision in labels.missing:
             report.add(f"decision {decision}", "its recorded feedback is missing")
+        for label in labels.reordered:
+            report.add(f"feedback {label}", "its position was changed: the audit has another order")
         _reconcile_keys(store, connection, report)
     return report
 
@@ -119,8 +129,13 @@ def _begins_as_recorded(store: Store, connection: Connection) -> bool:
 
 def _reconcile_people(store: Store, connection: Connection, report: ReconcileReport) -> None:
     for row in _stream(connection, _PEOPLE_ROWS):
-        report.rows += 1
+        is_root = row.person == SERVICE_KEY_OWNER
+        report.rows += not is_root
         if row.wrapped_key is None:
+            continue
+        if row.wrapped_key[:MASTER_ID_BYTES].hex() != row.master:
+            report.add(f"person {row.person}", "the named master key is not the one that wraps its key: the name or the key was changed")
+        if is_root:  # the keyring is unlocked with it
             continue
         try:
             store.keyring.unwrap(row.wrapped_key, key_context(row.person, row.lookup))
@@ -171,6 +186,18 @@ def _name_missing_decisions(store: Store, connection: Connection, report: Reconc
     for record in _stream(connection, _DECIDE_RECORDS.where(audit.c.at >= limit).order_by(audit.c.writer, audit.c.number)):
         if (record.writer, record.number) not in present:
             report.add(f"writer {record.writer}, record {record.number}", "its decision is missing: the row was deleted or changed")
+
+
+def _reconcile_bundles(store: Store, connection: Connection, report: ReconcileReport) -> None:
+    """Name the versions without a copy whose abridged decisions need one; full decisions have their answers themselves."""
+    for domain, version in connection.execute(_MODELS).all():
+        if not has_copy(store, connection, domain, version) and _has_abridged(store, connection, domain, version):
+            report.add(f"bundle {domain} {version}", "its copy is missing or was changed, and abridged decisions need it for their answers")
+
+
+def _has_abridged(store: Store, connection: Connection, domain: str, version: str) -> bool:
+    payloads = (store.open_payload(*row) for row in _stream(connection, _SEALED_OF_MODEL.params(of_domain=domain, of_version=version)))
+    return any(payload is not None and payload.abridged is not None for payload in payloads)
 
 
 def _reconcile_keys(store: Store, connection: Connection, report: ReconcileReport) -> None:

@@ -82,8 +82,8 @@ class ReplayReport:
 
     @property
     def agrees(self) -> bool:
-        """True if every decision that can be replayed is as stored and as recorded."""
-        return not (self.different or self.damaged or self.unrecorded)
+        """True if every decision on a person who is not erased was re-scored, and is as stored and as recorded."""
+        return not (self.different or self.damaged or self.unrecorded or self.unknown)
 
     def add(self, decision: StoredDecision, *, is_audited: bool, difference: str | None, is_comparable: bool) -> None:
         """Count one decision.

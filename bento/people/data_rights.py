@@ -9,13 +9,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
+from sqlalchemy import Connection, LargeBinary, Table, bindparam, delete, func, literal_column, or_, select, update
 
 from bento.decisions.bundle_versions import BundleVersions
 from bento.decisions.record_tiers import AnswerRebuilder
 from bento.people.backup import empty_log, is_small, wipe
 from bento.problems import parse_identifier, unknown_subject
-from bento.store.keyring import key_context, snapshot_context, unseal
+from bento.store.keyring import MASTER_ID_BYTES, key_context, snapshot_context, unseal
 from bento.store.records import DecisionPayload, Person
 from bento.store.session import Store, map_store_faults, write_transaction
 from bento.store.tables import audit, decisions, feedback, people, shadows, standings, transactions
@@ -51,6 +51,19 @@ _SELECT_AUDIT = (
     .order_by(audit.c.at, audit.c.writer, audit.c.number)
 )
 
+
+# The id in front of a wrapped key decides which master key opens it: the column `master` says the same, and may be edited.
+_WRAPPING_MASTER = func.substr(people.c.wrapped_key, literal_column("1"), literal_column(str(MASTER_ID_BYTES)), type_=LargeBinary)
+_OUTDATED_KEYS = (
+    select(people.c.person, people.c.lookup, people.c.wrapped_key)
+    .where(
+        people.c.wrapped_key.is_not(None),
+        or_(bindparam("current_id", type_=LargeBinary) != _WRAPPING_MASTER, people.c.master != bindparam("current")),
+    )
+    .order_by(people.c.person)
+    .with_for_update()
+)
+_COUNT_KEYS = select(_WRAPPING_MASTER.label("wrapping"), func.count()).where(people.c.wrapped_key.is_not(None)).group_by("wrapping")
 
 # Export
 
@@ -232,13 +245,6 @@ def rewrap(store: Store) -> int:
         Where the store is not available.
     """
     keyring, total = store.keyring, 0
-    outdated = (
-        select(people.c.person, people.c.lookup, people.c.wrapped_key)
-        .where(people.c.wrapped_key.is_not(None), people.c.master != bindparam("current"))
-        .order_by(people.c.person)
-        .limit(ROWS_PER_TRANSACTION)
-        .with_for_update()
-    )
     update_key = (
         update(people)
         .where(people.c.person == bindparam("person_id"))
@@ -246,7 +252,9 @@ def rewrap(store: Store) -> int:
     )  # fmt: skip
     while True:
         with store.writing() as connection:
-            rows = connection.execute(outdated, {"current": keyring.master}).all()
+            rows = connection.execute(
+                _OUTDATED_KEYS.limit(ROWS_PER_TRANSACTION), {"current": keyring.master, "current_id": bytes.fromhex(keyring.master)}
+            ).all()
             for person, lookup, wrapped in rows:
                 about = key_context(person, lookup)
                 rewrapped = keyring.wrap(keyring.unwrap(wrapped, about), about)
@@ -260,8 +268,7 @@ def rewrap(store: Store) -> int:
 
 def count_keys_by_master(connection: Connection) -> dict[str, int]:
     """Return master key id -> number of keys wrapped under it."""
-    counts = select(people.c.master, func.count()).where(people.c.wrapped_key.is_not(None)).group_by(people.c.master)
-    return dict(connection.execute(counts.order_by(people.c.master)).tuples().all())
+    return {master_id.hex(): number for master_id, number in sorted(connection.execute(_COUNT_KEYS).tuples())}
 
 
 def _datetime_or_none(microseconds: int | None) -> Any:

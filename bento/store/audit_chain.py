@@ -397,7 +397,12 @@ def check_head(keyring: Macs, writer: str, number: int, hash_: str, mac: str) ->
 
 
 def is_mac(keyring: Macs, mac: Any, content: bytes) -> bool:
-    return hmac.compare_digest(keyring.mac(content), str(mac))
+    return equal_macs(keyring.mac(content), mac)
+
+
+def equal_macs(expected: str, stored: str | None) -> bool:
+    """Return whether a stored MAC or hash is the expected one; the time does not tell how much of it is equal."""
+    return hmac.compare_digest(expected.encode(), (stored or "").encode(errors="surrogatepass"))
 
 
 def head_content(writer: str, number: int, hash_: str) -> bytes:

@@ -1,5 +1,6 @@
 """Reading the audit: find records, verify every chain, and print checkpoint receipts. Records are appended in `audit_chain`."""
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,7 +74,8 @@ def find_erasures(connection: Connection, people: Collection[str]) -> set[str]:
 
 def find_retention_limit(connection: Connection) -> int:
     """Return the moment before which `finrisk people retain` may have deleted rows; 0 where it never ran."""
-    return max((int(limit) for limit in connection.execute(_RETENTION_LIMITS).scalars()), default=0)
+    limits = connection.execute(_RETENTION_LIMITS).scalars().all()
+    return max((int(limit) for limit in limits if re.fullmatch("[0-9]{1,18}", limit)), default=0)  # another text is a changed record
 
 
 _RECORDS_AT = select(*RECORD_COLUMNS).where(audit.c.at.in_(bindparam("moments", expanding=True)), audit.c.action == bindparam("named"))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from secrets import token_hex
@@ -71,8 +72,8 @@ def new_id(session: UnitOfWork) -> str:
 
 
 def read_time(decision_id: str) -> int:
-    """Return the time in front of a decision's identifier, in microseconds since 1970, UTC."""
-    return int(decision_id[:14], 16)
+    """Return the time in front of a decision's identifier, in microseconds since 1970, UTC; 0 where the identifier was changed."""
+    return int(decision_id[:14], 16) if re.match("[0-9a-f]{14}", decision_id) else 0
 
 
 def digest_request(session: UnitOfWork, request: bytes) -> str:

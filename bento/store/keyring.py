@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, bindparam, select, text
 
-from bento.store.tables import people
+from bento.store.tables import metadata, people
 from finrisk_assets.private_files import is_open_to_others, make_private_folder
 from finrisk_assets.settings import Settings
 from schemas.normal_form import normalise_country, normalise_text
@@ -37,8 +37,9 @@ CLOSED = "closed"
 AUDIT_BEGAN = "audit:"
 """Start of the mark that holds the MAC of the audit's first checkpoint: an audit that was wiped and begun again has another."""
 KEY_BYTES = 32
+MASTER_ID_BYTES = 8
+"""Bytes of a master key's id, which stands in front of each key that is wrapped under it."""
 _NONCE_BYTES = 12
-_ID_BYTES = 8
 _TAG_BYTES = 16
 _DISTINCT_BYTES = 12
 """Least number of distinct bytes of a key: of 32 random bytes about 30 differ, a placeholder has fewer."""
@@ -70,8 +71,8 @@ def unseal(key: bytes, sealed: bytes, about: bytes = b"") -> bytes:
     KeyringError
         If the key is wrong, or the bytes or their associated data were changed.
     """
-    if len(sealed) < _NONCE_BYTES + _TAG_BYTES:
-        raise KeyringError("sealed data is cut off")
+    if not isinstance(sealed, bytes) or len(sealed) < _NONCE_BYTES + _TAG_BYTES:
+        raise KeyringError("sealed data is cut off or is no bytes")
     try:
         return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], about)
     except InvalidTag:
@@ -176,7 +177,7 @@ class Keyring:
         """
         root = self._root(connection)
         if root is None:
-            if connection.execute(select(people.c.person).limit(1)).first() is not None:
+            if any(connection.execute(select(table).limit(1)).first() is not None for table in metadata.sorted_tables):
                 raise KeyringError("the store's root secret is missing: no person in the store can be found; restore the table `people`")
             created = {
                 "person": SERVICE_KEY_OWNER,
@@ -276,19 +277,21 @@ class Keyring:
         KeyringError
             If the wrapping master key is unknown or does not open the key.
         """
-        master_id = bytes(wrapped[:_ID_BYTES])
+        if not isinstance(wrapped, bytes) or len(wrapped) < MASTER_ID_BYTES:
+            raise KeyringError("a wrapped key is cut off or is no key")
+        master_id = wrapped[:MASTER_ID_BYTES]
         if master_id not in self._masters:
             self._refresh()
         if master_id not in self._masters:
             raise KeyringError(f"a key is wrapped under master key {master_id.hex()}, which is not given; given: {', '.join(self.masters)}")
-        return unseal(self._masters[master_id], wrapped[_ID_BYTES:], about)
+        return unseal(self._masters[master_id], wrapped[MASTER_ID_BYTES:], about)
 
     def _refresh(self) -> None:
         if self._reload is not None:
             self._use_masters(self._reload())
 
     def _use_masters(self, masters: Sequence[bytes]) -> None:
-        self._masters = {_derive_key(master, b"master id", _ID_BYTES): master for master in masters}
+        self._masters = {_derive_key(master, b"master id", MASTER_ID_BYTES): master for master in masters}
         self._master = next(iter(self._masters))
 
 

@@ -7,9 +7,10 @@ a random pseudonymous id. Every time is an integer: microseconds since 1970, UTC
 Statements stand in the modules of each table; the upgrade of an older schema in `migrations`.
 """
 
+from math import nan
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, Column, Dialect, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 REVISION = "0004"
 """Newest revision in `migrations`: the schema that this code reads and writes."""
@@ -27,15 +28,64 @@ def _not_null_index(name: str, *columns: str, unique: bool = False) -> Index:
     return Index(name, *columns, unique=unique, sqlite_where=not_null, postgresql_where=not_null)
 
 
+# On SQLite any column takes a value of any type, so whoever can write the database can put bytes into a column of text. Such a value is
+# read as one that the service never writes: it fails the MAC, the hash or the key of its row, as any other change does, and ends nothing.
+
+
+class _StoredText(Text):
+    """Text; a value of another type is read as its Python form."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        if dialect.name != "sqlite":
+            return super().result_processor(dialect, coltype)
+        return lambda value: value if value is None or type(value) is str else repr(value)
+
+
+class _StoredBytes(LargeBinary):
+    """Bytes; a value of another type is read as no bytes, which open with no key."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        if dialect.name != "sqlite":
+            return super().result_processor(dialect, coltype)
+        return lambda value: value if value is None or type(value) is bytes else b""
+
+
+class _StoredInteger(BigInteger):
+    """An integer; a value of another type is read as -1: no number of a record, and a moment before 1970."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        if dialect.name != "sqlite":
+            return super().result_processor(dialect, coltype)
+        return lambda value: value if value is None or type(value) is int else -1
+
+
+class _StoredNumber(Double[float]):
+    """A number; a value of another type is read as NaN, which equals no number."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        if dialect.name != "sqlite":
+            return super().result_processor(dialect, coltype)
+        return lambda value: value if value is None or type(value) is float else nan
+
+
+class _StoredBoolean(Boolean):
+    """A truth value; a value that is neither is read as None."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        if dialect.name != "sqlite":
+            return super().result_processor(dialect, coltype)
+        return {0: False, 1: True}.get
+
+
 people = Table(
     "people",
     metadata,
-    Column("person", Text, primary_key=True),  # 32 hex digits at random
-    Column("lookup", Text, unique=True),  # token of kind `customer`; null once erased
-    Column("wrapped_key", LargeBinary),  # data key under the master key, about `person` and `lookup`; null once erased
-    Column("master", Text, nullable=False),  # id of that master key
-    Column("created_at", BigInteger, nullable=False),
-    Column("erased_at", BigInteger),
+    Column("person", _StoredText, primary_key=True),  # 32 hex digits at random
+    Column("lookup", _StoredText, unique=True),  # token of kind `customer`; null once erased
+    Column("wrapped_key", _StoredBytes),  # data key under the master key, about `person` and `lookup`; null once erased
+    Column("master", _StoredText, nullable=False),  # id of that master key
+    Column("created_at", _StoredInteger, nullable=False),
+    Column("erased_at", _StoredInteger),
     **_ONE_TREE,
 )
 """People, and `keyring.SERVICE_KEY_OWNER`, whose row holds the root secret for data without a person."""
@@ -73,20 +123,20 @@ decisions = Table(
     "decisions",
     metadata,
     Column("position", _Counter, primary_key=True, autoincrement=True),  # the order of writing, independent of the clock
-    Column("id", Text, nullable=False, unique=True),  # see `Store.new_id`
-    Column("person", Text),  # null where the request named no person
-    Column("domain", Text, nullable=False),
-    Column("route", Text, nullable=False),
-    Column("model_version", Text, nullable=False),
-    Column("caller", Text, nullable=False),
-    Column("request_id", Text, nullable=False),
-    Column("transaction_token", Text),  # of kind `transaction`
-    Column("idempotency", Text),  # token of kind `idempotency`, over the caller and the key that it sent
-    Column("digest", Text, nullable=False),  # token of kind `request`, over the request
-    Column("decided_at", BigInteger, nullable=False),
-    Column("probability", Double),
-    Column("decision", Text),
-    Column("sealed", LargeBinary, nullable=False),  # request, answer and the model's row, about `id`: see `bento.store.decisions`
+    Column("id", _StoredText, nullable=False, unique=True),  # see `Store.new_id`
+    Column("person", _StoredText),  # null where the request named no person
+    Column("domain", _StoredText, nullable=False),
+    Column("route", _StoredText, nullable=False),
+    Column("model_version", _StoredText, nullable=False),
+    Column("caller", _StoredText, nullable=False),
+    Column("request_id", _StoredText, nullable=False),
+    Column("transaction_token", _StoredText),  # of kind `transaction`
+    Column("idempotency", _StoredText),  # token of kind `idempotency`, over the caller and the key that it sent
+    Column("digest", _StoredText, nullable=False),  # token of kind `request`, over the request
+    Column("decided_at", _StoredInteger, nullable=False),
+    Column("probability", _StoredNumber),
+    Column("decision", _StoredText),
+    Column("sealed", _StoredBytes, nullable=False),  # request, answer and the model's row, about `id`: see `bento.store.decisions`
     _not_null_index("decisions_by_person", "person", "position"),
     _not_null_index("decisions_by_transaction", "transaction_token", unique=True),
     _not_null_index("decisions_by_idempotency", "idempotency", unique=True),
@@ -97,21 +147,21 @@ decisions = Table(
 bundles = Table(
     "bundles",
     metadata,
-    Column("domain", Text, primary_key=True),
-    Column("version", Text, primary_key=True),
-    Column("sealed", LargeBinary, nullable=False),  # a zip of the bundle's files, about `domain` and `version`, under the service key
+    Column("domain", _StoredText, primary_key=True),
+    Column("version", _StoredText, primary_key=True),
+    Column("sealed", _StoredBytes, nullable=False),  # a zip of the bundle's files, about `domain` and `version`, under the service key
 )
 """Scoring bundles of the models that decided: see `bento.decisions.bundle_versions`."""
 
 standings = Table(
     "standings",
     metadata,
-    Column("subject", Text, primary_key=True),  # token of kind `subject`
-    Column("domain", Text, primary_key=True),  # in this order, or SQLite's planner uses the key as half an index by domain
-    Column("person", Text, nullable=False),
-    Column("account", Text),  # token of kind `account`; null where the domain decides on the customer as a whole
-    Column("as_of", BigInteger),  # null where the source knows no time
-    Column("sealed", LargeBinary, nullable=False),  # JSON: [subject, customer, account, features, score], about the other columns
+    Column("subject", _StoredText, primary_key=True),  # token of kind `subject`
+    Column("domain", _StoredText, primary_key=True),  # in this order, or SQLite's planner uses the key as half an index by domain
+    Column("person", _StoredText, nullable=False),
+    Column("account", _StoredText),  # token of kind `account`; null where the domain decides on the customer as a whole
+    Column("as_of", _StoredInteger),  # null where the source knows no time
+    Column("sealed", _StoredBytes, nullable=False),  # JSON: [subject, customer, account, features, score], about the other columns
     Index("standings_by_person", "person", "domain"),
     Index("standings_by_account", "account", "domain"),
     **_ONE_TREE,
@@ -151,14 +201,14 @@ feedback = Table(
     "feedback",
     metadata,
     Column("position", _Counter, primary_key=True, autoincrement=True),
-    Column("id", Text, nullable=False, unique=True),
-    Column("decision", Text, nullable=False),  # `decisions.id`
-    Column("person", Text),
-    Column("label", Boolean, nullable=False),
-    Column("known_at", BigInteger, nullable=False),
-    Column("caller", Text, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("note", LargeBinary),  # sealed, about `id`
+    Column("id", _StoredText, nullable=False, unique=True),
+    Column("decision", _StoredText, nullable=False),  # `decisions.id`
+    Column("person", _StoredText),
+    Column("label", _StoredBoolean, nullable=False),
+    Column("known_at", _StoredInteger, nullable=False),
+    Column("caller", _StoredText, nullable=False),
+    Column("at", _StoredInteger, nullable=False),
+    Column("note", _StoredBytes),  # sealed, about `id`
     Index("feedback_by_decision", "decision", "position"),
     Index("feedback_by_person", "person"),
     **_IN_ORDER,
@@ -171,19 +221,19 @@ OF_KEYS = text("action in ('key.create', 'key.revoke')")
 audit = Table(
     "audit",
     metadata,
-    Column("writer", Text, primary_key=True),
-    Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("at", BigInteger, nullable=False),
-    Column("caller", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("person", Text),
-    Column("domain", Text),
-    Column("model_version", Text),
-    Column("inputs", Text),
-    Column("output", Text),
-    Column("request_id", Text, nullable=False),
-    Column("previous", Text, nullable=False),
-    Column("hash", Text, nullable=False),
+    Column("writer", _StoredText, primary_key=True),
+    Column("number", _StoredInteger, primary_key=True, autoincrement=False),
+    Column("at", _StoredInteger, nullable=False),
+    Column("caller", _StoredText, nullable=False),
+    Column("action", _StoredText, nullable=False),
+    Column("person", _StoredText),
+    Column("domain", _StoredText),
+    Column("model_version", _StoredText),
+    Column("inputs", _StoredText),
+    Column("output", _StoredText),
+    Column("request_id", _StoredText, nullable=False),
+    Column("previous", _StoredText, nullable=False),
+    Column("hash", _StoredText, nullable=False),
     Index("audit_by_time", "at"),
     _not_null_index("audit_by_person", "person", "at"),
     Index("audit_of_keys", "action", "output", sqlite_where=OF_KEYS, postgresql_where=OF_KEYS),
@@ -194,10 +244,10 @@ audit = Table(
 audit_heads = Table(
     "audit_heads",
     metadata,
-    Column("writer", Text, primary_key=True),
-    Column("number", BigInteger, nullable=False),
-    Column("hash", Text, nullable=False),
-    Column("mac", Text, nullable=False),
+    Column("writer", _StoredText, primary_key=True),
+    Column("number", _StoredInteger, nullable=False),
+    Column("hash", _StoredText, nullable=False),
+    Column("mac", _StoredText, nullable=False),
     **_ONE_TREE,
 )
 """The head of each chain."""
@@ -205,12 +255,12 @@ audit_heads = Table(
 checkpoints = Table(
     "checkpoints",
     metadata,
-    Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("writer", Text, nullable=False),
-    Column("number", BigInteger, nullable=False),
-    Column("hash", Text, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("mac", Text, nullable=False),
+    Column("position", _StoredInteger, primary_key=True, autoincrement=False),
+    Column("writer", _StoredText, nullable=False),
+    Column("number", _StoredInteger, nullable=False),
+    Column("hash", _StoredText, nullable=False),
+    Column("at", _StoredInteger, nullable=False),
+    Column("mac", _StoredText, nullable=False),
     Index("checkpoints_by_writer", "writer", "number"),
     **_ONE_TREE,
 )
@@ -219,14 +269,14 @@ checkpoints = Table(
 keys = Table(
     "keys",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("salt", Text, nullable=False),
-    Column("hash", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("roles", Text, nullable=False),  # separated by spaces
-    Column("created_at", BigInteger, nullable=False),
-    Column("expires_at", BigInteger),
-    Column("revoked_at", BigInteger),
-    Column("mac", Text),  # over all other columns, see `audit_chain.compute_row_mac`
+    Column("id", _StoredText, primary_key=True),
+    Column("salt", _StoredText, nullable=False),
+    Column("hash", _StoredText, nullable=False),
+    Column("name", _StoredText, nullable=False),
+    Column("roles", _StoredText, nullable=False),  # separated by spaces
+    Column("created_at", _StoredInteger, nullable=False),
+    Column("expires_at", _StoredInteger),
+    Column("revoked_at", _StoredInteger),
+    Column("mac", _StoredText),  # over all other columns, see `audit_chain.compute_row_mac`
 )
 """API keys as salted hashes."""

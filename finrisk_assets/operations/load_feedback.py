@@ -39,7 +39,7 @@ def load(settings: Settings) -> list[LabelFile]:
     Raises
     ------
     bento.store.audit_chain.AuditError
-        Where the audit is broken or a recorded label is missing in the store: no file is changed.
+        Where the audit is broken, or a recorded label is missing in the store or in another order: no file is changed.
     """
     source = sources.load(settings)
     with closing(open_store(settings)) as store:
@@ -61,9 +61,13 @@ def _check_audit(store: Store) -> None:
     if broken is not None:
         raise AuditError(f"no label was loaded, because the audit is broken: {broken}; run `finrisk audit verify`")
     with store.reading() as connection:
-        missing = len(match_labels(connection, store.keyring.mac).missing)
-    if missing:
-        raise AuditError(f"no label was loaded: {missing:,} labels of the audit are missing in the store; run `finrisk audit verify`")
+        match = match_labels(connection, store.keyring.mac)
+    if match.missing:
+        raise AuditError(
+            f"no label was loaded: {len(match.missing):,} labels of the audit are missing in the store; run `finrisk audit verify`"
+        )
+    if match.reordered:
+        raise AuditError(f"no label was loaded: the order of {len(match.reordered):,} labels was changed; run `finrisk audit verify`")
 
 
 def _write(settings: Settings, table: str, rows: list[tuple[str, bool, object]]) -> None:

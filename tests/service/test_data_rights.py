@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from bento.decisions import feedback
+from bento.decisions.reconcile import reconcile
 from bento.people import data_rights, retention
 from bento.people.backup import BackupError, backup, wipe
 from bento.problems import Problem
 from bento.store import audit_verify, tables
 from bento.store.database import location
-from bento.store.keyring import Keyring, KeyringError, key_file, read_keys, unseal
+from bento.store.keyring import SERVICE_KEY_OWNER, Keyring, KeyringError, key_file, read_keys, unseal
 from bento.store.records import FeatureSnapshot, NewDecision, ShadowScore, Transaction
 from bento.store.session import Store, open_store
 from finrisk_assets.cli.main import cli
@@ -333,6 +334,27 @@ def test_rotation_goes_on_where_it_was_cut_off(store: Store, few: list[Marked], 
         with rotating.reading() as connection:
             assert sorted(data_rights.count_keys_by_master(connection).values()) == [8, 13]
         assert data_rights.rewrap(rotating) == 13
+
+
+@pytest.mark.parametrize("owner", ["root", "person"])
+def test_rotation_trusts_the_id_in_front_of_a_wrapped_key_and_not_the_column_beside_it(store: Store, few: list[Marked], owner: str):
+    before = [held(store, one) for one in few]
+    url, old = store.database.url.render_as_string(hide_password=False), store.keyring.master
+    person = SERVICE_KEY_OWNER if owner == "root" else store.person(few[0].customer).person
+    new = Keyring([SECOND]).master
+    with store.writing() as connection:
+        connection.execute(update(tables.people).where(tables.people.c.person == person).values(master=new))
+
+    assert [(fault.place, fault.wrong) for fault in reconcile(store).listed] == [
+        (f"person {person}", "the named master key is not the one that wraps its key: the name or the key was changed")
+    ]
+    with closing(Store(url, Keyring([SECOND, KEYRING_KEY]), upgrades=True)) as rotating:
+        with rotating.reading() as connection:
+            assert data_rights.count_keys_by_master(connection) == {old: 21}
+        assert data_rights.rewrap(rotating) == 21
+    with closing(Store(url, Keyring([SECOND]), upgrades=True)) as after:
+        assert [held(after, one) for one in few] == before
+        assert reconcile(after).mismatches == 0
 
 
 # The operator's commands.

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import select, text
 
 from bento.decisions import feedback
+from bento.decisions.reconcile import reconcile
 from bento.store.audit_chain import AuditError
 from bento.store.tables import audit, decisions
 from bento.store.tables import feedback as table
@@ -179,6 +180,21 @@ def test_no_label_is_loaded_where_one_was_deleted_or_the_audit_was_changed(label
         connection.execute(text("drop trigger audit_no_delete"))
         connection.execute(text("delete from audit where action = 'feedback'"))
     with pytest.raises(AuditError, match="the audit is broken"):
+        load_feedback.load(Settings(home=serving.home))
+
+
+def test_of_two_labels_that_changed_places_the_order_is_missed_and_none_is_loaded(client, labelled, serving):
+    for label in (True, False):
+        client.post(ROUTE, json={"transaction_id": "t8", "label": label, "known_at": "2024-12-01T00:00:00"})
+    assert exported(serving)[1]["t8"] is False
+    with labelled.writing() as connection:
+        for old, new in ((4, 99), (5, 4), (99, 5)):
+            connection.execute(text(f"update feedback set position = {new} where position = {old}"))
+
+    (mismatch,) = reconcile(labelled).listed
+    assert mismatch.wrong == "its position was changed: the audit has another order"
+    assert [label.label for label in feedback.list_labels(labelled, "transaction_anomaly").labels][:2] == [True, False]
+    with pytest.raises(AuditError, match="the order of 1 labels was changed"):
         load_feedback.load(Settings(home=serving.home))
 
 

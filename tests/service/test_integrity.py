@@ -19,6 +19,7 @@ from bento.decisions.reconcile import reconcile
 from bento.people import data_rights, retention
 from bento.store import audit_verify, tables
 from bento.store.audit_chain import AuditError
+from bento.store.database import Database
 from bento.store.keyring import BOUND, Keyring, KeyringError, key_context, seal, snapshot_context, unseal
 from bento.store.records import FeatureSnapshot, NewDecision
 from bento.store.session import Store, open_store
@@ -303,6 +304,33 @@ def test_a_service_whose_keys_were_deleted_stays_closed(serving, bundles, tmp_pa
     verified = CliRunner().invoke(cli, ["audit", "verify"], env=environment)
     assert verified.exit_code == 1
     assert "the store had keys, and neither a row nor a record of one is left" in verified.output
+
+
+def test_a_store_of_which_a_part_was_emptied_is_no_new_store(filled: Store, store_url: str | Path) -> None:
+    filled.replace_snapshots([SNAPSHOT])
+    filled.close()
+    with closing(Database(store_url)) as database, database.writing() as connection:
+        unguard(connection)
+        for table in ("people", "keys", *TABLES, "decisions", "feedback"):
+            connection.execute(text(f"delete from {table}"))
+
+    with pytest.raises(KeyringError, match="the store's root secret is missing"):
+        store_at(store_url)
+
+
+def test_a_wholly_emptied_store_is_a_new_one_which_a_receipt_alone_tells_apart(filled: Store, store_url: str | Path) -> None:
+    with filled.writing() as connection:
+        receipt = audit_verify.create_checkpoint(connection, filled.keyring, filled.clock())
+    filled.close()
+    with closing(Database(store_url)) as database, database.writing() as connection:
+        unguard(connection)
+        for table in tables.metadata.sorted_tables:
+            connection.execute(table.delete())
+
+    with closing(store_at(store_url)) as store:
+        assert find_faults(store) == []
+        broken = audit_verify.verify(store.database, store.keyring, [receipt]).broken
+        assert broken is not None and "a receipt names it" in broken.wrong
 
 
 def test_a_key_that_was_revoked_is_refused_though_its_row_says_otherwise(serving, bundles) -> None:
