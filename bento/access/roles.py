@@ -14,6 +14,8 @@ OPEN: frozenset[str] = frozenset()
 """Roles of a route that needs no credential, because it shows nothing of a person, a model or a decision."""
 ANY_ROLE = ROLES
 """Roles of a route that needs an authenticated caller of any role."""
+PROBE_PATHS = ("/livez", "/healthz", "/readyz")
+"""Paths of the probes: without access control, because an orchestrator has no credentials, and other clients may share its address."""
 OTHER_ROUTE = "other"
 """Template of a path outside the table."""
 
@@ -42,10 +44,7 @@ def _with_admin(*roles: str) -> frozenset[str]:
 _SCORING = ("transactions", "loan-default", "spending-risk", "cashflow", "loan-offers")
 
 ROUTES: tuple[Route, ...] = (
-    # The probes of an orchestrator, which has no credentials.
-    Route("GET", "/livez", OPEN),
-    Route("GET", "/healthz", OPEN),
-    Route("GET", "/readyz", OPEN),
+    *(Route("GET", path, OPEN) for path in PROBE_PATHS),
     # The documentation page and its files. The OpenAPI document is not open, because it names every feature of the models.
     Route("GET", "/", OPEN),
     Route("GET", "/docs", OPEN),
