@@ -31,8 +31,16 @@ class AccessMiddleware:
         if scope["type"] == "websocket":  # the service has no websocket
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http" or scope["path"] in PROBE_PATHS:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":  # answered as GET; the server leaves out the body
+            scope = {**scope, "method": "GET"}
+        if scope["path"] in PROBE_PATHS:
+            if scope["method"] == "GET":
+                await self.app(scope, receive, send)
+            else:
+                await AccessDenied.no_route(Problem.from_status(405), ("GET", "HEAD")).send_answer(send)
             return
         access = self._find_access()
         try:

@@ -94,7 +94,6 @@ class RoleTable:
         Problem
             404 if the table lacks the path, 405 if the table has the path with other methods.
         """
-        method = "GET" if method == "HEAD" else method
         matches = self._match(path)
         for methods in matches:
             if method in methods:
@@ -102,8 +101,9 @@ class RoleTable:
         raise Problem.from_status(405 if matches else 404)
 
     def allowed_methods(self, path: str) -> list[str]:
-        """Return the methods that the table has for a path."""
-        return sorted({method for methods in self._match(path) for method in methods})
+        """Return the methods that the table has for a path, and HEAD where it has GET."""
+        methods = {method for methods in self._match(path) for method in methods}
+        return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
     def is_open(self, method: str, path: str) -> bool:
         """Return whether a request needs no credential. A route outside the table needs one."""

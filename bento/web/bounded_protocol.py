@@ -36,6 +36,7 @@ LOG_INTERVAL_S = 10.0
 """Seconds between two log lines about refusals; the second counts what happened in between."""
 
 _TOO_MANY_CONNECTIONS = Problem(503, "too_many_connections", "Too many connections are open; close some, or try again in a moment.")
+_HTTP_VERSIONS = ("1.0", "1.1")
 _RESPONSE_HEADERS = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\nretry-after: 1\r\nconnection: close\r\n"
 
 
@@ -293,8 +294,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _check_headers(self) -> None:
         """Raise the problem of a request that shows in its complete headers."""
-        if len(self.pipeline) >= MAX_PIPELINED:
+        version = self.parser.get_http_version()
+        if version not in _HTTP_VERSIONS:
+            raise Problem.from_status(505)
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        # HTTP/1.0 has no chunks: a proxy of that version would find another end of the body (RFC 9112, 6.1).
+        if len(self.pipeline) >= MAX_PIPELINED or (codings and version == "1.0"):
             raise Problem.from_status(400)
+        if any(coding != b"chunked" for coding in codings):
+            raise Problem.from_status(501)
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEADER_BYTES:
             raise Problem.from_status(431)
         if self._use is ConnectionUse.PROBE and self.url.partition(b"?")[0].decode("latin-1") not in PROBE_PATHS:

@@ -187,6 +187,22 @@ def test_what_the_parser_refuses_leaves_in_the_envelope(server, sent):
     assert read_problem(server.ask(sent), 400) == "bad_request"
 
 
+@pytest.mark.parametrize("version", [b"", b" HTTP/0.9", b" HTTP/2.0"])
+def test_other_versions_of_the_protocol_are_refused(server, version):
+    assert read_problem(server.ask(b"GET /" + version + b"\r\n\r\n"), 505) == "unsupported_version"
+
+
+@pytest.mark.parametrize("codings", [b"gzip", b"gzip, chunked", b"identity"])
+def test_other_transfer_codings_than_chunks_are_refused(server, codings):
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: %s\r\n\r\n" % codings
+    assert read_problem(server.ask(head + b"1\r\na\r\n0\r\n\r\n"), 501) == "unsupported_transfer_coding"
+
+
+def test_chunks_of_the_version_without_chunks_are_refused(server):
+    sent = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    assert read_problem(server.ask(sent), 400) == "bad_request"
+
+
 @pytest.mark.parametrize(
     "part",
     [b"", b"G", b"GET / HTTP/1.1\r\nHost: a\r\n", b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nabc", b"\r\n"],
