@@ -43,8 +43,10 @@ _BY_STATUS: Mapping[int, tuple[str, str]] = {
     429: ("too_many_requests", "Too many requests are being answered, or too many of yours; try again in a moment."),
     431: ("headers_too_large", f"The headers are larger than {MAX_HEADER_BYTES:,} bytes, or more than {MAX_HEADERS}."),
     500: ("internal_error", "The service failed. The request id leads to its log line."),
+    501: ("unsupported_transfer_coding", "Send the body with a Content-Length, or with Transfer-Encoding: chunked alone."),
     503: ("not_ready", "The service cannot answer now: a model is missing, or its store takes no write. Nothing was kept; try again."),
     504: ("timeout", "The answer took too long. Sending the same transaction_id or Idempotency-Key again is safe."),
+    505: ("unsupported_version", "Send the request as HTTP/1.1 or HTTP/1.0."),
 }
 
 

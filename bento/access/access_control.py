@@ -210,8 +210,7 @@ class AccessControl:
         except Problem as no_route:
             if caller is ANONYMOUS_CALLER:  # an anonymous caller does not learn which routes exist
                 raise AccessDenied.unauthorized("missing") from None
-            allow = [(b"allow", ", ".join(self._table.allowed_methods(path)).encode())] if no_route.status == 405 else []
-            raise AccessDenied("no_route", no_route, allow, caller.name) from None
+            raise AccessDenied.no_route(no_route, self._table.allowed_methods(path), caller.name) from None
         if roles is OPEN or caller.roles & roles:
             return
         if caller is ANONYMOUS_CALLER:

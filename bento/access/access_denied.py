@@ -59,6 +59,11 @@ class AccessDenied(Exception):  # noqa: N818 - named for what happens
         return cls("cross_site", replace(Problem.from_status(403), message=message))
 
     @classmethod
+    def no_route(cls, problem: Problem, methods: Sequence[str], caller_name: str | None = None) -> "AccessDenied":
+        """Return the problem of a request outside the role table, with the methods of its path, if the path has any."""
+        return cls("no_route", problem, [(b"allow", ", ".join(methods).encode())] if methods else [], caller_name)
+
+    @classmethod
     def too_often(cls, wait_s: float, caller_name: str | None = None) -> "AccessDenied":
         """Return a 429 with the whole seconds after which the next request is accepted."""
         problem = replace(Problem.from_status(429), message="You ask more often than this service allows; Retry-After says when to go on.")

@@ -7,11 +7,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bento.access.access_control import AccessControl
 from bento.access.access_denied import AccessDenied
 from bento.access.credentials import CREDENTIAL_HEADERS
+from bento.access.roles import PROBE_PATHS
 from bento.context import current_caller
 from bento.problems import Problem
-
-_PROBES = frozenset({"/livez", "/healthz", "/readyz"})
-"""Paths without access control: an orchestrator ends a process whose probes are refused, and other clients may share its address."""
 
 
 class AccessMiddleware:
@@ -33,8 +31,16 @@ class AccessMiddleware:
         if scope["type"] == "websocket":  # the service has no websocket
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http" or scope["path"] in _PROBES:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":  # answered as GET; the server leaves out the body
+            scope = {**scope, "method": "GET"}
+        if scope["path"] in PROBE_PATHS:
+            if scope["method"] == "GET":
+                await self.app(scope, receive, send)
+            else:
+                await AccessDenied.no_route(Problem.from_status(405), ("GET", "HEAD")).send_answer(send)
             return
         access = self._find_access()
         try:

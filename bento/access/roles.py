@@ -14,6 +14,8 @@ OPEN: frozenset[str] = frozenset()
 """Roles of a route that needs no credential, because it shows nothing of a person, a model or a decision."""
 ANY_ROLE = ROLES
 """Roles of a route that needs an authenticated caller of any role."""
+PROBE_PATHS = ("/livez", "/healthz", "/readyz")
+"""Paths of the probes: without access control, because an orchestrator has no credentials, and other clients may share its address."""
 OTHER_ROUTE = "other"
 """Template of a path outside the table."""
 
@@ -42,10 +44,7 @@ def _with_admin(*roles: str) -> frozenset[str]:
 _SCORING = ("transactions", "loan-default", "spending-risk", "cashflow", "loan-offers")
 
 ROUTES: tuple[Route, ...] = (
-    # The probes of an orchestrator, which has no credentials.
-    Route("GET", "/livez", OPEN),
-    Route("GET", "/healthz", OPEN),
-    Route("GET", "/readyz", OPEN),
+    *(Route("GET", path, OPEN) for path in PROBE_PATHS),
     # The documentation page and its files. The OpenAPI document is not open, because it names every feature of the models.
     Route("GET", "/", OPEN),
     Route("GET", "/docs", OPEN),
@@ -95,7 +94,6 @@ class RoleTable:
         Problem
             404 if the table lacks the path, 405 if the table has the path with other methods.
         """
-        method = "GET" if method == "HEAD" else method
         matches = self._match(path)
         for methods in matches:
             if method in methods:
@@ -103,8 +101,9 @@ class RoleTable:
         raise Problem.from_status(405 if matches else 404)
 
     def allowed_methods(self, path: str) -> list[str]:
-        """Return the methods that the table has for a path."""
-        return sorted({method for methods in self._match(path) for method in methods})
+        """Return the methods that the table has for a path, and HEAD where it has GET."""
+        methods = {method for methods in self._match(path) for method in methods}
+        return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
     def is_open(self, method: str, path: str) -> bool:
         """Return whether a request needs no credential. A route outside the table needs one."""

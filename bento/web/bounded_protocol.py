@@ -1,7 +1,7 @@
 """The HTTP protocol of a worker, with bounds on connections, headers, framing and time.
 
 An ASGI application sees a request only after its headers have been read: these bounds hold in the protocol alone. A refusal leaves in the
-error envelope, and its connection is closed. The size of a body is bounded in `admission`.
+error envelope, and its connection is closed. Trailers are dropped. The size of a body is bounded in `admission`.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from bento.access.client_address import Network, find_client_address, is_within, parse_networks
+from bento.access.roles import PROBE_PATHS
 from bento.problems import MAX_HEADER_BYTES, MAX_HEADERS, Problem
 from finrisk_assets.settings import Settings, SettingsError
 
@@ -27,10 +28,15 @@ logger = logging.getLogger("finrisk.service")
 
 MAX_PIPELINED = 8
 """Requests of one connection that wait for the answer to an earlier one. A client that pipelines more is cut off."""
+PROBE_CONNECTIONS = 32
+"""Connections of one worker beyond its limit, for one request each to `PROBE_PATHS`: an orchestrator ends a process whose probes fail."""
+PROBE_CONNECTIONS_PER_ADDRESS = 4
+"""Connections of these of one address: more than the probes of an orchestrator at a time. With more, fewer addresses could fill all."""
 LOG_INTERVAL_S = 10.0
 """Seconds between two log lines about refusals; the second counts what happened in between."""
 
 _TOO_MANY_CONNECTIONS = Problem(503, "too_many_connections", "Too many connections are open; close some, or try again in a moment.")
+_HTTP_VERSIONS = ("1.0", "1.1")
 _RESPONSE_HEADERS = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\nretry-after: 1\r\nconnection: close\r\n"
 
 
@@ -49,6 +55,8 @@ class ConnectionLimits:
         the body.
     write_s
         Seconds for which a client may leave an answer unread.
+    probe_s
+        Seconds to the end of the headers, and from there to the end of the body, on a connection that is for probes alone.
     """
 
     connections: int = 512
@@ -57,6 +65,7 @@ class ConnectionLimits:
     header_s: float = 5.0
     body_s: float = 10.0
     write_s: float = 10.0
+    probe_s: float = 1.0
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ConnectionLimits":
@@ -86,6 +95,14 @@ def bound_connections(limits: ConnectionLimits, count_refusal: Callable[[str], N
     HTTP_PROTOCOLS["auto"] = partial(BoundedProtocol, ConnectionTable(limits, count_refusal))  # type: ignore[assignment]
 
 
+class ConnectionUse(Enum):
+    """What a connection may be used for: any requests; one request to a probe, because all other connections are taken; nothing."""
+
+    REQUEST = auto()
+    PROBE = auto()
+    NONE = auto()
+
+
 class ConnectionTable:
     """The open connections of one worker by address, and its refusals.
 
@@ -103,25 +120,35 @@ class ConnectionTable:
         self.limits = limits
         self._count_refusal = count_refusal
         self._clock = clock
-        self._by_address: Counter[str] = Counter()
+        # Connections by address.
+        self._requesting: Counter[str] = Counter()
+        self._probing: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()  # since the last log line
         self._logged_at = float("-inf")
 
-    def add(self, client: tuple[str, int] | None) -> bool:
-        """Add a connection; return whether it is within the limits."""
+    def add(self, client: tuple[str, int] | None) -> ConnectionUse:
+        """Add a connection; return its use."""
         address = find_client_address({"client": client})
-        self._by_address[address] += 1
-        if self._by_address.total() > self.limits.connections:
-            return False
         is_proxy = client is None or is_within(client[0], self.limits.proxies)
-        return is_proxy or self._by_address[address] <= self.limits.connections_per_address
+        if not is_proxy and self._requesting[address] >= self.limits.connections_per_address:
+            return ConnectionUse.NONE
+        if self._requesting.total() < self.limits.connections:
+            self._requesting[address] += 1
+            return ConnectionUse.REQUEST
+        if self._probing.total() < PROBE_CONNECTIONS and self._probing[address] < PROBE_CONNECTIONS_PER_ADDRESS:
+            self._probing[address] += 1
+            return ConnectionUse.PROBE
+        return ConnectionUse.NONE
 
-    def remove(self, client: tuple[str, int] | None) -> None:
-        """Remove a connection that was added."""
+    def remove(self, client: tuple[str, int] | None, use: ConnectionUse) -> None:
+        """Remove a connection that was added with this use."""
+        if use is ConnectionUse.NONE:
+            return
+        counts = self._requesting if use is ConnectionUse.REQUEST else self._probing
         address = find_client_address({"client": client})
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
+        counts[address] -= 1
+        if not counts[address]:
+            del counts[address]
 
     def note_refusal(self, reason: str) -> None:
         """Count a refusal, and log at most one line in `LOG_INTERVAL_S`: a client could fill the disk with one line per request."""
@@ -154,6 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._table = table
         self._limits = table.limits
+        self._use = ConnectionUse.NONE
         self._phase = _Phase.HEADERS
         self._message_number = 0
         self._wire_bytes = 0  # of the current message
@@ -167,13 +195,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self._table.add(self.client):
-            self._update_read_deadline()
-        else:
+        self._use = self._table.add(self.client)
+        if self._use is ConnectionUse.NONE:
             self._refuse(_TOO_MANY_CONNECTIONS)
+        else:
+            self._update_read_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._table.remove(self.client)
+        self._table.remove(self.client, self._use)
         for deadline in (self._read_deadline, self._write_deadline):
             if deadline is not None:
                 deadline.cancel()
@@ -218,8 +247,9 @@ class BoundedProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade:
                 self.cycle.keep_alive = False  # answered as a plain request: the service speaks no other protocol
                 break
-            except httptools.HttpParserError:
-                self._refuse(Problem.from_status(431 if self._are_headers_too_large() else 400))
+            except httptools.HttpParserError as error:
+                # A problem that a callback raised is the context of the parser's own error.
+                self._refuse(error.__context__ if isinstance(error.__context__, Problem) else Problem.from_status(400))
                 break
             # Chunk sizes and trailers count as headers: the parser keeps a header until it is complete.
             if self._phase is not _Phase.IDLE and self._wire_bytes > MAX_HEADER_BYTES + 2 * self._body_bytes:
@@ -232,15 +262,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._begin_headers()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase is _Phase.BODY:
+            # A trailer: it comes after the request was authorized, and the application would read it as a header, or not, by its packet.
+            return
         super().on_header(name, value)
         if len(self.headers) > MAX_HEADERS:
-            raise ValueError("too many headers")  # ends the parser, and `data_received` refuses
+            raise Problem.from_status(431)  # ends the parser, and `data_received` refuses
 
     def on_headers_complete(self) -> None:
-        if len(self.pipeline) >= MAX_PIPELINED or self._are_headers_too_large():
-            raise ValueError("too many pipelined requests, or too large headers")
+        self._check_headers()
         super().on_headers_complete()
         self._phase = _Phase.BODY
+        if self._use is ConnectionUse.PROBE:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -258,11 +292,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._message_number += 1
         self._wire_bytes = self._body_bytes = 0
 
-    def _are_headers_too_large(self) -> bool:
-        if self.headers is None:
-            return False
-        header_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        return len(self.headers) > MAX_HEADERS or header_bytes > MAX_HEADER_BYTES
+    def _check_headers(self) -> None:
+        """Raise the problem of a request that shows in its complete headers."""
+        version = self.parser.get_http_version()
+        if version not in _HTTP_VERSIONS:
+            raise Problem.from_status(505)
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        # HTTP/1.0 has no chunks: a proxy of that version would find another end of the body (RFC 9112, 6.1).
+        if len(self.pipeline) >= MAX_PIPELINED or (codings and version == "1.0"):
+            raise Problem.from_status(400)
+        if any(coding != b"chunked" for coding in codings):
+            raise Problem.from_status(501)
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEADER_BYTES:
+            raise Problem.from_status(431)
+        if self._use is ConnectionUse.PROBE and self.url.partition(b"?")[0].decode("latin-1") not in PROBE_PATHS:
+            raise _TOO_MANY_CONNECTIONS
 
     # Refusal.
 
@@ -275,9 +319,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._read_deadline is not None:
             self._read_deadline.cancel()
             self._read_deadline = None
-        if timed is not None:
+        if timed is None:
+            return
+        if self._use is ConnectionUse.PROBE:
+            seconds, problem = self._limits.probe_s, _TOO_MANY_CONNECTIONS
+        else:
             seconds = self._limits.header_s if self._phase is _Phase.HEADERS else self._limits.body_s
-            self._read_deadline = self.loop.call_later(seconds, self._refuse, Problem.from_status(408))
+            problem = Problem.from_status(408)
+        self._read_deadline = self.loop.call_later(seconds, self._refuse, problem)
 
     def _refuse(self, problem: Problem) -> None:
         """Close the connection, and answer with a problem where the answer cannot be taken for another request's."""

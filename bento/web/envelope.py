@@ -23,8 +23,8 @@ _IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,128}")
 _PRESERVED_HEADERS = frozenset({b"allow", b"retry-after", b"www-authenticate"})
 """Headers of an error response that the envelope passes on."""
 _SINGLE_HEADERS = frozenset({
-    b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"origin", b"sec-fetch-site", b"transfer-encoding",
-    b"x-api-key",
+    b"authorization", b"content-encoding", b"content-length", b"content-type", b"host", b"idempotency-key", b"origin", b"sec-fetch-site",
+    b"transfer-encoding", b"x-api-key", b"x-request-id",
 })  # fmt: skip
 """Headers that a request has at most once: of two, one layer would read the first and another the last."""
 _LONGEST_LENGTH = 10
@@ -82,6 +82,8 @@ def _check_headers(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
     """Raise the problem that shows before the body is read."""
     if len(headers) < len(scope["headers"]) and not _SINGLE_HEADERS.isdisjoint(_find_repeated_names(scope)):
         raise Problem(400, "bad_request", "A header that a request has once was sent several times; send one Content-Type, one Host, …")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Problem(415, "unsupported_media_type", "Send the body as it is, without Content-Encoding.")
     length = headers.get(b"content-length", b"0")
     has_body = length != b"0" or b"transfer-encoding" in headers
     if has_body or scope["method"] == "POST":

@@ -13,7 +13,13 @@ from bento.access.roles import ROUTES
 from bento.context import ROLES
 from bento.problems import MAX_HEADER_BYTES, MAX_HEADERS
 from bento.web.admission import MAX_BUFFERED_BYTES, MAX_REQUESTS
-from bento.web.bounded_protocol import LOG_INTERVAL_S, MAX_PIPELINED, ConnectionLimits
+from bento.web.bounded_protocol import (
+    LOG_INTERVAL_S,
+    MAX_PIPELINED,
+    PROBE_CONNECTIONS,
+    PROBE_CONNECTIONS_PER_ADDRESS,
+    ConnectionLimits,
+)
 from finrisk_assets.cli.main import cli
 from tests.docs.access_page import PAGE, read_access_table
 
@@ -49,6 +55,7 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     assert f"| {MAX_BUFFERED_BYTES // 2**20} MiB; of one caller" in page
     assert f"`FINRISK_MAX_CONNECTIONS` ({limits.connections})" in page
     assert f"`FINRISK_MAX_CONNECTIONS_PER_ADDRESS` ({limits.connections_per_address})" in page
+    assert f"within {limits.probe_s:g} second | {PROBE_CONNECTIONS}; of one address {PROBE_CONNECTIONS_PER_ADDRESS} |" in page
     assert f"| {MAX_HEADER_BYTES // 1024} KiB, {MAX_HEADERS} headers |" in page
     assert f"| seconds for the headers; for the body | {limits.header_s:g}; {limits.body_s:g} |" in page
     assert f"| seconds for which an answer may stay unread | {limits.write_s:g} |" in page

@@ -20,6 +20,8 @@ KNOWN = {"customer_id": 123}
         ("X-API-Key", ("a", "b")),
         ("Idempotency-Key", ("a", "b")),
         ("Host", ("localhost", "evil.example")),
+        ("X-Request-ID", ("a", "b")),
+        ("Content-Encoding", ("identity", "identity")),
         ("Origin", ("http://testserver", "https://evil.example")),
         ("Sec-Fetch-Site", ("cross-site", "none")),
     ],
@@ -42,6 +44,35 @@ def test_a_body_of_another_media_type_reaches_no_route(shared_client, method, pa
     response = shared_client.request(method, path, content=b"--a\r\n", headers={"content-type": media_type})
 
     read_error(response, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", ""])
+@pytest.mark.parametrize(("method", "path"), [("POST", CASHFLOW), ("GET", "/v1/models")])
+def test_a_body_of_another_coding_reaches_no_route(shared_client, method, path, coding):
+    response = shared_client.request(method, path, json=KNOWN, headers={"content-encoding": coding})
+
+    assert "without Content-Encoding" in read_error(response, 415, "unsupported_media_type")["message"]
+    assert shared_client.post(CASHFLOW, json=KNOWN, headers={"content-encoding": "Identity"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/healthz", "/", "/docs", "/static/docs.css", "/openapi.json", "/v1/models", "/v1/risk-scores/123"]
+)
+def test_head_has_the_status_and_headers_of_get_and_no_body(shared_client, path):
+    answers = [shared_client.request(method, path, headers={"x-request-id": "1"}) for method in ("HEAD", "GET")]
+
+    assert answers[0].status_code == answers[1].status_code == 200
+    assert answers[0].headers == answers[1].headers
+    assert answers[0].content == b""
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "OPTIONS", "PUT", "POST", "BREW"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/", "/v1/models"])
+def test_a_route_has_no_other_methods(shared_client, method, path):
+    response = shared_client.request(method, path)
+
+    read_error(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize(

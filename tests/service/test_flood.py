@@ -98,6 +98,35 @@ def test_an_address_has_its_connections_and_others_have_theirs(service):
     assert refused == [b"503"] * 20
 
 
+def test_liveness_is_told_while_four_addresses_hold_all_connections(service):
+    holders = [f"127.0.0.{number}" for number in range(10, 14)]
+    opened = [connect(service, source) for source in holders for _ in range(MAX_CONNECTIONS)]
+    try:
+        for connection in opened:
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: local")
+        answers = [ask_as_other(service)] + [service.get(path)[0] for path in ("/livez", "/readyz") for _ in range(20)]
+    finally:
+        for connection in opened:
+            connection.close()
+    assert answers == [503] + [200] * 40
+
+
+@pytest.mark.parametrize("packets", [1, 2])
+def test_a_key_in_a_trailer_names_no_decision(service, packets):
+    decisions = set()
+    for _ in range(2):
+        head = b"POST /v1/cashflow HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        chunks, trailer = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY), b"Idempotency-Key: in-a-trailer\r\n\r\n"
+        with closing(connect(service)) as connection:
+            for packet in (head + chunks + trailer,) if packets == 1 else (head + chunks, trailer):
+                connection.sendall(packet)
+                time.sleep(0.1)
+            answer = receive(connection)
+        assert answer.startswith(b"HTTP/1.1 200")
+        decisions.add(json.loads(answer.partition(b"\r\n\r\n")[2])["decision_id"])
+    assert len(decisions) == 2
+
+
 def test_a_fault_of_the_protocol_leaves_in_the_envelope_and_is_logged_seldom(service):
     before = service.log.read_text().count("\n")
     for _ in range(200):

@@ -12,8 +12,16 @@ import pytest
 import uvicorn
 
 from bento.access.client_address import parse_networks
+from bento.access.roles import PROBE_PATHS
 from bento.problems import MAX_HEADER_BYTES, MAX_HEADERS
-from bento.web.bounded_protocol import LOG_INTERVAL_S, MAX_PIPELINED, BoundedProtocol, ConnectionLimits, ConnectionTable
+from bento.web.bounded_protocol import (
+    LOG_INTERVAL_S,
+    MAX_PIPELINED,
+    PROBE_CONNECTIONS_PER_ADDRESS,
+    BoundedProtocol,
+    ConnectionLimits,
+    ConnectionTable,
+)
 from finrisk_assets.settings import Settings, SettingsError
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -22,7 +30,10 @@ LARGE = 4_000_000
 
 
 async def echo(scope, receive, send):
-    """Answer with the body; on /large with many bytes, on /early before the body is there, on /slow after a second message."""
+    """Answer with the body; on /large with many bytes, on /early before the body is there, on /slow after a second message.
+
+    On /headers the answer is the names of the headers, once the body is there.
+    """
     body = b""
     if scope["path"] != "/early":
         more = True
@@ -33,6 +44,8 @@ async def echo(scope, receive, send):
             body, more = body + message.get("body", b""), message.get("more_body", False)
     if scope["path"] == "/slow":
         await receive()
+    if scope["path"] == "/headers":
+        body = b" ".join(name for name, _ in scope["headers"])
     body = b"x" * LARGE if scope["path"] == "/large" else body
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
     await send({"type": "http.response.body", "body": body})
@@ -60,7 +73,10 @@ class Running:
 
     def ask(self, *parts: bytes) -> bytes:
         """Send parts one after the other on one connection; return all that comes until the server closes it."""
-        with closing(self.connect()) as connection:
+        return self.ask_from("127.0.0.1", *parts)
+
+    def ask_from(self, source: str, *parts: bytes) -> bytes:
+        with closing(self.connect(source)) as connection:
             for part in parts:
                 connection.sendall(part)
                 time.sleep(0.02)
@@ -127,6 +143,17 @@ def test_a_body_in_chunks_is_answered(server):
     assert answer.startswith(b"HTTP/1.1 200") and answer.count(b"x") == 200_000
 
 
+@pytest.mark.parametrize("cut", [0, 1, 4, 40, 60], ids=lambda cut: f"cut {cut} bytes before the end")
+def test_trailers_are_no_headers_whatever_the_packets(server, cut):
+    head = b"POST /headers HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    request = head + b"1\r\na\r\n0\r\nX-API-Key: k\r\nIdempotency-Key: i\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"
+
+    answer = server.ask(request[: len(request) - cut], request[len(request) - cut :])
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.partition(b"\r\n\r\n")[2] == b"host transfer-encoding connection"
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -157,6 +184,22 @@ def test_headers_and_framing_without_end_are_refused(server, headers):
     ],
 )
 def test_what_the_parser_refuses_leaves_in_the_envelope(server, sent):
+    assert read_problem(server.ask(sent), 400) == "bad_request"
+
+
+@pytest.mark.parametrize("version", [b"", b" HTTP/0.9", b" HTTP/2.0"])
+def test_other_versions_of_the_protocol_are_refused(server, version):
+    assert read_problem(server.ask(b"GET /" + version + b"\r\n\r\n"), 505) == "unsupported_version"
+
+
+@pytest.mark.parametrize("codings", [b"gzip", b"gzip, chunked", b"identity"])
+def test_other_transfer_codings_than_chunks_are_refused(server, codings):
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: %s\r\n\r\n" % codings
+    assert read_problem(server.ask(head + b"1\r\na\r\n0\r\n\r\n"), 501) == "unsupported_transfer_coding"
+
+
+def test_chunks_of_the_version_without_chunks_are_refused(server):
+    sent = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     assert read_problem(server.ask(sent), 400) == "bad_request"
 
 
@@ -240,6 +283,40 @@ def test_a_trusted_proxy_is_bounded_by_the_number_of_all_connections_alone():
         with closing(server.connect()) as refused:
             assert read_problem(read_all(refused), 503) == "too_many_connections"
         for connection in kept:
+            connection.close()
+
+
+@pytest.mark.parametrize("path", PROBE_PATHS)
+def test_probes_are_answered_while_all_connections_are_taken(path):
+    probe = b"GET %s?verbose=1 HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode()
+    with running(connections=4, connections_per_address=2, header_s=30) as server:
+        kept = [server.connect(source) for source in ("127.0.0.2", "127.0.0.3") for _ in range(2)]
+        time.sleep(0.2)
+        answer = server.ask(probe + probe)
+        assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer
+        assert answer.count(b"HTTP/1.1") == 1, "the connection is for one request"
+        assert read_problem(server.ask(GET), 503) == "too_many_connections"
+        assert read_problem(server.ask(b"GET /livez/../v1/models HTTP/1.1\r\n\r\n"), 503) == "too_many_connections"
+        assert read_problem(server.ask_from("127.0.0.2", probe), 503) == "too_many_connections"
+        for connection in kept:
+            connection.close()
+        time.sleep(0.2)
+        assert server.ask(GET + GET.replace(b"Host", b"Connection: close\r\nHost")).count(b"HTTP/1.1 200") == 2
+
+
+def test_connections_for_probes_are_shared_by_address_and_given_up_soon():
+    probe = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+    with running(connections=1, header_s=30, probe_s=0.5) as server:
+        kept = [server.connect("127.0.0.2")]
+        time.sleep(0.1)
+        half_sent = [server.connect("127.0.0.3") for _ in range(PROBE_CONNECTIONS_PER_ADDRESS)]
+        time.sleep(0.1)
+        assert read_problem(server.ask_from("127.0.0.3", probe), 503) == "too_many_connections"
+        assert server.ask(probe).startswith(b"HTTP/1.1 200")
+        for connection in half_sent:
+            assert read_problem(read_all(connection), 503) == "too_many_connections"
+        assert server.ask_from("127.0.0.3", probe).startswith(b"HTTP/1.1 200")
+        for connection in kept + half_sent:
             connection.close()
 
 
