@@ -7,11 +7,19 @@ the ledger changes an identifier.
 
 from unicodedata import normalize
 
-TRIMMED_CHARACTERS = (
-    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000\u200b\u200c\u200d\u2060\ufeff"
-)
-"""Characters that are removed at both ends: Unicode's white space, and the characters without width that nobody sees."""
+_TRIMMED = """
+0000-0020 007F-00A0 00AD 034F 0600-0605 061C 06DD 070F 0890-0891 08E2 115F-1160 1680 17B4-17B5 180B-180F 2000-200F 2028-202F 205F-206F
+2800 3000 3164 FE00-FE0F FEFF FFA0 FFF0-FFFB 110BD 110CD 13430-1343F 1BCA0-1BCA3 1D173-1D17A E0000-E0FFF
+"""
+# A table of its own: Python's and the engines' Unicode differ by version, and a stored token depends on it.
+TRIMMED_RANGES = tuple((int(first, 16), int(last or first, 16)) for first, _, last in (text.partition("-") for text in _TRIMMED.split()))
+"""First and last code points of the characters that are removed at both ends, because nobody sees them there.
+
+Unicode's white space, control characters (Cc), format characters (Cf), variation selectors and all other ignorable code points, and the
+blank of Braille.
+"""
+TRIMMED_CHARACTERS = "".join(chr(code) for first, last in TRIMMED_RANGES for code in range(first, last + 1))
+"""The characters of `TRIMMED_RANGES`."""
 
 _COUNTRY_CODES = """
 AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ CA CC CD CF CG CH CI CK CL
@@ -27,6 +35,8 @@ COUNTRY_CODES = frozenset(_COUNTRY_CODES.split())
 
 def normalise_text(text: str) -> str:
     """Return an identifier or a name in normal form: trimmed, NFC. The normal form of a normal form is itself."""
+    if text.isascii() and text.isprintable():
+        return text.strip(" ")
     return normalize("NFC", text.strip(TRIMMED_CHARACTERS))
 
 

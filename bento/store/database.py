@@ -6,6 +6,7 @@ at once. The thread of an event loop never waits at all: see `TransactionLock`.
 """
 
 import os
+import shutil
 import sqlite3
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,9 @@ CACHE_KIB = 32_000
 """KiB of SQLite's pages in memory. SQLite's default of 2,000 KiB holds too few of the pages that a decision reads."""
 COOLDOWN_S = 0.25
 """Seconds after a failure in which the circuit breaker is open: requests that queued up meanwhile are refused at once."""
+SPARE_BYTES = 4 * 1024 * 1024
+"""Bytes that an SQLite store needs free on its file system to count as writable: a large batch, and pages of the log that are written back.
+More notices a full disk sooner."""
 _BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _TLS_PARAMETERS = ("sslmode", "sslrootcert")
 _ADVISORY_LOCK = text("select pg_advisory_xact_lock(hashtext(name)) from (select unnest(:names) as name order by 1) as sorted").bindparams(
@@ -317,6 +321,23 @@ class Database:
                 finally:
                     self._open_connection = None
 
+    def check_room(self) -> None:
+        """Check that the file system of an SQLite file has SPARE_BYTES free (no-op on PostgreSQL, whose disk is elsewhere).
+
+        Raises
+        ------
+        StoreUnavailable
+            Where it has fewer, or the file's folder is missing.
+        """
+        if self.file is None:
+            return
+        try:
+            free_bytes = shutil.disk_usage(self.file.parent).free
+        except OSError as error:
+            raise StoreUnavailable(type(error).__name__) from error
+        if free_bytes < SPARE_BYTES:
+            raise StoreUnavailable(f"its file system has less than {SPARE_BYTES // 1024**2} MiB free")
+
     def writing_connection(self) -> Connection:
         """Return the connection of the transaction that writes.
 
@@ -374,7 +395,9 @@ class Database:
         """Turn every failure of the database itself into `StoreUnavailable`."""
         try:
             yield
-        except (exc.IntegrityError, exc.DataError):
+        except (exc.IntegrityError, exc.DataError) as error:
+            if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+                raise StoreUnavailable("a trigger refuses the write") from error
             raise  # the values are wrong, not the database
         except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, sqlite3.Error, ssl.SSLError, _FileMissing) as error:
             original = getattr(error, "orig", None) or error

@@ -12,7 +12,7 @@ from secrets import token_hex
 from typing import Any, Protocol
 from uuid import uuid4
 
-from sqlalchemy import Connection, bindparam, exc, select, text
+from sqlalchemy import Connection, bindparam, exc, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bento.problems import log_failure
@@ -23,11 +23,11 @@ from bento.store.keyring import AUDIT_BEGAN, BOUND, CLOSED, SERVICE_KEY_OWNER, K
 from bento.store.migrations.binding import bind_rows
 from bento.store.records import Person, RequestOrigin
 from bento.store.statements import CompiledStatement
-from bento.store.tables import OF_KEYS, audit, checkpoints, keys, people
+from bento.store.tables import OF_KEYS, audit, checkpoints, decisions, keys, people
 from finrisk_assets.features.recent_events import RecentEvents
 
-PROBE_BYTES = 32 * 1024
-"""Bytes of the row that `is_writable` writes to SQLite: more than a decision with its index entries takes."""
+PROBE_BYTES = 128 * 1024
+"""Bytes of the row that `is_writable` writes to SQLite: the pages of a decision with its index entries where many of them are split."""
 MAX_CACHED_KEYS = 10_000
 """Unwrapped data keys of people in memory; the oldest goes first. More saves unwrapping and costs about 200 bytes each."""
 
@@ -53,7 +53,10 @@ _FORGET_FOREIGN_NUMBERS = text(
     "update transactions set written_in = null where written_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 )
 _DELETE_PROBE = text("delete from transactions where transaction_token = :probe")
-
+_PROBED_TABLES = (people, decisions, audit)
+"""The tables beside `transactions` into which a decision inserts rows."""
+_PROBE_VALUES = {int: -1, str: "", bytes: b""}
+"""Type of a column that is not null -> its value in a probe's row. No position of the store is negative."""
 
 _KEY_TRACES = select(keys.c.id).limit(1), select(audit.c.number).where(OF_KEYS).limit(1)
 """Queries that find a row where the store ever had an API key."""
@@ -205,12 +208,14 @@ class UnitOfWork:
         return self.database.reading()
 
     def is_writable(self) -> bool:
-        """Write one row as a decision does, delete it again, commit, and return whether that succeeded."""
+        """Write rows as a decision does, take them back, commit, and return whether that succeeded and room is left for a decision."""
         try:
+            self.database.check_room()
             with self.database.writing() as connection:
                 self._check_file(connection)
                 self._chain.check(connection)
-                # The row takes more pages than a decision, and leaves them free for one: a full disk is noticed before a decision fails.
+                self._probe_tables(connection)
+                # A quota shows in no number of free bytes: only a row that reaches the disk tells it.
                 filler = bytes(PROBE_BYTES) if self.database.dialect == "sqlite" else None
                 probe = f"probe:{self._chain.writer}"
                 connection.execute(_INSERT_PROBE, {"probe": probe, "owner": SERVICE_KEY_OWNER, "filler": filler})
@@ -219,6 +224,15 @@ class UnitOfWork:
         except (StoreUnavailable, AuditError, KeyringError, exc.SQLAlchemyError) as error:
             log_failure(error)
             return False
+
+    def _probe_tables(self, connection: Connection) -> None:
+        """Insert a row into each table that a decision inserts into, and take all back: a trigger or a missing right refuses it."""
+        with connection.begin_nested() as savepoint:
+            for table in _PROBED_TABLES:
+                row = {column.name: _PROBE_VALUES[column.type.python_type] for column in table.columns if not column.nullable}
+                key = next(iter(table.primary_key))
+                connection.execute(insert(table), row | ({key.name: self._chain.writer} if key.type.python_type is str else {}))
+            savepoint.rollback()
 
     def _check_file(self, connection: Connection) -> None:
         """Refuse another store that came into the place of this store's file or database."""

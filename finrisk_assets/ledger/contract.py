@@ -18,7 +18,7 @@ import ibis.expr.types as ir
 
 from finrisk_assets.ledger.landing import DEFECTS, LINE, MALFORMED_ROW, ROW
 from schemas.ledger import TABLES, Column, DType, Table
-from schemas.normal_form import COUNTRY_CODES, TRIMMED_CHARACTERS
+from schemas.normal_form import COUNTRY_CODES, TRIMMED_RANGES
 
 if TYPE_CHECKING:
     import pandera.ibis
@@ -48,7 +48,7 @@ _OFFSET = r":[0-9.]+ ?([+-][0-9]{2}:?[0-9]{2})$"
 
 _NOT_PLAIN = r"^ |[^ -~]| \z"
 """A text that may not be in normal form: anything but printable ASCII without a space at either end."""
-_EDGES = r"^[{0}]+|[{0}]+\z".format("".join(f"\\x{{{ord(character):x}}}" for character in TRIMMED_CHARACTERS))
+_EDGES = r"^[{0}]+|[{0}]+\z".format("".join(f"\\x{{{first:x}}}-\\x{{{last:x}}}" for first, last in TRIMMED_RANGES))
 
 
 @ibis.udf.scalar.builtin

@@ -11,17 +11,16 @@ from finrisk_assets.ledger.contract import count_by_rule, split
 from finrisk_assets.ledger.landing import land_csv
 from schemas.api import Country, Identifier
 from schemas.ledger import CUSTOMERS
-from schemas.normal_form import TRIMMED_CHARACTERS
+from schemas.normal_form import TRIMMED_CHARACTERS, TRIMMED_RANGES
 
 from .conftest import AS_OF
 
 NAMES = ("customer_id", "gender", "country")
 COLUMNS = {name: (lambda raw, name=name: raw[name]) for name in NAMES}
 NOT_A_COUNTRY = "country is no country of ISO 3166-1 alpha-2"
+EDGES = "".join(chr(code) for first, last in TRIMMED_RANGES for code in {max(first, 1), last})
 # A file has no NUL, and an engine's text no lone surrogate.
-LETTERS = st.one_of(
-    st.characters(codec="utf-8", exclude_characters="\0"), st.sampled_from("aZß1 v\u0301\u0327\u1100\u1161\u11a8" + TRIMMED_CHARACTERS)
-)
+LETTERS = st.one_of(st.characters(codec="utf-8", exclude_characters="\0"), st.sampled_from("aZß1 v\u0301\u0327\u1100\u1161\u11a8" + EDGES))
 COUNTRIES = st.one_of(st.text(LETTERS, max_size=4), st.sampled_from(["at", "At ", "ıt", "aut"]))
 ROWS = st.lists(st.tuples(st.text(LETTERS, max_size=12), COUNTRIES), min_size=1, max_size=60)
 
@@ -66,6 +65,10 @@ def test_duckdb_and_the_service_read_alike(rows, engine, tmp_path_factory):
     check_alike(engine, tmp_path_factory.mktemp("alike"), rows)
 
 
+def test_duckdb_trims_each_character_that_the_service_trims(engine, tmp_path):
+    check_alike(engine, tmp_path, [(f"{pad}Cafe\u0301{pad}", f"{pad}at{pad}") for pad in TRIMMED_CHARACTERS if pad != "\0"])
+
+
 @pytest.fixture(scope="module")
 def engine():
     import ibis
@@ -77,7 +80,7 @@ def engine():
 
 @pytest.mark.slow
 def test_spark_and_the_service_read_alike(spark, tmp_path):
-    pads = [f"{pad}Cafe\u0301 {pad}" for pad in TRIMMED_CHARACTERS]
+    pads = [f"{pad}Cafe\u0301 {pad}" for pad in EDGES]
     countries = ["at", "AT", " de\u200b", "AUT", "ıt", "ß", "", "ZZ", "\u3000NO", "AT\n"]
     texts = ["", " ", "a b", "a\n", "\x0bv\x0c", "\u1112\u1161\u11ab", "\ud55c", "\u0958", "A\u030a", *pads]
 

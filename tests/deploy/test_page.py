@@ -1,6 +1,8 @@
 """Tests of docs/deployment.md: the files and settings that it names exist, and the compose file starts with its commands."""
 
 import re
+import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,12 @@ def test_the_first_lines_of_the_compose_file_are_the_page_s():
     assert len(commands) == 5
     for command in commands:
         assert re.sub(r"IMAGE=\S+", "IMAGE=finrisk:1.0", command) in PAGE
+
+
+def test_the_secrets_of_a_container_are_for_their_owner_alone(tmp_path):
+    commands = [line.strip() for line in PAGE.splitlines() if line.startswith("    ") and "/dev/urandom" in line]
+    for command in commands:
+        subprocess.run(["bash", "-c", f"umask 022; {command}"], cwd=tmp_path, check=True)
+
+    modes = {path.relative_to(tmp_path).as_posix(): stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"data": 0o700, "secrets": 0o700, "secrets/master.key": 0o600}

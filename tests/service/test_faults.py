@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import sqlite3
+import subprocess
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -18,7 +19,7 @@ from sqlalchemy import event, func, make_url, select
 from bento.store.audit_verify import verify
 from bento.store.keyring import KeyringError
 from bento.store.session import open_store
-from bento.store.tables import transactions
+from bento.store.tables import audit, decisions, transactions
 from bento.web.health import READINESS_TTL_S
 from finrisk_assets.settings import Settings
 from tests.service.databases import own_server, store_at, url_of
@@ -94,12 +95,30 @@ def limited(pragma):
 
 
 @contextmanager
-def full(file):
-    """Allow no further page, as on a full disk."""
+def full(file, pages=0):
+    """Allow no further page but these, as on a full disk."""
     with closing(sqlite3.connect(file)) as other:
-        pages = other.execute("pragma page_count").fetchone()[0]
+        pages += other.execute("pragma page_count").fetchone()[0]
     with limited(f"pragma max_page_count = {pages}"):
         yield
+
+
+def almost_full(file):
+    """Allow pages for a few decisions, as a quota that is nearly used up."""
+    return full(file, pages=24)
+
+
+def refusing(table):
+    """Return the fault of a trigger that refuses each new row of a table."""
+
+    @contextmanager
+    def refuse(file):
+        with closing(sqlite3.connect(file)) as other:
+            other.execute(f"create trigger refusal before insert on {table} begin select raise(abort, 'no'); end")
+            yield
+            other.execute("drop trigger refusal")
+
+    return refuse
 
 
 @contextmanager
@@ -189,7 +208,7 @@ def test_readiness_tells_that_no_write_succeeds_and_then_that_one_does(serving, 
         assert client.get("/readyz").status_code == 200
         with fault(file_of(serving)):
             statuses = []
-            while 503 not in statuses and len(statuses) < 40:  # a disk that is full still has room for a few
+            while 503 not in statuses and len(statuses) < 400:  # the pages of the last probe are free for decisions
                 statuses.append(client.post("/v1/loan-default", json=loan()).status_code)
             time.sleep(READINESS_TTL_S + COOLDOWN_S)
             error = read_error(client.get("/readyz"), 503, "not_ready")
@@ -199,6 +218,47 @@ def test_readiness_tells_that_no_write_succeeds_and_then_that_one_does(serving, 
     assert statuses[-1] == 503
     assert [field["field"] for field in error["fields"]] == ["store"]
     assert after.status_code == 200, after.text
+
+
+def test_a_disk_that_is_almost_full_is_told_before_a_decision_fails(serving, bundles, transaction):
+    with serving(bundles) as client:
+        assert client.post("/v1/transactions", json=transaction(0)).status_code == 200
+        with almost_full(file_of(serving)):
+            read_error(client.get("/readyz"), 503, "not_ready")
+            time.sleep(COOLDOWN_S)
+            assert client.post("/v1/transactions", json=transaction(1)).status_code == 200
+
+
+def test_a_file_system_with_little_room_is_told(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], capture_output=True, check=False).returncode:
+        pytest.skip("this user cannot mount a file system")
+    try:
+        with closing(store_at(folder / "store.sqlite")) as store:
+            assert store.is_writable()
+            filler = folder / "filler"
+            filler.write_bytes(bytes(shutil.disk_usage(folder).free - 1024**2))
+            assert not store.is_writable()
+            with store.writing():
+                store.audit("one")  # a decision still has room
+            filler.unlink()
+            assert store.is_writable()
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("table", ["people", "transactions", "decisions", "audit"])
+def test_a_database_that_refuses_rows_of_one_table_takes_no_write(serving, bundles, transaction, table):
+    with serving(bundles) as client:
+        assert client.post("/v1/transactions", json=transaction(0)).status_code == 200
+        with refusing(table)(file_of(serving)):
+            read_error(client.post("/v1/transactions", json=transaction(1, user_id="new")), 503, "not_ready")
+            time.sleep(COOLDOWN_S)
+            read_error(client.get("/readyz"), 503, "not_ready")
+        time.sleep(READINESS_TTL_S + COOLDOWN_S)
+        assert client.get("/readyz").status_code == 200
+        assert client.post("/v1/transactions", json=transaction(1, user_id="new")).status_code == 200
 
 
 def test_postgresql_that_turned_read_only_takes_no_write(postgresql):
@@ -218,7 +278,8 @@ def test_a_probe_leaves_no_row(store):
     assert store.is_writable()
     assert store.history({"customer_id": "5"}, *EVER) == []
     with store.reading() as connection:
-        assert connection.execute(select(func.count()).select_from(transactions)).scalar() == 0
+        tables = {table: connection.execute(select(func.count()).select_from(table)).scalar() for table in (transactions, decisions, audit)}
+    assert set(tables.values()) == {0}
 
 
 def test_nothing_is_written_into_another_store(tmp_path):

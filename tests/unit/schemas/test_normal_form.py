@@ -1,8 +1,9 @@
 """Tests of the normal form of identifiers and countries, and of the requests that are brought into it."""
 
 import json
+import sys
 from importlib.resources import files
-from unicodedata import is_normalized, normalize
+from unicodedata import category, is_normalized, name, normalize
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,17 @@ from schemas.normal_form import COUNTRY_CODES, TRIMMED_CHARACTERS, normalise_cou
 TEXTS = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("aZß1 \u0301\u0327\u1100\u1161\u11a8" + TRIMMED_CHARACTERS)))
 
 
+IGNORABLE = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+"""Ignorable code points that are no format characters and no variation selectors: a joiner, and letters without a shape."""
+
+
+def is_seen(character):
+    """Return whether a character has a shape, by Unicode's category and name."""
+    is_ignorable = character in IGNORABLE or "VARIATION SELECTOR" in name(character, "")
+    is_blank = character.isspace() or character == "\N{BRAILLE PATTERN BLANK}"
+    return not (is_ignorable or is_blank or category(character) in ("Cc", "Cf"))
+
+
 @given(TEXTS)
 def test_the_normal_form_is_trimmed_composed_and_its_own_normal_form(text):
     normal = normalise_text(text)
@@ -24,9 +36,19 @@ def test_the_normal_form_is_trimmed_composed_and_its_own_normal_form(text):
     assert normal == normalise_text(normalize("NFD", text))
 
 
-@pytest.mark.parametrize("spelling", ["101", " 101", "101 ", "\t101\r\n", "101\u00a0", "\u200b101", "\ufeff101", "101\u3000"])
+@pytest.mark.parametrize(
+    "spelling", ["101", " 101", "101 ", "\t101\r\n", "101\u00a0", "\u200b101", "\ufeff101", "101\u3000", "\u200e101\u200e", "101\0"]
+)
 def test_a_customer_is_the_same_however_their_identifier_is_padded(spelling):
     assert normalise_text(spelling) == "101"
+
+
+def test_no_character_that_nobody_sees_makes_another_customer():
+    unseen = [chr(code) for code in range(sys.maxunicode + 1) if not is_seen(chr(code))]
+
+    assert len(unseen) > 500
+    assert {normalise_text(f"{pad}101{pad}") for pad in unseen} == {"101"}
+    assert {normalise_text(f"{pad}é{pad}") for pad in unseen} == {"é"}
 
 
 def test_case_and_characters_inside_stay_significant():
