@@ -26,10 +26,10 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sqlalchemy import create_engine, func, select
 
-from benchmarks.serving import champions_of, transactions
+from benchmarks.contenders import draw_transactions, read_golden_rows
+from benchmarks.serving import find_champions
 from bento.store.database import location, parse_url
 from bento.store.tables import decisions
 from finrisk_assets.scoring.bundle import Bundle
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.5, help="of load before each kill, and half of it after")
     parser.add_argument("--clients", type=int, default=8)
     given = parser.parse_args()
-    settings = champions_of(Settings.from_environment())
+    settings = find_champions(Settings.from_environment())
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="finrisk-crash-")))
         environment = {"FINRISK_HOME": str(folder), "FINRISK_SOURCE": settings.source, "FINRISK_WAREHOUSE_URL": settings.warehouse}
@@ -199,7 +199,7 @@ def run_command(name: str, environment: dict[str, str], *arguments: str) -> None
 
 def mix(settings: Settings) -> Iterator[Request]:
     """Yield requests of every domain: movements of the ledger's people most often, rows of the bundles, and batches of both."""
-    movements = (json.loads(request.split(b"\r\n\r\n", 1)[1]) for request in transactions(settings))
+    movements = (json.loads(request.split(b"\r\n\r\n", 1)[1]) for request in draw_transactions(settings))
     by_features = {route: itertools.cycle(bodies) for route, bodies in build_bodies(settings).items()}
     for number in itertools.count(1):
         key = f"crash-{number}"
@@ -230,9 +230,8 @@ def build_bodies(settings: Settings) -> dict[str, list[dict[str, Any]]]:
 
 def read_rows(settings: Settings, domain: str) -> list[dict[str, float | None]]:
     """Return the golden rows of a champion's bundle, by feature; None where a value is missing."""
-    folder = settings.root / "champions" / domain / "bundle"
-    names = [feature.name for feature in Bundle.load(folder).features]
-    rows = np.array(json.loads((folder / "golden.json").read_bytes())["rows"], float)
+    names = [feature.name for feature in Bundle.load(settings.root / "champions" / domain / "bundle").features]
+    rows = read_golden_rows(settings, domain)
     return [dict(zip(names, (None if value != value else value for value in row.tolist()), strict=True)) for row in rows]
 
 
