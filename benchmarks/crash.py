@@ -1,4 +1,4 @@
-"""What is left of decisions when the service is killed under load, again and again: kill -9, on loopback, bounded in rounds and time.
+"""Decisions of a service that is killed under load, again and again: kill -9, on loopback, bounded in rounds and time.
 
     python -m benchmarks.crash [--database sqlite|postgresql] [--rounds 20] [--seconds 1.5] [--clients 8]
 
@@ -58,7 +58,7 @@ class Request:
 
 @dataclass
 class Answered:
-    """What clients saw.
+    """The answers that clients got.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Which candidates are the same to the bit on one and on two threads, each time in a fresh process.
+"""Candidates that are the same to the bit on one and on two threads, each time in a fresh process.
 
     python -m benchmarks.threads            # after `make demo`; with FINRISK_HOME and FINRISK_SOURCE as for the demo
 

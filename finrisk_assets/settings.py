@@ -230,7 +230,10 @@ _RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "a number above 0": (lambda value: value > 0, ("rate_per_second", "unknown_per_second")),
     "a whole number of at least 1": (
         lambda value: value >= 1,
-        ("sim_customers", "sim_months", "review_capacity", "threads", "rate_burst", "unknown_burst"),
+        (
+            *("sim_customers", "sim_months", "review_capacity", "threads", "rate_burst", "unknown_burst"),
+            *("max_connections", "max_connections_per_address"),
+        ),
     ),
 }
 """Range of a number in words -> its test, and the settings within that range."""

@@ -38,7 +38,7 @@ LAST_SECOND = 253_402_300_799
 """Seconds from 1970 to the end of 9999: the last time that a token may name."""
 _TIMES = ("exp", "nbf", "iat")
 _PARSER_FAULTS = (jwt.PyJWTError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
-"""What PyJWT and the JSON parser below it raise for hostile text: numbers too large, brackets nested too deep, claims of another type."""
+"""Errors of PyJWT, and of the JSON parser below it, for hostile text: too large numbers, deeply nested brackets, claims of another type."""
 
 PublicKeys = Mapping[str, jwt.PyJWK]
 """The issuer's public keys by their id."""

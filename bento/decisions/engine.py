@@ -368,14 +368,12 @@ class Decisions:
         """
         # Merchants are not locked: workers would wait for each other at every busy one. A decision counts all transactions of its
         # merchant that were committed before its own transaction locked its customer; those decided elsewhere at that moment come later.
-        names: dict[str, set[str]] = {"customer": set(), "transaction": set(), "idempotency": set()}
-        for request, key, origin in items:
-            for kind, name in (("customer", "user_id"), ("transaction", "transaction_id")):
-                if isinstance(request, TransactionRequest) and (value := getattr(request, name)) is not None:
-                    names[kind].add(value)
-            if key is not None:
-                names["idempotency"].add(lock_name(key, origin.caller))
-        self.store.advisory_lock(**names)
+        transactions = [request for request, _, _ in items if isinstance(request, TransactionRequest)]
+        self.store.advisory_lock(
+            customer={request.user_id for request in transactions},
+            transaction={request.transaction_id for request in transactions if request.transaction_id is not None},
+            idempotency={lock_name(key, origin.caller) for _, key, origin in items if key is not None},
+        )
 
 
 def lock_name(key: str, caller: str | None = None) -> str:

@@ -73,8 +73,6 @@ class GroupCommit:
         results: list[DecisionResult | Exception] = []
         if group:
             try:
-                if self._decisions.store.database.dialect == "postgresql":
-                    raise StoreBusy("each statement is a wait")
                 results = self._commit_in_context(group)
             except StoreBusy:
                 self._waiting = asyncio.create_task(self._commit_in_thread(group))

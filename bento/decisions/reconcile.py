@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 500
 MAX_MISMATCHES = 20
 """Mismatches that are listed; all are counted."""
 NEVER_RECORDED = "no audit record has its content: it was inserted or changed"
-"""What is wrong with a row that the service did not write as it is."""
+"""The fault of a row that the service did not write as it is."""
 
 _DECISION_ROWS = (
     select(decisions, people.c.person.label("known_person"), people.c.wrapped_key.is_(None).label("has_no_key"))
@@ -174,7 +174,7 @@ def _find_records(store: Store, connection: Connection, page: Sequence[Mapping[s
     records = {str(record.output)[:OUTCOME_STARTS]: record for record in found}
     return [
         find_record(store.keyring.mac, row, records, erased=row["known_person"] is not None and bool(row["has_no_key"])) for row in page
-    ]  # fmt: skip
+    ]
 
 
 def _name_missing_decisions(store: Store, connection: Connection, report: ReconcileReport, limit: int) -> None:

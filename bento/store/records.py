@@ -58,7 +58,7 @@ class RequestOrigin(NamedTuple):
 
 
 class AbridgedAnswer(NamedTuple):
-    """What an abridged record stores in place of the answer, which is rebuilt from it: see `bento.decisions.record_tiers`.
+    """The part of an abridged record from which its answer is rebuilt: see `bento.decisions.record_tiers`.
 
     Attributes
     ----------

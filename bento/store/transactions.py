@@ -82,7 +82,7 @@ _BETWEEN = transactions.c.occurred_at > bindparam("after"), transactions.c.occur
 
 
 class HistoryQuery(NamedTuple):
-    """What features read of the history of an event.
+    """The part of an event's history that features read.
 
     Attributes
     ----------
@@ -385,8 +385,9 @@ def _compare_snapshots(session: UnitOfWork, connection: Connection) -> None:
     out and transactions commit does not matter, and one statement, which has one snapshot, finds these rows and nothing else. Rows of this
     worker's own last transaction are among them and left out, because the cache has them.
 
-    A decision sees every earlier transaction of its customer and merchant: it compares after it has locked both, nobody inserts rows of
-    theirs before the locks are released, and PostgreSQL releases them after the commit has become visible.
+    A decision sees every earlier transaction of its customer: it compares after it has locked the customer, nobody inserts rows of theirs
+    before the lock is released, and PostgreSQL releases it after the commit has become visible. Of its merchant, which is not locked, it
+    sees what was committed before it compared.
     """
     recent = session.recent_events
     driver: Any = connection.connection.driver_connection

@@ -248,7 +248,7 @@ class UnitOfWork:
         Parameters
         ----------
         **names
-            Kind of identifier -> one value or several: ``customer``, ``merchant``, ``transaction``, ``idempotency``. None is left out.
+            Kind of identifier -> one value or several: ``customer``, ``transaction``, ``idempotency``, ``bundle``. None is left out.
         """
         if self.database.dialect == "postgresql":
             with self.writing() as connection:

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from bento.access.client_address import Network, find_client_address, is_within, parse_networks
 from bento.access.roles import PROBE_PATHS
 from bento.problems import MAX_HEADER_BYTES, MAX_HEADERS, Problem
-from finrisk_assets.settings import Settings, SettingsError
+from finrisk_assets.settings import Settings
 
 logger = logging.getLogger("finrisk.service")
 
@@ -74,10 +74,8 @@ class ConnectionLimits:
         Raises
         ------
         SettingsError
-            If a limit is below 1, or a trusted proxy is no address.
+            If a trusted proxy is no address.
         """
-        if min(settings.max_connections, settings.max_connections_per_address) < 1:
-            raise SettingsError("FINRISK_MAX_CONNECTIONS and FINRISK_MAX_CONNECTIONS_PER_ADDRESS: set at least 1 each")
         return cls(settings.max_connections, settings.max_connections_per_address, parse_networks(settings.trusted_proxies))
 
 
@@ -96,7 +94,7 @@ def bound_connections(limits: ConnectionLimits, count_refusal: Callable[[str], N
 
 
 class ConnectionUse(Enum):
-    """What a connection may be used for: any requests; one request to a probe, because all other connections are taken; nothing."""
+    """The use of a connection: any requests; one request to a probe, because all other connections are taken; nothing."""
 
     REQUEST = auto()
     PROBE = auto()

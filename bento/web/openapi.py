@@ -60,12 +60,12 @@ def build_app() -> FastAPI:
 
     @catch_problems
     async def models() -> ModelList:
-        """Which models answer here, with every feature they take, and why others are missing."""
+        """List the models that answer here, with every feature they take, and the reason why others are missing."""
         return _current_service().list_models()
 
     @catch_problems
     async def model_metrics() -> ModelMetrics:
-        """What each model showed on its frozen test window and, where the true probabilities are known, beside them."""
+        """Show the figures of each model on its frozen test window and, where the true probabilities are known, beside them."""
         return _current_service().list_model_metrics()
 
     @catch_problems
@@ -96,7 +96,7 @@ def build_app() -> FastAPI:
 
     @catch_problems
     async def audit(query: Annotated[AuditQuery, Query()]) -> AuditPage:
-        """Who did what, and when, the newest first. That it was read is recorded too."""
+        """List the recorded actions, the newest first: who did what, and when. That the list was read is recorded too."""
         return await _current_service().read_audit_page(query)
 
     for path, handler, answer_type in (

@@ -37,7 +37,7 @@ class BuildError(RuntimeError):
 
 
 def missing() -> list[str]:
-    """What this machine lacks for building and running an image, in words; nothing if all is there."""
+    """Return what this machine lacks for building and running an image, in words; nothing if all is there."""
     lacking = [f"the program {name}" for name in PROGRAMS if shutil.which(name) is None]
     return lacking + ([] if os.geteuid() == 0 else ["root, which debootstrap needs"])
 
@@ -114,7 +114,7 @@ def lend(folder: Path, environ: Mapping[str, str], uv: Path) -> None:
 
 
 def indexes(environ: Mapping[str, str]) -> dict[str, str]:
-    """Where this machine gets packages from, as settings of uv: uv's own, or else pip's index."""
+    """Return the source of this machine's packages, as settings of uv: uv's own, or else pip's index."""
     found = {name: value for name, value in environ.items() if name.startswith(_INDEX) and value}
     if not any(name.startswith(("UV_INDEX_URL", "UV_DEFAULT_INDEX")) for name in found):
         asked = subprocess.run(

@@ -46,6 +46,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_the_right_kind(name: str, val
         ("FINRISK_MEDIUM_RISK_FROM", "nan", "a probability above 0 and below 1"),
         ("FINRISK_REVIEW_CAPACITY", "0", "a whole number of at least 1"),
         ("FINRISK_UNKNOWN_PER_SECOND", "0", "a number above 0"),
+        ("FINRISK_MAX_CONNECTIONS_PER_ADDRESS", "0", "a whole number of at least 1"),
         ("FINRISK_DRAIN_SECONDS", "-1", "seconds from 0 to 3600"),
         ("FINRISK_QUARANTINE_MAX_SHARE", "5", "a share from 0 to 1"),
     ],

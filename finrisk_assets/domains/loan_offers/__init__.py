@@ -1,1 +1,1 @@
-"""Which loan offer, if any, is worth making? See README.md."""
+"""The domain of loan offers: the most profitable offer, if any is worth making. See README.md."""

@@ -38,7 +38,7 @@ CAPPED = "no rate of the grid lies under the cap"
 UNAFFORDABLE = "every instalment takes too much of the income"
 UNPROFITABLE = "no affordable terms are expected to earn anything"
 REASONS = ("", NO_INCOME, NO_PD, RISKY, CAPPED, UNAFFORDABLE, UNPROFITABLE)
-"""Why there is no offer, by number; the first reason that holds counts."""
+"""Reasons why there is no offer, by number; the first that holds counts."""
 
 MAX_ALTERNATIVES = 3
 """Other amounts and terms that a decision lists."""

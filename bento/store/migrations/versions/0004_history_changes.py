@@ -1,4 +1,4 @@
-"""What workers on PostgreSQL compare to learn of each other's changes of history: the transaction that inserted a row, and a version."""
+"""Marks by which workers on PostgreSQL learn of each other's changes of history: the transaction that inserted a row, and a version."""
 
 import sqlalchemy as sa
 from alembic import op
