@@ -16,6 +16,13 @@ from finrisk_assets.private_files import is_open_to_others
 
 PREFIX = "FINRISK_"
 
+MOVED_TO_POLICY = {
+    "FINRISK_MEDIUM_RISK_FROM": "spending_risk.medium_from",
+    "FINRISK_HIGH_RISK_FROM": "spending_risk.high_from",
+    "FINRISK_REVIEW_CAPACITY": "transaction_anomaly.reviews_per_day",
+}
+"""Former setting -> the key of the policy that replaced it."""
+
 
 class SettingsError(ValueError):
     """A setting that cannot be used: its name, its value and what to set instead."""
@@ -47,10 +54,8 @@ class Settings:
         Number of simulated customers, and of months of their history.
     sim_economy
         YAML file with the numbers of the simulated economy: base rates and the strength of each effect.
-    medium_risk_from, high_risk_from
-        Probabilities from which spending risk is MEDIUM and HIGH.
-    review_capacity
-        Alerts per day that an analyst team can review; the anomaly threshold follows from it.
+    policy
+        The YAML file of the decision policy; None means that of a ``mapped`` source, else the shipped one; see docs/policy.md.
     examined
         Features that a person examined and found free of leakage, as ``<domain>.<column>``, comma-separated; see docs/leakage.md.
     drain_seconds
@@ -91,9 +96,7 @@ class Settings:
     sim_customers: int = 2000
     sim_months: int = 24
     sim_economy: Path | None = None
-    medium_risk_from: float = 0.4
-    high_risk_from: float = 0.7
-    review_capacity: int = 100
+    policy: Path | None = None
     examined: str = ""
     drain_seconds: float = 2.0
     master_key: str = field(default="", repr=False)
@@ -121,11 +124,6 @@ class Settings:
             for name in names:
                 if not is_allowed(getattr(self, name)):
                     raise SettingsError(f"{PREFIX}{name.upper()}={getattr(self, name)} is out of range: set {allowed}")
-        if not self.medium_risk_from < self.high_risk_from:
-            raise SettingsError(
-                f"FINRISK_MEDIUM_RISK_FROM={self.medium_risk_from} is not below FINRISK_HIGH_RISK_FROM={self.high_risk_from}: "
-                "set both, MEDIUM below HIGH"
-            )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -144,6 +142,9 @@ class Settings:
             if setting in values:
                 raise SettingsError(f"{setting} and {name} are both set: set one")
             values[setting] = _content(name, values.pop(name))
+        moved = sorted(values.keys() & MOVED_TO_POLICY.keys())
+        if moved:
+            raise SettingsError("; ".join(f"{name} is no setting: set {MOVED_TO_POLICY[name]} in FINRISK_POLICY's file" for name in moved))
         unknown = sorted(values.keys() - settings_by_variable.keys())
         if unknown:
             known = sorted(settings_by_variable.keys() | _secret_files())
@@ -225,12 +226,11 @@ def _suggest(name: str, known: list[str]) -> str:
 _RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "a whole number from 0 to 4294967295": (lambda value: 0 <= value < 2**32, ("seed",)),
     "a share from 0 to 1": (lambda value: 0 <= value <= 1, ("quarantine_max_share",)),
-    "a probability above 0 and below 1": (lambda value: 0 < value < 1, ("medium_risk_from", "high_risk_from")),
     "seconds from 0 to 3600": (lambda value: 0 <= value <= 3600, ("drain_seconds",)),
     "a number above 0": (lambda value: value > 0, ("rate_per_second", "unknown_per_second")),
     "a whole number of at least 1": (
         lambda value: value >= 1,
-        ("sim_customers", "sim_months", "review_capacity", "threads", "rate_burst", "unknown_burst"),
+        ("sim_customers", "sim_months", "threads", "rate_burst", "unknown_burst"),
     ),
 }
 """Range of a number in words -> its test, and the settings within that range."""

@@ -429,6 +429,8 @@ class LoanAnswer(DecisionAnswer):
     as_of: Utc | None = Field(description="Time of the customer's features.")
     pd: float = Field(ge=0, le=1, description="Calibrated probability of default.")
     decision: str
+    decision_reason: str | None = Field(description="The rule of the policy that the loan fails; null where it is approved.")
+    value_amount: float = Field(description="The loan's expected value at its terms, in currency: interest less losses, funding and costs.")
     grade: str | None = Field(description="Grade of the probability, where the model has grades.")
     score: float = Field(description="The model's margin: the sum of base and contributions.")
     explanation: Explanation
@@ -513,10 +515,10 @@ class CashflowAnswer(DecisionAnswer):
 class ProfitParts(Answer):
     """Expected earnings and costs of an accepted loan, in the ledger's currency."""
 
-    interest: float
+    interest: float = Field(description="Interest that is expected to be paid, discounted.")
     expected_loss: float
     funding: float
-    cost: float
+    cost: float = Field(description="Cost of granting and servicing the loan.")
 
 
 class Offer(Answer):
@@ -551,12 +553,12 @@ class OfferAnswer(DecisionAnswer):
     alternatives: list[Offer] = Field(max_length=3, description="The next best offers.")
     curve: list[CurvePoint] = Field(description="Acceptance and expected profit of the best offer at each rate.")
     acceptance: float | None = Field(description="Probability that the offer is accepted; without an offer, at the cheapest terms.")
-    pd: float
+    pd: float = Field(description="Probability of default at the offered terms; without an offer, at the cheapest terms.")
     score: float = Field(description="The acceptance model's margin at these terms: the sum of base and contributions.")
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4, description="The factors that moved the acceptance.")
     model: ModelVersion
-    pd_model: str | None = Field(description="Version of the model of the stored PD; null where the request had a PD.")
+    pd_model: str | None = Field(description="Version of the model of the PD; null where the request had a PD.")
 
 
 class StoredScore(Answer):

@@ -153,6 +153,8 @@ class Domain(ABC):
         Canonical columns (``table.column``) without which a source has no such domain.
     upstream
         Scores of other domains that `build_features` reads beside the canonical tables, where the source has those domains.
+    companions
+        Domains whose champions a decision asks too, where the source has them: they stand in the bundle's `companions`.
     features_of
         For a second model of a domain: the domain whose feature table it reads.
     more_scores
@@ -179,6 +181,7 @@ class Domain(ABC):
     cutoffs: ClassVar[Mapping[str, bool]] = {}
     needs: ClassVar[tuple[str, ...]] = ()
     upstream: ClassVar[tuple[str, ...]] = ()
+    companions: ClassVar[tuple[str, ...]] = ()
     features_of: ClassVar[str] = ""
     more_scores: ClassVar[tuple[Column, ...]] = ()
     known_before: ClassVar[tuple[str, ...]] = ("transactions",)
@@ -212,6 +215,10 @@ class Domain(ABC):
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
         """Return ``score``, ``probability``, ``decision`` and the `more_scores` of rows of the feature table, each of shape (n,)."""
 
+    def join_companions(self, rows: "LazyTable", table: "Callable[[str], LazyTable | None]") -> "LazyTable":
+        """Join what the `companions` know of rows of the feature table; `table` returns a stored table, None where there is none."""
+        return rows
+
     # Evaluation ----------------------------------------------------------------------------------------------------------------
 
     def evaluation_rows(self, table: "LazyTable") -> "LazyTable":
@@ -229,6 +236,10 @@ class Domain(ABC):
     @abstractmethod
     def find_faults(self, figures: Mapping[str, Figure]) -> list[Fault]:
         """Return the domain's own demands that a model with these figures, by metric, does not meet."""
+
+    def find_favourable(self, window: ScoredWindow, bundle: "Bundle") -> "Mapping[str, np.ndarray]":
+        """Return for each of `cutoffs` whether the rows' decisions stay below it, shape (n,): in favour of the person."""
+        return {name: window.probability < bundle.thresholds[name] for name in self.cutoffs if name in bundle.thresholds}
 
     @abstractmethod
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":

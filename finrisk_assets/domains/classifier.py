@@ -1,11 +1,9 @@
 """The domains that answer yes or no: they train candidates on a frozen split, and evaluate one bundle on its test window.
 
-A subclass names its label, its thresholds and the rows that may teach.
+A subclass names its label and the rows that may teach.
 """
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, ScoredWindow, TrainingResult
@@ -60,10 +58,6 @@ class ClassifierDomain(Domain):
 
     # What a subclass decides ---------------------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def thresholds(self, settings: "Settings") -> Mapping[str, float]:
-        """Return the probabilities at which decisions change."""
-
     def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
         """Return unfitted estimators by name; `n_rows` of them train."""
         from finrisk_assets.modelling.training import candidates
@@ -112,7 +106,6 @@ class ClassifierDomain(Domain):
             features=features,
             components=(convert_estimator(best.estimator, features, validation).component,),
             calibration=best.fitted_calibration.calibration,
-            thresholds=self.thresholds(settings),
             metrics={"validation_auc": best.auc.value, "validation_log_loss": best.log_loss},
             golden_rows=provenance.pick_golden_rows(validation, compute_margin(best.estimator, validation)[0]),
             seed=settings.seed,
@@ -306,11 +299,3 @@ def _variance(window: ScoredWindow) -> float:
 def _parameters(estimator: Any) -> Mapping[str, Any]:
     last = estimator[-1] if hasattr(estimator, "steps") else estimator
     return {name: value for name, value in last.get_params().items() if value is not None}
-
-
-def with_reference(spec: "BundleSpec", rows: "np.ndarray", threshold: float) -> "BundleSpec":
-    """Return the bundle with the reference of a refusal's reasons: the mean contributions of those just approved."""
-    from finrisk_assets.modelling.evaluation import explain
-    from finrisk_assets.scoring.bundle import Bundle
-
-    return replace(spec, reference=explain.mean_just_approved(Bundle(spec, ""), rows, threshold))

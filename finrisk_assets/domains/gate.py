@@ -121,19 +121,24 @@ def fairness_figures(
     people = window.frame.customer_id
     of_rows = protected.set_index("customer_id").reindex(people).reset_index(drop=True)
     grouped = fairness.group_protected(of_rows, list(of_rows.columns), window.frame[domain.decision_time].to_numpy())
-    cutoffs = {name: bundle.thresholds[name] for name in domain.cutoffs if name in bundle.thresholds}
+    favourable, bounds = domain.find_favourable(window, bundle), bundle.policy.fairness
     findings: list[fairness.FairnessFinding] = []
     smallest = fairness.min_group_size(people)
     # A person who comes back month after month is one person: the newest row stands for them where rows are to be independent.
     newest = (~people[::-1].duplicated())[::-1].to_numpy()
     for column, group in grouped.items():
         shared: dict[str, Any] = {"column": column, "people": people.to_numpy(dtype=str), "smallest": smallest}
-        for cutoff, threshold in cutoffs.items():
+        for cutoff, selected in favourable.items():
             at_cutoff: dict[str, Any] = {**shared, "cutoff": cutoff, "seed": settings.seed, "draws": 400}
-            findings += fairness.compare_selection(window.probability < threshold, group, **at_cutoff)
-            findings += fairness.compare_opportunity(window.probability < threshold, ~window.labels, group, **at_cutoff)
+            findings += fairness.compare_selection(selected, group, bound=bounds.impact_ratio, **at_cutoff)
+            findings += fairness.compare_opportunity(selected, ~window.labels, group, bound=bounds.opportunity_gap, **at_cutoff)
         findings += fairness.compare_calibration(
-            window.labels[newest], window.probability[newest], group[newest], column=column, smallest=smallest
+            window.labels[newest],
+            window.probability[newest],
+            group[newest],
+            column=column,
+            bound=bounds.calibration_gap,
+            smallest=smallest,
         )
     return [fairness_figure(finding) for finding in findings if finding.value is not None]
 

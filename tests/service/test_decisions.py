@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from finrisk_assets.domains.loan_default.terms import with_terms
 from finrisk_assets.domains.loan_offers.decide import OfferLimits, build_rows, choose_offer
+from finrisk_assets.features.loan_terms import with_terms
 from finrisk_assets.scoring.bundle import Bundle
 from tests.service.examples import CASHFLOW_ROW, EIGHT_FIELDS, GRID, LOAN_ROW, OFFER_ROW, SPENDING_ROW, write_cashflow_bundle
 

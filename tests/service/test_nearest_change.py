@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from finrisk_assets.domains.loan_default.terms import with_terms
+from finrisk_assets.features.loan_terms import with_terms
 from finrisk_assets.scoring.bundle import Bundle, write
 from finrisk_assets.scoring.spec import BundleSpec
 from schemas.features import Feature

@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finrisk_assets.domains.base import Evaluation, Figure, MonitoringSpec, ScoredWindow
-from finrisk_assets.domains.classifier import ClassifierDomain, score_by_threshold, with_reference
+from finrisk_assets.domains.classifier import ClassifierDomain
 from finrisk_assets.domains.loan_default import decide, features, model, month_end_applications
 from schemas.features import Feature
+from schemas.ledger import Column
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,10 +36,13 @@ class LoanDefault(ClassifierDomain):
     label = "is_default"
     outcome = "default"
     cutoffs: ClassVar[Mapping[str, bool]] = {"refer_from": False, "refuse_from": True}
-    utility_unit = "profit as a share of the exposure, per loan"
+    utility_unit = "profit in currency per loan, by what happened within a year"
     truth = "truth_loans"
     truth_key = ("loan_id",)
     truth_probability = "true_pd"
+    more_scores = (
+        Column("value_amount", "float64", "What the loan is worth at its terms, defaults counted.", "currency", True, personal="personal"),
+    )
     monitoring = MonitoringSpec(
         decision_thresholds=("refer_from", "refuse_from"),
         by_construction={"history_months": "grows as the ledger ages", "customer_months": "grows with every month that a customer stays"},
@@ -62,23 +66,27 @@ class LoanDefault(ClassifierDomain):
         labelled = labelled[model.is_mature(labelled.applied_at, labelled.outcome_known_at)].reset_index(drop=True)
         return labelled.assign(is_default=labelled.is_default.astype(bool))
 
-    def thresholds(self, settings: "Settings") -> Mapping[str, float]:
-        return decide.thresholds()
-
     def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
         return model.candidates(features, seed, threads, n_rows)
 
     def complete_spec(self, spec: "BundleSpec", train: "pd.DataFrame", validation: "pd.DataFrame", settings: "Settings") -> "BundleSpec":
-        """Return the bundle with the reference of a refusal's reasons, and with the approved applicants' values of changeable features."""
+        """Return the bundle with the references of a refusal's reasons, and with the safer applicants' values of changeable features.
+
+        The safer half stands for the approved: a policy approves whom it likes without a training.
+        """
+        import numpy as np
+
         from finrisk_assets.domains.loan_default import actionability
+        from finrisk_assets.modelling.evaluation.explain import with_references
         from finrisk_assets.modelling.training.candidates import to_matrix
         from finrisk_assets.scoring import recourse
         from finrisk_assets.scoring.bundle import Bundle
 
-        rows, refer_from = to_matrix(validation, spec.features), spec.thresholds["refer_from"]
-        approved = rows[Bundle(spec, "").probability(rows) < refer_from]
-        quantiles = recourse.approved_quantiles(spec.features, approved, actionability.CHANGEABLE)
-        return replace(with_reference(spec, rows, refer_from), approved=quantiles)
+        rows = to_matrix(validation, spec.features)
+        probability = Bundle(spec, "").probability(rows)
+        safer = rows[probability <= np.median(probability)]
+        quantiles = recourse.approved_quantiles(spec.features, safer, actionability.CHANGEABLE)
+        return replace(with_references(spec, rows), approved=quantiles)
 
     def export_files(self, candidates: "Sequence[Candidate]") -> Mapping[str, bytes]:
         """Return the scorecard as a page, a table and a query, whichever candidate was chosen."""
@@ -88,26 +96,40 @@ class LoanDefault(ClassifierDomain):
         return scorecard.render_files(card, "analytics.features_loan_default", "loan_id")
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
-        return score_by_threshold(frame, champion, decide.DECISION_RULE.decide_all)
+        """Return margin, PD and decision of each application, and its value at its own terms."""
+        from finrisk_assets.modelling.training.candidates import to_matrix
+
+        rows = to_matrix(frame, champion.features)
+        margin = champion.margin(rows)
+        probability = champion.calibration.apply(margin)
+        decided = decide.decide_rows(rows, probability, list(champion.columns), champion.policy)
+        return {"score": margin, "probability": probability, "decision": decided.words, "value_amount": decided.value.value}
 
     def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
         """Return the classifier's figures, the default rate of each grade, and the expected maximum profit."""
         from finrisk_assets.modelling.evaluation import metrics
         from finrisk_assets.modelling.evaluation.expected_max_profit import expected_max_profit
+        from finrisk_assets.scoring.loan_decision import name_grade
 
         window = self.score_test_window(frame, bundle, settings)
-        grades = metrics.jeffreys_test(window.labels, window.probability, [decide.grade(float(p)) for p in window.probability])
+        graded = [name_grade(float(p), bundle.policy) for p in window.probability]
+        grades = metrics.jeffreys_test(window.labels, window.probability, graded)
         evaluation = super().evaluate(frame, bundle, settings)
         figures = [Figure(f"grade_{g.grade}_default_rate", g.defaults / g.n, g.low, g.high, f"mean PD {g.mean_pd:.4f}") for g in grades]
         profit = expected_max_profit(window.labels, window.probability).profit
         figures.append(Figure("emp", profit, meaning="expected maximum profit per unit lent (Verbraken et al. 2014)"))
         return replace(evaluation, figures=[*evaluation.figures, *figures])
 
-    def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
-        import numpy as np
+    def find_favourable(self, window: ScoredWindow, bundle: "Bundle") -> "Mapping[str, np.ndarray]":
+        """Return whether each application is approved, and whether it is not refused."""
+        decided = decide.decide_rows(window.rows, window.probability, list(bundle.columns), bundle.policy)
+        return {"refer_from": decided.is_approved, "refuse_from": decided.decision != decide.DECISIONS.index(decide.REFUSE)}
 
-        decisions = decide.DECISION_RULE.decide_all(window.probability, bundle.thresholds)
-        return np.array(decide.realised_profit(window.labels, decisions, decide.Costs()))
+    def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
+        names = list(bundle.columns)
+        terms = decide.read_terms({name: window.rows[:, at] for at, name in enumerate(names)}, bundle.policy)
+        decided = decide.decide_rows(window.rows, window.probability, names, bundle.policy)
+        return decide.realised_profit(window.labels, decided, terms, bundle.policy)
 
 
 LOAN_DEFAULT = LoanDefault()

@@ -1,6 +1,6 @@
 """The profit of offers by the true curves of a simulator: the champion's, three plain policies', and the oracle's.
 
-All are priced on one grid under one set of limits. The plain policies set the rate by a rule and take the amount and term that the
+All are priced on one grid under one policy. The plain policies set the rate by a rule and take the amount and term that the
 champion's model finds best at that rate, so that they differ from the champion in the price alone:
 
 - *one rate*: the same for every customer: the rate of the highest expected profit on the training window;
@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 from finrisk_assets.domains.base import Figure
 from finrisk_assets.domains.loan_offers import decide
+from finrisk_assets.domains.loan_offers.pd_at_terms import PREFIX, LoanApplicants
 from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.modelling.training.candidates import to_matrix
+from finrisk_assets.policy.document import Policy
+from finrisk_assets.scoring.loan_value import value_loans
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,16 +49,44 @@ def to_floats(frame: "pd.DataFrame", name: str) -> Floats:
     return np.asarray(frame[name].to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def price_by_model(frame: "pd.DataFrame", bundle: "Bundle", grid: decide.Grid, limits: decide.OfferLimits) -> decide.OfferPrices:
-    """Return every offer on the grid, priced by the champion's acceptance and the PD of the rows."""
+def find_grid(bundle: "Bundle") -> decide.Grid:
+    """Return the policy's grid within the terms that the bundle learned from."""
+    return decide.Grid.from_thresholds(bundle.thresholds).choose_grid(bundle.policy.loan_offers.grid, bundle.policy.lending.rate_cap_pct)
+
+
+def price_by_model(frame: "pd.DataFrame", bundle: "Bundle", grid: decide.Grid) -> tuple[Floats, decide.OfferPrices]:
+    """Return the champion's margin of acceptance at every point of the grid, shape (n, g), and the offers priced by it.
+
+    The PD is that of the loan-default model at each of the terms, where the frame has the customer's loan features; else the row's own.
+    """
     names = [feature.name for feature in bundle.features]
     income = to_floats(frame, "monthly_income_amount")
     rows = decide.build_rows(names, to_matrix(frame, bundle.features), income, grid)
-    acceptance = bundle.probability(rows.reshape(-1, len(names))).reshape(len(frame), len(grid))
-    return decide.price_offers(acceptance, to_floats(frame, "pd"), income, grid, limits)
+    margin = bundle.margin(rows.reshape(-1, len(names))).reshape(len(frame), len(grid))
+    applicants = read_applicants(frame, bundle)
+    pd = to_floats(frame, "pd") if applicants is None else applicants.find_pds(grid.points(income), to_floats(frame, "pd"))
+    prices = decide.price_offers(
+        bundle.calibration.apply(margin),
+        pd,
+        income,
+        grid,
+        bundle.policy,
+        usual_income=None if applicants is None else applicants.find_usual_incomes(income),
+        spending_probability=to_floats(frame, "spending_probability") if "spending_probability" in frame else None,
+    )
+    return margin, prices
 
 
-def price_by_truth(frame: "pd.DataFrame", truth: "pd.DataFrame", grid: decide.Grid, limits: decide.OfferLimits) -> decide.OfferPrices:
+def read_applicants(frame: "pd.DataFrame", bundle: "Bundle") -> LoanApplicants | None:
+    """Return the frame's customers as the loan-default model knows them; None without its bundle, or without their loan features."""
+    loans = bundle.companions.get("loan_default")
+    columns = {name.removeprefix(PREFIX): name for name in frame.columns if name.startswith(PREFIX)}
+    if loans is None or not columns.keys() >= loans.columns.keys():
+        return None
+    return LoanApplicants(loans, {feature: to_floats(frame, name) for feature, name in columns.items()})
+
+
+def price_by_truth(frame: "pd.DataFrame", truth: "pd.DataFrame", grid: decide.Grid, policy: Policy) -> decide.OfferPrices:
     """Return every offer on the grid, priced by the true curves of acceptance and default.
 
     ``logit accept = base + rate_slope rate + amount_slope ln(amount / income) + term_slope ln(term / 24)`` and
@@ -73,23 +104,23 @@ def price_by_truth(frame: "pd.DataFrame", truth: "pd.DataFrame", grid: decide.Gr
     )
     burden = np.minimum(points.instalment / column["monthly_income_amount"], 1.0)
     default = column["pd_base"] + column["pd_burden_slope"] * burden
-    return decide.price_offers(_sigmoid(accept), _sigmoid(default), income, grid, limits)
+    return decide.price_offers(_sigmoid(accept), _sigmoid(default), income, grid, policy)
 
 
 def compare_policies(
     train: "pd.DataFrame", test: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", *, seed: int
 ) -> Sequence[Figure]:
     """Return the profit of each policy on the test window's rows as a share of the oracle's, with a bootstrap interval over the rows."""
-    grid, limits = decide.Grid.from_thresholds(bundle.thresholds), decide.OfferLimits.from_thresholds(bundle.thresholds)
+    grid, policy = find_grid(bundle), bundle.policy
     known = test[test.offer_id.isin(truth.offer_id) & test.monthly_income_amount.notna()].reset_index(drop=True)
-    expected, real = price_by_model(known, bundle, grid, limits), price_by_truth(known, truth, grid, limits)
+    (_, expected), real = price_by_model(known, bundle, grid), price_by_truth(known, truth, grid, policy)
     income = to_floats(known, "monthly_income_amount")
-    policies = choose_by_policy(price_by_model(train, bundle, grid, limits), expected, grid)
+    policies = choose_by_policy(price_by_model(train, bundle, grid)[1], expected, grid)
     earned = {name: find_earnings(real, places) for name, places in policies.items()}
-    places = decide.choose_offers(expected, income, limits).best
+    places = decide.choose_offers(expected, income, policy).best
     ours = find_earnings(real, places)
     breaching = np.where(places < 0, 0.0, real.expected_profit[np.arange(len(places)), np.maximum(places, 0)])
-    best = find_earnings(real, decide.choose_offers(real, income, limits).best)
+    best = find_earnings(real, decide.choose_offers(real, income, policy).best)
     figures = [_share("profit_captured", ours, best, seed, "profit by the true curves over that of an oracle that knows them")]
     counted = "the same, counting in full what offers earn that the true PD would have forbidden"
     figures.append(_share("profit_captured_with_breaches", breaching, best, seed, counted))
@@ -116,17 +147,17 @@ def estimate_logged_profit(frame: "pd.DataFrame", accepted: NDArray[np.bool_], b
         Offers at random rates, with `decide.TERMS`, ``monthly_income_amount`` and ``pd``.
     accepted : array-like of bool, shape (n,)
     """
-    grid, limits = decide.Grid.from_thresholds(bundle.thresholds), decide.OfferLimits.from_thresholds(bundle.thresholds)
+    grid, policy = find_grid(bundle), bundle.policy
     income = to_floats(frame, "monthly_income_amount")
-    best = decide.choose_offers(price_by_model(frame, bundle, grid, limits), income, limits).best
+    best = decide.choose_offers(price_by_model(frame, bundle, grid)[1], income, policy).best
     rates = np.asarray(grid.rates)
     between = (rates[1:] + rates[:-1]) / 2
     chosen = np.searchsorted(between, grid.points(income).rate[np.maximum(best, 0)])
     drawn = np.searchsorted(between, to_floats(frame, "annual_rate_pct"))
     share = np.bincount(drawn, minlength=len(rates))[drawn] / len(drawn)
     amount, term = (np.exp(to_floats(frame, name)) for name in ("log_loan_amount", "log_term_months"))
-    interest, funding, loss = decide.price_loan(amount, to_floats(frame, "annual_rate_pct"), term, to_floats(frame, "pd"), limits)
-    earned = np.where(accepted, interest - funding - loss - limits.loan_cost_amount, 0.0) - limits.offer_cost_amount
+    value = value_loans(amount, to_floats(frame, "annual_rate_pct"), np.rint(term), to_floats(frame, "pd"), policy.lending).value
+    earned = np.where(accepted, value, 0.0) - policy.loan_offers.offer_cost_amount
     return np.where((best >= 0) & (drawn == chosen), np.nan_to_num(earned) / share, 0.0)
 
 

@@ -19,6 +19,7 @@ from finrisk_assets.graph.stages.common import (
     check_finite_figures,
     common,
     figure_table,
+    load_bundle,
     load_evaluation_rows,
     log_artifact,
     pictures,
@@ -70,13 +71,11 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         import ibis
         from mlflow.entities import Metric
 
-        from finrisk_assets.scoring.bundle import Bundle
-
         client = tracking.client()
         registered = model_registry.find_version(client, domain.name, model_registry.CHALLENGER)
         if registered is None:
             raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
-        challenger = Bundle.load(candidate_folder(domain, settings), threads=settings.threads)
+        challenger = load_bundle(candidate_folder(domain, settings), domain, settings)
         champion = _champion(client, domain, registered, settings)
         frame = load_evaluation_rows(warehouse, domain)
         known_now = replace(settings, as_of=clock.now())
@@ -123,15 +122,14 @@ def format_verdicts(faults: list[gate.Fault]) -> str:
 
 def _champion(client: Any, domain: Domain, challenger: model_registry.RegisteredVersion, settings: Settings) -> "Bundle | None":
     """Return the champion's bundle; where the champion is the challenger itself, the one that it replaced; None for the first."""
-    from finrisk_assets.scoring.bundle import Bundle
-
     model = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
     if model is not None and model.version == challenger.version:
         model = model_registry.find_replaced(client, model)
     if model is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        return Bundle.load(model_registry.download_bundle(client, model, Path(folder) / "bundle"), threads=settings.threads)
+        files = model_registry.download_bundle(client, model, Path(folder) / "bundle")
+        return load_bundle(files, domain, settings)
 
 
 def _rollback_figures(tags: dict[str, str]) -> list[Figure]:

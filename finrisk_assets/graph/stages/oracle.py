@@ -7,7 +7,14 @@ import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.domains.base import Domain
-from finrisk_assets.graph.stages.common import champion_folder, check_finite_figures, common, figure_table, load_evaluation_rows
+from finrisk_assets.graph.stages.common import (
+    champion_folder,
+    check_finite_figures,
+    common,
+    figure_table,
+    load_bundle,
+    load_evaluation_rows,
+)
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
@@ -28,9 +35,7 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
     def oracle(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Output[LazyTable]:
         import ibis
 
-        from finrisk_assets.scoring.bundle import Bundle
-
-        champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
+        champion = load_bundle(champion_folder(domain, settings), domain, settings)
         frame = load_evaluation_rows(warehouse, domain)
         truth = warehouse.table(domain.truth).to_pandas()
         rows = [asdict(figure) for figure in domain.compare_with_truth(frame, truth, champion, settings)]

@@ -2,7 +2,7 @@
 
 A protected column is no feature: it is joined to the scores of a window for these figures only. A finding states whether the window
 *supports* that a figure lies within a bound. No bound here is a law, and no finding says that a model is fair or lawful: people judge
-which differences matter and why they exist.
+which differences matter and why they exist. The bounds come from the policy.
 """
 
 from collections.abc import Sequence
@@ -33,26 +33,6 @@ Verdict: TypeAlias = Literal["supports", "speaks against", "leaves open", "too s
 AGAINST: Verdict = "speaks against"
 
 Groups: TypeAlias = NDArray[np.str_]
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The bounds of the fairness figures.
-
-    Attributes
-    ----------
-    impact_ratio
-        Smallest ratio of selection rates. 0.8 is the "four-fifths rule" of the US Uniform Guidelines on Employee Selection Procedures
-        (1978): a convention for what deserves a look, made for hiring and known for ignoring the sample's size.
-    opportunity_gap
-        Largest shortfall of the approval rate among those who repaid, compared with the reference group.
-    calibration_gap
-        Largest difference of a group's mean probability from its rate, in either direction.
-    """
-
-    impact_ratio: float = 0.8
-    opportunity_gap: float = 0.1
-    calibration_gap: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -170,7 +150,7 @@ def compare_selection(
     reference: str | None = None,
     column: str = "",
     cutoff: str = "",
-    bound: float = Bounds.impact_ratio,
+    bound: float,
     smallest: int = MIN_GROUP_SIZE,
     draws: int = DRAWS,
     seed: int,
@@ -228,7 +208,7 @@ def compare_opportunity(
     reference: str | None = None,
     column: str = "",
     cutoff: str = "",
-    bound: float = Bounds.opportunity_gap,
+    bound: float,
     smallest: int = MIN_GROUP_SIZE,
     draws: int = DRAWS,
     seed: int,
@@ -267,7 +247,7 @@ def compare_calibration(
     people: ArrayLike | None = None,
     *,
     column: str = "",
-    bound: float = Bounds.calibration_gap,
+    bound: float,
     smallest: int = MIN_GROUP_SIZE,
 ) -> list[FairnessFinding]:
     """Return each group's mean probability less its rate of the outcome; the interval is the rate's Jeffreys interval, reversed.

@@ -12,6 +12,8 @@ from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.domains.transaction_anomaly import decide as anomalies
 from finrisk_assets.modelling.evaluation.fairness import FairnessFinding, Interval, group_by_value, group_protected, min_group_size
 from finrisk_assets.modelling.evaluation.metrics import clustered_mean
+from finrisk_assets.policy.policy_file import default_policy
+from finrisk_assets.scoring.loan_decision import complete_terms, decide_loans
 
 GOOD = [
     Figure("auc", 0.8, 0.75, 0.85),
@@ -75,23 +77,33 @@ def test_higher_auc_and_lower_profit_is_refused() -> None:
     bad = rng.random(4_000) < 0.2
     champion = np.clip(0.2 + 0.15 * bad + rng.normal(0, 0.1, 4_000), 0.01, 0.99)
     challenger = np.clip(0.2 + 0.25 * bad + rng.normal(0, 0.1, 4_000), 0.01, 0.99)
-    costs, careful = loans.Costs(), loans.thresholds()
-    theirs = loans.realised_profit(bad, loans.DECISION_RULE.decide_all(champion, careful), costs)
-    ours = loans.realised_profit(bad, loans.DECISION_RULE.decide_all(challenger, {"refer_from": 0.95, "refuse_from": 0.99}), costs)
+    policy, terms = default_policy(), complete_terms(default_policy(), amount=np.full(4_000, 2_500.0))
+    reckless = policy.model_copy(update={"lending": policy.lending.model_copy(update={"max_pd": 1.0, "lgd": 0.01})})
+    theirs = loans.realised_profit(bad, decide_loans(champion, terms, policy), terms, policy)
+    ours = loans.realised_profit(bad, decide_loans(challenger, terms, reckless), terms, policy)
     more = clustered_mean(np.subtract(ours, theirs), np.arange(len(bad)))
     figures = _with(Figure("auc_beside_champion", 0.1, 0.08, 0.12), Figure("gain_beside_champion", more.value, more.low, more.high))
     assert [fault.demand for fault in gate.find_faults(LOAN_DEFAULT, figures)] == ["profit"]
 
 
-def test_profit_of_a_loan_is_margin_or_loss() -> None:
-    costs = loans.Costs(margin=0.1, lgd=0.45, review_cost=0.005, review_finds=0.5, review_errs=0.1)
-    earned = loans.realised_profit([False, True, True, True], ["approve", "approve", "refuse", "refer"], costs)
-    assert earned == pytest.approx([0.1, -0.45, 0.0, -0.45 * 0.5 - 0.005])
+def test_profit_of_a_loan_is_what_happened_to_it() -> None:
+    policy = default_policy()
+    terms = complete_terms(policy, amount=np.full(4, 2_500.0))
+    approved, refused = decide_loans(np.full(4, 0.001), terms, policy), decide_loans(np.full(4, 0.9), terms, policy)
+    earned = loans.realised_profit(np.array([False, True, True, False]), approved, terms, policy)
+    assert earned[0] == earned[3] > 0 > earned[1] == earned[2]
+    assert -policy.lending.lgd * 2_500 < earned[1] < -0.5 * policy.lending.lgd * 2_500, "some instalments were paid before"
+    assert loans.realised_profit(np.ones(4, bool), refused, terms, policy).tolist() == [0.0] * 4
+    referred = decide_loans(np.full(4, 0.12), terms, policy)
+    assert referred.words == ["refer"] * 4
+    kept, cost = 1 - policy.loan_default.review.finds_share, policy.loan_default.review.cost_amount
+    assert loans.realised_profit(np.ones(4, bool), referred, terms, policy)[0] == pytest.approx(kept * earned[1] - cost)
 
 
 def test_a_stopped_fraud_saves_its_amount_less_what_looking_costs() -> None:
-    saved = anomalies.compute_savings([100, 100, 100, 100, 100], [1, 1, 1, 0, 0], ["allow", "review", "block", "review", "block"])
-    assert saved.tolist() == [0, 100 - anomalies.REVIEW_COST, 100, -anomalies.REVIEW_COST, -anomalies.BLOCK_COST]
+    rules = default_policy().transaction_anomaly
+    saved = anomalies.compute_savings([100, 100, 100, 100, 100], [1, 1, 1, 0, 0], ["allow", "review", "block", "review", "block"], rules)
+    assert saved.tolist() == [0, 100 - rules.review_cost_amount, 100, -rules.review_cost_amount, -rules.block_cost_amount]
 
 
 def test_net_benefit_counts_false_alarms_at_the_odds_of_the_threshold() -> None:

@@ -7,11 +7,12 @@ import pytest
 
 from finrisk_assets.domains.loan_default import decide
 from finrisk_assets.domains.loan_default.model import candidates, is_mature
-from finrisk_assets.domains.loan_default.terms import FORMULAS, TermsError, with_terms
+from finrisk_assets.features.loan_terms import FORMULAS, TermsError, rows_at_terms, with_terms
 from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.modelling.training import candidates as model
 from finrisk_assets.modelling.training.convert import convert_estimator
 from finrisk_assets.modelling.training.split import split
+from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.annuity import instalment_to_cent
 from schemas.features import Feature
 
@@ -118,36 +119,68 @@ def test_a_loan_that_had_less_than_a_year_to_default_is_left_out_whatever_became
     assert is_mature(np.full(2, np.datetime64("NaT")), known[:2]).tolist() == [True, True]
 
 
-def test_each_decision_earns_the_most_where_it_is_made():
-    costs = decide.Costs()
-    limits = decide.thresholds(costs)
-    assert 0 < limits["refer_from"] < costs.margin / (costs.margin + costs.lgd) < limits["refuse_from"] < 0.5
-    for probability in np.linspace(0, 1, 201):
-        decisions = decide.DECISION_RULE.decide(probability, limits)
-        best = max(decide.expected_profit(probability, other, costs) for other in decide.DECISIONS)
-        assert decide.expected_profit(probability, decisions, costs) == pytest.approx(best, abs=1e-12)
+NAMES = ("loan_amount", "annual_rate_pct", "term_months", "instalment_amount", "income_amount_90d")
 
 
-def test_a_review_that_never_pays_leaves_the_break_even():
-    limits = decide.thresholds(decide.Costs(margin=0.1, lgd=0.4, review_cost=0.2))
-    assert limits == {"refer_from": pytest.approx(0.2), "refuse_from": pytest.approx(0.2)}
-    assert decide.DECISION_RULE.decide_all([0.19, 0.2], limits) == ["approve", "refuse"]
+def application(**changes):
+    """Return one application's row, shape (1, d)."""
+    typical = {
+        "loan_amount": 2500.0,
+        "annual_rate_pct": 12.0,
+        "term_months": 24.0,
+        "instalment_amount": 117.68,
+        "income_amount_90d": 6000.0,
+    }
+    return np.array([[(typical | changes)[name] for name in NAMES]])
 
 
-def test_dearer_losses_make_both_limits_stricter():
-    mild, harsh = decide.thresholds(decide.Costs(lgd=0.2)), decide.thresholds(decide.Costs(lgd=0.8))
-    assert harsh["refer_from"] < mild["refer_from"]
-    assert harsh["refuse_from"] < mild["refuse_from"]
+def test_an_application_is_decided_at_its_own_terms():
+    policy = default_policy()
+    assert decide.decide_rows(application(), np.array([0.03]), NAMES, policy).words == ["approve"]
+    short = application(loan_amount=400.0, term_months=6.0, instalment_amount=69.0)
+    assert decide.decide_rows(short, np.array([0.03]), NAMES, policy).words == ["refuse"]
+    poor = application(income_amount_90d=900.0)
+    assert decide.decide_rows(poor, np.array([0.03]), NAMES, policy).words == ["refer"]
 
 
-def test_grades_double_and_hold_every_probability():
-    assert [decide.grade(p) for p in (0, 0.0099, 0.01, 0.05, 0.32, 1)] == ["A", "A", "B", "D", "G", "G"]
+def test_a_source_without_income_or_rate_is_decided_at_the_assumed_terms():
+    names, policy = ("loan_amount",), default_policy()
+    terms = decide.read_terms({"loan_amount": np.array([3000.0])}, policy)
+    assert terms.usual_income is None
+    assert terms.instalment == pytest.approx(instalment_to_cent(3000, 12, 24), abs=0.01)
+    assert decide.decide_rows(np.array([[3000.0]]), np.array([0.03]), names, policy).words == ["approve"]
 
 
-@pytest.mark.parametrize("nothing", [float("nan"), -0.1, 1.1])
-def test_what_is_no_probability_is_not_decided_on(nothing):
-    with pytest.raises(ValueError, match="no probability"):
-        decide.DECISION_RULE.decide(nothing, decide.thresholds())
+@pytest.mark.parametrize("goal", ["approve", "refer"])
+def test_the_shortfall_is_below_zero_where_the_goal_is_reached_and_falls_towards_it(goal):
+    policy, risks = default_policy(), np.linspace(0.001, 0.5, 60)
+    rows = np.repeat(application(), len(risks), axis=0)
+    shortfall = decide.measure_shortfall(rows, risks, NAMES, policy, goal=goal)
+    reached = decide.decide_rows(rows, risks, NAMES, policy).decision <= decide.DECISIONS.index(goal)
+    assert ((shortfall < 0) == reached).all() and reached.any() and not reached.all()
+    assert (np.diff(shortfall[~reached]) >= 0).all()
+
+
+# --- a grid of terms ---------------------------------------------------------------------------------------------------
+
+
+def test_the_rows_of_a_grid_are_those_of_each_request():
+    names = list(APPLICATION)
+    rng = np.random.default_rng(2)
+    people = [
+        APPLICATION | {"income_amount_90d": income, "expense_amount_90d": 0.9 * income, "mean_balance_90d": balance}
+        for income, balance in zip(rng.uniform(0, 9000, 6), rng.normal(300, 900, 6), strict=True)
+    ]
+    people[0] = people[0] | {"income_amount_90d": None, "mean_balance_90d": None}
+    columns = {name: np.array([np.nan if person[name] is None else person[name] for person in people]) for name in names}
+    amount = rng.integers(300, 20_000, (6, 5)).astype(float)
+    rate, term = np.array([0.0, 3.5, 12.0, 19.99, 60.0]), np.array([6.0, 12.0, 13.0, 48.0, 60.0])
+    rows = rows_at_terms(names, columns, amount, rate, term)
+    for k, person in enumerate(people):
+        for g in range(5):
+            one = with_terms(person, loan_amount=amount[k, g], term_months=int(term[g]), annual_rate_pct=rate[g])
+            expected = np.array([np.nan if one[name] is None else one[name] for name in names], np.float32)
+            np.testing.assert_array_equal(rows[k, g], expected)
 
 
 # --- other terms -------------------------------------------------------------------------------------------------------
