@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ibis.expr.types import Table as LazyTable
 
     from finrisk_assets.ledger.sources.source_definition import Source
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec
     from finrisk_assets.settings import Settings
@@ -218,6 +219,16 @@ class Domain(ABC):
     def join_companions(self, rows: "LazyTable", table: "Callable[[str], LazyTable | None]") -> "LazyTable":
         """Join what the `companions` know of rows of the feature table; `table` returns a stored table, None where there is none."""
         return rows
+
+    def value_decisions(self, frame: "pd.DataFrame", scored: Mapping[str, Any], policy: "Policy") -> "np.ndarray | None":
+        """Return what decisions are expected to be worth, in currency, shape (n,); None where money does not measure them.
+
+        Parameters
+        ----------
+        frame, scored
+            Rows of the feature table, and what `score` returned for them under the policy.
+        """
+        return None
 
     # Evaluation ----------------------------------------------------------------------------------------------------------------
 

@@ -59,11 +59,22 @@ class LoanTerms:
 
 @dataclass(frozen=True)
 class LoanDecisions:
-    """The decisions on loans and their reasons, as numbers in `DECISIONS` and `REASONS`, with the loans' values; arrays of one shape."""
+    """The decisions on loans; arrays of one shape.
+
+    Attributes
+    ----------
+    decision, reason
+        Numbers in `DECISIONS` and `REASONS`.
+    value
+        The loans' values, where they are granted outright.
+    reviewed_value
+        The same where a person reviews them first.
+    """
 
     decision: NDArray[np.int64]
     reason: NDArray[np.int64]
     value: LoanValue
+    reviewed_value: Floats
 
     @property
     def is_approved(self) -> NDArray[np.bool_]:
@@ -133,7 +144,7 @@ def decide_loans(pd: ArrayLike, terms: LoanTerms, policy: Policy) -> LoanDecisio
     rules = policy.loan_default
     words = ("approve", "refer", "refuse", "refuse", rules.income_unknown, rules.unaffordable, "refer")
     reason = np.select(conditions, range(1, len(REASONS)), default=0)
-    return LoanDecisions(np.array([DECISIONS.index(word) for word in words])[reason], reason, value)
+    return LoanDecisions(np.array([DECISIONS.index(word) for word in words])[reason], reason, value, reviewed)
 
 
 def find_largest_pds(terms: LoanTerms, policy: Policy, *, goal: str = APPROVE) -> Floats:

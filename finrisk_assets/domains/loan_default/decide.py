@@ -74,9 +74,7 @@ def measure_shortfall(
     terms = read_terms(_columns(rows, names), policy)
     decided = decide_loans(probability, terms, policy)
     reached = decided.decision <= DECISIONS.index(goal)
-    review = policy.loan_default.review
-    outright = decided.value.value
-    reviewed = decided.value.value_after_review(review.finds_share, review.errs_share, review.cost_amount)
+    outright, reviewed = decided.value.value, decided.reviewed_value
     margin = policy.lending.min_margin_pct / 100 * terms.amount
     lacks = np.maximum(margin, reviewed) - outright if goal == APPROVE else margin - np.maximum(outright, reviewed)
     # Shares of the amount, so that large loans are not farther away than small ones.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.modelling.training.candidates import Candidate
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec
     from finrisk_assets.settings import Settings
@@ -42,6 +43,7 @@ class LoanDefault(ClassifierDomain):
     truth_probability = "true_pd"
     more_scores = (
         Column("value_amount", "float64", "What the loan is worth at its terms, defaults counted.", "currency", True, personal="personal"),
+        Column("reviewed_value_amount", "float64", "The same where a person reviews it first.", "currency", True, personal="personal"),
     )
     monitoring = MonitoringSpec(
         decision_thresholds=("refer_from", "refuse_from"),
@@ -103,7 +105,13 @@ class LoanDefault(ClassifierDomain):
         margin = champion.margin(rows)
         probability = champion.calibration.apply(margin)
         decided = decide.decide_rows(rows, probability, list(champion.columns), champion.policy)
-        return {"score": margin, "probability": probability, "decision": decided.words, "value_amount": decided.value.value}
+        return {
+            "score": margin,
+            "probability": probability,
+            "decision": decided.words,
+            "value_amount": decided.value.value,
+            "reviewed_value_amount": decided.reviewed_value,
+        }
 
     def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
         """Return the classifier's figures, the default rate of each grade, and the expected maximum profit."""
@@ -119,6 +127,17 @@ class LoanDefault(ClassifierDomain):
         profit = expected_max_profit(window.labels, window.probability).profit
         figures.append(Figure("emp", profit, meaning="expected maximum profit per unit lent (Verbraken et al. 2014)"))
         return replace(evaluation, figures=[*evaluation.figures, *figures])
+
+    def value_decisions(self, frame: "pd.DataFrame", scored: Mapping[str, Any], policy: "Policy") -> "np.ndarray":
+        """Return the value of each loan that is approved, its value after a review where it is referred, and 0 where it is refused."""
+        import numpy as np
+
+        decision = np.asarray(scored["decision"], str)
+        return np.select(
+            [decision == decide.APPROVE, decision == decide.REFER],
+            [np.asarray(scored["value_amount"], float), np.asarray(scored["reviewed_value_amount"], float)],
+            default=0.0,
+        )
 
     def find_favourable(self, window: ScoredWindow, bundle: "Bundle") -> "Mapping[str, np.ndarray]":
         """Return whether each application is approved, and whether it is not refused."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ibis.expr.types import Table as LazyTable
 
     from finrisk_assets.ledger.sources.source_definition import Source
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec
     from finrisk_assets.settings import Settings
@@ -116,6 +117,12 @@ class LoanOffers(ClassifierDomain):
         applications = loans.select(_application=loans.loan_id, **features)
         application = rows.offer_id.contains("@").ifelse(rows.offer_id, rows.customer_id + "@" + rows.offer_id)
         return rows.left_join(applications, application == applications._application).drop("_application")
+
+    def value_decisions(self, frame: "pd.DataFrame", scored: Mapping[str, Any], policy: "Policy") -> "np.ndarray":
+        """Return the expected profit of each offer, 0 where none is made."""
+        import numpy as np
+
+        return np.nan_to_num(scored["expected_profit_amount"].to_numpy(zero_copy_only=False))
 
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
         return profit.estimate_logged_profit(window.frame, window.labels, bundle)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finrisk_assets.domains.transaction_anomaly.time_split import TimeSplit
     from finrisk_assets.features.windows import Declaration
     from finrisk_assets.ledger.sources.source_definition import Source
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec, Rows
     from finrisk_assets.settings import Settings
@@ -129,6 +130,17 @@ class TransactionAnomaly(Domain):
         probability = champion.calibration.apply(margin)
         amounts = frame.log_amount.to_numpy(np.float32) if "log_amount" in frame else None
         return {"score": margin, "probability": probability, "decision": decide.decide_all(probability, champion.thresholds, amounts)}
+
+    def value_decisions(self, frame: "pd.DataFrame", scored: Mapping[str, Any], policy: "Policy") -> "np.ndarray | None":
+        """Return what reviews and blocks are expected to save less what they cost; None where the score is no probability of fraud."""
+        import numpy as np
+
+        if frame.is_fraud.isna().all() or "log_amount" not in frame:
+            return None
+        amount, p = np.expm1(frame.log_amount.to_numpy(np.float64)), np.asarray(scored["probability"], float)
+        decisions, rules = scored["decision"], policy.transaction_anomaly
+        stopped, passed = (decide.compute_savings(amount, np.full(len(p), fraud), decisions, rules) for fraud in (True, False))
+        return p * stopped + (1 - p) * passed
 
     # Evaluation ----------------------------------------------------------------------------------------------------------------
 
