@@ -5,6 +5,7 @@ No model is trained and nothing is stored. The rows are those of the last month 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,9 +91,8 @@ def _compare(domain: "Domain", source: "Source", warehouse: Any, settings: "Sett
 
     features = warehouse.table(f"features_{domain.group}")
     # A row of midnight on the first tells about the month that has just ended.
-    newest = np.datetime64(features[domain.decision_time].max().to_pyarrow().as_py()) - np.timedelta64(1, "us")
-    month = newest.astype("datetime64[M]")
-    rows = features.filter(features[domain.decision_time] > month.astype("datetime64[us]").item())
+    newest = features[domain.decision_time].max().to_pyarrow().as_py() - timedelta(microseconds=1)
+    rows = features.filter(features[domain.decision_time] > datetime(newest.year, newest.month, 1))
     frame = load_frame(join_companions(rows, domain, warehouse), domain)
     bundle = load_bundle(champion_folder(domain, settings), domain, settings)
     scored = [domain.score(frame, bundle.under(policy)) for policy in (before, after)]
@@ -104,7 +104,7 @@ def _compare(domain: "Domain", source: "Source", warehouse: Any, settings: "Sett
     is_changed = old != new
     return PolicyDiff(
         domain.name,
-        str(month),
+        f"{newest:%Y-%m}",
         len(frame),
         int(is_changed.sum()),
         None if worths[0] is None else float(worths[0].sum()),

@@ -97,7 +97,7 @@ class OfferScorer(Scorer):
             customer.monthly_income,
             grid,
             self.bundle.policy,
-            usual_income=customer.usual_income,
+            usual_income=_number(customer.usual_income),
             spending_probability=customer.spending_probability,
         )
         cheapest = find_cheapest(grid)
@@ -141,7 +141,7 @@ class OfferScorer(Scorer):
                 raise invalid_field("pd", "This field is required with features.")
             terms: dict[str, float | None] = {name: None for name in TERMS if name in self._names}
             state = row_from_request(self.bundle, terms | (request.features or {}))
-            return _Customer(state, request.monthly_income_amount, [request.pd])
+            return _Customer(state, request.monthly_income_amount, [request.pd], request.monthly_income_amount)
         reject_fields(request, ["monthly_income_amount"], "customer_id")
         snapshot = load_snapshot(self._store, "loan_offers", customer_id=request.customer_id)
         state, income = row_from_snapshot(self.bundle, snapshot.features), snapshot.features.get("monthly_income_amount")
@@ -163,9 +163,11 @@ class OfferScorer(Scorer):
             row_from_snapshot(loans, stored[0].features)  # refuses a store older than the model
             applicant = LoanApplicants(loans, {name: np.array([_number(value)]) for name, value in stored[0].features.items()})
             usual = _plain(applicant.find_usual_incomes(_number(customer.monthly_income))[0])
-            if pds is None and applicant.is_known[0] and customer.monthly_income is not None:
-                pds = applicant.find_pds(grid.points(customer.monthly_income), np.nan)[0].tolist()
-                model = loans.version
+            if pds is None and customer.monthly_income is not None and applicant.is_known[0]:
+                try:
+                    pds, model = applicant.find_pds(grid.points(customer.monthly_income))[0].tolist(), loans.version
+                except ValueError as error:  # a missing value that the model cannot score; the message names the feature
+                    raise invalid_field("customer_id", str(error)) from None
         if pds is None:
             newest = stored[0].score if stored else {}
             pd = snapshot.features.get("pd")

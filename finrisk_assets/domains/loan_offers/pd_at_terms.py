@@ -35,34 +35,30 @@ class LoanApplicants:
     bundle: Bundle
     columns: Mapping[str, Floats]
 
-    def find_pds(self, points: GridPoints, otherwise: ArrayLike) -> Floats:
-        """Return the PD at every point of a grid, shape (n, g).
-
-        Parameters
-        ----------
-        otherwise : array-like, shape (n,) or a number
-            The PD of customers without loan features, the same at all terms; NaN where it is not known.
-        """
-        n, width = points.amount.shape
-        fallback = np.broadcast_to(np.asarray(otherwise, np.float64), (n,))
-        pd = np.repeat(fallback[:, None], width, axis=1)
-        names = list(self.bundle.columns)
-        known = np.flatnonzero(self.is_known)
+    def find_pds(self, points: GridPoints) -> Floats:
+        """Return the PD at every point of a grid, shape (n, g); NaN for customers without loan features or without an amount."""
+        pd = np.full(points.amount.shape, np.nan)
+        names, width = list(self.bundle.columns), points.amount.shape[1]
+        known = np.flatnonzero(self.is_known & np.isfinite(points.amount).all(axis=1))
         step = max(1, POINTS_AT_ONCE // width)
         for start in range(0, len(known), step):
             at = known[start : start + step]
             of_some = {name: values[at] for name, values in self.columns.items()}
             rows = rows_at_terms(names, of_some, points.amount[at], points.rate, points.term)
-            has_terms = np.asarray(np.isfinite(points.amount[at]).all(axis=1))
-            scored = self.bundle.probability(np.where(has_terms[:, None, None], rows, 0.0).astype(np.float32).reshape(-1, len(names)))
-            pd[at] = np.where(has_terms[:, None], scored.reshape(len(at), width), fallback[at, None])
+            pd[at] = self.bundle.probability(rows.reshape(-1, len(names))).reshape(len(at), width)
         return pd
 
     def find_usual_incomes(self, otherwise: ArrayLike) -> Floats:
-        """Return the income that an application is decided by, shape (n,); `otherwise` for customers without loan features."""
+        """Return the income that an application is decided by, shape (n,), NaN for customers without loan features.
+
+        Parameters
+        ----------
+        otherwise : array-like, shape (n,) or a number
+            The income of all customers where the source's loan features tell none.
+        """
         income = find_usual_income({name: self.columns[name] for name in self.bundle.columns})
-        fallback = np.broadcast_to(np.asarray(otherwise, np.float64), self.is_known.shape)
-        return fallback if income is None else np.where(self.is_known, income, fallback)
+        stated = np.broadcast_to(np.asarray(otherwise, np.float64), self.is_known.shape)
+        return np.where(self.is_known, stated if income is None else income, np.nan)
 
     @property
     def is_known(self) -> NDArray[np.bool_]:

@@ -64,7 +64,7 @@ def price_by_model(frame: "pd.DataFrame", bundle: "Bundle", grid: decide.Grid) -
     rows = decide.build_rows(names, to_matrix(frame, bundle.features), income, grid)
     margin = bundle.margin(rows.reshape(-1, len(names))).reshape(len(frame), len(grid))
     applicants = read_applicants(frame, bundle)
-    pd = to_floats(frame, "pd") if applicants is None else applicants.find_pds(grid.points(income), to_floats(frame, "pd"))
+    pd = to_floats(frame, "pd") if applicants is None else applicants.find_pds(grid.points(income))
     prices = decide.price_offers(
         bundle.calibration.apply(margin),
         pd,
