@@ -133,11 +133,6 @@ def log_problem(problem: Problem) -> None:
     logger.error("request %s is answered with %d %s", request_id.get(), problem.status, problem.code)
 
 
-def omit_validation_errors(record: logging.LogRecord) -> bool:
-    """Return whether a log record is kept: the stack trace of a request that does not validate is of no use to an operator."""
-    return not (record.exc_info and record.exc_info[0] is not None and record.exc_info[0].__name__ == "ValidationError")
-
-
 def invalid_request(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Return the problem that Pydantic's list of errors describes."""
     if any(error["type"] == "json_invalid" for error in errors):

@@ -27,17 +27,20 @@ from bento.access.access_middleware import AccessMiddleware
 from bento.context import idempotency_key
 from bento.decisions import feedback
 from bento.decisions.batch import build_response, decide_batch, parse_items
+from bento.decisions.bundle_versions import BundleVersions, archive_bundles
 from bento.decisions.domains import DOMAINS, domain_of, domain_of_type
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.group_commit import GroupCommit
 from bento.decisions.models import Champions, find_newest_models, load_champions
+from bento.decisions.record_tiers import AnswerRebuilder
 from bento.decisions.shadow import Shadow
 from bento.people import data_rights
-from bento.problems import Problem, catch_problems, omit_validation_errors
+from bento.problems import Problem, catch_problems
 from bento.store.session import open_store
 from bento.web import lookups, openapi, tracing
 from bento.web.admission import Admission
 from bento.web.bounded_protocol import ConnectionLimits, bound_connections
+from bento.web.dispatch import Dispatch, list_methods
 from bento.web.envelope import Envelope
 from bento.web.health import Health, PartFaults
 from bento.web.metrics import Metrics
@@ -84,20 +87,28 @@ GC_THRESHOLD = 20_000
 """New objects between two collections of the youngest generation. At Python's 700 a batch triggers a collection every few items."""
 
 
-def _parts() -> PartFaults | None:
-    """Return the readiness of each part of this process's service; None before the service starts and after it stops."""
+ANSWER_TIMEOUT_S = 5
+"""Seconds for one answer, once its request's body is there. A longer time lets requests queue up behind a slow store."""
+
+
+def _find_service() -> "FinRisk | None":
+    """Return the service of this process; None before the service starts and after it stops."""
     try:
-        return get_current_service().parts()
+        return get_current_service()
     except BentoMLException:
         return None
+
+
+def _parts() -> PartFaults | None:
+    """Return the readiness of each part of this process's service; None where there is none."""
+    service = _find_service()
+    return None if service is None else service.parts()
 
 
 def _access() -> AccessControl | None:
-    """Return the access rules of this process's service; None before the service starts and after it stops."""
-    try:
-        return get_current_service().access
-    except BentoMLException:
-        return None
+    """Return the access rules of this process's service; None where there is none."""
+    service = _find_service()
+    return None if service is None else service.access
 
 
 def _find_model_fault(bundle: Bundle) -> str | None:
@@ -131,12 +142,12 @@ class _Service(bentoml.Service):
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         enable_loggers()
-        logging.getLogger("bentoml._internal.server.http_app").addFilter(omit_validation_errors)
         settings = Settings.from_environment()
         bound_connections(ConnectionLimits.from_settings(settings), self.counters.count_refusal)
         # Where it is not set, uvicorn believes X-Forwarded-For of every program of this machine.
         os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies
-        app: ASGIApp = AccessMiddleware(Health(Admission(super().to_asgi(is_main)), _parts, settings.drain_seconds), _access)
+        app: ASGIApp = Dispatch(super().to_asgi(is_main), list_methods(self.apis), _find_service, ANSWER_TIMEOUT_S)
+        app = AccessMiddleware(Health(Admission(app), _parts, settings.drain_seconds), _access)
         tracer = tracing.create_tracer()
         app = app if tracer is None else RequestTracing(app, tracer)
         return RedactCustomerPath(RequestMetrics(Envelope(app), self.counters))
@@ -150,7 +161,7 @@ _UV = (
 """The program that installs the packages, with its hashes in uv.lock. BentoML alone would install the newest one, unchecked."""
 _INSTALL_UV = f"command -v uv >/dev/null || (echo '{_UV}' >/tmp/uv.txt && pip install --no-cache-dir --require-hashes -r /tmp/uv.txt)"
 
-# With a distribution, BentoML would install compilers. The code is copied before bento/image.sh runs, which compiles it.
+# With a distribution, BentoML would install compilers. The code is copied before bento/image.py runs, which compiles it.
 _IMAGE = Image(
     # This variable alone: whether the others can be read is told where the service starts.
     base_image=os.environ.get("FINRISK_BASE_IMAGE") or Settings.base_image,
@@ -170,7 +181,7 @@ _INSTALL_ENVS = [{"name": "UV_REQUIRE_HASHES", "value": "true"}, {"name": "UV_CO
     image=_IMAGE,
     # BentoML keeps the objects of a request alive for the whole time-out: a long one costs pauses of the garbage collector.
     # `web.admission` bounds the number of requests.
-    traffic={"timeout": 5},
+    traffic={"timeout": ANSWER_TIMEOUT_S},
     workers=1,
     # BentoML counts by path, which a client chooses; `web.metrics` counts by route and serves `/metrics`.
     metrics={"enabled": False},
@@ -197,7 +208,11 @@ class FinRisk:
             scorer.warm_up()
         has_shadow = settings.shadow and bool(self._champions.challengers)
         self._shadow = Shadow(self._champions.challengers, open_store(settings, durable=False)) if has_shadow else None
-        self._decisions = Decisions(self.store, scorers, self._champions.why_absent)
+        self._answers = AnswerRebuilder(self.store, BundleVersions(settings.bentoml_home / "models", self.store), scorers)
+        bundles = self._champions.bundles
+        folders = {(domain, bundles[domain].version): folder for domain, folder in self._champions.folders.items()}
+        archived = archive_bundles(self.store, folders)
+        self._decisions = Decisions(self.store, scorers, self._champions.why_absent, answers=self._answers, archived=archived)
         self._group_commit = GroupCommit(self._decisions)
         self.store.never_wait_here()
         # The collector no longer walks the objects that live as long as the worker. Loading leaves a dozen objects of garbage: a collection
@@ -370,7 +385,7 @@ class FinRisk:
         return await self.store.thread.run(lookups.read_audit_page, self.store, query)
 
     async def export_person(self, customer_id: str) -> PersonExport:
-        return await self.store.thread.run(data_rights.export, self.store, customer_id)
+        return await self.store.thread.run(data_rights.export, self.store, customer_id, self._answers)
 
     async def erase_person(self, customer_id: str) -> Erasure:
         return await self.store.thread.run(data_rights.erase, self.store, customer_id)

@@ -6,9 +6,10 @@ offset is UTC. No error about these models repeats a value of the request. The s
 Each request has examples. The OpenAPI document fills in `features` of the examples with features of the present model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, overload
 
 from pydantic import (
     AfterValidator,
@@ -18,13 +19,14 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    PlainSerializer,
     PrivateAttr,
     SkipValidation,
     ValidationError,
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 from typing_extensions import TypedDict  # pydantic needs this class before Python 3.12
 
 from schemas.normal_form import COUNTRY_CODES, normalise_country, normalise_text
@@ -45,9 +47,12 @@ def _country(value: Any) -> Any:
     return code
 
 
-def _number(value: Any) -> Any:
-    """Return a yes or no as the 1 or 0 of the model's row."""
-    return float(value) if isinstance(value, bool) else value
+def _numbers(values: Any) -> Any:
+    """Return features with each yes or no as the 1 or 0 of the model's row."""
+    # One look at all types: a validator of every value would take as long as everything else about a request.
+    if not isinstance(values, dict) or bool not in {*map(type, values.values())}:
+        return values
+    return {name: float(value) if isinstance(value, bool) else value for name, value in values.items()}
 
 
 FIRST_MOMENT, LAST_MOMENT = datetime(1970, 1, 1), datetime(2100, 1, 1)
@@ -88,12 +93,11 @@ Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_naiv
 
 Utc = Annotated[datetime, AfterValidator(lambda time: time.replace(tzinfo=UTC) if time.tzinfo is None else time)]
 """A time of an answer, with its offset, as RFC 3339 and the OpenAPI document require."""
-FeatureValue = Annotated[float, BeforeValidator(_number)] | None
 LARGEST_AMOUNT = 1e12
 Amount = Annotated[float, Field(gt=0, le=LARGEST_AMOUNT)]
 Months = Annotated[int, Field(ge=1, le=600)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Features = Annotated[dict[str, FeatureValue], Field(max_length=1000)]
+Features = Annotated[dict[str, float | None], BeforeValidator(_numbers), Field(max_length=1000)]
 
 
 class Request(BaseModel):
@@ -386,11 +390,49 @@ class Contribution(TypedDict):
     contribution: Annotated[float, Field(description="Added to the score, in its own unit; above zero it raised the risk.")]
 
 
+class EncodedContributions(Sequence[Contribution]):
+    """Contributions as JSON, decoded where an element is read: most answers are only sent and stored.
+
+    Parameters
+    ----------
+    encoded
+        The list of contributions as compact JSON.
+    """
+
+    def __init__(self, encoded: bytes) -> None:
+        self.encoded = encoded
+
+    @cached_property
+    def _decoded(self) -> list[Contribution]:
+        decoded: list[Contribution] = from_json(self.encoded)
+        return decoded
+
+    @overload
+    def __getitem__(self, place: int) -> Contribution: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Contribution]: ...
+
+    def __getitem__(self, place: int | slice) -> Contribution | list[Contribution]:
+        return self._decoded[place]
+
+    def __len__(self) -> int:
+        return len(self._decoded)
+
+    def __eq__(self, other: object) -> bool:
+        return self.encoded == other.encoded if isinstance(other, EncodedContributions) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Explanation(Answer):
     """SHAP values of one score: `base` plus all contributions is the score."""
 
     base: float = Field(description="The mean score, before any contribution.")
-    contributions: list[Contribution] = Field(description="Every feature of the model, in the model's order.")
+    # `model_construct` accepts `EncodedContributions` too, of which pydantic needs a list.
+    contributions: Annotated[list[Contribution], PlainSerializer(list, return_type=list[Contribution])] = Field(
+        description="Every feature of the model, in the model's order."
+    )
 
 
 class Reason(Answer):
@@ -406,6 +448,21 @@ class DecisionAnswer(Answer):
     """The fields of every decision's answer."""
 
     decision_id: str | None = Field(default=None, description="The decision's identifier, for feedback.")
+
+    def model_dump_json(self, **options: Any) -> str:
+        """Return the answer as JSON. Encoded contributions are inserted as they are, which takes a tenth of the time of encoding them."""
+        explanation = getattr(self, "explanation", None)
+        contributions = explanation and explanation.contributions
+        if options or not isinstance(contributions, EncodedContributions):
+            return super().model_dump_json(**options)
+        # `base` is a number, so its object ends at the next brace. No text of an answer contains the key: JSON escapes its quotes.
+        before, key, after = super().model_dump_json(exclude=_CONTRIBUTIONS).partition(_EXPLANATION_KEY)
+        base, _, after = after.partition("}")
+        return f'{before}{key}{base},"contributions":{contributions.encoded.decode()}}}{after}'
+
+
+_CONTRIBUTIONS: dict[str, Any] = {"explanation": {"contributions"}}
+_EXPLANATION_KEY = '"explanation":{'
 
 
 class TransactionAnswer(DecisionAnswer):

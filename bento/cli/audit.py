@@ -120,12 +120,13 @@ def show(settings: Settings | None, person: str | None, since: datetime | None, 
 def replay(settings: Settings | None, since: datetime | None, domain: str | None, models: Path | None) -> None:
     """Re-score every stored decision and compare; exit 0 if all are as stored, else 1."""
     from bento.decisions import replay as replays
+    from bento.decisions.bundle_versions import BundleVersions
     from schemas.timestamps import to_micros
 
     with operator_store(settings, must_exist=True) as store:
         with store.writing():
             store.audit("replay", domain=domain)
-        versions = replays.BundleVersions(models or _models(settings))
+        versions = BundleVersions(models or _models(settings), store)
         report = replays.replay(store, versions, since=to_micros(since) if since else None, domain=domain)
     click.echo(f"{report.decisions:,} decisions, {report.different + report.damaged + report.unrecorded:,} differences")
     for count, finding in (

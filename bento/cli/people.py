@@ -28,10 +28,14 @@ def people() -> None:
 @click.pass_obj
 def export_person(settings: Settings | None, customer_id: str, target: Path) -> None:
     """Write all stored data of a person into a file, as JSON. The audit records the export."""
+    from bento.decisions.bundle_versions import BundleVersions
+    from bento.decisions.record_tiers import AnswerRebuilder
     from bento.people.data_rights import export
 
+    models = (settings or Settings.from_environment()).bentoml_home / "models"
     with operator_store(settings, wait_s=WAIT_S) as store:
-        write_private_file(target, json.dumps(export(store, customer_id).model_dump(mode="json"), indent=1) + "\n")
+        exported = export(store, customer_id, AnswerRebuilder(store, BundleVersions(models, store)))
+        write_private_file(target, json.dumps(exported.model_dump(mode="json"), indent=1) + "\n")
 
 
 @people.command("erase")

@@ -1,12 +1,7 @@
-"""The common steps of every domain: from a request or the store to the model's row, and from the scores to the answer's fields."""
+"""The common steps of every domain: from a request or the store to the model's row, and from the row to its scores."""
 
-import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from bento.context import span
 from bento.decisions import units
@@ -14,17 +9,15 @@ from bento.problems import LOAD_HINT, Problem, invalid_field, unknown_subject
 from bento.store.records import FeatureSnapshot, Transaction
 from bento.store.session import Store, map_store_faults
 from finrisk_assets.scoring.bundle import Bundle, Scores
-from finrisk_assets.scoring.reasons import find_reasons
 from finrisk_assets.scoring.spec import Rows
-from schemas.api import Explanation, FieldError, ModelVersion, Reason, Request
+from schemas.api import FieldError, Request
 
 _MAX_FEATURE_ERRORS = 50
 _UNKNOWN_FEATURE = "The model has no such feature; GET /v1/models lists them."
 _MISSING_FEATURE = "This feature is required; null says that it is not known."
 
 
-@dataclass(frozen=True)
-class ScoringInput:
+class ScoringInput(NamedTuple):
     """A request with everything that is looked up or checked before the model scores it.
 
     Attributes
@@ -178,63 +171,6 @@ def score(bundle: Bundle, row: Rows) -> Scores:
 
 def split_scores(scores: Scores) -> list[Scores]:
     """Return the scores of each row of many."""
-    margin, probability, contributions = scores.margin, scores.probability, scores.contributions
+    margin, probability, base, contributions = scores
     each_row = (slice(at, at + 1) for at in range(len(margin)))
-    return [Scores(margin[row], probability[row], scores.base, contributions[row]) for row in each_row]
-
-
-def explanation_fields(bundle: Bundle, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> dict[str, Any]:
-    """Return the fields of an answer that every domain has: the score of one row, its explanation, its reasons and the model."""
-    return {
-        "score": float(scores.margin[0]),
-        "explanation": explanation(bundle, row, scores),
-        "reasons": reasons_of(bundle, scores, high=high, refused=refused),
-        "model": model_version(bundle),
-    }
-
-
-def explanation(bundle: Bundle, row: Rows, scores: Scores) -> Explanation:
-    """Return every feature's contribution to the score of one row.
-
-    Raises
-    ------
-    ValueError
-        If a contribution is not a finite number.
-    """
-    contributed, values = scores.contributions[0], row.tolist()
-    if not np.isfinite(contributed).all() or not math.isfinite(scores.base):
-        raise ValueError(f"{bundle.name} {bundle.version}: a contribution is not a finite number")
-    # Built without validation: the numbers were checked above, and there are fifty contributions per answer.
-    contributions: list[Any] = [
-        {"feature": feature.name, "unit": feature.unit, "value": None if math.isnan(value) else value, "contribution": contribution}
-        for feature, value, contribution in zip(bundle.features, values, contributed.tolist(), strict=True)
-    ]
-    return Explanation.model_construct(base=scores.base, contributions=contributions)
-
-
-def reasons_of(bundle: Bundle, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
-    """Return the features that moved the score of one row most: up where the decision says that the score is high, else down.
-
-    A refused applicant is compared with applicants who were just approved, where the bundle has this reference: a comparison with the
-    average would name features that most applicants share.
-    """
-    strongest = find_reasons(
-        scores.contributions[0],
-        bundle.features,
-        direction="raises" if high else "lowers",
-        reference=bundle.reference if refused else None,
-        groups=bundle.factors,
-    )
-    return [_reason(reason.code, reason.feature, reason.features, reason.sentence) for reason in strongest]
-
-
-@lru_cache(maxsize=1_000)
-def _reason(code: str, feature: str, features: tuple[str, ...], text: str) -> Reason:
-    """Return the API's reason, cached: all answers of a bundle share a few reasons."""
-    return Reason(code=code, feature=feature, features=list(features), text=text)
-
-
-@lru_cache(maxsize=32)
-def model_version(bundle: Bundle) -> ModelVersion:
-    """Return the name and version of a bundle's model."""
-    return ModelVersion(name=bundle.name, version=bundle.version)
+    return [Scores(margin[row], probability[row], base, contributions[row]) for row in each_row]

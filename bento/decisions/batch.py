@@ -17,7 +17,7 @@ from starlette.responses import Response
 from bento.context import request_id, span
 from bento.decisions.answers import ScoringInput, score, split_scores
 from bento.decisions.domains import domain_of
-from bento.decisions.engine import DecisionResult, Decisions, capture_problem, lock_name
+from bento.decisions.engine import ChunkItem, DecisionResult, Decisions, capture_problem, lock_name
 from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem, invalid_request
 from bento.store.session import map_store_faults, write_transaction
@@ -42,7 +42,11 @@ def parse_items(kind: type[Request], items: Sequence[Any]) -> list[Request | Pro
 
 def _parse_item(kind: type[Request], item: Any) -> Request | Problem:
     try:
-        # As JSON again: the strict models accept a time only as text there, and never a text as a number.
+        return kind.model_validate(item)
+    except ValidationError:
+        pass
+    try:
+        # As JSON again: an error names the field and what is wrong in the words of a request that is sent alone.
         return kind.model_validate_json(to_json(item))
     except ValidationError as error:
         return invalid_request(error.errors(include_context=False, include_input=False, include_url=False))
@@ -197,9 +201,9 @@ def _decide_chunk(
     decisions: Decisions, domain: str, scorer: Scorer, requests: Sequence[Any], keys: Sequence[str | None]
 ) -> list[ItemResult]:
     """Decide a few transactions in one write transaction: a refused transaction is rolled back, the others are recorded."""
-    valid = [(request, key) for request, key in zip(requests, keys, strict=True) if not isinstance(request, Problem)]
+    valid = [ChunkItem.of(request, key) for request, key in zip(requests, keys, strict=True) if not isinstance(request, Problem)]
     with write_transaction(decisions.store):
-        decisions.lock_chunk([request for request, _ in valid], keys)
+        decisions.lock_chunk(valid)
         together = decisions.decide_together(domain, scorer, valid)
         if together is not None:
             decided = iter(together)
@@ -217,12 +221,14 @@ def _item_key(key: str | None, place: int) -> str | None:
 def build_response(results: Sequence[ItemResult]) -> Response:
     """Build the response to a batch (`schemas.api.BatchAnswer`) from the results of its items."""
     current_id = request_id.get()
-    body = b",".join(_encode_result(result, current_id) for result in results)
-    return Response(b'{"results":[' + body + b"]}", media_type="application/json")
-
-
-def _encode_result(result: ItemResult, current_id: str) -> bytes:
-    if isinstance(result, Problem):
-        # The envelope is `{"error": …}`; its content follows the status.
-        return b'{"status":%d,"answer":null,%s' % (result.status, result.to_json(current_id)[1:])
-    return b'{"status":200,"answer":%s,"error":null}' % result.body
+    parts = [b'{"results":[']
+    for result in results:
+        if isinstance(result, Problem):
+            # The envelope is `{"error": …}`; its content follows the status.
+            parts += (b'{"status":%d,"answer":null,' % result.status, result.to_json(current_id)[1:], b",")
+        else:
+            parts += (b'{"status":200,"answer":', result.body, b',"error":null},')
+    parts[-1] = parts[-1].removesuffix(b",")
+    parts.append(b"]}")
+    # Megabytes, joined once: a copy of them takes as long as the decisions' scores.
+    return Response(b"".join(parts), media_type="application/json")

@@ -2,28 +2,37 @@
 
 A decision is one transaction of the store. The same request under the same identifier (`transaction_id`, or the header Idempotency-Key)
 gets the same answer, byte for byte, and nothing is written; another request under that identifier is refused. Each domain's scorer
-prepares the model's row and builds the answer. `group_commit` and `batch` call this module for several requests at once.
+prepares the model's row and builds the answer. `record_tiers` says what is stored of it. `group_commit` and `batch` call this module for
+several requests at once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from bento.context import current_caller, idempotency_key, span
+from bento.context import idempotency_key, span
 from bento.decisions.answers import ScoringInput, score, split_scores
+from bento.decisions.bundle_versions import BundleVersions
 from bento.decisions.domains import DOMAINS, outcome_of
+from bento.decisions.record_tiers import AnswerRebuilder, abridge, keeps_full_answer
 from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.loan import LoanScorer
 from bento.problems import Problem, log_failure
 from bento.store.database import StoreUnavailable
-from bento.store.records import NewDecision, Person, PriorDecision
+from bento.store.records import NewDecision, Person, PriorDecision, RequestOrigin
 from bento.store.session import STORE_FAULTS, Store, write_transaction
 from schemas.api import FieldError, TransactionRequest
 
+logger = logging.getLogger("finrisk.service")
+
 _UNNAMED = b'{"decision_id":null,'
 """Start of a stored answer: the `decision_id` is null, the real id is spliced in when the answer is sent."""
+_LOST = (
+    "The answer itself cannot be sent again, because its model version is gone or answers otherwise; the operator can put the version back."
+)
 _TAKEN = FieldError(field="transaction_id", reason="It belongs to a transaction with other content.")
 
 
@@ -46,6 +55,27 @@ class DecisionResult:
     request: Any = None
 
 
+class ChunkItem(NamedTuple):
+    """A request that is decided in one transaction with others.
+
+    Attributes
+    ----------
+    key
+        The request's idempotency key.
+    origin
+        Who sent the request.
+    """
+
+    request: Any
+    key: str | None
+    origin: RequestOrigin
+
+    @classmethod
+    def of(cls, request: Any, key: str | None) -> "ChunkItem":
+        """Return an item of the current request."""
+        return cls(request, key, RequestOrigin.current())
+
+
 class Decisions:
     """The decisions of one worker.
 
@@ -57,14 +87,26 @@ class Decisions:
         Domain to its scorer.
     why_absent
         Returns the sentence for the client that asks for a domain without a scorer.
+    answers
+        Rebuilds the answers of abridged records. Default: with the scorers, and the bundles that the store has a copy of.
+    archived
+        Domains and versions whose bundle the store has a copy of: the records of others are full, as their answers could not be rebuilt.
     """
 
     def __init__(
-        self, store: Store, scorers: Mapping[str, Scorer], why_absent: Callable[[str], str] = "There is no {} model.".format
+        self,
+        store: Store,
+        scorers: Mapping[str, Scorer],
+        why_absent: Callable[[str], str] = "There is no {} model.".format,
+        *,
+        answers: AnswerRebuilder | None = None,
+        archived: Collection[tuple[str, str]] = frozenset(),
     ) -> None:
         self.store = store
         self._scorers = scorers
         self._why_absent = why_absent
+        self._answers = answers or AnswerRebuilder(store, BundleVersions(store=store), scorers)
+        self._archived = frozenset(archived)
 
     def scorer(self, domain: str) -> Scorer:
         """Return the scorer of a domain.
@@ -105,13 +147,8 @@ class Decisions:
         with self.store.savepoint():
             return self._decide(domain, scorer, request, key)
 
-    def decide_together(self, domain: str, scorer: Scorer, requests: Sequence[tuple[TransactionRequest, str | None]]) -> Any:
+    def decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem]) -> Any:
         """Decide transactions as if one after the other, with statements, scores and inserts in common; inside a write transaction.
-
-        Parameters
-        ----------
-        requests
-            Each request with its idempotency key.
 
         Returns
         -------
@@ -125,24 +162,22 @@ class Decisions:
         """
         try:
             with self.store.savepoint():
-                return self._decide_together(domain, scorer, requests)
+                return self._decide_together(domain, scorer, items)
         except StoreUnavailable:
             raise
         except Exception:  # its cause is found, answered and logged where each is decided alone
             return None
 
-    def _decide_together(
-        self, domain: str, scorer: Scorer, requests: Sequence[tuple[TransactionRequest, str | None]]
-    ) -> list[DecisionResult] | None:
-        identifiers = [request.transaction_id for request, _ in requests if request.transaction_id is not None]
-        keys = [key for _, key in requests if key is not None]
+    def _decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem]) -> list[DecisionResult] | None:
+        identifiers = [item.request.transaction_id for item in items if item.request.transaction_id is not None]
+        keys = [(item.origin.caller, item.key) for item in items if item.key is not None]
         is_repeated = len({*identifiers}) < len(identifiers)
-        if not requests or is_repeated or self.store.has_prior_decision(transaction_ids=identifiers, keys=keys):
+        if not items or is_repeated or self.store.has_prior_decision(transaction_ids=identifiers, keys=keys):
             return None
-        self.store.remember_people(request.user_id for request, _ in requests)
+        self.store.remember_people(item.request.user_id for item in items)
         inputs = []
         with span("features"):
-            for request, _ in requests:
+            for request, _, _ in items:
                 scoring_input = scorer.prepare(request)
                 person = self._person(scoring_input)
                 assert scoring_input.transaction is not None and person is not None
@@ -153,11 +188,11 @@ class Decisions:
         with span("explain"):
             answers = [scorer.build_answer(*pair) for pair in zip(inputs, scores, strict=True)]
         decisions = []
-        for (request, key), scoring_input, answer in zip(requests, inputs, answers, strict=True):
+        for (request, key, origin), scoring_input, answer in zip(items, inputs, answers, strict=True):
             request_json = request.model_dump_json().encode()
             stored_json = request_json if scoring_input.request is request else scoring_input.request.model_dump_json().encode()
             digest = self.store.digest(request_json)
-            decisions.append(self._new_decision(domain, scoring_input, answer, stored_json, key, digest))
+            decisions.append(self._new_decision(domain, scoring_input, answer, stored_json, key, digest)._replace(origin=origin))
         self.store.insert_queued()
         self.store.insert_decisions(decisions)
         return [_result(*each) for each in zip(decisions, inputs, answers, strict=True)]
@@ -166,10 +201,10 @@ class Decisions:
         request_json = request.model_dump_json().encode()
         digest = self.store.digest(request_json)
         transaction_id = request.transaction_id if isinstance(request, TransactionRequest) else None
-        self._lock_identifiers(request, transaction_id, key)
+        self.lock_chunk([ChunkItem.of(request, key)])
         prior = self.store.find_prior_decision(transaction_id=transaction_id, key=key)
         if prior is not None:
-            return DecisionResult(prior_answer(prior, digest, [_TAKEN] if transaction_id and key is None else []))
+            return DecisionResult(self._prior_answer(prior, digest, [_TAKEN] if transaction_id and key is None else []))
         with span("features"):
             scoring_input = scorer.prepare(request)
         scores = score(scorer.bundle, scoring_input.row)
@@ -188,12 +223,35 @@ class Decisions:
         Raises
         ------
         bento.problems.Problem
-            409 where the key belongs to another request.
+            As of `_prior_answer`.
         """
         prior = self.store.find_prior_decision(key=key)
         if prior is None:
             return None
-        return DecisionResult(prior_answer(prior, self.store.digest(request.model_dump_json().encode())))
+        return DecisionResult(self._prior_answer(prior, self.store.digest(request.model_dump_json().encode())))
+
+    def _prior_answer(self, prior: PriorDecision, digest: str, fields: Sequence[FieldError] = ()) -> bytes:
+        """Return the answer of a prior decision to the same request.
+
+        Raises
+        ------
+        bento.problems.Problem
+            409 where the prior request differs, or its answer was erased or cannot be rebuilt as it was sent.
+        bento.store.database.StoreBusy
+            In the event loop's thread, where an old bundle has to be loaded.
+        """
+        if prior.digest != digest:
+            raise Problem(409, "conflict", "Another request was sent with this transaction_id or Idempotency-Key.", fields)
+        if prior.payload is not None:
+            (body,) = self._answers.rebuild(prior.domain, prior.model_version, [prior.payload])
+            if body is None:
+                model = f"{prior.domain} {prior.model_version}"
+                logger.error("the answer of decision %s cannot be rebuilt: %s is missing or answers otherwise", prior.id, model)
+                raise Problem(409, "answer_lost", f"Decision {prior.id} answered this request and stands. {_LOST}")
+            return with_decision_id(prior.id, body)
+        if prior.body is None:
+            raise Problem(409, "conflict", "The answer to this request was erased with everything else about its person.")
+        return with_decision_id(prior.id, prior.body)
 
     def record_scored(
         self, domain: str, scored: Sequence[tuple[ScoringInput, Any]], keys: Sequence[str | None]
@@ -251,13 +309,15 @@ class Decisions:
         self, domain: str, scoring_input: ScoringInput, answer: Any, request: bytes, key: str | None, digest: str | None
     ) -> NewDecision:
         probability, decision = outcome_of(domain, answer)
+        body = answer.model_dump_json().encode()
+        is_full = (domain, answer.model.version) not in self._archived or keeps_full_answer(domain, answer)
         return NewDecision(
             id=self.store.new_id(),
             domain=domain,
             route=DOMAINS[domain].route,
             model_version=answer.model.version,
             request=request,
-            answer=answer.model_dump_json().encode(),
+            answer=body,
             row=scoring_input.row,
             probability=probability,
             decision=decision,
@@ -266,6 +326,7 @@ class Decisions:
             transaction_id=scoring_input.transaction and scoring_input.transaction.transaction_id,
             key=key,
             digest=digest,
+            abridged=None if is_full else abridge(answer, body, probability, scoring_input.snapshot),
         )
 
     def _person(self, scoring_input: ScoringInput) -> Person | None:
@@ -283,31 +344,25 @@ class Decisions:
         if not self.store.insert_transaction(scoring_input.transaction, person):
             raise Problem(409, "conflict", "Another transaction was sent with this identifier.", [_TAKEN])
 
-    def lock_chunk(self, requests: Sequence[TransactionRequest], keys: Sequence[str | None]) -> None:
-        """Lock the identifiers of several transactions at once, inside a write transaction that decides them one after the other.
+    def lock_chunk(self, items: Sequence[ChunkItem]) -> None:
+        """Lock the identifiers of requests until commit, so that no worker misses a decision that another worker is making.
 
-        Chunks that lock item by item would deadlock: they name the same customers and merchants in different orders.
+        A transaction locks those of all its requests at once. Chunks that lock item by item would deadlock: they name
+        the same customers and merchants in different orders.
         """
-        self.store.advisory_lock(
-            customer={request.user_id for request in requests},
-            merchant={request.merchant for request in requests if request.merchant is not None},
-            transaction={request.transaction_id for request in requests if request.transaction_id is not None},
-            idempotency={lock_name(key) for key in keys if key is not None},
-        )
-
-    def _lock_identifiers(self, request: Any, transaction_id: str | None, key: str | None) -> None:
-        """Lock the identifiers of a request until commit, so that no worker misses a decision that another worker is making."""
-        self.store.advisory_lock(
-            customer=getattr(request, "user_id", None),
-            merchant=getattr(request, "merchant", None),
-            transaction=transaction_id,
-            idempotency=key and lock_name(key),
-        )
+        names: dict[str, set[str]] = {"customer": set(), "merchant": set(), "transaction": set(), "idempotency": set()}
+        for request, key, origin in items:
+            for kind, name in (("customer", "user_id"), ("merchant", "merchant"), ("transaction", "transaction_id")):
+                if isinstance(request, TransactionRequest) and (value := getattr(request, name)) is not None:
+                    names[kind].add(value)
+            if key is not None:
+                names["idempotency"].add(lock_name(key, origin.caller))
+        self.store.advisory_lock(**names)
 
 
-def lock_name(key: str) -> str:
-    """Return the lock's name of an idempotency key; another caller's equal key has another name."""
-    return f"{current_caller.get().name}\0{key}"
+def lock_name(key: str, caller: str | None = None) -> str:
+    """Return the lock's name of an idempotency key of a caller, the current one by default."""
+    return f"{caller or RequestOrigin.current().caller}\0{key}"
 
 
 def capture_problem(call: Callable[..., Any], *arguments: Any) -> Any:
@@ -330,21 +385,6 @@ def capture_problem(call: Callable[..., Any], *arguments: Any) -> Any:
     except Exception as error:
         log_failure(error)
         return Problem.from_status(500)
-
-
-def prior_answer(prior: PriorDecision, digest: str, fields: Sequence[FieldError] = ()) -> bytes:
-    """Return the answer of a prior decision to the same request.
-
-    Raises
-    ------
-    bento.problems.Problem
-        409 where the prior request differs, or its answer was erased.
-    """
-    if prior.digest != digest:
-        raise Problem(409, "conflict", "Another request was sent with this transaction_id or Idempotency-Key.", fields)
-    if prior.body is None:
-        raise Problem(409, "conflict", "The answer to this request was erased with everything else about its person.")
-    return with_decision_id(prior.id, prior.body)
 
 
 def with_decision_id(decision_id: str, answer: bytes) -> bytes:

@@ -75,7 +75,7 @@ class FeedbackLabel(NamedTuple):
     Attributes
     ----------
     answer
-        The decision's answer, which names the row of the ledger.
+        The decision's answer, which names the row of the ledger; of an abridged record the request, which names it too.
     label
         Whether the predicted event happened.
     known_at
@@ -179,7 +179,7 @@ def list_labels(store: Store, domain: str) -> RecordedLabels:
     for row in rows:
         payload = store.open_payload(row.id, row.person, row.lookup, row.wrapped_key, row.sealed)
         if payload is not None and row.feedback_id not in unrecorded:
-            labels.append(FeedbackLabel(payload.answer, bool(row.label), from_micros(row.known_at)))
+            labels.append(FeedbackLabel(payload.answer or payload.request, bool(row.label), from_micros(row.known_at)))
     return RecordedLabels(labels, sum(row.feedback_id in unrecorded for row in rows))
 
 

@@ -1,9 +1,9 @@
-"""Group commit: requests that arrive in the same turn of the event loop share one transaction, and so one wait for the disk.
+"""Group commit: requests that arrive in adjacent turns of the event loop share one transaction, and so one wait for the disk.
 
-A group is decided on the event loop where the store is free at once, else in the store's thread; the requests that come meanwhile are the
-next groups.
+A group is decided on the event loop where the store is free at once, else in the store's thread, as always on PostgreSQL; the requests
+that come meanwhile are the next groups. The transactions of a group are decided together, with scores, statements and inserts in common.
 
-`engine` decides each request of the group; `batch` decides the items of one client's batch.
+`engine` decides the requests of the group; `batch` decides the items of one client's batch.
 """
 
 import asyncio
@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from bento.context import idempotency_key
-from bento.decisions.engine import DecisionResult, Decisions, capture_problem
+from bento.decisions.engine import ChunkItem, DecisionResult, Decisions, capture_problem
 from bento.problems import Problem, log_failure
 from bento.store.database import StoreBusy
 from bento.store.session import write_transaction
+from schemas.api import TransactionRequest
 
 GROUP_COMMIT_MAX = 16
 """Requests in one transaction at most. A higher number saves commits; the last request of a group waits longer for its answer."""
+QUIET_TURNS = 3
+"""Turns of the event loop without another request, after which a group is decided. More make larger groups, because requests that arrive
+together pass the service's layers in different turns; a turn of an idle loop takes microseconds."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class PendingRequest:
 
 
 class GroupCommit:
-    """A commit of all decisions whose requests came in one turn of the event loop."""
+    """A commit of all decisions whose requests came in adjacent turns of the event loop."""
 
     def __init__(self, decisions: Decisions) -> None:
         self._decisions = decisions
@@ -44,17 +48,23 @@ class GroupCommit:
     async def submit(self, domain: str, request: Any) -> DecisionResult:
         """Make one decision as `Decisions.decide` does, in one transaction with the other pending requests.
 
-        A refused request is rolled back alone. On PostgreSQL each request has its own transaction: several in one
-        would wait for each other's locks.
+        A refused request is rolled back alone.
         """
-        if self._decisions.store.database.dialect == "postgresql":
-            return await self._decisions.store.thread.run(self._decisions.decide, domain, request)
         loop = asyncio.get_running_loop()
         pending = PendingRequest(domain, request, idempotency_key.get(), copy_context(), loop.create_future())
         self._pending.append(pending)
         if len(self._pending) == 1 and self._waiting is None:
-            loop.call_soon(self._commit_pending)
+            loop.call_soon(self._gather, 1, QUIET_TURNS)
         return await pending.result
+
+    def _gather(self, n_before: int, quiet_turns: int) -> None:
+        """Decide the next group once `QUIET_TURNS` turns of the event loop brought no further request, or the group is full."""
+        n_pending = len(self._pending)
+        left = QUIET_TURNS if n_pending > n_before else quiet_turns - 1
+        if left and n_pending < GROUP_COMMIT_MAX:
+            asyncio.get_running_loop().call_soon(self._gather, n_pending, left)
+        else:
+            self._commit_pending()
 
     def _commit_pending(self) -> None:
         """Decide the next group of pending requests; requests whose client has left are dropped."""
@@ -63,6 +73,8 @@ class GroupCommit:
         results: list[DecisionResult | Exception] = []
         if group:
             try:
+                if self._decisions.store.database.dialect == "postgresql":
+                    raise StoreBusy("each statement is a wait")
                 results = self._commit_in_context(group)
             except StoreBusy:
                 self._waiting = asyncio.create_task(self._commit_in_thread(group))
@@ -86,7 +98,7 @@ class GroupCommit:
     def _answer_group(self, group: Sequence[PendingRequest], results: Sequence[DecisionResult | Exception]) -> None:
         """Set the results of a group, except of clients that have left, and turn to the next group."""
         if self._pending:
-            asyncio.get_running_loop().call_soon(self._commit_pending)
+            asyncio.get_running_loop().call_soon(self._gather, len(self._pending), QUIET_TURNS)
         for pending, result in zip(group, results, strict=True):
             if pending.result.done():
                 continue
@@ -100,8 +112,26 @@ class GroupCommit:
         if len(group) == 1:
             return [self._decisions.decide(group[0].domain, group[0].request)]
 
+        items = [pending.context.run(ChunkItem.of, pending.request, pending.key) for pending in group]
         with write_transaction(self._decisions.store):
-            return [pending.context.run(capture_problem, self._decide_pending, pending) for pending in group]
+            self._decisions.lock_chunk(items)
+            together = self._decide_transactions(group, items)
+            return [
+                together[number] if number in together else pending.context.run(capture_problem, self._decide_pending, pending)
+                for number, pending in enumerate(group)
+            ]
+
+    def _decide_transactions(self, group: Sequence[PendingRequest], items: Sequence[ChunkItem]) -> dict[int, DecisionResult]:
+        """Decide the transactions of a group together; return the result by place, nothing where each is to be decided by itself."""
+        places = [number for number, pending in enumerate(group) if isinstance(pending.request, TransactionRequest)]
+        if len(places) < 2:
+            return {}
+        domain = group[places[0]].domain
+        scorer = capture_problem(self._decisions.scorer, domain)
+        if isinstance(scorer, Problem):
+            return {}
+        results = self._decisions.decide_together(domain, scorer, [items[place] for place in places])
+        return {} if results is None else dict(zip(places, results, strict=True))
 
     def _decide_pending(self, pending: PendingRequest) -> DecisionResult:
         scorer = self._decisions.scorer(pending.domain)

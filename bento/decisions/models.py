@@ -52,6 +52,8 @@ class Champions:
         Domain to a row that belongs to no person: each feature's median over the bundle's golden rows. Example requests use them.
     challengers
         Domain to the challenger's bundle, where a challenger was packed.
+    folders
+        Domain to the folder of the champion's bundle.
     """
 
     bundles: Mapping[str, Bundle]
@@ -60,6 +62,7 @@ class Champions:
     figures: Mapping[str, Sequence[Mapping[str, Any]]]
     typical_features: Mapping[str, Mapping[str, float | None]]
     challengers: Mapping[str, Bundle] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
     def why_absent(self, domain: str) -> str:
         """Return one sentence for the client that asked for a domain without a model."""
@@ -124,6 +127,7 @@ def load_champions(bento: Any | None) -> Champions:
         },
         typical_features={bundle.domain: _median_features(bundle, Path(model.path)) for bundle, model in zip(loaded, models, strict=True)},
         challengers=_load_challengers([model for model in packed if model.tag.name.endswith(CHALLENGER_SUFFIX)]),
+        folders={bundle.domain: Path(model.path) for bundle, model in zip(loaded, models, strict=True)},
     )
 
 

@@ -4,26 +4,20 @@ Replay runs the same code that answers requests, on the stored row: a difference
 written. The store reads the decisions, `bento.cli.audit` prints the report.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from bento.decisions.domains import DOMAINS, outcome_of
+from bento.decisions.domains import outcome_of
+from bento.decisions.record_tiers import AnswerRebuilder, Rescored, digest_answer, rescore
 from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem
 from bento.store.audit_verify import find_erasures, find_records_at
 from bento.store.decisions import OUTCOME_STARTS, find_record
-from bento.store.records import DecisionPayload, FeatureSnapshot, StoredDecision
+from bento.store.records import AbridgedAnswer, DecisionPayload, StoredDecision
 from bento.store.session import Store
-from finrisk_assets.scoring.bundle import Bundle, Scores
-from finrisk_assets.scoring.bundle_io import MANIFEST
-from finrisk_assets.scoring.spec import BundleError
-from schemas.api import Answer
+from finrisk_assets.scoring.bundle import Bundle
 
 REPLAY_CHUNK_SIZE = 500
 """Decisions of one model that are scored as one matrix. More needs more memory."""
@@ -32,6 +26,7 @@ REPLAY_TOLERANCE = 1e-6
 MAX_DIFFERENCES = 20
 """Differences that a report lists; all are counted."""
 _ALL = "all of it"
+_ANSWER = "the answer's digest"
 _NO_VALUE = object()
 
 
@@ -124,35 +119,6 @@ class ReplayReport:
             self.differences.append(Difference(decision.id, reason))
 
 
-class BundleVersions:
-    """The bundles of all stored model versions, each loaded on first use.
-
-    Parameters
-    ----------
-    models
-        The folder `models` of a BentoML store: it has a folder for each model, with a folder for each version.
-    """
-
-    def __init__(self, models: Path) -> None:
-        self._models = models
-        self._bundles: dict[tuple[str, str], Bundle | None] = {}
-
-    def __call__(self, domain: str, version: str) -> Bundle | None:
-        """Return the bundle of a version; None where it is missing or its files were changed."""
-        if (domain, version) not in self._bundles:
-            self._bundles[domain, version] = self._load(domain, version)
-        return self._bundles[domain, version]
-
-    def _load(self, domain: str, version: str) -> Bundle | None:
-        folder = self._models / ("finrisk-" + domain.replace("_", "-")) / version
-        if not (folder / MANIFEST).is_file():
-            return None
-        try:
-            return Bundle.load(folder, version=version)
-        except BundleError:
-            return None
-
-
 def replay(
     store: Store, bundle_of: Callable[[str, str], Bundle | None], *, since: int | None = None, domain: str | None = None
 ) -> ReplayReport:
@@ -163,26 +129,20 @@ def replay(
     store
         The store whose decisions are read; nothing is written.
     bundle_of
-        Returns the bundle of a domain and a version, or None (`BundleVersions`).
+        Returns the bundle of a domain and a version, or None (`bento.decisions.bundle_versions.BundleVersions`).
     since
         Microseconds since 1970, UTC: earlier decisions are left out.
     domain
         The one domain whose decisions are replayed; None for all.
     """
-    report = ReplayReport()
-    scorers: dict[tuple[str, str], Scorer] = {}
+    report, rebuilder = ReplayReport(), AnswerRebuilder(store, bundle_of)
     for chunk in _chunks_by_model(store, since, domain):
         first = chunk[0]
-        model = first.domain, first.model_version
-        bundle = bundle_of(*model)
         audited = _are_recorded(store, chunk)
-        is_comparable = first.content is not None and bundle is not None
-        differences: list[str | None] = [None] * len(chunk)
-        if first.content is not None and bundle is not None:
-            scorer = scorers.get(model) or scorers.setdefault(model, DOMAINS[first.domain].scorer(bundle, store))
-            differences = _compare_chunk(chunk, bundle, scorer)
+        scorer = None if first.content is None else rebuilder.find_scorer(first.domain, first.model_version)
+        differences = [None] * len(chunk) if scorer is None else _compare_chunk(chunk, scorer)
         for decision, is_audited, difference in zip(chunk, audited, differences, strict=True):
-            report.add(decision, is_audited=is_audited, difference=difference, is_comparable=is_comparable)
+            report.add(decision, is_audited=is_audited, difference=difference, is_comparable=scorer is not None)
     return report
 
 
@@ -213,43 +173,34 @@ def _chunks_by_model(store: Store, since: int | None, domain: str | None) -> Ite
     yield from chunks.values()
 
 
-def _compare_chunk(chunk: Sequence[StoredDecision], bundle: Bundle, scorer: Scorer) -> list[str | None]:
+def _compare_chunk(chunk: Sequence[StoredDecision], scorer: Scorer) -> list[str | None]:
     """Return the first difference of each decision of one model, or None."""
-    try:
-        return _rescore(chunk, bundle, scorer)
-    except (KeyError, TypeError, ValueError, Problem):  # one decision was changed so that it cannot be scored: find which
-        return [_ALL] if len(chunk) == 1 else [_compare_chunk([decision], bundle, scorer)[0] for decision in chunk]
-
-
-def _rescore(chunk: Sequence[StoredDecision], bundle: Bundle, scorer: Scorer) -> list[str | None]:
     payloads = [decision.content for decision in chunk if decision.content is not None]
-    rows = np.stack([payload.row for payload in payloads])
-    scores = bundle.score(rows)
-    differences = []
-    for at, (decision, payload) in enumerate(zip(chunk, payloads, strict=True)):
-        request = DOMAINS[decision.domain].request.model_validate_json(json.dumps(payload.request))
-        scoring_input = scorer.restore(request, rows[at], _snapshot(decision.domain, payload), payload.decision_context)
-        single = slice(at, at + 1)
-        row_scores = Scores(scores.margin[single], scores.probability[single], scores.base, scores.contributions[single])
-        differences.append(_find_difference(decision, payload, scorer.build_answer(scoring_input, row_scores)))
-    return differences
+    try:
+        rescored = rescore(chunk[0].domain, scorer, payloads)
+    except (KeyError, TypeError, ValueError, Problem):  # one decision was changed so that it cannot be scored: find which
+        return [_ALL] if len(chunk) == 1 else [_compare_chunk([decision], scorer)[0] for decision in chunk]
+    return [_find_difference(*each) for each in zip(chunk, payloads, rescored, strict=True)]
 
 
-def _snapshot(domain: str, payload: DecisionPayload) -> FeatureSnapshot | None:
-    """Return the identifiers and the time of the snapshot that an answer was made from; None where the request named no customer."""
-    answer = payload.answer
-    if answer.get("customer_id") is None:
-        return None
-    return FeatureSnapshot(domain, "", answer["customer_id"], answer.get("account_id"), answer["as_of"], {}, {})
-
-
-def _find_difference(decision: StoredDecision, payload: DecisionPayload, answer: Answer) -> str | None:
+def _find_difference(decision: StoredDecision, payload: DecisionPayload, rescored: Rescored) -> str | None:
     """Return the first path at which the stored outcome or the stored answer differs from a new answer, or None."""
-    probability, outcome = outcome_of(decision.domain, answer)
+    probability, outcome = outcome_of(decision.domain, rescored.answer)
     stored = {"probability": decision.probability, "decision": decision.decision}
-    return _first_path(stored, {"probability": probability, "decision": outcome}) or _first_path(
-        payload.answer, answer.model_dump(mode="json")
-    )
+    difference = _first_path(stored, {"probability": probability, "decision": outcome})
+    if difference is not None:
+        return difference
+    if payload.abridged is not None:
+        return _find_abridged_difference(payload.abridged, rescored)
+    return _first_path(payload.answer, rescored.answer.model_dump(mode="json"))
+
+
+def _find_abridged_difference(abridged: AbridgedAnswer, rescored: Rescored) -> str | None:
+    """Return what differs in an abridged record: a score of its row, or a byte of the answer, which proves all other fields."""
+    scores = {"probability": float(rescored.scores.probability[0]), "score": float(rescored.scores.margin[0])}
+    stored = {"probability": abridged.probability, "score": abridged.margin}
+    is_equal = digest_answer(rescored.answer.model_dump_json().encode()) == abridged.digest
+    return _first_path(stored, scores) or (None if is_equal else _ANSWER)
 
 
 def _first_path(stored: Any, new: Any, path: str = "") -> str | None:

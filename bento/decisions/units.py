@@ -37,10 +37,8 @@ def bounds(feature: Feature) -> tuple[float, float]:
 def find_out_of_bounds(bundle: Bundle, row: Rows) -> list[FieldError]:
     """Return an error for each feature of a row, float32 of shape (d,), outside the bounds of its unit; missing values pass."""
     low, high = _limits(bundle)
-    return [
-        FieldError(field=f"features.{bundle.features[at].name}", reason=_reason(bundle.features[at]))
-        for at in np.flatnonzero((row < low) | (row > high)).tolist()
-    ]
+    places = ((row < low) | (row > high)).nonzero()[0].tolist()
+    return [FieldError(field=f"features.{bundle.features[at].name}", reason=_reason(bundle.features[at])) for at in places]
 
 
 def _reason(feature: Feature) -> str:

@@ -6,14 +6,17 @@ verifies. docs/privacy.md says what is kept and why; `retention` deletes by age,
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 
+from bento.decisions.bundle_versions import BundleVersions
+from bento.decisions.record_tiers import AnswerRebuilder
 from bento.people.backup import empty_log, is_small, wipe
 from bento.problems import parse_identifier, unknown_subject
 from bento.store.keyring import key_context, snapshot_context, unseal
-from bento.store.records import Person
+from bento.store.records import DecisionPayload, Person
 from bento.store.session import Store, map_store_faults, write_transaction
 from bento.store.tables import audit, decisions, feedback, people, shadows, standings, transactions
 from schemas.api import Erasure, PersonExport
@@ -52,8 +55,13 @@ _SELECT_AUDIT = (
 # Export
 
 
-def export(store: Store, customer_id: str) -> PersonExport:
+def export(store: Store, customer_id: str, answers: AnswerRebuilder | None = None) -> PersonExport:
     """Return everything that is stored about a person, in plain text, and record the access in the audit.
+
+    Parameters
+    ----------
+    answers
+        Rebuilds the answers of abridged records. Default: with the bundles that the store has a copy of.
 
     Raises
     ------
@@ -72,7 +80,9 @@ def export(store: Store, customer_id: str) -> PersonExport:
             known_since=_datetime_or_none(since),
             exported_at=_datetime_or_none(store.clock()),
             transactions=[_transaction(row, person) for row in _rows(connection, transactions, person)],
-            decisions=[_decision(row, store, lookup, wrapped) for row in _rows(connection, decisions, person)],
+            decisions=_decisions(
+                _rows(connection, decisions, person), store, lookup, wrapped, answers or AnswerRebuilder(store, BundleVersions(store=store))
+            ),
             standings=[_snapshot(row, person) for row in _rows(connection, standings, person)],
             shadows=[_shadow(row, person) for row in _rows(connection, shadows, person)],
             feedback=[_feedback(row, person) for row in _rows(connection, feedback, person)],
@@ -103,13 +113,30 @@ def _transaction(row: Any, person: Person) -> dict[str, Any]:
     }
 
 
-def _decision(row: Any, store: Store, lookup: str, wrapped: bytes) -> dict[str, Any]:
-    payload = store.open_payload(row["id"], row["person"], lookup, wrapped, row["sealed"])
+def _decisions(rows: Sequence[Any], store: Store, lookup: str, wrapped: bytes, answers: AnswerRebuilder) -> list[dict[str, Any]]:
+    """Return decisions with their answers; those of abridged records are rebuilt, model by model."""
+    payloads = [store.open_payload(row["id"], row["person"], lookup, wrapped, row["sealed"]) for row in rows]
+    exported = [_decision(row, payload) for row, payload in zip(rows, payloads, strict=True)]
+    abridged: dict[tuple[str, str], list[tuple[dict[str, Any], DecisionPayload]]] = {}
+    for decision, payload in zip(exported, payloads, strict=True):
+        if payload is not None and payload.abridged is not None:
+            abridged.setdefault((decision["domain"], decision["model_version"]), []).append((decision, payload))
+    for model, records in abridged.items():
+        for first in range(0, len(records), ROWS_PER_TRANSACTION):
+            chunk = records[first : first + ROWS_PER_TRANSACTION]
+            for (decision, _), body in zip(chunk, answers.rebuild(*model, [payload for _, payload in chunk]), strict=True):
+                decision["answer"] = None if body is None else json.loads(body)
+    return exported
+
+
+def _decision(row: Any, payload: DecisionPayload | None) -> dict[str, Any]:
     return {
         "decision_id": row["id"],
         "decided_at": _datetime_or_none(row["decided_at"]),
         "domain": row["domain"],
         "model_version": row["model_version"],
+        "probability": row["probability"],
+        "decision": row["decision"],
         "caller": row["caller"],
         "request_id": row["request_id"],
         "request": payload and payload.request,

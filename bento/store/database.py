@@ -9,9 +9,9 @@ import os
 import sqlite3
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from threading import RLock, get_ident
+from threading import RLock, Thread, get_ident
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -25,7 +25,9 @@ from finrisk_assets.settings import Settings
 WAIT_S = 1.0
 """Seconds that a request waits for another writer's lock. More lets requests queue up behind a slow writer."""
 WAL_CHECKPOINT_PAGES = 8_000
-"""Pages of SQLite's log (4 kB each) before they are written back. At SQLite's default of 1,000 every sixtieth decision waits 10 ms."""
+"""Pages of SQLite's log (4 kB each) before a commit writes them back. At SQLite's default of 1,000 every sixtieth decision waits 10 ms."""
+CHECKPOINT_ROWS = 250
+"""Rows written, about 1,000 pages of the log, before a thread of the service writes them back. More leave more to a commit."""
 CACHE_KIB = 32_000
 """KiB of SQLite's pages in memory. SQLite's default of 2,000 KiB holds too few of the pages that a decision reads."""
 COOLDOWN_S = 0.25
@@ -156,6 +158,49 @@ class TransactionLock:
         self._lock.release()
 
 
+class LogCheckpoint:
+    """The checkpoint of an SQLite file's log in a thread of its own, so that no commit of the event loop writes many pages back.
+
+    The thread does not hold back the transactions that write meanwhile (SQLite's passive checkpoint). They go on in the log, whose rest the
+    commit after `WAL_CHECKPOINT_PAGES` writes back.
+
+    Parameters
+    ----------
+    file
+        The SQLite file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._thread: Thread | None = None
+        self._rows_before = 0
+
+    def start_if_due(self, connection: Connection) -> None:
+        """Start a checkpoint where the connection has written `CHECKPOINT_ROWS` rows since the last one, and none is running."""
+        driver: Any = connection.connection.driver_connection
+        rows: int = driver.total_changes
+        if rows < self._rows_before:  # the connection was opened again
+            self._rows_before = 0
+        if rows - self._rows_before >= CHECKPOINT_ROWS and (self._thread is None or not self._thread.is_alive()):
+            self._rows_before = rows
+            self._thread = Thread(target=self._run, name="finrisk-checkpoint", daemon=True)
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Wait for the end of a running checkpoint."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        with suppress(sqlite3.Error), closing(sqlite3.connect(_existing(self._file), uri=True, timeout=0.0)) as connection:
+            connection.execute("pragma wal_checkpoint(passive)")
+
+
+def _existing(file: Path) -> str:
+    """Return the URI that opens an SQLite file without creating it: an empty store in place of a removed one would hide the loss."""
+    return f"{Path(str(file)).as_uri()}?mode=rw"
+
+
 class Database:
     """An open database with one connection. Other threads wait until the connection is free.
 
@@ -194,6 +239,7 @@ class Database:
         self.url = parse_url(url)
         self.dialect = self.url.get_backend_name()
         self.file = Path(str(self.url.database)) if self.dialect == "sqlite" else None
+        self._checkpoint = None if self.file is None else LogCheckpoint(self.file)
         self._wait_s = wait_s
         self.lock = TransactionLock(wait_s, never_free=self.file is None)
         self.commit_s = 0.0
@@ -208,6 +254,8 @@ class Database:
 
     def close(self) -> None:
         """Close the connection."""
+        if self._checkpoint is not None:
+            self._checkpoint.wait()
         with self.lock:
             self._disconnect()
 
@@ -244,6 +292,8 @@ class Database:
                         began = perf_counter()
                         transaction.commit()
                         self.commit_s = perf_counter() - began
+                        if self._checkpoint is not None and self.lock.loop_thread is not None:
+                            self._checkpoint.start_if_due(connection)
                 finally:
                     self._open_connection, self.is_writing = None, False
 
@@ -372,16 +422,15 @@ class Database:
         self.engine.dispose()
 
     def _sqlite_engine(self, durable: bool) -> Engine:
-        assert self.file is not None
-        make_private_folder(self.file.parent)
-        if not self.file.exists():
-            os.close(os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o600))  # SQLite gives its log the same permissions
+        file = self.file
+        assert file is not None
+        make_private_folder(file.parent)
+        if not file.exists():
+            os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))  # SQLite gives its log the same permissions
 
         def connect() -> sqlite3.Connection:
-            # mode=rw does not create the file: an empty store in place of a removed one would hide the loss.
-            uri = f"{Path(str(self.file)).as_uri()}?mode=rw"
             wait_s = self._wait_s if self.lock.may_wait() else 0.0
-            connection = sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(_existing(file), uri=True, timeout=wait_s, isolation_level=None, check_same_thread=False)
             self._busy_timeout_ms = int(wait_s * 1000)
             synchronous = "full" if durable else "normal"
             checkpoint, cache = f"wal_autocheckpoint = {WAL_CHECKPOINT_PAGES}", f"cache_size = {-CACHE_KIB}"
@@ -424,5 +473,11 @@ class Database:
             cursor.execute(f"set synchronous_commit = {'on' if durable else 'off'}")
             connection.commit()
             cursor.close()
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            # The driver's cursor begins a transaction by itself; a prepared statement does not.
+            driver: Any = connection.connection.driver_connection
+            driver.execute_simple("begin")
 
         return engine

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from secrets import token_hex
 from typing import Any
@@ -9,24 +10,37 @@ from typing import Any
 import numpy as np
 from sqlalchemy import bindparam, insert, or_, select
 
-from bento.context import current_caller
-from bento.context import request_id as current_request
 from bento.store.audit_chain import Record
 from bento.store.keyring import KeyringError, seal, unseal
-from bento.store.records import DecisionPayload, NewDecision, PriorDecision, StoredDecision, encode_json
+from bento.store.records import (
+    AbridgedAnswer,
+    DecisionPayload,
+    NewDecision,
+    PriorDecision,
+    RequestOrigin,
+    StoredDecision,
+    encode_json,
+)
 from bento.store.statements import CompiledStatement
 from bento.store.tables import decisions, people
 from bento.store.unit_of_work import UnitOfWork
 
 PAGE_SIZE = 500
 """Decisions in memory at a time while all are read. More takes fewer queries and more memory."""
+_ABRIDGED = b" abridged"
+"""End of the associated data of an abridged record. Code that knows full records alone cannot open it, so it never takes it for one."""
+_SCORES = struct.Struct("<dd16s")
+"""Margin, probability and digest of an abridged record."""
 
 _WITH_PERSON = decisions.outerjoin(people, decisions.c.person == people.c.person)
 _FIND_PRIOR = CompiledStatement(
-    select(decisions.c.id, decisions.c.digest, decisions.c.sealed, decisions.c.person, people.c.lookup, people.c.wrapped_key)
+    select(
+        decisions.c.id, decisions.c.digest, decisions.c.domain, decisions.c.model_version, decisions.c.sealed, decisions.c.person,
+        people.c.lookup, people.c.wrapped_key,
+    )
     .select_from(_WITH_PERSON)
     .where(or_(decisions.c.transaction_token == bindparam("transaction"), decisions.c.idempotency == bindparam("key")))
-)
+)  # fmt: skip
 _FIND_ANY = {
     column: select(decisions.c.id).where(decisions.c[column].in_(bindparam("tokens", expanding=True))).limit(1)
     for column in ("transaction_token", "idempotency")
@@ -71,24 +85,30 @@ def find_prior_decision(session: UnitOfWork, *, transaction_id: str | None = Non
     Where both identifiers are given and name two decisions, the digest is empty and equals that of no request.
     """
     transaction_token = transaction_id and session.token("transaction", transaction_id)
-    idempotency = key and _idempotency_token(session, key)
+    idempotency = key and _idempotency_token(session, RequestOrigin.current().caller, key)
     if not transaction_token and not idempotency:
         return None
     with session.reading() as connection:
         rows = _FIND_PRIOR(connection, {"transaction": transaction_token, "key": idempotency}).fetchall()
         if not rows:
             return None
-        decision_id, digest, sealed, person, lookup, wrapped = rows[0]
+        decision_id, digest, domain, model_version, sealed, person, lookup, wrapped = rows[0]
         data_key = session.key_of(person, lookup, wrapped)
-        answer = None if data_key is None else _split_payload(unseal(data_key, sealed, decision_id.encode()))[1]
-        return PriorDecision(decision_id, digest if len(rows) == 1 else "", answer)
+        digest, body, payload = digest if len(rows) == 1 else "", None, None
+        if data_key is not None:
+            plain, is_abridged = _unseal(data_key, sealed, decision_id)
+            if is_abridged:
+                payload = _unpack(plain, is_abridged)
+            else:
+                body = _split_full(plain)[1]
+        return PriorDecision(decision_id, digest, body, domain, model_version, payload)
 
 
-def has_prior_decision(session: UnitOfWork, *, transaction_ids: Iterable[str], keys: Iterable[str]) -> bool:
-    """Return whether there is a decision under any of these transactions' identifiers or idempotency keys of the current caller."""
+def has_prior_decision(session: UnitOfWork, *, transaction_ids: Iterable[str], keys: Iterable[tuple[str, str]]) -> bool:
+    """Return whether there is a decision under any of these transactions' identifiers, or callers with an idempotency key of theirs."""
     tokens = {
         "transaction_token": [session.token("transaction", transaction_id) for transaction_id in transaction_ids],
-        "idempotency": [_idempotency_token(session, key) for key in keys],
+        "idempotency": [_idempotency_token(session, caller, key) for caller, key in keys],
     }
     with session.reading() as connection:
         return any(
@@ -105,9 +125,10 @@ def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) 
     sqlalchemy.exc.IntegrityError
         Where a decision exists under one of the identifiers.
     """
-    at, caller, request_id = session.clock(), current_caller.get().name, current_request.get()
+    at, current = session.clock(), RequestOrigin.current()
     rows: list[dict[str, Any]] = []
     for new in new_decisions:
+        caller, request_id = new.origin or current
         data_key = session.keyring.service_key if new.person is None else new.person.key
         rows.append(
             {
@@ -119,12 +140,12 @@ def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) 
                 "caller": caller,
                 "request_id": request_id,
                 "transaction_token": new.transaction_id and session.token("transaction", new.transaction_id),
-                "idempotency": new.key and _idempotency_token(session, new.key),
+                "idempotency": new.key and _idempotency_token(session, caller, new.key),
                 "digest": new.digest or digest_request(session, new.request),
                 "decided_at": at,
                 "probability": new.probability,
                 "decision": new.decision,
-                "sealed": seal(data_key, _pack(new), new.id.encode()),
+                "sealed": seal(data_key, _pack(new), _about(new.id, is_abridged=new.abridged is not None)),
             }
         )
     _INSERT.execute_many(session.database.writing_connection(), rows)
@@ -132,6 +153,7 @@ def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) 
         session.audit(
             "decide",
             at=at,  # equal to `decided_at`: replay finds the record by it
+            origin=RequestOrigin(row["caller"], row["request_id"]),
             person=row["person"],
             domain=row["domain"],
             model_version=row["model_version"],
@@ -210,25 +232,53 @@ def open_payload(
     """
     try:
         data_key = session.key_of(person, lookup, wrapped)
-        return None if data_key is None else _unpack(unseal(data_key, sealed, decision_id.encode()))
+        return None if data_key is None else _unpack(*_unseal(data_key, sealed, decision_id))
     except KeyringError:
         return None
 
 
-def _idempotency_token(session: UnitOfWork, key: str) -> str:
-    return session.keyring.token("idempotency", f"{current_caller.get().name}\0{key}")
+def _idempotency_token(session: UnitOfWork, caller: str, key: str) -> str:
+    return session.keyring.token("idempotency", f"{caller}\0{key}")
+
+
+def _about(decision_id: str, *, is_abridged: bool) -> bytes:
+    """Return the associated data of a record."""
+    return decision_id.encode() + (_ABRIDGED if is_abridged else b"")
+
+
+def _unseal(data_key: bytes, sealed: bytes, decision_id: str) -> tuple[bytes, bool]:
+    """Return a record's bytes, and whether the record is abridged."""
+    try:
+        return unseal(data_key, sealed, _about(decision_id, is_abridged=False)), False
+    except KeyringError:
+        return unseal(data_key, sealed, _about(decision_id, is_abridged=True)), True
 
 
 def _pack(new: NewDecision) -> bytes:
-    """Return the bytes to seal: three lines of JSON (request, answer, decision context) and the row's bytes."""
-    row = np.ascontiguousarray(new.row, np.float32).tobytes()
-    return b"\n".join((new.request, new.answer, encode_json(new.decision_context).encode(), row))
+    """Return the bytes to seal.
+
+    A full record has three lines of JSON (request, answer, decision context) and the row's bytes. An abridged record has three lines of
+    JSON (request, decision context, snapshot), `_SCORES` and the row's bytes.
+    """
+    row, context = np.ascontiguousarray(new.row, np.float32).tobytes(), encode_json(new.decision_context).encode()
+    if new.abridged is None:
+        return b"\n".join((new.request, new.answer, context, row))
+    margin, probability, customer_id, account_id, as_of, digest = new.abridged
+    snapshot = encode_json([customer_id, account_id, as_of]).encode()
+    return b"\n".join((new.request, context, snapshot, _SCORES.pack(margin, probability, digest) + row))
 
 
-def _split_payload(plain: bytes) -> list[bytes]:
+def _split_full(plain: bytes) -> list[bytes]:
+    """Return request, answer, decision context and row of a full record."""
     return plain.split(b"\n", 3)
 
 
-def _unpack(plain: bytes) -> DecisionPayload:
-    request, answer, context, row = _split_payload(plain)
-    return DecisionPayload(json.loads(request), json.loads(answer), json.loads(context), np.frombuffer(row, np.float32))
+def _unpack(plain: bytes, is_abridged: bool) -> DecisionPayload:
+    if not is_abridged:
+        request, answer, context, row = _split_full(plain)
+        return DecisionPayload(json.loads(request), json.loads(answer), json.loads(context), np.frombuffer(row, np.float32))
+    request, context, snapshot, rest = plain.split(b"\n", 3)
+    margin, probability, digest = _SCORES.unpack_from(rest)
+    customer_id, account_id, as_of = json.loads(snapshot)
+    abridged = AbridgedAnswer(margin, probability, customer_id, account_id, as_of, digest)
+    return DecisionPayload(json.loads(request), None, json.loads(context), np.frombuffer(rest, np.float32, offset=_SCORES.size), abridged)

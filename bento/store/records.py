@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from bento.context import current_caller
+from bento.context import request_id as current_request
 from finrisk_assets.scoring.spec import Rows
 
 encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -32,20 +34,38 @@ class Person(NamedTuple):
     key: bytes
 
 
-class PriorDecision(NamedTuple):
-    """A decision that was made before under an identifier that a request names again.
+class RequestOrigin(NamedTuple):
+    """The caller's name and the id of a request: its decision and its audit record carry both."""
+
+    caller: str
+    request_id: str
+
+    @classmethod
+    def current(cls) -> "RequestOrigin":
+        """Return the origin of the current request."""
+        return cls(current_caller.get().name, current_request.get())
+
+
+class AbridgedAnswer(NamedTuple):
+    """What an abridged record stores in place of the answer, which is rebuilt from it: see `bento.decisions.record_tiers`.
 
     Attributes
     ----------
+    margin, probability
+        The scores of the row.
+    customer_id, account_id, as_of
+        Identifiers and time of the feature snapshot that the row was made from, the time in microseconds since 1970, UTC; None where the
+        request named no customer.
     digest
-        Digest of the request that the decision answered.
-    body
-        The answer; None where the person was erased since.
+        The first 16 bytes of SHA-256 over the answer's bytes, which prove a rebuilt answer.
     """
 
-    id: str
-    digest: str
-    body: bytes | None
+    margin: float
+    probability: float
+    customer_id: str | None
+    account_id: str | None
+    as_of: int | None
+    digest: bytes
 
 
 class NewDecision(NamedTuple):
@@ -64,9 +84,13 @@ class NewDecision(NamedTuple):
     person
         The person concerned; None where the request named no person.
     transaction_id, key
-        The identifiers under which the same request gets the same answer; the idempotency key belongs to the current caller.
+        The identifiers under which the same request gets the same answer; the idempotency key belongs to the caller.
     digest
         Digest of the request as it was sent, where that differs from `request`.
+    abridged
+        What is stored in place of `answer`; None where the answer is stored.
+    origin
+        Who sent the request; None: the current caller.
     """
 
     id: str
@@ -83,6 +107,8 @@ class NewDecision(NamedTuple):
     transaction_id: str | None = None
     key: str | None = None
     digest: str | None = None
+    abridged: AbridgedAnswer | None = None
+    origin: RequestOrigin | None = None
 
 
 class DecisionPayload(NamedTuple):
@@ -90,18 +116,46 @@ class DecisionPayload(NamedTuple):
 
     Attributes
     ----------
-    request, answer
+    request
         Decoded JSON.
+    answer
+        Decoded JSON; None in an abridged record.
     decision_context
         Inputs of the decision beside the row and the request, decoded JSON.
     row
         The model's row, float32 of shape (d,).
+    abridged
+        What an abridged record holds in place of the answer; None in a full record.
     """
 
     request: dict[str, Any]
-    answer: dict[str, Any]
+    answer: dict[str, Any] | None
     decision_context: Any
     row: Rows
+    abridged: AbridgedAnswer | None = None
+
+
+class PriorDecision(NamedTuple):
+    """A decision that was made before under an identifier that a request names again.
+
+    Attributes
+    ----------
+    digest
+        Digest of the request that the decision answered.
+    body
+        The answer; None where the person was erased since, or the record is abridged.
+    domain, model_version
+        The domain and the version of the model that decided.
+    payload
+        The content of an abridged record; None where the person was erased since, or the record is full.
+    """
+
+    id: str
+    digest: str
+    body: bytes | None
+    domain: str = ""
+    model_version: str = ""
+    payload: DecisionPayload | None = None
 
 
 class StoredDecision(NamedTuple):

@@ -191,7 +191,7 @@ class Store(UnitOfWork):
         """Return the prior decision made under one of these identifiers, see `decisions.find_prior_decision`."""
         return decisions.find_prior_decision(self, transaction_id=transaction_id, key=key)
 
-    def has_prior_decision(self, *, transaction_ids: Iterable[str], keys: Iterable[str]) -> bool:
+    def has_prior_decision(self, *, transaction_ids: Iterable[str], keys: Iterable[tuple[str, str]]) -> bool:
         """Return whether there is a decision under any of these identifiers, see `decisions.has_prior_decision`."""
         return decisions.has_prior_decision(self, transaction_ids=transaction_ids, keys=keys)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
-REVISION = "0002"
+REVISION = "0003"
 """Newest revision in `migrations`: the schema that this code reads and writes."""
 
 metadata = MetaData()
@@ -83,6 +83,15 @@ decisions = Table(
     **_IN_ORDER,
 )
 """Decisions. The audit record of a decision has its `digest` for inputs and `decisions.bind_row` of its columns for output."""
+
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),  # a zip of the bundle's files, about `domain` and `version`, under the service key
+)
+"""Scoring bundles of the models that decided: see `bento.decisions.bundle_versions`."""
 
 standings = Table(
     "standings",

@@ -15,15 +15,13 @@ from uuid import uuid4
 from sqlalchemy import Connection, bindparam, exc, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from bento.context import current_caller
-from bento.context import request_id as current_request
 from bento.problems import log_failure
 from bento.store import migrations
 from bento.store.audit_chain import AuditError, Chain
 from bento.store.database import WAIT_S, Database, StoreBusy, StoreUnavailable
 from bento.store.keyring import AUDIT_BEGAN, BOUND, CLOSED, SERVICE_KEY_OWNER, Keyring, KeyringError, key_context
 from bento.store.migrations.binding import bind_rows
-from bento.store.records import Person
+from bento.store.records import Person, RequestOrigin
 from bento.store.statements import CompiledStatement
 from bento.store.tables import OF_KEYS, audit, checkpoints, keys, people
 from finrisk_assets.features.recent_events import RecentEvents
@@ -231,10 +229,11 @@ class UnitOfWork:
             with self.writing() as connection:
                 values_of = {kind: (value,) if isinstance(value, str) else value or () for kind, value in names.items()}
                 tokens = [self.keyring.token(kind, value) for kind, values in values_of.items() for value in values]
-                self.database.advisory_lock(connection, tokens)
+                if tokens:
+                    self.database.advisory_lock(connection, tokens)
 
-    def audit(self, action: str, *, at: int | None = None, **fields: Any) -> None:
-        """Record an action of the current caller, inside `writing`: committed with it, or not at all.
+    def audit(self, action: str, *, at: int | None = None, origin: RequestOrigin | None = None, **fields: Any) -> None:
+        """Record an action, inside `writing`: committed with it, or not at all.
 
         Parameters
         ----------
@@ -242,12 +241,14 @@ class UnitOfWork:
             ``decide``, ``read``, ``export``, ...
         at
             Microseconds since 1970, UTC. Default: now.
+        origin
+            Whose request it was. Default: the current request.
         **fields
             ``person`` (the pseudonymous id), ``domain``, ``model_version``, ``inputs``, ``output``: see `bento.store.audit_chain.Record`.
         """
         self.database.writing_connection()
-        caller, request = current_caller.get().name, current_request.get()
-        self._chain.append(at=self.clock() if at is None else at, caller=caller, action=action, request_id=request, **fields)
+        caller, request_id = origin or RequestOrigin.current()
+        self._chain.append(at=self.clock() if at is None else at, caller=caller, action=action, request_id=request_id, **fields)
         self._audited_actions.append(action)
 
     # Tokens, people and their keys

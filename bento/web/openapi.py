@@ -9,7 +9,7 @@ The docstrings of the look-up routes are their descriptions in the document.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 from fastapi import Body, FastAPI, Query, Request
@@ -21,6 +21,7 @@ from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
 from bento.problems import catch_problems
+from bento.web.dispatch import request_and_answer_types
 from bento.web.metrics import CONTENT_TYPE, render_metrics
 from bento.web.redact_paths import EXPORT, PERSON, RISK_SCORES, find_customer_id
 from schemas.api import AuditPage, AuditQuery, Erasure, ErrorEnvelope, Identifier, ModelList, ModelMetrics, PersonExport, RiskScores
@@ -141,18 +142,10 @@ def build_document(app: FastAPI, service: Any, typical: Mapping[str, Mapping[str
     for method in service.apis.values():
         # FastAPI drops every null, which in features means "not known": the examples are put in after it.
         content = document["paths"][method.route]["post"]["requestBody"]["content"]["application/json"]
-        content["examples"] = _document_examples(_request_and_answer_types(method)[0], typical.get(_domain(method)))
+        content["examples"] = _document_examples(request_and_answer_types(method)[0], typical.get(_domain(method)))
     document["components"]["securitySchemes"] = _SECURITY_SCHEMES
     document["security"] = [{name: []} for name in _SECURITY_SCHEMES] + [{}]  # the empty one: a service that is open to its own machine
     return document
-
-
-def _request_and_answer_types(method: Any) -> tuple[Any, Any]:
-    """Return the types of a BentoML method's request and of its answer."""
-    hints = get_type_hints(method.func)
-    answer = hints.pop("return")
-    (request,) = hints.values()
-    return request, answer
 
 
 def _domain(method: Any) -> str:
@@ -162,7 +155,7 @@ def _domain(method: Any) -> str:
 
 def _document_route(method: Any) -> APIRoute:
     """Return a route for the document only, with the types and the description of a BentoML method."""
-    request, answer = _request_and_answer_types(method)
+    request, answer = request_and_answer_types(method)
 
     async def operation(body: Annotated[request, Body()]) -> None:  # type: ignore[valid-type]
         """Never called."""

@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ("buildah", "podman", "runc", "debootstrap")
 PACKAGES = ("buildah", "podman", "runc", "crun", "debootstrap", "fuse-overlayfs", "debian-archive-keyring")
 """Debian's packages that bring the programs."""
-BASE = "localhost/finrisk-base:bookworm"
 SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
+BASE = f"localhost/finrisk-base:{SUITE}-with-licences"
 _CONTENTS = ("python3", "ca-certificates")
 _LEFT_OUT = (
-    *("./usr/share/doc/*", "./usr/share/man/*", "./usr/share/info/*", "./usr/share/locale/*"),
+    *("./usr/share/man/*", "./usr/share/info/*", "./usr/share/locale/*", "./usr/share/bash-completion/*", "./usr/share/lintian/*"),
     *("./var/cache/apt/*", "./var/lib/apt/lists/*", "./var/log/*", "./dev/*", "./proc/*", "./sys/*"),
 )
 _BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -45,6 +45,8 @@ def missing() -> list[str]:
 def base(name: str = BASE, mirror: str = MIRROR) -> str:
     """Make the base image, unless there is one: Debian's smallest set with Python, without compilers, documents and caches.
 
+    Of each package's documents the licence stays.
+
     Raises
     ------
     BuildError
@@ -54,6 +56,9 @@ def base(name: str = BASE, mirror: str = MIRROR) -> str:
         return name
     with tempfile.TemporaryDirectory(prefix="finrisk-base-") as folder:
         _run("debootstrap", "--variant=minbase", f"--include={','.join(_CONTENTS)}", SUITE, folder, mirror)
+        for file in (Path(folder) / "usr/share/doc").rglob("*"):
+            if file.is_file() and file.name != "copyright":
+                file.unlink()
         pack = ["tar", "-C", folder, "-c", "--numeric-owner", *(f"--exclude={path}" for path in _LEFT_OUT), "."]
         with subprocess.Popen(pack, stdout=subprocess.PIPE) as packed:
             _run("podman", "import", "--quiet", "-", name, stdin=packed.stdout)

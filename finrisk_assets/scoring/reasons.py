@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -88,26 +87,50 @@ def find_reasons(
         moves = moves - np.asarray(reference, np.float64)
     if moves.shape != (len(features),) or not np.isfinite(moves).all():
         raise ValueError(f"contributions of shape {moves.shape} for {len(features)} features, or not all of them finite")
-    sign = 1.0 if direction == "raises" else -1.0
-    signed_moves, groups = (sign * moves).tolist(), groups or group_by_factor(features)
-    total_of_factor = {factor: math.fsum([signed_moves[column] for column in columns]) for factor, columns in groups.items()}
-    min_total = smallest_share * math.fsum(map(abs, total_of_factor.values()))
+    groups = groups or group_by_factor(features)
+    return tuple(
+        ReasonText(
+            factor_code(features[strongest]),
+            features[strongest].name,
+            build_sentence(features[strongest], direction),
+            total,
+            list_members(features, groups, strongest),
+        )
+        for strongest, total in rank_factors(moves.tolist(), groups, direction, limit=limit, smallest_share=smallest_share)
+    )
+
+
+def rank_factors(
+    moves: Sequence[float],
+    groups: Mapping[str, Sequence[int]],
+    direction: Direction,
+    *,
+    limit: int = MAX_REASONS,
+    smallest_share: float = MIN_SHARE,
+) -> list[tuple[int, float]]:
+    """Return the strongest column and the joint contribution of each factor that `find_reasons` names, largest first.
+
+    Parameters
+    ----------
+    moves
+        One row of finite contributions, less the reference where there is one.
+    groups
+        `group_by_factor` of the features.
+    direction, limit, smallest_share
+        As of `find_reasons`.
+    """
+    is_raised = direction == "raises"
+    members = [*groups.values()]
+    totals = [math.fsum(map(moves.__getitem__, columns)) for columns in members]
+    min_total = smallest_share * math.fsum(map(abs, totals))
     # Equal factors stay in the order of the features.
-    largest = sorted((factor for factor, part in total_of_factor.items() if part > 0), key=total_of_factor.__getitem__, reverse=True)[
-        :limit
+    ranked = sorted(range(len(totals)), key=totals.__getitem__, reverse=is_raised)[:limit]
+    pick_strongest = max if is_raised else min  # the first of equals
+    return [
+        (pick_strongest(members[factor], key=moves.__getitem__), totals[factor])
+        for rank, factor in enumerate(ranked)
+        if (totals[factor] > 0 if is_raised else totals[factor] < 0) and (rank == 0 or abs(totals[factor]) >= min_total)
     ]
-    texts = []
-    for rank, factor in enumerate(largest):
-        if rank == 0 or total_of_factor[factor] >= min_total:
-            columns = groups[factor]
-            strongest = features[max(columns, key=signed_moves.__getitem__)]  # the first of equals
-            members = tuple(features[column].name for column in columns)
-            texts.append(
-                ReasonText(
-                    factor_code(strongest), strongest.name, build_sentence(strongest, direction), sign * total_of_factor[factor], members
-                )
-            )
-    return tuple(texts)
 
 
 def group_by_factor(features: Sequence[Feature]) -> dict[str, list[int]]:
@@ -118,7 +141,11 @@ def group_by_factor(features: Sequence[Feature]) -> dict[str, list[int]]:
     return columns_of_factor
 
 
-@lru_cache(maxsize=1_000)
+def list_members(features: Sequence[Feature], groups: Mapping[str, Sequence[int]], column: int) -> tuple[str, ...]:
+    """Return the names of the features that share the factor of a column, in the order of the features."""
+    return tuple(features[member].name for member in groups[features[column].factor])
+
+
 def build_sentence(feature: Feature, direction: Direction) -> str:
     """Return the sentence for a feature that moved a score in this direction."""
     text = feature.raises if direction == "raises" else feature.lowers
@@ -126,7 +153,6 @@ def build_sentence(feature: Feature, direction: Direction) -> str:
     return text[0].upper() + text[1:]
 
 
-@lru_cache(maxsize=1_000)
 def factor_code(feature: Feature) -> str:
     """Return the code of a feature's factor."""
     return re.sub(r"[^A-Z0-9]+", "_", (feature.theme or feature.name).upper()).strip("_")

@@ -22,13 +22,15 @@ _PATTERN_BITS = 8
 _MIN_BLOCK_ROWS = 24
 """Rows from which looking them up together is faster than one after the other. At least 2: numpy adds a single column in another order."""
 _BLOCK_ROWS = 256
-"""Rows looked up together at most. More leave the processor's cache, fewer cost more calls of numpy for each row."""
+"""Rows looked up together, about. More leave the processor's cache, fewer cost more calls of numpy for each row."""
 _MIN_ROWS_OF_LARGE = 64
 """Rows looked up together where there are many conditions. More leave the processor's cache, fewer cost more calls of numpy."""
 _MARGIN_CONDITIONS, _SHAP_CONDITIONS = 1 << 17, 1 << 19
 """Conditions of all rows of a block, without and with SHAP values, which take more calls for each block. As `_BLOCK_ROWS`."""
-_MATRIX_ROWS = 8192
+_MIN_MATRIX_ROWS = 1024
 """Rows from which SHAP values are faster subtree by subtree than feature by feature: the calls for each subtree are then shared by many."""
+_MATRIX_ROWS = 8192
+"""Rows worked on subtree by subtree, about. More take more memory, fewer share the calls for each subtree less."""
 _CACHED_NUMBERS = 1 << 15
 """Numbers worked on at once, 128 to 256 KiB. More leave the processor's cache, fewer cost more calls of numpy."""
 _NUMBERS_PER_STEP = 1 << 20
@@ -116,14 +118,12 @@ class TreeShap:
         """Return margins, and add SHAP values to `out`, block by block."""
         if len(rows) < _MIN_BLOCK_ROWS:
             return self._sum_margin(self._tree_values(rows, out))
-        if out is not None and len(rows) >= _MATRIX_ROWS:
-            n_blocks = len(rows) // _MATRIX_ROWS
+        if out is not None and len(rows) >= _MIN_MATRIX_ROWS:
+            block_rows = _MATRIX_ROWS
         else:
             block_conditions = _MARGIN_CONDITIONS if out is None else _SHAP_CONDITIONS
             block_rows = min(_BLOCK_ROWS, max(_MIN_ROWS_OF_LARGE, block_conditions // self._n_conditions))
-            n_blocks = max(1, -(-len(rows) // block_rows))
-        bounds = [len(rows) * number // n_blocks for number in range(n_blocks + 1)]  # of equal size: a short block costs as many calls
-        blocks = (slice(*pair) for pair in pairwise(bounds))
+        blocks = _split_rows(len(rows), block_rows)
         return np.concatenate([self._sum_margin(self._tree_values(rows[block], None if out is None else out[block])) for block in blocks])
 
     def _tree_values(self, rows: NDArray[np.float32], out: Floats | None) -> NDArray[np.float32]:
@@ -134,7 +134,10 @@ class TreeShap:
         return tree_values
 
     def _sum_margin(self, tree_values: NDArray[np.float32]) -> Floats:
-        # `accumulate` adds in order; `sum` would add pairwise.
+        if tree_values.shape[1] >= _MIN_BLOCK_ROWS:
+            # A sum over the first axis of several columns adds tree by tree.
+            return np.add.reduce(tree_values, axis=0, initial=self._base_margin).astype(np.float64)
+        # `accumulate` adds in order; `sum` would add a single column pairwise.
         return np.add.accumulate(np.concatenate([np.full((1, tree_values.shape[1]), self._base_margin), tree_values]), axis=0)[-1].astype(
             np.float64
         )
@@ -263,10 +266,10 @@ class _SubtreeTables:
             for place in range(len(rows)):
                 self._add_row(rows[place], tree_values[:, place], None if out is None else out[place])
             return
-        parts = [slice(start, start + _BLOCK_ROWS) for start in range(0, len(rows), _BLOCK_ROWS)]
+        parts = _split_rows(len(rows), _BLOCK_ROWS)
         patterns = np.concatenate([self._add_block(rows[part], tree_values[:, part]) for part in parts], axis=1)
         if out is not None:
-            (self._add_by_subtree if len(rows) >= _MATRIX_ROWS else self._add_by_feature)(patterns, out)
+            (self._add_by_subtree if len(rows) >= _MIN_MATRIX_ROWS else self._add_by_feature)(patterns, out)
 
     def _meet_conditions(self, columns: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return which distinct conditions rows meet, 0 or 1 of shape (conditions, n), of rows as columns of shape (width, n)."""
@@ -338,6 +341,12 @@ class _SubtreeTables:
             for first in range(0, len(leaves), step):
                 _add_leaf_values(table, length, bits, leaves[first : first + step])
         return table
+
+
+def _split_rows(n_rows: int, block_rows: int) -> Iterator[slice]:
+    """Yield blocks of equal size, about that of `block_rows`: a short block costs as many calls as a long one."""
+    n_blocks = max(1, round(n_rows / block_rows))
+    return (slice(*pair) for pair in pairwise(n_rows * number // n_blocks for number in range(n_blocks + 1)))
 
 
 def _split_for_cache(length: int, n_rows: int) -> Iterator[slice]:

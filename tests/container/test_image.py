@@ -4,7 +4,7 @@ import json
 
 from tests.container.conftest import HARDENED, HERE, USER, podman
 
-LARGEST_MB = 600
+LARGEST_MB = 320
 
 
 def inside(image, command):
@@ -17,6 +17,32 @@ def test_it_is_small(image, say):
     largest = [f"{path.rpartition('/')[2]} {size}" for size, path in zip(parts[::2], parts[1::2], strict=True)]
     say(f"image {size:.0f} MB (wanted: {LARGEST_MB}); the largest parts in MB: {', '.join(largest)}")
     assert size <= LARGEST_MB
+
+
+def test_it_has_the_licence_of_every_package(image):
+    licences = """
+from importlib.metadata import distributions
+from bento.image import LICENCES
+files = [file for package in distributions() for file in package.files if file.name.upper().startswith(LICENCES)]
+print(len(files), *(file for file in files if not file.locate().is_file()))
+"""
+    number, *missing = podman("run", "--rm", *HERE, *HARDENED, image, "python", "-c", licences).split()
+    assert int(number) > 80
+    assert missing == []
+
+    packages = "for package in $(dpkg-query --show --showformat='${Package} '); do"
+    number, *missing = inside(
+        image, f"dpkg-query --show | wc -l; {packages} test -s /usr/share/doc/$package/copyright || echo $package; done"
+    )
+    assert int(number) > 50
+    assert missing == []
+
+
+def test_every_command_of_the_operator_starts(image):
+    commands = ("audit", "keys", "people", "store_schema")
+    helps = "; ".join(f"python -m bento.cli.{command} --help >/dev/null || echo {command}" for command in commands)
+
+    assert podman("run", "--rm", *HERE, *HARDENED, image, "sh", "-c", helps) == ""
 
 
 def test_it_has_no_compiler_and_no_installer(image):

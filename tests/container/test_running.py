@@ -11,8 +11,8 @@ import pytest
 from tests.container.conftest import ALONE, HARDENED, HERE, PODMAN, mounts, owned, podman
 
 DOMAINS = ("transactions", "loan-default", "spending-risk", "cashflow", "loan-offers")
-READY_SECONDS = 3
-BUSY_SECONDS = 6
+READY_SECONDS = 2
+BUSY_SECONDS = 3
 STOPPED_SECONDS = 10
 WORKER_MB = 300
 REQUESTS = 2_000
@@ -36,6 +36,14 @@ def test_it_answers_every_sample_request(running):
     refused = [(path, name, answer) for path, name, status, answer in answers if status != 200]
     refused += [(path, name, result) for path, name, _, answer in answers for result in answer.get("results", ()) if result.get("error")]
     assert refused == []
+
+
+def test_under_bentoml_serve_it_answers_as_well(start):
+    container = start("serve")
+
+    assert len(container.processes()) >= 2
+    assert container.ask("/v1/cashflow", {"customer_id": 123})[0] == 200
+    assert container.ask("/openapi.json")[0] == container.ask("/metrics")[0] == 200
 
 
 def test_it_may_do_nothing_but_its_work(running):

@@ -1,4 +1,4 @@
-"""Tests of the connection to the store's database: TLS modes and the server's certificate."""
+"""Tests of the connection to the store's database: TLS modes and the server's certificate, and SQLite's log."""
 
 import asyncio
 import ssl
@@ -7,9 +7,9 @@ import threading
 from contextlib import closing, contextmanager
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
-from bento.store.database import Database, StoreError, StoreUnavailable
+from bento.store.database import CHECKPOINT_ROWS, WAL_CHECKPOINT_PAGES, Database, StoreError, StoreUnavailable
 
 REQUEST_OF_TLS = struct.pack("!ii", 8, 80877103)
 """The first message of a PostgreSQL client where it wants TLS (the manual, section 54.2.11)."""
@@ -100,3 +100,53 @@ def test_a_server_without_tls_is_refused_where_it_is_required(postgresql):
 def test_words_about_tls_that_mean_nothing_are_refused(query):
     with pytest.raises(StoreError, match=r"sslmode|sslrootcert"):
         Database(f"postgresql://user@host/store?{query}")
+
+
+def write_rows(database, count):
+    """Write rows, each in a transaction of its own."""
+    for _ in range(count):
+        with database.writing() as connection:
+            connection.execute(text("insert into notes values (randomblob(5000))"))
+
+
+def wait_for_checkpoints():
+    for thread in threading.enumerate():
+        if thread.name == "finrisk-checkpoint":
+            thread.join()
+
+
+@pytest.fixture
+def notes(tmp_path):
+    """Return a database with one table, whose log is too short for a commit to write it back."""
+    with closing(Database(tmp_path / "notes.sqlite", durable=False)) as database:
+        with database.writing() as connection:
+            connection.execute(text("create table notes (note blob)"))
+        assert 3 * CHECKPOINT_ROWS < WAL_CHECKPOINT_PAGES
+        yield database
+
+
+def test_the_log_of_a_service_is_written_back_beside_its_commits(notes):
+    notes.lock.loop_thread = threading.get_ident()
+    size = notes.file.stat().st_size
+    write_rows(notes, CHECKPOINT_ROWS)
+
+    wait_for_checkpoints()
+
+    assert notes.file.stat().st_size > size + CHECKPOINT_ROWS * 2_500
+
+
+def test_an_operators_command_starts_no_thread(notes):
+    write_rows(notes, CHECKPOINT_ROWS + 1)
+
+    assert all(thread.name != "finrisk-checkpoint" for thread in threading.enumerate())
+
+
+def test_a_checkpoint_goes_on_after_the_connection_was_opened_again(notes):
+    notes.lock.loop_thread = threading.get_ident()
+    write_rows(notes, CHECKPOINT_ROWS)
+    notes.close()
+    size = notes.file.stat().st_size
+    write_rows(notes, CHECKPOINT_ROWS)
+    wait_for_checkpoints()
+
+    assert notes.file.stat().st_size > size + CHECKPOINT_ROWS * 2_500

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from bento.context import Caller, current_caller, request_id
+from bento.context import Caller, current_caller, idempotency_key, request_id
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.group_commit import GroupCommit
+from bento.decisions.reconcile import reconcile
 from bento.decisions.scorers.transaction import TransactionScorer
 from bento.problems import Problem
 from bento.store.audit_verify import verify
@@ -43,8 +44,8 @@ def meter() -> Meter:
 
 
 @pytest.fixture
-def store(tmp_path: Path, meter: Meter):
-    with closing(store_at(tmp_path / "store.sqlite", meter=meter)) as opened:
+def store(store_url: str | Path, meter: Meter):
+    with closing(store_at(store_url, meter=meter)) as opened:
         yield opened
 
 
@@ -60,7 +61,7 @@ def request(number: int, **more: Any) -> TransactionRequest:
     return TransactionRequest.model_validate_json(json.dumps(body))
 
 
-def all_at_once(decisions: Decisions, requests: list[TransactionRequest]) -> list[DecisionResult | Exception]:
+def all_at_once(decisions: Decisions, requests: list[TransactionRequest], key: str | None = None) -> list[DecisionResult | Exception]:
     """Return the results of requests that arrive together, each from its own caller."""
 
     group_commit = GroupCommit(decisions)
@@ -68,6 +69,7 @@ def all_at_once(decisions: Decisions, requests: list[TransactionRequest]) -> lis
     async def submit(number: int, request: TransactionRequest) -> DecisionResult:
         current_caller.set(Caller(f"key:{number}", frozenset({"scorer"})))
         request_id.set(f"r{number}")
+        idempotency_key.set(key)
         return await group_commit.submit("transaction_anomaly", request)
 
     async def all_of_them() -> list[Any]:
@@ -81,8 +83,43 @@ def test_they_share_a_commit_and_each_is_answered_and_recorded_for_its_caller(de
 
     assert all(isinstance(result, DecisionResult) for result in results)
     assert meter.commits == 3, "of 16, 16 and 8"
-    assert [result.caller for result in store.decisions()] == [f"key:{number}" for number in range(40)]
+    assert [(stored.caller, stored.request_id) for stored in store.decisions()] == [(f"key:{number}", f"r{number}") for number in range(40)]
     assert verify(store.database, store.keyring).records == 40
+    assert reconcile(store).listed == []
+
+
+def test_the_transactions_of_a_group_are_decided_together(decisions: Decisions, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError("decided by itself")
+
+    monkeypatch.setattr(decisions, "decide_in_savepoint", fail)
+    results = all_at_once(decisions, [request(number) for number in range(16)])
+
+    assert all(isinstance(result, DecisionResult) for result in results)
+    assert len(list(store.decisions())) == 16
+
+
+def test_two_callers_of_a_group_may_send_the_same_idempotency_key(decisions: Decisions, store: Store) -> None:
+    first = all_at_once(decisions, [request(number) for number in range(3)], key="k")
+    again = all_at_once(decisions, [request(number) for number in range(3)], key="k")
+
+    assert [result.body for result in again] == [result.body for result in first]  # type: ignore[union-attr]
+    assert len(list(store.decisions())) == 3
+
+
+def test_requests_of_adjacent_turns_share_a_commit(decisions: Decisions, meter: Meter) -> None:
+    group_commit = GroupCommit(decisions)
+
+    async def submit(number: int) -> DecisionResult:
+        for _ in range(number):  # the layers that a request passes take one turn more or less
+            await asyncio.sleep(0)
+        return await group_commit.submit("transaction_anomaly", request(number))
+
+    async def all_of_them() -> list[DecisionResult]:
+        return await asyncio.gather(*(submit(number) for number in range(8)))
+
+    assert len(asyncio.run(all_of_them())) == 8
+    assert meter.commits == 1
 
 
 def test_they_are_answered_as_one_after_the_other(tmp_path: Path, bundles: dict[str, Path], decisions: Decisions) -> None:
@@ -147,7 +184,7 @@ def test_where_the_store_fails_none_of_them_happened(decisions: Decisions, store
 
     def full(results: Any) -> None:
         keep(results)
-        if results[0].transaction_id == "t1":
+        if any(result.transaction_id == "t1" for result in results):
             raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as broken:

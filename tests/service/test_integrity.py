@@ -435,6 +435,7 @@ def make_former(store: Store) -> None:
     """Turn a store into one that code of schema 0001 wrote."""
     keyring = store.keyring
     with store.database.writing() as connection:
+        connection.execute(text("drop table bundles"))
         connection.execute(text("drop index audit_of_keys"))
         connection.execute(text("alter table keys drop column mac"))
         connection.execute(text("update alembic_version set version_num = '0001'"))

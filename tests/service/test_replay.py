@@ -14,9 +14,10 @@ import pytest
 from sqlalchemy import select, text, update
 
 from bento.decisions.batch import decide_batch
+from bento.decisions.bundle_versions import BundleVersions
 from bento.decisions.domains import DOMAINS
 from bento.decisions.engine import DecisionResult, Decisions
-from bento.decisions.replay import BundleVersions, ReplayReport, replay
+from bento.decisions.replay import ReplayReport, replay
 from bento.people import data_rights
 from bento.store.keyring import seal, unseal
 from bento.store.session import Store

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from bento.decisions.answers import ScoringInput, score
+from bento.decisions.explanations import Explainer
 from bento.store.records import FeatureSnapshot
 from bento.store.session import Store
 from finrisk_assets.scoring.bundle import Bundle, Scores
@@ -26,6 +27,7 @@ class Scorer(ABC):
 
     def __init__(self, bundle: Bundle, store: Store) -> None:
         self.bundle = bundle
+        self.explainer = Explainer(bundle)
         self._store = store
 
     def warm_up(self) -> None:

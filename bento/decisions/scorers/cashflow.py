@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from bento.decisions.answers import ScoringInput, exactly_one_of, explanation_fields, load_snapshot, row_from_request, row_from_snapshot
+from bento.decisions.answers import ScoringInput, exactly_one_of, load_snapshot, row_from_request, row_from_snapshot
 from bento.decisions.scorers.base import Scorer
 from finrisk_assets.domains.cashflow.decide import DECISION_RULE, SURPLUS
 from finrisk_assets.scoring.bundle import Scores
@@ -40,7 +40,7 @@ class CashflowScorer(Scorer):
             surplus_probability=probability,
             expected_change_amount=expected,
             interval=interval,
-            **explanation_fields(self.bundle, row, scores, high=direction == SURPLUS),
+            **self.explainer.fields(row, scores, high=direction == SURPLUS),
         )
 
     def _forecast_amount(self, row: Rows) -> tuple[float | None, AmountInterval | None]:

@@ -12,9 +12,7 @@ import numpy as np
 from bento.decisions.answers import (
     ScoringInput,
     exactly_one_of,
-    explanation_fields,
     load_snapshot,
-    model_version,
     reject_fields,
     row_from_request,
     row_from_snapshot,
@@ -78,7 +76,7 @@ class LoanScorer(Scorer):
             decision_reason=_sentence(decided),
             value_amount=float(decided.value.value[0]),
             grade=name_grade(probability, self.bundle.policy),
-            **explanation_fields(self.bundle, row, scores, high=decision != APPROVE, refused=decision != APPROVE),
+            **self.explainer.fields(row, scores, high=decision != APPROVE, refused=decision != APPROVE),
         )
 
     async def nearest_change(self, request: NearestChangeRequest) -> NearestChangeAnswer:
@@ -110,7 +108,7 @@ class LoanScorer(Scorer):
             pd_after=after,
             decision_after=None if after is None else self._decide(self._row(nearest.row, request), after).words[0],
             reason=f"{nearest.reason[0].upper()}{nearest.reason[1:]}." if nearest.reason else None,
-            model=model_version(self.bundle),
+            model=self.explainer.model,
         )
 
     def _decide(self, row: Rows, probability: float) -> LoanDecisions:

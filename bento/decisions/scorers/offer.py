@@ -13,7 +13,6 @@ import numpy as np
 from bento.decisions.answers import (
     ScoringInput,
     exactly_one_of,
-    explanation_fields,
     find_snapshots,
     load_snapshot,
     reject_fields,
@@ -125,7 +124,7 @@ class OfferScorer(Scorer):
             acceptance=float(scores.probability[0]),
             pd=pd,
             pd_model=context["pd_model"],
-            **explanation_fields(self.bundle, row, scores, high=bool(scores.margin[0] >= scores.base)),
+            **self.explainer.fields(row, scores, high=bool(scores.margin[0] >= scores.base)),
         )
 
     def _rows(self, customer: _Customer, grid: Grid) -> Rows:

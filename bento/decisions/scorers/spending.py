@@ -3,7 +3,7 @@
 A customer of the ledger is scored by the model of all features, eight behaviour fields by the model of those eight.
 """
 
-from bento.decisions.answers import ScoringInput, explanation_fields, load_snapshot, reject_fields, row_from_snapshot, row_of
+from bento.decisions.answers import ScoringInput, load_snapshot, reject_fields, row_from_snapshot, row_of
 from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem
 from finrisk_assets.domains.spending_risk.decide import DECISION_RULE, EIGHT, HIGH, LOW, find_field_faults
@@ -36,7 +36,7 @@ class SpendingScorer(Scorer):
             as_of=snapshot and snapshot.as_of,
             risk_probability=probability,
             risk_level=level,
-            **explanation_fields(self.bundle, row, scores, high=level != LOW, refused=level == HIGH),
+            **self.explainer.fields(row, scores, high=level != LOW, refused=level == HIGH),
         )
 
 

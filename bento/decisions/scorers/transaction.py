@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from bento.decisions.answers import ScoringInput, explanation, model_version, reasons_of
+from bento.decisions.answers import ScoringInput
 from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.transaction_features import TransactionFeatures
 from bento.store.records import Transaction
@@ -42,16 +42,11 @@ class TransactionScorer(Scorer):
         unseen = self._log_amount is not None and is_unseen(float(row[self._log_amount]), self.bundle.thresholds)
         anomaly = is_anomaly(risk, self.bundle.thresholds, unseen=unseen)
         decision = decide(risk, self.bundle.thresholds, unseen=unseen)
-        reasons = reasons_of(self.bundle, scores, high=anomaly or decision != "allow")
+        fields = self.explainer.fields(row, scores, high=anomaly or decision != "allow")
+        if unseen:
+            fields["reasons"] = [_UNSEEN, *fields["reasons"][: MAX_REASONS - 1]]
         return TransactionAnswer(
-            transaction_id=scoring_input.request.transaction_id,
-            score=float(scores.margin[0]),
-            risk_score=risk,
-            anomaly=anomaly,
-            decision=decision,
-            explanation=explanation(self.bundle, row, scores),
-            reasons=[_UNSEEN, *reasons[: MAX_REASONS - 1]] if unseen else reasons,
-            model=model_version(self.bundle),
+            transaction_id=scoring_input.request.transaction_id, risk_score=risk, anomaly=anomaly, decision=decision, **fields
         )
 
 

@@ -129,6 +129,13 @@ def test_a_linear_component_by_hand() -> None:
     np.testing.assert_allclose(scores.probability, [1 / (1 + math.exp(3))], rtol=1e-6)
 
 
+def test_a_row_of_a_linear_component_has_the_same_bits_alone_and_among_thousands() -> None:
+    bundle, rows = Bundle(BundleSpec("n", "d", "s", FEATURES, (LINEAR,), sample(2), 0, "", ""), ""), sample(5_000)
+    scores, alone = bundle.score(rows), bundle.score(rows[4_000:4_001])
+    assert scores.margin[4_000] == alone.margin[0] and np.array_equal(scores.contributions[4_000], alone.contributions[0])
+    assert np.array_equal(bundle.margin(rows), scores.margin)
+
+
 @pytest.mark.parametrize(
     ("calibration", "margin", "probability"),
     [

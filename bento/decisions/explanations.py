@@ -1,0 +1,97 @@
+"""The part of an answer that explains the score: every feature's contribution, and the reasons in words.
+
+What all answers of a bundle share is prepared once. `finrisk_assets.scoring.reasons` ranks the factors.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from pydantic_core import to_json
+
+from finrisk_assets.scoring.bundle import Bundle, Scores
+from finrisk_assets.scoring.reasons import Direction, build_sentence, factor_code, list_members, rank_factors
+from finrisk_assets.scoring.spec import Rows
+from schemas.api import EncodedContributions, Explanation, ModelVersion, Reason
+
+
+class Explainer:
+    """The explanations of one bundle's scores.
+
+    Parameters
+    ----------
+    bundle
+        The model.
+
+    Attributes
+    ----------
+    model
+        The name and version of the bundle's model.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.model = ModelVersion(name=bundle.name, version=bundle.version)
+        self._factors = bundle.factors
+        self._reference = None if bundle.reference is None else np.asarray(bundle.reference, np.float64)
+        # The texts around two numbers for each feature: the numbers alone are encoded for an answer.
+        texts = [(to_json(feature.name).replace(b"%", b"%%"), to_json(feature.unit).replace(b"%", b"%%")) for feature in bundle.features]
+        self._template = b"[%s]" % b",".join(b'{"feature":%s,"unit":%s,"value":%%b,"contribution":%%b}' % text for text in texts)
+        self._reasons: dict[Direction, list[Reason]] = {
+            direction: [
+                Reason(
+                    code=factor_code(feature),
+                    feature=feature.name,
+                    features=list(list_members(bundle.features, self._factors, column)),
+                    text=build_sentence(feature, direction),
+                )
+                for column, feature in enumerate(bundle.features)
+            ]
+            for direction in ("raises", "lowers")
+        }
+
+    def fields(self, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> dict[str, Any]:
+        """Return the fields of an answer that every domain has: the score of one row, its explanation, its reasons and the model.
+
+        Parameters
+        ----------
+        row
+            The model's row, float32 of shape (d,).
+        scores
+            The scores of this row.
+        high, refused
+            As of `find_reasons`.
+
+        Raises
+        ------
+        ValueError
+            If a contribution is not a finite number.
+        """
+        return {
+            "score": float(scores.margin[0]),
+            "explanation": self.explain(row, scores),
+            "reasons": self.find_reasons(scores, high=high, refused=refused),
+            "model": self.model,
+        }
+
+    def explain(self, row: Rows, scores: Scores) -> Explanation:
+        """Return every feature's contribution to the score of one row; parameters and errors as of `fields`."""
+        contributions = scores.contributions[0].tolist()
+        if not math.isfinite(sum(contributions, scores.base)):
+            raise ValueError(f"{self.model.name} {self.model.version}: a contribution is not a finite number")
+        numbers = [0.0] * (2 * len(contributions))
+        numbers[::2], numbers[1::2] = row.tolist(), contributions
+        # A value that is missing, NaN, is null.
+        encoded = self._template % (*to_json(numbers, inf_nan_mode="null")[1:-1].split(b","),)
+        return Explanation.model_construct(base=scores.base, contributions=EncodedContributions(encoded))
+
+    def find_reasons(self, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
+        """Return the factors that moved the score of one row most: up where the decision says that the score is high, else down.
+
+        A refused applicant is compared with applicants who were just approved, where the bundle has this reference: a comparison with
+        the average would name features that most applicants share.
+        """
+        contributions = scores.contributions[0]
+        moves = contributions - self._reference if refused and self._reference is not None else contributions
+        direction: Direction = "raises" if high else "lowers"
+        reasons = self._reasons[direction]
+        return [reasons[column] for column, _ in rank_factors(moves.tolist(), self._factors, direction)]
