@@ -476,6 +476,7 @@ class TransactionAnswer(DecisionAnswer):
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4)
     model: ModelVersion
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
 
 
 class LoanAnswer(DecisionAnswer):
@@ -493,6 +494,7 @@ class LoanAnswer(DecisionAnswer):
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4)
     model: ModelVersion
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
 
 
 class ChangedValue(Answer):
@@ -530,6 +532,7 @@ class NearestChangeAnswer(Answer):
     decision_after: str | None
     reason: str | None = Field(description="The reason why there is no change; null where there is a change.")
     model: ModelVersion
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
 
 
 class SpendingAnswer(DecisionAnswer):
@@ -543,6 +546,7 @@ class SpendingAnswer(DecisionAnswer):
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4)
     model: ModelVersion
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
 
 
 class AmountInterval(Answer):
@@ -567,6 +571,7 @@ class CashflowAnswer(DecisionAnswer):
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4, description="Reasons for the answered direction.")
     model: ModelVersion
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
 
 
 class ProfitParts(Answer):
@@ -615,6 +620,7 @@ class OfferAnswer(DecisionAnswer):
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4, description="The factors that moved the acceptance.")
     model: ModelVersion
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
     pd_model: str | None = Field(description="Version of the model of the PD; null where the request had a PD.")
 
 

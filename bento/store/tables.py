@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
-REVISION = "0003"
+REVISION = "0004"
 """Newest revision in `migrations`: the schema that this code reads and writes."""
 
 metadata = MetaData()
@@ -68,6 +68,7 @@ decisions = Table(
     Column("domain", Text, nullable=False),
     Column("route", Text, nullable=False),
     Column("model_version", Text, nullable=False),
+    Column("policy_version", Text),  # null where the decision is older than policies
     Column("caller", Text, nullable=False),
     Column("request_id", Text, nullable=False),
     Column("transaction_token", Text),  # of kind `transaction`
@@ -92,6 +93,14 @@ bundles = Table(
     Column("sealed", LargeBinary, nullable=False),  # a zip of the bundle's files, about `domain` and `version`, under the service key
 )
 """Scoring bundles of the models that decided: see `bento.decisions.bundle_versions`."""
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("version", Text, primary_key=True),  # the first digits of the document's hash, which proves it
+    Column("document", Text, nullable=False),  # canonical JSON
+)
+"""Decision policies that decided: see `bento.decisions.policy_versions`."""
 
 standings = Table(
     "standings",

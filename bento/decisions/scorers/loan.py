@@ -109,6 +109,7 @@ class LoanScorer(Scorer):
             decision_after=None if after is None else self._decide(self._row(nearest.row, request), after).words[0],
             reason=f"{nearest.reason[0].upper()}{nearest.reason[1:]}." if nearest.reason else None,
             model=self.explainer.model,
+            policy_version=self.explainer.policy_version,
         )
 
     def _decide(self, row: Rows, probability: float) -> LoanDecisions:
