@@ -28,6 +28,7 @@ from bento.store.keyring import KeyringError, seal, unseal
 from bento.store.session import Store, open_store
 from bento.store.tables import bundles as bundle_copies
 from bento.store.tables import decisions
+from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 from schemas.api import CashflowRequest, FeedbackRequest, LoanRequest, OfferRequest, Request, SpendingRequest, TransactionRequest
@@ -291,7 +292,7 @@ def test_a_bundle_is_copied_once(desk: Desk, bundles: dict[str, Path]) -> None:
 def test_the_event_loop_never_loads_an_old_bundle(desk: Desk) -> None:
     desk.decide(CASES["loan_default"][0], "k")
     answers = AnswerRebuilder(desk.store, BundleVersions(store=desk.store))
-    model = "loan_default", desk.bundles["loan_default"].version
+    model = "loan_default", desk.bundles["loan_default"].version, default_policy().version
     failures: list[BaseException] = []
 
     def work_as_event_loop() -> None:

@@ -108,9 +108,12 @@ class LoanOffers(ClassifierDomain):
         return {name: _concatenate(chunks) for name, chunks in columns.items()}
 
     def join_companions(self, rows: "LazyTable", table: "Callable[[str], LazyTable | None]") -> "LazyTable":
-        """Join the loan features of the application at each offer's moment, as `month_end_applications` names it."""
+        """Join the loan features of the application at each offer's moment, as `month_end_applications` of loan default names it.
+
+        A source without such applications, for it has no movements, leaves the rows as they are: the PD is then the customer's.
+        """
         loans = table("features_loan_default")
-        if loans is None:
+        if loans is None or not loans.loan_id.contains("@").any().to_pyarrow().as_py():
             return rows
         keys = ("loan_id", "customer_id", "applied_at", "is_default", "outcome_known_at")
         features = {f"{PREFIX}{name}": loans[name] for name in loans.columns if name not in keys}

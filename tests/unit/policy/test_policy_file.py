@@ -73,3 +73,9 @@ def test_the_policy_in_effect_is_the_named_one_then_that_of_the_mapping_then_the
     )
     assert load_policy(Settings(source="mapped", mapping=mapping)).name == "harsh"
     assert load_policy(Settings(source="mapped", mapping=mapping, policy=DEFAULT_POLICY)).name == "default"
+
+
+def test_the_page_documents_every_key_as_the_file_does() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text(encoding="utf-8")
+    for key, value, comment in document_keys(TEXT):
+        assert f"| `{key}` | {f'`{value}`' if value else ''} | {comment} |" in page, key
