@@ -198,6 +198,8 @@ class Bundle:
     name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference, approved
         As in `BundleSpec`.
         `thresholds` holds also those that follow from the policy.
+    learned_thresholds
+        Those of `thresholds` that were learned, and that no policy changes.
     policy, score_curve
         The policy that the bundle decides under, and the curve that its capacities are found on.
     companions
@@ -218,7 +220,7 @@ class Bundle:
         self.intercept, self.calibration = spec.intercept, spec.calibration
         self.metrics = dict(spec.metrics)
         self._reference, self._references = spec.reference, spec.references
-        self._learned_thresholds, self.score_curve = dict(spec.thresholds), spec.score_curve
+        self.learned_thresholds, self.score_curve = dict(spec.thresholds), spec.score_curve
         self.companions: Mapping[str, Bundle] = {}
         self._apply(policy or default_policy())
         self.approved = dict(spec.approved)
@@ -292,7 +294,7 @@ class Bundle:
 
     def _apply(self, policy: Policy) -> None:
         self.policy = policy
-        self.thresholds = self._learned_thresholds | dict(find_thresholds(self.domain, policy, self.score_curve))
+        self.thresholds = self.learned_thresholds | dict(find_thresholds(self.domain, policy, self.score_curve))
         cutoff = self.thresholds.get(REFUSED_FROM.get(self.domain, ""))
         self.reference = self._reference if cutoff is None else self.reference_below(cutoff)
 

@@ -19,6 +19,7 @@ from finrisk_assets.ledger import sources
 from finrisk_assets.modelling.packs import pack
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.operations import verify_pack
+from finrisk_assets.policy.policy_file import default_policy
 from tests.pipeline.conftest import Run
 
 LOANS = next(domain for domain in DOMAINS if domain.name == "loan_default")
@@ -68,7 +69,9 @@ def test_each_version_has_two_pages_and_a_manifest_that_is_sealed_in_the_registr
     assert tags["pack"] == pack.sha256((at / "pack.json").read_bytes())
     assert {file.path for file in client.list_artifacts(model.run_id, "pack")} >= {"pack/card.html", "pack/pack.html", "pack/pack.json"}
     assert packed.is_supported
-    assert {"bundle/bundle.json", "snapshot", "evaluation.json", "oracle.json", "README.md", "card.md"} <= packed.by_artifact.keys()
+    expected = {"bundle/bundle.json", "snapshot", "evaluation.json", "policy.json", "oracle.json", "README.md", "card.md"}
+    assert expected <= packed.by_artifact.keys()
+    assert packed.facts["Policy (SHA-256)"] == packed.by_artifact["policy.json"].sha256 == default_policy().sha256
     assert not packed.figures_of("other")
     assert all(
         packed.texts[name] for name in ("decision", "for whom", "intended use", "not intended", "population", "known when", "limits")

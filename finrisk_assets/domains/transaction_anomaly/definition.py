@@ -172,7 +172,7 @@ class TransactionAnomaly(Domain):
         is_anomalous = probability >= bundle.thresholds["anomaly"]
         figures = [
             Figure("share_anomalous", float(is_anomalous.mean()), meaning="share at or above the threshold"),
-            Figure("planned_anomalous", bundle.policy.transaction_anomaly.contamination, meaning="share that the policy calls anomalies"),
+            Figure("share_planned", bundle.policy.transaction_anomaly.contamination, meaning="share that the policy calls anomalies"),
             Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
             Figure("n_test", float(len(test)), meaning="transactions in the test window"),
         ]
@@ -193,7 +193,7 @@ class TransactionAnomaly(Domain):
     def find_faults(self, figures: Mapping[str, Figure]) -> list[Fault]:
         """Return a fault where the share of anomalies is far from the one planned, or the ranking hardly better than chance."""
         faults = []
-        share, planned = figures["share_anomalous"].value, figures["planned_anomalous"].value
+        share, planned = figures["share_anomalous"].value, figures["share_planned"].value
         if not planned / 5 <= share <= planned * 5:
             reason = f"{share:.2%} of the transactions are anomalies; the threshold was set for {planned:.1%}"
             faults.append(Fault("calibration", reason))

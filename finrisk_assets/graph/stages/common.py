@@ -50,9 +50,12 @@ def load_frame(features: LazyTable, domain: Domain) -> "pd.DataFrame":
 
 
 def load_evaluation_rows(warehouse: Warehouse, domain: Domain) -> "pd.DataFrame":
-    """Return the rows of the feature table on which a model is evaluated, ordered by its key, with what its companions know of them."""
+    """Return the rows of the feature table on which a model is evaluated, ordered by its key.
+
+    What its companions know is not joined: an evaluation is computed again from the version's own snapshot, bundle and policy alone.
+    """
     features = warehouse.table(f"features_{domain.group}")
-    return load_frame(join_companions(domain.evaluation_rows(features), domain, warehouse), domain)
+    return load_frame(domain.evaluation_rows(features), domain)
 
 
 def join_companions(rows: LazyTable, domain: Domain, warehouse: Warehouse) -> LazyTable:

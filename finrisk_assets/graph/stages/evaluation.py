@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 FIGURES = "evaluation.json"
 """The artifact of a model's run that holds its figures: the evaluation's table is always that of the newest challenger."""
 
+POLICY = "policy.json"
+"""The artifact of a model's run that holds the policy that it was evaluated under."""
+
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """Build the figures, their contract, and the gate."""
@@ -89,11 +92,13 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         for name, png in result.plots.items():
             log_artifact(client, registered.run_id, f"plots/test_{name}.png", png)
         log_artifact(client, registered.run_id, FIGURES, json.dumps(rows, indent=1).encode())
+        log_artifact(client, registered.run_id, POLICY, challenger.policy.canonical_json().encode())
         gate_verdict.record_evaluation(client, registered.name, registered.version, (fault.demand for fault in faults))
         return dg.Output(
             ibis.memtable(figure_table(rows)),
             metadata={
                 "bundle": challenger.version,
+                "policy": challenger.policy.version,
                 "gate": dg.MetadataValue.md(format_verdicts(faults)),
                 "figures": dg.MetadataValue.md(markdown_table(rows)),
                 "mlflow_run_id": registered.run_id,

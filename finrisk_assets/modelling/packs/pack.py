@@ -196,7 +196,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "fairness": ("Fairness", "How decisions and probabilities differ between groups of people. No bound here is a law."),
     "oracle": ("Beside the oracle", "The model compared with the true probabilities, which only a simulator knows."),
     "candidates": ("Candidates", "The fitted candidates, on the validation window that the choice was based on."),
-    "thresholds": ("Thresholds and limits", "The probabilities at which decisions change. They are part of the bundle."),
+    "thresholds": ("Thresholds and limits", "Where decisions change by the policy, and the limits that the model learned."),
     "other": ("Other figures", ""),
 }
 """Group -> its heading and its explanation, in the order of the pages."""
