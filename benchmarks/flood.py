@@ -1,4 +1,4 @@
-"""What others see of a service while strangers flood it, on loopback, bounded in connections and time.
+"""A flood of a service, on loopback, bounded in connections and time, and the service that other clients get meanwhile.
 
     python -m benchmarks.flood [--seconds 60] [--addresses 3] [--supervised]
 
@@ -50,7 +50,7 @@ _BEGINNINGS = {
 
 @dataclass
 class Observations:
-    """What the clients beside a flood saw, and the memory of the worker.
+    """Requests of the clients beside a flood, and the memory of the worker.
 
     Attributes
     ----------
@@ -68,6 +68,7 @@ class Observations:
 
     @property
     def p99_ms(self) -> float:
+        """Return the time within which 99 of 100 requests to `/livez` are answered."""
         return float(np.quantile(self.probe_s, 0.99) * 1e3)
 
 
@@ -76,8 +77,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of flood")
     parser.add_argument("--addresses", type=int, default=3, choices=range(1, 9), help="from which the flood comes")
     parser.add_argument("--supervised", action="store_true", help="`bentoml serve` in place of the single process")
-    given = parser.parse_args()
-    command = TWO_PROCESSES if given.supervised else SINGLE_PROCESS
+    arguments = parser.parse_args()
+    command = TWO_PROCESSES if arguments.supervised else SINGLE_PROCESS
     with tempfile.TemporaryDirectory(prefix="finrisk-flood-") as name:
         folder = Path(name)
         bundles = write_linear_bundles(folder / "bundles")
@@ -86,12 +87,13 @@ def main() -> None:
             family = psutil.Process(served.process.pid)
             worker = max([family, *family.children(recursive=True)], key=lambda process: process.memory_info().rss)
             calm = asyncio.run(observe(served.port, worker, CALM_S))
-            flood = multiprocessing.get_context("spawn").Process(target=run_flood, args=(served.port, given.addresses, given.seconds))
+            flood_arguments = (served.port, arguments.addresses, arguments.seconds)
+            flood = multiprocessing.get_context("spawn").Process(target=run_flood, args=flood_arguments)
             flood.start()
-            flooded = asyncio.run(observe(served.port, worker, given.seconds))
+            flooded = asyncio.run(observe(served.port, worker, arguments.seconds))
             flood.join(PATIENCE_S)
             log_lines = served.log.read_text().count("\n")
-    report(calm, flooded, given.seconds, given.addresses, log_lines)
+    report(calm, flooded, arguments.seconds, arguments.addresses, log_lines)
 
 
 def report(calm: Observations, flooded: Observations, seconds: float, addresses: int, log_lines: int) -> None:
@@ -100,12 +102,12 @@ def report(calm: Observations, flooded: Observations, seconds: float, addresses:
     kinds = ", ".join(f"{count} x {kind}" for kind, count in CONNECTIONS.items())
     print(f"A flood of {seconds:g} s from {addresses} addresses, each with {kinds}\n")
     print(f"  {'':12} {'/livez':>8} {'p50 ms':>8} {'p99 ms':>8} {'max ms':>8} {'decisions':>10} {'answered':>9} {'memory MiB':>11}")
-    for name, seen in (("before", calm), ("during", flooded)):
-        p50, most = float(np.quantile(seen.probe_s, 0.5)) * 1e3, max(seen.probe_s) * 1e3
-        memory = max(seen.memory_bytes) / 2**20
-        count = seen.statuses.total()
-        answered = seen.statuses[200] / count
-        times = f"{len(seen.probe_s):8,} {p50:8.1f} {seen.p99_ms:8.1f} {most:8.1f}"
+    for name, observed in (("before", calm), ("during", flooded)):
+        p50, most = float(np.quantile(observed.probe_s, 0.5)) * 1e3, max(observed.probe_s) * 1e3
+        memory = max(observed.memory_bytes) / 2**20
+        count = observed.statuses.total()
+        answered = observed.statuses[200] / count
+        times = f"{len(observed.probe_s):8,} {p50:8.1f} {observed.p99_ms:8.1f} {most:8.1f}"
         print(f"  {name:12} {times} {count:10,} {answered:9.1%} {memory:11.1f}")
     growth = (max(flooded.memory_bytes) - max(calm.memory_bytes)) / 2**20
     marks = {
@@ -124,27 +126,27 @@ def report(calm: Observations, flooded: Observations, seconds: float, addresses:
 
 async def observe(port: int, worker: psutil.Process, seconds: float) -> Observations:
     """Ask for `/livez` and for decisions for so long, each from an address of its own, and sample the memory of the worker."""
-    seen, end = Observations(), time.monotonic() + seconds
+    observations, end = Observations(), time.monotonic() + seconds
 
     async def probe() -> None:
         while time.monotonic() < end:
-            begun = time.perf_counter()
+            began = time.perf_counter()
             status = await ask(port, PROBE_ADDRESS, _LIVEZ)
-            seen.probe_s.append(time.perf_counter() - begun if status == 200 else PATIENCE_S)
+            observations.probe_s.append(time.perf_counter() - began if status == 200 else PATIENCE_S)
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def decide() -> None:
         while time.monotonic() < end:
-            seen.statuses[await ask(port, OTHER_ADDRESS, _DECISION)] += 1
+            observations.statuses[await ask(port, OTHER_ADDRESS, _DECISION)] += 1
             await asyncio.sleep(DECISION_EVERY_S)
 
     async def weigh() -> None:
         while time.monotonic() < end:
-            seen.memory_bytes.append(worker.memory_info().rss)
+            observations.memory_bytes.append(worker.memory_info().rss)
             await asyncio.sleep(MEMORY_EVERY_S)
 
     await asyncio.gather(probe(), decide(), weigh())
-    return seen
+    return observations
 
 
 async def ask(port: int, address: str, request: bytes) -> int:
@@ -195,7 +197,7 @@ async def _attack(port: int, address: str, kind: str, end: float) -> None:
 
 
 async def _go_on(kind: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, end: float) -> None:
-    """Send what belongs to a kind until the service closes the connection."""
+    """Send the rest of a connection of one kind until the service closes the connection."""
     answer = asyncio.ensure_future(reader.read())
     try:
         while not answer.done() and time.monotonic() < end:

@@ -180,8 +180,8 @@ _INSTALL_ENVS = [{"name": "UV_REQUIRE_HASHES", "value": "true"}, {"name": "UV_CO
     # Only this machine; --host or BENTOML_HOST opens the service to others.
     http={"host": "127.0.0.1", "port": 3000},
     image=_IMAGE,
-    # BentoML keeps the objects of a request alive for the whole time-out: a long one costs pauses of the garbage collector.
-    # `web.admission` bounds the number of requests.
+    # For look-ups; `web.dispatch` ends the scoring routes. BentoML keeps the objects of a request alive for the whole time-out: a long
+    # one costs pauses of the garbage collector. `web.admission` bounds the number of requests.
     traffic={"timeout": ANSWER_TIMEOUT_S},
     workers=1,
     # BentoML counts by path, which a client chooses; `web.metrics` counts by route and serves `/metrics`.

@@ -15,8 +15,7 @@ _MICROS_PER_SECOND = 1_000_000
 
 def to_micros(time: datetime) -> int:
     """Return the whole microseconds since 1970 of a time; a time without a zone is UTC."""
-    aware = time.replace(tzinfo=UTC) if time.tzinfo is None else time
-    since = aware - _EPOCH_UTC
+    since = time - (EPOCH if time.tzinfo is None else _EPOCH_UTC)
     return (since.days * _SECONDS_PER_DAY + since.seconds) * _MICROS_PER_SECOND + since.microseconds
 
 

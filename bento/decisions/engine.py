@@ -349,11 +349,13 @@ class Decisions:
         """Lock the identifiers of requests until commit, so that no worker misses a decision that another worker is making.
 
         A transaction locks those of all its requests at once. Chunks that lock item by item would deadlock: they name
-        the same customers and merchants in different orders.
+        the same customers in different orders.
         """
-        names: dict[str, set[str]] = {"customer": set(), "merchant": set(), "transaction": set(), "idempotency": set()}
+        # Merchants are not locked: workers would wait for each other at every busy one. A decision counts all transactions of its
+        # merchant that were committed before its own transaction locked its customer; those decided elsewhere at that moment come later.
+        names: dict[str, set[str]] = {"customer": set(), "transaction": set(), "idempotency": set()}
         for request, key, origin in items:
-            for kind, name in (("customer", "user_id"), ("merchant", "merchant"), ("transaction", "transaction_id")):
+            for kind, name in (("customer", "user_id"), ("transaction", "transaction_id")):
                 if isinstance(request, TransactionRequest) and (value := getattr(request, name)) is not None:
                     names[kind].add(value)
             if key is not None:

@@ -53,11 +53,21 @@ transactions = Table(
     Column("is_fraud", Boolean),
     Column("label_known_at", BigInteger),
     Column("sealed", LargeBinary),  # JSON of the identifiers as sent, about `transaction_token`; null where the ledger has them
+    Column("written_in", BigInteger),  # PostgreSQL's number of the transaction that inserted the row, by default; null on SQLite
+    _not_null_index("transactions_by_writing", "written_in"),
     # Covering indexes: the columns of history features are read without touching the rows, which lie scattered over the table.
     Index("transactions_by_person", "person", "occurred_at", "amount", "is_fraud", "label_known_at", "merchant", "country"),
     Index("transactions_by_merchant", "merchant", "occurred_at", "amount", "is_fraud", "label_known_at"),
 )
 """Movements of money, the input of history features. Time and amount are readable, because a merchant's history needs them."""
+
+history_version = Table(
+    "history_version",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # always 1
+    Column("number", BigInteger, nullable=False),
+)
+"""On PostgreSQL the number of changes of stored transactions beside inserts: workers compare it, see `transactions`. Empty on SQLite."""
 
 decisions = Table(
     "decisions",

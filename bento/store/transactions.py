@@ -1,7 +1,7 @@
 """Transactions that were sent to the service, and the history features' queries over all stored transactions.
 
-Recent events of active customers and merchants are in memory on SQLite (`finrisk_assets.features.recent_events`). A transaction of the
-store first reads what other workers committed meanwhile: their new rows are added, any other change of history empties the cache.
+Recent events of active customers and merchants are in memory (`finrisk_assets.features.recent_events`). A transaction of the store first
+reads what other workers committed meanwhile: their new rows are added, any other change of history empties the cache.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,8 @@ from schemas.timestamps import to_micros
 Entity: TypeAlias = tuple[str, ...]
 """The columns whose values a history shares: ``("customer_id", "merchant")``."""
 
-_INSERT = CompiledStatement(postgresql.insert(transactions).on_conflict_do_nothing(), [column.name for column in transactions.columns])
+_INSERT_COLUMNS = [column.name for column in transactions.columns if column.name != "written_in"]  # the database sets that by itself
+_INSERT = CompiledStatement(postgresql.insert(transactions).on_conflict_do_nothing(), _INSERT_COLUMNS)
 _FIND = select(transactions).where(transactions.c.transaction_token == bindparam("token"))
 _IDENTITY_COLUMNS = ("person", "occurred_at", "amount", "direction", "merchant", "country")
 """Columns in which two transactions of one identifier must agree; the label of fraud is learned later."""
@@ -46,12 +47,35 @@ _SELECT_NEW = CompiledStatement(
         f"order by rowid limit {MAX_CATCH_UP_ROWS}"
     )
 )
+# Not more than the index of the column holds.
+_INDEXED_COLUMNS = {"person": _CACHED_COLUMNS, "merchant": "occurred_at, amount, is_fraud, label_known_at, null, null"}
 _SELECT_ENTITY = {
     column: CompiledStatement(
         text(f"select {columns} from transactions where {column} = :value and occurred_at > :after limit {MAX_ENTITY_EVENTS + 1}")
     )
-    # Not more than the index of the column holds.
-    for column, columns in (("person", _CACHED_COLUMNS), ("merchant", "occurred_at, amount, is_fraud, label_known_at, null, null"))
+    for column, columns in _INDEXED_COLUMNS.items()
+}
+# PostgreSQL. A snapshot says which transactions are visible: all numbers below `ceiling` without those of `running`.
+_SELECT_SNAPSHOT = CompiledStatement(
+    text(
+        "select snapshot.*, inserted.* from ("
+        "  select pg_current_snapshot()::text, pg_current_xact_id()::text::bigint, (select number from history_version)"
+        ") as snapshot left join ("
+        f"  (select written_in, person, {_CACHED_COLUMNS} from transactions where written_in >= :ceiling"
+        f"    order by written_in limit {MAX_CATCH_UP_ROWS})"
+        f"  union all select written_in, person, {_CACHED_COLUMNS} from transactions where written_in = any(cast(:running as bigint[]))"
+        ") as inserted on inserted.written_in <> :own"
+    )
+)
+_SELECT_VISIBLE_ENTITY = {
+    column: CompiledStatement(
+        text(
+            f"select {columns} from transactions where {column} = :value and occurred_at > :after and (written_in is null"
+            " or written_in < :ceiling and written_in <> all(cast(:running as bigint[])) or written_in = :own)"
+            f" limit {MAX_ENTITY_EVENTS + 1}"
+        )
+    )
+    for column, columns in _INDEXED_COLUMNS.items()
 }
 _BETWEEN = transactions.c.occurred_at > bindparam("after"), transactions.c.occurred_at < bindparam("before")
 
@@ -80,6 +104,28 @@ class HistoryQuery(NamedTuple):
         for (column, *_), reach_s in history_s.items():
             longest[column] = max(longest.get(column, 0), reach_s * MICRO)
         return cls({entity: reach_s * MICRO for entity, reach_s in history_s.items() if entity not in counts}, counts, longest)
+
+
+class HistorySnapshot(NamedTuple):
+    """The state of PostgreSQL's history that the cache is of.
+
+    Attributes
+    ----------
+    driver
+        The connection, after whose end the state is not known to be that of the next one's database.
+    version
+        Number of the changes beside inserts; None before the first.
+    ceiling, running
+        The transactions that were not over: all from the ceiling on, and those that ran below it.
+    own
+        Number of the transaction that took the snapshot. Its rows are in the cache already.
+    """
+
+    driver: Any
+    version: int | None
+    ceiling: int
+    running: list[int]
+    own: int
 
 
 class TransactionExistsError(RuntimeError):
@@ -266,7 +312,8 @@ def counts(
 def forget_histories(session: UnitOfWork) -> None:
     """Empty the cache of recent events of every worker, inside `writing`. Call this where stored transactions are changed or deleted.
 
-    SQLite's `user_version` counts these changes; each worker compares it.
+    SQLite's `user_version` counts these changes; each worker compares it. On PostgreSQL it is `history_version`, which is written right
+    before the commit, so that no other worker waits for the row for long (`UnitOfWork.writing`).
     """
     connection = session.database.writing_connection()
     session.recent_events.make_void()
@@ -290,7 +337,7 @@ def _cached_events(
     if not is_held:
         _insert_before_reading(session)
         begin = recent.begins_at(column, after, before)
-        rows = _SELECT_ENTITY[column](connection, {"value": value, "after": begin}).fetchall()
+        rows = _select_entity(session, connection, column, {"value": value, "after": begin})
         events = EntityEvents(begin, rows) if len(rows) <= MAX_ENTITY_EVENTS else None
         recent.put((column, value), events)
     if events is None:
@@ -304,13 +351,67 @@ def _insert_before_reading(session: UnitOfWork) -> None:
         insert_queued(session)
 
 
+def _select_entity(session: UnitOfWork, connection: Connection, column: str, values: Mapping[str, Any]) -> Sequence[Any]:
+    """Return an entity's events in the state that the cache is of."""
+    state = session.recent_events.version
+    if isinstance(state, HistorySnapshot):
+        # A later statement sees more on PostgreSQL; what the cache's snapshot does not show is added with the next one, once.
+        visible = dict(values, ceiling=state.ceiling, running=state.running, own=state.own)
+        rows: Sequence[Any] = _SELECT_VISIBLE_ENTITY[column](connection, visible).fetchall()
+    else:
+        rows = _SELECT_ENTITY[column](connection, values).fetchall()
+    return rows
+
+
 def _read_changes(session: UnitOfWork, connection: Connection) -> bool:
     """Bring the cache to the state of the open transaction; return whether there is a cache."""
     recent = session.recent_events
-    if session.database.dialect != "sqlite" or recent.is_void:
+    if recent.is_void:
         return False
     if recent.is_current:
         return True
+    if session.database.dialect == "sqlite":
+        _compare_file(session, connection)
+    elif session.database.is_writing and not session.database.is_replaced:
+        _compare_snapshots(session, connection)
+    else:
+        return False
+    recent.is_current = session.database.is_writing
+    return True
+
+
+def _compare_snapshots(session: UnitOfWork, connection: Connection) -> None:
+    """Add the rows of transactions that were not over in the cache's snapshot and are now; PostgreSQL.
+
+    The cache holds what one snapshot shows. A row that a later snapshot shows and the cache's does not was inserted by a transaction that
+    was not over then: its number is at or above the snapshot's ceiling, or among those that ran. So the order in which numbers are given
+    out and transactions commit does not matter, and one statement, which has one snapshot, finds these rows and nothing else. Rows of this
+    worker's own last transaction are among them and left out, because the cache has them.
+
+    A decision sees every earlier transaction of its customer and merchant: it compares after it has locked both, nobody inserts rows of
+    theirs before the locks are released, and PostgreSQL releases them after the commit has become visible.
+    """
+    recent = session.recent_events
+    driver: Any = connection.connection.driver_connection
+    before = recent.version
+    if before is None or before.driver is not driver:
+        before = HistorySnapshot(driver, None, (1 << 63) - 1, [], 0)  # no rows
+    values = {"ceiling": before.ceiling, "running": before.running, "own": before.own}
+    rows = _SELECT_SNAPSHOT(connection, values).fetchall()
+    (snapshot, own, version, *_), *_ = rows
+    _, ceiling, running = snapshot.split(":")
+    is_known = recent.version is before and before.version == version and len(rows) < MAX_CATCH_UP_ROWS
+    if not is_known:
+        recent.clear()
+    for *_, written_in, person, at, amount, is_fraud, known_at, merchant, country in rows if is_known else ():
+        if written_in is not None:
+            recent.insert(_keys(person, merchant), CachedEvent(at, amount, is_fraud, known_at, merchant, country))
+    recent.version = HistorySnapshot(driver, version, int(ceiling), [int(number) for number in running.split(",") if number], own)
+
+
+def _compare_file(session: UnitOfWork, connection: Connection) -> None:
+    """Add the rows that other workers inserted, or empty the cache where they changed more; SQLite."""
+    recent = session.recent_events
     driver: Any = connection.connection.driver_connection
     # The number changes with each commit of another connection, and only then.
     data_version = driver.execute("pragma data_version").fetchone()[0]
@@ -321,8 +422,6 @@ def _read_changes(session: UnitOfWork, connection: Connection) -> bool:
             recent.clear()
             recent.seen = _SELECT_LAST(connection, {}).fetchone() or (0, None)
         recent.version = driver, data_version, generation
-    recent.is_current = session.database.is_writing
-    return True
 
 
 def _add_new_rows(session: UnitOfWork, connection: Connection) -> bool:

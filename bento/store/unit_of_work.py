@@ -44,6 +44,14 @@ _INSERT_PROBE = text(
     "insert into transactions (transaction_token, person, occurred_at, amount, direction, sealed) "
     "values (:probe, :owner, 0, 0, '-', :filler)"
 )
+_COUNT_HISTORY_CHANGE = text(
+    "insert into history_version (id, number) values (1, 1) on conflict (id) do update set number = history_version.number + 1"
+)
+# A row that another server inserted, before the database was restored from a dump: its number says nothing here. A snapshot shows only
+# rows of transactions below its ceiling, so every such row that it shows is one.
+_FORGET_FOREIGN_NUMBERS = text(
+    "update transactions set written_in = null where written_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+)
 _DELETE_PROBE = text("delete from transactions where transaction_token = :probe")
 
 
@@ -165,6 +173,8 @@ class UnitOfWork:
         begins = self._chain.begins
         marks = self.keyring.read_marks(connection) if begins else frozenset()
         self._chain.flush(connection)
+        if self.recent_events.is_void and self.database.dialect == "postgresql":
+            connection.execute(_COUNT_HISTORY_CHANGE)
         if begins and not any(mark.startswith(AUDIT_BEGAN) for mark in marks):
             first = connection.execute(select(checkpoints.c.mac).where(checkpoints.c.position == 1)).scalar_one()
             self.keyring.add_mark(connection, AUDIT_BEGAN + first)
@@ -212,9 +222,11 @@ class UnitOfWork:
             return False
 
     def _check_file(self, connection: Connection) -> None:
-        """Refuse a file of another store that came into the place of this store's file."""
+        """Refuse another store that came into the place of this store's file or database."""
         if self.database.is_replaced:
             self.keyring.read_marks(connection)
+            if self.database.dialect == "postgresql":
+                connection.execute(_FORGET_FOREIGN_NUMBERS)
             self.database.is_replaced = False
 
     def advisory_lock(self, **names: str | Iterable[str] | None) -> None:
@@ -231,6 +243,7 @@ class UnitOfWork:
                 tokens = [self.keyring.token(kind, value) for kind, values in values_of.items() for value in values]
                 if tokens:
                     self.database.advisory_lock(connection, tokens)
+                    self.recent_events.is_current = False  # the former holders of the locks have committed meanwhile
 
     def audit(self, action: str, *, at: int | None = None, origin: RequestOrigin | None = None, **fields: Any) -> None:
         """Record an action, inside `writing`: committed with it, or not at all.

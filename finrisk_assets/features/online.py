@@ -7,6 +7,7 @@ the events in any order.
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import floor
 from operator import itemgetter, mul
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ class History(NamedTuple):
         times = self.occurred_at_us
         interval = slice(bisect_right(times, at - event_count.reach_s * MICRO), bisect_left(times, at))
         if event_count.known_s is None:
-            return len(times[interval])
+            return interval.stop - interval.start
         events = zip(times[interval], self.is_fraud[interval], self.label_known_at_us[interval], strict=True)
         known_us = event_count.known_s * MICRO
         return sum(known_at is not None and known_at <= time + known_us for time, is_fraud, known_at in events if is_fraud)
@@ -137,12 +138,13 @@ class OnlineFeatures:
         at = int(event["occurred_at_us"])
         values = [math.nan] * self._n_windows
         for entity in self._entities:
-            if all(event.get(name) is not None for name in entity.columns):
+            if None not in map(event.get, entity.columns):
                 entity.fill(values, at, event, history.get(entity.columns, EMPTY), counted.get(entity.columns))
         values += [point(at, event) for point in self._points]
+        value_at = values.__getitem__
         for combine, operands in self._derived:
-            values.append(combine(*[values[operand] for operand in operands]))
-        return np.array([values[number] for number in self._row], np.float64)
+            values.append(combine(*map(value_at, operands)))
+        return np.array([*map(value_at, self._row)], np.float64)
 
 
 class _Entity:
@@ -155,49 +157,57 @@ class _Entity:
         self.counts = tuple(dict.fromkeys(count for counts in parts.values() for count in counts if count.reach_s))
         # No event lies between an event and its own instant: the last place, which holds a 0.
         at = {count: number for number, count in enumerate(self.counts)}
-        self._counted = [(window, place[window], [at.get(count, -1) for count in counts]) for window, counts in parts.items()]
+        # Tuples, because an attribute of each window would take as long as the arithmetic.
+        self._counted = [
+            (place[window], [at.get(count, -1) for count in counts], int(window.current), window.aggregate, window.empty)
+            for window, counts in parts.items()
+        ]
         self._reads_amount = any(window.column == "amount" for window in self.reads)
         # Many windows share an interval. One without delay is open at the event's own instant, so it ends a microsecond before.
         intervals = {window: (window.reach_s * MICRO, max(window.delay_s * MICRO, 1)) for window in self.reads}
         self._intervals = list(dict.fromkeys(intervals.values()))
-        self._read_windows = [(window, number, self._intervals.index(intervals[window])) for window, number in self.reads.items()]
+        self._read_windows = [
+            (number, self._intervals.index(intervals[window]), int(window.current), window.aggregate, window.length_s / HOUR, window.empty)
+            for window, number in self.reads.items()
+        ]
 
     def fill(self, values: list[float], at: int, event: Mapping[str, Any], history: History, counted: Sequence[int] | None) -> None:
         """Write the value of every window to its place in `values`."""
         numbers = [*([history.tally(at, count) for count in self.counts] if counted is None else counted), 0]
-        for window, number, places in self._counted:
-            count = numbers[places[0]] - numbers[places[1]] + window.current
-            if window.aggregate == "count":
+        for number, places, current, aggregate, empty in self._counted:
+            count = numbers[places[0]] - numbers[places[1]] + current
+            if aggregate == "count":
                 values[number] = float(count)
                 continue
             frauds = numbers[places[2]] - numbers[places[3]]
-            values[number] = _or_empty(float(frauds) if window.aggregate == "sum" else frauds / count if count else math.nan, window.empty)
+            values[number] = _or_empty(float(frauds) if aggregate == "sum" else frauds / count if count else math.nan, empty)
         if self.reads:
             self._read(values, at, event, history)
 
     def _read(self, values: list[float], at: int, event: Mapping[str, Any], history: History) -> None:
         times = history.occurred_at_us
         # Sums of whole hundredths are exact, in whatever order.
-        cents = [math.floor(amount * 100.0 + 0.5) for amount in history.amount] if self._reads_amount else []
-        own = math.floor(float(event["amount"]) * 100.0 + 0.5) if self._reads_amount else 0
+        cents = [floor(amount * 100.0 + 0.5) for amount in history.amount] if self._reads_amount else []
+        own = floor(float(event["amount"]) * 100.0 + 0.5) if self._reads_amount else 0
         bounds = [(bisect_right(times, at - reach_us), bisect_right(times, at - delay_us)) for reach_us, delay_us in self._intervals]
         cents_of = [cents[start:end] for start, end in bounds]
         sums = [sum(amounts) for amounts in cents_of]
-        for window, number, interval in self._read_windows:
+        for number, interval, current, aggregate, length_h, empty in self._read_windows:
             start, end = bounds[interval]
-            count = end - start + window.current
-            match window.aggregate:
+            count = end - start + current
+            match aggregate:
                 case "since":
-                    value = (at - times[end - 1]) / (HOUR * MICRO) if count else window.length_s / HOUR
+                    value = (at - times[end - 1]) / (HOUR * MICRO) if count else length_h
                 case "std":
                     amounts = cents_of[interval]
                     value = _deviation(count, sums[interval], sum(map(mul, amounts, amounts)))
                 case "max":
-                    value = max([*cents_of[interval], *([own] if window.current else [])], default=math.nan) / 100.0
+                    largest = max(cents_of[interval], default=own if current else math.nan)
+                    value = (max(largest, own) if current else largest) / 100.0
                 case _:
-                    total = (sums[interval] + own * window.current) / 100.0
-                    value = total if window.aggregate == "sum" else total / count if count else math.nan
-            values[number] = _or_empty(value, window.empty)
+                    total = (sums[interval] + own * current) / 100.0
+                    value = total if aggregate == "sum" else total / count if count else math.nan
+            values[number] = _or_empty(value, empty)
 
 
 def _event_counts(window: Window) -> list[EventCount]:

@@ -24,7 +24,7 @@ from bento.store.session import Store
 from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import TransactionRequest
 from tests.service.conftest import START
-from tests.service.databases import store_at
+from tests.service.databases import Server, store_at
 
 
 class Meter:
@@ -120,6 +120,30 @@ def test_requests_of_adjacent_turns_share_a_commit(decisions: Decisions, meter: 
 
     assert len(asyncio.run(all_of_them())) == 8
     assert meter.commits == 1
+
+
+def test_workers_wait_for_each_other_at_a_customer_and_not_at_a_merchant(postgresql: Server, bundles: dict[str, Path]) -> None:
+    url, bundle = postgresql.new(empty=False), Bundle.load(bundles["transaction_anomaly"])
+    with closing(store_at(url, wait_s=0.2)) as first, closing(store_at(url, wait_s=0.2)) as second:
+        here, there = (Decisions(store, {"transaction_anomaly": TransactionScorer(bundle, store)}) for store in (first, second))
+        with first.writing():
+            here.decide("transaction_anomaly", request(0, user_id=1))
+            there.decide("transaction_anomaly", request(1, user_id=2))
+            with pytest.raises(Problem) as refused:
+                there.decide("transaction_anomaly", request(2, user_id=1))
+        assert refused.value.status == 503
+
+
+def test_a_decision_counts_what_other_workers_committed_at_its_merchant(postgresql: Server, bundles: dict[str, Path]) -> None:
+    url, bundle = postgresql.new(empty=False), Bundle.load(bundles["transaction_anomaly"])
+    with closing(store_at(url)) as first, closing(store_at(url)) as second:
+        workers = [Decisions(store, {"transaction_anomaly": TransactionScorer(bundle, store)}) for store in (first, second)]
+        for number in range(12):
+            all_at_once(workers[number % 2], [request(10 * number + place, user_id=f"{number}-{place}") for place in range(3)])
+        for store in (first, second):
+            with store.writing():
+                events = store.histories({"merchant": "m"}, {("merchant",): timedelta(days=1)}, START + timedelta(hours=1))
+            assert len(events["merchant",]) == 36
 
 
 def test_they_are_answered_as_one_after_the_other(tmp_path: Path, bundles: dict[str, Path], decisions: Decisions) -> None:

@@ -436,6 +436,9 @@ def make_former(store: Store) -> None:
     keyring = store.keyring
     with store.database.writing() as connection:
         connection.execute(text("drop table bundles"))
+        connection.execute(text("drop table history_version"))
+        connection.execute(text("drop index transactions_by_writing"))
+        connection.execute(text("alter table transactions drop column written_in"))
         connection.execute(text("drop index audit_of_keys"))
         connection.execute(text("alter table keys drop column mac"))
         connection.execute(text("update alembic_version set version_num = '0001'"))

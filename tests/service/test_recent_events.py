@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from bento.decisions import feedback
 from bento.decisions.batch import TRANSACTION_CHUNK_SIZE, decide_batch
@@ -28,7 +29,7 @@ from finrisk_assets.features.recent_events import ENTITY_WEIGHT, EntityEvents, R
 from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import FeedbackRequest, TransactionRequest
 from schemas.timestamps import from_micros
-from tests.service.databases import store_at
+from tests.service.databases import Server, store_at
 
 NOON = datetime(2024, 5, 6, 12)
 DAY_S = 86_400
@@ -58,24 +59,24 @@ def read(store: Store, before: datetime = NOON) -> Mapping[str, Any]:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Path:
-    return tmp_path / "store.sqlite"
+def url(store_url: str | Path) -> str | Path:
+    return store_url
 
 
 @pytest.fixture
-def worker(url: Path) -> Iterator[Store]:
+def worker(url: str | Path) -> Iterator[Store]:
     with closing(store_at(url)) as store:
         yield store
 
 
 @pytest.fixture
-def other(url: Path, worker: Store) -> Iterator[Store]:
+def other(url: str | Path, worker: Store) -> Iterator[Store]:
     with closing(store_at(url)) as store:
         yield store
 
 
 @pytest.fixture
-def plain(url: Path, worker: Store) -> Iterator[Store]:
+def plain(url: str | Path, worker: Store) -> Iterator[Store]:
     """Yield a store that reads everything from the database."""
     with closing(store_at(url)) as store:
         store.recent_events.is_void = True  # until its own next write
@@ -112,8 +113,9 @@ def test_they_are_those_of_the_store_whatever_happens(worker: Store, other: Stor
         before = NOON + timedelta(minutes=draw.randint(-9_000, 200))
         expected = read(plain, before)
         assert read(worker, before) == expected, number
-        with other.writing():
-            assert read(other, before) == expected, number
+        for store in draw.sample([worker, other], draw.randint(0, 2)):
+            with store.writing():
+                assert read(store, before) == expected, number
 
 
 def insert_and_fail(store: Store, transaction: Transaction) -> None:
@@ -126,20 +128,86 @@ def insert_and_fail(store: Store, transaction: Transaction) -> None:
 def test_a_second_read_of_an_entity_takes_no_statement_on_history(worker: Store) -> None:
     insert(worker, *(transaction_of(str(at), -at) for at in range(1, 50)))
     first = read(worker)
-    with statements(worker) as sent:
+    with worker.writing():
         assert read(worker) == first
+        with statements(worker) as sent:
+            assert read(worker) == first
     assert [statement for statement in sent if "transactions" in statement] == []
 
 
-def test_a_lock_that_the_event_loop_does_not_wait_for_empties_nothing(worker: Store, other: Store) -> None:
-    insert(worker, transaction_of("t1", -30))
-    first = read(worker)
-    worker.never_wait_here()
-    with other.writing(), pytest.raises(StoreBusy), worker.writing():
-        pass
-    with statements(worker) as sent:
-        assert read(worker) == first
+def test_a_lock_that_the_event_loop_does_not_wait_for_empties_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with closing(store_at(path)) as worker, closing(store_at(path)) as other:
+        insert(worker, transaction_of("t1", -30))
+        first = read(worker)
+        worker.never_wait_here()
+        with other.writing(), pytest.raises(StoreBusy), worker.writing():
+            pass
+        with statements(worker) as sent:
+            assert read(worker) == first
     assert [statement for statement in sent if "transactions" in statement] == []
+
+
+def test_rows_are_seen_once_in_whatever_order_transactions_end(postgresql: Server) -> None:
+    """A number is given out before the commit: a row may appear behind others that a worker has seen."""
+    url = postgresql.new(empty=False)
+    with closing(store_at(url)) as worker, closing(store_at(url)) as first, closing(store_at(url)) as second:
+        insert(worker, transaction_of("t0", -50))
+        with worker.writing():
+            assert count(worker) == 1  # in memory now
+        with first.writing():
+            insert(first, transaction_of("t1", -40))  # the lower number, and the later commit
+            insert(second, transaction_of("t2", -30, customer_id="6"))
+            with worker.writing():
+                assert count(worker) == 2
+            insert(worker, transaction_of("t3", -20))
+            with worker.writing():
+                assert count(worker) == 3
+        with worker.writing():
+            assert count(worker) == 4
+        with worker.writing():
+            assert count(worker) == 4
+
+
+def test_an_entity_that_is_read_after_another_commit_is_of_the_snapshot(postgresql: Server) -> None:
+    url = postgresql.new(empty=False)
+    with closing(store_at(url)) as worker, closing(store_at(url)) as other:
+        insert(worker, transaction_of("t0", -50))
+        with worker.writing():
+            worker.histories(EVENT, {("customer_id",): timedelta(days=5)}, NOON)  # takes the snapshot
+            insert(other, transaction_of("t1", -40))
+            assert count(worker) == 1, "or the row is added a second time"
+        with worker.writing():
+            assert count(worker) == 2
+
+
+def test_a_lock_that_was_waited_for_shows_what_its_holder_wrote(postgresql: Server) -> None:
+    url = postgresql.new(empty=False)
+    with closing(store_at(url)) as worker, closing(store_at(url)) as other:
+        insert(worker, transaction_of("t0", -50))
+        with worker.writing():
+            assert count(worker) == 1
+            insert(other, transaction_of("t1", -40))
+            worker.advisory_lock(merchant="M")
+            assert count(worker) == 2
+
+
+def test_rows_of_a_restored_dump_are_not_taken_for_new_ones(postgresql: Server) -> None:
+    url = postgresql.new(empty=False)
+    with closing(store_at(url)) as worker:
+        insert(worker, transaction_of("t0", -50))
+        with worker.writing() as connection:  # as numbered by a server that had written more
+            connection.execute(text("update transactions set written_in = written_in + 5"))
+    with closing(store_at(url)) as restored:
+        for number in range(12):
+            with restored.writing():
+                assert count(restored) == 1 + number
+            insert(restored, transaction_of(f"n{number}", -40 + number))
+
+
+def count(store: Store) -> int:
+    """Return the number of the merchant's events."""
+    return store.counts(EVENT, {("merchant",): [EventCount(5 * DAY_S)]}, NOON)["merchant",][0]
 
 
 def test_what_another_worker_changes_or_deletes_is_seen(worker: Store, other: Store, plain: Store, bundle: Bundle) -> None:
@@ -153,18 +221,23 @@ def test_what_another_worker_changes_or_deletes_is_seen(worker: Store, other: St
     insert(worker, transaction_of("t0", -40, customer_id="6"), transaction_of("t1", -30), transaction_of("t2", -20))
     decide(decisions_of(worker, bundle), [request_of("t3", -5)])
     for name, change in changes.items():
-        assert read(worker) == read(plain)
-        change()
-        assert read(worker) == read(plain), name
+        for step in ("before", "after"):
+            expected = read(plain)
+            with worker.writing():
+                assert read(worker) == expected, f"{step} {name}"
+            if step == "before":
+                change()
 
 
 def test_what_retention_deletes_is_forgotten(worker: Store, other: Store) -> None:
     now = from_micros(worker.clock())
     insert(worker, transaction_of("old", occurred_at=now - timedelta(days=150)))
     span: dict[tuple[str, ...], timedelta] = {("customer_id",): timedelta(days=160)}
-    assert len(worker.histories(EVENT, span, now)["customer_id",]) == 1
+    with worker.writing():
+        assert len(worker.histories(EVENT, span, now)["customer_id",]) == 1
     retention.retain(other, 120)
-    assert worker.histories(EVENT, span, now)["customer_id",] == []
+    with worker.writing():
+        assert worker.histories(EVENT, span, now)["customer_id",] == []
 
 
 def test_the_bound_holds_and_the_least_used_goes_first() -> None:
@@ -193,10 +266,10 @@ def test_events_before_the_windows_are_dropped() -> None:
 class ServiceHistory:
     """A service's store as the history of the parity certificate's bad day."""
 
-    folder: Path
+    url: str | Path
 
     def __init__(self, entities: Any) -> None:
-        self._store = store_at(self.folder / "store.sqlite")
+        self._store = store_at(self.url)
 
     def add(self, event: parity.Event) -> None:
         names = ("transaction_id", "customer_id", "merchant", "country", "amount")
@@ -215,16 +288,17 @@ class ServiceHistory:
 
     def history(self, entity: tuple[str, ...], of: parity.Event, since_us: int) -> History:
         before = from_micros(of["occurred_at_us"])
-        return History.of(self._store.histories(of, {entity: before - from_micros(since_us)}, before)[entity])
+        with self._store.writing():  # on PostgreSQL only a transaction that writes reads from memory
+            return History.of(self._store.histories(of, {entity: before - from_micros(since_us)}, before)[entity])
 
     def restart(self) -> "ServiceHistory":
         self._store.close()
         return type(self)(())
 
 
-def test_features_from_memory_are_those_of_the_table(tmp_path: Path) -> None:
+def test_features_from_memory_are_those_of_the_table(url: str | Path) -> None:
     events = bad_day_events(400)
-    ServiceHistory.folder = tmp_path
+    ServiceHistory.url = url
     scored = [event["transaction_id"] for event in events]
     names = [feature.feature.name for feature in FEATURES]
     expected = parity.replay(events, scored, FEATURES, seed=1)
@@ -344,7 +418,10 @@ def test_a_micro_batch_with_one_identifier_twice_decides_once(worker: Store, bun
 
 
 def test_a_warm_decision_takes_three_statements(worker: Store, bundle: Bundle) -> None:
-    """Three rows are inserted for each: transaction, decision and audit record. All else is once for a micro-batch."""
+    """Three rows are inserted for each: transaction, decision and audit record. All else is once for a micro-batch.
+
+    On PostgreSQL the rows of a table are one statement.
+    """
     decisions, size = decisions_of(worker, bundle), TRANSACTION_CHUNK_SIZE
     decide(decisions, requests_of(size, seed=1))
     with statements(worker) as sent:
@@ -354,12 +431,26 @@ def test_a_warm_decision_takes_three_statements(worker: Store, bundle: Bundle) -
 
 @contextmanager
 def statements(store: Store) -> Iterator[list[str]]:
-    """Collect the statements that a store sends to SQLite."""
+    """Collect the statements that a store sends to its database."""
     sent: list[str] = []
     with store.reading() as connection:
         driver: Any = connection.connection.driver_connection
-    driver.set_trace_callback(sent.append)
-    try:
+    if store.database.dialect == "sqlite":
+        driver.set_trace_callback(sent.append)
+        try:
+            yield sent
+        finally:
+            driver.set_trace_callback(None)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for name, place in (("execute_simple", 0), ("execute_unnamed", 0), ("execute_named", 4)):
+            patch.setattr(driver, name, collect(sent, getattr(driver, name), place))
         yield sent
-    finally:
-        driver.set_trace_callback(None)
+
+
+def collect(sent: list[str], execute: Callable[..., Any], place: int) -> Callable[..., Any]:
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        sent.append(arguments[place])
+        return execute(*arguments, **options)
+
+    return wrapped
