@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
-REVISION = "0004"
+REVISION = "0005"
 """Newest revision in `migrations`: the schema that this code reads and writes."""
 
 metadata = MetaData()
