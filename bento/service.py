@@ -27,12 +27,11 @@ from bento.access.access_middleware import AccessMiddleware
 from bento.context import idempotency_key
 from bento.decisions import feedback
 from bento.decisions.batch import build_response, decide_batch, parse_items
-from bento.decisions.bundle_versions import BundleVersions, archive_bundles
+from bento.decisions.bundle_versions import BundleVersions, archive_bundles, archive_policy
 from bento.decisions.domains import DOMAINS, domain_of, domain_of_type
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.group_commit import GroupCommit
 from bento.decisions.models import Champions, find_newest_models, load_champions
-from bento.decisions.policy_versions import archive_policy
 from bento.decisions.record_tiers import AnswerRebuilder
 from bento.decisions.shadow import Shadow
 from bento.people import data_rights

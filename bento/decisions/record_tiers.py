@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bento.decisions.answers import ScoringInput, split_scores
+from bento.decisions.bundle_versions import find_policy
 from bento.decisions.domains import DOMAINS, outcome_of
-from bento.decisions.policy_versions import find_policy
 from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem
 from bento.store.database import StoreBusy

@@ -110,7 +110,7 @@ policies = Table(
     Column("version", Text, primary_key=True),  # the first digits of the document's hash, which proves it
     Column("document", Text, nullable=False),  # canonical JSON
 )
-"""Decision policies that decided: see `bento.decisions.policy_versions`."""
+"""Decision policies that decided: see `bento.decisions.bundle_versions`."""
 
 standings = Table(
     "standings",
