@@ -33,16 +33,18 @@ def test_no_offer_is_made_that_an_application_at_the_same_terms_would_not_get(ru
     made = offers[offers.decision == "offer"]
     assert len(made) > 500
     names = [name for name in made.columns if name.startswith("loan_default.")]
-    rows = []
+    rows, applications = [], []
     for values, *terms in zip(
         made[names].to_dict("records"), made.offered_amount, made.offered_term_months, made.offered_rate_pct, strict=True
     ):
         known = {name.removeprefix("loan_default."): None if math.isnan(value) else value for name, value in values.items()}
         amount, term, rate = terms
         application = with_terms(known, loan_amount=amount, term_months=int(term), annual_rate_pct=rate)
+        applications.append(application)
         rows.append(bundle.row({name: application[name] for name in bundle.columns}))
     probability = bundle.probability(np.stack(rows))
-    decided = decide.decide_rows(np.stack(rows), probability, list(bundle.columns), bundle.policy)
+    columns = {name: np.array([np.nan if one[name] is None else one[name] for one in applications]) for name in bundle.columns}
+    decided = decide.decide_applications(columns, probability, bundle.policy)
     assert decided.is_approved.all()
     np.testing.assert_allclose(probability, made.offered_pd, atol=1e-6)
 

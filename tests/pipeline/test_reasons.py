@@ -72,7 +72,10 @@ def test_the_champion_knows_what_approved_applicants_have_and_the_nearest_change
             again = champion.row({feature.name: changed[feature.name] for feature in champion.features})
             probability = champion.probability(again[None])
             assert float(probability[0]) == nearest.probability
-            assert decide.decide_rows(again[None], probability, list(champion.columns), champion.policy).words == ["approve"]
+            columns = {name: again[None, at] for name, at in champion.columns.items()}
+            assert decide.decide_applications(columns, probability, champion.policy).words == ["approve"]
+                {name: again[None, at] for name, at in champion.columns.items()}, probability, champion.policy
+            ).words == ["approve"]
     assert helped >= 10
 
 

@@ -4,6 +4,7 @@ An application is described by its features, or by a customer of the ledger and 
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -24,7 +25,7 @@ from bento.problems import Problem, invalid_field
 from bento.store.records import FeatureSnapshot
 from bento.store.session import Store
 from finrisk_assets.domains.loan_default.actionability import CHANGEABLE, apply_changes, find_allowed_changes
-from finrisk_assets.domains.loan_default.decide import APPROVE, REFER, decide_rows, measure_shortfall
+from finrisk_assets.domains.loan_default.decide import APPROVE, REFER, TERM_COLUMNS, decide_applications, measure_shortfall
 from finrisk_assets.features.loan_terms import TermsError, with_terms
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.loan_decision import REASONS, LoanDecisions, name_grade
@@ -59,13 +60,13 @@ class LoanScorer(Scorer):
     def prepare(self, request: LoanRequest) -> ScoringInput:
         """Return the row of an application, from the features that the client sent or the customer's newest features and the terms."""
         application, snapshot = self._load_application(request)
-        return ScoringInput(request, self._row(application, request), snapshot)
+        return ScoringInput(request, self._row(application, request), snapshot, _read_terms(application, request))
 
     def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> LoanAnswer:
         """Return the probability of default, the decision and the grade of an application."""
         request, row, snapshot = scoring_input.request, scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
-        decided = self._decide(row, probability)
+        decided = self._decide(scoring_input.decision_context, probability)
         (decision,) = decided.words
         return LoanAnswer(
             loan_id=request.loan_id,
@@ -102,19 +103,20 @@ class LoanScorer(Scorer):
             as_of=snapshot and snapshot.as_of,
             goal=request.goal,
             pd=before,
-            decision=self._decide(row, before).words[0],
+            decision=self._decide(_read_terms(application, request), before).words[0],
             changes=None if nearest.changes is None else self._needed_changes(nearest),
             follows=self._consequences(application, nearest),
             pd_after=after,
-            decision_after=None if after is None else self._decide(self._row(nearest.row, request), after).words[0],
+            decision_after=None if after is None else self._decide(_read_terms(nearest.row, request), after).words[0],
             reason=f"{nearest.reason[0].upper()}{nearest.reason[1:]}." if nearest.reason else None,
             model=self.explainer.model,
             policy_version=self.explainer.policy_version,
         )
 
-    def _decide(self, row: Rows, probability: float) -> LoanDecisions:
+    def _decide(self, terms: Mapping[str, float | None], probability: float) -> LoanDecisions:
         """Decide on one application at its own terms."""
-        return decide_rows(row[None, :], np.array([probability]), list(self.bundle.columns), self.bundle.policy)
+        columns = {name: np.array([np.nan if value is None else value]) for name, value in terms.items()}
+        return decide_applications(columns, np.array([probability]), self.bundle.policy)
 
     def _search_nearest(self, goal: str, application: Row) -> NearestChange:
         changeable = {name: direction for name, direction in find_allowed_changes(application).items() if name in self.bundle.approved}
@@ -173,6 +175,13 @@ class LoanScorer(Scorer):
         if request.customer_id is None:
             return row_from_request(self.bundle, application)
         return row_of(self.bundle, {feature.name: application[feature.name] for feature in self.bundle.features}, "loan_amount")
+
+
+def _read_terms(application: Row, request: LoanRequest) -> dict[str, float | None]:
+    """Return what a decision reads of an application beside the PD: recorded with the decision, so that replay decides on the same."""
+    terms = {name: application[name] for name in TERM_COLUMNS if name in application}
+    # A rate that was asked for counts even where the model has no such feature.
+    return terms if request.annual_rate_pct is None else terms | {"annual_rate_pct": float(request.annual_rate_pct)}
 
 
 def _sentence(decided: LoanDecisions) -> str | None:

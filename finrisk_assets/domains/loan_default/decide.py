@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from finrisk_assets.features.loan_terms import find_usual_income
+from finrisk_assets.features.loan_terms import INCOMES, find_usual_income
 from finrisk_assets.policy.document import Policy
 from finrisk_assets.scoring.loan_decision import (
     APPROVE,
@@ -23,10 +23,13 @@ from finrisk_assets.scoring.loan_decision import (
     value_outcomes,
 )
 
-__all__ = ["APPROVE", "DECISIONS", "REFER", "REFUSE", "decide_rows", "measure_shortfall", "read_terms", "realised_profit"]
+__all__ = ["APPROVE", "DECISIONS", "REFER", "REFUSE", "decide_applications", "measure_shortfall", "read_terms", "realised_profit"]
 
 Floats = NDArray[np.float64]
 Columns = Mapping[str, NDArray[np.floating]]
+
+TERM_COLUMNS = ("loan_amount", "annual_rate_pct", "term_months", "instalment_amount", *(name for name, _ in INCOMES))
+"""Columns of an application that its decision reads beside the PD."""
 
 
 def read_terms(columns: Columns, policy: Policy) -> LoanTerms:
@@ -37,7 +40,7 @@ def read_terms(columns: Columns, policy: Policy) -> LoanTerms:
     columns
         Feature -> values of the applications, shape (n,), NaN where missing.
     """
-    values = {name: np.asarray(column, np.float64) for name, column in columns.items()}
+    values = {name: np.asarray(columns[name], np.float64) for name in TERM_COLUMNS if name in columns}
     return complete_terms(
         policy,
         amount=values.get("loan_amount"),
@@ -48,17 +51,17 @@ def read_terms(columns: Columns, policy: Policy) -> LoanTerms:
     )
 
 
-def decide_rows(rows: NDArray[np.floating], probability: Floats, names: Sequence[str], policy: Policy) -> LoanDecisions:
+def decide_applications(columns: Columns, probability: Floats, policy: Policy) -> LoanDecisions:
     """Decide on applications.
 
     Parameters
     ----------
-    rows : array, shape (n, d)
-        The features by `names`, NaN where missing.
+    columns
+        As of `read_terms`; at least those of `TERM_COLUMNS` that the source has.
     probability : array, shape (n,)
         12-month PD.
     """
-    return decide_loans(probability, read_terms(_columns(rows, names), policy), policy)
+    return decide_loans(probability, read_terms(columns, policy), policy)
 
 
 def measure_shortfall(
@@ -68,10 +71,12 @@ def measure_shortfall(
 
     Parameters
     ----------
+    rows, names
+        The model's rows, shape (n, d), and its features in their order.
     goal
         ``approve``, or ``refer`` for a referral or better.
     """
-    terms = read_terms(_columns(rows, names), policy)
+    terms = read_terms({name: rows[:, at] for at, name in enumerate(names)}, policy)
     decided = decide_loans(probability, terms, policy)
     reached = decided.decision <= DECISIONS.index(goal)
     outright, reviewed = decided.value.value, decided.reviewed_value
@@ -92,7 +97,3 @@ def realised_profit(defaulted: NDArray[np.bool_], decided: LoanDecisions, terms:
     kept = np.where(defaulted, 1 - review.finds_share, 1 - review.errs_share)
     is_referred = decided.decision == DECISIONS.index(REFER)
     return np.where(decided.is_approved, earned, np.where(is_referred, kept * earned - review.cost_amount, 0.0))
-
-
-def _columns(rows: NDArray[np.floating], names: Sequence[str]) -> Columns:
-    return {name: rows[:, at] for at, name in enumerate(names)}

@@ -104,7 +104,7 @@ class LoanDefault(ClassifierDomain):
         rows = to_matrix(frame, champion.features)
         margin = champion.margin(rows)
         probability = champion.calibration.apply(margin)
-        decided = decide.decide_rows(rows, probability, list(champion.columns), champion.policy)
+        decided = decide.decide_applications(_term_columns(frame), probability, champion.policy)
         return {
             "score": margin,
             "probability": probability,
@@ -141,14 +141,18 @@ class LoanDefault(ClassifierDomain):
 
     def find_favourable(self, window: ScoredWindow, bundle: "Bundle") -> "Mapping[str, np.ndarray]":
         """Return whether each application is approved, and whether it is not refused."""
-        decided = decide.decide_rows(window.rows, window.probability, list(bundle.columns), bundle.policy)
+        decided = decide.decide_applications(_term_columns(window.frame), window.probability, bundle.policy)
         return {"refer_from": decided.is_approved, "refuse_from": decided.decision != decide.DECISIONS.index(decide.REFUSE)}
 
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
-        names = list(bundle.columns)
-        terms = decide.read_terms({name: window.rows[:, at] for at, name in enumerate(names)}, bundle.policy)
-        decided = decide.decide_rows(window.rows, window.probability, names, bundle.policy)
-        return decide.realised_profit(window.labels, decided, terms, bundle.policy)
+        columns = _term_columns(window.frame)
+        decided = decide.decide_applications(columns, window.probability, bundle.policy)
+        return decide.realised_profit(window.labels, decided, decide.read_terms(columns, bundle.policy), bundle.policy)
+
+
+def _term_columns(frame: "pd.DataFrame") -> "dict[str, np.ndarray]":
+    """Return the columns of the feature table that a decision reads beside the PD."""
+    return {name: frame[name].to_numpy(dtype="float64", na_value=float("nan")) for name in decide.TERM_COLUMNS if name in frame}
 
 
 LOAN_DEFAULT = LoanDefault()

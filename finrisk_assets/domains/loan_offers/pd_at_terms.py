@@ -56,7 +56,7 @@ class LoanApplicants:
         otherwise : array-like, shape (n,) or a number
             The income of all customers where the source's loan features tell none.
         """
-        income = find_usual_income({name: self.columns[name] for name in self.bundle.columns})
+        income = find_usual_income(self.columns)
         stated = np.broadcast_to(np.asarray(otherwise, np.float64), self.is_known.shape)
         return np.where(self.is_known, stated if income is None else income, np.nan)
 

@@ -134,21 +134,25 @@ def application(**changes):
     return np.array([[(typical | changes)[name] for name in NAMES]])
 
 
+def columns_of(rows):
+    return {name: rows[:, at] for at, name in enumerate(NAMES)}
+
+
 def test_an_application_is_decided_at_its_own_terms():
     policy = default_policy()
-    assert decide.decide_rows(application(), np.array([0.03]), NAMES, policy).words == ["approve"]
+    assert decide.decide_applications(columns_of(application()), np.array([0.03]), policy).words == ["approve"]
     short = application(loan_amount=400.0, term_months=6.0, instalment_amount=69.0)
-    assert decide.decide_rows(short, np.array([0.03]), NAMES, policy).words == ["refuse"]
+    assert decide.decide_applications(columns_of(short), np.array([0.03]), policy).words == ["refuse"]
     poor = application(income_amount_90d=900.0)
-    assert decide.decide_rows(poor, np.array([0.03]), NAMES, policy).words == ["refer"]
+    assert decide.decide_applications(columns_of(poor), np.array([0.03]), policy).words == ["refer"]
 
 
 def test_a_source_without_income_or_rate_is_decided_at_the_assumed_terms():
-    names, policy = ("loan_amount",), default_policy()
+    policy = default_policy()
     terms = decide.read_terms({"loan_amount": np.array([3000.0])}, policy)
     assert terms.usual_income is None
     assert terms.instalment == pytest.approx(instalment_to_cent(3000, 12, 24), abs=0.01)
-    assert decide.decide_rows(np.array([[3000.0]]), np.array([0.03]), names, policy).words == ["approve"]
+    assert decide.decide_applications({"loan_amount": np.array([3000.0])}, np.array([0.03]), policy).words == ["approve"]
 
 
 @pytest.mark.parametrize("goal", ["approve", "refer"])
@@ -156,7 +160,7 @@ def test_the_shortfall_is_below_zero_where_the_goal_is_reached_and_falls_towards
     policy, risks = default_policy(), np.linspace(0.001, 0.5, 60)
     rows = np.repeat(application(), len(risks), axis=0)
     shortfall = decide.measure_shortfall(rows, risks, NAMES, policy, goal=goal)
-    reached = decide.decide_rows(rows, risks, NAMES, policy).decision <= decide.DECISIONS.index(goal)
+    reached = decide.decide_applications(columns_of(rows), risks, policy).decision <= decide.DECISIONS.index(goal)
     assert ((shortfall < 0) == reached).all() and reached.any() and not reached.all()
     assert (np.diff(shortfall[~reached]) >= 0).all()
 

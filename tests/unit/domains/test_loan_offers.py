@@ -76,7 +76,7 @@ def test_the_best_the_alternatives_and_the_curve():
         (0.01, 2000, {"lending": {"rate_cap_pct": 5.0}}, decide.CAPPED),
         (0.01, 2000, {"lending": {"max_instalment_to_income": 0.01}}, decide.UNAFFORDABLE),
         (0.01, 2000, {"lending": {"loan_cost_amount": 1e6}}, decide.NOT_APPROVED),
-        (0.20, 2000, {}, decide.NOT_APPROVED),
+        (0.24, 2000, {}, decide.NOT_APPROVED),
         (0.01, 2000, {"loan_offers": {"offer_cost_amount": 1e6}}, decide.UNPROFITABLE),
     ],
 )
