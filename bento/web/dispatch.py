@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast, get_type_hints
 
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.server.http.access import AccessLogMiddleware
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -68,13 +70,14 @@ class Dispatch:
         self._methods = methods
         self._find_service = find_service
         self._timeout_s = timeout_s
+        self._logged_answer = log_access(self._answer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method = self._methods.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if method is None:
-            await self.app(scope, receive, send)
-            return
-        service = self._find_service()
+        is_scoring = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self._methods
+        await (self._logged_answer if is_scoring else self.app)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, service = self._methods[scope["path"]], self._find_service()
         if service is None:
             raise Problem.from_status(503)
         request = _parse_request(method.request_type, (await receive())["body"])
@@ -87,6 +90,15 @@ class Dispatch:
             answer = Response(answer.model_dump_json(), media_type="application/json")
         await send({"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+
+def log_access(app: ASGIApp) -> ASGIApp:
+    """Return an application whose requests stand in BentoML's access log, where its configuration enables that."""
+    access = BentoMLContainer.api_server_config.logging.access
+    if not access.enabled.get():
+        return app
+    fields = ("request_content_length", "request_content_type", "response_content_length", "response_content_type")
+    return cast(ASGIApp, AccessLogMiddleware(app, **{f"has_{field}": getattr(access, field).get() for field in fields}))
 
 
 def _parse_request(request_type: type[BaseModel], body: bytes) -> BaseModel:
