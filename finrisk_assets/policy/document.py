@@ -5,7 +5,6 @@ Pydantic models, one per section of the file; `default_policy.yaml` explains eac
 
 import hashlib
 import json
-from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
@@ -173,7 +172,7 @@ class Policy(_Section):
     fairness: FairnessPolicy
     too_little_known: TooLittleKnown
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """The hash of the content, 64 hex digits: comments, spelling of numbers and order of keys do not change it."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()

@@ -31,6 +31,7 @@ def test_the_hash_is_that_of_the_content() -> None:
     assert parse_policy(without_comments.replace("lgd: 0.45", "lgd: 45.0e-2"), "f").sha256 == policy.sha256
     assert parse_policy(TEXT.replace("lgd: 0.45", "lgd: 0.46"), "f").sha256 != policy.sha256
     assert policy.sha256.startswith(policy.version) and len(policy.version) == 12
+    assert policy.model_copy(update={"name": "copy"}).sha256 != policy.sha256
 
 
 @pytest.mark.parametrize(
