@@ -24,10 +24,10 @@ from finrisk_assets.settings import Settings
 
 WAIT_S = 1.0
 """Seconds that a request waits for another writer's lock. More lets requests queue up behind a slow writer."""
-WAL_CHECKPOINT_PAGES = 8_000
+WAL_CHECKPOINT_PAGES = 24_000
 """Pages of SQLite's log (4 kB each) before a commit writes them back. At SQLite's default of 1,000 every sixtieth decision waits 10 ms."""
-CHECKPOINT_ROWS = 250
-"""Rows written, about 1,000 pages of the log, before a thread of the service writes them back. More leave more to a commit."""
+CHECKPOINT_ROWS = 2_000
+"""Rows written, up to 16,000 pages of the log, before a thread of the service writes them back. Fewer write the busy pages more often."""
 CACHE_KIB = 32_000
 """KiB of SQLite's pages in memory. SQLite's default of 2,000 KiB holds too few of the pages that a decision reads."""
 COOLDOWN_S = 0.25

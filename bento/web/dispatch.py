@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast, get_type_hints
 
-from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.container import BentoMLContainer
 from bentoml._internal.server.http.access import AccessLogMiddleware
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response

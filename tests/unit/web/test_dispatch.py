@@ -53,7 +53,7 @@ def request(path, body=b"", method="POST", service=None):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(app({"type": "http", "method": method, "path": path, "headers": []}, receive, send))
+    asyncio.run(app({"type": "http", "scheme": "http", "method": method, "path": path, "headers": []}, receive, send))
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
 
 
