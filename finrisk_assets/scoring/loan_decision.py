@@ -29,6 +29,9 @@ UNPROFITABLE = "the loan is worth less than its costs"
 REASONS = ("", PD_UNKNOWN, RISKY, UNPROFITABLE, INCOME_UNKNOWN, UNAFFORDABLE, WORTH_A_REVIEW)
 """Why a loan is not approved, by number; the first that holds counts."""
 
+LONGEST_MONTHS = 1200
+"""Months that a term counts as at most, so that a client's number does not decide how long a valuation takes."""
+
 NO_HAZARD, SMALL_PD = 1e-12, 0.01
 """The weight of a month without defaults, and a PD at which the months of a default are about equally likely."""
 
@@ -101,11 +104,16 @@ def complete_terms(
     ----------
     stated_instalment
         The instalment that the source states; one that is missing follows from the terms.
+
+    Returns
+    -------
+    LoanTerms
+        With whole months from 1 to `LONGEST_MONTHS`, and no rate below 0.
     """
     assumed = policy.lending.assumed_terms
     lent = _fill(amount, assumed.loan_amount)
-    rate = _fill(annual_rate_pct, assumed.annual_rate_pct)
-    term = np.maximum(np.rint(_fill(term_months, float(assumed.term_months))), 1.0)
+    rate = np.maximum(_fill(annual_rate_pct, assumed.annual_rate_pct), 0.0)
+    term = np.clip(np.rint(_fill(term_months, float(assumed.term_months))), 1.0, LONGEST_MONTHS)
     pay = instalment(lent, rate, term)
     if stated_instalment is not None:
         stated = np.asarray(stated_instalment, np.float64)

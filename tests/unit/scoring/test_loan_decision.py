@@ -8,6 +8,7 @@ from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.loan_decision import (
     APPROVE,
     INCOME_UNKNOWN,
+    LONGEST_MONTHS,
     PD_UNKNOWN,
     REASONS,
     REFER,
@@ -69,6 +70,12 @@ def test_missing_terms_are_the_assumed_ones() -> None:
     assert float(terms.annual_rate_pct) == assumed.annual_rate_pct
     stated = complete_terms(POLICY, amount=1000.0, stated_instalment=[np.nan, 77.0])
     assert stated.instalment[1] == 77.0 and stated.instalment[0] > 0
+
+
+def test_terms_that_no_loan_has_are_bounded() -> None:
+    terms = complete_terms(POLICY, amount=1000.0, annual_rate_pct=[-5000.0, 1e9], term_months=[0.2, 1e9])
+    assert (terms.annual_rate_pct.tolist(), terms.term_months.tolist()) == ([0.0, 1e9], [1.0, LONGEST_MONTHS])
+    assert np.isfinite(decide_loans(0.1, terms, POLICY).value.value).all()
 
 
 def test_the_largest_pds_are_where_the_decision_changes() -> None:
