@@ -130,13 +130,12 @@ def test_a_figure_changed_in_a_page_is_found(run: Run) -> None:
 
 def test_a_bundle_that_was_changed_is_found(run: Run) -> None:
     packed = verify_pack.find_pack(run.settings, "loan_default")[0]
-    threshold = packed.by_key["thresholds/refuse_from"].value
     manifests = (run.settings.root / "mlflow" / "artifacts").rglob("bundle.json")
     (file,) = (one for one in manifests if pack.sha256(one.read_bytes()) == packed.by_artifact["bundle/bundle.json"].sha256)
-    with tamper(file, f'"refuse_from": {threshold!r}', '"refuse_from": 0.9911'):
+    log_loss = json.loads(file.read_bytes())["metrics"]["validation_log_loss"]
+    with tamper(file, f'"validation_log_loss": {log_loss!r}', '"validation_log_loss": 0.9911'):
         disagreements = find_disagreements(run)
     assert "bundle/bundle.json: has the hash" in disagreements
-    assert "thresholds/refuse_from" in disagreements
 
 
 def test_a_snapshot_that_was_changed_is_found(run: Run) -> None:
