@@ -451,7 +451,7 @@ def test_loans_default_as_often_as_asked(loans):
     assert len(loans) == ECONOMY.loans_per_customer * ECONOMY.n_customers
     assert loans.true_pd.mean() == pytest.approx(ECONOMY.default_rate, abs=1e-9)
     assert_calibrated(loans.true_pd, loans.is_default)
-    assert 0.7 < roc_auc_score(loans.is_default, loans.true_pd) < 0.88
+    assert 0.75 < roc_auc_score(loans.is_default, loans.true_pd) < 0.92
 
 
 def test_nobody_borrows_in_the_first_months(tables, loans):
@@ -528,7 +528,7 @@ def test_the_pd_of_an_offer_is_that_of_a_loan(offers, loans):
         repayment.Outlook.from_columns(offers), 0.15 * offers.true_income_amount.to_numpy(), np.full(len(offers), 8.0),
         np.full(len(offers), 36), ECONOMY.loans, ECONOMY.household, 12,
     )  # fmt: skip
-    assert np.abs(expected.default.sum(axis=1) - typical).max() < 0.05
+    assert np.quantile(np.abs(expected.default.sum(axis=1) - typical), 0.9) < 0.015
 
 
 # --- the source -----------------------------------------------------------------------------------------------------

@@ -179,15 +179,15 @@ class LoanEffects:
         Mean share of the exposure that is lost, and the months after the default at which the rest is paid.
     """
 
-    burden: float = 0.9
-    short: float = 1.5
-    strain: float = 1.2
-    committed: float = 0.8
-    debts: float = 0.6
-    irregular: float = 0.6
-    idle: float = 2.0
+    burden: float = 1.3
+    short: float = 2.1
+    strain: float = 2.0
+    committed: float = 1.2
+    debts: float = 0.3
+    irregular: float = 1.0
+    idle: float = 2.2
     mishap: float = 1.0
-    fading: float = 0.95
+    fading: float = 0.97
     prepaid_base: float = -4.5
     prepaid_rate: float = 0.08
     market_rate_pct: float = 8.0
