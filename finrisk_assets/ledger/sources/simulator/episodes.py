@@ -69,7 +69,9 @@ def draw_episodes(town: Town, market: Market, people: People) -> tuple[Episodes,
         odds = odds + ((log_share - owner) ** 2 - (log_share - thief) ** 2) / (2 * effects.amount_spread**2)
 
     hour = np.where(is_night, rng.uniform(0, 6, n), rng.uniform(7, 24, n))
-    start = rng.integers(0, economy.n_days, n) * DAY + (hour * HOUR).astype(np.int64)
+    # Evenly over the ledger, thieves and owners apart, so that small ledgers have some of both in every month.
+    day = np.concatenate([(np.arange(size) + rng.random(size)) / max(size, 1) for size in (n_fraud, n - n_fraud)]) * economy.n_days
+    start = day.astype(np.int64) * DAY + (hour * HOUR).astype(np.int64)
     purchases, last = _purchases(town, market, people, buyer, start, 2 + more, log_share, is_burst, is_abroad, is_risky, rng)
     low, high = effects.label_delay_days
     latest = np.maximum(start + high * DAY - last - HOUR, low * DAY)
@@ -111,7 +113,7 @@ def _purchases(
     total = np.cumsum(gap)
     first = np.cumsum(n_payments) - n_payments
     passed = np.minimum(total - np.repeat(total[first] if n else total[:0], n_payments), _LONGEST_S)
-    second = np.minimum(start[episode] + passed.astype(np.int64), town.economy.n_days * DAY - 1)
+    second = start[episode] + passed.astype(np.int64)
     last = np.zeros(n, dtype=np.int64)
     np.maximum.at(last, episode, second)
 
@@ -133,7 +135,8 @@ def _purchases(
     large = np.where(is_small, 0, weight)
     share = large / np.bincount(episode, large, n)[episode] if n else large
     amount = np.where(is_small, 200.0 * weight, people.income[buyer[episode]] * 100 * np.exp(log_share)[episode] * share)
-    return make_events(buyer[episode], second, np.maximum(amount, 1), category, shop, country, episode=episode), last
+    events = make_events(buyer[episode], second, np.maximum(amount, 1), category, shop, country, episode=episode)
+    return events.take(second < town.economy.n_days * DAY), last
 
 
 def _log(value: float) -> float:

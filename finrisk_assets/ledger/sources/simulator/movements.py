@@ -220,13 +220,18 @@ def _day_in(town: Town, month: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
 
 def _days(town: Town, category: Category, uniform: np.ndarray) -> np.ndarray:
-    """Turn uniform numbers into days: weekends, December and the days after the first of a month differ by category."""
+    """Turn uniform numbers into days: weekends, December and the days after the first of a month differ by category.
+
+    Months differ by their length and by December alone, not by their number of weekends.
+    """
     day = np.arange(town.economy.n_days)
     date = np.datetime64(town.economy.start, "D") + day
     month = date.astype("datetime64[M]")
     weight = np.where(_weekday(town, day) >= 5, category.weekend, 1.0)
-    weight *= np.where(month.astype(np.int64) % 12 == 11, category.winter, 1.0)
     weight *= 1 + 0.25 * np.exp(-(date - month.astype("datetime64[D]")).astype(np.float64) / 5)
+    number = (month - month[0]).astype(np.int64)
+    weight *= (np.bincount(number) / np.bincount(number, weight))[number]
+    weight *= np.where(month.astype(np.int64) % 12 == 11, category.winter, 1.0)
     share = np.cumsum(weight)
     return np.minimum(np.searchsorted(share, uniform * share[-1], side="right"), len(day) - 1)
 

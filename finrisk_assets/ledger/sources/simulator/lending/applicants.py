@@ -128,7 +128,9 @@ def count_employed_months(town: Town, people: People, months: HouseholdMonths, a
     economy = town.economy
     idle = np.where(months.is_open & ~months.working[:, : economy.n_months], np.arange(economy.n_months), -1)
     last_idle = np.maximum.accumulate(idle, axis=1)[applicants.customer, applicants.month]
-    since = np.where(last_idle >= 0, economy.month_days[last_idle + 1] * DAY, people.hired[applicants.customer])
+    hired = people.hired[applicants.customer]
+    latest = np.where(hired <= applicants.second[:, None], hired, np.iinfo(np.int64).min).max(axis=1)
+    since = np.maximum(latest, np.where(last_idle >= 0, economy.month_days[last_idle + 1] * DAY, latest))
     return np.maximum(applicants.second - since, 0) // (30 * DAY)
 
 

@@ -13,7 +13,7 @@ from finrisk_assets.ledger.sources.simulator.population.economy import HEAT
 from finrisk_assets.ledger.sources.simulator.population.households import Draws, State, step
 from finrisk_assets.ledger.sources.simulator.population.people import People, Town
 
-MONTHS_BEFORE = 60
+MONTHS_BEFORE = 120
 """Months lived before the ledger: enough for balances to forget where they began."""
 MONTHS_AFTER = 61
 """Months lived after the ledger: enough for the longest loan."""

@@ -178,7 +178,7 @@ def prospect(state: State, month: int, draws: Draws, effects: HouseholdEffects) 
     income = np.rint(np.where(working, pay, effects.benefit_share * usual))
 
     saved = state.saved
-    gap = np.clip((saved - state.buffer) / (0.5 + state.buffer), -1.5, 3)
+    gap = np.clip((saved - state.buffer) / (0.5 + state.buffer), -3, 3)
     mishap = draws.mishap < effects.mishap_rate * np.exp(effects.mishap_pull * gap)
     worth = usual * (effects.mishap_amount + effects.mishap_saved * np.maximum(saved, 0))
     mishap_size = np.where(mishap, np.rint(worth * np.exp(0.5 * draws.mishap_size)), 0)

@@ -24,6 +24,9 @@ _PAY_DAY_SHARES = (0.14, 0.05, 0.05, 0.04, 0.07, 0.14, 0.05, 0.14, 0.06, 0.07, 0
 _PRICES = np.array([4.99, 7.99, 9.99, 12.99, 17.99, 24.99, 39.90])
 _MAX_SUBSCRIPTIONS = 5
 _NAMES_PER_TOWN = 10_000
+_JOB_DAYS = 1_500
+"""Days; mean length of a job or trade. What is left of it and what has passed have the same distribution at any time."""
+_JOBS = 7
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class People:
     salaried, pay_day
         Whether there is a salary, and on which day of the month (31 stands for the last).
     hired
-        Second since which the person has the job or the trade.
+        Seconds at which the person begins a job or a trade, in ascending order, the last one before the ledger first; shape ``(n, 7)``.
     discipline
         0 for someone who lives from pay to pay, 1 for a saver.
     buffer, debts
@@ -184,7 +187,7 @@ def draw_people(town: Town, market: Market) -> People:
     level = 2_500 * np.exp(rng.normal(0, 0.38, n) - ((age - 48) / 45) ** 2) * _REGION_INCOME[region]
     income = np.maximum(np.rint(level * np.where(gender == 1, 0.95, 1.0) / 10) * 10, 400)
     late = (rng.random(n) < 0.12) & (economy.n_months > 1)
-    opened_month = np.where(late, rng.integers(1, max(economy.n_months // 2, 1) + 1, n), 0)
+    opened_month = np.where(late, rng.integers(1, max(economy.n_months, 2), n), 0)
     discipline = rng.beta(2.2, 2.2, n)
     effects = economy.household
     salaried = rng.random(n) >= effects.irregular_share
@@ -200,7 +203,7 @@ def draw_people(town: Town, market: Market) -> People:
         income=income,
         salaried=salaried,
         pay_day=rng.choice(_PAY_DAYS, n, p=_PAY_DAY_SHARES),
-        hired=(-rng.exponential(1_500, n).clip(20, 12_000) * DAY).astype(np.int64),
+        hired=_draw_jobs(rng, n),
         discipline=discipline,
         buffer=wanted * np.where(salaried, 1.0, effects.buffer_irregular),
         debts=2.0 * (0.5 - discipline) + rng.normal(0, 0.9, n),
@@ -216,6 +219,12 @@ def draw_people(town: Town, market: Market) -> People:
 def _zipf(n: int) -> np.ndarray:
     weight = 1 / np.arange(2, n + 2) ** 0.9
     return weight / weight.sum()
+
+
+def _draw_jobs(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw when each person begins a job, in seconds: the present one as the ledger begins, and those after it."""
+    passed, lengths = rng.exponential(_JOB_DAYS, size), rng.exponential(_JOB_DAYS, (size, _JOBS - 1))
+    return (np.column_stack([-passed, np.cumsum(lengths, axis=1)]) * DAY).astype(np.int64)
 
 
 def _away(town: Town, rng: np.random.Generator) -> np.ndarray:
