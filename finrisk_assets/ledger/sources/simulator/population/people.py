@@ -27,6 +27,8 @@ _NAMES_PER_TOWN = 10_000
 _JOB_DAYS = 1_500
 """Days; mean length of a job or trade. What is left of it and what has passed have the same distribution at any time."""
 _JOBS = 7
+_JOIN_LATE = 0.05
+"""Share of the people who join while the ledger runs; nobody leaves, so more would let the town grow."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def draw_people(town: Town, market: Market) -> People:
     region = rng.choice(len(REGIONS), n, p=[0.28, 0.27, 0.22, 0.23])
     level = 2_500 * np.exp(rng.normal(0, 0.38, n) - ((age - 48) / 45) ** 2) * _REGION_INCOME[region]
     income = np.maximum(np.rint(level * np.where(gender == 1, 0.95, 1.0) / 10) * 10, 400)
-    late = (rng.random(n) < 0.12) & (economy.n_months > 1)
+    late = (rng.random(n) < _JOIN_LATE) & (economy.n_months > 1)
     opened_month = np.where(late, rng.integers(1, max(economy.n_months, 2), n), 0)
     discipline = rng.beta(2.2, 2.2, n)
     effects = economy.household
