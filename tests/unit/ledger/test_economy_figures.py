@@ -1,10 +1,15 @@
 """Tests of the figures that a banker would check first, within wide bounds, for three seeds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks.economy_figures import find_figures
 from finrisk_assets.ledger.sources.simulator import Economy, run
+from finrisk_assets.ledger.sources.simulator.population.calendar import simulate_months
+from finrisk_assets.ledger.sources.simulator.population.people import Town, draw_market, draw_people
+from finrisk_assets.modelling.monitoring import drift
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
@@ -47,3 +52,26 @@ def test_the_oracle_can_tell_but_not_for_sure(figures):
     assert 0.08 < figures["rate, loan_default"] < 0.12
     assert 0.35 < figures["rate, spending_risk"] < 0.5
     assert 0.6 < figures["rate, cashflow"] < 0.74
+
+
+MOVES = ("income", "spending to income", "balance to income")
+
+
+def month_of_people(economy: Economy, month: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the people whose account is open, and what a drift test reads of one month of theirs."""
+    town = Town(economy)
+    months = simulate_months(town, people := draw_people(town, draw_market(town)))
+    open_since = np.flatnonzero(people.opened_month < month - 1)
+    income, spent = months.income[open_since, month], months.spending[open_since, month] + months.mishap[open_since, month]
+    return open_since.astype(str), np.column_stack([income, spent / income, months.states[month + 1].balance[open_since] / income])
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_drift_finds_a_shock_and_nothing_without_one(seed):
+    economy = Economy(1_000, seed=seed)
+    before, (people, calm) = month_of_people(economy, 11), month_of_people(economy, 23)
+    shaken = month_of_people(replace(economy, shock_month=21), 23)[1]
+    for values, moved in ((calm, set()), (shaken, {"income", "spending to income"})):
+        found = drift.compare(MOVES, before[1], values, reference_customers=before[0], current_customers=people, seed=seed)
+        names = {column.name for column in found.columns if column.is_drift}
+        assert names == moved if not moved else moved <= names
