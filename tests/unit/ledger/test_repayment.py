@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from finrisk_assets.ledger.sources.simulator import Economy, run
 from finrisk_assets.ledger.sources.simulator.lending import repayment
-from finrisk_assets.ledger.sources.simulator.lending.repayment import LONGEST_MONTHS, MISSED_INSTALMENTS, NEVER, Course, Limits, Outlook
+from finrisk_assets.ledger.sources.simulator.lending.repayment import MISSED_INSTALMENTS, NEVER, Course, Limits, Outlook
 
 ECONOMY = Economy(1_000, 14, seed=11, loans_per_customer=12, offers_per_customer=2, futures=2, bad_rows=0)
 
@@ -23,19 +22,9 @@ def loans(tables):
     return tables["loans"].merge(tables["truth_loans"], on="loan_id", validate="one_to_one")
 
 
-def limits_of(tables, ids) -> Limits:
-    """Return the limits of contracts from the table of the months in which they fall."""
-    position, table = pd.Series(np.arange(len(ids)), index=ids), tables["truth_limits"]
-    found = {}
-    for event, rows in table[table.contract_id.isin(position.index)].groupby("event"):
-        values = np.full((len(ids), LONGEST_MONTHS), np.inf)
-        values[position[rows.contract_id].to_numpy(), rows.month.to_numpy() - 1] = rows.limit
-        found[event] = np.minimum.accumulate(values, axis=1)
-    return Limits(found["default"], found["prepayment"])
-
-
 def play(tables, ids, instalment, rate, term):
-    return repayment.play(limits_of(tables, ids), np.asarray(instalment), np.asarray(rate), np.asarray(term))
+    limits = Limits.from_columns(np.asarray(ids), tables["truth_limits"])
+    return repayment.play(limits, np.asarray(instalment), np.asarray(rate), np.asarray(term))
 
 
 def expect(rows, instalment, rate, term):

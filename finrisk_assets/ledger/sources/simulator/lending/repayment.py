@@ -93,6 +93,30 @@ class Limits:
     instalment: Floats
     rate: Floats
 
+    @classmethod
+    def from_columns(cls, contracts: np.ndarray, columns: "Mapping[str, np.ndarray]") -> "Limits":
+        """Return the limits of loans or offers from the columns of ``truth_limits``, such as a pandas frame.
+
+        Parameters
+        ----------
+        contracts
+            Identifiers of the loans or offers, shape ``(n,)``, each once; the limits are in this order.
+        columns
+            ``contract_id``, ``event``, ``month`` and ``limit``; rows of other contracts are left out. A month that is not listed bears as
+            much as the last one listed before it.
+        """
+        order = np.argsort(np.asarray(contracts).astype(str))
+        names = np.asarray(contracts).astype(str)[order]
+        listed, event = (np.asarray(columns[name]).astype(str) for name in ("contract_id", "event"))
+        place = np.minimum(np.searchsorted(names, listed), len(names) - 1)
+        bounds = []
+        for wanted in ("default", "prepayment"):
+            rows = np.flatnonzero((names[place] == listed) & (event == wanted))
+            bound = np.full((len(names), LONGEST_MONTHS), np.inf)
+            bound[order[place[rows]], np.asarray(columns["month"])[rows] - 1] = np.asarray(columns["limit"])[rows]
+            bounds.append(np.minimum.accumulate(bound, axis=1))
+        return cls(*bounds)
+
 
 @dataclass(frozen=True)
 class Course:
