@@ -105,6 +105,8 @@ class Limits:
             ``contract_id``, ``event``, ``month`` and ``limit``; rows of other contracts are left out. A month that is not listed bears as
             much as the last one listed before it.
         """
+        if not len(contracts):
+            return cls(np.empty((0, LONGEST_MONTHS)), np.empty((0, LONGEST_MONTHS)))
         order = np.argsort(np.asarray(contracts).astype(str))
         names = np.asarray(contracts).astype(str)[order]
         listed, event = (np.asarray(columns[name]).astype(str) for name in ("contract_id", "event"))
