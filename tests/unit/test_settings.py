@@ -29,6 +29,9 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one() -> None:
     ("name", "value", "wanted"),
     [
         ("FINRISK_SIM_MONTHS", "many", "a whole number"),
+        ("FINRISK_SIM_FRAUD_RATE", "much", "a number"),
+        ("FINRISK_SIM_FRAUD_RATE", "1", "a share of at least 0 and below 1"),
+        ("FINRISK_SIM_SHOCK_MONTH", "-1", "a whole number of at least 0"),
         ("FINRISK_RATE_PER_SECOND", "fast", "a number"),
         ("FINRISK_AS_OF", "yesterday", "a time in ISO 8601, such as 2025-07-01T00:00:00"),
     ],
