@@ -282,7 +282,7 @@ class Economy:
     fraud_rate: float = 0.019
     default_rate: float = 0.10
     acceptance_rate: float = 0.20
-    loans_per_customer: float = 3.0
+    loans_per_customer: float = 4.0
     offers_per_customer: float = 8.0
     first_application_month: int = 4
     shock_month: int = 0
