@@ -52,6 +52,10 @@ class Settings:
         Largest share of a table's rows that may fail its contract before the run fails.
     sim_customers, sim_months
         Number of simulated customers, and of months of their history.
+    sim_fraud_rate
+        Share of the simulated people whose card is stolen in a year; None chooses it by the size of the ledger.
+    sim_shock_month, sim_shock_size
+        Month of the ledger, counted from 1, from which simulated incomes are lower by a share, and that share; month 0 is no shock.
     sim_economy
         YAML file with the numbers of the simulated economy: base rates and the strength of each effect.
     policy
@@ -95,6 +99,9 @@ class Settings:
     quarantine_max_share: float = 0.05
     sim_customers: int = 2000
     sim_months: int = 24
+    sim_fraud_rate: float | None = None
+    sim_shock_month: int = 0
+    sim_shock_size: float = 0.2
     sim_economy: Path | None = None
     policy: Path | None = None
     examined: str = ""
@@ -122,8 +129,9 @@ class Settings:
     def __post_init__(self) -> None:
         for allowed, (is_allowed, names) in _RANGES.items():
             for name in names:
-                if not is_allowed(getattr(self, name)):
-                    raise SettingsError(f"{PREFIX}{name.upper()}={getattr(self, name)} is out of range: set {allowed}")
+                value = getattr(self, name)
+                if value is not None and not is_allowed(value):
+                    raise SettingsError(f"{PREFIX}{name.upper()}={value} is out of range: set {allowed}")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -226,6 +234,8 @@ def _suggest(name: str, known: list[str]) -> str:
 _RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "a whole number from 0 to 4294967295": (lambda value: 0 <= value < 2**32, ("seed",)),
     "a share from 0 to 1": (lambda value: 0 <= value <= 1, ("quarantine_max_share",)),
+    "a share of at least 0 and below 1": (lambda value: 0 <= value < 1, ("sim_fraud_rate", "sim_shock_size")),
+    "a whole number of at least 0": (lambda value: value >= 0, ("sim_shock_month",)),
     "seconds from 0 to 3600": (lambda value: 0 <= value <= 3600, ("drain_seconds",)),
     "a number above 0": (lambda value: value > 0, ("rate_per_second", "unknown_per_second")),
     "a whole number of at least 1": (
@@ -243,6 +253,8 @@ def _read(name: str, kind: Any, value: str) -> Any:
     try:
         if kind is int or kind is float:
             return kind(value)
+        if kind == float | None:
+            return float(value)
         if kind is str:
             return value
         if kind is bool:
@@ -252,6 +264,6 @@ def _read(name: str, kind: Any, value: str) -> Any:
             return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
         return Path(value).expanduser()
     except (KeyError, ValueError, OverflowError):
-        kinds = {int: "a whole number", float: "a number", bool: " or ".join(_SWITCH)}
+        kinds = {int: "a whole number", float: "a number", float | None: "a number", bool: " or ".join(_SWITCH)}
         wanted = kinds.get(kind, "a time in ISO 8601, such as 2025-07-01T00:00:00")
         raise SettingsError(f"{name}={value!r} cannot be read: set {wanted}") from None

@@ -29,6 +29,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one() -> None:
     ("name", "value", "wanted"),
     [
         ("FINRISK_SIM_MONTHS", "many", "a whole number"),
+        ("FINRISK_SIM_FRAUD_RATE", "much", "a number"),
         ("FINRISK_RATE_PER_SECOND", "fast", "a number"),
         ("FINRISK_AS_OF", "yesterday", "a time in ISO 8601, such as 2025-07-01T00:00:00"),
     ],
@@ -43,6 +44,8 @@ def test_a_value_of_the_wrong_kind_is_refused_with_the_right_kind(name: str, val
     [
         ("FINRISK_SEED", "-1", "a whole number from 0 to 4294967295"),
         ("FINRISK_THREADS", "0", "a whole number of at least 1"),
+        ("FINRISK_SIM_FRAUD_RATE", "1.0", "a share of at least 0 and below 1"),
+        ("FINRISK_SIM_SHOCK_MONTH", "-1", "a whole number of at least 0"),
         ("FINRISK_UNKNOWN_PER_SECOND", "0", "a number above 0"),
         ("FINRISK_DRAIN_SECONDS", "-1", "seconds from 0 to 3600"),
         ("FINRISK_QUARANTINE_MAX_SHARE", "5", "a share from 0 to 1"),
