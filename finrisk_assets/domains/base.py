@@ -160,6 +160,8 @@ class Domain(ABC):
     known_before
         The tables of which a decision knows only what came strictly before its time; of the others, what came at that very time is part
         of the decision.
+    examined
+        Feature to the reason why it may dominate the model without being a leak.
     is_computed_in_service
         Whether the service computes the features itself from the event and its history; else it reads stored snapshots.
     """
@@ -182,6 +184,7 @@ class Domain(ABC):
     features_of: ClassVar[str] = ""
     more_scores: ClassVar[tuple[Column, ...]] = ()
     known_before: ClassVar[tuple[str, ...]] = ("transactions",)
+    examined: ClassVar[Mapping[str, str]] = {}
     is_computed_in_service: ClassVar[bool] = False
 
     # Features ------------------------------------------------------------------------------------------------------------------

@@ -113,11 +113,27 @@ def test_a_window_that_reaches_beyond_the_decision_is_found_whatever_was_examine
     assert {(one.column, one.rule) for one in findings} == {("planted", "look_ahead")}
 
 
-def test_a_number_of_the_row_is_found(run: Run) -> None:
+def test_a_source_column_that_numbers_the_rows_is_found(run: Run) -> None:
+    """The product's own features are no identifiers, whatever they follow."""
+
     def numbered(rows: LazyTable) -> LazyTable:
         return rows.mutate(planted=ibis.row_number().over(order_by=rows.loan_id).cast("float64"))
 
-    assert ("planted", "identifier") in find_leaks(run, LOAN_DEFAULT, numbered)
+    source, planted = sources.load(run.settings), Planting(run.warehouse, numbered)
+    with_own_column = replace(source, features={**source.features, "loan_default": (PLANTED,)})
+    domain = with_planted(LOAN_DEFAULT, numbered)
+    findings = leakage.findings(domain, with_own_column, run.settings, planted)  # type: ignore[arg-type]
+    assert [(one.column, one.rule) for one in findings] == [("planted", "identifier")]
+    assert "FINRISK_EXAMINED=loan_default.planted" in findings[0].advice
+    assert find_leaks(run, LOAN_DEFAULT, numbered) == set()
+
+
+def test_rows_without_an_outcome_are_counted(run: Run) -> None:
+    """A ledger without labels is sampled by its rows, of as many customers as may be read."""
+    features = run.warehouse.table("features_transaction_anomaly").mutate(is_fraud=ibis.null("boolean"))
+    rows_by_customer = features.group_by("customer_id").agg(rows=ibis._.count()).to_pandas().set_index("customer_id").rows
+    drawn = leakage.draw_customers(features, "is_fraud", 1_000, 1)
+    assert rows_by_customer[drawn[:-1]].sum() < 1_000 <= rows_by_customer[drawn].sum()
 
 
 @pytest.mark.parametrize("given", ["", "cashflow.a", "cashflow.a,loan_default.b , cashflow.c"])
