@@ -90,19 +90,19 @@ class ClassifierDomain(Domain):
         return split(labelled[self.key].tolist(), labelled[self.label], labelled[self.decision_time], **panel, seed=settings.seed)
 
     def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
-        """Fit the candidates, take the best of the validation window, calibrate it there, and describe its bundle."""
+        """Fit the candidates, choose on the validation window, where they are calibrated, and describe the bundle of the choice."""
         from finrisk_assets.modelling.evaluation import plots
         from finrisk_assets.modelling.training import provenance
-        from finrisk_assets.modelling.training.candidates import compute_margin, fit_candidates, to_matrix
-        from finrisk_assets.modelling.training.convert import convert_estimator
+        from finrisk_assets.modelling.training.candidates import compute_margin, convert_model, fit_candidates, to_matrix
         from finrisk_assets.modelling.training.model_registry import model_name
         from finrisk_assets.scoring.spec import BundleSpec
 
         labelled = self.labelled_rows(frame, settings)
         rows, labels, window = to_matrix(labelled, features), labelled[self.label].to_numpy(dtype=bool), self.split(labelled, settings)
         estimators = self.candidates(features, settings.seed, 1, len(window.train))
-        candidates = fit_candidates(rows, labels, window, estimators, settings.threads)
+        candidates = fit_candidates(rows, labels, window, estimators, settings.threads, labelled.customer_id)
         best, validation = candidates[0], rows[window.validation]
+        components, intercept = convert_model(best.estimator, features, validation)
         times = labelled[self.decision_time].iloc[window.train]
         first, last = times.min(), times.max()
         spec = BundleSpec(
@@ -110,7 +110,8 @@ class ClassifierDomain(Domain):
             domain=self.name,
             source=source.name,
             features=features,
-            components=(convert_estimator(best.estimator, features, validation).component,),
+            components=components,
+            intercept=intercept,
             calibration=best.fitted_calibration.calibration,
             thresholds=self.thresholds(settings),
             metrics={"validation_auc": best.auc.value, "validation_log_loss": best.log_loss},
@@ -142,6 +143,9 @@ class ClassifierDomain(Domain):
                     "low": candidate.auc.low,
                     "high": candidate.auc.high,
                     "log loss": candidate.log_loss,
+                    "above the best": candidate.excess_loss.value,
+                    "above, at least": candidate.excess_loss.low,
+                    "above, at most": candidate.excess_loss.high,
                     "fit s": candidate.seconds,
                 }
                 for candidate in candidates
