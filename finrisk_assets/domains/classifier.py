@@ -26,8 +26,14 @@ SHAP_ROWS = 2_000
 """Rows of the test window whose contributions the figures and the picture of importance show."""
 MAX_CALIBRATION_GAP = 0.02
 """Probability: by how much the mean probability may miss the observed rate, beyond what chance explains."""
-SLOPE_BOUNDS = (0.5, 2.0)
-"""Bounds of the calibration slope: at a half the model is twice as sure as its outcomes allow, at two half as sure."""
+SLOPE_BOUNDS = (0.8, 1.25)
+"""Bounds of the calibration slope: at 0.8 the model is a quarter surer than its outcomes allow, at 1.25 a fifth less sure."""
+MAX_APPROVED_GAP = 0.01
+"""Probability: by how much the mean probability of the approved may miss their rate, beyond what chance explains. It is half of what is
+allowed for all, because the approved are the ones whose losses are paid for.
+"""
+MIN_APPROVED_ROWS = 30
+"""Rows below the approve cutoff, in the test and the validation window, below which their calibration is not judged."""
 INTERVAL_WIDENING = 1.3
 """Factor by which the gate widens an interval, from 95 % to 99 %: of twenty demands at 95 %, chance would break one."""
 MAX_HALF_WIDTH = 0.05
@@ -63,6 +69,11 @@ class ClassifierDomain(Domain):
     @abstractmethod
     def thresholds(self, settings: "Settings") -> Mapping[str, float]:
         """Return the probabilities at which decisions change."""
+
+    def approve_threshold(self, bundle: "Bundle") -> float | None:
+        """Return the probability below which the decision goes for the person without a referral; None where no decision does."""
+        cutoffs = [bundle.thresholds[name] for name in self.cutoffs if name in bundle.thresholds]
+        return min(cutoffs) if cutoffs else None
 
     def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
         """Return unfitted estimators by name; `n_rows` of them train."""
@@ -179,6 +190,7 @@ class ClassifierDomain(Domain):
         from finrisk_assets.modelling.evaluation import explain, metrics, plots
 
         window = self.score_test_window(frame, bundle, settings)
+        validation = self._score_window("validation", frame, bundle, settings)
         labels, probability = window.labels, window.probability
         observed = metrics.jeffreys_test(labels, probability, ["all"] * len(labels))[0]
         sample = window.rows[:SHAP_ROWS]
@@ -190,7 +202,8 @@ class ClassifierDomain(Domain):
         figures += [
             Figure(f"{self.outcome}_rate", float(labels.mean()), observed.low, observed.high, "observed, Jeffreys interval"),
             Figure(f"mean_{self.outcome}", float(probability.mean()), meaning="said by the model"),
-            calibration_in_the_large(window, self._score_window("validation", frame, bundle, settings)),
+            calibration_in_the_large(window, validation),
+            *calibration_of_approved(window, validation, self.approve_threshold(bundle), self.outcome),
             Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
             Figure("n_test", float(len(labels)), meaning="rows in the test window"),
         ]
@@ -211,8 +224,9 @@ class ClassifierDomain(Domain):
     def find_faults(self, figures: Mapping[str, Figure]) -> list[Fault]:
         """Return the demands of ranking and calibration that a model with these figures does not meet.
 
-        The mean probability must follow the rate: the demand fails where the interval of the gap lies beyond `MAX_CALIBRATION_GAP`. So a
-        small window fails only for what chance does not explain, and a large one for little more than the gap that is allowed.
+        The mean probability must follow the rate, among all and among the approved: the demand fails where the interval of the gap lies
+        beyond `MAX_CALIBRATION_GAP` or `MAX_APPROVED_GAP`. So a small window fails only for what chance does not explain, and a large one
+        for little more than the gap that is allowed. The slope's interval must not lie outside of `SLOPE_BOUNDS`.
         """
         faults = []
         auc, rate, mean = figures["auc"], figures[f"{self.outcome}_rate"], figures[f"mean_{self.outcome}"]
@@ -221,6 +235,12 @@ class ClassifierDomain(Domain):
             faults.append(Fault("discrimination", f"the AUC of {auc.value:.3f} may be chance: its interval begins at {auc.low}"))
         if excludes(gap, -MAX_CALIBRATION_GAP, MAX_CALIBRATION_GAP):
             faults.append(Fault("calibration", f"the mean probability of {mean.value:.4f} is far from the rate of {rate.value:.4f}"))
+        approved = figures.get("approved_gap")
+        if approved is not None and excludes(approved, -MAX_APPROVED_GAP, MAX_APPROVED_GAP):
+            rate, mean = figures[f"approved_{self.outcome}_rate"], figures[f"approved_mean_{self.outcome}"]
+            faults.append(
+                Fault("calibration", f"among the approved the mean probability is {mean.value:.4f} and the rate {rate.value:.4f}")
+            )
         slope = figures.get("calibration_slope")
         if slope is not None and excludes(slope, *SLOPE_BOUNDS):
             low, high = SLOPE_BOUNDS
@@ -296,6 +316,46 @@ def calibration_in_the_large(test: ScoredWindow, validation: ScoredWindow) -> Fi
     half = NormalDist().inv_cdf(0.5 + CONFIDENCE_LEVEL / 2) * (_variance(test) + _variance(validation)) ** 0.5
     meaning = "mean probability less the rate; the interval counts a customer once, and the calibration's own error"
     return Figure("calibration_in_the_large", value, value - half, value + half, meaning)
+
+
+def calibration_of_approved(test: ScoredWindow, validation: ScoredWindow, threshold: float | None, outcome: str) -> list[Figure]:
+    """Return the rate and the mean probability of the rows below the approve cutoff, and their gap; nothing where too few are approved.
+
+    The rate has Jeffreys' interval, Beta(D + 1/2, N - D + 1/2). N and D shrink by the design effect, the factor by which rows of one
+    customer widen the variance of a mean (Kish, *Survey Sampling* 1965), and once more because the calibration was learned on the
+    approved rows of the validation window, which are a sample too.
+
+    Parameters
+    ----------
+    test, validation
+        The windows, scored by the bundle.
+    threshold
+        The approve cutoff; None where the domain has none.
+    outcome
+        The outcome's name in figures.
+    """
+    from scipy.stats import beta
+
+    from finrisk_assets.modelling.evaluation.metrics import CONFIDENCE_LEVEL
+
+    if threshold is None:
+        return []
+    approved, learned = test.probability < threshold, validation.probability < threshold
+    n, n_learned = int(approved.sum()), int(learned.sum())
+    if min(n, n_learned) < MIN_APPROVED_ROWS:
+        return []
+    labels, probability = test.labels[approved], test.probability[approved]
+    rate, mean = float(labels.mean()), float(probability.mean())
+    window = ScoredWindow(test.frame[approved], test.rows[approved], labels, probability)
+    design_effect = _variance(window) / max(float((probability * (1 - probability)).sum()) / n**2, 1e-300)
+    size = n / max(design_effect, 1.0) / (1 + n / n_learned)
+    tails = ((1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2)
+    low, high = (float(beta.ppf(tail, rate * size + 0.5, (1 - rate) * size + 0.5)) for tail in tails)
+    return [
+        Figure(f"approved_{outcome}_rate", rate, low, high, "observed below the approve cutoff, Jeffreys interval of independent people"),
+        Figure(f"approved_mean_{outcome}", mean, meaning="said by the model below the approve cutoff"),
+        Figure("approved_gap", mean - rate, min(mean - high, mean - rate), max(mean - low, mean - rate), "said less observed"),
+    ]
 
 
 def _variance(window: ScoredWindow) -> float:

@@ -6,7 +6,7 @@ import pytest
 
 from finrisk_assets.domains import gate
 from finrisk_assets.domains.base import Figure, ScoredWindow
-from finrisk_assets.domains.classifier import net_benefit
+from finrisk_assets.domains.classifier import calibration_of_approved, net_benefit
 from finrisk_assets.domains.loan_default import decide as loans
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.domains.transaction_anomaly import decide as anomalies
@@ -46,6 +46,7 @@ def test_a_challenger_that_meets_all_demands_may_decide() -> None:
         ("discrimination", Figure("auc_beside_champion", -0.05, -0.08, -0.02)),
         ("calibration", Figure("calibration_in_the_large", 0.2, 0.18, 0.22)),
         ("calibration", Figure("calibration_slope", 0.3, 0.25, 0.35)),
+        ("calibration", Figure("calibration_slope", 1.6, 1.45, 1.75)),
         ("profit", Figure("gain_beside_champion", -0.004, -0.007, -0.001)),
         ("fairness", _unfair("adverse_impact_ratio", "refuse_from")),
         ("fairness", _unfair("calibration_gap", "")),
@@ -58,6 +59,44 @@ def test_each_demand_is_named_where_it_is_not_met(demand: str, figure: Figure) -
     faults = gate.find_faults(LOAN_DEFAULT, _with(figure))
     assert [fault.demand for fault in faults] == [demand]
     assert demand in gate.DEMANDS
+
+
+def _scored(probability: np.ndarray, labels: np.ndarray, rows_of_a_person: int = 1) -> ScoredWindow:
+    people = (np.arange(len(labels)) // rows_of_a_person).astype(str)
+    return ScoredWindow(pd.DataFrame({"customer_id": people}), np.empty((len(labels), 0)), labels, probability)
+
+
+def test_too_low_a_probability_among_the_approved_is_a_fault_although_the_mean_is_right() -> None:
+    """4.4 % said and 14.9 % seen below the cutoff, made up for by those above it."""
+    rng = np.random.default_rng(3)
+    probability = np.where(np.arange(2_000) < 1_000, 0.044, 0.35)
+    labels = rng.random(2_000) < np.where(np.arange(2_000) < 1_000, 0.149, 0.245)
+    window = _scored(probability, labels)
+    figures = calibration_of_approved(window, window, 0.08, "default")
+    assert abs(probability.mean() - labels.mean()) < 0.02
+    assert [fault.demand for fault in gate.find_faults(LOAN_DEFAULT, _with(*figures))] == ["calibration"]
+    assert "among the approved the mean probability is 0.0440" in gate.find_faults(LOAN_DEFAULT, _with(*figures))[0].reason
+
+
+def test_a_right_probability_among_the_approved_is_no_fault_and_few_approved_are_not_judged() -> None:
+    rng = np.random.default_rng(4)
+    probability = rng.uniform(0.01, 0.07, 1_000)
+    window = _scored(probability, rng.random(1_000) < probability)
+    figures = calibration_of_approved(window, window, 0.08, "default")
+    assert gate.find_faults(LOAN_DEFAULT, _with(*figures)) == []
+    few = _scored(probability[:20], window.labels[:20])
+    assert calibration_of_approved(few, window, 0.08, "default") == []
+    assert calibration_of_approved(window, window, None, "default") == []
+
+
+def test_rows_of_one_person_widen_the_interval_of_the_approved() -> None:
+    rng = np.random.default_rng(5)
+    probability = np.full(1_000, 0.05)
+    outcome_of_person = np.repeat(rng.random(100) < 0.05, 10)
+    independent = _scored(probability, rng.permutation(outcome_of_person))
+    together = _scored(probability, outcome_of_person, rows_of_a_person=10)
+    rates = [calibration_of_approved(window, window, 0.08, "default")[0] for window in (independent, together)]
+    assert rates[1].high - rates[1].low > 2 * (rates[0].high - rates[0].low)
 
 
 def test_what_chance_explains_is_no_fault() -> None:
