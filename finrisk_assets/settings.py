@@ -53,6 +53,8 @@ class Settings:
         Alerts per day that an analyst team can review; the anomaly threshold follows from it.
     examined
         Features that a person examined and found free of leakage, as ``<domain>.<column>``, comma-separated; see docs/leakage.md.
+    fairness_overrides
+        Figures of fairness that a named person accepts, as ``<domain>:<figure>:<who>:<why>``, semicolon-separated; see docs/promotion.md.
     drain_seconds
         Seconds for which the service goes on answering after SIGTERM, no longer ready, before it ends.
     master_key, master_key_file
@@ -95,6 +97,7 @@ class Settings:
     high_risk_from: float = 0.7
     review_capacity: int = 100
     examined: str = ""
+    fairness_overrides: str = ""
     drain_seconds: float = 2.0
     master_key: str = field(default="", repr=False)
     master_key_file: Path | None = None

@@ -12,6 +12,7 @@ from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.domains.transaction_anomaly import decide as anomalies
 from finrisk_assets.modelling.evaluation.fairness import FairnessFinding, Interval, group_by_value, group_protected, min_group_size
 from finrisk_assets.modelling.evaluation.metrics import clustered_mean
+from finrisk_assets.settings import Settings, SettingsError
 
 GOOD = [
     Figure("auc", 0.8, 0.75, 0.85),
@@ -104,8 +105,25 @@ def test_what_chance_explains_is_no_fault() -> None:
     assert gate.find_faults(LOAN_DEFAULT, _with(Figure("gain_beside_champion", -0.001, -0.003, 0.001))) == []
 
 
-def test_a_referral_is_no_decision_against_a_person() -> None:
-    assert gate.find_faults(LOAN_DEFAULT, _with(_unfair("adverse_impact_ratio", "refer_from"))) == []
+def test_a_referral_is_judged_like_a_refusal() -> None:
+    faults = gate.find_faults(LOAN_DEFAULT, _with(_unfair("adverse_impact_ratio", "refer_from")))
+    assert [fault.demand for fault in faults] == ["fairness"]
+
+
+def test_an_unfair_figure_says_what_can_be_done_and_a_person_may_accept_it() -> None:
+    figures = _with(_unfair("adverse_impact_ratio", "refuse_from"))
+    (fault,) = gate.find_faults(LOAN_DEFAULT, figures)
+    assert "move the cutoff" in fault.reason
+    assert "FINRISK_FAIRNESS_OVERRIDES='loan_default:adverse_impact_ratio/refuse_from/gender=F:<who>:<why>'" in fault.reason
+    accepted = Settings(fairness_overrides="loan_default:adverse_impact_ratio/refuse_from/gender=F:J. Doe:income differs; cashflow:x:y:z")
+    (override,) = gate.override_figures(LOAN_DEFAULT, figures, accepted)
+    assert override.meaning == "accepted by J. Doe: income differs"
+    assert gate.find_faults(LOAN_DEFAULT, [*figures, override]) == []
+
+
+def test_an_override_needs_a_person_and_a_reason() -> None:
+    with pytest.raises(SettingsError, match="<domain>:<figure>:<who>:<why>"):
+        gate.override_figures(LOAN_DEFAULT, GOOD, Settings(fairness_overrides="loan_default:calibration_gap/gender=F:J. Doe"))
 
 
 def test_higher_auc_and_lower_profit_is_refused() -> None:
