@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from finrisk_assets.settings import Settings
 
 
+class TooFewRowsError(ValueError):
+    """A feature table with too few rows to train or calibrate a model; the domain is left out and the others go on."""
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """The bundle that a training made, and its record.

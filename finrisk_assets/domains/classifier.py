@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, ScoredWindow, TrainingResult
+from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, ScoredWindow, TooFewRowsError, TrainingResult
 from schemas.features import Feature
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 SHAP_ROWS = 2_000
 """Rows of the test window whose contributions the figures and the picture of importance show."""
+MIN_TRAINING_ROWS = 10
+"""Rows of the rarer outcome in each window, below which no model is trained."""
+MIN_JUDGED_ROWS, MIN_JUDGED_PEOPLE = 20, 50
+"""Rows of the rarer outcome, and people, in the test window, below which the gate cannot judge a model: an AUC's interval is then .2 wide
+and more, and the errors of few people's months do not average out.
+"""
 MAX_CALIBRATION_GAP = 0.02
 """Probability: by how much the mean probability may miss the observed rate, beyond what chance explains."""
 SLOPE_BOUNDS = (0.8, 1.25)
@@ -100,6 +106,21 @@ class ClassifierDomain(Domain):
             panel = {"groups": labelled[self.panel].tolist(), "holdout": 1 / 3, "known": labelled.outcome_known_at}
         return split(labelled[self.key].tolist(), labelled[self.label], labelled[self.decision_time], **panel, seed=settings.seed)
 
+    def _split_enough(self, labelled: "pd.DataFrame", settings: "Settings") -> "Split":
+        """Return the split, or raise where a window has too few rows of either outcome."""
+        try:
+            windows = self.split(labelled, settings)
+        except ValueError as error:
+            raise TooFewRowsError(f"{len(labelled)} rows with a known outcome cannot be split: {error}") from error
+        for name, part in (("training", windows.train), ("validation", windows.validation), ("test", windows.test)):
+            n_rarer = _count_rarer(labelled[self.label].to_numpy(dtype=bool)[part])
+            if n_rarer < MIN_TRAINING_ROWS:
+                raise TooFewRowsError(
+                    f"the {name} window has {n_rarer} rows of the rarer outcome among {len(part)}, and {MIN_TRAINING_ROWS} are needed: "
+                    "wait for more outcomes or map a longer ledger"
+                )
+        return windows
+
     def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
         """Fit the candidates, choose on the validation window, where they are calibrated, and describe the bundle of the choice."""
         from finrisk_assets.modelling.evaluation import plots
@@ -109,7 +130,11 @@ class ClassifierDomain(Domain):
         from finrisk_assets.scoring.spec import BundleSpec
 
         labelled = self.labelled_rows(frame, settings)
-        rows, labels, window = to_matrix(labelled, features), labelled[self.label].to_numpy(dtype=bool), self.split(labelled, settings)
+        rows, labels, window = (
+            to_matrix(labelled, features),
+            labelled[self.label].to_numpy(dtype=bool),
+            self._split_enough(labelled, settings),
+        )
         estimators = self.candidates(features, settings.seed, 1, len(window.train))
         candidates = fit_candidates(rows, labels, window, estimators, settings.threads, labelled.customer_id)
         best, validation = candidates[0], rows[window.validation]
@@ -206,6 +231,8 @@ class ClassifierDomain(Domain):
             *calibration_of_approved(window, validation, self.approve_threshold(bundle), self.outcome),
             Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
             Figure("n_test", float(len(labels)), meaning="rows in the test window"),
+            Figure("n_rarer", float(_count_rarer(labels)), meaning="rows of the rarer outcome in the test window"),
+            Figure("n_people", float(window.frame.customer_id.nunique()), meaning="people in the test window"),
         ]
         shares = explain.rank_features(bundle, scored.contributions)
         figures += [Figure(f"importance_{share.feature}", share.share, meaning="share of mean |SHAP|") for share in shares[:10]]
@@ -228,6 +255,13 @@ class ClassifierDomain(Domain):
         beyond `MAX_CALIBRATION_GAP` or `MAX_APPROVED_GAP`. So a small window fails only for what chance does not explain, and a large one
         for little more than the gap that is allowed. The slope's interval must not lie outside of `SLOPE_BOUNDS`.
         """
+        for metric, least, what in (
+            ("n_rarer", MIN_JUDGED_ROWS, "rows of the rarer outcome"),
+            ("n_people", MIN_JUDGED_PEOPLE, "people"),
+        ):
+            if metric in figures and figures[metric].value < least:
+                seen = f"the test window has {figures[metric].value:.0f} {what}, and {least} are needed to judge a model"
+                return [Fault("rows", f"{seen}: wait for more outcomes or map a longer ledger")]
         faults = []
         auc, rate, mean = figures["auc"], figures[f"{self.outcome}_rate"], figures[f"mean_{self.outcome}"]
         gap = figures["calibration_in_the_large"]
@@ -300,6 +334,11 @@ def net_benefit(window: ScoredWindow, decision_thresholds: Sequence[float]) -> "
     p, labels = window.probability, window.labels
     benefit: np.ndarray = np.mean([np.where(p >= t, np.where(labels, 1.0, -t / (1 - t)), 0.0) for t in decision_thresholds], axis=0)
     return benefit
+
+
+def _count_rarer(labels: "np.ndarray") -> int:
+    """Return the number of rows with the rarer outcome."""
+    return min(int(labels.sum()), int((~labels).sum()))
 
 
 def calibration_in_the_large(test: ScoredWindow, validation: ScoredWindow) -> Figure:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from finrisk_assets.settings import Settings
 
 DEMANDS: Mapping[str, str] = {
+    "rows": "The test window has enough rows of either outcome to judge the rest.",
     "discrimination": "The ranking is no chance, and not worse than the champion's beyond the interval of the difference.",
     "calibration": "The probabilities follow the rates.",
     "profit": "What the decisions earned is not less than what the champion's did, beyond the interval of the difference.",
@@ -35,6 +36,8 @@ FAIRNESS, OVERRIDE = "fairness", "fairness_override"
 """First part of the names of the figures of fairness, and of those that record who accepts one of them."""
 PROTECTED_FEATURE = "protected_feature"
 ROLLED_BACK = "rolled_back"
+ROWS = "rows"
+"""The demand that a small test window does not meet."""
 
 
 def evaluate(
@@ -74,6 +77,8 @@ def find_faults(domain: Domain, figures: Sequence[Figure]) -> list[Fault]:
     """Return the demands that a challenger with these figures does not meet; none if it may become champion."""
     named = {figure.metric: figure for figure in figures}
     faults = list(domain.find_faults(named))
+    if is_unjudged(faults):
+        return faults
     worse = {"discrimination": "auc_beside_champion", "profit": "gain_beside_champion"}
     for demand, metric in worse.items():
         figure = named.get(metric)
@@ -90,6 +95,11 @@ def find_faults(domain: Domain, figures: Sequence[Figure]) -> list[Fault]:
     if ROLLED_BACK in named:
         faults.append(Fault("standing", named[ROLLED_BACK].meaning))
     return faults
+
+
+def is_unjudged(faults: Sequence[Fault]) -> bool:
+    """Return whether there are too few rows to judge a model: its domain is left out, which is no fault of the model."""
+    return any(fault.demand == ROWS for fault in faults)
 
 
 def _is_unfair(figure: Figure) -> bool:

@@ -31,6 +31,9 @@ MAX_LOSS_SHARE = 0.01
 A larger share gives simpler models and worse ones: 1 % is about .001 of the AUC.
 """
 
+ENSEMBLES = frozenset(("RandomForestClassifier", "HistGradientBoostingClassifier", "XGBClassifier", "AveragedModel"))
+"""Estimators of hundreds of trees, or of two models: none of them is simpler than another one."""
+
 Floats = NDArray[np.float64]
 
 
@@ -181,8 +184,9 @@ def fit_candidates(
     XGBoost's settings are searched on the training window first (`tuning.tune`). An average of the best candidate with another one is a
     candidate too, where its paired loss is below that of the best with the whole interval.
 
-    The choice is the simplest candidate that is as good as the best one: the interval of its paired excess loss includes 0, and the excess
-    is at most `MAX_LOSS_SHARE` of what the best takes away from the loss of the base rate. Losses are compared row by row, because models
+    The choice is the best, or the simplest that a person can read, a regression or a card, and that is as good: the interval of its paired
+    excess loss includes 0, and the excess is at most `MAX_LOSS_SHARE` of what the best takes away from the loss of the base rate. No
+    ensemble of trees is simpler than another one. Losses are compared row by row, because models
     judged on the same rows share most of their errors. The others follow by log loss. The test window is not used.
 
     Parameters
@@ -217,9 +221,17 @@ def fit_candidates(
     chosen = next(
         candidate
         for candidate in compared
-        if candidate.name == best.name or (candidate.excess_loss.low <= 0 and candidate.excess_loss.value <= MAX_LOSS_SHARE * explained)
+        if candidate.name == best.name or (_is_readable(candidate) and _is_as_good(candidate.excess_loss, explained))
     )
     return [chosen, *sorted((one for one in compared if one is not chosen), key=lambda candidate: candidate.log_loss)]
+
+
+def _is_readable(candidate: Candidate) -> bool:
+    return type(candidate.estimator).__name__ not in ENSEMBLES
+
+
+def _is_as_good(excess: metrics.Interval, explained: float) -> bool:
+    return excess.low <= 0 and excess.value <= MAX_LOSS_SHARE * explained
 
 
 def _fit_candidate(name: str, model: Any, rows: Rows, target: NDArray[np.int64], person: NDArray[Any], split: Split) -> Candidate:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from finrisk_assets.domains import gate
-from finrisk_assets.domains.base import Figure, ScoredWindow
+from finrisk_assets.domains.base import Figure, ScoredWindow, TooFewRowsError
 from finrisk_assets.domains.classifier import calibration_of_approved, net_benefit
 from finrisk_assets.domains.loan_default import decide as loans
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
@@ -13,6 +13,7 @@ from finrisk_assets.domains.transaction_anomaly import decide as anomalies
 from finrisk_assets.modelling.evaluation.fairness import FairnessFinding, Interval, group_by_value, group_protected, min_group_size
 from finrisk_assets.modelling.evaluation.metrics import clustered_mean
 from finrisk_assets.settings import Settings, SettingsError
+from schemas.features import Feature
 
 GOOD = [
     Figure("auc", 0.8, 0.75, 0.85),
@@ -119,6 +120,30 @@ def test_an_unfair_figure_says_what_can_be_done_and_a_person_may_accept_it() -> 
     (override,) = gate.override_figures(LOAN_DEFAULT, figures, accepted)
     assert override.meaning == "accepted by J. Doe: income differs"
     assert gate.find_faults(LOAN_DEFAULT, [*figures, override]) == []
+
+
+@pytest.mark.parametrize("figure", [Figure("n_rarer", 12.0), Figure("n_people", 31.0)])
+def test_too_few_rows_are_said_before_anything_else_and_are_no_fault_of_the_model(figure: Figure) -> None:
+    faults = gate.find_faults(LOAN_DEFAULT, _with(Figure("auc", 0.52, 0.3, 0.74), figure))
+    assert [fault.demand for fault in faults] == ["rows"]
+    assert gate.is_unjudged(faults)
+    assert "wait for more outcomes" in faults[0].reason
+
+
+def test_a_window_with_few_outcomes_trains_no_model() -> None:
+    draw = np.random.default_rng(1)
+    n = 200
+    frame = pd.DataFrame({f"x{number}": draw.normal(size=n) for number in range(3)})
+    frame = frame.assign(
+        loan_id=[f"L{number}" for number in range(n)],
+        customer_id=[f"C{number}" for number in range(n)],
+        applied_at=pd.NaT,
+        outcome_known_at=pd.NaT,
+        is_default=np.arange(n) % 10 == 0,
+    )
+    features = tuple(Feature(f"x{number}", "", "") for number in range(3))
+    with pytest.raises(TooFewRowsError, match="validation window has 4 rows of the rarer outcome among 40, and 10 are needed"):
+        LOAN_DEFAULT.train(frame, features, None, Settings())  # type: ignore[arg-type]
 
 
 def test_an_override_needs_a_person_and_a_reason() -> None:
