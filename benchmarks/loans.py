@@ -20,6 +20,7 @@ from finrisk_assets.domains.loan_default.model import candidates, is_mature
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.modelling.training import candidates as model
+from finrisk_assets.modelling.training import tuning
 from finrisk_assets.modelling.training.split import split
 from finrisk_assets.scoring.spec import Rows
 from finrisk_assets.settings import Settings
@@ -140,11 +141,13 @@ def _choose(learn: Loans, threads: int, quiet: bool = False) -> model.Candidate:
 
 
 def _refit(estimator: Any, rows: Rows, labels: Labels) -> Any:
-    """Return the chosen model, with its settings, fitted on all rows to learn from."""
+    """Return the chosen kind of model, its settings searched anew, fitted on all rows to learn from."""
     from sklearn.base import clone
 
     if isinstance(estimator, model.AveragedModel):
         return replace(estimator, parts=tuple((_refit(part, rows, labels), weight) for part, weight in estimator.parts))
+    if type(estimator).__name__ == "XGBClassifier":
+        return tuning.tune(estimator, rows, labels).fit(rows, labels)
     return clone(estimator).fit(rows, labels)
 
 

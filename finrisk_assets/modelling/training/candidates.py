@@ -31,6 +31,9 @@ MAX_LOSS_SHARE = 0.01
 A larger share gives simpler models and worse ones: 1 % is about .001 of the AUC.
 """
 
+ONE_STANDARD_ERROR = 0.6827
+"""Level of the interval that extends one standard error to either side: an average must beat its better part by more than that."""
+
 ENSEMBLES = frozenset(("RandomForestClassifier", "HistGradientBoostingClassifier", "XGBClassifier", "AveragedModel"))
 """Estimators of hundreds of trees, or of two models: none of them is simpler than another one."""
 
@@ -181,13 +184,13 @@ def fit_candidates(
 ) -> list[Candidate]:
     """Fit every model on the training window and calibrate it on the validation window; the chosen candidate comes first.
 
-    XGBoost's settings are searched on the training window first (`tuning.tune`). An average of the best candidate with another one is a
-    candidate too, where its paired loss is below that of the best with the whole interval.
+    XGBoost's settings are searched on the training window first (`tuning.tune`). The average of the best candidate with another one takes
+    part where its paired loss is below the best's by more than a standard error.
 
-    The choice is the best, or the simplest that a person can read, a regression or a card, and that is as good: the interval of its paired
-    excess loss includes 0, and the excess is at most `MAX_LOSS_SHARE` of what the best takes away from the loss of the base rate. No
-    ensemble of trees is simpler than another one. Losses are compared row by row, because models
-    judged on the same rows share most of their errors. The others follow by log loss. The test window is not used.
+    The choice is the simplest candidate that is as good as the best one: the interval of its paired excess loss includes 0, and the excess
+    is at most `MAX_LOSS_SHARE` of what the best takes away from the loss of the base rate. Regressions and cards are simpler than ensembles
+    of trees, in the order given; an ensemble is simpler than an average, but not than another ensemble. Losses are compared row by row,
+    because models judged on the same rows share most of their errors. The others follow by log loss. The test window is not used.
 
     Parameters
     ----------
@@ -206,22 +209,22 @@ def fit_candidates(
     fitted = map_threads(lambda item: _fit_candidate(*item, rows, target, person, split), models.items(), threads)
     validation, outcomes, clusters = rows[split.validation], target[split.validation], person[split.validation]
     losses = {candidate.name: _row_losses(candidate.probability(validation), outcomes) for candidate in fitted}
+    best_single = min(fitted, key=lambda candidate: candidate.log_loss)
+    averages = [_average(best_single, other, validation, outcomes, clusters) for other in fitted if other is not best_single]
+    average = min(averages, key=lambda candidate: candidate.log_loss, default=best_single)
+    losses[average.name] = _row_losses(average.probability(validation), outcomes)
+    if metrics.clustered_mean(losses[average.name] - losses[best_single.name], clusters, ONE_STANDARD_ERROR).high < 0:
+        fitted = [*fitted, average]
     best = min(fitted, key=lambda candidate: candidate.log_loss)
-    averages = [_average(best, other, validation, outcomes, clusters) for other in fitted if other is not best]
-    if averages:
-        average = min(averages, key=lambda candidate: candidate.log_loss)
-        losses[average.name] = _row_losses(average.probability(validation), outcomes)
-        if metrics.clustered_mean(losses[average.name] - losses[best.name], clusters).high < 0:
-            fitted, best = [*fitted, average], average
     compared = [
         replace(candidate, excess_loss=metrics.clustered_mean(losses[candidate.name] - losses[best.name], clusters)) for candidate in fitted
     ]
     rate = float(outcomes.mean())
     explained = max(metrics.log_loss(outcomes, np.full(len(outcomes), rate)) - best.log_loss, 0.0)
+    readable = [candidate for candidate in compared if _is_readable(candidate)]
+    by_loss = sorted(compared, key=lambda candidate: (isinstance(candidate.estimator, AveragedModel), candidate.log_loss))
     chosen = next(
-        candidate
-        for candidate in compared
-        if candidate.name == best.name or (_is_readable(candidate) and _is_as_good(candidate.excess_loss, explained))
+        candidate for candidate in [*readable, *by_loss] if candidate.name == best.name or _is_as_good(candidate.excess_loss, explained)
     )
     return [chosen, *sorted((one for one in compared if one is not chosen), key=lambda candidate: candidate.log_loss)]
 
