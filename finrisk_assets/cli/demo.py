@@ -76,7 +76,6 @@ def _materialise(settings: Settings, console: "Console") -> bool:
     from finrisk_assets.graph import automation
     from finrisk_assets.graph.build import build_definitions
     from finrisk_assets.graph.stages.bento import has_champion
-    from finrisk_assets.graph.stages.common import LEFT_OUT
     from finrisk_assets.ledger import sources
 
     _silence_libraries()
@@ -93,10 +92,11 @@ def _materialise(settings: Settings, console: "Console") -> bool:
     ):
         execute: Any = partial(job.execute_in_process, instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
         result = execute()
-        reasons = [event.asset_observation_data.asset_observation.metadata for event in result.filter_events(_is_left_out)]
-        for reason in reasons:
-            console.print(f"  [yellow]–[/] {reason['domain'].text} is left out: {reason[LEFT_OUT].text}")
-        if result.success and reasons and any(has_champion(domain, settings) for domain in domains_of(sources.load(settings))):
+        domains = domains_of(sources.load(settings))
+        unready = _explain_left_out(result, [domain for domain in domains if not has_champion(domain, settings)])
+        for name, reason in unready.items():
+            console.print(f"  [yellow]–[/] {name} is left out: {reason}")
+        if result.success and 0 < len(unready) < len(domains):
             # Dagster skips what depends on a domain that is left out; the Bento needs no more than the others.
             result = execute(asset_selection=[dg.AssetKey("bento")])
     if not result.success:
@@ -110,8 +110,19 @@ def _materialise(settings: Settings, console: "Console") -> bool:
     return result.success
 
 
-def _is_left_out(event: "dg.DagsterEvent") -> bool:
-    return event.event_type_value == "ASSET_OBSERVATION" and "left_out" in event.asset_observation_data.asset_observation.metadata
+def _explain_left_out(result: "dg.ExecuteInProcessResult", without_champion: "list[Domain]") -> dict[str, str]:
+    """Return why each of these domains is left out: the run observed it, or it reads one that is; empty if the run failed."""
+    from finrisk_assets.graph.stages.common import LEFT_OUT
+
+    if not result.success:
+        return {}
+    observed = {}
+    for event in result.all_events:
+        if event.event_type_value == "ASSET_OBSERVATION":
+            metadata = event.asset_observation_data.asset_observation.metadata
+            if LEFT_OUT in metadata:
+                observed[str(metadata["domain"].value)] = str(metadata[LEFT_OUT].value)
+    return {domain.name: observed.get(domain.name, f"{', '.join(domain.upstream)} is left out") for domain in without_champion}
 
 
 @contextmanager
@@ -180,6 +191,8 @@ def _silence_libraries() -> None:
 
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
+    # Dagster warns of each check of a domain that is left out, several times.
+    logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
     for noise in (dg.BetaWarning, dg.PreviewWarning, UserWarning):
         warnings.filterwarnings("ignore", category=noise)
 
