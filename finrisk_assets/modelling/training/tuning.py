@@ -43,8 +43,8 @@ def tune(model: Any, rows: Rows, labels: ArrayLike, groups: ArrayLike | None = N
     """Return the unfitted model with the settings and the number of trees of the lowest log loss on rows of other people.
 
     Successive halving (Jamieson & Talwalkar, AISTATS 2016): all settings are compared on some folds, the better half on more, and so on.
-    The model's own settings stay in every rung, and others must beat them by more than the standard error of the paired folds. The number
-    of trees is where the mean curve of the log loss is lowest.
+    The number of trees is where the mean curve of the log loss is lowest. The model itself stays in every rung, and is returned as it is
+    unless the best settings beat it by more than the standard error of the paired folds.
 
     Parameters
     ----------
@@ -72,16 +72,13 @@ def tune(model: Any, rows: Rows, labels: ArrayLike, groups: ArrayLike | None = N
         ranked = sorted(losses, key=lambda number: float(np.mean(losses[number], axis=0).min()))
         if n_folds < rungs[-1]:
             losses = {number: losses[number] for number in {OWN, *ranked[: len(ranked) // 2]}}
-    best = ranked[0] if _is_surely_lower(losses[ranked[0]], losses[OWN]) else OWN
+    best = ranked[0]
     n_trees = int(np.argmin(np.mean(losses[best], axis=0))) + 1
+    own_trees = min(max(round(model.n_estimators * model.learning_rate / SEARCH_RATE), 1), SEARCH_TREES)
+    gain = np.array(losses[OWN])[:, own_trees - 1] - np.array(losses[best])[:, n_trees - 1]
+    if gain.mean() <= gain.std(ddof=1) / len(gain) ** 0.5:
+        return clone(model)
     return clone(model).set_params(**settings[best], learning_rate=RATE, n_estimators=min(round(n_trees * SEARCH_RATE / RATE), MAX_TREES))
-
-
-def _is_surely_lower(curves: list[NDArray[np.float64]], own: list[NDArray[np.float64]]) -> bool:
-    """Return whether the loss at the best number of trees is lower by more than the standard error of the folds' differences."""
-    lowest = [np.array(one)[:, np.mean(one, axis=0).argmin()] for one in (curves, own)]
-    difference = lowest[1] - lowest[0]
-    return bool(difference.mean() > difference.std(ddof=1) / len(difference) ** 0.5)
 
 
 def _draw_folds(target: NDArray[np.float32], groups: ArrayLike | None, seed: int) -> Iterator[tuple[Indices, Indices]]:
@@ -95,7 +92,7 @@ def _draw_folds(target: NDArray[np.float32], groups: ArrayLike | None, seed: int
         enough = np.searchsorted(np.cumsum(np.bincount(person)[order]), MAX_SEARCH_ROWS) + 1
         used = np.flatnonzero(np.isin(person, order[:enough]))
     while True:
-        # Half of the people whose rows have the outcome are in every other place, so that the folds have it in equal shares.
+        # People with the outcome are dealt after those without, so that every fold has its share of both.
         has_outcome = np.bincount(person, target, n_people) > 0
         order = draw.permutation(n_people)
         order = order[np.argsort(has_outcome[order], kind="stable")]
