@@ -257,7 +257,9 @@ def _average(first: Candidate, second: Candidate, rows: Rows, labels: NDArray[np
     scores = [compute_margin(candidate.estimator, rows) for candidate in (first, second)]
     spread = next((float(margin.std()) for margin, link in scores if link == "logit"), 1.0)
     weights = [0.5 if link == "logit" else 0.5 * spread / max(float(margin.std()), 1e-9) for margin, link in scores]
-    intercept = -sum(weight * float(margin.mean()) for (margin, link), weight in zip(scores, weights, strict=True) if link == "identity")
+    # The mean of each stretched share is taken off; a sum of none is a whole number, and a bundle's intercept is not.
+    centres = [weight * float(margin.mean()) for (margin, link), weight in zip(scores, weights, strict=True) if link == "identity"]
+    intercept = float(-sum(centres))
     parts = tuple((candidate.estimator, weight) for candidate, weight in zip((first, second), weights, strict=True))
     name = f"average_of_{first.name}_and_{second.name}"
     return _calibrate(name, AveragedModel(parts, intercept), rows, labels, people, first.seconds + second.seconds)

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from xgboost import XGBClassifier
 
-from finrisk_assets.modelling.training import tuning
+from finrisk_assets.modelling.training import candidates, tuning
 from finrisk_assets.modelling.training.candidates import AveragedModel, compute_margin, convert_model, fit_candidates
 from finrisk_assets.modelling.training.split import split
 from finrisk_assets.scoring.bundle import Bundle
@@ -88,10 +88,13 @@ def test_the_search_judges_on_other_people_with_the_outcome_in_every_fold():
 def test_an_average_is_two_components_of_a_bundle(forest):
     from sklearn.ensemble import RandomForestClassifier
 
-    rows, labels = table(600)
-    first = LogisticRegression().fit(rows, labels)
+    rows, labels = table(1_000)
     other = RandomForestClassifier(20, max_depth=3, random_state=1) if forest else models()["xgboost"]
-    average = AveragedModel(((first, 0.5), (other.fit(rows, labels), 0.5)), 0.25)
-    components, intercept = convert_model(average, FEATURES, rows)
+    windows = split([str(number) for number in range(1_000)], labels, seed=1)
+    first, second = fit_candidates(rows, labels, windows, {"logistic": LogisticRegression(), "other": other})[:2]
+    average = candidates._average(first, second, rows[windows.validation], labels[windows.validation].astype(int), np.arange(200))
+    assert isinstance(average.estimator, AveragedModel)
+    components, intercept = convert_model(average.estimator, FEATURES, rows)
     spec = BundleSpec("average", "", "", FEATURES, components, rows[:2], 0, "", "", intercept=intercept)
-    assert Bundle(spec, "").margin(rows) == pytest.approx(compute_margin(average, rows)[0], abs=1e-5)
+    assert len(components) == 2
+    assert Bundle(spec, "").margin(rows) == pytest.approx(compute_margin(average.estimator, rows)[0], abs=1e-5)
