@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from finrisk_assets.settings import Settings
 
 
+class TooFewRowsError(ValueError):
+    """A feature table with too few rows to train or calibrate a model; the domain is left out and the others go on."""
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """The bundle that a training made, and its record.
@@ -92,6 +96,10 @@ class ScoredWindow:
     labels: "np.ndarray"
     probability: "np.ndarray"
 
+    def select(self, is_selected: "np.ndarray") -> "ScoredWindow":
+        """Return the rows where `is_selected`, bool of shape (n,), is true."""
+        return ScoredWindow(self.frame[is_selected], self.rows[is_selected], self.labels[is_selected], self.probability[is_selected])
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -148,8 +156,7 @@ class Domain(ABC):
         The months of the ledger that a month of the feature table is made of: as many before it as the windows reach back to, and as
         many after it as tell its outcomes. A change beyond them, of an account's first movement say, waits for the next training.
     cutoffs
-        The thresholds at which groups of people are compared, and whether a decision from there on goes against the person, so that the
-        gate minds: a refusal does, a referral to an analyst does not.
+        The thresholds from which a decision goes against the person, by a referral or a refusal: groups of people are compared at each.
     needs
         Canonical columns (``table.column``) without which a source has no such domain.
     upstream
@@ -163,6 +170,8 @@ class Domain(ABC):
     known_before
         The tables of which a decision knows only what came strictly before its time; of the others, what came at that very time is part
         of the decision.
+    examined
+        Feature to the reason why it may dominate the model without being a leak.
     is_computed_in_service
         Whether the service computes the features itself from the event and its history; else it reads stored snapshots.
     """
@@ -179,13 +188,14 @@ class Domain(ABC):
     truth: ClassVar[str]
     months_back: ClassVar[int] = 12
     months_ahead: ClassVar[int] = 0
-    cutoffs: ClassVar[Mapping[str, bool]] = {}
+    cutoffs: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
     upstream: ClassVar[tuple[str, ...]] = ()
     companions: ClassVar[tuple[str, ...]] = ()
     features_of: ClassVar[str] = ""
     more_scores: ClassVar[tuple[Column, ...]] = ()
     known_before: ClassVar[tuple[str, ...]] = ("transactions",)
+    examined: ClassVar[Mapping[str, str]] = {}
     is_computed_in_service: ClassVar[bool] = False
 
     # Features ------------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.domains.base import Evaluation, Figure, MonitoringSpec, ScoredWindow
 from finrisk_assets.domains.classifier import ClassifierDomain
@@ -36,7 +36,7 @@ class LoanDefault(ClassifierDomain):
     months_back = 12
     label = "is_default"
     outcome = "default"
-    cutoffs: ClassVar[Mapping[str, bool]] = {"refer_from": False, "refuse_from": True}
+    cutoffs = ("refer_from", "refuse_from")
     utility_unit = "profit in currency per loan, by what happened within a year"
     truth = "truth_loans"
     truth_key = ("loan_id",)

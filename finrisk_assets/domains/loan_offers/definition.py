@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finrisk_assets.domains.base import Figure, MonitoringSpec, ScoredWindow, TrainingResult
 from finrisk_assets.domains.classifier import ClassifierDomain
@@ -42,6 +42,7 @@ class LoanOffers(ClassifierDomain):
     label = "is_accepted"
     outcome = "acceptance"
     utility_unit = "profit in currency per customer, by the offers whose random rate was the one chosen"
+    examined: ClassVar[Mapping[str, str]] = {"annual_rate_pct": "the offer itself states the rate, which was drawn at random"}
     truth = "truth_offers"
     truth_key = ("offer_id",)
     truth_probability = "true_acceptance"

@@ -1,7 +1,7 @@
 """Spending risk as the graph knows it: two models on one feature table, one of all features and one of the eight that a client may send."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.domains.base import MonitoringSpec, ScoredWindow
 from finrisk_assets.domains.classifier import ClassifierDomain, net_benefit, score_by_threshold
@@ -37,7 +37,7 @@ class SpendingRisk(ClassifierDomain):
     months_ahead = 3
     label = "is_trouble"
     outcome = "trouble"
-    cutoffs: ClassVar[Mapping[str, bool]] = {"medium_from": False, "high_from": True}
+    cutoffs = ("medium_from", "high_from")
     utility_unit = "troubles found, less false alarms at the odds of the threshold, per person and month"
     truth = "truth_spending_risk"
     truth_key = ("customer_id", "as_of")

@@ -6,7 +6,7 @@ An isolation forest always; where the source has fraud labels also a supervised 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, MonitoringSpec, ScoredWindow, TrainingResult
 from finrisk_assets.domains.transaction_anomaly import catalogue, decide, features, model, time_split
@@ -45,7 +45,7 @@ class TransactionAnomaly(Domain):
     decision_time = "occurred_at"
     months_back = 3
     label = "is_fraud"
-    cutoffs: ClassVar[Mapping[str, bool]] = {"review": False, "block": True}
+    cutoffs = ("review", "block")
     utility_unit = "fraud stopped less the cost of alerts and of blocking by mistake, in currency per transaction"
     truth = "truth_transactions"
     known_before = ()

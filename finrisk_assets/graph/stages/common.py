@@ -35,6 +35,16 @@ def champion_folder(domain: Domain, settings: Settings) -> Path:
     return settings.root / "champions" / domain.name / "bundle"
 
 
+LEFT_OUT = "left_out"
+"""Name of the reason in the observation of an asset that is left out."""
+
+
+def leave_out(context: dg.AssetExecutionContext, domain: Domain, reason: str) -> None:
+    """Record why an asset is not materialised and its domain left out: what is downstream is skipped, and the other domains go on."""
+    context.log.warning(f"{domain.name} is left out: {reason}")
+    context.log_event(dg.AssetObservation(context.asset_key, metadata={LEFT_OUT: reason, "domain": domain.name}))
+
+
 def common(domain: Domain, kinds: set[str], pool: str = WAREHOUSE_POOL) -> dict[str, Any]:
     return {"group_name": domain.group, "owners": [f"team:{domain.owner}"], "kinds": kinds, "pool": pool}
 

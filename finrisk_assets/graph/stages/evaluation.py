@@ -46,16 +46,19 @@ POLICY = "policy.json"
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """Build the figures, their contract, and the gate."""
 
-    def find_unmet_demands(warehouse: Warehouse) -> list[str]:
-        return [str(fault) for fault in gate.find_faults(domain, read_figures(warehouse.table(f"evaluation_{domain.name}")))]
-
-    gate_check = checks.blocking_check(
-        f"evaluation_{domain.name}",
-        f"model_{domain.name}_gate",
-        "What a challenger must show on the frozen test window, alone and beside the champion, before it may decide: "
+    @dg.asset_check(
+        asset=f"evaluation_{domain.name}",
+        name=f"model_{domain.name}_gate",
+        blocking=True,
+        description="What a challenger must show on the frozen test window, alone and beside the champion, before it may decide: "
         + " ".join(f"{demand.capitalize()}: {meaning}" for demand, meaning in gate.DEMANDS.items()),
-        find_unmet_demands,
     )
+    def gate_check(warehouse: Warehouse) -> dg.AssetCheckResult:
+        faults = gate.find_faults(domain, read_figures(warehouse.table(f"evaluation_{domain.name}")))
+        # Too few rows are no fault of the model: the champion's stage leaves the domain out, and nothing fails.
+        severity = dg.AssetCheckSeverity.WARN if gate.is_unjudged(faults) else dg.AssetCheckSeverity.ERROR
+        return checks.build_result([str(fault) for fault in faults], severity)
+
     return [_evaluation(domain, source, settings), check_finite_figures(f"evaluation_{domain.name}"), gate_check]
 
 

@@ -28,6 +28,19 @@ DRAWS = 1_000
 AGE_EDGES, NUMBER_EDGES = (30, 45, 60), (1, 3)
 """Edges of the bands of ages in years, and of other protected numbers (dependants)."""
 NOT_STATED = "not stated"
+PROTECTED_WORDS = frozenset(
+    (
+        *("age", "birth", "birthday", "citizenship", "disability", "ethnic", "ethnicity", "foreign", "gender"),
+        *("marital", "marriage", "married", "nationality", "race", "religion", "sex"),
+    )
+)
+"""Words of a column's name that name a protected attribute (EU Charter of Fundamental Rights, article 21; 15 USC 1691)."""
+PEOPLE_WORDS = frozenset(("applicant", "borrower", "client", "customer", "person"))
+"""Words before ``age`` that make it the age of a person: the age of an account is no protected attribute."""
+SAME_CONTENT = 0.98
+"""Association from which a feature holds what a protected column holds: a rank correlation, or the share of rows that each foretells of the
+other beyond the most frequent value.
+"""
 
 Verdict: TypeAlias = Literal["supports", "speaks against", "leaves open", "too small", "reference"]
 AGAINST: Verdict = "speaks against"
@@ -137,6 +150,63 @@ def group_protected(customers: "pd.DataFrame", columns: Sequence[str], decision_
         else:
             groups_of_column[name] = group_by_value(values.astype(object).where(values.notna(), None).tolist())
     return groups_of_column
+
+
+def find_protected_features(frame: "pd.DataFrame", features: Sequence[str], protected: "pd.DataFrame") -> dict[str, str]:
+    """Return the features that are a protected attribute by their name or content, each with what shows it.
+
+    Parameters
+    ----------
+    frame
+        Rows with the features.
+    features
+        Names of the features.
+    protected
+        The protected columns of the same rows, as the ledger holds them.
+    """
+    shown: dict[str, str] = {}
+    for feature in features:
+        words = feature.lower().split("_")
+        named = [word for at, word in enumerate(words) if word in PROTECTED_WORDS and (word != "age" or _is_age_of_person(words, at))]
+        same = [str(name) for name in protected.columns if _holds_the_same(frame[feature], protected[name])]
+        if same:
+            shown[feature] = f"its values are those of {same[0]}"
+        elif named:
+            shown[feature] = f"its name says {named[0]}"
+    return shown
+
+
+def _is_age_of_person(words: Sequence[str], at: int) -> bool:
+    return at == 0 or words[at - 1] in PEOPLE_WORDS
+
+
+def _holds_the_same(feature: "pd.Series", protected: "pd.Series") -> bool:
+    """Return whether either column foretells the other: by rank where both are numbers of many values, else value by value."""
+    known = (feature.notna() & protected.notna()).to_numpy()
+    if known.sum() < MIN_GROUP_SIZE:
+        return False
+    first = feature.to_numpy(np.float64, na_value=np.nan)[known]
+    values = protected[known]
+    n_values = values.nunique()
+    if n_values < 2 or len(np.unique(first)) < 2:
+        return False
+    if values.dtype.kind in "if" or str(values.dtype) in ("Int64", "Float64"):
+        from scipy.stats import spearmanr
+
+        if abs(float(spearmanr(first, values.to_numpy(np.float64)).statistic)) >= SAME_CONTENT:
+            return True
+    if n_values > 50 or len(np.unique(first)) > 50:
+        return False
+    counts = np.zeros((len(np.unique(first)), n_values))
+    rows, columns = np.unique(first, return_inverse=True)[1], np.unique(values.astype(str), return_inverse=True)[1]
+    np.add.at(counts, (rows, columns), 1)
+    return bool(min(_foretold_share(counts), _foretold_share(counts.T)) >= SAME_CONTENT)
+
+
+def _foretold_share(counts: NDArray[np.float64]) -> float:
+    """Return the share of errors that a row's value spares in guessing its column (lambda of Goodman & Kruskal, JASA 1954)."""
+    n, most_frequent = counts.sum(), counts.sum(axis=0).max()
+    return float((counts.max(axis=1).sum() - most_frequent) / (n - most_frequent)) if n > most_frequent else 0.0
 
 
 # Figures -----------------------------------------------------------------------------------------------------------------------

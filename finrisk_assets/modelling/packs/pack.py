@@ -202,14 +202,14 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 """Group -> its heading and its explanation, in the order of the pages."""
 
 _GROUP_PATTERNS: tuple[tuple[str, str], ...] = (
-    ("fairness", r"fairness/"),
+    ("fairness", r"fairness(_override)?/"),
     ("stability", r"stability|psi|.*_weekly"),
     ("comparison", r"champion|.*_beside_champion"),
     ("sample", r"n_"),
     ("explanation", r"importance_|explanation"),
     ("amounts", r"interval_|share_below_interval|mean_interval|pinball|mae_"),
     ("discrimination", r".*auc|gini|ks$|average_precision|precision_at|card_precision"),
-    ("calibration", r"brier|log_loss|calibration|expected_calibration|.*_rate$|mean_|grade_"),
+    ("calibration", r"brier|log_loss|approved_|calibration|expected_calibration|.*_rate$|mean_|grade_"),
     ("decisions", r"emp$|share_|profit|gain|benefit|approval|refused|review|cost"),
 )
 
@@ -247,9 +247,10 @@ def format_label(metric: str) -> str:
         return _LABELS[metric]
     if metric.startswith("importance_"):
         return metric.removeprefix("importance_")
-    if metric.startswith("fairness/"):
-        _, measure, *at, group = metric.split("/")
-        return ", ".join([group, measure.replace("_", " "), *(f"at {cutoff}" for cutoff in at)])
+    if metric.startswith(("fairness/", "fairness_override/")):
+        kind, measure, *at, group = metric.split("/")
+        accepted = ["accepted"] if kind == "fairness_override" else []
+        return ", ".join([group, measure.replace("_", " "), *(f"at {cutoff}" for cutoff in at), *accepted])
     words = [_ACRONYMS.get(word, word) for word in metric.split("_")]
     return " ".join([words[0] if words[0] in _ACRONYMS.values() else words[0].capitalize(), *words[1:]])
 

@@ -8,9 +8,7 @@ import pytest
 from finrisk_assets.domains.loan_default import decide
 from finrisk_assets.domains.loan_default.model import candidates, is_mature
 from finrisk_assets.features.loan_terms import FORMULAS, TermsError, rows_at_terms, with_terms
-from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.modelling.training import candidates as model
-from finrisk_assets.modelling.training.convert import convert_estimator
 from finrisk_assets.modelling.training.split import split
 from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.annuity import instalment_to_cent
@@ -39,23 +37,16 @@ def fitted_models(loans):
     return model.fit_candidates(rows, labels, windows, candidates(FEATURES, seed=1, n_rows=len(windows.train)))
 
 
-def test_all_are_trained_and_the_simplest_within_a_standard_error_of_the_best_comes_first(loans, fitted_models):
+def test_all_are_trained_and_the_simplest_that_is_as_good_as_the_best_comes_first(fitted_models):
     names = ["sparse_logistic_regression", "logistic_regression", "scorecard", "random_forest", "gradient_boosting", "xgboost"]
     assert list(candidates(FEATURES, seed=1)) == names
-    assert {one.name for one in fitted_models} == set(names)
+    assert {one.name for one in fitted_models} >= set(names)
     assert all(one.auc.low > 0.6 for one in fitted_models)
-    rows, labels, windows = loans
-    known, validation = labels[windows.validation], rows[windows.validation]
-    best = max(fitted_models, key=lambda one: one.auc.value)
-
-    def behind(one):
-        difference = metrics.compare_auc(known, best.probability(validation), one.probability(validation)).difference
-        return difference.value / max((difference.high - difference.low) / (2 * 1.96), 1e-12)
-
-    order = list(candidates(FEATURES, seed=1))
-    assert behind(fitted_models[0]) <= 1
-    simpler = [one for one in fitted_models if order.index(one.name) < order.index(fitted_models[0].name)]
-    assert all(behind(one) > 1 for one in simpler)
+    chosen = fitted_models[0]
+    assert chosen.excess_loss.low <= 0
+    before = [*names, chosen.name].index(chosen.name)
+    simpler = [one for one in fitted_models if one.name in names[: min(before, 3)]]
+    assert all(one.excess_loss.low > 0 or one.excess_loss.value > 0.001 for one in simpler)
 
 
 def test_the_test_window_is_not_touched(loans, fitted_models):
@@ -82,8 +73,8 @@ def test_boosting_and_the_scorecard_keep_the_directions_that_are_not_in_doubt(fi
 def test_every_candidate_becomes_a_component_of_a_bundle(loans, fitted_models):
     rows = loans[0][:300]
     for one in fitted_models:
-        converted = convert_estimator(one.estimator, FEATURES, rows)
-        assert converted.uncalibrated.link == one.fitted_calibration.calibration.link
+        components, _ = model.convert_model(one.estimator, FEATURES, rows)
+        assert len(components) == (2 if one.name.startswith("average") else 1)
 
 
 def test_probabilities_on_new_loans_keep_their_word(loans, fitted_models):

@@ -1,6 +1,7 @@
 """Tests of the fairness figures: intervals, verdicts only on large enough samples, and no legal wording."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from finrisk_assets.modelling.evaluation import fairness as fair
@@ -120,3 +121,34 @@ def test_numbers_become_bands_and_what_is_missing_a_group() -> None:
 def test_arrays_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="one of each per row is needed"):
         fair.compare_selection([True, False], ["a"], **SELECTION, seed=1)
+
+
+def test_a_protected_attribute_among_the_features_is_known_by_its_name_or_content():
+    draw, n = np.random.default_rng(5), 500
+    protected = pd.DataFrame(
+        {
+            "gender": pd.Series(draw.choice(["F", "M"], n)).where(draw.random(n) > 0.02),
+            "birth_year": draw.integers(1940, 2005, n),
+            "marriage": draw.choice(["married", "other", "single"], n, p=[0.5, 0.1, 0.4]),
+        }
+    )
+    frame = pd.DataFrame(
+        {
+            "code_7": (protected.gender == "M").astype(float),
+            "months_lived": (2025 - protected.birth_year) * 12 + draw.integers(0, 12, n),
+            "segment": protected.marriage.map({"married": 2.0, "other": 9.0, "single": 4.0}),
+            "is_married": draw.random(n).round(),
+            "customer_age": draw.normal(size=n),
+            "account_age_months": draw.integers(1, 200, n).astype(float),
+            "average_balance": draw.normal(size=n),
+            "income": draw.lognormal(8, 1, n) * (1 + 0.2 * (protected.gender == "M")),
+        }
+    )
+    shown = fair.find_protected_features(frame, list(frame.columns), protected)
+    assert shown == {
+        "code_7": "its values are those of gender",
+        "months_lived": "its values are those of birth_year",
+        "segment": "its values are those of marriage",
+        "is_married": "its name says married",
+        "customer_age": "its name says age",
+    }
