@@ -150,8 +150,8 @@ class Domain(ABC):
         What is watched once the champion decides.
     utility_unit
         The unit of `utility`.
-    truth
-        The simulator's table of true probabilities.
+    truth, more_truth
+        The simulator's table of true probabilities, and further tables of its truth that `compare_with_truth` reads.
     months_back, months_ahead
         The months of the ledger that a month of the feature table is made of: as many before it as the windows reach back to, and as
         many after it as tell its outcomes. A change beyond them, of an account's first movement say, waits for the next training.
@@ -186,6 +186,7 @@ class Domain(ABC):
     monitoring: ClassVar[MonitoringSpec]
     utility_unit: ClassVar[str]
     truth: ClassVar[str]
+    more_truth: ClassVar[tuple[str, ...]] = ()
     months_back: ClassVar[int] = 12
     months_ahead: ClassVar[int] = 0
     cutoffs: ClassVar[tuple[str, ...]] = ()
@@ -267,12 +268,19 @@ class Domain(ABC):
         """Return what each row's decision earned, shape (n,), in `utility_unit`."""
 
     @abstractmethod
-    def compare_with_truth(self, frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Sequence[Figure]:
-        """Compare a bundle with the true probabilities on the test window."""
+    def compare_with_truth(
+        self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"
+    ) -> Sequence[Figure]:
+        """Compare a bundle with the true probabilities on the test window; `truth` holds the `truth_tables` by name."""
 
     def training_population(self, table: "LazyTable") -> "LazyTable":
         """Return the rows of the kind that taught, where the feature table holds others too."""
         return table
+
+    @property
+    def truth_tables(self) -> tuple[str, ...]:
+        """The names of the tables that `compare_with_truth` reads."""
+        return (self.truth, *self.more_truth)
 
     # Contracts -----------------------------------------------------------------------------------------------------------------
 

@@ -276,12 +276,14 @@ class ClassifierDomain(Domain):
             faults.append(Fault("calibration", f"the calibration slope of {slope.value:.2f} is far from 1: {low:g} to {high:g} is allowed"))
         return faults
 
-    def compare_with_truth(self, frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Sequence[Figure]:
+    def compare_with_truth(
+        self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"
+    ) -> Sequence[Figure]:
         """Compare a bundle with the true probabilities, on the rows of the test window whose truth is known."""
         from finrisk_assets.modelling.evaluation import oracle
 
         window = self.score_test_window(frame, bundle, settings)
-        joined = window.frame[[*self.truth_key]].merge(truth, on=[*self.truth_key], how="left", validate="one_to_one")
+        joined = window.frame[[*self.truth_key]].merge(truth[self.truth], on=[*self.truth_key], how="left", validate="one_to_one")
         true = joined[self.truth_probability].to_numpy(dtype=float)
         has_truth = true == true
         compared = oracle.compare(window.labels[has_truth], window.probability[has_truth], true[has_truth])

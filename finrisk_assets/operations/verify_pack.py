@@ -280,7 +280,7 @@ def _evaluated(
     evaluation = gate_rules.evaluate(domain, frame, load_protected_columns(warehouse, source), bundle, former, then)
     oracle: list[dict[str, Any]] = []
     if claimed.figures_of("oracle"):
-        truth = warehouse.table(domain.truth).to_pandas()
+        truth = {name: warehouse.table(name).to_pandas() for name in domain.truth_tables}
         oracle = figures_to_rows(domain.compare_with_truth(frame, truth, bundle, then))
     return figures_to_rows(evaluation.figures), oracle
 

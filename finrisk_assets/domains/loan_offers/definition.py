@@ -44,6 +44,7 @@ class LoanOffers(ClassifierDomain):
     utility_unit = "profit in currency per customer, by the offers whose random rate was the one chosen"
     examined: ClassVar[Mapping[str, str]] = {"annual_rate_pct": "the offer itself states the rate, which was drawn at random"}
     truth = "truth_offers"
+    more_truth = ("truth_limits",)
     truth_key = ("offer_id",)
     truth_probability = "true_acceptance"
     monitoring = MonitoringSpec(
@@ -131,13 +132,18 @@ class LoanOffers(ClassifierDomain):
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
         return profit.estimate_logged_profit(window.frame, window.labels, bundle)
 
-    def compare_with_truth(self, frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Sequence[Figure]:
+    def compare_with_truth(
+        self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"
+    ) -> Sequence[Figure]:
         """Compare the acceptance with the truth, then the profit with that of plain policies."""
+        from finrisk_assets.ledger.sources.simulator import economy_from_settings
+
         acceptance = super().compare_with_truth(frame, truth, bundle, settings)
         labelled = self.labelled_rows(frame, settings)
         train = labelled.iloc[self.split(labelled, settings).train]
         test = self.score_test_window(frame, bundle, settings).frame
-        return [*acceptance, *profit.compare_policies(train, test, truth, bundle, seed=settings.seed)]
+        (limits,), economy = (truth[name] for name in self.more_truth), economy_from_settings(settings)
+        return [*acceptance, *profit.compare_policies(train, test, truth[self.truth], limits, bundle, economy, seed=settings.seed)]
 
 
 def _best_offers(champion: "Bundle", frame: "pd.DataFrame") -> dict[str, Any]:

@@ -212,12 +212,14 @@ class TransactionAnomaly(Domain):
         amounts = np.expm1(window.frame.log_amount.to_numpy(np.float64))
         return decide.compute_savings(amounts, window.labels, decisions, bundle.policy.transaction_anomaly)
 
-    def compare_with_truth(self, frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Sequence[Figure]:
+    def compare_with_truth(
+        self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"
+    ) -> Sequence[Figure]:
         """Compare with the probability of fraud that each transaction of the test window had; one that the truth does not name had none."""
         from finrisk_assets.modelling.evaluation import oracle
 
         test = _test_window(frame)
-        joined = test[["transaction_id"]].merge(truth, on="transaction_id", how="left", validate="one_to_one")
+        joined = test[["transaction_id"]].merge(truth[self.truth], on="transaction_id", how="left", validate="one_to_one")
         true = joined.fraud_probability.fillna(0.0).to_numpy(dtype=float)
         probability = bundle.probability(_matrix(test, bundle.features))
         compared = oracle.compare(test.is_fraud.fillna(False).to_numpy(bool), probability, true)

@@ -27,7 +27,7 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
 
     @dg.asset(
         name=f"oracle_{domain.name}",
-        deps=[f"features_{domain.group}", f"champion_{domain.name}", domain.truth],
+        deps=[f"features_{domain.group}", f"champion_{domain.name}", *domain.truth_tables],
         description="The champion beside an oracle that knows the true probabilities, on the test window. Only a simulator can tell.",
         io_manager_key="tables",
         **common(domain, {"ibis"}),
@@ -37,7 +37,7 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
 
         champion = load_bundle(champion_folder(domain, settings), domain, settings)
         frame = load_evaluation_rows(warehouse, domain)
-        truth = warehouse.table(domain.truth).to_pandas()
+        truth = {name: warehouse.table(name).to_pandas() for name in domain.truth_tables}
         rows = [asdict(figure) for figure in domain.compare_with_truth(frame, truth, champion, settings)]
         return dg.Output(ibis.memtable(figure_table(rows)), metadata={"figures": dg.MetadataValue.md(markdown_table(rows))})
 
