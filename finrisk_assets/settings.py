@@ -62,8 +62,6 @@ class Settings:
         The YAML file of the decision policy; None means that of a ``mapped`` source, else the shipped one; see docs/policy.md.
     examined
         Features that a person examined and found free of leakage, as ``<domain>.<column>``, comma-separated; see docs/leakage.md.
-    fairness_overrides
-        Figures of fairness that a named person accepts, as ``<domain>:<figure>:<who>:<why>``, semicolon-separated; see docs/promotion.md.
     drain_seconds
         Seconds for which the service goes on answering after SIGTERM, no longer ready, before it ends.
     master_key, master_key_file
@@ -107,7 +105,6 @@ class Settings:
     sim_economy: Path | None = None
     policy: Path | None = None
     examined: str = ""
-    fairness_overrides: str = ""
     drain_seconds: float = 2.0
     master_key: str = field(default="", repr=False)
     master_key_file: Path | None = None

@@ -13,6 +13,7 @@ from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, Score
 if TYPE_CHECKING:
     import pandas as pd
 
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.settings import Settings
 
@@ -32,7 +33,7 @@ DEMANDS: Mapping[str, str] = {
 MAX_EXPLANATION_GAP = 1e-4
 """Unit of the score: by how much base and contributions may miss the score, which is stored in 32 bits."""
 
-FAIRNESS, OVERRIDE = "fairness", "fairness_override"
+FAIRNESS, ACCEPTED = "fairness", "fairness_accepted"
 """First part of the names of the figures of fairness, and of those that record who accepts one of them."""
 PROTECTED_FEATURE = "protected_feature"
 ROLLED_BACK = "rolled_back"
@@ -66,7 +67,7 @@ def evaluate(
         *utility_figures(domain, window, challenger),
         *fairness_figures(domain, window, challenger, protected, settings),
     ]
-    figures += override_figures(domain, figures, settings)
+    figures += accepted_figures(domain, figures, challenger.policy)
     figures += stability_figures(domain, window)
     if champion is not None:
         figures += champion_figures(domain, frame, window, challenger, champion, settings)
@@ -87,7 +88,7 @@ def find_faults(domain: Domain, figures: Sequence[Figure]) -> list[Fault]:
     faults += [
         Fault("fairness", f"{figure.meaning}; {_fairness_advice(domain, figure)}")
         for figure in figures
-        if _is_unfair(figure) and f"{OVERRIDE}/{_figure_name(figure)}" not in named
+        if _is_unfair(figure) and f"{ACCEPTED}/{_figure_name(figure)}" not in named
     ]
     gap = named["explanation_gap"].value
     if not gap <= MAX_EXPLANATION_GAP:
@@ -121,33 +122,18 @@ def _fairness_advice(domain: Domain, figure: Figure) -> str:
         PROTECTED_FEATURE: "leave the feature out",
         "calibration_gap": "give the model what tells the group's risk apart, or more rows of it",
     }.get(kind, "move the cutoff, or leave out a feature that stands for the group and that no business reason needs")
-    setting = f"FINRISK_FAIRNESS_OVERRIDES='{domain.name}:{name}:<who>:<why>'"
-    return f"{remedy}, or record who accepts it and why with {setting}, and train again"
+    entry = f"{{domain: {domain.name}, figure: '{name}', who: <who>, why: <why>}}"
+    return f"{remedy}, or record who accepts it and why as {entry} in fairness.accepted of the policy, and evaluate it again"
 
 
-def override_figures(domain: Domain, figures: Sequence[Figure], settings: "Settings") -> list[Figure]:
-    """Return a figure for each accepted figure of fairness, whose meaning says who accepts it and why; the pack keeps it.
-
-    Raises
-    ------
-    SettingsError
-        For an entry of ``FINRISK_FAIRNESS_OVERRIDES`` without a domain, figure, person or reason.
-    """
-    from finrisk_assets.settings import SettingsError
-
-    accepted = {}
-    for entry in filter(None, (text.strip() for text in settings.fairness_overrides.split(";"))):
-        parts = [part.strip() for part in entry.split(":", 3)]
-        if len(parts) < 4 or not all(parts):
-            raise SettingsError(
-                f"FINRISK_FAIRNESS_OVERRIDES has the entry {entry!r}: write <domain>:<figure>:<who>:<why>, entries separated by semicolons"
-            )
-        if parts[0] == domain.name:
-            accepted[parts[1]] = f"accepted by {parts[2]}: {parts[3]}"
+def accepted_figures(domain: Domain, figures: Sequence[Figure], policy: "Policy") -> list[Figure]:
+    """Return a figure for each unfair figure that the policy accepts, whose meaning says who accepts it and why; the pack keeps it."""
+    accepted = {entry.figure: entry for entry in policy.fairness.accepted if entry.domain == domain.name}
+    names = [_figure_name(figure) for figure in figures if _is_unfair(figure)]
     return [
-        Figure(f"{OVERRIDE}/{_figure_name(figure)}", 1.0, meaning=accepted[_figure_name(figure)])
-        for figure in figures
-        if _is_unfair(figure) and _figure_name(figure) in accepted
+        Figure(f"{ACCEPTED}/{name}", 1.0, meaning=f"accepted by {accepted[name].who}: {accepted[name].why}")
+        for name in names
+        if name in accepted
     ]
 
 

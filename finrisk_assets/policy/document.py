@@ -144,12 +144,22 @@ class TransactionAnomalyPolicy(_Section):
     block_precision: Probability
 
 
+class AcceptedFigure(_Section):
+    """A fairness figure beyond its bound that a named person accepts, and why."""
+
+    domain: str = Field(min_length=1)
+    figure: str = Field(min_length=1)
+    who: str = Field(min_length=1)
+    why: str = Field(min_length=1)
+
+
 class FairnessPolicy(_Section):
-    """The bounds of the fairness figures."""
+    """The bounds of the fairness figures, and the figures beyond them that are accepted."""
 
     impact_ratio: Share
     opportunity_gap: Share
     calibration_gap: Share
+    accepted: tuple[AcceptedFigure, ...]
 
 
 class TooLittleKnown(_Section):

@@ -202,7 +202,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 """Group -> its heading and its explanation, in the order of the pages."""
 
 _GROUP_PATTERNS: tuple[tuple[str, str], ...] = (
-    ("fairness", r"fairness(_override)?/"),
+    ("fairness", r"fairness(_accepted)?/"),
     ("stability", r"stability|psi|.*_weekly"),
     ("comparison", r"champion|.*_beside_champion"),
     ("sample", r"n_"),
@@ -247,9 +247,9 @@ def format_label(metric: str) -> str:
         return _LABELS[metric]
     if metric.startswith("importance_"):
         return metric.removeprefix("importance_")
-    if metric.startswith(("fairness/", "fairness_override/")):
+    if metric.startswith(("fairness/", "fairness_accepted/")):
         kind, measure, *at, group = metric.split("/")
-        accepted = ["accepted"] if kind == "fairness_override" else []
+        accepted = ["accepted"] if kind == "fairness_accepted" else []
         return ", ".join([group, measure.replace("_", " "), *(f"at {cutoff}" for cutoff in at), *accepted])
     words = [_ACRONYMS.get(word, word) for word in metric.split("_")]
     return " ".join([words[0] if words[0] in _ACRONYMS.values() else words[0].capitalize(), *words[1:]])

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from finrisk_assets.domains import gate
 from finrisk_assets.domains.base import Figure, ScoredWindow, TooFewRowsError
@@ -12,9 +13,10 @@ from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.domains.transaction_anomaly import decide as anomalies
 from finrisk_assets.modelling.evaluation.fairness import FairnessFinding, Interval, group_by_value, group_protected, min_group_size
 from finrisk_assets.modelling.evaluation.metrics import clustered_mean
+from finrisk_assets.policy.document import Policy
 from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.loan_decision import complete_terms, decide_loans
-from finrisk_assets.settings import Settings, SettingsError
+from finrisk_assets.settings import Settings
 from schemas.features import Feature
 
 GOOD = [
@@ -114,15 +116,23 @@ def test_a_referral_is_judged_like_a_refusal() -> None:
     assert [fault.demand for fault in faults] == ["fairness"]
 
 
+def _accepting(*entries: dict[str, str]) -> Policy:
+    """Return the shipped policy with accepted fairness figures."""
+    content = default_policy().model_dump()
+    content["fairness"]["accepted"] = entries
+    return Policy.model_validate(content)
+
+
 def test_an_unfair_figure_says_what_can_be_done_and_a_person_may_accept_it() -> None:
     figures = _with(_unfair("adverse_impact_ratio", "refuse_from"))
     (fault,) = gate.find_faults(LOAN_DEFAULT, figures)
     assert "move the cutoff" in fault.reason
-    assert "FINRISK_FAIRNESS_OVERRIDES='loan_default:adverse_impact_ratio/refuse_from/gender=F:<who>:<why>'" in fault.reason
-    accepted = Settings(fairness_overrides="loan_default:adverse_impact_ratio/refuse_from/gender=F:J. Doe:income differs; cashflow:x:y:z")
-    (override,) = gate.override_figures(LOAN_DEFAULT, figures, accepted)
-    assert override.meaning == "accepted by J. Doe: income differs"
-    assert gate.find_faults(LOAN_DEFAULT, [*figures, override]) == []
+    entry = {"domain": "loan_default", "figure": "adverse_impact_ratio/refuse_from/gender=F", "who": "J. Doe", "why": "incomes differ"}
+    assert "{domain: loan_default, figure: 'adverse_impact_ratio/refuse_from/gender=F', who: <who>, why: <why>}" in fault.reason
+    (accepted,) = gate.accepted_figures(LOAN_DEFAULT, figures, _accepting(entry, entry | {"figure": "calibration_gap/gender=F"}))
+    assert accepted.meaning == "accepted by J. Doe: incomes differ"
+    assert gate.find_faults(LOAN_DEFAULT, [*figures, accepted]) == []
+    assert gate.accepted_figures(LOAN_DEFAULT, figures, _accepting(entry | {"domain": "cashflow"})) == []
 
 
 @pytest.mark.parametrize("figure", [Figure("n_rarer", 12.0), Figure("n_people", 31.0)])
@@ -149,9 +159,9 @@ def test_a_window_with_few_outcomes_trains_no_model() -> None:
         LOAN_DEFAULT.train(frame, features, None, Settings())  # type: ignore[arg-type]
 
 
-def test_an_override_needs_a_person_and_a_reason() -> None:
-    with pytest.raises(SettingsError, match="<domain>:<figure>:<who>:<why>"):
-        gate.override_figures(LOAN_DEFAULT, GOOD, Settings(fairness_overrides="loan_default:calibration_gap/gender=F:J. Doe"))
+def test_an_accepted_figure_needs_a_person_and_a_reason() -> None:
+    with pytest.raises(ValidationError, match="who"):
+        _accepting({"domain": "loan_default", "figure": "calibration_gap/gender=F", "who": "", "why": "incomes differ"})
 
 
 def test_higher_auc_and_lower_profit_is_refused() -> None:
