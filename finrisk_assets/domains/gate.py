@@ -22,8 +22,8 @@ DEMANDS: Mapping[str, str] = {
     "discrimination": "The ranking is no chance, and not worse than the champion's beyond the interval of the difference.",
     "calibration": "The probabilities follow the rates.",
     "profit": "What the decisions earned is not less than what the champion's did, beyond the interval of the difference.",
-    "fairness": "No figure of a group of people lies beyond its bound with its whole interval, and no feature is a protected attribute; "
-    "or a named person accepts it, with a reason.",
+    "fairness": "No figure of a group of people lies beyond its bound with its whole interval, widened for the number of figures, and no "
+    "feature is a protected attribute; or a named person accepts it, with a reason.",
     "explanation": "Base and contributions add up to the score.",
     "standing": "The version was not rolled back.",
 }
@@ -187,7 +187,7 @@ def fairness_figures(
             bound=bounds.calibration_gap,
             smallest=smallest,
         )
-    figures = [fairness_figure(finding) for finding in findings if finding.value is not None]
+    figures = [fairness_figure(finding) for finding in fairness.judge_together(findings) if finding.value is not None]
     return [*protected_feature_figures(window, bundle, of_rows), *figures]
 
 

@@ -5,9 +5,10 @@ A protected column is no feature: it is joined to the scores of a window for the
 which differences matter and why they exist. The bounds come from the policy.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -333,6 +334,36 @@ def compare_calibration(
         verdict = _judge_bound(value, grade.grade, "", low=-bound, high=bound)
         findings.append(FairnessFinding(column, grade.grade, "calibration_gap", "", "", grade.n, rate, value, bound, verdict))
     return findings
+
+
+def judge_together(findings: Sequence[FairnessFinding]) -> list[FairnessFinding]:
+    """Return the findings of one model with verdicts that hold for all of them together.
+
+    A finding speaks against its bound where its interval, widened for the number of figures (Bonferroni, by the normal distribution), lies
+    beyond the bound; else it leaves the bound open. Of forty figures with intervals of 95 %, chance alone would break one or two.
+    """
+    n = sum(finding.value is not None for finding in findings)
+    tail = (1 - CONFIDENCE_LEVEL) / 2
+    widening = NormalDist().inv_cdf(1 - tail / max(n, 1)) / NormalDist().inv_cdf(1 - tail)
+
+    def judge(finding: FairnessFinding) -> FairnessFinding:
+        if finding.verdict != AGAINST or finding.value is None:
+            return finding
+        at, low, high = finding.value.value, finding.value.low, finding.value.high
+        widened = Interval(at, at - widening * (at - low), at + widening * (high - at))
+        least, most = _EDGES[finding.measure](finding.bound)
+        verdict = _judge_bound(widened, finding.group, finding.reference, low=least, high=most)
+        return finding if verdict == AGAINST else replace(finding, verdict="leaves open")
+
+    return [judge(finding) for finding in findings]
+
+
+_EDGES: Mapping[str, Callable[[float], tuple[float, float]]] = {
+    "adverse_impact_ratio": lambda bound: (bound, np.inf),
+    "opportunity_gap": lambda bound: (-bound, np.inf),
+    "calibration_gap": lambda bound: (-bound, bound),
+}
+"""Measure -> the smallest and largest value within a bound."""
 
 
 def _judge_bound(value: Interval | None, group: str, reference: str, *, low: float, high: float = np.inf) -> Verdict:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from finrisk_assets.modelling.evaluation import fairness as fair
-from finrisk_assets.modelling.evaluation.fairness import FairnessFinding
+from finrisk_assets.modelling.evaluation.fairness import FairnessFinding, Interval
 
 SELECTION, OPPORTUNITY, CALIBRATION = {"bound": 0.8}, {"bound": 0.1}, {"bound": 0.05}
 
@@ -152,3 +152,20 @@ def test_a_protected_attribute_among_the_features_is_known_by_its_name_or_conten
         "is_married": "its name says married",
         "customer_age": "its name says age",
     }
+
+
+def test_many_figures_are_judged_together():
+    """At 95 % a ratio of .55 [.40, .72] breaks .8; among forty figures it may be chance, and one that is far beyond is not."""
+
+    def finding(measure, bound, value, low, high, verdict=fair.AGAINST):
+        return FairnessFinding("region", "south", measure, "", "west", 86, 0.3, Interval(value, low, high), bound, verdict)
+
+    def verdicts(*findings):
+        return [judged.verdict for judged in fair.judge_together(findings)]
+
+    unfair, far = (finding("adverse_impact_ratio", 0.8, 0.55, 0.4, high) for high in (0.72, 0.6))
+    supported = finding("calibration_gap", 0.05, 0.0, -0.01, 0.01, "supports")
+    assert verdicts(unfair) == [fair.AGAINST]
+    assert verdicts(unfair, far, *[supported] * 38) == ["leaves open", fair.AGAINST, *["supports"] * 38]
+    assert verdicts(finding("calibration_gap", 0.05, 0.2, 0.15, 0.25), *[supported] * 39)[0] == fair.AGAINST
+    assert verdicts(finding("opportunity_gap", 0.1, -0.2, -0.28, -0.11), *[supported] * 39)[0] == "leaves open"
