@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ def fitted(held: Applicants, settings: Settings, threads: int) -> tuple[Bundle, 
     """Boosted trees on the training window, as a bundle with its reference."""
     model = candidates.build_candidates(held.features, settings.seed, threads, len(held.windows.train))["xgboost"]
     (one,) = candidates.fit_candidates(held.rows, held.labels, held.windows, {"xgboost": model})
-    validation, turns = held.rows[held.windows.validation], decide.thresholds()
+    validation = held.rows[held.windows.validation]
     spec = BundleSpec(
         name="finrisk-loan-default",
         domain="loan_default",
@@ -139,7 +140,6 @@ def fitted(held: Applicants, settings: Settings, threads: int) -> tuple[Bundle, 
         features=held.features,
         components=(convert_estimator(one.estimator, held.features).component,),
         calibration=one.fitted_calibration.calibration,
-        thresholds=turns,
         golden_rows=validation[:1],
         seed=settings.seed,
         data_sha256="",
@@ -205,7 +205,9 @@ def print_nearest_changes(bundle: Bundle, held: Applicants) -> None:
     """Print for how many there is a nearest feasible change, and how long one search takes."""
     names = [feature.name for feature in bundle.features]
     for goal, turn in (("to be approved", "refer_from"), ("not to be refused", "refuse_from")):
-        search = RecourseSearch(bundle, {}, approved_quantile_rows(bundle), bundle.thresholds[turn], actionability.apply_changes)
+        reached = decide.APPROVE if turn == "refer_from" else decide.REFER
+        shortfall = partial(decide.measure_shortfall, names=names, policy=bundle.policy, goal=reached)
+        search = RecourseSearch(bundle, {}, approved_quantile_rows(bundle), shortfall, actionability.apply_changes)
         for population, rows in refused(bundle, held, bundle.thresholds[turn]):
             sizes, seconds = [], []
             for values in rows[:MOST_CHANGES].tolist():

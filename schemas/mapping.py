@@ -158,6 +158,7 @@ class Mapping(_Model):
     ends: str | None = Field(
         None, pattern=MONTH, description="The last month, where the ledger has ended; else the present one is its last."
     )
+    policy: str | None = Field(None, description="The source's own decision policy: its path from the YAML file's folder.")
     tables: dict[str, TableMap] = Field(min_length=1)
 
     @model_validator(mode="after")

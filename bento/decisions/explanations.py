@@ -27,10 +27,13 @@ class Explainer:
     ----------
     model
         The name and version of the bundle's model.
+    policy_version
+        The version of the policy that the bundle decides under.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.model = ModelVersion(name=bundle.name, version=bundle.version)
+        self.policy_version = bundle.policy.version
         self._factors = bundle.factors
         self._reference = None if bundle.reference is None else np.asarray(bundle.reference, np.float64)
         # The texts around two numbers for each feature: the numbers alone are encoded for an answer.
@@ -73,6 +76,7 @@ class Explainer:
             "explanation": self.explain(row, scores),
             "reasons": self.find_reasons(scores, high=high, refused=refused),
             "model": self.model,
+            "policy_version": self.policy_version,
         }
 
     def explain(self, row: Rows, scores: Scores) -> Explanation:

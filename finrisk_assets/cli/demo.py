@@ -14,12 +14,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    import dagster as dg
     from rich.console import Console
 
     from finrisk_assets.domains.base import Domain
@@ -48,6 +50,7 @@ def run(settings: Settings, *, serve: bool = True) -> int:
     from rich.console import Console
 
     from finrisk_assets.domains.registry import domains_of
+    from finrisk_assets.graph.stages.bento import has_champion
     from finrisk_assets.graph.warehouse import Warehouse
     from finrisk_assets.ledger import sources
 
@@ -56,8 +59,9 @@ def run(settings: Settings, *, serve: bool = True) -> int:
     console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.source}\n")
     if not _materialise(settings, console):
         return 1
-    domains, warehouse = domains_of(sources.load(settings)), Warehouse(url=settings.warehouse)
-    if serve:
+    domains = [domain for domain in domains_of(sources.load(settings)) if has_champion(domain, settings)]
+    warehouse = Warehouse(url=settings.warehouse)
+    if serve and domains:
         _decide(settings, domains, warehouse, console)
     _figures(domains, warehouse, console)
     console.print(f"\nDone in {time.perf_counter() - began:.0f} s. Next: `make dev` shows the graph, `make serve` starts the service.")
@@ -68,9 +72,10 @@ def _materialise(settings: Settings, console: "Console") -> bool:
     """Materialise the whole graph in this process, with a line per stage."""
     import dagster as dg
 
-    from finrisk_assets.domains.registry import left_out
+    from finrisk_assets.domains.registry import domains_of, left_out
     from finrisk_assets.graph import automation
     from finrisk_assets.graph.build import build_definitions
+    from finrisk_assets.graph.stages.bento import has_champion
     from finrisk_assets.ledger import sources
 
     _silence_libraries()
@@ -85,7 +90,15 @@ def _materialise(settings: Settings, console: "Console") -> bool:
         _event_logs_open(history),
         _unpartitioned_assets_planned_once(),
     ):
-        result = job.execute_in_process(instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
+        execute: Any = partial(job.execute_in_process, instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
+        result = execute()
+        domains = domains_of(sources.load(settings))
+        unready = _explain_left_out(result, [domain for domain in domains if not has_champion(domain, settings)])
+        for name, reason in unready.items():
+            console.print(f"  [yellow]–[/] {name} is left out: {reason}")
+        if result.success and 0 < len(unready) < len(domains):
+            # Dagster skips what depends on a domain that is left out; the Bento needs no more than the others.
+            result = execute(asset_selection=[dg.AssetKey("bento")])
     if not result.success:
         for check in result.get_asset_check_evaluations():
             if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
@@ -95,6 +108,21 @@ def _materialise(settings: Settings, console: "Console") -> bool:
                 error = event.step_failure_data.error
                 console.print(f"\n[red]{event.step_key}[/]: {(error.cause or error).message.strip() if error else event.message}")
     return result.success
+
+
+def _explain_left_out(result: "dg.ExecuteInProcessResult", without_champion: "list[Domain]") -> dict[str, str]:
+    """Return why each of these domains is left out: the run observed it, or it reads one that is; empty if the run failed."""
+    from finrisk_assets.graph.stages.common import LEFT_OUT
+
+    if not result.success:
+        return {}
+    observed = {}
+    for event in result.all_events:
+        if event.event_type_value == "ASSET_OBSERVATION":
+            metadata = event.asset_observation_data.asset_observation.metadata
+            if LEFT_OUT in metadata:
+                observed[str(metadata["domain"].value)] = str(metadata[LEFT_OUT].value)
+    return {domain.name: observed.get(domain.name, f"{', '.join(domain.upstream)} is left out") for domain in without_champion}
 
 
 @contextmanager
@@ -163,6 +191,8 @@ def _silence_libraries() -> None:
 
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
+    # Dagster warns of each check of a domain that is left out, several times.
+    logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
     for noise in (dg.BetaWarning, dg.PreviewWarning, UserWarning):
         warnings.filterwarnings("ignore", category=noise)
 

@@ -30,7 +30,9 @@ class _StageLines(logging.Handler):
         elif kind == "STEP_FAILURE":
             console.print(f"  [red]✗[/] {step:<34} failed")
         elif kind == "ASSET_CHECK_EVALUATION" and not event.event_specific_data.passed:
-            console.print(f"  [red]✗[/] {event.event_specific_data.check_name:<34} {event.event_specific_data.description}")
+            check = event.event_specific_data
+            mark = "[red]✗[/]" if check.severity == dg.AssetCheckSeverity.ERROR else "[yellow]![/]"
+            console.print(f"  {mark} {check.check_name:<34} {check.description}")
 
 
 @dg.logger(config_schema={}, description="One line per stage, with its time.")

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from finrisk_assets.scoring.spec import Amount, BundleError, BundleSpec, Calibration, Component, Linear, Rows, Trees
+from finrisk_assets.scoring.score_curve import ScoreCurve
+from finrisk_assets.scoring.spec import Amount, BundleError, BundleSpec, Calibration, Component, Linear, Reference, Rows, Trees
 from schemas.features import Feature
 
 FORMAT = 1
@@ -37,6 +38,10 @@ def build_manifest_document(spec: BundleSpec) -> dict[str, Any]:
         optional_parts = {"amount": {"component": component_document(amount.component, "amount"), "spread": spread} | bounds}
     if spec.approved:
         optional_parts["approved"] = {name: list(values) for name, values in spec.approved.items()}
+    if spec.references:
+        optional_parts["references"] = [asdict(reference) for reference in spec.references]
+    if spec.score_curve is not None:
+        optional_parts["score_curve"] = asdict(spec.score_curve)
     plain_fields = ("name", "domain", "source", "seed", "data_sha256", "code_sha256", "intercept", "training_window", "reference")
     return {
         "format": FORMAT,
@@ -129,6 +134,10 @@ def read_files(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapp
             approved={
                 name: tuple(map(float, values)) for name, values in take_field({"approved": {}} | document, "approved", dict, file).items()
             },
+            references=tuple(
+                Reference(float(part["cutoff"]), tuple(map(float, part["contributions"]))) for part in document.get("references", ())
+            ),
+            score_curve=_parse_score_curve(document["score_curve"]) if "score_curve" in document else None,
             thresholds=take_field(document, "thresholds", dict, file),
             metrics=take_field(document, "metrics", dict, file),
             libraries=take_field(document, "libraries", dict, file),
@@ -168,6 +177,11 @@ def _parse_amount(document: Mapping[str, Any], contents: Mapping[str, bytes], fi
         spread=None if spread is None else _parse_component(spread, contents, file),
         level=float(take_field(document, "level", float, file)),
     )
+
+
+def _parse_score_curve(document: Mapping[str, Any]) -> ScoreCurve:
+    arguments: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    return ScoreCurve(**arguments)
 
 
 def read_golden_rows(golden: Mapping[str, Any], file: Path) -> Rows:

@@ -14,7 +14,7 @@ from finrisk_assets.domains.loan_default.catalogue import CATALOGUE
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.domains.loan_default.features import KEYS, build, select_features
 from finrisk_assets.domains.loan_default.month_end_applications import add_month_end_applications
-from finrisk_assets.domains.loan_default.terms import FORMULAS, with_terms
+from finrisk_assets.features.loan_terms import FORMULAS, with_terms
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.settings import Settings
 from schemas.features import Feature

@@ -1,5 +1,6 @@
 """Tests of reason fidelity: changing the named factors flips the decisions of a run's champions."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from benchmarks import reason_fidelity, reasons
 from benchmarks.reasons import DEMANDED, Applicants, compare, refused, stored
-from finrisk_assets.domains.loan_default import actionability
+from finrisk_assets.domains.loan_default import actionability, decide
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.modelling.training.scorecard import Scorecard
 from finrisk_assets.scoring.bundle import Bundle
@@ -56,19 +57,23 @@ def test_the_command_of_the_docs_prints_what_it_promises(
 def test_the_champion_knows_what_approved_applicants_have_and_the_nearest_change_holds(champion: Bundle, applicants: Applicants) -> None:
     assert set(champion.approved) == {"loan_amount", "term_months", "last_balance_amount", "expense_amount_90d"}
     turn = champion.thresholds["refer_from"]
-    search = RecourseSearch(champion, {}, approved_quantile_rows(champion), turn, actionability.apply_changes)
+    shortfall = partial(decide.measure_shortfall, names=list(champion.columns), policy=champion.policy)
+    search = RecourseSearch(champion, {}, approved_quantile_rows(champion), shortfall, actionability.apply_changes)
     helped = 0
     for values in np.concatenate([nearest for _, nearest in refused(champion, applicants, turn)])[:60].tolist():
         pairs = zip(champion.features, values, strict=True)
         row = {feature.name: None if value != value else value for feature, value in pairs}
         nearest = RecourseSearch(
-            champion, actionability.find_allowed_changes(row), search.approved, turn, actionability.apply_changes
+            champion, actionability.find_allowed_changes(row), search.approved, shortfall, actionability.apply_changes
         ).find_nearest(row)
         if nearest.changes:
             helped += 1
             changed = actionability.apply_changes(row, {one.feature: one.after for one in nearest.changes})
             again = champion.row({feature.name: changed[feature.name] for feature in champion.features})
-            assert float(champion.probability(again[None])[0]) == nearest.probability < turn
+            probability = champion.probability(again[None])
+            assert float(probability[0]) == nearest.probability
+            columns = {name: again[None, at] for name, at in champion.columns.items()}
+            assert decide.decide_applications(columns, probability, champion.policy).words == ["approve"]
     assert helped >= 10
 
 

@@ -15,7 +15,7 @@ from finrisk_assets.graph import automation
 from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.ledger.contract import split
 from finrisk_assets.ledger.sources import load
-from finrisk_assets.modelling.evaluation import leakage
+from finrisk_assets.modelling.evaluation import leakage, look_ahead
 from finrisk_assets.settings import Settings
 from schemas.ledger import Column
 
@@ -113,7 +113,7 @@ def test_berka_has_no_findings(name, berka):
     rows = domain.build_features(valid, source)
     frame = rows.filter(rows[label].notnull()).order_by(domain.keys[0].name).to_pandas()
     assert leakage.lint(frame, names, label, decision_time=domain.decision_time, group="customer_id") == []
-    ahead = leakage.find_look_ahead(
+    ahead = look_ahead.find_look_ahead(
         lambda given: domain.build_features(given, source), valid, names, key=domain.keys[0].name, decision_time=domain.decision_time
     )
     assert ahead == []
@@ -133,5 +133,5 @@ def test_spending_in_the_ten_days_after_the_month_end_looks_ahead(berka):
         return rows.left_join(sums, rows.customer_month == sums.row)
 
     names = ["Total_Expense", "spent_to_date"]
-    results = leakage.find_look_ahead(build_with_later_spending, valid, names, key="customer_month", decision_time="as_of")
+    results = look_ahead.find_look_ahead(build_with_later_spending, valid, names, key="customer_month", decision_time="as_of")
     assert [(one.column, one.rule) for one in results] == [("spent_to_date", "look_ahead")]

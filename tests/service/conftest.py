@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
+from bento.store.records import FeatureSnapshot
 from bento.store.session import Store, open_store
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
 from finrisk_assets.features.windows import to_json
@@ -130,7 +131,7 @@ class _Client(TestClient):
 
 
 class Serving:
-    """A factory of services in this process, each with its own model store and a service store that holds `SNAPSHOTS`."""
+    """A factory of services in this process, each with its own model store and a service store that holds feature snapshots."""
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.home = home
@@ -142,6 +143,7 @@ class Serving:
         absent: dict[str, str] | None = None,
         figures: Mapping[str, packaging.Figures] | None = None,
         challengers: Mapping[str, Path] | None = None,
+        snapshots: Sequence[FeatureSnapshot] = SNAPSHOTS,
     ) -> TestClient:
         from bentoml._internal.container import BentoMLContainer
         from bentoml._internal.models import ModelStore
@@ -154,7 +156,7 @@ class Serving:
             tag = packaging.store_challenger(self.home, domain, beside, folder) if beside else None
             packaging.store_model(self.home, domain, folder, absent or {}, (figures or {}).get(domain, ()), tag)
         with closing(open_store(Settings(home=self.home))) as store:
-            store.replace_snapshots(SNAPSHOTS)
+            store.replace_snapshots(snapshots)
         self._monkeypatch.setenv("FINRISK_HOME", str(self.home))
         BentoMLContainer.model_store.set(ModelStore(models))
         for collector in list(REGISTRY._collector_to_names):  # each application registers its metrics anew

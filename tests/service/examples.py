@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bento.store.records import FeatureSnapshot
-from finrisk_assets.domains.loan_offers.decide import Grid, OfferLimits
+from finrisk_assets.domains.loan_offers.decide import Grid
 from finrisk_assets.domains.spending_risk.decide import EIGHT
 from finrisk_assets.scoring.bundle import write
 from finrisk_assets.scoring.spec import Amount, BundleSpec, Calibration, Linear
@@ -82,7 +82,7 @@ def write_cashflow_bundle(folder: Path, *, with_amount: bool = True) -> Path:
 def write_offer_bundle(folder: Path) -> Path:
     features = _features("annual_rate_pct", "log_loan_to_income", "log_term_months", "instalment_to_income", "expense_ratio_90d")
     component = linear((-1.0, -0.2, 0.3, -0.1, 0.6), (12.0, 0.7, 3.2, 0.15, 0.9), (6.0, 0.5, 0.5, 0.1, 0.2), -1.2)
-    return _write(folder, "loan_offers", features, component, GRID.thresholds() | OfferLimits().thresholds())
+    return _write(folder, "loan_offers", features, component, GRID.thresholds())
 
 
 def write_linear_bundles(folder: Path) -> dict[str, Path]:

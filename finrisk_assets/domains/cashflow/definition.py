@@ -77,9 +77,6 @@ class Cashflow(ClassifierDomain):
         labelled = frame[frame.is_surplus.notna() & is_known].reset_index(drop=True)
         return labelled.assign(is_surplus=labelled.is_surplus.astype(bool))
 
-    def thresholds(self, settings: "Settings") -> Mapping[str, float]:
-        return decide.thresholds()
-
     def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
         from finrisk_assets.domains.cashflow import model
 

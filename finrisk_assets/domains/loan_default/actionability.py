@@ -6,7 +6,7 @@ penalties and earlier delays. `finrisk_assets.scoring.recourse` searches among t
 
 from collections.abc import Mapping
 
-from finrisk_assets.domains.loan_default.terms import MAX_TERM_MONTHS, with_formulas, with_terms
+from finrisk_assets.features.loan_terms import MAX_TERM_MONTHS, with_formulas, with_terms
 from finrisk_assets.scoring.annuity import round_to_cent
 from finrisk_assets.scoring.ratios import ratio
 from finrisk_assets.scoring.recourse import AllowedChange, Row
@@ -58,7 +58,7 @@ def find_allowed_changes(row: Row) -> dict[str, AllowedChange]:
 def apply_changes(row: Row, changes: Mapping[str, float]) -> Row:
     """Return the row with changes and with all that follows from the changes.
 
-    Another amount or term gives another instalment, as in `terms.with_terms`, and other features that read the instalment. Less
+    Another amount or term gives another instalment, as in `loan_terms.with_terms`, and other features that read the instalment. Less
     spending is spread over the 90 days: the sums of shorter and longer windows fall too, while balances stay, because money that is
     not spent need not stay in the account. A payment into the account changes the last balance alone.
     """

@@ -13,9 +13,9 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.domains.loan_default.joins import INCOME_MONTHS, WINDOWS
-from finrisk_assets.domains.loan_default.terms import CARD_MONTHS
 from finrisk_assets.features.arithmetic import clip, epoch_micros, ratio, share
 from finrisk_assets.features.feature_definition import Expression, FeatureDefinition, column, define, with_themes
+from finrisk_assets.features.loan_terms import CARD_MONTHS
 from schemas.features import themes
 from schemas.timestamps import DAY_US
 

@@ -1,6 +1,7 @@
 """The feature table of the loans: one row per loan, with everything known when the loan is applied for, as Ibis expressions.
 
-`catalogue` defines the features, `joins` adds the columns that they read, and `terms` has the formulas of what follows from the terms.
+`catalogue` defines the features, `joins` adds the columns that they read, and
+`finrisk_assets.features.loan_terms` has the formulas of what follows from the terms.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,9 +11,9 @@ import ibis.expr.types as ir
 
 from finrisk_assets.domains.loan_default.catalogue import CATALOGUE
 from finrisk_assets.domains.loan_default.joins import join_ledger_sums, join_owner
-from finrisk_assets.domains.loan_default.terms import FORMULAS
 from finrisk_assets.features.arithmetic import epoch_micros, finite, ratio
 from finrisk_assets.features.feature_definition import check_source_features, filled_columns
+from finrisk_assets.features.loan_terms import FORMULAS
 from finrisk_assets.scoring.ratios import LARGEST_RATIO
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
@@ -98,7 +99,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
 
 
 class _Columns:
-    """The arithmetic of `terms` over Ibis columns."""
+    """The arithmetic of `loan_terms` over Ibis columns."""
 
     def ratio(self, part: ir.Value, whole: ir.Value, largest: float = LARGEST_RATIO) -> ir.Value:
         return ratio(part, whole, largest)

@@ -95,16 +95,28 @@ def join_earlier_offers(rows: ir.Table, moments: ir.Table, offers: ir.Table) -> 
     return rows.left_join(sums, rows.offer_id == sums._offer).drop("_offer")
 
 
-def join_pd(rows: ir.Table, moments: ir.Table, scores: ir.Table | None) -> ir.Table:
-    """Join the customer's newest probability of default known by then; where neither time is known, the customer's only score."""
+def join_newest_score(rows: ir.Table, moments: ir.Table, scores: ir.Table | None, scored_at: str, name: str) -> ir.Table:
+    """Join the newest probability of a domain that was known of each customer by then, as the column `name`.
+
+    Where neither time is known, it is the customer's only score. Null without scores.
+
+    Parameters
+    ----------
+    moments
+        ``offer_id``, ``customer_id`` and ``offered_at`` of the rows.
+    scores
+        The batch scores of the domain, None where the source has none.
+    scored_at
+        Their column with the time of the decision.
+    """
     if scores is None:
-        return rows.mutate(_pd=ibis.null("float64"))
-    known = scores.select(_customer=scores.customer_id, _at=scores.applied_at, _probability=scores.probability)
+        return rows.mutate(**{name: ibis.null("float64")})
+    known = scores.select(_customer=scores.customer_id, _at=scores[scored_at], _probability=scores.probability)
     earlier = moments.join(known, [moments.customer_id == known._customer, (known._at <= moments.offered_at).fill_null(True)])
     newest = earlier.mutate(_newest=earlier._at.max().over(ibis.window(group_by=earlier.offer_id)))
     newest = newest.filter((newest._at == newest._newest).fill_null(True))
-    pd = newest.group_by(_offer=newest.offer_id).aggregate(_pd=newest._probability.max())
-    return rows.left_join(pd, rows.offer_id == pd._offer).drop("_offer")
+    score = newest.group_by(_offer=newest.offer_id).aggregate(**{name: newest._probability.max()})
+    return rows.left_join(score, rows.offer_id == score._offer).drop("_offer")
 
 
 def _days_between(earlier: ir.Value, later: ir.Value) -> ir.Value:

@@ -1,10 +1,10 @@
 """Spending risk as the graph knows it: two models on one feature table, one of all features and one of the eight that a client may send."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.domains.base import MonitoringSpec, ScoredWindow
-from finrisk_assets.domains.classifier import ClassifierDomain, net_benefit, score_by_threshold, with_reference
+from finrisk_assets.domains.classifier import ClassifierDomain, net_benefit, score_by_threshold
 from finrisk_assets.domains.spending_risk import catalogue, decide, features, model, target
 from schemas.features import Feature
 
@@ -37,7 +37,7 @@ class SpendingRisk(ClassifierDomain):
     months_ahead = 3
     label = "is_trouble"
     outcome = "trouble"
-    cutoffs: ClassVar[Mapping[str, bool]] = {"medium_from": False, "high_from": True}
+    cutoffs = ("medium_from", "high_from")
     utility_unit = "troubles found, less false alarms at the odds of the threshold, per person and month"
     truth = "truth_spending_risk"
     truth_key = ("customer_id", "as_of")
@@ -57,9 +57,6 @@ class SpendingRisk(ClassifierDomain):
         labelled = frame[frame.is_trouble.notna() & (frame.outcome_known_at <= settings.now)].reset_index(drop=True)
         return labelled.assign(is_trouble=labelled.is_trouble.astype(bool))
 
-    def thresholds(self, settings: "Settings") -> Mapping[str, float]:
-        return decide.thresholds(settings.medium_risk_from, settings.high_risk_from)
-
     def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
         return model.candidates(features, seed, threads, n_rows)
 
@@ -69,10 +66,11 @@ class SpendingRisk(ClassifierDomain):
         return model.split_month_ends(keys, labelled.is_trouble, labelled.as_of, customers, labelled.outcome_known_at, settings.seed)
 
     def complete_spec(self, spec: "BundleSpec", train: "pd.DataFrame", validation: "pd.DataFrame", settings: "Settings") -> "BundleSpec":
-        """Return the bundle with the reference of a HIGH risk's reasons: those just below it."""
+        """Return the bundle with the references of a HIGH risk's reasons: those just below it, wherever the policy has it begin."""
+        from finrisk_assets.modelling.evaluation.explain import with_references
         from finrisk_assets.modelling.training.candidates import to_matrix
 
-        return with_reference(spec, to_matrix(validation, spec.features), spec.thresholds["high_from"])
+        return with_references(spec, to_matrix(validation, spec.features))
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
         return score_by_threshold(frame, champion, decide.DECISION_RULE.decide_all)

@@ -6,7 +6,7 @@ An isolation forest always; where the source has fraud labels also a supervised 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, MonitoringSpec, ScoredWindow, TrainingResult
 from finrisk_assets.domains.transaction_anomaly import catalogue, decide, features, model, time_split
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finrisk_assets.domains.transaction_anomaly.time_split import TimeSplit
     from finrisk_assets.features.windows import Declaration
     from finrisk_assets.ledger.sources.source_definition import Source
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec, Rows
     from finrisk_assets.settings import Settings
@@ -44,7 +45,7 @@ class TransactionAnomaly(Domain):
     decision_time = "occurred_at"
     months_back = 3
     label = "is_fraud"
-    cutoffs: ClassVar[Mapping[str, bool]] = {"review": False, "block": True}
+    cutoffs = ("review", "block")
     utility_unit = "fraud stopped less the cost of alerts and of blocking by mistake, in currency per transaction"
     truth = "truth_transactions"
     known_before = ()
@@ -86,6 +87,9 @@ class TransactionAnomaly(Domain):
         from finrisk_assets.modelling.training import provenance
         from finrisk_assets.modelling.training.convert import convert_estimator
         from finrisk_assets.modelling.training.model_registry import model_name
+        from finrisk_assets.policy.policy_file import load_policy
+        from finrisk_assets.scoring.bundle import Bundle
+        from finrisk_assets.scoring.score_curve import draw_score_curve
         from finrisk_assets.scoring.spec import BundleSpec, Calibration
 
         moments = frame.occurred_at.to_numpy()
@@ -102,7 +106,8 @@ class TransactionAnomaly(Domain):
             windows=tuple(to_json(_declarations(source))),
             components=(convert_estimator(forest, features, validation[:2_000]).component,),
             calibration=Calibration("exp2"),
-            thresholds=decide.thresholds(np.exp2(margin)) | _largest_amount(frame, window.train),
+            thresholds=_largest_amount(frame, window.train),
+            score_curve=draw_score_curve(np.exp2(margin), None, len(np.unique(_days(frame)[window.validation]))),
             golden_rows=provenance.pick_golden_rows(validation, margin),
             seed=settings.seed,
             data_sha256=provenance.data_sha256(frame),
@@ -113,7 +118,7 @@ class TransactionAnomaly(Domain):
         sizes = {"n_train": len(rows), "n_validation": len(validation), "n_test": len(window.test)}
         params = {"split": window.reason, "seed": settings.seed, **sizes}
         if frame.is_fraud.isna().all():
-            share = float((np.exp2(margin) >= spec.thresholds["anomaly"]).mean())
+            share = float((np.exp2(margin) >= Bundle(spec, "", policy=load_policy(settings)).thresholds["anomaly"]).mean())
             return TrainingResult(spec, params | {"champion_candidate": "isolation_forest"}, {"share_anomalous": share})
         return _train_supervised(frame, window, rows, validation, margin, spec, params, settings)
 
@@ -125,6 +130,17 @@ class TransactionAnomaly(Domain):
         probability = champion.calibration.apply(margin)
         amounts = frame.log_amount.to_numpy(np.float32) if "log_amount" in frame else None
         return {"score": margin, "probability": probability, "decision": decide.decide_all(probability, champion.thresholds, amounts)}
+
+    def value_decisions(self, frame: "pd.DataFrame", scored: Mapping[str, Any], policy: "Policy") -> "np.ndarray | None":
+        """Return what reviews and blocks are expected to save less what they cost; None where the score is no probability of fraud."""
+        import numpy as np
+
+        if frame.is_fraud.isna().all() or "log_amount" not in frame:
+            return None
+        amount, p = np.expm1(frame.log_amount.to_numpy(np.float64)), np.asarray(scored["probability"], float)
+        decisions, rules = scored["decision"], policy.transaction_anomaly
+        stopped, passed = (decide.compute_savings(amount, np.full(len(p), fraud), decisions, rules) for fraud in (True, False))
+        return p * stopped + (1 - p) * passed
 
     # Evaluation ----------------------------------------------------------------------------------------------------------------
 
@@ -156,6 +172,7 @@ class TransactionAnomaly(Domain):
         is_anomalous = probability >= bundle.thresholds["anomaly"]
         figures = [
             Figure("share_anomalous", float(is_anomalous.mean()), meaning="share at or above the threshold"),
+            Figure("share_planned", bundle.policy.transaction_anomaly.contamination, meaning="share that the policy calls anomalies"),
             Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
             Figure("n_test", float(len(test)), meaning="transactions in the test window"),
         ]
@@ -176,9 +193,9 @@ class TransactionAnomaly(Domain):
     def find_faults(self, figures: Mapping[str, Figure]) -> list[Fault]:
         """Return a fault where the share of anomalies is far from the one planned, or the ranking hardly better than chance."""
         faults = []
-        share = figures["share_anomalous"].value
-        if not decide.CONTAMINATION / 5 <= share <= decide.CONTAMINATION * 5:
-            reason = f"{share:.2%} of the transactions are anomalies; the threshold was set for {decide.CONTAMINATION:.0%}"
+        share, planned = figures["share_anomalous"].value, figures["share_planned"].value
+        if not planned / 5 <= share <= planned * 5:
+            reason = f"{share:.2%} of the transactions are anomalies; the threshold was set for {planned:.1%}"
             faults.append(Fault("calibration", reason))
         if "average_precision" in figures:
             ap, rate = figures["average_precision"], figures["fraud_rate"].value
@@ -192,14 +209,17 @@ class TransactionAnomaly(Domain):
         import numpy as np
 
         decisions = np.asarray(self.score(window.frame, bundle)["decision"])
-        return decide.compute_savings(np.expm1(window.frame.log_amount.to_numpy(np.float64)), window.labels, decisions)
+        amounts = np.expm1(window.frame.log_amount.to_numpy(np.float64))
+        return decide.compute_savings(amounts, window.labels, decisions, bundle.policy.transaction_anomaly)
 
-    def compare_with_truth(self, frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Sequence[Figure]:
+    def compare_with_truth(
+        self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"
+    ) -> Sequence[Figure]:
         """Compare with the probability of fraud that each transaction of the test window had; one that the truth does not name had none."""
         from finrisk_assets.modelling.evaluation import oracle
 
         test = _test_window(frame)
-        joined = test[["transaction_id"]].merge(truth, on="transaction_id", how="left", validate="one_to_one")
+        joined = test[["transaction_id"]].merge(truth[self.truth], on="transaction_id", how="left", validate="one_to_one")
         true = joined.fraud_probability.fillna(0.0).to_numpy(dtype=float)
         probability = bundle.probability(_matrix(test, bundle.features))
         compared = oracle.compare(test.is_fraud.fillna(False).to_numpy(bool), probability, true)
@@ -261,6 +281,7 @@ def _train_supervised(
     from finrisk_assets.modelling.evaluation import metrics, plots
     from finrisk_assets.modelling.training import calibrate, provenance
     from finrisk_assets.modelling.training.convert import convert_estimator
+    from finrisk_assets.scoring.score_curve import draw_score_curve
 
     fraud = frame.is_fraud.fillna(False).to_numpy(bool)
     labels, target = fraud[window.train], fraud[window.validation]
@@ -294,8 +315,7 @@ def _train_supervised(
         ),
         intercept=joined.intercept,
         calibration=calibrated.calibration,
-        thresholds=decide.thresholds(probability, capacity_per_day=settings.review_capacity, n_days=days, is_fraud=target)
-        | _largest_amount(frame, window.train),
+        score_curve=draw_score_curve(probability, target, days),
         metrics={"validation_average_precision": ap},
         golden_rows=provenance.pick_golden_rows(validation, margin),
     )

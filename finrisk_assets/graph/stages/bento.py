@@ -18,6 +18,14 @@ from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
 
+NO_CHAMPION = "too few outcomes are known to train and judge a model"
+"""Reason, told to whoever asks, why a domain that the source allows has no model."""
+
+
+def has_champion(domain: Domain, settings: Settings) -> bool:
+    """Return whether a champion was exported for the domain."""
+    return champion_folder(domain, settings).is_dir()
+
 
 def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Source, settings: Settings) -> list[Any]:
     """Return the Bento of one source, and its check; `absent` says why a domain has no model."""
@@ -36,10 +44,12 @@ def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Sourc
         description="The champions and the service that answers with them, as a Bento: `finrisk serve` starts it.",
     )
     def bento(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.MaterializeResult:
-        champions = {domain.name: champion_folder(domain, settings) for domain in domains}
-        measured = {domain.name: _measured(domain, warehouse, settings, f"oracle_{domain.name}" in oracles) for domain in domains}
-        challengers = fetch_challengers(domains, tracking, settings) if settings.shadow else {}
-        built = build_bento(settings, champions, absent, measured, challengers)
+        decided = [domain for domain in domains if has_champion(domain, settings)]
+        without = {domain.name: NO_CHAMPION for domain in domains if domain not in decided}
+        champions = {domain.name: champion_folder(domain, settings) for domain in decided}
+        measured = {domain.name: _measured(domain, warehouse, settings, f"oracle_{domain.name}" in oracles) for domain in decided}
+        challengers = fetch_challengers(decided, tracking, settings) if settings.shadow else {}
+        built = build_bento(settings, champions, {**absent, **without}, measured, challengers)
         return dg.MaterializeResult(
             metadata={
                 "tag": built.tag,

@@ -18,14 +18,16 @@ from finrisk_assets.domains.base import Domain, Figure
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages.common import champion_folder, common, run_link
-from finrisk_assets.graph.stages.evaluation import FIGURES
+from finrisk_assets.graph.stages.evaluation import FIGURES, POLICY
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.packs import card, pack
 from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.policy.policy_file import parse_policy
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
 
 ORACLE, README, CARD = "oracle.json", "README.md", "card.md"
@@ -139,7 +141,9 @@ def gather(
     """
     tags = model_registry.read_tags(client, model)
     snapshot = _snapshot(tags, model)
-    bundle, files = _bundle(client, model)
+    policy_file = read_policy_artifact(client, model)
+    policy = parse_policy(policy_file.decode(), POLICY)
+    bundle, files = _bundle(client, model, policy)
     texts = written or {name: (PACKAGE / "domains" / domain.group / name).read_bytes() for name in (README, CARD)}
     evaluation_file = model_registry.read_artifact(client, model, FIGURES)
     candidates, parameters = read_candidates(client, model), read_parameters(client, model)
@@ -151,6 +155,7 @@ def gather(
         *(pack.Artifact(name, pack.sha256(content), f"{model.uri} in MLflow") for name, content in files.items()),
         pack.Artifact(SNAPSHOT, snapshot, f"snapshots/{snapshot[:12]}….parquet: the feature table that it was trained on"),
         pack.Artifact(FIGURES, pack.sha256(evaluation_file), f"{run}: what evaluation_{domain.name} found"),
+        pack.Artifact(POLICY, pack.sha256(policy_file), f"{run}: the policy that it was evaluated under"),
         pack.Artifact(PARAMETERS, pack.sha256(pack.canonical_json(parameters)), f"{run}: its parameters"),
         pack.Artifact(CANDIDATES, pack.sha256(pack.canonical_json(candidates)), f"{run}: without the seconds that fitting took"),
         *(pack.Artifact(name, pack.sha256(content), f"{run}: {PACK_ARTIFACT}/{name}") for name, content in texts_and_oracle.items()),
@@ -161,7 +166,7 @@ def gather(
         *pack.build_figures(evaluation, "evaluation", FIGURES),
         *pack.build_figures(oracle, "oracle", ORACLE, "oracle"),
         *_candidate_figures(candidates),
-        *(_threshold(name, value) for name, value in bundle.thresholds.items()),
+        *(_threshold(name, value, bundle) for name, value in bundle.thresholds.items()),
     ]
     record = pack.Pack(
         domain=domain.name,
@@ -204,15 +209,20 @@ def list_verdicts(domain: Domain, figures: Sequence[Figure]) -> list[pack.PackVe
     ]
 
 
-def _bundle(client: Any, model: model_registry.RegisteredVersion) -> "tuple[Bundle, dict[str, bytes]]":
-    """Return a version's bundle, and its files by artifact."""
+def read_policy_artifact(client: Any, model: model_registry.RegisteredVersion) -> bytes:
+    """Return the policy that a version was evaluated under, as canonical JSON, whose hash is the policy's."""
+    return model_registry.read_artifact(client, model, POLICY)
+
+
+def _bundle(client: Any, model: model_registry.RegisteredVersion, policy: "Policy") -> "tuple[Bundle, dict[str, bytes]]":
+    """Return a version's bundle under a policy, and its files by artifact."""
     import tempfile
 
     from finrisk_assets.scoring.bundle import Bundle
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = model_registry.download_bundle(client, model, Path(temporary) / "bundle")
-        return Bundle.load(folder), {f"bundle/{file.name}": file.read_bytes() for file in sorted(folder.iterdir())}
+        return Bundle.load(folder, policy=policy), {f"bundle/{file.name}": file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 def _snapshot(tags: Mapping[str, str], model: model_registry.RegisteredVersion) -> str:
@@ -289,8 +299,9 @@ def _training(parameters: Mapping[str, str]) -> list[pack.PackFigure]:
     return figures
 
 
-def _threshold(name: str, value: float) -> pack.PackFigure:
-    return pack.PackFigure(f"thresholds/{name}", "thresholds", name, "", "bundle/bundle.json", float(value))
+def _threshold(name: str, value: float, bundle: "Bundle") -> pack.PackFigure:
+    artifact = "bundle/bundle.json" if name in bundle.learned_thresholds else POLICY
+    return pack.PackFigure(f"thresholds/{name}", "thresholds", name, "", artifact, float(value))
 
 
 def _texts(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -319,6 +330,8 @@ def _facts(
         "Ledger": bundle.source,
         "Read as of (UTC)": str(json.loads(tags["settings"])["as_of"]),
         "Seed": str(bundle.seed),
+        "Policy": bundle.policy.name,
+        "Policy (SHA-256)": bundle.policy.sha256,
         "Data (SHA-256)": bundle.data_sha256,
         "Snapshot of the features (SHA-256)": tags.get(SNAPSHOT, ""),
         "Code (SHA-256)": bundle.code_sha256,

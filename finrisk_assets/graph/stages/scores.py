@@ -10,7 +10,7 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import automation, checks, partitions
 from finrisk_assets.graph.partitions import MonthRange
-from finrisk_assets.graph.stages.common import champion_folder, common
+from finrisk_assets.graph.stages.common import champion_folder, common, join_companions, load_bundle
 from finrisk_assets.graph.warehouse import Warehouse, column_schema
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
@@ -44,7 +44,8 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
         path = settings.root / "landing" / f"scores_{domain.name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         of_run = MonthRange.from_partitions(context.assets_def.partitions_def, context.partition_key_range)
-        score_table(path, of_run.filter_rows(warehouse.table(f"features_{domain.group}"), domain.decision_time), domain, settings)
+        rows = of_run.filter_rows(warehouse.table(f"features_{domain.group}"), domain.decision_time)
+        score_table(path, join_companions(rows, domain, warehouse), domain, settings)
         return warehouse.connection.read_parquet(str(path))
 
     return scores
@@ -55,9 +56,7 @@ def score_table(path: Path, features: LazyTable, domain: Domain, settings: Setti
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from finrisk_assets.scoring.bundle import Bundle
-
-    champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
+    champion = load_bundle(champion_folder(domain, settings), domain, settings)
     contract = domain.score_contract()
     carried = [column.name for column in contract.columns if column.name in features.columns]
     batches: Iterator[pa.RecordBatch] = features.order_by(domain.keys[0].name).to_pyarrow_batches(chunk_size=SCORING_CHUNK)
@@ -68,7 +67,8 @@ def score_table(path: Path, features: LazyTable, domain: Domain, settings: Setti
         columns = {name: batch.column(name) for name in carried} | {
             name: pa.array(values, pa.string() if name == "decision" else None) for name, values in scored.items()
         }
-        rows = pa.table(columns | {"model_version": pa.array([champion.version] * len(batch), pa.string())})
+        versions = {"model_version": champion.version, "policy_version": champion.policy.version}
+        rows = pa.table(columns | {name: pa.array([version] * len(batch), pa.string()) for name, version in versions.items()})
         rows = rows.select(list(contract.names))
         writer = writer or pq.ParquetWriter(path, rows.schema, coerce_timestamps="us", allow_truncated_timestamps=False)
         writer.write_table(rows)

@@ -4,12 +4,15 @@ Plots, metrics and model cards use these. Drawing belongs in `plots`, the words 
 bundle itself, so a plot explains exactly what the service answers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from finrisk_assets.scoring.bundle import Bundle
-from finrisk_assets.scoring.spec import Floats, Rows
+from finrisk_assets.scoring.spec import BundleSpec, Floats, Reference, Rows
+
+N_REFERENCES = 20
+"""Cutoffs at which a bundle keeps a reference: every twentieth of the window."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,22 @@ def rank_features(bundle: Bundle, values: Floats) -> tuple[Importance, ...]:
     total = float(means.sum()) or 1.0
     order = np.argsort(-means, kind="stable")
     return tuple(Importance(bundle.features[at].name, float(means[at]), float(means[at]) / total) for at in order)
+
+
+def with_references(spec: BundleSpec, rows: Rows) -> BundleSpec:
+    """Return the bundle with the references of reason codes: at cutoffs throughout the window, the mean contributions of those just below.
+
+    So a policy can move its cutoffs without a training: `Bundle` takes the reference of the nearest cutoff.
+
+    Parameters
+    ----------
+    rows
+        float32, shape (n, d): the validation window.
+    """
+    bundle = Bundle(spec, "")
+    cutoffs = np.unique(np.quantile(bundle.probability(rows), np.linspace(0, 1, N_REFERENCES + 1)[1:]))
+    references = [Reference(float(cutoff), mean_just_approved(bundle, rows, np.nextafter(cutoff, 2))) for cutoff in cutoffs]
+    return replace(spec, references=tuple(references))
 
 
 def mean_just_approved(bundle: Bundle, rows: Rows, threshold: float, nearest: int = 200) -> tuple[float, ...]:

@@ -26,7 +26,9 @@ VALUES = DRAW.normal(size=(50, 4)) * 10.0 ** DRAW.integers(-8, 9, size=(50, 4))
 @pytest.fixture
 def explainer() -> Explainer:
     factors = group_by_factor(FEATURES)
-    return Explainer(SimpleNamespace(name="m", version="v", features=FEATURES, factors=factors, reference=REFERENCE))  # type: ignore[arg-type]
+    policy = SimpleNamespace(version="p")
+    bundle = SimpleNamespace(name="m", version="v", features=FEATURES, factors=factors, reference=REFERENCE, policy=policy)
+    return Explainer(bundle)  # type: ignore[arg-type]
 
 
 def scores_of(contributions: np.ndarray, base: float = -1.5) -> Scores:
@@ -36,6 +38,7 @@ def scores_of(contributions: np.ndarray, base: float = -1.5) -> Scores:
 
 def answer_of(explanation: Explanation, **fields: object) -> LoanAnswer:
     known = {"loan_id": None, "customer_id": None, "as_of": None, "pd": 0.1, "decision": "approve", "grade": None, "score": 1.0}
+    known |= {"decision_reason": None, "value_amount": 1.0, "policy_version": "p"}
     return LoanAnswer(**known | fields, explanation=explanation, reasons=[], model={"name": "m", "version": "v"})
 
 

@@ -5,7 +5,7 @@ import pytest
 from finrisk_assets.domains.loan_default import actionability, catalogue
 from finrisk_assets.domains.loan_default.actionability import apply_changes, find_allowed_changes
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
-from finrisk_assets.domains.loan_default.terms import with_terms
+from finrisk_assets.features.loan_terms import with_terms
 from finrisk_assets.ledger import sources
 from finrisk_assets.scoring.annuity import instalment_to_cent
 from finrisk_assets.settings import Settings

@@ -38,7 +38,7 @@ def spec_of(amount):
 
 
 def test_a_month_is_called_what_is_likelier():
-    limits = decide.thresholds()
+    limits = {"surplus_from": 0.5}
     assert decide.DECISION_RULE.decide_all([0, 0.4999, 0.5, 1], limits) == ["deficit", "deficit", "surplus", "surplus"]
     assert [decide.direction(decision) for decision in decide.DECISIONS] == ["raises", "lowers"]
     for nothing in (float("nan"), -0.1, 1.1):

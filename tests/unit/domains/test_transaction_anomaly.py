@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from finrisk_assets.domains.transaction_anomaly import model
-from finrisk_assets.domains.transaction_anomaly.decide import decide, decide_all, is_anomaly, is_unseen, thresholds
+from finrisk_assets.domains.transaction_anomaly.decide import decide, decide_all, is_anomaly, is_unseen
+from finrisk_assets.policy.policy_file import default_policy
+from finrisk_assets.scoring.policy_thresholds import find_thresholds
+from finrisk_assets.scoring.score_curve import draw_score_curve
 from schemas.features import Feature
 
 FEATURES = (
@@ -49,8 +52,8 @@ def test_the_isolation_forest_splits_only_on_what_is_suspicious_when_unusual(pop
 
 def test_isolation_forest_finds_its_share_of_anomalies(population):
     rows, _ = population
-    join = model.isolation_forest(1).fit(rows).predict(rows) == -1
-    assert join.mean() == pytest.approx(0.02, abs=0.002)
+    scores = np.exp2(model.compute_isolation_margin(model.isolation_forest(1).fit(rows), rows))
+    assert (scores >= limits_of(scores)["anomaly"]).mean() == pytest.approx(0.02, abs=0.002)
 
 
 def test_every_candidate_ranks_fraud_higher_and_takes_missing_values(population):
@@ -131,9 +134,16 @@ def test_the_join_says_what_is_wrong():
 # Decisions
 
 
+def limits_of(scores, is_fraud=None, n_days=1, **changes):
+    """Return the thresholds that the policy, with changes, gives on a window of scores."""
+    rules = default_policy().transaction_anomaly.model_copy(update=changes)
+    policy = default_policy().model_copy(update={"transaction_anomaly": rules})
+    return find_thresholds("transaction_anomaly", policy, draw_score_curve(scores, is_fraud, n_days))
+
+
 def test_contamination_sets_the_anomalies():
     scores = np.linspace(0, 1, 1000)
-    limits = thresholds(scores, contamination=0.02)
+    limits = limits_of(scores, contamination=0.02)
     assert sum(is_anomaly(score, limits) for score in scores) == 20
     assert limits["review"] == limits["anomaly"]
     assert "block" not in limits
@@ -141,46 +151,21 @@ def test_contamination_sets_the_anomalies():
 
 def test_capacity_sets_what_is_reviewed():
     scores = np.linspace(0, 1, 1000)
-    limits = thresholds(scores, capacity_per_day=5, n_days=10)
+    limits = limits_of(scores, np.zeros(1000), n_days=10, reviews_per_day=5)
     assert list(decide_all(scores, limits)).count("review") == 50
-
-
-def test_equal_scores_never_exceed_the_capacity():
-    scores = np.array([0.9, 0.5, 0.5, 0.5, 0.1])
-    limits = thresholds(scores, capacity_per_day=2, n_days=1)
-    assert [decide(score, limits) for score in scores] == ["review", "allow", "allow", "allow", "allow"]
-    all_equal = thresholds(np.full(5, 0.5), capacity_per_day=2, n_days=1)
-    assert decide(0.5, all_equal) == "allow"
-
-
-def test_a_capacity_beyond_the_transactions_reviews_all():
-    assert list(decide_all([0.1, 0.2], thresholds([0.1, 0.2], capacity_per_day=9, n_days=1))) == ["review", "review"]
 
 
 def test_only_what_is_almost_surely_fraud_is_blocked():
     scores = np.concatenate([np.linspace(0.9, 1, 50), np.linspace(0, 0.5, 950)])
     fraud = np.concatenate([np.ones(50), np.zeros(950)])
-    limits = thresholds(scores, contamination=0.1, is_fraud=fraud)
+    limits = limits_of(scores, fraud, reviews_per_day=100)
     assert [decide(score, limits) for score in (0.95, 0.48, 0.1)] == ["block", "review", "allow"]
 
 
-def test_a_few_lucky_hits_block_nothing():
-    limits = thresholds([0.9, 0.8, 0.1, 0.1, 0.1], contamination=0.4, is_fraud=[1, 1, 0, 0, 0])
-    assert "block" not in limits
-    assert decide(1.0, limits) == "review"
-
-
-def test_thresholds_say_what_is_wrong():
-    with pytest.raises(ValueError, match="1 of 2 are not"):
-        thresholds([0.1, np.nan])
-    with pytest.raises(ValueError, match="contamination must lie between 0 and 1"):
-        thresholds([0.1], contamination=2)
-    with pytest.raises(ValueError, match="capacity_per_day must be above 0, not 0"):
-        thresholds([0.1], capacity_per_day=0, n_days=28)
-    with pytest.raises(ValueError, match="needs the days"):
-        thresholds([0.1], capacity_per_day=5)
-    with pytest.raises(ValueError, match="one label per score"):
-        thresholds([0.1, 0.2], is_fraud=[1])
+def test_another_policy_needs_no_other_model():
+    scores, fraud = np.linspace(0, 1, 1000), np.linspace(0, 1, 1000) > 0.95
+    few, many = (limits_of(scores, fraud, reviews_per_day=n)["review"] for n in (10, 200))
+    assert few > many
 
 
 def test_an_amount_beyond_all_that_was_learned_from_is_an_anomaly_and_reviewed():

@@ -78,7 +78,8 @@ def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path, spec: BundleSpec)
     version = write(tmp_path / "bundle", spec)
     bundle = Bundle.load(tmp_path / "bundle", version=version)
     assert bundle.version == version == hashlib.sha256((tmp_path / "bundle" / "bundle.json").read_bytes()).hexdigest()[:12]
-    for name in ("name", "domain", "source", "features", "thresholds", "metrics", "reference", "calibration", "training_window"):
+    assert bundle.thresholds.items() >= spec.thresholds.items()
+    for name in ("name", "domain", "source", "features", "metrics", "reference", "calibration", "training_window"):
         assert getattr(bundle, name) == getattr(spec, name)
     assert from_json(bundle.windows) == DECLARED
 
