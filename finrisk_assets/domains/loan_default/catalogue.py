@@ -91,6 +91,14 @@ def _in_usual_incomes(part: Expression) -> Expression:
     return lambda rows: ratio(part(rows), rows._usual_income, no_whole="signed_largest")
 
 
+def _income_to_usual(n: int) -> Expression:
+    return lambda rows: ratio(rows[f"_income_{n}m"], rows._usual_income * rows[f"_months_{n}m"])
+
+
+def _monthly_number(n: int) -> Expression:
+    return lambda rows: rows[f"_n_{n}m"] / rows[f"_months_{n}m"].nullif(0)
+
+
 # Definitions ------------------------------------------------------------------------------------------------------------------
 
 _LEDGER_NEEDS = (
@@ -193,7 +201,7 @@ def _income_features() -> tuple[FeatureDefinition, ...]:
                 "Income of the last complete month over the usual income." if n == 1
                 else f"Mean monthly income of the last {n} complete months over the usual income.",
                 "Less than the usual income came in", "The usual income came in",
-                lambda rows, n=n: ratio(rows[f"_income_{n}m"], rows._usual_income * rows[f"_months_{n}m"]), needs=_LEDGER_NEEDS,
+                _income_to_usual(n), needs=_LEDGER_NEEDS,
             )
             for n in SPANS[:-1]
         ),
@@ -226,7 +234,7 @@ def _income_features() -> tuple[FeatureDefinition, ...]:
                 f"n_transactions_{n}m", "movements a month",
                 "Movements of the last complete month." if n == 1 else f"Mean monthly number of movements of the last {n} complete months.",
                 "The number of movements speaks against it", "The number of movements speaks for it",
-                lambda rows, n=n: rows[f"_n_{n}m"] / rows[f"_months_{n}m"].nullif(0), needs=_LEDGER_NEEDS,
+                _monthly_number(n), needs=_LEDGER_NEEDS,
             )
             for n in (SPANS[0], SPANS[-1])
         ),
