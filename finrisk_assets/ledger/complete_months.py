@@ -46,7 +46,7 @@ def join_complete_months(rows: ir.Table, transactions: ir.Table, moment: str) ->
         ``_n_penalties_{n}m``,
         ``_n_missed_{n}m``, ``_n_negative_{n}m``, ``_months_{n}m`` (months that the history covers, at most n); ``_faded_missed`` and
         ``_faded_penalties`` (each counts `FADE` of its last month's weight a month later), and ``_income_month_{k}`` of k months ago,
-        0 where there is no such month. ``_first_us``: the first movement, microseconds since 1970.
+        0 where there is no such month.
     """
     months = add_up_months(transactions)
     first = find_first_month(months)
@@ -88,7 +88,6 @@ def _add_up(before: ir.Table) -> ir.Table:
     covered = ibis.least(before._this - before._first_complete, USUAL_MONTHS)
     sums: dict[str, ir.Value] = {
         "_newest": lag.min(),
-        "_first_us": before._first_us.max(),
         "_closing": before.closing.min(where=lag == 1),
     }
     weight = ibis.cases(*((lag == k + 1, round(FADE**k * FADE_UNITS)) for k in range(USUAL_MONTHS)), else_=0).cast("int64")

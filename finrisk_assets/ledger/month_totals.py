@@ -5,7 +5,7 @@ Features look back over these totals, and the target of spending risk looks ahea
 
 import ibis.expr.types as ir
 
-from finrisk_assets.features.arithmetic import epoch_micros, to_units
+from finrisk_assets.features.arithmetic import to_units
 from finrisk_assets.features.month_ends import month_number
 from finrisk_assets.ledger.categories import (
     BENEFITS,
@@ -83,7 +83,7 @@ def add_up_months(transactions: ir.Table) -> ir.Table:
 
 
 def find_first_month(months: ir.Table) -> ir.Table:
-    """Return each person's first movement and first complete month.
+    """Return each person's first complete month.
 
     Parameters
     ----------
@@ -93,9 +93,9 @@ def find_first_month(months: ir.Table) -> ir.Table:
     Returns
     -------
     ibis.Table
-        ``_owner`` (the person), ``_first_us`` (microseconds since 1970) and ``_first_complete`` (`month_number`).
+        ``_owner`` (the person) and ``_first_complete`` (`month_number`).
     """
     first = months.group_by(_owner=months.customer_id).aggregate(_first_at=months.first_at.min())
     is_part = first._first_at.day() > PART_MONTH_DAYS
     first_complete = month_number(first._first_at) + is_part.ifelse(1, 0)
-    return first.select("_owner", _first_us=epoch_micros(first._first_at), _first_complete=first_complete)
+    return first.select("_owner", _first_complete=first_complete)

@@ -81,7 +81,7 @@ def test_one_loan_worked_out_by_hand():
     expected = {
         "loan_amount": 6000, "term_months": 24, "instalment_amount": 300, "annual_rate_pct": 9,
         "declared_income_amount": 2500, "instalment_to_declared_income": 0.12, "overdraft_limit_amount": 500,
-        "customer_months": 366 / 30.4375, "history_months": 170 / 30.4375,
+        "customer_months": 366 / 30.4375, "history_months": 5,
         # The ledger begins on 13 January; the complete months are February to June.
         "usual_income_amount": 2000, "usual_expense_amount": 0, "expense_to_income_1m": 0, "expense_to_income_3m": 4320 / 6000,
         "income_to_usual_1m": 1, "income_to_usual_3m": 1, "is_without_salary_1m": 0, "n_transactions_1m": 2, "n_transactions_6m": 8 / 5,

@@ -287,9 +287,8 @@ def _balance_features() -> tuple[FeatureDefinition, ...]:
             "Payments were missed of late", "No payments were missed of late", column("_faded_missed"), 1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "history_months", "months", "Time since the first movement on record.",
-            "Little history is on record", "A long history is on record",
-            lambda rows: (rows._applied_us - rows._first_us) / (DAY_US * _MONTH_DAYS), needs=_LEDGER_NEEDS,
+            "history_months", "months", f"Complete months on record before the application, at most {USUAL_MONTHS}.",
+            "Little history is on record", "A long history is on record", column(f"_months_{USUAL_MONTHS}m"), needs=_LEDGER_NEEDS,
         ),
     )  # fmt: skip
 

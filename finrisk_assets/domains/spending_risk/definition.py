@@ -34,7 +34,7 @@ class SpendingRisk(ClassifierDomain):
     needs = ("transactions.customer_id", "transactions.category", "transactions.balance_amount")
     keys = features.KEYS
     decision_time = "as_of"
-    months_back = 6
+    months_back = 7
     months_ahead = 3
     label = "is_trouble"
     outcome = "trouble"

@@ -75,7 +75,7 @@ def add_up_last_months(ends: ir.Table, months: ir.Table) -> ir.Table:
     """
     first = find_first_month(months)
     keyed = ends.select("customer_id", "as_of", _this=month_number(ends.as_of))
-    keyed = keyed.join(first.drop("_first_us"), keyed.customer_id == first._owner).drop("_owner")
+    keyed = keyed.join(first, keyed.customer_id == first._owner).drop("_owner")
     renamed = months.rename(_customer="customer_id", _month="month")
     joined = keyed.join(renamed, [keyed.customer_id == renamed._customer, renamed._month < keyed._this])
     before = joined.mutate(_lag=joined._this - joined._month)

@@ -105,8 +105,10 @@ def _follow_balances(movements: "pd.DataFrame", moved: "pd.Series", is_pay: np.n
     old, new = (series.to_numpy("datetime64[us]").astype(np.int64) for series in (movements.occurred_at, moved))
     balance = movements.balance_amount.to_numpy(np.float64, na_value=np.nan).copy()
     amount = movements.amount.to_numpy(np.float64)
-    for places in movements.groupby("account_id", sort=False).indices.values():
-        order = places[np.argsort(old[places], kind="stable")]
+    accounts = movements.account_id.astype(str).to_numpy()
+    by_account = np.lexsort((old, accounts))
+    begins = np.flatnonzero(accounts[by_account][1:] != accounts[by_account][:-1]) + 1
+    for order in np.split(by_account, begins):
         pay = order[is_pay[order]]
         if not len(pay):
             continue
