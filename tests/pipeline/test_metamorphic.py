@@ -125,7 +125,7 @@ def test_with_all_dates_later_the_usual_income_stays(name, ledger, features_of):
 
 
 @pytest.mark.parametrize("days", [-10, -3, 1, 3, 10])
-@pytest.mark.parametrize("name", [*DOMAINS])
+@pytest.mark.parametrize("name", [*DOMAINS, "spending_risk_eight"])
 def test_the_day_of_pay_does_not_decide(name, days, ledger, features_of, run):
     domain = find_domain(name)
     bundle = load_bundle(champion_folder(domain, run.settings), domain, run.settings)

@@ -95,6 +95,9 @@ class SpendingRiskEight(SpendingRisk):
     def select_features(self, source: "Source") -> tuple[Feature, ...]:
         return catalogue.EIGHT_FEATURES
 
+    def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
+        return model.candidates_of_eight(features, seed, threads, n_rows)
+
 
 def _table_features(source: "Source") -> tuple[Feature, ...]:
     """Return the features of the one feature table that both models read."""
