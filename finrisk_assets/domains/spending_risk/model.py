@@ -106,8 +106,8 @@ def candidates_of_eight(features: Sequence[Feature], seed: int, n_threads: int =
 class PaydayBoundedFit:
     """The fit of trees to the eight fields without what two or three paydays in 90 days make of them.
 
-    ``Total_Income`` is held constant and ``Expense_Income_Ratio`` is at least `LEAST_CERTAIN_RATIO` in the rows that the trees are fitted to,
-    so no tree splits on the income or below that ratio, and the fitted trees score rows as they are.
+    ``Total_Income`` is held constant and ``Expense_Income_Ratio`` is at least `LEAST_CERTAIN_RATIO` in the rows that the trees are fitted
+    to, so no tree splits on the income or below that ratio, and the fitted trees score rows as they are.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 A part of the stage ``evaluation_<domain>``; `modelling.evaluation.metamorphic` has the changes.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.domains import registry
@@ -13,6 +14,7 @@ from finrisk_assets.modelling.evaluation import metamorphic
 
 if TYPE_CHECKING:
     import pandas as pd
+    from ibis.expr.types import Table as LazyTable
 
     from finrisk_assets.scoring.bundle import Bundle
 
@@ -34,19 +36,24 @@ def measure_relations(domain: Domain, source: Source, warehouse: Warehouse, bund
     raw = source.tables.get("transactions")
     if raw is None or "transactions" not in domain.tables or not {*NEEDS} <= {*raw.columns}:
         return []
-    frames = _load_people(domain, source, warehouse)
-    before = _build(domain, source, frames)
+    tables = _select_people(domain, source, warehouse)
+    frames = {name: table.to_pandas() for name, table in tables.items()}
+
+    def build(changed: metamorphic.Frames) -> "pd.DataFrame":
+        return build_frame(domain, source, metamorphic.to_tables(changed, tables))
+
+    before = build(frames)
     changes = {
         "payday": (metamorphic.move_payday(frames, metamorphic.LARGEST_MOVE_DAYS), "every salary 10 days later within its month"),
         "dates": (metamorphic.shift_dates(frames, metamorphic.LARGEST_MOVE_DAYS), "every date 10 days later, that of the decision too"),
     }
     figures = []
     for name, (changed, words) in changes.items():
-        after = _build(domain, source, changed)
+        after = build(changed)
         keys = before.index.intersection(after.index)
         if not len(keys):
             continue
-        scores = [_score(domain, rows.loc[keys].reset_index(), bundle) for rows in (before, after)]
+        scores = [score_frame(domain, rows.loc[keys].reset_index(), bundle) for rows in (before, after)]
         change = metamorphic.compare_scores(scores[0][0], scores[1][0], scores[0][1], scores[1][1])
         of = f"of {change.n} decisions, {words}"
         figures.append(Figure(f"{name}_mean_change", change.mean_change, meaning=f"mean absolute change of the probability {of}"))
@@ -54,18 +61,16 @@ def measure_relations(domain: Domain, source: Source, warehouse: Warehouse, bund
     return figures
 
 
-def _load_people(domain: Domain, source: Source, warehouse: Warehouse) -> dict[str, "pd.DataFrame"]:
+def _select_people(domain: Domain, source: Source, warehouse: Warehouse) -> "dict[str, LazyTable]":
     customers = warehouse.table("validated_transactions").select("customer_id").distinct().to_pandas().customer_id.dropna()
     drawn = sorted(customers, key=metamorphic.rename)[:PEOPLE]
     names = {name for each in (domain, *_companions(domain)) for name in each.tables if name in source.tables}
     tables = {name: warehouse.table(f"validated_{name}") for name in sorted(names)}
-    return {name: table.filter(table.customer_id.isin(drawn)).to_pandas() for name, table in tables.items()}
+    return {name: table.filter(table.customer_id.isin(drawn)) for name, table in tables.items()}
 
 
-def _build(domain: Domain, source: Source, frames: metamorphic.Frames) -> "pd.DataFrame":
-    import ibis
-
-    tables = {name: ibis.memtable(frame) for name, frame in frames.items()}
+def build_frame(domain: Domain, source: Source, tables: "Mapping[str, LazyTable]") -> "pd.DataFrame":
+    """Return the feature table of a domain over a ledger, with what its companions know, by key and in the order of keys."""
     companions = {f"features_{each.group}": each.build_features(tables, source) for each in _companions(domain)}
     rows = domain.join_companions(domain.build_features(tables, source), companions.get)
     return rows.to_pandas().set_index(domain.keys[0].name).sort_index()
@@ -76,7 +81,8 @@ def _companions(domain: Domain) -> list[Domain]:
     return [each for each in registry.DOMAINS if each.name in domain.companions]
 
 
-def _score(domain: Domain, rows: "pd.DataFrame", bundle: "Bundle") -> tuple[Any, Any]:
+def score_frame(domain: Domain, rows: "pd.DataFrame", bundle: "Bundle") -> tuple[Any, Any]:
+    """Return the probability of each row as it stands, and the decision."""
     from finrisk_assets.modelling.training.candidates import to_matrix
 
     return bundle.probability(to_matrix(rows, bundle.features)), domain.score(rows, bundle)["decision"]
