@@ -45,8 +45,8 @@ FEW = (
     "stated_income_amount",
     "employed_months",
     "history_months",
-    "mean_balance_to_instalment_90d",
-    "n_penalties_180d",
+    "mean_balance_to_instalment_6m",
+    "n_penalties_6m",
 )
 """Features of the first champion."""
 

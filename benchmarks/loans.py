@@ -163,7 +163,7 @@ def berka(threads: int, repeats: int) -> None:
     _out_of_time(loans.only(loans.is_mature), threads)
 
     rows, labels = loans.rows, loans.labels
-    has_ledger = ~np.isnan(rows[:, [feature.name for feature in loans.features].index("n_transactions_90d")])
+    has_ledger = ~np.isnan(rows[:, [feature.name for feature in loans.features].index("n_transactions_6m")])
     folds = list(RepeatedStratifiedKFold(n_splits=5, n_repeats=repeats, random_state=SEED).split(rows, labels))
     print(f"{repeats} x 5-fold cross-validation of all {len(labels)} loans, scores averaged over the repeats:")
     for name, one in candidates(loans.features, SEED, threads, len(labels)).items():

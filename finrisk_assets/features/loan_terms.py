@@ -20,13 +20,8 @@ from finrisk_assets.scoring.ratios import LARGEST_RATIO, ratio, ratios
 MAX_TERM_MONTHS = 600
 MAX_RATE_PCT = 100.0
 
-INCOMES: Sequence[tuple[str, float]] = (
-    ("usual_income_amount", 1.0),
-    ("income_amount_90d", 1 / 3),
-    ("stated_income_amount", 1.0),
-    ("declared_income_amount", 1.0),
-)
-"""Feature that tells the usual income of a month, and what it is multiplied by; the first that is known of a person counts."""
+INCOMES: Sequence[str] = ("usual_income_amount", "stated_income_amount", "declared_income_amount")
+"""Features that tell the usual income of a month, in currency; the first that is known of a person counts."""
 
 CARD_MONTHS = range(1, 7)
 """Months of a card's record before the decision; 1 is the newest."""
@@ -67,21 +62,21 @@ class Formula:
 
 
 def _formulas() -> dict[str, Formula]:
-    instalment, limit, income = "instalment_amount", "loan_amount", "income_amount_90d"
+    instalment, limit, income = "instalment_amount", "loan_amount", "usual_income_amount"
     bills, paid = (tuple(f"{what}_{month}m" for month in CARD_MONTHS) for what in ("bill_amount", "paid_amount"))
     n = len(CARD_MONTHS)
     return {
         "instalment_to_declared_income": Formula((instalment, "declared_income_amount"), lambda of, *row: of.ratio(*row)),
         "instalment_to_stated_income": Formula((instalment, "stated_income_amount"), lambda of, *row: of.ratio(*row)),
-        "instalment_to_income_90d": Formula((instalment, income), lambda of, owed, earned: of.ratio(owed, earned / 3)),
-        "surplus_after_instalment_90d": Formula(
-            (instalment, income, "expense_amount_90d"),
-            lambda of, owed, earned, spent: of.ratio((earned - spent) / 3 - owed, earned / 3),
+        "instalment_to_usual_income": Formula((instalment, income), lambda of, *row: of.ratio(*row)),
+        "commitments_to_usual_income": Formula(
+            (instalment, income, "bills_to_usual_income_3m"), lambda of, owed, earned, bills: of.ratio(owed, earned) + bills
         ),
-        "loan_to_income_90d": Formula((limit, income), lambda of, amount, earned: of.ratio(amount, earned / 3, 100.0)),
-        "mean_balance_to_instalment_90d": Formula(
-            ("mean_balance_90d", instalment), lambda of, balance, owed: of.ratio(balance, owed, 100.0)
+        "surplus_after_instalment": Formula(
+            (instalment, income, "usual_expense_amount"), lambda of, owed, earned, spent: of.ratio(earned - spent - owed, earned)
         ),
+        "loan_to_usual_income": Formula((limit, income), lambda of, amount, earned: of.ratio(amount, earned, 100.0)),
+        "mean_balance_to_instalment_6m": Formula(("mean_balance_6m", instalment), lambda of, balance, owed: of.ratio(balance, owed, 100.0)),
         **{f"utilisation_{month}m": Formula((f"bill_amount_{month}m", limit), lambda of, *row: of.ratio(*row)) for month in CARD_MONTHS},
         "mean_utilisation_6m": Formula((limit, *bills), lambda of, most, *owed: of.ratio(sum(owed) / n, most)),
         "max_utilisation_6m": Formula((limit, *bills), lambda of, most, *owed: of.ratio(of.greatest(owed), most)),
@@ -177,7 +172,7 @@ def find_usual_income(columns: Mapping[str, NDArray[np.floating]]) -> NDArray[np
     columns
         Feature of loan default -> values, shape (n,).
     """
-    known = [np.asarray(columns[name], np.float64) * factor for name, factor in INCOMES if name in columns]
+    known = [np.asarray(columns[name], np.float64) for name in INCOMES if name in columns]
     return reduce(lambda first, other: np.where(np.isnan(first), other, first), known) if known else None
 
 

@@ -55,7 +55,7 @@ def test_the_command_of_the_docs_prints_what_it_promises(
 
 
 def test_the_champion_knows_what_approved_applicants_have_and_the_nearest_change_holds(champion: Bundle, applicants: Applicants) -> None:
-    assert set(champion.approved) == {"loan_amount", "term_months", "last_balance_amount", "expense_amount_90d"}
+    assert set(champion.approved) == {"loan_amount", "term_months", "month_end_balance_amount", "usual_expense_amount"}
     turn = champion.thresholds["refer_from"]
     shortfall = partial(decide.measure_shortfall, names=list(champion.columns), policy=champion.policy)
     search = RecourseSearch(champion, {}, approved_quantile_rows(champion), shortfall, actionability.apply_changes)

@@ -203,7 +203,7 @@ def loan() -> Callable[..., dict[str, Any]]:
     """Return a function that builds the body of a typical loan, with some features changed."""
 
     def body(**features: Any) -> dict[str, Any]:
-        typical = {"loan_amount": 9000, "term_months": 24, "balance_mean_30d": 4000.5, "is_urban": True, "instalment_to_income_90d": 0.2}
+        typical = {"loan_amount": 9000, "term_months": 24, "balance_mean_30d": 4000.5, "is_urban": True, "instalment_to_usual_income": 0.2}
         return {"loan_id": "L1", "features": typical | features}
 
     return body

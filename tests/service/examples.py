@@ -24,7 +24,7 @@ LOAN_FEATURES = (
     Feature("term_months", "months", "Months to repay.", "the term is long", "the term is short"),
     Feature("balance_mean_30d", "currency", "Mean balance of 30 days.", "balances were low", "balances were high", -1),
     Feature("is_urban", "0 or 1", "Whether the borrower lives in a town.", "the place of living", "the place of living"),
-    Feature("instalment_to_income_90d", "ratio", "Instalment over income.", "the instalment weighs", "the instalment is light", 1),
+    Feature("instalment_to_usual_income", "ratio", "Instalment over income.", "the instalment weighs", "the instalment is light", 1),
 )
 
 
@@ -109,8 +109,8 @@ EIGHT_FIELDS = {
 }
 """The eight behaviour fields of a spending request."""
 LOAN_ROW = {
-    "loan_amount": 10000.0, "term_months": 36.0, "annual_rate_pct": 9.0, "instalment_amount": 318.0, "income_amount_90d": 9000.0,
-    "instalment_to_income_90d": 0.106, "balance_mean_30d": 2500.0, "is_urban": 1.0,
+    "loan_amount": 10000.0, "term_months": 36.0, "annual_rate_pct": 9.0, "instalment_amount": 318.0, "usual_income_amount": 3000.0,
+    "instalment_to_usual_income": 0.106, "balance_mean_30d": 2500.0, "is_urban": 1.0,
 }  # fmt: skip
 SPENDING_ROW = {"Expense_Income_Ratio": 1.1, "Low_Balance_Freq": 12.0, "penalty_n_90d": 1.0}
 CASHFLOW_ROW = {"net_flow_30d": -350.0, "income_90d": 8600.0, "typical_movement_amount": 820.0}

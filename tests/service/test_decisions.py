@@ -267,4 +267,4 @@ def test_a_customers_loan_is_judged_with_the_terms_that_are_asked_for(shared_cli
 
     assert answer["pd"] == model.probability(row(model, changed))[0]
     assert (answer["customer_id"], answer["as_of"], answer["loan_id"]) == ("123", "2024-07-01T00:00:00Z", None)
-    assert changed["instalment_to_income_90d"] == pytest.approx(533.09 / 3000)
+    assert changed["instalment_to_usual_income"] == pytest.approx(533.09 / 3000)

@@ -16,7 +16,7 @@ from tests.service.conftest import Serving
 from tests.service.examples import LOAN_ROW, ORIGIN, linear
 
 ROUTE = "/v1/loan-default/nearest-change"
-WEIGHTS = {"loan_amount": 0.2, "instalment_to_income_90d": 12.0, "balance_mean_30d": -0.2}
+WEIGHTS = {"loan_amount": 0.2, "instalment_to_usual_income": 12.0, "balance_mean_30d": -0.2}
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +75,14 @@ def test_what_is_promised_is_what_the_model_says_of_the_changed_loan(client: Tes
 def test_only_the_terms_of_the_loan_differ_and_what_follows_from_them_is_told(client: TestClient) -> None:
     answer = ask(client, application())
     assert {one["feature"] for one in answer["changes"]} <= {"loan_amount", "term_months"}
-    assert {one["feature"] for one in answer["follows"]} == {"instalment_amount", "instalment_to_income_90d"}
+    assert {one["feature"] for one in answer["follows"]} == {"instalment_amount", "instalment_to_usual_income"}
     assert all(one["before"] != one["after"] for one in answer["changes"] + answer["follows"])
     assert all(one["action"].endswith(".") for one in answer["changes"])
 
 
 def test_the_goal_may_be_that_a_person_looks_at_it(client: TestClient) -> None:
     """A loan that is refused needs less to be referred than to be approved."""
-    body = application(loan_amount=10_000.0, instalment_amount=900.0, instalment_to_income_90d=0.3)
+    body = application(loan_amount=10_000.0, instalment_amount=900.0, instalment_to_usual_income=0.3)
     looked_at = ask(client, body | {"goal": "refer"})
     approved = ask(client, body)
     assert looked_at["decision"] == "refuse"
@@ -112,7 +112,7 @@ def test_that_nothing_is_enough_is_an_answer(client: TestClient) -> None:
 
 
 def test_an_approved_loan_needs_no_change(client: TestClient) -> None:
-    answer = ask(client, application(instalment_to_income_90d=0.01))
+    answer = ask(client, application(instalment_to_usual_income=0.01))
     assert answer["decision"] == "approve" and answer["changes"] is None
     assert answer["reason"] == "The row is approved as it is."
 

@@ -46,7 +46,7 @@ GOOD_LOAN = {
     "term_months": 12.0,
     "balance_mean_30d": 9000.0,
     "is_urban": 1.0,
-    "instalment_to_income_90d": 0.05,
+    "instalment_to_usual_income": 0.05,
 }
 CASES: dict[str, tuple[Request, Request]] = {
     "transaction_anomaly": (

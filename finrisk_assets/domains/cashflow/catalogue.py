@@ -33,7 +33,7 @@ THEMES: Mapping[str, str] = themes(
             *("income_to_declared_1m", "income_to_declared_3m", "income_trend_1m"),
         ),
         "regularity of the income": ("income_irregularity_3m", "income_irregularity_6m", "net_flow_range_6m"),
-        "time of the incomes": ("n_incomes_3m", "days_since_income"),
+        "time of the incomes": ("n_incomes_3m", "months_since_income"),
         "spending": (
             *(f"expense_to_income_{n}m" for n in SPANS),
             *(f"expense_amount_{n}m" for n in AMOUNT_SPANS),
@@ -45,7 +45,7 @@ THEMES: Mapping[str, str] = themes(
         "size of the movements": (SCALE,),
         "number of movements": ("n_transactions_1m",),
         "penalties": ("n_penalties_3m", "n_penalties_12m"),
-        "balance": ("balance_amount", *(f"balance_to_{what}" for what in ("movement", "income", "declared")), "lowest_balance_to_movement"),
+        "balance": ("balance_amount", *(f"balance_to_{what}" for what in ("movement", "income", "declared"))),
         "course of the balance": ("balance_above_usual", "balance_above_lowest", "balance_change_6m"),
         "season": tuple(f"next_month_{what}" for what in ("sin", "cos", "number", "days")),
         "length of the history": ("history_months",),
@@ -213,14 +213,14 @@ def _flows() -> tuple[FeatureDefinition, ...]:
             *_two_sided("The number of incomes"), lambda months: months._n_in_3m,
         ),
         define(
-            "income_irregularity_3m", "", "Highest less lowest monthly income of the last three months, over that of a usual month.",
+            "income_irregularity_3m", "", "Highest less lowest monthly income of the last three months, over the usual income.",
             *_two_sided("The regularity of the last three incomes"),
-            lambda months: _ratio((months._highest_in_3m - months._least_in_3m).cast("float64"), _usual(months, "_in")),
+            lambda months: _ratio((months._highest_in_3m - months._least_in_3m).cast("float64"), months._usual_in),
         ),
         define(
-            "income_trend_1m", "", "Income of the last month over that of a usual month.",
+            "income_trend_1m", "", "Income of the last month over the usual income.",
             *_two_sided("The last income beside the usual one"),
-            lambda months: _ratio(months._in_1m.cast("float64"), _usual(months, "_in")),
+            lambda months: _ratio(months._in_1m.cast("float64"), months._usual_in),
         ),
         define(
             "expense_trend_1m", "", "Spending of the last month over that of a usual month.",
@@ -238,9 +238,9 @@ def _flows() -> tuple[FeatureDefinition, ...]:
             lambda months: _ratio(months._largest_out.cast("float64"), _typical_movement(months)),
         ),
         define(
-            "income_irregularity_6m", "", "Highest less lowest monthly income of the last six months, over that of a usual month.",
+            "income_irregularity_6m", "", "Highest less lowest monthly income of the last six months, over the usual income.",
             *_two_sided("The regularity of the income"),
-            lambda months: _ratio((months._highest_in - months._least_in).cast("float64"), _usual(months, "_in")),
+            lambda months: _ratio((months._highest_in - months._least_in).cast("float64"), months._usual_in),
         ),
         define(
             "net_flow_range_6m", "", "Highest less lowest net flow of the last six months, over what moves in a usual month.",
@@ -248,9 +248,8 @@ def _flows() -> tuple[FeatureDefinition, ...]:
             lambda months: _ratio((months._highest_net - months._lowest_net).cast("float64"), _typical_movement(months)),
         ),
         define(
-            "days_since_income", "days", "Days from the last income, if within six months, to the end of the month.",
-            *_two_sided("The time since the last income"),
-            lambda months: months.as_of.delta(months._last_income, unit="microsecond").cast("float64") / DAY_US,
+            "months_since_income", "months", "Months since one with an income, if within six months; 0 where the last month had one.",
+            *_two_sided("The time since the last income"), lambda months: months._number - months._last_income,
         ),
         define(
             "n_transactions_1m", "movements", "Movements of the last month.",
@@ -325,12 +324,8 @@ def _balances() -> tuple[FeatureDefinition, ...]:
             relative(lambda months: months._closing, 100.0),
         ),
         define_one(
-            "The closing balance beside the income", "balance_to_income", "months", "Closing balance over the income of a usual month.",
-            lambda months: _ratio(months._closing.cast("float64"), _usual(months, "_in"), 100.0),
-        ),
-        define_one(
-            "The lowest balance of the last month", "lowest_balance_to_movement", "", "Lowest balance of the month, likewise.",
-            relative(lambda months: months._lowest, 100.0),
+            "The closing balance beside the income", "balance_to_income", "months", "Closing balance over the usual income.",
+            lambda months: _ratio(months._closing.cast("float64"), months._usual_in, 100.0),
         ),
         define_one(
             "The balance beside its usual level", "balance_above_usual", "",

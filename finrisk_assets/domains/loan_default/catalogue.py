@@ -1,8 +1,9 @@
 """Every feature of an application for a loan: its words, its expression over the joined rows, and the columns that it needs.
 
-Four groups: the loan's own terms, the borrower and the account, the borrower's ledger *strictly before* the application, and the payment
-record of a card. A feature without an expression follows from others by its formula in `terms.FORMULAS`. No feature reads a protected
-column (birth, gender, …). `joins` computes the columns that begin with an underscore.
+Four groups: the loan's own terms, the borrower and the account, the calendar months of the borrower's ledger that ended *before* the
+application, and the payment record of a card. A feature without an expression follows from others by its formula in
+`loan_terms.FORMULAS`. No feature reads a protected column (birth, gender, …). `joins` and `ledger.complete_months` compute the columns that
+begin with an underscore.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,37 +13,36 @@ from operator import add
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.domains.loan_default.joins import INCOME_MONTHS, WINDOWS
 from finrisk_assets.features.arithmetic import clip, epoch_micros, ratio, share
 from finrisk_assets.features.feature_definition import Expression, FeatureDefinition, column, define, with_themes
 from finrisk_assets.features.loan_terms import CARD_MONTHS
+from finrisk_assets.ledger.complete_months import FADE, SPANS, USUAL_MONTHS
 from schemas.features import themes
 from schemas.timestamps import DAY_US
 
 THEMES: Mapping[str, str] = themes(
     {
-        "amount": ("loan_amount", "loan_to_income_90d"),
+        "amount": ("loan_amount", "loan_to_usual_income"),
         "time to repay": ("term_months",),
         "interest rate": ("annual_rate_pct",),
         "instalment": (
             "instalment_amount",
-            *(f"instalment_to_{income}" for income in ("declared_income", "stated_income", "income_90d")),
-            "surplus_after_instalment_90d",
+            *(f"instalment_to_{income}" for income in ("declared_income", "stated_income", "usual_income")),
+            *("surplus_after_instalment", "commitments_to_usual_income"),
         ),
-        "income": ("declared_income_amount", *(f"income_amount_{days}d" for days in WINDOWS), "stated_to_ledger_income"),
-        "course of the income": ("income_irregularity_6m", "income_trend_90d"),
-        "spending": tuple(f"{what}_{days}d" for what in ("expense_amount", "expense_to_income") for days in WINDOWS),
-        "large expenses": ("largest_expense_to_income_90d",),
-        "cash": ("cash_share_180d",),
-        "number of movements": tuple(f"n_transactions_{days}d" for days in WINDOWS),
+        "income": ("declared_income_amount", "usual_income_amount", "stated_to_usual_income"),
+        "course of the income": ("income_irregularity_6m", *(f"income_to_usual_{n}m" for n in SPANS[:-1]), "is_without_salary_1m"),
+        "spending": ("usual_expense_amount", *(f"expense_to_income_{n}m" for n in SPANS)),
+        "fixed costs": ("bills_to_usual_income_3m",),
+        "large expenses": ("largest_expense_to_usual_income_3m",),
+        "cash": ("cash_share_6m",),
+        "number of movements": ("n_transactions_1m", "n_transactions_6m"),
         "balance": (
-            *(f"{what}_balance_{days}d" for what in ("mean", "min") for days in WINDOWS),
-            "last_balance_amount",
-            "low_balance_share_90d",
-            "mean_balance_to_instalment_90d",
+            *("month_end_balance_amount", "month_end_balance_to_usual_income"),
+            *("mean_balance_6m", "mean_balance_to_usual_income_6m", "lowest_balance_to_usual_income_6m", "mean_balance_to_instalment_6m"),
         ),
-        "swings of the balance": ("balance_range_to_income_180d",),
-        "overdrawn account": (*(f"n_penalties_{days}d" for days in WINDOWS), "n_negative_balance_180d"),
+        "overdrawn account": (*(f"n_penalties_{n}m" for n in SPANS), "faded_penalties", "n_negative_balance_6m"),
+        "missed payments": ("n_missed_payments_6m", "faded_missed_payments"),
         "overdraft limit": ("overdraft_limit_amount",),
         "time as a customer": ("customer_months", "history_months"),
         "payment record": (
@@ -76,18 +76,27 @@ def _sum(values: Sequence[ir.Value]) -> ir.Value:
     return reduce(add, values)
 
 
-def _monthly_income(rows: ir.Table) -> ir.Value:
-    return rows._income_90d / 3
-
-
 def _irregularity(rows: ir.Table) -> ir.Value:
     """Return standard deviation over mean of the monthly incomes, over as many of the last months as the history covers."""
-    incomes = [rows[f"_income_month_{month}"] for month in range(INCOME_MONTHS)]
-    covered = [(rows._history_days > 30 * month).ifelse(1.0, 0.0) for month in range(INCOME_MONTHS)]
-    n = _sum(covered)
+    incomes = [rows[f"_income_month_{month}"] for month in range(1, USUAL_MONTHS + 1)]
+    n = rows[f"_months_{USUAL_MONTHS}m"]
+    covered = [(n > month).ifelse(1.0, 0.0) for month in range(USUAL_MONTHS)]
     mean = _sum(incomes) / n
     variance = _sum([(income - mean) * (income - mean) * is_covered for income, is_covered in zip(incomes, covered, strict=True)]) / n
     return ratio(variance.sqrt(), mean, 3.0)
+
+
+def _in_usual_incomes(part: Expression) -> Expression:
+    """Return an amount in usual monthly incomes; without such an income, the largest with the sign of the amount: a debt is no saving."""
+    return lambda rows: ratio(part(rows), rows._usual_income, no_whole="signed_largest")
+
+
+def _income_to_usual(n: int) -> Expression:
+    return lambda rows: ratio(rows[f"_income_{n}m"], rows._usual_income * rows[f"_months_{n}m"])
+
+
+def _monthly_number(n: int) -> Expression:
+    return lambda rows: rows[f"_n_{n}m"] / rows[f"_months_{n}m"].nullif(0)
 
 
 # Definitions ------------------------------------------------------------------------------------------------------------------
@@ -146,9 +155,9 @@ def _borrower() -> tuple[FeatureDefinition, ...]:
             "The instalment takes much of the stated income", "The instalment takes little of the stated income", None, 1,
         ),
         define(
-            "stated_to_ledger_income", "", "Income stated in the application over the mean monthly income of the last 90 days.",
+            "stated_to_usual_income", "", "Income stated in the application over the usual income on the account.",
             "The stated income is not seen on the account", "The stated income is seen on the account",
-            lambda rows: ratio(rows.stated_income_amount, _monthly_income(rows)), needs=f"{stated} {_LEDGER_NEEDS}",
+            lambda rows: ratio(rows.stated_income_amount, rows._usual_income), needs=f"{stated} {_LEDGER_NEEDS}",
         ),
         define(
             "overdraft_limit_amount", "currency", "Agreed overdraft of the account.",
@@ -158,104 +167,153 @@ def _borrower() -> tuple[FeatureDefinition, ...]:
     )  # fmt: skip
 
 
-def _window_features(days: int) -> tuple[FeatureDefinition, ...]:
-    """Return the features of one window of the ledger."""
-    ago = f"in the last {days} days"
+def _month_features(n: int) -> tuple[FeatureDefinition, ...]:
+    """Return the features of the last `n` complete months."""
+    ago = "in the last complete month" if n == 1 else f"in the last {n} complete months"
     return (
         define(
-            f"income_amount_{days}d", "currency", f"Money that came in {ago}, without refunds.",
-            f"Little money came in {ago}", f"Much money came in {ago}", column(f"_income_{days}d"), needs=_LEDGER_NEEDS,
-        ),
-        define(
-            f"expense_amount_{days}d", "currency", f"Money that went out {ago}.",
-            f"The spending {ago} speaks against it", f"The spending {ago} speaks for it", column(f"_expense_{days}d"), needs=_LEDGER_NEEDS,
-        ),
-        define(
-            f"expense_to_income_{days}d", "", f"Money that went out over money that came in, {ago}.",
+            f"expense_to_income_{n}m", "", f"Money that went out over money that came in, {ago}.",
             f"Much of the income was spent {ago}", f"Little of the income was spent {ago}",
-            lambda rows: ratio(rows[f"_expense_{days}d"], rows[f"_income_{days}d"]), 1, needs=_LEDGER_NEEDS,
+            lambda rows: ratio(rows[f"_expense_{n}m"], rows[f"_income_{n}m"]), 1, needs=_LEDGER_NEEDS,
         ),
         define(
-            f"n_transactions_{days}d", "movements", f"Movements {ago}.",
-            f"The number of movements {ago} speaks against it", f"The number of movements {ago} speaks for it",
-            column(f"_n_{days}d"), needs=_LEDGER_NEEDS,
-        ),
-        define(
-            f"n_penalties_{days}d", "penalties", f"Penalties for a negative balance {ago}.",
-            f"Penalties were charged {ago}", f"No penalties were charged {ago}", column(f"_n_penalties_{days}d"), 1, needs=_LEDGER_NEEDS,
-        ),
-        define(
-            f"mean_balance_{days}d", "currency", f"Mean balance after a movement {ago}.",
-            f"The balance was low {ago}", f"The balance was high {ago}", 
-            lambda rows: rows[f"_sum_balance_{days}d"] / rows[f"_n_balances_{days}d"].nullif(0), -1, needs=_LEDGER_NEEDS,
-        ),
-        define(
-            f"min_balance_{days}d", "currency", f"Lowest balance after a movement {ago}.",
-            f"The balance fell low {ago}", f"The balance did not fall low {ago}", column(f"_min_balance_{days}d"), -1, needs=_LEDGER_NEEDS,
+            f"n_penalties_{n}m", "penalties", f"Penalties for a negative balance {ago}.",
+            f"Penalties were charged {ago}", f"No penalties were charged {ago}", column(f"_n_penalties_{n}m"), 1, needs=_LEDGER_NEEDS,
         ),
     )  # fmt: skip
 
 
-def _ledger() -> tuple[FeatureDefinition, ...]:
+def _income_features() -> tuple[FeatureDefinition, ...]:
     return (
-        *(definition for days in WINDOWS for definition in _window_features(days)),
         define(
-            "history_months", "months", "Time since the first movement on record.",
-            "Little history is on record", "A long history is on record",
-            lambda rows: rows._history_days / _MONTH_DAYS, needs=_LEDGER_NEEDS,
+            "usual_income_amount", "currency a month",
+            f"Usual income: the median of the last complete months, at most {USUAL_MONTHS}, without refunds.",
+            "The usual income is low", "The usual income is high", column("_usual_income"), -1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "last_balance_amount", "currency", "Balance just before the application (the lowest, of movements at one moment).",
-            "The balance before the application was low", "The balance before the application was high",
-            column("_last_balance"), -1, needs=_LEDGER_NEEDS,
+            "usual_expense_amount", "currency a month",
+            f"Usual spending: the median of the last complete months, at most {USUAL_MONTHS}.",
+            "The usual spending is high", "The usual spending is low", column("_usual_expense"), needs=_LEDGER_NEEDS,
+        ),
+        *(
+            define(
+                f"income_to_usual_{n}m", "",
+                "Income of the last complete month over the usual income." if n == 1
+                else f"Mean monthly income of the last {n} complete months over the usual income.",
+                "Less than the usual income came in", "The usual income came in",
+                _income_to_usual(n), needs=_LEDGER_NEEDS,
+            )
+            for n in SPANS[:-1]
         ),
         define(
-            "low_balance_share_90d", "", "Share of the last 90 days' movements that left less than a tenth of a month's income.",
-            "The balance was often nearly used up", "The balance was seldom nearly used up",
-            lambda rows: share(rows._n_low_90d, rows._n_90d), 1, needs=_LEDGER_NEEDS,
+            "is_without_salary_1m", "0 or 1", "Whether no salary and no pension came in in the last complete month.",
+            "No salary came in in the last complete month", "A salary came in in the last complete month",
+            lambda rows: (rows._regular_pay_1m > 0).ifelse(0.0, 1.0), 1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "n_negative_balance_180d", "movements", "Movements of the last 180 days that left the balance below zero.",
-            "The account was overdrawn", "The account was not overdrawn", column("_n_negative_180d"), 1, needs=_LEDGER_NEEDS,
-        ),
-        define(
-            "balance_range_to_income_180d", "", "Highest less lowest balance of the last 180 days over the mean monthly income.",
-            "The balance swings widely", "The balance is steady",
-            lambda rows: ratio(rows._max_balance_180d - rows._min_balance_180d, _monthly_income(rows)), needs=_LEDGER_NEEDS,
-        ),
-        define(
-            "cash_share_180d", "", "Share of cash withdrawals in the spending of the last 180 days.",
-            "The share of cash in the spending speaks against it", "The share of cash in the spending speaks for it",
-            lambda rows: share(rows._cash_180d, rows._expense_180d), needs=_LEDGER_NEEDS,
-        ),
-        define(
-            "largest_expense_to_income_90d", "", "Largest single expense of the last 90 days over the mean monthly income.",
-            "A single expense was large", "No single expense was large",
-            lambda rows: ratio(rows._largest_expense_90d, _monthly_income(rows)), needs=_LEDGER_NEEDS,
-        ),
-        define(
-            "income_irregularity_6m", "", "Standard deviation over mean of the monthly incomes of the last six months.",
+            "income_irregularity_6m", "", "Standard deviation over mean of the monthly incomes of the last six complete months.",
             "The income is irregular", "The income is regular", _irregularity, 1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "income_trend_90d", "", "Income of the last 90 days over that of the 90 days before.",
-            "The income has fallen", "The income has grown",
-            lambda rows: ratio(rows._income_90d, rows._income_180d - rows._income_90d), needs=_LEDGER_NEEDS,
+            "bills_to_usual_income_3m", "", "Mean monthly bills of the last three complete months over the usual income.",
+            "Fixed costs take much of the usual income", "Fixed costs take little of the usual income",
+            lambda rows: ratio(rows._bills_3m, rows._usual_income * rows._months_3m), 1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "instalment_to_income_90d", "", "Instalment over the mean monthly income of the last 90 days.",
-            "The instalment takes much of the income", "The instalment takes little of the income", None, 1,
+            "largest_expense_to_usual_income_3m", "", "Largest single expense of the last three complete months over the usual income.",
+            "A single expense was large", "No single expense was large",
+            lambda rows: ratio(rows._largest_3m, rows._usual_income), needs=_LEDGER_NEEDS,
         ),
         define(
-            "surplus_after_instalment_90d", "", "What is left of a month's income after spending and instalment, as its share.",
+            "cash_share_6m", "", "Share of cash withdrawals in the spending of the last six complete months.",
+            "The share of cash in the spending is high", "The share of cash in the spending is low",
+            lambda rows: share(rows._cash_6m, rows._expense_6m), needs=_LEDGER_NEEDS,
+        ),
+        *(
+            define(
+                f"n_transactions_{n}m", "movements a month",
+                "Movements of the last complete month." if n == 1 else f"Mean monthly number of movements of the last {n} complete months.",
+                "The number of movements speaks against it", "The number of movements speaks for it",
+                _monthly_number(n), needs=_LEDGER_NEEDS,
+            )
+            for n in (SPANS[0], SPANS[-1])
+        ),
+    )  # fmt: skip
+
+
+def _balance_features() -> tuple[FeatureDefinition, ...]:
+    return (
+        define(
+            "month_end_balance_amount", "currency", "Balance at the last month-end (the lowest, of movements at one moment).",
+            "The balance at the last month-end was low", "The balance at the last month-end was high",
+            column("_closing"), -1, needs=_LEDGER_NEEDS,
+        ),
+        define(
+            "month_end_balance_to_usual_income", "months", "Balance at the end of the last complete month, in usual incomes.",
+            "The balance at the last month-end was small for the usual income",
+            "The balance at the last month-end was large for the usual income",
+            _in_usual_incomes(column("_closing")), -1, needs=_LEDGER_NEEDS,
+        ),
+        define(
+            "mean_balance_6m", "currency", "Mean balance at the last six month-ends.",
+            "The balance at month-ends was low", "The balance at month-ends was high", column("_mean_closing_6m"), -1, needs=_LEDGER_NEEDS,
+        ),
+        define(
+            "mean_balance_to_usual_income_6m", "months", "Mean balance at the last six month-ends, in usual incomes.",
+            "The balance at month-ends was small for the usual income", "The balance at month-ends was large for the usual income",
+            _in_usual_incomes(column("_mean_closing_6m")), -1, needs=_LEDGER_NEEDS,
+        ),
+        define(
+            "lowest_balance_to_usual_income_6m", "months", "Lowest balance at one of the last six month-ends, in usual incomes.",
+            "The balance at some month-end was small for the usual income", "The balance at every month-end was large for the usual income",
+            _in_usual_incomes(column("_lowest_closing_6m")), -1, needs=_LEDGER_NEEDS,
+        ),
+        define(
+            "n_negative_balance_6m", "movements", "Movements of the last six complete months that left the balance below zero.",
+            "The account was overdrawn", "The account was not overdrawn", column("_n_negative_6m"), 1, needs=_LEDGER_NEEDS,
+        ),
+        define(
+            "faded_penalties", "penalties",
+            f"Penalties of the last six complete months, each worth {FADE} of its weight a month later.",
+            "Penalties were charged of late", "No penalties were charged of late", column("_faded_penalties"), 1, needs=_LEDGER_NEEDS,
+        ),
+        define(
+            "n_missed_payments_6m", "payments", "Payments that were returned unpaid in the last six complete months.",
+            "Payments were missed", "No payments were missed", column("_n_missed_6m"), 1, needs=_LEDGER_NEEDS,
+        ),
+        define(
+            "faded_missed_payments", "payments",
+            f"Payments returned unpaid in the last six complete months, each worth {FADE} of its weight a month later.",
+            "Payments were missed of late", "No payments were missed of late", column("_faded_missed"), 1, needs=_LEDGER_NEEDS,
+        ),
+        define(
+            "history_months", "months", f"Complete months on record before the application, at most {USUAL_MONTHS}.",
+            "Little history is on record", "A long history is on record", column(f"_months_{USUAL_MONTHS}m"), needs=_LEDGER_NEEDS,
+        ),
+    )  # fmt: skip
+
+
+def _at_terms() -> tuple[FeatureDefinition, ...]:
+    """Return the features of the ledger beside the loan's terms, which follow by their formulas."""
+    return (
+        define(
+            "instalment_to_usual_income", "", "Instalment over the usual income.",
+            "The instalment takes much of the usual income", "The instalment takes little of the usual income", None, 1,
+        ),
+        define(
+            "commitments_to_usual_income", "", "Instalment and mean monthly bills over the usual income.",
+            "Bills and the instalment take much of the usual income", "Bills and the instalment take little of the usual income", None, 1,
+        ),
+        define(
+            "surplus_after_instalment", "", "What is left of the usual income after the usual spending and the instalment, as its share.",
             "Little income is left after spending and the instalment", "Enough income is left after spending and the instalment", None, -1,
         ),
         define(
-            "loan_to_income_90d", "months", "Amount over the mean monthly income of the last 90 days.",
-            "The loan is large for the income", "The loan is small for the income", None,
+            "loan_to_usual_income", "months", "Amount over the usual income.",
+            "The loan is large for the usual income", "The loan is small for the usual income", None,
         ),
         define(
-            "mean_balance_to_instalment_90d", "instalments", "Mean balance of the last 90 days over the instalment.",
+            "mean_balance_to_instalment_6m", "instalments", "Mean balance at the last six month-ends over the instalment.",
             "The balance covers few instalments", "The balance covers many instalments", None, -1,
         ),
     )  # fmt: skip
@@ -404,5 +462,14 @@ def _card() -> tuple[FeatureDefinition, ...]:
     )  # fmt: skip
 
 
-CATALOGUE: tuple[FeatureDefinition, ...] = with_themes(THEMES, _terms(), _borrower(), _ledger(), _card())
+CATALOGUE: tuple[FeatureDefinition, ...] = with_themes(
+    THEMES,
+    _terms(),
+    _borrower(),
+    *(_month_features(n) for n in SPANS),
+    _income_features(),
+    _balance_features(),
+    _at_terms(),
+    _card(),
+)
 """Every feature that is defined here, whatever the source, in the order of the model's inputs."""

@@ -28,7 +28,7 @@ __all__ = ["APPROVE", "DECISIONS", "REFER", "REFUSE", "decide_applications", "me
 Floats = NDArray[np.float64]
 Columns = Mapping[str, NDArray[np.floating]]
 
-TERM_COLUMNS = ("loan_amount", "annual_rate_pct", "term_months", "instalment_amount", *(name for name, _ in INCOMES))
+TERM_COLUMNS = ("loan_amount", "annual_rate_pct", "term_months", "instalment_amount", *INCOMES)
 """Columns of an application that its decision reads beside the PD."""
 
 

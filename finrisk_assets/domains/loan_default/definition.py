@@ -33,7 +33,7 @@ class LoanDefault(ClassifierDomain):
     needs = ("loans.is_default",)
     keys = features.KEYS
     decision_time = "applied_at"
-    months_back = 12
+    months_back = 7
     label = "is_default"
     outcome = "default"
     cutoffs = ("refer_from", "refuse_from")
@@ -47,7 +47,7 @@ class LoanDefault(ClassifierDomain):
     )
     monitoring = MonitoringSpec(
         decision_thresholds=("refer_from", "refuse_from"),
-        by_construction={"history_months": "grows as the ledger ages", "customer_months": "grows with every month that a customer stays"},
+        by_construction={"customer_months": "grows with every month that a customer stays"},
     )
 
     def select_features(self, source: "Source") -> tuple[Feature, ...]:

@@ -38,7 +38,7 @@ class LoanOffers(ClassifierDomain):
     companions = ("loan_default",)
     keys = features.KEYS
     decision_time = "offered_at"
-    months_back = 6
+    months_back = 7
     label = "is_accepted"
     outcome = "acceptance"
     utility_unit = "profit in currency per customer, by the offers whose random rate was the one chosen"

@@ -11,9 +11,10 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.domains.loan_offers.catalogue import CATALOGUE, INCOME_NEEDS, LEDGER_NEEDS
-from finrisk_assets.domains.loan_offers.joins import build_month_end_rows, join_earlier_offers, join_ledger_sums, join_newest_score
+from finrisk_assets.domains.loan_offers.joins import build_month_end_rows, join_earlier_offers, join_newest_score
 from finrisk_assets.features.arithmetic import finite
 from finrisk_assets.features.feature_definition import FeatureDefinition, check_source_features, filled_columns, select_available
+from finrisk_assets.ledger.complete_months import join_complete_months
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
 
@@ -26,7 +27,7 @@ SPENDING = Column(
     personal="personal", known="offered_at",
 )  # fmt: skip
 MONTHLY_INCOME = Column(
-    "monthly_income_amount", "float64", "Mean monthly income of the last 90 days, or what the source states.", "currency a month",
+    "monthly_income_amount", "float64", "Usual monthly income on the account, or what the source states.", "currency a month",
     True, 0, personal="personal", known="offered_at",
 )  # fmt: skip
 
@@ -91,12 +92,14 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     # What is joined starts from the bare rows each time, so that the engine does not work out the other joins again.
     moments = offered.select("offer_id", "customer_id", "offered_at")
     has_ledger = "transactions" in tables
-    rows = join_ledger_sums(offered, tables["transactions"]) if has_ledger else offered.mutate(_income=ibis.null("float64"))
+    rows = offered.mutate(_usual_income=ibis.null("float64"))
+    if has_ledger:
+        rows = join_complete_months(offered, tables["transactions"], "offered_at")
     rows = join_earlier_offers(rows, moments, offers)
     rows = join_newest_score(rows, moments, tables.get("scores_loan_default"), "applied_at", "_pd")
     rows = join_newest_score(rows, moments, tables.get("scores_spending_risk"), "as_of", "_spending")
     stated = rows.stated_income_amount if "stated_income_amount" in offers.columns else ibis.null("float64")
-    rows = rows.mutate(_monthly_income=rows._income.coalesce(stated))
+    rows = rows.mutate(_monthly_income=rows._usual_income.coalesce(stated))
     keys = {column.name: rows[column.name] for column in KEYS if column.name in offers.columns}
     keys |= {PD.name: finite(rows._pd), SPENDING.name: finite(rows._spending), MONTHLY_INCOME.name: finite(rows._monthly_income)}
     values = {feature.name: definitions.get(feature.name, FeatureDefinition(feature)).compute(rows) for feature in features}

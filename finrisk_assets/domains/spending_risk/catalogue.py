@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 import ibis.expr.types as ir
 
 from finrisk_assets.domains.spending_risk.decide import EIGHT
-from finrisk_assets.domains.spending_risk.joins import MONTHS, WINDOW_MONTHS
+from finrisk_assets.domains.spending_risk.joins import MONTHS
 from finrisk_assets.features.arithmetic import ratio, to_currency
 from finrisk_assets.features.feature_definition import Expression, FeatureDefinition, define, with_themes
 from finrisk_assets.scoring.ratios import LARGEST_RATIO
 from schemas.features import Feature, themes
-from schemas.timestamps import DAY_US
 
 SEASON = ("month_sin", "month_cos")
 
@@ -24,7 +23,7 @@ THEMES: Mapping[str, str] = themes(
     {
         "income": ("Total_Income",),
         "course of the income": ("income_trend", *(f"earned_to_usual_income_{n}m" for n in MONTHS)),
-        "regularity of the income": ("income_irregularity_6m", "income_days", "regular_pay_share_6m"),
+        "regularity of the income": ("income_irregularity_6m", "regular_pay_share_6m"),
         "benefits": tuple(f"benefits_share_{n}m" for n in MONTHS),
         "spending": (
             *("Total_Expense", "Expense_Income_Ratio"),
@@ -33,13 +32,13 @@ THEMES: Mapping[str, str] = themes(
         ),
         "course of the spending": (*(f"expense_to_mean_income_{lag}m_ago" for lag in (0, 1, 2)), "expense_trend"),
         "usual expense": ("Avg_Expense",),
-        "large expenses": ("Max_Expense", "max_expense_to_income_90d"),
-        "largest category": ("Top_Category_Spend", "top_category_share_90d"),
+        "large expenses": ("Max_Expense", "largest_expense_to_mean_income_3m"),
+        "largest category": ("Top_Category_Spend",),
         "fixed costs": ("bills_to_usual_income_3m", "bills_to_income_3m", "bills_share_3m"),
         "number of movements": ("Num_Transactions",),
         "low balance": (
             "Low_Balance_Freq",
-            *(f"{what}_{n}m" for what in ("n_negative_balance", "min_balance_to_income") for n in MONTHS),
+            *(f"{what}_{n}m" for what in ("n_negative_balance", "lowest_balance_to_income") for n in MONTHS),
         ),
         "savings": tuple(f"closing_balance_to_{what}" for what in ("income_3m", "expense_3m", "usual_income")),
         "course of the balance": ("balance_change_to_income_3m",),
@@ -161,9 +160,9 @@ def _month_features(n: int) -> tuple[FeatureDefinition, ...]:
             lambda rows: rows[f"_n_negative_{n}m"], 1,
         ),
         define(
-            f"min_balance_to_income_{n}m", "months", f"Lowest balance {ago}, in months of its mean income.",
+            f"lowest_balance_to_income_{n}m", "months", f"Lowest balance at a month-end {ago}, in months of its mean income.",
             f"The balance fell low {ago}", f"The balance did not fall low {ago}",
-            _ratio_of_mean(f"_lowest_{n}m", inflow, n), -1,
+            _ratio_of_mean(f"_lowest_closing_{n}m", inflow, n), -1,
         ),
         define(
             f"benefits_share_{n}m", "", f"Share of benefits in the income {ago}.",
@@ -254,11 +253,6 @@ def _other() -> tuple[FeatureDefinition, ...]:
             "The income is irregular", "The income is regular", _irregularity,
         ),
         define(
-            "income_days", "days", "Time since money last came in, other than interest; missing if not in 90 days.",
-            "The day of the last income speaks against it", "The day of the last income speaks for it",
-            lambda rows: rows._since_income_us / float(DAY_US),
-        ),
-        define(
             "bills_to_income_3m", "", "Bills that come whatever happens over income, in the last three months.",
             "Fixed costs take much of the income", "Fixed costs take little of the income",
             _ratio_of("_bills_3m", "_inflow_3m"),
@@ -269,14 +263,9 @@ def _other() -> tuple[FeatureDefinition, ...]:
             _ratio_of("_bills_3m", "_expense_3m"),
         ),
         define(
-            "top_category_share_90d", "", "Largest sum of debits in one category over all debits of the last 90 days.",
-            "The share of the largest category speaks against it", "The share of the largest category speaks for it",
-            _ratio_of("_top_category", "_expense"),
-        ),
-        define(
-            "max_expense_to_income_90d", "months", "Largest debit over the mean monthly income of the last 90 days.",
+            "largest_expense_to_mean_income_3m", "months", "Largest debit over the mean monthly income, in the last three months.",
             "The largest expense was large for the income", "The largest expense was small for the income",
-            lambda rows: _ratio(rows._largest * WINDOW_MONTHS, rows._inflow),
+            _ratio_of_mean("_largest_3m", "_inflow_3m", 3),
         ),
         define(
             "regular_pay_share_6m", "", "Share of salaries and pensions in the income of the last six months.",

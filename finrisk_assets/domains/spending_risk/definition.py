@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from finrisk_assets.domains.base import MonitoringSpec, ScoredWindow
 from finrisk_assets.domains.classifier import ClassifierDomain, net_benefit, score_by_threshold
 from finrisk_assets.domains.spending_risk import catalogue, decide, features, model, target
-from schemas.features import Feature
+from schemas.features import Feature, feature_table
+from schemas.ledger import Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,7 @@ class SpendingRisk(ClassifierDomain):
     needs = ("transactions.customer_id", "transactions.category", "transactions.balance_amount")
     keys = features.KEYS
     decision_time = "as_of"
-    months_back = 6
+    months_back = 7
     months_ahead = 3
     label = "is_trouble"
     outcome = "trouble"
@@ -47,7 +48,12 @@ class SpendingRisk(ClassifierDomain):
     )
 
     def select_features(self, source: "Source") -> tuple[Feature, ...]:
-        return _table_features(source)
+        """Return the features of whole calendar months: the eight fields' window of 90 days holds two or three paydays by chance."""
+        return tuple(feature for feature in _table_features(source) if feature.name not in decide.EIGHT)
+
+    def feature_contract(self, source: "Source") -> Table:
+        """Return the contract of the one feature table that both models read."""
+        return feature_table(self.group, self.keys, _table_features(source))
 
     def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
         return features.build(tables, _table_features(source), target.find_rule(source.name))
@@ -88,6 +94,9 @@ class SpendingRiskEight(SpendingRisk):
 
     def select_features(self, source: "Source") -> tuple[Feature, ...]:
         return catalogue.EIGHT_FEATURES
+
+    def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
+        return model.candidates_of_eight(features, seed, threads, n_rows)
 
 
 def _table_features(source: "Source") -> tuple[Feature, ...]:

@@ -26,6 +26,7 @@ from finrisk_assets.graph.stages.common import (
     read_figures,
     run_link,
 )
+from finrisk_assets.graph.stages.relations import ARTIFACT, measure_relations
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import gate_verdict, model_registry
@@ -95,6 +96,8 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         for name, png in result.plots.items():
             log_artifact(client, registered.run_id, f"plots/test_{name}.png", png)
         log_artifact(client, registered.run_id, FIGURES, json.dumps(rows, indent=1).encode())
+        relations = [asdict(figure) for figure in measure_relations(domain, source, warehouse, challenger)]
+        log_artifact(client, registered.run_id, ARTIFACT, json.dumps(relations, indent=1).encode())
         log_artifact(client, registered.run_id, POLICY, challenger.policy.canonical_json().encode())
         gate_verdict.record_evaluation(client, registered.name, registered.version, (fault.demand for fault in faults))
         return dg.Output(
@@ -104,6 +107,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
                 "policy": challenger.policy.version,
                 "gate": dg.MetadataValue.md(format_verdicts(faults)),
                 "figures": dg.MetadataValue.md(markdown_table(rows)),
+                "relations": dg.MetadataValue.md(markdown_table(relations) if relations else "none: the source has no movements"),
                 "mlflow_run_id": registered.run_id,
                 "mlflow": run_link(tracking, registered.run_id),
                 **{figure.metric: float(figure.value) for figure in figures if "/" not in figure.metric},

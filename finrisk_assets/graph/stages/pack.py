@@ -19,6 +19,7 @@ from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages.common import champion_folder, common, run_link
 from finrisk_assets.graph.stages.evaluation import FIGURES, POLICY
+from finrisk_assets.graph.stages.relations import ARTIFACT as RELATIONS
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.packs import card, pack
@@ -146,6 +147,7 @@ def gather(
     bundle, files = _bundle(client, model, policy)
     texts = written or {name: (PACKAGE / "domains" / domain.group / name).read_bytes() for name in (README, CARD)}
     evaluation_file = model_registry.read_artifact(client, model, FIGURES)
+    relations_file = model_registry.read_artifact(client, model, RELATIONS) if _has_artifact(client, model, RELATIONS) else b"[]"
     candidates, parameters = read_candidates(client, model), read_parameters(client, model)
     texts_and_oracle = {**texts, **({ORACLE: pack.canonical_json(list(oracle))} if oracle else {})}
     evaluation = json.loads(evaluation_file)
@@ -155,6 +157,11 @@ def gather(
         *(pack.Artifact(name, pack.sha256(content), f"{model.uri} in MLflow") for name, content in files.items()),
         pack.Artifact(SNAPSHOT, snapshot, f"snapshots/{snapshot[:12]}….parquet: the feature table that it was trained on"),
         pack.Artifact(FIGURES, pack.sha256(evaluation_file), f"{run}: what evaluation_{domain.name} found"),
+        *(
+            [pack.Artifact(RELATIONS, pack.sha256(relations_file), f"{run}: its scores after changes of the ledger")]
+            if json.loads(relations_file)
+            else []
+        ),
         pack.Artifact(POLICY, pack.sha256(policy_file), f"{run}: the policy that it was evaluated under"),
         pack.Artifact(PARAMETERS, pack.sha256(pack.canonical_json(parameters)), f"{run}: its parameters"),
         pack.Artifact(CANDIDATES, pack.sha256(pack.canonical_json(candidates)), f"{run}: without the seconds that fitting took"),
@@ -165,6 +172,7 @@ def gather(
         *_training(parameters),
         *pack.build_figures(evaluation, "evaluation", FIGURES),
         *pack.build_figures(oracle, "oracle", ORACLE, "oracle"),
+        *pack.build_figures(json.loads(relations_file), "metamorphic", RELATIONS, "metamorphic"),
         *_candidate_figures(candidates),
         *(_threshold(name, value, bundle) for name, value in bundle.thresholds.items()),
     ]
@@ -212,6 +220,11 @@ def list_verdicts(domain: Domain, figures: Sequence[Figure]) -> list[pack.PackVe
 def read_policy_artifact(client: Any, model: model_registry.RegisteredVersion) -> bytes:
     """Return the policy that a version was evaluated under, as canonical JSON, whose hash is the policy's."""
     return model_registry.read_artifact(client, model, POLICY)
+
+
+def _has_artifact(client: Any, model: model_registry.RegisteredVersion, path: str) -> bool:
+    """Return whether the run of a version has an artifact: versions of before have no metamorphic figures."""
+    return any(item.path == path for item in client.list_artifacts(model.run_id))
 
 
 def _bundle(client: Any, model: model_registry.RegisteredVersion, policy: "Policy") -> "tuple[Bundle, dict[str, bytes]]":

@@ -110,7 +110,7 @@ def test_a_loan_that_had_less_than_a_year_to_default_is_left_out_whatever_became
     assert is_mature(np.full(2, np.datetime64("NaT")), known[:2]).tolist() == [True, True]
 
 
-NAMES = ("loan_amount", "annual_rate_pct", "term_months", "instalment_amount", "income_amount_90d")
+NAMES = ("loan_amount", "annual_rate_pct", "term_months", "instalment_amount", "usual_income_amount")
 
 
 def application(**changes):
@@ -120,7 +120,7 @@ def application(**changes):
         "annual_rate_pct": 12.0,
         "term_months": 24.0,
         "instalment_amount": 117.68,
-        "income_amount_90d": 6000.0,
+        "usual_income_amount": 2000.0,
     }
     return np.array([[(typical | changes)[name] for name in NAMES]])
 
@@ -134,7 +134,7 @@ def test_an_application_is_decided_at_its_own_terms():
     assert decide.decide_applications(columns_of(application()), np.array([0.03]), policy).words == ["approve"]
     short = application(loan_amount=400.0, term_months=6.0, instalment_amount=69.0)
     assert decide.decide_applications(columns_of(short), np.array([0.03]), policy).words == ["refuse"]
-    poor = application(income_amount_90d=900.0)
+    poor = application(usual_income_amount=300.0)
     assert decide.decide_applications(columns_of(poor), np.array([0.03]), policy).words == ["refer"]
 
 
@@ -163,10 +163,10 @@ def test_the_rows_of_a_grid_are_those_of_each_request():
     names = list(APPLICATION)
     rng = np.random.default_rng(2)
     people = [
-        APPLICATION | {"income_amount_90d": income, "expense_amount_90d": 0.9 * income, "mean_balance_90d": balance}
-        for income, balance in zip(rng.uniform(0, 9000, 6), rng.normal(300, 900, 6), strict=True)
+        APPLICATION | {"usual_income_amount": income, "usual_expense_amount": 0.9 * income, "mean_balance_6m": balance}
+        for income, balance in zip(rng.uniform(0, 3000, 6), rng.normal(300, 900, 6), strict=True)
     ]
-    people[0] = people[0] | {"income_amount_90d": None, "mean_balance_90d": None}
+    people[0] = people[0] | {"usual_income_amount": None, "mean_balance_6m": None}
     columns = {name: np.array([np.nan if person[name] is None else person[name] for person in people]) for name in names}
     amount = rng.integers(300, 20_000, (6, 5)).astype(float)
     rate, term = np.array([0.0, 3.5, 12.0, 19.99, 60.0]), np.array([6.0, 12.0, 13.0, 48.0, 60.0])
@@ -181,18 +181,18 @@ def test_the_rows_of_a_grid_are_those_of_each_request():
 # --- other terms -------------------------------------------------------------------------------------------------------
 
 APPLICATION = {
-    "loan_amount": 3000.0, "term_months": 24.0, "annual_rate_pct": 12.0, "instalment_amount": 141.22, "income_amount_90d": 6000.0,
-    "expense_amount_90d": 5400.0, "mean_balance_90d": 500.0, "instalment_to_income_90d": 0.07061,
-    "surplus_after_instalment_90d": 0.02939, "loan_to_income_90d": 1.5, "mean_balance_to_instalment_90d": 3.54057,
-    "declared_income_amount": None, "instalment_to_declared_income": None, "n_penalties_90d": 1.0,
+    "loan_amount": 3000.0, "term_months": 24.0, "annual_rate_pct": 12.0, "instalment_amount": 141.22, "usual_income_amount": 2000.0,
+    "usual_expense_amount": 1800.0, "mean_balance_6m": 500.0, "instalment_to_usual_income": 0.07061,
+    "surplus_after_instalment": 0.02939, "loan_to_usual_income": 1.5, "mean_balance_to_instalment_6m": 3.54057,
+    "declared_income_amount": None, "instalment_to_declared_income": None, "n_penalties_3m": 1.0,
 }  # fmt: skip
 
 
 def test_other_terms_change_what_follows_from_them_and_nothing_else():
     changed = with_terms(APPLICATION, loan_amount=12_000, term_months=12, annual_rate_pct=0)
     assert changed == APPLICATION | {
-        "loan_amount": 12_000, "term_months": 12, "annual_rate_pct": 0, "instalment_amount": 1000, "instalment_to_income_90d": 0.5,
-        "surplus_after_instalment_90d": -0.4, "loan_to_income_90d": 6, "mean_balance_to_instalment_90d": 0.5,
+        "loan_amount": 12_000, "term_months": 12, "annual_rate_pct": 0, "instalment_amount": 1000, "instalment_to_usual_income": 0.5,
+        "surplus_after_instalment": -0.4, "loan_to_usual_income": 6, "mean_balance_to_instalment_6m": 0.5,
     }  # fmt: skip
     assert list(changed) == list(APPLICATION)
 
@@ -211,10 +211,10 @@ def test_without_a_rate_a_loan_costs_the_multiple_of_its_amount_that_it_did():
 
 
 def test_who_has_no_income_is_at_the_bound_and_who_has_no_ledger_has_no_ratio():
-    poor = with_terms(APPLICATION | {"income_amount_90d": 0.0}, loan_amount=3000)
-    assert (poor["instalment_to_income_90d"], poor["loan_to_income_90d"], poor["surplus_after_instalment_90d"]) == (10, 100, 0)
-    silent = with_terms(APPLICATION | {"income_amount_90d": None, "mean_balance_90d": None}, loan_amount=3000)
-    assert silent["loan_to_income_90d"] is silent["mean_balance_to_instalment_90d"] is None
+    poor = with_terms(APPLICATION | {"usual_income_amount": 0.0}, loan_amount=3000)
+    assert (poor["instalment_to_usual_income"], poor["loan_to_usual_income"], poor["surplus_after_instalment"]) == (10, 100, 0)
+    silent = with_terms(APPLICATION | {"usual_income_amount": None, "mean_balance_6m": None}, loan_amount=3000)
+    assert silent["loan_to_usual_income"] is silent["mean_balance_to_instalment_6m"] is None
 
 
 def test_an_instalment_repays_the_loan_with_interest():

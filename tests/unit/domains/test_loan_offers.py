@@ -205,7 +205,7 @@ def frame(n=1500, slope=-0.15, seed=0):
     payment = instalment(np.exp(offer_rows.log_loan_amount), offer_rows.annual_rate_pct, np.exp(offer_rows.log_term_months))
     offer_rows["instalment_to_income"] = ratios(payment, income)
     offer_rows["log_income"] = np.log(income)
-    logit = slope * offer_rows.annual_rate_pct + offer_rows.expense_to_income_90d + 1
+    logit = slope * offer_rows.annual_rate_pct + offer_rows.expense_to_income_3m + 1
     offer_rows["is_accepted"] = rng.random(n) < 1 / (1 + np.exp(-logit))
     offer_rows["is_rate_random"] = rng.random(n) < 0.7
     offer_rows["offer_id"] = [f"O{k}" for k in range(n)]
@@ -301,11 +301,11 @@ def test_the_scores_hold_the_best_offer_or_the_reason_for_none(bundle):
 
 def test_the_pd_is_that_of_the_loan_model_at_the_offered_terms():
     """A loan model that minds the burden: large loans are riskier, and the best offer is smaller than with one PD for all terms."""
-    names = ("loan_amount", "annual_rate_pct", "term_months", "instalment_amount", "income_amount_90d", "instalment_to_income_90d")
+    names = ("loan_amount", "annual_rate_pct", "term_months", "instalment_amount", "usual_income_amount", "instalment_to_usual_income")
     declared = tuple(Feature(name, "", "") for name in names)
     part = Linear((0, 0, 0, 0, 0, 9.0), (0,) * 6, (1,) * 6, (0,) * 6, (False,) * 6, intercept=-5.0)
     loans = Bundle(BundleSpec("l", "loan_default", "s", declared, (part,), np.ones((1, 6), np.float32), 0, "", ""), "")
-    known = dict(zip(names, (3000, 10, 24, 138, 9000, 0.05), strict=True))
+    known = dict(zip(names, (3000, 10, 24, 138, 3000, 0.05), strict=True))
     customers = LoanApplicants(loans, {name: np.array([value, np.nan]) for name, value in known.items()})
     points = GRID.points([3000, 3000])
     pd = customers.find_pds(points)
@@ -325,7 +325,7 @@ def hidden_state(rows: pd.DataFrame, pressure: float = -7.0) -> dict[str, np.nda
     """Return columns of ``truth_offers`` in which people differ in how much they want a loan."""
     n = len(rows)
     return {
-        "offer_id": rows.offer_id.to_numpy(), "true_acceptance": np.full(n, 0.5), "accept_base": 1 + rows.expense_to_income_90d.to_numpy(),
+        "offer_id": rows.offer_id.to_numpy(), "true_acceptance": np.full(n, 0.5), "accept_base": 1 + rows.expense_to_income_3m.to_numpy(),
         "accept_rate_slope": np.full(n, -0.15), "accept_amount_slope": np.zeros(n), "accept_term_slope": np.zeros(n),
         "monthly_income_amount": rows.monthly_income_amount.to_numpy(), "true_income_amount": rows.monthly_income_amount.to_numpy(),
         "pressure": np.full(n, pressure), "lasting_pressure": np.full(n, pressure), "is_salaried": np.ones(n, bool),

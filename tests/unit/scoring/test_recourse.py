@@ -202,23 +202,23 @@ def applicant(amount: float, term: int, income: float, spent: float) -> dict[str
         "term_months": float(term),
         "annual_rate_pct": 9.0,
         "instalment_amount": instalment_to_cent(amount, 9.0, term),
-        "income_amount_90d": income,
-        "expense_amount_90d": spent,
-        "instalment_to_income_90d": None,
-        "surplus_after_instalment_90d": None,
+        "usual_income_amount": income,
+        "usual_expense_amount": spent,
+        "instalment_to_usual_income": None,
+        "surplus_after_instalment": None,
     }
     return with_terms(bare, loan_amount=amount)
 
 
 def lender() -> Bundle:
-    names = applicant(1_000, 12, 6_000, 3_000)
-    weights = dict.fromkeys(names, 0.0) | {"instalment_to_income_90d": 6.0, "surplus_after_instalment_90d": -2.0}
-    return bundle_of(weights, {"instalment_to_income_90d": 1, "surplus_after_instalment_90d": -1}, intercept=-1.0)
+    names = applicant(1_000, 12, 2_000, 1_000)
+    weights = dict.fromkeys(names, 0.0) | {"instalment_to_usual_income": 6.0, "surplus_after_instalment": -2.0}
+    return bundle_of(weights, {"instalment_to_usual_income": 1, "surplus_after_instalment": -1}, intercept=-1.0)
 
 
 def applicants(bundle: Bundle, n: int) -> list[dict[str, float | None]]:
     rng = np.random.default_rng(11)
-    drawn = zip(rng.uniform(2_000, 30_000, n), rng.choice([12, 24, 36, 48], n), rng.uniform(4_000, 9_000, n), strict=True)
+    drawn = zip(rng.uniform(2_000, 30_000, n), rng.choice([12, 24, 36, 48], n), rng.uniform(1_333, 3_000, n), strict=True)
     return [applicant(float(amount), int(term), float(income), 0.8 * float(income)) for amount, term, income in drawn]
 
 
