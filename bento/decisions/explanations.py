@@ -10,7 +10,7 @@ import numpy as np
 from pydantic_core import to_json
 
 from finrisk_assets.scoring.bundle import Bundle, Scores
-from finrisk_assets.scoring.reasons import Direction, build_sentence, factor_code, list_members, rank_factors
+from finrisk_assets.scoring.reasons import Direction, factor_code, list_members, rank_factors, word_factor
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import EncodedContributions, Explanation, ModelVersion, Reason
 
@@ -39,18 +39,9 @@ class Explainer:
         # The texts around two numbers for each feature: the numbers alone are encoded for an answer.
         texts = [(to_json(feature.name).replace(b"%", b"%%"), to_json(feature.unit).replace(b"%", b"%%")) for feature in bundle.features]
         self._template = b"[%s]" % b",".join(b'{"feature":%s,"unit":%s,"value":%%b,"contribution":%%b}' % text for text in texts)
-        self._reasons: dict[Direction, list[Reason]] = {
-            direction: [
-                Reason(
-                    code=factor_code(feature),
-                    feature=feature.name,
-                    features=list(list_members(bundle.features, self._factors, column)),
-                    text=build_sentence(feature, direction),
-                )
-                for column, feature in enumerate(bundle.features)
-            ]
-            for direction in ("raises", "lowers")
-        }
+        self._features, self._values, self._group_name = bundle.features, bundle.values, bundle.reference_group
+        self._codes = [factor_code(feature) for feature in bundle.features]
+        self._members = [list(list_members(bundle.features, self._factors, column)) for column in range(len(bundle.features))]
 
     def fields(self, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> dict[str, Any]:
         """Return the fields of an answer that every domain has: the score of one row, its explanation, its reasons and the model.
@@ -72,7 +63,7 @@ class Explainer:
         return {
             "score": float(scores.margin[0]),
             "explanation": self.explain(row, scores),
-            "reasons": self.find_reasons(scores, high=high, refused=refused),
+            "reasons": self.find_reasons(row, scores, high=high, refused=refused),
             "model": self.model,
             "policy_version": self.policy_version,
         }
@@ -88,7 +79,7 @@ class Explainer:
         encoded = self._template % (*to_json(numbers, inf_nan_mode="null")[1:-1].split(b","),)
         return Explanation.model_construct(base=scores.base, contributions=EncodedContributions(encoded))
 
-    def find_reasons(self, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
+    def find_reasons(self, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
         """Return the factors that moved the score of one row most: up where the decision says that the score is high, else down.
 
         A refused applicant is compared with applicants who were just approved, where the bundle has this reference: a comparison with
@@ -97,5 +88,10 @@ class Explainer:
         contributions = scores.contributions[0]
         moves = contributions - self._reference if refused and self._reference is not None else contributions
         direction: Direction = "raises" if high else "lowers"
-        reasons = self._reasons[direction]
-        return [reasons[column] for column, _ in rank_factors(moves.tolist(), self._factors, direction)]
+        movements, values = moves.tolist(), row.tolist()
+        return [self._word_reason(column, movements, values, direction) for column, _ in rank_factors(movements, self._factors, direction)]
+
+    def _word_reason(self, column: int, moves: list[float], row: list[float], direction: Direction) -> Reason:
+        members = self._factors[self._features[column].factor]
+        speaker, text = word_factor(members, moves, row, self._features, self._values, direction, self._group_name)
+        return Reason(code=self._codes[column], feature=self._features[speaker].name, features=self._members[column], text=text)

@@ -163,6 +163,8 @@ class Domain(ABC):
     known_before
         The tables of which a decision knows only what came strictly before its time; of the others, what came at that very time is part
         of the decision.
+    reference_group, is_reference_safer
+        The group in words (a plural) whose usual values reasons compare with, and whether it is the half with the lower scores, not all.
     is_computed_in_service
         Whether the service computes the features itself from the event and its history; else it reads stored snapshots.
     """
@@ -186,6 +188,8 @@ class Domain(ABC):
     features_of: ClassVar[str] = ""
     more_scores: ClassVar[tuple[Column, ...]] = ()
     known_before: ClassVar[tuple[str, ...]] = ("transactions",)
+    reference_group: ClassVar[str] = "others"
+    is_reference_safer: ClassVar[bool] = False
     is_computed_in_service: ClassVar[bool] = False
 
     # Features ------------------------------------------------------------------------------------------------------------------

@@ -195,7 +195,7 @@ class Bundle:
     ----------
     version, sha256
         The first 12 hex digits of the SHA-256 of ``bundle.json``, and all 64.
-    name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference, approved
+    name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference, approved, values, reference_group
         As in `BundleSpec`.
         `thresholds` holds also those that follow from the policy.
     learned_thresholds
@@ -217,6 +217,7 @@ class Bundle:
         self.sha256, self.version = sha256, sha256[:12]
         self.name, self.domain, self.source = spec.name, spec.domain, spec.source
         self.features, self.windows = spec.features, spec.windows
+        self.values, self.reference_group = spec.values, spec.reference_group
         self.intercept, self.calibration = spec.intercept, spec.calibration
         self.metrics = dict(spec.metrics)
         self._reference, self._references = spec.reference, spec.references

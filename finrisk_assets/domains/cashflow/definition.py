@@ -34,6 +34,7 @@ class Cashflow(ClassifierDomain):
     tables = ("customers", "accounts", "transactions")
     needs = ("transactions.account_id",)
     keys = features.KEYS
+    reference_group = "other accounts"
     decision_time = "as_of"
     months_back = 15
     months_ahead = 1

@@ -102,22 +102,22 @@ def _terms() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "loan_amount", "currency", "Amount lent, or limit granted.",
-            "The amount speaks against it", "The amount speaks for it",
+            "The amount is small", "The amount is large",
             column("loan_amount"), needs="loans.loan_amount",
         ),
         define(
             "term_months", "months", "Months to repay.",
-            "The time to repay speaks against it", "The time to repay speaks for it",
+            "The time to repay is short", "The time to repay is long",
             column("term_months"), needs="loans.term_months",
         ),
         define(
             "instalment_amount", "currency a month", "Monthly instalment.",
-            "The instalment is high", "The instalment is low",
+            "The instalment is low", "The instalment is high",
             column("instalment_amount"), needs=_INSTALMENT,
         ),
         define(
             "annual_rate_pct", "percent a year", "Nominal yearly interest rate.",
-            "The interest rate is high", "The interest rate is low",
+            "The interest rate is low", "The interest rate is high",
             column("annual_rate_pct"), 1, needs="loans.annual_rate_pct",
         ),
     )  # fmt: skip
@@ -139,21 +139,23 @@ def _borrower() -> tuple[FeatureDefinition, ...]:
         ),
         define(
             "instalment_to_declared_income", "", "Instalment over the declared income.",
-            "The instalment takes much of the declared income", "The instalment takes little of the declared income", None, 1,
+            "The instalment takes little of the declared income", "The instalment takes much of the declared income", None, 1,
         ),
         define(
             "instalment_to_stated_income", "", "Instalment over the income stated in the application.",
-            "The instalment takes much of the stated income", "The instalment takes little of the stated income", None, 1,
+            "The instalment takes little of the stated income", "The instalment takes much of the stated income", None, 1,
         ),
         define(
             "stated_to_ledger_income", "", "Income stated in the application over the mean monthly income of the last 90 days.",
-            "The stated income is not seen on the account", "The stated income is seen on the account",
+            "The stated income is below that of the account", "The stated income is above that of the account",
             lambda rows: ratio(rows.stated_income_amount, _monthly_income(rows)), needs=f"{stated} {_LEDGER_NEEDS}",
+            low_below=1.0, high_above=1.0,
         ),
         define(
             "overdraft_limit_amount", "currency", "Agreed overdraft of the account.",
-            "The agreed overdraft speaks against it", "The agreed overdraft speaks for it",
-            column("_overdraft_limit_amount"), needs="loans.applied_at loans.account_id accounts.overdraft_limit_amount accounts.opened_at",
+            "The agreed overdraft is small", "The agreed overdraft is large",
+            column("_overdraft_limit_amount"), zero="No overdraft is agreed",
+            needs="loans.applied_at loans.account_id accounts.overdraft_limit_amount accounts.opened_at",
         ),
     )  # fmt: skip
 
@@ -168,25 +170,26 @@ def _window_features(days: int) -> tuple[FeatureDefinition, ...]:
         ),
         define(
             f"expense_amount_{days}d", "currency", f"Money that went out {ago}.",
-            f"The spending {ago} speaks against it", f"The spending {ago} speaks for it", column(f"_expense_{days}d"), needs=_LEDGER_NEEDS,
+            f"Little was spent {ago}", f"Much was spent {ago}", column(f"_expense_{days}d"), needs=_LEDGER_NEEDS,
         ),
         define(
             f"expense_to_income_{days}d", "", f"Money that went out over money that came in, {ago}.",
-            f"Much of the income was spent {ago}", f"Little of the income was spent {ago}",
+            f"Little of the income was spent {ago}", f"Much of the income was spent {ago}",
             lambda rows: ratio(rows[f"_expense_{days}d"], rows[f"_income_{days}d"]), 1, needs=_LEDGER_NEEDS,
         ),
         define(
             f"n_transactions_{days}d", "movements", f"Movements {ago}.",
-            f"The number of movements {ago} speaks against it", f"The number of movements {ago} speaks for it",
+            f"There were few movements {ago}", f"There were many movements {ago}",
             column(f"_n_{days}d"), needs=_LEDGER_NEEDS,
         ),
         define(
             f"n_penalties_{days}d", "penalties", f"Penalties for a negative balance {ago}.",
-            f"Penalties were charged {ago}", f"No penalties were charged {ago}", column(f"_n_penalties_{days}d"), 1, needs=_LEDGER_NEEDS,
+            "", f"Penalties were charged {ago}", column(f"_n_penalties_{days}d"), 1, needs=_LEDGER_NEEDS,
+            zero=f"No penalties were charged {ago}",
         ),
         define(
             f"mean_balance_{days}d", "currency", f"Mean balance after a movement {ago}.",
-            f"The balance was low {ago}", f"The balance was high {ago}", 
+            f"The balance was low {ago}", f"The balance was high {ago}",
             lambda rows: rows[f"_sum_balance_{days}d"] / rows[f"_n_balances_{days}d"].nullif(0), -1, needs=_LEDGER_NEEDS,
         ),
         define(
@@ -211,48 +214,51 @@ def _ledger() -> tuple[FeatureDefinition, ...]:
         ),
         define(
             "low_balance_share_90d", "", "Share of the last 90 days' movements that left less than a tenth of a month's income.",
-            "The balance was often nearly used up", "The balance was seldom nearly used up",
-            lambda rows: share(rows._n_low_90d, rows._n_90d), 1, needs=_LEDGER_NEEDS,
+            "The balance was seldom nearly used up", "The balance was nearly used up",
+            lambda rows: share(rows._n_low_90d, rows._n_90d), 1, needs=_LEDGER_NEEDS, zero="The balance was never nearly used up",
         ),
         define(
             "n_negative_balance_180d", "movements", "Movements of the last 180 days that left the balance below zero.",
-            "The account was overdrawn", "The account was not overdrawn", column("_n_negative_180d"), 1, needs=_LEDGER_NEEDS,
+            "", "The account was overdrawn", column("_n_negative_180d"), 1, needs=_LEDGER_NEEDS,
+            zero="The account was not overdrawn",
         ),
         define(
             "balance_range_to_income_180d", "", "Highest less lowest balance of the last 180 days over the mean monthly income.",
-            "The balance swings widely", "The balance is steady",
+            "The balance is steady", "The balance swings widely",
             lambda rows: ratio(rows._max_balance_180d - rows._min_balance_180d, _monthly_income(rows)), needs=_LEDGER_NEEDS,
         ),
         define(
             "cash_share_180d", "", "Share of cash withdrawals in the spending of the last 180 days.",
-            "The share of cash in the spending speaks against it", "The share of cash in the spending speaks for it",
-            lambda rows: share(rows._cash_180d, rows._expense_180d), needs=_LEDGER_NEEDS,
+            "Little of the spending was cash", "Much of the spending was cash",
+            lambda rows: share(rows._cash_180d, rows._expense_180d), needs=_LEDGER_NEEDS, zero="None of the spending was cash",
         ),
         define(
             "largest_expense_to_income_90d", "", "Largest single expense of the last 90 days over the mean monthly income.",
-            "A single expense was large", "No single expense was large",
+            "No single expense was large", "A single expense was large",
             lambda rows: ratio(rows._largest_expense_90d, _monthly_income(rows)), needs=_LEDGER_NEEDS,
         ),
         define(
             "income_irregularity_6m", "", "Standard deviation over mean of the monthly incomes of the last six months.",
-            "The income is irregular", "The income is regular", _irregularity, 1, needs=_LEDGER_NEEDS,
+            "The income is regular", "The income is irregular", _irregularity, 1, needs=_LEDGER_NEEDS,
         ),
         define(
             "income_trend_90d", "", "Income of the last 90 days over that of the 90 days before.",
             "The income has fallen", "The income has grown",
             lambda rows: ratio(rows._income_90d, rows._income_180d - rows._income_90d), needs=_LEDGER_NEEDS,
+            low_below=1.0, high_above=1.0,
         ),
         define(
             "instalment_to_income_90d", "", "Instalment over the mean monthly income of the last 90 days.",
-            "The instalment takes much of the income", "The instalment takes little of the income", None, 1,
+            "The instalment takes little of the income", "The instalment takes much of the income", None, 1,
         ),
         define(
             "surplus_after_instalment_90d", "", "What is left of a month's income after spending and instalment, as its share.",
-            "Little income is left after spending and the instalment", "Enough income is left after spending and the instalment", None, -1,
+            "Little income is left after spending and the instalment", "Much income is left after spending and the instalment", None, -1,
+            high_above=0.0,
         ),
         define(
             "loan_to_income_90d", "months", "Amount over the mean monthly income of the last 90 days.",
-            "The loan is large for the income", "The loan is small for the income", None,
+            "The loan is small for the income", "The loan is large for the income", None,
         ),
         define(
             "mean_balance_to_instalment_90d", "instalments", "Mean balance of the last 90 days over the instalment.",
@@ -289,73 +295,79 @@ def _card() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "n_late_6m", "months", "Months of the last six with a payment overdue.",
-            "Payments were often overdue", "Payments were seldom overdue", late, 1, needs=status,
+            "Payments were seldom overdue", "Payments were overdue", late, 1, needs=status, zero="No payment was overdue in six months",
         ),
         define(
             "n_late_3m", "months", "Months of the last three with a payment overdue.",
-            "Payments were overdue of late", "Payments were not overdue of late", lambda rows: late(rows, last=3), 1, needs=status,
+            "", "Payments were overdue of late", lambda rows: late(rows, last=3), 1, needs=status,
+            zero="Payments were not overdue of late",
         ),
         define(
             "n_very_late_6m", "months", "Months of the last six with a payment two months overdue or more.",
-            "Payments were two months overdue or more", "Payments were not two months overdue",
-            lambda rows: late(rows, 2), 1, needs=status,
+            "", "Payments were two months overdue or more",
+            lambda rows: late(rows, 2), 1, needs=status, zero="Payments were not two months overdue",
         ),
         define(
             "worst_late_6m", "months overdue", "Longest delay of a payment in the last six months.",
-            "A payment was long overdue", "No payment was long overdue",
-            lambda rows: ibis.greatest(*all_of("payment_status", rows), 0), 1, needs=status,
+            "", "A payment was overdue",
+            lambda rows: ibis.greatest(*all_of("payment_status", rows), 0), 1, needs=status, zero="No payment was overdue in six months",
         ),
         define(
             "worst_late_3m", "months overdue", "Longest delay of a payment in the last three months.",
-            "A payment was long overdue of late", "No payment was long overdue of late",
+            "", "A payment was overdue of late",
             lambda rows: ibis.greatest(*all_of("payment_status", rows, last=3), 0), 1, needs=status,
+            zero="No payment was overdue of late",
         ),
         define(
             "sum_late_6m", "months overdue", "Sum of the delays of the last six months.",
-            "The delays of payments add up", "The delays of payments do not add up",
+            "", "The delays of payments add up",
             lambda rows: _sum([ibis.greatest(value, 0) for value in all_of("payment_status", rows)]), 1, needs=status,
+            zero="No payment was overdue in six months",
         ),
         define(
             "months_since_late", "months", "Months since a payment was last overdue; 6 where none was.",
             "A payment was overdue not long ago", "No payment has been overdue for long", months_since_late, -1, needs=status,
+            low_below=float(len(CARD_MONTHS)), high_above=2.0,
         ),
         define(
             "payment_status_change", "months overdue", "Payment status last month less that two months ago.",
-            "The payment record got worse", "The payment record got better",
-            lambda rows: rows.payment_status_1m - rows.payment_status_2m, needs=status,
+            "The payment record got better", "The payment record got worse",
+            lambda rows: rows.payment_status_1m - rows.payment_status_2m, needs=status, low_below=0.0, high_above=0.0,
         ),
         define(
             "n_revolving_6m", "months", "Months of the last six in which only the minimum was paid.",
-            "Only the minimum was paid in some months", "More than the minimum was paid",
+            "Only the minimum was paid in few months", "Only the minimum was paid in some months",
             lambda rows: _sum([(value == 0).ifelse(1.0, 0.0) for value in all_of("payment_status", rows)]), needs=status,
+            zero="In no month was only the minimum paid",
         ),
         define(
             "n_unused_6m", "months", "Months of the last six in which nothing was spent.",
-            "The card was hardly used", "The card was used",
+            "The card was unused in few months", "The card was unused in some months",
             lambda rows: _sum([(value == -2).ifelse(1.0, 0.0) for value in all_of("payment_status", rows)]), needs=status,
+            zero="The card was used in every month",
         ),
         *(
             define(
                 f"utilisation_{month}m", "", f"Bill over limit {ago(month)}.",
-                f"Much of the limit was used {ago(month)}", f"Little of the limit was used {ago(month)}", None,
+                f"Little of the limit was used {ago(month)}", f"Much of the limit was used {ago(month)}", None,
             )
             for month in CARD_MONTHS
         ),
         define(
             "mean_utilisation_6m", "", "Mean of bill over limit in the last six months.",
-            "Much of the limit is used", "Little of the limit is used", None,
+            "Little of the limit is used", "Much of the limit is used", None,
         ),
         define(
             "max_utilisation_6m", "", "Highest bill over limit in the last six months.",
-            "The limit was nearly used up", "The limit was never nearly used up", None,
+            "At most a little of the limit was used", "At the most, much of the limit was used", None,
         ),
         define(
             "utilisation_change_6m", "", "Bill over limit last month less that six months ago.",
-            "The debt has changed for the worse", "The debt has changed for the better", None,
+            "The debt has fallen over six months", "The debt has grown over six months", None, low_below=0.0, high_above=0.0,
         ),
         define(
             "utilisation_change_3m", "", "Bill over limit last month less that three months ago.",
-            "The debt has lately changed for the worse", "The debt has lately changed for the better", None,
+            "The debt has fallen over three months", "The debt has grown over three months", None, low_below=0.0, high_above=0.0,
         ),
         define(
             "headroom_amount", "currency", "Limit less last bill.",
@@ -381,7 +393,7 @@ def _card() -> tuple[FeatureDefinition, ...]:
         define(
             "min_paid_amount_6m", "currency", "Smallest monthly payment of the last six months.",
             "In some months hardly anything was repaid", "Something was repaid in every month",
-            lambda rows: ibis.least(*all_of("paid_amount", rows)), -1, needs=paid,
+            lambda rows: ibis.least(*all_of("paid_amount", rows)), -1, needs=paid, zero="In some months nothing was repaid", high_above=0.0,
         ),
         define(
             "max_paid_amount_6m", "currency", "Largest monthly payment of the last six months.",
@@ -396,10 +408,11 @@ def _card() -> tuple[FeatureDefinition, ...]:
             "n_paid_6m", "months", "Months of the last six with a payment.",
             "In some months nothing was paid", "Something was paid in most months",
             lambda rows: _sum([(value > 0).ifelse(1.0, 0.0) for value in all_of("paid_amount", rows)]), -1, needs=paid,
+            low_below=float(len(CARD_MONTHS)), high_above=len(CARD_MONTHS) / 2,
         ),
         define(
             "spent_to_limit_1m", "", "New spending in the last month (change of the bill and what was paid) over the limit.",
-            "The last month's spending speaks against it", "The last month's spending speaks for it", None,
+            "Little of the limit was spent anew last month", "Much of the limit was spent anew last month", None,
         ),
     )  # fmt: skip
 

@@ -32,6 +32,8 @@ class LoanDefault(ClassifierDomain):
     tables = ("customers", "accounts", "transactions", "loans", "offers")
     needs = ("loans.is_default",)
     keys = features.KEYS
+    reference_group = "safer applicants"
+    is_reference_safer = True
     decision_time = "applied_at"
     months_back = 12
     label = "is_default"

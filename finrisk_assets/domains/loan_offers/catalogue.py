@@ -76,18 +76,18 @@ def _terms() -> tuple[FeatureDefinition, ...]:
         ),
         define(
             "log_loan_amount", "log currency", "Logarithm of the amount offered.",
-            "The amount speaks for acceptance", "The amount speaks against acceptance",
-            lambda rows: _log(rows.loan_amount), needs="offers.loan_amount",
+            "The amount is small", "The amount is large",
+            lambda rows: _log(rows.loan_amount), needs="offers.loan_amount", scale="log",
         ),
         define(
             "log_term_months", "log months", "Logarithm of the months to repay.",
-            "The time to repay speaks for acceptance", "The time to repay speaks against acceptance",
-            lambda rows: _log(rows.term_months), needs="offers.term_months",
+            "The time to repay is short", "The time to repay is long",
+            lambda rows: _log(rows.term_months), needs="offers.term_months", scale="log",
         ),
         define(
             "log_loan_to_income", "", "Logarithm of the amount offered over the monthly income.",
-            "The amount for this income speaks for acceptance", "The amount for this income speaks against acceptance",
-            lambda rows: _log(rows.loan_amount) - _log(rows._monthly_income), needs=f"offers.loan_amount {INCOME_NEEDS}",
+            "The amount is small for the income", "The amount is large for the income",
+            lambda rows: _log(rows.loan_amount) - _log(rows._monthly_income), needs=f"offers.loan_amount {INCOME_NEEDS}", scale="log",
         ),
         define(
             "instalment_to_income", "", "Instalment over the monthly income.",
@@ -103,54 +103,54 @@ def _state() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "log_income", "log currency a month", "Logarithm of the monthly income.",
-            "The income speaks for acceptance", "The income speaks against acceptance",
-            lambda rows: _log(rows._monthly_income), needs=INCOME_NEEDS,
+            "The income is low", "The income is high",
+            lambda rows: _log(rows._monthly_income), needs=INCOME_NEEDS, scale="log",
         ),
         define(
             "income_irregularity_90d", "", "Standard deviation over mean of the last three months' incomes.",
-            "The income is irregular", "The income is regular", _irregularity, needs=LEDGER_NEEDS,
+            "The income is regular", "The income is irregular", _irregularity, needs=LEDGER_NEEDS,
         ),
         define(
             "expense_to_income_90d", "", f"Money that went out over money that came in, {ago}.",
-            f"Much of the income was spent {ago}", f"Little of the income was spent {ago}",
+            f"Little of the income was spent {ago}", f"Much of the income was spent {ago}",
             lambda rows: ratio(rows._expense_90d, rows._income_90d, 3.0), needs=LEDGER_NEEDS,
         ),
         define(
             "expense_to_income_30d", "", "Money that went out in the last 30 days over the monthly income.",
-            "Much was spent in the last 30 days", "Little was spent in the last 30 days",
+            "Little was spent in the last 30 days", "Much was spent in the last 30 days",
             lambda rows: ratio(rows._expense_30d, rows._income, 3.0), needs=LEDGER_NEEDS,
         ),
         define(
             "balance_to_income", "months", "Balance just before the offer, in months of income.",
-            "The balance speaks for acceptance", "The balance speaks against acceptance",
+            "The balance is low for the income", "The balance is high for the income",
             lambda rows: _in_months_of_income(rows._last_balance, rows), needs=LEDGER_NEEDS,
         ),
         define(
             "mean_balance_to_income_90d", "months", f"Mean balance after a movement {ago}, in months of income.",
-            "The mean balance speaks for acceptance", "The mean balance speaks against acceptance",
+            f"The mean balance was low {ago}", f"The mean balance was high {ago}",
             lambda rows: _in_months_of_income(rows._mean_balance_90d, rows), needs=LEDGER_NEEDS,
         ),
         define(
             "min_balance_to_income_90d", "months", f"Lowest balance after a movement {ago}, in months of income.",
-            "The lowest balance speaks for acceptance", "The lowest balance speaks against acceptance",
+            f"The balance fell low {ago}", f"The balance did not fall low {ago}",
             lambda rows: _in_months_of_income(rows._min_balance_90d, rows), needs=LEDGER_NEEDS,
         ),
         define(
             "n_penalties_180d", "penalties", "Penalties for a negative balance in the last 180 days.",
-            "Penalties were charged", "No penalties were charged", column("_n_penalties"), needs=LEDGER_NEEDS,
+            "", "Penalties were charged", column("_n_penalties"), needs=LEDGER_NEEDS, zero="No penalties were charged",
         ),
         define(
             "n_missed_180d", "payments", "Payments that were missed in the last 180 days.",
-            "Payments were missed", "No payments were missed", column("_n_missed"), needs=LEDGER_NEEDS,
+            "", "Payments were missed", column("_n_missed"), needs=LEDGER_NEEDS, zero="No payments were missed",
         ),
         define(
             "negative_balance_share_90d", "", f"Share of the movements {ago} that left a negative balance.",
-            "The balance was often negative", "The balance was seldom negative",
-            lambda rows: rows._n_negative_90d / rows._n_90d, needs=LEDGER_NEEDS,
+            "The balance was seldom negative", "The balance was negative",
+            lambda rows: rows._n_negative_90d / rows._n_90d, needs=LEDGER_NEEDS, zero="The balance was never negative",
         ),
         define(
             "largest_expense_to_income_90d", "", f"Largest expense {ago} over the monthly income.",
-            "A large expense was made", "No large expense was made",
+            "No large expense was made", "A large expense was made",
             lambda rows: ratio(rows._largest_expense_90d, rows._income), needs=LEDGER_NEEDS,
         ),
     )  # fmt: skip
@@ -161,13 +161,14 @@ def _earlier() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "days_since_offer", "days", "Days since the customer's last offer.",
-            "The time since the last offer speaks for acceptance", "The time since the last offer speaks against acceptance",
-            column("_days_since_offer"), needs="offers.offered_at",
+            "The last offer was made recently", "The last offer was made long ago",
+            column("_days_since_offer"), needs="offers.offered_at", missing="No offer was made before",
         ),
         define(
             "accepted_share_before", "", "Share of the customer's earlier offers that were accepted, as far as known.",
-            "Earlier offers were accepted", "Earlier offers were not accepted",
+            "Few of the earlier offers were accepted", "Earlier offers were accepted",
             lambda rows: rows._n_accepted / rows._n_offers, needs=answers,
+            zero="No earlier offer was accepted", missing="No earlier offer has been answered",
         ),
     )  # fmt: skip
 

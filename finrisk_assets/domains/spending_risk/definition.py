@@ -32,6 +32,8 @@ class SpendingRisk(ClassifierDomain):
     tables = ("customers", "transactions")
     needs = ("transactions.customer_id", "transactions.category", "transactions.balance_amount")
     keys = features.KEYS
+    reference_group = "people at lower risk"
+    is_reference_safer = True
     decision_time = "as_of"
     months_back = 6
     months_ahead = 3

@@ -89,7 +89,18 @@ def _features(tables: Mapping[str, TableMap]) -> dict[str, tuple[Feature, ...]]:
 def _feature(column: ExtraColumn) -> Feature:
     how = column.feature
     assert how is not None
-    return Feature(column.name, column.unit, column.description or column.name, how.raises, how.lowers, how.monotone, how.theme)
+    return Feature(
+        column.name,
+        column.unit,
+        column.description or column.name,
+        how.low_sentence,
+        how.high_sentence,
+        how.monotone,
+        how.theme,
+        zero=how.zero,
+        one=how.one,
+        missing=how.missing,
+    )
 
 
 def _without(tables: Mapping[str, TableMap]) -> dict[str, str]:
