@@ -36,6 +36,8 @@ class Feature:
         How the value was transformed: ``log``, ``log1p`` or not at all. Sentences show it in its own unit.
     spoken_by
         The feature that speaks for this one: half of a circle tells nothing by itself.
+    missing_codes
+        Numbers that mean in the source's files that there is no value; they mean the same in a request.
     """
 
     name: str
@@ -54,6 +56,10 @@ class Feature:
     is_absolute: bool = False
     scale: Literal["", "log", "log1p"] = ""
     spoken_by: str = ""
+    missing_codes: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "missing_codes", tuple(self.missing_codes))  # a list, where it was read from JSON
 
     @property
     def factor(self) -> str:

@@ -10,9 +10,12 @@ import numpy as np
 from pydantic_core import to_json
 
 from finrisk_assets.scoring.bundle import Bundle, Scores
-from finrisk_assets.scoring.reasons import Direction, factor_code, list_members, rank_factors, word_factor
+from finrisk_assets.scoring.reasons import MAX_REASONS, Direction, factor_code, list_members, rank_factors, word_factor
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import EncodedContributions, Explanation, ModelVersion, Reason
+
+TOO_LITTLE_KNOWN = "TOO_LITTLE_KNOWN"
+"""The code of the reason that a decision would be a guess."""
 
 
 class Explainer:
@@ -34,6 +37,7 @@ class Explainer:
     def __init__(self, bundle: Bundle) -> None:
         self.model = ModelVersion(name=bundle.name, version=bundle.version)
         self.policy_version = bundle.policy.version
+        self._bundle = bundle
         self._factors = bundle.factors
         self._reference = None if bundle.reference is None else np.asarray(bundle.reference, np.float64)
         # The texts around two numbers for each feature: the numbers alone are encoded for an answer.
@@ -63,7 +67,7 @@ class Explainer:
         return {
             "score": float(scores.margin[0]),
             "explanation": self.explain(row, scores),
-            "reasons": self.find_reasons(row, scores, high=high, refused=refused),
+            "reasons": [*self._name_doubt(row), *self.find_reasons(row, scores, high=high, refused=refused)][:MAX_REASONS],
             "model": self.model,
             "policy_version": self.policy_version,
         }
@@ -90,6 +94,14 @@ class Explainer:
         direction: Direction = "raises" if high else "lowers"
         movements, values = moves.tolist(), row.tolist()
         return [self._word_reason(column, movements, values, direction) for column, _ in rank_factors(movements, self._factors, direction)]
+
+    def _name_doubt(self, row: Rows) -> list[Reason]:
+        """Return the reason that too little is known, first of all reasons; none where enough is known."""
+        doubt = self._bundle.find_doubt(row)
+        if doubt is None:
+            return []
+        names = [self._features[column].name for column in doubt.columns]
+        return [Reason(code=TOO_LITTLE_KNOWN, feature=names[0], features=names, text=doubt.text)]
 
     def _word_reason(self, column: int, moves: list[float], row: list[float], direction: Direction) -> Reason:
         members = self._factors[self._features[column].factor]

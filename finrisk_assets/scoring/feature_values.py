@@ -5,6 +5,7 @@ A bundle keeps these numbers. Sentences are chosen by them (`reasons`), and a de
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,13 @@ class FeatureValues:
     middle: float | None
     high: float | None
     information: float
+
+
+class Doubt(NamedTuple):
+    """Why a decision on a row would be a guess: a sentence, and the columns that it is about."""
+
+    text: str
+    columns: tuple[int, ...]
 
 
 def describe_values(seen: Sequence[Rows], group: Rows, contributions: NDArray[np.float64]) -> tuple[FeatureValues, ...]:
@@ -74,19 +82,34 @@ def describe_values(seen: Sequence[Rows], group: Rows, contributions: NDArray[np
     return tuple(described)
 
 
-def sum_missing_information(rows: Rows, values: Sequence[FeatureValues]) -> NDArray[np.float64]:
-    """Return the share of the model's information that is missing from each row, shape (n,); 0 without values."""
-    if not values:
-        return np.zeros(len(rows))
-    return np.isnan(rows) @ np.array([feature.information for feature in values])
+class TrainingRange:
+    """The bounds of what a model can judge.
 
+    Parameters
+    ----------
+    values
+        What training saw of each feature; without values nothing is missing and nothing is outside.
+    circles
+        Whether each feature is a point of a circle, which has no outside: a month that training did not see lies between two that it saw.
+    """
 
-def find_outside(rows: Rows, values: Sequence[FeatureValues]) -> NDArray[np.bool_]:
-    """Return whether each value lies outside of what training saw, by more than `SEEN_MARGIN`; shape (n, d). Missing values do not."""
-    if not values:
-        return np.zeros(rows.shape, bool)
-    low = np.array([-np.inf if feature.seen_low is None else feature.seen_low for feature in values])
-    high = np.array([np.inf if feature.seen_high is None else feature.seen_high for feature in values])
-    with np.errstate(invalid="ignore"):
-        margin = np.where(np.isfinite(high - low), SEEN_MARGIN * (high - low), 0.0)
-    return (rows < low - margin) | (rows > high + margin)
+    def __init__(self, values: Sequence[FeatureValues], circles: Sequence[bool]) -> None:
+        self._information = np.array([feature.information for feature in values])
+        low = np.array([-np.inf if feature.seen_low is None else feature.seen_low for feature in values])
+        high = np.array([np.inf if feature.seen_high is None else feature.seen_high for feature in values])
+        is_open = np.isinf(low) | np.isinf(high)
+        if values:
+            is_open |= np.array(circles)
+        margin = SEEN_MARGIN * np.where(is_open, 0.0, high - np.where(is_open, high, low))
+        self._low, self._high = np.where(is_open, -np.inf, low - margin), np.where(is_open, np.inf, high + margin)
+        self.always_known = np.array([not feature.is_ever_missing for feature in values], bool)
+
+    def sum_missing_information(self, rows: Rows) -> NDArray[np.float64]:
+        """Return the share of the model's information that is missing from each row, shape (n,)."""
+        return np.isnan(rows) @ self._information if len(self._information) else np.zeros(len(rows))
+
+    def find_outside(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return whether each value lies outside of what training saw, by more than `SEEN_MARGIN`; shape (n, d). Missing ones do not."""
+        if not len(self._information):
+            return np.zeros(rows.shape, bool)
+        return (rows < self._low) | (rows > self._high)

@@ -247,7 +247,7 @@ def is_high(feature: Feature, value: float, known: FeatureValues | None) -> bool
 
 def write_sentence(feature: Feature, claim: Claim, value: float, known: FeatureValues | None, group_name: str) -> str:
     """Return the sentence of a claim, with the value and what is usual where they help."""
-    label = feature.description.split(";")[0].rstrip(".") or feature.name
+    label = feature.description.split(";")[0].rstrip(".").removesuffix(", likewise") or feature.name
     if claim == "missing" or math.isnan(value):
         text = feature.missing or f"Not known: {label[0].lower()}{label[1:]}"
     elif claim in ("zero", "one"):

@@ -188,7 +188,7 @@ def _against_usual(n: int) -> tuple[FeatureDefinition, ...]:
         ),
         define(
             f"earned_to_usual_income_{n}m", "", f"Mean monthly income {ago}, without refunds, over the usual income.",
-            f"Less than the usual income came in {ago}", f"More than the usual income came in {ago}",
+            f"The income was below the usual {ago}", f"The income was above the usual {ago}",
             lambda rows: _ratio(rows[f"_income_{n}m"], rows._usual * _covered(rows, n)), needs=_DECLARED_NEEDS,
             low_below=1.0, high_above=1.0,
         ),
@@ -292,12 +292,12 @@ def _other() -> tuple[FeatureDefinition, ...]:
         define(
             "month_sin", "", "The calendar month that begins, on a circle: sine.",
             "The month lies between July and November", "The month lies between January and May", _on_circle(lambda angle: angle.sin()),
-            low_below=-0.4, high_above=0.4, is_absolute=True,
+            low_below=-0.4, high_above=0.4, is_absolute=True, spoken_by="month_cos",
         ),
         define(
             "month_cos", "", "The calendar month that begins, on a circle: cosine.",
             "The month lies between April and August", "The month lies between October and February", _on_circle(lambda angle: angle.cos()),
-            low_below=-0.4, high_above=0.4, is_absolute=True,
+            low_below=-0.4, high_above=0.4, is_absolute=True, spoken_by="month_sin",
         ),
     )  # fmt: skip
 

@@ -75,7 +75,11 @@ class SpendingRisk(ClassifierDomain):
         return with_references(spec, to_matrix(validation, spec.features))
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
-        return score_by_threshold(frame, champion, decide.DECISION_RULE.decide_all)
+        from finrisk_assets.modelling.training.candidates import to_matrix
+
+        scored = score_by_threshold(frame, champion, decide.DECISION_RULE.decide_all)
+        doubtful = champion.is_doubtful(to_matrix(frame, champion.features)).tolist()
+        return scored | {"decision": [decide.raise_doubtful(*pair) for pair in zip(scored["decision"], doubtful, strict=True)]}
 
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
         return net_benefit(window, [bundle.thresholds[name] for name in ("medium_from", "high_from")])

@@ -125,13 +125,17 @@ class TransactionAnomaly(Domain):
         return _train_supervised(frame, window, rows, validation, margin, spec, params, settings)
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> dict[str, Any]:
-        """Return margin, probability and decision of each row; an amount larger than any in training is decided as such."""
+        """Return margin, probability and decision of each row; an amount larger than any in training is decided as such,
+        and a transaction of which too little is known is reviewed."""
         import numpy as np
 
-        margin = champion.margin(_matrix(frame, champion.features))
+        rows = _matrix(frame, champion.features)
+        margin = champion.margin(rows)
         probability = champion.calibration.apply(margin)
         amounts = frame.log_amount.to_numpy(np.float32) if "log_amount" in frame else None
-        return {"score": margin, "probability": probability, "decision": decide.decide_all(probability, champion.thresholds, amounts)}
+        decisions = np.array(decide.decide_all(probability, champion.thresholds, amounts), object)
+        decisions[champion.is_doubtful(rows) & (decisions == "allow")] = "review"
+        return {"score": margin, "probability": probability, "decision": decisions.tolist()}
 
     def value_decisions(self, frame: "pd.DataFrame", scored: Mapping[str, Any], policy: "Policy") -> "np.ndarray | None":
         """Return what reviews and blocks are expected to save less what they cost; None where the score is no probability of fraud."""
