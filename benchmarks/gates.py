@@ -52,7 +52,7 @@ FEW = (
 
 SPARSE = "sparse_logistic_regression"
 
-NORTH = Feature("lives_north", "0/1", "Lives in the north.", "the region is another", "the region is the north")
+NORTH = Feature("lives_north", "0/1", "Lives in the north.", zero="the region is another", one="the region is the north")
 ECHO = Feature("arrears_share", "share", "Share of the instalments in arrears.", "few instalments are late", "many instalments are late")
 """Two columns that have no place in a model: one stands for where a person lives, one for what became of the loan."""
 

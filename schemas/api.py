@@ -615,7 +615,9 @@ class OfferAnswer(DecisionAnswer):
     alternatives: list[Offer] = Field(max_length=3, description="The next best offers.")
     curve: list[CurvePoint] = Field(description="Acceptance and expected profit of the best offer at each rate.")
     acceptance: float | None = Field(description="Probability that the offer is accepted; without an offer, at the cheapest terms.")
-    pd: float = Field(description="Probability of default at the offered terms; without an offer, at the cheapest terms.")
+    pd: float | None = Field(
+        description="Probability of default at the offered terms; without an offer, at the cheapest terms. Null where too little is known."
+    )
     score: float = Field(description="The acceptance model's margin at these terms: the sum of base and contributions.")
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4, description="The factors that moved the acceptance.")

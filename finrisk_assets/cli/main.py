@@ -409,11 +409,11 @@ def reasons(settings: Settings, domains: tuple[str, ...], page: bool) -> None:
         raise click.UsageError(f"the source {settings.source} has no domain {', '.join(unknown)}; it has {', '.join(names)}")
     for domain in domains or names:
         table = Table(title=domain)
-        for heading in ("theme", "feature", "when", "it raised the score", "it lowered the score"):
+        for heading in ("theme", "feature", "when", "low", "high", "other"):
             table.add_column(heading, overflow="fold")
         for entry in catalogue:
             if entry.domain == domain:
-                table.add_row(entry.theme, entry.feature, entry.when, entry.raises, entry.lowers)
+                table.add_row(entry.theme, entry.feature, entry.when, entry.low, entry.high, entry.other)
         Console().print(table)
 
 

@@ -172,6 +172,8 @@ class Domain(ABC):
         of the decision.
     examined
         Feature to the reason why it may dominate the model without being a leak.
+    reference_group, is_reference_safer
+        The group in words (a plural) whose usual values reasons compare with, and whether it is the half with the lower scores, not all.
     is_computed_in_service
         Whether the service computes the features itself from the event and its history; else it reads stored snapshots.
     """
@@ -197,6 +199,8 @@ class Domain(ABC):
     more_scores: ClassVar[tuple[Column, ...]] = ()
     known_before: ClassVar[tuple[str, ...]] = ("transactions",)
     examined: ClassVar[Mapping[str, str]] = {}
+    reference_group: ClassVar[str] = "others"
+    is_reference_safer: ClassVar[bool] = False
     is_computed_in_service: ClassVar[bool] = False
 
     # Features ------------------------------------------------------------------------------------------------------------------

@@ -113,6 +113,7 @@ class ClassifierDomain(Domain):
     def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
         """Fit the candidates, choose on the validation window, where they are calibrated, and describe the bundle of the choice."""
         from finrisk_assets.modelling.evaluation import plots
+        from finrisk_assets.modelling.evaluation.explain import with_values
         from finrisk_assets.modelling.training import provenance
         from finrisk_assets.modelling.training.candidates import compute_margin, convert_model, fit_candidates, to_matrix
         from finrisk_assets.modelling.training.model_registry import model_name
@@ -146,8 +147,15 @@ class ClassifierDomain(Domain):
             training_window=None if first is None or first != first else (first.date().isoformat(), last.date().isoformat()),
             libraries=provenance.library_versions(),
         )
+        completed = self.complete_spec(spec, labelled.iloc[window.train], labelled.iloc[window.validation], settings)
         return TrainingResult(
-            self.complete_spec(spec, labelled.iloc[window.train], labelled.iloc[window.validation], settings),
+            with_values(
+                completed,
+                rows[window.train],
+                validation,
+                group_name=self.reference_group,
+                is_safer_half=self.is_reference_safer,
+            ),
             params={
                 "champion_candidate": best.name,
                 "calibration": best.fitted_calibration.form,

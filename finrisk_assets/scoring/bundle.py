@@ -34,6 +34,7 @@ from finrisk_assets.scoring.bundle_io import (
     shortest_float,
     take_field,
 )
+from finrisk_assets.scoring.feature_values import Doubt, TrainingRange
 from finrisk_assets.scoring.policy_thresholds import REFUSED_FROM, find_thresholds
 from finrisk_assets.scoring.reasons import group_by_factor
 from finrisk_assets.scoring.spec import BundleError, BundleSpec, Component, Floats, Linear, Rows, Trees, check_spec, signed_log1p
@@ -197,7 +198,7 @@ class Bundle:
     ----------
     version, sha256
         The first 12 hex digits of the SHA-256 of ``bundle.json``, and all 64.
-    name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference, approved
+    name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference, approved, values, reference_group
         As in `BundleSpec`.
         `thresholds` holds also those that follow from the policy.
     learned_thresholds
@@ -219,6 +220,7 @@ class Bundle:
         self.sha256, self.version = sha256, sha256[:12]
         self.name, self.domain, self.source = spec.name, spec.domain, spec.source
         self.features, self.windows = spec.features, spec.windows
+        self.values, self.reference_group = spec.values, spec.reference_group
         self.intercept, self.calibration = spec.intercept, spec.calibration
         self.metrics = dict(spec.metrics)
         self._reference, self._references = spec.reference, spec.references
@@ -323,6 +325,30 @@ class Bundle:
     def factors(self) -> Mapping[str, Sequence[int]]:
         """The columns of each factor that a reason can name; see `reasons.group_by_factor`."""
         return group_by_factor(self.features)
+
+    @cached_property
+    def training_range(self) -> TrainingRange:
+        """The bounds of what the model can judge."""
+        return TrainingRange(self.values, [bool(feature.spoken_by) for feature in self.features])
+
+    def is_doubtful(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return whether too little is known of each row for a decision, by the policy; shape (n,)."""
+        rules = self.policy.too_little_known
+        doubtful = self.training_range.sum_missing_information(rows) > rules.max_missing_share
+        if rules.outside_training == "refer":
+            doubtful |= self.training_range.find_outside(rows).any(axis=1)
+        return doubtful
+
+    def find_doubt(self, row: Rows) -> Doubt | None:
+        """Return why a decision on a row of shape (d,) would be a guess; None where the policy lets the model decide."""
+        rows = row[None, :]
+        if not self.is_doubtful(rows)[0]:
+            return None
+        outside = tuple(np.flatnonzero(self.training_range.find_outside(rows)[0]).tolist())
+        names = ", ".join(self.features[column].name for column in outside)
+        if self.training_range.sum_missing_information(rows)[0] > self.policy.too_little_known.max_missing_share:
+            return Doubt("Not enough is known", tuple(np.flatnonzero(np.isnan(row)).tolist()))
+        return Doubt(f"Outside what the model has seen: {names}", outside)
 
     def row(self, values: Mapping[str, float | None]) -> Rows:
         """Return one row, float32 of shape (d,), from values by name; a feature that is absent or None is missing (NaN).

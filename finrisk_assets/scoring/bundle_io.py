@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from finrisk_assets.scoring.feature_values import FeatureValues
 from finrisk_assets.scoring.score_curve import ScoreCurve
 from finrisk_assets.scoring.spec import Amount, BundleError, BundleSpec, Calibration, Component, Linear, Reference, Rows, Trees
 from schemas.features import Feature
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "bundle.json"
 GOLDEN = "golden.json"
 T = TypeVar("T")
@@ -42,6 +43,9 @@ def build_manifest_document(spec: BundleSpec) -> dict[str, Any]:
         optional_parts["references"] = [asdict(reference) for reference in spec.references]
     if spec.score_curve is not None:
         optional_parts["score_curve"] = asdict(spec.score_curve)
+    if spec.values:
+        optional_parts["values"] = [asdict(values) for values in spec.values]
+        optional_parts["reference_group"] = spec.reference_group
     plain_fields = ("name", "domain", "source", "seed", "data_sha256", "code_sha256", "intercept", "training_window", "reference")
     return {
         "format": FORMAT,
@@ -109,7 +113,7 @@ def read_files(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapp
         raise BundleError(f"{file}: is version {sha256[:12]}, not {version} as requested")
     document = _parse_object(content, file)
     if document.get("format") != FORMAT:
-        raise BundleError(f"{file}: format {document.get('format')!r} is unknown here, which reads format {FORMAT}")
+        raise BundleError(f"{file}: format {document.get('format')!r} is unknown here, which reads format {FORMAT}: train the model again")
     contents: dict[str, bytes] = {}
     for name, digest in take_field(document, "files", dict, file).items():
         contents[name] = _read_bytes(_path_inside(folder, name))
@@ -138,6 +142,8 @@ def read_files(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapp
                 Reference(float(part["cutoff"]), tuple(map(float, part["contributions"]))) for part in document.get("references", ())
             ),
             score_curve=_parse_score_curve(document["score_curve"]) if "score_curve" in document else None,
+            values=tuple(FeatureValues(**values) for values in document.get("values", ())),
+            reference_group=str(document.get("reference_group", "others")),
             thresholds=take_field(document, "thresholds", dict, file),
             metrics=take_field(document, "metrics", dict, file),
             libraries=take_field(document, "libraries", dict, file),

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from finrisk_assets.scoring.feature_values import FeatureValues
 from finrisk_assets.scoring.score_curve import ScoreCurve
 from schemas.features import Feature
 
@@ -174,6 +175,9 @@ class BundleSpec:
         a person can change: candidate values of a nearest feasible change (`recourse.approved_quantiles`). Empty elsewhere.
     score_curve
         The scores of the validation window, where the policy's thresholds are shares or capacities; None elsewhere.
+    values, reference_group
+        What training saw of each feature, in their order, and the group of the quartiles in words; without values nothing is called low
+        or high, and no value is outside of what training saw.
     """
 
     name: str
@@ -197,6 +201,8 @@ class BundleSpec:
     approved: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     score_curve: ScoreCurve | None = None
     references: tuple[Reference, ...] = ()
+    values: tuple[FeatureValues, ...] = ()
+    reference_group: str = "others"
 
 
 def signed_log1p(x: ArrayLike) -> Floats:
@@ -233,6 +239,8 @@ def check_spec(spec: BundleSpec) -> None:
     for reference in spec.references:
         if len(reference.contributions) != len(names):
             raise ValueError(f"a reference has {len(reference.contributions)} entries for {len(names)} features")
+    if spec.values and len(spec.values) != len(names):
+        raise ValueError(f"values has {len(spec.values)} entries for {len(names)} features")
     for name, values in spec.approved.items():
         if name not in names or len(values) < 2 or list(values) != sorted(values) or not all(map(math.isfinite, values)):
             raise ValueError(f"approved: {name!r} needs to be a feature with two or more finite values in ascending order")

@@ -48,7 +48,7 @@ LENGTH = """      - name: duration_s
         type: int64
         unit: seconds
         description: Length of the call.
-        feature: {raises: The call was short, lowers: The call was long}
+        feature: {low: The call was short, high: The call was long}
 """
 """The column that a mapping would add if its author ignored when a call's length is known."""
 

@@ -20,16 +20,22 @@ SPENDING_THRESHOLDS = {"medium_from": 0.4, "high_from": 0.7}
 GRID = Grid(rates=(6.0, 9.0, 12.0, 18.0), multiples=(1.0, 3.0), terms=(12, 24))
 
 LOAN_FEATURES = (
-    Feature("loan_amount", "currency", "Amount lent.", "the amount is large", "the amount is small", 1),
-    Feature("term_months", "months", "Months to repay.", "the term is long", "the term is short"),
+    Feature("loan_amount", "currency", "Amount lent.", "the amount is small", "the amount is large", 1),
+    Feature("term_months", "months", "Months to repay.", "the term is short", "the term is long"),
     Feature("balance_mean_30d", "currency", "Mean balance of 30 days.", "balances were low", "balances were high", -1),
-    Feature("is_urban", "0 or 1", "Whether the borrower lives in a town.", "the place of living", "the place of living"),
-    Feature("instalment_to_usual_income", "ratio", "Instalment over income.", "the instalment weighs", "the instalment is light", 1),
+    Feature(
+        "is_urban",
+        "0 or 1",
+        "Whether the borrower lives in a town.",
+        zero="the borrower lives in the country",
+        one="the borrower lives in a town",
+    ),
+    Feature("instalment_to_usual_income", "ratio", "Instalment over income.", "the instalment is light", "the instalment weighs", 1),
 )
 
 
 def _features(*names: str) -> tuple[Feature, ...]:
-    return tuple(Feature(name, "", f"{name} of 90 days.", f"{name} speaks for it", f"{name} speaks against it") for name in names)
+    return tuple(Feature(name, "", f"{name} of 90 days.", f"{name} is low", f"{name} is high") for name in names)
 
 
 def linear(coefficients: tuple[float, ...], means: tuple[float, ...], scales: tuple[float, ...], intercept: float, **more) -> Linear:

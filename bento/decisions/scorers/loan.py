@@ -67,14 +67,15 @@ class LoanScorer(Scorer):
         request, row, snapshot = scoring_input.request, scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
         decided = self._decide(scoring_input.decision_context, probability)
-        (decision,) = decided.words
+        doubt = self.bundle.find_doubt(row)
+        (decision,) = decided.words if doubt is None else (REFER,)
         return LoanAnswer(
             loan_id=request.loan_id,
             customer_id=request.customer_id,
             as_of=snapshot and snapshot.as_of,
             pd=probability,
             decision=decision,
-            decision_reason=_sentence(decided),
+            decision_reason=_sentence(decided) if doubt is None else f"{doubt.text}.",
             value_amount=float(decided.value.value[0]),
             grade=name_grade(probability, self.bundle.policy),
             **self.explainer.fields(row, scores, high=decision != APPROVE, refused=decision != APPROVE),

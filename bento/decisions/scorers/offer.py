@@ -50,7 +50,7 @@ class _Customer:
 
     state: Rows
     monthly_income: float | None
-    pds: list[float]
+    pds: list[float | None]
     usual_income: float | None = None
     spending_probability: float | None = None
     snapshot: FeatureSnapshot | None = None
@@ -89,7 +89,8 @@ class OfferScorer(Scorer):
             acceptance = self.bundle.probability(offered)
         except ValueError as error:  # a missing value that the model cannot score; the message names the feature
             raise invalid_field("features", str(error)) from None
-        pds = np.array(customer.pds)
+        # An offer whose acceptance would be a guess is not made, as if the PD at its terms were not known.
+        pds = np.where(self.bundle.is_doubtful(offered), np.nan, np.array([_number(pd) for pd in customer.pds]))
         decision = choose_offer(
             acceptance,
             pds,
@@ -101,7 +102,7 @@ class OfferScorer(Scorer):
         )
         cheapest = find_cheapest(grid)
         row = offered[cheapest] if decision.best is None else self._rows(customer, _grid_of(decision.best))[0]
-        pd = float(pds[cheapest if len(pds) > 1 else 0]) if decision.best is None else decision.best.pd
+        pd = _plain(pds[cheapest]) if decision.best is None else decision.best.pd
         context = {name: getattr(customer, name) for name in _CONTEXT}
         return ScoringInput(request, row, customer.snapshot, context, (decision, pd))
 
@@ -139,7 +140,7 @@ class OfferScorer(Scorer):
             if request.pd is None:
                 raise invalid_field("pd", "This field is required with features.")
             terms: dict[str, float | None] = {name: None for name in TERMS if name in self._names}
-            state = row_from_request(self.bundle, terms | (request.features or {}))
+            state = row_from_request(self.bundle, terms | (request.features or {}), computed=TERMS)
             return _Customer(state, request.monthly_income_amount, [request.pd], request.monthly_income_amount)
         reject_fields(request, ["monthly_income_amount"], "customer_id")
         snapshot = load_snapshot(self._store, "loan_offers", customer_id=request.customer_id)
@@ -156,7 +157,7 @@ class OfferScorer(Scorer):
         stored = find_snapshots(self._store, domain="loan_default", customer_id=snapshot.customer_id)
         loans = self.bundle.companions.get("loan_default")
         usual = customer.monthly_income
-        pds: list[float] | None = None if sent_pd is None else [sent_pd]
+        pds: list[float | None] | None = None if sent_pd is None else [sent_pd]
         model = None
         if loans is not None and stored:
             row_from_snapshot(loans, stored[0].features)  # refuses a store older than the model
@@ -164,7 +165,7 @@ class OfferScorer(Scorer):
             usual = _plain(applicant.find_usual_incomes(_number(customer.monthly_income))[0])
             if pds is None and customer.monthly_income is not None and applicant.is_known[0]:
                 try:
-                    pds, model = applicant.find_pds(grid.points(customer.monthly_income))[0].tolist(), loans.version
+                    pds, model = [_plain(pd) for pd in applicant.find_pds(grid.points(customer.monthly_income))[0]], loans.version
                 except ValueError as error:  # a missing value that the model cannot score; the message names the feature
                     raise invalid_field("customer_id", str(error)) from None
         if pds is None:

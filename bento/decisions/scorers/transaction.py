@@ -41,7 +41,8 @@ class TransactionScorer(Scorer):
         risk = float(scores.probability[0])
         unseen = self._log_amount is not None and is_unseen(float(row[self._log_amount]), self.bundle.thresholds)
         anomaly = is_anomaly(risk, self.bundle.thresholds, unseen=unseen)
-        decision = decide(risk, self.bundle.thresholds, unseen=unseen)
+        doubtful = self.bundle.find_doubt(row) is not None
+        decision = decide(risk, self.bundle.thresholds, unseen=unseen or doubtful)
         fields = self.explainer.fields(row, scores, high=anomaly or decision != "allow")
         if unseen:
             fields["reasons"] = [_UNSEEN, *fields["reasons"][: MAX_REASONS - 1]]

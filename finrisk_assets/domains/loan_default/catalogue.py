@@ -111,22 +111,22 @@ def _terms() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "loan_amount", "currency", "Amount lent, or limit granted.",
-            "The amount speaks against it", "The amount speaks for it",
+            "The amount is small", "The amount is large",
             column("loan_amount"), needs="loans.loan_amount",
         ),
         define(
             "term_months", "months", "Months to repay.",
-            "The time to repay speaks against it", "The time to repay speaks for it",
+            "The time to repay is short", "The time to repay is long",
             column("term_months"), needs="loans.term_months",
         ),
         define(
             "instalment_amount", "currency a month", "Monthly instalment.",
-            "The instalment is high", "The instalment is low",
+            "The instalment is low", "The instalment is high",
             column("instalment_amount"), needs=_INSTALMENT,
         ),
         define(
             "annual_rate_pct", "percent a year", "Nominal yearly interest rate.",
-            "The interest rate is high", "The interest rate is low",
+            "The interest rate is low", "The interest rate is high",
             column("annual_rate_pct"), 1, needs="loans.annual_rate_pct",
         ),
     )  # fmt: skip
@@ -148,37 +148,50 @@ def _borrower() -> tuple[FeatureDefinition, ...]:
         ),
         define(
             "instalment_to_declared_income", "", "Instalment over the declared income.",
-            "The instalment takes much of the declared income", "The instalment takes little of the declared income", None, 1,
+            "The instalment takes little of the declared income", "The instalment takes much of the declared income", None, 1,
         ),
         define(
             "instalment_to_stated_income", "", "Instalment over the income stated in the application.",
-            "The instalment takes much of the stated income", "The instalment takes little of the stated income", None, 1,
+            "The instalment takes little of the stated income", "The instalment takes much of the stated income", None, 1,
         ),
         define(
             "stated_to_usual_income", "", "Income stated in the application over the usual income on the account.",
-            "The stated income is not seen on the account", "The stated income is seen on the account",
+            "The stated income is below that of the account", "The stated income is above that of the account",
             lambda rows: ratio(rows.stated_income_amount, rows._usual_income), needs=f"{stated} {_LEDGER_NEEDS}",
+            low_below=1.0, high_above=1.0,
         ),
         define(
             "overdraft_limit_amount", "currency", "Agreed overdraft of the account.",
-            "The agreed overdraft speaks against it", "The agreed overdraft speaks for it",
-            column("_overdraft_limit_amount"), needs="loans.applied_at loans.account_id accounts.overdraft_limit_amount accounts.opened_at",
+            "The agreed overdraft is small", "The agreed overdraft is large",
+            column("_overdraft_limit_amount"), zero="No overdraft is agreed",
+            needs="loans.applied_at loans.account_id accounts.overdraft_limit_amount accounts.opened_at",
         ),
     )  # fmt: skip
 
 
+def _ago(n: int) -> str:
+    """Return when the last `n` complete months were."""
+    return "in the last complete month" if n == 1 else f"in the last {n} complete months"
+
+
+def _few_or_many(n: int) -> tuple[str, str]:
+    """Return the sentences of few and of many movements."""
+    return f"There were few movements {_ago(n)}", f"There were many movements {_ago(n)}"
+
+
 def _month_features(n: int) -> tuple[FeatureDefinition, ...]:
     """Return the features of the last `n` complete months."""
-    ago = "in the last complete month" if n == 1 else f"in the last {n} complete months"
+    ago = _ago(n)
     return (
         define(
             f"expense_to_income_{n}m", "", f"Money that went out over money that came in, {ago}.",
-            f"Much of the income was spent {ago}", f"Little of the income was spent {ago}",
+            f"Little of the income was spent {ago}", f"Much of the income was spent {ago}",
             lambda rows: ratio(rows[f"_expense_{n}m"], rows[f"_income_{n}m"]), 1, needs=_LEDGER_NEEDS,
         ),
         define(
             f"n_penalties_{n}m", "penalties", f"Penalties for a negative balance {ago}.",
-            f"Penalties were charged {ago}", f"No penalties were charged {ago}", column(f"_n_penalties_{n}m"), 1, needs=_LEDGER_NEEDS,
+            "", f"Penalties were charged {ago}", column(f"_n_penalties_{n}m"), 1, needs=_LEDGER_NEEDS,
+            zero=f"No penalties were charged {ago}",
         ),
     )  # fmt: skip
 
@@ -193,47 +206,48 @@ def _income_features() -> tuple[FeatureDefinition, ...]:
         define(
             "usual_expense_amount", "currency a month",
             f"Usual spending: the median of the last complete months, at most {USUAL_MONTHS}.",
-            "The usual spending is high", "The usual spending is low", column("_usual_expense"), needs=_LEDGER_NEEDS,
+            "The usual spending is low", "The usual spending is high", column("_usual_expense"), needs=_LEDGER_NEEDS,
         ),
         *(
             define(
                 f"income_to_usual_{n}m", "",
                 "Income of the last complete month over the usual income." if n == 1
                 else f"Mean monthly income of the last {n} complete months over the usual income.",
-                "Less than the usual income came in", "The usual income came in",
-                _income_to_usual(n), needs=_LEDGER_NEEDS,
+                f"Less than the usual income came in {_ago(n)}", f"More than the usual income came in {_ago(n)}",
+                _income_to_usual(n), needs=_LEDGER_NEEDS, low_below=1.0, high_above=1.0, zero=f"No income came in {_ago(n)}",
             )
             for n in SPANS[:-1]
         ),
         define(
             "is_without_salary_1m", "0 or 1", "Whether no salary and no pension came in in the last complete month.",
-            "No salary came in in the last complete month", "A salary came in in the last complete month",
-            lambda rows: (rows._regular_pay_1m > 0).ifelse(0.0, 1.0), 1, needs=_LEDGER_NEEDS,
+            "", "", lambda rows: (rows._regular_pay_1m > 0).ifelse(0.0, 1.0), 1, needs=_LEDGER_NEEDS,
+            zero="A salary or a pension came in in the last complete month",
+            one="No salary and no pension came in in the last complete month",
         ),
         define(
             "income_irregularity_6m", "", "Standard deviation over mean of the monthly incomes of the last six complete months.",
-            "The income is irregular", "The income is regular", _irregularity, 1, needs=_LEDGER_NEEDS,
+            "The income is regular", "The income is irregular", _irregularity, 1, needs=_LEDGER_NEEDS,
         ),
         define(
             "bills_to_usual_income_3m", "", "Mean monthly bills of the last three complete months over the usual income.",
-            "Fixed costs take much of the usual income", "Fixed costs take little of the usual income",
+            "Fixed costs take little of the usual income", "Fixed costs take much of the usual income",
             lambda rows: ratio(rows._bills_3m, rows._usual_income * rows._months_3m), 1, needs=_LEDGER_NEEDS,
         ),
         define(
             "largest_expense_to_usual_income_3m", "", "Largest single expense of the last three complete months over the usual income.",
-            "A single expense was large", "No single expense was large",
+            "No single expense was large", "A single expense was large",
             lambda rows: ratio(rows._largest_3m, rows._usual_income), needs=_LEDGER_NEEDS,
         ),
         define(
             "cash_share_6m", "", "Share of cash withdrawals in the spending of the last six complete months.",
-            "The share of cash in the spending is high", "The share of cash in the spending is low",
-            lambda rows: share(rows._cash_6m, rows._expense_6m), needs=_LEDGER_NEEDS,
+            "Little of the spending was cash", "Much of the spending was cash",
+            lambda rows: share(rows._cash_6m, rows._expense_6m), needs=_LEDGER_NEEDS, zero="None of the spending was cash",
         ),
         *(
             define(
                 f"n_transactions_{n}m", "movements a month",
                 "Movements of the last complete month." if n == 1 else f"Mean monthly number of movements of the last {n} complete months.",
-                "The number of movements speaks against it", "The number of movements speaks for it",
+                *_few_or_many(n),
                 _monthly_number(n), needs=_LEDGER_NEEDS,
             )
             for n in (SPANS[0], SPANS[-1])
@@ -270,21 +284,23 @@ def _balance_features() -> tuple[FeatureDefinition, ...]:
         ),
         define(
             "n_negative_balance_6m", "movements", "Movements of the last six complete months that left the balance below zero.",
-            "The account was overdrawn", "The account was not overdrawn", column("_n_negative_6m"), 1, needs=_LEDGER_NEEDS,
+            "", "The account was overdrawn", column("_n_negative_6m"), 1, needs=_LEDGER_NEEDS, zero="The account was not overdrawn",
         ),
         define(
             "faded_penalties", "penalties",
             f"Penalties of the last six complete months, each worth {FADE} of its weight a month later.",
-            "Penalties were charged of late", "No penalties were charged of late", column("_faded_penalties"), 1, needs=_LEDGER_NEEDS,
+            "", "Penalties were charged of late", column("_faded_penalties"), 1, needs=_LEDGER_NEEDS,
+            zero="No penalties were charged in six complete months",
         ),
         define(
             "n_missed_payments_6m", "payments", "Payments that were returned unpaid in the last six complete months.",
-            "Payments were missed", "No payments were missed", column("_n_missed_6m"), 1, needs=_LEDGER_NEEDS,
+            "", "Payments were missed", column("_n_missed_6m"), 1, needs=_LEDGER_NEEDS, zero="No payments were missed",
         ),
         define(
             "faded_missed_payments", "payments",
             f"Payments returned unpaid in the last six complete months, each worth {FADE} of its weight a month later.",
-            "Payments were missed of late", "No payments were missed of late", column("_faded_missed"), 1, needs=_LEDGER_NEEDS,
+            "", "Payments were missed of late", column("_faded_missed"), 1, needs=_LEDGER_NEEDS,
+            zero="No payments were missed in six complete months",
         ),
         define(
             "history_months", "months", f"Complete months on record before the application, at most {USUAL_MONTHS}.",
@@ -298,19 +314,20 @@ def _at_terms() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "instalment_to_usual_income", "", "Instalment over the usual income.",
-            "The instalment takes much of the usual income", "The instalment takes little of the usual income", None, 1,
+            "The instalment takes little of the usual income", "The instalment takes much of the usual income", None, 1,
         ),
         define(
             "commitments_to_usual_income", "", "Instalment and mean monthly bills over the usual income.",
-            "Bills and the instalment take much of the usual income", "Bills and the instalment take little of the usual income", None, 1,
+            "Bills and the instalment take little of the usual income", "Bills and the instalment take much of the usual income", None, 1,
         ),
         define(
             "surplus_after_instalment", "", "What is left of the usual income after the usual spending and the instalment, as its share.",
-            "Little income is left after spending and the instalment", "Enough income is left after spending and the instalment", None, -1,
+            "Little income is left after spending and the instalment", "Much income is left after spending and the instalment", None, -1,
+            high_above=0.0,
         ),
         define(
             "loan_to_usual_income", "months", "Amount over the usual income.",
-            "The loan is large for the usual income", "The loan is small for the usual income", None,
+            "The loan is small for the usual income", "The loan is large for the usual income", None,
         ),
         define(
             "mean_balance_to_instalment_6m", "instalments", "Mean balance at the last six month-ends over the instalment.",
@@ -347,73 +364,79 @@ def _card() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "n_late_6m", "months", "Months of the last six with a payment overdue.",
-            "Payments were often overdue", "Payments were seldom overdue", late, 1, needs=status,
+            "Payments were seldom overdue", "Payments were overdue", late, 1, needs=status, zero="No payment was overdue in six months",
         ),
         define(
             "n_late_3m", "months", "Months of the last three with a payment overdue.",
-            "Payments were overdue of late", "Payments were not overdue of late", lambda rows: late(rows, last=3), 1, needs=status,
+            "", "Payments were overdue of late", lambda rows: late(rows, last=3), 1, needs=status,
+            zero="Payments were not overdue of late",
         ),
         define(
             "n_very_late_6m", "months", "Months of the last six with a payment two months overdue or more.",
-            "Payments were two months overdue or more", "Payments were not two months overdue",
-            lambda rows: late(rows, 2), 1, needs=status,
+            "", "Payments were two months overdue or more",
+            lambda rows: late(rows, 2), 1, needs=status, zero="Payments were not two months overdue",
         ),
         define(
             "worst_late_6m", "months overdue", "Longest delay of a payment in the last six months.",
-            "A payment was long overdue", "No payment was long overdue",
-            lambda rows: ibis.greatest(*all_of("payment_status", rows), 0), 1, needs=status,
+            "", "A payment was overdue",
+            lambda rows: ibis.greatest(*all_of("payment_status", rows), 0), 1, needs=status, zero="No payment was overdue in six months",
         ),
         define(
             "worst_late_3m", "months overdue", "Longest delay of a payment in the last three months.",
-            "A payment was long overdue of late", "No payment was long overdue of late",
+            "", "A payment was overdue of late",
             lambda rows: ibis.greatest(*all_of("payment_status", rows, last=3), 0), 1, needs=status,
+            zero="No payment was overdue of late",
         ),
         define(
             "sum_late_6m", "months overdue", "Sum of the delays of the last six months.",
-            "The delays of payments add up", "The delays of payments do not add up",
+            "", "The delays of payments add up",
             lambda rows: _sum([ibis.greatest(value, 0) for value in all_of("payment_status", rows)]), 1, needs=status,
+            zero="No payment was overdue in six months",
         ),
         define(
             "months_since_late", "months", "Months since a payment was last overdue; 6 where none was.",
             "A payment was overdue not long ago", "No payment has been overdue for long", months_since_late, -1, needs=status,
+            low_below=float(len(CARD_MONTHS)), high_above=2.0,
         ),
         define(
             "payment_status_change", "months overdue", "Payment status last month less that two months ago.",
-            "The payment record got worse", "The payment record got better",
-            lambda rows: rows.payment_status_1m - rows.payment_status_2m, needs=status,
+            "The payment record got better", "The payment record got worse",
+            lambda rows: rows.payment_status_1m - rows.payment_status_2m, needs=status, low_below=0.0, high_above=0.0,
         ),
         define(
             "n_revolving_6m", "months", "Months of the last six in which only the minimum was paid.",
-            "Only the minimum was paid in some months", "More than the minimum was paid",
+            "Only the minimum was paid in few months", "Only the minimum was paid in some months",
             lambda rows: _sum([(value == 0).ifelse(1.0, 0.0) for value in all_of("payment_status", rows)]), needs=status,
+            zero="In no month was only the minimum paid",
         ),
         define(
             "n_unused_6m", "months", "Months of the last six in which nothing was spent.",
-            "The card was hardly used", "The card was used",
+            "The card was unused in few months", "The card was unused in some months",
             lambda rows: _sum([(value == -2).ifelse(1.0, 0.0) for value in all_of("payment_status", rows)]), needs=status,
+            zero="The card was used in every month",
         ),
         *(
             define(
                 f"utilisation_{month}m", "", f"Bill over limit {ago(month)}.",
-                f"Much of the limit was used {ago(month)}", f"Little of the limit was used {ago(month)}", None,
+                f"Little of the limit was used {ago(month)}", f"Much of the limit was used {ago(month)}", None,
             )
             for month in CARD_MONTHS
         ),
         define(
             "mean_utilisation_6m", "", "Mean of bill over limit in the last six months.",
-            "Much of the limit is used", "Little of the limit is used", None,
+            "Little of the limit is used", "Much of the limit is used", None,
         ),
         define(
             "max_utilisation_6m", "", "Highest bill over limit in the last six months.",
-            "The limit was nearly used up", "The limit was never nearly used up", None,
+            "At most a little of the limit was used", "At the most, much of the limit was used", None,
         ),
         define(
             "utilisation_change_6m", "", "Bill over limit last month less that six months ago.",
-            "The debt has changed for the worse", "The debt has changed for the better", None,
+            "The debt has fallen over six months", "The debt has grown over six months", None, low_below=0.0, high_above=0.0,
         ),
         define(
             "utilisation_change_3m", "", "Bill over limit last month less that three months ago.",
-            "The debt has lately changed for the worse", "The debt has lately changed for the better", None,
+            "The debt has fallen over three months", "The debt has grown over three months", None, low_below=0.0, high_above=0.0,
         ),
         define(
             "headroom_amount", "currency", "Limit less last bill.",
@@ -439,7 +462,7 @@ def _card() -> tuple[FeatureDefinition, ...]:
         define(
             "min_paid_amount_6m", "currency", "Smallest monthly payment of the last six months.",
             "In some months hardly anything was repaid", "Something was repaid in every month",
-            lambda rows: ibis.least(*all_of("paid_amount", rows)), -1, needs=paid,
+            lambda rows: ibis.least(*all_of("paid_amount", rows)), -1, needs=paid, zero="In some months nothing was repaid", high_above=0.0,
         ),
         define(
             "max_paid_amount_6m", "currency", "Largest monthly payment of the last six months.",
@@ -454,10 +477,11 @@ def _card() -> tuple[FeatureDefinition, ...]:
             "n_paid_6m", "months", "Months of the last six with a payment.",
             "In some months nothing was paid", "Something was paid in most months",
             lambda rows: _sum([(value > 0).ifelse(1.0, 0.0) for value in all_of("paid_amount", rows)]), -1, needs=paid,
+            low_below=float(len(CARD_MONTHS)), high_above=len(CARD_MONTHS) / 2,
         ),
         define(
             "spent_to_limit_1m", "", "New spending in the last month (change of the bill and what was paid) over the limit.",
-            "The last month's spending speaks against it", "The last month's spending speaks for it", None,
+            "Little of the limit was spent anew last month", "Much of the limit was spent anew last month", None,
         ),
     )  # fmt: skip
 

@@ -32,6 +32,8 @@ class LoanDefault(ClassifierDomain):
     tables = ("customers", "accounts", "transactions", "loans", "offers")
     needs = ("loans.is_default",)
     keys = features.KEYS
+    reference_group = "safer applicants"
+    is_reference_safer = True
     decision_time = "applied_at"
     months_back = 7
     label = "is_default"
@@ -99,6 +101,8 @@ class LoanDefault(ClassifierDomain):
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
         """Return margin, PD and decision of each application, and its value at its own terms."""
+        import numpy as np
+
         from finrisk_assets.modelling.training.candidates import to_matrix
 
         rows = to_matrix(frame, champion.features)
@@ -108,7 +112,7 @@ class LoanDefault(ClassifierDomain):
         return {
             "score": margin,
             "probability": probability,
-            "decision": decided.words,
+            "decision": np.where(champion.is_doubtful(rows), decide.REFER, decided.words).tolist(),
             "value_amount": decided.value.value,
             "reviewed_value_amount": decided.reviewed_value,
         }

@@ -77,18 +77,18 @@ def _terms() -> tuple[FeatureDefinition, ...]:
         ),
         define(
             "log_loan_amount", "log currency", "Logarithm of the amount offered.",
-            "The amount speaks for acceptance", "The amount speaks against acceptance",
-            lambda rows: _log(rows.loan_amount), needs="offers.loan_amount",
+            "The amount is small", "The amount is large",
+            lambda rows: _log(rows.loan_amount), needs="offers.loan_amount", scale="log",
         ),
         define(
             "log_term_months", "log months", "Logarithm of the months to repay.",
-            "The time to repay speaks for acceptance", "The time to repay speaks against acceptance",
-            lambda rows: _log(rows.term_months), needs="offers.term_months",
+            "The time to repay is short", "The time to repay is long",
+            lambda rows: _log(rows.term_months), needs="offers.term_months", scale="log",
         ),
         define(
             "log_loan_to_income", "", "Logarithm of the amount offered over the usual monthly income.",
-            "The amount for this income speaks for acceptance", "The amount for this income speaks against acceptance",
-            lambda rows: _log(rows.loan_amount) - _log(rows._monthly_income), needs=f"offers.loan_amount {INCOME_NEEDS}",
+            "The amount is small for the income", "The amount is large for the income",
+            lambda rows: _log(rows.loan_amount) - _log(rows._monthly_income), needs=f"offers.loan_amount {INCOME_NEEDS}", scale="log",
         ),
         define(
             "instalment_to_income", "", "Instalment over the usual monthly income.",
@@ -104,54 +104,54 @@ def _state() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "log_income", "log currency a month", "Logarithm of the usual monthly income.",
-            "The income speaks for acceptance", "The income speaks against acceptance",
-            lambda rows: _log(rows._monthly_income), needs=INCOME_NEEDS,
+            "The income is low", "The income is high",
+            lambda rows: _log(rows._monthly_income), needs=INCOME_NEEDS, scale="log",
         ),
         define(
             "income_irregularity_6m", "", "Standard deviation over mean of the monthly incomes of the last six complete months.",
-            "The income is irregular", "The income is regular", _irregularity, needs=LEDGER_NEEDS,
+            "The income is regular", "The income is irregular", _irregularity, needs=LEDGER_NEEDS,
         ),
         define(
             "expense_to_income_3m", "", f"Money that went out over money that came in, {ago}.",
-            f"Much of the income was spent {ago}", f"Little of the income was spent {ago}",
+            f"Little of the income was spent {ago}", f"Much of the income was spent {ago}",
             lambda rows: ratio(rows._expense_3m, rows._income_3m, 3.0), needs=LEDGER_NEEDS,
         ),
         define(
             "expense_to_usual_income_1m", "", "Money that went out in the last complete month over the usual income.",
-            "Much was spent in the last complete month", "Little was spent in the last complete month",
+            "Little was spent in the last complete month", "Much was spent in the last complete month",
             lambda rows: ratio(rows._expense_1m, rows._usual_income, 3.0), needs=LEDGER_NEEDS,
         ),
         define(
             "balance_to_income", "months", "Balance at the end of the last complete month, in usual incomes.",
-            "The balance speaks for acceptance", "The balance speaks against acceptance",
+            "The balance is low for the income", "The balance is high for the income",
             lambda rows: _in_months_of_income(rows._closing, rows), needs=LEDGER_NEEDS,
         ),
         define(
             "mean_balance_to_income_3m", "months", "Mean balance at the last three month-ends, in usual incomes.",
-            "The mean balance speaks for acceptance", "The mean balance speaks against acceptance",
+            "The mean balance at three month-ends was low", "The mean balance at three month-ends was high",
             lambda rows: _in_months_of_income(rows._mean_closing_3m, rows), needs=LEDGER_NEEDS,
         ),
         define(
             "lowest_balance_to_income_3m", "months", "Lowest balance at one of the last three month-ends, in usual incomes.",
-            "The lowest balance speaks for acceptance", "The lowest balance speaks against acceptance",
+            "The balance was low at one of three month-ends", "The balance was low at none of three month-ends",
             lambda rows: _in_months_of_income(rows._lowest_closing_3m, rows), needs=LEDGER_NEEDS,
         ),
         define(
             "n_penalties_6m", "penalties", "Penalties for a negative balance in the last six complete months.",
-            "Penalties were charged", "No penalties were charged", column("_n_penalties_6m"), needs=LEDGER_NEEDS,
+            "", "Penalties were charged", column("_n_penalties_6m"), needs=LEDGER_NEEDS, zero="No penalties were charged",
         ),
         define(
             "n_missed_6m", "payments", "Payments that were missed in the last six complete months.",
-            "Payments were missed", "No payments were missed", column("_n_missed_6m"), needs=LEDGER_NEEDS,
+            "", "Payments were missed", column("_n_missed_6m"), needs=LEDGER_NEEDS, zero="No payments were missed",
         ),
         define(
             "negative_balance_share_3m", "", f"Share of the movements {ago} that left a negative balance.",
-            "The balance was often negative", "The balance was seldom negative",
-            lambda rows: rows._n_negative_3m / rows._n_3m, needs=LEDGER_NEEDS,
+            "The balance was seldom negative", "The balance was negative",
+            lambda rows: rows._n_negative_3m / rows._n_3m, needs=LEDGER_NEEDS, zero="The balance was never negative",
         ),
         define(
             "largest_expense_to_income_3m", "", f"Largest expense {ago} over the usual income.",
-            "A large expense was made", "No large expense was made",
+            "No large expense was made", "A large expense was made",
             lambda rows: ratio(rows._largest_3m, rows._usual_income), needs=LEDGER_NEEDS,
         ),
     )  # fmt: skip
@@ -162,13 +162,14 @@ def _earlier() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "days_since_offer", "days", "Days since the customer's last offer.",
-            "The time since the last offer speaks for acceptance", "The time since the last offer speaks against acceptance",
-            column("_days_since_offer"), needs="offers.offered_at",
+            "The last offer was made recently", "The last offer was made long ago",
+            column("_days_since_offer"), needs="offers.offered_at", missing="No offer was made before",
         ),
         define(
             "accepted_share_before", "", "Share of the customer's earlier offers that were accepted, as far as known.",
-            "Earlier offers were accepted", "Earlier offers were not accepted",
+            "Few of the earlier offers were accepted", "Earlier offers were accepted",
             lambda rows: rows._n_accepted / rows._n_offers, needs=answers,
+            zero="No earlier offer was accepted", missing="No earlier offer has been answered",
         ),
     )  # fmt: skip
 

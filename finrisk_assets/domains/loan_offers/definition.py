@@ -37,6 +37,7 @@ class LoanOffers(ClassifierDomain):
     upstream = ("scores_loan_default", "scores_spending_risk")
     companions = ("loan_default",)
     keys = features.KEYS
+    reference_group = "other customers"
     decision_time = "offered_at"
     months_back = 7
     label = "is_accepted"

@@ -36,7 +36,8 @@ class LoanApplicants:
     columns: Mapping[str, Floats]
 
     def find_pds(self, points: GridPoints) -> Floats:
-        """Return the PD at every point of a grid, shape (n, g); NaN for customers without loan features or without an amount."""
+        """Return the PD at every point of a grid, shape (n, g); NaN for customers without loan features or without an
+        amount, and where too little is known for a decision on the loan."""
         pd = np.full(points.amount.shape, np.nan)
         names, width = list(self.bundle.columns), points.amount.shape[1]
         known = np.flatnonzero(self.is_known & np.isfinite(points.amount).all(axis=1))
@@ -45,7 +46,9 @@ class LoanApplicants:
             at = known[start : start + step]
             of_some = {name: values[at] for name, values in self.columns.items()}
             rows = rows_at_terms(names, of_some, points.amount[at], points.rate, points.term)
-            pd[at] = self.bundle.probability(rows.reshape(-1, len(names))).reshape(len(at), width)
+            flat = rows.reshape(-1, len(names))
+            risk = np.where(self.bundle.is_doubtful(flat), np.nan, self.bundle.probability(flat))
+            pd[at] = risk.reshape(len(at), width)
         return pd
 
     def find_usual_incomes(self, otherwise: ArrayLike) -> Floats:

@@ -60,12 +60,15 @@ def price_by_model(frame: "pd.DataFrame", bundle: "Bundle", grid: decide.Grid) -
     names = [feature.name for feature in bundle.features]
     income = to_floats(frame, "monthly_income_amount")
     rows = decide.build_rows(names, to_matrix(frame, bundle.features), income, grid)
-    margin = bundle.margin(rows.reshape(-1, len(names))).reshape(len(frame), len(grid))
+    flat = rows.reshape(-1, len(names))
+    margin = bundle.margin(flat).reshape(len(frame), len(grid))
     applicants = read_applicants(frame, bundle)
     pd = to_floats(frame, "pd") if applicants is None else applicants.find_pds(grid.points(income))
+    # An offer whose acceptance would be a guess is not made, as if the PD at its terms were not known.
+    is_doubtful = bundle.is_doubtful(flat).reshape(margin.shape)
     prices = decide.price_offers(
         bundle.calibration.apply(margin),
-        pd,
+        np.where(is_doubtful, np.nan, pd if pd.ndim == 2 else pd[:, None]),
         income,
         grid,
         bundle.policy,

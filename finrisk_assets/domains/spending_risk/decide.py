@@ -41,6 +41,11 @@ _CENT = 0.01
 _RATIO_STEP = 0.005
 
 
+def raise_doubtful(level: str, is_doubtful: bool) -> str:
+    """Return the level of a person of whom too little may be known: it is not LOW then."""
+    return MEDIUM if is_doubtful and level == LOW else level
+
+
 def find_field_faults(fields: Mapping[str, float]) -> list[tuple[str, str]]:
     """Return the faults of the eight fields, each by itself and taken together.
 

@@ -33,6 +33,8 @@ class SpendingRisk(ClassifierDomain):
     tables = ("customers", "transactions")
     needs = ("transactions.customer_id", "transactions.category", "transactions.balance_amount")
     keys = features.KEYS
+    reference_group = "people at lower risk"
+    is_reference_safer = True
     decision_time = "as_of"
     months_back = 7
     months_ahead = 3
@@ -79,7 +81,11 @@ class SpendingRisk(ClassifierDomain):
         return with_references(spec, to_matrix(validation, spec.features))
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
-        return score_by_threshold(frame, champion, decide.DECISION_RULE.decide_all)
+        from finrisk_assets.modelling.training.candidates import to_matrix
+
+        scored = score_by_threshold(frame, champion, decide.DECISION_RULE.decide_all)
+        doubtful = champion.is_doubtful(to_matrix(frame, champion.features)).tolist()
+        return scored | {"decision": [decide.raise_doubtful(*pair) for pair in zip(scored["decision"], doubtful, strict=True)]}
 
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
         return net_benefit(window, [bundle.thresholds[name] for name in ("medium_from", "high_from")])

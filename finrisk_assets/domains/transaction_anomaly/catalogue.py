@@ -5,6 +5,7 @@ of the transaction: history ends strictly before it, and fraud labels enter seve
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from finrisk_assets.features import windows
 from finrisk_assets.features.windows import DAY, HOUR, Declaration, Derived, Point, Window
@@ -49,12 +50,12 @@ THEMES: Mapping[str, str] = themes(
 """Feature of `FEATURES` -> its subject. Features of one subject count as one reason together. `HANDBOOK` has no subjects."""
 
 
-def _feature(name: str, unit: str, description: str, raises: str = "", lowers: str = "") -> Feature:
-    return Feature(name, unit, description, raises, lowers, theme=THEMES.get(name, ""))
+def _feature(name: str, unit: str, description: str, low: str = "", high: str = "", **words: Any) -> Feature:
+    return Feature(name, unit, description, low, high, theme=THEMES.get(name, ""), **words)
 
 
 def _amount_point() -> Point:
-    return Point(_feature("amount", "currency", "Size of the transaction.", "the amount is large", "the amount is ordinary"), "amount")
+    return Point(_feature("amount", "currency", "Size of the transaction.", "the amount is small", "the amount is large"), "amount")
 
 
 def _count(span: str) -> Window:
@@ -63,8 +64,9 @@ def _count(span: str) -> Window:
             f"customer_n_{span}",
             "transactions",
             f"Transactions of the customer in the {_IN_WORDS[span]} before.",
-            f"unusually many transactions by this customer in the last {_IN_WORDS[span]}",
-            f"no rush of transactions in the last {_IN_WORDS[span]}",
+            f"few transactions by this customer in the last {_IN_WORDS[span]}",
+            f"many transactions by this customer in the last {_IN_WORDS[span]}",
+            zero=f"no other transaction by this customer in the last {_IN_WORDS[span]}",
         ),
         CUSTOMER,
         "count",
@@ -72,10 +74,10 @@ def _count(span: str) -> Window:
     )
 
 
-def _of_amounts(name: str, aggregate: windows.Aggregate, span: str, text: str, raises: str, lowers: str) -> Window:
+def _of_amounts(name: str, aggregate: windows.Aggregate, span: str, text: str, low: str, high: str) -> Window:
     words = _IN_WORDS[span]
     return Window(
-        _feature(f"customer_amount_{name}_{span}", "currency", f"{text} of the customer's {words} before.", raises, lowers),
+        _feature(f"customer_amount_{name}_{span}", "currency", f"{text} of the customer's {words} before.", low, high),
         CUSTOMER,
         aggregate,
         SPANS[span],
@@ -90,14 +92,14 @@ def _sum(span: str) -> Window:
         "sum",
         span,
         "Sum of the amounts",
-        f"a lot of money moved in the last {words}",
         f"little money moved in the last {words}",
+        f"much money moved in the last {words}",
     )
 
 
 def _mean(span: str) -> Window:
     words = _IN_WORDS[span]
-    return _of_amounts("mean", "mean", span, "Mean amount", f"large amounts in the last {words}", f"moderate amounts in the last {words}")
+    return _of_amounts("mean", "mean", span, "Mean amount", f"small amounts in the last {words}", f"large amounts in the last {words}")
 
 
 def _std(span: str) -> Window:
@@ -107,8 +109,8 @@ def _std(span: str) -> Window:
         "std",
         span,
         "Sample deviation of the amounts",
-        f"erratic amounts in the last {words}",
         f"steady amounts in the last {words}",
+        f"erratic amounts in the last {words}",
     )
 
 
@@ -119,8 +121,8 @@ def _merchant_count(span: str) -> Window:
             f"merchant_n_{span}",
             "transactions",
             f"Transactions at the merchant in the {words} before.",
-            f"unusual traffic at the merchant in the last {words}",
-            f"ordinary traffic at the merchant in the last {words}",
+            f"little traffic at the merchant in the last {words}",
+            f"much traffic at the merchant in the last {words}",
         ),
         MERCHANT,
         "count",
@@ -135,9 +137,9 @@ def _merchant_risk(span: str) -> Window:
             f"merchant_risk_{span}",
             "share",
             f"Share of fraud at the merchant over {words}, up to seven days before; 0 where there was no transaction.",
-            "recent fraud at this merchant",
             # No direction: old frauds with no recent ones mean that the trouble is over. A forced direction cost .06 of average precision.
-            "no recent fraud at this merchant",
+            high=f"fraud at this merchant within {words}, up to a week ago",
+            zero=f"no fraud at this merchant is known within {words}, up to a week ago",
         ),
         MERCHANT,
         "mean",
@@ -154,8 +156,8 @@ def _largest_amount() -> Window:
         "max",
         "30d",
         "Largest amount",
-        "a very large amount in the last 30 days",
-        "no very large amount in the last 30 days",
+        "no large amount in the last 30 days",
+        "a large amount in the last 30 days",
     )
 
 
@@ -166,8 +168,10 @@ def _to_mean(amount: Point, span: str) -> Derived:
             f"amount_to_mean_{span}",
             "ratio",
             f"Amount against the customer's own mean of the {words} before.",
-            "the amount is far above what this customer usually moves",
-            "the amount is in line with what this customer usually moves",
+            f"the amount is below this customer's mean of the {words} before",
+            f"the amount is far above this customer's mean of the {words} before",
+            low_below=1.0,
+            high_above=2.0,
         ),
         "ratio",
         (amount, _mean(span)),
@@ -181,8 +185,10 @@ def _zscore(amount: Point, span: str) -> Derived:
             f"amount_zscore_{span}",
             "deviations",
             f"Amount less the customer's own mean, in deviations of the {words} before.",
-            "the amount stands out from this customer's own history",
-            "the amount fits this customer's own history",
+            f"the amount is below this customer's mean of the {words} before",
+            f"the amount stands out from this customer's {words} before",
+            low_below=0.0,
+            high_above=2.0,
         ),
         "zscore",
         (amount, _mean(span), _std(span)),
@@ -197,6 +203,8 @@ def _count_with(entity: tuple[str, ...], noun: str) -> Window:
             f"Transactions of the customer with this {noun} in the 90 days before.",
             f"the customer rarely deals with this {noun}",
             f"the customer often deals with this {noun}",
+            zero=f"the customer has not dealt with this {noun} in 90 days",
+            missing=f"no {noun} was stated",
         ),
         entity,
         "count",
@@ -210,8 +218,9 @@ def _is_new(entity: tuple[str, ...], noun: str) -> Derived:
             f"is_new_{noun}",
             "0 or 1",
             f"Whether the customer had no transaction with this {noun} in the 90 days before.",
-            f"the {noun} is new for this customer",
-            f"the customer has dealt with this {noun} before",
+            one=f"the {noun} is new for this customer",
+            zero=f"the customer has dealt with this {noun} before",
+            missing=f"no {noun} was stated",
         ),
         "is_zero",
         (_count_with(entity, noun),),
@@ -220,37 +229,44 @@ def _is_new(entity: tuple[str, ...], noun: str) -> Derived:
 
 def _features() -> tuple[Declaration, ...]:
     amount = _amount_point()
-    unusual, usual = "the time of day is unusual", "the time of day is usual"
     return (
         Point(
-            _feature("log_amount", "log currency", "Natural logarithm of 1 + amount.", "the amount is large", "the amount is ordinary"),
+            _feature(
+                "log_amount",
+                "log currency",
+                "Natural logarithm of 1 + amount.",
+                "the amount is small",
+                "the amount is large",
+                scale="log1p",
+            ),
             "log_amount",
         ),
-        Point(_feature("hour", "hours", "Hour of the day, 0 to 23.", unusual, usual), "hour"),
-        Point(_feature("hour_sin", "", "Time of day as a circle: sine.", unusual, usual), "hour_sin"),
-        Point(_feature("hour_cos", "", "Time of day as a circle: cosine.", unusual, usual), "hour_cos"),
+        Point(_feature("hour", "hours", "Hour of the day, 0 to 23.", fact="it happened in the hour from {number}:00"), "hour"),
+        Point(_feature("hour_sin", "", "Time of day as a circle: sine.", spoken_by="hour"), "hour_sin"),
+        Point(_feature("hour_cos", "", "Time of day as a circle: cosine.", spoken_by="hour"), "hour_cos"),
         Point(
             _feature(
                 "is_weekend",
                 "0 or 1",
                 "Whether it is Saturday or Sunday.",
-                "it happened at a weekend",
-                "it happened on a weekday",
+                one="it happened at a weekend",
+                zero="it happened on a weekday",
             ),
             "is_weekend",
         ),
         Point(
-            _feature("is_night", "0 or 1", "Whether it is before 07:00.", "it happened at night", "it did not happen at night"),
+            _feature("is_night", "0 or 1", "Whether it is before 07:00.", one="it happened at night", zero="it did not happen at night"),
             "is_night",
         ),
-        Point(_feature("is_credit", "0 or 1", "Whether money came in.", "money came in", "money went out"), "is_credit"),
+        Point(_feature("is_credit", "0 or 1", "Whether money came in.", one="money came in", zero="money went out"), "is_credit"),
         Window(
             _feature(
                 "customer_idle_hours",
                 "hours",
                 "Hours since the customer's latest transaction before, at most 30 days.",
-                "the gap since the customer's previous transaction is unusual",
-                "the gap since the customer's previous transaction is usual",
+                "the customer's previous transaction was shortly before",
+                "the customer's previous transaction was long before",
+                missing="the customer had no transaction in the 30 days before",
             ),
             CUSTOMER,
             "since",
@@ -268,8 +284,10 @@ def _features() -> tuple[Declaration, ...]:
                 "amount_to_max_30d",
                 "ratio",
                 "Amount against the customer's largest of the 30 days before.",
-                "the amount is close to or above the largest this customer moved lately",
-                "the amount is well below the largest this customer moved lately",
+                "the amount is well below the largest of this customer's 30 days before",
+                "the amount is close to or above the largest of this customer's 30 days before",
+                low_below=0.5,
+                high_above=0.8,
             ),
             "ratio",
             (amount, _largest_amount()),
@@ -279,8 +297,10 @@ def _features() -> tuple[Declaration, ...]:
                 "customer_n_1d_to_30d",
                 "ratio",
                 "The customer's transactions of the day before as a share of those of the 30 days before.",
+                "few of this customer's recent transactions fell within a day",
                 "most of this customer's recent transactions fell within a day",
-                "this customer's transactions are spread as usual",
+                low_below=0.5,
+                high_above=0.5,
             ),
             "ratio",
             (_count("1d"), _count("30d")),

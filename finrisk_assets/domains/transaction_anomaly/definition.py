@@ -42,6 +42,7 @@ class TransactionAnomaly(Domain):
     owner = "fraud"
     tables = ("transactions",)
     keys = tuple(TRANSACTIONS[name] for name in ("transaction_id", "customer_id", "occurred_at", "is_fraud", "label_known_at"))
+    reference_group = "other transactions"
     decision_time = "occurred_at"
     months_back = 3
     label = "is_fraud"
@@ -119,17 +120,22 @@ class TransactionAnomaly(Domain):
         params = {"split": window.reason, "seed": settings.seed, **sizes}
         if frame.is_fraud.isna().all():
             share = float((np.exp2(margin) >= Bundle(spec, "", policy=load_policy(settings)).thresholds["anomaly"]).mean())
+            spec = _with_values(spec, rows, validation)
             return TrainingResult(spec, params | {"champion_candidate": "isolation_forest"}, {"share_anomalous": share})
         return _train_supervised(frame, window, rows, validation, margin, spec, params, settings)
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> dict[str, Any]:
-        """Return margin, probability and decision of each row; an amount larger than any in training is decided as such."""
+        """Return margin, probability and decision of each row; an amount larger than any in training is decided as such,
+        and a transaction of which too little is known is reviewed."""
         import numpy as np
 
-        margin = champion.margin(_matrix(frame, champion.features))
+        rows = _matrix(frame, champion.features)
+        margin = champion.margin(rows)
         probability = champion.calibration.apply(margin)
         amounts = frame.log_amount.to_numpy(np.float32) if "log_amount" in frame else None
-        return {"score": margin, "probability": probability, "decision": decide.decide_all(probability, champion.thresholds, amounts)}
+        decisions = np.array(decide.decide_all(probability, champion.thresholds, amounts), object)
+        decisions[champion.is_doubtful(rows) & (decisions == "allow")] = "review"
+        return {"score": margin, "probability": probability, "decision": decisions.tolist()}
 
     def value_decisions(self, frame: "pd.DataFrame", scored: Mapping[str, Any], policy: "Policy") -> "np.ndarray | None":
         """Return what reviews and blocks are expected to save less what they cost; None where the score is no probability of fraud."""
@@ -326,8 +332,17 @@ def _train_supervised(
         "calibration": calibrated.form,
         "base_rate": float(labels.mean()),
     }
+    spec = _with_values(spec, rows, validation)
     curves = {"joined": margin, best: margins[best], "isolation forest": isolation}
     return TrainingResult(spec, params, {"average_precision": ap}, candidates, {"candidates": plots.plot_roc_pr(target, curves)})
+
+
+def _with_values(spec: "BundleSpec", train: "Rows", validation: "Rows") -> "BundleSpec":
+    """Return the bundle with what training saw of each feature."""
+    from finrisk_assets.modelling.evaluation.explain import with_values
+
+    group = TransactionAnomaly.reference_group
+    return with_values(spec, train, validation, group_name=group, is_safer_half=TransactionAnomaly.is_reference_safer)
 
 
 def _fraud_figures(

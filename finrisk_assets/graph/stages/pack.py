@@ -194,8 +194,8 @@ def gather(
                 "unit": f.unit,
                 "description": f.description,
                 "direction": WORDS[f.monotone],
-                "raises": f.raises,
-                "lowers": f.lowers,
+                "low": f.low or f.zero,
+                "high": f.high or f.one,
             }
             for f in bundle.features
         ],

@@ -154,4 +154,4 @@ def test_the_miss_of_a_mean_counts_a_customer_once():
 def test_every_feature_says_what_speaks_for_a_surplus_and_what_against():
     names = [defined.feature.name for defined in CATALOGUE]
     assert len(set(names)) == len(names)
-    assert all(one.feature.raises and one.feature.lowers and one.feature.raises != one.feature.lowers for one in CATALOGUE)
+    assert all(one.feature.low != one.feature.high or one.feature.fact or one.feature.one or one.feature.spoken_by for one in CATALOGUE)

@@ -22,8 +22,8 @@ from finrisk_assets.scoring.spec import Amount, BundleError, BundleSpec, Calibra
 from schemas.features import Feature
 
 FEATURES = (
-    Feature("income_amount", "money a month", "income", raises="The income is low.", monotone=-1),
-    Feature("n_late_90d", "count", "late payments", raises="Payments were late."),
+    Feature("income_amount", "money a month", "income", low="The income is low.", monotone=-1),
+    Feature("n_late_90d", "count", "late payments", high="Payments were late."),
     Feature("balance_amount", "money", "balance"),
 )
 LINEAR = Linear(
