@@ -235,7 +235,7 @@ def _income_features() -> tuple[FeatureDefinition, ...]:
         ),
         define(
             "largest_expense_to_usual_income_3m", "", "Largest single expense of the last three complete months over the usual income.",
-            "No single expense was large", "A single expense was large",
+            "The largest single expense was small", "The largest single expense was large",
             lambda rows: ratio(rows._largest_3m, rows._usual_income), needs=_LEDGER_NEEDS,
         ),
         define(

@@ -133,7 +133,7 @@ def _state() -> tuple[FeatureDefinition, ...]:
         ),
         define(
             "lowest_balance_to_income_3m", "months", "Lowest balance at one of the last three month-ends, in usual incomes.",
-            "The balance was low at one of three month-ends", "The balance was low at none of three month-ends",
+            "The balance fell low at one of three month-ends", "The balance did not fall low at three month-ends",
             lambda rows: _in_months_of_income(rows._lowest_closing_3m, rows), needs=LEDGER_NEEDS,
         ),
         define(
@@ -151,7 +151,7 @@ def _state() -> tuple[FeatureDefinition, ...]:
         ),
         define(
             "largest_expense_to_income_3m", "", f"Largest expense {ago} over the usual income.",
-            "No large expense was made", "A large expense was made",
+            "The largest expense was small", "The largest expense was large",
             lambda rows: ratio(rows._largest_3m, rows._usual_income), needs=LEDGER_NEEDS,
         ),
     )  # fmt: skip

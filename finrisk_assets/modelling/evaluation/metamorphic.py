@@ -31,7 +31,7 @@ Frames = Mapping[str, "pd.DataFrame"]
 """Canonical table -> its rows."""
 
 
-class Change(NamedTuple):
+class ScoreShift(NamedTuple):
     """The difference that a relation makes to one domain's scores.
 
     Attributes
@@ -50,7 +50,7 @@ class Change(NamedTuple):
     changed_share: float
 
 
-def compare_scores(before: ArrayLike, after: ArrayLike, words_before: ArrayLike, words_after: ArrayLike) -> Change:
+def compare_scores(before: ArrayLike, after: ArrayLike, words_before: ArrayLike, words_after: ArrayLike) -> ScoreShift:
     """Compare the probabilities and the decisions of the same rows before and after a change of the ledger.
 
     Raises
@@ -63,7 +63,7 @@ def compare_scores(before: ArrayLike, after: ArrayLike, words_before: ArrayLike,
         raise ValueError(f"cannot compare {len(first)} with {len(second)} scores: pass the same rows of both ledgers")
     difference = np.abs(first - second)
     changed = float(np.mean(np.asarray(words_before, str) != np.asarray(words_after, str)))
-    return Change(len(first), float(difference.mean()), float(difference.max()), changed)
+    return ScoreShift(len(first), float(difference.mean()), float(difference.max()), changed)
 
 
 def to_tables(frames: Frames, like: "Mapping[str, ir.Table]") -> "dict[str, ir.Table]":
