@@ -112,7 +112,7 @@ def test_a_customer_is_judged_by_the_model_of_all_features(shared_client, bundle
     assert answer["model"]["name"] == "finrisk-spending-risk"
     assert (answer["customer_id"], answer["as_of"]) == ("123", "2024-07-01T00:00:00Z")
     assert answer["risk_level"] == "HIGH"
-    assert answer["reasons"][0]["text"].endswith("speaks for it")
+    assert answer["reasons"][0]["text"] == "Expense_Income_Ratio of 90 days: 110 %"
 
 
 def test_cashflow_says_direction_and_amount(shared_client, bundle):
@@ -122,7 +122,7 @@ def test_cashflow_says_direction_and_amount(shared_client, bundle):
 
     assert answer["surplus_probability"] == model.probability(row(model, CASHFLOW_ROW))[0] < 0.5
     assert answer["direction"] == "deficit"
-    assert answer["reasons"][0]["text"] == "Net_flow_30d speaks against it"
+    assert answer["reasons"][0]["text"] == "Net_flow_30d of 90 days: -35,000 %"
     assert answer["expected_change_amount"] == amounts.expected[0]
     assert answer["interval"] == {"low": amounts.low[0], "high": amounts.high[0], "coverage": 0.8}
     assert (answer["customer_id"], answer["account_id"]) == ("123", "A123")
