@@ -30,7 +30,7 @@ from finrisk_assets.features.loan_terms import TermsError, with_terms
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.loan_decision import REASONS, LoanDecisions, name_grade
 from finrisk_assets.scoring.recourse import NearestChange, RecourseSearch, Row, approved_quantile_rows
-from finrisk_assets.scoring.spec import Rows
+from finrisk_assets.scoring.spec import Floats, Rows
 from schemas.api import ChangedValue, LoanAnswer, LoanRequest, NearestChangeAnswer, NearestChangeRequest, NeededChange
 
 _TERMS = ("loan_amount", "term_months", "annual_rate_pct")
@@ -44,13 +44,7 @@ class LoanScorer(Scorer):
         super().__init__(bundle, store)
         self._searches = (
             {
-                goal: RecourseSearch(
-                    bundle,
-                    {},
-                    approved_quantile_rows(bundle),
-                    partial(measure_shortfall, names=list(bundle.columns), policy=bundle.policy, goal=goal),
-                    apply_changes,
-                )
+                goal: RecourseSearch(bundle, {}, approved_quantile_rows(bundle), partial(self._measure_shortfall, goal=goal), apply_changes)
                 for goal in _GOALS
             }
             if bundle.approved
@@ -68,7 +62,7 @@ class LoanScorer(Scorer):
         probability = float(scores.probability[0])
         decided = self._decide(scoring_input.decision_context, probability)
         doubt = self.bundle.find_doubt(row)
-        (decision,) = decided.words if doubt is None else (REFER,)
+        decision = decided.words[0] if doubt is None else REFER
         return LoanAnswer(
             loan_id=request.loan_id,
             customer_id=request.customer_id,
@@ -104,11 +98,11 @@ class LoanScorer(Scorer):
             as_of=snapshot and snapshot.as_of,
             goal=request.goal,
             pd=before,
-            decision=self._decide(_read_terms(application, request), before).words[0],
+            decision=self._choose_word(application, request, before),
             changes=None if nearest.changes is None else self._needed_changes(nearest),
             follows=self._consequences(application, nearest),
             pd_after=after,
-            decision_after=None if after is None else self._decide(_read_terms(nearest.row, request), after).words[0],
+            decision_after=None if after is None else self._choose_word(nearest.row, request, after),
             reason=f"{nearest.reason[0].upper()}{nearest.reason[1:]}." if nearest.reason else None,
             model=self.explainer.model,
             policy_version=self.explainer.policy_version,
@@ -118,6 +112,16 @@ class LoanScorer(Scorer):
         """Decide on one application at its own terms."""
         columns = {name: np.array([np.nan if value is None else value]) for name, value in terms.items()}
         return decide_applications(columns, np.array([probability]), self.bundle.policy)
+
+    def _choose_word(self, application: Row, request: LoanRequest, probability: float) -> str:
+        """Return the decision on an application: where too little is known it is referred."""
+        is_doubtful = self.bundle.find_doubt(self._row(application, request)) is not None
+        return REFER if is_doubtful else self._decide(_read_terms(application, request), probability).words[0]
+
+    def _measure_shortfall(self, rows: Rows, probability: Floats, goal: str) -> Floats:
+        """Return how far applications are from a goal, as of `decide.measure_shortfall`; where too little is known none is approved."""
+        measured = measure_shortfall(rows, probability, list(self.bundle.columns), self.bundle.policy, goal=goal)
+        return np.where(self.bundle.is_doubtful(rows), 1.0 if goal == APPROVE else -1.0, measured)
 
     def _search_nearest(self, goal: str, application: Row) -> NearestChange:
         changeable = {name: direction for name, direction in find_allowed_changes(application).items() if name in self.bundle.approved}
