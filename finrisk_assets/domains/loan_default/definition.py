@@ -144,9 +144,10 @@ class LoanDefault(ClassifierDomain):
         )
 
     def find_favourable(self, window: ScoredWindow, bundle: "Bundle") -> "Mapping[str, np.ndarray]":
-        """Return whether each application is approved, and whether it is not refused."""
+        """Return whether each application is approved, and whether it is not refused; where too little is known it is referred."""
         decided = decide.decide_applications(_term_columns(window.frame), window.probability, bundle.policy)
-        return {"refer_from": decided.is_approved, "refuse_from": decided.decision != decide.DECISIONS.index(decide.REFUSE)}
+        is_doubtful, is_refused = bundle.is_doubtful(window.rows), decided.decision == decide.DECISIONS.index(decide.REFUSE)
+        return {"refer_from": decided.is_approved & ~is_doubtful, "refuse_from": is_doubtful | ~is_refused}
 
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
         columns = _term_columns(window.frame)
