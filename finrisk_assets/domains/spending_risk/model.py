@@ -21,9 +21,13 @@ SEASON_MONTHS = 12
 MIN_EVENTS = 10
 """Rows with trouble, and rows without, that a window needs at least."""
 
-LEAST_CERTAIN_RATIO = 1.5
-"""Expense over income. A window of 90 days holds two or three paydays: who spends no more than the income has a ratio of at most 3 / 2. The
-model of the eight fields learns from higher ratios alone; a smaller bound lets the day of pay decide."""
+LEAST_CERTAIN_RATIO = 3.0
+"""Expense over income. A window of 90 days holds three paydays, two, or one where a month is without pay: who spends no more than the usual
+income has a ratio of at most 3. The model of the eight fields learns from higher ratios alone; a smaller bound lets payday decide."""
+
+LEAST_CERTAIN_LOW_MOVEMENTS = 5.0
+"""Movements with a low balance. Moving payday moves some movements before or behind it; the model of the eight fields learns from higher
+numbers alone."""
 
 CANDIDATES = ("logistic_regression", "gradient_boosting", "xgboost")
 
@@ -94,20 +98,21 @@ def candidates(features: Sequence[Feature], seed: int, n_threads: int = 1, n_row
 
 
 def candidates_of_eight(features: Sequence[Feature], seed: int, n_threads: int = 1, n_rows: int = 20_000) -> dict[str, Any]:
-    """Return the unfitted models of the eight fields: the boostings, fitted to what does not depend on the day of pay.
+    """Return the unfitted models of the eight fields: the boosting of large leaves, fitted to what does not depend on the day of pay.
 
-    A linear model would read a ratio below the bound too, so there is none.
+    A linear model would read a ratio below the bound too, and smaller leaves find payday in what is left.
     """
     models = candidates(features, seed, n_threads, n_rows)
     names = [feature.name for feature in features]
-    return {name: PaydayBoundedFit(models[name], names) for name in ("gradient_boosting", "xgboost")}
+    return {"gradient_boosting": PaydayBoundedFit(models["gradient_boosting"], names)}
 
 
 class PaydayBoundedFit:
     """The fit of trees to the eight fields without what two or three paydays in 90 days make of them.
 
-    ``Total_Income`` is held constant and ``Expense_Income_Ratio`` is at least `LEAST_CERTAIN_RATIO` in the rows that the trees are fitted
-    to, so no tree splits on the income or below that ratio, and the fitted trees score rows as they are.
+    ``Total_Income`` and ``Num_Transactions`` are held constant, ``Expense_Income_Ratio`` is at least `LEAST_CERTAIN_RATIO` and
+    ``Low_Balance_Freq`` at least `LEAST_CERTAIN_LOW_MOVEMENTS` in the rows that the trees are fitted to. So no tree splits on the first
+    two, or below these bounds, and the fitted trees score rows as they are.
 
     Parameters
     ----------
@@ -127,7 +132,9 @@ class PaydayBoundedFit:
     def bound(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the rows without what depends on the day of pay."""
         bounded = np.array(rows, np.float32)
-        bounded[:, self.names.index("Total_Income")] = 0
-        ratio = self.names.index("Expense_Income_Ratio")
-        bounded[:, ratio] = np.maximum(bounded[:, ratio], LEAST_CERTAIN_RATIO)
+        for name in ("Total_Income", "Num_Transactions"):
+            bounded[:, self.names.index(name)] = 0
+        for name, least in (("Expense_Income_Ratio", LEAST_CERTAIN_RATIO), ("Low_Balance_Freq", LEAST_CERTAIN_LOW_MOVEMENTS)):
+            column = self.names.index(name)
+            bounded[:, column] = np.maximum(bounded[:, column], least)
         return bounded

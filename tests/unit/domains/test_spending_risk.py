@@ -139,3 +139,24 @@ def test_every_candidate_finds_the_risk_keeps_its_direction_and_becomes_a_compon
         assert one.auc.low > 0.65
         assert (np.diff(one.probability(grid)) >= -1e-9).all()
         convert_estimator(one.estimator, FEATURES, rows[:200])
+
+
+def test_the_model_of_the_eight_fields_does_not_read_what_paydays_make_of_them():
+    rng = np.random.default_rng(7)
+    names = list(decide.EIGHT)
+    at = {name: names.index(name) for name in names}
+    rows = rng.uniform(0, 10, (4_000, len(names))).astype(np.float32)
+    risk = rows[:, at["Expense_Income_Ratio"]] + rows[:, at["Low_Balance_Freq"]] - rows[:, at["Total_Income"]]
+    labels = rng.random(len(rows)) < 1 / (1 + np.exp(-risk))
+    features = tuple(Feature(name, "", f"{name}.") for name in names)
+    (fit,) = model.candidates_of_eight(features, seed=1).values()
+    fitted = fit.fit(rows, labels)
+
+    def moves(name: str, low: float, high: float) -> float:
+        of_low, of_high = rows.copy(), rows.copy()
+        of_low[:, at[name]], of_high[:, at[name]] = low, high
+        return float(np.abs(fitted.predict_proba(of_high)[:, 1] - fitted.predict_proba(of_low)[:, 1]).max())
+
+    unread = (("Total_Income", 0, 10), ("Num_Transactions", 0, 10), ("Expense_Income_Ratio", 0, 2.9), ("Low_Balance_Freq", 0, 4.9))
+    assert [moves(*change) for change in unread] == [0.0] * len(unread)
+    assert moves("Expense_Income_Ratio", 3, 9) > 0.1 and moves("Low_Balance_Freq", 5, 9) > 0.1
