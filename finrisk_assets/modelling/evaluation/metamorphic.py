@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finrisk_assets.ledger.categories import REGULAR_PAY
-from schemas.ledger import TABLES
+from schemas.ledger import TABLES, Table
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -137,11 +137,11 @@ def _follow_balances(movements: "pd.DataFrame", moved: "pd.Series", is_pay: np.n
     return balance
 
 
-def scale_money(tables: Frames, factor: float = FACTOR) -> dict[str, "pd.DataFrame"]:
-    """Return the ledger with every amount in currency multiplied by a factor."""
+def scale_money(tables: Frames, contracts: Mapping[str, Table] = TABLES, factor: float = FACTOR) -> dict[str, "pd.DataFrame"]:
+    """Return the ledger with every amount in currency multiplied by a factor; `contracts` say the unit of each table's columns."""
     scaled = {}
     for name, frame in tables.items():
-        columns = [column.name for column in TABLES[name].columns if column.unit.startswith("currency") and column.name in frame]
+        columns = [column.name for column in contracts[name].columns if column.unit.startswith("currency") and column.name in frame]
         scaled[name] = frame.assign(**{column: frame[column] * factor for column in columns})
     return scaled
 
