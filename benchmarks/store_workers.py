@@ -118,12 +118,17 @@ def work(folder: Path, url: str, number: int, groups: list[list[TransactionReque
 
 
 def decide(decisions: Decisions, scorer: TransactionScorer, group: Sequence[TransactionRequest]) -> int:
-    """Decide a group in one transaction, as `bento.decisions.group_commit` does, and return its size."""
+    """Decide a group in one transaction, as `bento.decisions.group_commit` does, and return its size.
+
+    Raises
+    ------
+    bento.decisions.engine.NotTogetherError
+        Where a movement was decided before: give an empty database.
+    """
     items = [ChunkItem.of(request, None) for request in group]
     with write_transaction(decisions.store):
         decisions.lock_chunk(items)
-        if decisions.decide_together(scorer.bundle.domain, scorer, items) is None:
-            raise RuntimeError("a movement was decided before: give an empty database")
+        decisions.decide_together(scorer.bundle.domain, scorer, items)
     return len(items)
 
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from bento.context import request_id, span
 from bento.decisions.answers import ScoringInput, score, split_scores
 from bento.decisions.domains import domain_of
-from bento.decisions.engine import ChunkItem, DecisionResult, Decisions, capture_problem, lock_name
+from bento.decisions.engine import ChunkItem, DecisionResult, Decisions, NotTogetherError, capture_problem, lock_name
 from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem, invalid_request
 from bento.store.session import map_store_faults, write_transaction
@@ -202,16 +202,18 @@ def _decide_chunk(
 ) -> list[ItemResult]:
     """Decide a few transactions in one write transaction: a refused transaction is rolled back, the others are recorded."""
     valid = [ChunkItem.of(request, key) for request, key in zip(requests, keys, strict=True) if not isinstance(request, Problem)]
-    with write_transaction(decisions.store):
-        decisions.lock_chunk(valid)
-        together = decisions.decide_together(domain, scorer, valid)
-        if together is not None:
-            decided = iter(together)
+    try:
+        with write_transaction(decisions.store):
+            decisions.lock_chunk(valid)
+            decided = iter(decisions.decide_together(domain, scorer, valid))
             return [request if isinstance(request, Problem) else next(decided) for request in requests]
-        return [
-            request if isinstance(request, Problem) else capture_problem(decisions.decide_in_savepoint, domain, scorer, request, key)
-            for request, key in zip(requests, keys, strict=True)
-        ]
+    except NotTogetherError:
+        with write_transaction(decisions.store):
+            decisions.lock_chunk(valid)
+            return [
+                request if isinstance(request, Problem) else capture_problem(decisions.decide_in_savepoint, domain, scorer, request, key)
+                for request, key in zip(requests, keys, strict=True)
+            ]
 
 
 def _item_key(key: str | None, place: int) -> str | None:

@@ -76,6 +76,10 @@ class ChunkItem(NamedTuple):
         return cls(request, key, RequestOrigin.current())
 
 
+class NotTogetherError(Exception):
+    """Requests that cannot be decided together: one of them is refused or was decided before."""
+
+
 class Decisions:
     """The decisions of one worker.
 
@@ -147,33 +151,31 @@ class Decisions:
         with self.store.savepoint():
             return self._decide(domain, scorer, request, key)
 
-    def decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem]) -> Any:
+    def decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem]) -> list[DecisionResult]:
         """Decide transactions as if one after the other, with statements, scores and inserts in common; inside a write transaction.
 
-        Returns
-        -------
-        list of DecisionResult, or None
-            None where one of them is refused or was decided before. Then nothing is written: decide each in its own savepoint.
+        There is no savepoint, for which SQLite would copy each page that is written.
 
         Raises
         ------
+        NotTogetherError
+            Where one of them is refused or was decided before: roll the write transaction back, and decide each in its own savepoint.
         bento.store.database.StoreUnavailable
             Inside a transaction that cannot go on.
         """
         try:
-            with self.store.savepoint():
-                return self._decide_together(domain, scorer, items)
-        except StoreUnavailable:
+            return self._decide_together(domain, scorer, items)
+        except (NotTogetherError, StoreUnavailable):
             raise
         except Exception:  # its cause is found, answered and logged where each is decided alone
-            return None
+            raise NotTogetherError from None
 
-    def _decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem]) -> list[DecisionResult] | None:
+    def _decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem]) -> list[DecisionResult]:
         identifiers = [item.request.transaction_id for item in items if item.request.transaction_id is not None]
         keys = [(item.origin.caller, item.key) for item in items if item.key is not None]
         is_repeated = len({*identifiers}) < len(identifiers)
         if not items or is_repeated or self.store.has_prior_decision(transaction_ids=identifiers, keys=keys):
-            return None
+            raise NotTogetherError
         self.store.remember_people(item.request.user_id for item in items)
         inputs, people = [], []
         with span("features"):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bento.context import idempotency_key
-from bento.decisions.engine import ChunkItem, DecisionResult, Decisions, capture_problem
+from bento.decisions.engine import ChunkItem, DecisionResult, Decisions, NotTogetherError, capture_problem
 from bento.problems import Problem, log_failure
 from bento.store.database import StoreBusy
 from bento.store.session import write_transaction
@@ -43,6 +43,7 @@ class GroupCommit:
     def __init__(self, decisions: Decisions) -> None:
         self._decisions = decisions
         self._pending: list[PendingRequest] = []
+        self._was_alone = False  # the last group was one request
         self._waiting: asyncio.Task[None] | None = None
 
     async def submit(self, domain: str, request: Any) -> DecisionResult:
@@ -54,7 +55,8 @@ class GroupCommit:
         pending = PendingRequest(domain, request, idempotency_key.get(), copy_context(), loop.create_future())
         self._pending.append(pending)
         if len(self._pending) == 1 and self._waiting is None:
-            loop.call_soon(self._gather, 1, QUIET_TURNS)
+            # One client alone waits for nobody. Of several, the others' requests come during the commit and are a group that waits again.
+            loop.call_soon(self._gather, 1, 1 if self._was_alone else QUIET_TURNS)
         return await pending.result
 
     def _gather(self, n_before: int, quiet_turns: int) -> None:
@@ -70,6 +72,7 @@ class GroupCommit:
         """Decide the next group of pending requests; requests whose client has left are dropped."""
         group = [pending for pending in self._pending[:GROUP_COMMIT_MAX] if not pending.result.done()]
         self._pending = self._pending[GROUP_COMMIT_MAX:]
+        self._was_alone = len(group) == 1
         results: list[DecisionResult | Exception] = []
         if group:
             try:
@@ -110,17 +113,24 @@ class GroupCommit:
         if len(group) == 1:
             return [self._decisions.decide(group[0].domain, group[0].request)]
 
+        try:
+            return self._commit_items(group, together=True)
+        except NotTogetherError:
+            return self._commit_items(group, together=False)
+
+    def _commit_items(self, group: Sequence[PendingRequest], *, together: bool) -> list[DecisionResult | Exception]:
+        """Decide a group in one transaction, its own transactions together where asked for: raises as `decide_together` does."""
         items = [pending.context.run(ChunkItem.of, pending.request, pending.key) for pending in group]
         with write_transaction(self._decisions.store):
             self._decisions.lock_chunk(items)
-            together = self._decide_transactions(group, items)
+            decided = self._decide_transactions(group, items) if together else {}
             return [
-                together[number] if number in together else pending.context.run(capture_problem, self._decide_pending, pending)
+                decided[number] if number in decided else pending.context.run(capture_problem, self._decide_pending, pending)
                 for number, pending in enumerate(group)
             ]
 
     def _decide_transactions(self, group: Sequence[PendingRequest], items: Sequence[ChunkItem]) -> dict[int, DecisionResult]:
-        """Decide the transactions of a group together; return the result by place, nothing where each is to be decided by itself."""
+        """Decide the transactions of a group together; return the result by place, nothing where they are not several."""
         places = [number for number, pending in enumerate(group) if isinstance(pending.request, TransactionRequest)]
         if len(places) < 2:
             return {}
@@ -128,8 +138,7 @@ class GroupCommit:
         scorer = capture_problem(self._decisions.scorer, domain)
         if isinstance(scorer, Problem):
             return {}
-        results = self._decisions.decide_together(domain, scorer, [items[place] for place in places])
-        return {} if results is None else dict(zip(places, results, strict=True))
+        return dict(zip(places, self._decisions.decide_together(domain, scorer, [items[place] for place in places]), strict=True))
 
     def _decide_pending(self, pending: PendingRequest) -> DecisionResult:
         scorer = self._decisions.scorer(pending.domain)

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from bento.store.records import (
     StoredDecision,
     encode_json,
 )
-from bento.store.statements import CompiledStatement
+from bento.store.statements import CompiledStatement, TextsQuery
 from bento.store.tables import decisions, people
 from bento.store.unit_of_work import UnitOfWork
 
@@ -43,10 +43,7 @@ _FIND_PRIOR = CompiledStatement(
     .select_from(_WITH_PERSON)
     .where(or_(decisions.c.transaction_token == bindparam("transaction"), decisions.c.idempotency == bindparam("key")))
 )  # fmt: skip
-_FIND_ANY = {
-    column: select(decisions.c.id).where(decisions.c[column].in_(bindparam("tokens", expanding=True))).limit(1)
-    for column in ("transaction_token", "idempotency")
-}
+_FIND_ANY = {column: TextsQuery(select(decisions.c.id), decisions.c[column]) for column in ("transaction_token", "idempotency")}
 _BOUND_COLUMNS = (
     "id", "person", "domain", "route", "model_version", "caller", "request_id", "transaction_token", "idempotency", "digest", "decided_at",
 )  # fmt: skip
@@ -68,7 +65,7 @@ def new_id(session: UnitOfWork) -> str:
 
     The time stands in front so that new rows share pages of the index.
     """
-    return f"{session.clock():014x}{token_hex(9)}"
+    return f"{session.clock():014x}{os.urandom(9).hex()}"
 
 
 def read_time(decision_id: str) -> int:
@@ -113,10 +110,7 @@ def has_prior_decision(session: UnitOfWork, *, transaction_ids: Iterable[str], k
         "idempotency": [_idempotency_token(session, caller, key) for caller, key in keys],
     }
     with session.reading() as connection:
-        return any(
-            tokens_of_column and connection.execute(_FIND_ANY[column], {"tokens": tokens_of_column}).first() is not None
-            for column, tokens_of_column in tokens.items()
-        )
+        return any(tokens_of_column and _FIND_ANY[column](connection, tokens_of_column) for column, tokens_of_column in tokens.items())
 
 
 def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) -> None:

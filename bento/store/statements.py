@@ -1,9 +1,10 @@
 """Statements that are compiled once for each kind of database and then go straight to the driver. No table is named here."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Connection, Insert, bindparam, exc, func, select
+from sqlalchemy import ARRAY, Column, ColumnElement, Connection, Insert, Select, Text, any_, bindparam, exc, func, select
 
 _INTEGRITY_CLASS = "23"
 """First digits of PostgreSQL's error codes for violated constraints."""
@@ -70,6 +71,34 @@ class CompiledStatement:
         statement, names = self._statement, self._names or []
         arrays = [bindparam(name, type_=ARRAY(statement.table.c[name].type)) for name in names]
         return statement.from_select(names, select(func.unnest(*arrays).table_valued(*names).render_derived()), include_defaults=False)
+
+
+class TextsQuery:
+    """A query of the rows in which a column has one of several texts, compiled once however many they are.
+
+    Parameters
+    ----------
+    query
+        The query without the condition on the column.
+    column
+        A column with an index.
+    """
+
+    def __init__(self, query: Select[Any], column: Column[str]) -> None:
+        texts = func.json_each(bindparam("texts")).table_valued("value")
+        conditions: dict[str, ColumnElement[bool]] = {
+            "sqlite": column.in_(select(texts.c.value)),
+            "postgresql": column == any_(bindparam("texts", type_=ARRAY(Text))),
+        }
+        self._statements = {dialect: CompiledStatement(query.where(condition)) for dialect, condition in conditions.items()}
+
+    def __call__(self, connection: Connection, texts: Iterable[str]) -> Sequence[Any]:
+        """Return the rows in which the column has one of these texts; values as of `CompiledStatement`."""
+        dialect, listed = connection.dialect.name, [*texts]
+        rows: Sequence[Any] = self._statements[dialect](
+            connection, {"texts": json.dumps(listed) if dialect == "sqlite" else listed}
+        ).fetchall()
+        return rows
 
 
 class PreparedResult(NamedTuple):

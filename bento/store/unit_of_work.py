@@ -22,7 +22,7 @@ from bento.store.database import WAIT_S, Database, StoreBusy, StoreUnavailable
 from bento.store.keyring import AUDIT_BEGAN, BOUND, CLOSED, SERVICE_KEY_OWNER, Keyring, KeyringError, key_context
 from bento.store.migrations.binding import bind_rows
 from bento.store.records import Person, RequestOrigin
-from bento.store.statements import CompiledStatement
+from bento.store.statements import CompiledStatement, TextsQuery
 from bento.store.tables import OF_KEYS, audit, checkpoints, decisions, keys, people
 from finrisk_assets.features.recent_events import RecentEvents
 
@@ -32,10 +32,7 @@ MAX_CACHED_KEYS = 10_000
 """Unwrapped data keys of people in memory; the oldest goes first. More saves unwrapping and costs about 200 bytes each."""
 
 _FIND_PERSON = CompiledStatement(select(people.c.person, people.c.wrapped_key).where(people.c.lookup == bindparam("token")))
-_FIND_PEOPLE = select(people.c.lookup, people.c.person).where(people.c.lookup.in_(bindparam("tokens", expanding=True)))
-_FIND_PEOPLE_WITH_KEYS = select(people.c.lookup, people.c.person, people.c.wrapped_key).where(
-    people.c.lookup.in_(bindparam("tokens", expanding=True))
-)
+_FIND_PEOPLE = TextsQuery(select(people.c.lookup, people.c.person, people.c.wrapped_key), people.c.lookup)
 _INSERT_PERSON = {
     name: dialect.insert(people).on_conflict_do_nothing() for name, dialect in (("sqlite", sqlite), ("postgresql", postgresql))
 }
@@ -331,10 +328,10 @@ class UnitOfWork:
             return {}
         lookups = list(dict.fromkeys(tokens.values()))
         with self.writing() as connection:
-            registered = {lookup for lookup, _ in connection.execute(_FIND_PEOPLE, {"tokens": lookups})}
+            registered = {lookup for lookup, *_ in _FIND_PEOPLE(connection, lookups)}
             if rows := [self._new_person(token) for token in lookups if token not in registered]:
                 connection.execute(_INSERT_PERSON[self.database.dialect], rows)
-            person_of: dict[str, str] = dict(connection.execute(_FIND_PEOPLE, {"tokens": lookups}).tuples().all())
+            person_of = {lookup: person for lookup, person, _ in _FIND_PEOPLE(connection, lookups)}
             return {customer: person_of[token] for customer, token in tokens.items()}
 
     def remember_people(self, customer_ids: Iterable[str]) -> None:
@@ -343,10 +340,10 @@ class UnitOfWork:
         tokens = sorted({self.token("customer", customer_id) for customer_id in customer_ids} - self._people.keys())
         if not tokens:
             return
-        rows = list(connection.execute(_FIND_PEOPLE_WITH_KEYS, {"tokens": tokens}))
+        rows = list(_FIND_PEOPLE(connection, tokens))
         if new := sorted(set(tokens) - {token for token, *_ in rows}):
             connection.execute(_INSERT_PERSON[self.database.dialect], [self._new_person(token) for token in new])
-            rows += connection.execute(_FIND_PEOPLE_WITH_KEYS, {"tokens": new})
+            rows += _FIND_PEOPLE(connection, new)
         self._people |= {token: Person(person, self.data_key(person, token, wrapped)) for token, person, wrapped in rows}
 
     def _new_person(self, token: str) -> dict[str, Any]:

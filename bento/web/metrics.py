@@ -4,8 +4,9 @@ No label names a person or holds what a client chose: a route is a template of t
 up the workers, which BentoML starts with a folder for their values. docs/operations.md says what each metric is for.
 """
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -43,10 +44,11 @@ class Metrics:
     """The metrics of one worker.
 
     The metrics have a registry of their own. With several workers prometheus-client writes their values to files, which
-    `render_metrics` reads.
+    `render_metrics` reads. What is counted on the way to an answer is written once an answer is sent: no client waits for it.
     """
 
     def __init__(self) -> None:
+        self._unwritten: deque[Callable[[], None]] = deque()
         registry = self.registry = CollectorRegistry()
         self._requests = Histogram(
             "finrisk_request_duration_seconds", "Time from the request to the end of its answer, by the route that the role table names.",
@@ -91,8 +93,8 @@ class Metrics:
     def count_decision(self, domain: str, answer: Any) -> None:
         """Count a decision, and observe its score."""
         probability, decision = outcome_of(domain, answer)
-        _child(self._decisions, domain, decision, answer.model.version).inc()
-        _child(self._scores, domain, answer.model.version).observe(probability)
+        self._unwritten.append(_child(self._decisions, domain, decision, answer.model.version).inc)
+        self._unwritten.append(partial(_child(self._scores, domain, answer.model.version).observe, probability))
 
     def count_batch_item(self, domain: str, status: int) -> None:
         """Count an item of a batch with its HTTP status."""
@@ -100,11 +102,11 @@ class Metrics:
 
     def observe_commit(self, seconds: float) -> None:
         """Observe the duration of a commit, in seconds."""
-        self._commits.observe(seconds)
+        self._unwritten.append(partial(self._commits.observe, seconds))
 
     def count_audit_record(self, action: str) -> None:
         """Count a record of the audit."""
-        _child(self._audit_records, action).inc()
+        self._unwritten.append(_child(self._audit_records, action).inc)
 
     def count_feedback(self, domain: str, label: bool) -> None:
         """Count an outcome that an analyst recorded."""
@@ -120,5 +122,10 @@ class Metrics:
             self._readiness.labels(part).set(fault is None)
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Observe the duration of a request, in seconds. Method and route must come from a fixed set, because they become labels."""
+        """Observe the duration of a request, in seconds, and write what waits.
+
+        Method and route must come from a fixed set, because they become labels.
+        """
         _child(self._requests, method, route, status).observe(seconds)
+        while self._unwritten:
+            self._unwritten.popleft()()

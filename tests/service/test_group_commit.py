@@ -122,6 +122,25 @@ def test_requests_of_adjacent_turns_share_a_commit(decisions: Decisions, meter: 
     assert meter.commits == 1
 
 
+def test_requests_are_grouped_again_after_a_time_with_one_client(decisions: Decisions, meter: Meter) -> None:
+    group_commit = GroupCommit(decisions)
+
+    async def submit(number: int) -> DecisionResult:
+        return await group_commit.submit("transaction_anomaly", request(number))
+
+    async def one_and_then_several() -> list[DecisionResult]:
+        for number in range(3):
+            await submit(number)
+        first = asyncio.create_task(submit(3))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(submit(number)) for number in range(4, 8)]  # they come while the first is decided
+        await asyncio.gather(first, *others)
+        return await asyncio.gather(*(submit(number) for number in range(8, 16)))
+
+    asyncio.run(one_and_then_several())
+    assert meter.commits <= 3 + 2 + 1
+
+
 def test_workers_wait_for_each_other_at_a_customer_and_not_at_a_merchant(postgresql: Server, bundles: dict[str, Path]) -> None:
     url, bundle = postgresql.new(empty=False), Bundle.load(bundles["transaction_anomaly"])
     with closing(store_at(url, wait_s=0.2)) as first, closing(store_at(url, wait_s=0.2)) as second:

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy import text
 
 from bento.decisions import feedback
 from bento.decisions.batch import TRANSACTION_CHUNK_SIZE, decide_batch
-from bento.decisions.engine import DecisionResult, Decisions
+from bento.decisions.engine import DecisionResult, Decisions, NotTogetherError
 from bento.decisions.reconcile import reconcile
 from bento.decisions.scorers.transaction import TransactionScorer
 from bento.people import backup, data_rights, retention
@@ -380,7 +381,7 @@ def test_a_micro_batch_answers_as_one_after_the_other(tmp_path: Path, bundle: Bu
     for together in (True, False):
         with monkeypatch.context() as patch, closing(store_at(tmp_path / f"{together}.sqlite")) as store:
             if not together:
-                patch.setattr(Decisions, "decide_together", lambda *_: None)
+                patch.setattr(Decisions, "decide_together", Mock(side_effect=NotTogetherError))
             insert(store, *(transaction_of(f"before-{at}", -at * 60, customer_id="56789"[at % 5]) for at in range(100)))
             answers.append(decide(decisions_of(store, bundle), requests, "key"))
             contents.append(contents_of(store))
