@@ -185,12 +185,10 @@ def _unpartitioned_assets_planned_once() -> Iterator[None]:
 
 def _silence_libraries() -> None:
     """Silence log lines and warnings of libraries, so that only the lines of the stages are printed."""
-    import dagster as dg
 
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
-    for noise in (dg.BetaWarning, dg.PreviewWarning, UserWarning):
-        warnings.filterwarnings("ignore", category=noise)
+    warnings.filterwarnings("ignore", category=UserWarning)
 
 
 def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse", console: "Console", signals: "StopSignals") -> None:

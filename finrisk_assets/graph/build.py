@@ -1,5 +1,6 @@
 """The only place where assets, checks, jobs, schedules and resources come together, for production and for tests alike."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,9 @@ def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = 
     overrides
         Resources to use instead of those that the settings name.
     """
+    # Each is met again with every new version of Dagster, by the tests; an operator can do nothing about them.
+    for category in (dg.BetaWarning, dg.PreviewWarning):
+        warnings.filterwarnings("ignore", category=category)
     # Runs are started in processes of their own, which build the graph again.
     restrict_new_files()
     close_folder(settings.root)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 import dagster as dg
-from dagster._core.events import DagsterEvent
+from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
@@ -87,7 +87,7 @@ class RunExecutor(dg.Executor):
         name = dead_runs.name_run(plan_context.dagster_run)
         try:
             for line in warehouse_lock.waiting_lines(self._warehouse, self._wait_minutes, name, signals.raise_if_received):
-                yield DagsterEvent.engine_event(plan_context, line)
+                yield DagsterEvent.engine_event(plan_context, line, EngineEventData())
         except warehouse_lock.WarehouseBusyError:
             dead_runs.allow_retries(plan_context.instance, plan_context.dagster_run)
             raise
@@ -105,7 +105,7 @@ class RunExecutor(dg.Executor):
             yield event
         if wanted and not wanted & made:
             names = ", ".join(sorted(self._collecting))
-            yield DagsterEvent.engine_event(plan_context, f"{names} is left out: no {self._collected}* was made")
+            yield DagsterEvent.engine_event(plan_context, f"{names} is left out: no {self._collected}* was made", EngineEventData())
             return
         yield from self._execute_subset(plan_context, plan, last)
 

@@ -48,8 +48,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         self._received_at = 0.0
-        self._repeats = 0
-        self._is_open = self._is_settled = False
+        self._is_open = self._is_settled = self._is_repeating = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> "StopSignals":
@@ -106,9 +105,11 @@ class StopSignals:
 
     def repeat(self) -> None:
         """Deliver the received signal to this process once more, unless the work has stopped."""
-        if self._is_settled:
-            return
-        self._repeats += 1
+        with self._lock:
+            # One at a time: of two that wait to be delivered the system makes one.
+            if self._is_settled or self._is_repeating:
+                return
+            self._is_repeating = True
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def _listen(self) -> None:
@@ -128,9 +129,11 @@ class StopSignals:
 
     def _hear(self, numbers: bytes) -> None:
         with self._lock:
-            for number in set(SIGNALS).intersection(numbers):
-                if self._repeats and number == signal.SIGINT:
-                    self._repeats = 0
+            for number in numbers:
+                if number not in SIGNALS:
+                    continue
+                if self._is_repeating and number == signal.SIGINT:
+                    self._is_repeating = False
                 elif self.received is None:
                     self.received, self._received_at = number, time.monotonic()
                     # Programs give other statuses to a run that failed.
