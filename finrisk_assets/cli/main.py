@@ -78,6 +78,8 @@ def dev(settings: Settings, port: int) -> None:
     with dg.DagsterInstance.get() as instance:
         for line in clear_dead_runs(instance):
             click.echo(line)
+    # Dagster advises everybody to type another command of its own.
+    os.environ["PYTHONWARNINGS"] = f"{os.environ.get('PYTHONWARNINGS', '')},ignore:Function `dev_command` is superseded".lstrip(",")
     command = ["dagster", "dev", "-m", "finrisk_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
     os.execv(Path(sys.executable).with_name("dagster"), command)
 

@@ -31,8 +31,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from finrisk_assets.definitions import defs as product
+from finrisk_assets import definitions
 
+# A module that Dagster loads may have one graph.
+PRODUCT = [definitions.defs]
 ASKED = Path(os.environ["ASKED"])
 
 
@@ -49,14 +51,14 @@ def every_minute(schedule: dg.ScheduleDefinition) -> dg.ScheduleDefinition:
 
 
 defs = dg.Definitions(
-    assets=product.assets,
-    asset_checks=product.asset_checks,
-    jobs=product.jobs,
-    schedules=[every_minute(schedule) for schedule in product.schedules],
-    sensors=product.sensors,
-    resources=product.resources,
-    loggers=product.loggers,
-    executor=product.executor,
+    assets=PRODUCT[0].assets,
+    asset_checks=PRODUCT[0].asset_checks,
+    jobs=PRODUCT[0].jobs,
+    schedules=[every_minute(schedule) for schedule in PRODUCT[0].schedules],
+    sensors=PRODUCT[0].sensors,
+    resources=PRODUCT[0].resources,
+    loggers=PRODUCT[0].loggers,
+    executor=PRODUCT[0].executor,
 )
 '''
 
