@@ -87,7 +87,7 @@ def build_bento(
     if not (REPOSITORY / "bentofile.yaml").is_file():
         raise PackagingError(f"no bentofile.yaml in {REPOSITORY}: a Bento is built from a checkout of the repository")
     home = settings.bentoml_home
-    _remove_unfinished(home)
+    remove_unfinished(home)
     measured = {domain: (figures or {}).get(domain, ()) for domain in champions}
     models: dict[str, str] = {}
     for domain, folder in sorted(champions.items()):
@@ -99,7 +99,7 @@ def build_bento(
     tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
     latest = home / "bentos" / NAME / "latest"
     if not path.is_dir():
-        with tempfile.TemporaryDirectory() as context, _unfinished(home, path):
+        with tempfile.TemporaryDirectory() as context, unfinished(home, path):
             _stage(Path(context))
             _bentoml(settings, Path(context), "build", "--version", version)
     elif latest.read_text().strip() != version:
@@ -153,7 +153,7 @@ def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mappin
         store.delete(tag)
     labels = {"domain": bundle.domain, "source": bundle.source}
     with (
-        _unfinished(home, home / "models" / name / bundle.version),
+        unfinished(home, home / "models" / name / bundle.version),
         bentoml.models.create(tag, labels=labels, metadata=dict(metadata), _model_store=store) as model,
     ):
         for file in folder.iterdir():
@@ -162,7 +162,7 @@ def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mappin
 
 
 @contextmanager
-def _unfinished(home: Path, item: Path) -> Iterator[None]:
+def unfinished(home: Path, item: Path) -> Iterator[None]:
     """Name an item of BentoML's stores in a note while it is written: BentoML writes it in place, and a process may die in it."""
     home.mkdir(parents=True, exist_ok=True)
     (home / UNFINISHED).write_text(str(item.relative_to(home)), encoding="utf-8")
@@ -170,7 +170,7 @@ def _unfinished(home: Path, item: Path) -> Iterator[None]:
     (home / UNFINISHED).unlink()
 
 
-def _remove_unfinished(home: Path) -> None:
+def remove_unfinished(home: Path) -> None:
     """Remove the item in which a process died, or failed, and what points to it."""
     note = home / UNFINISHED
     if not note.is_file():

@@ -81,6 +81,7 @@ class RunExecutor(dg.Executor):
                         signals.repeat()
             finally:
                 signals.settle()
+                warehouse_lock.name_holder(self._warehouse)
 
     def _wait(self, plan_context: PlanOrchestrationContext, signals: StopSignals) -> Iterator[DagsterEvent]:
         """Wait for the warehouse; let a run that waited in vain, and that nobody is there to start again, be started by the daemon."""

@@ -28,4 +28,9 @@ def run_job(
     run = instance.create_run_for_job(
         job_def=definition, execution_plan=plan, run_config=run_config, tags=dict(job.run_tags), asset_selection=keys
     )
-    return execute_run(whole, run, instance)
+    try:
+        return execute_run(whole, run, instance)
+    except BaseException:
+        if not (instance.get_run_by_id(run.run_id) or run).is_finished:
+            instance.report_run_failed(run, message="Stopped before its first step.")
+        raise

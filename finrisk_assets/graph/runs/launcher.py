@@ -30,6 +30,10 @@ class MonitoredRunLauncher(DefaultRunLauncher):
         dead_runs.allow_retries(self._instance, run)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, reason)
 
+    def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> None:
+        """Let a run that never started be started again: Dagster asks for more to say right before it fails such a run."""
+        dead_runs.allow_retries(self._instance, run)
+
     def terminate(self, run_id: str) -> bool:
         """Stop a run: through its code server, else by a signal to its worker; a run without a live worker is canceled at once."""
         try:

@@ -81,7 +81,6 @@ def waiting_lines(url: str, wait_minutes: float, name: str = "", check: Callable
     file = file_of(url)
     if file is None:
         return
-    own = f"{name}, {RunWorker.this_process()}" if name else f"{Path(sys.argv[0]).name}, {RunWorker.this_process()}"
     if file not in _held:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock, deadline, told = FileLock(_lock_file(file), thread_local=False), time.monotonic() + wait_minutes * 60, None
@@ -97,8 +96,17 @@ def waiting_lines(url: str, wait_minutes: float, name: str = "", check: Callable
         _held[file] = lock
     elif not name:
         return
+    name_holder(url, name)
+
+
+def name_holder(url: str, name: str = "") -> None:
+    """Write the name under which this process holds the lock of a warehouse; by default that of its program."""
+    file = file_of(url)
+    if file not in _held or file is None:
+        return
+    program = "finrisk" if Path(sys.argv[0]).name in ("main.py", "finrisk") else Path(sys.argv[0]).name
     part = _holder_file(file).with_suffix(f".{os.getpid()}")
-    part.write_text(own, encoding="utf-8")
+    part.write_text(f"{name or ' '.join((program, *sys.argv[1:2]))}, {RunWorker.this_process()}", encoding="utf-8")
     part.replace(_holder_file(file))
 
 
