@@ -104,9 +104,10 @@ def name_holder(url: str, name: str = "") -> None:
     file = file_of(url)
     if file not in _held or file is None:
         return
-    program = "finrisk" if Path(sys.argv[0]).name in ("main.py", "finrisk") else Path(sys.argv[0]).name
+    program = Path(sys.argv[0]).name
+    command = " ".join(("finrisk", *sys.argv[1:2])) if program in ("main.py", "finrisk") else program
     part = _holder_file(file).with_suffix(f".{os.getpid()}")
-    part.write_text(f"{name or ' '.join((program, *sys.argv[1:2]))}, {RunWorker.this_process()}", encoding="utf-8")
+    part.write_text(f"{name or command}, {RunWorker.this_process()}", encoding="utf-8")
     part.replace(_holder_file(file))
 
 

@@ -12,14 +12,11 @@ from finrisk_assets.graph import automation, checks
 from finrisk_assets.graph.packaging import build_bento
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages import champion
-from finrisk_assets.graph.stages.common import champion_folder
+from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION, champion_folder
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
-
-WITHOUT_CHAMPION = "no model of it has passed its gate on this ledger yet"
-"""Why a domain with tables is absent from a Bento, as the service tells whoever asks."""
 
 
 def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Source, settings: Settings) -> list[Any]:

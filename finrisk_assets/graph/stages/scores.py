@@ -10,7 +10,7 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import automation, checks, partitions
 from finrisk_assets.graph.partitions import MonthRange
-from finrisk_assets.graph.stages.common import champion_folder, common
+from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION, champion_folder, common
 from finrisk_assets.graph.warehouse import Warehouse, column_schema
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
@@ -43,7 +43,7 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
     )
     def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[dg.Output[LazyTable]]:
         if not champion_folder(domain, settings).is_dir():
-            context.log.warning(f"{domain.title} is left out: no model of it has passed its gate on this ledger yet")
+            context.log.warning(f"{domain.title} is left out: {WITHOUT_CHAMPION}")
             return
         path = settings.root / "landing" / f"scores_{domain.name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
