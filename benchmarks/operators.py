@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -63,32 +64,37 @@ def crash(folder: Path, rounds: int, draw: random.Random) -> int:
     for home in (peaceful, crashed):
         done = home.finrisk("demo", "--no-serve")
         assert done.returncode == 0, done.stdout + done.stderr
+    return crash_in_rounds(peaceful, crashed, pieces, draw)
+
+
+def crash_in_rounds(peaceful: OperatedHome, crashed: OperatedHome, pieces: Sequence[tuple[str, str]], draw: random.Random) -> int:
+    """Kill everything that works on one of two homes, once for each piece of new rows; see `crash`."""
     faults = 0
     crashed.start_daemon()
     try:
-        for number in range(rounds):
+        for number, piece in enumerate(pieces):
             job = ("daily", "monthly")[number % 2]
             for home in (peaceful, crashed):
-                add_piece(home, pieces[number])
+                add_piece(home, piece)
             began = time.monotonic()
             done = peaceful.run(str(BIN / "dagster"), "job", "execute", "-m", "finrisk_assets.definitions", "-j", job)
             assert done.returncode == 0, done.stderr[-4000:]
             took = time.monotonic() - began
             moment = kill_in_run(crashed, job, draw.uniform(0, took))
-            runs_before = {run.run_id for run in crashed.runs()}
+            before = {run.run_id for run in crashed.runs()}
             crashed.start_daemon()
             crashed.ask(job)
-            wait_until(lambda: recovered(crashed, job, runs_before), f"a {job} after the crash", 2 * PATIENCE_S, 1.0)  # noqa: B023
+            wait_until(partial(recovered, crashed, job, before), f"a {job} after the crash", 2 * PATIENCE_S, 1.0)
             wanted, found = peaceful.hash_tables(), crashed.hash_tables()
             different = sorted(table for table in wanted.keys() | found.keys() if wanted.get(table) != found.get(table))
-            later = [run for run in crashed.runs() if run.run_id not in runs_before]
+            later = [run for run in crashed.runs() if run.run_id not in before]
             failed = [run.run_id[:8] for run in later if run.status == dg.DagsterRunStatus.FAILURE]
             faults += bool(different) + bool(failed)
             equal = f"{len(wanted)} tables equal" if not different else f"DIFFERENT: {', '.join(different)}"
             print(f"round {number + 1}: {job} killed {moment}; {equal}; failed afterwards: {failed or 'none'}", flush=True)
     finally:
         crashed.stop()
-    print(f"{rounds} times kill -9: {faults} faults")
+    print(f"{len(pieces)} times kill -9: {faults} faults")
     return int(faults > 0)
 
 

@@ -47,6 +47,7 @@ class Example:
 
 def run(settings: Settings, *, serve: bool = True) -> int:
     """Run the demonstration; return the exit status: 130 or 143 where SIGINT or SIGTERM stopped it."""
+    import dagster as dg
     from rich.console import Console
 
     from finrisk_assets.graph.runs.stop_signals import StopSignals
@@ -56,7 +57,7 @@ def run(settings: Settings, *, serve: bool = True) -> int:
     with StopSignals() as signals:
         try:
             status = _run(settings, console, signals, serve=serve)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             signals.settle()
     if signals.received:
         console.print(f"\nStopped by {signal.Signals(signals.received).name}: nothing was made after it.")
@@ -69,7 +70,7 @@ def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serv
 
     began = time.perf_counter()
     console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.source}\n")
-    domains, is_sound = _materialise(settings, console)
+    domains, is_sound = _materialise(settings, console, signals)
     domains = [domain for domain in domains if champion_folder(domain, settings).is_dir()]
     if signals.received or not domains:
         return 1
@@ -83,7 +84,7 @@ def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serv
     return 0
 
 
-def _materialise(settings: Settings, console: "Console") -> "tuple[list[Domain], bool]":
+def _materialise(settings: Settings, console: "Console", signals: "StopSignals") -> "tuple[list[Domain], bool]":
     """Materialise the whole graph in this process, with a line per stage and per domain that is left out.
 
     Return the domains whose Bento was built, none without a Bento, and whether nothing failed but what refuses a domain.
@@ -111,9 +112,9 @@ def _materialise(settings: Settings, console: "Console") -> "tuple[list[Domain],
     ):
         result = run_job(job, instance, run_config={"loggers": {"progress": {}}})
     domains = domains_of(source)
-    outcome = read_outcome(result, domains)
-    if any("Interrupt" in message for message in outcome.errors.values()):
+    if signals.received:
         return [], False
+    outcome = read_outcome(result, domains)
     for title, reason in outcome.left_out.items():
         console.print(f"  [yellow]–[/] {title} is left out: {reason}")
     for step, message in outcome.errors.items():
@@ -352,7 +353,8 @@ def _served(settings: Settings, signals: "StopSignals") -> Iterator[tuple[str, C
     try:
         yield url, lambda: _wait_until_ready(url, process, str(log))
     finally:
-        signals.settle() if signals.received else None
+        if signals.received:
+            signals.settle()
         process.terminate()
         process.wait(timeout=30)
 

@@ -13,6 +13,9 @@ JUDGED_STAGES = ("model", "evaluation")
 
 CHECK_FAILED = "DagsterAssetCheckFailedError"
 
+RUN = "the run"
+"""The key of a failure that is no step's, such as of a warehouse that stayed in use; it leaves nothing else to say."""
+
 
 @dataclass(frozen=True)
 class RunOutcome:
@@ -23,7 +26,7 @@ class RunOutcome:
     left_out
         Title of each domain that got no champion in this run -> the reason.
     errors
-        Failed step -> its message, of failures that refuse no domain: they are faults.
+        Failed step, or `RUN` -> its message, of failures that refuse no domain: they are faults.
     """
 
     left_out: dict[str, str] = field(default_factory=dict)
@@ -51,6 +54,9 @@ def read_outcome(result: dg.JobExecutionResult, domains: Sequence[Domain]) -> Ru
             errors[str(event.step_key)] = message
         else:
             reasons.setdefault(domain.name, message)
+    if not result.success and not result.get_step_failure_events():
+        failure: Any = result.get_run_failure_event().job_failure_data
+        return RunOutcome(errors={RUN: _message(failure.error) if failure.error else "no step of it failed"})
     made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
     left_out = {domain.title: _reason(domain, domains, reasons) for domain in domains if f"champion_{domain.name}" not in made}
     return RunOutcome(left_out, errors)
@@ -60,7 +66,12 @@ def _cause(event: dg.DagsterEvent) -> tuple[str, str]:
     """Return the class and the message of the error that failed a step."""
     error: Any = event.step_failure_data.error
     error = (error and error.cause) or error
-    return (error.cls_name or "", error.message.partition(": ")[2].strip() or error.message.strip()) if error else ("", str(event.message))
+    return (error.cls_name or "", _message(error)) if error else ("", str(event.message))
+
+
+def _message(error: Any) -> str:
+    """Return an error's message without its class."""
+    return str(error.message).partition(": ")[2].strip() or str(error.message).strip()
 
 
 def _reason(domain: Domain, domains: Sequence[Domain], reasons: dict[str, str]) -> str:

@@ -170,9 +170,17 @@ class OperatedHome:
             return list(reversed(instance.get_runs(dg.RunsFilter(**filters))))
 
     def hash_tables(self) -> dict[str, str]:
-        """Return every stored table with the hash of its rows, whatever their order; read from a copy, so that nobody has to wait."""
+        """Return every stored table with the hash of its rows, whatever their order."""
         import duckdb
 
+        def is_open() -> bool:
+            try:
+                duckdb.connect(str(self.settings.root / "warehouse.duckdb"), read_only=True).close()
+            except duckdb.IOException:  # the process of the last run has not quite ended
+                return False
+            return True
+
+        wait_until(is_open, "the warehouse")
         with duckdb.connect(str(self.settings.root / "warehouse.duckdb"), read_only=True) as connection:
             tables = connection.execute(
                 "SELECT schema_name, table_name FROM duckdb_tables() WHERE schema_name IN ('staging', 'analytics') ORDER BY ALL"

@@ -9,6 +9,7 @@ import pytest
 
 from finrisk_assets.domains import registry
 from finrisk_assets.graph.refusals import read_outcome
+from finrisk_assets.graph.runs import warehouse_lock
 from finrisk_assets.graph.runs.executor import build_executor
 from finrisk_assets.graph.runs.in_process import run_job
 
@@ -94,6 +95,17 @@ def test_a_refused_domain_takes_along_what_needs_it_and_no_more(
 def test_a_fault_is_not_taken_for_a_refusal(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     outcome = read_outcome(run(instance, tmp_path, model_loan_default=OSError("the disk is full")), DOMAINS)
     assert outcome.errors == {"model_loan_default": "the disk is full"}
+
+
+def test_a_run_that_never_began_says_why_and_nothing_else(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    def wait_in_vain(*_: Any) -> Iterator[str]:
+        raise warehouse_lock.WarehouseBusyError("the warehouse is still in use")
+        yield ""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warehouse_lock, "waiting_lines", wait_in_vain)
+        outcome = read_outcome(run(instance, tmp_path), DOMAINS)
+    assert outcome.errors == {"the run": "the warehouse is still in use"} and not outcome.left_out
 
 
 def test_without_any_champion_nothing_is_collected(instance: dg.DagsterInstance, tmp_path: Path) -> None:
