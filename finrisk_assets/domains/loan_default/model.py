@@ -24,6 +24,9 @@ CHOSEN_TERMS = (
 BURDEN = "instalment_to_usual_income"
 """Feature through which a loan's terms cause a default."""
 
+SPARSE_STRENGTH = 0.08
+"""Inverse strength of the penalty of the regression that drops features. Less drops more, and flattens the effect of the instalment."""
+
 OUTCOME_DAYS = 365
 """Days that a loan must have had to default before it counts in training or evaluation."""
 
@@ -82,7 +85,7 @@ def candidates(features: Sequence[Feature], seed: int, n_threads: int = 1, n_row
 
     models = shared_candidates.build_candidates(features, seed, n_threads, n_rows)
     sparse = clone(models["logistic_regression"])
-    sparse.steps[-1] = ("model", LogisticRegression(l1_ratio=1.0, C=0.05, solver="liblinear", random_state=seed))
+    sparse.steps[-1] = ("model", LogisticRegression(l1_ratio=1.0, C=SPARSE_STRENGTH, solver="liblinear", random_state=seed))
     card = ScorecardClassifier(tuple(feature.name for feature in features), tuple(feature.monotone for feature in features))
     plain = {"sparse_logistic_regression": sparse, "logistic_regression": models.pop("logistic_regression")}
     return {**plain, SCORECARD: card, **models}
