@@ -3,7 +3,7 @@
 A subclass names its label and the rows that may teach.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, ScoredWindow, TooFewRowsError, TrainingResult
@@ -76,6 +76,10 @@ class ClassifierDomain(Domain):
 
         return candidates.build_candidates(features, seed, threads, n_rows)
 
+    def find_unlearned(self, features: Sequence[Feature]) -> Collection[str]:
+        """Return the features that stay in the model's rows but from which no candidate learns."""
+        return ()
+
     def complete_spec(self, spec: "BundleSpec", train: "pd.DataFrame", validation: "pd.DataFrame", settings: "Settings") -> "BundleSpec":
         """Return the bundle with what the domain's decisions need beside the probability, from the training and validation window."""
         return spec
@@ -126,7 +130,10 @@ class ClassifierDomain(Domain):
             self._split_enough(labelled, settings),
         )
         estimators = self.candidates(features, settings.seed, 1, len(window.train))
-        candidates = fit_candidates(rows, labels, window, estimators, settings.threads, labelled.customer_id)
+        taught, unlearned = rows.copy(), set(self.find_unlearned(features))
+        # A constant teaches nothing: its weight is 0, and no tree splits on it.
+        taught[:, [feature.name in unlearned for feature in features]] = 0.0
+        candidates = fit_candidates(taught, labels, window, estimators, settings.threads, labelled.customer_id)
         best, validation = candidates[0], rows[window.validation]
         components, intercept = convert_model(best.estimator, features, validation)
         times = labelled[self.decision_time].iloc[window.train]

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ibis
+
 from finrisk_assets.domains import gate as gate_rules
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.registry import domains_of
 from finrisk_assets.graph.build import build_resources
-from finrisk_assets.graph.stages.common import to_frame
+from finrisk_assets.graph.stages.common import join_companions, load_frame, to_frame
 from finrisk_assets.graph.stages.evaluation import FIGURES, POLICY, load_protected_columns
+from finrisk_assets.graph.stages.oracle import COMPANIONS
 from finrisk_assets.graph.stages.pack import (
     CARD,
     ORACLE,
@@ -280,9 +283,23 @@ def _evaluated(
     evaluation = gate_rules.evaluate(domain, frame, load_protected_columns(warehouse, source), bundle, former, then)
     oracle: list[dict[str, Any]] = []
     if claimed.figures_of("oracle"):
+        if domain.companions:
+            bundle = bundle.under(bundle.policy, _companions(claimed, domain, client, then, bundle.policy))
+            frame = load_frame(join_companions(ibis.memtable(frame), domain, warehouse), domain)
         truth = {name: warehouse.table(name).to_pandas() for name in domain.truth_tables}
         oracle = figures_to_rows(domain.compare_with_truth(frame, truth, bundle, then))
     return figures_to_rows(evaluation.figures), oracle
+
+
+def _companions(claimed: pack.Pack, domain: Domain, client: Any, then: Settings, policy: "Policy") -> "dict[str, Bundle]":
+    """Return the bundles of the companions that the version was compared with the truth beside."""
+    model = model_registry.RegisteredVersion(claimed.model, claimed.registry_version, claimed.run_id)
+    versions = json.loads(model_registry.read_artifact(client, model, COMPANIONS))
+    companions = {}
+    for name, version in versions.items():
+        registered = next(entry for entry, tags, _ in model_registry.list_versions(client, name) if tags.get("bundle") == version)
+        companions[name] = _bundle(client, registered, then, policy)
+    return companions
 
 
 def _former(claimed: pack.Pack, client: Any, domain: Domain, then: Settings, policy: "Policy") -> "Bundle | None":

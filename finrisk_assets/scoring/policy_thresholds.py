@@ -41,5 +41,6 @@ def find_thresholds(domain: str, policy: Policy, curve: ScoreCurve | None) -> Ma
         # Without labels nothing says what a review finds: every anomaly is reviewed and nothing is blocked.
         review = curve.find_capacity_threshold(rules.reviews_per_day * curve.n_days) if curve.events else anomaly
         block = curve.find_precision_threshold(rules.block_precision)
-        return {"anomaly": anomaly, "review": review} | ({} if block is None else {"block": max(block, review)})
+        worth = {"review_worth": rules.review_cost_amount} if curve.events else {}
+        return {"anomaly": anomaly, "review": review} | worth | ({} if block is None else {"block": max(block, review)})
     return {}

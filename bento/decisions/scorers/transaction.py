@@ -39,10 +39,11 @@ class TransactionScorer(Scorer):
         """Return the risk score and the decision of a transaction."""
         row = scoring_input.row
         risk = float(scores.probability[0])
-        unseen = self._log_amount is not None and is_unseen(float(row[self._log_amount]), self.bundle.thresholds)
+        log_amount = None if self._log_amount is None else float(row[self._log_amount])
+        unseen = is_unseen(log_amount, self.bundle.thresholds)
         anomaly = is_anomaly(risk, self.bundle.thresholds, unseen=unseen)
         doubtful = self.bundle.find_doubt(row) is not None
-        decision = decide(risk, self.bundle.thresholds, unseen=unseen or doubtful)
+        decision = decide(risk, self.bundle.thresholds, unseen=unseen or doubtful, log_amount=log_amount)
         fields = self.explainer.fields(row, scores, high=anomaly or decision != "allow")
         if unseen:
             fields["reasons"] = [_UNSEEN, *fields["reasons"][: MAX_REASONS - 1]]

@@ -13,7 +13,7 @@ from finrisk_assets.scoring.recourse import AllowedChange, Row
 AMOUNT, TERM = "loan_amount", "term_months"
 BALANCE, SPENDING, BILL = "month_end_balance_amount", "usual_expense_amount", "bill_amount_1m"
 INCOME = "usual_income_amount"
-BALANCE_RATIO = "month_end_balance_to_usual_income"
+BALANCE_RATIO, SHORTFALL = "month_end_balance_to_usual_income", "buffer_shortfall"
 EXPENSE_SHARES = ("expense_to_income_1m", "expense_to_income_3m", "expense_to_income_6m")
 
 CHANGEABLE: Mapping[str, str] = {
@@ -30,6 +30,9 @@ STEP = 100.0
 
 MIN_SPENDING_SHARE = 0.7
 """Share of the applicant's own spending below which no change goes."""
+
+LARGEST_SHORTFALL = 2.0
+"""Usual incomes; a deeper debt on the account counts as this much. More lets few very indebted people set the weight."""
 
 MAX_SAVED_MONTHS = 1.0
 """Months of income: the most that a change pays into the account."""
@@ -62,7 +65,8 @@ def apply_changes(row: Row, changes: Mapping[str, float]) -> Row:
 
     Another amount or term gives another instalment, as in `loan_terms.with_terms`, and other features that read the instalment. Less usual
     spending lowers the spending of every complete month by as much, and balances stay, because money that is not spent need not stay in
-    the account. A higher balance at the last month-end changes that balance alone, and what it is in usual incomes.
+    the account. A higher balance at the last month-end changes that balance alone, what it is in usual incomes, and what it
+    lacks of one.
     """
     other = {name: value for name, value in changes.items() if name not in (AMOUNT, TERM)}
     changed = {**row, **other}
@@ -88,8 +92,10 @@ def _reduce_spending(row: Row, after: float) -> dict[str, float | None]:
 
 
 def _raise_balance(row: Row, after: float) -> dict[str, float | None]:
-    """Return the balance at the last month-end in usual incomes."""
+    """Return the balance at the last month-end in usual incomes, and what it lacks of one."""
     income = row.get(INCOME)
     if row.get(BALANCE_RATIO) is None or not income:
         return {}
-    return {BALANCE_RATIO: ratio(after, income)}
+    saved = ratio(after, income)
+    changed: dict[str, float | None] = {BALANCE_RATIO: saved, SHORTFALL: min(max(1 - saved, 0.0), LARGEST_SHORTFALL)}
+    return {name: value for name, value in changed.items() if name in row}

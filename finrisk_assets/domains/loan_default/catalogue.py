@@ -13,6 +13,7 @@ from operator import add
 import ibis
 import ibis.expr.types as ir
 
+from finrisk_assets.domains.loan_default.actionability import LARGEST_SHORTFALL
 from finrisk_assets.features.arithmetic import clip, epoch_micros, ratio, share
 from finrisk_assets.features.feature_definition import Expression, FeatureDefinition, column, define, with_themes
 from finrisk_assets.features.loan_terms import CARD_MONTHS
@@ -38,7 +39,7 @@ THEMES: Mapping[str, str] = themes(
         "cash": ("cash_share_6m",),
         "number of movements": ("n_transactions_1m", "n_transactions_6m"),
         "balance": (
-            *("month_end_balance_amount", "month_end_balance_to_usual_income"),
+            *("month_end_balance_amount", "month_end_balance_to_usual_income", "buffer_shortfall"),
             *("mean_balance_6m", "mean_balance_to_usual_income_6m", "lowest_balance_to_usual_income_6m", "mean_balance_to_instalment_6m"),
         ),
         "overdrawn account": (*(f"n_penalties_{n}m" for n in SPANS), "faded_penalties", "n_negative_balance_6m"),
@@ -67,7 +68,6 @@ THEMES: Mapping[str, str] = themes(
 
 _MONTH_DAYS = 30.4375
 """Days of a mean month."""
-
 
 # Expressions ------------------------------------------------------------------------------------------------------------------
 
@@ -267,6 +267,13 @@ def _balance_features() -> tuple[FeatureDefinition, ...]:
             "The balance at the last month-end was small for the usual income",
             "The balance at the last month-end was large for the usual income",
             _in_usual_incomes(column("_closing")), -1, needs=_LEDGER_NEEDS,
+        ),
+        define(
+            "buffer_shortfall", "months",
+            f"What the balance at the last month-end lacks of one usual income, in usual incomes, at most {LARGEST_SHORTFALL:g}.",
+            "", "The balance at the last month-end was below one usual income",
+            lambda rows: clip(1.0 - _in_usual_incomes(column("_closing"))(rows), 0.0, LARGEST_SHORTFALL), 1, needs=_LEDGER_NEEDS,
+            zero="The balance at the last month-end was one usual income or more", high_above=0.0,
         ),
         define(
             "mean_balance_6m", "currency", "Mean balance at the last six month-ends.",

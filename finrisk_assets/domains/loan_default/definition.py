@@ -1,6 +1,6 @@
 """Loan default as the graph knows it: how a champion is trained and what it must show. The pure parts are beside this file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,10 @@ class LoanDefault(ClassifierDomain):
     def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
         return features.build({**tables, "loans": month_end_applications.add_month_end_applications(tables)}, self.select_features(source))
 
+    def build_application_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
+        """Return the feature table of the loans in `tables` alone, month-end applications among them where they stand there."""
+        return features.build(tables, self.select_features(source))
+
     def training_population(self, table: "LazyTable") -> "LazyTable":
         """Return the loans that were applied for, without the month-end applications."""
         return month_end_applications.exclude_month_end_applications(table)
@@ -72,6 +76,9 @@ class LoanDefault(ClassifierDomain):
 
     def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
         return model.candidates(features, seed, threads, n_rows)
+
+    def find_unlearned(self, features: Sequence[Feature]) -> Collection[str]:
+        return model.find_unlearned(features)
 
     def complete_spec(self, spec: "BundleSpec", train: "pd.DataFrame", validation: "pd.DataFrame", settings: "Settings") -> "BundleSpec":
         """Return the bundle with the references of a refusal's reasons, and with the safer applicants' values of changeable features.

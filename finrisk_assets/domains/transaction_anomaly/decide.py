@@ -1,9 +1,11 @@
 """The decision on the score of a transaction: allow, review by a person, or block.
 
 The thresholds follow from the policy and the bundle's score curve (`finrisk_assets.scoring.policy_thresholds`): from an analyst team's
-capacity or a share of the transactions, not from 0.5. The service imports this module: numpy and the policy alone.
+capacity or a share of the transactions, not from 0.5. A review must also be worth its cost: the probability of fraud times the amount.
+The service imports this module: numpy and the policy alone.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -18,6 +20,10 @@ LARGEST_LEARNED = "largest_log_amount"
 """Name of the threshold that is the largest amount in training, as the feature ``log_amount``."""
 
 
+LEAST_WORTH = "review_worth"
+"""Name of the threshold that is the smallest expected loss, in currency, whose review pays; it stands where scores are probabilities."""
+
+
 def is_unseen(log_amount: float | None, thresholds: Mapping[str, float]) -> bool:
     """Return whether an amount, as the feature ``log_amount``, is larger than every amount in training.
 
@@ -26,22 +32,31 @@ def is_unseen(log_amount: float | None, thresholds: Mapping[str, float]) -> bool
     return log_amount is not None and log_amount > thresholds.get(LARGEST_LEARNED, np.inf)
 
 
-def decide(score: float, thresholds: Mapping[str, float], *, unseen: bool = False) -> Decision:
+def decide(score: float, thresholds: Mapping[str, float], *, unseen: bool = False, log_amount: float | None = None) -> Decision:
     """Return the decision on a transaction of this score.
 
     Without a ``block`` threshold no transaction is blocked. An `unseen` amount is reviewed, whatever the score.
+
+    Parameters
+    ----------
+    log_amount
+        The amount as the feature ``log_amount``. Where it is known, a transaction whose expected loss does not pay a review is allowed
+        (Bayes minimum risk; Bahnsen et al., ICMLA 2013).
     """
     if "block" in thresholds and score >= thresholds["block"]:
         return "block"
-    return "review" if unseen or score >= thresholds["review"] else "allow"
+    if unseen:
+        return "review"
+    is_worth_it = log_amount is None or score * math.expm1(log_amount) >= thresholds.get(LEAST_WORTH, 0.0)
+    return "review" if score >= thresholds["review"] and is_worth_it else "allow"
 
 
 def decide_all(scores: ArrayLike, thresholds: Mapping[str, float], log_amounts: ArrayLike | None = None) -> Sequence[Decision]:
     """Return the decision on each of many transactions; `log_amounts` has the shape of `scores`."""
-    values = np.asarray(scores, dtype=np.float64).ravel()
-    amounts = np.full(values.size, -np.inf) if log_amounts is None else np.asarray(log_amounts, dtype=np.float64).ravel()
-    pairs = zip(values.tolist(), amounts.tolist(), strict=True)
-    return [decide(score, thresholds, unseen=is_unseen(amount, thresholds)) for score, amount in pairs]
+    values = np.asarray(scores, dtype=np.float64).ravel().tolist()
+    amounts = [None] * len(values) if log_amounts is None else np.asarray(log_amounts, dtype=np.float64).ravel().tolist()
+    pairs = zip(values, amounts, strict=True)
+    return [decide(score, thresholds, unseen=is_unseen(amount, thresholds), log_amount=amount) for score, amount in pairs]
 
 
 def compute_savings(amount: ArrayLike, is_fraud: ArrayLike, decisions: ArrayLike, policy: TransactionAnomalyPolicy) -> NDArray[np.float64]:

@@ -185,7 +185,7 @@ class TransactionAnomaly(Domain):
         pictures = {"shap": plots.plot_shap_summary(scored.contributions, rows[spread], [feature.name for feature in bundle.features])}
         if not test.is_fraud.isna().all():
             fraud = test.is_fraud.fillna(False).to_numpy(bool)
-            decision_thresholds = {name: value for name, value in bundle.thresholds.items() if name != decide.LARGEST_LEARNED}
+            decision_thresholds = {name: value for name, value in bundle.thresholds.items() if name in ("anomaly", "review", "block")}
             figures = _fraud_figures(test, fraud, margin, probability, settings) + figures
             pictures |= {
                 "roc_pr": plots.plot_roc_pr(fraud, {"challenger": margin}),

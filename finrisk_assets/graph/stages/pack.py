@@ -17,6 +17,7 @@ from finrisk_assets.domains import gate
 from finrisk_assets.domains.base import Domain, Figure
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.stages import consistency
 from finrisk_assets.graph.stages.common import champion_folder, common, run_link
 from finrisk_assets.graph.stages.evaluation import FIGURES, POLICY
 from finrisk_assets.graph.stages.relations import ARTIFACT as RELATIONS
@@ -79,7 +80,12 @@ def _pack(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefini
 
     @dg.asset(
         name=f"pack_{domain.name}",
-        deps=[f"champion_{domain.name}", f"evaluation_{domain.name}", *([f"oracle_{domain.name}"] if has_truth else [])],
+        deps=[
+            f"champion_{domain.name}",
+            f"evaluation_{domain.name}",
+            *([f"oracle_{domain.name}"] if has_truth else []),
+            *([consistency.ASSET] if consistency.is_judged(domain, source) else []),
+        ],
         description=f"{domain.title}: model card and validation pack of the champion, each figure with the hash of what it came from. "
         "`finrisk validate-pack verify` computes them again.",
         **common(domain, {"html", "mlflow"}),
@@ -147,7 +153,8 @@ def gather(
     bundle, files = _bundle(client, model, policy)
     texts = written or {name: (PACKAGE / "domains" / domain.group / name).read_bytes() for name in (README, CARD)}
     evaluation_file = model_registry.read_artifact(client, model, FIGURES)
-    relations_file = model_registry.read_artifact(client, model, RELATIONS) if _has_artifact(client, model, RELATIONS) else b"[]"
+    relations_file = _read_figures(client, model, RELATIONS)
+    consistency_file = _read_figures(client, model, consistency.ARTIFACT)
     candidates, parameters = read_candidates(client, model), read_parameters(client, model)
     texts_and_oracle = {**texts, **({ORACLE: pack.canonical_json(list(oracle))} if oracle else {})}
     evaluation = json.loads(evaluation_file)
@@ -162,6 +169,11 @@ def gather(
             if json.loads(relations_file)
             else []
         ),
+        *(
+            [pack.Artifact(consistency.ARTIFACT, pack.sha256(consistency_file), f"{run}: its decisions beside those of others")]
+            if json.loads(consistency_file)
+            else []
+        ),
         pack.Artifact(POLICY, pack.sha256(policy_file), f"{run}: the policy that it was evaluated under"),
         pack.Artifact(PARAMETERS, pack.sha256(pack.canonical_json(parameters)), f"{run}: its parameters"),
         pack.Artifact(CANDIDATES, pack.sha256(pack.canonical_json(candidates)), f"{run}: without the seconds that fitting took"),
@@ -173,6 +185,7 @@ def gather(
         *pack.build_figures(evaluation, "evaluation", FIGURES),
         *pack.build_figures(oracle, "oracle", ORACLE, "oracle"),
         *pack.build_figures(json.loads(relations_file), "metamorphic", RELATIONS, "metamorphic"),
+        *pack.build_figures(json.loads(consistency_file), "consistency", consistency.ARTIFACT, "consistency"),
         *_candidate_figures(candidates),
         *(_threshold(name, value, bundle) for name, value in bundle.thresholds.items()),
     ]
@@ -222,9 +235,10 @@ def read_policy_artifact(client: Any, model: model_registry.RegisteredVersion) -
     return model_registry.read_artifact(client, model, POLICY)
 
 
-def _has_artifact(client: Any, model: model_registry.RegisteredVersion, path: str) -> bool:
-    """Return whether the run of a version has an artifact: versions of before have no metamorphic figures."""
-    return any(item.path == path for item in client.list_artifacts(model.run_id))
+def _read_figures(client: Any, model: model_registry.RegisteredVersion, path: str) -> bytes:
+    """Return an artifact of figures of a version's run; no figures where the run has none, as where the source cannot tell them."""
+    has_figures = any(item.path == path for item in client.list_artifacts(model.run_id))
+    return model_registry.read_artifact(client, model, path) if has_figures else b"[]"
 
 
 def _bundle(client: Any, model: model_registry.RegisteredVersion, policy: "Policy") -> "tuple[Bundle, dict[str, bytes]]":

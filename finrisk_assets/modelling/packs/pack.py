@@ -194,6 +194,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "stability": ("Stability", "Whether the figures hold throughout the window."),
     "explanation": ("Explanation", "The effect of features on the score, and whether the explanations sum to it."),
     "metamorphic": ("Changes that must not matter", "Scores after a change of the ledger: payday, and all dates with the decision's."),
+    "consistency": ("Consistency", "Whether decisions on all people agree: offers with loans and with spending risk, and by payday."),
     "fairness": ("Fairness", "How decisions and probabilities differ between groups of people. No bound here is a law."),
     "oracle": ("Beside the oracle", "The model compared with the true probabilities, which only a simulator knows."),
     "candidates": ("Candidates", "The fitted candidates, on the validation window that the choice was based on."),
@@ -264,7 +265,7 @@ def build_figures(rows: Sequence[Mapping[str, Any]], computed_by: str, artifact:
     rows
         ``metric``, ``value``, ``low``, ``high``, ``meaning``.
     computed_by
-        First part of their keys: ``evaluation``, ``oracle`` or ``metamorphic``.
+        First part of their keys: ``evaluation``, ``oracle``, ``metamorphic`` or ``consistency``.
     artifact
         The name of the artifact that they were read from.
     group

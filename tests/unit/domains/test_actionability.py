@@ -24,6 +24,7 @@ ROW: dict[str, float | None] = with_terms(
         "expense_to_income_6m": 11 / 12,
         "month_end_balance_amount": 300.0,
         "month_end_balance_to_usual_income": 0.15,
+        "buffer_shortfall": 0.85,
         "n_penalties_3m": 1.0,
         "instalment_to_usual_income": None,
         "surplus_after_instalment": None,
@@ -72,10 +73,11 @@ def test_less_spending_shows_in_every_month_and_in_what_is_left_of_the_income() 
     assert not {"month_end_balance_amount", "n_penalties_3m", "usual_income_amount", "instalment_amount"} & differs(ROW, changed)
 
 
-def test_more_money_at_the_month_end_changes_that_balance_alone_in_currency_and_in_usual_incomes() -> None:
+def test_more_money_at_the_month_end_changes_that_balance_alone_in_currency_in_usual_incomes_and_what_it_lacks_of_one() -> None:
     changed = apply_changes(ROW, {"month_end_balance_amount": 900.0})
-    assert differs(ROW, changed) == {"month_end_balance_amount", "month_end_balance_to_usual_income"}
-    assert changed["month_end_balance_to_usual_income"] == 0.45
+    assert differs(ROW, changed) == {"month_end_balance_amount", "month_end_balance_to_usual_income", "buffer_shortfall"}
+    assert (changed["month_end_balance_to_usual_income"], changed["buffer_shortfall"]) == (0.45, 0.55)
+    assert apply_changes(ROW, {"month_end_balance_amount": 2_300.0})["buffer_shortfall"] == 0
 
 
 def test_changes_of_several_kinds_hold_together() -> None:

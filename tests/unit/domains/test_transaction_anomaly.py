@@ -155,6 +155,16 @@ def test_capacity_sets_what_is_reviewed():
     assert list(decide_all(scores, limits)).count("review") == 50
 
 
+def test_a_review_is_worth_its_cost():
+    limits = limits_of(np.linspace(0, 1, 1000), np.zeros(1000), reviews_per_day=600, review_cost_amount=5.0)
+    amounts = np.log1p([9.0, 11.0, 11.0, 1000.0])
+    assert 0.35 < limits["review"] < 0.4 + 1e-3
+    assert decide_all([0.5, 0.5, 0.41, 0.3], limits, amounts) == ["allow", "review", "allow", "allow"]
+    assert decide(0.5, limits) == "review", "an amount that is not known saves no review"
+    unlabelled = limits_of(np.linspace(0, 1, 1000))
+    assert decide_all([0.999], unlabelled, np.log1p([0.01])) == ["review"], "such a score is no probability of fraud"
+
+
 def test_only_what_is_almost_surely_fraud_is_blocked():
     scores = np.concatenate([np.linspace(0.9, 1, 50), np.linspace(0, 0.5, 950)])
     fraud = np.concatenate([np.ones(50), np.zeros(950)])
