@@ -472,6 +472,10 @@ class TransactionAnswer(DecisionAnswer):
     score: float = Field(description="The model's margin: the sum of base and contributions.")
     risk_score: float = Field(ge=0, le=1, description="Calibrated probability of fraud; without labels the isolation forest's score.")
     anomaly: bool = Field(description="Whether the risk score reaches the threshold.")
+    expected_loss_amount: float | None = Field(
+        description="Expected loss in currency, the risk score times the amount; null where the score is no probability of fraud."
+    )
+    review_from_amount: float | None = Field(description="Expected loss from which a transaction is reviewed; null as above.")
     decision: str
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4)

@@ -140,6 +140,7 @@ class TransactionAnomalyPolicy(_Section):
     contamination: Probability
     reviews_per_day: int = Field(ge=1)
     review_cost_amount: Amount
+    review_finds_share: float = Field(gt=0, le=1)
     block_cost_amount: Amount
     block_precision: Probability
 

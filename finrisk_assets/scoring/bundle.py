@@ -203,8 +203,8 @@ class Bundle:
         `thresholds` holds also those that follow from the policy.
     learned_thresholds
         Those of `thresholds` that were learned, and that no policy changes.
-    policy, score_curve
-        The policy that the bundle decides under, and the curve that its capacities are found on.
+    policy, score_curve, loss_curve
+        The policy that the bundle decides under, and the curves that its capacities are found on.
     companions
         Domain to the bundle of another domain that a decision asks too, as `under` was given them.
     columns
@@ -225,6 +225,7 @@ class Bundle:
         self.metrics = dict(spec.metrics)
         self._reference, self._references = spec.reference, spec.references
         self.learned_thresholds, self.score_curve = dict(spec.thresholds), spec.score_curve
+        self.loss_curve = spec.loss_curve
         self.companions: Mapping[str, Bundle] = {}
         self._apply(policy or default_policy())
         self.approved = dict(spec.approved)
@@ -298,7 +299,7 @@ class Bundle:
 
     def _apply(self, policy: Policy) -> None:
         self.policy = policy
-        self.thresholds = self.learned_thresholds | dict(find_thresholds(self.domain, policy, self.score_curve))
+        self.thresholds = self.learned_thresholds | dict(find_thresholds(self.domain, policy, self.score_curve, self.loss_curve))
         cutoff = self.thresholds.get(REFUSED_FROM.get(self.domain, ""))
         self.reference = self._reference if cutoff is None else self.reference_below(cutoff)
 

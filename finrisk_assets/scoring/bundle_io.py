@@ -43,6 +43,8 @@ def build_manifest_document(spec: BundleSpec) -> dict[str, Any]:
         optional_parts["references"] = [asdict(reference) for reference in spec.references]
     if spec.score_curve is not None:
         optional_parts["score_curve"] = asdict(spec.score_curve)
+    if spec.loss_curve is not None:
+        optional_parts["loss_curve"] = asdict(spec.loss_curve)
     if spec.values:
         optional_parts["values"] = [asdict(values) for values in spec.values]
         optional_parts["reference_group"] = spec.reference_group
@@ -142,6 +144,7 @@ def read_files(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapp
                 Reference(float(part["cutoff"]), tuple(map(float, part["contributions"]))) for part in document.get("references", ())
             ),
             score_curve=_parse_score_curve(document["score_curve"]) if "score_curve" in document else None,
+            loss_curve=_parse_score_curve(document["loss_curve"]) if "loss_curve" in document else None,
             values=tuple(FeatureValues(**values) for values in document.get("values", ())),
             reference_group=str(document.get("reference_group", "others")),
             thresholds=take_field(document, "thresholds", dict, file),

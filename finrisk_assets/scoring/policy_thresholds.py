@@ -1,4 +1,4 @@
-"""The probabilities at which decisions change: from the policy, and from the score curve of the bundle where scores decide."""
+"""The thresholds at which decisions change: from the policy, and from the bundle's curves where a share or a capacity decides."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ REFUSED_FROM = {"spending_risk": "high_from", "spending_risk_eight": "high_from"
 """Domain -> the threshold that a refusal's reasons compare with: those just below it."""
 
 
-def find_thresholds(domain: str, policy: Policy, curve: ScoreCurve | None) -> Mapping[str, float]:
+def find_thresholds(domain: str, policy: Policy, curve: ScoreCurve | None, loss_curve: ScoreCurve | None = None) -> Mapping[str, float]:
     """Return the thresholds of a domain by name; none for a domain that decides otherwise.
 
     Parameters
@@ -19,6 +19,9 @@ def find_thresholds(domain: str, policy: Policy, curve: ScoreCurve | None) -> Ma
         Name of the domain; a second model of spending risk has the same levels.
     curve
         The bundle's score curve. Without one, transactions have no thresholds.
+    loss_curve
+        The bundle's curve of expected losses, probability times amount. With one, transactions are reviewed from an expected loss on,
+        ``review_loss`` in currency, which is never below the cost of a review; else from a probability on, ``review``.
 
     Notes
     -----
@@ -38,9 +41,14 @@ def find_thresholds(domain: str, policy: Policy, curve: ScoreCurve | None) -> Ma
     if domain == "transaction_anomaly" and curve is not None:
         rules = policy.transaction_anomaly
         anomaly = curve.find_capacity_threshold(rules.contamination * curve.n_rows)
-        # Without labels nothing says what a review finds: every anomaly is reviewed and nothing is blocked.
-        review = curve.find_capacity_threshold(rules.reviews_per_day * curve.n_days) if curve.events else anomaly
         block = curve.find_precision_threshold(rules.block_precision)
-        worth = {"review_worth": rules.review_cost_amount} if curve.events else {}
-        return {"anomaly": anomaly, "review": review} | worth | ({} if block is None else {"block": max(block, review)})
+        blocks = {} if block is None else {"block": block}
+        if loss_curve is not None:
+            capacity = loss_curve.find_capacity_threshold(rules.reviews_per_day * loss_curve.n_days)
+            return {"anomaly": anomaly, "review_loss": max(rules.review_cost_amount / rules.review_finds_share, capacity)} | blocks
+        if curve.events:  # labels without an amount: the likeliest frauds, up to the capacity
+            review = curve.find_capacity_threshold(rules.reviews_per_day * curve.n_days)
+            return {"anomaly": anomaly, "review": review} | {name: max(score, review) for name, score in blocks.items()}
+        # Without labels nothing says what a review finds: every anomaly is reviewed and nothing is blocked.
+        return {"anomaly": anomaly, "review": anomaly}
     return {}

@@ -1,4 +1,4 @@
-"""The curve of a model's scores on a window that it did not learn from: what a share, a capacity or a precision is as a threshold.
+"""The curve of scores or expected losses on a window that taught no model: what a share, a capacity or a precision is as a threshold.
 
 A bundle keeps the curve, so that a policy can change its thresholds without a training. On numpy alone.
 """
@@ -20,7 +20,7 @@ class ScoreCurve:
     Attributes
     ----------
     scores
-        Probabilities.
+        Probabilities, or expected losses in currency.
     rows, events
         Rows, and rows with the outcome, whose score is at least this; `events` is empty where the source has no labels.
     n_rows, n_days
@@ -63,7 +63,7 @@ def draw_score_curve(scores: ArrayLike, is_event: ArrayLike | None, n_days: int)
     Parameters
     ----------
     scores : array-like, shape (n,)
-        Probabilities of rows in their natural proportion.
+        Probabilities, or expected losses, of rows in their natural proportion.
     is_event : array-like of bool, shape (n,), optional
         The outcomes.
     n_days

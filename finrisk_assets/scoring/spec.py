@@ -175,6 +175,8 @@ class BundleSpec:
         a person can change: candidate values of a nearest feasible change (`recourse.approved_quantiles`). Empty elsewhere.
     score_curve
         The scores of the validation window, where the policy's thresholds are shares or capacities; None elsewhere.
+    loss_curve
+        The expected losses of that window, probability times amount in currency; None where no probability or no amount is known.
     values, reference_group
         What training saw of each feature, in their order, and the group of the quartiles in words; without values nothing is called low
         or high, and no value is outside of what training saw.
@@ -200,6 +202,7 @@ class BundleSpec:
     amount: Amount | None = None
     approved: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     score_curve: ScoreCurve | None = None
+    loss_curve: ScoreCurve | None = None
     references: tuple[Reference, ...] = ()
     values: tuple[FeatureValues, ...] = ()
     reference_group: str = "others"

@@ -20,6 +20,7 @@ from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
 from finrisk_assets.features.windows import to_json
 from finrisk_assets.graph import packaging
 from finrisk_assets.scoring.bundle import write
+from finrisk_assets.scoring.score_curve import ScoreCurve
 from finrisk_assets.scoring.spec import BundleSpec, Trees
 from finrisk_assets.settings import Settings
 from tests.service.databases import TEST_POSTGRES, Server, started, store_at
@@ -34,8 +35,16 @@ DECLARED = tuple(
 )
 
 
-def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] = tuple(to_json(DECLARED)), **thresholds: float) -> Path:
-    """Write a bundle of boosted trees, trained on noise in which large amounts soon after others are fraud."""
+def write_transaction_bundle(
+    folder: Path,
+    windows: Sequence[Mapping[str, Any]] = tuple(to_json(DECLARED)),
+    curves: tuple[ScoreCurve, ScoreCurve] | tuple[None, None] = (None, None),
+    **thresholds: float,
+) -> Path:
+    """Write a bundle of boosted trees, trained on noise in which large amounts soon after others are fraud.
+
+    The `curves` are those of scores and of expected losses, from which a policy's thresholds follow.
+    """
     import xgboost
 
     rng = np.random.default_rng(2)
@@ -53,6 +62,8 @@ def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] 
             components=(Trees(bytes(trained.save_raw("json"))),),
             golden_rows=rows[:16],
             thresholds=TRANSACTION_THRESHOLDS | thresholds,
+            score_curve=curves[0],
+            loss_curve=curves[1],
         ),
     )
     return folder

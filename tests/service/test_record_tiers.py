@@ -94,9 +94,9 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def bundles(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the folder of each domain's bundle; that of transactions refers every amount that is larger than any it has learned from."""
+    """Return the folder of each domain's bundle; that of transactions reviews by worth and what it has not seen."""
     folder = tmp_path_factory.mktemp("unseen") / "transaction_anomaly"
-    return bundles | {"transaction_anomaly": write_transaction_bundle(folder, largest_log_amount=9.0)}
+    return bundles | {"transaction_anomaly": write_transaction_bundle(folder, largest_log_amount=9.0, review_loss=5.0)}
 
 
 @pytest.fixture

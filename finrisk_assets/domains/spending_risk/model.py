@@ -25,7 +25,7 @@ LEAST_CERTAIN_RATIO = 3.0
 """Expense over income. A window of 90 days holds three paydays, two, or one where a month is without pay: who spends no more than the usual
 income has a ratio of at most 3. The model of the eight fields learns from higher ratios alone; a smaller bound lets payday decide."""
 
-LEAST_CERTAIN_LOW_MOVEMENTS = 5.0
+LEAST_CERTAIN_LOW_MOVEMENTS = 12.0
 """Movements with a low balance. Moving payday moves some movements before or behind it; the model of the eight fields learns from higher
 numbers alone."""
 

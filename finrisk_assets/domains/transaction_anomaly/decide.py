@@ -1,11 +1,10 @@
-"""The decision on the score of a transaction: allow, review by a person, or block.
+"""The decision on a transaction: allow, review by a person, or block.
 
-The thresholds follow from the policy and the bundle's score curve (`finrisk_assets.scoring.policy_thresholds`): from an analyst team's
-capacity or a share of the transactions, not from 0.5. A review must also be worth its cost: the probability of fraud times the amount.
-The service imports this module: numpy and the policy alone.
+A transaction is reviewed by worth: where the loss that a review is expected to prevent reaches what the review costs, under the analysts'
+capacity (an example-dependent cost: Elkan, *The foundations of cost-sensitive learning*, IJCAI 2001). The thresholds follow from the
+policy and the bundle's curves (`finrisk_assets.scoring.policy_thresholds`). The service imports this module: numpy and the policy alone.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -20,10 +19,6 @@ LARGEST_LEARNED = "largest_log_amount"
 """Name of the threshold that is the largest amount in training, as the feature ``log_amount``."""
 
 
-LEAST_WORTH = "review_worth"
-"""Name of the threshold that is the smallest expected loss, in currency, whose review pays; it stands where scores are probabilities."""
-
-
 def is_unseen(log_amount: float | None, thresholds: Mapping[str, float]) -> bool:
     """Return whether an amount, as the feature ``log_amount``, is larger than every amount in training.
 
@@ -32,44 +27,60 @@ def is_unseen(log_amount: float | None, thresholds: Mapping[str, float]) -> bool
     return log_amount is not None and log_amount > thresholds.get(LARGEST_LEARNED, np.inf)
 
 
-def decide(score: float, thresholds: Mapping[str, float], *, unseen: bool = False, log_amount: float | None = None) -> Decision:
-    """Return the decision on a transaction of this score.
-
-    Without a ``block`` threshold no transaction is blocked. An `unseen` amount is reviewed, whatever the score.
+def expect_loss(score: ArrayLike, log_amount: ArrayLike) -> NDArray[np.float64]:
+    """Return the expected loss of transactions that are allowed, in currency: the probability of fraud times the amount.
 
     Parameters
     ----------
+    score
+        Probability of fraud.
     log_amount
-        The amount as the feature ``log_amount``. Where it is known, a transaction whose expected loss does not pay a review is allowed
-        (Bayes minimum risk; Bahnsen et al., ICMLA 2013).
+        The amount as the feature ``log_amount``, of the shape of `score`.
+    """
+    return np.asarray(score, np.float64) * np.expm1(np.asarray(log_amount, np.float64))
+
+
+def decide(score: float, thresholds: Mapping[str, float], log_amount: float | None = None, *, unseen: bool = False) -> Decision:
+    """Return the decision on a transaction of this score and amount, the latter as the feature ``log_amount``.
+
+    Where the thresholds have ``review_loss``, an expected loss from there on is reviewed; else a score from ``review`` on. Without a
+    ``block`` threshold no transaction is blocked. An `unseen` amount is reviewed, whatever the score.
+
+    Raises
+    ------
+    KeyError
+        Where the thresholds have no ``review`` and no amount is given.
     """
     if "block" in thresholds and score >= thresholds["block"]:
         return "block"
     if unseen:
         return "review"
-    is_worth_it = log_amount is None or score * math.expm1(log_amount) >= thresholds.get(LEAST_WORTH, 0.0)
-    return "review" if score >= thresholds["review"] and is_worth_it else "allow"
+    if "review_loss" in thresholds and log_amount is not None:
+        return "review" if expect_loss(score, log_amount) >= thresholds["review_loss"] else "allow"
+    return "review" if score >= thresholds["review"] else "allow"
 
 
 def decide_all(scores: ArrayLike, thresholds: Mapping[str, float], log_amounts: ArrayLike | None = None) -> Sequence[Decision]:
     """Return the decision on each of many transactions; `log_amounts` has the shape of `scores`."""
-    values = np.asarray(scores, dtype=np.float64).ravel().tolist()
-    amounts = [None] * len(values) if log_amounts is None else np.asarray(log_amounts, dtype=np.float64).ravel().tolist()
-    pairs = zip(values, amounts, strict=True)
-    return [decide(score, thresholds, unseen=is_unseen(amount, thresholds), log_amount=amount) for score, amount in pairs]
+    values = np.asarray(scores, dtype=np.float64).ravel()
+    if log_amounts is None:
+        return [decide(score, thresholds) for score in values.tolist()]
+    pairs = zip(values.tolist(), np.asarray(log_amounts, dtype=np.float64).ravel().tolist(), strict=True)
+    return [decide(score, thresholds, amount, unseen=is_unseen(amount, thresholds)) for score, amount in pairs]
 
 
 def compute_savings(amount: ArrayLike, is_fraud: ArrayLike, decisions: ArrayLike, policy: TransactionAnomalyPolicy) -> NDArray[np.float64]:
     """Return the saving of each decision against allowing every transaction, in currency, shape (n,).
 
-    A fraud that is reviewed or blocked saves its amount; every review has a cost, and so has a genuine payment that is blocked, both by
-    the policy (an alert's fixed cost and a fraud's own amount: Bahnsen, Stojanovic, Aouada & Ottersten, *Cost sensitive credit card fraud
-    detection using Bayes minimum risk*, ICMLA 2013).
+    A fraud that is blocked saves its amount, one that is reviewed the share of it that reviews find; every review has a cost, and so has
+    a genuine payment that is blocked, all by the policy (an alert's fixed cost and a fraud's own amount: Bahnsen, Stojanovic, Aouada &
+    Ottersten, *Cost sensitive credit card fraud detection using Bayes minimum risk*, ICMLA 2013).
     """
     fraud, decision = np.asarray(is_fraud).astype(bool), np.asarray(decisions).astype(str)
     reviews, is_mistake = decision == "review", (decision == "block") & ~fraud
     cost = np.where(reviews, policy.review_cost_amount, 0.0) + np.where(is_mistake, policy.block_cost_amount, 0.0)
-    return np.where((decision != "allow") & fraud, np.asarray(amount, np.float64), 0.0) - cost
+    found = np.where(reviews, policy.review_finds_share, np.where(decision == "block", 1.0, 0.0))
+    return np.where(fraud, found * np.asarray(amount, np.float64), 0.0) - cost
 
 
 def is_anomaly(score: float, thresholds: Mapping[str, float], *, unseen: bool = False) -> bool:

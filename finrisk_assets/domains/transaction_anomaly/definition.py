@@ -1,6 +1,6 @@
 """Transaction anomaly as the graph knows it: how a champion is trained and what it must show. The pure parts are beside this file.
 
-An isolation forest always; where the source has fraud labels also a supervised model, and one score that joins the two.
+An isolation forest always; where the source has enough fraud labels also a supervised model, and one score that joins the two.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +32,9 @@ FOREST_ROWS = 50_000
 """Rows that the isolation forest draws its samples from."""
 AP_DRAWS = 40
 """Bootstrap draws of the average precision's interval."""
+MIN_FRAUDS = 5
+"""Frauds of the training, the validation and the test window each from which on labels are learned from and judged by. With fewer, as on
+the ledger of some dozens of people, the isolation forest decides alone."""
 
 
 class TransactionAnomaly(Domain):
@@ -52,7 +55,7 @@ class TransactionAnomaly(Domain):
     known_before = ()
     is_computed_in_service = True
     monitoring = MonitoringSpec(
-        decision_thresholds=("review", "block"),
+        decision_thresholds=("anomaly", "block"),
         by_construction={"is_weekend": "months differ in their weekends"},
     )
 
@@ -81,7 +84,7 @@ class TransactionAnomaly(Domain):
         return frame[frame.is_fraud.notna() & is_known & (frame.occurred_at <= pd.Timestamp(latest))].reset_index(drop=True)
 
     def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
-        """Fit an isolation forest; where there are labels, join it with the best supervised model."""
+        """Fit an isolation forest; where each window has `MIN_FRAUDS`, join it with the best supervised model."""
         import numpy as np
 
         from finrisk_assets.features.windows import to_json
@@ -118,7 +121,7 @@ class TransactionAnomaly(Domain):
         )
         sizes = {"n_train": len(rows), "n_validation": len(validation), "n_test": len(window.test)}
         params = {"split": window.reason, "seed": settings.seed, **sizes}
-        if frame.is_fraud.isna().all():
+        if min(_count_frauds(frame.iloc[part]) for part in (window.train, window.validation, window.test)) < MIN_FRAUDS:
             share = float((np.exp2(margin) >= Bundle(spec, "", policy=load_policy(settings)).thresholds["anomaly"]).mean())
             spec = _with_values(spec, rows, validation)
             return TrainingResult(spec, params | {"champion_candidate": "isolation_forest"}, {"share_anomalous": share})
@@ -154,16 +157,16 @@ class TransactionAnomaly(Domain):
         return time_split.select_test_rows(table)
 
     def score_test_window(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> ScoredWindow:
-        """Score the test window; its labels have shape (0,) where the source has none."""
+        """Score the test window; its labels have shape (0,) where it has too few frauds to judge by."""
         import numpy as np
 
         test = _test_window(frame).reset_index(drop=True)
         rows = _matrix(test, bundle.features)
-        labels = np.empty(0, bool) if test.is_fraud.isna().all() else test.is_fraud.fillna(False).to_numpy(bool)
+        labels = np.empty(0, bool) if _count_frauds(test) < MIN_FRAUDS else test.is_fraud.fillna(False).to_numpy(bool)
         return ScoredWindow(test, rows, labels, bundle.probability(rows))
 
     def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
-        """Return figures and pictures of the test window, against the labels where there are any."""
+        """Return figures and pictures of the test window, against the labels where there are enough."""
         import numpy as np
 
         from finrisk_assets.modelling.evaluation import explain, plots
@@ -176,17 +179,20 @@ class TransactionAnomaly(Domain):
         scored = bundle.score(rows[spread])
         gap = float(np.abs(scored.base + scored.contributions.sum(axis=1) - margin[spread]).max())
         is_anomalous = probability >= bundle.thresholds["anomaly"]
+        is_reviewed = np.asarray(self.score(test, bundle)["decision"]) == "review"
         figures = [
             Figure("share_anomalous", float(is_anomalous.mean()), meaning="share at or above the threshold"),
             Figure("share_planned", bundle.policy.transaction_anomaly.contamination, meaning="share that the policy calls anomalies"),
+            Figure("share_reviewed", float(is_reviewed.mean()), meaning="share of the transactions that a person reviews"),
             Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
             Figure("n_test", float(len(test)), meaning="transactions in the test window"),
         ]
         pictures = {"shap": plots.plot_shap_summary(scored.contributions, rows[spread], [feature.name for feature in bundle.features])}
-        if not test.is_fraud.isna().all():
+        if _count_frauds(test) >= MIN_FRAUDS:
             fraud = test.is_fraud.fillna(False).to_numpy(bool)
             decision_thresholds = {name: value for name, value in bundle.thresholds.items() if name in ("anomaly", "review", "block")}
             figures = _fraud_figures(test, fraud, margin, probability, settings) + figures
+            figures += _review_figures(test, fraud, probability, bundle)
             pictures |= {
                 "roc_pr": plots.plot_roc_pr(fraud, {"challenger": margin}),
                 "calibration": plots.plot_calibration(fraud, probability),
@@ -209,6 +215,14 @@ class TransactionAnomaly(Domain):
                 reason = f"the average precision of {ap.value:.3f} is hardly better than chance at a fraud rate of {rate:.4f}"
                 faults.append(Fault("discrimination", reason))
         return faults
+
+    def find_favourable(self, window: ScoredWindow, bundle: "Bundle") -> "Mapping[str, np.ndarray]":
+        """Return whether each transaction is allowed, and where the bundle blocks whether it is not blocked."""
+        import numpy as np
+
+        amounts = window.frame.log_amount.to_numpy(np.float32) if "log_amount" in window.frame else None
+        decisions = np.asarray(decide.decide_all(window.probability, bundle.thresholds, amounts), str)
+        return {"review": decisions == "allow"} | ({"block": decisions != "block"} if "block" in bundle.thresholds else {})
 
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
         """Return what looking at each transaction or blocking it saved, decided by `score` so that unseen amounts count as they are."""
@@ -262,6 +276,11 @@ def _days(frame: "pd.DataFrame") -> "np.ndarray":
     return frame.occurred_at.to_numpy().astype("datetime64[D]")
 
 
+def _count_frauds(frame: "pd.DataFrame") -> int:
+    """Return the number of known frauds; 0 where the source has no labels."""
+    return int(frame.is_fraud.fillna(False).sum())
+
+
 def _largest_amount(frame: "pd.DataFrame", train: "np.ndarray") -> dict[str, float]:
     """Return the largest amount that the model learns from, in 32 bits as its feature has it."""
     import numpy as np
@@ -313,6 +332,8 @@ def _train_supervised(
     probability = calibrated.calibration.apply(margin)
     days = len(np.unique(_days(frame)[window.validation]))
     ap = metrics.average_precision(target, margin)
+    amounts = frame.log_amount.to_numpy(np.float32)[window.validation] if "log_amount" in frame else None
+    losses = None if amounts is None else decide.expect_loss(probability, amounts)
     spec = replace(
         spec,
         components=(
@@ -322,6 +343,7 @@ def _train_supervised(
         intercept=joined.intercept,
         calibration=calibrated.calibration,
         score_curve=draw_score_curve(probability, target, days),
+        loss_curve=None if losses is None else draw_score_curve(losses, None, days),
         metrics={"validation_average_precision": ap},
         golden_rows=provenance.pick_golden_rows(validation, margin),
     )
@@ -371,6 +393,26 @@ def _fraud_figures(
         Figure("expected_calibration_error", metrics.expected_calibration_error(fraud, probability)),
         Figure("fraud_rate", float(fraud.mean()), meaning="observed"),
         Figure("mean_probability", float(probability.mean()), meaning="said by the model"),
+    ]
+
+
+def _review_figures(test: "pd.DataFrame", fraud: "np.ndarray", probability: "np.ndarray", bundle: "Bundle") -> list[Figure]:
+    """Return what review by worth saves beside review of the highest scores; nothing where the source states no amounts."""
+    import numpy as np
+
+    from finrisk_assets.modelling.evaluation.review_worth import PERIOD_DAYS, compare_review_rules
+
+    if bundle.loss_curve is None:
+        return []
+    amount, people = np.expm1(test.log_amount.to_numpy(np.float64)), test.customer_id.to_numpy()
+    compared = compare_review_rules(probability, amount, fraud, people, len(np.unique(_days(test))), bundle, seed=bundle.seed)
+    of, gain = f"in {PERIOD_DAYS} days", compared.gain
+    return [
+        Figure("review_gain", gain.value, gain.low, gain.high, f"currency {of} by which review by worth saves more than by score"),
+        Figure("review_saved_by_worth", compared.saved_by_worth, meaning=f"currency {of}: frauds found less the cost of the reviews"),
+        Figure("review_saved_by_score", compared.saved_by_score, meaning=f"currency {of}, with the highest scores to capacity"),
+        Figure("reviews_by_worth", compared.reviews_by_worth, meaning=f"reviews {of}"),
+        Figure("reviews_by_score", compared.reviews_by_score, meaning=f"reviews {of}, with the highest scores to capacity"),
     ]
 
 

@@ -1,10 +1,15 @@
 """Tests of transaction anomaly: the joined margin, and the decision that follows from a score."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 
+from finrisk_assets.domains.base import ScoredWindow
 from finrisk_assets.domains.transaction_anomaly import model
-from finrisk_assets.domains.transaction_anomaly.decide import decide, decide_all, is_anomaly, is_unseen
+from finrisk_assets.domains.transaction_anomaly.decide import compute_savings, decide, decide_all, expect_loss, is_anomaly, is_unseen
+from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
 from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.policy_thresholds import find_thresholds
 from finrisk_assets.scoring.score_curve import draw_score_curve
@@ -134,11 +139,12 @@ def test_the_join_says_what_is_wrong():
 # Decisions
 
 
-def limits_of(scores, is_fraud=None, n_days=1, **changes):
-    """Return the thresholds that the policy, with changes, gives on a window of scores."""
+def limits_of(scores, is_fraud=None, n_days=1, losses=None, **changes):
+    """Return the thresholds that the policy, with changes, gives on a window of scores and of expected losses."""
     rules = default_policy().transaction_anomaly.model_copy(update=changes)
     policy = default_policy().model_copy(update={"transaction_anomaly": rules})
-    return find_thresholds("transaction_anomaly", policy, draw_score_curve(scores, is_fraud, n_days))
+    loss_curve = None if losses is None else draw_score_curve(losses, None, n_days)
+    return find_thresholds("transaction_anomaly", policy, draw_score_curve(scores, is_fraud, n_days), loss_curve)
 
 
 def test_contamination_sets_the_anomalies():
@@ -155,14 +161,47 @@ def test_capacity_sets_what_is_reviewed():
     assert list(decide_all(scores, limits)).count("review") == 50
 
 
-def test_a_review_is_worth_its_cost():
-    limits = limits_of(np.linspace(0, 1, 1000), np.zeros(1000), reviews_per_day=600, review_cost_amount=5.0)
-    amounts = np.log1p([9.0, 11.0, 11.0, 1000.0])
-    assert 0.35 < limits["review"] < 0.4 + 1e-3
-    assert decide_all([0.5, 0.5, 0.41, 0.3], limits, amounts) == ["allow", "review", "allow", "allow"]
-    assert decide(0.5, limits) == "review", "an amount that is not known saves no review"
-    unlabelled = limits_of(np.linspace(0, 1, 1000))
-    assert decide_all([0.999], unlabelled, np.log1p([0.01])) == ["review"], "such a score is no probability of fraud"
+def test_a_transaction_is_reviewed_where_its_expected_loss_reaches_the_cost_of_a_review():
+    limits = {"anomaly": 0.02, "review_loss": 5.0}
+    amounts = np.log1p([100, 99, 20_000, 10])
+    assert decide_all([0.05, 0.05, 0.0003, 0.4], limits, amounts) == ["review", "allow", "review", "allow"]
+    assert expect_loss([0.05], amounts[:1]) == pytest.approx([5.0])
+    with pytest.raises(KeyError, match="review"):
+        decide(0.5, limits)
+
+
+def test_the_threshold_of_review_is_never_below_its_cost():
+    scores, losses = np.linspace(0, 1, 1000), np.linspace(0, 10, 1000)
+    few, many = (limits_of(scores, scores > 0.9, 10, losses, reviews_per_day=n)["review_loss"] for n in (5, 500))
+    assert (losses >= few).sum() == 50
+    assert many == 5.0, "the analysts could look at all of them"
+    assert limits_of(scores, scores > 0.9, 10, losses, reviews_per_day=500, review_finds_share=0.8)["review_loss"] == 6.25
+    assert limits_of(scores, scores > 0.9, 10, losses, reviews_per_day=500, review_cost_amount=7.5)["review_loss"] == 7.5
+
+
+def test_reviews_that_miss_frauds_save_less():
+    rules = default_policy().transaction_anomaly.model_copy(update={"review_finds_share": 0.75, "review_cost_amount": 5.0})
+    decisions = ["review", "block", "allow", "review"]
+    assert compute_savings([100, 100, 100, 100], [1, 1, 1, 0], decisions, rules).tolist() == [70.0, 100.0, 0.0, -5.0]
+
+
+def test_groups_of_people_are_compared_by_the_decisions():
+    probability = np.array([0.05, 0.05, 0.97, 0.001])
+    window = ScoredWindow(pd.DataFrame({"log_amount": np.log1p([200, 20, 5, 9e6])}), np.empty((4, 0)), np.zeros(4, bool), probability)
+    thresholds = {"anomaly": 0.02, "review_loss": 5.0, "block": 0.9, "largest_log_amount": 12.0}
+    favourable = TRANSACTION_ANOMALY.find_favourable(window, SimpleNamespace(thresholds=thresholds))
+    assert {name: selected.tolist() for name, selected in favourable.items()} == {
+        "review": [False, True, False, False],
+        "block": [True, True, False, True],
+    }
+    del thresholds["block"]
+    assert TRANSACTION_ANOMALY.find_favourable(window, SimpleNamespace(thresholds=thresholds)).keys() == {"review"}
+
+
+def test_a_block_does_not_wait_for_the_capacity_of_reviews():
+    scores = np.concatenate([np.linspace(0.9, 1, 50), np.linspace(0, 0.5, 950)])
+    limits = limits_of(scores, scores > 0.8, losses=scores, reviews_per_day=1)
+    assert decide_all([0.95, 0.45], limits, np.log1p([1, 1])) == ["block", "allow"]
 
 
 def test_only_what_is_almost_surely_fraud_is_blocked():
