@@ -157,12 +157,12 @@ class TransactionAnomaly(Domain):
         return time_split.select_test_rows(table)
 
     def score_test_window(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> ScoredWindow:
-        """Score the test window; its labels have shape (0,) where it has too few frauds to judge by."""
+        """Score the test window; its labels have shape (0,) where they do not judge the bundle."""
         import numpy as np
 
         test = _test_window(frame).reset_index(drop=True)
         rows = _matrix(test, bundle.features)
-        labels = np.empty(0, bool) if _count_frauds(test) < MIN_FRAUDS else test.is_fraud.fillna(False).to_numpy(bool)
+        labels = np.empty(0, bool) if not _is_judged_by_labels(test, bundle) else test.is_fraud.fillna(False).to_numpy(bool)
         return ScoredWindow(test, rows, labels, bundle.probability(rows))
 
     def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
@@ -188,7 +188,7 @@ class TransactionAnomaly(Domain):
             Figure("n_test", float(len(test)), meaning="transactions in the test window"),
         ]
         pictures = {"shap": plots.plot_shap_summary(scored.contributions, rows[spread], [feature.name for feature in bundle.features])}
-        if _count_frauds(test) >= MIN_FRAUDS:
+        if _is_judged_by_labels(test, bundle):
             fraud = test.is_fraud.fillna(False).to_numpy(bool)
             decision_thresholds = {name: value for name, value in bundle.thresholds.items() if name in ("anomaly", "review", "block")}
             figures = _fraud_figures(test, fraud, margin, probability, settings) + figures
@@ -279,6 +279,12 @@ def _days(frame: "pd.DataFrame") -> "np.ndarray":
 def _count_frauds(frame: "pd.DataFrame") -> int:
     """Return the number of known frauds; 0 where the source has no labels."""
     return int(frame.is_fraud.fillna(False).sum())
+
+
+def _is_judged_by_labels(test: "pd.DataFrame", bundle: "Bundle") -> bool:
+    """Return whether the labels of the test window judge a bundle: they are enough, and its score is a probability of fraud."""
+    is_probability = bundle.score_curve is not None and bool(bundle.score_curve.events)
+    return is_probability and _count_frauds(test) >= MIN_FRAUDS
 
 
 def _largest_amount(frame: "pd.DataFrame", train: "np.ndarray") -> dict[str, float]:
