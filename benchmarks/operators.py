@@ -26,9 +26,11 @@ from finrisk_assets.ledger import sources
 from finrisk_assets.settings import Settings
 from tests.pipeline.operated import ACTIVE, BIN, PATIENCE_S, OperatedHome, wait_until
 
-CUSTOMERS, MONTHS = 60, 24
-LATE_MONTHS = ("2024-03", "2024-04", "2024-05", "2024-06")
+CUSTOMERS, MONTHS = 150, 24
+LATE_MONTHS = ("2024-05", "2024-06")
 """The months whose files grow from round to round."""
+WORKING_SHARE = 0.6
+"""The share of a command's time in which its run is at work; the rest is the start of its process."""
 
 MAPPING = """
 name: bank
@@ -39,9 +41,17 @@ tables:
   transactions: {file: in/*.csv, columns: {%s}}
 """
 COLUMNS = {
+    # Without categories and accounts it is a ledger of one domain, whose gate passes on so few people.
     "transactions": (
-        *("transaction_id", "customer_id", "account_id", "occurred_at", "amount", "direction", "category", "merchant", "country"),
-        *("balance_amount", "is_fraud", "label_known_at"),
+        "transaction_id",
+        "customer_id",
+        "occurred_at",
+        "amount",
+        "direction",
+        "merchant",
+        "country",
+        "is_fraud",
+        "label_known_at",
     ),
 }
 
@@ -80,7 +90,7 @@ def crash_in_rounds(peaceful: OperatedHome, crashed: OperatedHome, pieces: Seque
             done = peaceful.run(str(BIN / "dagster"), "job", "execute", "-m", "finrisk_assets.definitions", "-j", job)
             assert done.returncode == 0, done.stderr[-4000:]
             took = time.monotonic() - began
-            moment = kill_in_run(crashed, job, draw.uniform(0, took))
+            moment = kill_in_run(crashed, job, draw.uniform(0, took * WORKING_SHARE))
             before = {run.run_id for run in crashed.runs()}
             crashed.start_daemon()
             crashed.ask(job)
@@ -145,7 +155,8 @@ def stop(folder: Path, rounds: int, draw: random.Random) -> int:
         status = demo.wait(PATIENCE_S)
         took = time.time() - sent
         late = find_late_events(home, sent)
-        faults += bool(late) or status != 128 + number_of_signal
+        # A process that has done its work is ended by the signal itself: a shell shows the same status.
+        faults += bool(late) or status not in (128 + number_of_signal, -number_of_signal)
         print(
             f"round {number + 1}: {signal.Signals(number_of_signal).name} after {after_s:.1f} s: status {status}, "
             f"ended {took:.1f} s later; made afterwards: {late or 'nothing'}",
@@ -156,12 +167,12 @@ def stop(folder: Path, rounds: int, draw: random.Random) -> int:
 
 
 def find_late_events(home: OperatedHome, since: float) -> list[str]:
-    """Return the assets that the newest run made after a moment, or the steps that it began."""
-    kinds = ("ASSET_MATERIALIZATION", "STEP_START")
+    """Return the assets that the newest run made after a moment, in steps that it began after that moment."""
     with home.instance() as instance:
         entries = instance.all_logs(instance.get_runs(limit=1)[0].run_id)
     events = [entry.dagster_event for entry in entries if entry.timestamp > since and entry.dagster_event is not None]
-    return [f"{event.event_type_value} {event.step_key}" for event in events if event.event_type_value in kinds]
+    begun = {event.step_key for event in events if event.is_step_start}
+    return [str(event.step_key) for event in events if event.is_step_materialization and event.step_key in begun]
 
 
 def write_bank(folder: Path, n_pieces: int) -> list[tuple[str, str]]:
@@ -180,7 +191,7 @@ def write_bank(folder: Path, n_pieces: int) -> list[tuple[str, str]]:
     header, *lines = (folder / "transactions.csv").read_text().splitlines()
     months: dict[str, list[str]] = {}
     for line in lines:
-        months.setdefault(line.split(",")[3][:7], []).append(line)
+        months.setdefault(line.split(",")[2][:7], []).append(line)
     late = [(month, line) for month in LATE_MONTHS for line in months.pop(month)]
     for month, content in months.items():
         if month < LATE_MONTHS[0]:

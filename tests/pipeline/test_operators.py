@@ -235,5 +235,5 @@ def test_starting_prints_no_warning(home: OperatedHome) -> None:
     assert done.returncode == 0
     assert "Warning" not in done.stdout + done.stderr
     home.start_dev()
-    wait_until(lambda: "Serving dagster-webserver" in home.log and "Started" in home.log, "the start")
+    wait_until(lambda: "Serving dagster-webserver" in home.log and "following daemons" in home.log, "the start")
     assert "Warning" not in home.log
