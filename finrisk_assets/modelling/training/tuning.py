@@ -61,7 +61,7 @@ def tune(model: Any, rows: Rows, labels: ArrayLike, groups: ArrayLike | None = N
     from sklearn.base import clone
 
     target = np.asarray(labels).astype(np.float32)
-    folds = _draw_folds(target, groups, int(model.random_state or 0))
+    folds = draw_folds(target, groups, int(model.random_state or 0))
     own = {name: model.get_params()[name] for name in SETTINGS[0]}
     settings = [own, *(setting for setting in SETTINGS if setting != own)]
     losses: dict[int, list[NDArray[np.float64]]] = {number: [] for number in range(len(settings))}
@@ -84,7 +84,7 @@ def tune(model: Any, rows: Rows, labels: ArrayLike, groups: ArrayLike | None = N
     return clone(model).set_params(**settings[best], learning_rate=rate, n_estimators=min(round(n_trees * SEARCH_RATE / rate), MAX_TREES))
 
 
-def _draw_folds(target: NDArray[np.float32], groups: ArrayLike | None, seed: int) -> Iterator[tuple[Indices, Indices]]:
+def draw_folds(target: NDArray[np.float32], groups: ArrayLike | None, seed: int) -> Iterator[tuple[Indices, Indices]]:
     """Yield rows to fit on and rows to judge on, without end: a new partition of the people after every `N_FOLDS` folds."""
     draw = np.random.default_rng(seed)
     person = np.arange(len(target)) if groups is None else np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
