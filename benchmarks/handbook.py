@@ -1,7 +1,8 @@
 """The Fraud Detection Handbook beside our models, through our ledger and features on DuckDB: `python -m benchmarks.handbook`.
 
 Printed, in one run: the book's chapter 3 baseline reproduced; the choice of our champion on weeks before the test week; the test
-week, and there a model of the champion's kind fitted on the book's single week; and the weeks in sequence. Ends with the marks to reach and fails if one is missed. Needs the real data (FINRISK_DATA_DIR).
+week, and there a model of the champion's kind fitted on the book's single week; and the weeks in sequence. Ends with the marks to
+reach and fails if one is missed. Needs the real data (FINRISK_DATA_DIR).
 
 The rules of the race. A label is known seven days later: no model learns from, and no feature reads, a label younger than that.
 The test week is 2018-08-08 to 08-14, known-compromised customers taken out day by day. The last week that chooses anything ends

@@ -29,7 +29,7 @@ _LENGTHS = {**SPANS, "3d": 3 * DAY, "9d": 9 * DAY, "14d": 14 * DAY, "21d": 21 * 
 _IN_WORDS = {"1h": "hour", "1d": "day", **{f"{days}d": f"{days} days" for days in (3, 7, 9, 14, 21, 30, 90)}}
 
 EARLIER_S = 28 * DAY
-"""Seconds from the window of earlier fraud at the merchant to the transaction. Fraud there is trouble that has lasted long, or has ended."""
+"""Seconds from the window of earlier fraud at the merchant to the transaction. Fraud there is trouble that lasts long or has ended."""
 
 THEMES: Mapping[str, str] = themes(
     {
