@@ -23,13 +23,19 @@ NOVELTY_S = 90 * DAY
 """Seconds after which a merchant or a country counts as new for a customer."""
 
 SPANS = {"1h": HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
-_IN_WORDS = {"1h": "hour", "1d": "day", "7d": "7 days", "30d": "30 days"}
+_RISK_SPANS = ("1d", "3d", "7d", "14d", "21d", "30d")
+"""Windows of fraud at a merchant: how far back it began and whether it has ended shows in their differences."""
+_LENGTHS = {**SPANS, "3d": 3 * DAY, "9d": 9 * DAY, "14d": 14 * DAY, "21d": 21 * DAY, "90d": 90 * DAY}
+_IN_WORDS = {"1h": "hour", "1d": "day", **{f"{days}d": f"{days} days" for days in (3, 7, 9, 14, 21, 30, 90)}}
+
+EARLIER_S = 28 * DAY
+"""Seconds from the window of earlier fraud at the merchant to the transaction. Fraud there is trouble that lasts long or has ended."""
 
 THEMES: Mapping[str, str] = themes(
     {
         "amount": ("amount", "log_amount"),
         "amount beside the usual": (
-            *(f"amount_to_mean_{span}" for span in ("1d", "7d", "30d")),
+            *(f"amount_to_mean_{span}" for span in ("1d", "7d", "30d", "90d")),
             *("amount_zscore_7d", "amount_zscore_30d", "amount_to_max_30d"),
         ),
         "direction": ("is_credit",),
@@ -40,9 +46,14 @@ THEMES: Mapping[str, str] = themes(
             *(f"customer_amount_{what}_{span}" for what in ("sum", "mean") for span in SPANS),
             *(f"customer_amount_std_{span}" for span in ("1d", "7d", "30d")),
             "customer_amount_max_30d",
+            *(f"customer_max_{span}_to_mean_90d" for span in ("3d", "7d", "14d")),
         ),
         "traffic at the merchant": tuple(f"merchant_n_{span}" for span in SPANS),
-        "fraud at the merchant": tuple(f"merchant_risk_{span}" for span in ("1d", "7d", "30d")),
+        "fraud at the merchant": (
+            *(f"merchant_risk_{span}" for span in _RISK_SPANS),
+            "merchant_earlier_risk_3d",
+            "merchant_earlier_risk_9d",
+        ),
         "merchant": ("customer_merchant_n_90d", "is_new_merchant"),
         "country": ("customer_country_n_90d", "is_new_country"),
     }
@@ -80,7 +91,7 @@ def _of_amounts(name: str, aggregate: windows.Aggregate, span: str, text: str, l
         _feature(f"customer_amount_{name}_{span}", "currency", f"{text} of the customer's {words} before.", low, high),
         CUSTOMER,
         aggregate,
-        SPANS[span],
+        _LENGTHS[span],
         "amount",
     )
 
@@ -143,21 +154,58 @@ def _merchant_risk(span: str) -> Window:
         ),
         MERCHANT,
         "mean",
-        SPANS[span],
+        _LENGTHS[span],
         "is_fraud",
         LABEL_DELAY_S,
         empty=0.0,
     )
 
 
-def _largest_amount() -> Window:
+def _merchant_earlier_risk(span: str) -> Window:
+    words = _IN_WORDS[span]
+    return Window(
+        _feature(
+            f"merchant_earlier_risk_{span}",
+            "share",
+            f"Share of fraud at the merchant over {words}, up to four weeks before; 0 where there was no transaction.",
+            high=f"fraud at this merchant within {words}, up to four weeks ago",
+            zero=f"no fraud at this merchant is known within {words}, up to four weeks ago",
+        ),
+        MERCHANT,
+        "mean",
+        _LENGTHS[span],
+        "is_fraud",
+        EARLIER_S,
+        empty=0.0,
+    )
+
+
+def _largest_amount(span: str = "30d") -> Window:
+    words = _IN_WORDS[span]
     return _of_amounts(
         "max",
         "max",
-        "30d",
+        span,
         "Largest amount",
-        "no large amount in the last 30 days",
-        "a large amount in the last 30 days",
+        f"no large amount in the last {words}",
+        f"a large amount in the last {words}",
+    )
+
+
+def _largest_to_mean(span: str) -> Derived:
+    words = _IN_WORDS[span]
+    return Derived(
+        _feature(
+            f"customer_max_{span}_to_mean_90d",
+            "ratio",
+            f"The customer's largest amount of the {words} before against the mean of the 90 days before.",
+            f"no amount of this customer's last {words} was far above the mean of 90 days",
+            f"an amount of this customer's last {words} was far above the mean of 90 days",
+            low_below=2.0,
+            high_above=3.0,
+        ),
+        "ratio",
+        (_largest_amount(span), _mean("90d")),
     )
 
 
@@ -277,7 +325,7 @@ def _features() -> tuple[Declaration, ...]:
         *(_mean(span) for span in SPANS),
         *(_std(span) for span in ("1d", "7d", "30d")),
         _largest_amount(),
-        *(_to_mean(amount, span) for span in ("1d", "7d", "30d")),
+        *(_to_mean(amount, span) for span in ("1d", "7d", "30d", "90d")),
         *(_zscore(amount, span) for span in ("7d", "30d")),
         Derived(
             _feature(
@@ -292,6 +340,7 @@ def _features() -> tuple[Declaration, ...]:
             "ratio",
             (amount, _largest_amount()),
         ),
+        *(_largest_to_mean(span) for span in ("3d", "7d", "14d")),
         Derived(
             _feature(
                 "customer_n_1d_to_30d",
@@ -306,7 +355,8 @@ def _features() -> tuple[Declaration, ...]:
             (_count("1d"), _count("30d")),
         ),
         *(_merchant_count(span) for span in SPANS),
-        *(_merchant_risk(span) for span in ("1d", "7d", "30d")),
+        *(_merchant_risk(span) for span in _RISK_SPANS),
+        *(_merchant_earlier_risk(span) for span in ("3d", "9d")),
         _count_with(AT_MERCHANT, "merchant"),
         _is_new(AT_MERCHANT, "merchant"),
         _count_with(IN_COUNTRY, "country"),

@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from xgboost import XGBClassifier
 
+from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.modelling.training import candidates, tuning
 from finrisk_assets.modelling.training.candidates import AveragedModel, compute_margin, convert_model, fit_candidates
 from finrisk_assets.modelling.training.split import split
@@ -48,11 +49,11 @@ def test_a_simpler_model_that_is_surely_worse_is_not_chosen():
 
 def test_rows_of_one_person_count_once():
     """The same rows five times make no difference more certain."""
-    rows, labels = table(800, curve=0.25)
-    windows = split([str(number) for number in range(800)], labels, seed=1)
+    rows, labels = table(2_600, curve=0.25)
+    windows = split([str(number) for number in range(2_600)], labels, seed=1)
     once = fit_candidates(rows, labels, windows, {"logistic": LogisticRegression(), "constant": LogisticRegression(C=1e-6)})
-    often = np.repeat(np.arange(800), 5)
-    copies = split([str(number) for number in range(4_000)], labels[often], groups=[str(number) for number in often], seed=1)
+    often = np.repeat(np.arange(2_600), 5)
+    copies = split([str(number) for number in range(13_000)], labels[often], groups=[str(number) for number in often], seed=1)
     repeated = fit_candidates(
         rows[often], labels[often], copies, {"logistic": LogisticRegression(), "constant": LogisticRegression(C=1e-6)}, people=often
     )
@@ -77,7 +78,7 @@ def test_the_search_judges_on_other_people_with_the_outcome_in_every_fold():
     labels = np.zeros(400, np.float32)
     labels[:40] = 1
     people = np.repeat(np.arange(100), 4)
-    folds = tuning._draw_folds(labels, people, seed=1)
+    folds = tuning.draw_folds(labels, people, seed=1)
     for _ in range(2 * tuning.N_FOLDS):
         train, judged = next(folds)
         assert not set(people[train]) & set(people[judged])
@@ -98,3 +99,33 @@ def test_an_average_is_two_components_of_a_bundle(forest):
     spec = BundleSpec("average", "", "", FEATURES, components, rows[:2], 0, "", "", intercept=intercept)
     assert len(components) == 2
     assert Bundle(spec, "").margin(rows) == pytest.approx(compute_margin(average.estimator, rows)[0], abs=1e-5)
+
+
+@pytest.mark.parametrize(("n", "n_judged"), [(800, 640), (4_000, 800)])
+def test_a_small_table_is_judged_on_its_training_rows_too(n, n_judged):
+    from sklearn.ensemble import RandomForestClassifier
+
+    rows, _ = table(n)
+    noise = np.random.default_rng(2).random(n) < 0.3
+    windows = split([str(number) for number in range(n)], noise, shares=(0.6, 0.2, 0.2), seed=1)
+    judged = candidates._JudgedRows.of(rows, noise.astype(int), np.arange(n), windows)
+    assert len(judged.positions) == len(set(judged.positions)) == n_judged
+    assert not set(judged.positions) & set(windows.test)
+    memory = RandomForestClassifier(1, bootstrap=False, random_state=1)
+    scores = judged.cross_validate(memory)
+    assert len(scores) == n_judged - len(windows.validation)
+    if len(scores):  # a model that knows its own rows by heart knows nothing of the others
+        assert metrics.auc(noise[judged.cross_validated], scores).value == pytest.approx(0.5, abs=0.1)
+        assert (
+            metrics.auc(
+                noise[windows.train], memory.fit(rows[windows.train], noise[windows.train]).predict_proba(rows[windows.train])[:, 1]
+            ).value
+            > 0.99
+        )
+
+
+def test_boosting_on_few_rows_is_a_mean_of_trees_with_the_search_or_without():
+    rows, labels = table(900, curve=0.5)
+    few, many = (candidates.build_candidates(FEATURES, 1, n_rows=n)["xgboost"] for n in (900, 3_000))
+    assert (few.num_parallel_tree, many.num_parallel_tree) == (candidates.N_PARALLEL_TREES, None)
+    assert tuning.tune(few, rows, labels).num_parallel_tree == candidates.N_PARALLEL_TREES
