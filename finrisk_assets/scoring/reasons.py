@@ -299,7 +299,8 @@ def format_value(feature: Feature, value: float) -> str:
 
 def _round(number: float) -> str:
     """Return a number with three digits, or all digits before the point."""
-    if abs(number) >= 1000:
+    # 999.7 has the three digits of 1,000.
+    if abs(number) >= 999.5:
         return f"{number:,.0f}"
     return f"{round(number, 3):.3g}" if abs(number) < 1000 and float(f"{number:.3g}") != 0 else "0"
 

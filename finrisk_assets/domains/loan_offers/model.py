@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from sklearn.pipeline import Pipeline
 
-N_RATES, N_TERMS = 6, 4
+N_RATES, N_TERMS = 9, 4
 """Points of the grid. More rates price more finely; each point is scored for every customer, by two models."""
 RATE_QUANTILES = (0.01, 0.99)
 """Quantiles of the offered rates between which the grid lies."""

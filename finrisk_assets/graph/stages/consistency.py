@@ -67,7 +67,8 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
 
 
 def _consistency(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
-    scored = [f"scores_{domain.name}", f"scores_{LOAN_DEFAULT.name}", SPENDING]
+    spending = [SPENDING] if SPENDING_RISK.unavailable_reason(source) is None else []
+    scored = [f"scores_{domain.name}", f"scores_{LOAN_DEFAULT.name}", *spending]
 
     @dg.asset(
         name=ASSET,

@@ -64,6 +64,14 @@ def test_people_without_an_application_and_people_without_offers_are_no_fault():
     assert consistency.measure_offer_gap(sums) == 0
 
 
+def test_a_ledger_without_paydays_has_no_groups():
+    _, applications, loans, offers = people(2, 30, 15, 3, 4.0)
+    nobody = consistency.find_paydays(pd.DataFrame({"customer_id": pd.Series([], dtype=str), "occurred_at": pd.to_datetime([])}))
+    sums = consistency.add_up_people(nobody, applications, loans, offers)
+    assert consistency.list_pay_groups(sums) == []
+    assert consistency.measure_offer_gap(sums) == 0
+
+
 def test_a_level_holds_from_the_moment_at_which_it_is_known():
     levels = pd.DataFrame(
         {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from finrisk_assets.scoring.feature_values import FeatureValues
-from finrisk_assets.scoring.reasons import find_reasons
+from finrisk_assets.scoring.reasons import find_reasons, format_value
 from schemas.features import Feature
 
 FEATURES = (
@@ -31,6 +31,11 @@ def say(feature: Feature, value: float, known: FeatureValues | None = USUAL, *, 
     contribution = [1.0 if direction == "raises" else -1.0]
     (reason,) = find_reasons(contribution, [value], [feature], () if known is None else [known], direction=direction)  # type: ignore[arg-type]
     return reason.sentence
+
+
+@pytest.mark.parametrize(("value", "text"), [(999.4, "999"), (999.7, "1,000"), (-999.7, "-1,000"), (1000.4, "1,000"), (0.0004, "0")])
+def test_a_number_is_written_in_three_digits_and_never_in_powers_of_ten(value, text):
+    assert format_value(Feature("amount", "currency", ""), value) == text
 
 
 def test_the_largest_factors_come_first_and_at_most_four() -> None:
