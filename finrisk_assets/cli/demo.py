@@ -330,8 +330,7 @@ def _served(settings: Settings, signals: "StopSignals") -> Iterator[tuple[str, C
     try:
         yield url, lambda: _wait_until_ready(url, process, str(log))
     finally:
-        if signals.received:
-            signals.settle()
+        signals.settle()
         process.terminate()
         process.wait(timeout=30)
 

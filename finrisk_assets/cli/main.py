@@ -1,6 +1,7 @@
 """The command `finrisk`: operations that the commands of Dagster, BentoML and MLflow lack."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ class _PlainErrorGroup(click.Group):
             raise click.ClickException(str(error)) from None
         except (RunError, WarehouseBusyError) as error:
             raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            # click would end with 1, as after an error.
+            raise SystemExit(128 + signal.SIGINT) from None
 
 
 @click.group(cls=_PlainErrorGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -74,6 +74,9 @@ class RunExecutor(dg.Executor):
         with StopSignals() as signals:
             try:
                 yield from self._wait(plan_context, signals)
+                run = plan_context.instance.get_run_by_id(plan_context.run_id)
+                if run is not None and run.is_finished:
+                    raise dg.DagsterExecutionInterruptedError("the run was cleared before its first step")
                 for event in self._execute_steps(plan_context, execution_plan):
                     yield event
                     if signals.received:

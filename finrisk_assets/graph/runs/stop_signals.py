@@ -95,8 +95,8 @@ class StopSignals:
             raise dg.DagsterExecutionInterruptedError(f"stopped by {signal.Signals(self.received).name}")
 
     def settle(self) -> None:
-        """Stop repeating the signal: the work has stopped, and what it still does must not be disturbed."""
-        self._is_settled = True
+        """Stop repeating a signal that was received: the work has stopped, and what it still does must not be disturbed."""
+        self._is_settled = self.received is not None
 
     @property
     def exit_status(self) -> int:

@@ -108,6 +108,18 @@ def test_a_run_that_never_began_says_why_and_nothing_else(instance: dg.DagsterIn
     assert outcome.errors == {"the run": "the warehouse is still in use"} and not outcome.left_out
 
 
+def test_a_run_that_was_cleared_while_it_waited_does_nothing(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    def wait_and_be_cleared(*_: Any) -> Iterator[str]:
+        (waiting,) = instance.get_runs()
+        instance.report_run_failed(waiting)
+        yield "waiting for the warehouse"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warehouse_lock, "waiting_lines", wait_and_be_cleared)
+        result = run(instance, tmp_path)
+    assert made(result) == set() and not result.success
+
+
 def test_without_any_champion_nothing_is_collected(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     refused = {"model_cashflow": ValueError("none"), "model_loan_default": ValueError("none")}
     result = run(instance, tmp_path, **refused)

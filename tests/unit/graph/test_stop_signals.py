@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from finrisk_assets.cli import main
 from finrisk_assets.graph.runs.stop_signals import is_interrupted_query
 
 GRAPH = """
@@ -106,6 +108,14 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
     assert not (tmp_path / "second").exists()
+
+
+def test_a_signal_before_the_work_begins_has_its_status_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "prepare_dagster", interrupt)
+    assert CliRunner().invoke(main.cli, ["demo"], env={"FINRISK_HOME": str(tmp_path)}).exit_code == 130
 
 
 def test_without_a_signal_a_run_ends_as_it_does(tmp_path: Path) -> None:
