@@ -1,10 +1,15 @@
 """Tests of transaction anomaly: the joined margin, and the decision that follows from a score."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 
+from finrisk_assets.domains.base import ScoredWindow
 from finrisk_assets.domains.transaction_anomaly import model
 from finrisk_assets.domains.transaction_anomaly.decide import compute_savings, decide, decide_all, expect_loss, is_anomaly, is_unseen
+from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
 from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.policy_thresholds import find_thresholds
 from finrisk_assets.scoring.score_curve import draw_score_curve
@@ -178,6 +183,19 @@ def test_reviews_that_miss_frauds_save_less():
     rules = default_policy().transaction_anomaly.model_copy(update={"review_finds_share": 0.75, "review_cost_amount": 5.0})
     decisions = ["review", "block", "allow", "review"]
     assert compute_savings([100, 100, 100, 100], [1, 1, 1, 0], decisions, rules).tolist() == [70.0, 100.0, 0.0, -5.0]
+
+
+def test_groups_of_people_are_compared_by_the_decisions():
+    probability = np.array([0.05, 0.05, 0.97, 0.001])
+    window = ScoredWindow(pd.DataFrame({"log_amount": np.log1p([200, 20, 5, 9e6])}), np.empty((4, 0)), np.zeros(4, bool), probability)
+    thresholds = {"anomaly": 0.02, "review_loss": 5.0, "block": 0.9, "largest_log_amount": 12.0}
+    favourable = TRANSACTION_ANOMALY.find_favourable(window, SimpleNamespace(thresholds=thresholds))
+    assert {name: selected.tolist() for name, selected in favourable.items()} == {
+        "review": [False, True, False, False],
+        "block": [True, True, False, True],
+    }
+    del thresholds["block"]
+    assert TRANSACTION_ANOMALY.find_favourable(window, SimpleNamespace(thresholds=thresholds)).keys() == {"review"}
 
 
 def test_a_block_does_not_wait_for_the_capacity_of_reviews():
