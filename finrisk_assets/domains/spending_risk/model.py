@@ -25,9 +25,9 @@ LEAST_CERTAIN_RATIO = 3.0
 """Expense over income. A window of 90 days holds three paydays, two, or one where a month is without pay: who spends no more than the usual
 income has a ratio of at most 3. The model of the eight fields learns from higher ratios alone; a smaller bound lets payday decide."""
 
-LEAST_CERTAIN_LOW_MOVEMENTS = 12.0
-"""Movements with a low balance. Moving payday moves some movements before or behind it; the model of the eight fields learns from higher
-numbers alone."""
+MANY_LOW_MOVEMENTS = 15.0
+"""Movements with a low balance. Moving payday moves some movements before or behind it, and so their number by a few; the model of the eight
+fields learns whether there are as many as this, and not how many. A lower bound or a second one lets payday change more decisions."""
 
 CANDIDATES = ("logistic_regression", "gradient_boosting", "xgboost")
 
@@ -110,9 +110,9 @@ def candidates_of_eight(features: Sequence[Feature], seed: int, n_threads: int =
 class PaydayBoundedFit:
     """The fit of trees to the eight fields without what two or three paydays in 90 days make of them.
 
-    ``Total_Income`` and ``Num_Transactions`` are held constant, ``Expense_Income_Ratio`` is at least `LEAST_CERTAIN_RATIO` and
-    ``Low_Balance_Freq`` at least `LEAST_CERTAIN_LOW_MOVEMENTS` in the rows that the trees are fitted to. So no tree splits on the first
-    two, or below these bounds, and the fitted trees score rows as they are.
+    In the rows that the trees are fitted to, ``Total_Income`` and ``Num_Transactions`` are held constant, ``Expense_Income_Ratio`` is at
+    least `LEAST_CERTAIN_RATIO`, and ``Low_Balance_Freq`` is one of two numbers, on either side of `MANY_LOW_MOVEMENTS`. So no tree splits
+    on the first two, below the ratio's bound or elsewhere than between these numbers, and the fitted trees score rows as they are.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class PaydayBoundedFit:
         bounded = np.array(rows, np.float32)
         for name in ("Total_Income", "Num_Transactions"):
             bounded[:, self.names.index(name)] = 0
-        for name, least in (("Expense_Income_Ratio", LEAST_CERTAIN_RATIO), ("Low_Balance_Freq", LEAST_CERTAIN_LOW_MOVEMENTS)):
-            column = self.names.index(name)
-            bounded[:, column] = np.maximum(bounded[:, column], least)
+        ratio, low = (self.names.index(name) for name in ("Expense_Income_Ratio", "Low_Balance_Freq"))
+        bounded[:, ratio] = np.maximum(bounded[:, ratio], LEAST_CERTAIN_RATIO)
+        bounded[:, low] = np.where(bounded[:, low] >= MANY_LOW_MOVEMENTS, MANY_LOW_MOVEMENTS, MANY_LOW_MOVEMENTS - 1)
         return bounded

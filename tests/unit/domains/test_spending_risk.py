@@ -146,7 +146,7 @@ def test_the_model_of_the_eight_fields_does_not_read_what_paydays_make_of_them()
     names = list(decide.EIGHT)
     at = {name: names.index(name) for name in names}
     rows = rng.uniform(0, 10, (4_000, len(names))).astype(np.float32)
-    rows[:, at["Low_Balance_Freq"]] *= 2
+    rows[:, at["Low_Balance_Freq"]] = rng.integers(0, 25, len(rows))
     risk = rows[:, at["Expense_Income_Ratio"]] + rows[:, at["Low_Balance_Freq"]] - rows[:, at["Total_Income"]]
     labels = rng.random(len(rows)) < 1 / (1 + np.exp(-risk))
     features = tuple(Feature(name, "", f"{name}.") for name in names)
@@ -158,6 +158,7 @@ def test_the_model_of_the_eight_fields_does_not_read_what_paydays_make_of_them()
         of_low[:, at[name]], of_high[:, at[name]] = low, high
         return float(np.abs(fitted.predict_proba(of_high)[:, 1] - fitted.predict_proba(of_low)[:, 1]).max())
 
-    unread = (("Total_Income", 0, 10), ("Num_Transactions", 0, 10), ("Expense_Income_Ratio", 0, 2.9), ("Low_Balance_Freq", 0, 11.9))
+    unread = [("Total_Income", 0, 10), ("Num_Transactions", 0, 10), ("Expense_Income_Ratio", 0, 2.9)]
+    unread += [("Low_Balance_Freq", 0, 14), ("Low_Balance_Freq", 15, 24)]
     assert [moves(*change) for change in unread] == [0.0] * len(unread)
-    assert moves("Expense_Income_Ratio", 3, 9) > 0.1 and moves("Low_Balance_Freq", 12, 19) > 0.1
+    assert moves("Expense_Income_Ratio", 3, 9) > 0.1 and moves("Low_Balance_Freq", 14, 15) > 0.1
