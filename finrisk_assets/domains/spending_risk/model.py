@@ -26,8 +26,8 @@ LEAST_CERTAIN_RATIO = 3.0
 income has a ratio of at most 3. The model of the eight fields learns from higher ratios alone; a smaller bound lets payday decide."""
 
 MANY_LOW_MOVEMENTS = 15.0
-"""Movements with a low balance. Moving payday moves some movements before or behind it, and so their number by a few; the model of the eight
-fields learns whether there are as many as this, and not how many. A lower bound or a second one lets payday change more decisions."""
+"""Movements with a low balance. Moving payday moves some movements before or behind it, and so changes their number by a few; the model of
+the eight fields learns whether there are as many as this, and not how many. A second bound lets payday change more decisions."""
 
 CANDIDATES = ("logistic_regression", "gradient_boosting", "xgboost")
 
@@ -136,5 +136,5 @@ class PaydayBoundedFit:
             bounded[:, self.names.index(name)] = 0
         ratio, low = (self.names.index(name) for name in ("Expense_Income_Ratio", "Low_Balance_Freq"))
         bounded[:, ratio] = np.maximum(bounded[:, ratio], LEAST_CERTAIN_RATIO)
-        bounded[:, low] = np.where(bounded[:, low] >= MANY_LOW_MOVEMENTS, MANY_LOW_MOVEMENTS, MANY_LOW_MOVEMENTS - 1)
+        bounded[:, low] = np.clip(bounded[:, low], MANY_LOW_MOVEMENTS - 1, MANY_LOW_MOVEMENTS)
         return bounded
