@@ -178,7 +178,8 @@ def test_bench_names_modules_that_exist() -> None:
 @pytest.mark.realdata
 @pytest.mark.parametrize("source", REAL)
 def test_demo_on_real_data(source: str, environment: dict[str, str], data_dir: Path) -> None:
-    real = environment | {"FINRISK_SOURCE": source, "FINRISK_DATA_DIR": str(data_dir)}
+    (variables,) = re.findall(rf"^((?:\w+=\S+ )*FINRISK_SOURCE={source} (?:\w+=\S+ )*)make demo", README, re.MULTILINE)
+    real = environment | dict(variable.split("=") for variable in variables.split()) | {"FINRISK_DATA_DIR": str(data_dir)}
     done = subprocess.run(["make", "demo"], cwd=ROOT, env=real, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Decisions of the served Bento" in done.stdout

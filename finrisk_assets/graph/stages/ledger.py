@@ -55,7 +55,7 @@ def _raw(asset: str, land: Lander, raw_table: RawTable | None, folder: Path, sou
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{asset}.parquet"
         # The sensor of new files reads what has landed, also while a run lands it anew or after one died in it.
-        part = folder / f".{asset}.part"
+        part = folder / f".{asset}.part.parquet"  # readers go by the ending
         landed = land(part)
         part.replace(path)
         part.unlink(missing_ok=True)  # two links to one file are both left

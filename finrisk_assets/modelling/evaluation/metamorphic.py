@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_MEAN_CHANGE = 0.005
 """Probability: the largest mean absolute change that moving payday may cause."""
+MAX_OFFER_MEAN_CHANGE = 0.01
+"""The same of the acceptance of an offer, which jumps where the best rate moves by a step of the grid."""
 MAX_CHANGED_SHARE = 0.01
 """Share of the decisions that moving payday may change at most."""
 LARGEST_MOVE_DAYS = 10
