@@ -37,6 +37,8 @@ class Settings:
         The YAML file that describes a ``mapped`` source.
     warehouse_url
         The Ibis connection that holds the tables; empty means a DuckDB file below `home`.
+    warehouse_wait_minutes
+        How long a run or a command waits for a DuckDB warehouse that another process has open, minutes.
     as_of
         Moment at which the ledger is read, UTC: rows dated later are not known yet. Default: the present.
     seed
@@ -85,6 +87,7 @@ class Settings:
     data_dir: Path = Path("../shared/data")
     mapping: Path | None = None
     warehouse_url: str = ""
+    warehouse_wait_minutes: float = 60.0
     as_of: datetime | None = None
     seed: int = 20180401
     quarantine_max_share: float = 0.05
@@ -226,6 +229,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "a whole number from 0 to 4294967295": (lambda value: 0 <= value < 2**32, ("seed",)),
     "a share from 0 to 1": (lambda value: 0 <= value <= 1, ("quarantine_max_share",)),
     "a probability above 0 and below 1": (lambda value: 0 < value < 1, ("medium_risk_from", "high_risk_from")),
+    "minutes from 0 to 10080": (lambda value: 0 <= value <= 10080, ("warehouse_wait_minutes",)),
     "seconds from 0 to 3600": (lambda value: 0 <= value <= 3600, ("drain_seconds",)),
     "a number above 0": (lambda value: value > 0, ("rate_per_second", "unknown_per_second")),
     "a whole number of at least 1": (

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from finrisk_assets.domains.base import Domain
+    from finrisk_assets.graph.runs.stop_signals import StopSignals
     from finrisk_assets.graph.warehouse import Warehouse
 
 READY_SECONDS = 60
@@ -44,38 +46,62 @@ class Example:
 
 
 def run(settings: Settings, *, serve: bool = True) -> int:
-    """Run the demonstration; return the exit status."""
+    """Run the demonstration; return the exit status: 130 or 143 where SIGINT or SIGTERM stopped it."""
+    import dagster as dg
     from rich.console import Console
 
-    from finrisk_assets.domains.registry import domains_of
-    from finrisk_assets.graph.warehouse import Warehouse
-    from finrisk_assets.ledger import sources
+    from finrisk_assets.graph.runs.stop_signals import StopSignals
 
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    status = 1
+    with StopSignals() as signals:
+        try:
+            status = _run(settings, console, signals, serve=serve)
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            signals.settle()
+    if signals.received:
+        console.print(f"\nStopped by {signal.Signals(signals.received).name}: nothing was made after it.")
+    return signals.exit_status or status
+
+
+def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serve: bool) -> int:
+    from finrisk_assets.graph.stages.common import champion_folder
+    from finrisk_assets.graph.warehouse import Warehouse
+
     began = time.perf_counter()
     console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.source}\n")
-    if not _materialise(settings, console):
+    domains, is_sound = _materialise(settings, console, signals)
+    domains = [domain for domain in domains if champion_folder(domain, settings).is_dir()]
+    if signals.received or not domains:
         return 1
-    domains, warehouse = domains_of(sources.load(settings)), Warehouse(url=settings.warehouse)
+    warehouse = Warehouse.of(settings)
     if serve:
-        _decide(settings, domains, warehouse, console)
+        _decide(settings, domains, warehouse, console, signals)
     _figures(domains, warehouse, console)
+    if not is_sound:
+        return 1
     console.print(f"\nDone in {time.perf_counter() - began:.0f} s. Next: `make dev` shows the graph, `make serve` starts the service.")
     return 0
 
 
-def _materialise(settings: Settings, console: "Console") -> bool:
-    """Materialise the whole graph in this process, with a line per stage."""
-    import dagster as dg
+def _materialise(settings: Settings, console: "Console", signals: "StopSignals") -> "tuple[list[Domain], bool]":
+    """Materialise the whole graph in this process, with a line per stage and per domain that is left out.
 
-    from finrisk_assets.domains.registry import left_out
+    Return the domains whose Bento was built, none without a Bento, and whether nothing failed but what refuses a domain.
+    """
+    import dagster as dg
+    from rich.markup import escape
+
+    from finrisk_assets.domains.registry import domains_of, left_out
     from finrisk_assets.graph import automation
     from finrisk_assets.graph.build import build_definitions
+    from finrisk_assets.graph.refusals import read_outcome
+    from finrisk_assets.graph.runs.in_process import run_job
     from finrisk_assets.ledger import sources
 
     _silence_libraries()
-    definitions = build_definitions(settings)
-    for domain, reason in left_out(sources.load(settings)).items():
+    definitions, source = build_definitions(settings), sources.load(settings)
+    for domain, reason in left_out(source).items():
         console.print(f"  [yellow]–[/] {domain} is left out: {reason}")
     job = definitions.resolve_job_def(automation.EVERYTHING)
     history = settings.root / "dagster" / "history"
@@ -85,16 +111,18 @@ def _materialise(settings: Settings, console: "Console") -> bool:
         _event_logs_open(history),
         _unpartitioned_assets_planned_once(),
     ):
-        result = job.execute_in_process(instance=instance, run_config={"loggers": {"progress": {}}}, raise_on_error=False)
-    if not result.success:
-        for check in result.get_asset_check_evaluations():
-            if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
-                console.print(f"\n[red]{check.check_name}[/]: {check.description}")
-        for event in result.all_events:
-            if event.is_step_failure:
-                error = event.step_failure_data.error
-                console.print(f"\n[red]{event.step_key}[/]: {(error.cause or error).message.strip() if error else event.message}")
-    return result.success
+        result = run_job(job, instance, run_config={"loggers": {"progress": {}}})
+    domains = domains_of(source)
+    if signals.received:
+        return [], False
+    outcome = read_outcome(result, domains)
+    for title, reason in outcome.left_out.items():
+        console.print(f"  [yellow]–[/] {title} is left out: {escape(reason)}")
+    for step, message in outcome.errors.items():
+        console.print(f"\n[red]{step}[/]: {escape(message)}")
+    has_bento = any(event.asset_key == dg.AssetKey("bento") for event in result.get_asset_materialization_events())
+    is_sound = result.success or (bool(outcome.left_out) and not outcome.errors)
+    return domains if has_bento else [], is_sound
 
 
 @contextmanager
@@ -159,15 +187,13 @@ def _unpartitioned_assets_planned_once() -> Iterator[None]:
 
 def _silence_libraries() -> None:
     """Silence log lines and warnings of libraries, so that only the lines of the stages are printed."""
-    import dagster as dg
 
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
-    for noise in (dg.BetaWarning, dg.PreviewWarning, UserWarning):
-        warnings.filterwarnings("ignore", category=noise)
+    warnings.filterwarnings("ignore", category=UserWarning)
 
 
-def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse", console: "Console") -> None:
+def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse", console: "Console", signals: "StopSignals") -> None:
     """Serve the built Bento and print what it decides on the examples."""
     from rich.table import Table
 
@@ -177,7 +203,7 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
     for heading in ("domain", "subject", "decision", "probability", "score", "batch", "reasons", "ms"):
         table.add_column(heading, justify="right" if heading in ("probability", "score", "batch", "ms") else "left")
     began = time.perf_counter()
-    with _served(settings) as (url, wait_until_ready):
+    with _served(settings, signals) as (url, wait_until_ready):
         # The store is filled while the service starts.
         loaded = load_history.load(settings)
         console.print(f"  [green]✓[/] {'ledger → store':<34} {time.perf_counter() - began:6.1f} s   {loaded}")
@@ -308,7 +334,7 @@ REQUEST_BODIES: "Mapping[str, Callable[[Warehouse, Mapping[str, Any]], dict[str,
 
 
 @contextmanager
-def _served(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
+def _served(settings: Settings, signals: "StopSignals") -> Iterator[tuple[str, Callable[[], None]]]:
     """Serve the newest Bento on a free loopback port for the block; yield its address and a function that waits until it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -328,6 +354,7 @@ def _served(settings: Settings) -> Iterator[tuple[str, Callable[[], None]]]:
     try:
         yield url, lambda: _wait_until_ready(url, process, str(log))
     finally:
+        signals.settle()
         process.terminate()
         process.wait(timeout=30)
 

@@ -1,6 +1,7 @@
 """The command `finrisk`: operations that the commands of Dagster, BentoML and MLflow lack."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,27 +16,13 @@ from bento.cli.store_schema import check, upgrade
 from finrisk_assets.private_files import close_folder, restrict_new_files
 from finrisk_assets.settings import Settings, SettingsError
 
-DAGSTER_YAML = """\
-# One run at a time in each pool (finrisk_assets/graph/warehouse.py): a DuckDB warehouse has one writer, and trainings slow each other.
-concurrency:
-  pools:
-    granularity: run
-    default_limit: 1
-  runs:
-    max_concurrent_runs: 4
-freshness:
-  enabled: true
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-"""
-
 
 class _PlainErrorGroup(click.Group):
     """A command group that reports an expected error in one sentence, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        from finrisk_assets.graph.runs.dead_runs import RunError
+        from finrisk_assets.graph.runs.warehouse_lock import WarehouseBusyError
         from finrisk_assets.ledger.landing import LandingError
         from finrisk_assets.ledger.snapshots import SnapshotError
         from finrisk_assets.ledger.sources import SourceError
@@ -47,6 +34,11 @@ class _PlainErrorGroup(click.Group):
             return super().invoke(ctx)
         except (SettingsError, SourceError, MappingError, LandingError, RegistryError, PackError, SnapshotError) as error:
             raise click.ClickException(str(error)) from None
+        except (RunError, WarehouseBusyError) as error:
+            raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            # click would end with 1, as after an error.
+            raise SystemExit(128 + signal.SIGINT) from None
 
 
 @click.group(cls=_PlainErrorGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -81,8 +73,17 @@ def demo(settings: Settings, serve: bool) -> None:
 @click.option("--port", default=3000, show_default=True, help="Port on 127.0.0.1.")
 @click.pass_obj
 def dev(settings: Settings, port: int) -> None:
-    """Open the Dagster UI over this source's graph and its past runs."""
+    """Open the Dagster UI over this source's graph and its past runs, and start the daemon. Runs that a crash left are failed first."""
+    import dagster as dg
+
+    from finrisk_assets.graph.runs.dead_runs import clear_dead_runs
+
     prepare_dagster(settings)
+    with dg.DagsterInstance.get() as instance:
+        for line in clear_dead_runs(instance):
+            click.echo(line)
+    # Dagster advises everybody to type another command of its own.
+    os.environ["PYTHONWARNINGS"] = f"{os.environ.get('PYTHONWARNINGS', '')},ignore:Function `dev_command` is superseded".lstrip(",")
     command = ["dagster", "dev", "-m", "finrisk_assets.definitions", "-h", "127.0.0.1", "-p", str(port)]
     os.execv(Path(sys.executable).with_name("dagster"), command)
 
@@ -143,6 +144,45 @@ def rollback(settings: Settings, domain: str, reason: str) -> None:
         f"{withdrawn.name}: version {withdrawn.version} is withdrawn, version {champion.version} is champion again; {result.bento} holds it"
     )
     click.echo("The next batch scoring uses this champion. Restart a running service: it answers with its old models until then.")
+
+
+@cli.group("runs", invoke_without_command=True)
+@click.pass_context
+def runs_group(context: click.Context) -> None:
+    """List the runs that are not finished: who carries each out, and what it waits for."""
+    if context.invoked_subcommand is not None:
+        return
+    import dagster as dg
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets.graph.runs import dead_runs, warehouse_lock
+
+    settings = context.obj
+    prepare_dagster(settings)
+    with dg.DagsterInstance.get() as instance:
+        lines = dead_runs.list_runs(instance, warehouse_lock.read_holder(settings.warehouse))
+    if not lines:
+        click.echo("no run is waiting or at work")
+        return
+    table = Table("run", "job", "state", "worker", "waits for")
+    for line in lines:
+        table.add_row(line.run_id, line.job, line.state, line.worker, line.waits_for)
+    Console(width=max(Console().width, 150)).print(table)
+
+
+@runs_group.command("clear")
+@click.argument("run_id")
+@click.pass_obj
+def clear_run(settings: Settings, run_id: str) -> None:
+    """Fail the dead run whose id begins with RUN_ID, or take it out of the queue, so that it blocks no other."""
+    import dagster as dg
+
+    from finrisk_assets.graph.runs.dead_runs import clear_by_hand
+
+    prepare_dagster(settings)
+    with dg.DagsterInstance.get() as instance:
+        click.echo(clear_by_hand(instance, run_id))
 
 
 @cli.command()
@@ -382,11 +422,11 @@ for command in (upgrade, check):
 
 
 def prepare_dagster(settings: Settings) -> None:
-    """Write the Dagster instance of this source, and name its folder in ``DAGSTER_HOME``, the only setting that Dagster reads."""
-    folder = settings.root / "dagster"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
-    os.environ["DAGSTER_HOME"] = str(folder)
+    """Make the Dagster instance of this source, and print what this version would add to an instance that exists."""
+    from finrisk_assets.graph.runs import dagster_home
+
+    for line in dagster_home.prepare_dagster(settings):
+        click.echo(line, err=True)
 
 
 def main() -> None:

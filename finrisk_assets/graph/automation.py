@@ -204,9 +204,12 @@ def _new_files(source: Source, settings: Settings, jobs: Sequence[Any]) -> dg.Se
         description="Looks for new and changed files of the source, and asks for exactly the ledger's months that their rows touch.",
     )
     def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        changes = file_changes.detect_changes(source, settings.root / "landing", file_changes.FileState.read(context.cursor))
+        before, landing = file_changes.FileState.read(context.cursor), settings.root / "landing"
+        if not file_changes.has_landed(source, landing, before):
+            return dg.SkipReason("nothing has landed yet: materialise everything once")
+        changes = file_changes.detect_changes(source, landing, before)
         if changes is None:
-            return dg.SkipReason("no file is new or changed, or nothing has landed yet: then materialise everything once")
+            return dg.SkipReason("no file is new or changed")
         now, last = settings.now, _last(source, settings.now)
         cursor = changes.state.write()
         if changes.is_snapshot_changed:

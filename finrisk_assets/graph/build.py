@@ -1,5 +1,6 @@
 """The only place where assets, checks, jobs, schedules and resources come together, for production and for tests alike."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import dagster as dg
 from finrisk_assets.domains.registry import domains_of, left_out
 from finrisk_assets.graph import automation, progress, stages, tags
 from finrisk_assets.graph.resources import Clock, Tracking
+from finrisk_assets.graph.runs.executor import build_executor
 from finrisk_assets.graph.stages import bento, ledger
 from finrisk_assets.graph.warehouse import Tables, Warehouse
 from finrisk_assets.ledger import sources
@@ -17,7 +19,7 @@ from finrisk_assets.settings import Settings
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """Return the Dagster resources by name: warehouse, tables, tracking and clock."""
-    warehouse = Warehouse(url=settings.warehouse)
+    warehouse = Warehouse.of(settings)
     return {
         "warehouse": warehouse,
         "tables": Tables(warehouse=warehouse),
@@ -41,6 +43,9 @@ def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = 
     overrides
         Resources to use instead of those that the settings name.
     """
+    # Each is met again with every new version of Dagster, by the tests; an operator can do nothing about them.
+    for category in (dg.BetaWarning, dg.PreviewWarning):
+        warnings.filterwarnings("ignore", category=category)
     # Runs are started in processes of their own, which build the graph again.
     restrict_new_files()
     close_folder(settings.root)
@@ -64,5 +69,5 @@ def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = 
         resources={**build_resources(settings), **(overrides or {})},
         loggers={"progress": progress.progress_logger},
         # DuckDB lets one process write, and the heavy imports of ten steps in ten processes take longer than their work.
-        executor=dg.in_process_executor,
+        executor=build_executor(settings.warehouse, settings.warehouse_wait_minutes, collecting=("bento",), collected="champion_"),
     )

@@ -81,6 +81,14 @@ class FileChanges:
     is_snapshot_changed: bool
 
 
+def has_landed(source: Source, landing: Path, before: FileState) -> bool:
+    """Return whether there is a last state to compare with: of the sensor's last tick, or the landed tables.
+
+    See `detect_changes` for the parameters.
+    """
+    return bool(before.rows) or all((landing / f"raw_{name}.parquet").exists() for name, raw in source.tables.items() if raw.files())
+
+
 def detect_changes(source: Source, landing: Path, before: FileState) -> FileChanges | None:
     """Compare a source's files with the last state; return None where no content differs, or nothing has landed yet.
 
@@ -96,9 +104,9 @@ def detect_changes(source: Source, landing: Path, before: FileState) -> FileChan
     finrisk_assets.ledger.landing.LandingError
         If a file cannot be read.
     """
-    raw_tables = {name: raw for name, raw in source.tables.items() if raw.files()}
-    if not before.rows and not all((landing / f"raw_{name}.parquet").exists() for name in raw_tables):
+    if not has_landed(source, landing, before):
         return None
+    raw_tables = {name: raw for name, raw in source.tables.items() if raw.files()}
     fingerprints = {path: fingerprint for paths in before.files.values() for path, fingerprint in paths.items()}
     now: dict[str, Fingerprint] = {}
     for path in dict.fromkeys(path for raw in raw_tables.values() for path in raw.files()):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +22,8 @@ from finrisk_assets.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAME = "finrisk"
+UNFINISHED = "unfinished"
+"""The note of the item that is being written, in the folder of BentoML's stores."""
 _FOLDERS = ("bento", "schemas", "finrisk_assets", "docs")
 
 Figures: TypeAlias = Sequence[Mapping[str, Any]]
@@ -84,6 +87,7 @@ def build_bento(
     if not (REPOSITORY / "bentofile.yaml").is_file():
         raise PackagingError(f"no bentofile.yaml in {REPOSITORY}: a Bento is built from a checkout of the repository")
     home = settings.bentoml_home
+    remove_unfinished(home)
     measured = {domain: (figures or {}).get(domain, ()) for domain in champions}
     models: dict[str, str] = {}
     for domain, folder in sorted(champions.items()):
@@ -95,7 +99,7 @@ def build_bento(
     tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
     latest = home / "bentos" / NAME / "latest"
     if not path.is_dir():
-        with tempfile.TemporaryDirectory() as context:
+        with tempfile.TemporaryDirectory() as context, unfinished(home, path):
             _stage(Path(context))
             _bentoml(settings, Path(context), "build", "--version", version)
     elif latest.read_text().strip() != version:
@@ -148,10 +152,36 @@ def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mappin
     if stored:
         store.delete(tag)
     labels = {"domain": bundle.domain, "source": bundle.source}
-    with bentoml.models.create(tag, labels=labels, metadata=dict(metadata), _model_store=store) as model:
+    with (
+        unfinished(home, home / "models" / name / bundle.version),
+        bentoml.models.create(tag, labels=labels, metadata=dict(metadata), _model_store=store) as model,
+    ):
         for file in folder.iterdir():
             shutil.copy(file, Path(model.path) / file.name)
     return tag
+
+
+@contextmanager
+def unfinished(home: Path, item: Path) -> Iterator[None]:
+    """Name an item of BentoML's stores in a note while it is written: BentoML writes it in place, and a process may die in it."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / UNFINISHED).write_text(str(item.relative_to(home)), encoding="utf-8")
+    yield
+    (home / UNFINISHED).unlink()
+
+
+def remove_unfinished(home: Path) -> None:
+    """Remove the item in which a process died, or failed, and what points to it."""
+    note = home / UNFINISHED
+    if not note.is_file():
+        return
+    item = note.read_text(encoding="utf-8")
+    if item:
+        shutil.rmtree(home / item, ignore_errors=True)
+        latest = (home / item).parent / "latest"
+        if latest.is_file() and not (latest.read_text() and (latest.parent / latest.read_text()).is_dir()):
+            latest.unlink()
+    note.unlink()
 
 
 def _without_none(figure: Mapping[str, Any]) -> dict[str, Any]:

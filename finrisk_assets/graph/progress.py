@@ -6,6 +6,8 @@ from typing import Any
 
 import dagster as dg
 
+from finrisk_assets.graph.runs.executor import WAITING
+
 
 class _StageLines(logging.Handler):
     """A handler that prints a line when a stage ends; checks are counted with the stage they follow."""
@@ -16,13 +18,18 @@ class _StageLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         from rich.console import Console
+        from rich.markup import escape
 
         meta: dict[str, Any] = getattr(record, "dagster_meta", {})
         event = meta.get("dagster_event")
-        if event is None or event.step_key is None:
+        if event is None:
+            return
+        console = Console(highlight=False, soft_wrap=True)
+        if event.is_engine_event and str(event.message).startswith(WAITING):
+            console.print(f"  [yellow]…[/] {event.message}")
+        if event.step_key is None:
             return
         step, kind = event.step_key, event.event_type_value
-        console = Console(highlight=False, soft_wrap=True)
         if kind == "STEP_START":
             self._began[step] = time.perf_counter()
         elif kind == "STEP_SUCCESS" and not step.endswith(("_contract", "_gate", "_parity")):

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import dagster as dg
 
+from finrisk_assets.graph.runs import stop_signals
+
 Result = TypeVar("Result")
 
 ATTEMPTS = 4
@@ -64,7 +66,9 @@ def with_retries(action: Callable[[], Result], attempts: int = ATTEMPTS, sleep: 
 
 @contextmanager
 def retry_step_on_transient_fault(attempts_before: int, drop_connection: Callable[[], None]) -> Iterator[None]:
-    """Turn a transient fault of a step into Dagster's `RetryRequested`; raise every other error unchanged.
+    """Turn a transient fault of a step into Dagster's `RetryRequested`, and an interrupted query into an interrupt.
+
+    Every other error is raised unchanged.
 
     Parameters
     ----------
@@ -77,10 +81,14 @@ def retry_step_on_transient_fault(attempts_before: int, drop_connection: Callabl
     ------
     dagster.RetryRequested
         For a transient fault while attempts remain.
+    dagster.DagsterExecutionInterruptedError
+        For a query that a signal interrupted.
     """
     try:
         yield
     except Exception as error:
+        if stop_signals.is_interrupted_query(error):
+            raise dg.DagsterExecutionInterruptedError("a query was interrupted") from error
         if isinstance(error, dg.RetryRequested) or not is_transient(error):
             raise
         drop_connection()

@@ -3,6 +3,9 @@
 The warehouse is an Ibis connection named by one URL. Assets hand on lazy tables, so that rows do not pass through Python.
 """
 
+import logging
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,7 +18,9 @@ from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.graph import retries
 from finrisk_assets.graph.partitions import PARTITION_COLUMN, MonthRange, add_run_metadata
+from finrisk_assets.graph.runs import stop_signals, warehouse_lock
 from finrisk_assets.ledger import contract
+from finrisk_assets.settings import Settings
 from schemas.ledger import Table
 
 WAREHOUSE_POOL, TRAINING_POOL = "warehouse", "training"
@@ -26,21 +31,13 @@ PREVIEW_ROWS = 5
 HIDDEN = "•••"
 """The text in place of personal data in a preview."""
 
+_logger = logging.getLogger("finrisk.warehouse")
+
 
 @cache
 def _connect(url: str) -> ibis.BaseBackend:
     """Return the process's one connection to a URL: DuckDB lets a single process write, and refuses a second connection."""
-    if url.startswith("duckdb://"):
-        Path(url.removeprefix("duckdb://")).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        connection = retries.with_retries(lambda: ibis.connect(url))
-    except Exception as error:
-        if "lock" in str(error).lower():
-            raise RuntimeError(
-                "the DuckDB warehouse is in use by another process: wait for the other run to end, "
-                "or name a shared warehouse with FINRISK_WAREHOUSE_URL=postgres://…"
-            ) from error
-        raise
+    connection = ibis.connect(url)
     contract.add_functions(connection)
     for schema in {"staging", "analytics"} - set(connection.list_databases()):
         connection.create_database(schema)
@@ -59,14 +56,50 @@ class Warehouse(dg.ConfigurableResource):
     ----------
     url
         An Ibis connection URL: ``duckdb://``, ``postgres://`` or ``pyspark://``.
+    wait_minutes
+        How long to wait for a DuckDB file that another process has open, minutes.
     """
 
     url: str
+    wait_minutes: float = 60.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Warehouse":
+        """Return the warehouse that the settings name."""
+        return cls(url=settings.warehouse, wait_minutes=settings.warehouse_wait_minutes)
 
     @property
     def connection(self) -> ibis.BaseBackend:
-        """The open Ibis connection of this process."""
-        return _connect(self.url)
+        """The open Ibis connection of this process.
+
+        Raises
+        ------
+        finrisk_assets.graph.runs.warehouse_lock.WarehouseBusyError
+            If another process has the warehouse open for longer than this one waits.
+        """
+        file = warehouse_lock.file_of(self.url)
+        if file is None:
+            return retries.with_retries(lambda: _connect(self.url))
+        warehouse_lock.acquire(self.url, self.wait_minutes)
+        return self._connect_to_file(file)
+
+    def _connect_to_file(self, file: Path) -> ibis.BaseBackend:
+        """Open a DuckDB file as soon as no other program has it open: one that is none of ours does not know the lock."""
+        deadline, is_told = time.monotonic() + self.wait_minutes * 60, False
+        while True:
+            try:
+                return _connect(self.url)
+            except Exception as error:
+                holder = re.search(r"held in (.+?\(PID \d+\))", str(error))
+                if holder is None:
+                    raise
+                if time.monotonic() >= deadline:
+                    raise warehouse_lock.WarehouseBusyError(warehouse_lock.busy_message(file, holder[1], self.wait_minutes)) from None
+                if not is_told:
+                    _logger.warning(f"waiting for the warehouse, which is in use by {holder[1]}")
+                is_told = True
+                stop_signals.raise_if_stopped()
+                time.sleep(warehouse_lock.POLL_S)
 
     def table(self, asset: str) -> LazyTable:
         """Return the stored table of an asset, lazy."""
@@ -78,7 +111,9 @@ class Warehouse(dg.ConfigurableResource):
 
     def store(self, asset: str, rows: LazyTable) -> LazyTable:
         """Replace an asset's table by the rows of an expression, computed in the engine, and return the stored table."""
-        self.connection.create_table(asset, rows, database=schema_of(asset), overwrite=True)
+        # Ibis creates, fills, drops and renames, each by itself.
+        with self._transaction():
+            self.connection.create_table(asset, rows, database=schema_of(asset), overwrite=True)
         return self.table(asset)
 
     def store_months(self, asset: str, rows: LazyTable, time_column: str, months: MonthRange) -> LazyTable:
@@ -107,7 +142,6 @@ class Warehouse(dg.ConfigurableResource):
         if months.is_all or not self.has(asset):
             return self.store(asset, rows)
         self._check_replaceable(asset, rows)
-        self.connection.create_table(part, rows, database=schema, overwrite=True)
         columns = ", ".join(f'"{name}"' for name in self.table(asset).columns)
         changes = (
             f'DELETE FROM "{schema}"."{asset}" WHERE {months.sql_condition(time_column)}',
@@ -115,6 +149,7 @@ class Warehouse(dg.ConfigurableResource):
             f'DROP TABLE "{schema}"."{part}"',
         )
         with self._transaction() as execute:
+            self.connection.create_table(part, rows, database=schema, overwrite=True)
             for change in changes:
                 execute(change)
         return self.table(asset)
@@ -134,15 +169,19 @@ class Warehouse(dg.ConfigurableResource):
 
     @contextmanager
     def _transaction(self) -> Iterator[Callable[[str], Any]]:
+        """Make the statements of the block one change, where the engine can, also where the process dies in it."""
         connection: Any = self.connection
         if connection.name == "postgres":
             with connection.begin() as cursor:
                 yield cursor.execute
             return
+        if connection.name != "duckdb":
+            yield connection.raw_sql
+            return
         connection.con.execute("BEGIN TRANSACTION")
         try:
             yield connection.con.execute
-        except Exception:
+        except BaseException:
             connection.con.execute("ROLLBACK")
             raise
         connection.con.execute("COMMIT")
@@ -160,6 +199,7 @@ class Tables(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: LazyTable) -> None:
         """Store an asset's lazy table, only the run's months where the asset is partitioned, and attach its description."""
         asset, schema = context.asset_key.to_user_string(), context.definition_metadata.get("dagster/column_schema")
+        stop_signals.raise_if_stopped()
         with retries.retry_step_on_transient_fault(context.step_context.previous_attempt_count, self.warehouse.drop_connection):
             if context.has_asset_partitions:
                 time_column = str(context.definition_metadata[PARTITION_COLUMN])

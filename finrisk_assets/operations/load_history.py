@@ -55,7 +55,7 @@ def load(settings: Settings) -> LoadCounts:
     from finrisk_assets.domains.registry import domains_of
     from finrisk_assets.ledger import sources
 
-    source, warehouse = sources.load(settings), Warehouse(url=settings.warehouse)
+    source, warehouse = sources.load(settings), Warehouse.of(settings)
     domains = [domain for domain in domains_of(source) if warehouse.has(f"scores_{domain.name}")]
     has_transactions = "transactions" in source.tables
     if has_transactions and not warehouse.has("validated_transactions"):

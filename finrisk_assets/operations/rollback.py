@@ -8,6 +8,7 @@ import dagster as dg
 from finrisk_assets.domains.registry import domains_of
 from finrisk_assets.graph import automation
 from finrisk_assets.graph.build import build_definitions, build_resources
+from finrisk_assets.graph.runs.in_process import run_job
 from finrisk_assets.graph.stages import champion
 from finrisk_assets.ledger import sources
 from finrisk_assets.modelling.training import model_registry
@@ -51,7 +52,7 @@ def roll_back(settings: Settings, name: str, reason: str, instance: dg.DagsterIn
     facts |= {"folder": dg.MetadataValue.path(folder)}
     instance.report_runless_asset_event(dg.AssetMaterialization(f"champion_{name}", description="Rolled back.", metadata=facts))
     job = build_definitions(settings).resolve_job_def(automation.EVERYTHING)
-    done = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("bento")], raise_on_error=False)
+    done = run_job(job, instance, selection=["bento"])
     if not done.success:
         raise RuntimeError(f"version {former.version} of {former.name} is champion again, but the Bento was not built: materialise `bento`")
     built = done.asset_materializations_for_node("bento")[0].metadata["tag"].value

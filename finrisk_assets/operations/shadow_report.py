@@ -74,7 +74,7 @@ def report(settings: Settings) -> list[ShadowComparison]:
     from finrisk_assets.domains.registry import domains_of
     from finrisk_assets.ledger import sources
 
-    source, warehouse = sources.load(settings), Warehouse(url=settings.warehouse)
+    source, warehouse = sources.load(settings), Warehouse.of(settings)
     settings_of_service = replace(settings, source=source.name)
     place, comparisons = location(settings_of_service), list[ShadowComparison]()
     if isinstance(place, Path) and not place.exists():

@@ -16,6 +16,7 @@ from finrisk_assets.domains import registry
 from finrisk_assets.domains.spending_risk.definition import SpendingRisk
 from finrisk_assets.domains.transaction_anomaly.definition import TransactionAnomaly
 from finrisk_assets.graph import automation, build, partitions
+from finrisk_assets.graph.stages.common import champion_folder
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
@@ -88,6 +89,8 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
             return score(frame, "amount_zscore_30d")
 
     monkeypatch.setattr(registry, "DOMAINS", (Spending(), Anomaly()))
+    for domain in registry.DOMAINS:
+        champion_folder(domain, Settings(home=tmp_path)).mkdir(parents=True)
     monkeypatch.setattr(Bundle, "load", lambda *_, **__: SimpleNamespace(version="stand-in"))
     settings = Settings(home=tmp_path, sim_customers=40, sim_months=14)
     with dg.DagsterInstance.ephemeral() as instance:

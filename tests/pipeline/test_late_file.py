@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from finrisk_assets.graph import automation, build, partitions
 from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.ledger import landing
 from finrisk_assets.settings import Settings
 from tests.pipeline.shop import FEATURES, MAPPING, SCORES, Shop, day
 
@@ -76,6 +78,27 @@ def test_a_late_file_touches_exactly_its_months(shop: Shop) -> None:
         shop.instance.report_runless_asset_event(dg.AssetMaterialization(SCORES, partition=month))
     conditions = dg.evaluate_automation_conditions(shop.definitions, shop.instance, cursor=conditions.cursor)
     assert conditions.total_requested == 0  # it does not feed itself
+
+
+def test_the_sensor_says_whether_nothing_changed_or_nothing_has_landed(shop: Shop) -> None:
+    cursor = shop.sensor(None).cursor
+    assert shop.sensor(cursor).skip_message == "no file is new or changed"
+    (shop.settings.root / "landing" / "raw_transactions.parquet").unlink()
+    assert shop.sensor(None).skip_message == "nothing has landed yet: materialise everything once"
+
+
+def test_a_run_that_dies_while_it_lands_leaves_what_had_landed(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    landed = shop.settings.root / "landing" / "raw_transactions.parquet"
+    before = landed.read_bytes()
+
+    def die(file: Any, out: Path) -> None:
+        out.write_bytes(b"half a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(landing, "_land_csv", die)
+    with pytest.raises(KeyboardInterrupt):
+        shop.run(dg.RunRequest(job_name=automation.LATE))
+    assert landed.read_bytes() == before
 
 
 def test_far_apart_months_are_a_run_each_and_a_flood_is_one(shop: Shop) -> None:

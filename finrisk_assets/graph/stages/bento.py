@@ -12,7 +12,7 @@ from finrisk_assets.graph import automation, checks
 from finrisk_assets.graph.packaging import build_bento
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages import champion
-from finrisk_assets.graph.stages.common import champion_folder
+from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION, champion_folder
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import model_registry
@@ -20,7 +20,10 @@ from finrisk_assets.settings import Settings
 
 
 def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Source, settings: Settings) -> list[Any]:
-    """Return the Bento of one source, and its check; `absent` says why a domain has no model."""
+    """Return the Bento of one source, and its check; `absent` says why a domain has no model.
+
+    The Bento takes the champions that there are: a domain that has none on this ledger is absent from it, and costs no other domain.
+    """
     if not domains:
         return []
 
@@ -36,16 +39,19 @@ def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Sourc
         description="The champions and the service that answers with them, as a Bento: `finrisk serve` starts it.",
     )
     def bento(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.MaterializeResult:
-        champions = {domain.name: champion_folder(domain, settings) for domain in domains}
-        measured = {domain.name: _measured(domain, warehouse, settings, f"oracle_{domain.name}" in oracles) for domain in domains}
-        challengers = fetch_challengers(domains, tracking, settings) if settings.shadow else {}
-        built = build_bento(settings, champions, absent, measured, challengers)
+        ready = [domain for domain in domains if champion_folder(domain, settings).is_dir()]
+        without = {domain.name: WITHOUT_CHAMPION for domain in domains if domain not in ready}
+        champions = {domain.name: champion_folder(domain, settings) for domain in ready}
+        measured = {domain.name: _measured(domain, warehouse, settings, f"oracle_{domain.name}" in oracles) for domain in ready}
+        challengers = fetch_challengers(ready, tracking, settings) if settings.shadow else {}
+        built = build_bento(settings, champions, {**absent, **without}, measured, challengers)
         return dg.MaterializeResult(
             metadata={
                 "tag": built.tag,
                 "folder": dg.MetadataValue.path(built.path),
                 "serve": f"BENTOML_HOME={built.home} bentoml serve {built.tag}",
                 **{f"model_{name}": tag for name, tag in built.models.items()},
+                **{f"left_out_{name}": reason for name, reason in without.items()},
             },
             data_version=dg.DataVersion(built.version),
         )
@@ -77,5 +83,6 @@ def fetch_challengers(domains: list[Domain], tracking: Tracking, settings: Setti
 def _measured(domain: Domain, warehouse: Warehouse, settings: Settings, has_oracle: bool) -> list[dict[str, Any]]:
     """Return the champion's figures on its test window and beside the oracle, without fairness, which is for the validation pack alone."""
     evaluated = [figure for figure in champion.read_champion_figures(domain, settings) if not figure["metric"].startswith(FAIRNESS)]
+    has_oracle = has_oracle and warehouse.has(f"oracle_{domain.name}")
     compared = warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist() if has_oracle else []
     return [{"window": window, **figure} for window, figures in (("test", evaluated), ("oracle", compared)) for figure in figures]

@@ -9,6 +9,7 @@ import dagster as dg
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.runs import stop_signals
 from finrisk_assets.graph.stages.common import champion_folder, common, find_bundle_faults, run_link
 from finrisk_assets.graph.stages.evaluation import FIGURES
 from finrisk_assets.ledger.sources.source_definition import Source
@@ -47,6 +48,7 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
                 f"version {challenger.version} of {challenger.name} may not become champion: {verdict.refusal(domain.name)}",
                 allow_retries=False,
             )
+        stop_signals.raise_if_stopped()
         former = model_registry.promote(client, domain.name, challenger)
         bundle = Bundle.load(export_bundle(client, domain, challenger, settings))
         return dg.MaterializeResult(
@@ -68,7 +70,9 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
 def export_bundle(client: Any, domain: Domain, model: model_registry.RegisteredVersion, settings: Settings) -> Path:
     """Export a version's bundle as the champion's, for batch and Bento, with its figures beside it; return the bundle's folder."""
     folder = model_registry.download_bundle(client, model, champion_folder(domain, settings))
-    (folder.parent / FIGURES).write_bytes(model_registry.read_artifact(client, model, FIGURES))
+    part = folder.parent / f".{FIGURES}.part"
+    part.write_bytes(model_registry.read_artifact(client, model, FIGURES))
+    part.replace(folder.parent / FIGURES)
     return folder
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+WITHOUT_CHAMPION = "no model of it has passed its gate on this ledger yet"
+"""Why a domain with tables is absent from scores and Bento, as the service tells whoever asks."""
+
 
 def candidate_folder(domain: Domain, settings: Settings) -> Path:
     """Return the folder of the bundle that training wrote last."""

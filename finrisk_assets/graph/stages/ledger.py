@@ -54,7 +54,11 @@ def _raw(asset: str, land: Lander, raw_table: RawTable | None, folder: Path, sou
     def raw(context: dg.AssetExecutionContext, warehouse: Warehouse, clock: Clock) -> dg.Output[LazyTable]:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{asset}.parquet"
-        landed = land(path)
+        # The sensor of new files reads what has landed, also while a run lands it anew or after one died in it.
+        part = folder / f".{asset}.part.parquet"  # readers go by the ending
+        landed = land(part)
+        part.replace(path)
+        part.unlink(missing_ok=True)  # two links to one file are both left
         reason = f"landing, content {landed.sha256[:12]}"
         snapshot = snapshots.store_snapshot(snapshots.snapshot_folder(folder.parent), path, table=asset, kept_by=reason)
         context.log.info(f"{asset}: {landed.rows:,} rows landed, content {landed.sha256[:12]}")

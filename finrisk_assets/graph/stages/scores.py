@@ -10,7 +10,7 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import automation, checks, partitions
 from finrisk_assets.graph.partitions import MonthRange
-from finrisk_assets.graph.stages.common import champion_folder, common
+from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION, champion_folder, common
 from finrisk_assets.graph.warehouse import Warehouse, column_schema
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
@@ -34,18 +34,22 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
         description=f"{domain.title} decided for the whole population by the champion.",
         metadata={"dagster/column_schema": column_schema(domain.score_contract()), partitions.PARTITION_COLUMN: domain.decision_time},
         io_manager_key="tables",
+        output_required=False,  # without a champion nothing is scored, and what needs the scores is left out
         partitions_def=partitions.monthly_partitions(source.begins, source.ends),
         backfill_policy=partitions.ONE_RUN,
         automation_condition=automation.WHEN_THE_LEDGER_CHANGES,
         freshness_policy=automation.FRESH_SCORES if source.ends is None or source.is_live else None,
         **common(domain, {"ibis", "xgboost"}),
     )
-    def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> LazyTable:
+    def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[dg.Output[LazyTable]]:
+        if not champion_folder(domain, settings).is_dir():
+            context.log.warning(f"{domain.title} is left out: {WITHOUT_CHAMPION}")
+            return
         path = settings.root / "landing" / f"scores_{domain.name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         of_run = MonthRange.from_partitions(context.assets_def.partitions_def, context.partition_key_range)
         score_table(path, of_run.filter_rows(warehouse.table(f"features_{domain.group}"), domain.decision_time), domain, settings)
-        return warehouse.connection.read_parquet(str(path))
+        yield dg.Output(warehouse.connection.read_parquet(str(path)))
 
     return scores
 

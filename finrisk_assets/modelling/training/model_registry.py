@@ -102,16 +102,23 @@ def find_version(client: Any, domain: str, alias: str) -> RegisteredVersion | No
 
 
 def download_bundle(client: Any, model: RegisteredVersion, folder: Path) -> Path:
-    """Copy the bundle of a registered version to a folder, which is replaced; return the folder."""
+    """Copy the bundle of a registered version to a folder, which is replaced as a whole; return the folder."""
     import shutil
 
     from mlflow.artifacts import download_artifacts
 
     source = client.get_model_version_download_uri(model.name, model.version)
     path = Path(download_artifacts(source)) / "artifacts" / _BUNDLE_FOLDER
+    fresh, former = (folder.with_name(f".{folder.name}.{state}") for state in ("fresh", "former"))
+    for leftover in (fresh, former):
+        shutil.rmtree(leftover, ignore_errors=True)
+    # A copy takes time, in which the process may die; a folder is renamed at once.
+    shutil.copytree(path, fresh)
     if folder.exists():
-        shutil.rmtree(folder)
-    return Path(shutil.copytree(path, folder))
+        folder.rename(former)
+    fresh.rename(folder)
+    shutil.rmtree(former, ignore_errors=True)
+    return folder
 
 
 def read_artifact(client: Any, model: RegisteredVersion, path: str) -> bytes:

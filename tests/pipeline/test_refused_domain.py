@@ -1,0 +1,34 @@
+"""Tests of a ledger that is too small for one domain: the others are trained, built, served, shown, and scored every day."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION
+from tests.pipeline.operated import BIN, OperatedHome
+
+pytestmark = pytest.mark.slow
+
+
+def test_one_domain_that_cannot_be_judged_costs_only_what_needs_it(tmp_path: Path) -> None:
+    variables = {"FINRISK_SOURCE": "simulator", "FINRISK_MAPPING": "", "FINRISK_SIM_CUSTOMERS": "60"}
+    home = OperatedHome(tmp_path, "", {**variables, "DAGSTER_HOME": str(tmp_path / "home" / "simulator" / "dagster")})
+    demo = home.run(sys.executable, "-m", "finrisk_assets.cli.main", "demo")
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "– Loan default is left out: model_loan_default_" in demo.stdout
+    assert "– Loan offers is left out: it needs the scores of Loan default\n" in demo.stdout
+    decisions, _, figures = demo.stdout.partition("Models on their test windows")
+    for title in ("Spending risk", "Cashflow", "Transaction anomaly"):
+        assert f"│ {title} " in decisions and f"│ {title} " in figures, title
+    assert "│ Loan" not in demo.stdout
+    bentoml = home.settings.bentoml_home
+    (model,) = bentoml.glob("models/finrisk-cashflow/*/model.yaml")
+    absent = yaml.safe_load(model.read_text())["metadata"]["absent"]
+    assert absent == {"loan_default": WITHOUT_CHAMPION, "loan_offers": WITHOUT_CHAMPION}
+
+    daily = home.run(str(BIN / "dagster"), "job", "execute", "-m", "finrisk_assets.definitions", "-j", "daily")
+    assert daily.returncode == 0, daily.stderr[-4000:]
+    assert f"Loan default is left out: {WITHOUT_CHAMPION}" in daily.stderr
+    assert home.runs()[-1].status.value == "SUCCESS"
