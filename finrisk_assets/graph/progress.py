@@ -37,7 +37,8 @@ class _StageLines(logging.Handler):
         elif kind == "STEP_FAILURE":
             console.print(f"  [red]✗[/] {step:<34} failed")
         elif kind == "ASSET_CHECK_EVALUATION" and not event.event_specific_data.passed:
-            console.print(f"  [red]✗[/] {event.event_specific_data.check_name:<34} {event.event_specific_data.description}")
+            check = event.event_specific_data
+            console.print(f"  [red]✗[/] {check.check_name:<34} {escape(check.description or '')}")
 
 
 @dg.logger(config_schema={}, description="One line per stage, with its time.")
