@@ -1,4 +1,4 @@
-"""What operators do to a running home, again and again: kill -9 of everything, and stops, at random moments. Bounded in rounds.
+"""Deeds of operators on a running home, again and again: kill -9 of everything, and stops, at random moments. Bounded in rounds.
 
     python -m benchmarks.operators crashes [--rounds 20]
     python -m benchmarks.operators stops [--rounds 20]
@@ -94,7 +94,7 @@ def crash_in_rounds(peaceful: OperatedHome, crashed: OperatedHome, pieces: Seque
             before = {run.run_id for run in crashed.runs()}
             crashed.start_daemon()
             crashed.ask(job)
-            wait_until(partial(recovered, crashed, job, before), f"a {job} after the crash", 2 * PATIENCE_S, 1.0)
+            wait_until(partial(has_recovered, crashed, job, before), f"a {job} after the crash", 2 * PATIENCE_S, 1.0)
             wanted, found = peaceful.hash_tables(), crashed.hash_tables()
             different = sorted(table for table in wanted.keys() | found.keys() if wanted.get(table) != found.get(table))
             later = [run for run in crashed.runs() if run.run_id not in before]
@@ -113,11 +113,11 @@ def kill_in_run(home: OperatedHome, job: str, after_s: float) -> str:
     before = {run.run_id for run in home.runs()}
     home.ask(job)
 
-    def started() -> list[dg.DagsterRun]:
+    def list_started() -> list[dg.DagsterRun]:
         return [run for run in home.runs() if run.run_id not in before and run.status == dg.DagsterRunStatus.STARTED]
 
-    wait_until(started, f"the scheduled {job}", pause_s=0.05)
-    run_id = started()[0].run_id
+    wait_until(list_started, f"the scheduled {job}", pause_s=0.05)
+    run_id = list_started()[0].run_id
     time.sleep(after_s)
     home.kill_all()
     with home.instance() as instance:
@@ -127,7 +127,7 @@ def kill_in_run(home: OperatedHome, job: str, after_s: float) -> str:
     return f"after {after_s:.1f} s, {run.status.value.lower()}, in {' and '.join(at_work) or 'no step'}"
 
 
-def recovered(home: OperatedHome, job: str, before: set[str]) -> bool:
+def has_recovered(home: OperatedHome, job: str, before: set[str]) -> bool:
     """Return whether a run of the schedule's own has succeeded since, and nothing is at work."""
     runs = home.runs()
     is_busy = any(run.status in (*ACTIVE, dg.DagsterRunStatus.QUEUED) for run in runs)

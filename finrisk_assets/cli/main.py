@@ -31,11 +31,11 @@ class _PlainErrorGroup(click.Group):
         from finrisk_assets.policy.policy_file import PolicyError
         from schemas.mapping import MappingError
 
+        data = SettingsError, SourceError, MappingError, LandingError, SnapshotError
+        expected = *data, PolicyError, RegistryError, PackError, RunError, WarehouseBusyError
         try:
             return super().invoke(ctx)
-        except (SettingsError, SourceError, MappingError, LandingError, RegistryError, PackError, SnapshotError, PolicyError) as error:
-            raise click.ClickException(str(error)) from None
-        except (RunError, WarehouseBusyError) as error:
+        except expected as error:
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
             # click would end with 1, as after an error.

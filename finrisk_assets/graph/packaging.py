@@ -102,7 +102,7 @@ def build_bento(
     tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
     latest = home / "bentos" / NAME / "latest"
     if not path.is_dir():
-        with tempfile.TemporaryDirectory() as context, unfinished(home, path):
+        with tempfile.TemporaryDirectory() as context, note_unfinished(home, path):
             _stage(Path(context))
             _bentoml(settings, Path(context), "build", "--version", version)
     elif latest.read_text().strip() != version:
@@ -164,7 +164,7 @@ def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mappin
         store.delete(tag)
     labels = {"domain": bundle.domain, "source": bundle.source}
     with (
-        unfinished(home, home / "models" / name / bundle.version),
+        note_unfinished(home, home / "models" / name / bundle.version),
         bentoml.models.create(tag, labels=labels, metadata=dict(metadata), _model_store=store) as model,
     ):
         for file in folder.iterdir():
@@ -173,7 +173,7 @@ def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mappin
 
 
 @contextmanager
-def unfinished(home: Path, item: Path) -> Iterator[None]:
+def note_unfinished(home: Path, item: Path) -> Iterator[None]:
     """Name an item of BentoML's stores in a note while it is written: BentoML writes it in place, and a process may die in it."""
     home.mkdir(parents=True, exist_ok=True)
     (home / UNFINISHED).write_text(str(item.relative_to(home)), encoding="utf-8")

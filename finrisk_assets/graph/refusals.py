@@ -20,7 +20,7 @@ RUN = "the run"
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What became of a run's domains.
+    """Outcome of a run for its domains.
 
     Attributes
     ----------

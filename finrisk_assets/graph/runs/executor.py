@@ -22,7 +22,7 @@ from finrisk_assets.graph.runs import dead_runs, warehouse_lock, workers
 from finrisk_assets.graph.runs.stop_signals import StopSignals
 
 WAITING = "waiting for the warehouse"
-"""How the message of an event begins that says for whom a run waits."""
+"""Beginning of the message of an event that says for whom a run waits."""
 
 
 def build_executor(warehouse: str, wait_minutes: float, collecting: Collection[str], collected: str) -> dg.ExecutorDefinition:
@@ -65,7 +65,7 @@ class RunExecutor(dg.Executor):
 
     @property
     def step_dependency_config(self) -> StepDependencyConfig:
-        """When a step may begin, as in Dagster's executor."""
+        """Conditions under which a step may begin, as in Dagster's executor."""
         return self._inner.step_dependency_config
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:

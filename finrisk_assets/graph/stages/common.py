@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from finrisk_assets.scoring.bundle import Bundle
 
 WITHOUT_CHAMPION = "no model of it has passed its gate on this ledger yet"
-"""Why a domain with tables is absent from scores and Bento, as the service tells whoever asks."""
+"""Reason why a domain with tables is absent from scores and Bento, as the service tells whoever asks."""
 
 
 def candidate_folder(domain: Domain, settings: Settings) -> Path:

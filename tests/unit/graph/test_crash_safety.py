@@ -96,12 +96,12 @@ def test_what_a_dead_build_left_in_bentomls_stores_is_removed(tmp_path: Path) ->
         item.mkdir(parents=True)
         (item / "bundle.json").touch()
 
-    with pytest.raises(KeyboardInterrupt), packaging.unfinished(tmp_path, half):
+    with pytest.raises(KeyboardInterrupt), packaging.note_unfinished(tmp_path, half):
         (half.parent / "latest").touch()  # the name was not written yet
         raise KeyboardInterrupt
     packaging.remove_unfinished(tmp_path)
     assert not half.exists() and whole.exists() and not (half.parent / "latest").exists()
-    with packaging.unfinished(tmp_path, half):
+    with packaging.note_unfinished(tmp_path, half):
         half.mkdir()
         (half.parent / "latest").write_text("half")
     packaging.remove_unfinished(tmp_path)
@@ -109,7 +109,7 @@ def test_what_a_dead_build_left_in_bentomls_stores_is_removed(tmp_path: Path) ->
 
 
 def test_scores_of_a_domain_without_a_champion_are_left_out(tmp_path: Path) -> None:
-    """What follows is left out with them, and the run is a success: a daily must not fail because a domain was refused."""
+    """The stages after them are left out too, and the run is a success: a daily must not fail because a domain was refused."""
     import dagster as dg
 
     from finrisk_assets.domains.cashflow.definition import CASHFLOW

@@ -36,7 +36,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def ended() -> RunWorker:
+def ended_worker() -> RunWorker:
     """Return a worker that has ended."""
     with subprocess.Popen(SLEEP) as process:
         worker = replace(RunWorker.this_process(), pid=process.pid, started=psutil.Process(process.pid).create_time())
@@ -64,24 +64,24 @@ def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
         assert RunWorker.read(text) is None
 
 
-def test_a_zombie_has_ended(ended: RunWorker) -> None:
+def test_a_zombie_has_ended(ended_worker: RunWorker) -> None:
     with subprocess.Popen(SLEEP) as process:
-        worker = replace(ended, pid=process.pid, started=psutil.Process(process.pid).create_time())
+        worker = replace(ended_worker, pid=process.pid, started=psutil.Process(process.pid).create_time())
         process.kill()
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
         assert worker.has_ended
 
 
-def test_dead_runs_fail_and_live_ones_go_on(instance: dg.DagsterInstance, ended: RunWorker) -> None:
+def test_dead_runs_fail_and_live_ones_go_on(instance: dg.DagsterInstance, ended_worker: RunWorker) -> None:
     here = RunWorker.this_process()
-    dead, canceling = begin(instance, ended), begin(instance, ended, "CANCELING")
-    alive, elsewhere, young = begin(instance, here), begin(instance, replace(ended, host="elsewhere")), begin(instance, None)
+    dead, canceling = begin(instance, ended_worker), begin(instance, ended_worker, "CANCELING")
+    alive, elsewhere, young = begin(instance, here), begin(instance, replace(ended_worker, host="elsewhere")), begin(instance, None)
     lines = dead_runs.clear_dead_runs(instance)
     assert sorted(lines) == sorted(
         [
-            f"run {dead.run_id[:8]} of daily is failed: its worker, {ended}, has ended",
-            f"run {canceling.run_id[:8]} of daily is canceled: its worker, {ended}, has ended",
+            f"run {dead.run_id[:8]} of daily is failed: its worker, {ended_worker}, has ended",
+            f"run {canceling.run_id[:8]} of daily is canceled: its worker, {ended_worker}, has ended",
         ]
     )
     states = {run.run_id: run.status.value for run in instance.get_runs()}
@@ -97,27 +97,27 @@ def test_dead_runs_fail_and_live_ones_go_on(instance: dg.DagsterInstance, ended:
     assert [one.run.run_id for one in dead_runs.find_dead_runs(instance, late)] == [young.run_id]
 
 
-def test_only_a_run_that_nobody_would_start_again_is_started_again(instance: dg.DagsterInstance, ended: RunWorker) -> None:
-    by_hand, scheduled = begin(instance, ended), begin(instance, ended, **{"dagster/schedule_name": "daily"})
+def test_only_a_run_that_nobody_would_start_again_is_started_again(instance: dg.DagsterInstance, ended_worker: RunWorker) -> None:
+    by_hand, scheduled = begin(instance, ended_worker), begin(instance, ended_worker, **{"dagster/schedule_name": "daily"})
     dead_runs.clear_dead_runs(instance)
     tags = {run.run_id: run.tags for run in instance.get_runs()}
     assert dead_runs.RETRIES.keys() & tags[by_hand.run_id].keys() == set()
     assert dead_runs.RETRIES.items() <= tags[scheduled.run_id].items()
 
 
-def test_the_list_says_what_each_run_waits_for(instance: dg.DagsterInstance, ended: RunWorker) -> None:
+def test_the_list_says_what_each_run_waits_for(instance: dg.DagsterInstance, ended_worker: RunWorker) -> None:
     here = RunWorker.this_process()
     holding, waiting, dead, queued = (
         begin(instance, here),
         begin(instance, here),
-        begin(instance, ended),
+        begin(instance, ended_worker),
         begin(instance, None, "QUEUED"),
     )
     holder = f"run {holding.run_id[:8]} of daily, {here}"
     lines = {line.run_id: line for line in dead_runs.list_runs(instance, holder)}
     assert lines[holding.run_id[:8]] == dead_runs.RunLine(holding.run_id[:8], "daily", "started", str(here), "–")
     assert lines[waiting.run_id[:8]].waits_for == f"the warehouse, held by {holder}"
-    assert lines[dead.run_id[:8]].waits_for == f"nothing, it is dead: its worker, {ended}, has ended"
+    assert lines[dead.run_id[:8]].waits_for == f"nothing, it is dead: its worker, {ended_worker}, has ended"
     assert f"the pool warehouse, held by run {holding.run_id[:8]} of daily" in lines[queued.run_id[:8]].waits_for
     for run in (holding, waiting, dead):
         instance.report_run_failed(run)
@@ -125,9 +125,13 @@ def test_the_list_says_what_each_run_waits_for(instance: dg.DagsterInstance, end
     assert line.waits_for == "the daemon: `finrisk dev` starts it"
 
 
-def test_a_run_is_cleared_by_hand_unless_it_lives(instance: dg.DagsterInstance, ended: RunWorker) -> None:
+def test_a_run_is_cleared_by_hand_unless_it_lives(instance: dg.DagsterInstance, ended_worker: RunWorker) -> None:
     here = RunWorker.this_process()
-    elsewhere, alive, queued = begin(instance, replace(ended, host="elsewhere")), begin(instance, here), begin(instance, None, "QUEUED")
+    elsewhere, alive, queued = (
+        begin(instance, replace(ended_worker, host="elsewhere")),
+        begin(instance, here),
+        begin(instance, None, "QUEUED"),
+    )
     assert (
         dead_runs.clear_by_hand(instance, elsewhere.run_id[:8]) == f"run {elsewhere.run_id[:8]} of daily is failed: it was cleared by hand"
     )

@@ -58,7 +58,7 @@ def run(instance: dg.DagsterInstance, folder: Path, *changed: Any, **errors: Exc
     return run_job(definitions.resolve_job_def("everything"), instance)
 
 
-def made(result: dg.JobExecutionResult) -> set[str]:
+def list_made_assets(result: dg.JobExecutionResult) -> set[str]:
     return {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
 
 
@@ -88,7 +88,7 @@ def test_a_refused_domain_takes_along_what_needs_it_and_no_more(
     assert not result.success  # whoever watches the runs sees it
     assert outcome.left_out == {"Loan default": reason, "Loan offers": "it needs the scores of Loan default"}
     assert not outcome.errors
-    assert {"champion_cashflow", "bento"} <= made(result)
+    assert {"champion_cashflow", "bento"} <= list_made_assets(result)
     assert any(check.asset_key == dg.AssetKey("bento") for check in result.get_asset_check_evaluations())
 
 
@@ -117,11 +117,11 @@ def test_a_run_that_was_cleared_while_it_waited_does_nothing(instance: dg.Dagste
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(warehouse_lock, "waiting_lines", wait_and_be_cleared)
         result = run(instance, tmp_path)
-    assert made(result) == set() and not result.success
+    assert list_made_assets(result) == set() and not result.success
 
 
 def test_without_any_champion_nothing_is_collected(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     refused = {"model_cashflow": ValueError("none"), "model_loan_default": ValueError("none")}
     result = run(instance, tmp_path, **refused)
-    assert "bento" not in made(result)
+    assert "bento" not in list_made_assets(result)
     assert any("bento is left out: no champion_* was made" in str(event.message) for event in result.all_events)
