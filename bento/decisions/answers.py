@@ -3,8 +3,6 @@
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from bento.context import span
 from bento.decisions import units
 from bento.problems import LOAD_HINT, Problem, invalid_field, unknown_subject
@@ -143,7 +141,7 @@ def row_from_request(bundle: Bundle, features: Mapping[str, float | None], compu
         wrong += [FieldError(field=f"features.{name}", reason=_MISSING_FEATURE) for name in names if name not in features]
         raise Problem.from_status(422, wrong[:_MAX_FEATURE_ERRORS])
     row = row_of(bundle, with_missing_codes(bundle, features))
-    unknown = np.isnan(row) & bundle.training_range.always_known if bundle.values else np.zeros(len(row), bool)
+    unknown = bundle.training_range.find_unknown(row[None, :])[0]
     wrong = [
         FieldError(field=f"features.{feature.name}", reason=_NEVER_MISSING)
         for feature, is_unknown in zip(bundle.features, unknown.tolist(), strict=True)

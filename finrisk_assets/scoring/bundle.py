@@ -333,12 +333,18 @@ class Bundle:
         return TrainingRange(self.values, [bool(feature.spoken_by) for feature in self.features])
 
     def is_doubtful(self, rows: Rows) -> NDArray[np.bool_]:
-        """Return whether too little is known of each row for a decision, by the policy; shape (n,)."""
-        rules = self.policy.too_little_known
-        doubtful = self.training_range.sum_missing_information(rows) > rules.max_missing_share
-        if rules.outside_training == "refer":
+        """Return whether too little is known of each row for a decision; shape (n,).
+
+        So it is where values that training always had are missing, and beyond the bounds of the policy.
+        """
+        doubtful = self._lacks_values(rows)
+        if self.policy.too_little_known.outside_training == "refer":
             doubtful |= self.training_range.find_outside(rows).any(axis=1)
         return doubtful
+
+    def _lacks_values(self, rows: Rows) -> NDArray[np.bool_]:
+        training_range, most = self.training_range, self.policy.too_little_known.max_missing_share
+        return training_range.find_unknown(rows).any(axis=1) | (training_range.sum_missing_information(rows) > most)
 
     def find_doubt(self, row: Rows) -> Doubt | None:
         """Return why a decision on a row of shape (d,) would be a guess; None where the policy lets the model decide."""
@@ -347,7 +353,7 @@ class Bundle:
             return None
         outside = tuple(np.flatnonzero(self.training_range.find_outside(rows)[0]).tolist())
         names = ", ".join(self.features[column].name for column in outside)
-        if self.training_range.sum_missing_information(rows)[0] > self.policy.too_little_known.max_missing_share:
+        if self._lacks_values(rows)[0]:
             return Doubt("Not enough is known", tuple(np.flatnonzero(np.isnan(row)).tolist()))
         return Doubt(f"Outside what the model has seen: {names}", outside)
 

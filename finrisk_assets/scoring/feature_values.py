@@ -102,11 +102,15 @@ class TrainingRange:
             is_open |= np.array(circles)
         margin = SEEN_MARGIN * np.where(is_open, 0.0, high - np.where(is_open, high, low))
         self._low, self._high = np.where(is_open, -np.inf, low - margin), np.where(is_open, np.inf, high + margin)
-        self.always_known = np.array([not feature.is_ever_missing for feature in values], bool)
+        self._always_known = np.array([not feature.is_ever_missing for feature in values], bool)
 
     def sum_missing_information(self, rows: Rows) -> NDArray[np.float64]:
         """Return the share of the model's information that is missing from each row, shape (n,)."""
         return np.isnan(rows) @ self._information if len(self._information) else np.zeros(len(rows))
+
+    def find_unknown(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return whether each value is missing although training always had one; shape (n, d)."""
+        return np.isnan(rows) & self._always_known if len(self._always_known) else np.zeros(rows.shape, bool)
 
     def find_outside(self, rows: Rows) -> NDArray[np.bool_]:
         """Return whether each value lies outside of what training saw, by more than `SEEN_MARGIN`; shape (n, d). Missing ones do not."""

@@ -151,8 +151,8 @@ class OfferScorer(Scorer):
     def _with_pds(self, customer: _Customer, snapshot: FeatureSnapshot, grid: Grid, sent_pd: float | None) -> _Customer:
         """Return the customer with the PD of each point of the grid, and the income that an application would be decided by.
 
-        The PD is that of the loan-default model at the offered terms; where the service has no such model or no loan features of the
-        customer, it is the stored one. A PD that was sent holds at all terms.
+        The PD is that of the loan-default model at the offered terms; where the service has no such model, it is the stored one. A PD that
+        was sent holds at all terms.
         """
         stored = find_snapshots(self._store, domain="loan_default", customer_id=snapshot.customer_id)
         loans = self.bundle.companions.get("loan_default")
@@ -170,7 +170,8 @@ class OfferScorer(Scorer):
                     raise invalid_field("customer_id", str(error)) from None
         if pds is None:
             newest = stored[0].score if stored else {}
-            pd = snapshot.features.get("pd")
+            # Without loan features the loan model could not decide on an application at the offered terms, whatever the PD was once.
+            pd = snapshot.features.get("pd") if loans is None or stored else None
             pd = newest.get("probability") if pd is None else pd
             if pd is None:
                 raise invalid_field("pd", "No probability of default is stored of this customer; send one.")

@@ -94,8 +94,8 @@ def loans(economy: Economy, lent: Loans, before: RowCounts) -> pa.Table:
             "annual_rate_pct": lent.annual_rate_pct,
             "is_default": lent.is_default,
             "outcome_known_at": moments(economy, lent.known),
-            "stated_income_amount": lent.stated_income,
-            "employed_months": lent.employed_months.astype(np.int64),
+            "stated_income_amount": pa.array(lent.stated_income, mask=~lent.has_form),
+            "employed_months": pa.array(lent.employed_months.astype(np.int64), mask=~lent.has_form),
         }
     )
 

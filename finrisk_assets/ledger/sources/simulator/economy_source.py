@@ -32,11 +32,11 @@ SIMULATED_CUSTOMERS = CUSTOMERS.with_columns(
 
 SIMULATED_LOANS = LOANS.with_columns(
     Column(
-        "stated_income_amount", "float64", "Monthly income as the applicant states it.", "currency a month", True, 0,
+        "stated_income_amount", "float64", "Monthly income as the form states it.", "currency a month", True, 0,
         personal="personal", known="applied_at",
     ),
     Column(
-        "employed_months", "int64", "Full months in the present job or trade; 0 out of work.", "months", True, 0,
+        "employed_months", "int64", "Full months in the present job or trade, as the form states; 0 out of work.", "months", True, 0,
         personal="personal", known="applied_at",
     ),
 )  # fmt: skip

@@ -13,6 +13,10 @@ from finrisk_assets.ledger.sources.simulator.population.economy import DAY
 from finrisk_assets.ledger.sources.simulator.population.people import People, Town
 
 OUTCOME_MONTHS = 12
+
+FORM_SHARE = 0.8
+"""Share of the applications that come with a filled form; the others are made in the bank's own app, which asks for the terms alone."""
+
 _YEAR = 365 * DAY
 _MONTH = _YEAR // 12
 
@@ -22,7 +26,7 @@ class Loans:
     """Loans in order of application, one element each; times in seconds since the start, money in currency.
 
     `true_pd` is the probability of a default within twelve months, given the hidden state at the application; `course` is what happens over
-    the whole term, and `limits` what would happen at other terms.
+    the whole term, and `limits` what would happen at other terms. `has_form` says whether the income and the employment were stated.
     """
 
     customer: np.ndarray
@@ -33,6 +37,7 @@ class Loans:
     annual_rate_pct: np.ndarray
     stated_income: np.ndarray
     employed_months: np.ndarray
+    has_form: np.ndarray
     is_default: np.ndarray
     known: np.ndarray
     true_pd: np.ndarray
@@ -81,6 +86,7 @@ def simulate_loans(town: Town, people: People, months: HouseholdMonths, intercep
         annual_rate_pct=rate,
         stated_income=np.rint(people.income[customer] * rng.lognormal(0.03, 0.08, n) / 50) * 50,
         employed_months=borrowers.count_employed_months(town, people, months, applicants),
+        has_form=rng.random(n) < FORM_SHARE,
         is_default=is_default,
         known=np.where(is_default, at, applicants.second + _YEAR),
         true_pd=true_pd,
