@@ -10,6 +10,7 @@ from finrisk_assets.domains.loan_offers.pd_at_terms import LoanApplicants
 from finrisk_assets.features.loan_terms import with_terms
 from finrisk_assets.policy.policy_file import DEFAULT_POLICY, default_policy, read_policy
 from finrisk_assets.scoring.bundle import Bundle
+from tests.service.envelopes import read_error
 from tests.service.examples import (
     CASHFLOW_ROW,
     EIGHT_FIELDS,
@@ -198,7 +199,7 @@ def test_only_the_amount_and_term_that_are_asked_for_are_considered(shared_clien
     [
         ({"customer_id": 123, "pd": 0.9}, "There is no offer: the probability of default is above the maximum."),
         ({"customer_id": 123, "loan_amount": 900000, "pd": 0.02}, "There is no offer: every instalment takes too much of the income."),
-        ({"customer_id": 8}, "There is no offer: the income is not known."),
+        ({"customer_id": 8, "pd": 0.02}, "There is no offer: the income is not known."),
     ],
 )
 def test_no_offer_is_an_answer_with_its_reason(shared_client, body, reason):
@@ -217,13 +218,19 @@ def test_every_offer_would_be_approved_as_an_application(shared_client):
         assert application["pd"] == offer["pd"]
 
 
-def test_the_pd_is_the_one_sent_else_the_loan_models_at_the_terms_else_the_one_stored(shared_client, bundle):
+def test_the_pd_is_the_one_sent_else_the_loan_models_at_the_terms(shared_client, bundle):
     modelled = ask(shared_client, "loan-offers", customer_id=123)
     sent = ask(shared_client, "loan-offers", customer_id=123, pd=0.02)
 
     assert modelled["pd_model"] == bundle("loan_default").version
     assert (sent["pd"], sent["pd_model"]) == (0.02, None)
-    assert ask(shared_client, "loan-offers", customer_id=8)["pd"] == 0.03, "a customer without loan features"
+    error = read_error(shared_client.post("/v1/loan-offers", json={"customer_id": 8}), 422, "invalid_request")
+    assert [field["field"] for field in error["fields"]] == ["pd"], "a customer without loan features, who could not apply either"
+
+
+def test_without_a_loan_model_the_pd_is_the_one_stored(serving, bundles):
+    with serving({"loan_offers": bundles["loan_offers"]}) as client:
+        assert ask(client, "loan-offers", customer_id=8)["pd"] == 0.03
 
 
 def test_features_without_terms_are_enough_for_an_offer(shared_client):

@@ -88,8 +88,11 @@ class Desk:
         self.decisions = Decisions(store, scorers, archived=self.archived)
 
     def decide(self, request: Request, key: str | None = None) -> DecisionResult:
-        idempotency_key.set(key)
-        return self.decisions.decide(domain_of(request), request)
+        token = idempotency_key.set(key)
+        try:
+            return self.decisions.decide(domain_of(request), request)
+        finally:
+            idempotency_key.reset(token)  # it would be every later test's
 
 
 @pytest.fixture(scope="module")
