@@ -88,7 +88,7 @@ def test_one_loan_worked_out_by_hand():
         "n_penalties_1m": 0, "n_penalties_3m": 1, "faded_penalties": 0.65, "n_missed_payments_6m": 0, "faded_missed_payments": 0,
         "month_end_balance_amount": 1900, "month_end_balance_to_usual_income": 0.95, "buffer_shortfall": 0.05,
         "mean_balance_6m": (200 + 2200 - 120 + 1900) / 4,
-        "lowest_balance_to_usual_income_6m": -0.06, "n_negative_balance_6m": 2,
+        "lowest_balance_to_usual_income_6m": -0.06,
         "bills_to_usual_income_3m": 2110 / 6000, "cash_share_6m": 2190 / 5220, "largest_expense_to_usual_income_3m": 2190 / 2000,
         "income_irregularity_6m": np.std([2000, 2000, 2000, 0, 0]) / np.mean([2000, 2000, 2000, 0, 0]),
         "instalment_to_usual_income": 0.15, "commitments_to_usual_income": 0.15 + 2110 / 6000, "surplus_after_instalment": 0.85,

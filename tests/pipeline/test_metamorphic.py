@@ -8,7 +8,7 @@ import pytest
 
 from finrisk_assets.domains.registry import DOMAINS as REGISTERED
 from finrisk_assets.graph.stages.common import champion_folder, load_bundle
-from finrisk_assets.graph.stages.relations import build_frame, score_frame
+from finrisk_assets.graph.stages.relations import ChangedLedgers, score_frame
 from finrisk_assets.ledger import sources
 from finrisk_assets.modelling.evaluation import metamorphic
 
@@ -41,10 +41,14 @@ def ledger(run):
 def features_of(run, ledger):
     """Return a function: the feature table of a domain over a ledger, by key and in the order of keys."""
     frames, source = ledger
-    like = {name: run.warehouse.table(f"validated_{name}") for name in LEDGER}
+    tables = {name: run.warehouse.table(f"validated_{name}").to_pyarrow() for name in LEDGER}
 
-    def build(name, tables):
-        return build_frame(find_domain(name), source, metamorphic.to_tables(tables, like))
+    @cache
+    def ledgers(name):
+        return ChangedLedgers(find_domain(name), source, tables)
+
+    def build(name, changed):
+        return ledgers(name).build(changed)
 
     @cache
     def unchanged(name):

@@ -42,7 +42,7 @@ THEMES: Mapping[str, str] = themes(
             *("month_end_balance_amount", "month_end_balance_to_usual_income", "buffer_shortfall"),
             *("mean_balance_6m", "mean_balance_to_usual_income_6m", "lowest_balance_to_usual_income_6m", "mean_balance_to_instalment_6m"),
         ),
-        "overdrawn account": (*(f"n_penalties_{n}m" for n in SPANS), "faded_penalties", "n_negative_balance_6m"),
+        "overdrawn account": (*(f"n_penalties_{n}m" for n in SPANS), "faded_penalties"),
         "missed payments": ("n_missed_payments_6m", "faded_missed_payments"),
         "overdraft limit": ("overdraft_limit_amount",),
         "time as a customer": ("customer_months", "history_months"),
@@ -288,10 +288,6 @@ def _balance_features() -> tuple[FeatureDefinition, ...]:
             "lowest_balance_to_usual_income_6m", "months", "Lowest balance at one of the last six month-ends, in usual incomes.",
             "The balance at some month-end was small for the usual income", "The balance at every month-end was large for the usual income",
             _in_usual_incomes(column("_lowest_closing_6m")), -1, needs=_LEDGER_NEEDS,
-        ),
-        define(
-            "n_negative_balance_6m", "movements", "Movements of the last six complete months that left the balance below zero.",
-            "", "The account was overdrawn", column("_n_negative_6m"), 1, needs=_LEDGER_NEEDS, zero="The account was not overdrawn",
         ),
         define(
             "faded_penalties", "penalties",

@@ -14,6 +14,7 @@ from finrisk_assets.modelling.evaluation import metamorphic
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from ibis.expr.types import Table as LazyTable
 
     from finrisk_assets.scoring.bundle import Bundle
@@ -36,20 +37,17 @@ def measure_relations(domain: Domain, source: Source, warehouse: Warehouse, bund
     raw = source.tables.get("transactions")
     if raw is None or "transactions" not in domain.tables or not {*NEEDS} <= {*raw.columns}:
         return []
-    tables = _select_people(domain, source, warehouse)
+    tables = {name: table.to_pyarrow() for name, table in _select_people(domain, source, warehouse).items()}
     frames = {name: table.to_pandas() for name, table in tables.items()}
-
-    def build(changed: metamorphic.Frames) -> "pd.DataFrame":
-        return build_frame(domain, source, metamorphic.to_tables(changed, tables))
-
-    before = build(frames)
+    ledgers = ChangedLedgers(domain, source, tables)
+    before = ledgers.build(frames)
     changes = {
         "payday": (metamorphic.move_payday(frames, metamorphic.LARGEST_MOVE_DAYS), "every salary 10 days later within its month"),
         "dates": (metamorphic.shift_dates(frames, metamorphic.LARGEST_MOVE_DAYS), "every date 10 days later, that of the decision too"),
     }
     figures = []
     for name, (changed, words) in changes.items():
-        after = build(changed)
+        after = ledgers.build(changed)
         keys = before.index.intersection(after.index)
         if not len(keys):
             continue
@@ -69,11 +67,33 @@ def _select_people(domain: Domain, source: Source, warehouse: Warehouse) -> "dic
     return {name: table.filter(table.customer_id.isin(drawn)) for name, table in tables.items()}
 
 
-def build_frame(domain: Domain, source: Source, tables: "Mapping[str, LazyTable]") -> "pd.DataFrame":
-    """Return the feature table of a domain over a ledger, with what its companions know, by key and in the order of keys."""
-    companions = {f"features_{each.group}": each.build_features(tables, source) for each in _companions(domain)}
-    rows = domain.join_companions(domain.build_features(tables, source), companions.get)
-    return rows.to_pandas().set_index(domain.keys[0].name).sort_index()
+class ChangedLedgers:
+    """Changed copies of one ledger, in memory. The query of the feature table is compiled once, which takes as long as a run of it.
+
+    Parameters
+    ----------
+    tables
+        The ledger's own tables: they give the columns their types.
+    """
+
+    def __init__(self, domain: Domain, source: Source, tables: "Mapping[str, pa.Table]") -> None:
+        import ibis
+
+        self._engine, self._key = ibis.duckdb.connect(), domain.keys[0].name
+        self._types = {name: table.schema for name, table in tables.items()}
+        lazy = {name: self._engine.create_table(name, table) for name, table in tables.items()}
+        companions = {f"features_{each.group}": each.build_features(lazy, source) for each in _companions(domain)}
+        self._query = self._engine.compile(domain.join_companions(domain.build_features(lazy, source), companions.get))
+
+    def build(self, frames: metamorphic.Frames) -> "pd.DataFrame":
+        """Return the feature table over a changed ledger, with what the companions know, by key and in the order of keys."""
+        import pyarrow as pa
+
+        for name, frame in frames.items():
+            table = pa.Table.from_pandas(frame, schema=self._types[name], preserve_index=False)
+            self._engine.create_table(name, table, overwrite=True)
+        rows = self._engine.raw_sql(self._query).to_arrow_table().to_pandas()
+        return rows.set_index(self._key).sort_index()
 
 
 def _companions(domain: Domain) -> list[Domain]:

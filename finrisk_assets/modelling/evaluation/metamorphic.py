@@ -15,7 +15,6 @@ from finrisk_assets.ledger.categories import REGULAR_PAY
 from schemas.ledger import TABLES, Table
 
 if TYPE_CHECKING:
-    import ibis.expr.types as ir
     import pandas as pd
 
 MAX_MEAN_CHANGE = 0.005
@@ -66,17 +65,6 @@ def compare_scores(before: ArrayLike, after: ArrayLike, words_before: ArrayLike,
     difference = np.abs(first - second)
     changed = float(np.mean(np.asarray(words_before, str) != np.asarray(words_after, str)))
     return ScoreShift(len(first), float(difference.mean()), float(difference.max()), changed)
-
-
-def to_tables(frames: Frames, like: "Mapping[str, ir.Table]") -> "dict[str, ir.Table]":
-    """Return changed frames as tables of the same types as the tables of the same name in `like`."""
-    import ibis
-    import pyarrow as pa
-
-    def convert(name: str, frame: "pd.DataFrame") -> "ir.Table":
-        return ibis.memtable(pa.Table.from_pandas(frame, schema=like[name].schema().to_pyarrow(), preserve_index=False))
-
-    return {name: convert(name, frame) for name, frame in frames.items()}
 
 
 def shift_dates(tables: Frames, days: int) -> dict[str, "pd.DataFrame"]:

@@ -158,7 +158,6 @@ def test_the_model_of_the_eight_fields_does_not_read_what_paydays_make_of_them()
         of_low[:, at[name]], of_high[:, at[name]] = low, high
         return float(np.abs(fitted.predict_proba(of_high)[:, 1] - fitted.predict_proba(of_low)[:, 1]).max())
 
-    unread = [("Total_Income", 0, 10), ("Num_Transactions", 0, 10), ("Expense_Income_Ratio", 0, 2.9)]
-    unread += [("Low_Balance_Freq", 0, 14), ("Low_Balance_Freq", 15, 24)]
+    unread = [("Total_Income", 0, 10), ("Num_Transactions", 0, 10), ("Low_Balance_Freq", 0, 24), ("Expense_Income_Ratio", 0, 2.9)]
     assert [moves(*change) for change in unread] == [0.0] * len(unread)
-    assert moves("Expense_Income_Ratio", 3, 9) > 0.1 and moves("Low_Balance_Freq", 14, 15) > 0.1
+    assert moves("Expense_Income_Ratio", 3, 9) > 0.1

@@ -27,7 +27,7 @@ _NAMES_PER_TOWN = 10_000
 _JOB_DAYS = 1_500
 """Days; mean length of a job or trade. What is left of it and what has passed have the same distribution at any time."""
 _JOBS = 7
-_JOIN_LATE = 0.1
+_JOIN_LATE = 0.03
 """Share of the people who join while the ledger runs; nobody leaves, so more would let the town grow."""
 
 
