@@ -60,6 +60,9 @@ THEMES: Mapping[str, str] = themes(
 )
 """Feature of `FEATURES` -> its subject. Features of one subject count as one reason together. `HANDBOOK` has no subjects."""
 
+OF_ALL_CUSTOMERS = tuple(name for name, theme in THEMES.items() if theme.endswith(" at the merchant"))
+"""Features that count what all customers did at one merchant."""
+
 
 def _feature(name: str, unit: str, description: str, low: str = "", high: str = "", **words: Any) -> Feature:
     return Feature(name, unit, description, low, high, theme=THEMES.get(name, ""), **words)

@@ -61,12 +61,15 @@ def decide(score: float, thresholds: Mapping[str, float], log_amount: float | No
 
 
 def decide_all(scores: ArrayLike, thresholds: Mapping[str, float], log_amounts: ArrayLike | None = None) -> Sequence[Decision]:
-    """Return the decision on each of many transactions; `log_amounts` has the shape of `scores`."""
-    values = np.asarray(scores, dtype=np.float64).ravel()
-    if log_amounts is None:
-        return [decide(score, thresholds) for score in values.tolist()]
-    pairs = zip(values.tolist(), np.asarray(log_amounts, dtype=np.float64).ravel().tolist(), strict=True)
-    return [decide(score, thresholds, amount, unseen=is_unseen(amount, thresholds)) for score, amount in pairs]
+    """Return the decision of `decide` on each of many transactions; `log_amounts` has the shape of `scores`, NaN where missing."""
+    values = np.asarray(scores, np.float64).ravel()
+    amounts = np.full(len(values), np.nan) if log_amounts is None else np.asarray(log_amounts, np.float64).ravel()
+    by_loss = "review_loss" in thresholds and log_amounts is not None
+    is_reviewed = expect_loss(values, amounts) >= thresholds["review_loss"] if by_loss else values >= thresholds["review"]
+    is_reviewed |= amounts > thresholds.get(LARGEST_LEARNED, np.inf)
+    is_blocked = values >= thresholds.get("block", np.inf)
+    decided: list[Decision] = np.select([is_blocked, is_reviewed], ["block", "review"], "allow").tolist()
+    return decided
 
 
 def compute_savings(amount: ArrayLike, is_fraud: ArrayLike, decisions: ArrayLike, policy: TransactionAnomalyPolicy) -> NDArray[np.float64]:

@@ -56,7 +56,10 @@ class TransactionAnomaly(Domain):
     is_computed_in_service = True
     monitoring = MonitoringSpec(
         decision_thresholds=("anomaly", "block"),
-        by_construction={"is_weekend": "months differ in their weekends"},
+        by_construction={
+            "is_weekend": "months differ in their weekends",
+            **dict.fromkeys(catalogue.OF_ALL_CUSTOMERS, "of all customers of one merchant together: customers are no independent draws"),
+        },
     )
 
     # Features ------------------------------------------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ from finrisk_assets.graph.partitions import MonthRange
 from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION, champion_folder, common, join_companions, load_bundle
 from finrisk_assets.graph.warehouse import Warehouse, column_schema
 from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.modelling.training.parallel import map_in_order
 from finrisk_assets.settings import Settings
 
 ARROW = {"string": "string", "int64": "int64", "float64": "float64", "boolean": "bool", "timestamp": "timestamp[us]"}
 """Types of a contract -> Arrow's names of them."""
 
-SCORING_CHUNK = 100_000
-"""Rows that are scored at a time, so that memory stays bounded."""
+SCORING_CHUNK = 20_000
+"""Rows that a thread scores at a time, so that memory stays bounded."""
 
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
@@ -63,17 +64,19 @@ def score_table(path: Path, features: LazyTable, domain: Domain, settings: Setti
     champion = load_bundle(champion_folder(domain, settings), domain, settings)
     contract = domain.score_contract()
     carried = [column.name for column in contract.columns if column.name in features.columns]
-    batches: Iterator[pa.RecordBatch] = features.order_by(domain.keys[0].name).to_pyarrow_batches(chunk_size=SCORING_CHUNK)
-    writer: pq.ParquetWriter | None = None
-    for batch in batches:
-        frame = batch.to_pandas()
-        scored = domain.score(frame, champion)
+    versions = {"model_version": champion.version, "policy_version": champion.policy.version}
+
+    def score(batch: pa.RecordBatch) -> pa.Table:
+        scored = domain.score(batch.to_pandas(), champion)
         columns = {name: batch.column(name) for name in carried} | {
             name: pa.array(values, pa.string() if name == "decision" else None) for name, values in scored.items()
         }
-        versions = {"model_version": champion.version, "policy_version": champion.policy.version}
         rows = pa.table(columns | {name: pa.array([version] * len(batch), pa.string()) for name, version in versions.items()})
-        rows = rows.select(list(contract.names))
+        return rows.select(list(contract.names))
+
+    batches = features.order_by(domain.keys[0].name).to_pyarrow_batches(chunk_size=SCORING_CHUNK)
+    writer: pq.ParquetWriter | None = None
+    for rows in map_in_order(score, batches, settings.threads):
         writer = writer or pq.ParquetWriter(path, rows.schema, coerce_timestamps="us", allow_truncated_timestamps=False)
         writer.write_table(rows)
     if writer is None:  # months without a decision
