@@ -122,7 +122,7 @@ def simulator(threads: int) -> None:
     panel = load("simulator", threads)
     bundle, _ = judge(panel, panel.frame)
     assert panel.truth is not None
-    truth = panel.truth.assign(as_of=panel.truth.as_of.astype(panel.frame.as_of.dtype))
+    truth = {CASHFLOW.truth: panel.truth.assign(as_of=panel.truth.as_of.astype(panel.frame.as_of.dtype))}
     print("beside the truth:")
     for figure in CASHFLOW.compare_with_truth(panel.frame, truth, bundle, panel.settings):
         show(figure)

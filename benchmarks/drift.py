@@ -28,7 +28,7 @@ COLUMNS = (
     "regular_pay_share_6m",
     "Low_Balance_Freq",
     "n_penalties_3m",
-    "income_days",
+    "closing_balance_to_expense_3m",
 )
 NORMAL = "a normal column"
 SHIFTED = ("Total_Income", "Expense_Income_Ratio", "balance_change_to_income_3m", NORMAL)

@@ -45,14 +45,14 @@ FEW = (
     "stated_income_amount",
     "employed_months",
     "history_months",
-    "mean_balance_to_instalment_90d",
-    "n_penalties_180d",
+    "mean_balance_to_instalment_6m",
+    "n_penalties_6m",
 )
 """Features of the first champion."""
 
 SPARSE = "sparse_logistic_regression"
 
-NORTH = Feature("lives_north", "0/1", "Lives in the north.", "the region is another", "the region is the north")
+NORTH = Feature("lives_north", "0/1", "Lives in the north.", zero="the region is another", one="the region is the north")
 ECHO = Feature("arrears_share", "share", "Share of the instalments in arrears.", "few instalments are late", "many instalments are late")
 """Two columns that have no place in a model: one stands for where a person lives, one for what became of the loan."""
 
@@ -107,9 +107,10 @@ def overstating(frame: "pd.DataFrame", declared: Declared, source: Source, setti
 
 
 def timid(frame: "pd.DataFrame", declared: Declared, source: Source, settings: Settings) -> TrainingResult:
-    """The honest model, which ranks better than the champion, but refuses from a probability of default of 3 % on."""
+    """The honest model, which ranks better than the champion, but says odds so much too high that nearly everyone is refused."""
     trained = honest(frame, declared, source, settings)
-    return replace(trained, spec=replace(trained.spec, thresholds={"refer_from": 0.03, "refuse_from": 0.03}))
+    known = trained.spec.calibration
+    return replace(trained, spec=replace(trained.spec, calibration=replace(known, c=known.c + np.log(20))))
 
 
 def prejudiced(frame: "pd.DataFrame", declared: Declared, source: Source, settings: Settings) -> TrainingResult:
@@ -234,7 +235,7 @@ class Story:
 PLANTED: Mapping[str, tuple[str, Train, dict[str, Any]]] = {
     "discrimination": ("its signs are turned round", backwards, {}),
     "calibration": ("its odds are four times too high", overstating, {}),
-    "profit": ("ranks better, refuses from a PD of 3 % on", timid, {}),
+    "profit": ("ranks better, refuses nearly everyone", timid, {}),
     "fairness": ("learned outcomes written against the north", prejudiced, {}),
     "explanation": ("two huge parts that cancel", cancelling, {}),
     "golden rows": ("its golden rows score differently", honest, {"spoil": forgetful}),

@@ -1,7 +1,8 @@
 """The Fraud Detection Handbook beside our models, through our ledger and features on DuckDB: `python -m benchmarks.handbook`.
 
 Printed, in one run: the book's chapter 3 baseline reproduced; the choice of our champion on weeks before the test week; the test
-week; and the weeks in sequence. Ends with the marks to reach and fails if one is missed. Needs the real data (FINRISK_DATA_DIR).
+week, and there a model of the champion's kind fitted on the book's single week; and the weeks in sequence. Ends with the marks to
+reach and fails if one is missed. Needs the real data (FINRISK_DATA_DIR).
 
 The rules of the race. A label is known seven days later: no model learns from, and no feature reads, a label younger than that.
 The test week is 2018-08-08 to 08-14, known-compromised customers taken out day by day. The last week that chooses anything ends
@@ -48,7 +49,7 @@ BOOK = {
 }
 """AUC, AP and CP@100 of the book; the isolation forest's are prequential, from its chapter on unsupervised methods."""
 REPRODUCED = ("logistic_regression", "random_forest")
-TOLERANCE, AP_MARK, CP_MARK = 0.01, 0.68, 0.29
+TOLERANCE, AP_MARK, CP_MARK = 0.01, 0.75, 0.305
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,10 @@ def main() -> int:
     print(f"\nThe test week, {TEST} to {sequence[0].test_end}; the champion is {leader}, fitted in {took:.1f} s")
     for name, scores in results.items():
         show(name, scores, BOOK["isolation_forest"] if name == "isolation_forest" else None)
+    # Like for like: the book's models above learned from this week only.
+    week = model.candidates([declaration.feature for declaration in ours], SEED, n_jobs=threads)[chosen]
+    week.fit(our_rows.matrix[train], our_rows.is_fraud[train].astype(int))
+    show(f"{chosen}, the book's week", our_rows.scores(mask, model.compute_log_odds(week, our_rows.matrix[mask])), note="no other rows")
     _, ap, cp = results[leader]
     marks[f"AP of the champion {ap:.3f}, at least {AP_MARK}"] = ap >= AP_MARK
     marks[f"CP@100 of the champion {cp:.3f}, at least {CP_MARK}"] = cp >= CP_MARK

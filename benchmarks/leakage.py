@@ -8,7 +8,7 @@ FINRISK_DATA_DIR.
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,13 @@ import numpy as np
 import pandas as pd
 from ibis.expr.types import Table as LazyTable
 
+from benchmarks.planted_leaks import LEAKS, Plant
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.registry import domains_of
 from finrisk_assets.graph.stages import leakage as stage
 from finrisk_assets.ledger.sources import load
 from finrisk_assets.modelling.evaluation import leakage
+from finrisk_assets.modelling.evaluation.leakage_evidence import QuickTrees, number_groups, rank
 from finrisk_assets.settings import Settings
 
 DRAWS = 10
@@ -102,15 +104,13 @@ def of_store(path: Path) -> None:
     print(f"all models of {path.parent.name}: {total:.1f} s")
 
 
-Plant = Callable[[pd.DataFrame, pd.Series, np.random.Generator], np.ndarray]
-"""From a sample, its outcomes and a source of chance to the values of a leaking column."""
-
 PLANTED: dict[str, Plant] = {
-    "the outcome, 2 % of it wrong": lambda frame, label, draw: np.where(draw.random(len(label)) < 0.02, ~label, label).astype(float),
-    "the outcome, 10 % of it wrong": lambda frame, label, draw: np.where(draw.random(len(label)) < 0.10, ~label, label).astype(float),
-    "the outcome beside noise, AUC .98": lambda frame, label, draw: label * 2.9 + draw.normal(size=len(label)),
-    "the outcome beside noise, AUC .95": lambda frame, label, draw: label * 2.33 + draw.normal(size=len(label)),
-    "the number of the row": lambda frame, label, draw: np.arange(len(label), dtype=float),
+    "the outcome, 2 % of it wrong": lambda label, risk, draw: np.where(draw.random(len(label)) < 0.02, ~label, label).astype(float),
+    "the outcome, 10 % of it wrong": lambda label, risk, draw: np.where(draw.random(len(label)) < 0.10, ~label, label).astype(float),
+    "the outcome beside noise, AUC .98": lambda label, risk, draw: label * 2.9 + draw.normal(size=len(label)),
+    "the outcome beside noise, AUC .95": lambda label, risk, draw: label * 2.33 + draw.normal(size=len(label)),
+    "the number of the row": lambda label, risk, draw: np.arange(len(label), dtype=float),
+    **LEAKS,
 }
 
 
@@ -124,14 +124,26 @@ def power(path: Path) -> None:
         found, most = dict.fromkeys(PLANTED, 0), stage.sample_size(names)
         for seed in range(DRAWS):
             frame = stage.sample(domain, load(settings), store, replace(settings, seed=seed))  # type: ignore[arg-type]
-            draw = np.random.default_rng(seed)
+            draw, labels = np.random.default_rng(seed), frame[label].to_numpy(bool)
+            if not labels.any():
+                break
+            risk = honest_risk(frame, names, labels)
             for name, plant in PLANTED.items():
-                leaking = frame.assign(planted=plant(frame, frame[label].astype(bool), draw))
+                leaking = frame.assign(planted=plant(labels, risk, draw))
                 told = leakage.lint(
                     leaking, [*names, "planted"], label, decision_time=domain.decision_time, group="customer_id", most=most, seed=seed
                 )
                 found[name] += any(one.column == "planted" for one in told)
         print(f"  {domain.name}, {most} rows: " + ", ".join(f"{name} {count}" for name, count in found.items()), flush=True)
+
+
+def honest_risk(frame: pd.DataFrame, names: Sequence[str], labels: np.ndarray) -> np.ndarray:
+    """Return the rank, from 0 to 1, of each row by a model of the other half of the people."""
+    rows, people = frame[list(names)].to_numpy(float), number_groups(frame.customer_id.to_numpy())
+    margin = np.zeros(len(labels))
+    for half in (people % 2 == 0, people % 2 == 1):
+        margin[half] = QuickTrees(rows[~half], labels[~half]).margin(rows[half])
+    return rank(margin) / len(margin)
 
 
 def taiwan(data_dir: Path) -> Panel:

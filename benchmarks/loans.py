@@ -1,4 +1,4 @@
-"""Loan default on real data: Taiwan beside published scores, Berka with an interval.
+"""Loan default on real data: Taiwan beside published scores, German in ten folds, Berka with an interval.
 
 Run it as ``python -m benchmarks.loans`` (some minutes). It reads FINRISK_DATA_DIR and goes the product's way: source, contract,
 features, candidates. The champion is chosen on rows of the training part only; the test rows are scored once.
@@ -7,9 +7,10 @@ features, candidates. The champion is chosen on rows of the training part only; 
 import argparse
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from finrisk_assets.domains.loan_default.model import candidates, is_mature
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.modelling.training import candidates as model
+from finrisk_assets.modelling.training import tuning
 from finrisk_assets.modelling.training.split import split
 from finrisk_assets.scoring.spec import Rows
 from finrisk_assets.settings import Settings
@@ -33,14 +35,16 @@ Labels = NDArray[np.int64]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", nargs="?", default="both", choices=["taiwan", "berka", "both"])
+    parser.add_argument("source", nargs="?", default="all", choices=["taiwan", "german", "berka", "all"])
     parser.add_argument("--threads", type=int, default=1, help="threads of a model's training")
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of Berka's cross-validation")
     given = parser.parse_args()
     started = time.perf_counter()
-    if given.source != "berka":
+    if given.source in ("taiwan", "all"):
         taiwan(given.threads)
-    if given.source != "taiwan":
+    if given.source in ("german", "all"):
+        german(given.threads)
+    if given.source in ("berka", "all"):
         berka(given.threads, given.repeats)
     print(f"\n{time.perf_counter() - started:.0f} s in all")
 
@@ -66,7 +70,8 @@ def load(name: str) -> Loans:
     import ibis
 
     environment = Settings.from_environment()
-    settings = Settings(source=name, data_dir=environment.data_dir, as_of=datetime(2020, 1, 1))
+    mapping = Path(__file__).parents[1] / "docs" / "mapped-example.yaml" if name == "mapped" else None
+    settings = Settings(source=name, mapping=mapping, data_dir=environment.data_dir, as_of=datetime(2020, 1, 1))
     source = sources.load(settings)
     engine = ibis.duckdb.connect()
     valid: dict[str, ibis.Table] = {}
@@ -92,26 +97,58 @@ def load(name: str) -> Loans:
 
 def taiwan(threads: int) -> None:
     """A quarter as test, drawn as the published benchmark draws it (not stratified, seed 42)."""
-    from sklearn.base import clone
     from sklearn.model_selection import train_test_split
 
     loans = load("taiwan")
-    rows, labels, keys, declared = loans.rows, loans.labels, loans.keys, loans.features
+    rows, labels, declared = loans.rows, loans.labels, loans.features
     learn, test = train_test_split(np.arange(len(labels)), test_size=0.25, random_state=SEED)
-    inner = split(keys[learn], labels[learn], shares=(0.7, 0.29, 0.01), seed=SEED)
-    models = candidates(declared, SEED, threads, len(learn))
-    chosen = model.fit_candidates(rows[learn], labels[learn], inner, {name: clone(one) for name, one in models.items()})
-    champion = chosen[0].name
-    print("chosen on rows of the training part:", ", ".join(f"{one.name} {one.auc.value:.4f}" for one in chosen))
-    scores = {}
-    for name, one in models.items():
-        began = time.perf_counter()
-        scores[name] = model.compute_margin(one.fit(rows[learn], labels[learn]), rows[test])[0]
-        area = metrics.auc(labels[test], scores[name])
-        print(f"  {name:20} AUC {area}  {time.perf_counter() - began:6.1f} s{'  <- champion' if name == champion else ''}")
+    champion = _choose(loans.only(np.isin(np.arange(len(labels)), learn)), threads)
+    plain = candidates(declared, SEED, threads, len(learn))["xgboost"].fit(rows[learn], labels[learn])
+    scores = [model.compute_margin(one, rows[test])[0] for one in (_refit(champion.estimator, rows[learn], labels[learn]), plain)]
     print("  published:", ", ".join(f"{name} {value:.4f}" for name, value in PUBLISHED.items()))
-    area = metrics.auc(labels[test], scores[champion])
-    print(f"Taiwan champion {champion}: AUC {area}, demanded .778: {'reached' if area.value >= 0.778 else 'MISSED'}")
+    area, plain_area = (metrics.auc(labels[test], score) for score in scores)
+    difference = metrics.compare_auc(labels[test], *scores).difference
+    print(f"Taiwan champion {champion.name}: AUC {area}, demanded .782: {'reached' if area.value >= 0.782 else 'MISSED'}")
+    print(f"  XGBoost with settings that were not searched: {plain_area}; the champion less it, paired: {difference}")
+
+
+def german(threads: int) -> None:
+    """Ten folds; the candidate and its settings are chosen anew on the nine others each time."""
+    from sklearn.model_selection import StratifiedKFold
+
+    loans = load("mapped")
+    rows, labels = loans.rows, loans.labels
+    areas, names = [], []
+    for learn, test in StratifiedKFold(10, shuffle=True, random_state=SEED).split(rows, labels):
+        champion = _choose(loans.only(np.isin(np.arange(len(labels)), learn)), threads, quiet=True)
+        names.append(champion.name)
+        score = model.compute_margin(_refit(champion.estimator, rows[learn], labels[learn]), rows[test])[0]
+        areas.append(metrics.auc(labels[test], score).value)
+    print("  chosen:", ", ".join(f"{name} {names.count(name)}" for name in dict.fromkeys(names)))
+    mean, error = float(np.mean(areas)), float(np.std(areas, ddof=1) / len(areas) ** 0.5)
+    print(
+        f"German, mean of ten folds: AUC {mean:.4f} (standard error {error:.4f}), demanded .805: {'reached' if mean >= 0.805 else 'MISSED'}"
+    )
+
+
+def _choose(learn: Loans, threads: int, quiet: bool = False) -> model.Candidate:
+    """Return the candidate that is chosen on a part of the rows to learn from."""
+    inner = split(learn.keys, learn.labels, shares=(0.7, 0.29, 0.01), seed=SEED)
+    chosen = model.fit_candidates(learn.rows, learn.labels, inner, candidates(learn.features, SEED, 1, len(learn.labels)), threads)
+    if not quiet:
+        print("chosen on rows of the training part:", ", ".join(f"{one.name} {one.log_loss:.4f}" for one in chosen))
+    return chosen[0]
+
+
+def _refit(estimator: Any, rows: Rows, labels: Labels) -> Any:
+    """Return the chosen kind of model, its settings searched anew, fitted on all rows to learn from."""
+    from sklearn.base import clone
+
+    if isinstance(estimator, model.AveragedModel):
+        return replace(estimator, parts=tuple((_refit(part, rows, labels), weight) for part, weight in estimator.parts))
+    if type(estimator).__name__ == "XGBClassifier":
+        return tuning.tune(estimator, rows, labels).fit(rows, labels)
+    return clone(estimator).fit(rows, labels)
 
 
 def berka(threads: int, repeats: int) -> None:
@@ -126,7 +163,7 @@ def berka(threads: int, repeats: int) -> None:
     _out_of_time(loans.only(loans.is_mature), threads)
 
     rows, labels = loans.rows, loans.labels
-    has_ledger = ~np.isnan(rows[:, [feature.name for feature in loans.features].index("n_transactions_90d")])
+    has_ledger = ~np.isnan(rows[:, [feature.name for feature in loans.features].index("n_transactions_6m")])
     folds = list(RepeatedStratifiedKFold(n_splits=5, n_repeats=repeats, random_state=SEED).split(rows, labels))
     print(f"{repeats} x 5-fold cross-validation of all {len(labels)} loans, scores averaged over the repeats:")
     for name, one in candidates(loans.features, SEED, threads, len(labels)).items():

@@ -62,9 +62,8 @@ def bare(settings: Settings) -> None:
         scores = warehouse.store(f"scores_{domain.name}", warehouse.connection.read_parquet(str(landing / "scores.parquet")))
         assert not contract.check_stored(domain.score_contract(), scores)
         if domain.truth in source.truth:
-            domain.compare_with_truth(
-                common.load_frame(features, domain), warehouse.table(domain.truth).to_pandas(), Bundle.load(folder), settings
-            )
+            truth = {name: warehouse.table(name).to_pandas() for name in domain.truth_tables}
+            domain.compare_with_truth(common.load_frame(features, domain), truth, Bundle.load(folder), settings)
     build_bento(settings, champions, left_out(source))
 
 

@@ -116,8 +116,10 @@ def by_reasons(reference: Sequence[float] | None, *, limit: int = MAX_REASONS, s
     def choose(bundle: Bundle, rows: Rows) -> list[tuple[int, ...]]:
         place = {feature.name: column for column, feature in enumerate(bundle.features)}
         chosen = []
-        for moved in bundle.score(rows).contributions:
-            named = find_reasons(moved, bundle.features, reference=reference, limit=limit, smallest_share=smallest_share)
+        for row, moved in zip(rows, bundle.score(rows).contributions, strict=True):
+            named = find_reasons(
+                moved, row, bundle.features, bundle.values, reference=reference, limit=limit, smallest_share=smallest_share
+            )
             chosen.append(tuple(sorted(place[name] for reason in named for name in reason.features)))
         return chosen
 

@@ -12,14 +12,16 @@ import argparse
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import loans, reason_fidelity
+from benchmarks import loans, reason_fidelity, reason_truth
 from finrisk_assets.domains.classifier import ClassifierDomain
 from finrisk_assets.domains.loan_default import actionability, decide
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
+from finrisk_assets.domains.registry import DOMAINS
 from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.modelling.evaluation import explain
@@ -27,7 +29,6 @@ from finrisk_assets.modelling.training import candidates
 from finrisk_assets.modelling.training.convert import convert_estimator
 from finrisk_assets.modelling.training.split import Split, split
 from finrisk_assets.scoring.bundle import Bundle
-from finrisk_assets.scoring.reasons import find_reasons
 from finrisk_assets.scoring.recourse import RecourseSearch, approved_quantile_rows
 from finrisk_assets.scoring.spec import BundleSpec, Floats, Rows
 from finrisk_assets.settings import Settings
@@ -84,11 +85,13 @@ class Comparison:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", help=f"of {', '.join(STORED)} and taiwan; all, unless named")
+    parser.add_argument("--decisions", type=int, default=25_000, help="decisions of each domain and source whose sentences are checked")
     parser.add_argument("--threads", type=int, default=1, help="threads of a model's training")
     given = parser.parse_args()
     unknown = sorted(set(given.sources) - {*STORED, "taiwan"})
     if unknown:
         parser.error(f"no loans are known of {', '.join(unknown)}")
+    total = reason_truth.Truth()
     started, environment = time.perf_counter(), Settings.from_environment()
     for source in given.sources or (*STORED, "taiwan"):
         settings = Settings(home=environment.home, data_dir=environment.data_dir, source=source)
@@ -105,8 +108,12 @@ def main() -> None:
             spending = settings.root / "champions" / "spending_risk" / "bundle"
             if spending.is_dir():
                 report(f"{source}, spending risk", Bundle.load(spending), stored(settings, spending, SPENDING_RISK), HIGH)
+            print(f"\n{source}: the sentences of all domains, each checked against the value")
+            total.add(print_truth(settings, given.decisions))
         else:
             print(f"\n{source}: no champion below {settings.root}: FINRISK_SOURCE={source} finrisk demo makes it")
+    if total.decisions:
+        print(f"\n{len(total.false)} of {total.sentences} sentences of {total.decisions} decisions are false")
     print(f"\n{time.perf_counter() - started:.0f} s in all")
 
 
@@ -131,7 +138,7 @@ def fitted(held: Applicants, settings: Settings, threads: int) -> tuple[Bundle, 
     """Boosted trees on the training window, as a bundle with its reference."""
     model = candidates.build_candidates(held.features, settings.seed, threads, len(held.windows.train))["xgboost"]
     (one,) = candidates.fit_candidates(held.rows, held.labels, held.windows, {"xgboost": model})
-    validation, turns = held.rows[held.windows.validation], decide.thresholds()
+    validation = held.rows[held.windows.validation]
     spec = BundleSpec(
         name="finrisk-loan-default",
         domain="loan_default",
@@ -139,7 +146,6 @@ def fitted(held: Applicants, settings: Settings, threads: int) -> tuple[Bundle, 
         features=held.features,
         components=(convert_estimator(one.estimator, held.features).component,),
         calibration=one.fitted_calibration.calibration,
-        thresholds=turns,
         golden_rows=validation[:1],
         seed=settings.seed,
         data_sha256="",
@@ -180,32 +186,35 @@ def report(name: str, bundle: Bundle, held: Applicants, asked: Questions) -> Non
             mark = f"  demanded {DEMANDED}: {'reached' if told.rate.value >= DEMANDED else 'MISSED'}" if question == asked.demanded else ""
             moved = f"p {told.before:.3f} -> {told.after:.3f}"
             print(f"  {question:29} {told.n:5} {population:16} {told.rate} {moved:17} {told.named:7.1f}  {beside}{mark}")
-    worst = np.concatenate([rows for _, rows in refused(bundle, held, turns[asked.lines[0][1]])])
-    given, astray = ill_fitting(bundle, worst, reason_fidelity.typical(held.rows[held.windows.validation]))
-    print(f"  {astray} of {given} sentences with a direction do not fit the value: it lies on the other side of the median")
 
 
-def ill_fitting(bundle: Bundle, rows: Rows, middle: Rows) -> tuple[int, int]:
-    """Count the reasons of features with a certain direction, and those whose value lies on the side that speaks for the applicant.
-
-    A model that is not bound to directions may weigh one feature against its own; the sentence is then wrong.
-    """
-    place = {feature.name: at for at, feature in enumerate(bundle.features)}
-    given = astray = 0
-    for row, moved in zip(rows, bundle.score(rows).contributions, strict=True):
-        for one in find_reasons(moved, bundle.features, reference=bundle.reference):
-            at = place[one.feature]
-            direction = bundle.features[at].monotone
-            given += direction != 0
-            astray += direction * (row[at] - middle[at]) < 0
-    return given, int(astray)
+def print_truth(settings: Settings, limit: int) -> reason_truth.Truth:
+    """Print for every champion of a source how many sentences of its decisions are false, and return the counts of all."""
+    total, warehouse = reason_truth.Truth(), Warehouse(url=settings.warehouse)
+    for domain in DOMAINS:
+        folder = settings.root / "champions" / domain.name / "bundle"
+        if not folder.is_dir():
+            continue
+        frame = warehouse.table(f"features_{domain.group}").to_pandas().sort_values(domain.keys[0].name)
+        rows = candidates.to_matrix(frame, Bundle.load(folder).features)
+        truth = reason_truth.check_decisions(folder, reason_truth.draw_rows(rows, limit, settings.seed))
+        print(
+            f"  {domain.name:22} {truth.decisions:7} decisions, {truth.sentences:7} sentences: "
+            f"{len(truth.false)} false, {truth.contradictions} contradictions"
+        )
+        for line in truth.false[:3]:
+            print(f"    {line}")
+        total.add(truth)
+    return total
 
 
 def print_nearest_changes(bundle: Bundle, held: Applicants) -> None:
     """Print for how many there is a nearest feasible change, and how long one search takes."""
     names = [feature.name for feature in bundle.features]
     for goal, turn in (("to be approved", "refer_from"), ("not to be refused", "refuse_from")):
-        search = RecourseSearch(bundle, {}, approved_quantile_rows(bundle), bundle.thresholds[turn], actionability.apply_changes)
+        reached = decide.APPROVE if turn == "refer_from" else decide.REFER
+        shortfall = partial(decide.measure_shortfall, names=names, policy=bundle.policy, goal=reached)
+        search = RecourseSearch(bundle, {}, approved_quantile_rows(bundle), shortfall, actionability.apply_changes)
         for population, rows in refused(bundle, held, bundle.thresholds[turn]):
             sizes, seconds = [], []
             for values in rows[:MOST_CHANGES].tolist():

@@ -89,7 +89,7 @@ def judge(domain: Domain, frame: pd.DataFrame, truth: pd.DataFrame | None, sourc
     folds = random_folds(known, domain, source, name, settings.threads)
     print(f"  AUC in random folds of rows  {folds}  neither out of time nor of other people")
     if truth is not None:
-        for figure in domain.compare_with_truth(frame, truth, champion, settings):
+        for figure in domain.compare_with_truth(frame, {domain.truth: truth}, champion, settings):
             print(f"  {figure.metric:28} {figure.value:.4f}  {figure.meaning}")
 
 

@@ -27,7 +27,7 @@ from bento.access.access_middleware import AccessMiddleware
 from bento.context import idempotency_key
 from bento.decisions import feedback
 from bento.decisions.batch import build_response, decide_batch, parse_items
-from bento.decisions.bundle_versions import BundleVersions, archive_bundles
+from bento.decisions.bundle_versions import BundleVersions, archive_bundles, archive_policy
 from bento.decisions.domains import DOMAINS, domain_of, domain_of_type
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.group_commit import GroupCommit
@@ -197,7 +197,10 @@ class FinRisk:
 
     def __init__(self) -> None:
         gc.set_threshold(GC_THRESHOLD)
-        self._champions: Champions = FinRisk.checked_champions or load_champions(FinRisk.bento)  # type: ignore[attr-defined]
+        self._champions: Champions = FinRisk.checked_champions or load_champions(  # type: ignore[attr-defined]
+            FinRisk.bento,  # type: ignore[attr-defined]
+            Settings.from_environment().policy,
+        )
         self._metrics: Metrics = FinRisk.counters  # type: ignore[attr-defined]
         self._metrics.register_models(self._champions.bundles)
         settings = replace(Settings.from_environment(), source=self._champions.source)
@@ -211,7 +214,8 @@ class FinRisk:
         self._answers = AnswerRebuilder(self.store, BundleVersions(settings.bentoml_home / "models", self.store), scorers)
         bundles = self._champions.bundles
         folders = {(domain, bundles[domain].version): folder for domain, folder in self._champions.folders.items()}
-        archived = archive_bundles(self.store, folders)
+        has_policy = archive_policy(self.store, self._champions.policy)
+        archived = archive_bundles(self.store, folders) if has_policy else frozenset()
         self._decisions = Decisions(self.store, scorers, self._champions.why_absent, answers=self._answers, archived=archived)
         self._group_commit = GroupCommit(self._decisions)
         self.store.never_wait_here()
@@ -233,7 +237,7 @@ class FinRisk:
         is_worker
             Whether this process becomes the worker, which then does not load the models a second time.
         """
-        loaded = load_champions(FinRisk.bento)  # type: ignore[attr-defined]
+        loaded = load_champions(FinRisk.bento, Settings.from_environment().policy)  # type: ignore[attr-defined]
         FinRisk.checked_champions = loaded if is_worker else None  # type: ignore[attr-defined]
         settings = replace(Settings.from_environment(), source=loaded.source)
         os.environ |= {"FINRISK_HOME": str(settings.home.resolve()), **absolute_paths(os.environ)}

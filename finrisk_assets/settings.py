@@ -16,6 +16,13 @@ from finrisk_assets.private_files import is_open_to_others
 
 PREFIX = "FINRISK_"
 
+MOVED_TO_POLICY = {
+    "FINRISK_MEDIUM_RISK_FROM": "spending_risk.medium_from",
+    "FINRISK_HIGH_RISK_FROM": "spending_risk.high_from",
+    "FINRISK_REVIEW_CAPACITY": "transaction_anomaly.reviews_per_day",
+}
+"""Former setting -> the key of the policy that replaced it."""
+
 
 class SettingsError(ValueError):
     """A setting that cannot be used: its name, its value and what to set instead."""
@@ -47,12 +54,14 @@ class Settings:
         Largest share of a table's rows that may fail its contract before the run fails.
     sim_customers, sim_months
         Number of simulated customers, and of months of their history.
+    sim_fraud_rate
+        Share of the simulated people whose card is stolen in a year; None chooses it by the size of the ledger.
+    sim_shock_month, sim_shock_size
+        Month of the ledger, counted from 1, from which simulated incomes are lower by a share, and that share; month 0 is no shock.
     sim_economy
         YAML file with the numbers of the simulated economy: base rates and the strength of each effect.
-    medium_risk_from, high_risk_from
-        Probabilities from which spending risk is MEDIUM and HIGH.
-    review_capacity
-        Alerts per day that an analyst team can review; the anomaly threshold follows from it.
+    policy
+        The YAML file of the decision policy; None means that of a ``mapped`` source, else the shipped one; see docs/policy.md.
     examined
         Features that a person examined and found free of leakage, as ``<domain>.<column>``, comma-separated; see docs/leakage.md.
     drain_seconds
@@ -93,10 +102,11 @@ class Settings:
     quarantine_max_share: float = 0.05
     sim_customers: int = 2000
     sim_months: int = 24
+    sim_fraud_rate: float | None = None
+    sim_shock_month: int = 0
+    sim_shock_size: float = 0.2
     sim_economy: Path | None = None
-    medium_risk_from: float = 0.4
-    high_risk_from: float = 0.7
-    review_capacity: int = 100
+    policy: Path | None = None
     examined: str = ""
     drain_seconds: float = 2.0
     master_key: str = field(default="", repr=False)
@@ -122,13 +132,9 @@ class Settings:
     def __post_init__(self) -> None:
         for allowed, (is_allowed, names) in _RANGES.items():
             for name in names:
-                if not is_allowed(getattr(self, name)):
-                    raise SettingsError(f"{PREFIX}{name.upper()}={getattr(self, name)} is out of range: set {allowed}")
-        if not self.medium_risk_from < self.high_risk_from:
-            raise SettingsError(
-                f"FINRISK_MEDIUM_RISK_FROM={self.medium_risk_from} is not below FINRISK_HIGH_RISK_FROM={self.high_risk_from}: "
-                "set both, MEDIUM below HIGH"
-            )
+                value = getattr(self, name)
+                if value is not None and not is_allowed(value):
+                    raise SettingsError(f"{PREFIX}{name.upper()}={value} is out of range: set {allowed}")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -147,6 +153,9 @@ class Settings:
             if setting in values:
                 raise SettingsError(f"{setting} and {name} are both set: set one")
             values[setting] = _content(name, values.pop(name))
+        moved = sorted(values.keys() & MOVED_TO_POLICY.keys())
+        if moved:
+            raise SettingsError("; ".join(f"{name} is no setting: set {MOVED_TO_POLICY[name]} in FINRISK_POLICY's file" for name in moved))
         unknown = sorted(values.keys() - settings_by_variable.keys())
         if unknown:
             known = sorted(settings_by_variable.keys() | _secret_files())
@@ -228,14 +237,15 @@ def _suggest(name: str, known: list[str]) -> str:
 _RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "a whole number from 0 to 4294967295": (lambda value: 0 <= value < 2**32, ("seed",)),
     "a share from 0 to 1": (lambda value: 0 <= value <= 1, ("quarantine_max_share",)),
-    "a probability above 0 and below 1": (lambda value: 0 < value < 1, ("medium_risk_from", "high_risk_from")),
+    "a share of at least 0 and below 1": (lambda value: 0 <= value < 1, ("sim_fraud_rate", "sim_shock_size")),
+    "a whole number of at least 0": (lambda value: value >= 0, ("sim_shock_month",)),
     "minutes from 0 to 10080": (lambda value: 0 <= value <= 10080, ("warehouse_wait_minutes",)),
     "seconds from 0 to 3600": (lambda value: 0 <= value <= 3600, ("drain_seconds",)),
     "a number above 0": (lambda value: value > 0, ("rate_per_second", "unknown_per_second")),
     "a whole number of at least 1": (
         lambda value: value >= 1,
         (
-            *("sim_customers", "sim_months", "review_capacity", "threads", "rate_burst", "unknown_burst"),
+            *("sim_customers", "sim_months", "threads", "rate_burst", "unknown_burst"),
             *("max_connections", "max_connections_per_address"),
         ),
     ),
@@ -250,6 +260,8 @@ def _read(name: str, kind: Any, value: str) -> Any:
     try:
         if kind is int or kind is float:
             return kind(value)
+        if kind == float | None:
+            return float(value)
         if kind is str:
             return value
         if kind is bool:
@@ -259,6 +271,6 @@ def _read(name: str, kind: Any, value: str) -> Any:
             return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
         return Path(value).expanduser()
     except (KeyError, ValueError, OverflowError):
-        kinds = {int: "a whole number", float: "a number", bool: " or ".join(_SWITCH)}
+        kinds = {int: "a whole number", float: "a number", float | None: "a number", bool: " or ".join(_SWITCH)}
         wanted = kinds.get(kind, "a time in ISO 8601, such as 2025-07-01T00:00:00")
         raise SettingsError(f"{name}={value!r} cannot be read: set {wanted}") from None

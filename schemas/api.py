@@ -472,10 +472,15 @@ class TransactionAnswer(DecisionAnswer):
     score: float = Field(description="The model's margin: the sum of base and contributions.")
     risk_score: float = Field(ge=0, le=1, description="Calibrated probability of fraud; without labels the isolation forest's score.")
     anomaly: bool = Field(description="Whether the risk score reaches the threshold.")
+    expected_loss_amount: float | None = Field(
+        description="Expected loss in currency, the risk score times the amount; null where the score is no probability of fraud."
+    )
+    review_from_amount: float | None = Field(description="Expected loss from which a transaction is reviewed; null as above.")
     decision: str
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4)
     model: ModelVersion
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
 
 
 class LoanAnswer(DecisionAnswer):
@@ -486,11 +491,14 @@ class LoanAnswer(DecisionAnswer):
     as_of: Utc | None = Field(description="Time of the customer's features.")
     pd: float = Field(ge=0, le=1, description="Calibrated probability of default.")
     decision: str
+    decision_reason: str | None = Field(description="The rule of the policy that the loan fails; null where it is approved.")
+    value_amount: float = Field(description="The loan's expected value at its terms, in currency: interest less losses, funding and costs.")
     grade: str | None = Field(description="Grade of the probability, where the model has grades.")
     score: float = Field(description="The model's margin: the sum of base and contributions.")
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4)
     model: ModelVersion
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
 
 
 class ChangedValue(Answer):
@@ -528,6 +536,7 @@ class NearestChangeAnswer(Answer):
     decision_after: str | None
     reason: str | None = Field(description="The reason why there is no change; null where there is a change.")
     model: ModelVersion
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
 
 
 class SpendingAnswer(DecisionAnswer):
@@ -541,6 +550,7 @@ class SpendingAnswer(DecisionAnswer):
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4)
     model: ModelVersion
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
 
 
 class AmountInterval(Answer):
@@ -565,15 +575,16 @@ class CashflowAnswer(DecisionAnswer):
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4, description="Reasons for the answered direction.")
     model: ModelVersion
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
 
 
 class ProfitParts(Answer):
     """Expected earnings and costs of an accepted loan, in the ledger's currency."""
 
-    interest: float
+    interest: float = Field(description="Interest that is expected to be paid, discounted.")
     expected_loss: float
     funding: float
-    cost: float
+    cost: float = Field(description="Cost of granting and servicing the loan.")
 
 
 class Offer(Answer):
@@ -608,12 +619,15 @@ class OfferAnswer(DecisionAnswer):
     alternatives: list[Offer] = Field(max_length=3, description="The next best offers.")
     curve: list[CurvePoint] = Field(description="Acceptance and expected profit of the best offer at each rate.")
     acceptance: float | None = Field(description="Probability that the offer is accepted; without an offer, at the cheapest terms.")
-    pd: float
+    pd: float | None = Field(
+        description="Probability of default at the offered terms; without an offer, at the cheapest terms. Null where too little is known."
+    )
     score: float = Field(description="The acceptance model's margin at these terms: the sum of base and contributions.")
     explanation: Explanation
     reasons: list[Reason] = Field(max_length=4, description="The factors that moved the acceptance.")
     model: ModelVersion
-    pd_model: str | None = Field(description="Version of the model of the stored PD; null where the request had a PD.")
+    policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
+    pd_model: str | None = Field(description="Version of the model of the PD; null where the request had a PD.")
 
 
 class StoredScore(Answer):

@@ -9,32 +9,62 @@ from schemas.ledger import Column, Table
 
 @dataclass(frozen=True)
 class Feature:
-    """One input of a model.
+    """One input of a model, and what can truly be said of its value.
+
+    A sentence is a claim about the value, and is chosen only where the claim holds (`finrisk_assets.scoring.reasons`).
 
     Attributes
     ----------
     name, unit, description
         As in the feature table and in the bundle.
-    raises, lowers
-        Plain sentences for a reason code, used when this feature raised, or lowered, the risk of a decision.
+    low, high
+        Sentences of a value in the lowest, or highest, quarter of the reference group.
     monotone
         ``1`` where risk never falls as the feature grows, ``-1`` where it never rises, ``0`` where neither is certain.
     theme
         The subject in words ("late payments"). Features that say nearly the same share a theme and count as one reason together.
+    zero, one, missing
+        Sentences of the value 0, of the value 1, and of a value that is missing.
+    fact
+        Sentence that holds of every value: ``{value}`` stands for the value with its unit, ``{number}`` for the value alone and
+        ``{month}`` for the month of this number.
+    low_below, high_above
+        Bounds of the claims themselves: `low` is said only of values below, `high` only of values above.
+    is_absolute
+        Whether `low` and `high` follow from these bounds alone, whatever the reference group.
+    scale
+        How the value was transformed: ``log``, ``log1p`` or not at all. Sentences show it in its own unit.
+    spoken_by
+        The feature that speaks for this one: half of a circle tells nothing by itself.
+    missing_codes
+        Numbers that mean in the source's files that there is no value; they mean the same in a request.
     """
 
     name: str
     unit: str
     description: str
-    raises: str = ""
-    lowers: str = ""
+    low: str = ""
+    high: str = ""
     monotone: Literal[-1, 0, 1] = 0
     theme: str = ""
+    zero: str = ""
+    one: str = ""
+    missing: str = ""
+    fact: str = ""
+    low_below: float | None = None
+    high_above: float | None = None
+    is_absolute: bool = False
+    scale: Literal["", "log", "log1p"] = ""
+    spoken_by: str = ""
+    missing_codes: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "missing_codes", tuple(self.missing_codes))  # a list, where it was read from JSON
 
     @property
     def factor(self) -> str:
-        """The group in which the feature counts as a reason: its theme, else its sentence, else its name."""
-        return self.theme or self.raises or self.name
+        """The group in which the feature counts as a reason: its theme, else its name."""
+        return self.theme or self.name
 
 
 def themes(groups: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -82,9 +82,24 @@ class FeatureMap(_Model):
     """The definition that makes an extra column a feature of its domain's model."""
 
     monotone: Literal[-1, 0, 1] = Field(0, description="1 where risk never falls as it grows, -1 where it never rises.")
-    raises: str = Field("", description="The reason said where it raised the risk.")
-    lowers: str = Field("", description="The reason said where it lowered the risk.")
+    low: str = Field("", description="The sentence of a low value: in the lowest quarter of the reference group.")
+    high: str = Field("", description="The sentence of a high value: in the highest quarter.")
+    zero: str = Field("", description="The sentence of the value 0.")
+    one: str = Field("", description="The sentence of the value 1.")
+    missing: str = Field("", description="The sentence of a missing value.")
+    raises: str = Field("", description="With `monotone`: the sentence of the side that raises the risk, in place of `low` or `high`.")
+    lowers: str = Field("", description="With `monotone`: the sentence of the side that lowers the risk.")
     theme: str = Field("", description="What it tells about; features of one theme are one reason together.")
+
+    @property
+    def low_sentence(self) -> str:
+        """The sentence of a low value; `raises` and `lowers` tell of a value only where the direction is certain."""
+        return self.low or {1: self.lowers, -1: self.raises, 0: ""}[self.monotone]
+
+    @property
+    def high_sentence(self) -> str:
+        """The sentence of a high value, likewise."""
+        return self.high or {1: self.raises, -1: self.lowers, 0: ""}[self.monotone]
 
 
 class ExtraColumn(ColumnMap):
@@ -158,6 +173,7 @@ class Mapping(_Model):
     ends: str | None = Field(
         None, pattern=MONTH, description="The last month, where the ledger has ended; else the present one is its last."
     )
+    policy: str | None = Field(None, description="The source's own decision policy: its path from the YAML file's folder.")
     tables: dict[str, TableMap] = Field(min_length=1)
 
     @model_validator(mode="after")

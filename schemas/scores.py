@@ -24,6 +24,7 @@ def score_table(domain: str, key: Column, decision_time: Column, more: tuple[Col
             Column("probability", "float64", "The calibrated score.", "probability", minimum=0, maximum=1),
             Column("decision", "string", "What the score means for the subject."),
             Column("model_version", "string", "Version of the scoring bundle."),
+            Column("policy_version", "string", "Version of the decision policy."),
             *more,
         ),
         key=key.name,

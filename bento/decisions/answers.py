@@ -14,6 +14,7 @@ from schemas.api import FieldError, Request
 
 _MAX_FEATURE_ERRORS = 50
 _UNKNOWN_FEATURE = "The model has no such feature; GET /v1/models lists them."
+_NEVER_MISSING = "The model never learned without this value: send a number."
 _MISSING_FEATURE = "This feature is required; null says that it is not known."
 
 
@@ -120,24 +121,44 @@ def row_from_snapshot(bundle: Bundle, features: Mapping[str, float | None]) -> R
         raise Problem(503, "not_ready", message) from None
 
 
-def row_from_request(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
+def row_from_request(bundle: Bundle, features: Mapping[str, float | None], computed: Collection[str] = ()) -> Rows:
     """Return the model's row of the features that a client sent, float32 of shape (d,).
+
+    Parameters
+    ----------
+    computed
+        Features that the service computes later, so that they may be null here.
 
     Raises
     ------
     bento.problems.Problem
-        For a feature that the model lacks, one that is missing, or a value that its unit does not allow or the model cannot use.
+        For a feature that the model lacks, one that is missing, null where training always saw a value, or a value that its unit does
+        not allow or the model cannot use.
     """
     names = bundle.columns.keys()
     if names != features.keys():
         wrong = [FieldError(field=f"features.{name[:64]}", reason=_UNKNOWN_FEATURE) for name in features if name not in names]
         wrong += [FieldError(field=f"features.{name}", reason=_MISSING_FEATURE) for name in names if name not in features]
         raise Problem.from_status(422, wrong[:_MAX_FEATURE_ERRORS])
-    row = row_of(bundle, features)
+    row = row_of(bundle, with_missing_codes(bundle, features))
+    unknown = bundle.training_range.find_unknown(row[None, :])[0]
+    wrong = [
+        FieldError(field=f"features.{feature.name}", reason=_NEVER_MISSING)
+        for feature, is_unknown in zip(bundle.features, unknown.tolist(), strict=True)
+        if is_unknown and feature.name not in computed
+    ]
+    if wrong:
+        raise Problem.from_status(422, wrong[:_MAX_FEATURE_ERRORS])
     out_of_bounds = units.find_out_of_bounds(bundle, row)
     if out_of_bounds:
         raise Problem.from_status(422, out_of_bounds[:_MAX_FEATURE_ERRORS])
     return row
+
+
+def with_missing_codes(bundle: Bundle, features: Mapping[str, float | None]) -> Mapping[str, float | None]:
+    """Return the features with null in place of the numbers that mean that there is no value."""
+    codes = {feature.name: feature.missing_codes for feature in bundle.features if feature.missing_codes}
+    return dict(features) | {name: None for name, of_feature in codes.items() if features.get(name) in of_feature} if codes else features
 
 
 def row_of(bundle: Bundle, values: Mapping[str, float | None], field: str = "features") -> Rows:

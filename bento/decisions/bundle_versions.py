@@ -1,4 +1,4 @@
-"""The bundles of all model versions that decided: the store keeps a copy of each, so that every worker can rebuild an old answer.
+"""The bundles and policies of all versions that decided: the store keeps a copy of each, so that every worker can rebuild an old answer.
 
 A Bento carries the newest models alone, and its container has no other files: a repeated request may be older than the Bento. A bundle
 never changes, and its copy opens with the store's key alone.
@@ -17,7 +17,9 @@ from sqlalchemy import Connection, bindparam, delete, insert, select
 from bento.problems import log_failure
 from bento.store.keyring import KeyringError, seal, unseal
 from bento.store.session import STORE_FAULTS, Store
-from bento.store.tables import bundles
+from bento.store.tables import bundles, policies
+from finrisk_assets.policy.document import Policy
+from finrisk_assets.policy.policy_file import PolicyError, default_policy, parse_policy
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.bundle_io import MANIFEST
 from finrisk_assets.scoring.spec import BundleError
@@ -25,6 +27,9 @@ from finrisk_assets.scoring.spec import BundleError
 _OF_VERSION = bundles.c.domain == bindparam("of_domain"), bundles.c.version == bindparam("of_version")
 _SELECT = select(bundles.c.sealed).where(*_OF_VERSION)
 _DELETE = delete(bundles).where(*_OF_VERSION)
+_OF_POLICY = policies.c.version == bindparam("of_version")
+_SELECT_POLICY = select(policies.c.document).where(_OF_POLICY)
+_DELETE_POLICY = delete(policies).where(_OF_POLICY)
 
 
 class BundleVersions:
@@ -139,3 +144,61 @@ def _load(folder: Path, version: str) -> Bundle | None:
         return Bundle.load(folder, version=version)
     except BundleError:
         return None
+
+
+# Policies ---------------------------------------------------------------------------------------------------------------------
+
+
+def archive_policy(store: Store, policy: Policy) -> bool:
+    """Keep a policy in the store where the store lacks it or its document was changed; return whether it is there.
+
+    A fault of the store is logged: without its policy a decision is recorded in full.
+    """
+    try:
+        with store.reading() as connection:
+            is_there = _load_policy(connection, policy.version) is not None
+        if not is_there:
+            with store.writing() as connection:
+                store.advisory_lock(policy=policy.version)  # another worker may start at the same time
+                connection.execute(_DELETE_POLICY, {"of_version": policy.version})
+                connection.execute(insert(policies), {"version": policy.version, "document": policy.canonical_json()})
+    except STORE_FAULTS as error:
+        log_failure(error)
+        return False
+    return True
+
+
+def find_policy(store: Store, version: str) -> Policy | None:
+    """Return the policy of a version; None where it is missing, or its document was changed.
+
+    Raises
+    ------
+    bento.store.database.StoreUnavailable
+        Where the store is not available.
+    """
+    shipped = default_policy()
+    if version == shipped.version:
+        return shipped
+    with store.reading() as connection:
+        return _load_policy(connection, version)
+
+
+def has_policy(connection: Connection, version: str) -> bool:
+    """Return whether the code ships a policy, or the store has its document unchanged."""
+    return version == default_policy().version or _load_policy(connection, version) is not None
+
+
+def _load_policy(connection: Connection, version: str) -> Policy | None:
+    document = _read_document(connection, version)
+    if document is None:
+        return None
+    try:
+        policy = parse_policy(document, f"policy {version}")
+    except PolicyError:
+        return None
+    return policy if policy.version == version else None
+
+
+def _read_document(connection: Connection, version: str) -> str | None:
+    document: str | None = connection.execute(_SELECT_POLICY, {"of_version": version}).scalar_one_or_none()
+    return document

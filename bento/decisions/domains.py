@@ -27,6 +27,8 @@ class ServedDomain:
         The request's type.
     probability, decision
         The fields of the answer that hold the probability and the decision.
+    companions
+        Domains whose models a decision asks too.
     """
 
     scorer: type[Scorer]
@@ -34,6 +36,7 @@ class ServedDomain:
     request: type[Request]
     probability: str
     decision: str
+    companions: tuple[str, ...] = ()
 
 
 DOMAINS: Mapping[str, ServedDomain] = {
@@ -43,7 +46,7 @@ DOMAINS: Mapping[str, ServedDomain] = {
     # The model of eight behaviour fields answers requests that name no customer.
     "spending_risk_eight": ServedDomain(SpendingScorer, "/v1/spending-risk", SpendingRequest, "risk_probability", "risk_level"),
     "cashflow": ServedDomain(CashflowScorer, "/v1/cashflow", CashflowRequest, "surplus_probability", "direction"),
-    "loan_offers": ServedDomain(OfferScorer, "/v1/loan-offers", OfferRequest, "acceptance", "decision"),
+    "loan_offers": ServedDomain(OfferScorer, "/v1/loan-offers", OfferRequest, "acceptance", "decision", ("loan_default",)),
 }
 OUTCOME_FIELDS: Mapping[str, tuple[str, str]] = {name: (domain.probability, domain.decision) for name, domain in DOMAINS.items()}
 """Domain -> the fields of its answer that hold the probability and the decision."""

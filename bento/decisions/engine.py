@@ -247,7 +247,7 @@ class Decisions:
         if prior.digest != digest:
             raise Problem(409, "conflict", "Another request was sent with this transaction_id or Idempotency-Key.", fields)
         if prior.payload is not None:
-            (body,) = self._answers.rebuild(prior.domain, prior.model_version, [prior.payload])
+            (body,) = self._answers.rebuild(prior.domain, prior.model_version, prior.policy_version, [prior.payload])
             if body is None:
                 model = f"{prior.domain} {prior.model_version}"
                 logger.error("the answer of decision %s cannot be rebuilt: %s is missing or answers otherwise", prior.id, model)
@@ -333,6 +333,7 @@ class Decisions:
             domain=domain,
             route=DOMAINS[domain].route,
             model_version=answer.model.version,
+            policy_version=answer.policy_version,
             request=request,
             answer=body,
             row=scoring_input.row,

@@ -10,9 +10,12 @@ import numpy as np
 from pydantic_core import to_json
 
 from finrisk_assets.scoring.bundle import Bundle, Scores
-from finrisk_assets.scoring.reasons import Direction, build_sentence, factor_code, list_members, rank_factors
+from finrisk_assets.scoring.reasons import MAX_REASONS, Direction, factor_code, list_members, rank_factors, word_factor
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import EncodedContributions, Explanation, ModelVersion, Reason
+
+TOO_LITTLE_KNOWN = "TOO_LITTLE_KNOWN"
+"""The code of the reason that a decision would be a guess."""
 
 
 class Explainer:
@@ -27,10 +30,14 @@ class Explainer:
     ----------
     model
         The name and version of the bundle's model.
+    policy_version
+        The version of the policy that the bundle decides under.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.model = ModelVersion(name=bundle.name, version=bundle.version)
+        self.policy_version = bundle.policy.version
+        self._bundle = bundle
         self._factors = bundle.factors
         self._reference = None if bundle.reference is None else np.asarray(bundle.reference, np.float64)
         # The texts around two numbers for each feature: the numbers alone are encoded for an answer.
@@ -38,18 +45,9 @@ class Explainer:
         self._texts[::4] = [b'},{"feature":%s,"unit":%s,"value":' % (to_json(f.name), to_json(f.unit)) for f in bundle.features] + [b"}]"]
         self._texts[2::4] = [b',"contribution":'] * len(bundle.features)
         self._texts[0] = self._texts[0].replace(b"},", b"[", 1)
-        self._reasons: dict[Direction, list[Reason]] = {
-            direction: [
-                Reason(
-                    code=factor_code(feature),
-                    feature=feature.name,
-                    features=list(list_members(bundle.features, self._factors, column)),
-                    text=build_sentence(feature, direction),
-                )
-                for column, feature in enumerate(bundle.features)
-            ]
-            for direction in ("raises", "lowers")
-        }
+        self._features, self._values, self._group_name = bundle.features, bundle.values, bundle.reference_group
+        self._codes = [factor_code(feature) for feature in bundle.features]
+        self._members = [list(list_members(bundle.features, self._factors, column)) for column in range(len(bundle.features))]
 
     def fields(self, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> dict[str, Any]:
         """Return the fields of an answer that every domain has: the score of one row, its explanation, its reasons and the model.
@@ -71,8 +69,9 @@ class Explainer:
         return {
             "score": float(scores.margin[0]),
             "explanation": self.explain(row, scores),
-            "reasons": self.find_reasons(scores, high=high, refused=refused),
+            "reasons": [*self._name_doubt(row), *self.find_reasons(row, scores, high=high, refused=refused)][:MAX_REASONS],
             "model": self.model,
+            "policy_version": self.policy_version,
         }
 
     def explain(self, row: Rows, scores: Scores) -> Explanation:
@@ -87,7 +86,7 @@ class Explainer:
         pieces[1::2] = to_json(numbers, inf_nan_mode="null")[1:-1].split(b",")
         return Explanation.model_construct(base=scores.base, contributions=EncodedContributions(b"".join(pieces)))
 
-    def find_reasons(self, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
+    def find_reasons(self, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:
         """Return the factors that moved the score of one row most: up where the decision says that the score is high, else down.
 
         A refused applicant is compared with applicants who were just approved, where the bundle has this reference: a comparison with
@@ -96,5 +95,18 @@ class Explainer:
         contributions = scores.contributions[0]
         moves = contributions - self._reference if refused and self._reference is not None else contributions
         direction: Direction = "raises" if high else "lowers"
-        reasons = self._reasons[direction]
-        return [reasons[column] for column, _ in rank_factors(moves.tolist(), self._factors, direction)]
+        movements, values = moves.tolist(), row.tolist()
+        return [self._word_reason(column, movements, values, direction) for column, _ in rank_factors(movements, self._factors, direction)]
+
+    def _name_doubt(self, row: Rows) -> list[Reason]:
+        """Return the reason that too little is known, first of all reasons; none where enough is known."""
+        doubt = self._bundle.find_doubt(row)
+        if doubt is None:
+            return []
+        names = [self._features[column].name for column in doubt.columns]
+        return [Reason(code=TOO_LITTLE_KNOWN, feature=names[0], features=names, text=doubt.text)]
+
+    def _word_reason(self, column: int, moves: list[float], row: list[float], direction: Direction) -> Reason:
+        members = self._factors[self._features[column].factor]
+        speaker, text = word_factor(members, moves, row, self._features, self._values, direction, self._group_name)
+        return Reason(code=self._codes[column], feature=self._features[speaker].name, features=self._members[column], text=text)

@@ -16,6 +16,8 @@ from typing import Any
 from bentoml.exceptions import BentoMLException, NotFound
 
 from bento.decisions.domains import DOMAINS
+from finrisk_assets.policy.document import Policy
+from finrisk_assets.policy.policy_file import PolicyError, default_policy, parse_policy, read_policy
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.bundle_io import GOLDEN
 from finrisk_assets.scoring.spec import BundleError
@@ -25,6 +27,9 @@ logger = logging.getLogger("finrisk.service")
 CHALLENGER_SUFFIX = "-challenger"
 """End of the name of a challenger's model."""
 
+POLICY_METADATA = "policy_json"
+"""Name of the metadata that holds the policy in effect when the models were packed."""
+
 
 class NoChampions(BentoMLException):
     """A model store without champions, or with champions of different sources."""
@@ -32,6 +37,10 @@ class NoChampions(BentoMLException):
 
 class ModelRejected(BentoMLException):
     """A model that must not be used; the message names its tag and its fault."""
+
+
+class PolicyRejected(BentoMLException):
+    """A policy that must not be used; the message names its file, line and key."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,8 @@ class Champions:
         Domain to its model's measured figures, as `finrisk_assets.graph.packaging` stored them.
     typical_features
         Domain to a row that belongs to no person: each feature's median over the bundle's golden rows. Example requests use them.
+    policy
+        The policy that they decide under.
     challengers
         Domain to the challenger's bundle, where a challenger was packed.
     folders
@@ -63,6 +74,7 @@ class Champions:
     typical_features: Mapping[str, Mapping[str, float | None]]
     challengers: Mapping[str, Bundle] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
+    policy: Policy = field(default_factory=default_policy)
 
     def why_absent(self, domain: str) -> str:
         """Return one sentence for the client that asked for a domain without a model."""
@@ -98,8 +110,13 @@ def find_newest_models() -> list[Any]:
     return models
 
 
-def load_champions(bento: Any | None) -> Champions:
-    """Load and check the models of a Bento or, without one, of the model store.
+def load_champions(bento: Any | None, policy_file: Path | None = None) -> Champions:
+    """Load and check the models of a Bento or, without one, of the model store, and the policy that they decide under.
+
+    Parameters
+    ----------
+    policy_file
+        The policy; None for the one that was packed with the models.
 
     Raises
     ------
@@ -107,6 +124,8 @@ def load_champions(bento: Any | None) -> Champions:
         Where there are no models, or they come from different sources.
     ModelRejected
         Where a file was changed since the training, or a golden row gets another score.
+    PolicyRejected
+        Where the policy cannot be used.
     """
     import bentoml
 
@@ -116,7 +135,10 @@ def load_champions(bento: Any | None) -> Champions:
     sources = sorted({bundle.source for bundle in loaded})
     if len(sources) != 1:
         raise NoChampions(f"one service answers for one source; these models come from {sources}")
-    bundles = {bundle.domain: bundle for bundle in loaded}
+    policy = _load_policy(models, policy_file)
+    plain = {bundle.domain: bundle for bundle in loaded}
+    bundles = {domain: bundle.under(policy, _companions(plain, domain)) for domain, bundle in plain.items()}
+    challengers = _load_challengers([model for model in packed if model.tag.name.endswith(CHALLENGER_SUFFIX)])
     reasons = {domain: reason for model in models for domain, reason in model.info.metadata.get("absent", {}).items()}
     return Champions(
         bundles=bundles,
@@ -126,8 +148,9 @@ def load_champions(bento: Any | None) -> Champions:
             bundle.domain: json.loads(model.info.metadata.get("figures_json", "[]")) for bundle, model in zip(loaded, models, strict=True)
         },
         typical_features={bundle.domain: _median_features(bundle, Path(model.path)) for bundle, model in zip(loaded, models, strict=True)},
-        challengers=_load_challengers([model for model in packed if model.tag.name.endswith(CHALLENGER_SUFFIX)]),
+        challengers={domain: bundle.under(policy, _companions(plain, domain)) for domain, bundle in challengers.items()},
         folders={bundle.domain: Path(model.path) for bundle, model in zip(loaded, models, strict=True)},
+        policy=policy,
     )
 
 
@@ -137,6 +160,22 @@ def _load_bundle(model: Any) -> Bundle:
         return Bundle.load(Path(model.path), version=model.tag.version)
     except BundleError as error:
         raise ModelRejected(f"the model {model.tag} is refused: {error}") from error
+
+
+def _companions(bundles: Mapping[str, Bundle], domain: str) -> dict[str, Bundle]:
+    """Return the champions of other domains that a domain's decisions ask too."""
+    return {name: bundles[name] for name in DOMAINS[domain].companions if name in bundles}
+
+
+def _load_policy(models: Sequence[Any], file: Path | None) -> Policy:
+    """Return the policy of a file, else the one that was packed with the models, else the shipped one."""
+    packed = next((text for model in models if (text := model.info.metadata.get(POLICY_METADATA))), None)
+    try:
+        if file is not None:
+            return read_policy(file)
+        return default_policy() if packed is None else parse_policy(packed, "the Bento's policy")
+    except PolicyError as error:
+        raise PolicyRejected(str(error)) from None
 
 
 def _load_challengers(models: Sequence[Any]) -> dict[str, Bundle]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, func, select, text
+from sqlalchemy import ColumnElement, Connection, and_, func, select, text
 
 from bento.access.api_keys import find_recorded_revocations, list_keys
-from bento.decisions.bundle_versions import has_copy
+from bento.decisions.bundle_versions import has_copy, has_policy
 from bento.decisions.feedback import match_labels
 from bento.store.audit_chain import Record
 from bento.store.audit_verify import find_records_at, find_retention_limit
@@ -46,10 +46,10 @@ _UNDONE_ERASURES = (
     .where(audit.c.action == "erase", (people.c.person.is_(None)) | people.c.wrapped_key.is_not(None) | people.c.lookup.is_not(None))
 )
 _MODELS = select(decisions.c.domain, decisions.c.model_version).distinct().order_by(decisions.c.domain, decisions.c.model_version)
-_SEALED_OF_MODEL = (
-    select(decisions.c.id, decisions.c.person, people.c.lookup, people.c.wrapped_key, decisions.c.sealed)
-    .select_from(decisions.outerjoin(people, decisions.c.person == people.c.person))
-    .where(decisions.c.domain == bindparam("of_domain"), decisions.c.model_version == bindparam("of_version"))
+_POLICY = decisions.c.policy_version
+_POLICIES = select(_POLICY).where(_POLICY.is_not(None)).distinct().order_by(_POLICY)
+_SEALED = select(decisions.c.id, decisions.c.person, people.c.lookup, people.c.wrapped_key, decisions.c.sealed).select_from(
+    decisions.outerjoin(people, decisions.c.person == people.c.person)
 )
 _DECIDE_RECORDS = select(audit.c.output, audit.c.writer, audit.c.number).where(audit.c.action == "decide")
 _KEY_RECORDS = select(audit.c.output, audit.c.inputs).where(OF_KEYS, audit.c.action == "key.create")
@@ -89,7 +89,7 @@ class ReconcileReport:
 
 
 def reconcile(store: Store) -> ReconcileReport:
-    """Match all rows of decisions, people, labels and API keys with their audit records, and abridged decisions with copies of bundles.
+    """Match all rows of decisions, people, labels and API keys with their audit records; check the copies that abridged decisions need.
 
     All is read in one state of the store.
 
@@ -108,7 +108,7 @@ def reconcile(store: Store) -> ReconcileReport:
             report.add("audit", "it is not the one that this store began: it was wiped, or wiped and begun anew")
         _reconcile_people(store, connection, report)
         _reconcile_decisions(store, connection, report)
-        _reconcile_bundles(store, connection, report)
+        _reconcile_copies(store, connection, report)
         labels = match_labels(connection, store.keyring.mac)
         for label in labels.unrecorded:
             report.add(f"feedback {label}", NEVER_RECORDED)
@@ -188,15 +188,20 @@ def _name_missing_decisions(store: Store, connection: Connection, report: Reconc
             report.add(f"writer {record.writer}, record {record.number}", "its decision is missing: the row was deleted or changed")
 
 
-def _reconcile_bundles(store: Store, connection: Connection, report: ReconcileReport) -> None:
-    """Name the versions without a copy whose abridged decisions need one; full decisions have their answers themselves."""
+def _reconcile_copies(store: Store, connection: Connection, report: ReconcileReport) -> None:
+    """Name the models and policies without a copy whose abridged decisions need one; full decisions have their answers themselves."""
+    lost = "its copy is missing or was changed, and abridged decisions need it for their answers"
     for domain, version in connection.execute(_MODELS).all():
-        if not has_copy(store, connection, domain, version) and _has_abridged(store, connection, domain, version):
-            report.add(f"bundle {domain} {version}", "its copy is missing or was changed, and abridged decisions need it for their answers")
+        of_model = and_(decisions.c.domain == domain, decisions.c.model_version == version)
+        if not has_copy(store, connection, domain, version) and _has_abridged(store, connection, of_model):
+            report.add(f"bundle {domain} {version}", lost)
+    for (version,) in connection.execute(_POLICIES).all():
+        if not has_policy(connection, version) and _has_abridged(store, connection, version == _POLICY):
+            report.add(f"policy {version}", lost)
 
 
-def _has_abridged(store: Store, connection: Connection, domain: str, version: str) -> bool:
-    payloads = (store.open_payload(*row) for row in _stream(connection, _SEALED_OF_MODEL.params(of_domain=domain, of_version=version)))
+def _has_abridged(store: Store, connection: Connection, condition: ColumnElement[bool]) -> bool:
+    payloads = (store.open_payload(*row) for row in _stream(connection, _SEALED.where(condition)))
     return any(payload is not None and payload.abridged is not None for payload in payloads)
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bento.decisions.answers import ScoringInput, split_scores
+from bento.decisions.bundle_versions import find_policy
 from bento.decisions.domains import DOMAINS, outcome_of
 from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem
@@ -128,39 +129,43 @@ class AnswerRebuilder:
     def __init__(self, store: Store, bundle_of: Callable[[str, str], Bundle | None], scorers: Mapping[str, Scorer] | None = None) -> None:
         self._store = store
         self._bundle_of = bundle_of
-        self._champions = {(domain, scorer.bundle.version): scorer for domain, scorer in (scorers or {}).items()}
-        self._old: dict[tuple[str, str], Scorer] = {}
+        self._champions = {
+            (domain, scorer.bundle.version, scorer.bundle.policy.version): scorer for domain, scorer in (scorers or {}).items()
+        }
+        self._old: dict[tuple[str, str, str], Scorer] = {}
         self._lock = Lock()
 
-    def find_scorer(self, domain: str, version: str) -> Scorer | None:
-        """Return the scorer of a version; None where its bundle is missing or was changed.
+    def find_scorer(self, domain: str, version: str, policy_version: str | None) -> Scorer | None:
+        """Return the scorer of a version under a policy; None where its bundle or policy is missing or was changed.
 
         Raises
         ------
         bento.store.database.StoreBusy
             In the event loop's thread, where the bundle has to be loaded: `StoreThread.run` makes the same call elsewhere.
         """
-        model = domain, version
+        if policy_version is None:  # older than policies
+            return None
+        model = domain, version, policy_version
         scorer = self._champions.get(model) or self._old.get(model)
         if scorer is not None:
             return scorer
         if not self._store.database.lock.may_wait():
             raise StoreBusy("an old bundle has to be loaded")
-        bundle = self._bundle_of(domain, version)
-        if bundle is None:
+        bundle, policy = self._bundle_of(domain, version), find_policy(self._store, policy_version)
+        if bundle is None or policy is None:
             return None
         with self._lock:
-            scorer = self._old[model] = DOMAINS[domain].scorer(bundle, self._store)
+            scorer = self._old[model] = DOMAINS[domain].scorer(bundle.under(policy), self._store)
             while len(self._old) > MAX_OLD_SCORERS:
                 del self._old[next(iter(self._old))]
         return scorer
 
-    def rebuild(self, domain: str, version: str, payloads: Sequence[DecisionPayload]) -> list[bytes | None]:
-        """Return the answers of abridged records of one model, byte for byte as they were sent, with a null `decision_id`.
+    def rebuild(self, domain: str, version: str, policy_version: str | None, payloads: Sequence[DecisionPayload]) -> list[bytes | None]:
+        """Return the answers of abridged records of one model and policy, byte for byte as they were sent, with a null `decision_id`.
 
         None stands for an answer that cannot be rebuilt: the bundle is missing, or model and code no longer answer as they did.
         """
-        scorer = self.find_scorer(domain, version)
+        scorer = self.find_scorer(domain, version, policy_version)
         return [None] * len(payloads) if scorer is None else self._rebuild(domain, scorer, payloads)
 
     def _rebuild(self, domain: str, scorer: Scorer, payloads: Sequence[DecisionPayload]) -> list[bytes | None]:

@@ -62,7 +62,7 @@ class ReplayReport:
     erased
         Decisions on erased people: they can no longer be read.
     unknown
-        Domain and model version -> decisions by a version that is missing or was changed.
+        Domain and model version -> decisions whose model or policy is missing or was changed.
     differences
         The first decisions that are different, damaged or unrecorded, at most `MAX_DIFFERENCES`.
     """
@@ -122,7 +122,7 @@ class ReplayReport:
 def replay(
     store: Store, bundle_of: Callable[[str, str], Bundle | None], *, since: int | None = None, domain: str | None = None
 ) -> ReplayReport:
-    """Re-score stored decisions and compare, a chunk of one model's decisions at a time.
+    """Re-score stored decisions and compare, a chunk of the decisions of one model under one policy at a time.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def replay(
     for chunk in _chunks_by_model(store, since, domain):
         first = chunk[0]
         audited = _are_recorded(store, chunk)
-        scorer = None if first.content is None else rebuilder.find_scorer(first.domain, first.model_version)
+        scorer = None if first.content is None else rebuilder.find_scorer(first.domain, first.model_version, first.policy_version)
         differences = [None] * len(chunk) if scorer is None else _compare_chunk(chunk, scorer)
         for decision, is_audited, difference in zip(chunk, audited, differences, strict=True):
             report.add(decision, is_audited=is_audited, difference=difference, is_comparable=scorer is not None)
@@ -160,12 +160,12 @@ def _are_recorded(store: Store, chunk: Sequence[StoredDecision]) -> list[bool]:
 
 
 def _chunks_by_model(store: Store, since: int | None, domain: str | None) -> Iterator[list[StoredDecision]]:
-    """Yield the decisions in chunks of one model, readable decisions apart from unreadable ones."""
-    chunks: dict[tuple[str, str, bool], list[StoredDecision]] = {}
+    """Yield the decisions in chunks of one model and policy, readable decisions apart from unreadable ones."""
+    chunks: dict[tuple[str, str, str | None, bool], list[StoredDecision]] = {}
     for decision in store.decisions():
         if (since is not None and decision.decided_at < since) or domain not in (None, decision.domain):
             continue
-        key = decision.domain, decision.model_version, decision.content is not None
+        key = decision.domain, decision.model_version, decision.policy_version, decision.content is not None
         chunk = chunks.setdefault(key, [])
         chunk.append(decision)
         if len(chunk) == REPLAY_CHUNK_SIZE:

@@ -130,10 +130,11 @@ def _decisions(rows: Sequence[Any], store: Store, lookup: str, wrapped: bytes, a
     """Return decisions with their answers; those of abridged records are rebuilt, model by model."""
     payloads = [store.open_payload(row["id"], row["person"], lookup, wrapped, row["sealed"]) for row in rows]
     exported = [_decision(row, payload) for row, payload in zip(rows, payloads, strict=True)]
-    abridged: dict[tuple[str, str], list[tuple[dict[str, Any], DecisionPayload]]] = {}
+    abridged: dict[tuple[str, str, str | None], list[tuple[dict[str, Any], DecisionPayload]]] = {}
     for decision, payload in zip(exported, payloads, strict=True):
         if payload is not None and payload.abridged is not None:
-            abridged.setdefault((decision["domain"], decision["model_version"]), []).append((decision, payload))
+            model = decision["domain"], decision["model_version"], decision["policy_version"]
+            abridged.setdefault(model, []).append((decision, payload))
     for model, records in abridged.items():
         for first in range(0, len(records), ROWS_PER_TRANSACTION):
             chunk = records[first : first + ROWS_PER_TRANSACTION]
@@ -148,6 +149,7 @@ def _decision(row: Any, payload: DecisionPayload | None) -> dict[str, Any]:
         "decided_at": _datetime_or_none(row["decided_at"]),
         "domain": row["domain"],
         "model_version": row["model_version"],
+        "policy_version": row["policy_version"],
         "probability": row["probability"],
         "decision": row["decision"],
         "caller": row["caller"],

@@ -37,8 +37,8 @@ _SCORES = struct.Struct("<dd16s")
 _WITH_PERSON = decisions.outerjoin(people, decisions.c.person == people.c.person)
 _FIND_PRIOR = CompiledStatement(
     select(
-        decisions.c.id, decisions.c.digest, decisions.c.domain, decisions.c.model_version, decisions.c.sealed, decisions.c.person,
-        people.c.lookup, people.c.wrapped_key,
+        decisions.c.id, decisions.c.digest, decisions.c.domain, decisions.c.model_version, decisions.c.policy_version, decisions.c.sealed,
+        decisions.c.person, people.c.lookup, people.c.wrapped_key,
     )
     .select_from(_WITH_PERSON)
     .where(or_(decisions.c.transaction_token == bindparam("transaction"), decisions.c.idempotency == bindparam("key")))
@@ -91,7 +91,7 @@ def find_prior_decision(session: UnitOfWork, *, transaction_id: str | None = Non
         rows = _FIND_PRIOR(connection, {"transaction": transaction_token, "key": idempotency}).fetchall()
         if not rows:
             return None
-        decision_id, digest, domain, model_version, sealed, person, lookup, wrapped = rows[0]
+        decision_id, digest, domain, model_version, policy_version, sealed, person, lookup, wrapped = rows[0]
         data_key = session.key_of(person, lookup, wrapped)
         digest, body, payload = digest if len(rows) == 1 else "", None, None
         if data_key is not None:
@@ -100,7 +100,7 @@ def find_prior_decision(session: UnitOfWork, *, transaction_id: str | None = Non
                 payload = _unpack(plain, is_abridged)
             else:
                 body = _split_full(plain)[1]
-        return PriorDecision(decision_id, digest, body, domain, model_version, payload)
+        return PriorDecision(decision_id, digest, body, domain, model_version, policy_version, payload)
 
 
 def has_prior_decision(session: UnitOfWork, *, transaction_ids: Iterable[str], keys: Iterable[tuple[str, str]]) -> bool:
@@ -133,6 +133,7 @@ def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) 
                 "domain": new.domain,
                 "route": new.route,
                 "model_version": new.model_version,
+                "policy_version": new.policy_version,
                 "caller": caller,
                 "request_id": request_id,
                 "transaction_token": new.transaction_id and session.token("transaction", new.transaction_id),
@@ -164,7 +165,9 @@ def bind_row(mac: Callable[[bytes], str], row: Mapping[str, Any]) -> str:
     The outcome is apart because an erasure deletes it. The position is not included, because the database chooses it: the order of the
     records of one writer is that of its decisions.
     """
-    columns = encode_json(["decisions", *[row[name] for name in _BOUND_COLUMNS]]).encode()
+    # A decision that is older than policies was bound without one.
+    policy = [] if row["policy_version"] is None else [row["policy_version"]]
+    columns = encode_json(["decisions", *[row[name] for name in _BOUND_COLUMNS], *policy]).encode()
     lasting = mac(columns + row["sealed"])
     # An f-string: JSON would take as long as both MACs. An id has no spaces.
     outcome = mac(f"outcome {row['id']} {row['probability']} {row['decision']}".encode())

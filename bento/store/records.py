@@ -90,6 +90,8 @@ class NewDecision(NamedTuple):
         JSON.
     row
         The model's row, float32 of shape (d,).
+    policy_version
+        The version of the policy that decided.
     decision_context
         Inputs of the decision beside the row and the request, as JSON values: replay needs them.
     person
@@ -113,6 +115,7 @@ class NewDecision(NamedTuple):
     row: Rows
     probability: float
     decision: str
+    policy_version: str | None = None
     decision_context: Any = None
     person: Person | None = None
     transaction_id: str | None = None
@@ -155,8 +158,8 @@ class PriorDecision(NamedTuple):
         Digest of the request that the decision answered.
     body
         The answer; None where the person was erased since, or the record is abridged.
-    domain, model_version
-        The domain and the version of the model that decided.
+    domain, model_version, policy_version
+        The domain, and the versions of the model and the policy that decided.
     payload
         The content of an abridged record; None where the person was erased since, or the record is full.
     """
@@ -166,6 +169,7 @@ class PriorDecision(NamedTuple):
     body: bytes | None
     domain: str = ""
     model_version: str = ""
+    policy_version: str | None = None
     payload: DecisionPayload | None = None
 
 
@@ -194,6 +198,7 @@ class StoredDecision(NamedTuple):
     domain: str
     route: str
     model_version: str
+    policy_version: str | None
     caller: str
     request_id: str
     transaction_token: str | None

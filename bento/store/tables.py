@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Dialect, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
-REVISION = "0004"
+REVISION = "0005"
 """Newest revision in `migrations`: the schema that this code reads and writes."""
 
 metadata = MetaData()
@@ -128,6 +128,7 @@ decisions = Table(
     Column("domain", _StoredText, nullable=False),
     Column("route", _StoredText, nullable=False),
     Column("model_version", _StoredText, nullable=False),
+    Column("policy_version", _StoredText),  # null where the decision is older than policies
     Column("caller", _StoredText, nullable=False),
     Column("request_id", _StoredText, nullable=False),
     Column("transaction_token", _StoredText),  # of kind `transaction`
@@ -152,6 +153,14 @@ bundles = Table(
     Column("sealed", _StoredBytes, nullable=False),  # a zip of the bundle's files, about `domain` and `version`, under the service key
 )
 """Scoring bundles of the models that decided: see `bento.decisions.bundle_versions`."""
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("version", _StoredText, primary_key=True),  # the first digits of the document's hash, which proves it
+    Column("document", _StoredText, nullable=False),  # canonical JSON
+)
+"""Decision policies that decided: see `bento.decisions.bundle_versions`."""
 
 standings = Table(
     "standings",

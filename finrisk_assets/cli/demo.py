@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finrisk_assets.cli import demo_tables
 from finrisk_assets.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ EXAMPLE_QUANTILES = (0.5, 0.99)
 
 @dataclass(frozen=True)
 class Example:
-    """A subject of the ledger, the request for its decision, and its batch score."""
+    """A subject of the ledger, the request for its decision, its batch score, and its row of the feature table."""
 
     subject: str
     path: str
     body: Mapping[str, Any]
     batch_score: float
+    figures: Mapping[str, Any]
 
 
 def run(settings: Settings, *, serve: bool = True) -> int:
@@ -77,7 +79,8 @@ def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serv
     warehouse = Warehouse.of(settings)
     if serve:
         _decide(settings, domains, warehouse, console, signals)
-    _figures(domains, warehouse, console)
+    demo_tables.print_model_figures(domains, warehouse, console)
+    demo_tables.print_consistency(warehouse, console)
     if not is_sound:
         return 1
     console.print(f"\nDone in {time.perf_counter() - began:.0f} s. Next: `make dev` shows the graph, `make serve` starts the service.")
@@ -190,6 +193,8 @@ def _silence_libraries() -> None:
 
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
+    # Dagster warns of each check of a domain that is left out, several times.
+    logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning)
 
 
@@ -216,7 +221,7 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
                 started = time.perf_counter()
                 answer = _post(url + example.path, example.body)
                 duration_ms = (time.perf_counter() - started) * 1000
-                cells = (*_answer_cells(domain, answer), f"{example.batch_score:.4f}", _why(answer), f"{duration_ms:.1f}")
+                cells = (*_answer_cells(domain, answer), f"{example.batch_score:.4f}", _why(answer, example.figures), f"{duration_ms:.1f}")
                 table.add_row(domain.title, example.subject, *cells)
     console.print(table)
 
@@ -230,52 +235,19 @@ def _answer_cells(domain: "Domain", answer: Mapping[str, Any]) -> tuple[str, str
     return str(answer[decision_field]), "–" if probability is None else f"{probability:.4f}", f"{answer['score']:.4f}"
 
 
-def _why(answer: Mapping[str, Any]) -> str:
-    """Return the answer's own reason where it has one (why there is no offer), then what moved its score."""
+def _why(answer: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    """Return the answer's own reason where it has one (why there is no offer), then what moved its score, each beside its figure.
+
+    A figure is that of the stored feature table, which batch scoring computed; of an offer's terms, which no table holds, the answer's own.
+    """
     own_reason = [answer["reason"].rstrip(".")] if answer.get("reason") else []
-    return "; ".join([*own_reason, *(reason["text"] for reason in answer["reasons"])]) or "–"
-
-
-def _figures(domains: "list[Domain]", warehouse: "Warehouse", console: "Console") -> None:
-    """Print what each champion showed on its test window, beside the oracle where the truth is known."""
-    from rich.table import Table
-
-    table = Table(title="Models on their test windows, beside an oracle where the truth is known", title_justify="left")
-    for heading in ("domain", "rows", "AUC [95 %]", "oracle AUC", "gap", "calibration error", "more"):
-        table.add_column(heading, justify="left" if heading in ("domain", "more") else "right")
-    for domain in domains:
-        tested = {row["metric"]: row for row in warehouse.table(f"evaluation_{domain.name}").to_pyarrow().to_pylist()}
-        has_oracle = warehouse.has(f"oracle_{domain.name}")
-        true = {row["metric"]: row for row in warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist()} if has_oracle else {}
-        auc = true.get("auc") or tested.get("auc")
-        calibration = true.get("calibration_error") or tested.get("expected_calibration_error")
-        table.add_row(
-            domain.title,
-            f"{(true.get('n_truth') or tested['n_test'])['value']:,.0f}",
-            f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" if auc else "–",
-            f"{true['oracle_auc']['value']:.3f}" if true else "–",
-            f"{true['auc_gap']['value']:+.3f}" if true else "–",
-            f"{calibration['value']:.3f}" if calibration else "–",
-            "; ".join(f"{words} {row['value']:.{digits}%}" for words, digits, row in _domain_figures(tested | true)) or "–",
-        )
-    console.print(table)
-
-
-_DOMAIN_FIGURES = {
-    "average_precision": ("average precision", 1),
-    "interval_coverage": ("80 % interval covers", 1),
-    "profit_captured": ("of the oracle's profit", 1),
-    "profit_captured_one_rate": ("one rate", 1),
-    "profit_captured_tiered_rates": ("tiered rates", 1),
-    "profit_captured_lowest_rate": ("lowest rate", 1),
-}
-"""Figures that one domain alone has: metric -> words and digits."""
-
-
-def _domain_figures(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-    for metric, (words, digits) in _DOMAIN_FIGURES.items():
-        if metric in figures:
-            yield words, digits, figures[metric]
+    of_row = {row["feature"]: row["value"] for row in answer["explanation"]["contributions"]}
+    lines = []
+    for reason in answer["reasons"]:
+        value = figures.get(reason["feature"])
+        value = of_row.get(reason["feature"]) if value is None else value
+        lines.append(f"{reason['text']} ({reason['feature']} {'–' if value is None else f'{value:.4g}'})")
+    return "\n".join([*own_reason, *lines]) or "–"
 
 
 def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
@@ -293,9 +265,10 @@ def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
     elif (newest := scores[domain.decision_time].max().to_pyarrow().as_py()) is not None:
         scores = scores.filter(scores[domain.decision_time] == newest)
     ranked = scores.order_by(["score", key]).to_pyarrow().to_pylist()
-    for share in EXAMPLE_QUANTILES:
+    # Fraud is rarer than one payment of a hundred: the second transaction is the day's riskiest.
+    for share in (EXAMPLE_QUANTILES[0], 1.0) if domain.decision_time == "occurred_at" else EXAMPLE_QUANTILES:
         row = ranked[round(share * (len(ranked) - 1))]
-        yield Example(row[key], path, body(warehouse, row), row["score"])
+        yield Example(row[key], path, body(warehouse, row), row["score"], _stored_row(domain.group, key, warehouse, row))
 
 
 def _transaction(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,9 +287,13 @@ def _features(domain: str, key: str, warehouse: "Warehouse", scored: Mapping[str
     from finrisk_assets.domains.registry import DOMAINS
 
     keys = {column.name for other in DOMAINS if other.name == domain for column in other.keys}
+    return {name: value for name, value in _stored_row(domain, key, warehouse, scored).items() if name not in keys}
+
+
+def _stored_row(domain: str, key: str, warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of the feature table of a scored row."""
     features = warehouse.table(f"features_{domain}")
-    row = features.filter(features[key] == scored[key]).to_pyarrow().to_pylist()[0]
-    return {name: value for name, value in row.items() if name not in keys}
+    return dict(features.filter(features[key] == scored[key]).to_pyarrow().to_pylist()[0])
 
 
 def _customer(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:

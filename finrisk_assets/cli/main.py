@@ -28,10 +28,11 @@ class _PlainErrorGroup(click.Group):
         from finrisk_assets.ledger.sources import SourceError
         from finrisk_assets.modelling.packs.pack import PackError
         from finrisk_assets.modelling.training.model_registry import RegistryError
+        from finrisk_assets.policy.policy_file import PolicyError
         from schemas.mapping import MappingError
 
         data = SettingsError, SourceError, MappingError, LandingError, SnapshotError
-        expected = *data, RegistryError, PackError, RunError, WarehouseBusyError
+        expected = *data, PolicyError, RegistryError, PackError, RunError, WarehouseBusyError
         try:
             return super().invoke(ctx)
         except expected as error:
@@ -363,6 +364,69 @@ def verify(settings: Settings, domain: str | None, version: str | None) -> None:
     click.echo("everything agrees")
 
 
+@cli.group("policy")
+def policy_group() -> None:
+    """The decision policy: costs, limits, thresholds and capacities, apart from the models. See docs/policy.md."""
+
+
+POLICY_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@policy_group.command("show")
+@click.argument("file", required=False, type=POLICY_FILE)
+@click.pass_obj
+def show_policy(settings: Settings, file: Path | None) -> None:
+    """Print the policy in effect, or that of a FILE, as it is written, and its version."""
+    from finrisk_assets.policy.policy_file import find_policy_file, read_policy
+
+    path = file or find_policy_file(settings)
+    policy = read_policy(path)
+    click.echo(path.read_text(encoding="utf-8"), nl=False)
+    click.echo(f"# {path}: policy {policy.name}, version {policy.version}")
+
+
+@policy_group.command("check")
+@click.argument("file", required=False, type=POLICY_FILE)
+@click.pass_obj
+def check_policy(settings: Settings, file: Path | None) -> None:
+    """Check the policy in effect, or that of a FILE: every wrong key with its line and the fix; exit 1 if there is one."""
+    from finrisk_assets.policy.policy_file import find_policy_file, read_policy
+
+    path = file or find_policy_file(settings)
+    policy = read_policy(path)
+    click.echo(f"{path}: policy {policy.name}, version {policy.version}, is right")
+
+
+@policy_group.command("diff")
+@click.argument("before", type=POLICY_FILE)
+@click.argument("after", type=POLICY_FILE)
+@click.pass_obj
+def diff_policies(settings: Settings, before: Path, after: Path) -> None:
+    """Decide last month's rows under the policies BEFORE and AFTER: how many decisions change, for whom, and what it is worth."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from finrisk_assets.operations import policy_diff
+    from finrisk_assets.policy.policy_file import read_policy
+
+    old, new = read_policy(before), read_policy(after)
+    for key, was, becomes in policy_diff.list_changed_keys(old, new):
+        click.echo(f"{key}: {was} → {becomes}")
+    console, n_domains = Console(), 0
+    for diff in policy_diff.compare_policies(settings, old, new):
+        n_domains += 1
+        worth = "" if diff.worth_before is None else f"; worth {diff.worth_before:,.0f} → {diff.worth_after:,.0f}"
+        click.echo(f"\n{diff.domain}, {diff.month}: {diff.changed:,} of {diff.n:,} decisions change{worth}")
+        if diff.groups:
+            table = Table("by", "group", "rows", "changed", "worth more")
+            for group in diff.groups:
+                more = "" if group.worth is None else f"{group.worth:,.0f}"
+                table.add_row(group.column, group.group, f"{group.n:,}", f"{group.changed:,}", more)
+            console.print(table)
+    if not n_domains:
+        click.echo("there are no champions to decide with: `finrisk demo` makes them")
+
+
 @cli.command()
 @click.argument("domains", nargs=-1)
 @click.option("--page", is_flag=True, help="Write the page of all built-in sources instead: docs/reason-catalogue.md.")
@@ -385,11 +449,11 @@ def reasons(settings: Settings, domains: tuple[str, ...], page: bool) -> None:
         raise click.UsageError(f"the source {settings.source} has no domain {', '.join(unknown)}; it has {', '.join(names)}")
     for domain in domains or names:
         table = Table(title=domain)
-        for heading in ("theme", "feature", "when", "it raised the score", "it lowered the score"):
+        for heading in ("theme", "feature", "when", "low", "high", "other"):
             table.add_column(heading, overflow="fold")
         for entry in catalogue:
             if entry.domain == domain:
-                table.add_row(entry.theme, entry.feature, entry.when, entry.raises, entry.lowers)
+                table.add_row(entry.theme, entry.feature, entry.when, entry.low, entry.high, entry.other)
         Console().print(table)
 
 

@@ -18,9 +18,14 @@ if TYPE_CHECKING:
     from ibis.expr.types import Table as LazyTable
 
     from finrisk_assets.ledger.sources.source_definition import Source
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec
     from finrisk_assets.settings import Settings
+
+
+class TooFewRowsError(ValueError):
+    """A feature table with too few rows to train or calibrate a model; the domain is left out and the others go on."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,10 @@ class ScoredWindow:
     labels: "np.ndarray"
     probability: "np.ndarray"
 
+    def select(self, is_selected: "np.ndarray") -> "ScoredWindow":
+        """Return the rows where `is_selected`, bool of shape (n,), is true."""
+        return ScoredWindow(self.frame[is_selected], self.rows[is_selected], self.labels[is_selected], self.probability[is_selected])
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -141,18 +150,19 @@ class Domain(ABC):
         What is watched once the champion decides.
     utility_unit
         The unit of `utility`.
-    truth
-        The simulator's table of true probabilities.
+    truth, more_truth
+        The simulator's table of true probabilities, and further tables of its truth that `compare_with_truth` reads.
     months_back, months_ahead
         The months of the ledger that a month of the feature table is made of: as many before it as the windows reach back to, and as
         many after it as tell its outcomes. A change beyond them, of an account's first movement say, waits for the next training.
     cutoffs
-        The thresholds at which groups of people are compared, and whether a decision from there on goes against the person, so that the
-        gate minds: a refusal does, a referral to an analyst does not.
+        The thresholds from which a decision goes against the person, by a referral or a refusal: groups of people are compared at each.
     needs
         Canonical columns (``table.column``) without which a source has no such domain.
     upstream
         Scores of other domains that `build_features` reads beside the canonical tables, where the source has those domains.
+    companions
+        Domains whose champions a decision asks too, where the source has them: they stand in the bundle's `companions`.
     features_of
         For a second model of a domain: the domain whose feature table it reads.
     more_scores
@@ -160,6 +170,10 @@ class Domain(ABC):
     known_before
         The tables of which a decision knows only what came strictly before its time; of the others, what came at that very time is part
         of the decision.
+    examined
+        Feature to the reason why it may dominate the model without being a leak.
+    reference_group, is_reference_safer
+        The group in words (a plural) whose usual values reasons compare with, and whether it is the half with the lower scores, not all.
     is_computed_in_service
         Whether the service computes the features itself from the event and its history; else it reads stored snapshots.
     """
@@ -174,14 +188,19 @@ class Domain(ABC):
     monitoring: ClassVar[MonitoringSpec]
     utility_unit: ClassVar[str]
     truth: ClassVar[str]
+    more_truth: ClassVar[tuple[str, ...]] = ()
     months_back: ClassVar[int] = 12
     months_ahead: ClassVar[int] = 0
-    cutoffs: ClassVar[Mapping[str, bool]] = {}
+    cutoffs: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
     upstream: ClassVar[tuple[str, ...]] = ()
+    companions: ClassVar[tuple[str, ...]] = ()
     features_of: ClassVar[str] = ""
     more_scores: ClassVar[tuple[Column, ...]] = ()
     known_before: ClassVar[tuple[str, ...]] = ("transactions",)
+    examined: ClassVar[Mapping[str, str]] = {}
+    reference_group: ClassVar[str] = "others"
+    is_reference_safer: ClassVar[bool] = False
     is_computed_in_service: ClassVar[bool] = False
 
     # Features ------------------------------------------------------------------------------------------------------------------
@@ -212,6 +231,20 @@ class Domain(ABC):
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
         """Return ``score``, ``probability``, ``decision`` and the `more_scores` of rows of the feature table, each of shape (n,)."""
 
+    def join_companions(self, rows: "LazyTable", table: "Callable[[str], LazyTable | None]") -> "LazyTable":
+        """Join what the `companions` know of rows of the feature table; `table` returns a stored table, None where there is none."""
+        return rows
+
+    def value_decisions(self, frame: "pd.DataFrame", scored: Mapping[str, Any], policy: "Policy") -> "np.ndarray | None":
+        """Return what decisions are expected to be worth, in currency, shape (n,); None where money does not measure them.
+
+        Parameters
+        ----------
+        frame, scored
+            Rows of the feature table, and what `score` returned for them under the policy.
+        """
+        return None
+
     # Evaluation ----------------------------------------------------------------------------------------------------------------
 
     def evaluation_rows(self, table: "LazyTable") -> "LazyTable":
@@ -230,17 +263,28 @@ class Domain(ABC):
     def find_faults(self, figures: Mapping[str, Figure]) -> list[Fault]:
         """Return the domain's own demands that a model with these figures, by metric, does not meet."""
 
+    def find_favourable(self, window: ScoredWindow, bundle: "Bundle") -> "Mapping[str, np.ndarray]":
+        """Return for each of `cutoffs` whether the rows' decisions stay below it, shape (n,): in favour of the person."""
+        return {name: window.probability < bundle.thresholds[name] for name in self.cutoffs if name in bundle.thresholds}
+
     @abstractmethod
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
         """Return what each row's decision earned, shape (n,), in `utility_unit`."""
 
     @abstractmethod
-    def compare_with_truth(self, frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Sequence[Figure]:
-        """Compare a bundle with the true probabilities on the test window."""
+    def compare_with_truth(
+        self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"
+    ) -> Sequence[Figure]:
+        """Compare a bundle with the true probabilities on the test window; `truth` holds the `truth_tables` by name."""
 
     def training_population(self, table: "LazyTable") -> "LazyTable":
         """Return the rows of the kind that taught, where the feature table holds others too."""
         return table
+
+    @property
+    def truth_tables(self) -> tuple[str, ...]:
+        """The names of the tables that `compare_with_truth` reads."""
+        return (self.truth, *self.more_truth)
 
     # Contracts -----------------------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,12 @@
 """The domains that answer yes or no: they train candidates on a frozen split, and evaluate one bundle on its test window.
 
-A subclass names its label, its thresholds and the rows that may teach.
+A subclass names its label and the rows that may teach.
 """
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, ScoredWindow, TrainingResult
+from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, ScoredWindow, TooFewRowsError, TrainingResult
 from schemas.features import Feature
 
 if TYPE_CHECKING:
@@ -24,10 +22,22 @@ if TYPE_CHECKING:
 
 SHAP_ROWS = 2_000
 """Rows of the test window whose contributions the figures and the picture of importance show."""
+MIN_TRAINING_ROWS = 10
+"""Rows of the rarer outcome in each window, below which no model is trained."""
+MIN_JUDGED_ROWS, MIN_JUDGED_PEOPLE = 20, 50
+"""Rows of the rarer outcome, and people, in the test window, below which the gate cannot judge a model: an AUC's interval is then .2 wide
+and more, and the errors of few people's months do not average out.
+"""
 MAX_CALIBRATION_GAP = 0.02
 """Probability: by how much the mean probability may miss the observed rate, beyond what chance explains."""
-SLOPE_BOUNDS = (0.5, 2.0)
-"""Bounds of the calibration slope: at a half the model is twice as sure as its outcomes allow, at two half as sure."""
+SLOPE_BOUNDS = (0.8, 1.25)
+"""Bounds of the calibration slope: at 0.8 the model is a quarter surer than its outcomes allow, at 1.25 a fifth less sure."""
+MAX_APPROVED_GAP = 0.01
+"""Probability: by how much the mean probability of the approved may miss their rate, beyond what chance explains. It is half of what is
+allowed for all, because the approved are the ones whose losses are paid for.
+"""
+MIN_APPROVED_ROWS = 30
+"""Approved rows, in the test and the validation window, below which their calibration is not judged."""
 INTERVAL_WIDENING = 1.3
 """Factor by which the gate widens an interval, from 95 % to 99 %: of twenty demands at 95 %, chance would break one."""
 MAX_HALF_WIDTH = 0.05
@@ -60,15 +70,15 @@ class ClassifierDomain(Domain):
 
     # What a subclass decides ---------------------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def thresholds(self, settings: "Settings") -> Mapping[str, float]:
-        """Return the probabilities at which decisions change."""
-
     def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
         """Return unfitted estimators by name; `n_rows` of them train."""
         from finrisk_assets.modelling.training import candidates
 
         return candidates.build_candidates(features, seed, threads, n_rows)
+
+    def find_unlearned(self, features: Sequence[Feature]) -> Collection[str]:
+        """Return the features that stay in the model's rows but from which no candidate learns."""
+        return ()
 
     def complete_spec(self, spec: "BundleSpec", train: "pd.DataFrame", validation: "pd.DataFrame", settings: "Settings") -> "BundleSpec":
         """Return the bundle with what the domain's decisions need beside the probability, from the training and validation window."""
@@ -89,20 +99,43 @@ class ClassifierDomain(Domain):
             panel = {"groups": labelled[self.panel].tolist(), "holdout": 1 / 3, "known": labelled.outcome_known_at}
         return split(labelled[self.key].tolist(), labelled[self.label], labelled[self.decision_time], **panel, seed=settings.seed)
 
+    def _split_enough(self, labelled: "pd.DataFrame", settings: "Settings") -> "Split":
+        """Return the split, or raise where a window has too few rows of either outcome."""
+        try:
+            windows = self.split(labelled, settings)
+        except ValueError as error:
+            raise TooFewRowsError(f"{len(labelled)} rows with a known outcome cannot be split: {error}") from error
+        for name, part in (("training", windows.train), ("validation", windows.validation), ("test", windows.test)):
+            n_rarer = _count_rarer(labelled[self.label].to_numpy(dtype=bool)[part])
+            if n_rarer < MIN_TRAINING_ROWS:
+                raise TooFewRowsError(
+                    f"the {name} window has {n_rarer} rows of the rarer outcome among {len(part)}, and {MIN_TRAINING_ROWS} are needed: "
+                    "wait for more outcomes or map a longer ledger"
+                )
+        return windows
+
     def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
-        """Fit the candidates, take the best of the validation window, calibrate it there, and describe its bundle."""
+        """Fit the candidates, choose on the validation window, where they are calibrated, and describe the bundle of the choice."""
         from finrisk_assets.modelling.evaluation import plots
+        from finrisk_assets.modelling.evaluation.explain import with_values
         from finrisk_assets.modelling.training import provenance
-        from finrisk_assets.modelling.training.candidates import compute_margin, fit_candidates, to_matrix
-        from finrisk_assets.modelling.training.convert import convert_estimator
+        from finrisk_assets.modelling.training.candidates import compute_margin, convert_model, fit_candidates, to_matrix
         from finrisk_assets.modelling.training.model_registry import model_name
         from finrisk_assets.scoring.spec import BundleSpec
 
         labelled = self.labelled_rows(frame, settings)
-        rows, labels, window = to_matrix(labelled, features), labelled[self.label].to_numpy(dtype=bool), self.split(labelled, settings)
+        rows, labels, window = (
+            to_matrix(labelled, features),
+            labelled[self.label].to_numpy(dtype=bool),
+            self._split_enough(labelled, settings),
+        )
         estimators = self.candidates(features, settings.seed, 1, len(window.train))
-        candidates = fit_candidates(rows, labels, window, estimators, settings.threads)
+        taught, unlearned = rows.copy(), set(self.find_unlearned(features))
+        # A constant teaches nothing: its weight is 0, and no tree splits on it.
+        taught[:, [feature.name in unlearned for feature in features]] = 0.0
+        candidates = fit_candidates(taught, labels, window, estimators, settings.threads, labelled.customer_id)
         best, validation = candidates[0], rows[window.validation]
+        components, intercept = convert_model(best.estimator, features, validation)
         times = labelled[self.decision_time].iloc[window.train]
         first, last = times.min(), times.max()
         spec = BundleSpec(
@@ -110,9 +143,9 @@ class ClassifierDomain(Domain):
             domain=self.name,
             source=source.name,
             features=features,
-            components=(convert_estimator(best.estimator, features, validation).component,),
+            components=components,
+            intercept=intercept,
             calibration=best.fitted_calibration.calibration,
-            thresholds=self.thresholds(settings),
             metrics={"validation_auc": best.auc.value, "validation_log_loss": best.log_loss},
             golden_rows=provenance.pick_golden_rows(validation, compute_margin(best.estimator, validation)[0]),
             seed=settings.seed,
@@ -121,8 +154,15 @@ class ClassifierDomain(Domain):
             training_window=None if first is None or first != first else (first.date().isoformat(), last.date().isoformat()),
             libraries=provenance.library_versions(),
         )
+        completed = self.complete_spec(spec, labelled.iloc[window.train], labelled.iloc[window.validation], settings)
         return TrainingResult(
-            self.complete_spec(spec, labelled.iloc[window.train], labelled.iloc[window.validation], settings),
+            with_values(
+                completed,
+                rows[window.train],
+                validation,
+                group_name=self.reference_group,
+                is_safer_half=self.is_reference_safer,
+            ),
             params={
                 "champion_candidate": best.name,
                 "calibration": best.fitted_calibration.form,
@@ -142,6 +182,9 @@ class ClassifierDomain(Domain):
                     "low": candidate.auc.low,
                     "high": candidate.auc.high,
                     "log loss": candidate.log_loss,
+                    "above the best": candidate.excess_loss.value,
+                    "above, at least": candidate.excess_loss.low,
+                    "above, at most": candidate.excess_loss.high,
                     "fit s": candidate.seconds,
                 }
                 for candidate in candidates
@@ -175,6 +218,7 @@ class ClassifierDomain(Domain):
         from finrisk_assets.modelling.evaluation import explain, metrics, plots
 
         window = self.score_test_window(frame, bundle, settings)
+        validation = self._score_window("validation", frame, bundle, settings)
         labels, probability = window.labels, window.probability
         observed = metrics.jeffreys_test(labels, probability, ["all"] * len(labels))[0]
         sample = window.rows[:SHAP_ROWS]
@@ -186,9 +230,12 @@ class ClassifierDomain(Domain):
         figures += [
             Figure(f"{self.outcome}_rate", float(labels.mean()), observed.low, observed.high, "observed, Jeffreys interval"),
             Figure(f"mean_{self.outcome}", float(probability.mean()), meaning="said by the model"),
-            calibration_in_the_large(window, self._score_window("validation", frame, bundle, settings)),
+            calibration_in_the_large(window, validation),
+            *calibration_of_approved(self._select_approved(window, bundle), self._select_approved(validation, bundle), self.outcome),
             Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
             Figure("n_test", float(len(labels)), meaning="rows in the test window"),
+            Figure("n_rarer", float(_count_rarer(labels)), meaning="rows of the rarer outcome in the test window"),
+            Figure("n_people", float(window.frame.customer_id.nunique()), meaning="people in the test window"),
         ]
         shares = explain.rank_features(bundle, scored.contributions)
         figures += [Figure(f"importance_{share.feature}", share.share, meaning="share of mean |SHAP|") for share in shares[:10]]
@@ -204,12 +251,27 @@ class ClassifierDomain(Domain):
             },
         )
 
+    def _select_approved(self, window: ScoredWindow, bundle: "Bundle") -> ScoredWindow | None:
+        """Return the rows that are decided for the person without a referral; None where no decision goes for or against a person."""
+        import numpy as np
+
+        favourable = list(self.find_favourable(window, bundle).values())
+        return window.select(np.logical_and.reduce(favourable)) if favourable else None
+
     def find_faults(self, figures: Mapping[str, Figure]) -> list[Fault]:
         """Return the demands of ranking and calibration that a model with these figures does not meet.
 
-        The mean probability must follow the rate: the demand fails where the interval of the gap lies beyond `MAX_CALIBRATION_GAP`. So a
-        small window fails only for what chance does not explain, and a large one for little more than the gap that is allowed.
+        The mean probability must follow the rate, among all and among the approved: the demand fails where the interval of the gap lies
+        beyond `MAX_CALIBRATION_GAP` or `MAX_APPROVED_GAP`. So a small window fails only for what chance does not explain, and a large one
+        for little more than the gap that is allowed. The slope's interval must not lie outside of `SLOPE_BOUNDS`.
         """
+        for metric, least, what in (
+            ("n_rarer", MIN_JUDGED_ROWS, "rows of the rarer outcome"),
+            ("n_people", MIN_JUDGED_PEOPLE, "people"),
+        ):
+            if metric in figures and figures[metric].value < least:
+                seen = f"the test window has {figures[metric].value:.0f} {what}, and {least} are needed to judge a model"
+                return [Fault("rows", f"{seen}: wait for more outcomes or map a longer ledger")]
         faults = []
         auc, rate, mean = figures["auc"], figures[f"{self.outcome}_rate"], figures[f"mean_{self.outcome}"]
         gap = figures["calibration_in_the_large"]
@@ -217,18 +279,26 @@ class ClassifierDomain(Domain):
             faults.append(Fault("discrimination", f"the AUC of {auc.value:.3f} may be chance: its interval begins at {auc.low}"))
         if excludes(gap, -MAX_CALIBRATION_GAP, MAX_CALIBRATION_GAP):
             faults.append(Fault("calibration", f"the mean probability of {mean.value:.4f} is far from the rate of {rate.value:.4f}"))
+        approved = figures.get("approved_gap")
+        if approved is not None and excludes(approved, -MAX_APPROVED_GAP, MAX_APPROVED_GAP):
+            rate, mean = figures[f"approved_{self.outcome}_rate"], figures[f"approved_mean_{self.outcome}"]
+            faults.append(
+                Fault("calibration", f"among the approved the mean probability is {mean.value:.4f} and the rate {rate.value:.4f}")
+            )
         slope = figures.get("calibration_slope")
         if slope is not None and excludes(slope, *SLOPE_BOUNDS):
             low, high = SLOPE_BOUNDS
             faults.append(Fault("calibration", f"the calibration slope of {slope.value:.2f} is far from 1: {low:g} to {high:g} is allowed"))
         return faults
 
-    def compare_with_truth(self, frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Sequence[Figure]:
+    def compare_with_truth(
+        self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"
+    ) -> Sequence[Figure]:
         """Compare a bundle with the true probabilities, on the rows of the test window whose truth is known."""
         from finrisk_assets.modelling.evaluation import oracle
 
         window = self.score_test_window(frame, bundle, settings)
-        joined = window.frame[[*self.truth_key]].merge(truth, on=[*self.truth_key], how="left", validate="one_to_one")
+        joined = window.frame[[*self.truth_key]].merge(truth[self.truth], on=[*self.truth_key], how="left", validate="one_to_one")
         true = joined[self.truth_probability].to_numpy(dtype=float)
         has_truth = true == true
         compared = oracle.compare(window.labels[has_truth], window.probability[has_truth], true[has_truth])
@@ -278,6 +348,11 @@ def net_benefit(window: ScoredWindow, decision_thresholds: Sequence[float]) -> "
     return benefit
 
 
+def _count_rarer(labels: "np.ndarray") -> int:
+    """Return the number of rows with the rarer outcome."""
+    return min(int(labels.sum()), int((~labels).sum()))
+
+
 def calibration_in_the_large(test: ScoredWindow, validation: ScoredWindow) -> Figure:
     """Return the mean probability less the rate on the test window, with the interval of a calibration that is right.
 
@@ -294,6 +369,42 @@ def calibration_in_the_large(test: ScoredWindow, validation: ScoredWindow) -> Fi
     return Figure("calibration_in_the_large", value, value - half, value + half, meaning)
 
 
+def calibration_of_approved(test: ScoredWindow | None, validation: ScoredWindow | None, outcome: str) -> list[Figure]:
+    """Return the rate and the mean probability of the approved rows, and their gap; nothing where too few are approved.
+
+    The rate has Jeffreys' interval, Beta(D + 1/2, N - D + 1/2). N and D shrink by the design effect, the factor by which rows of one
+    customer widen the variance of a mean (Kish, *Survey Sampling* 1965), and once more because the calibration was learned on the
+    approved rows of the validation window, which are a sample too.
+
+    Parameters
+    ----------
+    test, validation
+        The approved rows of the windows, scored by the bundle; None where the domain approves nobody.
+    outcome
+        The outcome's name in figures.
+    """
+    from scipy.stats import beta
+
+    from finrisk_assets.modelling.evaluation.metrics import CONFIDENCE_LEVEL
+
+    if test is None or validation is None:
+        return []
+    n, n_learned = len(test.labels), len(validation.labels)
+    if min(n, n_learned) < MIN_APPROVED_ROWS:
+        return []
+    probability = test.probability
+    rate, mean = float(test.labels.mean()), float(probability.mean())
+    design_effect = _variance(test) / max(float((probability * (1 - probability)).sum()) / n**2, 1e-300)
+    size = n / max(design_effect, 1.0) / (1 + n / n_learned)
+    tails = ((1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2)
+    low, high = (float(beta.ppf(tail, rate * size + 0.5, (1 - rate) * size + 0.5)) for tail in tails)
+    return [
+        Figure(f"approved_{outcome}_rate", rate, low, high, "observed, Jeffreys interval of independent people"),
+        Figure(f"approved_mean_{outcome}", mean, meaning="said by the model"),
+        Figure("approved_gap", mean - rate, min(mean - high, mean - rate), max(mean - low, mean - rate), "said less observed"),
+    ]
+
+
 def _variance(window: ScoredWindow) -> float:
     """Return the variance of the window's mean gap by customer, and no less than that of independent outcomes of these probabilities."""
     from finrisk_assets.modelling.evaluation.metrics import clustered_variance
@@ -306,11 +417,3 @@ def _variance(window: ScoredWindow) -> float:
 def _parameters(estimator: Any) -> Mapping[str, Any]:
     last = estimator[-1] if hasattr(estimator, "steps") else estimator
     return {name: value for name, value in last.get_params().items() if value is not None}
-
-
-def with_reference(spec: "BundleSpec", rows: "np.ndarray", threshold: float) -> "BundleSpec":
-    """Return the bundle with the reference of a refusal's reasons: the mean contributions of those just approved."""
-    from finrisk_assets.modelling.evaluation import explain
-    from finrisk_assets.scoring.bundle import Bundle
-
-    return replace(spec, reference=explain.mean_just_approved(Bundle(spec, ""), rows, threshold))

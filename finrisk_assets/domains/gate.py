@@ -13,14 +13,17 @@ from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, Score
 if TYPE_CHECKING:
     import pandas as pd
 
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.settings import Settings
 
 DEMANDS: Mapping[str, str] = {
+    "rows": "The test window has enough rows of either outcome to judge the rest.",
     "discrimination": "The ranking is no chance, and not worse than the champion's beyond the interval of the difference.",
     "calibration": "The probabilities follow the rates.",
     "profit": "What the decisions earned is not less than what the champion's did, beyond the interval of the difference.",
-    "fairness": "No figure of a group of people lies beyond its bound with its whole interval.",
+    "fairness": "No figure of a group of people lies beyond its bound with its whole interval, widened for the number of figures, and no "
+    "feature is a protected attribute; or a named person accepts it, with a reason.",
     "explanation": "Base and contributions add up to the score.",
     "standing": "The version was not rolled back.",
 }
@@ -30,8 +33,12 @@ DEMANDS: Mapping[str, str] = {
 MAX_EXPLANATION_GAP = 1e-4
 """Unit of the score: by how much base and contributions may miss the score, which is stored in 32 bits."""
 
-FAIRNESS = "fairness"
+FAIRNESS, ACCEPTED = "fairness", "fairness_accepted"
+"""First part of the names of the figures of fairness, and of those that record who accepts one of them."""
+PROTECTED_FEATURE = "protected_feature"
 ROLLED_BACK = "rolled_back"
+ROWS = "rows"
+"""The demand that a small test window does not meet."""
 
 
 def evaluate(
@@ -60,6 +67,7 @@ def evaluate(
         *utility_figures(domain, window, challenger),
         *fairness_figures(domain, window, challenger, protected, settings),
     ]
+    figures += accepted_figures(domain, figures, challenger.policy)
     figures += stability_figures(domain, window)
     if champion is not None:
         figures += champion_figures(domain, frame, window, challenger, champion, settings)
@@ -70,12 +78,18 @@ def find_faults(domain: Domain, figures: Sequence[Figure]) -> list[Fault]:
     """Return the demands that a challenger with these figures does not meet; none if it may become champion."""
     named = {figure.metric: figure for figure in figures}
     faults = list(domain.find_faults(named))
+    if is_unjudged(faults):
+        return faults
     worse = {"discrimination": "auc_beside_champion", "profit": "gain_beside_champion"}
     for demand, metric in worse.items():
         figure = named.get(metric)
         if figure is not None and figure.high is not None and figure.high < 0:
             faults.append(Fault(demand, f"{figure.value:+.4f} [{figure.low:+.4f}, {figure.high:+.4f}]: {figure.meaning}"))
-    faults += [Fault("fairness", figure.meaning) for figure in figures if _is_unfair(domain, figure)]
+    faults += [
+        Fault("fairness", f"{figure.meaning}; {_fairness_advice(domain, figure)}")
+        for figure in figures
+        if _is_unfair(figure) and f"{ACCEPTED}/{_figure_name(figure)}" not in named
+    ]
     gap = named["explanation_gap"].value
     if not gap <= MAX_EXPLANATION_GAP:
         faults.append(Fault("explanation", f"base and contributions miss the score by {gap:.2g}; {MAX_EXPLANATION_GAP:g} is allowed"))
@@ -84,12 +98,43 @@ def find_faults(domain: Domain, figures: Sequence[Figure]) -> list[Fault]:
     return faults
 
 
-def _is_unfair(domain: Domain, figure: Figure) -> bool:
-    """Return whether a fairness figure breaks its bound: of calibration, or at a cutoff from which decisions go against the person."""
+def is_unjudged(faults: Sequence[Fault]) -> bool:
+    """Return whether there are too few rows to judge a model: its domain is left out, which is no fault of the model."""
+    return any(fault.demand == ROWS for fault in faults)
+
+
+def _is_unfair(figure: Figure) -> bool:
+    """Return whether a fairness figure breaks its bound, of calibration or at any cutoff: a referral delays and deters people too."""
     from finrisk_assets.modelling.evaluation.fairness import AGAINST
 
-    kind, *place = figure.metric.split("/")
-    return kind == FAIRNESS and AGAINST in figure.meaning and (place[0] == "calibration_gap" or domain.cutoffs[place[1]])
+    return figure.metric.startswith(f"{FAIRNESS}/") and AGAINST in figure.meaning
+
+
+def _figure_name(figure: Figure) -> str:
+    return figure.metric.removeprefix(f"{FAIRNESS}/")
+
+
+def _fairness_advice(domain: Domain, figure: Figure) -> str:
+    """Return what can be done about a figure of fairness, as an imperative."""
+    name = _figure_name(figure)
+    kind = name.partition("/")[0]
+    remedy = {
+        PROTECTED_FEATURE: "leave the feature out",
+        "calibration_gap": "give the model what tells the group's risk apart, or more rows of it",
+    }.get(kind, "move the cutoff, or leave out a feature that stands for the group and that no business reason needs")
+    entry = f"{{domain: {domain.name}, figure: '{name}', who: <who>, why: <why>}}"
+    return f"{remedy}, or record who accepts it and why as {entry} in fairness.accepted of the policy, and evaluate it again"
+
+
+def accepted_figures(domain: Domain, figures: Sequence[Figure], policy: "Policy") -> list[Figure]:
+    """Return a figure for each unfair figure that the policy accepts, whose meaning says who accepts it and why; the pack keeps it."""
+    accepted = {entry.figure: entry for entry in policy.fairness.accepted if entry.domain == domain.name}
+    names = [_figure_name(figure) for figure in figures if _is_unfair(figure)]
+    return [
+        Figure(f"{ACCEPTED}/{name}", 1.0, meaning=f"accepted by {accepted[name].who}: {accepted[name].why}")
+        for name in names
+        if name in accepted
+    ]
 
 
 def utility_figures(domain: Domain, window: ScoredWindow, bundle: "Bundle") -> list[Figure]:
@@ -116,26 +161,43 @@ def fairness_figures(
     """Return a figure per group of people and measure: how often decisions go against it, and how its probability follows its rate."""
     from finrisk_assets.modelling.evaluation import fairness
 
-    if protected is None or not len(window.labels):
+    if not len(window.labels):
         return []
     people = window.frame.customer_id
+    if protected is None:
+        return protected_feature_figures(window, bundle, window.frame[[]])
     of_rows = protected.set_index("customer_id").reindex(people).reset_index(drop=True)
     grouped = fairness.group_protected(of_rows, list(of_rows.columns), window.frame[domain.decision_time].to_numpy())
-    cutoffs = {name: bundle.thresholds[name] for name in domain.cutoffs if name in bundle.thresholds}
+    favourable, bounds = domain.find_favourable(window, bundle), bundle.policy.fairness
     findings: list[fairness.FairnessFinding] = []
     smallest = fairness.min_group_size(people)
     # A person who comes back month after month is one person: the newest row stands for them where rows are to be independent.
     newest = (~people[::-1].duplicated())[::-1].to_numpy()
     for column, group in grouped.items():
         shared: dict[str, Any] = {"column": column, "people": people.to_numpy(dtype=str), "smallest": smallest}
-        for cutoff, threshold in cutoffs.items():
+        for cutoff, selected in favourable.items():
             at_cutoff: dict[str, Any] = {**shared, "cutoff": cutoff, "seed": settings.seed, "draws": 400}
-            findings += fairness.compare_selection(window.probability < threshold, group, **at_cutoff)
-            findings += fairness.compare_opportunity(window.probability < threshold, ~window.labels, group, **at_cutoff)
+            findings += fairness.compare_selection(selected, group, bound=bounds.impact_ratio, **at_cutoff)
+            findings += fairness.compare_opportunity(selected, ~window.labels, group, bound=bounds.opportunity_gap, **at_cutoff)
         findings += fairness.compare_calibration(
-            window.labels[newest], window.probability[newest], group[newest], column=column, smallest=smallest
+            window.labels[newest],
+            window.probability[newest],
+            group[newest],
+            column=column,
+            bound=bounds.calibration_gap,
+            smallest=smallest,
         )
-    return [fairness_figure(finding) for finding in findings if finding.value is not None]
+    figures = [fairness_figure(finding) for finding in fairness.judge_together(findings) if finding.value is not None]
+    return [*protected_feature_figures(window, bundle, of_rows), *figures]
+
+
+def protected_feature_figures(window: ScoredWindow, bundle: "Bundle", protected: "pd.DataFrame") -> list[Figure]:
+    """Return a figure for each feature that is a protected attribute; `protected` holds the protected columns of the window's rows."""
+    from finrisk_assets.modelling.evaluation import fairness
+
+    shown = fairness.find_protected_features(window.frame, [feature.name for feature in bundle.features], protected)
+    meaning = f"the feature {{}} {fairness.AGAINST} the model: it is a protected attribute, {{}}"
+    return [Figure(f"{FAIRNESS}/{PROTECTED_FEATURE}/{name}", 1.0, meaning=meaning.format(name, why)) for name, why in shown.items()]
 
 
 def fairness_figure(finding: Any) -> Figure:

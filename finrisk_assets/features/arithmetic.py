@@ -5,6 +5,7 @@ rows changes a value.
 """
 
 import math
+from collections.abc import Sequence
 
 import ibis
 import ibis.expr.types as ir
@@ -77,3 +78,29 @@ def instalment(amount: ir.Value, annual_rate_pct: ir.Value, term_months: ir.Valu
     monthly, months = annual_rate_pct / 1200, term_months.cast("float64")
     safe = (monthly > 0).ifelse(monthly, 1.0)
     return amount * (monthly > 0).ifelse(safe / (1 - (1 + safe) ** (-months)), 1 / months)
+
+
+def median_of_first(values: Sequence[ir.Value], n: ir.IntegerValue) -> ir.FloatingValue:
+    """Return the median of the first `n` values of each row; null where `n` is not within 1..len(values).
+
+    The rank of each value is counted, because engines differ in how they sort lists and in how they halve an even number.
+
+    Parameters
+    ----------
+    values
+        Whole numbers, none null.
+    n
+        How many of them count.
+    """
+    total: ir.Value = ibis.literal(0)
+    for at, value in enumerate(values):
+        smaller = [
+            ((n > other) & (((values[other] < value) | (values[other] == value)) if other < at else (values[other] < value))).cast("int64")
+            for other in range(len(values))
+            if other != at
+        ]
+        rank = sum(smaller[1:], smaller[0])
+        # The two middle places are the same one where the number is odd; twice the place, in whole numbers.
+        weight = ((rank * 2 == n - 1) | (rank * 2 == n - 2)).cast("int64") + ((rank * 2 == n - 1) | (rank * 2 == n)).cast("int64")
+        total = total + ((n > at).ifelse(weight, 0) * value)
+    return ((n >= 1) & (n <= len(values))).ifelse(total.cast("float64") / 2, ibis.null("float64"))

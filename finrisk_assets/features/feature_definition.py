@@ -5,7 +5,7 @@ Features of single events are declared in `windows` instead, because the service
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import ibis.expr.types as ir
 
@@ -44,23 +44,24 @@ def define(
     name: str,
     unit: str,
     description: str,
-    raises: str,
-    lowers: str,
+    low: str,
+    high: str,
     value: Expression | None,
     monotone: Literal[-1, 0, 1] = 0,
     *,
     needs: str = "",
+    **words: Any,
 ) -> FeatureDefinition:
     """Define a feature.
 
     Parameters
     ----------
-    name, unit, description, raises, lowers, monotone
-        As in `schemas.features.Feature`.
+    name, unit, description, low, high, monotone, words
+        As in `schemas.features.Feature`; `words` are its other fields.
     value, needs
         As in `FeatureDefinition`; `needs` names the columns, separated by spaces.
     """
-    return FeatureDefinition(Feature(name, unit, description, raises, lowers, monotone), value, tuple(needs.split()))
+    return FeatureDefinition(Feature(name, unit, description, low, high, monotone, **words), value, tuple(needs.split()))
 
 
 def with_themes(theme_of: Mapping[str, str], *groups: Iterable[FeatureDefinition]) -> tuple[FeatureDefinition, ...]:

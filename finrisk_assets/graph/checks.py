@@ -14,10 +14,14 @@ from schemas.ledger import Table
 SHOWN_MESSAGES = 10
 
 
-def _result(messages: Sequence[str], **metadata: Any) -> dg.AssetCheckResult:
+def build_result(
+    messages: Sequence[str], severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR, **metadata: Any
+) -> dg.AssetCheckResult:
+    """Return the result of a check that found these faults."""
     bullets = "\n".join(f"- {message}" for message in messages[:SHOWN_MESSAGES])
     return dg.AssetCheckResult(
         passed=not messages,
+        severity=severity,
         description="; ".join(messages[:3]) or "all rules hold",
         metadata={**metadata, **({"broken": dg.MetadataValue.md(bullets)} if messages else {})},
     )
@@ -30,7 +34,7 @@ def contract(asset: str, table: Table) -> dg.AssetChecksDefinition:
     def check(warehouse: Warehouse) -> dg.AssetCheckResult:
         from finrisk_assets.ledger.contract import check_stored
 
-        return _result(check_stored(table, warehouse.table(asset)), columns=len(table.columns))
+        return build_result(check_stored(table, warehouse.table(asset)), columns=len(table.columns))
 
     return check
 
@@ -56,6 +60,6 @@ def blocking_check(
 
     @dg.asset_check(asset=asset, name=name, blocking=True, description=description)
     def check(warehouse: Warehouse) -> dg.AssetCheckResult:
-        return _result(find_faults(warehouse), **read_metadata(warehouse))
+        return build_result(find_faults(warehouse), **read_metadata(warehouse))
 
     return check

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from finrisk_assets.policy.document import Policy
+from finrisk_assets.policy.policy_file import load_policy
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 
@@ -90,12 +92,13 @@ def build_bento(
     remove_unfinished(home)
     measured = {domain: (figures or {}).get(domain, ()) for domain in champions}
     models: dict[str, str] = {}
+    policy = load_policy(settings)
     for domain, folder in sorted(champions.items()):
         bundle_folder = (challengers or {}).get(domain)
         challenger = store_challenger(home, domain, bundle_folder, folder) if bundle_folder else None
-        models[domain] = store_model(home, domain, folder, absent or {}, measured[domain], challenger)
+        models[domain] = store_model(home, domain, folder, absent or {}, measured[domain], challenger, policy)
         models |= {f"{domain}_challenger": challenger} if challenger else {}
-    version = _version(models, measured, settings.base_image)
+    version = _version(models, measured, settings.base_image, policy)
     tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
     latest = home / "bentos" / NAME / "latest"
     if not path.is_dir():
@@ -109,17 +112,25 @@ def build_bento(
 
 
 def store_model(
-    home: Path, domain: str, folder: Path, absent: Mapping[str, str], figures: Figures = (), challenger: str | None = None
+    home: Path,
+    domain: str,
+    folder: Path,
+    absent: Mapping[str, str],
+    figures: Figures = (),
+    challenger: str | None = None,
+    policy: Policy | None = None,
 ) -> str:
     """Put a bundle into the model store as the newest model of its domain, and return its tag.
 
-    The model's metadata holds the other facts that the service shows: why other domains are absent, its measured figures, and the
-    tag of the challenger beside it.
+    The model's metadata holds the other facts that the service needs: why other domains are absent, its measured figures, the tag of the
+    challenger beside it, and the policy in effect, which the service takes unless FINRISK_POLICY names another.
     """
     bundle = _bundle(domain, folder)
     # BentoML reads metadata as YAML, at every start and slowly: a list would cost the start a sixth of a second.
     metadata = {"absent": dict(absent), "figures_json": json.dumps([_without_none(figure) for figure in figures])}
-    return _store(home, bundle.name, bundle, folder, metadata | ({"challenger": challenger} if challenger else {}))
+    metadata |= {"challenger": challenger} if challenger else {}
+    metadata |= {"policy_json": policy.canonical_json()} if policy else {}
+    return _store(home, bundle.name, bundle, folder, metadata)
 
 
 def store_challenger(home: Path, domain: str, folder: Path, champion: Path) -> str | None:
@@ -189,9 +200,9 @@ def _without_none(figure: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figure.items() if value is not None}
 
 
-def _version(models: Mapping[str, str], figures: Mapping[str, Figures], base_image: str) -> str:
+def _version(models: Mapping[str, str], figures: Mapping[str, Figures], base_image: str, policy: Policy) -> str:
     """Return a hash of everything that a Bento is made of."""
-    digest = hashlib.sha256(repr((sorted(models.items()), base_image)).encode())
+    digest = hashlib.sha256(repr((sorted(models.items()), base_image, policy.sha256)).encode())
     digest.update(json.dumps({domain: list(map(dict, rows)) for domain, rows in figures.items()}, sort_keys=True).encode())
     for file in sorted(_code()):
         digest.update(f"{file.relative_to(REPOSITORY).as_posix()}\0".encode())

@@ -1,12 +1,16 @@
 """Progress of a run on the terminal: one line per stage, with its time."""
 
 import logging
+import re
 import time
 from typing import Any
 
 import dagster as dg
 
 from finrisk_assets.graph.runs.executor import WAITING
+
+_CHECK_STEP = re.compile(r"^(\w+)_(\1_\w+)$")
+"""Key of the step of a check that runs by itself: the asset's name, and the check's."""
 
 
 class _StageLines(logging.Handler):
@@ -33,12 +37,14 @@ class _StageLines(logging.Handler):
         if kind == "STEP_START":
             self._began[step] = time.perf_counter()
         elif kind == "STEP_SUCCESS" and not step.endswith(("_contract", "_gate", "_parity")):
-            console.print(f"  [green]✓[/] {step:<34} {time.perf_counter() - self._began.pop(step):6.1f} s")
+            name = _CHECK_STEP.sub(r"\2", step)
+            console.print(f"  [green]✓[/] {name:<34} {time.perf_counter() - self._began.pop(step):6.1f} s")
         elif kind == "STEP_FAILURE":
             console.print(f"  [red]✗[/] {step:<34} failed")
         elif kind == "ASSET_CHECK_EVALUATION" and not event.event_specific_data.passed:
             check = event.event_specific_data
-            console.print(f"  [red]✗[/] {check.check_name:<34} {escape(check.description or '')}")
+            mark = "[red]✗[/]" if check.severity == dg.AssetCheckSeverity.ERROR else "[yellow]![/]"
+            console.print(f"  {mark} {check.check_name:<34} {escape(check.description or '')}")
 
 
 @dg.logger(config_schema={}, description="One line per stage, with its time.")

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from finrisk_assets.domains.base import Domain
+from finrisk_assets.graph.stages.common import LEFT_OUT
 
 JUDGED_STAGES = ("model", "evaluation")
 """The stages that judge a model; a ValueError there says what the ledger lacks, in a sentence."""
@@ -45,6 +46,10 @@ def read_outcome(result: dg.JobExecutionResult, domains: Sequence[Domain]) -> Ru
                 errors[check.check_name] = str(check.description)
             else:
                 reasons.setdefault(domain.name, text)
+    for observation in result.get_asset_observation_events():
+        metadata = observation.asset_observation_data.asset_observation.metadata
+        if LEFT_OUT in metadata:
+            reasons.setdefault(str(metadata["domain"].value), str(metadata[LEFT_OUT].value))
     for event in result.get_step_failure_events():
         kind, message = _cause(event)
         if kind == CHECK_FAILED:

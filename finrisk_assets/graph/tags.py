@@ -6,7 +6,7 @@ import dagster as dg
 
 DOMAIN, STAGE, SOURCE, PERSONAL = "finrisk/domain", "finrisk/stage", "finrisk/source", "finrisk/personal_data"
 
-AGGREGATE_STAGES = frozenset({"evaluation", "oracle", "monitoring", "pack"})
+AGGREGATE_STAGES = frozenset({"evaluation", "oracle", "consistency", "monitoring", "pack"})
 """Stages that hold aggregate figures only. A bundle is not among them: its golden rows are features of single persons."""
 
 

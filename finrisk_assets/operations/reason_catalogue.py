@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from finrisk_assets.domains.registry import domains_of
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources.source_definition import Source
-from finrisk_assets.scoring.reasons import build_sentence, factor_code, group_by_factor
+from finrisk_assets.scoring.reasons import factor_code, group_by_factor
 from finrisk_assets.settings import Settings
+from schemas.features import Feature
 
 _WHEN = {1: "high", -1: "low", 0: "either"}
 
@@ -30,8 +31,8 @@ class Entry:
         The feature and its meaning.
     when
         ``high`` or ``low``: the value that raises the score; ``either`` where that differs from model to model.
-    raises, lowers
-        What is said where it raised, and where it lowered, the score.
+    low, high, other
+        The sentences of a low value, of a high value, and of 0, 1, a missing value or any value.
     """
 
     domain: str
@@ -41,8 +42,9 @@ class Entry:
     feature: str
     description: str
     when: str
-    raises: str
-    lowers: str
+    low: str
+    high: str
+    other: str
 
 
 def entries(source: Source) -> list[Entry]:
@@ -52,7 +54,6 @@ def entries(source: Source) -> list[Entry]:
         features = domain.select_features(source)
         for columns in group_by_factor(features).values():
             for feature in (features[column] for column in columns):
-                sentences = build_sentence(feature, "raises"), build_sentence(feature, "lowers")
                 name = feature.theme or feature.name
                 catalogue.append(
                     Entry(
@@ -63,10 +64,23 @@ def entries(source: Source) -> list[Entry]:
                         feature.name,
                         feature.description,
                         _WHEN[feature.monotone],
-                        *sentences,
+                        _sentence(feature.low),
+                        _sentence(feature.high),
+                        _list_other(feature),
                     )
                 )
     return catalogue
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _list_other(feature: Feature) -> str:
+    """Return the sentences that are not of a low or a high value, each after what it is said of."""
+    named = {"0": feature.zero, "1": feature.one, "missing": feature.missing, "any": feature.fact}
+    texts = [f"{name}: {_sentence(text)}" for name, text in named.items() if text]
+    return "; ".join([*texts, f"see {feature.spoken_by}"] if feature.spoken_by else texts)
 
 
 def page() -> str:
@@ -79,7 +93,8 @@ _HEAD = (
     "# Catalogue of reasons",
     "",
     "Written by `finrisk reasons --page`; [reasons.md](reasons.md) says how reasons are chosen. Features of one theme are one reason",
-    "together. *When* is the value that raises the score; *either* where that differs from model to model.",
+    "together. *When* is the value that raises the score; *either* where that differs from model to model. A sentence is said only of a",
+    "value that it holds of, with the value; where no sentence holds, the description and the value are said.",
 )
 
 
@@ -89,7 +104,7 @@ def _tables(catalogue: Iterable[Entry]) -> list[str]:
         by_domain.setdefault(entry.title, {}).setdefault(entry.theme, []).append(entry)
     lines = []
     for title, themes in by_domain.items():
-        lines += ["", f"## {title}", "", "| theme | feature | when | it raised the score | it lowered the score |", "|---|---|---|---|---|"]
+        lines += ["", f"## {title}", "", "| theme | feature | when | low | high | other |", "|---|---|---|---|---|---|"]
         for theme, members in themes.items():
-            lines += [f"| {theme} | `{entry.feature}` | {entry.when} | {entry.raises} | {entry.lowers} |" for entry in members]
+            lines += [f"| {theme} | `{entry.feature}` | {entry.when} | {entry.low} | {entry.high} | {entry.other} |" for entry in members]
     return lines

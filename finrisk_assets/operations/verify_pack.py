@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ibis
+
 from finrisk_assets.domains import gate as gate_rules
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.registry import domains_of
 from finrisk_assets.graph.build import build_resources
-from finrisk_assets.graph.stages.common import to_frame
-from finrisk_assets.graph.stages.evaluation import FIGURES, load_protected_columns
+from finrisk_assets.graph.stages.common import join_companions, load_frame, to_frame
+from finrisk_assets.graph.stages.evaluation import FIGURES, POLICY, load_protected_columns
+from finrisk_assets.graph.stages.oracle import COMPANIONS
 from finrisk_assets.graph.stages.pack import (
     CARD,
     ORACLE,
@@ -29,17 +32,20 @@ from finrisk_assets.graph.stages.pack import (
     gather,
     list_verdicts,
     pack_folder,
+    read_policy_artifact,
 )
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger import snapshots, sources
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.packs import pack
 from finrisk_assets.modelling.training import model_registry, provenance
+from finrisk_assets.policy.policy_file import PolicyError, parse_policy
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
 
 
@@ -247,11 +253,12 @@ def _recompute(
     then = provenance.restore_settings(settings, tags["settings"])
     try:
         frame = _frame(settings, tags[SNAPSHOT])
-        bundle = _bundle(client, model, settings)
+        policy = parse_policy(read_policy_artifact(client, model).decode(), POLICY)
+        bundle = _bundle(client, model, settings, policy)
         evaluation, oracle = _evaluated(claimed, domain, source, client, bundle, frame, then, warehouse)
         texts = {name: model_registry.read_artifact(client, model, f"{PACK_ARTIFACT}/{name}") for name in (README, CARD)}
         contents = gather(domain, source, client, model, oracle, texts)
-    except (snapshots.SnapshotError, BundleError, MlflowException, OSError) as error:
+    except (snapshots.SnapshotError, BundleError, PolicyError, MlflowException, OSError) as error:
         return [pack.count_outcomes("Figures", [f"they cannot be computed again: {error}"])]
     figures = [
         *(figure for figure in contents.record.figures if not figure.key.startswith("evaluation/")),
@@ -272,17 +279,31 @@ def _evaluated(
     warehouse: Warehouse,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the figures of the evaluation and those beside the oracle, as rows."""
-    former = _former(claimed, client, domain, then)
+    former = _former(claimed, client, domain, then, bundle.policy)
     evaluation = gate_rules.evaluate(domain, frame, load_protected_columns(warehouse, source), bundle, former, then)
     oracle: list[dict[str, Any]] = []
     if claimed.figures_of("oracle"):
-        truth = warehouse.table(domain.truth).to_pandas()
+        if domain.companions:
+            bundle = bundle.under(bundle.policy, _companions(claimed, domain, client, then, bundle.policy))
+            frame = load_frame(join_companions(ibis.memtable(frame), domain, warehouse), domain)
+        truth = {name: warehouse.table(name).to_pandas() for name in domain.truth_tables}
         oracle = figures_to_rows(domain.compare_with_truth(frame, truth, bundle, then))
     return figures_to_rows(evaluation.figures), oracle
 
 
-def _former(claimed: pack.Pack, client: Any, domain: Domain, then: Settings) -> "Bundle | None":
-    """Return the champion that the version was compared with; None for the first version."""
+def _companions(claimed: pack.Pack, domain: Domain, client: Any, then: Settings, policy: "Policy") -> "dict[str, Bundle]":
+    """Return the bundles of the companions that the version was compared with the truth beside."""
+    model = model_registry.RegisteredVersion(claimed.model, claimed.registry_version, claimed.run_id)
+    versions = json.loads(model_registry.read_artifact(client, model, COMPANIONS))
+    companions = {}
+    for name, version in versions.items():
+        registered = next(entry for entry, tags, _ in model_registry.list_versions(client, name) if tags.get("bundle") == version)
+        companions[name] = _bundle(client, registered, then, policy)
+    return companions
+
+
+def _former(claimed: pack.Pack, client: Any, domain: Domain, then: Settings, policy: "Policy") -> "Bundle | None":
+    """Return the champion that the version was compared with, under the policy of the comparison; None for the first version."""
     if "evaluation/champion_auc" not in claimed.by_key:
         return None
     model = model_registry.RegisteredVersion(claimed.model, claimed.registry_version, claimed.run_id)
@@ -290,14 +311,15 @@ def _former(claimed: pack.Pack, client: Any, domain: Domain, then: Settings) -> 
     champion = next(
         (candidate for candidate, _, _ in model_registry.list_versions(client, domain.name) if candidate.version == replaced), None
     )
-    return None if champion is None else _bundle(client, champion, then)
+    return None if champion is None else _bundle(client, champion, then, policy)
 
 
-def _bundle(client: Any, model: model_registry.RegisteredVersion, settings: Settings) -> "Bundle":
+def _bundle(client: Any, model: model_registry.RegisteredVersion, settings: Settings, policy: "Policy") -> "Bundle":
     from finrisk_assets.scoring.bundle import Bundle
 
     with tempfile.TemporaryDirectory() as temporary:
-        return Bundle.load(model_registry.download_bundle(client, model, Path(temporary) / "bundle"), threads=settings.threads)
+        folder = model_registry.download_bundle(client, model, Path(temporary) / "bundle")
+        return Bundle.load(folder, threads=settings.threads, policy=policy)
 
 
 def _frame(settings: Settings, snapshot: str) -> "pd.DataFrame":

@@ -3,8 +3,6 @@
 Free of Ibis, for both halves. `finrisk_assets.features.arithmetic.instalment` is the same over columns.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -23,13 +21,22 @@ def instalment(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: Array
     return np.asarray(amount, np.float64) * np.where(monthly > 0, safe / (1 - (1 + safe) ** -months), 1 / months)
 
 
-def instalment_to_cent(amount: float, annual_rate_pct: float, term_months: float) -> float:
-    """Return the monthly instalment of one loan, in currency to the cent."""
-    monthly = annual_rate_pct / 1200
-    if monthly == 0:
-        return round_to_cent(amount / term_months)
+def instalments_to_cent(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: ArrayLike) -> NDArray[np.float64]:
+    """Return the monthly instalments of loans, in currency to the cent; the arguments broadcast."""
+    lent, monthly, months = (
+        np.asarray(amount, np.float64),
+        np.asarray(annual_rate_pct, np.float64) / 1200,
+        np.asarray(term_months, np.float64),
+    )
     # Not `instalment`, rounded: expm1 and log1p keep a rate of next to nothing, which a caller may send, from dividing by zero.
-    return round_to_cent(amount * monthly / -math.expm1(-term_months * math.log1p(monthly)))
+    safe = np.where(monthly == 0, 1.0, monthly)
+    pay = np.where(monthly == 0, lent / months, lent * safe / -np.expm1(-months * np.log1p(safe)))
+    return np.asarray(np.rint(pay * 100) / 100)
+
+
+def instalment_to_cent(amount: float, annual_rate_pct: float, term_months: float) -> float:
+    """Return the monthly instalment of one loan, in currency to the cent: the same number as that of many loans."""
+    return float(instalments_to_cent(amount, annual_rate_pct, term_months))
 
 
 def round_to_cent(amount: float) -> float:

@@ -7,6 +7,7 @@ the computation of features (`finrisk_assets.features`), and the registry (`mode
 Imports numpy, and XGBoost for many rows where it is installed.
 """
 
+import copy
 import math
 import shutil
 import sys
@@ -19,6 +20,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from finrisk_assets.policy.document import Policy
+from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.bundle_io import (
     GOLDEN,
     MANIFEST,
@@ -31,6 +34,8 @@ from finrisk_assets.scoring.bundle_io import (
     shortest_float,
     take_field,
 )
+from finrisk_assets.scoring.feature_values import Doubt, TrainingRange
+from finrisk_assets.scoring.policy_thresholds import REFUSED_FROM, find_thresholds
 from finrisk_assets.scoring.reasons import group_by_factor
 from finrisk_assets.scoring.spec import BundleError, BundleSpec, Component, Floats, Linear, Rows, Trees, check_spec, signed_log1p
 from finrisk_assets.scoring.tree_shap import TreeShap
@@ -193,8 +198,15 @@ class Bundle:
     ----------
     version, sha256
         The first 12 hex digits of the SHA-256 of ``bundle.json``, and all 64.
-    name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference, approved
+    name, domain, source, features, windows, intercept, calibration, thresholds, metrics, reference, approved, values, reference_group
         As in `BundleSpec`.
+        `thresholds` holds also those that follow from the policy.
+    learned_thresholds
+        Those of `thresholds` that were learned, and that no policy changes.
+    policy, score_curve, loss_curve
+        The policy that the bundle decides under, and the curves that its capacities are found on.
+    companions
+        Domain to the bundle of another domain that a decision asks too, as `under` was given them.
     columns
         Feature -> its place, in order.
     has_amount, amount_level
@@ -203,13 +215,19 @@ class Bundle:
         As in `BundleSpec`.
     """
 
-    def __init__(self, spec: BundleSpec, sha256: str, threads: int = 1) -> None:
+    def __init__(self, spec: BundleSpec, sha256: str, threads: int = 1, policy: Policy | None = None) -> None:
         check_spec(spec)
         self.sha256, self.version = sha256, sha256[:12]
         self.name, self.domain, self.source = spec.name, spec.domain, spec.source
         self.features, self.windows = spec.features, spec.windows
+        self.values, self.reference_group = spec.values, spec.reference_group
         self.intercept, self.calibration = spec.intercept, spec.calibration
-        self.thresholds, self.metrics, self.reference = dict(spec.thresholds), dict(spec.metrics), spec.reference
+        self.metrics = dict(spec.metrics)
+        self._reference, self._references = spec.reference, spec.references
+        self.learned_thresholds, self.score_curve = dict(spec.thresholds), spec.score_curve
+        self.loss_curve = spec.loss_curve
+        self.companions: Mapping[str, Bundle] = {}
+        self._apply(policy or default_policy())
         self.approved = dict(spec.approved)
         self.seed, self.training_window, self.libraries = spec.seed, spec.training_window, dict(spec.libraries)
         self.data_sha256, self.code_sha256 = spec.data_sha256, spec.code_sha256
@@ -232,7 +250,7 @@ class Bundle:
         return self.intercept + sum(weight * scorer.base for weight, scorer in self._scorers)
 
     @classmethod
-    def load(cls, folder: Path, *, version: str | None = None, threads: int = 1) -> "Bundle":
+    def load(cls, folder: Path, *, version: str | None = None, threads: int = 1, policy: Policy | None = None) -> "Bundle":
         """Read a bundle, and refuse it unless every hash and every golden row agrees.
 
         Parameters
@@ -243,6 +261,8 @@ class Bundle:
             The required version (12 hex digits or more), which pins ``bundle.json`` itself; None accepts any.
         threads
             Threads for scoring a batch; the service takes one.
+        policy
+            The policy that the bundle decides under; None for the shipped one.
 
         Raises
         ------
@@ -251,7 +271,7 @@ class Bundle:
         """
         sha256, spec, golden = read_files(Path(folder), version)
         try:
-            bundle = cls(spec, sha256, threads)
+            bundle = cls(spec, sha256, threads, policy)
         except ImportError:
             raise
         except Exception as error:  # XGBoost raises its own types for a model it cannot read
@@ -262,6 +282,32 @@ class Bundle:
             first_row["amount"] = {name: values[:1] for name, values in golden["amount"].items()}
         bundle._first_golden = first_row, Path(folder) / GOLDEN
         return bundle
+
+    def under(self, policy: Policy, companions: Mapping[str, "Bundle"] | None = None) -> "Bundle":
+        """Return the same model deciding under another policy; the models in memory are shared.
+
+        Parameters
+        ----------
+        companions
+            Domain to the bundle of another domain that a decision asks too; None keeps those there are.
+        """
+        other = copy.copy(self)
+        kept = self.companions if companions is None else companions
+        other.companions = {domain: bundle.under(policy) for domain, bundle in kept.items()}
+        other._apply(policy)
+        return other
+
+    def _apply(self, policy: Policy) -> None:
+        self.policy = policy
+        self.thresholds = self.learned_thresholds | dict(find_thresholds(self.domain, policy, self.score_curve, self.loss_curve))
+        cutoff = self.thresholds.get(REFUSED_FROM.get(self.domain, ""))
+        self.reference = self._reference if cutoff is None else self.reference_below(cutoff)
+
+    def reference_below(self, cutoff: float) -> tuple[float, ...] | None:
+        """Return the mean contributions of those just below a cutoff of the probability; None where the bundle has none."""
+        if not self._references:
+            return self._reference
+        return min(self._references, key=lambda reference: abs(reference.cutoff - cutoff)).contributions
 
     def check(self) -> None:
         """Score the first golden row again, to check that the model in memory still gives the stored result.
@@ -280,6 +326,36 @@ class Bundle:
     def factors(self) -> Mapping[str, Sequence[int]]:
         """The columns of each factor that a reason can name; see `reasons.group_by_factor`."""
         return group_by_factor(self.features)
+
+    @cached_property
+    def training_range(self) -> TrainingRange:
+        """The bounds of what the model can judge."""
+        return TrainingRange(self.values, [bool(feature.spoken_by) for feature in self.features])
+
+    def is_doubtful(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return whether too little is known of each row for a decision; shape (n,).
+
+        So it is where values that training always had are missing, and beyond the bounds of the policy.
+        """
+        doubtful = self._lacks_values(rows)
+        if self.policy.too_little_known.outside_training == "refer":
+            doubtful |= self.training_range.find_outside(rows).any(axis=1)
+        return doubtful
+
+    def _lacks_values(self, rows: Rows) -> NDArray[np.bool_]:
+        training_range, most = self.training_range, self.policy.too_little_known.max_missing_share
+        return training_range.find_unknown(rows).any(axis=1) | (training_range.sum_missing_information(rows) > most)
+
+    def find_doubt(self, row: Rows) -> Doubt | None:
+        """Return why a decision on a row of shape (d,) would be a guess; None where the policy lets the model decide."""
+        rows = row[None, :]
+        if not self.is_doubtful(rows)[0]:
+            return None
+        outside = tuple(np.flatnonzero(self.training_range.find_outside(rows)[0]).tolist())
+        names = ", ".join(self.features[column].name for column in outside)
+        if self._lacks_values(rows)[0]:
+            return Doubt("Not enough is known", tuple(np.flatnonzero(np.isnan(row)).tolist()))
+        return Doubt(f"Outside what the model has seen: {names}", outside)
 
     def row(self, values: Mapping[str, float | None]) -> Rows:
         """Return one row, float32 of shape (d,), from values by name; a feature that is absent or None is missing (NaN).

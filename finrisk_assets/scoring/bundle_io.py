@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from finrisk_assets.scoring.spec import Amount, BundleError, BundleSpec, Calibration, Component, Linear, Rows, Trees
+from finrisk_assets.scoring.feature_values import FeatureValues
+from finrisk_assets.scoring.score_curve import ScoreCurve
+from finrisk_assets.scoring.spec import Amount, BundleError, BundleSpec, Calibration, Component, Linear, Reference, Rows, Trees
 from schemas.features import Feature
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "bundle.json"
 GOLDEN = "golden.json"
 T = TypeVar("T")
@@ -37,6 +39,15 @@ def build_manifest_document(spec: BundleSpec) -> dict[str, Any]:
         optional_parts = {"amount": {"component": component_document(amount.component, "amount"), "spread": spread} | bounds}
     if spec.approved:
         optional_parts["approved"] = {name: list(values) for name, values in spec.approved.items()}
+    if spec.references:
+        optional_parts["references"] = [asdict(reference) for reference in spec.references]
+    if spec.score_curve is not None:
+        optional_parts["score_curve"] = asdict(spec.score_curve)
+    if spec.loss_curve is not None:
+        optional_parts["loss_curve"] = asdict(spec.loss_curve)
+    if spec.values:
+        optional_parts["values"] = [asdict(values) for values in spec.values]
+        optional_parts["reference_group"] = spec.reference_group
     plain_fields = ("name", "domain", "source", "seed", "data_sha256", "code_sha256", "intercept", "training_window", "reference")
     return {
         "format": FORMAT,
@@ -104,7 +115,7 @@ def read_files(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapp
         raise BundleError(f"{file}: is version {sha256[:12]}, not {version} as requested")
     document = _parse_object(content, file)
     if document.get("format") != FORMAT:
-        raise BundleError(f"{file}: format {document.get('format')!r} is unknown here, which reads format {FORMAT}")
+        raise BundleError(f"{file}: format {document.get('format')!r} is unknown here, which reads format {FORMAT}: train the model again")
     contents: dict[str, bytes] = {}
     for name, digest in take_field(document, "files", dict, file).items():
         contents[name] = _read_bytes(_path_inside(folder, name))
@@ -129,6 +140,13 @@ def read_files(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapp
             approved={
                 name: tuple(map(float, values)) for name, values in take_field({"approved": {}} | document, "approved", dict, file).items()
             },
+            references=tuple(
+                Reference(float(part["cutoff"]), tuple(map(float, part["contributions"]))) for part in document.get("references", ())
+            ),
+            score_curve=_parse_score_curve(document["score_curve"]) if "score_curve" in document else None,
+            loss_curve=_parse_score_curve(document["loss_curve"]) if "loss_curve" in document else None,
+            values=tuple(FeatureValues(**values) for values in document.get("values", ())),
+            reference_group=str(document.get("reference_group", "others")),
             thresholds=take_field(document, "thresholds", dict, file),
             metrics=take_field(document, "metrics", dict, file),
             libraries=take_field(document, "libraries", dict, file),
@@ -168,6 +186,11 @@ def _parse_amount(document: Mapping[str, Any], contents: Mapping[str, bytes], fi
         spread=None if spread is None else _parse_component(spread, contents, file),
         level=float(take_field(document, "level", float, file)),
     )
+
+
+def _parse_score_curve(document: Mapping[str, Any]) -> ScoreCurve:
+    arguments: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    return ScoreCurve(**arguments)
 
 
 def read_golden_rows(golden: Mapping[str, Any], file: Path) -> Rows:

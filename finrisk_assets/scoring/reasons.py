@@ -1,7 +1,7 @@
-"""Reason codes: at most four sentences that explain one decision.
+"""Reason codes: at most four sentences that explain one decision, each of them true of the values that were decided on.
 
 This module turns contributions into words, for training and the service alike, with the standard library and numpy only.
-Contributions come from `bundle`, sentences from each feature's declaration.
+Contributions come from `bundle`, sentences from each feature's declaration, bounds from the bundle's `feature_values`.
 """
 
 import math
@@ -13,15 +13,27 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from finrisk_assets.scoring.feature_values import FeatureValues
 from schemas.features import Feature
 
 MAX_REASONS = 4
 """Reasons of one decision, at most."""
 MIN_SHARE = 0.05
 """Share of all movement that a factor must cause to be a reason beside a larger one."""
-Direction: TypeAlias = Literal["raises", "lowers"]
+MIN_SPEAKER_SHARE = 0.25
+"""Share of its factor's largest contribution that a feature needs to speak for the factor."""
+OTHERS = "others"
+"""The name of the reference group of a bundle that names none."""
 
-_PAST_TENSE = {"raises": "raised", "lowers": "lowered"}
+Direction: TypeAlias = Literal["raises", "lowers"]
+Claim: TypeAlias = Literal["missing", "zero", "one", "low", "high", "fact"]
+
+_SIDES: Mapping[str, int] = {"one": 1, "high": 1, "zero": -1, "low": -1}
+"""The side of the values that a claim is about."""
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,7 @@ class ReasonText:
     code
         Stable code: the theme in capitals, or the feature's name where it has no theme.
     feature, sentence
-        The feature of the factor that moved the score most in this direction, and a sentence on its effect.
+        The feature that speaks for the factor, and a true sentence about its value.
     features
         All features of the factor, in the order of the model; all must change for the reason to disappear.
     contribution
@@ -49,8 +61,11 @@ class ReasonText:
 
 def find_reasons(
     contributions: ArrayLike,
+    row: ArrayLike,
     features: Sequence[Feature],
+    values: Sequence[FeatureValues] = (),
     *,
+    group_name: str = OTHERS,
     direction: Direction = "raises",
     reference: ArrayLike | None = None,
     groups: Mapping[str, Sequence[int]] | None = None,
@@ -63,8 +78,12 @@ def find_reasons(
     ----------
     contributions
         One row of `Scores.contributions`, shape (d,), in margin units.
-    features
-        Features of the bundle, in the same order.
+    row
+        The values, shape (d,), NaN where missing.
+    features, values
+        Features of the bundle, in the same order, and what training saw of each; without `values` nothing is called low or high.
+    group_name
+        The reference group in words, a plural.
     direction
         ``raises`` explains a high risk, ``lowers`` a low risk.
     reference
@@ -88,16 +107,14 @@ def find_reasons(
     if moves.shape != (len(features),) or not np.isfinite(moves).all():
         raise ValueError(f"contributions of shape {moves.shape} for {len(features)} features, or not all of them finite")
     groups = groups or group_by_factor(features)
-    return tuple(
-        ReasonText(
-            factor_code(features[strongest]),
-            features[strongest].name,
-            build_sentence(features[strongest], direction),
-            total,
-            list_members(features, groups, strongest),
-        )
-        for strongest, total in rank_factors(moves.tolist(), groups, direction, limit=limit, smallest_share=smallest_share)
-    )
+    numbers, movements = np.asarray(row, np.float64).tolist(), moves.tolist()
+    reasons = []
+    for strongest, total in rank_factors(movements, groups, direction, limit=limit, smallest_share=smallest_share):
+        members = groups[features[strongest].factor]
+        speaker, sentence = word_factor(members, movements, numbers, features, values, direction, group_name)
+        names = list_members(features, groups, strongest)
+        reasons.append(ReasonText(factor_code(features[strongest]), features[speaker].name, sentence, total, names))
+    return tuple(reasons)
 
 
 def rank_factors(
@@ -146,11 +163,153 @@ def list_members(features: Sequence[Feature], groups: Mapping[str, Sequence[int]
     return tuple(features[member].name for member in groups[features[column].factor])
 
 
-def build_sentence(feature: Feature, direction: Direction) -> str:
-    """Return the sentence for a feature that moved a score in this direction."""
-    text = feature.raises if direction == "raises" else feature.lowers
-    text = text or f"{feature.description or feature.name} {_PAST_TENSE[direction]} the risk"
+def word_factor(
+    members: Sequence[int],
+    moves: Sequence[float],
+    row: Sequence[float],
+    features: Sequence[Feature],
+    values: Sequence[FeatureValues],
+    direction: Direction,
+    group_name: str,
+) -> tuple[int, str]:
+    """Return the column that speaks for a factor, and its sentence.
+
+    The feature with the largest contribution speaks, or the next one of which something can be said; where nothing can, the sentence
+    tells the value alone.
+
+    Parameters
+    ----------
+    members
+        Columns of the factor.
+    moves, row, features, values, direction, group_name
+        As of `find_reasons`.
+    """
+    sign = 1 if direction == "raises" else -1
+    ordered = sorted(members, key=lambda column: -sign * moves[column])  # equal ones in the order of the features
+    least = MIN_SPEAKER_SHARE * sign * moves[ordered[0]]
+    for column in ordered:
+        if sign * moves[column] < least:
+            break
+        for speaker in _list_speakers(column, features):
+            known = values[speaker] if values else None
+            claim = choose_claim(features[speaker], row[speaker], known, direction)
+            if claim is not None:
+                return speaker, write_sentence(features[speaker], claim, row[speaker], known, group_name)
+    speaker = ordered[0]
+    return speaker, write_sentence(features[speaker], "fact", row[speaker], values[speaker] if values else None, group_name)
+
+
+def _list_speakers(column: int, features: Sequence[Feature]) -> list[int]:
+    """Return a column, and that of the feature that speaks for it where the model has it."""
+    name = features[column].spoken_by
+    return [column, *(at for at, feature in enumerate(features) if name and feature.name == name)]
+
+
+def choose_claim(feature: Feature, value: float, known: FeatureValues | None, direction: Direction) -> Claim | None:
+    """Return the claim that holds of a value and has a sentence; None where there is none.
+
+    A claim of a feature with a certain direction must lie on the side that moves the score in this direction.
+    """
+    claim: Claim
+    if math.isnan(value):
+        return "missing"
+    if value == 0 and feature.zero:
+        claim = "zero"
+    elif value == 1 and feature.one:
+        claim = "one"
+    elif feature.low and is_low(feature, value, known):
+        claim = "low"
+    elif feature.high and is_high(feature, value, known):
+        claim = "high"
+    else:
+        return "fact" if feature.fact else None
+    is_against = feature.monotone * _SIDES[claim] * (1 if direction == "raises" else -1) < 0
+    return None if is_against else claim
+
+
+def is_low(feature: Feature, value: float, known: FeatureValues | None) -> bool:
+    """Return whether a value is low: in the lowest quarter of the reference group, and below the feature's own bound."""
+    if feature.low_below is not None and not value < feature.low_below:
+        return False
+    if feature.is_absolute:
+        return feature.low_below is not None
+    return known is not None and known.low is not None and known.middle is not None and value <= known.low and value < known.middle
+
+
+def is_high(feature: Feature, value: float, known: FeatureValues | None) -> bool:
+    """Return whether a value is high: in the highest quarter of the reference group, and above the feature's own bound."""
+    if feature.high_above is not None and not value > feature.high_above:
+        return False
+    if feature.is_absolute:
+        return feature.high_above is not None
+    return known is not None and known.high is not None and known.middle is not None and value >= known.high and value > known.middle
+
+
+def write_sentence(feature: Feature, claim: Claim, value: float, known: FeatureValues | None, group_name: str) -> str:
+    """Return the sentence of a claim, with the value and what is usual where they help."""
+    label = feature.description.split(";")[0].rstrip(".").removesuffix(", likewise") or feature.name
+    if claim == "missing" or math.isnan(value):
+        text = feature.missing or f"Not known: {label[0].lower()}{label[1:]}"
+    elif claim in ("zero", "one"):
+        text = feature.zero if claim == "zero" else feature.one
+    elif claim == "fact" and feature.fact:
+        month = _MONTHS[int(value) - 1] if 1 <= value <= len(_MONTHS) else ""
+        text = feature.fact.format(value=format_value(feature, value), number=_round(value), month=month)
+    elif claim == "fact":
+        text = f"{label}: {format_value(feature, value)}{_compare(feature, claim, value, known, group_name)}"
+    else:
+        text = feature.low if claim == "low" else feature.high
+        if feature.unit or not feature.is_absolute:
+            text += f": {format_value(feature, value)}{_compare(feature, claim, value, known, group_name)}"
     return text[0].upper() + text[1:]
+
+
+def _compare(feature: Feature, claim: Claim, value: float, known: FeatureValues | None, group_name: str) -> str:
+    """Return what the reference group usually has; empty where that is not known, or reads as the value does."""
+    if feature.is_absolute or known is None or known.low is None or known.high is None or feature.unit == "0 or 1":
+        return ""
+    low, high = format_value(feature, known.low), format_value(feature, known.high)
+    usual = f"{low} to {high}"
+    if low == high:
+        usual = low
+    elif claim == "low":
+        usual = f"at least {low}"
+    elif claim == "high":
+        usual = f"at most {high}"
+    reads_alike = format_value(feature, value) == {"low": low, "high": high}.get(claim, low if low == high else "")
+    return "" if reads_alike else f"; {group_name} usually have {usual}"
+
+
+def format_value(feature: Feature, value: float) -> str:
+    """Return a value in the unit that people read: shares in per cent, logarithms as what they are of."""
+    unit, number = feature.unit, value
+    if feature.scale:
+        number = math.exp(min(value, 700.0)) - (feature.scale == "log1p")
+        unit = unit.removeprefix("log ")
+    if unit == "0 or 1":
+        return "yes" if number else "no"
+    if unit in ("", "share", "ratio"):
+        return f"{_round(100 * number)} %"
+    if unit.startswith("percent"):
+        return f"{_round(number)} %"
+    if unit.startswith("currency"):
+        return f"{_round(number)}{unit.removeprefix('currency')}"
+    return f"{_round(number)} {_singular(unit) if number == 1 else unit}"
+
+
+def _round(number: float) -> str:
+    """Return a number with three digits, or all digits before the point."""
+    # 999.7 has the three digits of 1,000.
+    if abs(number) >= 999.5:
+        return f"{number:,.0f}"
+    return f"{round(number, 3):.3g}" if abs(number) < 1000 and float(f"{number:.3g}") != 0 else "0"
+
+
+def _singular(unit: str) -> str:
+    """Return a unit of one: ``months overdue`` as ``month overdue``."""
+    first, *rest = unit.split(" ")
+    first = f"{first[:-3]}y" if first.endswith("ies") else first.removesuffix("s")
+    return " ".join([first, *rest])
 
 
 def factor_code(feature: Feature) -> str:

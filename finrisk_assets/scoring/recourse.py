@@ -93,6 +93,15 @@ class NearestChange:
     reason: str = ""
 
 
+Shortfall: TypeAlias = Callable[[Rows, Floats], Floats]
+"""Measures rows of shape (n, d) with their probabilities: below 0 where a row is approved, and lower where it comes nearer."""
+
+
+def below_threshold(threshold: float) -> Shortfall:
+    """Return the shortfall of a rule that approves the rows whose probability lies below a threshold."""
+    return lambda rows, probability: probability - threshold
+
+
 def approved_quantiles(features: Sequence[Feature], approved: Rows, names: Collection[str]) -> dict[str, tuple[float, ...]]:
     """Return the quantiles of approved applicants that `RecourseSearch` needs, which identify no applicant.
 
@@ -137,13 +146,13 @@ class RecourseSearch:
     Attributes
     ----------
     bundle
-        The bundle that decides: a row is approved where its probability is below `threshold`.
+        The bundle that gives the probabilities.
     allowed
         The features that a person can change; all others are immutable.
     approved
         Applicants that the bundle approves, float32 of shape (n, d), n at least 1.
-    threshold
-        A row with this probability or more is not approved.
+    shortfall
+        Measures how far rows of given probabilities are from being approved, as `below_threshold` does.
     apply_changes
         Applies changes and all that follows from them; `replace_values` where nothing follows.
     max_changes
@@ -153,7 +162,7 @@ class RecourseSearch:
     bundle: Bundle
     allowed: Mapping[str, AllowedChange]
     approved: Rows = field(repr=False)
-    threshold: float
+    shortfall: Shortfall
     apply_changes: ApplyChanges = replace_values
     max_changes: int = MAX_CHANGES
 
@@ -207,12 +216,14 @@ class RecourseSearch:
         row
             Values by name, None where missing: at least the features of the bundle, and the inputs of `apply_changes`.
         """
-        probability = self._score([row])[0]
-        if probability < self.threshold:
-            return NearestChange(None, float(probability), row, "the row is approved as it is")
+        probability, missing = self._measure(self._to_array(row)[None, :])
+        if missing[0] < 0:
+            return NearestChange(None, float(probability[0]), row, "the row is approved as it is")
         candidates = self._candidates(row)
         if not candidates:
-            return NearestChange(None, float(probability), row, "no feature that may change can change in a direction that is open to it")
+            return NearestChange(
+                None, float(probability[0]), row, "no feature that may change can change in a direction that is open to it"
+            )
         row_search = _RowSearch(self, row, candidates)
         for size in range(1, min(self.max_changes, len(candidates)) + 1):
             nearest = row_search.find_nearest(size)
@@ -220,7 +231,7 @@ class RecourseSearch:
                 return nearest
         max_changes = min(self.max_changes, len(candidates))
         return NearestChange(
-            None, float(probability), row, f"no change of {max_changes} or fewer of the features that may change is enough"
+            None, float(probability[0]), row, f"no change of {max_changes} or fewer of the features that may change is enough"
         )
 
     def _candidates(self, row: Row) -> dict[str, Floats]:
@@ -241,8 +252,10 @@ class RecourseSearch:
         values = (row.get(name) for name in self._places)
         return np.array([np.nan if value is None else value for value in values], np.float32)
 
-    def _score(self, rows: Sequence[Row]) -> Floats:
-        return self.bundle.probability(np.stack([self._to_array(row) for row in rows]))
+    def _measure(self, rows: Rows) -> tuple[Floats, Floats]:
+        """Return the probability of each row, and how far it is from being approved."""
+        probability = self.bundle.probability(rows)
+        return probability, self.shortfall(rows, probability)
 
 
 class _RowSearch:
@@ -260,8 +273,8 @@ class _RowSearch:
             name: frozenset(self._changed_columns(self._grid((name,), (self._all_places(name),)))) for name in candidates
         }
         singles = [self._grid((name,), (self._all_places(name),)) for name in candidates]
-        probability = search.bundle.probability(np.concatenate(singles))
-        parts = np.split(probability, np.cumsum([len(grid) for grid in singles])[:-1])
+        missing = search._measure(np.concatenate(singles))[1]
+        parts = np.split(missing, np.cumsum([len(grid) for grid in singles])[:-1])
         # Among equally helpful values, the farthest: a value without effect alone may help most in combination.
         self._best_values = {
             name: (len(part) - 1 - int(np.argmin(part[::-1])), float(part.min())) for name, part in zip(candidates, parts, strict=True)
@@ -276,7 +289,7 @@ class _RowSearch:
         grids = [(subset, tuple(self._thin_values(name, n_values) for name in subset)) for subset in subsets]
         rows = np.concatenate([self._combine(subset, choices) for subset, choices in grids])
         distance = np.concatenate([self._distance(subset, choices) for subset, choices in grids])
-        approved = np.flatnonzero(self._search.bundle.probability(rows) < self._search.threshold)
+        approved = np.flatnonzero(self._search._measure(rows)[1] < 0)
         first_rows = np.cumsum([0, *(int(np.prod([len(options) for options in choices])) for _, choices in grids)])
         for combination in approved[np.argsort(distance[approved], kind="stable")[:MAX_CHECKED_ROWS]].tolist():
             grid = int(np.searchsorted(first_rows, combination, side="right")) - 1
@@ -296,7 +309,7 @@ class _RowSearch:
             for place in range(len(subset)):
                 nearer_places = tuple(range(chosen[place] + 1))
                 choices = tuple(nearer_places if other == place else (chosen_place,) for other, chosen_place in enumerate(chosen))
-                is_approved = self._search.bundle.probability(self._combine(subset, choices)) < self._search.threshold
+                is_approved = self._search._measure(self._combine(subset, choices))[1] < 0
                 if is_approved.any():
                     chosen[place] = int(np.argmax(is_approved))
         return chosen
@@ -305,10 +318,10 @@ class _RowSearch:
         """Return the change scored as a whole row, or None if changes interact in a feature that follows from both and it fails."""
         values = {name: float(self._values[name][place]) for name, place in zip(subset, chosen, strict=True)}
         row = self._search.apply_changes(self._row, values)
-        probability = float(self._search._score([row])[0])
-        if probability >= self._search.threshold:
+        probability, missing = self._search._measure(self._search._to_array(row)[None, :])
+        if missing[0] >= 0:
             return None
-        return NearestChange(tuple(Change(name, self._current[name], value) for name, value in values.items()), probability, row)
+        return NearestChange(tuple(Change(name, self._current[name], value) for name, value in values.items()), float(probability[0]), row)
 
     def _find_promising_sets(self, size: int) -> list[tuple[str, ...]]:
         """Return sets of this many features that suffice at the values that help most alone, in the bundle's order."""
@@ -321,10 +334,10 @@ class _RowSearch:
         if not subsets:
             return []
         rows = np.concatenate([self._combine(subset, tuple((self._best_values[name][0],) for name in subset)) for subset in subsets])
-        probability = self._search.bundle.probability(rows)
-        sufficient = np.flatnonzero(probability < self._search.threshold)
+        missing = self._search._measure(rows)[1]
+        sufficient = np.flatnonzero(missing < 0)
         if size > 1:
-            sufficient = np.sort(sufficient[np.argsort(probability[sufficient], kind="stable")[:MAX_FEATURE_SETS]])
+            sufficient = np.sort(sufficient[np.argsort(missing[sufficient], kind="stable")[:MAX_FEATURE_SETS]])
         return [subsets[place] for place in sufficient.tolist()]
 
     def _all_places(self, name: str) -> tuple[int, ...]:

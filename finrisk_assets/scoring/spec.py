@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from finrisk_assets.scoring.feature_values import FeatureValues
+from finrisk_assets.scoring.score_curve import ScoreCurve
 from schemas.features import Feature
 
 EPSILON = 1e-6
@@ -18,6 +20,14 @@ EPSILON = 1e-6
 
 Floats: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Mean contribution per feature of the rows closest below a cutoff of the probability."""
+
+    cutoff: float
+    contributions: tuple[float, ...]
 
 
 class BundleError(ValueError):
@@ -144,7 +154,8 @@ class BundleSpec:
     components, intercept
         margin = intercept + sum(weight * component).
     thresholds, metrics
-        Named numbers: the probabilities at which the decision changes, and the headline figures of the evaluation.
+        Named numbers: what the decision needs beside the policy and was learned, such as the largest amount in training, and the headline
+        figures of the evaluation. Probabilities at which decisions change follow from the policy.
     golden_rows
         float32, shape (rows, features), NaN where missing: a few dozen rows, scored when the bundle is written and at every load.
     seed, data_sha256, code_sha256, training_window, libraries
@@ -152,6 +163,8 @@ class BundleSpec:
     reference
         Mean contribution per feature of the applicants just approved, which reason codes of a refusal compare with; None where
         they compare with the base.
+    references
+        The same at ascending cutoffs, of which a bundle takes the one nearest to the policy's; empty elsewhere.
     windows
         How the service computes each feature from earlier events: the declarations of ``features`` in their order, as
         `finrisk_assets.features.windows.to_json` returns them. Empty where the client sends the features.
@@ -160,6 +173,13 @@ class BundleSpec:
     approved
         Feature -> its values among approved applicants, as quantiles in equal steps from the lowest to the highest, for the features that
         a person can change: candidate values of a nearest feasible change (`recourse.approved_quantiles`). Empty elsewhere.
+    score_curve
+        The scores of the validation window, where the policy's thresholds are shares or capacities; None elsewhere.
+    loss_curve
+        The expected losses of that window, probability times amount in currency; None where no probability or no amount is known.
+    values, reference_group
+        What training saw of each feature, in their order, and the group of the quartiles in words; without values nothing is called low
+        or high, and no value is outside of what training saw.
     """
 
     name: str
@@ -181,6 +201,11 @@ class BundleSpec:
     windows: tuple[Mapping[str, Any], ...] = ()
     amount: Amount | None = None
     approved: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    score_curve: ScoreCurve | None = None
+    loss_curve: ScoreCurve | None = None
+    references: tuple[Reference, ...] = ()
+    values: tuple[FeatureValues, ...] = ()
+    reference_group: str = "others"
 
 
 def signed_log1p(x: ArrayLike) -> Floats:
@@ -214,6 +239,11 @@ def check_spec(spec: BundleSpec) -> None:
             raise ValueError(f"{key} is {value}; thresholds and metrics are finite numbers")
     if spec.reference is not None and len(spec.reference) != len(names):
         raise ValueError(f"reference has {len(spec.reference)} entries for {len(names)} features")
+    for reference in spec.references:
+        if len(reference.contributions) != len(names):
+            raise ValueError(f"a reference has {len(reference.contributions)} entries for {len(names)} features")
+    if spec.values and len(spec.values) != len(names):
+        raise ValueError(f"values has {len(spec.values)} entries for {len(names)} features")
     for name, values in spec.approved.items():
         if name not in names or len(values) < 2 or list(values) != sorted(values) or not all(map(math.isfinite, values)):
             raise ValueError(f"approved: {name!r} needs to be a feature with two or more finite values in ascending order")

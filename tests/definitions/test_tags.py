@@ -35,7 +35,7 @@ def test_every_asset_says_what_it_is(source: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", BUILT_IN)
 def test_stored_tables_of_people_are_personal_and_figures_of_many_are_not(source: str, tmp_path: Path) -> None:
     for name, spec in specs(source, tmp_path).items():
-        expected = "no" if name.startswith(("evaluation_", "oracle_", "monitoring_", "pack_")) else "yes"
+        expected = "no" if name.startswith(("evaluation_", "oracle_", "consistency_", "monitoring_", "pack_")) else "yes"
         assert spec.tags[tags.PERSONAL] == expected, name
 
 

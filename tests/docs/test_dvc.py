@@ -44,7 +44,7 @@ tables:
         type: int64
         from: earlier
         description: Loans before.
-        feature: {raises: There are few earlier loans, lowers: There are earlier loans}
+        feature: {low: There are few earlier loans, high: There are many earlier loans}
 """
 
 

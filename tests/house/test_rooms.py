@@ -30,7 +30,11 @@ JOINED = {
 }
 """Folders that are one room with the folder above: that one holds both what they build on and the list of them."""
 
-SEPARATE = ("finrisk_assets.ledger.sources.simulator.population", "finrisk_assets.ledger.sources.simulator")
+SEPARATE = (
+    "finrisk_assets.ledger.sources.simulator.population",
+    "finrisk_assets.ledger.sources.simulator.lending",
+    "finrisk_assets.ledger.sources.simulator",
+)
 """Folders below a joined one that are rooms of their own."""
 
 LISTS = ("finrisk_assets.ledger.sources",)

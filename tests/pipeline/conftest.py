@@ -34,7 +34,7 @@ def materialise(settings: Settings) -> dg.ExecuteInProcessResult:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     home: Path = tmp_path_factory.mktemp("home")
-    return Settings(home=home, sim_customers=300, sim_months=14, as_of=datetime(2025, 7, 1))
+    return Settings(home=home, sim_customers=300, sim_months=18, as_of=datetime(2025, 7, 1))
 
 
 @pytest.fixture(scope="session")

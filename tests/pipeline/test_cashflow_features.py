@@ -74,7 +74,7 @@ def test_an_account_worked_out_by_hand():
         "recurring_income_to_movement": 2000 / typical, "fixed_costs_to_movement": 1400 / typical,
         "regular_expense_to_income_3m": 5020 / 6000, "income_trend_1m": 1, "n_incomes_3m": 3, "income_irregularity_3m": 0,
         "largest_expense_share_1m": 1400 / typical, "n_transactions_1m": 3, "n_penalties_3m": 1, "history_months": 3,
-        "days_since_income": 22, "balance_amount": 1480, "balance_to_income": 1480 / 2000,
+        "months_since_income": 0, "balance_amount": 1480, "balance_to_income": 1480 / 2000,
         "balance_above_usual": (1480 - (1000 + 900 + 1480) / 3) / typical, "income_to_declared_1m": 0.8,
         "balance_to_declared": 1480 / 2500,
     }  # fmt: skip

@@ -91,7 +91,8 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
     monkeypatch.setattr(registry, "DOMAINS", (Spending(), Anomaly()))
     for domain in registry.DOMAINS:
         champion_folder(domain, Settings(home=tmp_path)).mkdir(parents=True)
-    monkeypatch.setattr(Bundle, "load", lambda *_, **__: SimpleNamespace(version="stand-in"))
+    stand_in = SimpleNamespace(version="stand-in", policy=SimpleNamespace(version="stand-in"), under=lambda *_: stand_in)
+    monkeypatch.setattr(Bundle, "load", lambda *_, **__: stand_in)
     settings = Settings(home=tmp_path, sim_customers=40, sim_months=14)
     with dg.DagsterInstance.ephemeral() as instance:
         yield Bank(settings, build.build_definitions(settings), instance)

@@ -113,11 +113,35 @@ def test_a_window_that_reaches_beyond_the_decision_is_found_whatever_was_examine
     assert {(one.column, one.rule) for one in findings} == {("planted", "look_ahead")}
 
 
-def test_a_number_of_the_row_is_found(run: Run) -> None:
+def test_a_source_column_that_numbers_the_rows_is_found(run: Run) -> None:
+    """The product's own features are no identifiers, whatever they follow."""
+
     def numbered(rows: LazyTable) -> LazyTable:
         return rows.mutate(planted=ibis.row_number().over(order_by=rows.loan_id).cast("float64"))
 
-    assert ("planted", "identifier") in find_leaks(run, LOAN_DEFAULT, numbered)
+    source = sources.load(run.settings)
+    own_column = replace(source, features={**source.features, "loan_default": (PLANTED,)})
+
+    class Numbered(type(LOAN_DEFAULT)):  # type: ignore[misc]
+        def select_features(self, _: Source) -> tuple[Feature, ...]:
+            return (*LOAN_DEFAULT.select_features(source), PLANTED)
+
+        def build_features(self, tables: Mapping[str, LazyTable], _: Source) -> LazyTable:
+            return numbered(LOAN_DEFAULT.build_features(tables, source))
+
+    planted = Planting(run.warehouse, numbered)
+    findings = {one.rule: one for one in leakage.findings(Numbered(), own_column, run.settings, planted)}  # type: ignore[arg-type]
+    assert findings["identifier"].column == "planted"
+    assert "FINRISK_EXAMINED=loan_default.planted" in findings["identifier"].advice
+    assert ("planted", "identifier") not in find_leaks(run, LOAN_DEFAULT, numbered)
+
+
+def test_rows_without_an_outcome_are_counted(run: Run) -> None:
+    """A ledger without labels is sampled by its rows, of as many customers as may be read."""
+    features = run.warehouse.table("features_transaction_anomaly").mutate(is_fraud=ibis.null("boolean"))
+    rows_by_customer = features.group_by("customer_id").agg(rows=ibis._.count()).to_pandas().set_index("customer_id").rows
+    drawn = leakage.draw_customers(features, "is_fraud", 1_000, 1)
+    assert rows_by_customer[drawn[:-1]].sum() < 1_000 <= rows_by_customer[drawn].sum()
 
 
 @pytest.mark.parametrize("given", ["", "cashflow.a", "cashflow.a,loan_default.b , cashflow.c"])

@@ -14,7 +14,7 @@ from finrisk_assets.domains.loan_default.catalogue import CATALOGUE
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.domains.loan_default.features import KEYS, build, select_features
 from finrisk_assets.domains.loan_default.month_end_applications import add_month_end_applications
-from finrisk_assets.domains.loan_default.terms import FORMULAS, with_terms
+from finrisk_assets.features.loan_terms import FORMULAS, with_terms
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
@@ -81,19 +81,18 @@ def test_one_loan_worked_out_by_hand():
     expected = {
         "loan_amount": 6000, "term_months": 24, "instalment_amount": 300, "annual_rate_pct": 9,
         "declared_income_amount": 2500, "instalment_to_declared_income": 0.12, "overdraft_limit_amount": 500,
-        "customer_months": 366 / 30.4375, "history_months": 170 / 30.4375,
-        "income_amount_30d": 2000, "income_amount_90d": 6000, "income_amount_180d": 7000,
-        "expense_amount_30d": 0, "expense_amount_90d": 4320, "expense_to_income_90d": 0.72,
-        "n_transactions_30d": 2, "n_transactions_90d": 7, "n_transactions_365d": 9,
-        "n_penalties_30d": 0, "n_penalties_90d": 1,
-        "last_balance_amount": 1900, "min_balance_90d": -120, "mean_balance_30d": 1890,
-        "low_balance_share_90d": 3 / 7, "n_negative_balance_180d": 2,
-        "balance_range_to_income_180d": 2320 / 2000, "cash_share_180d": 2190 / 5220,
-        "largest_expense_to_income_90d": 2190 / 2000, "income_trend_90d": 6.0,
-        # The six months hold 2000, 2000, 2000, 0, 0 and 1000.
-        "income_irregularity_6m": np.std([2000, 2000, 2000, 0, 0, 1000]) / np.mean([2000, 2000, 2000, 0, 0, 1000]),
-        "instalment_to_income_90d": 0.15, "surplus_after_instalment_90d": (560 - 300) / 2000,
-        "loan_to_income_90d": 3.0,
+        "customer_months": 366 / 30.4375, "history_months": 5,
+        # The ledger begins on 13 January; the complete months are February to June.
+        "usual_income_amount": 2000, "usual_expense_amount": 0, "expense_to_income_1m": 0, "expense_to_income_3m": 4320 / 6000,
+        "income_to_usual_1m": 1, "income_to_usual_3m": 1, "is_without_salary_1m": 0, "n_transactions_1m": 2, "n_transactions_6m": 8 / 5,
+        "n_penalties_1m": 0, "n_penalties_3m": 1, "faded_penalties": 0.65, "n_missed_payments_6m": 0, "faded_missed_payments": 0,
+        "month_end_balance_amount": 1900, "month_end_balance_to_usual_income": 0.95, "buffer_shortfall": 0.05,
+        "mean_balance_6m": (200 + 2200 - 120 + 1900) / 4,
+        "lowest_balance_to_usual_income_6m": -0.06,
+        "bills_to_usual_income_3m": 2110 / 6000, "cash_share_6m": 2190 / 5220, "largest_expense_to_usual_income_3m": 2190 / 2000,
+        "income_irregularity_6m": np.std([2000, 2000, 2000, 0, 0]) / np.mean([2000, 2000, 2000, 0, 0]),
+        "instalment_to_usual_income": 0.15, "commitments_to_usual_income": 0.15 + 2110 / 6000, "surplus_after_instalment": 0.85,
+        "loan_to_usual_income": 3.0, "mean_balance_to_instalment_6m": (200 + 2200 - 120 + 1900) / 4 / 300,
     }  # fmt: skip
     assert {name: row[name] for name in expected} == pytest.approx(expected)
 
@@ -110,10 +109,21 @@ def test_nothing_at_or_after_the_application_and_no_outcome_is_seen():
     pd.testing.assert_frame_equal(plain[names], disturbed[names])
 
 
-def test_a_movement_just_before_the_application_is_seen():
-    before = features_of(ledger(transactions=moves(*HISTORY, (1e-6, "debit", 100, 1800, "rent")))).iloc[0]
-    assert before["last_balance_amount"] == 1800
-    assert before["n_transactions_30d"] == 3
+def test_the_month_of_the_application_is_not_complete_and_changes_nothing():
+    july = moves((0.1, "debit", 100, 1800, "rent"), (0.2, "credit", 5000, 7000, "salary"))
+    july = [move | {"transaction_id": "july" + move["transaction_id"]} for move in july]
+    names = [feature.name for feature in FEATURES]
+    pd.testing.assert_frame_equal(features_of(ledger())[names], features_of(ledger(transactions=moves(*HISTORY) + july))[names])
+    june = features_of(ledger(transactions=moves(*HISTORY, (0.500001, "debit", 100, 1800, "rent")))).iloc[0]
+    assert (june["month_end_balance_amount"], june["n_transactions_1m"]) == (1800, 3), "a movement in the last second of June is seen"
+
+
+def test_a_month_that_is_cut_by_the_begin_of_the_ledger_is_no_measure_of_a_month():
+    late = moves((50, "credit", 500, 500, "salary"), (20, "credit", 2000, 2500, "salary"))
+    assert features_of(ledger(transactions=late)).iloc[0][["usual_income_amount", "n_transactions_6m"]].tolist() == [2000, 1]
+    from_the_first = moves((60, "credit", 500, 500, "salary"), (20, "credit", 2000, 2500, "salary"))
+    assert features_of(ledger(transactions=from_the_first)).iloc[0]["usual_income_amount"] == 1250
+    assert np.isnan(features_of(ledger(transactions=late[1:])).iloc[0]["usual_income_amount"]), "June began without a ledger"
 
 
 def test_what_was_not_known_of_the_person_yet_is_missing():
@@ -123,8 +133,8 @@ def test_what_was_not_known_of_the_person_yet_is_missing():
 
 
 def test_a_ledger_that_has_long_been_silent_is_missing_not_zero():
-    row = features_of(ledger(transactions=moves((46, "credit", 1000, 1000, "salary")))).iloc[0]
-    assert row[["income_amount_30d", "n_transactions_365d", "last_balance_amount", "history_months"]].isna().all()
+    row = features_of(ledger(transactions=moves((80, "debit", 5, 0, "x"), (32, "credit", 1000, 1000, "salary")))).iloc[0]
+    assert row[["usual_income_amount", "n_transactions_6m", "month_end_balance_amount", "history_months"]].isna().all()
     assert row["loan_amount"] == 6000
 
 
@@ -133,7 +143,7 @@ def test_each_borrower_has_a_ledger_of_his_own_and_every_loan_one_row():
     third = LOAN | {"loan_id": "L3", "applied_at": APPLIED - timedelta(days=45)}
     computed = features_of(ledger(loans=[LOAN, second, third]))
     assert computed["loan_id"].tolist() == ["L1", "L2", "L3"]
-    assert computed["n_transactions_365d"].fillna(-1).tolist() == [9, -1, 5]
+    assert computed["n_transactions_6m"].fillna(-1).tolist() == [8 / 5, -1, 2 / 3], "L3 is of May: of February to April, two movements"
 
 
 def test_the_order_of_movements_changes_nothing():
@@ -163,8 +173,8 @@ def test_no_feature_needs_a_protected_column_or_an_outcome():
 
 
 def test_a_feature_without_its_table_is_said():
-    with pytest.raises(ValueError, match=r"income_amount_30d needs transactions\."):
-        build({"loans": ibis.memtable(table("loans", [LOAN]))}, [f for f in FEATURES if f.name == "income_amount_30d"])
+    with pytest.raises(ValueError, match=r"usual_income_amount needs transactions\."):
+        build({"loans": ibis.memtable(table("loans", [LOAN]))}, [f for f in FEATURES if f.name == "usual_income_amount"])
 
 
 def test_what_follows_from_the_terms_is_there_only_beside_what_it_follows_from():
@@ -270,8 +280,8 @@ def values(rows):
 def test_a_thousand_loans_asked_again_with_their_own_terms_are_themselves(simulated):
     stored = rows_of(simulated[~simulated.index.str.contains("@")].sample(1000, random_state=1))
     assert {name for name in stored[0] if name in FORMULAS} == {
-        "instalment_to_income_90d", "surplus_after_instalment_90d", "loan_to_income_90d", "mean_balance_to_instalment_90d",
-        "instalment_to_stated_income", "instalment_to_declared_income",
+        "instalment_to_usual_income", "commitments_to_usual_income", "surplus_after_instalment", "loan_to_usual_income",
+        "mean_balance_to_instalment_6m", "instalment_to_stated_income", "instalment_to_declared_income",
     }  # fmt: skip
     terms = [{name: row[name] for name in ("loan_amount", "term_months", "annual_rate_pct")} for row in stored]
     others = [with_terms(row, **other) for row, other in zip(stored, reversed(terms), strict=True)]

@@ -19,6 +19,7 @@ from finrisk_assets.ledger import sources
 from finrisk_assets.modelling.packs import pack
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.operations import verify_pack
+from finrisk_assets.policy.policy_file import default_policy
 from tests.pipeline.conftest import Run
 
 LOANS = next(domain for domain in DOMAINS if domain.name == "loan_default")
@@ -68,7 +69,9 @@ def test_each_version_has_two_pages_and_a_manifest_that_is_sealed_in_the_registr
     assert tags["pack"] == pack.sha256((at / "pack.json").read_bytes())
     assert {file.path for file in client.list_artifacts(model.run_id, "pack")} >= {"pack/card.html", "pack/pack.html", "pack/pack.json"}
     assert packed.is_supported
-    assert {"bundle/bundle.json", "snapshot", "evaluation.json", "oracle.json", "README.md", "card.md"} <= packed.by_artifact.keys()
+    expected = {"bundle/bundle.json", "snapshot", "evaluation.json", "policy.json", "oracle.json", "README.md", "card.md"}
+    assert expected <= packed.by_artifact.keys()
+    assert packed.facts["Policy (SHA-256)"] == packed.by_artifact["policy.json"].sha256 == default_policy().sha256
     assert not packed.figures_of("other")
     assert all(
         packed.texts[name] for name in ("decision", "for whom", "intended use", "not intended", "population", "known when", "limits")
@@ -127,13 +130,12 @@ def test_a_figure_changed_in_a_page_is_found(run: Run) -> None:
 
 def test_a_bundle_that_was_changed_is_found(run: Run) -> None:
     packed = verify_pack.find_pack(run.settings, "loan_default")[0]
-    threshold = packed.by_key["thresholds/refuse_from"].value
     manifests = (run.settings.root / "mlflow" / "artifacts").rglob("bundle.json")
     (file,) = (one for one in manifests if pack.sha256(one.read_bytes()) == packed.by_artifact["bundle/bundle.json"].sha256)
-    with tamper(file, f'"refuse_from": {threshold!r}', '"refuse_from": 0.9911'):
+    log_loss = json.loads(file.read_bytes())["metrics"]["validation_log_loss"]
+    with tamper(file, f'"validation_log_loss": {log_loss!r}', '"validation_log_loss": 0.9911'):
         disagreements = find_disagreements(run)
     assert "bundle/bundle.json: has the hash" in disagreements
-    assert "thresholds/refuse_from" in disagreements
 
 
 def test_a_snapshot_that_was_changed_is_found(run: Run) -> None:

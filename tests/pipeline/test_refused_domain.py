@@ -17,16 +17,17 @@ def test_one_domain_that_cannot_be_judged_costs_only_what_needs_it(tmp_path: Pat
     home = OperatedHome(tmp_path, "", {**variables, "DAGSTER_HOME": str(tmp_path / "home" / "simulator" / "dagster")})
     demo = home.run(sys.executable, "-m", "finrisk_assets.cli.main", "demo")
     assert demo.returncode == 0, demo.stdout + demo.stderr
-    assert "– Loan default is left out: model_loan_default_" in demo.stdout
-    assert "– Loan offers is left out: it needs the scores of Loan default\n" in demo.stdout
+    assert "– Loan default is left out: the validation window has" in demo.stdout
+    assert "– Cashflow is left out: the test window has too few outcomes to judge" in demo.stdout
+    assert "– Loan offers is left out: it needs the scores of Spending risk and Loan default\n" in demo.stdout
     decisions, _, figures = demo.stdout.partition("Models on their test windows")
-    for title in ("Spending risk", "Cashflow", "Transaction anomaly"):
-        assert f"│ {title} " in decisions and f"│ {title} " in figures, title
-    assert "│ Loan" not in demo.stdout
+    assert "│ Transaction anomaly " in decisions and "│ Transaction anomaly " in figures
+    for title in ("Loan", "Spending risk", "Cashflow"):
+        assert f"│ {title}" not in demo.stdout
     bentoml = home.settings.bentoml_home
-    (model,) = bentoml.glob("models/finrisk-cashflow/*/model.yaml")
+    (model,) = bentoml.glob("models/finrisk-transaction-anomaly/*/model.yaml")
     absent = yaml.safe_load(model.read_text())["metadata"]["absent"]
-    assert absent == {"loan_default": WITHOUT_CHAMPION, "loan_offers": WITHOUT_CHAMPION}
+    assert absent == dict.fromkeys(("cashflow", "loan_default", "loan_offers", "spending_risk", "spending_risk_eight"), WITHOUT_CHAMPION)
 
     daily = home.run(str(BIN / "dagster"), "job", "execute", "-m", "finrisk_assets.definitions", "-j", "daily")
     assert daily.returncode == 0, daily.stderr[-4000:]

@@ -41,7 +41,7 @@ def test_every_blocking_check_passed(run: Run) -> None:
     assert [check.check_name for check in checks if check.blocking and not check.passed] == []
 
 
-@pytest.mark.parametrize("domain", [one for one in DOMAINS if one.score is None], ids=lambda domain: domain.name)
+@pytest.mark.parametrize("domain", [one for one in DOMAINS if one.monitoring.is_scored_as_it_stands], ids=lambda domain: domain.name)
 def test_batch_scores_are_the_champions(run: Run, domain) -> None:  # type: ignore[no-untyped-def]
     champion = Bundle.load(champion_folder(domain, run.settings))
     key = domain.keys[0].name

@@ -15,7 +15,7 @@ from finrisk_assets.graph import automation
 from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.ledger.contract import split
 from finrisk_assets.ledger.sources import load
-from finrisk_assets.modelling.evaluation import leakage
+from finrisk_assets.modelling.evaluation import leakage, look_ahead
 from finrisk_assets.settings import Settings
 from schemas.ledger import Column
 
@@ -36,7 +36,7 @@ def test_the_length_of_a_call_is_found_declared_or_not(data_dir: Path):
     assert findings(without(panel, "duration")) == {("", "time_collapse")}
 
 
-def test_taiwan_has_no_findingswindow_end_an_echo_is_planted(data_dir: Path):
+def test_taiwan_has_no_findings_until_an_echo_is_planted(data_dir: Path):
     panel = taiwan(data_dir)
     assert findings(panel) == set()
     panel.frame["paid_amount_1m"] *= ~panel.frame.is_default.astype(bool)
@@ -48,7 +48,7 @@ LENGTH = """      - name: duration_s
         type: int64
         unit: seconds
         description: Length of the call.
-        feature: {raises: The call was short, lowers: The call was long}
+        feature: {low: The call was short, high: The call was long}
 """
 """The column that a mapping would add if its author ignored when a call's length is known."""
 
@@ -106,14 +106,17 @@ def berka(data_dir: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize("name", ["spending_risk", "loan_default", "cashflow"])
-def test_berka_has_no_findings(name, berka):
+def test_berka_has_next_to_no_findings(name, berka):
+    """Nothing is blocked, and at most one column of twenty is to be examined, which is the linter's stated rate of false alarms."""
     source, valid = berka
     domain = next(domain for domain in domains_of(source) if domain.name == name)
     names, label = [feature.name for feature in domain.select_features(source)], domain.label
     rows = domain.build_features(valid, source)
     frame = rows.filter(rows[label].notnull()).order_by(domain.keys[0].name).to_pandas()
-    assert leakage.lint(frame, names, label, decision_time=domain.decision_time, group="customer_id") == []
-    ahead = leakage.find_look_ahead(
+    found = leakage.lint(frame, names, label, decision_time=domain.decision_time, group="customer_id")
+    assert {finding.severity for finding in found} <= {"examine"}
+    assert len(found) <= 0.05 * len(names)
+    ahead = look_ahead.find_look_ahead(
         lambda given: domain.build_features(given, source), valid, names, key=domain.keys[0].name, decision_time=domain.decision_time
     )
     assert ahead == []
@@ -133,5 +136,5 @@ def test_spending_in_the_ten_days_after_the_month_end_looks_ahead(berka):
         return rows.left_join(sums, rows.customer_month == sums.row)
 
     names = ["Total_Expense", "spent_to_date"]
-    results = leakage.find_look_ahead(build_with_later_spending, valid, names, key="customer_month", decision_time="as_of")
+    results = look_ahead.find_look_ahead(build_with_later_spending, valid, names, key="customer_month", decision_time="as_of")
     assert [(one.column, one.rule) for one in results] == [("spent_to_date", "look_ahead")]

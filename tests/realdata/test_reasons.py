@@ -12,18 +12,19 @@ from finrisk_assets.settings import Settings
 pytestmark = pytest.mark.realdata
 
 
-def test_changing_the_named_factors_flips_nine_refusals_of_ten(data_dir):
+def test_changing_the_named_factors_flips_nine_decisions_of_ten(data_dir):
     settings = Settings(source="taiwan", data_dir=data_dir)
     bundle, held = fitted(taiwan(settings), settings, 1)
     held = replace(held, month_ends=held.rows[:0])
     held_against, turns = compare(bundle, held, "refer_from"), bundle.thresholds
-    ((_, rows),) = refused(bundle, held, turns["refuse_from"])
-    rows = rows[np.random.default_rng(1).permutation(len(rows))[:200]]
 
-    def rate(choice: str, below: str) -> float:
-        return reason_fidelity.flips(bundle, rows, held_against.choices[choice], held_against.ordinary, turns[below]).rate.value
+    def rate(choice: str, turn: str) -> float:
+        """Return the share of rows beyond a threshold that fall below it when the named factors change."""
+        ((_, rows),) = refused(bundle, held, turns[turn])
+        rows = rows[np.random.default_rng(1).permutation(len(rows))[:400]]
+        return reason_fidelity.flips(bundle, rows, held_against.choices[choice], held_against.ordinary, turns[turn]).rate.value
 
     assert rate("reasons", "refuse_from") >= DEMANDED
     assert rate("reasons", "refer_from") >= DEMANDED
-    assert rate("mean SHAP", "refer_from") < 0.7  # against the average, what is merely usual is named
-    assert rate("any four", "refer_from") < 0.5
+    assert rate("mean SHAP", "refer_from") < 0.75  # against the average, what is merely usual is named
+    assert rate("any four", "refer_from") < 0.6

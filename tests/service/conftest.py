@@ -14,11 +14,13 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
+from bento.store.records import FeatureSnapshot
 from bento.store.session import Store, open_store
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
 from finrisk_assets.features.windows import to_json
 from finrisk_assets.graph import packaging
 from finrisk_assets.scoring.bundle import write
+from finrisk_assets.scoring.score_curve import ScoreCurve
 from finrisk_assets.scoring.spec import BundleSpec, Trees
 from finrisk_assets.settings import Settings
 from tests.service.databases import TEST_POSTGRES, Server, started, store_at
@@ -33,8 +35,16 @@ DECLARED = tuple(
 )
 
 
-def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] = tuple(to_json(DECLARED)), **thresholds: float) -> Path:
-    """Write a bundle of boosted trees, trained on noise in which large amounts soon after others are fraud."""
+def write_transaction_bundle(
+    folder: Path,
+    windows: Sequence[Mapping[str, Any]] = tuple(to_json(DECLARED)),
+    curves: tuple[ScoreCurve, ScoreCurve] | tuple[None, None] = (None, None),
+    **thresholds: float,
+) -> Path:
+    """Write a bundle of boosted trees, trained on noise in which large amounts soon after others are fraud.
+
+    The `curves` are those of scores and of expected losses, from which a policy's thresholds follow.
+    """
     import xgboost
 
     rng = np.random.default_rng(2)
@@ -52,6 +62,8 @@ def write_transaction_bundle(folder: Path, windows: Sequence[Mapping[str, Any]] 
             components=(Trees(bytes(trained.save_raw("json"))),),
             golden_rows=rows[:16],
             thresholds=TRANSACTION_THRESHOLDS | thresholds,
+            score_curve=curves[0],
+            loss_curve=curves[1],
         ),
     )
     return folder
@@ -130,7 +142,7 @@ class _Client(TestClient):
 
 
 class Serving:
-    """A factory of services in this process, each with its own model store and a service store that holds `SNAPSHOTS`."""
+    """A factory of services in this process, each with its own model store and a service store that holds feature snapshots."""
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.home = home
@@ -142,6 +154,7 @@ class Serving:
         absent: dict[str, str] | None = None,
         figures: Mapping[str, packaging.Figures] | None = None,
         challengers: Mapping[str, Path] | None = None,
+        snapshots: Sequence[FeatureSnapshot] = SNAPSHOTS,
     ) -> TestClient:
         from bentoml._internal.container import BentoMLContainer
         from bentoml._internal.models import ModelStore
@@ -154,7 +167,7 @@ class Serving:
             tag = packaging.store_challenger(self.home, domain, beside, folder) if beside else None
             packaging.store_model(self.home, domain, folder, absent or {}, (figures or {}).get(domain, ()), tag)
         with closing(open_store(Settings(home=self.home))) as store:
-            store.replace_snapshots(SNAPSHOTS)
+            store.replace_snapshots(snapshots)
         self._monkeypatch.setenv("FINRISK_HOME", str(self.home))
         BentoMLContainer.model_store.set(ModelStore(models))
         for collector in list(REGISTRY._collector_to_names):  # each application registers its metrics anew
@@ -201,7 +214,7 @@ def loan() -> Callable[..., dict[str, Any]]:
     """Return a function that builds the body of a typical loan, with some features changed."""
 
     def body(**features: Any) -> dict[str, Any]:
-        typical = {"loan_amount": 9000, "term_months": 24, "balance_mean_30d": 4000.5, "is_urban": True, "instalment_to_income_90d": 0.2}
+        typical = {"loan_amount": 9000, "term_months": 24, "balance_mean_30d": 4000.5, "is_urban": True, "instalment_to_usual_income": 0.2}
         return {"loan_id": "L1", "features": typical | features}
 
     return body

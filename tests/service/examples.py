@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bento.store.records import FeatureSnapshot
-from finrisk_assets.domains.loan_offers.decide import Grid, OfferLimits
+from finrisk_assets.domains.loan_offers.decide import Grid
 from finrisk_assets.domains.spending_risk.decide import EIGHT
 from finrisk_assets.scoring.bundle import write
 from finrisk_assets.scoring.spec import Amount, BundleSpec, Calibration, Linear
@@ -20,16 +20,22 @@ SPENDING_THRESHOLDS = {"medium_from": 0.4, "high_from": 0.7}
 GRID = Grid(rates=(6.0, 9.0, 12.0, 18.0), multiples=(1.0, 3.0), terms=(12, 24))
 
 LOAN_FEATURES = (
-    Feature("loan_amount", "currency", "Amount lent.", "the amount is large", "the amount is small", 1),
-    Feature("term_months", "months", "Months to repay.", "the term is long", "the term is short"),
+    Feature("loan_amount", "currency", "Amount lent.", "the amount is small", "the amount is large", 1),
+    Feature("term_months", "months", "Months to repay.", "the term is short", "the term is long"),
     Feature("balance_mean_30d", "currency", "Mean balance of 30 days.", "balances were low", "balances were high", -1),
-    Feature("is_urban", "0 or 1", "Whether the borrower lives in a town.", "the place of living", "the place of living"),
-    Feature("instalment_to_income_90d", "ratio", "Instalment over income.", "the instalment weighs", "the instalment is light", 1),
+    Feature(
+        "is_urban",
+        "0 or 1",
+        "Whether the borrower lives in a town.",
+        zero="the borrower lives in the country",
+        one="the borrower lives in a town",
+    ),
+    Feature("instalment_to_usual_income", "ratio", "Instalment over income.", "the instalment is light", "the instalment weighs", 1),
 )
 
 
 def _features(*names: str) -> tuple[Feature, ...]:
-    return tuple(Feature(name, "", f"{name} of 90 days.", f"{name} speaks for it", f"{name} speaks against it") for name in names)
+    return tuple(Feature(name, "", f"{name} of 90 days.", f"{name} is low", f"{name} is high") for name in names)
 
 
 def linear(coefficients: tuple[float, ...], means: tuple[float, ...], scales: tuple[float, ...], intercept: float, **more) -> Linear:
@@ -82,7 +88,7 @@ def write_cashflow_bundle(folder: Path, *, with_amount: bool = True) -> Path:
 def write_offer_bundle(folder: Path) -> Path:
     features = _features("annual_rate_pct", "log_loan_to_income", "log_term_months", "instalment_to_income", "expense_ratio_90d")
     component = linear((-1.0, -0.2, 0.3, -0.1, 0.6), (12.0, 0.7, 3.2, 0.15, 0.9), (6.0, 0.5, 0.5, 0.1, 0.2), -1.2)
-    return _write(folder, "loan_offers", features, component, GRID.thresholds() | OfferLimits().thresholds())
+    return _write(folder, "loan_offers", features, component, GRID.thresholds())
 
 
 def write_linear_bundles(folder: Path) -> dict[str, Path]:
@@ -109,8 +115,8 @@ EIGHT_FIELDS = {
 }
 """The eight behaviour fields of a spending request."""
 LOAN_ROW = {
-    "loan_amount": 10000.0, "term_months": 36.0, "annual_rate_pct": 9.0, "instalment_amount": 318.0, "income_amount_90d": 9000.0,
-    "instalment_to_income_90d": 0.106, "balance_mean_30d": 2500.0, "is_urban": 1.0,
+    "loan_amount": 10000.0, "term_months": 36.0, "annual_rate_pct": 9.0, "instalment_amount": 318.0, "usual_income_amount": 3000.0,
+    "instalment_to_usual_income": 0.106, "balance_mean_30d": 2500.0, "is_urban": 1.0,
 }  # fmt: skip
 SPENDING_ROW = {"Expense_Income_Ratio": 1.1, "Low_Balance_Freq": 12.0, "penalty_n_90d": 1.0}
 CASHFLOW_ROW = {"net_flow_30d": -350.0, "income_90d": 8600.0, "typical_movement_amount": 820.0}

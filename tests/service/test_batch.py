@@ -15,7 +15,7 @@ OFFER = {"features": {"expense_ratio_90d": 1.0}, "pd": 0.03, "monthly_income_amo
 BODIES = {
     "loan-default": [
         {"loan_id": "L1", "features": {"loan_amount": 9000, "term_months": 24, "balance_mean_30d": 4000.5, "is_urban": True,
-                                       "instalment_to_income_90d": 0.2}},
+                                       "instalment_to_usual_income": 0.2}},
         {"customer_id": 123, "loan_amount": 50000},
         {"customer_id": 123, "loan_amount": 8000, "term_months": 60},
     ],

@@ -29,7 +29,7 @@ ITEMS = {
                 "term_months": 24,
                 "balance_mean_30d": 4000.5,
                 "is_urban": True,
-                "instalment_to_income_90d": 0.2,
+                "instalment_to_usual_income": 0.2,
             },
         }
         for number in range(N_ITEMS)

@@ -25,8 +25,8 @@ def ready_order(bundles):
 
 
 def test_a_model_that_no_longer_scores_as_trained_is_not_ready(serving, bundles, monkeypatch):
-    loaded, load = [], Bundle.load
-    monkeypatch.setattr(Bundle, "load", lambda folder, **settings: loaded.append(load(folder, **settings)) or loaded[-1])
+    loaded, under = [], Bundle.under
+    monkeypatch.setattr(Bundle, "under", lambda bundle, *settings: loaded.append(under(bundle, *settings)) or loaded[-1])
     with serving({"cashflow": bundles["cashflow"]}) as client:
         assert loaded
         for bundle in loaded:

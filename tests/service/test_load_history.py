@@ -78,13 +78,14 @@ def fill(warehouse, rows, domain=DOMAIN):
     features = [{"pd": 0.1, "loss_amount": 7.0, "is_default": True} | row for row in plain]
     scores = [
         {name: row[name] for name in names[:3]}
-        | {"score": row["age"] / 10, "probability": 0.2, "decision": "approve", "model_version": "v", "limit_amount": float("nan")}
+        | {"score": row["age"] / 10, "probability": 0.2, "decision": "approve", "model_version": "v", "policy_version": "p"}
+        | {"limit_amount": float("nan")}
         for row in plain
     ]
     kinds = {"loan_id": "string", "customer_id": "string", "applied_at": "timestamp", "account_id": "string"}
     for table, content in ((f"features_{domain.group}", features), (f"scores_{domain.name}", scores)):
         schema = {name: kinds.get(name, "boolean" if isinstance(value, bool) else "float64") for name, value in content[0].items()}
-        schema |= {name: "string" for name in ("decision", "model_version") if name in schema}
+        schema |= {name: "string" for name in ("decision", "model_version", "policy_version") if name in schema}
         warehouse.store(table, ibis.memtable(content, schema=schema))
 
 
@@ -111,8 +112,8 @@ def test_what_was_known_then_is_kept_and_what_came_of_it_is_not(warehouse):
 def test_the_score_is_kept_with_its_details(warehouse):
     fill(warehouse, [("a", "1", MAY, 30.0)])
 
-    expected = {"score": 3.0, "probability": 0.2, "decision": "approve", "model_version": "v", "limit_amount": None}
-    assert newest(warehouse)["a"].score == expected
+    expected = {"score": 3.0, "probability": 0.2, "decision": "approve", "model_version": "v", "policy_version": "p"}
+    assert newest(warehouse)["a"].score == expected | {"limit_amount": None}
 
 
 def test_a_row_of_a_month_end_goes_before_an_application(warehouse):

@@ -17,7 +17,7 @@ OF_SECOND = "(select person from decisions where position = 2)"
 CHANGES = (
     *(f"update decisions set {column} = {value} where position = 2" for column, value in (
         ("sealed", "'text'"), ("sealed", "7"), ("caller", "x'ff'"), ("person", "x'ff'"), ("domain", "x'00'"), ("id", "x'ff'"),
-        ("decided_at", "'x'"), ("probability", "'x'"), ("decision", "x'ff'"),
+        ("decided_at", "'x'"), ("probability", "'x'"), ("decision", "x'ff'"), ("policy_version", "x'ff'"),
     )),
     *(f"update audit set {column} = {value} where number = 2" for column, value in (
         ("number", "'x'"), ("caller", "x'ff'"), ("output", "x'ff'"), ("at", "x'00'"), ("hash", "x'00'"), ("inputs", "x'00'"),

@@ -14,7 +14,7 @@ from sqlalchemy import delete, select, text, update
 
 from bento.context import idempotency_key
 from bento.decisions.batch import decide_batch
-from bento.decisions.bundle_versions import BundleVersions, archive_bundles
+from bento.decisions.bundle_versions import BundleVersions, archive_bundles, archive_policy
 from bento.decisions.domains import DOMAINS, domain_of, outcome_of
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.feedback import list_labels, record
@@ -29,6 +29,8 @@ from bento.store.keyring import KeyringError, seal, unseal
 from bento.store.session import Store, open_store
 from bento.store.tables import bundles as bundle_copies
 from bento.store.tables import decisions
+from finrisk_assets.policy.document import Policy
+from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 from schemas.api import CashflowRequest, FeedbackRequest, LoanRequest, OfferRequest, Request, SpendingRequest, TransactionRequest
@@ -44,7 +46,7 @@ GOOD_LOAN = {
     "term_months": 12.0,
     "balance_mean_30d": 9000.0,
     "is_urban": 1.0,
-    "instalment_to_income_90d": 0.05,
+    "instalment_to_usual_income": 0.05,
 }
 CASES: dict[str, tuple[Request, Request]] = {
     "transaction_anomaly": (
@@ -74,25 +76,30 @@ CUSTOMERS = (*SNAPSHOTS, snapshot_of("spending_risk", "5", {name: 0.1 for name i
 
 
 class Desk:
-    """The decisions of a worker on a store, with a copy of every bundle."""
+    """The decisions of a worker on a store, with a copy of every bundle and of the policy."""
 
-    def __init__(self, store: Store, folders: dict[str, Path]) -> None:
+    def __init__(self, store: Store, folders: dict[str, Path], policy: Policy | None = None) -> None:
         self.store = store
-        self.bundles = {domain: Bundle.load(folder) for domain, folder in folders.items()}
+        policy = policy or default_policy()
+        archive_policy(store, policy)
+        self.bundles = {domain: Bundle.load(folder).under(policy) for domain, folder in folders.items()}
         self.archived = archive_bundles(store, {(domain, self.bundles[domain].version): folder for domain, folder in folders.items()})
         scorers = {domain: DOMAINS[domain].scorer(bundle, store) for domain, bundle in self.bundles.items()}
         self.decisions = Decisions(store, scorers, archived=self.archived)
 
     def decide(self, request: Request, key: str | None = None) -> DecisionResult:
-        idempotency_key.set(key)
-        return self.decisions.decide(domain_of(request), request)
+        token = idempotency_key.set(key)
+        try:
+            return self.decisions.decide(domain_of(request), request)
+        finally:
+            idempotency_key.reset(token)  # it would be every later test's
 
 
 @pytest.fixture(scope="module")
 def bundles(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the folder of each domain's bundle; that of transactions refers every amount that is larger than any it has learned from."""
+    """Return the folder of each domain's bundle; that of transactions reviews by worth and what it has not seen."""
     folder = tmp_path_factory.mktemp("unseen") / "transaction_anomaly"
-    return bundles | {"transaction_anomaly": write_transaction_bundle(folder, largest_log_amount=9.0)}
+    return bundles | {"transaction_anomaly": write_transaction_bundle(folder, largest_log_amount=9.0, review_loss=5.0)}
 
 
 @pytest.fixture
@@ -294,6 +301,36 @@ def test_a_missing_or_changed_copy_that_abridged_decisions_need_is_named(desk: D
     ]
 
 
+@pytest.mark.parametrize("change", ["delete from policies", "update policies set document = '{}'", "update policies set document = x'00'"])
+def test_an_answer_is_rebuilt_under_its_own_policy_and_the_loss_of_that_policy_is_named(
+    tmp_path: Path, bundles: dict[str, Path], change: str
+) -> None:
+    policy = default_policy()
+    own = policy.model_copy(update={"lending": policy.lending.model_copy(update={"lgd": 0.4})})
+    in_favour, against = CASES["loan_default"]
+    with closing(store_at(tmp_path / "store.sqlite")) as store:
+        store.replace_snapshots(CUSTOMERS)
+        former = Desk(store, bundles, own)
+        first = former.decide(in_favour, "k").body
+        former.decide(against)
+
+        desk = Desk(store, bundles)
+        assert desk.decide(in_favour, "k").body == first
+        assert reconcile(store).mismatches == 0
+
+        with store.writing() as connection:
+            connection.execute(text(change))
+        assert [str(mismatch) for mismatch in reconcile(store).listed] == [
+            f"policy {own.version}: its copy is missing or was changed, and abridged decisions need it for their answers"
+        ]
+        with pytest.raises(Problem, match="stands"):
+            Desk(store, bundles).decide(in_favour, "k")
+
+        assert archive_policy(store, own), "a worker that starts with this policy writes the copy anew"
+        assert reconcile(store).mismatches == 0
+        assert Desk(store, bundles).decide(in_favour, "k").body == first
+
+
 def test_a_bundle_is_copied_once(desk: Desk, bundles: dict[str, Path]) -> None:
     def copies() -> dict[str, bytes]:
         with desk.store.reading() as connection:
@@ -310,7 +347,7 @@ def test_a_bundle_is_copied_once(desk: Desk, bundles: dict[str, Path]) -> None:
 def test_the_event_loop_never_loads_an_old_bundle(desk: Desk) -> None:
     desk.decide(CASES["loan_default"][0], "k")
     answers = AnswerRebuilder(desk.store, BundleVersions(store=desk.store))
-    model = "loan_default", desk.bundles["loan_default"].version
+    model = "loan_default", desk.bundles["loan_default"].version, default_policy().version
     failures: list[BaseException] = []
 
     def work_as_event_loop() -> None:

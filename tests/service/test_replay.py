@@ -14,15 +14,16 @@ import pytest
 from sqlalchemy import select, text, update
 
 from bento.decisions.batch import decide_batch
-from bento.decisions.bundle_versions import BundleVersions
+from bento.decisions.bundle_versions import BundleVersions, archive_policy, find_policy
 from bento.decisions.domains import DOMAINS
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.replay import ReplayReport, replay
 from bento.people import data_rights
 from bento.store.keyring import seal, unseal
 from bento.store.session import Store
-from bento.store.tables import decisions, people
+from bento.store.tables import decisions, people, policies
 from finrisk_assets.graph import packaging
+from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import CashflowRequest, LoanRequest, OfferRequest, Request, SpendingRequest, TransactionRequest
 from tests.service.conftest import START
@@ -138,6 +139,35 @@ def test_all_domains_are_replayed_or_one(bank: Bank) -> None:
     assert bank.replay() == ReplayReport(equal=105)
     assert bank.replay(domain="cashflow") == ReplayReport(equal=21)
     assert bank.replay(since=2**60) == ReplayReport()
+
+
+def test_each_decision_is_replayed_under_its_own_policy(tmp_path: Path, bundles: dict[str, Path]) -> None:
+    bank = Bank(tmp_path, bundles)
+    bank.decide(10)
+    policy = default_policy()
+    harsh = policy.model_copy(update={"lending": policy.lending.model_copy(update={"max_pd": 0.001, "lgd": 0.9})})
+    bank.bundles = {domain: bundle.under(harsh) for domain, bundle in bank.bundles.items()}
+    with closing(bank.open()) as store:
+        assert archive_policy(store, harsh) and archive_policy(store, harsh)
+    bank.decide(10)
+
+    assert bank.replay() == ReplayReport(equal=30)
+    with closing(bank.open()) as store:
+        assert {one.policy_version for one in store.decisions()} == {policy.version, harsh.version}
+        assert find_policy(store, harsh.version) == harsh
+        with store.writing() as connection:
+            connection.execute(update(policies).values(document=policy.canonical_json()))
+        assert find_policy(store, harsh.version) is None, "a document that was changed is no longer that policy"
+    assert bank.replay().unknown.total() == 15
+
+
+@pytest.mark.parametrize("version", ["0" * 12, None])
+def test_another_policy_in_a_row_is_not_what_the_audit_recorded(bank: Bank, version: str | None) -> None:
+    with closing(bank.open()) as store, store.writing() as connection:
+        one = select(decisions.c.id).where(decisions.c.domain == "cashflow").limit(1).scalar_subquery()
+        connection.execute(update(decisions).where(decisions.c.id == one).values(policy_version=version))
+
+    assert bank.replay().unrecorded == 1
 
 
 def test_a_flipped_byte_is_reported(bank: Bank) -> None:

@@ -4,6 +4,11 @@ import math
 
 import pytest
 
+from bento.decisions.scorers.transaction import TransactionScorer
+from finrisk_assets.policy.policy_file import default_policy
+from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.score_curve import ScoreCurve
+from schemas.api import TransactionRequest
 from tests.service.conftest import write_transaction_bundle
 
 
@@ -112,6 +117,40 @@ def test_a_value_that_is_not_known_is_null(client, loan):
     answer = client.post("/v1/loan-default", json=loan(balance_mean_30d=None)).json()
 
     assert contributions(answer)["balance_mean_30d"]["value"] is None
+
+
+def test_a_transaction_is_reviewed_from_an_expected_loss_on(serving, tmp_path, transaction):
+    """The same score: what a review would save decides, and the answer says both amounts."""
+    with serving({"transaction_anomaly": write_transaction_bundle(tmp_path / "bundle", review_loss=5.0)}) as client:
+        small = client.post("/v1/transactions", json=transaction(amount=3.0)).json()
+        large = client.post("/v1/transactions", json=transaction(minutes=90_000, amount=2_900.0)).json()
+
+    assert max(small["risk_score"], large["risk_score"]) < 0.6, "neither is reviewed for its score"
+    for answer, amount in ((small, 3.0), (large, 2_900.0)):
+        assert answer["expected_loss_amount"] == pytest.approx(answer["risk_score"] * amount, abs=0.01)
+        assert answer["review_from_amount"] == 5.0
+    assert (small["decision"], large["decision"]) == ("allow", "review")
+
+
+def test_without_expected_losses_an_answer_has_none(client, transaction):
+    answer = client.post("/v1/transactions", json=transaction()).json()
+
+    assert (answer["expected_loss_amount"], answer["review_from_amount"]) == (None, None)
+
+
+def test_a_change_of_the_reviews_cost_decides_otherwise_without_training(store, tmp_path, transaction):
+    curves = ScoreCurve((0.9, 0.1), (1, 900), (1, 2), 1_000, 10), ScoreCurve((80.0, 0.1), (1, 900), (), 1_000, 10)
+    bundle = Bundle.load(write_transaction_bundle(tmp_path / "bundle", curves=curves))
+    request, rules = TransactionRequest(**transaction(amount=2_900.0)), default_policy().transaction_anomaly
+
+    def decide(**changes):
+        policy = default_policy().model_copy(update={"transaction_anomaly": rules.model_copy(update=changes)})
+        return TransactionScorer(bundle.under(policy), store).answer(request)
+
+    loss = decide().expected_loss_amount
+    assert (decide(review_cost_amount=0.99 * loss).decision, decide(review_cost_amount=1.01 * loss).decision) == ("review", "allow")
+    assert decide(review_cost_amount=0.99 * loss, review_finds_share=0.5).decision == "allow"
+    assert decide(review_cost_amount=1.0, reviews_per_day=1).review_from_amount == 80.0, "one review a day goes to the largest loss"
 
 
 def test_an_amount_beyond_all_that_was_learned_from_is_an_anomaly_whatever_the_score(serving, tmp_path, transaction):

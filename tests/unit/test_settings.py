@@ -29,6 +29,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one() -> None:
     ("name", "value", "wanted"),
     [
         ("FINRISK_SIM_MONTHS", "many", "a whole number"),
+        ("FINRISK_SIM_FRAUD_RATE", "much", "a number"),
         ("FINRISK_RATE_PER_SECOND", "fast", "a number"),
         ("FINRISK_AS_OF", "yesterday", "a time in ISO 8601, such as 2025-07-01T00:00:00"),
     ],
@@ -42,9 +43,9 @@ def test_a_value_of_the_wrong_kind_is_refused_with_the_right_kind(name: str, val
     ("name", "value", "wanted"),
     [
         ("FINRISK_SEED", "-1", "a whole number from 0 to 4294967295"),
-        ("FINRISK_HIGH_RISK_FROM", "7", "a probability above 0 and below 1"),
-        ("FINRISK_MEDIUM_RISK_FROM", "nan", "a probability above 0 and below 1"),
-        ("FINRISK_REVIEW_CAPACITY", "0", "a whole number of at least 1"),
+        ("FINRISK_THREADS", "0", "a whole number of at least 1"),
+        ("FINRISK_SIM_FRAUD_RATE", "1.0", "a share of at least 0 and below 1"),
+        ("FINRISK_SIM_SHOCK_MONTH", "-1", "a whole number of at least 0"),
         ("FINRISK_UNKNOWN_PER_SECOND", "0", "a number above 0"),
         ("FINRISK_MAX_CONNECTIONS_PER_ADDRESS", "0", "a whole number of at least 1"),
         ("FINRISK_DRAIN_SECONDS", "-1", "seconds from 0 to 3600"),
@@ -56,9 +57,11 @@ def test_a_number_out_of_range_is_refused_with_the_range(name: str, value: str, 
         Settings.from_environment({name: value})
 
 
-def test_medium_risk_begins_below_high_risk() -> None:
-    with pytest.raises(SettingsError, match=r"FINRISK_MEDIUM_RISK_FROM=0\.8 is not below FINRISK_HIGH_RISK_FROM=0\.7"):
-        Settings.from_environment({"FINRISK_MEDIUM_RISK_FROM": "0.8"})
+def test_a_setting_that_moved_to_the_policy_is_refused_with_its_key() -> None:
+    with pytest.raises(
+        SettingsError, match=r"^FINRISK_HIGH_RISK_FROM is no setting: set spending_risk\.high_from in FINRISK_POLICY's file$"
+    ):
+        Settings.from_environment({"FINRISK_HIGH_RISK_FROM": "0.8"})
 
 
 def test_a_switch_is_on_or_off() -> None:

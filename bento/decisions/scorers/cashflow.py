@@ -44,9 +44,9 @@ class CashflowScorer(Scorer):
         )
 
     def _forecast_amount(self, row: Rows) -> tuple[float | None, AmountInterval | None]:
-        """Return the expected change and its interval; None where the model has no amounts, or a value of the row is missing."""
+        """Return the expected change and its interval; None where the model has no amounts, or knows too little."""
         level = self.bundle.amount_level
-        if level is None:
+        if level is None or self.bundle.find_doubt(row) is not None:
             return None, None
         amount = self.bundle.amount(row[None, :])
         expected, low, high = float(amount.expected[0]), float(amount.low[0]), float(amount.high[0])

@@ -4,7 +4,11 @@ An application is described by its features, or by a customer of the ledger and 
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
+
+import numpy as np
 
 from bento.decisions.answers import (
     ScoringInput,
@@ -21,16 +25,16 @@ from bento.problems import Problem, invalid_field
 from bento.store.records import FeatureSnapshot
 from bento.store.session import Store
 from finrisk_assets.domains.loan_default.actionability import CHANGEABLE, apply_changes, find_allowed_changes
-from finrisk_assets.domains.loan_default.decide import APPROVE, DECISION_RULE, REFER, grade
-from finrisk_assets.domains.loan_default.terms import TermsError, with_terms
+from finrisk_assets.domains.loan_default.decide import APPROVE, REFER, TERM_COLUMNS, decide_applications, measure_shortfall
+from finrisk_assets.features.loan_terms import TermsError, with_terms
 from finrisk_assets.scoring.bundle import Bundle, Scores
+from finrisk_assets.scoring.loan_decision import REASONS, LoanDecisions, name_grade
 from finrisk_assets.scoring.recourse import NearestChange, RecourseSearch, Row, approved_quantile_rows
-from finrisk_assets.scoring.spec import Rows
+from finrisk_assets.scoring.spec import Floats, Rows
 from schemas.api import ChangedValue, LoanAnswer, LoanRequest, NearestChangeAnswer, NearestChangeRequest, NeededChange
 
 _TERMS = ("loan_amount", "term_months", "annual_rate_pct")
-_THRESHOLD_OF_GOAL = {APPROVE: "refer_from", REFER: "refuse_from"}
-"""Goal -> the threshold below which a PD reaches the goal."""
+_GOALS = (APPROVE, REFER)
 
 
 class LoanScorer(Scorer):
@@ -40,8 +44,8 @@ class LoanScorer(Scorer):
         super().__init__(bundle, store)
         self._searches = (
             {
-                goal: RecourseSearch(bundle, {}, approved_quantile_rows(bundle), bundle.thresholds[threshold], apply_changes)
-                for goal, threshold in _THRESHOLD_OF_GOAL.items()
+                goal: RecourseSearch(bundle, {}, approved_quantile_rows(bundle), partial(self._measure_shortfall, goal=goal), apply_changes)
+                for goal in _GOALS
             }
             if bundle.approved
             else {}
@@ -50,20 +54,24 @@ class LoanScorer(Scorer):
     def prepare(self, request: LoanRequest) -> ScoringInput:
         """Return the row of an application, from the features that the client sent or the customer's newest features and the terms."""
         application, snapshot = self._load_application(request)
-        return ScoringInput(request, self._row(application, request), snapshot)
+        return ScoringInput(request, self._row(application, request), snapshot, _read_terms(application, request))
 
     def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> LoanAnswer:
         """Return the probability of default, the decision and the grade of an application."""
         request, row, snapshot = scoring_input.request, scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
-        decision = DECISION_RULE.decide(probability, self.bundle.thresholds)
+        decided = self._decide(scoring_input.decision_context, probability)
+        doubt = self.bundle.find_doubt(row)
+        decision = decided.words[0] if doubt is None else REFER
         return LoanAnswer(
             loan_id=request.loan_id,
             customer_id=request.customer_id,
             as_of=snapshot and snapshot.as_of,
             pd=probability,
             decision=decision,
-            grade=grade(probability),
+            decision_reason=_sentence(decided) if doubt is None else f"{doubt.text}.",
+            value_amount=float(decided.value.value[0]),
+            grade=name_grade(probability, self.bundle.policy),
             **self.explainer.fields(row, scores, high=decision != APPROVE, refused=decision != APPROVE),
         )
 
@@ -90,14 +98,30 @@ class LoanScorer(Scorer):
             as_of=snapshot and snapshot.as_of,
             goal=request.goal,
             pd=before,
-            decision=DECISION_RULE.decide(before, self.bundle.thresholds),
+            decision=self._choose_word(application, request, before),
             changes=None if nearest.changes is None else self._needed_changes(nearest),
             follows=self._consequences(application, nearest),
             pd_after=after,
-            decision_after=None if after is None else DECISION_RULE.decide(after, self.bundle.thresholds),
+            decision_after=None if after is None else self._choose_word(nearest.row, request, after),
             reason=f"{nearest.reason[0].upper()}{nearest.reason[1:]}." if nearest.reason else None,
             model=self.explainer.model,
+            policy_version=self.explainer.policy_version,
         )
+
+    def _decide(self, terms: Mapping[str, float | None], probability: float) -> LoanDecisions:
+        """Decide on one application at its own terms."""
+        columns = {name: np.array([np.nan if value is None else value]) for name, value in terms.items()}
+        return decide_applications(columns, np.array([probability]), self.bundle.policy)
+
+    def _choose_word(self, application: Row, request: LoanRequest, probability: float) -> str:
+        """Return the decision on an application: where too little is known it is referred."""
+        is_doubtful = self.bundle.find_doubt(self._row(application, request)) is not None
+        return REFER if is_doubtful else self._decide(_read_terms(application, request), probability).words[0]
+
+    def _measure_shortfall(self, rows: Rows, probability: Floats, goal: str) -> Floats:
+        """Return how far applications are from a goal, as of `decide.measure_shortfall`; where too little is known none is approved."""
+        measured = measure_shortfall(rows, probability, list(self.bundle.columns), self.bundle.policy, goal=goal)
+        return np.where(self.bundle.is_doubtful(rows), 1.0 if goal == APPROVE else -1.0, measured)
 
     def _search_nearest(self, goal: str, application: Row) -> NearestChange:
         changeable = {name: direction for name, direction in find_allowed_changes(application).items() if name in self.bundle.approved}
@@ -156,3 +180,16 @@ class LoanScorer(Scorer):
         if request.customer_id is None:
             return row_from_request(self.bundle, application)
         return row_of(self.bundle, {feature.name: application[feature.name] for feature in self.bundle.features}, "loan_amount")
+
+
+def _read_terms(application: Row, request: LoanRequest) -> dict[str, float | None]:
+    """Return what a decision reads of an application beside the PD: recorded with the decision, so that replay decides on the same."""
+    terms = {name: application[name] for name in TERM_COLUMNS if name in application}
+    # A rate that was asked for counts even where the model has no such feature.
+    return terms if request.annual_rate_pct is None else terms | {"annual_rate_pct": float(request.annual_rate_pct)}
+
+
+def _sentence(decided: LoanDecisions) -> str | None:
+    """Return why the loan is not approved, as a sentence; None where it is."""
+    reason = REASONS[int(decided.reason[0])]
+    return f"{reason[0].upper()}{reason[1:]}." if reason else None

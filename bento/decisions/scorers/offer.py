@@ -1,10 +1,11 @@
 """The answer of `POST /v1/loan-offers`: the loan that is worth offering, or the reason why there is none.
 
-Every offer on the bundle's grid is priced: the probability that the customer accepts the offer, and its profit at the customer's PD.
+Every offer on the policy's grid is priced: the probability that the customer accepts the offer, and its value at the PD of its terms. An
+offer is made only where `POST /v1/loan-default` would approve the customer at the same terms.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from bento.decisions.scorers.base import Scorer
 from bento.problems import invalid_field
 from bento.store.records import FeatureSnapshot
 from bento.store.session import Store
-from finrisk_assets.domains.loan_offers.decide import TERMS, Grid, OfferLimits, PricedOffer, build_rows, choose_offer, find_cheapest
+from finrisk_assets.domains.loan_offers.decide import TERMS, Grid, PricedOffer, build_rows, choose_offer, find_cheapest
+from finrisk_assets.domains.loan_offers.pd_at_terms import LoanApplicants
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import CurvePoint, Offer, OfferAnswer, OfferRequest, ProfitParts
@@ -30,11 +32,27 @@ from schemas.api import CurvePoint, Offer, OfferAnswer, OfferRequest, ProfitPart
 
 @dataclass(frozen=True)
 class _Customer:
-    """A customer as the pricing needs them: the model's row, income and PD, and their sources."""
+    """A customer as the pricing needs them.
+
+    Attributes
+    ----------
+    state
+        The model's row.
+    monthly_income, usual_income
+        The income that amounts are multiples of, and that an application would be decided by; None where not known.
+    pds
+        PD at each point of the grid, or one for all points.
+    spending_probability
+        Probability of trouble by the customer's spending; None where not known.
+    snapshot, pd_model
+        The feature snapshot of the customer, and the version of the model of the PD.
+    """
 
     state: Rows
     monthly_income: float | None
-    pd: float
+    pds: list[float | None]
+    usual_income: float | None = None
+    spending_probability: float | None = None
     snapshot: FeatureSnapshot | None = None
     pd_model: str | None = None
 
@@ -45,7 +63,8 @@ class OfferScorer(Scorer):
     def __init__(self, bundle: Bundle, store: Store) -> None:
         super().__init__(bundle, store)
         self._names = [feature.name for feature in bundle.features]
-        self._grid, self._limits = Grid.from_thresholds(bundle.thresholds), OfferLimits.from_thresholds(bundle.thresholds)
+        wanted, cap = bundle.policy.loan_offers.grid, bundle.policy.lending.rate_cap_pct
+        self._grid = Grid.from_thresholds(bundle.thresholds).choose_grid(wanted, cap)
 
     def warm_up(self) -> None:
         super().warm_up()
@@ -54,28 +73,43 @@ class OfferScorer(Scorer):
 
     def prepare(self, request: OfferRequest) -> ScoringInput:
         """Return the best offer, and the row that the model explains: the best offer's, or the cheapest where there is no offer."""
-        return self._price(request, self._load_customer(request))
+        grid = self._restrict(request)
+        return self._price(request, grid, self._load_customer(request, grid))
 
     def restore(self, request: OfferRequest, row: Rows, snapshot: FeatureSnapshot | None, context: Mapping[str, Any]) -> ScoringInput:
         """Return the scoring input of a stored decision: the row that was explained holds the customer's features."""
-        return self._price(request, _Customer(row, snapshot=snapshot, **context))
+        return self._price(request, self._restrict(request), _Customer(row, snapshot=snapshot, **context))
 
-    def _price(self, request: OfferRequest, customer: _Customer) -> ScoringInput:
-        grid = self._grid.restrict(loan_amount=request.loan_amount, term_months=request.term_months)
+    def _restrict(self, request: OfferRequest) -> Grid:
+        return self._grid.restrict(loan_amount=request.loan_amount, term_months=request.term_months)
+
+    def _price(self, request: OfferRequest, grid: Grid, customer: _Customer) -> ScoringInput:
         offered = self._rows(customer, grid)
         try:
             acceptance = self.bundle.probability(offered)
         except ValueError as error:  # a missing value that the model cannot score; the message names the feature
             raise invalid_field("features", str(error)) from None
-        decision = choose_offer(acceptance, customer.pd, customer.monthly_income, grid, self._limits)
-        row = offered[find_cheapest(grid)] if decision.best is None else self._rows(customer, _grid_of(decision.best))[0]
-        context = {"monthly_income": customer.monthly_income, "pd": customer.pd, "pd_model": customer.pd_model}
-        return ScoringInput(request, row, customer.snapshot, context, decision)
+        # An offer whose acceptance would be a guess is not made, as if the PD at its terms were not known.
+        pds = np.where(self.bundle.is_doubtful(offered), np.nan, np.array([_number(pd) for pd in customer.pds]))
+        decision = choose_offer(
+            acceptance,
+            pds,
+            customer.monthly_income,
+            grid,
+            self.bundle.policy,
+            usual_income=_number(customer.usual_income),
+            spending_probability=customer.spending_probability,
+        )
+        cheapest = find_cheapest(grid)
+        row = offered[cheapest] if decision.best is None else self._rows(customer, _grid_of(decision.best))[0]
+        pd = _plain(pds[cheapest]) if decision.best is None else decision.best.pd
+        context = {name: getattr(customer, name) for name in _CONTEXT}
+        return ScoringInput(request, row, customer.snapshot, context, (decision, pd))
 
     def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> OfferAnswer:
         """Return the best offer with its alternatives, or the reason why there is no offer."""
         request, row, snapshot = scoring_input.request, scoring_input.row, scoring_input.snapshot
-        decision, context = scoring_input.pricing, scoring_input.decision_context
+        (decision, pd), context = scoring_input.pricing, scoring_input.decision_context
         best = decision.best
         return OfferAnswer(
             customer_id=request.customer_id,
@@ -89,7 +123,7 @@ class OfferScorer(Scorer):
                 for priced in decision.curve
             ],
             acceptance=float(scores.probability[0]),
-            pd=context["pd"],
+            pd=pd,
             pd_model=context["pd_model"],
             **self.explainer.fields(row, scores, high=bool(scores.margin[0] >= scores.base)),
         )
@@ -99,31 +133,68 @@ class OfferScorer(Scorer):
         income = np.nan if customer.monthly_income is None else customer.monthly_income
         return build_rows(self._names, customer.state, income, grid)[0]
 
-    def _load_customer(self, request: OfferRequest) -> _Customer:
+    def _load_customer(self, request: OfferRequest, grid: Grid) -> _Customer:
         if exactly_one_of(request, "customer_id", "features") == "features":
             if request.monthly_income_amount is None:
                 raise invalid_field("monthly_income_amount", "This field is required with features.")
             if request.pd is None:
                 raise invalid_field("pd", "This field is required with features.")
             terms: dict[str, float | None] = {name: None for name in TERMS if name in self._names}
-            return _Customer(row_from_request(self.bundle, terms | (request.features or {})), request.monthly_income_amount, request.pd)
+            state = row_from_request(self.bundle, terms | (request.features or {}), computed=TERMS)
+            return _Customer(state, request.monthly_income_amount, [request.pd], request.monthly_income_amount)
         reject_fields(request, ["monthly_income_amount"], "customer_id")
         snapshot = load_snapshot(self._store, "loan_offers", customer_id=request.customer_id)
         state, income = row_from_snapshot(self.bundle, snapshot.features), snapshot.features.get("monthly_income_amount")
-        if request.pd is not None:
-            return _Customer(state, income, request.pd, snapshot)
-        pd, model = self._stored_pd(snapshot)
-        return _Customer(state, income, pd, snapshot, model)
+        customer = _Customer(state, income, [], income, self._spending_probability(snapshot), snapshot)
+        return self._with_pds(customer, snapshot, grid, request.pd)
 
-    def _stored_pd(self, snapshot: FeatureSnapshot) -> tuple[float, str | None]:
-        """Return the PD that the batch decided with, else the customer's newest PD, and the version of its model."""
-        loans = find_snapshots(self._store, domain="loan_default", customer_id=snapshot.customer_id)
-        newest = loans[0].score if loans else {}
-        pd = snapshot.features.get("pd")
-        pd = newest.get("probability") if pd is None else pd
-        if pd is None:
-            raise invalid_field("pd", "No probability of default is stored of this customer; send one.")
-        return pd, newest.get("model_version")
+    def _with_pds(self, customer: _Customer, snapshot: FeatureSnapshot, grid: Grid, sent_pd: float | None) -> _Customer:
+        """Return the customer with the PD of each point of the grid, and the income that an application would be decided by.
+
+        The PD is that of the loan-default model at the offered terms; where the service has no such model, it is the stored one. A PD that
+        was sent holds at all terms.
+        """
+        stored = find_snapshots(self._store, domain="loan_default", customer_id=snapshot.customer_id)
+        loans = self.bundle.companions.get("loan_default")
+        usual = customer.monthly_income
+        pds: list[float | None] | None = None if sent_pd is None else [sent_pd]
+        model = None
+        if loans is not None and stored:
+            row_from_snapshot(loans, stored[0].features)  # refuses a store older than the model
+            applicant = LoanApplicants(loans, {name: np.array([_number(value)]) for name, value in stored[0].features.items()})
+            usual = _plain(applicant.find_usual_incomes(_number(customer.monthly_income))[0])
+            if pds is None and customer.monthly_income is not None and applicant.is_known[0]:
+                try:
+                    pds, model = [_plain(pd) for pd in applicant.find_pds(grid.points(customer.monthly_income))[0]], loans.version
+                except ValueError as error:  # a missing value that the model cannot score; the message names the feature
+                    raise invalid_field("customer_id", str(error)) from None
+        if pds is None:
+            newest = stored[0].score if stored else {}
+            # Without loan features the loan model could not decide on an application at the offered terms, whatever the PD was once.
+            pd = snapshot.features.get("pd") if loans is None or stored else None
+            pd = newest.get("probability") if pd is None else pd
+            if pd is None:
+                raise invalid_field("pd", "No probability of default is stored of this customer; send one.")
+            pds, model = [float(pd)], newest.get("model_version")
+        return replace(customer, pds=pds, usual_income=usual, pd_model=model)
+
+    def _spending_probability(self, snapshot: FeatureSnapshot) -> float | None:
+        """Return the customer's newest probability of trouble by their spending, as batch scoring stored it."""
+        stored = find_snapshots(self._store, domain="spending_risk", customer_id=snapshot.customer_id)
+        newest = stored[0].score.get("probability") if stored else None
+        return snapshot.features.get("spending_probability") if newest is None else newest
+
+
+_CONTEXT = ("monthly_income", "pds", "usual_income", "spending_probability", "pd_model")
+"""Fields of a customer that are recorded with a decision, so that replay decides on the same numbers."""
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else float(value)
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _grid_of(priced: PricedOffer) -> Grid:

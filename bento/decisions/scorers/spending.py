@@ -6,7 +6,7 @@ A customer of the ledger is scored by the model of all features, eight behaviour
 from bento.decisions.answers import ScoringInput, load_snapshot, reject_fields, row_from_snapshot, row_of
 from bento.decisions.scorers.base import Scorer
 from bento.problems import Problem
-from finrisk_assets.domains.spending_risk.decide import DECISION_RULE, EIGHT, HIGH, LOW, find_field_faults
+from finrisk_assets.domains.spending_risk.decide import DECISION_RULE, EIGHT, HIGH, LOW, find_field_faults, raise_doubtful
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.ratios import LARGEST_RATIO
 from finrisk_assets.scoring.spec import Rows
@@ -30,7 +30,7 @@ class SpendingScorer(Scorer):
         """Return the risk level of a customer or of eight fields."""
         row, snapshot = scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
-        level = DECISION_RULE.decide(probability, self.bundle.thresholds)
+        level = raise_doubtful(DECISION_RULE.decide(probability, self.bundle.thresholds), self.bundle.find_doubt(row) is not None)
         return SpendingAnswer(
             customer_id=snapshot and snapshot.customer_id,
             as_of=snapshot and snapshot.as_of,

@@ -7,7 +7,7 @@ from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.transaction_features import TransactionFeatures
 from bento.store.records import Transaction
 from bento.store.session import Store
-from finrisk_assets.domains.transaction_anomaly.decide import decide, is_anomaly, is_unseen
+from finrisk_assets.domains.transaction_anomaly.decide import decide, expect_loss, is_anomaly, is_unseen
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.reasons import MAX_REASONS
 from schemas.api import Reason, TransactionAnswer, TransactionRequest
@@ -39,14 +39,24 @@ class TransactionScorer(Scorer):
         """Return the risk score and the decision of a transaction."""
         row = scoring_input.row
         risk = float(scores.probability[0])
-        unseen = self._log_amount is not None and is_unseen(float(row[self._log_amount]), self.bundle.thresholds)
+        log_amount = None if self._log_amount is None else float(row[self._log_amount])
+        unseen = is_unseen(log_amount, self.bundle.thresholds)
         anomaly = is_anomaly(risk, self.bundle.thresholds, unseen=unseen)
-        decision = decide(risk, self.bundle.thresholds, unseen=unseen)
+        doubtful = self.bundle.find_doubt(row) is not None
+        decision = decide(risk, self.bundle.thresholds, log_amount, unseen=unseen or doubtful)
+        review_from = self.bundle.thresholds.get("review_loss")
+        loss = None if review_from is None or log_amount is None else round(float(expect_loss(risk, log_amount)), 2)
         fields = self.explainer.fields(row, scores, high=anomaly or decision != "allow")
         if unseen:
             fields["reasons"] = [_UNSEEN, *fields["reasons"][: MAX_REASONS - 1]]
         return TransactionAnswer(
-            transaction_id=scoring_input.request.transaction_id, risk_score=risk, anomaly=anomaly, decision=decision, **fields
+            transaction_id=scoring_input.request.transaction_id,
+            risk_score=risk,
+            anomaly=anomaly,
+            expected_loss_amount=loss,
+            review_from_amount=review_from,
+            decision=decision,
+            **fields,
         )
 
 

@@ -33,7 +33,7 @@ THEMES: Mapping[str, str] = themes(
             *("income_to_declared_1m", "income_to_declared_3m", "income_trend_1m"),
         ),
         "regularity of the income": ("income_irregularity_3m", "income_irregularity_6m", "net_flow_range_6m"),
-        "time of the incomes": ("n_incomes_3m", "days_since_income"),
+        "time of the incomes": ("n_incomes_3m", "months_since_income"),
         "spending": (
             *(f"expense_to_income_{n}m" for n in SPANS),
             *(f"expense_amount_{n}m" for n in AMOUNT_SPANS),
@@ -45,7 +45,7 @@ THEMES: Mapping[str, str] = themes(
         "size of the movements": (SCALE,),
         "number of movements": ("n_transactions_1m",),
         "penalties": ("n_penalties_3m", "n_penalties_12m"),
-        "balance": ("balance_amount", *(f"balance_to_{what}" for what in ("movement", "income", "declared")), "lowest_balance_to_movement"),
+        "balance": ("balance_amount", *(f"balance_to_{what}" for what in ("movement", "income", "declared"))),
         "course of the balance": ("balance_above_usual", "balance_above_lowest", "balance_change_6m"),
         "season": tuple(f"next_month_{what}" for what in ("sin", "cos", "number", "days")),
         "length of the history": ("history_months",),
@@ -88,9 +88,9 @@ def _typical_movement(months: ir.Table) -> ir.Value:
 # Definitions ------------------------------------------------------------------------------------------------------------------
 
 
-def _two_sided(subject: str) -> tuple[str, str]:
-    """Return the sentences of a feature whose direction differs from account to account."""
-    return f"{subject} speaks for a surplus", f"{subject} speaks for a deficit"
+def _low_or_high(subject: str) -> tuple[str, str]:
+    """Return the sentences of a low and of a high value."""
+    return f"{subject} was low", f"{subject} was high"
 
 
 def _span(n: int) -> tuple[FeatureDefinition, ...]:
@@ -98,11 +98,12 @@ def _span(n: int) -> tuple[FeatureDefinition, ...]:
     return (
         define(
             f"net_flow_to_movement_{n}m", "", f"Money in less money out {ago}, over what moves in a usual month.",
-            *_two_sided(f"The net flow {ago}"), lambda months: _ratio(months[f"_net_{n}m"].cast("float64"), _typical_movement(months)),
+            f"More went out than in {ago}", f"More came in than went out {ago}",
+            lambda months: _ratio(months[f"_net_{n}m"].cast("float64"), _typical_movement(months)), low_below=0.0, high_above=0.0,
         ),
         define(
             f"expense_to_income_{n}m", "", f"Money that went out over money that came in, {ago}.",
-            *_two_sided(f"The spending beside the income {ago}"),
+            *_low_or_high(f"The spending beside the income {ago}"),
             lambda months: _ratio(months[f"_out_{n}m"].cast("float64"), months[f"_in_{n}m"].cast("float64")),
         ),
     )  # fmt: skip
@@ -113,11 +114,11 @@ def _amounts(n: int) -> tuple[FeatureDefinition, ...]:
     return (
         define(
             f"income_amount_{n}m", "currency", f"Money that came in {ago}.",
-            *_two_sided(f"The income {ago}"), lambda months: to_currency(months[f"_in_{n}m"]),
+            *_low_or_high(f"The income {ago}"), lambda months: to_currency(months[f"_in_{n}m"]),
         ),
         define(
             f"expense_amount_{n}m", "currency", f"Money that went out {ago}.",
-            *_two_sided(f"The spending {ago}"), lambda months: to_currency(months[f"_out_{n}m"]),
+            *_low_or_high(f"The spending {ago}"), lambda months: to_currency(months[f"_out_{n}m"]),
         ),
     )  # fmt: skip
 
@@ -126,35 +127,39 @@ def _outcomes() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "was_surplus_1m", "", "Whether the month that has ended was a surplus.",
-            *_two_sided("The outcome of the last month"), lambda months: months._surplus_1m,
+            "", "", lambda months: months._surplus_1m, one="The last month was a surplus", zero="The last month was a deficit",
         ),
         *(
             define(
                 f"n_surplus_{n}m", "months", f"Months of the last {n} with a surplus.",
-                *_two_sided(f"The outcome of the last {n} months"), column(f"_surplus_{n}m"),
+                f"Few of the last {n} months were a surplus", f"Many of the last {n} months were a surplus", column(f"_surplus_{n}m"),
+                zero=f"None of the last {n} months was a surplus",
             )
             for n in (3, 6, 12)
         ),
         define(
             "net_flow_before_to_movement", "", "Money in less money out in the month before the last, over what moves in a usual month.",
-            *_two_sided("The net flow of the month before the last"),
-            lambda months: _ratio(months._net_before.cast("float64"), _typical_movement(months)),
+            "More went out than in, in the month before the last", "More came in than went out, in the month before the last",
+            lambda months: _ratio(months._net_before.cast("float64"), _typical_movement(months)), low_below=0.0, high_above=0.0,
         ),
         define(
             "was_surplus_year_ago", "", "Whether the month to come was a surplus a year before; missing without a year of history.",
-            "The same month was a surplus a year before", "The same month was a deficit a year before",
+            "", "",
             lambda months: months._year_ago.isnull().ifelse(ibis.null("float64"), (months._year_ago > 0).ifelse(1.0, 0.0)),
+            one="The same month was a surplus a year before", zero="The same month was a deficit a year before",
+            missing="There is no record of the same month a year before",
         ),
         define(
             "net_flow_year_ago_to_movement", "", "Net flow of the month to come a year before, over what moves in a usual month.",
-            *_two_sided("The net flow of the same month a year before"),
-            lambda months: _ratio(months._year_ago.cast("float64"), _typical_movement(months)),
+            "More went out than in, in the same month a year before", "More came in than went out, in the same month a year before",
+            lambda months: _ratio(months._year_ago.cast("float64"), _typical_movement(months)), low_below=0.0, high_above=0.0,
+            missing="There is no record of the same month a year before",
         ),
     )  # fmt: skip
 
 
 def _calendar() -> tuple[FeatureDefinition, ...]:
-    season = _two_sided("The season")
+    number = "next_month_number"
 
     def angle(months: ir.Table) -> ir.Value:
         return months.as_of.month().cast("float64") * (2 * math.pi / 12)
@@ -164,10 +169,14 @@ def _calendar() -> tuple[FeatureDefinition, ...]:
         return following.delta(months.as_of, unit="microsecond").cast("float64") / DAY_US
 
     return (
-        define("next_month_sin", "", "The month to come as a point of a circle.", *season, lambda months: angle(months).sin()),
-        define("next_month_cos", "", "The month to come as a point of a circle.", *season, lambda months: angle(months).cos()),
-        define("next_month_number", "", "The month to come, 1 to 12.", *season, lambda months: months.as_of.month()),
-        define("next_month_days", "days", "Length of the month to come.", *_two_sided("The length of the month to come"), days),
+        define(
+            "next_month_sin", "", "The month to come as a point of a circle.", "", "", lambda months: angle(months).sin(), spoken_by=number
+        ),
+        define(
+            "next_month_cos", "", "The month to come as a point of a circle.", "", "", lambda months: angle(months).cos(), spoken_by=number
+        ),
+        define(number, "", "The month to come, 1 to 12.", "", "", lambda months: months.as_of.month(), fact="The month to come is {month}"),
+        define("next_month_days", "days", "Length of the month to come.", "", "", days, fact="The month to come has {value}"),
     )
 
 
@@ -179,93 +188,96 @@ def _flows() -> tuple[FeatureDefinition, ...]:
         define(
             SCALE, "currency a month",
             "Half of what came in and went out in a usual month, never below 1; missing in an account's first month, which is no measure.",
-            *_two_sided("The size of the monthly movements"),
+            "Little moves in a usual month", "Much moves in a usual month",
             lambda months: (months._covered > 1).ifelse(to_currency(_typical_movement(months)), ibis.null("float64")),
         ),
         define(
             "recurring_income_to_movement", "", "Income that came in each of the last three months, over what moves in a usual month.",
-            "Much of the income recurs", "Little of the income recurs",
+            "Little income recurs", "Much income recurs",
             lambda months: _ratio(recurring("in")(months), _typical_movement(months)),
         ),
         define(
             "fixed_costs_to_movement", "", "Spending that went out in each of the last three months, over what moves in a usual month.",
-            *_two_sided("The fixed costs"), lambda months: _ratio(recurring("out")(months), _typical_movement(months)),
+            "The fixed costs are low", "The fixed costs are high",
+            lambda months: _ratio(recurring("out")(months), _typical_movement(months)),
         ),
         define(
             "recurring_surplus_to_movement", "", "Recurring income less fixed costs, over what moves in a usual month.",
-            *_two_sided("What recurring income leaves after fixed costs"),
+            "Recurring income leaves little after fixed costs", "Recurring income leaves much after fixed costs",
             lambda months: _ratio(recurring("in")(months) - recurring("out")(months), _typical_movement(months)),
         ),
         define(
             "regular_expense_to_income_3m", "",
             "Spending of the last three months, without one-offs and refunds, over their income.",
-            *_two_sided("The regular spending beside the income"),
+            *_low_or_high("The regular spending beside the income"),
             lambda months: _ratio(_regular_expense(months) * _covered_of_recent(months), months._in_3m.cast("float64")),
         ),
         define(
             "regular_expense_to_last_income", "",
             "A month's regular spending, over the income of the last month.",
-            *_two_sided("The regular spending beside the last income"),
+            *_low_or_high("The regular spending beside the last income"),
             lambda months: _ratio(_regular_expense(months), months._in_1m.cast("float64")),
         ),
         define(
             "n_incomes_3m", "movements", "How often money came in as income in the last three months.",
-            *_two_sided("The number of incomes"), lambda months: months._n_in_3m,
+            "Income came in seldom in the last three months", "Income came in often in the last three months",
+            lambda months: months._n_in_3m, zero="No income came in within three months",
         ),
         define(
-            "income_irregularity_3m", "", "Highest less lowest monthly income of the last three months, over that of a usual month.",
-            *_two_sided("The regularity of the last three incomes"),
-            lambda months: _ratio((months._highest_in_3m - months._least_in_3m).cast("float64"), _usual(months, "_in")),
+            "income_irregularity_3m", "", "Highest less lowest monthly income of the last three months, over the usual income.",
+            "The income of the last three months is regular", "The income of the last three months is irregular",
+            lambda months: _ratio((months._highest_in_3m - months._least_in_3m).cast("float64"), months._usual_in),
         ),
         define(
-            "income_trend_1m", "", "Income of the last month over that of a usual month.",
-            *_two_sided("The last income beside the usual one"),
-            lambda months: _ratio(months._in_1m.cast("float64"), _usual(months, "_in")),
+            "income_trend_1m", "", "Income of the last month over the usual income.",
+            "The income of the last month is below the usual", "The income of the last month is above the usual",
+            lambda months: _ratio(months._in_1m.cast("float64"), months._usual_in), low_below=1.0, high_above=1.0,
         ),
         define(
             "expense_trend_1m", "", "Spending of the last month over that of a usual month.",
-            *_two_sided("The last spending beside the usual one"),
-            lambda months: _ratio(months._out_1m.cast("float64"), _usual(months, "_out")),
+            "The spending of the last month is below the usual", "The spending of the last month is above the usual",
+            lambda months: _ratio(months._out_1m.cast("float64"), _usual(months, "_out")), low_below=1.0, high_above=1.0,
         ),
         define(
             "largest_income_share_1m", "", "Largest single income of the last month, over what moves in a usual month.",
-            *_two_sided("The largest income of the last month"),
+            *_low_or_high("The largest income of the last month"),
             lambda months: _ratio(months._largest_in.cast("float64"), _typical_movement(months)),
         ),
         define(
             "largest_expense_share_1m", "", "Largest single expense of the last month, over what moves in a usual month.",
-            *_two_sided("The largest expense of the last month"),
+            *_low_or_high("The largest expense of the last month"),
             lambda months: _ratio(months._largest_out.cast("float64"), _typical_movement(months)),
         ),
         define(
-            "income_irregularity_6m", "", "Highest less lowest monthly income of the last six months, over that of a usual month.",
-            *_two_sided("The regularity of the income"),
-            lambda months: _ratio((months._highest_in - months._least_in).cast("float64"), _usual(months, "_in")),
+            "income_irregularity_6m", "", "Highest less lowest monthly income of the last six months, over the usual income.",
+            "The income of the last six months is regular", "The income of the last six months is irregular",
+            lambda months: _ratio((months._highest_in - months._least_in).cast("float64"), months._usual_in),
         ),
         define(
             "net_flow_range_6m", "", "Highest less lowest net flow of the last six months, over what moves in a usual month.",
-            *_two_sided("The swing of the monthly net flows"),
+            "The monthly net flows are steady", "The monthly net flows swing widely",
             lambda months: _ratio((months._highest_net - months._lowest_net).cast("float64"), _typical_movement(months)),
         ),
         define(
-            "days_since_income", "days", "Days from the last income, if within six months, to the end of the month.",
-            *_two_sided("The time since the last income"),
-            lambda months: months.as_of.delta(months._last_income, unit="microsecond").cast("float64") / DAY_US,
+            "months_since_income", "months", "Months since one with an income, if within six months; 0 where the last month had one.",
+            "", "No income has come in for some time", lambda months: months._number - months._last_income,
+            zero="Income came in in the last month", missing="No income came in within six months",
         ),
         define(
             "n_transactions_1m", "movements", "Movements of the last month.",
-            *_two_sided("The number of movements of the last month"), lambda months: months._n,
+            "There were few movements in the last month", "There were many movements in the last month", lambda months: months._n,
         ),
         *(
             define(
                 f"n_penalties_{n}m", "penalties", f"Penalties and returned payments of the last {n} months.",
-                *_two_sided(f"Penalties of the last {n} months"), column(f"_penalties_{n}m"),
+                "", f"Penalties were charged in the last {n} months", column(f"_penalties_{n}m"),
+                zero=f"No penalties were charged in the last {n} months",
             )
             for n in (3, 12)
         ),
         define(
             "history_months", "months", "Months since the account's first movement on record.",
-            *_two_sided("The length of the history"), lambda months: months._number - months._first + 1,
+            "Little history is on record", "A long history is on record", lambda months: months._number - months._first + 1,
         ),
     )  # fmt: skip
 
@@ -277,7 +289,7 @@ def _declared_income() -> tuple[FeatureDefinition, ...]:
         def value(months: ir.Table) -> ir.Value:
             return _ratio(part(months).cast("float64"), months._declared, largest)
 
-        return define(name, "", description, *_two_sided(subject), value, needs="customers.income_amount")
+        return define(name, "", description, *_low_or_high(subject), value, needs="customers.income_amount")
 
     return (
         define_one(
@@ -310,7 +322,7 @@ def _declared_income() -> tuple[FeatureDefinition, ...]:
 
 def _balances() -> tuple[FeatureDefinition, ...]:
     def define_one(subject: str, name: str, unit: str, description: str, value: Expression) -> FeatureDefinition:
-        return define(name, unit, description, *_two_sided(subject), value, needs="transactions.balance_amount")
+        return define(name, unit, description, *_low_or_high(subject), value, needs="transactions.balance_amount")
 
     def relative(part: Callable[[ir.Table], ir.Value], largest: float = LARGEST_RATIO) -> Expression:
         return lambda months: _ratio(part(months).cast("float64"), _typical_movement(months), largest)
@@ -325,12 +337,8 @@ def _balances() -> tuple[FeatureDefinition, ...]:
             relative(lambda months: months._closing, 100.0),
         ),
         define_one(
-            "The closing balance beside the income", "balance_to_income", "months", "Closing balance over the income of a usual month.",
-            lambda months: _ratio(months._closing.cast("float64"), _usual(months, "_in"), 100.0),
-        ),
-        define_one(
-            "The lowest balance of the last month", "lowest_balance_to_movement", "", "Lowest balance of the month, likewise.",
-            relative(lambda months: months._lowest, 100.0),
+            "The closing balance beside the income", "balance_to_income", "months", "Closing balance over the usual income.",
+            lambda months: _ratio(months._closing.cast("float64"), months._usual_in, 100.0),
         ),
         define_one(
             "The balance beside its usual level", "balance_above_usual", "",

@@ -5,16 +5,8 @@ from finrisk_assets.scoring.decision_rule import DecisionRule
 SURPLUS, DEFICIT = "surplus", "deficit"
 DECISIONS = (SURPLUS, DEFICIT)
 
-SURPLUS_FROM = 0.5
-"""Probability from which a month is called a surplus: the likelier outcome, because nothing says which mistake costs more."""
-
 DECISION_RULE = DecisionRule(lowest=DEFICIT, steps=(("surplus_from", SURPLUS),))
-"""The outcome that a probability stands for, by the `thresholds`."""
-
-
-def thresholds() -> dict[str, float]:
-    """Return the probability from which a month is called a surplus."""
-    return {"surplus_from": SURPLUS_FROM}
+"""The outcome that a probability stands for, by the policy's threshold."""
 
 
 def direction(decision: str) -> str:

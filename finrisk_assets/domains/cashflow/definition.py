@@ -34,6 +34,7 @@ class Cashflow(ClassifierDomain):
     tables = ("customers", "accounts", "transactions")
     needs = ("transactions.account_id",)
     keys = features.KEYS
+    reference_group = "other accounts"
     decision_time = "as_of"
     months_back = 15
     months_ahead = 1
@@ -77,9 +78,6 @@ class Cashflow(ClassifierDomain):
         labelled = frame[frame.is_surplus.notna() & is_known].reset_index(drop=True)
         return labelled.assign(is_surplus=labelled.is_surplus.astype(bool))
 
-    def thresholds(self, settings: "Settings") -> Mapping[str, float]:
-        return decide.thresholds()
-
     def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
         from finrisk_assets.domains.cashflow import model
 
@@ -92,7 +90,7 @@ class Cashflow(ClassifierDomain):
         return replace(spec, amount=model.fit_amount(spec.features, catalogue.SCALE, train, validation, settings.seed, settings.threads))
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> dict[str, Any]:
-        """Return direction and amount of each row of the feature table."""
+        """Return direction and amount of each row of the feature table; no amount where too little is known."""
         import numpy as np
 
         from finrisk_assets.modelling.training.candidates import to_matrix
@@ -106,7 +104,10 @@ class Cashflow(ClassifierDomain):
             "decision": decide.DECISION_RULE.decide_all(probability, champion.thresholds),
         }
         amounts = champion.amount(rows)._asdict()
-        return direction | {f"{name}_change_amount": np.ma.masked_invalid(values) for name, values in amounts.items()}
+        doubtful = champion.is_doubtful(rows)
+        return direction | {
+            f"{name}_change_amount": np.ma.masked_invalid(np.where(doubtful, np.nan, values)) for name, values in amounts.items()
+        }
 
     def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
         """Return the classifier's figures, those of the rules that a model must beat, and those of the amount."""

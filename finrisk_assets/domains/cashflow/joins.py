@@ -7,7 +7,7 @@ in whole ten-thousandths of the currency. `catalogue` turns the columns into fea
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.features.arithmetic import UNITS_PER_CURRENCY, to_units
+from finrisk_assets.features.arithmetic import UNITS_PER_CURRENCY, median_of_first, to_units
 from finrisk_assets.features.month_ends import list_month_ends, month_number
 from finrisk_assets.ledger.categories import MISSED_PAYMENT, OPENING_BALANCE, PENALTY, REFUND, is_income
 
@@ -67,9 +67,7 @@ def add_up_months(transactions: ir.Table) -> ir.Table:
         _n_in=total(ibis.literal(1), movements._income),
         _largest_in=movements._income.ifelse(movements._units, 0).max(),
         _largest_out=movements._expense.ifelse(movements._units, 0).max(),
-        _last_income_at=movements._at.max(where=movements._income),
         _closing=movements._balance.min(where=movements._is_last),
-        _lowest=movements._balance.min(),
     )
     ended = list_month_ends(transactions, "account_id")
     ended = ended.select(_account=ended.account_id, as_of=ended.as_of, month=ended.month, _ended=month_number(ended.as_of) - 1)
@@ -116,7 +114,7 @@ def add_history(months: ir.Table) -> ir.Table:
         "_next_as_of": months.as_of.max().over(over(1, 1)),
         "_year_ago": months._net.max().over(over(-11, -11)),
         "_in_year_ago": months._in.max().over(over(-11, -11)),
-        "_last_income": months._last_income_at.max().over(over(1 - LEVEL_MONTHS)),
+        "_last_income": (months._n_in > 0).ifelse(months._number, ibis.null("int64")).max().over(level),
         "_highest_in": months._in.max().over(level),
         "_least_in": months._in.min().over(level),
         "_highest_net": months._net.max().over(level),
@@ -139,8 +137,13 @@ def add_history(months: ir.Table) -> ir.Table:
             f"_surplus_{n}m": surplus.sum().over(span).cast("float64"),
             f"_penalties_{n}m": months._n_penalties.sum().over(span).cast("float64"),
         }
+    columns |= {f"_in_month_{k}": months._in.max().over(over(-k, -k)).fill_null(0).cast("int64") for k in range(LEVEL_MONTHS)}
     months = months.mutate(**columns)
-    return months.mutate(_covered=ibis.least(months._number - months._first + 1, LEVEL_MONTHS).cast("float64"))
+    covered = ibis.least(months._number - months._first + 1, LEVEL_MONTHS)
+    # The first month on record may be a part of a month: it counts only where there is no other.
+    n_complete = ibis.greatest(ibis.least(months._number - months._first, LEVEL_MONTHS), 1)
+    usual = median_of_first([months[f"_in_month_{k}"] for k in range(LEVEL_MONTHS)], n_complete)
+    return months.mutate(_covered=covered.cast("float64"), _usual_in=usual)
 
 
 def join_declared_income(months: ir.Table, customers: ir.Table) -> ir.Table:

@@ -1,8 +1,9 @@
 """Every feature of an application for a loan: its words, its expression over the joined rows, and the columns that it needs.
 
-Four groups: the loan's own terms, the borrower and the account, the borrower's ledger *strictly before* the application, and the payment
-record of a card. A feature without an expression follows from others by its formula in `terms.FORMULAS`. No feature reads a protected
-column (birth, gender, …). `joins` computes the columns that begin with an underscore.
+Four groups: the loan's own terms, the borrower and the account, the calendar months of the borrower's ledger that ended *before* the
+application, and the payment record of a card. A feature without an expression follows from others by its formula in
+`loan_terms.FORMULAS`. No feature reads a protected column (birth, gender, …). `joins` and `ledger.complete_months` compute the columns that
+begin with an underscore.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,37 +13,37 @@ from operator import add
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.domains.loan_default.joins import INCOME_MONTHS, WINDOWS
-from finrisk_assets.domains.loan_default.terms import CARD_MONTHS
+from finrisk_assets.domains.loan_default.actionability import LARGEST_SHORTFALL
 from finrisk_assets.features.arithmetic import clip, epoch_micros, ratio, share
 from finrisk_assets.features.feature_definition import Expression, FeatureDefinition, column, define, with_themes
+from finrisk_assets.features.loan_terms import CARD_MONTHS
+from finrisk_assets.ledger.complete_months import FADE, SPANS, USUAL_MONTHS
 from schemas.features import themes
 from schemas.timestamps import DAY_US
 
 THEMES: Mapping[str, str] = themes(
     {
-        "amount": ("loan_amount", "loan_to_income_90d"),
+        "amount": ("loan_amount", "loan_to_usual_income"),
         "time to repay": ("term_months",),
         "interest rate": ("annual_rate_pct",),
         "instalment": (
             "instalment_amount",
-            *(f"instalment_to_{income}" for income in ("declared_income", "stated_income", "income_90d")),
-            "surplus_after_instalment_90d",
+            *(f"instalment_to_{income}" for income in ("declared_income", "stated_income", "usual_income")),
+            *("surplus_after_instalment", "commitments_to_usual_income"),
         ),
-        "income": ("declared_income_amount", *(f"income_amount_{days}d" for days in WINDOWS), "stated_to_ledger_income"),
-        "course of the income": ("income_irregularity_6m", "income_trend_90d"),
-        "spending": tuple(f"{what}_{days}d" for what in ("expense_amount", "expense_to_income") for days in WINDOWS),
-        "large expenses": ("largest_expense_to_income_90d",),
-        "cash": ("cash_share_180d",),
-        "number of movements": tuple(f"n_transactions_{days}d" for days in WINDOWS),
+        "income": ("declared_income_amount", "usual_income_amount", "stated_to_usual_income"),
+        "course of the income": ("income_irregularity_6m", *(f"income_to_usual_{n}m" for n in SPANS[:-1]), "is_without_salary_1m"),
+        "spending": ("usual_expense_amount", *(f"expense_to_income_{n}m" for n in SPANS)),
+        "fixed costs": ("bills_to_usual_income_3m",),
+        "large expenses": ("largest_expense_to_usual_income_3m",),
+        "cash": ("cash_share_6m",),
+        "number of movements": ("n_transactions_1m", "n_transactions_6m"),
         "balance": (
-            *(f"{what}_balance_{days}d" for what in ("mean", "min") for days in WINDOWS),
-            "last_balance_amount",
-            "low_balance_share_90d",
-            "mean_balance_to_instalment_90d",
+            *("month_end_balance_amount", "month_end_balance_to_usual_income", "buffer_shortfall"),
+            *("mean_balance_6m", "mean_balance_to_usual_income_6m", "lowest_balance_to_usual_income_6m", "mean_balance_to_instalment_6m"),
         ),
-        "swings of the balance": ("balance_range_to_income_180d",),
-        "overdrawn account": (*(f"n_penalties_{days}d" for days in WINDOWS), "n_negative_balance_180d"),
+        "overdrawn account": (*(f"n_penalties_{n}m" for n in SPANS), "faded_penalties"),
+        "missed payments": ("n_missed_payments_6m", "faded_missed_payments"),
         "overdraft limit": ("overdraft_limit_amount",),
         "time as a customer": ("customer_months", "history_months"),
         "payment record": (
@@ -68,7 +69,6 @@ THEMES: Mapping[str, str] = themes(
 _MONTH_DAYS = 30.4375
 """Days of a mean month."""
 
-
 # Expressions ------------------------------------------------------------------------------------------------------------------
 
 
@@ -76,18 +76,27 @@ def _sum(values: Sequence[ir.Value]) -> ir.Value:
     return reduce(add, values)
 
 
-def _monthly_income(rows: ir.Table) -> ir.Value:
-    return rows._income_90d / 3
-
-
 def _irregularity(rows: ir.Table) -> ir.Value:
     """Return standard deviation over mean of the monthly incomes, over as many of the last months as the history covers."""
-    incomes = [rows[f"_income_month_{month}"] for month in range(INCOME_MONTHS)]
-    covered = [(rows._history_days > 30 * month).ifelse(1.0, 0.0) for month in range(INCOME_MONTHS)]
-    n = _sum(covered)
+    incomes = [rows[f"_income_month_{month}"] for month in range(1, USUAL_MONTHS + 1)]
+    n = rows[f"_months_{USUAL_MONTHS}m"]
+    covered = [(n > month).ifelse(1.0, 0.0) for month in range(USUAL_MONTHS)]
     mean = _sum(incomes) / n
     variance = _sum([(income - mean) * (income - mean) * is_covered for income, is_covered in zip(incomes, covered, strict=True)]) / n
     return ratio(variance.sqrt(), mean, 3.0)
+
+
+def _in_usual_incomes(part: Expression) -> Expression:
+    """Return an amount in usual monthly incomes; without such an income, the largest with the sign of the amount: a debt is no saving."""
+    return lambda rows: ratio(part(rows), rows._usual_income, no_whole="signed_largest")
+
+
+def _income_to_usual(n: int) -> Expression:
+    return lambda rows: ratio(rows[f"_income_{n}m"], rows._usual_income * rows[f"_months_{n}m"])
+
+
+def _monthly_number(n: int) -> Expression:
+    return lambda rows: rows[f"_n_{n}m"] / rows[f"_months_{n}m"].nullif(0)
 
 
 # Definitions ------------------------------------------------------------------------------------------------------------------
@@ -102,22 +111,22 @@ def _terms() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "loan_amount", "currency", "Amount lent, or limit granted.",
-            "The amount speaks against it", "The amount speaks for it",
+            "The amount is small", "The amount is large",
             column("loan_amount"), needs="loans.loan_amount",
         ),
         define(
             "term_months", "months", "Months to repay.",
-            "The time to repay speaks against it", "The time to repay speaks for it",
+            "The time to repay is short", "The time to repay is long",
             column("term_months"), needs="loans.term_months",
         ),
         define(
             "instalment_amount", "currency a month", "Monthly instalment.",
-            "The instalment is high", "The instalment is low",
+            "The instalment is low", "The instalment is high",
             column("instalment_amount"), needs=_INSTALMENT,
         ),
         define(
             "annual_rate_pct", "percent a year", "Nominal yearly interest rate.",
-            "The interest rate is high", "The interest rate is low",
+            "The interest rate is low", "The interest rate is high",
             column("annual_rate_pct"), 1, needs="loans.annual_rate_pct",
         ),
     )  # fmt: skip
@@ -139,123 +148,192 @@ def _borrower() -> tuple[FeatureDefinition, ...]:
         ),
         define(
             "instalment_to_declared_income", "", "Instalment over the declared income.",
-            "The instalment takes much of the declared income", "The instalment takes little of the declared income", None, 1,
+            "The instalment takes little of the declared income", "The instalment takes much of the declared income", None, 1,
         ),
         define(
             "instalment_to_stated_income", "", "Instalment over the income stated in the application.",
-            "The instalment takes much of the stated income", "The instalment takes little of the stated income", None, 1,
+            "The instalment takes little of the stated income", "The instalment takes much of the stated income", None, 1,
         ),
         define(
-            "stated_to_ledger_income", "", "Income stated in the application over the mean monthly income of the last 90 days.",
-            "The stated income is not seen on the account", "The stated income is seen on the account",
-            lambda rows: ratio(rows.stated_income_amount, _monthly_income(rows)), needs=f"{stated} {_LEDGER_NEEDS}",
+            "stated_to_usual_income", "", "Income stated in the application over the usual income on the account.",
+            "The stated income is below that of the account", "The stated income is above that of the account",
+            lambda rows: ratio(rows.stated_income_amount, rows._usual_income), needs=f"{stated} {_LEDGER_NEEDS}",
+            low_below=1.0, high_above=1.0,
         ),
         define(
             "overdraft_limit_amount", "currency", "Agreed overdraft of the account.",
-            "The agreed overdraft speaks against it", "The agreed overdraft speaks for it",
-            column("_overdraft_limit_amount"), needs="loans.applied_at loans.account_id accounts.overdraft_limit_amount accounts.opened_at",
+            "The agreed overdraft is small", "The agreed overdraft is large",
+            column("_overdraft_limit_amount"), zero="No overdraft is agreed",
+            needs="loans.applied_at loans.account_id accounts.overdraft_limit_amount accounts.opened_at",
         ),
     )  # fmt: skip
 
 
-def _window_features(days: int) -> tuple[FeatureDefinition, ...]:
-    """Return the features of one window of the ledger."""
-    ago = f"in the last {days} days"
+def _ago(n: int) -> str:
+    """Return when the last `n` complete months were."""
+    return "in the last complete month" if n == 1 else f"in the last {n} complete months"
+
+
+def _few_or_many(n: int) -> tuple[str, str]:
+    """Return the sentences of few and of many movements."""
+    return f"There were few movements {_ago(n)}", f"There were many movements {_ago(n)}"
+
+
+def _month_features(n: int) -> tuple[FeatureDefinition, ...]:
+    """Return the features of the last `n` complete months."""
+    ago = _ago(n)
     return (
         define(
-            f"income_amount_{days}d", "currency", f"Money that came in {ago}, without refunds.",
-            f"Little money came in {ago}", f"Much money came in {ago}", column(f"_income_{days}d"), needs=_LEDGER_NEEDS,
+            f"expense_to_income_{n}m", "", f"Money that went out over money that came in, {ago}.",
+            f"Little of the income was spent {ago}", f"Much of the income was spent {ago}",
+            lambda rows: ratio(rows[f"_expense_{n}m"], rows[f"_income_{n}m"]), 1, needs=_LEDGER_NEEDS,
         ),
         define(
-            f"expense_amount_{days}d", "currency", f"Money that went out {ago}.",
-            f"The spending {ago} speaks against it", f"The spending {ago} speaks for it", column(f"_expense_{days}d"), needs=_LEDGER_NEEDS,
-        ),
-        define(
-            f"expense_to_income_{days}d", "", f"Money that went out over money that came in, {ago}.",
-            f"Much of the income was spent {ago}", f"Little of the income was spent {ago}",
-            lambda rows: ratio(rows[f"_expense_{days}d"], rows[f"_income_{days}d"]), 1, needs=_LEDGER_NEEDS,
-        ),
-        define(
-            f"n_transactions_{days}d", "movements", f"Movements {ago}.",
-            f"The number of movements {ago} speaks against it", f"The number of movements {ago} speaks for it",
-            column(f"_n_{days}d"), needs=_LEDGER_NEEDS,
-        ),
-        define(
-            f"n_penalties_{days}d", "penalties", f"Penalties for a negative balance {ago}.",
-            f"Penalties were charged {ago}", f"No penalties were charged {ago}", column(f"_n_penalties_{days}d"), 1, needs=_LEDGER_NEEDS,
-        ),
-        define(
-            f"mean_balance_{days}d", "currency", f"Mean balance after a movement {ago}.",
-            f"The balance was low {ago}", f"The balance was high {ago}", 
-            lambda rows: rows[f"_sum_balance_{days}d"] / rows[f"_n_balances_{days}d"].nullif(0), -1, needs=_LEDGER_NEEDS,
-        ),
-        define(
-            f"min_balance_{days}d", "currency", f"Lowest balance after a movement {ago}.",
-            f"The balance fell low {ago}", f"The balance did not fall low {ago}", column(f"_min_balance_{days}d"), -1, needs=_LEDGER_NEEDS,
+            f"n_penalties_{n}m", "penalties", f"Penalties for a negative balance {ago}.",
+            "", f"Penalties were charged {ago}", column(f"_n_penalties_{n}m"), 1, needs=_LEDGER_NEEDS,
+            zero=f"No penalties were charged {ago}",
         ),
     )  # fmt: skip
 
 
-def _ledger() -> tuple[FeatureDefinition, ...]:
+def _income_features() -> tuple[FeatureDefinition, ...]:
     return (
-        *(definition for days in WINDOWS for definition in _window_features(days)),
         define(
-            "history_months", "months", "Time since the first movement on record.",
-            "Little history is on record", "A long history is on record",
-            lambda rows: rows._history_days / _MONTH_DAYS, needs=_LEDGER_NEEDS,
+            "usual_income_amount", "currency a month",
+            f"Usual income: the median of the last complete months, at most {USUAL_MONTHS}, without refunds.",
+            "The usual income is low", "The usual income is high", column("_usual_income"), -1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "last_balance_amount", "currency", "Balance just before the application (the lowest, of movements at one moment).",
-            "The balance before the application was low", "The balance before the application was high",
-            column("_last_balance"), -1, needs=_LEDGER_NEEDS,
+            "usual_expense_amount", "currency a month",
+            f"Usual spending: the median of the last complete months, at most {USUAL_MONTHS}.",
+            "The usual spending is low", "The usual spending is high", column("_usual_expense"), needs=_LEDGER_NEEDS,
+        ),
+        *(
+            define(
+                f"income_to_usual_{n}m", "",
+                "Income of the last complete month over the usual income." if n == 1
+                else f"Mean monthly income of the last {n} complete months over the usual income.",
+                f"Less than the usual income came in {_ago(n)}", f"More than the usual income came in {_ago(n)}",
+                _income_to_usual(n), needs=_LEDGER_NEEDS, low_below=1.0, high_above=1.0, zero=f"No income came in {_ago(n)}",
+            )
+            for n in SPANS[:-1]
         ),
         define(
-            "low_balance_share_90d", "", "Share of the last 90 days' movements that left less than a tenth of a month's income.",
-            "The balance was often nearly used up", "The balance was seldom nearly used up",
-            lambda rows: share(rows._n_low_90d, rows._n_90d), 1, needs=_LEDGER_NEEDS,
+            "is_without_salary_1m", "0 or 1", "Whether no salary and no pension came in in the last complete month.",
+            "", "", lambda rows: (rows._regular_pay_1m > 0).ifelse(0.0, 1.0), 1, needs=_LEDGER_NEEDS,
+            zero="A salary or a pension came in in the last complete month",
+            one="No salary and no pension came in in the last complete month",
         ),
         define(
-            "n_negative_balance_180d", "movements", "Movements of the last 180 days that left the balance below zero.",
-            "The account was overdrawn", "The account was not overdrawn", column("_n_negative_180d"), 1, needs=_LEDGER_NEEDS,
+            "income_irregularity_6m", "", "Standard deviation over mean of the monthly incomes of the last six complete months.",
+            "The income is regular", "The income is irregular", _irregularity, 1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "balance_range_to_income_180d", "", "Highest less lowest balance of the last 180 days over the mean monthly income.",
-            "The balance swings widely", "The balance is steady",
-            lambda rows: ratio(rows._max_balance_180d - rows._min_balance_180d, _monthly_income(rows)), needs=_LEDGER_NEEDS,
+            "bills_to_usual_income_3m", "", "Mean monthly bills of the last three complete months over the usual income.",
+            "Fixed costs take little of the usual income", "Fixed costs take much of the usual income",
+            lambda rows: ratio(rows._bills_3m, rows._usual_income * rows._months_3m), 1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "cash_share_180d", "", "Share of cash withdrawals in the spending of the last 180 days.",
-            "The share of cash in the spending speaks against it", "The share of cash in the spending speaks for it",
-            lambda rows: share(rows._cash_180d, rows._expense_180d), needs=_LEDGER_NEEDS,
+            "largest_expense_to_usual_income_3m", "", "Largest single expense of the last three complete months over the usual income.",
+            "The largest single expense was small", "The largest single expense was large",
+            lambda rows: ratio(rows._largest_3m, rows._usual_income), needs=_LEDGER_NEEDS,
         ),
         define(
-            "largest_expense_to_income_90d", "", "Largest single expense of the last 90 days over the mean monthly income.",
-            "A single expense was large", "No single expense was large",
-            lambda rows: ratio(rows._largest_expense_90d, _monthly_income(rows)), needs=_LEDGER_NEEDS,
+            "cash_share_6m", "", "Share of cash withdrawals in the spending of the last six complete months.",
+            "Little of the spending was cash", "Much of the spending was cash",
+            lambda rows: share(rows._cash_6m, rows._expense_6m), needs=_LEDGER_NEEDS, zero="None of the spending was cash",
+        ),
+        *(
+            define(
+                f"n_transactions_{n}m", "movements a month",
+                "Movements of the last complete month." if n == 1 else f"Mean monthly number of movements of the last {n} complete months.",
+                *_few_or_many(n),
+                _monthly_number(n), needs=_LEDGER_NEEDS,
+            )
+            for n in (SPANS[0], SPANS[-1])
+        ),
+    )  # fmt: skip
+
+
+def _balance_features() -> tuple[FeatureDefinition, ...]:
+    return (
+        define(
+            "month_end_balance_amount", "currency", "Balance at the last month-end (the lowest, of movements at one moment).",
+            "The balance at the last month-end was low", "The balance at the last month-end was high",
+            column("_closing"), -1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "income_irregularity_6m", "", "Standard deviation over mean of the monthly incomes of the last six months.",
-            "The income is irregular", "The income is regular", _irregularity, 1, needs=_LEDGER_NEEDS,
+            "month_end_balance_to_usual_income", "months", "Balance at the end of the last complete month, in usual incomes.",
+            "The balance at the last month-end was small for the usual income",
+            "The balance at the last month-end was large for the usual income",
+            _in_usual_incomes(column("_closing")), -1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "income_trend_90d", "", "Income of the last 90 days over that of the 90 days before.",
-            "The income has fallen", "The income has grown",
-            lambda rows: ratio(rows._income_90d, rows._income_180d - rows._income_90d), needs=_LEDGER_NEEDS,
+            "buffer_shortfall", "months",
+            f"What the balance at the last month-end lacks of one usual income, in usual incomes, at most {LARGEST_SHORTFALL:g}.",
+            "", "The balance at the last month-end was below one usual income",
+            lambda rows: clip(1.0 - _in_usual_incomes(column("_closing"))(rows), 0.0, LARGEST_SHORTFALL), 1, needs=_LEDGER_NEEDS,
+            zero="The balance at the last month-end was one usual income or more", high_above=0.0,
         ),
         define(
-            "instalment_to_income_90d", "", "Instalment over the mean monthly income of the last 90 days.",
-            "The instalment takes much of the income", "The instalment takes little of the income", None, 1,
+            "mean_balance_6m", "currency", "Mean balance at the last six month-ends.",
+            "The balance at month-ends was low", "The balance at month-ends was high", column("_mean_closing_6m"), -1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "surplus_after_instalment_90d", "", "What is left of a month's income after spending and instalment, as its share.",
-            "Little income is left after spending and the instalment", "Enough income is left after spending and the instalment", None, -1,
+            "mean_balance_to_usual_income_6m", "months", "Mean balance at the last six month-ends, in usual incomes.",
+            "The balance at month-ends was small for the usual income", "The balance at month-ends was large for the usual income",
+            _in_usual_incomes(column("_mean_closing_6m")), -1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "loan_to_income_90d", "months", "Amount over the mean monthly income of the last 90 days.",
-            "The loan is large for the income", "The loan is small for the income", None,
+            "lowest_balance_to_usual_income_6m", "months", "Lowest balance at one of the last six month-ends, in usual incomes.",
+            "The balance at some month-end was small for the usual income", "The balance at every month-end was large for the usual income",
+            _in_usual_incomes(column("_lowest_closing_6m")), -1, needs=_LEDGER_NEEDS,
         ),
         define(
-            "mean_balance_to_instalment_90d", "instalments", "Mean balance of the last 90 days over the instalment.",
+            "faded_penalties", "penalties",
+            f"Penalties of the last six complete months, each worth {FADE} of its weight a month later.",
+            "", "Penalties were charged of late", column("_faded_penalties"), 1, needs=_LEDGER_NEEDS,
+            zero="No penalties were charged in six complete months",
+        ),
+        define(
+            "n_missed_payments_6m", "payments", "Payments that were returned unpaid in the last six complete months.",
+            "", "Payments were missed", column("_n_missed_6m"), 1, needs=_LEDGER_NEEDS, zero="No payments were missed",
+        ),
+        define(
+            "faded_missed_payments", "payments",
+            f"Payments returned unpaid in the last six complete months, each worth {FADE} of its weight a month later.",
+            "", "Payments were missed of late", column("_faded_missed"), 1, needs=_LEDGER_NEEDS,
+            zero="No payments were missed in six complete months",
+        ),
+        define(
+            "history_months", "months", f"Complete months on record before the application, at most {USUAL_MONTHS}.",
+            "Little history is on record", "A long history is on record", column(f"_months_{USUAL_MONTHS}m"), needs=_LEDGER_NEEDS,
+        ),
+    )  # fmt: skip
+
+
+def _at_terms() -> tuple[FeatureDefinition, ...]:
+    """Return the features of the ledger beside the loan's terms, which follow by their formulas."""
+    return (
+        define(
+            "instalment_to_usual_income", "", "Instalment over the usual income.",
+            "The instalment takes little of the usual income", "The instalment takes much of the usual income", None, 1,
+        ),
+        define(
+            "commitments_to_usual_income", "", "Instalment and mean monthly bills over the usual income.",
+            "Bills and the instalment take little of the usual income", "Bills and the instalment take much of the usual income", None, 1,
+        ),
+        define(
+            "surplus_after_instalment", "", "What is left of the usual income after the usual spending and the instalment, as its share.",
+            "Little income is left after spending and the instalment", "Much income is left after spending and the instalment", None, -1,
+            high_above=0.0,
+        ),
+        define(
+            "loan_to_usual_income", "months", "Amount over the usual income.",
+            "The loan is small for the usual income", "The loan is large for the usual income", None,
+        ),
+        define(
+            "mean_balance_to_instalment_6m", "instalments", "Mean balance at the last six month-ends over the instalment.",
             "The balance covers few instalments", "The balance covers many instalments", None, -1,
         ),
     )  # fmt: skip
@@ -289,73 +367,79 @@ def _card() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "n_late_6m", "months", "Months of the last six with a payment overdue.",
-            "Payments were often overdue", "Payments were seldom overdue", late, 1, needs=status,
+            "Payments were seldom overdue", "Payments were overdue", late, 1, needs=status, zero="No payment was overdue in six months",
         ),
         define(
             "n_late_3m", "months", "Months of the last three with a payment overdue.",
-            "Payments were overdue of late", "Payments were not overdue of late", lambda rows: late(rows, last=3), 1, needs=status,
+            "", "Payments were overdue of late", lambda rows: late(rows, last=3), 1, needs=status,
+            zero="Payments were not overdue of late",
         ),
         define(
             "n_very_late_6m", "months", "Months of the last six with a payment two months overdue or more.",
-            "Payments were two months overdue or more", "Payments were not two months overdue",
-            lambda rows: late(rows, 2), 1, needs=status,
+            "", "Payments were two months overdue or more",
+            lambda rows: late(rows, 2), 1, needs=status, zero="Payments were not two months overdue",
         ),
         define(
             "worst_late_6m", "months overdue", "Longest delay of a payment in the last six months.",
-            "A payment was long overdue", "No payment was long overdue",
-            lambda rows: ibis.greatest(*all_of("payment_status", rows), 0), 1, needs=status,
+            "", "A payment was overdue",
+            lambda rows: ibis.greatest(*all_of("payment_status", rows), 0), 1, needs=status, zero="No payment was overdue in six months",
         ),
         define(
             "worst_late_3m", "months overdue", "Longest delay of a payment in the last three months.",
-            "A payment was long overdue of late", "No payment was long overdue of late",
+            "", "A payment was overdue of late",
             lambda rows: ibis.greatest(*all_of("payment_status", rows, last=3), 0), 1, needs=status,
+            zero="No payment was overdue of late",
         ),
         define(
             "sum_late_6m", "months overdue", "Sum of the delays of the last six months.",
-            "The delays of payments add up", "The delays of payments do not add up",
+            "", "The delays of payments add up",
             lambda rows: _sum([ibis.greatest(value, 0) for value in all_of("payment_status", rows)]), 1, needs=status,
+            zero="No payment was overdue in six months",
         ),
         define(
             "months_since_late", "months", "Months since a payment was last overdue; 6 where none was.",
             "A payment was overdue not long ago", "No payment has been overdue for long", months_since_late, -1, needs=status,
+            low_below=float(len(CARD_MONTHS)), high_above=2.0,
         ),
         define(
             "payment_status_change", "months overdue", "Payment status last month less that two months ago.",
-            "The payment record got worse", "The payment record got better",
-            lambda rows: rows.payment_status_1m - rows.payment_status_2m, needs=status,
+            "The payment record got better", "The payment record got worse",
+            lambda rows: rows.payment_status_1m - rows.payment_status_2m, needs=status, low_below=0.0, high_above=0.0,
         ),
         define(
             "n_revolving_6m", "months", "Months of the last six in which only the minimum was paid.",
-            "Only the minimum was paid in some months", "More than the minimum was paid",
+            "Only the minimum was paid in few months", "Only the minimum was paid in some months",
             lambda rows: _sum([(value == 0).ifelse(1.0, 0.0) for value in all_of("payment_status", rows)]), needs=status,
+            zero="In no month was only the minimum paid",
         ),
         define(
             "n_unused_6m", "months", "Months of the last six in which nothing was spent.",
-            "The card was hardly used", "The card was used",
+            "The card was unused in few months", "The card was unused in some months",
             lambda rows: _sum([(value == -2).ifelse(1.0, 0.0) for value in all_of("payment_status", rows)]), needs=status,
+            zero="The card was used in every month",
         ),
         *(
             define(
                 f"utilisation_{month}m", "", f"Bill over limit {ago(month)}.",
-                f"Much of the limit was used {ago(month)}", f"Little of the limit was used {ago(month)}", None,
+                f"Little of the limit was used {ago(month)}", f"Much of the limit was used {ago(month)}", None,
             )
             for month in CARD_MONTHS
         ),
         define(
             "mean_utilisation_6m", "", "Mean of bill over limit in the last six months.",
-            "Much of the limit is used", "Little of the limit is used", None,
+            "Little of the limit is used", "Much of the limit is used", None,
         ),
         define(
             "max_utilisation_6m", "", "Highest bill over limit in the last six months.",
-            "The limit was nearly used up", "The limit was never nearly used up", None,
+            "At most a little of the limit was used", "At the most, much of the limit was used", None,
         ),
         define(
             "utilisation_change_6m", "", "Bill over limit last month less that six months ago.",
-            "The debt has changed for the worse", "The debt has changed for the better", None,
+            "The debt has fallen over six months", "The debt has grown over six months", None, low_below=0.0, high_above=0.0,
         ),
         define(
             "utilisation_change_3m", "", "Bill over limit last month less that three months ago.",
-            "The debt has lately changed for the worse", "The debt has lately changed for the better", None,
+            "The debt has fallen over three months", "The debt has grown over three months", None, low_below=0.0, high_above=0.0,
         ),
         define(
             "headroom_amount", "currency", "Limit less last bill.",
@@ -381,7 +465,7 @@ def _card() -> tuple[FeatureDefinition, ...]:
         define(
             "min_paid_amount_6m", "currency", "Smallest monthly payment of the last six months.",
             "In some months hardly anything was repaid", "Something was repaid in every month",
-            lambda rows: ibis.least(*all_of("paid_amount", rows)), -1, needs=paid,
+            lambda rows: ibis.least(*all_of("paid_amount", rows)), -1, needs=paid, zero="In some months nothing was repaid", high_above=0.0,
         ),
         define(
             "max_paid_amount_6m", "currency", "Largest monthly payment of the last six months.",
@@ -396,13 +480,23 @@ def _card() -> tuple[FeatureDefinition, ...]:
             "n_paid_6m", "months", "Months of the last six with a payment.",
             "In some months nothing was paid", "Something was paid in most months",
             lambda rows: _sum([(value > 0).ifelse(1.0, 0.0) for value in all_of("paid_amount", rows)]), -1, needs=paid,
+            low_below=float(len(CARD_MONTHS)), high_above=len(CARD_MONTHS) / 2,
         ),
         define(
             "spent_to_limit_1m", "", "New spending in the last month (change of the bill and what was paid) over the limit.",
-            "The last month's spending speaks against it", "The last month's spending speaks for it", None,
+            "Little of the limit was spent anew last month", "Much of the limit was spent anew last month", None,
         ),
     )  # fmt: skip
 
 
-CATALOGUE: tuple[FeatureDefinition, ...] = with_themes(THEMES, _terms(), _borrower(), _ledger(), _card())
+CATALOGUE: tuple[FeatureDefinition, ...] = with_themes(
+    THEMES,
+    _terms(),
+    _borrower(),
+    *(_month_features(n) for n in SPANS),
+    _income_features(),
+    _balance_features(),
+    _at_terms(),
+    _card(),
+)
 """Every feature that is defined here, whatever the source, in the order of the model's inputs."""

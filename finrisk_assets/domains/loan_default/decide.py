@@ -1,92 +1,99 @@
-"""The decision on a probability of default: approve, refer to a person, or refuse. The service imports this module: no Ibis, no pandas.
+"""The decision on an application for a loan, from its features: approve, refer to a person, or refuse.
 
-The thresholds follow from the cost of a mistake, not from 0.5. All money is a share of the exposure:
-
-- approving earns the margin if the loan is repaid and loses the LGD if not: ``margin (1 - p) - lgd p``;
-- refusing earns nothing;
-- a review by a person costs `review_cost`, finds the share `review_finds` of the bad and turns away the share `review_errs` of the
-  good: ``margin (1 - review_errs) (1 - p) - lgd (1 - review_finds) p - review_cost``.
-
-Each is linear in p, so each decision is best on one interval.
+An application is decided by its value at its own terms (`finrisk_assets.scoring.loan_decision`). This module says where the terms and the
+usual income stand among the features. The service imports this module: no Ibis, no pandas.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-from finrisk_assets.scoring.decision_rule import DecisionRule, check_probability
+import numpy as np
+from numpy.typing import NDArray
 
-APPROVE, REFER, REFUSE = "approve", "refer", "refuse"
-DECISIONS = (APPROVE, REFER, REFUSE)
+from finrisk_assets.features.loan_terms import INCOMES, find_usual_income
+from finrisk_assets.policy.document import Policy
+from finrisk_assets.scoring.loan_decision import (
+    APPROVE,
+    DECISIONS,
+    REFER,
+    REFUSE,
+    LoanDecisions,
+    LoanTerms,
+    complete_terms,
+    decide_loans,
+    value_outcomes,
+)
 
-DECISION_RULE = DecisionRule(lowest=APPROVE, steps=(("refuse_from", REFUSE), ("refer_from", REFER)))
-"""The decision on a probability, by the `thresholds`."""
+__all__ = ["APPROVE", "DECISIONS", "REFER", "REFUSE", "decide_applications", "measure_shortfall", "read_terms", "realised_profit"]
 
-GRADES: tuple[tuple[str, float], ...] = (("A", 0.01), ("B", 0.02), ("C", 0.04), ("D", 0.08), ("E", 0.16), ("F", 0.32), ("G", 1.0))
-"""Grade and the probability below which the grade lies: each holds twice the risk of the grade before."""
+Floats = NDArray[np.float64]
+Columns = Mapping[str, NDArray[np.floating]]
+
+TERM_COLUMNS = ("loan_amount", "annual_rate_pct", "term_months", "instalment_amount", *INCOMES)
+"""Columns of an application that its decision reads beside the PD."""
 
 
-@dataclass(frozen=True)
-class Costs:
-    """Earnings and losses of lending, as shares of the exposure.
+def read_terms(columns: Columns, policy: Policy) -> LoanTerms:
+    """Return the terms of applications and the incomes that pay them; a term that the source lacks is the policy's assumed one.
 
-    Attributes
+    Parameters
     ----------
-    margin
-        Earned over the life of a loan that is repaid: interest less funding and administration.
-    lgd
-        Loss given default: lost of a loan that is not repaid. 0.45 is the supervisory value for senior unsecured claims (Basel II, 287).
-    review_cost, review_finds, review_errs
-        Cost of a person's review, share of the bad that it finds, share of the good that it turns away.
+    columns
+        Feature -> values of the applications, shape (n,), NaN where missing.
     """
-
-    margin: float = 0.10
-    lgd: float = 0.45
-    review_cost: float = 0.005
-    review_finds: float = 0.5
-    review_errs: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.margin <= 0 or not 0 < self.lgd <= 1 or self.review_cost < 0:
-            raise ValueError(f"margin must be above 0, LGD between 0 and 1 and a review's cost not below 0: {self}")
-        if not (0 < self.review_finds <= 1 and 0 <= self.review_errs < 1):
-            raise ValueError(f"a review finds a share above 0 of the bad and turns away a share below 1 of the good: {self}")
+    values = {name: np.asarray(columns[name], np.float64) for name in TERM_COLUMNS if name in columns}
+    return complete_terms(
+        policy,
+        amount=values.get("loan_amount"),
+        annual_rate_pct=values.get("annual_rate_pct"),
+        term_months=values.get("term_months"),
+        stated_instalment=values.get("instalment_amount"),
+        usual_income=find_usual_income(values),
+    )
 
 
-def thresholds(costs: Costs | None = None) -> dict[str, float]:
-    """Return the probabilities from which a loan is referred and refused.
+def decide_applications(columns: Columns, probability: Floats, policy: Policy) -> LoanDecisions:
+    """Decide on applications.
 
-    Where a review costs more than it saves at every probability, both thresholds are the break-even ``margin / (margin + lgd)``.
+    Parameters
+    ----------
+    columns
+        As of `read_terms`; at least those of `TERM_COLUMNS` that the source has.
+    probability : array, shape (n,)
+        12-month PD.
     """
-    c = costs or Costs()
-    even = c.margin / (c.margin + c.lgd)
-    margin_lost, margin_kept = c.margin * c.review_errs, c.margin * (1 - c.review_errs)
-    refer_from = (c.review_cost + margin_lost) / (c.lgd * c.review_finds + margin_lost)
-    refuse_from = (margin_kept - c.review_cost) / (margin_kept + c.lgd * (1 - c.review_finds))
-    if refer_from >= refuse_from:
-        return {"refer_from": even, "refuse_from": even}
-    return {"refer_from": refer_from, "refuse_from": min(refuse_from, 1.0)}
+    return decide_loans(probability, read_terms(columns, policy), policy)
 
 
-def grade(probability: float) -> str:
-    """Return the rating grade of a probability of default, from A (best) to G.
+def measure_shortfall(
+    rows: NDArray[np.floating], probability: Floats, names: Sequence[str], policy: Policy, *, goal: str = APPROVE
+) -> Floats:
+    """Return how far applications are from a goal, shape (n,): below 0 where they reach it, and lower where they come nearer.
 
-    Raises
-    ------
-    ValueError
-        For a number outside 0 to 1, and for NaN.
+    Parameters
+    ----------
+    rows, names
+        The model's rows, shape (n, d), and its features in their order.
+    goal
+        ``approve``, or ``refer`` for a referral or better.
     """
-    check_probability(probability)
-    return next((name for name, below in GRADES if probability < below), GRADES[-1][0])
+    terms = read_terms({name: rows[:, at] for at, name in enumerate(names)}, policy)
+    decided = decide_loans(probability, terms, policy)
+    reached = decided.decision <= DECISIONS.index(goal)
+    outright, reviewed = decided.value.value, decided.reviewed_value
+    margin = policy.lending.min_margin_pct / 100 * terms.amount
+    lacks = np.maximum(margin, reviewed) - outright if goal == APPROVE else margin - np.maximum(outright, reviewed)
+    # Shares of the amount, so that large loans are not farther away than small ones.
+    distance = np.maximum(np.maximum(lacks / terms.amount, probability - policy.lending.max_pd), 0.0)
+    return np.where(reached, -1.0, np.nan_to_num(distance, nan=1.0))
 
 
-def realised_profit(defaulted: Iterable[bool], decisions: Iterable[str], costs: Costs) -> list[float]:
-    """Return the profit of each decision by the loans' true outcomes, as shares of the exposure; of a review, the mean."""
-    return [expected_profit(float(bad), decision, costs) for bad, decision in zip(defaulted, decisions, strict=True)]
+def realised_profit(defaulted: NDArray[np.bool_], decided: LoanDecisions, terms: LoanTerms, policy: Policy) -> Floats:
+    """Return the profit of decisions by whether the loans defaulted within a year, in currency, shape (n,).
 
-
-def expected_profit(probability: float, decision: str, costs: Costs) -> float:
-    """Return the expected profit of a decision, as a share of the exposure."""
-    good, bad = costs.margin * (1 - probability), costs.lgd * probability
-    if decision == REFER:
-        return good * (1 - costs.review_errs) - bad * (1 - costs.review_finds) - costs.review_cost
-    return good - bad if decision == APPROVE else 0.0
+    A refusal earns nothing. A review costs what the policy says, and keeps its share of the defaults and of the others.
+    """
+    review = policy.loan_default.review
+    earned = value_outcomes(defaulted, terms, policy)
+    kept = np.where(defaulted, 1 - review.finds_share, 1 - review.errs_share)
+    is_referred = decided.decision == DECISIONS.index(REFER)
+    return np.where(decided.is_approved, earned, np.where(is_referred, kept * earned - review.cost_amount, 0.0))

@@ -1,6 +1,7 @@
 """The feature table of the loans: one row per loan, with everything known when the loan is applied for, as Ibis expressions.
 
-`catalogue` defines the features, `joins` adds the columns that they read, and `terms` has the formulas of what follows from the terms.
+`catalogue` defines the features, `joins` and `ledger.complete_months` add the columns that they read, and
+`finrisk_assets.features.loan_terms` has the formulas of what follows from the terms.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,10 +10,11 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.domains.loan_default.catalogue import CATALOGUE
-from finrisk_assets.domains.loan_default.joins import join_ledger_sums, join_owner
-from finrisk_assets.domains.loan_default.terms import FORMULAS
+from finrisk_assets.domains.loan_default.joins import join_owner
 from finrisk_assets.features.arithmetic import epoch_micros, finite, ratio
 from finrisk_assets.features.feature_definition import check_source_features, filled_columns
+from finrisk_assets.features.loan_terms import FORMULAS
+from finrisk_assets.ledger.complete_months import join_complete_months
 from finrisk_assets.scoring.ratios import LARGEST_RATIO
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
@@ -89,7 +91,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     if "accounts" in needs:
         rows = join_owner(rows, tables["accounts"], "account_id", "opened_at", needs["accounts"])
     if "transactions" in needs:
-        rows = join_ledger_sums(rows, tables["transactions"])
+        rows = join_complete_months(rows, tables["transactions"], "applied_at")
     keys = [key.name for key in KEYS]
     columns = {name: definitions[name].compute(rows) if name in definitions else finite(rows[name].cast("float64")) for name in read}
     known = rows.select(*keys, **columns)
@@ -98,7 +100,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
 
 
 class _Columns:
-    """The arithmetic of `terms` over Ibis columns."""
+    """The arithmetic of `loan_terms` over Ibis columns."""
 
     def ratio(self, part: ir.Value, whole: ir.Value, largest: float = LARGEST_RATIO) -> ir.Value:
         return ratio(part, whole, largest)

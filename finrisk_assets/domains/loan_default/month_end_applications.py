@@ -1,7 +1,7 @@
 """Month-end applications: the loan that each customer would typically ask for at each month-end, and whenever an offer was made.
 
 So every customer has a PD in every month, and an offer has the PD of its own moment. A month-end application is a row like that of a
-loan that was applied for, but has no outcome, so it takes part in neither training nor evaluation. `terms.with_terms` puts other terms
+loan that was applied for, but has no outcome, so it takes part in neither training nor evaluation. `loan_terms.with_terms` puts other terms
 into the row. Ibis expressions, tables to tables.
 """
 

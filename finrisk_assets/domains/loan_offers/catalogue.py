@@ -1,7 +1,7 @@
 """Every feature of an offer: its words, its expression over the joined rows, and the columns that it needs.
 
-Three groups: the offered terms, the customer's ledger over the 90 days *strictly before* the offer, and the offers before. No feature
-reads a protected column. `joins` computes the columns that begin with an underscore.
+Three groups: the offered terms, the calendar months of the customer's ledger that ended *before* the offer, and the offers before. No
+feature reads a protected column. `joins` and `ledger.complete_months` compute the columns that begin with an underscore.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.domains.loan_offers.joins import WINDOW_DAYS
 from finrisk_assets.features.arithmetic import clip, instalment, ratio
 from finrisk_assets.features.feature_definition import FeatureDefinition, column, define, with_themes
+from finrisk_assets.ledger.complete_months import SPANS, USUAL_MONTHS
 from schemas.features import themes
 
 THEMES: Mapping[str, str] = themes(
@@ -21,11 +21,11 @@ THEMES: Mapping[str, str] = themes(
         "time to repay": ("log_term_months",),
         "instalment": ("instalment_to_income",),
         "income": ("log_income",),
-        "regularity of the income": ("income_irregularity_90d",),
-        "spending": ("expense_to_income_90d", "expense_to_income_30d"),
-        "large expenses": ("largest_expense_to_income_90d",),
-        "balance": ("balance_to_income", "mean_balance_to_income_90d", "min_balance_to_income_90d"),
-        "payments in trouble": ("n_penalties_180d", "n_missed_180d", "negative_balance_share_90d"),
+        "regularity of the income": ("income_irregularity_6m",),
+        "spending": ("expense_to_income_3m", "expense_to_usual_income_1m"),
+        "large expenses": ("largest_expense_to_income_3m",),
+        "balance": ("balance_to_income", "mean_balance_to_income_3m", "lowest_balance_to_income_3m"),
+        "payments in trouble": ("n_penalties_6m", "n_missed_6m", "negative_balance_share_3m"),
         "earlier offers": ("days_since_offer", "accepted_share_before"),
     }
 )
@@ -47,7 +47,7 @@ INCOME_NEEDS = "monthly_income"
 
 def _in_months_of_income(balance: ir.Value, rows: ir.Table) -> ir.Value:
     """Return a balance in months of income, within ±`_MAX_BALANCE_MONTHS`."""
-    return clip(ratio(balance, rows._income), -_MAX_BALANCE_MONTHS, _MAX_BALANCE_MONTHS)
+    return clip(ratio(balance, rows._usual_income), -_MAX_BALANCE_MONTHS, _MAX_BALANCE_MONTHS)
 
 
 def _log(value: ir.Value) -> ir.Value:
@@ -57,11 +57,12 @@ def _log(value: ir.Value) -> ir.Value:
 
 
 def _irregularity(rows: ir.Table) -> ir.Value:
-    """Return standard deviation over mean of the last three months' incomes."""
-    income = [rows[f"_income_month_{k}"] for k in range(3)]
-    mean = (income[0] + income[1] + income[2]) / 3
-    variance = sum(((value - mean) * (value - mean) for value in income[1:]), (income[0] - mean) * (income[0] - mean)) / 3
-    return ratio(variance.sqrt(), mean, 3.0)
+    """Return standard deviation over mean of the monthly incomes, over as many of the last months as the history covers."""
+    incomes = [rows[f"_income_month_{month}"] for month in range(1, USUAL_MONTHS + 1)]
+    n = rows[f"_months_{USUAL_MONTHS}m"]
+    mean = rows[f"_income_{USUAL_MONTHS}m"] / n
+    squares = [(n > month).ifelse((income - mean) * (income - mean), 0.0) for month, income in enumerate(incomes)]
+    return ratio((sum(squares[1:], squares[0]) / n).sqrt(), mean, 3.0)
 
 
 # Definitions ------------------------------------------------------------------------------------------------------------------
@@ -76,21 +77,21 @@ def _terms() -> tuple[FeatureDefinition, ...]:
         ),
         define(
             "log_loan_amount", "log currency", "Logarithm of the amount offered.",
-            "The amount speaks for acceptance", "The amount speaks against acceptance",
-            lambda rows: _log(rows.loan_amount), needs="offers.loan_amount",
+            "The amount is small", "The amount is large",
+            lambda rows: _log(rows.loan_amount), needs="offers.loan_amount", scale="log",
         ),
         define(
             "log_term_months", "log months", "Logarithm of the months to repay.",
-            "The time to repay speaks for acceptance", "The time to repay speaks against acceptance",
-            lambda rows: _log(rows.term_months), needs="offers.term_months",
+            "The time to repay is short", "The time to repay is long",
+            lambda rows: _log(rows.term_months), needs="offers.term_months", scale="log",
         ),
         define(
-            "log_loan_to_income", "", "Logarithm of the amount offered over the monthly income.",
-            "The amount for this income speaks for acceptance", "The amount for this income speaks against acceptance",
-            lambda rows: _log(rows.loan_amount) - _log(rows._monthly_income), needs=f"offers.loan_amount {INCOME_NEEDS}",
+            "log_loan_to_income", "", "Logarithm of the amount offered over the usual monthly income.",
+            "The amount is small for the income", "The amount is large for the income",
+            lambda rows: _log(rows.loan_amount) - _log(rows._monthly_income), needs=f"offers.loan_amount {INCOME_NEEDS}", scale="log",
         ),
         define(
-            "instalment_to_income", "", "Instalment over the monthly income.",
+            "instalment_to_income", "", "Instalment over the usual monthly income.",
             "The instalment takes little of the income", "The instalment takes much of the income",
             lambda rows: ratio(instalment(rows.loan_amount, rows.annual_rate_pct, rows.term_months), rows._monthly_income), -1,
             needs=f"offers.loan_amount offers.term_months offers.annual_rate_pct {INCOME_NEEDS}",
@@ -99,59 +100,59 @@ def _terms() -> tuple[FeatureDefinition, ...]:
 
 
 def _state() -> tuple[FeatureDefinition, ...]:
-    ago = f"in the last {WINDOW_DAYS} days"
+    ago = f"in the last {SPANS[1]} complete months"
     return (
         define(
-            "log_income", "log currency a month", "Logarithm of the monthly income.",
-            "The income speaks for acceptance", "The income speaks against acceptance",
-            lambda rows: _log(rows._monthly_income), needs=INCOME_NEEDS,
+            "log_income", "log currency a month", "Logarithm of the usual monthly income.",
+            "The income is low", "The income is high",
+            lambda rows: _log(rows._monthly_income), needs=INCOME_NEEDS, scale="log",
         ),
         define(
-            "income_irregularity_90d", "", "Standard deviation over mean of the last three months' incomes.",
-            "The income is irregular", "The income is regular", _irregularity, needs=LEDGER_NEEDS,
+            "income_irregularity_6m", "", "Standard deviation over mean of the monthly incomes of the last six complete months.",
+            "The income is regular", "The income is irregular", _irregularity, needs=LEDGER_NEEDS,
         ),
         define(
-            "expense_to_income_90d", "", f"Money that went out over money that came in, {ago}.",
-            f"Much of the income was spent {ago}", f"Little of the income was spent {ago}",
-            lambda rows: ratio(rows._expense_90d, rows._income_90d, 3.0), needs=LEDGER_NEEDS,
+            "expense_to_income_3m", "", f"Money that went out over money that came in, {ago}.",
+            f"Little of the income was spent {ago}", f"Much of the income was spent {ago}",
+            lambda rows: ratio(rows._expense_3m, rows._income_3m, 3.0), needs=LEDGER_NEEDS,
         ),
         define(
-            "expense_to_income_30d", "", "Money that went out in the last 30 days over the monthly income.",
-            "Much was spent in the last 30 days", "Little was spent in the last 30 days",
-            lambda rows: ratio(rows._expense_30d, rows._income, 3.0), needs=LEDGER_NEEDS,
+            "expense_to_usual_income_1m", "", "Money that went out in the last complete month over the usual income.",
+            "Little was spent in the last complete month", "Much was spent in the last complete month",
+            lambda rows: ratio(rows._expense_1m, rows._usual_income, 3.0), needs=LEDGER_NEEDS,
         ),
         define(
-            "balance_to_income", "months", "Balance just before the offer, in months of income.",
-            "The balance speaks for acceptance", "The balance speaks against acceptance",
-            lambda rows: _in_months_of_income(rows._last_balance, rows), needs=LEDGER_NEEDS,
+            "balance_to_income", "months", "Balance at the end of the last complete month, in usual incomes.",
+            "The balance is low for the income", "The balance is high for the income",
+            lambda rows: _in_months_of_income(rows._closing, rows), needs=LEDGER_NEEDS,
         ),
         define(
-            "mean_balance_to_income_90d", "months", f"Mean balance after a movement {ago}, in months of income.",
-            "The mean balance speaks for acceptance", "The mean balance speaks against acceptance",
-            lambda rows: _in_months_of_income(rows._mean_balance_90d, rows), needs=LEDGER_NEEDS,
+            "mean_balance_to_income_3m", "months", "Mean balance at the last three month-ends, in usual incomes.",
+            "The mean balance at three month-ends was low", "The mean balance at three month-ends was high",
+            lambda rows: _in_months_of_income(rows._mean_closing_3m, rows), needs=LEDGER_NEEDS,
         ),
         define(
-            "min_balance_to_income_90d", "months", f"Lowest balance after a movement {ago}, in months of income.",
-            "The lowest balance speaks for acceptance", "The lowest balance speaks against acceptance",
-            lambda rows: _in_months_of_income(rows._min_balance_90d, rows), needs=LEDGER_NEEDS,
+            "lowest_balance_to_income_3m", "months", "Lowest balance at one of the last three month-ends, in usual incomes.",
+            "The balance fell low at one of three month-ends", "The balance did not fall low at three month-ends",
+            lambda rows: _in_months_of_income(rows._lowest_closing_3m, rows), needs=LEDGER_NEEDS,
         ),
         define(
-            "n_penalties_180d", "penalties", "Penalties for a negative balance in the last 180 days.",
-            "Penalties were charged", "No penalties were charged", column("_n_penalties"), needs=LEDGER_NEEDS,
+            "n_penalties_6m", "penalties", "Penalties for a negative balance in the last six complete months.",
+            "", "Penalties were charged", column("_n_penalties_6m"), needs=LEDGER_NEEDS, zero="No penalties were charged",
         ),
         define(
-            "n_missed_180d", "payments", "Payments that were missed in the last 180 days.",
-            "Payments were missed", "No payments were missed", column("_n_missed"), needs=LEDGER_NEEDS,
+            "n_missed_6m", "payments", "Payments that were missed in the last six complete months.",
+            "", "Payments were missed", column("_n_missed_6m"), needs=LEDGER_NEEDS, zero="No payments were missed",
         ),
         define(
-            "negative_balance_share_90d", "", f"Share of the movements {ago} that left a negative balance.",
-            "The balance was often negative", "The balance was seldom negative",
-            lambda rows: rows._n_negative_90d / rows._n_90d, needs=LEDGER_NEEDS,
+            "negative_balance_share_3m", "", f"Share of the movements {ago} that left a negative balance.",
+            "The balance was seldom negative", "The balance was negative",
+            lambda rows: rows._n_negative_3m / rows._n_3m, needs=LEDGER_NEEDS, zero="The balance was never negative",
         ),
         define(
-            "largest_expense_to_income_90d", "", f"Largest expense {ago} over the monthly income.",
-            "A large expense was made", "No large expense was made",
-            lambda rows: ratio(rows._largest_expense_90d, rows._income), needs=LEDGER_NEEDS,
+            "largest_expense_to_income_3m", "", f"Largest expense {ago} over the usual income.",
+            "The largest expense was small", "The largest expense was large",
+            lambda rows: ratio(rows._largest_3m, rows._usual_income), needs=LEDGER_NEEDS,
         ),
     )  # fmt: skip
 
@@ -161,13 +162,14 @@ def _earlier() -> tuple[FeatureDefinition, ...]:
     return (
         define(
             "days_since_offer", "days", "Days since the customer's last offer.",
-            "The time since the last offer speaks for acceptance", "The time since the last offer speaks against acceptance",
-            column("_days_since_offer"), needs="offers.offered_at",
+            "The last offer was made recently", "The last offer was made long ago",
+            column("_days_since_offer"), needs="offers.offered_at", missing="No offer was made before",
         ),
         define(
             "accepted_share_before", "", "Share of the customer's earlier offers that were accepted, as far as known.",
-            "Earlier offers were accepted", "Earlier offers were not accepted",
+            "Few of the earlier offers were accepted", "Earlier offers were accepted",
             lambda rows: rows._n_accepted / rows._n_offers, needs=answers,
+            zero="No earlier offer was accepted", missing="No earlier offer has been answered",
         ),
     )  # fmt: skip
 

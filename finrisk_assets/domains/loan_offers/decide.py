@@ -1,43 +1,41 @@
 """The offer that follows from acceptance and default: the expected profit of each offer on a grid of terms, and the best that is allowed.
 
-On numpy alone, for one customer or many; the service imports this module. For an offer of amount L over n months at the monthly rate i:
+On numpy alone, for one customer or many; the service imports this module. An offer is expected to earn
 
-- the instalment of an annuity is ``a = L i / (1 - (1 + i)^-n)``, or ``L / n`` without interest;
-- the interest over its life is ``n a - L``, which is i times the sum S of the balances at the beginning of each month;
-- exposure at default is the average balance, ``EAD = S / n``;
-- funding costs ``S funding_pct / 1200``.
+    P(accept) value - cost of an offer,
 
-An offer is expected to earn
-
-    P(accept) (interest - funding - PD LGD EAD - cost of a loan) - cost of an offer.
-
-That is the expected incremental profit of a priced loan (Phillips, *Pricing Credit Products*, Stanford 2018, chapters 2 and 6), over
-the loan's life and not discounted. Interest that a defaulted loan no longer pays is not taken off; the PD is the customer's, the same
-for all terms, unless a PD is given for each.
+where the value is that of the loan at the PD of its terms (`finrisk_assets.scoring.loan_value`). That is the expected incremental profit of
+a priced loan (Phillips, *Pricing Credit Products*, Stanford 2018, chapters 2 and 6). An offer is allowed only where an application at the
+same terms would be approved: both are decided by `finrisk_assets.scoring.loan_decision.decide_loans`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from finrisk_assets.scoring.annuity import instalment
+from finrisk_assets.policy.document import OfferGrid, Policy
+from finrisk_assets.scoring.annuity import instalment, instalments_to_cent
+from finrisk_assets.scoring.loan_decision import LoanTerms, decide_loans
 from finrisk_assets.scoring.ratios import ratios
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 OFFER, NO_OFFER = "offer", "no_offer"
 DECISIONS = (OFFER, NO_OFFER)
 
 NO_INCOME = "the income is not known"
 NO_PD = "the probability of default is not known"
+HIGH_SPENDING_RISK = "the spending risk is HIGH"
 RISKY = "the probability of default is above the maximum"
 CAPPED = "no rate of the grid lies under the cap"
 UNAFFORDABLE = "every instalment takes too much of the income"
+NOT_APPROVED = "an application at these terms would not be approved"
 UNPROFITABLE = "no affordable terms are expected to earn anything"
-REASONS = ("", NO_INCOME, NO_PD, RISKY, CAPPED, UNAFFORDABLE, UNPROFITABLE)
+REASONS = ("", NO_INCOME, NO_PD, HIGH_SPENDING_RISK, RISKY, CAPPED, UNAFFORDABLE, NOT_APPROVED, UNPROFITABLE)
 """Reasons why there is no offer, by number; the first that holds counts."""
 
 MAX_ALTERNATIVES = 3
@@ -47,65 +45,15 @@ TERMS = ("annual_rate_pct", "log_loan_amount", "log_term_months", "log_loan_to_i
 """The features that the offered terms determine; all other features are the customer's state."""
 
 
-class LimitsError(ValueError):
-    """Limits or a grid that cannot be used, with the field and the allowed values."""
-
-
-@dataclass(frozen=True)
-class OfferLimits:
-    """The limits of an offer, and the costs of lending.
-
-    Attributes
-    ----------
-    rate_cap_pct
-        Highest yearly rate, in per cent.
-    max_instalment_to_income
-        Largest share of the monthly income that an instalment may take.
-    max_pd
-        Largest probability of default.
-    lgd
-        Loss given default, a share of the exposure. 0.45 is the supervisory value for senior unsecured claims (Basel II, 287).
-    funding_pct
-        Yearly cost of the money lent, in per cent.
-    offer_cost_amount, loan_cost_amount
-        Cost of an offer, and of handling an accepted loan, in the ledger's currency.
-    """
-
-    rate_cap_pct: float = 1000.0
-    max_instalment_to_income: float = 0.35
-    max_pd: float = 0.25
-    lgd: float = 0.45
-    funding_pct: float = 3.0
-    offer_cost_amount: float = 0.5
-    loan_cost_amount: float = 20.0
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not (np.isfinite(value) and value >= 0):
-                raise LimitsError(f"{name} is {value}: a limit or cost is a number from 0 upwards")
-        for name in ("max_pd", "lgd"):
-            if getattr(self, name) > 1:
-                raise LimitsError(f"{name} is {getattr(self, name)}: it is a share, at most 1")
-
-    @classmethod
-    def from_thresholds(cls, thresholds: Mapping[str, float]) -> "OfferLimits":
-        """Return the limits in a bundle's thresholds.
-
-        Raises
-        ------
-        KeyError
-            With the name of a missing threshold.
-        """
-        return cls(**{field.name: float(thresholds[field.name]) for field in fields(cls)})
-
-    def thresholds(self) -> dict[str, float]:
-        """Return the limits as a bundle's thresholds."""
-        return {name: float(value) for name, value in asdict(self).items()}
+class GridError(ValueError):
+    """A grid of terms that cannot be used, with the allowed values."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """The terms that are considered: every rate with every amount with every term; the term varies fastest.
+
+    A bundle holds the grid of the terms that its model learned from; the policy chooses among them (`choose_grid`).
 
     Attributes
     ----------
@@ -126,9 +74,9 @@ class Grid:
 
     def __post_init__(self) -> None:
         if not self.rates or not self.terms or bool(self.multiples) == bool(self.amounts):
-            raise LimitsError("a grid needs rates, terms, and amounts either in currency or as multiples of the income")
+            raise GridError("a grid needs rates, terms, and amounts either in currency or as multiples of the income")
         if min(self.rates) < 0 or min((*self.multiples, *self.amounts)) <= 0 or min(self.terms) < 1:
-            raise LimitsError("a grid's rates are not below 0, its amounts above 0 and its terms 1 or more")
+            raise GridError("a grid's rates are not below 0, its amounts above 0 and its terms 1 or more")
 
     def __len__(self) -> int:
         return len(self.rates) * len(self.multiples or self.amounts) * len(self.terms)
@@ -150,6 +98,26 @@ class Grid:
         axes = {"grid_rate": self.rates, "grid_multiple": self.multiples, "grid_term": self.terms, "grid_amount": self.amounts}
         return {f"{name}_{k}": float(value) for name, values in axes.items() for k, value in enumerate(values)}
 
+    def choose_grid(self, wanted: OfferGrid, rate_cap_pct: float) -> "Grid":
+        """Return the policy's grid within the terms that the model learned from; where the policy wants nothing there, the learned terms.
+
+        Parameters
+        ----------
+        wanted
+            The policy's rates, amounts in incomes and terms; an empty list takes the learned ones. Amounts in incomes do not apply where
+            the learned amounts are in currency.
+        rate_cap_pct
+            Rates above it are left out, unless all of them are: then nothing can be offered, and the decision says so.
+        """
+        rates = _within(wanted.rates_pct, self.rates)
+        capped = tuple(rate for rate in rates if rate <= rate_cap_pct)
+        return replace(
+            self,
+            rates=capped or rates,
+            multiples=_within(wanted.amounts_in_incomes, self.multiples) if self.multiples else (),
+            terms=tuple(int(term) for term in _within(wanted.terms_months, self.terms)),
+        )
+
     def restrict(self, *, loan_amount: float | None = None, term_months: int | None = None) -> "Grid":
         """Return the grid of one amount in currency, one term, or both."""
         grid = self if loan_amount is None else replace(self, multiples=(), amounts=(loan_amount,))
@@ -164,7 +132,9 @@ class Grid:
         shape = (len(self.rates), width, len(self.terms))
         rate = np.broadcast_to(np.asarray(self.rates)[:, None, None], shape).reshape(-1)
         term = np.broadcast_to(np.asarray(self.terms, np.float64)[None, None, :], shape).reshape(-1)
-        amount = np.broadcast_to(amounts[:, None, :, None], (len(income), *shape)).reshape(len(income), -1)
+        # Multiples in whole units, so that an applicant can ask for exactly what was offered.
+        whole = np.maximum(np.rint(amounts), 1.0) if self.multiples else amounts
+        amount = np.broadcast_to(whole[:, None, :, None], (len(income), *shape)).reshape(len(income), -1)
         return GridPoints(rate, amount, term)
 
 
@@ -178,8 +148,8 @@ class GridPoints:
 
     @property
     def instalment(self) -> Floats:
-        """The monthly instalments in currency, shape (n, g)."""
-        return instalment(self.amount, self.rate, self.term)
+        """The monthly instalments in currency to the cent, as an application has them, shape (n, g)."""
+        return instalments_to_cent(self.amount, self.rate, self.term)
 
 
 @dataclass(frozen=True)
@@ -193,9 +163,9 @@ class PricedOffer:
     acceptance, pd
         Probabilities of acceptance, and of default if accepted.
     expected_profit
-        ``acceptance (interest - funding - expected_loss - loan cost) - offer cost``.
+        ``acceptance (interest - funding - expected_loss - cost) - offer cost``.
     interest, funding, expected_loss, cost
-        Of an accepted loan over its life; `cost` is that of the loan alone.
+        Of an accepted loan, expected and discounted; `cost` is that of the loan alone.
     """
 
     annual_rate_pct: float
@@ -241,8 +211,14 @@ class OfferPrices:
 
     Attributes
     ----------
+    cost
+        Of granting and servicing the loan.
     allowed
-        Whether the limits allow the offer; an offer with a NaN is not allowed.
+        Whether the policy allows the offer; an offer with a NaN is not allowed.
+    is_affordable
+        Whether the instalment is within the policy's share of the income.
+    is_high_risk
+        Whether the customer gets no offer for a HIGH spending risk, shape (n,).
     """
 
     points: GridPoints
@@ -252,8 +228,11 @@ class OfferPrices:
     interest: Floats
     funding: Floats
     expected_loss: Floats
+    cost: Floats
     expected_profit: Floats
-    allowed: NDArray[np.bool_]
+    allowed: Flags
+    is_affordable: Flags
+    is_high_risk: Flags
 
 
 @dataclass(frozen=True)
@@ -297,7 +276,7 @@ def build_rows(names: Sequence[str], state: ArrayLike, monthly_income: ArrayLike
         "log_loan_amount": lambda: _log(points.amount),
         "log_term_months": lambda: _log(points.term)[None, :],
         "log_loan_to_income": lambda: _log(points.amount) - _log(income)[:, None],
-        "instalment_to_income": lambda: ratios(points.instalment, income[:, None], no_whole="largest"),
+        "instalment_to_income": lambda: ratios(instalment(points.amount, points.rate, points.term), income[:, None], no_whole="largest"),
     }
     for at, name in enumerate(names):
         if name in values:
@@ -305,7 +284,16 @@ def build_rows(names: Sequence[str], state: ArrayLike, monthly_income: ArrayLike
     return rows
 
 
-def price_offers(acceptance: ArrayLike, pd: ArrayLike, monthly_income: ArrayLike, grid: Grid, limits: OfferLimits) -> OfferPrices:
+def price_offers(
+    acceptance: ArrayLike,
+    pd: ArrayLike,
+    monthly_income: ArrayLike,
+    grid: Grid,
+    policy: Policy,
+    *,
+    usual_income: ArrayLike | None = None,
+    spending_probability: ArrayLike | None = None,
+) -> OfferPrices:
     """Return the expected profit of every offer on the grid.
 
     Parameters
@@ -315,32 +303,33 @@ def price_offers(acceptance: ArrayLike, pd: ArrayLike, monthly_income: ArrayLike
     pd : array-like, shape (n,), (n, g) or a number
         Probability of default, of the customer or at each of the terms; NaN where it is not known.
     monthly_income : array-like, shape (n,) or a number
+        The income that the grid's amounts are multiples of.
+    usual_income : array-like, shape (n,) or a number, optional
+        The income that an application would be decided by, which must pay the instalment; None takes `monthly_income`.
+    spending_probability : array-like, shape (n,) or a number, optional
+        Probability of trouble by the customer's spending, NaN or None where it is not known.
     """
     income = np.atleast_1d(np.asarray(monthly_income, np.float64))
+    payer = income if usual_income is None else np.broadcast_to(np.asarray(usual_income, np.float64), income.shape)
     accept = np.atleast_2d(np.asarray(acceptance, np.float64))
     risk = np.asarray(pd, np.float64)
     risk = np.broadcast_to(risk if risk.ndim == 2 else risk.reshape(-1, 1), accept.shape)
     points = grid.points(income)
     pay = points.instalment
-    interest, funding, loss = price_loan(points.amount, points.rate, points.term, risk, limits)
-    profit = accept * (interest - funding - loss - limits.loan_cost_amount) - limits.offer_cost_amount
-    allowed = (points.rate <= limits.rate_cap_pct) & (pay <= limits.max_instalment_to_income * income[:, None]) & (risk <= limits.max_pd)
-    return OfferPrices(points, pay, accept, risk, interest, funding, loss, profit, allowed & np.isfinite(profit))
+    decided = decide_loans(risk, LoanTerms(points.amount, points.rate, points.term, pay, payer[:, None]), policy)
+    profit = accept * decided.value.value - policy.loan_offers.offer_cost_amount
+    spending = np.nan if spending_probability is None else spending_probability
+    trouble = np.broadcast_to(np.asarray(spending, np.float64), income.shape)
+    is_high = (trouble >= policy.spending_risk.high_from) & (not policy.loan_offers.offers_to_high_spending_risk)
+    allowed = decided.is_approved & (points.rate <= policy.lending.rate_cap_pct) & ~is_high[:, None] & np.isfinite(profit)
+    value = decided.value
+    is_affordable = pay <= policy.lending.max_instalment_to_income * payer[:, None]
+    return OfferPrices(
+        points, pay, accept, risk, value.interest, value.funding, value.expected_loss, value.cost, profit, allowed, is_affordable, is_high
+    )
 
 
-def price_loan(
-    amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: ArrayLike, pd: ArrayLike, limits: OfferLimits
-) -> tuple[Floats, Floats, Floats]:
-    """Return interest, cost of funding and expected loss of an accepted loan over its life, in currency; the arguments broadcast."""
-    lent, term = np.asarray(amount, np.float64), np.asarray(term_months, np.float64)
-    monthly = np.asarray(annual_rate_pct, np.float64) / 1200
-    interest = term * instalment(lent, annual_rate_pct, term) - lent
-    # The sum of the balances at the beginning of each month is interest over rate; without interest they fall in a line.
-    balances = np.where(monthly > 0, interest / np.where(monthly > 0, monthly, 1.0), lent * (term + 1) / 2)
-    return interest, balances * limits.funding_pct / 1200, np.asarray(pd, np.float64) * limits.lgd * balances / term
-
-
-def choose_offers(prices: OfferPrices, monthly_income: ArrayLike, limits: OfferLimits) -> OfferChoice:
+def choose_offers(prices: OfferPrices, monthly_income: ArrayLike, policy: Policy) -> OfferChoice:
     """Return the offer of the highest expected profit for each customer; of equal offers the first, which has the lowest rate."""
     income = np.atleast_1d(np.asarray(monthly_income, np.float64))
     profit = np.where(prices.allowed, prices.expected_profit, -np.inf)
@@ -350,8 +339,10 @@ def choose_offers(prices: OfferPrices, monthly_income: ArrayLike, limits: OfferL
     conditions = [
         np.isnan(income),
         np.isnan(prices.pd).all(axis=1),
-        lowest > limits.max_pd,
-        np.full(len(best), bool((prices.points.rate > limits.rate_cap_pct).all())),
+        prices.is_high_risk,
+        lowest > policy.lending.max_pd,
+        np.full(len(best), bool((prices.points.rate > policy.lending.rate_cap_pct).all())),
+        ~prices.is_affordable.any(axis=1),
         ~prices.allowed.any(axis=1),
         ~earns,
     ]
@@ -360,7 +351,14 @@ def choose_offers(prices: OfferPrices, monthly_income: ArrayLike, limits: OfferL
 
 
 def choose_offer(
-    acceptance: ArrayLike, pd: float | ArrayLike | None, monthly_income: float | None, grid: Grid, limits: OfferLimits
+    acceptance: ArrayLike,
+    pd: float | ArrayLike | None,
+    monthly_income: float | None,
+    grid: Grid,
+    policy: Policy,
+    *,
+    usual_income: float | None = None,
+    spending_probability: float | None = None,
 ) -> OfferDecision:
     """Return the offer to one customer.
 
@@ -372,6 +370,8 @@ def choose_offer(
         Probability of default of the customer, or at each of the terms; None where it is not known.
     monthly_income
         None where it is not known.
+    usual_income, spending_probability
+        As in `price_offers`.
 
     Raises
     ------
@@ -388,15 +388,16 @@ def choose_offer(
             raise ValueError(f"{name}: a probability lies between 0 and 1")
     if income < 0:
         raise ValueError("monthly_income: an income is not below 0")
-    prices = price_offers(accept, risk, income, grid, limits)
-    choice = choose_offers(prices, income, limits)
+    known = {"usual_income": usual_income, "spending_probability": spending_probability}
+    prices = price_offers(accept, risk, income, grid, policy, **known)
+    choice = choose_offers(prices, income, policy)
     if choice.reason[0] and not prices.allowed.any():
         return OfferDecision(None, (), (), REASONS[choice.reason[0]])
     profit = np.where(prices.allowed[0], prices.expected_profit[0], -np.inf)
     profit_by_rate = profit.reshape(len(grid.rates), -1)
     width = profit_by_rate.shape[1]
     curve = tuple(
-        read_offer(prices, 0, k * width + int(profit_by_rate[k].argmax()), limits)
+        read_offer(prices, 0, k * width + int(profit_by_rate[k].argmax()))
         for k in range(len(profit_by_rate))
         if profit_by_rate[k].max() > -np.inf
     )
@@ -405,10 +406,10 @@ def choose_offer(
         return OfferDecision(None, (), curve, REASONS[choice.reason[0]])
     peaks = [int(profit_by_rate[:, pair].argmax()) * width + pair for pair in range(width) if pair != best % width]
     others = sorted((at for at in peaks if profit[at] > 0), key=lambda at: (-profit[at], at))[:MAX_ALTERNATIVES]
-    return OfferDecision(read_offer(prices, 0, best, limits), tuple(read_offer(prices, 0, at, limits) for at in others), curve, "")
+    return OfferDecision(read_offer(prices, 0, best), tuple(read_offer(prices, 0, at) for at in others), curve, "")
 
 
-def read_offer(prices: OfferPrices, customer: int, at: int, limits: OfferLimits) -> PricedOffer:
+def read_offer(prices: OfferPrices, customer: int, at: int) -> PricedOffer:
     """Return one point of the grid for one customer."""
     return PricedOffer(
         annual_rate_pct=float(prices.points.rate[at]),
@@ -421,7 +422,7 @@ def read_offer(prices: OfferPrices, customer: int, at: int, limits: OfferLimits)
         interest=float(prices.interest[customer, at]),
         funding=float(prices.funding[customer, at]),
         expected_loss=float(prices.expected_loss[customer, at]),
-        cost=limits.loan_cost_amount,
+        cost=float(prices.cost[customer, at]),
     )
 
 
@@ -430,3 +431,9 @@ def find_cheapest(grid: Grid) -> int:
     axes: dict[str, Any] = {"rates": grid.rates, "amounts": grid.multiples or grid.amounts, "terms": grid.terms}
     places = {name: int(np.argmin(values)) for name, values in axes.items()}
     return (places["rates"] * len(axes["amounts"]) + places["amounts"]) * len(grid.terms) + places["terms"]
+
+
+def _within(wanted: Sequence[float], learned: Sequence[float]) -> tuple[float, ...]:
+    """Return the wanted values that lie within the learned ones; the learned ones where none does."""
+    inside = tuple(float(value) for value in wanted if min(learned) <= value <= max(learned))
+    return inside or tuple(float(value) for value in learned)

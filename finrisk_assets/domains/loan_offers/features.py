@@ -11,9 +11,10 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.domains.loan_offers.catalogue import CATALOGUE, INCOME_NEEDS, LEDGER_NEEDS
-from finrisk_assets.domains.loan_offers.joins import build_month_end_rows, join_earlier_offers, join_ledger_sums, join_pd
+from finrisk_assets.domains.loan_offers.joins import build_month_end_rows, join_earlier_offers, join_newest_score
 from finrisk_assets.features.arithmetic import finite
 from finrisk_assets.features.feature_definition import FeatureDefinition, check_source_features, filled_columns, select_available
+from finrisk_assets.ledger.complete_months import join_complete_months
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
 
@@ -21,14 +22,19 @@ PD = Column(
     "pd", "float64", "Newest probability of default known of the customer.", "probability", True, 0, 1, personal="personal",
     known="offered_at",
 )  # fmt: skip
+SPENDING = Column(
+    "spending_probability", "float64", "Newest probability known of trouble by the customer's spending.", "probability", True, 0, 1,
+    personal="personal", known="offered_at",
+)  # fmt: skip
 MONTHLY_INCOME = Column(
-    "monthly_income_amount", "float64", "Mean monthly income of the last 90 days, or what the source states.", "currency a month",
+    "monthly_income_amount", "float64", "Usual monthly income on the account, or what the source states.", "currency a month",
     True, 0, personal="personal", known="offered_at",
 )  # fmt: skip
 
 KEYS: tuple[Column, ...] = (
     *(TABLES["offers"][name] for name in ("offer_id", "customer_id", "offered_at", "is_accepted", "is_rate_random", "outcome_known_at")),
     PD,
+    SPENDING,
     MONTHLY_INCOME,
 )
 """The columns that identify a row of the feature table, its answer, and what the price of an offer needs beside the acceptance."""
@@ -62,8 +68,8 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     Parameters
     ----------
     tables
-        ``offers``, and ``transactions`` where the source has them; validated canonical tables. ``scores_loan_default``, where there is
-        one, gives the PD.
+        ``offers``, and ``transactions`` where the source has them; validated canonical tables. ``scores_loan_default`` and
+        ``scores_spending_risk``, where there are such, give the PD and the probability of trouble.
     features
         As `select_features` returns them; a name that is not in `CATALOGUE` is a column of ``offers``.
 
@@ -86,12 +92,15 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     # What is joined starts from the bare rows each time, so that the engine does not work out the other joins again.
     moments = offered.select("offer_id", "customer_id", "offered_at")
     has_ledger = "transactions" in tables
-    rows = join_ledger_sums(offered, tables["transactions"]) if has_ledger else offered.mutate(_income=ibis.null("float64"))
+    rows = offered.mutate(_usual_income=ibis.null("float64"))
+    if has_ledger:
+        rows = join_complete_months(offered, tables["transactions"], "offered_at")
     rows = join_earlier_offers(rows, moments, offers)
-    rows = join_pd(rows, moments, tables.get("scores_loan_default"))
+    rows = join_newest_score(rows, moments, tables.get("scores_loan_default"), "applied_at", "_pd")
+    rows = join_newest_score(rows, moments, tables.get("scores_spending_risk"), "as_of", "_spending")
     stated = rows.stated_income_amount if "stated_income_amount" in offers.columns else ibis.null("float64")
-    rows = rows.mutate(_monthly_income=rows._income.coalesce(stated))
+    rows = rows.mutate(_monthly_income=rows._usual_income.coalesce(stated))
     keys = {column.name: rows[column.name] for column in KEYS if column.name in offers.columns}
-    keys |= {PD.name: finite(rows._pd), MONTHLY_INCOME.name: finite(rows._monthly_income)}
+    keys |= {PD.name: finite(rows._pd), SPENDING.name: finite(rows._spending), MONTHLY_INCOME.name: finite(rows._monthly_income)}
     values = {feature.name: definitions.get(feature.name, FeatureDefinition(feature)).compute(rows) for feature in features}
     return rows.select(**keys, **values)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from sklearn.pipeline import Pipeline
 
-N_RATES, N_TERMS = 9, 3
-"""Points of the grid. More rates price more finely; each point is scored for every customer."""
+N_RATES, N_TERMS = 9, 4
+"""Points of the grid. More rates price more finely; each point is scored for every customer, by two models."""
 RATE_QUANTILES = (0.01, 0.99)
 """Quantiles of the offered rates between which the grid lies."""
-AMOUNT_QUANTILES = (0.1, 0.35, 0.65)
-"""Quantiles of the offered amounts that the grid holds."""
+AMOUNT_QUANTILES = (0.1, 0.35, 0.65, 0.9)
+"""Quantiles of the offered amounts that the grid holds: wide, so that the best amount lies inside."""
 
 
 class SignedLogistic:

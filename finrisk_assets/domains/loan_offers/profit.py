@@ -1,13 +1,14 @@
-"""The profit of offers by the true curves of a simulator: the champion's, three plain policies', and the oracle's.
+"""The profit of offers by a simulator's own cash flows: the champion's, four plain policies', and the oracle's.
 
-All are priced on one grid under one set of limits. The plain policies set the rate by a rule and take the amount and term that the
-champion's model finds best at that rate, so that they differ from the champion in the price alone:
+All choose on one grid under one policy. Three plain policies set the rate by a rule and take the amount and term that the champion's
+model finds best at that rate, so that they differ from the champion in the price alone:
 
 - *one rate*: the same for every customer: the rate of the highest expected profit on the training window;
 - *tiered rates*: one rate per quarter of the probability of default, each chosen in the same way;
 - *lowest rate*: the lowest of the grid.
 
-The profit of an offer that the true limits forbid (a PD above the maximum) does not count, but its loss does.
+The fourth, *undated profit*, chooses all terms by the interest of the whole term less the losses of twelve months, with one PD for all
+terms. The oracle knows the hidden state of the customers and the acceptance of each offer, and decides by them under the policy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,19 +19,19 @@ from numpy.typing import NDArray
 
 from finrisk_assets.domains.base import Figure
 from finrisk_assets.domains.loan_offers import decide
+from finrisk_assets.domains.loan_offers.pd_at_terms import PREFIX, LoanApplicants
+from finrisk_assets.domains.loan_offers.simulated_profit import simulate_profit
+from finrisk_assets.ledger.sources.simulator.lending.repayment import Limits
 from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.modelling.training.candidates import to_matrix
+from finrisk_assets.policy.document import Policy
+from finrisk_assets.scoring.loan_value import value_loans
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from finrisk_assets.ledger.sources.simulator.population.economy import Economy
     from finrisk_assets.scoring.bundle import Bundle
-
-CURVES = (
-    "accept_base", "accept_rate_slope", "accept_amount_slope", "accept_term_slope", "monthly_income_amount", "pd_base",
-    "pd_burden_slope",
-)  # fmt: skip
-"""The columns of ``truth_offers`` that price any terms."""
 
 TIERS = 4
 """Tiers of the probability of default."""
@@ -46,61 +47,111 @@ def to_floats(frame: "pd.DataFrame", name: str) -> Floats:
     return np.asarray(frame[name].to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def price_by_model(frame: "pd.DataFrame", bundle: "Bundle", grid: decide.Grid, limits: decide.OfferLimits) -> decide.OfferPrices:
-    """Return every offer on the grid, priced by the champion's acceptance and the PD of the rows."""
+def find_grid(bundle: "Bundle") -> decide.Grid:
+    """Return the policy's grid within the terms that the bundle learned from."""
+    return decide.Grid.from_thresholds(bundle.thresholds).choose_grid(bundle.policy.loan_offers.grid, bundle.policy.lending.rate_cap_pct)
+
+
+def price_by_model(frame: "pd.DataFrame", bundle: "Bundle", grid: decide.Grid) -> tuple[Floats, decide.OfferPrices]:
+    """Return the champion's margin of acceptance at every point of the grid, shape (n, g), and the offers priced by it.
+
+    The PD is that of the loan-default model at each of the terms, where the frame has the customer's loan features; else the row's own.
+    """
     names = [feature.name for feature in bundle.features]
     income = to_floats(frame, "monthly_income_amount")
     rows = decide.build_rows(names, to_matrix(frame, bundle.features), income, grid)
-    acceptance = bundle.probability(rows.reshape(-1, len(names))).reshape(len(frame), len(grid))
-    return decide.price_offers(acceptance, to_floats(frame, "pd"), income, grid, limits)
-
-
-def price_by_truth(frame: "pd.DataFrame", truth: "pd.DataFrame", grid: decide.Grid, limits: decide.OfferLimits) -> decide.OfferPrices:
-    """Return every offer on the grid, priced by the true curves of acceptance and default.
-
-    ``logit accept = base + rate_slope rate + amount_slope ln(amount / income) + term_slope ln(term / 24)`` and
-    ``logit PD = pd_base + pd_burden_slope min(instalment / income, 1)``, with the columns of ``truth_offers``.
-    """
-    known = frame[["offer_id"]].merge(truth, on="offer_id", how="left", validate="one_to_one")
-    column = {name: to_floats(known, name)[:, None] for name in CURVES}
-    income = to_floats(frame, "monthly_income_amount")
-    points = grid.points(income)
-    accept = (
-        column["accept_base"]
-        + column["accept_rate_slope"] * points.rate
-        + column["accept_amount_slope"] * np.log(points.amount / column["monthly_income_amount"])
-        + column["accept_term_slope"] * np.log(points.term / 24)
+    flat = rows.reshape(-1, len(names))
+    margin = bundle.margin(flat).reshape(len(frame), len(grid))
+    applicants = read_applicants(frame, bundle)
+    pd = to_floats(frame, "pd") if applicants is None else applicants.find_pds(grid.points(income))
+    # An offer whose acceptance would be a guess is not made, as if the PD at its terms were not known.
+    is_doubtful = bundle.is_doubtful(flat).reshape(margin.shape)
+    prices = decide.price_offers(
+        bundle.calibration.apply(margin),
+        np.where(is_doubtful, np.nan, pd if pd.ndim == 2 else pd[:, None]),
+        income,
+        grid,
+        bundle.policy,
+        usual_income=None if applicants is None else applicants.find_usual_incomes(income),
+        spending_probability=to_floats(frame, "spending_probability") if "spending_probability" in frame else None,
     )
-    burden = np.minimum(points.instalment / column["monthly_income_amount"], 1.0)
-    default = column["pd_base"] + column["pd_burden_slope"] * burden
-    return decide.price_offers(_sigmoid(accept), _sigmoid(default), income, grid, limits)
+    return margin, prices
+
+
+def read_applicants(frame: "pd.DataFrame", bundle: "Bundle") -> LoanApplicants | None:
+    """Return the frame's customers as the loan-default model knows them; None without its bundle, or without their loan features."""
+    loans = bundle.companions.get("loan_default")
+    columns = {name.removeprefix(PREFIX): name for name in frame.columns if name.startswith(PREFIX)}
+    if loans is None or not columns.keys() >= loans.columns.keys():
+        return None
+    return LoanApplicants(loans, {feature: to_floats(frame, name) for feature, name in columns.items()})
 
 
 def compare_policies(
-    train: "pd.DataFrame", test: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", *, seed: int
+    train: "pd.DataFrame",
+    test: "pd.DataFrame",
+    truth: "pd.DataFrame",
+    limits: "pd.DataFrame",
+    bundle: "Bundle",
+    economy: "Economy",
+    *,
+    seed: int,
 ) -> Sequence[Figure]:
-    """Return the profit of each policy on the test window's rows as a share of the oracle's, with a bootstrap interval over the rows."""
-    grid, limits = decide.Grid.from_thresholds(bundle.thresholds), decide.OfferLimits.from_thresholds(bundle.thresholds)
+    """Return the profit of each policy on the test window's rows as a share of the oracle's, with a bootstrap interval over the rows.
+
+    Parameters
+    ----------
+    train, test
+        Rows of the feature table.
+    truth, limits
+        The tables ``truth_offers`` and ``truth_limits``.
+    economy
+        The numbers that the ledger was simulated with.
+    """
+    grid, policy = find_grid(bundle), bundle.policy
     known = test[test.offer_id.isin(truth.offer_id) & test.monthly_income_amount.notna()].reset_index(drop=True)
-    expected, real = price_by_model(known, bundle, grid, limits), price_by_truth(known, truth, grid, limits)
     income = to_floats(known, "monthly_income_amount")
-    policies = choose_by_policy(price_by_model(train, bundle, grid, limits), expected, grid)
-    earned = {name: find_earnings(real, places) for name, places in policies.items()}
-    places = decide.choose_offers(expected, income, limits).best
-    ours = find_earnings(real, places)
-    breaching = np.where(places < 0, 0.0, real.expected_profit[np.arange(len(places)), np.maximum(places, 0)])
-    best = find_earnings(real, decide.choose_offers(real, income, limits).best)
-    figures = [_share("profit_captured", ours, best, seed, "profit by the true curves over that of an oracle that knows them")]
-    counted = "the same, counting in full what offers earn that the true PD would have forbidden"
-    figures.append(_share("profit_captured_with_breaches", breaching, best, seed, counted))
-    meanings = {"one_rate": "the same with one rate for all", "tiered_rates": "the same with a rate per tier of risk",
-                "lowest_rate": "the same with the lowest rate"}  # fmt: skip
-    figures += [_share(f"profit_captured_{name}", values, best, seed, meanings[name]) for name, values in earned.items()]
-    for name, values in earned.items():
-        gap = metrics.bootstrap_interval(lambda a, b, c: float((a.sum() - b.sum()) / c.sum()), ours, values, best, draws=DRAWS, seed=seed)
-        meaning = f"profit captured less that of {name.replace('_', ' ')}"
-        figures.append(Figure(f"profit_gain_over_{name}", gap.value, gap.low, gap.high, meaning))
-    return [*figures, Figure("oracle_profit_amount", float(best.mean()), meaning="of the oracle, a mean per customer")]
+    hidden = known[["offer_id"]].merge(truth, on="offer_id", how="left", validate="one_to_one")
+    borne = Limits.from_columns(known.offer_id.to_numpy(dtype=str), _columns(limits))
+    real = simulate_profit(_columns(hidden), borne, grid.points(income), policy, economy)
+    (_, expected), (_, learned) = price_by_model(known, bundle, grid), price_by_model(train, bundle, grid)
+    plain = {**choose_by_policy(learned, expected, grid), "undated_profit": choose_by_undated_profit(expected, policy)}
+    ours = decide.choose_offers(expected, income, policy).best
+    best = find_best(np.where(real.permitted & ~expected.is_high_risk[:, None], real.expected, -np.inf))
+    earned, earned_best = find_earnings(real.expected, ours), find_earnings(real.expected, best)
+    names = {
+        "one_rate": "one rate for all",
+        "tiered_rates": "a rate per tier of risk",
+        "lowest_rate": "the lowest rate",
+        "undated_profit": "terms chosen by the interest of the whole term less the losses of a year",
+    }
+    figures = [
+        _share("profit_captured", earned, earned_best, seed, "profit by the simulator's cash flows over that of an oracle that knows them"),
+        _share(
+            "profit_captured_as_played",
+            find_earnings(real.played, ours),
+            find_earnings(real.played, best),
+            seed,
+            "the same, by what happened to each customer",
+        ),
+    ]
+    for name, places in plain.items():
+        by_rule = find_earnings(real.expected, places)
+        gap = metrics.bootstrap_interval(
+            lambda a, b, c: float((a.sum() - b.sum()) / c.sum()), earned, by_rule, earned_best, draws=DRAWS, seed=seed
+        )
+        figures += [
+            _share(f"profit_captured_{name}", by_rule, earned_best, seed, f"the same with {names[name]}"),
+            Figure(f"profit_gain_over_{name}", gap.value, gap.low, gap.high, f"profit captured less that with {names[name]}"),
+        ]
+    is_offered = ours >= 0
+    forbidden = is_offered & ~real.permitted[np.arange(len(ours)), np.maximum(ours, 0)]
+    share = float(forbidden.sum() / max(int(is_offered.sum()), 1))
+    return [
+        *figures,
+        Figure("offers_beyond_true_limits", share, meaning="share of the offers that would not be approved by the true PD and income"),
+        Figure("oracle_profit_amount", float(earned_best.mean()), meaning="of the oracle, a mean per customer"),
+    ]
 
 
 def estimate_logged_profit(frame: "pd.DataFrame", accepted: NDArray[np.bool_], bundle: "Bundle") -> Floats:
@@ -116,17 +167,17 @@ def estimate_logged_profit(frame: "pd.DataFrame", accepted: NDArray[np.bool_], b
         Offers at random rates, with `decide.TERMS`, ``monthly_income_amount`` and ``pd``.
     accepted : array-like of bool, shape (n,)
     """
-    grid, limits = decide.Grid.from_thresholds(bundle.thresholds), decide.OfferLimits.from_thresholds(bundle.thresholds)
+    grid, policy = find_grid(bundle), bundle.policy
     income = to_floats(frame, "monthly_income_amount")
-    best = decide.choose_offers(price_by_model(frame, bundle, grid, limits), income, limits).best
+    best = decide.choose_offers(price_by_model(frame, bundle, grid)[1], income, policy).best
     rates = np.asarray(grid.rates)
     between = (rates[1:] + rates[:-1]) / 2
     chosen = np.searchsorted(between, grid.points(income).rate[np.maximum(best, 0)])
     drawn = np.searchsorted(between, to_floats(frame, "annual_rate_pct"))
     share = np.bincount(drawn, minlength=len(rates))[drawn] / len(drawn)
     amount, term = (np.exp(to_floats(frame, name)) for name in ("log_loan_amount", "log_term_months"))
-    interest, funding, loss = decide.price_loan(amount, to_floats(frame, "annual_rate_pct"), term, to_floats(frame, "pd"), limits)
-    earned = np.where(accepted, interest - funding - loss - limits.loan_cost_amount, 0.0) - limits.offer_cost_amount
+    value = value_loans(amount, to_floats(frame, "annual_rate_pct"), np.rint(term), to_floats(frame, "pd"), policy.lending).value
+    earned = np.where(accepted, value, 0.0) - policy.loan_offers.offer_cost_amount
     return np.where((best >= 0) & (drawn == chosen), np.nan_to_num(earned) / share, 0.0)
 
 
@@ -153,12 +204,31 @@ def choose_by_policy(train: decide.OfferPrices, test: decide.OfferPrices, grid: 
     return {name: places[np.arange(len(places)), at] for name, at in rate.items()}
 
 
-def find_earnings(real: decide.OfferPrices, places: Places) -> Floats:
-    """Return the true profit of the offers at these places of the grid, shape (n,); 0 for no offer."""
-    which, at = np.arange(len(places)), np.maximum(places, 0)
-    profit = real.expected_profit[which, at]
-    profit = np.where(real.allowed[which, at], profit, np.minimum(profit, 0.0))
-    return np.where(places < 0, 0.0, profit)
+def choose_by_undated_profit(prices: decide.OfferPrices, policy: Policy) -> Places:
+    """Return the offers of the highest undiscounted profit with one PD for all terms: places on the grid, -1 for no offer.
+
+    The interest of the whole term is earned, and the average balance is lost with the PD of twelve months, whatever the term.
+    """
+    lending, points = policy.lending, prices.points
+    interest = points.term * prices.instalment - points.amount
+    monthly = points.rate / 1200
+    # The sum of the balances at the beginning of each month is interest over rate; without interest they fall in a line.
+    balances = np.where(monthly > 0, interest / np.where(monthly > 0, monthly, 1.0), points.amount * (points.term + 1) / 2)
+    risk = prices.pd.mean(axis=1, keepdims=True)
+    loss = risk * lending.lgd * balances / points.term + balances * lending.funding_rate_pct / 1200
+    profit = prices.acceptance * (interest - loss - lending.loan_cost_amount) - policy.loan_offers.offer_cost_amount
+    allowed = prices.is_affordable & (risk <= lending.max_pd) & np.isfinite(profit) & ~prices.is_high_risk[:, None]
+    return find_best(np.where(allowed, profit, -np.inf))
+
+
+def find_best(profit: Floats) -> Places:
+    """Return the place of the largest profit in each row of shape (n, g); -1 where none is above 0."""
+    return np.where(profit.max(axis=1) > 0, profit.argmax(axis=1), -1)
+
+
+def find_earnings(profit: Floats, places: Places) -> Floats:
+    """Return the profit of shape (n, g) at these places, shape (n,); 0 for no offer."""
+    return np.where(places < 0, 0.0, profit[np.arange(len(places)), np.maximum(places, 0)])
 
 
 def _best_at_each_rate(prices: decide.OfferPrices, n_rates: int) -> tuple[Floats, Places]:
@@ -175,5 +245,5 @@ def _share(name: str, earned: Floats, best: Floats, seed: int, meaning: str) -> 
     return Figure(name, interval.value, interval.low, interval.high, meaning)
 
 
-def _sigmoid(x: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-x)))
+def _columns(frame: "pd.DataFrame") -> dict[str, np.ndarray]:
+    return {str(name): frame[name].to_numpy() for name in frame.columns}

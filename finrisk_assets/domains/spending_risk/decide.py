@@ -13,7 +13,7 @@ LOW, MEDIUM, HIGH = "LOW", "MEDIUM", "HIGH"
 DECISIONS = (LOW, MEDIUM, HIGH)
 
 DECISION_RULE = DecisionRule(lowest=LOW, steps=(("high_from", HIGH), ("medium_from", MEDIUM)))
-"""The level of a probability of trouble, by the `thresholds`."""
+"""The level of a probability of trouble, by the policy's thresholds."""
 
 WINDOW_DAYS = 90
 """Days before the month-end that the eight fields look back."""
@@ -41,20 +41,9 @@ _CENT = 0.01
 _RATIO_STEP = 0.005
 
 
-def thresholds(medium_from: float, high_from: float) -> dict[str, float]:
-    """Return the probabilities from which spending is of MEDIUM and of HIGH risk, checked.
-
-    Raises
-    ------
-    ValueError
-        Unless ``0 < medium_from < high_from < 1``.
-    """
-    if not 0 < medium_from < high_from < 1:
-        raise ValueError(
-            f"MEDIUM risk from {medium_from} and HIGH from {high_from}: they must lie between 0 and 1, MEDIUM below HIGH; "
-            "set FINRISK_MEDIUM_RISK_FROM and FINRISK_HIGH_RISK_FROM"
-        )
-    return {"medium_from": medium_from, "high_from": high_from}
+def raise_doubtful(level: str, is_doubtful: bool) -> str:
+    """Return the level of a person of whom too little may be known: it is not LOW then."""
+    return MEDIUM if is_doubtful and level == LOW else level
 
 
 def find_field_faults(fields: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -1,12 +1,13 @@
 """Spending risk as the graph knows it: two models on one feature table, one of all features and one of the eight that a client may send."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.domains.base import MonitoringSpec, ScoredWindow
-from finrisk_assets.domains.classifier import ClassifierDomain, net_benefit, score_by_threshold, with_reference
+from finrisk_assets.domains.classifier import ClassifierDomain, net_benefit, score_by_threshold
 from finrisk_assets.domains.spending_risk import catalogue, decide, features, model, target
-from schemas.features import Feature
+from schemas.features import Feature, feature_table
+from schemas.ledger import Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,12 +33,14 @@ class SpendingRisk(ClassifierDomain):
     tables = ("customers", "transactions")
     needs = ("transactions.customer_id", "transactions.category", "transactions.balance_amount")
     keys = features.KEYS
+    reference_group = "people at lower risk"
+    is_reference_safer = True
     decision_time = "as_of"
-    months_back = 6
+    months_back = 7
     months_ahead = 3
     label = "is_trouble"
     outcome = "trouble"
-    cutoffs: ClassVar[Mapping[str, bool]] = {"medium_from": False, "high_from": True}
+    cutoffs = ("medium_from", "high_from")
     utility_unit = "troubles found, less false alarms at the odds of the threshold, per person and month"
     truth = "truth_spending_risk"
     truth_key = ("customer_id", "as_of")
@@ -47,7 +50,12 @@ class SpendingRisk(ClassifierDomain):
     )
 
     def select_features(self, source: "Source") -> tuple[Feature, ...]:
-        return _table_features(source)
+        """Return the features of whole calendar months: the eight fields' window of 90 days holds two or three paydays by chance."""
+        return tuple(feature for feature in _table_features(source) if feature.name not in decide.EIGHT)
+
+    def feature_contract(self, source: "Source") -> Table:
+        """Return the contract of the one feature table that both models read."""
+        return feature_table(self.group, self.keys, _table_features(source))
 
     def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
         return features.build(tables, _table_features(source), target.find_rule(source.name))
@@ -56,9 +64,6 @@ class SpendingRisk(ClassifierDomain):
         """Return the month-ends whose outcome is known when the ledger is read."""
         labelled = frame[frame.is_trouble.notna() & (frame.outcome_known_at <= settings.now)].reset_index(drop=True)
         return labelled.assign(is_trouble=labelled.is_trouble.astype(bool))
-
-    def thresholds(self, settings: "Settings") -> Mapping[str, float]:
-        return decide.thresholds(settings.medium_risk_from, settings.high_risk_from)
 
     def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
         return model.candidates(features, seed, threads, n_rows)
@@ -69,13 +74,18 @@ class SpendingRisk(ClassifierDomain):
         return model.split_month_ends(keys, labelled.is_trouble, labelled.as_of, customers, labelled.outcome_known_at, settings.seed)
 
     def complete_spec(self, spec: "BundleSpec", train: "pd.DataFrame", validation: "pd.DataFrame", settings: "Settings") -> "BundleSpec":
-        """Return the bundle with the reference of a HIGH risk's reasons: those just below it."""
+        """Return the bundle with the references of a HIGH risk's reasons: those just below it, wherever the policy has it begin."""
+        from finrisk_assets.modelling.evaluation.explain import with_references
         from finrisk_assets.modelling.training.candidates import to_matrix
 
-        return with_reference(spec, to_matrix(validation, spec.features), spec.thresholds["high_from"])
+        return with_references(spec, to_matrix(validation, spec.features))
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:
-        return score_by_threshold(frame, champion, decide.DECISION_RULE.decide_all)
+        from finrisk_assets.modelling.training.candidates import to_matrix
+
+        scored = score_by_threshold(frame, champion, decide.DECISION_RULE.decide_all)
+        doubtful = champion.is_doubtful(to_matrix(frame, champion.features)).tolist()
+        return scored | {"decision": [decide.raise_doubtful(*pair) for pair in zip(scored["decision"], doubtful, strict=True)]}
 
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
         return net_benefit(window, [bundle.thresholds[name] for name in ("medium_from", "high_from")])
@@ -90,6 +100,9 @@ class SpendingRiskEight(SpendingRisk):
 
     def select_features(self, source: "Source") -> tuple[Feature, ...]:
         return catalogue.EIGHT_FEATURES
+
+    def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
+        return model.candidates_of_eight(features, seed, threads, n_rows)
 
 
 def _table_features(source: "Source") -> tuple[Feature, ...]:

@@ -9,10 +9,10 @@ import ibis.expr.types as ir
 
 from finrisk_assets.domains.spending_risk.catalogue import CATALOGUE
 from finrisk_assets.domains.spending_risk.joins import add_up_last_months, add_up_trailing_days, join_columns, join_usual_income
-from finrisk_assets.domains.spending_risk.month_totals import add_up_months
 from finrisk_assets.domains.spending_risk.target import Trouble, find_outcomes
 from finrisk_assets.features.feature_definition import filled_columns, select_available
 from finrisk_assets.features.month_ends import list_month_ends
+from finrisk_assets.ledger.month_totals import add_up_months
 from schemas.features import Feature
 from schemas.ledger import Column
 

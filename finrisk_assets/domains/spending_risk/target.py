@@ -50,7 +50,7 @@ def find_outcomes(rows: ir.Table, transactions: ir.Table, months: ir.Table, trou
     rows
         ``customer_id`` and ``as_of``, every month-end of the ledger.
     transactions, months
-        Validated movements, and their totals (`month_totals.add_up_months`).
+        Validated movements, and their totals (`ledger.month_totals.add_up_months`).
 
     Returns
     -------

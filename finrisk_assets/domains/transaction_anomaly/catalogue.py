@@ -5,6 +5,7 @@ of the transaction: history ends strictly before it, and fraud labels enter seve
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from finrisk_assets.features import windows
 from finrisk_assets.features.windows import DAY, HOUR, Declaration, Derived, Point, Window
@@ -22,13 +23,19 @@ NOVELTY_S = 90 * DAY
 """Seconds after which a merchant or a country counts as new for a customer."""
 
 SPANS = {"1h": HOUR, "1d": DAY, "7d": 7 * DAY, "30d": 30 * DAY}
-_IN_WORDS = {"1h": "hour", "1d": "day", "7d": "7 days", "30d": "30 days"}
+_RISK_SPANS = ("1d", "3d", "7d", "14d", "21d", "30d")
+"""Windows of fraud at a merchant: how far back it began and whether it has ended shows in their differences."""
+_LENGTHS = {**SPANS, "3d": 3 * DAY, "9d": 9 * DAY, "14d": 14 * DAY, "21d": 21 * DAY, "90d": 90 * DAY}
+_IN_WORDS = {"1h": "hour", "1d": "day", **{f"{days}d": f"{days} days" for days in (3, 7, 9, 14, 21, 30, 90)}}
+
+EARLIER_S = 28 * DAY
+"""Seconds from the window of earlier fraud at the merchant to the transaction. Fraud there is trouble that lasts long or has ended."""
 
 THEMES: Mapping[str, str] = themes(
     {
         "amount": ("amount", "log_amount"),
         "amount beside the usual": (
-            *(f"amount_to_mean_{span}" for span in ("1d", "7d", "30d")),
+            *(f"amount_to_mean_{span}" for span in ("1d", "7d", "30d", "90d")),
             *("amount_zscore_7d", "amount_zscore_30d", "amount_to_max_30d"),
         ),
         "direction": ("is_credit",),
@@ -39,22 +46,30 @@ THEMES: Mapping[str, str] = themes(
             *(f"customer_amount_{what}_{span}" for what in ("sum", "mean") for span in SPANS),
             *(f"customer_amount_std_{span}" for span in ("1d", "7d", "30d")),
             "customer_amount_max_30d",
+            *(f"customer_max_{span}_to_mean_90d" for span in ("3d", "7d", "14d")),
         ),
         "traffic at the merchant": tuple(f"merchant_n_{span}" for span in SPANS),
-        "fraud at the merchant": tuple(f"merchant_risk_{span}" for span in ("1d", "7d", "30d")),
+        "fraud at the merchant": (
+            *(f"merchant_risk_{span}" for span in _RISK_SPANS),
+            "merchant_earlier_risk_3d",
+            "merchant_earlier_risk_9d",
+        ),
         "merchant": ("customer_merchant_n_90d", "is_new_merchant"),
         "country": ("customer_country_n_90d", "is_new_country"),
     }
 )
 """Feature of `FEATURES` -> its subject. Features of one subject count as one reason together. `HANDBOOK` has no subjects."""
 
+OF_ALL_CUSTOMERS = tuple(name for name, theme in THEMES.items() if theme.endswith(" at the merchant"))
+"""Features that count what all customers did at one merchant."""
 
-def _feature(name: str, unit: str, description: str, raises: str = "", lowers: str = "") -> Feature:
-    return Feature(name, unit, description, raises, lowers, theme=THEMES.get(name, ""))
+
+def _feature(name: str, unit: str, description: str, low: str = "", high: str = "", **words: Any) -> Feature:
+    return Feature(name, unit, description, low, high, theme=THEMES.get(name, ""), **words)
 
 
 def _amount_point() -> Point:
-    return Point(_feature("amount", "currency", "Size of the transaction.", "the amount is large", "the amount is ordinary"), "amount")
+    return Point(_feature("amount", "currency", "Size of the transaction.", "the amount is small", "the amount is large"), "amount")
 
 
 def _count(span: str) -> Window:
@@ -63,8 +78,9 @@ def _count(span: str) -> Window:
             f"customer_n_{span}",
             "transactions",
             f"Transactions of the customer in the {_IN_WORDS[span]} before.",
-            f"unusually many transactions by this customer in the last {_IN_WORDS[span]}",
-            f"no rush of transactions in the last {_IN_WORDS[span]}",
+            f"few transactions by this customer in the last {_IN_WORDS[span]}",
+            f"many transactions by this customer in the last {_IN_WORDS[span]}",
+            zero=f"no other transaction by this customer in the last {_IN_WORDS[span]}",
         ),
         CUSTOMER,
         "count",
@@ -72,13 +88,13 @@ def _count(span: str) -> Window:
     )
 
 
-def _of_amounts(name: str, aggregate: windows.Aggregate, span: str, text: str, raises: str, lowers: str) -> Window:
+def _of_amounts(name: str, aggregate: windows.Aggregate, span: str, text: str, low: str, high: str) -> Window:
     words = _IN_WORDS[span]
     return Window(
-        _feature(f"customer_amount_{name}_{span}", "currency", f"{text} of the customer's {words} before.", raises, lowers),
+        _feature(f"customer_amount_{name}_{span}", "currency", f"{text} of the customer's {words} before.", low, high),
         CUSTOMER,
         aggregate,
-        SPANS[span],
+        _LENGTHS[span],
         "amount",
     )
 
@@ -90,14 +106,14 @@ def _sum(span: str) -> Window:
         "sum",
         span,
         "Sum of the amounts",
-        f"a lot of money moved in the last {words}",
         f"little money moved in the last {words}",
+        f"much money moved in the last {words}",
     )
 
 
 def _mean(span: str) -> Window:
     words = _IN_WORDS[span]
-    return _of_amounts("mean", "mean", span, "Mean amount", f"large amounts in the last {words}", f"moderate amounts in the last {words}")
+    return _of_amounts("mean", "mean", span, "Mean amount", f"small amounts in the last {words}", f"large amounts in the last {words}")
 
 
 def _std(span: str) -> Window:
@@ -107,8 +123,8 @@ def _std(span: str) -> Window:
         "std",
         span,
         "Sample deviation of the amounts",
-        f"erratic amounts in the last {words}",
         f"steady amounts in the last {words}",
+        f"erratic amounts in the last {words}",
     )
 
 
@@ -119,8 +135,8 @@ def _merchant_count(span: str) -> Window:
             f"merchant_n_{span}",
             "transactions",
             f"Transactions at the merchant in the {words} before.",
-            f"unusual traffic at the merchant in the last {words}",
-            f"ordinary traffic at the merchant in the last {words}",
+            f"little traffic at the merchant in the last {words}",
+            f"much traffic at the merchant in the last {words}",
         ),
         MERCHANT,
         "count",
@@ -135,27 +151,64 @@ def _merchant_risk(span: str) -> Window:
             f"merchant_risk_{span}",
             "share",
             f"Share of fraud at the merchant over {words}, up to seven days before; 0 where there was no transaction.",
-            "recent fraud at this merchant",
             # No direction: old frauds with no recent ones mean that the trouble is over. A forced direction cost .06 of average precision.
-            "no recent fraud at this merchant",
+            high=f"fraud at this merchant within {words}, up to a week ago",
+            zero=f"no fraud at this merchant is known within {words}, up to a week ago",
         ),
         MERCHANT,
         "mean",
-        SPANS[span],
+        _LENGTHS[span],
         "is_fraud",
         LABEL_DELAY_S,
         empty=0.0,
     )
 
 
-def _largest_amount() -> Window:
+def _merchant_earlier_risk(span: str) -> Window:
+    words = _IN_WORDS[span]
+    return Window(
+        _feature(
+            f"merchant_earlier_risk_{span}",
+            "share",
+            f"Share of fraud at the merchant over {words}, up to four weeks before; 0 where there was no transaction.",
+            high=f"fraud at this merchant within {words}, up to four weeks ago",
+            zero=f"no fraud at this merchant is known within {words}, up to four weeks ago",
+        ),
+        MERCHANT,
+        "mean",
+        _LENGTHS[span],
+        "is_fraud",
+        EARLIER_S,
+        empty=0.0,
+    )
+
+
+def _largest_amount(span: str = "30d") -> Window:
+    words = _IN_WORDS[span]
     return _of_amounts(
         "max",
         "max",
-        "30d",
+        span,
         "Largest amount",
-        "a very large amount in the last 30 days",
-        "no very large amount in the last 30 days",
+        f"no large amount in the last {words}",
+        f"a large amount in the last {words}",
+    )
+
+
+def _largest_to_mean(span: str) -> Derived:
+    words = _IN_WORDS[span]
+    return Derived(
+        _feature(
+            f"customer_max_{span}_to_mean_90d",
+            "ratio",
+            f"The customer's largest amount of the {words} before against the mean of the 90 days before.",
+            f"no amount of this customer's last {words} was far above the mean of 90 days",
+            f"an amount of this customer's last {words} was far above the mean of 90 days",
+            low_below=2.0,
+            high_above=3.0,
+        ),
+        "ratio",
+        (_largest_amount(span), _mean("90d")),
     )
 
 
@@ -166,8 +219,10 @@ def _to_mean(amount: Point, span: str) -> Derived:
             f"amount_to_mean_{span}",
             "ratio",
             f"Amount against the customer's own mean of the {words} before.",
-            "the amount is far above what this customer usually moves",
-            "the amount is in line with what this customer usually moves",
+            f"the amount is below this customer's mean of the {words} before",
+            f"the amount is far above this customer's mean of the {words} before",
+            low_below=1.0,
+            high_above=2.0,
         ),
         "ratio",
         (amount, _mean(span)),
@@ -181,8 +236,10 @@ def _zscore(amount: Point, span: str) -> Derived:
             f"amount_zscore_{span}",
             "deviations",
             f"Amount less the customer's own mean, in deviations of the {words} before.",
-            "the amount stands out from this customer's own history",
-            "the amount fits this customer's own history",
+            f"the amount is below this customer's mean of the {words} before",
+            f"the amount stands out from this customer's {words} before",
+            low_below=0.0,
+            high_above=2.0,
         ),
         "zscore",
         (amount, _mean(span), _std(span)),
@@ -197,6 +254,8 @@ def _count_with(entity: tuple[str, ...], noun: str) -> Window:
             f"Transactions of the customer with this {noun} in the 90 days before.",
             f"the customer rarely deals with this {noun}",
             f"the customer often deals with this {noun}",
+            zero=f"the customer has not dealt with this {noun} in 90 days",
+            missing=f"no {noun} was stated",
         ),
         entity,
         "count",
@@ -210,8 +269,9 @@ def _is_new(entity: tuple[str, ...], noun: str) -> Derived:
             f"is_new_{noun}",
             "0 or 1",
             f"Whether the customer had no transaction with this {noun} in the 90 days before.",
-            f"the {noun} is new for this customer",
-            f"the customer has dealt with this {noun} before",
+            one=f"the {noun} is new for this customer",
+            zero=f"the customer has dealt with this {noun} before",
+            missing=f"no {noun} was stated",
         ),
         "is_zero",
         (_count_with(entity, noun),),
@@ -220,37 +280,44 @@ def _is_new(entity: tuple[str, ...], noun: str) -> Derived:
 
 def _features() -> tuple[Declaration, ...]:
     amount = _amount_point()
-    unusual, usual = "the time of day is unusual", "the time of day is usual"
     return (
         Point(
-            _feature("log_amount", "log currency", "Natural logarithm of 1 + amount.", "the amount is large", "the amount is ordinary"),
+            _feature(
+                "log_amount",
+                "log currency",
+                "Natural logarithm of 1 + amount.",
+                "the amount is small",
+                "the amount is large",
+                scale="log1p",
+            ),
             "log_amount",
         ),
-        Point(_feature("hour", "hours", "Hour of the day, 0 to 23.", unusual, usual), "hour"),
-        Point(_feature("hour_sin", "", "Time of day as a circle: sine.", unusual, usual), "hour_sin"),
-        Point(_feature("hour_cos", "", "Time of day as a circle: cosine.", unusual, usual), "hour_cos"),
+        Point(_feature("hour", "hours", "Hour of the day, 0 to 23.", fact="it happened in the hour from {number}:00"), "hour"),
+        Point(_feature("hour_sin", "", "Time of day as a circle: sine.", spoken_by="hour"), "hour_sin"),
+        Point(_feature("hour_cos", "", "Time of day as a circle: cosine.", spoken_by="hour"), "hour_cos"),
         Point(
             _feature(
                 "is_weekend",
                 "0 or 1",
                 "Whether it is Saturday or Sunday.",
-                "it happened at a weekend",
-                "it happened on a weekday",
+                one="it happened at a weekend",
+                zero="it happened on a weekday",
             ),
             "is_weekend",
         ),
         Point(
-            _feature("is_night", "0 or 1", "Whether it is before 07:00.", "it happened at night", "it did not happen at night"),
+            _feature("is_night", "0 or 1", "Whether it is before 07:00.", one="it happened at night", zero="it did not happen at night"),
             "is_night",
         ),
-        Point(_feature("is_credit", "0 or 1", "Whether money came in.", "money came in", "money went out"), "is_credit"),
+        Point(_feature("is_credit", "0 or 1", "Whether money came in.", one="money came in", zero="money went out"), "is_credit"),
         Window(
             _feature(
                 "customer_idle_hours",
                 "hours",
                 "Hours since the customer's latest transaction before, at most 30 days.",
-                "the gap since the customer's previous transaction is unusual",
-                "the gap since the customer's previous transaction is usual",
+                "the customer's previous transaction was shortly before",
+                "the customer's previous transaction was long before",
+                missing="the customer had no transaction in the 30 days before",
             ),
             CUSTOMER,
             "since",
@@ -261,32 +328,38 @@ def _features() -> tuple[Declaration, ...]:
         *(_mean(span) for span in SPANS),
         *(_std(span) for span in ("1d", "7d", "30d")),
         _largest_amount(),
-        *(_to_mean(amount, span) for span in ("1d", "7d", "30d")),
+        *(_to_mean(amount, span) for span in ("1d", "7d", "30d", "90d")),
         *(_zscore(amount, span) for span in ("7d", "30d")),
         Derived(
             _feature(
                 "amount_to_max_30d",
                 "ratio",
                 "Amount against the customer's largest of the 30 days before.",
-                "the amount is close to or above the largest this customer moved lately",
-                "the amount is well below the largest this customer moved lately",
+                "the amount is well below the largest of this customer's 30 days before",
+                "the amount is close to or above the largest of this customer's 30 days before",
+                low_below=0.5,
+                high_above=0.8,
             ),
             "ratio",
             (amount, _largest_amount()),
         ),
+        *(_largest_to_mean(span) for span in ("3d", "7d", "14d")),
         Derived(
             _feature(
                 "customer_n_1d_to_30d",
                 "ratio",
                 "The customer's transactions of the day before as a share of those of the 30 days before.",
+                "few of this customer's recent transactions fell within a day",
                 "most of this customer's recent transactions fell within a day",
-                "this customer's transactions are spread as usual",
+                low_below=0.5,
+                high_above=0.5,
             ),
             "ratio",
             (_count("1d"), _count("30d")),
         ),
         *(_merchant_count(span) for span in SPANS),
-        *(_merchant_risk(span) for span in ("1d", "7d", "30d")),
+        *(_merchant_risk(span) for span in _RISK_SPANS),
+        *(_merchant_earlier_risk(span) for span in ("3d", "9d")),
         _count_with(AT_MERCHANT, "merchant"),
         _is_new(AT_MERCHANT, "merchant"),
         _count_with(IN_COUNTRY, "country"),

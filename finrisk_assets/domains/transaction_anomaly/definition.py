@@ -1,12 +1,12 @@
 """Transaction anomaly as the graph knows it: how a champion is trained and what it must show. The pure parts are beside this file.
 
-An isolation forest always; where the source has fraud labels also a supervised model, and one score that joins the two.
+An isolation forest always; where the source has enough fraud labels also a supervised model, and one score that joins the two.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, MonitoringSpec, ScoredWindow, TrainingResult
 from finrisk_assets.domains.transaction_anomaly import catalogue, decide, features, model, time_split
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finrisk_assets.domains.transaction_anomaly.time_split import TimeSplit
     from finrisk_assets.features.windows import Declaration
     from finrisk_assets.ledger.sources.source_definition import Source
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.scoring.spec import BundleSpec, Rows
     from finrisk_assets.settings import Settings
@@ -31,6 +32,9 @@ FOREST_ROWS = 50_000
 """Rows that the isolation forest draws its samples from."""
 AP_DRAWS = 40
 """Bootstrap draws of the average precision's interval."""
+MIN_FRAUDS = 5
+"""Frauds of the training, the validation and the test window each from which on labels are learned from and judged by. With fewer, as on
+the ledger of some dozens of people, the isolation forest decides alone."""
 
 
 class TransactionAnomaly(Domain):
@@ -41,17 +45,21 @@ class TransactionAnomaly(Domain):
     owner = "fraud"
     tables = ("transactions",)
     keys = tuple(TRANSACTIONS[name] for name in ("transaction_id", "customer_id", "occurred_at", "is_fraud", "label_known_at"))
+    reference_group = "other transactions"
     decision_time = "occurred_at"
     months_back = 3
     label = "is_fraud"
-    cutoffs: ClassVar[Mapping[str, bool]] = {"review": False, "block": True}
+    cutoffs = ("review", "block")
     utility_unit = "fraud stopped less the cost of alerts and of blocking by mistake, in currency per transaction"
     truth = "truth_transactions"
     known_before = ()
     is_computed_in_service = True
     monitoring = MonitoringSpec(
-        decision_thresholds=("review", "block"),
-        by_construction={"is_weekend": "months differ in their weekends"},
+        decision_thresholds=("anomaly", "block"),
+        by_construction={
+            "is_weekend": "months differ in their weekends",
+            **dict.fromkeys(catalogue.OF_ALL_CUSTOMERS, "of all customers of one merchant together: customers are no independent draws"),
+        },
     )
 
     # Features ------------------------------------------------------------------------------------------------------------------
@@ -79,13 +87,16 @@ class TransactionAnomaly(Domain):
         return frame[frame.is_fraud.notna() & is_known & (frame.occurred_at <= pd.Timestamp(latest))].reset_index(drop=True)
 
     def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
-        """Fit an isolation forest; where there are labels, join it with the best supervised model."""
+        """Fit an isolation forest; where each window has `MIN_FRAUDS`, join it with the best supervised model."""
         import numpy as np
 
         from finrisk_assets.features.windows import to_json
         from finrisk_assets.modelling.training import provenance
         from finrisk_assets.modelling.training.convert import convert_estimator
         from finrisk_assets.modelling.training.model_registry import model_name
+        from finrisk_assets.policy.policy_file import load_policy
+        from finrisk_assets.scoring.bundle import Bundle
+        from finrisk_assets.scoring.score_curve import draw_score_curve
         from finrisk_assets.scoring.spec import BundleSpec, Calibration
 
         moments = frame.occurred_at.to_numpy()
@@ -102,7 +113,8 @@ class TransactionAnomaly(Domain):
             windows=tuple(to_json(_declarations(source))),
             components=(convert_estimator(forest, features, validation[:2_000]).component,),
             calibration=Calibration("exp2"),
-            thresholds=decide.thresholds(np.exp2(margin)) | _largest_amount(frame, window.train),
+            thresholds=_largest_amount(frame, window.train),
+            score_curve=draw_score_curve(np.exp2(margin), None, len(np.unique(_days(frame)[window.validation]))),
             golden_rows=provenance.pick_golden_rows(validation, margin),
             seed=settings.seed,
             data_sha256=provenance.data_sha256(frame),
@@ -112,19 +124,35 @@ class TransactionAnomaly(Domain):
         )
         sizes = {"n_train": len(rows), "n_validation": len(validation), "n_test": len(window.test)}
         params = {"split": window.reason, "seed": settings.seed, **sizes}
-        if frame.is_fraud.isna().all():
-            share = float((np.exp2(margin) >= spec.thresholds["anomaly"]).mean())
+        if min(_count_frauds(frame.iloc[part]) for part in (window.train, window.validation, window.test)) < MIN_FRAUDS:
+            share = float((np.exp2(margin) >= Bundle(spec, "", policy=load_policy(settings)).thresholds["anomaly"]).mean())
+            spec = _with_values(spec, rows, validation)
             return TrainingResult(spec, params | {"champion_candidate": "isolation_forest"}, {"share_anomalous": share})
         return _train_supervised(frame, window, rows, validation, margin, spec, params, settings)
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> dict[str, Any]:
-        """Return margin, probability and decision of each row; an amount larger than any in training is decided as such."""
+        """Return margin, probability and decision of each row; an amount larger than any in training is decided as such,
+        and a transaction of which too little is known is reviewed."""
         import numpy as np
 
-        margin = champion.margin(_matrix(frame, champion.features))
+        rows = _matrix(frame, champion.features)
+        margin = champion.margin(rows)
         probability = champion.calibration.apply(margin)
         amounts = frame.log_amount.to_numpy(np.float32) if "log_amount" in frame else None
-        return {"score": margin, "probability": probability, "decision": decide.decide_all(probability, champion.thresholds, amounts)}
+        decisions = np.array(decide.decide_all(probability, champion.thresholds, amounts), object)
+        decisions[champion.is_doubtful(rows) & (decisions == "allow")] = "review"
+        return {"score": margin, "probability": probability, "decision": decisions.tolist()}
+
+    def value_decisions(self, frame: "pd.DataFrame", scored: Mapping[str, Any], policy: "Policy") -> "np.ndarray | None":
+        """Return what reviews and blocks are expected to save less what they cost; None where the score is no probability of fraud."""
+        import numpy as np
+
+        if frame.is_fraud.isna().all() or "log_amount" not in frame:
+            return None
+        amount, p = np.expm1(frame.log_amount.to_numpy(np.float64)), np.asarray(scored["probability"], float)
+        decisions, rules = scored["decision"], policy.transaction_anomaly
+        stopped, passed = (decide.compute_savings(amount, np.full(len(p), fraud), decisions, rules) for fraud in (True, False))
+        return p * stopped + (1 - p) * passed
 
     # Evaluation ----------------------------------------------------------------------------------------------------------------
 
@@ -132,16 +160,16 @@ class TransactionAnomaly(Domain):
         return time_split.select_test_rows(table)
 
     def score_test_window(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> ScoredWindow:
-        """Score the test window; its labels have shape (0,) where the source has none."""
+        """Score the test window; its labels have shape (0,) where they do not judge the bundle."""
         import numpy as np
 
         test = _test_window(frame).reset_index(drop=True)
         rows = _matrix(test, bundle.features)
-        labels = np.empty(0, bool) if test.is_fraud.isna().all() else test.is_fraud.fillna(False).to_numpy(bool)
+        labels = np.empty(0, bool) if not _is_judged_by_labels(test, bundle) else test.is_fraud.fillna(False).to_numpy(bool)
         return ScoredWindow(test, rows, labels, bundle.probability(rows))
 
     def evaluate(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Evaluation:
-        """Return figures and pictures of the test window, against the labels where there are any."""
+        """Return figures and pictures of the test window, against the labels where there are enough."""
         import numpy as np
 
         from finrisk_assets.modelling.evaluation import explain, plots
@@ -154,16 +182,20 @@ class TransactionAnomaly(Domain):
         scored = bundle.score(rows[spread])
         gap = float(np.abs(scored.base + scored.contributions.sum(axis=1) - margin[spread]).max())
         is_anomalous = probability >= bundle.thresholds["anomaly"]
+        is_reviewed = np.asarray(self.score(test, bundle)["decision"]) == "review"
         figures = [
             Figure("share_anomalous", float(is_anomalous.mean()), meaning="share at or above the threshold"),
+            Figure("share_planned", bundle.policy.transaction_anomaly.contamination, meaning="share that the policy calls anomalies"),
+            Figure("share_reviewed", float(is_reviewed.mean()), meaning="share of the transactions that a person reviews"),
             Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
             Figure("n_test", float(len(test)), meaning="transactions in the test window"),
         ]
         pictures = {"shap": plots.plot_shap_summary(scored.contributions, rows[spread], [feature.name for feature in bundle.features])}
-        if not test.is_fraud.isna().all():
+        if _is_judged_by_labels(test, bundle):
             fraud = test.is_fraud.fillna(False).to_numpy(bool)
-            decision_thresholds = {name: value for name, value in bundle.thresholds.items() if name != decide.LARGEST_LEARNED}
+            decision_thresholds = {name: value for name, value in bundle.thresholds.items() if name in ("anomaly", "review", "block")}
             figures = _fraud_figures(test, fraud, margin, probability, settings) + figures
+            figures += _review_figures(test, fraud, probability, bundle)
             pictures |= {
                 "roc_pr": plots.plot_roc_pr(fraud, {"challenger": margin}),
                 "calibration": plots.plot_calibration(fraud, probability),
@@ -176,9 +208,9 @@ class TransactionAnomaly(Domain):
     def find_faults(self, figures: Mapping[str, Figure]) -> list[Fault]:
         """Return a fault where the share of anomalies is far from the one planned, or the ranking hardly better than chance."""
         faults = []
-        share = figures["share_anomalous"].value
-        if not decide.CONTAMINATION / 5 <= share <= decide.CONTAMINATION * 5:
-            reason = f"{share:.2%} of the transactions are anomalies; the threshold was set for {decide.CONTAMINATION:.0%}"
+        share, planned = figures["share_anomalous"].value, figures["share_planned"].value
+        if not planned / 5 <= share <= planned * 5:
+            reason = f"{share:.2%} of the transactions are anomalies; the threshold was set for {planned:.1%}"
             faults.append(Fault("calibration", reason))
         if "average_precision" in figures:
             ap, rate = figures["average_precision"], figures["fraud_rate"].value
@@ -187,19 +219,30 @@ class TransactionAnomaly(Domain):
                 faults.append(Fault("discrimination", reason))
         return faults
 
+    def find_favourable(self, window: ScoredWindow, bundle: "Bundle") -> "Mapping[str, np.ndarray]":
+        """Return whether each transaction is allowed, and where the bundle blocks whether it is not blocked."""
+        import numpy as np
+
+        amounts = window.frame.log_amount.to_numpy(np.float32) if "log_amount" in window.frame else None
+        decisions = np.asarray(decide.decide_all(window.probability, bundle.thresholds, amounts), str)
+        return {"review": decisions == "allow"} | ({"block": decisions != "block"} if "block" in bundle.thresholds else {})
+
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
         """Return what looking at each transaction or blocking it saved, decided by `score` so that unseen amounts count as they are."""
         import numpy as np
 
         decisions = np.asarray(self.score(window.frame, bundle)["decision"])
-        return decide.compute_savings(np.expm1(window.frame.log_amount.to_numpy(np.float64)), window.labels, decisions)
+        amounts = np.expm1(window.frame.log_amount.to_numpy(np.float64))
+        return decide.compute_savings(amounts, window.labels, decisions, bundle.policy.transaction_anomaly)
 
-    def compare_with_truth(self, frame: "pd.DataFrame", truth: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> Sequence[Figure]:
+    def compare_with_truth(
+        self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"
+    ) -> Sequence[Figure]:
         """Compare with the probability of fraud that each transaction of the test window had; one that the truth does not name had none."""
         from finrisk_assets.modelling.evaluation import oracle
 
         test = _test_window(frame)
-        joined = test[["transaction_id"]].merge(truth, on="transaction_id", how="left", validate="one_to_one")
+        joined = test[["transaction_id"]].merge(truth[self.truth], on="transaction_id", how="left", validate="one_to_one")
         true = joined.fraud_probability.fillna(0.0).to_numpy(dtype=float)
         probability = bundle.probability(_matrix(test, bundle.features))
         compared = oracle.compare(test.is_fraud.fillna(False).to_numpy(bool), probability, true)
@@ -236,6 +279,17 @@ def _days(frame: "pd.DataFrame") -> "np.ndarray":
     return frame.occurred_at.to_numpy().astype("datetime64[D]")
 
 
+def _count_frauds(frame: "pd.DataFrame") -> int:
+    """Return the number of known frauds; 0 where the source has no labels."""
+    return int(frame.is_fraud.fillna(False).sum())
+
+
+def _is_judged_by_labels(test: "pd.DataFrame", bundle: "Bundle") -> bool:
+    """Return whether the labels of the test window judge a bundle: they are enough, and its score is a probability of fraud."""
+    is_probability = bundle.score_curve is not None and bool(bundle.score_curve.events)
+    return is_probability and _count_frauds(test) >= MIN_FRAUDS
+
+
 def _largest_amount(frame: "pd.DataFrame", train: "np.ndarray") -> dict[str, float]:
     """Return the largest amount that the model learns from, in 32 bits as its feature has it."""
     import numpy as np
@@ -261,6 +315,7 @@ def _train_supervised(
     from finrisk_assets.modelling.evaluation import metrics, plots
     from finrisk_assets.modelling.training import calibrate, provenance
     from finrisk_assets.modelling.training.convert import convert_estimator
+    from finrisk_assets.scoring.score_curve import draw_score_curve
 
     fraud = frame.is_fraud.fillna(False).to_numpy(bool)
     labels, target = fraud[window.train], fraud[window.validation]
@@ -286,6 +341,8 @@ def _train_supervised(
     probability = calibrated.calibration.apply(margin)
     days = len(np.unique(_days(frame)[window.validation]))
     ap = metrics.average_precision(target, margin)
+    amounts = frame.log_amount.to_numpy(np.float32)[window.validation] if "log_amount" in frame else None
+    losses = None if amounts is None else decide.expect_loss(probability, amounts)
     spec = replace(
         spec,
         components=(
@@ -294,8 +351,8 @@ def _train_supervised(
         ),
         intercept=joined.intercept,
         calibration=calibrated.calibration,
-        thresholds=decide.thresholds(probability, capacity_per_day=settings.review_capacity, n_days=days, is_fraud=target)
-        | _largest_amount(frame, window.train),
+        score_curve=draw_score_curve(probability, target, days),
+        loss_curve=None if losses is None else draw_score_curve(losses, None, days),
         metrics={"validation_average_precision": ap},
         golden_rows=provenance.pick_golden_rows(validation, margin),
     )
@@ -306,8 +363,17 @@ def _train_supervised(
         "calibration": calibrated.form,
         "base_rate": float(labels.mean()),
     }
+    spec = _with_values(spec, rows, validation)
     curves = {"joined": margin, best: margins[best], "isolation forest": isolation}
     return TrainingResult(spec, params, {"average_precision": ap}, candidates, {"candidates": plots.plot_roc_pr(target, curves)})
+
+
+def _with_values(spec: "BundleSpec", train: "Rows", validation: "Rows") -> "BundleSpec":
+    """Return the bundle with what training saw of each feature."""
+    from finrisk_assets.modelling.evaluation.explain import with_values
+
+    group = TransactionAnomaly.reference_group
+    return with_values(spec, train, validation, group_name=group, is_safer_half=TransactionAnomaly.is_reference_safer)
 
 
 def _fraud_figures(
@@ -336,6 +402,26 @@ def _fraud_figures(
         Figure("expected_calibration_error", metrics.expected_calibration_error(fraud, probability)),
         Figure("fraud_rate", float(fraud.mean()), meaning="observed"),
         Figure("mean_probability", float(probability.mean()), meaning="said by the model"),
+    ]
+
+
+def _review_figures(test: "pd.DataFrame", fraud: "np.ndarray", probability: "np.ndarray", bundle: "Bundle") -> list[Figure]:
+    """Return what review by worth saves beside review of the highest scores; nothing where the source states no amounts."""
+    import numpy as np
+
+    from finrisk_assets.modelling.evaluation.review_worth import PERIOD_DAYS, compare_review_rules
+
+    if bundle.loss_curve is None:
+        return []
+    amount, people = np.expm1(test.log_amount.to_numpy(np.float64)), test.customer_id.to_numpy()
+    compared = compare_review_rules(probability, amount, fraud, people, len(np.unique(_days(test))), bundle, seed=bundle.seed)
+    of, gain = f"in {PERIOD_DAYS} days", compared.gain
+    return [
+        Figure("review_gain", gain.value, gain.low, gain.high, f"currency {of} by which review by worth saves more than by score"),
+        Figure("review_saved_by_worth", compared.saved_by_worth, meaning=f"currency {of}: frauds found less the cost of the reviews"),
+        Figure("review_saved_by_score", compared.saved_by_score, meaning=f"currency {of}, with the highest scores to capacity"),
+        Figure("reviews_by_worth", compared.reviews_by_worth, meaning=f"reviews {of}"),
+        Figure("reviews_by_score", compared.reviews_by_score, meaning=f"reviews {of}, with the highest scores to capacity"),
     ]
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from finrisk_assets.domains.transaction_anomaly.decide import CONTAMINATION
 from schemas.features import Feature
 
 if TYPE_CHECKING:
@@ -47,11 +46,11 @@ JOINABLE = ("logistic_regression", "xgboost", "xgboost_monotone")
 _EXACT = {"ftol": 1e-13, "gtol": 1e-9, "maxiter": 1000}
 
 
-def isolation_forest(seed: int, *, contamination: float = CONTAMINATION, n_jobs: int = 1) -> "IsolationForest":
+def isolation_forest(seed: int, *, n_jobs: int = 1) -> "IsolationForest":
     """Return an isolation forest (Liu, Ting and Zhou 2008) of 100 trees on 256 rows each."""
     from sklearn.ensemble import IsolationForest
 
-    return IsolationForest(n_estimators=100, max_samples=256, contamination=contamination, random_state=seed, n_jobs=n_jobs)
+    return IsolationForest(n_estimators=100, max_samples=256, random_state=seed, n_jobs=n_jobs)
 
 
 def isolate_features(features: Sequence[Feature], rows: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

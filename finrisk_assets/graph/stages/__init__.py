@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from finrisk_assets.domains.base import Domain
-from finrisk_assets.graph.stages import champion, evaluation, features, leakage, model, monitoring, oracle, pack, scores
+from finrisk_assets.graph.stages import champion, consistency, evaluation, features, leakage, model, monitoring, oracle, pack, scores
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
 
@@ -22,6 +22,7 @@ def build_assets(domain: Domain, source: Source, settings: Settings, available: 
         *evaluation.build_assets(domain, source, settings),
         *champion.build_assets(domain, source, settings),
         *scores.build_assets(domain, source, settings),
+        *consistency.build_assets(domain, source, settings),
         *monitoring.build_assets(domain, settings),
         *oracle.build_assets(domain, source, settings),
         *pack.build_assets(domain, source, settings),

@@ -1,16 +1,18 @@
 """The stage ``champion_<domain>``: the alias moves to the challenger that passed its gate, and its bundle is exported."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.gate import ROWS
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.runs import stop_signals
-from finrisk_assets.graph.stages.common import champion_folder, common, find_bundle_faults, run_link
+from finrisk_assets.graph.stages.common import champion_folder, common, find_bundle_faults, leave_out, run_link
 from finrisk_assets.graph.stages.evaluation import FIGURES
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import gate_verdict, model_registry
@@ -32,10 +34,11 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"champion_{domain.name}",
         deps=[f"evaluation_{domain.name}"],
+        output_required=False,
         description="Moves the alias `champion` to the challenger that passed its gate, and exports its scoring bundle and its figures.",
         **common(domain, {"mlflow"}),
     )
-    def champion(context: dg.AssetExecutionContext, tracking: Tracking) -> dg.MaterializeResult:
+    def champion(context: dg.AssetExecutionContext, tracking: Tracking) -> Iterator[dg.MaterializeResult]:
         from finrisk_assets.scoring.bundle import Bundle
 
         client = tracking.client()
@@ -43,6 +46,9 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         if challenger is None:
             raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
         verdict = gate_verdict.read_verdict(model_registry.read_tags(client, challenger))
+        if verdict.gate == ROWS and not verdict.leaks:
+            leave_out(context, domain, f"the test window has too few outcomes to judge version {challenger.version}")
+            return
         if not verdict.is_passed:
             raise dg.Failure(
                 f"version {challenger.version} of {challenger.name} may not become champion: {verdict.refusal(domain.name)}",
@@ -51,7 +57,7 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         stop_signals.raise_if_stopped()
         former = model_registry.promote(client, domain.name, challenger)
         bundle = Bundle.load(export_bundle(client, domain, challenger, settings))
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={
                 "model": challenger.name,
                 "registry_version": challenger.version,

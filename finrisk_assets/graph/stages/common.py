@@ -15,11 +15,14 @@ from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse
 from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.policy.policy_file import load_policy
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    from finrisk_assets.scoring.bundle import Bundle
 
 WITHOUT_CHAMPION = "no model of it has passed its gate on this ledger yet"
 """Reason why a domain with tables is absent from scores and Bento, as the service tells whoever asks."""
@@ -33,6 +36,16 @@ def candidate_folder(domain: Domain, settings: Settings) -> Path:
 def champion_folder(domain: Domain, settings: Settings) -> Path:
     """Return the folder of the champion's exported bundle, for batch scoring and for the Bento."""
     return settings.root / "champions" / domain.name / "bundle"
+
+
+LEFT_OUT = "left_out"
+"""Name of the reason in the observation of an asset that is left out."""
+
+
+def leave_out(context: dg.AssetExecutionContext, domain: Domain, reason: str) -> None:
+    """Record why an asset is not materialised and its domain left out: what is downstream is skipped, and the other domains go on."""
+    context.log.warning(f"{domain.name} is left out: {reason}")
+    context.log_event(dg.AssetObservation(context.asset_key, metadata={LEFT_OUT: reason, "domain": domain.name}))
 
 
 def common(domain: Domain, kinds: set[str], pool: str = WAREHOUSE_POOL) -> dict[str, Any]:
@@ -50,9 +63,26 @@ def load_frame(features: LazyTable, domain: Domain) -> "pd.DataFrame":
 
 
 def load_evaluation_rows(warehouse: Warehouse, domain: Domain) -> "pd.DataFrame":
-    """Return the rows of the feature table on which a model is evaluated, ordered by its key."""
+    """Return the rows of the feature table on which a model is evaluated, ordered by its key.
+
+    What its companions know is not joined: an evaluation is computed again from the version's own snapshot, bundle and policy alone.
+    """
     features = warehouse.table(f"features_{domain.group}")
     return load_frame(domain.evaluation_rows(features), domain)
+
+
+def join_companions(rows: LazyTable, domain: Domain, warehouse: Warehouse) -> LazyTable:
+    """Join what the companions of a domain know of rows of its feature table, as far as the warehouse has it."""
+    return domain.join_companions(rows, lambda name: warehouse.table(name) if warehouse.has(name) else None)
+
+
+def load_bundle(folder: Path, domain: Domain, settings: Settings) -> "Bundle":
+    """Load a bundle of a domain as it decides: under the policy in effect, beside the champions of its companions that there are."""
+    from finrisk_assets.scoring.bundle import Bundle
+
+    policy, folders = load_policy(settings), {name: settings.root / "champions" / name / "bundle" for name in domain.companions}
+    companions = {name: Bundle.load(path, threads=settings.threads, policy=policy) for name, path in folders.items() if path.is_dir()}
+    return Bundle.load(folder, threads=settings.threads, policy=policy).under(policy, companions)
 
 
 def ordered(features: LazyTable, domain: Domain) -> "pa.Table":

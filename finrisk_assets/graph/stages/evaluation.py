@@ -19,12 +19,14 @@ from finrisk_assets.graph.stages.common import (
     check_finite_figures,
     common,
     figure_table,
+    load_bundle,
     load_evaluation_rows,
     log_artifact,
     pictures,
     read_figures,
     run_link,
 )
+from finrisk_assets.graph.stages.relations import ARTIFACT, measure_relations
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import gate_verdict, model_registry
@@ -38,20 +40,26 @@ if TYPE_CHECKING:
 FIGURES = "evaluation.json"
 """The artifact of a model's run that holds its figures: the evaluation's table is always that of the newest challenger."""
 
+POLICY = "policy.json"
+"""The artifact of a model's run that holds the policy that it was evaluated under."""
+
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """Build the figures, their contract, and the gate."""
 
-    def find_unmet_demands(warehouse: Warehouse) -> list[str]:
-        return [str(fault) for fault in gate.find_faults(domain, read_figures(warehouse.table(f"evaluation_{domain.name}")))]
-
-    gate_check = checks.blocking_check(
-        f"evaluation_{domain.name}",
-        f"model_{domain.name}_gate",
-        "What a challenger must show on the frozen test window, alone and beside the champion, before it may decide: "
+    @dg.asset_check(
+        asset=f"evaluation_{domain.name}",
+        name=f"model_{domain.name}_gate",
+        blocking=True,
+        description="What a challenger must show on the frozen test window, alone and beside the champion, before it may decide: "
         + " ".join(f"{demand.capitalize()}: {meaning}" for demand, meaning in gate.DEMANDS.items()),
-        find_unmet_demands,
     )
+    def gate_check(warehouse: Warehouse) -> dg.AssetCheckResult:
+        faults = gate.find_faults(domain, read_figures(warehouse.table(f"evaluation_{domain.name}")))
+        # Too few rows are no fault of the model: the champion's stage leaves the domain out, and nothing fails.
+        severity = dg.AssetCheckSeverity.WARN if gate.is_unjudged(faults) else dg.AssetCheckSeverity.ERROR
+        return checks.build_result([str(fault) for fault in faults], severity)
+
     return [_evaluation(domain, source, settings), check_finite_figures(f"evaluation_{domain.name}"), gate_check]
 
 
@@ -70,13 +78,11 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         import ibis
         from mlflow.entities import Metric
 
-        from finrisk_assets.scoring.bundle import Bundle
-
         client = tracking.client()
         registered = model_registry.find_version(client, domain.name, model_registry.CHALLENGER)
         if registered is None:
             raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
-        challenger = Bundle.load(candidate_folder(domain, settings), threads=settings.threads)
+        challenger = load_bundle(candidate_folder(domain, settings), domain, settings)
         champion = _champion(client, domain, registered, settings)
         frame = load_evaluation_rows(warehouse, domain)
         known_now = replace(settings, as_of=clock.now())
@@ -90,13 +96,18 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         for name, png in result.plots.items():
             log_artifact(client, registered.run_id, f"plots/test_{name}.png", png)
         log_artifact(client, registered.run_id, FIGURES, json.dumps(rows, indent=1).encode())
+        relations = [asdict(figure) for figure in measure_relations(domain, source, warehouse, challenger)]
+        log_artifact(client, registered.run_id, ARTIFACT, json.dumps(relations, indent=1).encode())
+        log_artifact(client, registered.run_id, POLICY, challenger.policy.canonical_json().encode())
         gate_verdict.record_evaluation(client, registered.name, registered.version, (fault.demand for fault in faults))
         return dg.Output(
             ibis.memtable(figure_table(rows)),
             metadata={
                 "bundle": challenger.version,
+                "policy": challenger.policy.version,
                 "gate": dg.MetadataValue.md(format_verdicts(faults)),
                 "figures": dg.MetadataValue.md(markdown_table(rows)),
+                "relations": dg.MetadataValue.md(markdown_table(relations) if relations else "none: the source has no movements"),
                 "mlflow_run_id": registered.run_id,
                 "mlflow": run_link(tracking, registered.run_id),
                 **{figure.metric: float(figure.value) for figure in figures if "/" not in figure.metric},
@@ -123,15 +134,14 @@ def format_verdicts(faults: list[gate.Fault]) -> str:
 
 def _champion(client: Any, domain: Domain, challenger: model_registry.RegisteredVersion, settings: Settings) -> "Bundle | None":
     """Return the champion's bundle; where the champion is the challenger itself, the one that it replaced; None for the first."""
-    from finrisk_assets.scoring.bundle import Bundle
-
     model = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
     if model is not None and model.version == challenger.version:
         model = model_registry.find_replaced(client, model)
     if model is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        return Bundle.load(model_registry.download_bundle(client, model, Path(folder) / "bundle"), threads=settings.threads)
+        files = model_registry.download_bundle(client, model, Path(folder) / "bundle")
+        return load_bundle(files, domain, settings)
 
 
 def _rollback_figures(tags: dict[str, str]) -> list[Figure]:

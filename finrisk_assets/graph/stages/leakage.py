@@ -1,11 +1,12 @@
 """The check ``model_<domain>_leakage``: no model learns from what was not known when the decision fell.
 
-The rules are those of `modelling.evaluation.leakage`. They are applied to a sample of the labelled rows, and to the domain's features
-computed again from a ledger cut off at a decision. The check blocks what is downstream of a *model*: a challenger with a finding is
-neither evaluated nor promoted, and the champion goes on scoring.
+The rules are those of `modelling.evaluation.leakage` and `look_ahead`. They are applied to a sample of the labelled rows, and to the
+domain's features computed again from a ledger cut off at a decision. The check blocks what is downstream of a *model*: a challenger with
+a finding that is near certain is neither evaluated nor promoted, and the champion goes on scoring. Other findings are warnings.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.modelling.evaluation.leakage import PROVEN, TIME
 from finrisk_assets.modelling.training import gate_verdict, model_registry
 from finrisk_assets.settings import Settings
 from schemas.ledger import Column
@@ -36,10 +38,6 @@ SHOWN = 3
 """Findings in the check's description; its table holds all of them."""
 ORDER = "_ordered_at"
 """Column that orders the rows where no column says when they are decided."""
-NEVER_EXCUSED = ("known_later", "look_ahead")
-"""Rules that no examination excuses: they say when a value was known, not how it behaves."""
-TIME = "time"
-"""Name in ``FINRISK_EXAMINED`` of a fall out of time that no single column causes."""
 
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
@@ -54,13 +52,22 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
     )
     def check(warehouse: Warehouse, tracking: Tracking) -> dg.AssetCheckResult:
         leaks = findings(domain, source, settings, warehouse)
-        _tag_challenger(tracking, domain, [leak.column or TIME for leak in leaks])
+        blocking = [leak for leak in leaks if leak.severity == "block"]
+        _tag_challenger(tracking, domain, [leak.column or TIME for leak in blocking])
         rows = [
-            {"column": leak.column or TIME, "rule": leak.rule, "evidence": leak.evidence, "why": leak.shows, "what to do": leak.advice}
+            {
+                "column": leak.column or TIME,
+                "rule": leak.rule,
+                "verdict": leak.severity,
+                "evidence": leak.evidence,
+                "why": leak.shows,
+                "what to do": leak.advice,
+            }
             for leak in leaks
         ]
         return dg.AssetCheckResult(
             passed=not leaks,
+            severity=dg.AssetCheckSeverity.ERROR if blocking or not leaks else dg.AssetCheckSeverity.WARN,
             description="; ".join(map(str, leaks[:SHOWN])) or "nothing leaks",
             metadata={
                 "features": len(domain.select_features(source)),
@@ -82,12 +89,12 @@ def _tag_challenger(tracking: Tracking, domain: Domain, columns: Sequence[str]) 
 
 def findings(domain: Domain, source: Source, settings: Settings, warehouse: Warehouse) -> "list[LeakageFinding]":
     """Lint a sample of the rows that may teach, and replay a sample of customers where the source has movements of theirs."""
-    from finrisk_assets.modelling.evaluation import leakage
+    from finrisk_assets.modelling.evaluation import leakage, look_ahead
     from finrisk_assets.modelling.training.parallel import map_threads
     from finrisk_assets.modelling.training.provenance import limit_threads
 
     decision_time, names = domain.decision_time, [feature.name for feature in domain.select_features(source)]
-    examined = examined_columns(domain, settings)
+    own = {feature.name for feature in source.features.get(domain.group, ())}
     frame, sample_rows = sample(domain, source, warehouse, settings), sample_size(names)
 
     def lint() -> "list[LeakageFinding]":
@@ -99,7 +106,8 @@ def findings(domain: Domain, source: Source, settings: Settings, warehouse: Ware
             order=ORDER,
             group="customer_id",
             columns=own_columns(source, domain),
-            examined=examined,
+            computed=[name for name in names if name not in own],
+            examined=examined_columns(domain, settings),
             most=sample_rows,
             seed=settings.seed,
         )
@@ -107,7 +115,7 @@ def findings(domain: Domain, source: Source, settings: Settings, warehouse: Ware
     def replay() -> "list[LeakageFinding]":
         if "transactions" not in source.tables or not frame[decision_time].notna().any():
             return []
-        return leakage.find_look_ahead(
+        return look_ahead.find_look_ahead(
             lambda tables: domain.build_features(tables, source),
             load_feature_inputs(domain, source, warehouse),
             names,
@@ -122,14 +130,21 @@ def findings(domain: Domain, source: Source, settings: Settings, warehouse: Ware
 
     with limit_threads():
         linted, replayed = map_threads(lambda look: look(), (lint, replay), settings.threads)
-    leaks = [*linted, *replayed]
-    return [one for one in leaks if one.rule in NEVER_EXCUSED or (one.column or TIME) not in examined]
+    return [_with_excuse(leak, domain) for leak in sorted([*replayed, *linted], key=lambda leak: leak.severity != "block")]
+
+
+def _with_excuse(leak: "LeakageFinding", domain: Domain) -> "LeakageFinding":
+    """Return the finding with the setting that records an examination, where an examination excuses its rule."""
+    if leak.rule in PROVEN:
+        return leak
+    setting = f"FINRISK_EXAMINED={domain.name}.{leak.column or TIME}"
+    return replace(leak, advice=f"{leak.advice}; if it is legitimate, say that it was examined: {setting}")
 
 
 def examined_columns(domain: Domain, settings: Settings) -> frozenset[str]:
-    """Return the columns of a domain that ``FINRISK_EXAMINED`` names (``cashflow.net_flow_30d, loan_default.time``)."""
-    named = (entry.strip().partition(".") for entry in settings.examined.split(","))
-    return frozenset(column for group, _, column in named if group in (domain.name, domain.group))
+    """Return the columns that the domain declares as examined, or ``FINRISK_EXAMINED`` (``cashflow.net_flow_30d, loan_default.time``)."""
+    entries = (entry.strip().partition(".") for entry in settings.examined.split(","))
+    return frozenset(column for group, _, column in entries if group in (domain.name, domain.group)) | frozenset(domain.examined)
 
 
 def own_columns(source: Source, domain: Domain) -> list[Column]:
@@ -146,9 +161,9 @@ def load_feature_inputs(domain: Domain, source: Source, warehouse: Warehouse) ->
 
 def sample_size(names: Sequence[str]) -> int:
     """Return how many rows the models of the linter are fitted on."""
-    from finrisk_assets.modelling.evaluation import leakage
+    from finrisk_assets.modelling.evaluation.leakage_evidence import LARGEST_SAMPLE
 
-    return min(leakage.LARGEST_SAMPLE, CELLS // len(names))
+    return min(LARGEST_SAMPLE, CELLS // len(names))
 
 
 def sample(domain: Domain, source: Source, warehouse: Warehouse, settings: Settings) -> "pd.DataFrame":
@@ -180,16 +195,23 @@ def _with_order(rows: "LazyTable", domain: Domain, source: Source, warehouse: Wa
 
 
 def draw_customers(features: "LazyTable", label: str, most: int, seed: int) -> list[str]:
-    """Draw customers until they have enough rows, half of them of either outcome, or as many as may be read."""
+    """Draw customers until they have enough rows, half of them of either outcome, or as many as may be read.
+
+    Rows without an outcome count where no row has one.
+    """
+    import ibis
     import numpy as np
 
     outcomes = features[label].cast("int64")
     counted = features.group_by("customer_id").agg(
-        rows=outcomes.count(), yes=outcomes.sum().fill_null(0), no=(1 - outcomes).sum().fill_null(0)
+        rows=ibis._.count(), labelled=outcomes.count(), yes=outcomes.sum().fill_null(0), no=(1 - outcomes).sum().fill_null(0)
     )
     people = counted.order_by("customer_id").to_pyarrow().to_pydict()
     order = np.random.default_rng(seed).permutation(len(people["customer_id"]))
-    sums = {name: np.cumsum(np.asarray(people[name], float)[order]) for name in ("rows", "yes", "no")}
-    needed = {"rows": most, "yes": most // 2, "no": most // 2}
-    enough = max(int(np.searchsorted(total, min(needed[name], total[-1]))) for name, total in sums.items())
-    return [people["customer_id"][place] for place in order[: min(enough, int(np.searchsorted(sums["rows"], MAX_ROWS_READ))) + 1]]
+    sums = {name: np.cumsum(np.asarray(people[name], float)[order]) for name in ("rows", "labelled", "yes", "no")}
+    if not len(order):
+        return []
+    needed = {"labelled": most, "yes": most // 2, "no": most // 2} if sums["labelled"][-1] else {"rows": most}
+    enough = max(int(np.searchsorted(sums[name], min(rows, sums[name][-1]))) for name, rows in needed.items())
+    readable = sums["labelled" if sums["labelled"][-1] else "rows"]
+    return [people["customer_id"][place] for place in order[: min(enough, int(np.searchsorted(readable, MAX_ROWS_READ))) + 1]]

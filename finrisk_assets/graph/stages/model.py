@@ -6,20 +6,21 @@ The training rows are stored as a snapshot, and the version's tags name everythi
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from finrisk_assets.domains.base import Domain, TrainingResult
+from finrisk_assets.domains.base import Domain, TooFewRowsError, TrainingResult
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Clock, Tracking
 from finrisk_assets.graph.stages.common import (
     candidate_folder,
     common,
     find_bundle_faults,
+    leave_out,
     log_artifact,
     ordered,
     pictures,
@@ -55,9 +56,10 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
         name=f"model_{domain.name}",
         deps=[f"features_{domain.group}"],
         description=f"{domain.title}: trains the candidates, chooses one on the validation window, registers it as challenger.",
+        output_required=False,
         **common(domain, {"scikitlearn", "xgboost", "mlflow"}, TRAINING_POOL),
     )
-    def model(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking, clock: Clock) -> dg.MaterializeResult:
+    def model(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking, clock: Clock) -> Iterator[dg.MaterializeResult]:
         from finrisk_assets.scoring import bundle
 
         # The run's moment, and not the time of day, decides which outcomes are known.
@@ -68,7 +70,11 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
             # Written before training: pandas takes the rows over.
             copy = write_rows(rows, Path(scratch) / "rows.parquet")
             frame = to_frame(rows)
-            trained = train(frame, domain, source, fixed)
+            try:
+                trained = train(frame, domain, source, fixed)
+            except TooFewRowsError as error:
+                leave_out(context, domain, str(error))
+                return
             folder = candidate_folder(domain, settings)
             version = bundle.write(folder, trained.spec)
             snapshot = snapshots.store_snapshot(
@@ -88,7 +94,7 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
             _log_pictures(mlflow, trained.plots)
             _log_files(mlflow, trained.files, folder.parent)
             registered = model_registry.register(mlflow, domain.name, folder, trained.spec.features, tags)
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={
                 "model": registered.name,
                 "registry_version": registered.version,

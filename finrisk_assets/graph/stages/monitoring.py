@@ -19,7 +19,7 @@ from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Clock, Tracking
 from finrisk_assets.graph.stages import champion as champion_stage
-from finrisk_assets.graph.stages.common import champion_folder, common, log_artifact
+from finrisk_assets.graph.stages.common import champion_folder, common, join_companions, load_bundle, log_artifact, to_frame
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
@@ -54,9 +54,8 @@ def _monitoring(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         import ibis
 
         from finrisk_assets.modelling.monitoring import monitoring, report
-        from finrisk_assets.scoring.bundle import Bundle
 
-        champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
+        champion = load_bundle(champion_folder(domain, settings), domain, settings)
         client = tracking.client()
         registered = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
         findings = observe(warehouse, domain, champion, settings, clock.now(), _tested_auc(domain, settings))
@@ -130,7 +129,7 @@ def observe(
         rows, counted = _of(rows, months), counted[counted.month.isin(months)]
     needed = [*(column.name for column in domain.keys), *(feature.name for feature in champion.features), "_month"]
     rows = _sampled(rows.select(*needed), counted, settings.seed)
-    frame = _frame(rows, warehouse.table(f"scores_{domain.name}"), domain, champion)
+    frame = _frame(rows, warehouse, domain, champion)
     names = [feature.name for feature in champion.features if feature.name not in spec.by_construction]
     labelled = domain.labelled_rows(frame, replace(settings, as_of=now))
     label = labelled.set_index(domain.keys[0].name)[domain.label].astype("float64")
@@ -194,24 +193,25 @@ def _sampled(rows: LazyTable, counted: "pd.DataFrame", seed: int) -> LazyTable:
     return rows.semi_join(ibis.memtable(pa.table({"customer_id": np.sort(customers)})), "customer_id")
 
 
-def _frame(rows: LazyTable, scored: LazyTable, domain: Domain, champion: "Bundle") -> "pd.DataFrame":
+def _frame(rows: LazyTable, warehouse: Warehouse, domain: Domain, champion: "Bundle") -> "pd.DataFrame":
     """Return the rows with their score, probability and decision, in the order of the key.
 
-    Rows that another model scored are scored anew, because a change of model would look like drift.
+    Rows that another model scored, or that another policy decided, are scored anew, because the change would look like drift.
     """
     import numpy as np
 
-    key = domain.keys[0].name
-    columns = ("score", "probability", "decision", "model_version")
+    key, scored = domain.keys[0].name, warehouse.table(f"scores_{domain.name}")
+    columns = ("score", "probability", "decision", "model_version", "policy_version")
     scored = scored.select(_key=scored[key], **{f"_{name}": scored[name] for name in columns})
     joined = rows.left_join(scored, rows[key] == scored._key).drop("_key").order_by(key)
     frame = joined.to_pyarrow().to_pandas(self_destruct=True, split_blocks=True).rename(columns={f"_{name}": name for name in columns})
-    is_other = (frame.model_version != champion.version).to_numpy()
+    is_other = ((frame.model_version != champion.version) | (frame.policy_version != champion.policy.version)).to_numpy()
     if is_other.any():
-        scored = domain.score(frame[is_other].reset_index(drop=True), champion)
-        for name in columns[:-1]:
+        known = to_frame(join_companions(rows, domain, warehouse).order_by(key).to_pyarrow())
+        rescored = domain.score(known[is_other].reset_index(drop=True), champion)
+        for name in columns[:3]:
             values = frame[name].to_numpy(copy=True)
-            values[is_other] = np.asarray(scored[name])
+            values[is_other] = np.asarray(rescored[name])
             frame[name] = values
     return frame
 

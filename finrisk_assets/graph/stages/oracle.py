@@ -1,5 +1,6 @@
 """The stage ``oracle_<domain>``: the champion beside the true probabilities, where a simulator can tell them."""
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -7,10 +8,24 @@ import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.domains.base import Domain
-from finrisk_assets.graph.stages.common import champion_folder, check_finite_figures, common, figure_table, load_evaluation_rows
+from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.stages.common import (
+    champion_folder,
+    check_finite_figures,
+    common,
+    figure_table,
+    join_companions,
+    load_bundle,
+    load_frame,
+    log_artifact,
+)
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
+
+COMPANIONS = "companions.json"
+"""The artifact of a champion's run that holds the versions of its companions, by domain, as it was compared with the truth."""
 
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
@@ -20,19 +35,25 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
 
     @dg.asset(
         name=f"oracle_{domain.name}",
-        deps=[f"features_{domain.group}", f"champion_{domain.name}", domain.truth],
+        deps=[f"features_{domain.group}", f"champion_{domain.name}", *domain.truth_tables],
         description="The champion beside an oracle that knows the true probabilities, on the test window. Only a simulator can tell.",
         io_manager_key="tables",
         **common(domain, {"ibis"}),
     )
-    def oracle(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.Output[LazyTable]:
+    def oracle(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.Output[LazyTable]:
         import ibis
 
-        from finrisk_assets.scoring.bundle import Bundle
-
-        champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
-        frame = load_evaluation_rows(warehouse, domain)
-        truth = warehouse.table(domain.truth).to_pandas()
+        champion = load_bundle(champion_folder(domain, settings), domain, settings)
+        # Decisions are compared as they are made, with all that the companions know.
+        rows = domain.evaluation_rows(warehouse.table(f"features_{domain.group}"))
+        frame = load_frame(join_companions(rows, domain, warehouse), domain)
+        if champion.companions:
+            client = tracking.client()
+            registered = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
+            if registered is not None:
+                versions = {name: companion.version for name, companion in champion.companions.items()}
+                log_artifact(client, registered.run_id, COMPANIONS, json.dumps(versions).encode())
+        truth = {name: warehouse.table(name).to_pandas() for name in domain.truth_tables}
         rows = [asdict(figure) for figure in domain.compare_with_truth(frame, truth, champion, settings)]
         return dg.Output(ibis.memtable(figure_table(rows)), metadata={"figures": dg.MetadataValue.md(markdown_table(rows))})
 

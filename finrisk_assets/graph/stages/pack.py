@@ -17,15 +17,19 @@ from finrisk_assets.domains import gate
 from finrisk_assets.domains.base import Domain, Figure
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.stages import consistency
 from finrisk_assets.graph.stages.common import champion_folder, common, run_link
-from finrisk_assets.graph.stages.evaluation import FIGURES
+from finrisk_assets.graph.stages.evaluation import FIGURES, POLICY
+from finrisk_assets.graph.stages.relations import ARTIFACT as RELATIONS
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.packs import card, pack
 from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.policy.policy_file import parse_policy
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
 
 ORACLE, README, CARD = "oracle.json", "README.md", "card.md"
@@ -76,7 +80,12 @@ def _pack(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefini
 
     @dg.asset(
         name=f"pack_{domain.name}",
-        deps=[f"champion_{domain.name}", f"evaluation_{domain.name}", *([f"oracle_{domain.name}"] if has_truth else [])],
+        deps=[
+            f"champion_{domain.name}",
+            f"evaluation_{domain.name}",
+            *([f"oracle_{domain.name}"] if has_truth else []),
+            *([consistency.ASSET] if consistency.is_judged(domain, source) else []),
+        ],
         description=f"{domain.title}: model card and validation pack of the champion, each figure with the hash of what it came from. "
         "`finrisk validate-pack verify` computes them again.",
         **common(domain, {"html", "mlflow"}),
@@ -139,9 +148,13 @@ def gather(
     """
     tags = model_registry.read_tags(client, model)
     snapshot = _snapshot(tags, model)
-    bundle, files = _bundle(client, model)
+    policy_file = read_policy_artifact(client, model)
+    policy = parse_policy(policy_file.decode(), POLICY)
+    bundle, files = _bundle(client, model, policy)
     texts = written or {name: (PACKAGE / "domains" / domain.group / name).read_bytes() for name in (README, CARD)}
     evaluation_file = model_registry.read_artifact(client, model, FIGURES)
+    relations_file = _read_figures(client, model, RELATIONS)
+    consistency_file = _read_figures(client, model, consistency.ARTIFACT)
     candidates, parameters = read_candidates(client, model), read_parameters(client, model)
     texts_and_oracle = {**texts, **({ORACLE: pack.canonical_json(list(oracle))} if oracle else {})}
     evaluation = json.loads(evaluation_file)
@@ -151,6 +164,17 @@ def gather(
         *(pack.Artifact(name, pack.sha256(content), f"{model.uri} in MLflow") for name, content in files.items()),
         pack.Artifact(SNAPSHOT, snapshot, f"snapshots/{snapshot[:12]}….parquet: the feature table that it was trained on"),
         pack.Artifact(FIGURES, pack.sha256(evaluation_file), f"{run}: what evaluation_{domain.name} found"),
+        *(
+            [pack.Artifact(RELATIONS, pack.sha256(relations_file), f"{run}: its scores after changes of the ledger")]
+            if json.loads(relations_file)
+            else []
+        ),
+        *(
+            [pack.Artifact(consistency.ARTIFACT, pack.sha256(consistency_file), f"{run}: its decisions beside those of others")]
+            if json.loads(consistency_file)
+            else []
+        ),
+        pack.Artifact(POLICY, pack.sha256(policy_file), f"{run}: the policy that it was evaluated under"),
         pack.Artifact(PARAMETERS, pack.sha256(pack.canonical_json(parameters)), f"{run}: its parameters"),
         pack.Artifact(CANDIDATES, pack.sha256(pack.canonical_json(candidates)), f"{run}: without the seconds that fitting took"),
         *(pack.Artifact(name, pack.sha256(content), f"{run}: {PACK_ARTIFACT}/{name}") for name, content in texts_and_oracle.items()),
@@ -160,8 +184,10 @@ def gather(
         *_training(parameters),
         *pack.build_figures(evaluation, "evaluation", FIGURES),
         *pack.build_figures(oracle, "oracle", ORACLE, "oracle"),
+        *pack.build_figures(json.loads(relations_file), "metamorphic", RELATIONS, "metamorphic"),
+        *pack.build_figures(json.loads(consistency_file), "consistency", consistency.ARTIFACT, "consistency"),
         *_candidate_figures(candidates),
-        *(_threshold(name, value) for name, value in bundle.thresholds.items()),
+        *(_threshold(name, value, bundle) for name, value in bundle.thresholds.items()),
     ]
     record = pack.Pack(
         domain=domain.name,
@@ -181,8 +207,8 @@ def gather(
                 "unit": f.unit,
                 "description": f.description,
                 "direction": WORDS[f.monotone],
-                "raises": f.raises,
-                "lowers": f.lowers,
+                "low": f.low or f.zero,
+                "high": f.high or f.one,
             }
             for f in bundle.features
         ],
@@ -204,15 +230,26 @@ def list_verdicts(domain: Domain, figures: Sequence[Figure]) -> list[pack.PackVe
     ]
 
 
-def _bundle(client: Any, model: model_registry.RegisteredVersion) -> "tuple[Bundle, dict[str, bytes]]":
-    """Return a version's bundle, and its files by artifact."""
+def read_policy_artifact(client: Any, model: model_registry.RegisteredVersion) -> bytes:
+    """Return the policy that a version was evaluated under, as canonical JSON, whose hash is the policy's."""
+    return model_registry.read_artifact(client, model, POLICY)
+
+
+def _read_figures(client: Any, model: model_registry.RegisteredVersion, path: str) -> bytes:
+    """Return an artifact of figures of a version's run; no figures where the run has none, as where the source cannot tell them."""
+    has_figures = any(item.path == path for item in client.list_artifacts(model.run_id))
+    return model_registry.read_artifact(client, model, path) if has_figures else b"[]"
+
+
+def _bundle(client: Any, model: model_registry.RegisteredVersion, policy: "Policy") -> "tuple[Bundle, dict[str, bytes]]":
+    """Return a version's bundle under a policy, and its files by artifact."""
     import tempfile
 
     from finrisk_assets.scoring.bundle import Bundle
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = model_registry.download_bundle(client, model, Path(temporary) / "bundle")
-        return Bundle.load(folder), {f"bundle/{file.name}": file.read_bytes() for file in sorted(folder.iterdir())}
+        return Bundle.load(folder, policy=policy), {f"bundle/{file.name}": file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 def _snapshot(tags: Mapping[str, str], model: model_registry.RegisteredVersion) -> str:
@@ -289,8 +326,9 @@ def _training(parameters: Mapping[str, str]) -> list[pack.PackFigure]:
     return figures
 
 
-def _threshold(name: str, value: float) -> pack.PackFigure:
-    return pack.PackFigure(f"thresholds/{name}", "thresholds", name, "", "bundle/bundle.json", float(value))
+def _threshold(name: str, value: float, bundle: "Bundle") -> pack.PackFigure:
+    artifact = "bundle/bundle.json" if name in bundle.learned_thresholds else POLICY
+    return pack.PackFigure(f"thresholds/{name}", "thresholds", name, "", artifact, float(value))
 
 
 def _texts(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -319,6 +357,8 @@ def _facts(
         "Ledger": bundle.source,
         "Read as of (UTC)": str(json.loads(tags["settings"])["as_of"]),
         "Seed": str(bundle.seed),
+        "Policy": bundle.policy.name,
+        "Policy (SHA-256)": bundle.policy.sha256,
         "Data (SHA-256)": bundle.data_sha256,
         "Snapshot of the features (SHA-256)": tags.get(SNAPSHOT, ""),
         "Code (SHA-256)": bundle.code_sha256,

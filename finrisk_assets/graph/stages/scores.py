@@ -10,16 +10,17 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import automation, checks, partitions
 from finrisk_assets.graph.partitions import MonthRange
-from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION, champion_folder, common
+from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION, champion_folder, common, join_companions, load_bundle
 from finrisk_assets.graph.warehouse import Warehouse, column_schema
 from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.modelling.training.parallel import map_in_order
 from finrisk_assets.settings import Settings
 
 ARROW = {"string": "string", "int64": "int64", "float64": "float64", "boolean": "bool", "timestamp": "timestamp[us]"}
 """Types of a contract -> Arrow's names of them."""
 
-SCORING_CHUNK = 100_000
-"""Rows that are scored at a time, so that memory stays bounded."""
+SCORING_CHUNK = 20_000
+"""Rows that a thread scores at a time, so that memory stays bounded."""
 
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
@@ -48,7 +49,8 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
         path = settings.root / "landing" / f"scores_{domain.name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         of_run = MonthRange.from_partitions(context.assets_def.partitions_def, context.partition_key_range)
-        score_table(path, of_run.filter_rows(warehouse.table(f"features_{domain.group}"), domain.decision_time), domain, settings)
+        rows = of_run.filter_rows(warehouse.table(f"features_{domain.group}"), domain.decision_time)
+        score_table(path, join_companions(rows, domain, warehouse), domain, settings)
         yield dg.Output(warehouse.connection.read_parquet(str(path)))
 
     return scores
@@ -59,21 +61,22 @@ def score_table(path: Path, features: LazyTable, domain: Domain, settings: Setti
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from finrisk_assets.scoring.bundle import Bundle
-
-    champion = Bundle.load(champion_folder(domain, settings), threads=settings.threads)
+    champion = load_bundle(champion_folder(domain, settings), domain, settings)
     contract = domain.score_contract()
     carried = [column.name for column in contract.columns if column.name in features.columns]
-    batches: Iterator[pa.RecordBatch] = features.order_by(domain.keys[0].name).to_pyarrow_batches(chunk_size=SCORING_CHUNK)
-    writer: pq.ParquetWriter | None = None
-    for batch in batches:
-        frame = batch.to_pandas()
-        scored = domain.score(frame, champion)
+    versions = {"model_version": champion.version, "policy_version": champion.policy.version}
+
+    def score(batch: pa.RecordBatch) -> pa.Table:
+        scored = domain.score(batch.to_pandas(), champion)
         columns = {name: batch.column(name) for name in carried} | {
             name: pa.array(values, pa.string() if name == "decision" else None) for name, values in scored.items()
         }
-        rows = pa.table(columns | {"model_version": pa.array([champion.version] * len(batch), pa.string())})
-        rows = rows.select(list(contract.names))
+        rows = pa.table(columns | {name: pa.array([version] * len(batch), pa.string()) for name, version in versions.items()})
+        return rows.select(list(contract.names))
+
+    batches = features.order_by(domain.keys[0].name).to_pyarrow_batches(chunk_size=SCORING_CHUNK)
+    writer: pq.ParquetWriter | None = None
+    for rows in map_in_order(score, batches, settings.threads):
         writer = writer or pq.ParquetWriter(path, rows.schema, coerce_timestamps="us", allow_truncated_timestamps=False)
         writer.write_table(rows)
     if writer is None:  # months without a decision

@@ -95,25 +95,26 @@ LOANS_OF_BERKA = LOANS.with_columns(
 FEATURES = (
     Feature(
         "is_statement_weekly", "", "Whether the account's statement comes weekly.",
-        "Account statements are asked for weekly", "Account statements are not asked for weekly", theme="account statements",
+        one="Account statements are asked for weekly", zero="Account statements are not asked for weekly", theme="account statements",
     ),
     Feature(
         "is_statement_per_movement", "", "Whether a statement comes after each movement.",
-        "A statement is asked for after each movement", "Statements are not asked for after each movement", theme="account statements",
+        one="A statement is asked for after each movement", zero="Statements are not asked for after each movement",
+        theme="account statements",
     ),
     Feature(
         "has_card", "", "Whether the account had a card at the application.",
-        "No payment card is held on the account", "A payment card is held on the account", theme="payment card",
+        zero="No payment card is held on the account", one="A payment card is held on the account", theme="payment card",
     ),
     # Of the district only what hardly changes: the snapshot's unemployment and crimes of 1995 and 1996 were not known to
     # those who granted the loans of 1993.
     *(
         Feature(
-            name, *DISTRICT[name][1:], f"{label} of the district speaks against it", f"{label} of the district speaks for it",
+            name, *DISTRICT[name][1:], f"{label} of the district is low", f"{label} of the district is high",
             theme="district",
         )
         for name, label in {
-            "district_inhabitants": "The size",
+            "district_inhabitants": "The population",
             "district_urban_pct": "The share of townspeople",
             "district_salary_amount": "The average salary",
             "district_entrepreneurs": "The number of entrepreneurs",

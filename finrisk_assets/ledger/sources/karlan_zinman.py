@@ -73,22 +73,22 @@ _DESCRIBED: dict[str, tuple[str, str]] = {
 """Feature -> the subject of its sentences, and its theme."""
 
 
-def _features(table: Table, raises: str, lowers: str) -> tuple[Feature, ...]:
+def _features(table: Table) -> tuple[Feature, ...]:
     return tuple(
-        Feature(name, table[name].unit, table[name].description, f"{subject} {raises}", f"{subject} {lowers}", theme=theme)
+        Feature(name, table[name].unit, table[name].description, f"{subject} is low", f"{subject} is high", theme=theme)
         for name, (subject, theme) in _DESCRIBED.items()
     )
 
 
 FEATURES = {
     "loan_offers": (
-        *_features(OFFERS_OF_KZ, "speaks for acceptance", "speaks against acceptance"),
+        *_features(OFFERS_OF_KZ),
         Feature(
             "is_rate_kept_a_year", "", OFFERS_OF_KZ["is_rate_kept_a_year"].description,
-            "The rate is promised for a year", "The rate is for one loan only", theme="interest rate",
+            one="The rate is promised for a year", zero="The rate is for one loan only", theme="interest rate",
         ),
     ),
-    "loan_default": _features(LOANS_OF_KZ, "speaks against it", "speaks for it"),
+    "loan_default": _features(LOANS_OF_KZ),
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ the ledger's spelling, and the contract decides whether the result is a number o
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ibis
@@ -82,14 +82,38 @@ def _expand(path: Path) -> list[Path]:
 def _features(tables: Mapping[str, TableMap]) -> dict[str, tuple[Feature, ...]]:
     """Return the extra columns that are features, by the domain that decides on the table's rows."""
     domains = {"accounts": "cashflow", "loans": "loan_default", "transactions": "transaction_anomaly"}
-    features = {name: tuple(_feature(column) for column in tables[name].extra if column.feature) for name in tables}
+    features = {
+        name: tuple(_feature(column, (*tables[name].missing, *column.missing)) for column in tables[name].extra if column.feature)
+        for name in tables
+    }
     return {domain: features[name] for name, domain in domains.items() if features.get(name)}
 
 
-def _feature(column: ExtraColumn) -> Feature:
+def _feature(column: ExtraColumn, codes: Sequence[Scalar]) -> Feature:
     how = column.feature
     assert how is not None
-    return Feature(column.name, column.unit, column.description or column.name, how.raises, how.lowers, how.monotone, how.theme)
+    return Feature(
+        column.name,
+        column.unit,
+        column.description or column.name,
+        how.low_sentence,
+        how.high_sentence,
+        how.monotone,
+        how.theme,
+        zero=how.zero,
+        one=how.one,
+        missing=how.missing,
+        missing_codes=() if column.values else tuple(_numeric_codes(codes)),
+    )
+
+
+def _numeric_codes(codes: Iterable[Scalar]) -> Iterator[float]:
+    """Yield the codes that are numbers."""
+    for code in codes:
+        try:
+            yield float(code)
+        except (TypeError, ValueError):
+            continue
 
 
 def _without(tables: Mapping[str, TableMap]) -> dict[str, str]:

@@ -62,7 +62,7 @@ FEATURES = (
     *(
         Feature(
             f"payment_status_{month}m", "months overdue", LOANS_OF_TAIWAN[f"payment_status_{month}m"].description,
-            f"The repayment record {_ago(month)} speaks against it", f"The repayment record {_ago(month)} speaks for it",
+            f"Nothing was overdue {_ago(month)}", f"A payment was overdue {_ago(month)}", low_below=1.0, high_above=0.0, is_absolute=True,
             theme="payment record",
         )
         for month in MONTHS
@@ -70,7 +70,7 @@ FEATURES = (
     *(
         Feature(
             f"bill_amount_{month}m", "currency", LOANS_OF_TAIWAN[f"bill_amount_{month}m"].description,
-            f"The size of the bill {_ago(month)} speaks against it", f"The size of the bill {_ago(month)} speaks for it",
+            f"The bill {_ago(month)} was small", f"The bill {_ago(month)} was large",
             theme="use of the limit",
         )
         for month in MONTHS

@@ -4,12 +4,20 @@ Plots, metrics and model cards use these. Drawing belongs in `plots`, the words 
 bundle itself, so a plot explains exactly what the service answers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from finrisk_assets.scoring.bundle import Bundle
-from finrisk_assets.scoring.spec import Floats, Rows
+from finrisk_assets.scoring.feature_values import describe_values
+from finrisk_assets.scoring.spec import BundleSpec, Floats, Reference, Rows
+
+N_REFERENCES = 20
+"""Cutoffs at which a bundle keeps a reference: every twentieth of the window."""
+
+
+INFORMATION_ROWS = 500
+"""Rows whose contributions tell how much of the model's information each feature holds."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,42 @@ def rank_features(bundle: Bundle, values: Floats) -> tuple[Importance, ...]:
     total = float(means.sum()) or 1.0
     order = np.argsort(-means, kind="stable")
     return tuple(Importance(bundle.features[at].name, float(means[at]), float(means[at]) / total) for at in order)
+
+
+def with_references(spec: BundleSpec, rows: Rows) -> BundleSpec:
+    """Return the bundle with the references of reason codes: at cutoffs throughout the window, the mean contributions of those just below.
+
+    So a policy can move its cutoffs without a training: `Bundle` takes the reference of the nearest cutoff.
+
+    Parameters
+    ----------
+    rows
+        float32, shape (n, d): the validation window.
+    """
+    bundle = Bundle(spec, "")
+    cutoffs = np.unique(np.quantile(bundle.probability(rows), np.linspace(0, 1, N_REFERENCES + 1)[1:]))
+    references = [Reference(float(cutoff), mean_just_approved(bundle, rows, np.nextafter(cutoff, 2))) for cutoff in cutoffs]
+    return replace(spec, references=tuple(references))
+
+
+def with_values(spec: BundleSpec, train: Rows, validation: Rows, *, group_name: str, is_safer_half: bool) -> BundleSpec:
+    """Return the bundle with what training saw of each feature: the bounds of the sentences, and of what the model can judge.
+
+    Parameters
+    ----------
+    train, validation
+        The windows that the model was fitted and calibrated on, float32, shape (n, d).
+    group_name, is_safer_half
+        The reference group in words, and whether it is the half of the validation window with the lower scores, not all of it.
+    """
+    bundle, group = Bundle(spec, ""), validation
+    if is_safer_half:
+        margin = bundle.margin(validation)
+        group = validation[margin <= np.median(margin)]
+    step = max(1, len(validation) // INFORMATION_ROWS)
+    contributions = bundle.score(validation[::step][:INFORMATION_ROWS]).contributions
+    values = describe_values((train, validation), group, contributions)
+    return replace(spec, values=values, reference_group=group_name)
 
 
 def mean_just_approved(bundle: Bundle, rows: Rows, threshold: float, nearest: int = 200) -> tuple[float, ...]:

@@ -2,12 +2,13 @@
 
 A protected column is no feature: it is joined to the scores of a window for these figures only. A finding states whether the window
 *supports* that a figure lies within a bound. No bound here is a law, and no finding says that a model is fair or lawful: people judge
-which differences matter and why they exist.
+which differences matter and why they exist. The bounds come from the policy.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -28,31 +29,24 @@ DRAWS = 1_000
 AGE_EDGES, NUMBER_EDGES = (30, 45, 60), (1, 3)
 """Edges of the bands of ages in years, and of other protected numbers (dependants)."""
 NOT_STATED = "not stated"
+PROTECTED_WORDS = frozenset(
+    (
+        *("age", "birth", "birthday", "citizenship", "disability", "ethnic", "ethnicity", "foreign", "gender"),
+        *("marital", "marriage", "married", "nationality", "race", "religion", "sex"),
+    )
+)
+"""Words of a column's name that name a protected attribute (EU Charter of Fundamental Rights, article 21; 15 USC 1691)."""
+PEOPLE_WORDS = frozenset(("applicant", "borrower", "client", "customer", "person"))
+"""Words before ``age`` that make it the age of a person: the age of an account is no protected attribute."""
+SAME_CONTENT = 0.98
+"""Association from which a feature holds what a protected column holds: a rank correlation, or the share of rows that each foretells of the
+other beyond the most frequent value.
+"""
 
 Verdict: TypeAlias = Literal["supports", "speaks against", "leaves open", "too small", "reference"]
 AGAINST: Verdict = "speaks against"
 
 Groups: TypeAlias = NDArray[np.str_]
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The bounds of the fairness figures.
-
-    Attributes
-    ----------
-    impact_ratio
-        Smallest ratio of selection rates. 0.8 is the "four-fifths rule" of the US Uniform Guidelines on Employee Selection Procedures
-        (1978): a convention for what deserves a look, made for hiring and known for ignoring the sample's size.
-    opportunity_gap
-        Largest shortfall of the approval rate among those who repaid, compared with the reference group.
-    calibration_gap
-        Largest difference of a group's mean probability from its rate, in either direction.
-    """
-
-    impact_ratio: float = 0.8
-    opportunity_gap: float = 0.1
-    calibration_gap: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -159,6 +153,63 @@ def group_protected(customers: "pd.DataFrame", columns: Sequence[str], decision_
     return groups_of_column
 
 
+def find_protected_features(frame: "pd.DataFrame", features: Sequence[str], protected: "pd.DataFrame") -> dict[str, str]:
+    """Return the features that are a protected attribute by their name or content, each with what shows it.
+
+    Parameters
+    ----------
+    frame
+        Rows with the features.
+    features
+        Names of the features.
+    protected
+        The protected columns of the same rows, as the ledger holds them.
+    """
+    shown: dict[str, str] = {}
+    for feature in features:
+        words = feature.lower().split("_")
+        named = [word for at, word in enumerate(words) if word in PROTECTED_WORDS and (word != "age" or _is_age_of_person(words, at))]
+        same = [str(name) for name in protected.columns if _holds_the_same(frame[feature], protected[name])]
+        if same:
+            shown[feature] = f"its values are those of {same[0]}"
+        elif named:
+            shown[feature] = f"its name says {named[0]}"
+    return shown
+
+
+def _is_age_of_person(words: Sequence[str], at: int) -> bool:
+    return at == 0 or words[at - 1] in PEOPLE_WORDS
+
+
+def _holds_the_same(feature: "pd.Series", protected: "pd.Series") -> bool:
+    """Return whether either column foretells the other: by rank where both are numbers of many values, else value by value."""
+    known = (feature.notna() & protected.notna()).to_numpy()
+    if known.sum() < MIN_GROUP_SIZE:
+        return False
+    first = feature.to_numpy(np.float64, na_value=np.nan)[known]
+    values = protected[known]
+    n_values = values.nunique()
+    if n_values < 2 or len(np.unique(first)) < 2:
+        return False
+    if values.dtype.kind in "if" or str(values.dtype) in ("Int64", "Float64"):
+        from scipy.stats import spearmanr
+
+        if abs(float(spearmanr(first, values.to_numpy(np.float64)).statistic)) >= SAME_CONTENT:
+            return True
+    if n_values > 50 or len(np.unique(first)) > 50:
+        return False
+    counts = np.zeros((len(np.unique(first)), n_values))
+    rows, columns = np.unique(first, return_inverse=True)[1], np.unique(values.astype(str), return_inverse=True)[1]
+    np.add.at(counts, (rows, columns), 1)
+    return bool(min(_foretold_share(counts), _foretold_share(counts.T)) >= SAME_CONTENT)
+
+
+def _foretold_share(counts: NDArray[np.float64]) -> float:
+    """Return the share of errors that a row's value spares in guessing its column (lambda of Goodman & Kruskal, JASA 1954)."""
+    n, most_frequent = counts.sum(), counts.sum(axis=0).max()
+    return float((counts.max(axis=1).sum() - most_frequent) / (n - most_frequent)) if n > most_frequent else 0.0
+
+
 # Figures -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +221,7 @@ def compare_selection(
     reference: str | None = None,
     column: str = "",
     cutoff: str = "",
-    bound: float = Bounds.impact_ratio,
+    bound: float,
     smallest: int = MIN_GROUP_SIZE,
     draws: int = DRAWS,
     seed: int,
@@ -228,7 +279,7 @@ def compare_opportunity(
     reference: str | None = None,
     column: str = "",
     cutoff: str = "",
-    bound: float = Bounds.opportunity_gap,
+    bound: float,
     smallest: int = MIN_GROUP_SIZE,
     draws: int = DRAWS,
     seed: int,
@@ -267,7 +318,7 @@ def compare_calibration(
     people: ArrayLike | None = None,
     *,
     column: str = "",
-    bound: float = Bounds.calibration_gap,
+    bound: float,
     smallest: int = MIN_GROUP_SIZE,
 ) -> list[FairnessFinding]:
     """Return each group's mean probability less its rate of the outcome; the interval is the rate's Jeffreys interval, reversed.
@@ -283,6 +334,36 @@ def compare_calibration(
         verdict = _judge_bound(value, grade.grade, "", low=-bound, high=bound)
         findings.append(FairnessFinding(column, grade.grade, "calibration_gap", "", "", grade.n, rate, value, bound, verdict))
     return findings
+
+
+def judge_together(findings: Sequence[FairnessFinding]) -> list[FairnessFinding]:
+    """Return the findings of one model with verdicts that hold for all of them together.
+
+    A finding speaks against its bound where its interval, widened for the number of figures (Bonferroni, by the normal distribution), lies
+    beyond the bound; else it leaves the bound open. Of forty figures with intervals of 95 %, chance alone would break one or two.
+    """
+    n = sum(finding.value is not None for finding in findings)
+    tail = (1 - CONFIDENCE_LEVEL) / 2
+    widening = NormalDist().inv_cdf(1 - tail / max(n, 1)) / NormalDist().inv_cdf(1 - tail)
+
+    def judge(finding: FairnessFinding) -> FairnessFinding:
+        if finding.verdict != AGAINST or finding.value is None:
+            return finding
+        at, low, high = finding.value.value, finding.value.low, finding.value.high
+        widened = Interval(at, at - widening * (at - low), at + widening * (high - at))
+        least, most = _EDGES[finding.measure](finding.bound)
+        verdict = _judge_bound(widened, finding.group, finding.reference, low=least, high=most)
+        return finding if verdict == AGAINST else replace(finding, verdict="leaves open")
+
+    return [judge(finding) for finding in findings]
+
+
+_EDGES: Mapping[str, Callable[[float], tuple[float, float]]] = {
+    "adverse_impact_ratio": lambda bound: (bound, np.inf),
+    "opportunity_gap": lambda bound: (-bound, np.inf),
+    "calibration_gap": lambda bound: (-bound, bound),
+}
+"""Measure -> the smallest and largest value within a bound."""
 
 
 def _judge_bound(value: Interval | None, group: str, reference: str, *, low: float, high: float = np.inf) -> Verdict:

@@ -49,3 +49,27 @@ def compare(labels: ArrayLike, predicted: ArrayLike, true: ArrayLike, bins: int 
         "oracle_calibration_error": Interval(noise, noise, noise),
         "n_truth": Interval(float(len(p)), float(len(p)), float(len(p))),
     }
+
+
+def compare_with_attainable(labels: ArrayLike, predicted: ArrayLike, attainable: ArrayLike, true: ArrayLike) -> dict[str, Interval]:
+    """Divide the distance of a model from the oracle: what more data would bring, and what the ledger does not show.
+
+    Parameters
+    ----------
+    labels : array-like of bool, shape (n,)
+    predicted, attainable, true : array-like, shape (n,)
+        On the same rows, the probabilities of the model, of one that learned from many times the people, and the true ones.
+
+    Returns
+    -------
+    dict of str to Interval
+        ``auc``, ``attainable_auc`` and ``oracle_auc``; ``gap_to_attainable`` and ``gap_to_oracle``, the other's AUC less the model's, with
+        DeLong's paired interval.
+    """
+    return {
+        "auc": metrics.auc(labels, predicted),
+        "attainable_auc": metrics.auc(labels, attainable),
+        "oracle_auc": metrics.auc(labels, true),
+        "gap_to_attainable": metrics.compare_auc(labels, attainable, predicted).difference,
+        "gap_to_oracle": metrics.compare_auc(labels, true, predicted).difference,
+    }

@@ -16,7 +16,7 @@ TEMPLATES = Path(__file__).with_name("pages")
 
 HEADLINES = (
     "auc", "auc_beside_champion", "calibration_in_the_large", "expected_calibration_error", "gain", "gain_beside_champion",
-    "average_precision", "interval_coverage", "share_anomalous", "emp", "explanation_gap",
+    "average_precision", "review_gain", "interval_coverage", "share_anomalous", "emp", "explanation_gap",
 )  # fmt: skip
 """Figures at the top of both pages, as far as the pack has them."""
 MAX_HEADLINES = 6

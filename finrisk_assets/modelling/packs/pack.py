@@ -193,23 +193,25 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "comparison": ("Comparison with the champion before", "The same frozen window, scored by both models."),
     "stability": ("Stability", "Whether the figures hold throughout the window."),
     "explanation": ("Explanation", "The effect of features on the score, and whether the explanations sum to it."),
+    "metamorphic": ("Changes that must not matter", "Scores after a change of the ledger: payday, and all dates with the decision's."),
+    "consistency": ("Consistency", "Whether decisions on all people agree: offers with loans and with spending risk, and by payday."),
     "fairness": ("Fairness", "How decisions and probabilities differ between groups of people. No bound here is a law."),
     "oracle": ("Beside the oracle", "The model compared with the true probabilities, which only a simulator knows."),
     "candidates": ("Candidates", "The fitted candidates, on the validation window that the choice was based on."),
-    "thresholds": ("Thresholds and limits", "The probabilities at which decisions change. They are part of the bundle."),
+    "thresholds": ("Thresholds and limits", "Where decisions change by the policy, and the limits that the model learned."),
     "other": ("Other figures", ""),
 }
 """Group -> its heading and its explanation, in the order of the pages."""
 
 _GROUP_PATTERNS: tuple[tuple[str, str], ...] = (
-    ("fairness", r"fairness/"),
+    ("fairness", r"fairness(_accepted)?/"),
     ("stability", r"stability|psi|.*_weekly"),
     ("comparison", r"champion|.*_beside_champion"),
     ("sample", r"n_"),
     ("explanation", r"importance_|explanation"),
     ("amounts", r"interval_|share_below_interval|mean_interval|pinball|mae_"),
     ("discrimination", r".*auc|gini|ks$|average_precision|precision_at|card_precision"),
-    ("calibration", r"brier|log_loss|calibration|expected_calibration|.*_rate$|mean_|grade_"),
+    ("calibration", r"brier|log_loss|approved_|calibration|expected_calibration|.*_rate$|mean_|grade_"),
     ("decisions", r"emp$|share_|profit|gain|benefit|approval|refused|review|cost"),
 )
 
@@ -247,9 +249,10 @@ def format_label(metric: str) -> str:
         return _LABELS[metric]
     if metric.startswith("importance_"):
         return metric.removeprefix("importance_")
-    if metric.startswith("fairness/"):
-        _, measure, *at, group = metric.split("/")
-        return ", ".join([group, measure.replace("_", " "), *(f"at {cutoff}" for cutoff in at)])
+    if metric.startswith(("fairness/", "fairness_accepted/")):
+        kind, measure, *at, group = metric.split("/")
+        accepted = ["accepted"] if kind == "fairness_accepted" else []
+        return ", ".join([group, measure.replace("_", " "), *(f"at {cutoff}" for cutoff in at), *accepted])
     words = [_ACRONYMS.get(word, word) for word in metric.split("_")]
     return " ".join([words[0] if words[0] in _ACRONYMS.values() else words[0].capitalize(), *words[1:]])
 
@@ -262,7 +265,7 @@ def build_figures(rows: Sequence[Mapping[str, Any]], computed_by: str, artifact:
     rows
         ``metric``, ``value``, ``low``, ``high``, ``meaning``.
     computed_by
-        First part of their keys: ``evaluation`` or ``oracle``.
+        First part of their keys: ``evaluation``, ``oracle``, ``metamorphic`` or ``consistency``.
     artifact
         The name of the artifact that they were read from.
     group

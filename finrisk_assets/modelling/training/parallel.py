@@ -3,8 +3,9 @@
 Each task computes on one thread, so that the number of parallel tasks changes no sum (`provenance.limit_threads`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -19,6 +20,14 @@ def map_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: 
     """
     with ThreadPoolExecutor(max(threads, 1), thread_name_prefix="finrisk-fit", initializer=_limit_to_one_thread) as pool:
         return list(pool.map(work, items))
+
+
+def map_in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Yield the results as `map_threads` returns them; no more than `threads` items are in memory at a time."""
+    with ThreadPoolExecutor(max(threads, 1), thread_name_prefix="finrisk-score", initializer=_limit_to_one_thread) as pool:
+        rest = iter(items)
+        while group := list(islice(rest, max(threads, 1))):
+            yield from pool.map(work, group)
 
 
 def _limit_to_one_thread() -> None:

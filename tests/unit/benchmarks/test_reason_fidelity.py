@@ -9,7 +9,7 @@ from finrisk_assets.scoring.spec import BundleSpec, Linear
 from schemas.features import Feature
 
 WORDS = ("Income is low.", "Debts are high.", "The hour is unusual.", "The hour is unusual.", "")
-FEATURES = tuple(Feature(f"x{at}", "1", f"feature {at}", raises=words) for at, words in enumerate(WORDS))
+FEATURES = tuple(Feature(f"x{at}", "1", f"feature {at}", theme=words) for at, words in enumerate(WORDS))
 EVEN = 0.5
 
 
@@ -54,7 +54,7 @@ def test_features_of_one_sentence_change_together() -> None:
 
 
 def test_features_of_one_theme_change_together() -> None:
-    features = tuple(Feature(f"x{at}", "1", "", raises=f"Said of {at}.", theme="late" if at < 2 else "") for at in range(5))
+    features = tuple(Feature(f"x{at}", "1", "", high=f"Said of {at}.", theme="late" if at < 2 else "") for at in range(5))
     plain = bundle_of(2, 2, 1, 0, 0)
     plain.features = features
     assert reason_fidelity.by_reasons(None, limit=1)(plain, rows_of((1, 0.5, 1, 0, 0))) == [(0, 1)]

@@ -8,16 +8,18 @@ import pytest
 
 from bento.decisions.explanations import Explainer
 from finrisk_assets.scoring.bundle import Scores
+from finrisk_assets.scoring.feature_values import FeatureValues
 from finrisk_assets.scoring.reasons import find_reasons, group_by_factor
 from schemas.api import Contribution, Explanation, LoanAnswer
 from schemas.features import Feature
 
 FEATURES = (
-    Feature("cash_share_180d", "share, in %", "Share of cash", "Much %s cash.", theme="cash"),
+    Feature("cash_share_180d", "share, in %", "Share of cash", "Little %s cash", "Much %s cash.", theme="cash"),
     Feature('the "quoted"', "", "A quoted name", "Quoted rose.", "Quoted fell."),
     Feature("n_loans_3y", "loans", "Loans before", "Many loans.", "Few loans.", theme="loans"),
-    Feature("n_cash_30d", "movements", "Cash movements", "Often cash.", theme="cash"),
+    Feature("n_cash_30d", "movements", "Cash movements", "", "Often cash.", theme="cash"),
 )
+KNOWN = (FeatureValues(-1.0, 1.0, True, -0.5, 0.0, 0.5, 0.25),) * 4
 REFERENCE = (0.1, -0.2, 0.3, 0.0)
 DRAW = np.random.default_rng(5)
 VALUES = DRAW.normal(size=(50, 4)) * 10.0 ** DRAW.integers(-8, 9, size=(50, 4))
@@ -26,7 +28,10 @@ VALUES = DRAW.normal(size=(50, 4)) * 10.0 ** DRAW.integers(-8, 9, size=(50, 4))
 @pytest.fixture
 def explainer() -> Explainer:
     factors = group_by_factor(FEATURES)
-    return Explainer(SimpleNamespace(name="m", version="v", features=FEATURES, factors=factors, reference=REFERENCE))  # type: ignore[arg-type]
+    policy = SimpleNamespace(version="p")
+    bundle = SimpleNamespace(name="m", version="v", features=FEATURES, values=KNOWN, factors=factors, policy=policy)
+    bundle.reference, bundle.reference_group = REFERENCE, "others"
+    return Explainer(bundle)  # type: ignore[arg-type]
 
 
 def scores_of(contributions: np.ndarray, base: float = -1.5) -> Scores:
@@ -36,6 +41,7 @@ def scores_of(contributions: np.ndarray, base: float = -1.5) -> Scores:
 
 def answer_of(explanation: Explanation, **fields: object) -> LoanAnswer:
     known = {"loan_id": None, "customer_id": None, "as_of": None, "pd": 0.1, "decision": "approve", "grade": None, "score": 1.0}
+    known |= {"decision_reason": None, "value_amount": 1.0, "policy_version": "p"}
     return LoanAnswer(**known | fields, explanation=explanation, reasons=[], model={"name": "m", "version": "v"})
 
 
@@ -77,9 +83,10 @@ def test_a_contribution_that_is_no_number_is_an_error(explainer: Explainer, wron
 @pytest.mark.parametrize("high", [False, True])
 def test_reasons_are_those_of_training(explainer: Explainer, high: bool, refused: bool) -> None:
     for contributions in VALUES:
-        reasons = explainer.find_reasons(scores_of(contributions), high=high, refused=refused)
+        row = contributions[::-1].astype(np.float32)
+        reasons = explainer.find_reasons(row, scores_of(contributions), high=high, refused=refused)
         direction, reference = "raises" if high else "lowers", REFERENCE if refused else None
-        expected = find_reasons(contributions, FEATURES, direction=direction, reference=reference)  # type: ignore[arg-type]
+        expected = find_reasons(contributions, row, FEATURES, KNOWN, direction=direction, reference=reference)  # type: ignore[arg-type]
         assert [(one.code, one.feature, tuple(one.features), one.text) for one in reasons] == [
             (one.code, one.feature, one.features, one.sentence) for one in expected
         ]

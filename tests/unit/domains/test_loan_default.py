@@ -7,11 +7,10 @@ import pytest
 
 from finrisk_assets.domains.loan_default import decide
 from finrisk_assets.domains.loan_default.model import candidates, is_mature
-from finrisk_assets.domains.loan_default.terms import FORMULAS, TermsError, with_terms
-from finrisk_assets.modelling.evaluation import metrics
+from finrisk_assets.features.loan_terms import FORMULAS, TermsError, rows_at_terms, with_terms
 from finrisk_assets.modelling.training import candidates as model
-from finrisk_assets.modelling.training.convert import convert_estimator
 from finrisk_assets.modelling.training.split import split
+from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.annuity import instalment_to_cent
 from schemas.features import Feature
 
@@ -38,23 +37,16 @@ def fitted_models(loans):
     return model.fit_candidates(rows, labels, windows, candidates(FEATURES, seed=1, n_rows=len(windows.train)))
 
 
-def test_all_are_trained_and_the_simplest_within_a_standard_error_of_the_best_comes_first(loans, fitted_models):
+def test_all_are_trained_and_the_simplest_that_is_as_good_as_the_best_comes_first(fitted_models):
     names = ["sparse_logistic_regression", "logistic_regression", "scorecard", "random_forest", "gradient_boosting", "xgboost"]
     assert list(candidates(FEATURES, seed=1)) == names
-    assert {one.name for one in fitted_models} == set(names)
+    assert {one.name for one in fitted_models} >= set(names)
     assert all(one.auc.low > 0.6 for one in fitted_models)
-    rows, labels, windows = loans
-    known, validation = labels[windows.validation], rows[windows.validation]
-    best = max(fitted_models, key=lambda one: one.auc.value)
-
-    def behind(one):
-        difference = metrics.compare_auc(known, best.probability(validation), one.probability(validation)).difference
-        return difference.value / max((difference.high - difference.low) / (2 * 1.96), 1e-12)
-
-    order = list(candidates(FEATURES, seed=1))
-    assert behind(fitted_models[0]) <= 1
-    simpler = [one for one in fitted_models if order.index(one.name) < order.index(fitted_models[0].name)]
-    assert all(behind(one) > 1 for one in simpler)
+    chosen = fitted_models[0]
+    assert chosen.excess_loss.low <= 0
+    before = [*names, chosen.name].index(chosen.name)
+    simpler = [one for one in fitted_models if one.name in names[: min(before, 3)]]
+    assert all(one.excess_loss.low > 0 or one.excess_loss.value > 0.001 for one in simpler)
 
 
 def test_the_test_window_is_not_touched(loans, fitted_models):
@@ -81,8 +73,8 @@ def test_boosting_and_the_scorecard_keep_the_directions_that_are_not_in_doubt(fi
 def test_every_candidate_becomes_a_component_of_a_bundle(loans, fitted_models):
     rows = loans[0][:300]
     for one in fitted_models:
-        converted = convert_estimator(one.estimator, FEATURES, rows)
-        assert converted.uncalibrated.link == one.fitted_calibration.calibration.link
+        components, _ = model.convert_model(one.estimator, FEATURES, rows)
+        assert len(components) == (2 if one.name.startswith("average") else 1)
 
 
 def test_probabilities_on_new_loans_keep_their_word(loans, fitted_models):
@@ -118,53 +110,89 @@ def test_a_loan_that_had_less_than_a_year_to_default_is_left_out_whatever_became
     assert is_mature(np.full(2, np.datetime64("NaT")), known[:2]).tolist() == [True, True]
 
 
-def test_each_decision_earns_the_most_where_it_is_made():
-    costs = decide.Costs()
-    limits = decide.thresholds(costs)
-    assert 0 < limits["refer_from"] < costs.margin / (costs.margin + costs.lgd) < limits["refuse_from"] < 0.5
-    for probability in np.linspace(0, 1, 201):
-        decisions = decide.DECISION_RULE.decide(probability, limits)
-        best = max(decide.expected_profit(probability, other, costs) for other in decide.DECISIONS)
-        assert decide.expected_profit(probability, decisions, costs) == pytest.approx(best, abs=1e-12)
+NAMES = ("loan_amount", "annual_rate_pct", "term_months", "instalment_amount", "usual_income_amount")
 
 
-def test_a_review_that_never_pays_leaves_the_break_even():
-    limits = decide.thresholds(decide.Costs(margin=0.1, lgd=0.4, review_cost=0.2))
-    assert limits == {"refer_from": pytest.approx(0.2), "refuse_from": pytest.approx(0.2)}
-    assert decide.DECISION_RULE.decide_all([0.19, 0.2], limits) == ["approve", "refuse"]
+def application(**changes):
+    """Return one application's row, shape (1, d)."""
+    typical = {
+        "loan_amount": 2500.0,
+        "annual_rate_pct": 12.0,
+        "term_months": 24.0,
+        "instalment_amount": 117.68,
+        "usual_income_amount": 2000.0,
+    }
+    return np.array([[(typical | changes)[name] for name in NAMES]])
 
 
-def test_dearer_losses_make_both_limits_stricter():
-    mild, harsh = decide.thresholds(decide.Costs(lgd=0.2)), decide.thresholds(decide.Costs(lgd=0.8))
-    assert harsh["refer_from"] < mild["refer_from"]
-    assert harsh["refuse_from"] < mild["refuse_from"]
+def columns_of(rows):
+    return {name: rows[:, at] for at, name in enumerate(NAMES)}
 
 
-def test_grades_double_and_hold_every_probability():
-    assert [decide.grade(p) for p in (0, 0.0099, 0.01, 0.05, 0.32, 1)] == ["A", "A", "B", "D", "G", "G"]
+def test_an_application_is_decided_at_its_own_terms():
+    policy = default_policy()
+    assert decide.decide_applications(columns_of(application()), np.array([0.03]), policy).words == ["approve"]
+    short = application(loan_amount=400.0, term_months=6.0, instalment_amount=69.0)
+    assert decide.decide_applications(columns_of(short), np.array([0.03]), policy).words == ["refuse"]
+    poor = application(usual_income_amount=300.0)
+    assert decide.decide_applications(columns_of(poor), np.array([0.03]), policy).words == ["refer"]
 
 
-@pytest.mark.parametrize("nothing", [float("nan"), -0.1, 1.1])
-def test_what_is_no_probability_is_not_decided_on(nothing):
-    with pytest.raises(ValueError, match="no probability"):
-        decide.DECISION_RULE.decide(nothing, decide.thresholds())
+def test_a_source_without_income_or_rate_is_decided_at_the_assumed_terms():
+    policy = default_policy()
+    terms = decide.read_terms({"loan_amount": np.array([3000.0])}, policy)
+    assert terms.usual_income is None
+    assert terms.instalment == pytest.approx(instalment_to_cent(3000, 12, 24), abs=0.01)
+    assert decide.decide_applications({"loan_amount": np.array([3000.0])}, np.array([0.03]), policy).words == ["approve"]
+
+
+@pytest.mark.parametrize("goal", ["approve", "refer"])
+def test_the_shortfall_is_below_zero_where_the_goal_is_reached_and_falls_towards_it(goal):
+    policy, risks = default_policy(), np.linspace(0.001, 0.5, 60)
+    rows = np.repeat(application(), len(risks), axis=0)
+    shortfall = decide.measure_shortfall(rows, risks, NAMES, policy, goal=goal)
+    reached = decide.decide_applications(columns_of(rows), risks, policy).decision <= decide.DECISIONS.index(goal)
+    assert ((shortfall < 0) == reached).all() and reached.any() and not reached.all()
+    assert (np.diff(shortfall[~reached]) >= 0).all()
+
+
+# --- a grid of terms ---------------------------------------------------------------------------------------------------
+
+
+def test_the_rows_of_a_grid_are_those_of_each_request():
+    names = list(APPLICATION)
+    rng = np.random.default_rng(2)
+    people = [
+        APPLICATION | {"usual_income_amount": income, "usual_expense_amount": 0.9 * income, "mean_balance_6m": balance}
+        for income, balance in zip(rng.uniform(0, 3000, 6), rng.normal(300, 900, 6), strict=True)
+    ]
+    people[0] = people[0] | {"usual_income_amount": None, "mean_balance_6m": None}
+    columns = {name: np.array([np.nan if person[name] is None else person[name] for person in people]) for name in names}
+    amount = rng.integers(300, 20_000, (6, 5)).astype(float)
+    rate, term = np.array([0.0, 3.5, 12.0, 19.99, 60.0]), np.array([6.0, 12.0, 13.0, 48.0, 60.0])
+    rows = rows_at_terms(names, columns, amount, rate, term)
+    for k, person in enumerate(people):
+        for g in range(5):
+            one = with_terms(person, loan_amount=amount[k, g], term_months=int(term[g]), annual_rate_pct=rate[g])
+            expected = np.array([np.nan if one[name] is None else one[name] for name in names], np.float32)
+            np.testing.assert_array_equal(rows[k, g], expected)
 
 
 # --- other terms -------------------------------------------------------------------------------------------------------
 
 APPLICATION = {
-    "loan_amount": 3000.0, "term_months": 24.0, "annual_rate_pct": 12.0, "instalment_amount": 141.22, "income_amount_90d": 6000.0,
-    "expense_amount_90d": 5400.0, "mean_balance_90d": 500.0, "instalment_to_income_90d": 0.07061,
-    "surplus_after_instalment_90d": 0.02939, "loan_to_income_90d": 1.5, "mean_balance_to_instalment_90d": 3.54057,
-    "declared_income_amount": None, "instalment_to_declared_income": None, "n_penalties_90d": 1.0,
+    "loan_amount": 3000.0, "term_months": 24.0, "annual_rate_pct": 12.0, "instalment_amount": 141.22, "usual_income_amount": 2000.0,
+    "usual_expense_amount": 1800.0, "mean_balance_6m": 500.0, "instalment_to_usual_income": 0.07061,
+    "surplus_after_instalment": 0.02939, "loan_to_usual_income": 1.5, "mean_balance_to_instalment_6m": 3.54057,
+    "declared_income_amount": None, "instalment_to_declared_income": None, "n_penalties_3m": 1.0,
 }  # fmt: skip
 
 
 def test_other_terms_change_what_follows_from_them_and_nothing_else():
     changed = with_terms(APPLICATION, loan_amount=12_000, term_months=12, annual_rate_pct=0)
     assert changed == APPLICATION | {
-        "loan_amount": 12_000, "term_months": 12, "annual_rate_pct": 0, "instalment_amount": 1000, "instalment_to_income_90d": 0.5,
-        "surplus_after_instalment_90d": -0.4, "loan_to_income_90d": 6, "mean_balance_to_instalment_90d": 0.5,
+        "loan_amount": 12_000, "term_months": 12, "annual_rate_pct": 0, "instalment_amount": 1000, "instalment_to_usual_income": 0.5,
+        "surplus_after_instalment": -0.4, "loan_to_usual_income": 6, "mean_balance_to_instalment_6m": 0.5,
     }  # fmt: skip
     assert list(changed) == list(APPLICATION)
 
@@ -183,10 +211,10 @@ def test_without_a_rate_a_loan_costs_the_multiple_of_its_amount_that_it_did():
 
 
 def test_who_has_no_income_is_at_the_bound_and_who_has_no_ledger_has_no_ratio():
-    poor = with_terms(APPLICATION | {"income_amount_90d": 0.0}, loan_amount=3000)
-    assert (poor["instalment_to_income_90d"], poor["loan_to_income_90d"], poor["surplus_after_instalment_90d"]) == (10, 100, 0)
-    silent = with_terms(APPLICATION | {"income_amount_90d": None, "mean_balance_90d": None}, loan_amount=3000)
-    assert silent["loan_to_income_90d"] is silent["mean_balance_to_instalment_90d"] is None
+    poor = with_terms(APPLICATION | {"usual_income_amount": 0.0}, loan_amount=3000)
+    assert (poor["instalment_to_usual_income"], poor["loan_to_usual_income"], poor["surplus_after_instalment"]) == (10, 100, 0)
+    silent = with_terms(APPLICATION | {"usual_income_amount": None, "mean_balance_6m": None}, loan_amount=3000)
+    assert silent["loan_to_usual_income"] is silent["mean_balance_to_instalment_6m"] is None
 
 
 def test_an_instalment_repays_the_loan_with_interest():

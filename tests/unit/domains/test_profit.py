@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 
 from finrisk_assets.domains.loan_offers import decide, profit
+from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.bundle import Bundle
+from finrisk_assets.scoring.loan_value import value_loans
 from finrisk_assets.scoring.spec import BundleSpec, Linear
 from schemas.features import Feature
 
@@ -15,10 +17,9 @@ def _bundle(slope: float) -> Bundle:
     """Return a model whose acceptance falls in the rate with this slope."""
     feature = Feature("annual_rate_pct", "percent a year", "Rate.", "the rate is low", "the rate is high")
     part = Linear((slope,), (0.0,), (1.0,), (0.0,), (False,), intercept=1.0)
-    limits = decide.OfferLimits(rate_cap_pct=20.0, max_pd=0.5, max_instalment_to_income=1.0)
     spec = BundleSpec(
         "finrisk-loan-offers", "loan_offers", "made", (feature,), (part,), np.zeros((1, 1), np.float32), 0, "", "",
-        thresholds={**limits.thresholds(), **GRID.thresholds()},
+        thresholds=GRID.thresholds(),
     )  # fmt: skip
     return Bundle(spec, "")
 
@@ -44,9 +45,9 @@ def test_the_mean_is_what_the_chosen_rate_earns() -> None:
     frame, accepted = _logged(30_000, seed=3)
     worth = profit.estimate_logged_profit(frame, accepted, _bundle(slope=-0.001))
     at = frame.annual_rate_pct == 14.0
-    limits = decide.OfferLimits()
-    interest, funding, loss = decide.price_loan(6_000.0, 14.0, 24.0, 0.02, limits)
-    earned = accepted[at].mean() * (interest - funding - loss - limits.loan_cost_amount) - limits.offer_cost_amount
+    policy = default_policy()
+    value = float(value_loans(6_000.0, 14.0, 24.0, 0.02, policy.lending).value)
+    earned = accepted[at].mean() * value - policy.loan_offers.offer_cost_amount
     assert np.isclose(worth.mean(), earned, rtol=1e-9)
     assert (worth[~at] == 0).all()
 

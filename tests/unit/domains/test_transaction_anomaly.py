@@ -1,10 +1,18 @@
 """Tests of transaction anomaly: the joined margin, and the decision that follows from a score."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 
+from finrisk_assets.domains.base import ScoredWindow
 from finrisk_assets.domains.transaction_anomaly import model
-from finrisk_assets.domains.transaction_anomaly.decide import decide, decide_all, is_anomaly, is_unseen, thresholds
+from finrisk_assets.domains.transaction_anomaly.decide import compute_savings, decide, decide_all, expect_loss, is_anomaly, is_unseen
+from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
+from finrisk_assets.policy.policy_file import default_policy
+from finrisk_assets.scoring.policy_thresholds import find_thresholds
+from finrisk_assets.scoring.score_curve import draw_score_curve
 from schemas.features import Feature
 
 FEATURES = (
@@ -49,8 +57,8 @@ def test_the_isolation_forest_splits_only_on_what_is_suspicious_when_unusual(pop
 
 def test_isolation_forest_finds_its_share_of_anomalies(population):
     rows, _ = population
-    join = model.isolation_forest(1).fit(rows).predict(rows) == -1
-    assert join.mean() == pytest.approx(0.02, abs=0.002)
+    scores = np.exp2(model.compute_isolation_margin(model.isolation_forest(1).fit(rows), rows))
+    assert (scores >= limits_of(scores)["anomaly"]).mean() == pytest.approx(0.02, abs=0.002)
 
 
 def test_every_candidate_ranks_fraud_higher_and_takes_missing_values(population):
@@ -131,9 +139,17 @@ def test_the_join_says_what_is_wrong():
 # Decisions
 
 
+def limits_of(scores, is_fraud=None, n_days=1, losses=None, **changes):
+    """Return the thresholds that the policy, with changes, gives on a window of scores and of expected losses."""
+    rules = default_policy().transaction_anomaly.model_copy(update=changes)
+    policy = default_policy().model_copy(update={"transaction_anomaly": rules})
+    loss_curve = None if losses is None else draw_score_curve(losses, None, n_days)
+    return find_thresholds("transaction_anomaly", policy, draw_score_curve(scores, is_fraud, n_days), loss_curve)
+
+
 def test_contamination_sets_the_anomalies():
     scores = np.linspace(0, 1, 1000)
-    limits = thresholds(scores, contamination=0.02)
+    limits = limits_of(scores, contamination=0.02)
     assert sum(is_anomaly(score, limits) for score in scores) == 20
     assert limits["review"] == limits["anomaly"]
     assert "block" not in limits
@@ -141,46 +157,64 @@ def test_contamination_sets_the_anomalies():
 
 def test_capacity_sets_what_is_reviewed():
     scores = np.linspace(0, 1, 1000)
-    limits = thresholds(scores, capacity_per_day=5, n_days=10)
+    limits = limits_of(scores, np.zeros(1000), n_days=10, reviews_per_day=5)
     assert list(decide_all(scores, limits)).count("review") == 50
 
 
-def test_equal_scores_never_exceed_the_capacity():
-    scores = np.array([0.9, 0.5, 0.5, 0.5, 0.1])
-    limits = thresholds(scores, capacity_per_day=2, n_days=1)
-    assert [decide(score, limits) for score in scores] == ["review", "allow", "allow", "allow", "allow"]
-    all_equal = thresholds(np.full(5, 0.5), capacity_per_day=2, n_days=1)
-    assert decide(0.5, all_equal) == "allow"
+def test_a_transaction_is_reviewed_where_its_expected_loss_reaches_the_cost_of_a_review():
+    limits = {"anomaly": 0.02, "review_loss": 5.0}
+    amounts = np.log1p([100, 99, 20_000, 10])
+    assert decide_all([0.05, 0.05, 0.0003, 0.4], limits, amounts) == ["review", "allow", "review", "allow"]
+    assert expect_loss([0.05], amounts[:1]) == pytest.approx([5.0])
+    with pytest.raises(KeyError, match="review"):
+        decide(0.5, limits)
 
 
-def test_a_capacity_beyond_the_transactions_reviews_all():
-    assert list(decide_all([0.1, 0.2], thresholds([0.1, 0.2], capacity_per_day=9, n_days=1))) == ["review", "review"]
+def test_the_threshold_of_review_is_never_below_its_cost():
+    scores, losses = np.linspace(0, 1, 1000), np.linspace(0, 10, 1000)
+    few, many = (limits_of(scores, scores > 0.9, 10, losses, reviews_per_day=n)["review_loss"] for n in (5, 500))
+    assert (losses >= few).sum() == 50
+    assert many == 5.0, "the analysts could look at all of them"
+    assert limits_of(scores, scores > 0.9, 10, losses, reviews_per_day=500, review_finds_share=0.8)["review_loss"] == 6.25
+    assert limits_of(scores, scores > 0.9, 10, losses, reviews_per_day=500, review_cost_amount=7.5)["review_loss"] == 7.5
+
+
+def test_reviews_that_miss_frauds_save_less():
+    rules = default_policy().transaction_anomaly.model_copy(update={"review_finds_share": 0.75, "review_cost_amount": 5.0})
+    decisions = ["review", "block", "allow", "review"]
+    assert compute_savings([100, 100, 100, 100], [1, 1, 1, 0], decisions, rules).tolist() == [70.0, 100.0, 0.0, -5.0]
+
+
+def test_groups_of_people_are_compared_by_the_decisions():
+    probability = np.array([0.05, 0.05, 0.97, 0.001])
+    window = ScoredWindow(pd.DataFrame({"log_amount": np.log1p([200, 20, 5, 9e6])}), np.empty((4, 0)), np.zeros(4, bool), probability)
+    thresholds = {"anomaly": 0.02, "review_loss": 5.0, "block": 0.9, "largest_log_amount": 12.0}
+    favourable = TRANSACTION_ANOMALY.find_favourable(window, SimpleNamespace(thresholds=thresholds))
+    assert {name: selected.tolist() for name, selected in favourable.items()} == {
+        "review": [False, True, False, False],
+        "block": [True, True, False, True],
+    }
+    del thresholds["block"]
+    assert TRANSACTION_ANOMALY.find_favourable(window, SimpleNamespace(thresholds=thresholds)).keys() == {"review"}
+
+
+def test_a_block_does_not_wait_for_the_capacity_of_reviews():
+    scores = np.concatenate([np.linspace(0.9, 1, 50), np.linspace(0, 0.5, 950)])
+    limits = limits_of(scores, scores > 0.8, losses=scores, reviews_per_day=1)
+    assert decide_all([0.95, 0.45], limits, np.log1p([1, 1])) == ["block", "allow"]
 
 
 def test_only_what_is_almost_surely_fraud_is_blocked():
     scores = np.concatenate([np.linspace(0.9, 1, 50), np.linspace(0, 0.5, 950)])
     fraud = np.concatenate([np.ones(50), np.zeros(950)])
-    limits = thresholds(scores, contamination=0.1, is_fraud=fraud)
+    limits = limits_of(scores, fraud, reviews_per_day=100)
     assert [decide(score, limits) for score in (0.95, 0.48, 0.1)] == ["block", "review", "allow"]
 
 
-def test_a_few_lucky_hits_block_nothing():
-    limits = thresholds([0.9, 0.8, 0.1, 0.1, 0.1], contamination=0.4, is_fraud=[1, 1, 0, 0, 0])
-    assert "block" not in limits
-    assert decide(1.0, limits) == "review"
-
-
-def test_thresholds_say_what_is_wrong():
-    with pytest.raises(ValueError, match="1 of 2 are not"):
-        thresholds([0.1, np.nan])
-    with pytest.raises(ValueError, match="contamination must lie between 0 and 1"):
-        thresholds([0.1], contamination=2)
-    with pytest.raises(ValueError, match="capacity_per_day must be above 0, not 0"):
-        thresholds([0.1], capacity_per_day=0, n_days=28)
-    with pytest.raises(ValueError, match="needs the days"):
-        thresholds([0.1], capacity_per_day=5)
-    with pytest.raises(ValueError, match="one label per score"):
-        thresholds([0.1, 0.2], is_fraud=[1])
+def test_another_policy_needs_no_other_model():
+    scores, fraud = np.linspace(0, 1, 1000), np.linspace(0, 1, 1000) > 0.95
+    few, many = (limits_of(scores, fraud, reviews_per_day=n)["review"] for n in (10, 200))
+    assert few > many
 
 
 def test_an_amount_beyond_all_that_was_learned_from_is_an_anomaly_and_reviewed():

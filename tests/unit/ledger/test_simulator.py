@@ -23,14 +23,18 @@ from finrisk_assets.ledger.sources.simulator import (
     simulate,
     source,
 )
+from finrisk_assets.ledger.sources.simulator.economy_source import choose_fraud_rate
+from finrisk_assets.ledger.sources.simulator.episodes import draw_episodes
+from finrisk_assets.ledger.sources.simulator.lending import repayment
 from finrisk_assets.ledger.sources.simulator.movements import share_out
 from finrisk_assets.ledger.sources.simulator.population.calendar import first_state, simulate_months
+from finrisk_assets.ledger.sources.simulator.population.economy import ABROAD
 from finrisk_assets.ledger.sources.simulator.population.households import Draws, step
 from finrisk_assets.ledger.sources.simulator.population.people import Town, draw_market, draw_people
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings, SettingsError
 
-ECONOMY = Economy(n_customers=500, n_months=14, seed=7, start=datetime(2022, 5, 1), loans_per_customer=6, futures=100)
+ECONOMY = Economy(n_customers=500, n_months=14, seed=7, start=datetime(2022, 5, 1), loans_per_customer=6, futures=100, fraud_rate=0.2)
 TOWN = Town(ECONOMY)
 KINDS = {
     "string": pa.string(),
@@ -120,7 +124,7 @@ def test_another_seed_gives_another_economy():
 
 def test_a_change_to_the_loans_leaves_the_transactions_alone():
     small = replace(ECONOMY, n_customers=60)
-    one, other = run(small), run(replace(small, default_rate=0.2, loans=LoanEffects(noise=0)))
+    one, other = run(small), run(replace(small, default_rate=0.2, loans=LoanEffects(burden=0.1)))
     assert valid_rows(other, small).equals(valid_rows(one, small))
     assert not other["loans"].equals(one["loans"])
 
@@ -141,14 +145,14 @@ def test_towns_are_independent_and_the_first_is_an_economy_of_its_own():
     "economy",
     [
         Economy(1, 1, **NO_LENDING),
-        Economy(1, 6, fraud_share=0, bad_rows=0, futures=2),
+        Economy(1, 6, fraud_rate=0, bad_rows=0, futures=2),
         Economy(
             30,
             7,
             start=datetime(2021, 9, 1),
             trips_per_month=0,
             household=HouseholdEffects(job_loss_rate=0, mishap_rate=0, penalty_amount=0, penalty_pct=0, spending_noise=0),
-            fraud=FraudEffects(bursts_per_month=0, sprees_per_month=0),
+            fraud=FraudEffects(lookalikes_per_year=0),
         ),
     ],
 )
@@ -163,7 +167,7 @@ def test_small_and_uneventful_economies_work(economy):
     ("wrong", "message"),
     [
         ({"start": datetime(2023, 1, 2)}, "first day of a month"),
-        ({"fraud_share": 1.5}, r"fraud_share must lie in \[0, 1\), not 1.5"),
+        ({"fraud_rate": 1.5}, r"fraud_rate must lie in \[0, 1\), not 1.5"),
         ({"n_customers": 0}, "n_customers must be at least 1, not 0"),
         ({"town_size": 2}, "town_size must be at least 20, not 2"),
         ({"n_months": 3}, "has only 3 months; simulate more months or set loans_per_customer=0"),
@@ -172,6 +176,8 @@ def test_small_and_uneventful_economies_work(economy):
         ({"offers": OfferEffects(rate=0.1)}, "take-up falls in the rate"),
         ({"offers": OfferEffects(tier_rate_pct=(8.0,))}, "needs one rate more"),
         ({"fraud": FraudEffects(label_delay_days=(7, 1))}, "the smaller first"),
+        ({"fraud": FraudEffects(night_share=(0.0, 0.1))}, "night_share must be two shares above 0 and below 1, not 0.0, 0.1"),
+        ({"household": HouseholdEffects(spending_level=0)}, "spending_level must be above 0, not 0"),
     ],
 )
 def test_an_impossible_economy_is_refused(wrong, message):
@@ -185,7 +191,7 @@ def test_an_impossible_economy_is_refused(wrong, message):
 def month_of_spending(**changes) -> float:
     """Return the mean spending of a month, as a share of usual income, from a changed start."""
     town = Town(replace(ECONOMY, n_customers=400))
-    state = first_state(town, draw_people(town, draw_market(town)))
+    state = first_state(draw_people(town, draw_market(town)))
     state = replace(state, **{name: change(state) for name, change in changes.items()})
     _, totals = step(state, 4, Draws.of(np.random.default_rng(1), (400,)), ECONOMY.household)
     return float((totals.spending / state.usual).mean())
@@ -197,18 +203,55 @@ def test_people_spend_less_when_money_is_short_and_more_when_it_is_not():
 
 
 def test_people_keep_to_their_habits():
-    habit = [month_of_spending(spent=lambda state, level=level: (np.full(400, level),) * 3) for level in (0.7, 1.1)]
+    habit = [month_of_spending(habit=lambda state, level=level: np.full(400, np.log(level))) for level in (0.7, 1.1)]
     assert habit[1] > 1.3 * habit[0]
 
 
-def test_a_missed_payment_follows_from_what_the_ledger_shows():
+def test_a_missed_payment_follows_from_the_hidden_state():
     town = Town(replace(ECONOMY, n_customers=2_000))
-    state = first_state(town, draw_people(town, draw_market(town)))
-    yes, no = np.ones(2_000, dtype=bool), np.zeros(2_000, dtype=bool)
-    poor = replace(state, balance=-state.usual, missed=(yes, yes, no))
+    state = first_state(draw_people(town, draw_market(town)))
+    poor = replace(state, balance=-state.usual, strain=np.full(2_000, 1.5))
+    indebted = replace(state, debts=state.debts + 3)
     draws = Draws.of(np.random.default_rng(1), (2_000,))
-    assert step(poor, 4, draws, ECONOMY.household)[1].is_missed.mean() > 0.3
-    assert step(state, 4, draws, ECONOMY.household)[1].is_missed.mean() < 0.05
+    missed = [step(start, 4, draws, ECONOMY.household)[1].is_missed.mean() for start in (state, indebted, poor)]
+    assert missed[0] < 0.05
+    assert missed[1] > 1.5 * missed[0]
+    assert missed[2] > 0.3
+
+
+def lived(economy: Economy):
+    town = Town(economy)
+    people = draw_people(town, draw_market(town))
+    return people, simulate_months(town, people)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_economy_is_stationary_from_its_first_month_on(seed):
+    _, months = lived(Economy(2_000, 24, seed=seed))
+    balance = np.median([state.balance for state in months.states], axis=1)
+    saved = np.quantile([state.saved for state in months.states], [0.1, 0.5, 0.9], axis=1)
+    year = slice(0, 12), slice(12, 24)
+    for values in (balance, *saved[1:], np.median(months.income, axis=0), np.median(months.spending, axis=0)):
+        assert values[year[1]].mean() == pytest.approx(values[year[0]].mean(), rel=0.06)
+    assert balance[-1] == pytest.approx(balance[0], rel=0.1)
+    for share in (months.penalty > 0, months.is_missed):
+        assert share[:, year[1]].mean() == pytest.approx(share[:, year[0]].mean(), rel=0.25)
+
+
+def test_a_shock_lowers_every_later_income_and_nothing_before_it():
+    calm, shaken = (lived(Economy(300, 12, seed=3, shock_month=month, shock_size=0.25))[1] for month in (0, 7))
+    assert (calm.income[:, :6] == shaken.income[:, :6]).all()
+    assert (calm.spending[:, :6] == shaken.spending[:, :6]).all()
+    assert shaken.income[:, 6:].sum() == pytest.approx(0.75 * calm.income[:, 6:].sum(), rel=1e-3)
+    assert shaken.penalty[:, 8:].sum() > 1.5 * calm.penalty[:, 8:].sum()
+    assert (shaken.lasting[:6] == 1).all()
+    assert (shaken.lasting[6:] == 0.75).all()
+
+
+def test_paydays_lie_on_every_part_of_the_month():
+    people, _ = lived(Economy(2_000, 1, **NO_LENDING))
+    for days in ((1, 3), (4, 12), (13, 22), (23, 28), (29, 31)):
+        assert ((people.pay_day >= days[0]) & (people.pay_day <= days[1])).mean() > 0.05
 
 
 # --- the ledger -----------------------------------------------------------------------------------------------------
@@ -229,10 +272,10 @@ def test_every_balance_is_the_running_sum_of_its_account(moves):
 
 
 def test_each_month_adds_up_to_what_was_lived_to_the_cent_refunds_and_all(months):
-    lived = simulate_months(TOWN, draw_people(TOWN, draw_market(TOWN)))
-    fee = 100 * ECONOMY.household.missed_fee_amount * lived.is_missed
-    planned = (lived.income - lived.spending - lived.mishap - fee - lived.penalty)[lived.is_open]
-    household, month = np.nonzero(lived.is_open)
+    _, total = lived(ECONOMY)
+    fee = 100 * ECONOMY.household.missed_fee_amount * total.is_missed
+    planned = (total.income - total.spending - total.mishap - fee - total.penalty)[total.is_open]
+    household, month = np.nonzero(total.is_open)
     rows = pd.DataFrame({"customer_id": (household + 1).astype(str), "month": pd.Period("2022-05") + month, "planned": planned})
     joined = rows.merge(months, on=["customer_id", "month"], validate="one_to_one")
     assert len(joined) == len(rows) == len(months)
@@ -261,7 +304,7 @@ def test_a_penalty_is_charged_in_the_last_second_of_a_month_that_closes_below_ze
     before = penalties.balance_amount + penalties.amount
     effects = ECONOMY.household
     assert np.allclose(penalties.amount, effects.penalty_amount - before * effects.penalty_pct / 100, atol=0.0051)
-    assert 0.01 < charged.mean() < 0.15
+    assert 0.01 < charged.mean() < 0.1
 
 
 def test_a_returned_payment_costs_its_fee_when_the_bill_is_due_and_the_bill_is_paid_days_later(moves):
@@ -272,10 +315,10 @@ def test_a_returned_payment_costs_its_fee_when_the_bill_is_due_and_the_bill_is_p
     assert len(due.merge(bills, on=["customer_id", "occurred_at"])) == len(returned) > 0
 
 
-def test_people_earn_more_than_they_spend_by_a_little(moves):
+def test_people_spend_what_they_earn_in_the_long_run(moves):
     earned = moves.amount[moves.category.isin(["salary", "self_employment", "benefits"])].sum()
     spent = moves.amount[moves.direction == "debit"].sum() - moves.amount[moves.category == "refund"].sum()
-    assert 0.8 < spent / earned < 1.0
+    assert 0.97 < spent / earned < 1.03
 
 
 def test_spending_knows_the_season_the_weekday_and_the_hour(moves):
@@ -307,7 +350,7 @@ def test_the_truth_about_cashflow_is_what_happens(tables, months):
     assert_calibrated(rows.true_probability, rows.change > 0)
     score = (rows.change - rows.mean_change_amount) / rows.sd_change_amount
     assert abs(score.mean()) < 0.05
-    assert 0.9 < score.std() < 1.15
+    assert 0.85 < score.std() < 1.25  # a few large expenses make the tail heavy
     assert roc_auc_score(rows.change > 0, rows.true_probability) > 0.75
 
 
@@ -323,8 +366,8 @@ def test_the_truth_about_trouble_is_what_happens(tables, months):
     joined = rows.assign(trouble=trouble)[whole].merge(truth, on=["customer_id", "as_of"], validate="one_to_one")
     assert len(joined) == whole.sum() == len(truth)
     assert_calibrated(joined.true_probability, joined.trouble, cluster=np.sqrt(3))  # three months of one person overlap
-    assert 0.2 < joined.trouble.mean() < 0.4
-    assert roc_auc_score(joined.trouble, joined.true_probability) > 0.77
+    assert 0.3 < joined.trouble.mean() < 0.5
+    assert roc_auc_score(joined.trouble, joined.true_probability) > 0.74
 
 
 # --- fraud ----------------------------------------------------------------------------------------------------------
@@ -336,51 +379,49 @@ def suspects(tables, moves):
     return moves.merge(truth, on="transaction_id", how="left", validate="one_to_one")
 
 
-def test_fraud_is_as_frequent_as_asked_and_of_two_kinds(moves, suspects):
-    assert suspects.fraud_probability.sum() / len(moves) == pytest.approx(ECONOMY.fraud_share, rel=0.02)
-    assert moves.is_fraud.mean() == pytest.approx(ECONOMY.fraud_share, rel=0.25)
+def test_as_many_cards_are_stolen_as_asked_and_in_two_ways(moves, suspects):
+    years = ECONOMY.n_customers * ECONOMY.n_months / 12
+    assert moves[moves.is_fraud].customer_id.nunique() / years == pytest.approx(ECONOMY.fraud_rate, rel=0.3)
     kinds = suspects[suspects.is_fraud].scenario.value_counts(normalize=True)
     assert sorted(kinds.index) == ["account_takeover", "card_testing"]
-    assert kinds.min() > 0.2
+    assert kinds.min() > 0.25
 
 
-def test_the_truth_names_every_purchase_and_only_these(suspects):
-    paid = suspects.merchant.str.startswith("M", na=False) & (suspects.category != "repairs")
-    assert (suspects.fraud_probability.notna() == paid).all()
+def test_a_thief_pays_online_in_shops_and_at_machines_by_day_and_by_night(moves):
+    stolen = moves[moves.is_fraud]
+    assert set(stolen.category) == {"online", "shopping", "cash"}
+    assert 0.15 < (stolen.occurred_at.dt.hour < 6).mean() < 0.5
+    assert (moves.occurred_at[~moves.is_fraud].dt.hour < 6).mean() < 0.05
+    assert 0.1 < stolen.country.isin(ABROAD).mean() < 0.4
+    genuine = moves.merchant.isin(set(stolen.merchant)) & ~moves.is_fraud
+    assert genuine.sum() > 10 * len(stolen)  # the shops of thieves have honest customers
+
+
+def test_the_truth_names_every_purchase_of_an_episode(suspects):
+    named = suspects.dropna(subset="fraud_probability")
+    assert 0.005 < len(named) / len(suspects) < 0.05
+    assert named.scenario.notna().all()
     assert (suspects.is_fraud == suspects.scenario.fillna("genuine").ne("genuine")).all()
 
 
-def test_the_truth_about_fraud_is_what_happens(suspects):
-    rows = suspects.dropna(subset="fraud_probability")
-    likely = rows[rows.fraud_probability > 0.01]
-    assert_calibrated(likely.fraud_probability, likely.is_fraud, cluster=2.5)  # purchases of one episode go together
-    assert_calibrated(rows.fraud_probability, rows.is_fraud, bins=2, cluster=2.5)
-    assert roc_auc_score(suspects.is_fraud, suspects.fraud_probability.fillna(0)) > 0.93
+def test_the_truth_about_fraud_is_what_happens():
+    town = Town(Economy(2_500, 24, seed=4, fraud_rate=0.2))
+    market = draw_market(town)
+    episodes, _ = draw_episodes(town, market, draw_people(town, market))
+    happened = episodes.scenario > 0
+    assert 600 < happened.sum() < 1_400
+    assert_calibrated(episodes.probability, happened)
+    unclear = (episodes.probability > 0.05) & (episodes.probability < 0.95)
+    assert_calibrated(episodes.probability[unclear], happened[unclear], bins=4)
+    assert unclear.sum() > 200
 
 
-def test_the_probability_follows_from_the_product_s_own_features():
-    from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
-    from finrisk_assets.domains.transaction_anomaly.features import build
-
-    economy = Economy(120, 6, bad_rows=0, **NO_LENDING)
-    simulated = run(economy)
-    rows = build(ibis.memtable(simulated["transactions"].to_pandas()), FEATURES).to_pandas()
-    rows = rows.merge(simulated["transactions"].to_pandas()[["transaction_id", "merchant"]], on="transaction_id")
-    rows = rows.merge(simulated["truth_transactions"].to_pandas(), on="transaction_id")
-    shops, effects = draw_market(Town(economy)), economy.fraud
-    risky = rows.merchant.isin([shops.names[shop] for shop in shops.risky])
-    causes = (
-        effects.velocity * rows.customer_n_1h.clip(upper=4)
-        + effects.amount * np.log(rows.amount_to_mean_30d.clip(lower=1e-9)).clip(0, 3).fillna(0)
-        + effects.new_country * rows.is_new_country
-        + effects.new_merchant * rows.is_new_merchant
-        + effects.night * rows.is_night
-        + effects.risky_merchant * risky
-    )
-    intercept = np.log(rows.fraud_probability / (1 - rows.fraud_probability)) - causes
-    difference = (intercept - intercept.median()).abs()
-    assert (difference < 0.01).mean() > 0.97  # the rest: amounts and histories that refunds changed a little
-    assert difference.mean() < 0.02
+def test_a_thief_hits_one_or_two_people_in_a_hundred_a_year_with_one_payment_in_a_thousand():
+    economy = Economy(2_500, 24, seed=3, **NO_LENDING, futures=2)
+    rows = valid_rows(run(economy), economy).to_pandas()
+    stolen = rows[rows.is_fraud]
+    assert 0.01 < stolen.customer_id.nunique() / 2 / economy.n_customers < 0.022
+    assert 0.0007 < len(stolen) / (rows.direction == "debit").sum() < 0.002
 
 
 def test_a_label_is_known_within_seven_days_and_never_at_once(moves):
@@ -398,7 +439,7 @@ def test_a_reported_fraud_is_paid_back_in_full(moves):
 
 
 def test_without_fraud_there_is_none():
-    honest = run(replace(ECONOMY, n_customers=40, fraud_share=0))
+    honest = run(replace(ECONOMY, n_customers=40, fraud_rate=0))
     assert not np.any(honest["transactions"]["is_fraud"])
     assert honest["truth_transactions"].num_rows == 0
 
@@ -409,14 +450,8 @@ def test_without_fraud_there_is_none():
 def test_loans_default_as_often_as_asked(loans):
     assert len(loans) == ECONOMY.loans_per_customer * ECONOMY.n_customers
     assert loans.true_pd.mean() == pytest.approx(ECONOMY.default_rate, abs=1e-9)
-    assert loans.ledger_pd.mean() == pytest.approx(ECONOMY.default_rate, abs=0.01)
     assert_calibrated(loans.true_pd, loans.is_default)
-
-
-def test_the_hidden_cause_of_a_default_is_small(loans):
-    oracle, best = roc_auc_score(loans.is_default, loans.true_pd), roc_auc_score(loans.is_default, loans.ledger_pd)
-    assert 0.76 < best < 0.88
-    assert abs(oracle - best) < 0.02
+    assert 0.75 < roc_auc_score(loans.is_default, loans.true_pd) < 0.92
 
 
 def test_nobody_borrows_in_the_first_months(tables, loans):
@@ -439,9 +474,14 @@ def test_an_instalment_repays_the_loan_with_interest(loans):
     assert np.allclose(present, loans.loan_amount, rtol=1e-3)
 
 
-def test_without_effects_every_loan_is_alike():
-    flat = run(replace(ECONOMY, n_customers=40, loans=LoanEffects(0, 0, 0, 0, 0, 0, 0)))["truth_loans"].to_pandas()
-    assert np.allclose(flat.true_pd, ECONOMY.default_rate)
+def test_without_effects_every_loan_of_a_year_or_more_is_alike():
+    none = LoanEffects(burden=1e-9, short=0, strain=0, committed=0, debts=0, irregular=0, idle=0, mishap=0, prepaid_base=-40)
+    flat = run(replace(ECONOMY, n_customers=40, loans=none))
+    joined = flat["loans"].to_pandas().merge(flat["truth_loans"].to_pandas(), on="loan_id")
+    by_term = joined.groupby("term_months").true_pd
+    assert by_term.std().max() < 1e-8
+    assert by_term.mean()[6] < by_term.mean()[12]
+    assert np.allclose(by_term.mean().loc[12:], by_term.mean()[12])
 
 
 # --- offers ---------------------------------------------------------------------------------------------------------
@@ -471,7 +511,7 @@ def test_half_the_rates_are_random_and_the_others_follow_the_risk(offers):
     assert offers.is_rate_random.mean() == pytest.approx(0.5, abs=0.05)
     correlation = offers.groupby("is_rate_random")[["annual_rate_pct", "pd_base"]].corr().iloc[::2, 1]
     assert abs(correlation[True].item()) < 0.1
-    assert correlation[False].item() > 0.5
+    assert correlation[False].item() > 0.4
 
 
 def test_an_answer_comes_within_a_month(offers):
@@ -481,9 +521,14 @@ def test_an_answer_comes_within_a_month(offers):
 
 
 def test_the_pd_of_an_offer_is_that_of_a_loan(offers, loans):
-    assert offers.pd_burden_slope.nunique() == 1
+    assert (offers.pd_burden_slope > 0).all()
     typical = sigmoid(offers.pd_base + offers.pd_burden_slope * 0.15)
-    assert typical.mean() == pytest.approx(loans.ledger_pd.mean(), abs=0.04)
+    assert typical.mean() == pytest.approx(loans.true_pd.mean(), abs=0.04)
+    expected = repayment.expect_course(
+        repayment.Outlook.from_columns(offers), 0.15 * offers.true_income_amount.to_numpy(), np.full(len(offers), 8.0),
+        np.full(len(offers), 36), ECONOMY.loans, ECONOMY.household, 12,
+    )  # fmt: skip
+    assert np.quantile(np.abs(expected.default.sum(axis=1) - typical), 0.9) < 0.03
 
 
 # --- the source -----------------------------------------------------------------------------------------------------
@@ -519,7 +564,7 @@ def test_only_the_spoiled_rows_break_the_contract_each_kind_its_rule(tables):
 
 
 def test_no_truth_stands_in_a_table_of_the_ledger(tables):
-    keys = {"loan_id", "transaction_id", "customer_id", "account_id", "offer_id", "as_of"}
+    keys = {"loan_id", "contract_id", "transaction_id", "customer_id", "account_id", "offer_id", "as_of"}
     known = {column for name, table in tables.items() if name.startswith("truth_") for column in table.column_names} - keys
     for name, raw in source(Settings()).tables.items():
         assert not known & {*raw.table.names, *tables[name].column_names}
@@ -530,7 +575,10 @@ def test_no_truth_and_nothing_protected_is_offered_to_a_model():
     offered = {feature.name for features in simulated.features.values() for feature in features}
     assert offered == {"stated_income_amount", "employed_months"}
     assert all(simulated.tables["loans"].table[name].personal != "protected" for name in offered)
-    assert set(simulated.truth) == {"truth_loans", "truth_transactions", "truth_spending_risk", "truth_cashflow", "truth_offers"}
+    assert set(simulated.truth) == {
+        "truth_loans", "truth_loan_cash_flows", "truth_offers", "truth_limits",
+        "truth_transactions", "truth_spending_risk", "truth_cashflow",
+    }  # fmt: skip
     assert not set(simulated.truth) & set(simulated.tables)
 
 
@@ -556,29 +604,47 @@ def test_the_ledger_ends_at_the_same_moment_however_long_it_is():
     assert (economies[3].loans_per_customer, economies[3].offers_per_customer) == (0, 0)
 
 
+def test_a_small_ledger_has_more_stolen_cards_and_a_setting_wins():
+    assert choose_fraud_rate(200_000) == Economy.fraud_rate
+    assert choose_fraud_rate(4_000) == 0.05
+    assert choose_fraud_rate(100) == 0.2
+    assert economy_from_settings(Settings()).fraud_rate == 0.05
+    assert economy_from_settings(Settings(sim_fraud_rate=0.01)).fraud_rate == 0.01
+
+
+def test_a_shock_is_set_by_its_month_and_size():
+    assert economy_from_settings(Settings()).shock_month == 0
+    shaken = economy_from_settings(Settings(sim_shock_month=20, sim_shock_size=0.3))
+    assert (shaken.shock_month, shaken.shock_size) == (20, 0.3)
+    with pytest.raises(
+        SettingsError, match="FINRISK_SIM_SHOCK_MONTH=30 lies after the last of FINRISK_SIM_MONTHS=24 months: set an earlier"
+    ):
+        economy_from_settings(Settings(sim_shock_month=30))
+
+
 # --- an economy's numbers from a file -------------------------------------------------------------------------------
 
 
 def test_any_number_can_be_set_by_a_file(tmp_path):
     file = tmp_path / "economy.yaml"
-    file.write_text("fraud_share: 0.02\nhousehold: {job_loss_rate: 0.03}\noffers:\n  random_rate_pct: [5, 20]\n")
+    file.write_text("fraud_rate: 0.02\nhousehold: {job_loss_rate: 0.03}\noffers:\n  random_rate_pct: [5, 20]\n")
     economy = economy_from_settings(Settings(sim_economy=file, sim_customers=30))
-    assert (economy.fraud_share, economy.household.job_loss_rate, economy.offers.random_rate_pct) == (0.02, 0.03, (5.0, 20.0))
+    assert (economy.fraud_rate, economy.household.job_loss_rate, economy.offers.random_rate_pct) == (0.02, 0.03, (5.0, 20.0))
     assert (economy.n_customers, economy.household.mishap_rate) == (30, Economy().household.mishap_rate)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fraud_shear: 0.1", "'fraud_shear', which is no number of the economy; did you mean fraud_share?"),
+        ("fraud_rat: 0.1", "'fraud_rat', which is no number of the economy; did you mean fraud_rate?"),
         ("household: {job_lost_rate: 0.1}", "household names 'job_lost_rate'.*did you mean job_loss_rate?"),
-        ("fraud_share: much", "fraud_share must be a number, not 'much'"),
+        ("fraud_rate: much", "fraud_rate must be a number, not 'much'"),
         ("town_size: 2.5", "town_size must be a whole number, not 2.5"),
         ("offers: {random_rate_pct: 4}", "random_rate_pct must be a list of numbers"),
         ("n_customers: 7", "n_customers does not stand in this file: FINRISK_SIM_CUSTOMERS gives it"),
-        ("fraud_share: 2", r"fraud_share must lie in \[0, 1\), not 2.0"),
-        ("- fraud_share", "must hold names and numbers, not list"),
-        ("fraud_share: [", "cannot be read as YAML"),
+        ("fraud_rate: 2", r"fraud_rate must lie in \[0, 1\), not 2.0"),
+        ("- fraud_rate", "must hold names and numbers, not list"),
+        ("fraud_rate: [", "cannot be read as YAML"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(tmp_path, text, message):

@@ -63,6 +63,7 @@ MODELS = {
     "isolation forest": (IsolationForest(n_estimators=50, random_state=0), 0.0),
     "isolation forest, some columns": (IsolationForest(n_estimators=50, max_features=0.5, random_state=0), 0.1),
     "xgboost": (XGBClassifier(n_estimators=60, max_depth=5, random_state=0, n_jobs=1), 0.1),
+    "xgboost, means of trees": (XGBClassifier(n_estimators=20, num_parallel_tree=3, subsample=0.6, random_state=0, n_jobs=1), 0.1),
 }
 
 
@@ -182,10 +183,11 @@ def test_the_next_threshold_keeps_less_or_equal() -> None:
         assert ((x < nudged) == (np.float64(x) <= thresholds)).all()
 
 
+@pytest.mark.parametrize("trees_a_round", [1, 3])
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("depth", [1, 3, 9], ids="depth {}".format)
 @pytest.mark.parametrize("objective", ["binary:logistic", "reg:squarederror", "reg:gamma"])
-def test_tables_say_the_margins_of_xgboost_to_the_last_bit(objective, depth, seed):
+def test_tables_say_the_margins_of_xgboost_to_the_last_bit(objective, depth, seed, trees_a_round):
     """XGBoost scores a batch and tables score a request; both must give the same bits."""
     import xgboost
 
@@ -196,7 +198,8 @@ def test_tables_say_the_margins_of_xgboost_to_the_last_bit(objective, depth, see
     rows[draw.random(rows.shape) < 0.1] = np.nan
     target = np.nan_to_num(rows[:, 0]) + np.nan_to_num(rows[:, 1] * rows[:, 2]) + draw.normal(size=len(rows))
     labels = {"binary:logistic": target > 0.5, "reg:squarederror": target, "reg:gamma": np.exp(target)}[objective]
-    trained = xgboost.train({"max_depth": depth, "objective": objective, "nthread": 1}, xgboost.DMatrix(rows, labels), 60)
+    settings = {"max_depth": depth, "objective": objective, "nthread": 1, "num_parallel_tree": trees_a_round, "subsample": 0.7}
+    trained = xgboost.train(settings, xgboost.DMatrix(rows, labels), 60)
 
     tables = TreeShap(bytes(trained.save_raw("json")), rows.shape[1])
     expected = trained.inplace_predict(rows, predict_type="margin").astype(np.float64)

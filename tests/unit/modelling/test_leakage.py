@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets.modelling.evaluation import leakage
+from benchmarks.planted_leaks import LEAKS
+from finrisk_assets.modelling.evaluation import leakage, look_ahead
 from schemas.ledger import TABLES, Column
 
 N = 3_000
@@ -185,20 +186,20 @@ def features(days_after: int):
 
 def test_spending_after_the_decision_looks_ahead():
     names = ["spent_amount", "n_known_frauds"]
-    assert leakage.find_look_ahead(features(0), ledger(), names, key="loan_id", decision_time="applied_at") == []
-    findings = leakage.find_look_ahead(features(10), ledger(), names, key="loan_id", decision_time="applied_at")
+    assert look_ahead.find_look_ahead(features(0), ledger(), names, key="loan_id", decision_time="applied_at") == []
+    findings = look_ahead.find_look_ahead(features(10), ledger(), names, key="loan_id", decision_time="applied_at")
     # Of the decisions at the cut and those a month before it, whose ten days had passed.
     assert [(one.column, one.rule, one.evidence) for one in findings] == [("spent_amount", "look_ahead", 0.5)]
 
 
 def test_an_outcome_used_before_it_was_known_looks_ahead():
-    findings = leakage.find_look_ahead(features(0), ledger(), ["n_frauds"], key="loan_id", decision_time="applied_at")
+    findings = look_ahead.find_look_ahead(features(0), ledger(), ["n_frauds"], key="loan_id", decision_time="applied_at")
     assert [one.column for one in findings] == ["n_frauds"]
 
 
 def test_a_cut_without_decisions_is_refused():
     with pytest.raises(ValueError, match="Choose other cuts"):
-        leakage.find_look_ahead(
+        look_ahead.find_look_ahead(
             features(0), ledger(), ["n_frauds"], key="loan_id", decision_time="applied_at", cut_times=[datetime(2020, 1, 1)]
         )
 
@@ -206,8 +207,74 @@ def test_a_cut_without_decisions_is_refused():
 def test_a_table_as_known_has_neither_later_events_nor_later_labels():
     moment = datetime(2024, 2, 1)
     moves = ledger()["transactions"]
-    before = leakage.restrict_to_known(moves, TABLES["transactions"], moment, is_strict=True).to_pandas()
-    through = leakage.restrict_to_known(moves, TABLES["transactions"], moment).to_pandas()
+    before = look_ahead.restrict_to_known(moves, TABLES["transactions"], moment, is_strict=True).to_pandas()
+    through = look_ahead.restrict_to_known(moves, TABLES["transactions"], moment).to_pandas()
     assert before.occurred_at.max() < moment <= through.occurred_at.max()
     assert before.is_fraud[before.label_known_at >= moment].isna().all()
     assert before.is_fraud[before.label_known_at < moment].notna().all()
+
+
+# --- columns that tell some of the outcome ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clean_set() -> pd.DataFrame:
+    """Return 4,000 loans with ten overlapping features of one risk, of which the best model of all has an AUC of about .8."""
+    draw = np.random.default_rng(11)
+    risk, n = draw.normal(size=4_000), 4_000
+    frame = pd.DataFrame({f"behaviour_{number}": risk + draw.normal(size=n) * (1 + number / 3) for number in range(10)})
+    frame["is_default"] = risk + draw.normal(size=n) * 0.9 > 1.2
+    frame["customer_id"] = np.arange(n).astype(str)
+    return frame.assign(risk=risk)
+
+
+def lint_clean_set(frame: pd.DataFrame, *more: str, **options) -> list[leakage.LeakageFinding]:
+    names = [f"behaviour_{number}" for number in range(10)]
+    return leakage.lint(frame, [*names, *more], "is_default", group="customer_id", **options)
+
+
+def test_a_clean_set_has_no_findings(clean_set):
+    assert lint_clean_set(clean_set) == []
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_column_that_tells_some_of_the_outcome_is_found(name, clean_set):
+    labels, rank = clean_set.is_default.to_numpy(), clean_set.risk.rank(pct=True).to_numpy()
+    planted = clean_set.assign(planted=LEAKS[name](labels, rank, np.random.default_rng(1)))
+    assert [finding.column for finding in lint_clean_set(planted, "planted")] == ["planted"]
+    assert lint_clean_set(planted, "planted", examined=["planted"]) == []
+
+
+def test_five_leaks_do_not_excuse_each_other(clean_set):
+    labels, rank, draw = clean_set.is_default.to_numpy(), clean_set.risk.rank(pct=True).to_numpy(), np.random.default_rng(1)
+    planted = clean_set.assign(**{name: plant(labels, rank, draw) for name, plant in LEAKS.items()})
+    found = {finding.column for finding in lint_clean_set(planted, *LEAKS)}
+    assert found <= set(LEAKS)
+    assert len(found) >= 4
+
+
+def test_only_what_is_near_certain_blocks(clean_set):
+    labels, rank, draw = clean_set.is_default.to_numpy(), clean_set.risk.rank(pct=True).to_numpy(), np.random.default_rng(1)
+    severities = {}
+    for name, plant in LEAKS.items():
+        (finding,) = lint_clean_set(clean_set.assign(planted=plant(labels, rank, draw)), "planted")
+        severities[name] = finding.severity
+    assert severities["group mean with the own outcome"] == "block"
+    assert severities["arrears at the extract"] == severities["rating revised afterwards"] == "examine"
+
+
+def test_a_group_mean_of_other_rows_is_no_leak(clean_set):
+    """Half of the rows of each group give the mean, the other half are linted."""
+    draw = np.random.default_rng(3)
+    group, labels = draw.integers(0, 500, 4_000), clean_set.is_default.to_numpy()
+    is_linted = draw.random(4_000) < 0.5
+    means = np.bincount(group[~is_linted], labels[~is_linted], 500) / np.maximum(np.bincount(group[~is_linted], minlength=500), 1)
+    linted = clean_set.assign(group_rate=means[group])[is_linted].reset_index(drop=True)
+    assert lint_clean_set(linted, "group_rate") == []
+
+
+def test_a_feature_of_the_product_is_no_identifier(clean_set):
+    """The age of the ledger counts the days, as the row number counts the rows."""
+    table = clean_set.assign(history_days=np.arange(4_000.0))
+    assert [(one.column, one.rule) for one in lint_clean_set(table, "history_days")] == [("history_days", "identifier")]
+    assert lint_clean_set(table, "history_days", computed=["history_days"]) == []

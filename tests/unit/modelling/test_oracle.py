@@ -31,3 +31,13 @@ def test_a_model_that_knows_half_is_behind_by_more_than_its_interval() -> None:
     comparison = oracle.compare(rng.random(20_000) < true, 1 / (1 + np.exp(2 - seen)), true)
     assert comparison["auc_gap"].low > 0.02
     assert set(comparison) == set(oracle.MEANINGS)
+
+
+def test_the_distance_from_the_oracle_is_what_data_would_bring_and_what_nobody_sees() -> None:
+    rng = np.random.default_rng(1)
+    seen, unseen, noise = rng.normal(size=(3, 20_000))
+    true = 1 / (1 + np.exp(2 - seen - unseen))
+    figures = oracle.compare_with_attainable(rng.random(20_000) < true, seen + noise, seen, true)
+    assert figures["auc"].value < figures["attainable_auc"].value < figures["oracle_auc"].value
+    assert figures["gap_to_attainable"].value == pytest.approx(figures["attainable_auc"].value - figures["auc"].value)
+    assert figures["gap_to_oracle"].low > figures["gap_to_attainable"].high

@@ -46,7 +46,7 @@ def example() -> pack.Pack:
         settings={"as_of": "2025-07-01T00:00:00", "seed": 1},
         texts={"decision": "**Refer** or refuse. <script>alert(1)</script>", "thresholds": "", "limits": "- The costs are assumptions."},
         facts={"Training window": "2023-01-01 to 2024-01-01"},
-        features=[{"name": "age", "unit": "days", "description": "Since.", "direction": "falls with it", "raises": "new", "lowers": "old"}],
+        features=[{"name": "age", "unit": "days", "description": "Since.", "direction": "falls with it", "low": "new", "high": "old"}],
         history=[{"version": "2", "bundle": "0123456789ab", "registered": "2025-07-01 00:00", "snapshot": "ab", "code": "cd"}],
         artifacts=[
             *(pack.Artifact(name, pack.sha256(content), "here") for name, content in contents.items()),

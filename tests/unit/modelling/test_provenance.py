@@ -62,12 +62,12 @@ def test_a_file_that_is_missing_and_another_spelling_are_differences_too(tmp_pat
 
 
 def test_settings_are_recorded_without_paths_and_with_their_moment(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, warehouse_url="duckdb:///secret", mapping=tmp_path / "m.yaml", seed=7, high_risk_from=0.8)
+    settings = Settings(home=tmp_path, warehouse_url="duckdb:///secret", mapping=tmp_path / "m.yaml", seed=7, sim_shock_size=0.4)
     recorded = provenance.settings_to_json(replace(settings, as_of=datetime(2025, 7, 1)))
     assert str(tmp_path) not in recorded
     assert "secret" not in recorded
     elsewhere = provenance.restore_settings(Settings(home=Path("elsewhere")), recorded)
-    assert elsewhere == Settings(home=Path("elsewhere"), seed=7, high_risk_from=0.8, as_of=datetime(2025, 7, 1))
+    assert elsewhere == Settings(home=Path("elsewhere"), seed=7, sim_shock_size=0.4, as_of=datetime(2025, 7, 1))
 
 
 def test_an_origin_comes_back_from_its_tags_and_a_version_without_one_says_so() -> None:

@@ -18,12 +18,13 @@ from finrisk_assets.features.windows import Point, from_json, to_json
 from finrisk_assets.modelling.evaluation import explain
 from finrisk_assets.modelling.training.convert import convert_estimator
 from finrisk_assets.scoring.bundle import Bundle, write
+from finrisk_assets.scoring.score_curve import draw_score_curve
 from finrisk_assets.scoring.spec import Amount, BundleError, BundleSpec, Calibration, Linear
 from schemas.features import Feature
 
 FEATURES = (
-    Feature("income_amount", "money a month", "income", raises="The income is low.", monotone=-1),
-    Feature("n_late_90d", "count", "late payments", raises="Payments were late."),
+    Feature("income_amount", "money a month", "income", low="The income is low.", monotone=-1),
+    Feature("n_late_90d", "count", "late payments", high="Payments were late."),
     Feature("balance_amount", "money", "balance"),
 )
 LINEAR = Linear(
@@ -78,9 +79,19 @@ def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path, spec: BundleSpec)
     version = write(tmp_path / "bundle", spec)
     bundle = Bundle.load(tmp_path / "bundle", version=version)
     assert bundle.version == version == hashlib.sha256((tmp_path / "bundle" / "bundle.json").read_bytes()).hexdigest()[:12]
-    for name in ("name", "domain", "source", "features", "thresholds", "metrics", "reference", "calibration", "training_window"):
+    assert bundle.thresholds.items() >= spec.thresholds.items()
+    for name in ("name", "domain", "source", "features", "metrics", "reference", "calibration", "training_window"):
         assert getattr(bundle, name) == getattr(spec, name)
     assert from_json(bundle.windows) == DECLARED
+
+
+def test_the_curves_of_scores_and_losses_come_back(tmp_path: Path, spec: BundleSpec) -> None:
+    curves = draw_score_curve([0.9, 0.2], [True, False], 3), draw_score_curve([41.5, 0.25], None, 3)
+    write(tmp_path / "b", dataclasses.replace(spec, score_curve=curves[0], loss_curve=curves[1]))
+    bundle = Bundle.load(tmp_path / "b")
+    assert (bundle.score_curve, bundle.loss_curve) == curves
+    write(tmp_path / "without", spec)
+    assert Bundle.load(tmp_path / "without").loss_curve is None
 
 
 def test_a_bundle_without_windows_is_as_good_for_a_client_that_sends_the_features(tmp_path: Path, spec: BundleSpec) -> None:

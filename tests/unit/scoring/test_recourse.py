@@ -6,14 +6,23 @@ from itertools import product
 import numpy as np
 import pytest
 
-from finrisk_assets.domains.loan_default.terms import with_terms
+from finrisk_assets.features.loan_terms import with_terms
 from finrisk_assets.scoring.annuity import instalment_to_cent
 from finrisk_assets.scoring.bundle import Bundle
-from finrisk_assets.scoring.recourse import AllowedChange, Change, RecourseSearch, Row, approved_quantile_rows, approved_quantiles
+from finrisk_assets.scoring.recourse import (
+    AllowedChange,
+    Change,
+    RecourseSearch,
+    Row,
+    approved_quantile_rows,
+    approved_quantiles,
+    below_threshold,
+)
 from finrisk_assets.scoring.spec import BundleSpec, Linear
 from schemas.features import Feature
 
 THRESHOLD = 0.5
+BELOW_HALF = below_threshold(THRESHOLD)
 RNG = np.random.default_rng(3)
 APPROVED = RNG.normal(0, 1, (500, 4)).astype(np.float32)
 FREE = AllowedChange(direction=0)
@@ -43,7 +52,7 @@ def test_the_changed_row_is_approved_when_it_is_scored_again() -> None:
     bundle = abcd(2, 1, 1, 0)
     for values in RNG.normal(1, 0.7, (50, 4)):
         row = row_of(*values.tolist())
-        nearest = RecourseSearch(bundle, {"a": FREE, "b": FREE, "c": FREE}, APPROVED, THRESHOLD).find_nearest(row)
+        nearest = RecourseSearch(bundle, {"a": FREE, "b": FREE, "c": FREE}, APPROVED, BELOW_HALF).find_nearest(row)
         if nearest.changes is None:
             assert nearest.reason and nearest.probability == probability(bundle, row)
             continue
@@ -53,7 +62,7 @@ def test_the_changed_row_is_approved_when_it_is_scored_again() -> None:
 
 def test_one_feature_is_changed_where_one_is_enough_and_the_nearest_of_these() -> None:
     (change,) = (
-        RecourseSearch(abcd(1, 3, 1, 0), {"a": FREE, "b": FREE}, APPROVED, THRESHOLD).find_nearest(row_of(0.4, 0.4, 0, 0)).changes or ()
+        RecourseSearch(abcd(1, 3, 1, 0), {"a": FREE, "b": FREE}, APPROVED, BELOW_HALF).find_nearest(row_of(0.4, 0.4, 0, 0)).changes or ()
     )
     assert change.feature == "b" and change.before == 0.4
     candidates = np.quantile(APPROVED[:, 1].astype(float), [at / 20 for at in range(1, 20)])
@@ -65,13 +74,13 @@ def test_the_nearest_of_many_single_changes_is_not_the_strongest() -> None:
     names = [f"x{at}" for at in range(40)]
     approved = RNG.normal(0, 1, (500, 40)).astype(np.float32) * np.array([0.5] * 39 + [50], np.float32)
     bundle = bundle_of({name: 1.0 for name in names[:-1]} | {names[-1]: 0.05}, intercept=0.3)
-    nearest = RecourseSearch(bundle, dict.fromkeys(names, FREE), approved, THRESHOLD).find_nearest(dict.fromkeys(names, 0.0))
+    nearest = RecourseSearch(bundle, dict.fromkeys(names, FREE), approved, BELOW_HALF).find_nearest(dict.fromkeys(names, 0.0))
     assert [change.feature for change in nearest.changes or ()] == [names[-1]]
 
 
 def test_it_finds_what_trying_all_pairs_finds() -> None:
     bundle, row = abcd(1, 2, 0, 0), row_of(3.6, 1.4, 0, 0)
-    nearest = RecourseSearch(bundle, {"a": FREE, "b": FREE}, APPROVED, THRESHOLD).find_nearest(row).changes or ()
+    nearest = RecourseSearch(bundle, {"a": FREE, "b": FREE}, APPROVED, BELOW_HALF).find_nearest(row).changes or ()
     quantiles = np.quantile(APPROVED[:, :2].astype(float), [at / 20 for at in range(1, 20)], axis=0)
     widths = np.subtract(*np.quantile(APPROVED[:, :2].astype(float), [0.75, 0.25], axis=0))
     distance = min(
@@ -81,51 +90,51 @@ def test_it_finds_what_trying_all_pairs_finds() -> None:
 
 
 def test_what_is_not_allowed_stays() -> None:
-    nearest = RecourseSearch(abcd(5, 0.1, 0, 0), {"b": FREE}, APPROVED, THRESHOLD).find_nearest(row_of(2, 0, 0, 0))
+    nearest = RecourseSearch(abcd(5, 0.1, 0, 0), {"b": FREE}, APPROVED, BELOW_HALF).find_nearest(row_of(2, 0, 0, 0))
     assert nearest.changes is None and "enough" in nearest.reason
-    assert RecourseSearch(abcd(5, 0.1, 0, 0), {"a": FREE, "b": FREE}, APPROVED, THRESHOLD).find_nearest(row_of(2, 0, 0, 0)).changes
+    assert RecourseSearch(abcd(5, 0.1, 0, 0), {"a": FREE, "b": FREE}, APPROVED, BELOW_HALF).find_nearest(row_of(2, 0, 0, 0)).changes
 
 
 def test_a_feature_moves_only_in_its_direction() -> None:
     bundle = abcd(1, 0, 0, 0)
-    assert RecourseSearch(bundle, {"a": AllowedChange(direction=-1)}, APPROVED, THRESHOLD).find_nearest(row_of(0.5, 0, 0, 0)).changes
-    upward = RecourseSearch(bundle, {"a": AllowedChange(direction=1)}, APPROVED, THRESHOLD).find_nearest(row_of(0.5, 0, 0, 0))
+    assert RecourseSearch(bundle, {"a": AllowedChange(direction=-1)}, APPROVED, BELOW_HALF).find_nearest(row_of(0.5, 0, 0, 0)).changes
+    upward = RecourseSearch(bundle, {"a": AllowedChange(direction=1)}, APPROVED, BELOW_HALF).find_nearest(row_of(0.5, 0, 0, 0))
     assert upward.changes is None
 
 
 def test_without_a_direction_the_monotone_one_holds() -> None:
     """No suggestion is to spend more, even where a model has the sign wrong."""
     rises = abcd(-1, 0, 0, 0, a=1)
-    assert RecourseSearch(rises, {"a": AllowedChange()}, APPROVED, THRESHOLD).find_nearest(row_of(-0.5, 0, 0, 0)).changes is None
-    assert RecourseSearch(abcd(-1, 0, 0, 0), {"a": AllowedChange()}, APPROVED, THRESHOLD).find_nearest(row_of(-0.5, 0, 0, 0)).changes
+    assert RecourseSearch(rises, {"a": AllowedChange()}, APPROVED, BELOW_HALF).find_nearest(row_of(-0.5, 0, 0, 0)).changes is None
+    assert RecourseSearch(abcd(-1, 0, 0, 0), {"a": AllowedChange()}, APPROVED, BELOW_HALF).find_nearest(row_of(-0.5, 0, 0, 0)).changes
 
 
 def test_bounds_and_steps_are_kept() -> None:
     stepped = {"a": AllowedChange(step=0.25, low=-0.6, direction=-1)}
-    (change,) = RecourseSearch(abcd(1, 1, 0, 0), stepped, APPROVED, THRESHOLD).find_nearest(row_of(0.5, 0.3, 0, 0)).changes or ()
+    (change,) = RecourseSearch(abcd(1, 1, 0, 0), stepped, APPROVED, BELOW_HALF).find_nearest(row_of(0.5, 0.3, 0, 0)).changes or ()
     assert change.after == -0.5
     bounded = {"a": AllowedChange(step=0.25, low=-0.25, direction=-1)}
-    assert RecourseSearch(abcd(1, 1, 0, 0), bounded, APPROVED, THRESHOLD).find_nearest(row_of(0.5, 0.3, 0, 0)).changes is None
+    assert RecourseSearch(abcd(1, 1, 0, 0), bounded, APPROVED, BELOW_HALF).find_nearest(row_of(0.5, 0.3, 0, 0)).changes is None
 
 
 def test_no_more_features_than_asked() -> None:
     everything = dict.fromkeys("abcd", FREE)
     bundle, row = abcd(1, 1, 1, 1), row_of(1.5, 1.5, 1.5, -0.5)
-    three = RecourseSearch(bundle, everything, APPROVED, THRESHOLD).find_nearest(row)
+    three = RecourseSearch(bundle, everything, APPROVED, BELOW_HALF).find_nearest(row)
     assert three.changes and len(three.changes) in (2, 3)
-    assert RecourseSearch(bundle, everything, APPROVED, THRESHOLD, max_changes=1).find_nearest(row).changes is None
+    assert RecourseSearch(bundle, everything, APPROVED, BELOW_HALF, max_changes=1).find_nearest(row).changes is None
 
 
 def test_who_is_approved_needs_no_change_and_a_missing_value_is_no_lever() -> None:
-    search = RecourseSearch(abcd(1, 0, 0, 0, a=1), {"a": AllowedChange()}, APPROVED, THRESHOLD)
+    search = RecourseSearch(abcd(1, 0, 0, 0, a=1), {"a": AllowedChange()}, APPROVED, BELOW_HALF)
     assert "approved as it is" in search.find_nearest(row_of(-1, 0, 0, 0)).reason
-    held = RecourseSearch(bundle_of({"a": 1, "b": 1, "c": 0, "d": 0}, intercept=1), {"a": FREE}, APPROVED, THRESHOLD)
+    held = RecourseSearch(bundle_of({"a": 1, "b": 1, "c": 0, "d": 0}, intercept=1), {"a": FREE}, APPROVED, BELOW_HALF)
     assert "direction" in held.find_nearest(row_of(None, 0, 0, 0)).reason
 
 
 def test_the_same_row_has_the_same_answer() -> None:
     def find_changes() -> tuple[Change, ...] | None:
-        return RecourseSearch(abcd(1, 1, 1, 0), dict.fromkeys("abc", FREE), APPROVED, THRESHOLD).find_nearest(row_of(1, 1, 1, 0)).changes
+        return RecourseSearch(abcd(1, 1, 1, 0), dict.fromkeys("abc", FREE), APPROVED, BELOW_HALF).find_nearest(row_of(1, 1, 1, 0)).changes
 
     assert find_changes() is not None and find_changes() == find_changes()
 
@@ -139,7 +148,7 @@ def test_changes_that_meet_in_a_derived_feature_are_worked_out_together() -> Non
 
     bundle = bundle_of({"a": 0, "b": 0, "c": -1, "d": 0}, intercept=0.5)
     approved = np.abs(APPROVED)
-    nearest = RecourseSearch(bundle, {"a": FREE, "b": FREE}, approved, THRESHOLD, product_of).find_nearest(
+    nearest = RecourseSearch(bundle, {"a": FREE, "b": FREE}, approved, BELOW_HALF, product_of).find_nearest(
         {"a": 0.0, "b": 0.0, "c": 0.0, "d": 0.0}
     )
     assert nearest.changes and len(nearest.changes) == 2
@@ -148,9 +157,9 @@ def test_changes_that_meet_in_a_derived_feature_are_worked_out_together() -> Non
 
 def test_unknown_features_and_bad_declarations_are_refused() -> None:
     with pytest.raises(ValueError, match="e: not a feature"):
-        RecourseSearch(abcd(1, 0, 0, 0), {"e": FREE}, APPROVED, THRESHOLD)
+        RecourseSearch(abcd(1, 0, 0, 0), {"e": FREE}, APPROVED, BELOW_HALF)
     with pytest.raises(ValueError, match="approved applicants"):
-        RecourseSearch(abcd(1, 0, 0, 0), {"a": FREE}, APPROVED[:0], THRESHOLD)
+        RecourseSearch(abcd(1, 0, 0, 0), {"a": FREE}, APPROVED[:0], BELOW_HALF)
     with pytest.raises(ValueError, match="step is above 0"):
         AllowedChange(step=0)
 
@@ -165,7 +174,7 @@ def test_quantiles_tell_as_much_as_the_applicants_themselves() -> None:
     for values in RNG.normal(1, 0.5, (20, 4)):
         row = row_of(*values.tolist())
         own, stated = (
-            RecourseSearch(bundle, everything, rows, THRESHOLD).find_nearest(row) for rows in (APPROVED, approved_quantile_rows(bundle))
+            RecourseSearch(bundle, everything, rows, BELOW_HALF).find_nearest(row) for rows in (APPROVED, approved_quantile_rows(bundle))
         )
         assert own.probability == pytest.approx(stated.probability, abs=1e-6)
         assert [one.feature for one in own.changes or ()] == [one.feature for one in stated.changes or ()]
@@ -193,23 +202,23 @@ def applicant(amount: float, term: int, income: float, spent: float) -> dict[str
         "term_months": float(term),
         "annual_rate_pct": 9.0,
         "instalment_amount": instalment_to_cent(amount, 9.0, term),
-        "income_amount_90d": income,
-        "expense_amount_90d": spent,
-        "instalment_to_income_90d": None,
-        "surplus_after_instalment_90d": None,
+        "usual_income_amount": income,
+        "usual_expense_amount": spent,
+        "instalment_to_usual_income": None,
+        "surplus_after_instalment": None,
     }
     return with_terms(bare, loan_amount=amount)
 
 
 def lender() -> Bundle:
-    names = applicant(1_000, 12, 6_000, 3_000)
-    weights = dict.fromkeys(names, 0.0) | {"instalment_to_income_90d": 6.0, "surplus_after_instalment_90d": -2.0}
-    return bundle_of(weights, {"instalment_to_income_90d": 1, "surplus_after_instalment_90d": -1}, intercept=-1.0)
+    names = applicant(1_000, 12, 2_000, 1_000)
+    weights = dict.fromkeys(names, 0.0) | {"instalment_to_usual_income": 6.0, "surplus_after_instalment": -2.0}
+    return bundle_of(weights, {"instalment_to_usual_income": 1, "surplus_after_instalment": -1}, intercept=-1.0)
 
 
 def applicants(bundle: Bundle, n: int) -> list[dict[str, float | None]]:
     rng = np.random.default_rng(11)
-    drawn = zip(rng.uniform(2_000, 30_000, n), rng.choice([12, 24, 36, 48], n), rng.uniform(4_000, 9_000, n), strict=True)
+    drawn = zip(rng.uniform(2_000, 30_000, n), rng.choice([12, 24, 36, 48], n), rng.uniform(1_333, 3_000, n), strict=True)
     return [applicant(float(amount), int(term), float(income), 0.8 * float(income)) for amount, term, income in drawn]
 
 
@@ -219,7 +228,7 @@ def test_another_amount_or_term_moves_the_instalment_and_what_is_measured_by_it(
     probabilities = np.array([probability(bundle, row) for row in rows])
     approved = np.stack([bundle.row(row) for row, p in zip(rows, probabilities, strict=True) if p < THRESHOLD])
     allowed = {"loan_amount": AllowedChange(direction=-1, step=100), "term_months": AllowedChange(direction=1, step=6, high=48)}
-    search = RecourseSearch(bundle, allowed, approved, THRESHOLD, terms)
+    search = RecourseSearch(bundle, allowed, approved, BELOW_HALF, terms)
     refused = [row for row, p in zip(rows, probabilities, strict=True) if p >= THRESHOLD][:40]
     nearest = [search.find_nearest(row) for row in refused]
     helped = [(row, one) for row, one in zip(refused, nearest, strict=True) if one.changes]
@@ -239,7 +248,7 @@ def test_a_search_over_sixty_features_asks_the_model_a_bounded_number_of_times(m
     names = [f"x{at}" for at in range(60)]
     bundle = bundle_of(dict.fromkeys(names, 0.4))
     approved = RNG.normal(-0.2, 1, (2_000, 60)).astype(np.float32)
-    search = RecourseSearch(bundle, dict.fromkeys(names[:15], FREE), approved, THRESHOLD)
+    search = RecourseSearch(bundle, dict.fromkeys(names[:15], FREE), approved, BELOW_HALF)
     changed: list[int] = []
     probability_of = Bundle.probability
 

@@ -1,16 +1,19 @@
 """The simulated ledger and truths as Arrow tables in the vocabulary of `schemas.ledger`, with a few rows broken on purpose."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finrisk_assets.ledger.sources.simulator.fraud import SCENARIOS, Ledger
+from finrisk_assets.ledger.sources.simulator.episodes import SCENARIOS
+from finrisk_assets.ledger.sources.simulator.fraud import Ledger
 from finrisk_assets.ledger.sources.simulator.futures import MonthEndTruths
-from finrisk_assets.ledger.sources.simulator.loans import Loans
-from finrisk_assets.ledger.sources.simulator.offers import Offers
+from finrisk_assets.ledger.sources.simulator.lending import repayment
+from finrisk_assets.ledger.sources.simulator.lending.loans import Loans
+from finrisk_assets.ledger.sources.simulator.lending.offers import Offers
+from finrisk_assets.ledger.sources.simulator.lending.repayment import Limits, Outlook
 from finrisk_assets.ledger.sources.simulator.population.economy import COUNTRIES, DAY, NAMES, REGIONS, Economy
 from finrisk_assets.ledger.sources.simulator.population.people import Market, People
 
@@ -91,8 +94,8 @@ def loans(economy: Economy, lent: Loans, before: RowCounts) -> pa.Table:
             "annual_rate_pct": lent.annual_rate_pct,
             "is_default": lent.is_default,
             "outcome_known_at": moments(economy, lent.known),
-            "stated_income_amount": lent.stated_income,
-            "employed_months": lent.employed_months.astype(np.int64),
+            "stated_income_amount": pa.array(lent.stated_income, mask=~lent.has_form),
+            "employed_months": pa.array(lent.employed_months.astype(np.int64), mask=~lent.has_form),
         }
     )
 
@@ -114,7 +117,56 @@ def offers(economy: Economy, loan_offers: Offers, before: RowCounts) -> pa.Table
 
 
 def truth_loans(lent: Loans, before: RowCounts) -> pa.Table:
-    return pa.table({"loan_id": _loan_ids(lent, before), "true_pd": lent.true_pd, "ledger_pd": lent.ledger_pd})
+    """Return the true probability of each loan's outcome, what is hidden about the borrower, and what becomes of the loan."""
+    months = {"default_month": lent.course.default_month, "prepaid_month": lent.course.prepaid_month}
+    return pa.table(
+        {
+            "loan_id": _loan_ids(lent, before),
+            "true_pd": lent.true_pd,
+            **{name: pa.array(month, mask=month == repayment.NEVER) for name, month in months.items()},
+            **_hidden(lent.outlook, lent.recovery_share),
+        }
+    )
+
+
+def truth_loan_cash_flows(economy: Economy, lent: Loans, before: RowCounts) -> pa.Table:
+    """Return what the lender receives of each loan month by month, and what is still owed then; months without either are left out."""
+    received, owed = repayment.find_cash_flows(
+        lent.amount, lent.annual_rate_pct, lent.term_months, lent.course, lent.recovery_share, economy.loans.recovery_months
+    )
+    loan, month = np.nonzero((received != 0) | (owed != 0))
+    return pa.table(
+        {
+            "loan_id": _loan_ids(lent, before).take(pa.array(loan)),
+            "month": month,
+            "received_amount": received[loan, month],
+            "owed_amount": owed[loan, month],
+        }
+    )
+
+
+def truth_limits(lent: Loans, loan_offers: Offers, before: RowCounts) -> pa.Table:
+    """Return the months in which a loan or an offer would end earlier than in any month before, and at which terms; see `repayment`.
+
+    Only such months are listed: a month that bears more than an earlier one ends nothing.
+    """
+    parts = []
+    for contracts, limits in ((_loan_ids(lent, before), lent.limits), (_offer_ids(loan_offers, before), loan_offers.limits)):
+        for event, values in (("default", _from_first_default(limits)), ("prepayment", limits.rate)):
+            lowest = np.minimum.accumulate(values, axis=1)
+            before_it = np.concatenate([np.full((len(lowest), 1), np.inf), lowest[:, :-1]], axis=1)
+            row, month = np.nonzero(lowest < before_it)
+            parts.append(
+                pa.table(
+                    {
+                        "contract_id": contracts.take(pa.array(row)),
+                        "event": pa.array([event]).take(pa.array(np.zeros(len(row), dtype=np.int64))),
+                        "month": month + 1,
+                        "limit": lowest[row, month],
+                    }
+                )
+            )
+    return pa.concat_tables(parts).combine_chunks()
 
 
 def truth_transactions(ledger: Ledger, before: RowCounts) -> pa.Table:
@@ -155,7 +207,7 @@ def truth_cashflow(economy: Economy, truths: MonthEndTruths, before: RowCounts) 
 
 
 def truth_offers(economy: Economy, loan_offers: Offers, before: RowCounts) -> pa.Table:
-    """Return the terms of the acceptance and default logits for any rate, amount and term; see `docs/simulator.md`."""
+    """Return the terms of the acceptance and default logits for any rate, amount and term, and what is hidden about the customer."""
     effects, n = economy.offers, len(loan_offers.base)
     return pa.table(
         {
@@ -165,9 +217,10 @@ def truth_offers(economy: Economy, loan_offers: Offers, before: RowCounts) -> pa
             "accept_rate_slope": np.full(n, effects.rate),
             "accept_amount_slope": np.full(n, effects.amount),
             "accept_term_slope": np.full(n, effects.term),
-            "monthly_income_amount": loan_offers.monthly_income,
+            "monthly_income_amount": loan_offers.outlook.true_income_amount,
             "pd_base": loan_offers.pd_base,
-            "pd_burden_slope": np.full(n, loan_offers.pd_burden_slope),
+            "pd_burden_slope": loan_offers.pd_burden_slope,
+            **_hidden(loan_offers.outlook, loan_offers.recovery_share),
         }
     )
 
@@ -215,6 +268,17 @@ def words(codes: np.ndarray, vocabulary: tuple[str, ...]) -> pa.Array:
 def moments(economy: Economy, seconds: np.ndarray) -> pa.Array:
     """Return naive UTC timestamps, in microseconds, from seconds since the start."""
     return pa.array(np.datetime64(economy.start, "us") + seconds.astype("timedelta64[s]").astype("timedelta64[us]"))
+
+
+def _hidden(outlook: Outlook, recovery_share: np.ndarray) -> dict[str, np.ndarray]:
+    return {**{field.name: getattr(outlook, field.name) for field in fields(outlook)}, "recovery_share": recovery_share}
+
+
+def _from_first_default(limits: Limits) -> np.ndarray:
+    """Return the largest instalments; in the first months, in which no default can happen, every instalment is borne."""
+    instalment = limits.instalment.copy()
+    instalment[:, : repayment.MISSED_INSTALMENTS - 1] = np.inf
+    return instalment
 
 
 def _customer_ids(number: np.ndarray, before: RowCounts) -> pa.Array:

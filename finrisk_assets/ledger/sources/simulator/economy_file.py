@@ -30,7 +30,7 @@ def read_economy(path: Path, economy: Economy) -> Economy:
     Parameters
     ----------
     path
-        For instance ``fraud_share: 0.01`` and, nested, ``household: {job_loss_rate: 0.02}``.
+        For instance ``fraud_rate: 0.03`` and, nested, ``household: {job_loss_rate: 0.02}``.
     economy
         The numbers that the file leaves out.
 

@@ -29,7 +29,7 @@ class Events:
     sign
         1 for a credit, -1 for a debit.
     episode
-        Number of the burst or spree that a purchase belongs to, or ``NO_EPISODE``. Episodes with an even number are bursts.
+        Number of the episode that a purchase belongs to (`episodes`), or ``NO_EPISODE``.
     """
 
     customer: np.ndarray

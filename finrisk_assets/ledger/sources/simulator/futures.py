@@ -56,7 +56,7 @@ def compute_truths(town: Town, people: People, months: HouseholdMonths) -> Month
         members = np.flatnonzero(people.opened_month <= number)
         for first in range(0, len(members), _PEOPLE_AT_ONCE):
             chunk = members[first : first + _PEOPLE_AT_ONCE]
-            now = _rows(months.month_ends[number], chunk)
+            now = _rows(months.states[number + 1], chunk)
             truths.append((chunk, np.full(len(chunk), as_of), *_outcomes(now, ahead, counts, economy.futures, economy.household, rng)))
     if not truths:
         nothing = np.zeros(0)

@@ -4,7 +4,7 @@ import numpy as np
 
 from finrisk_assets.ledger.sources.simulator.events import NO_MERCHANT, Events, concatenate, make_events
 from finrisk_assets.ledger.sources.simulator.population.calendar import HouseholdMonths
-from finrisk_assets.ledger.sources.simulator.population.economy import ABROAD, CATEGORIES, CODE, DAY, HOMES, HOUR, Category
+from finrisk_assets.ledger.sources.simulator.population.economy import CATEGORIES, CODE, DAY, HOUR, Category
 from finrisk_assets.ledger.sources.simulator.population.people import Market, People, Town
 
 _LEAST_CENTS = 10
@@ -14,15 +14,21 @@ _BOUNCED_DAYS = 3
 """Days after which a bounced bill is paid."""
 
 
-def split_into_movements(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
-    """Return every movement of the months, without refunds, in order of time."""
+def split_into_movements(town: Town, market: Market, people: People, months: HouseholdMonths, of_episodes: Events) -> Events:
+    """Return every movement of the months, without refunds, in order of time.
+
+    Parameters
+    ----------
+    of_episodes
+        The purchases of `episodes.draw_episodes`; those of an account that is not open yet do not take place.
+    """
     everything = concatenate(
-        _opening(people),
+        _opening(people, months),
         _pay(town, market, people, months),
         _bills(town, market, people, months),
         _mishaps(town, market, people, months),
         _penalties(town, people, months),
-        _purchases(town, market, people, months),
+        _purchases(town, market, people, months, of_episodes),
     )
     return everything.in_order()
 
@@ -61,11 +67,10 @@ def share_out(total: np.ndarray, group: np.ndarray, weight: np.ndarray) -> np.nd
     return _LEAST_CENTS + np.where(start, up_to, up_to - np.concatenate([[0], up_to[:-1]]))
 
 
-def _opening(people: People) -> Events:
+def _opening(people: People, months: HouseholdMonths) -> Events:
     """Return the opening balances as credits."""
-    customer = np.arange(len(people))
-    opened, cents = np.maximum(people.opened, 0), people.savings * 100
-    return make_events(customer, opened, cents, CODE["opening_balance"], NO_MERCHANT, people.home, sign=1)
+    customer, opened = np.arange(len(people)), np.maximum(people.opened, 0)
+    return make_events(customer, opened, months.opening(people), CODE["opening_balance"], NO_MERCHANT, people.home, sign=1)
 
 
 def _pay(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
@@ -149,10 +154,10 @@ def _penalties(town: Town, people: People, months: HouseholdMonths) -> Events:
     return make_events(customer, last, months.penalty[customer, month], CODE["penalty"], NO_MERCHANT, people.home[customer])
 
 
-def _purchases(town: Town, market: Market, people: People, months: HouseholdMonths) -> Events:
+def _purchases(town: Town, market: Market, people: People, months: HouseholdMonths, of_episodes: Events) -> Events:
     """Return the month's spending after the bills as purchases, at least one a month."""
     economy = town.economy
-    purchases = concatenate(_everyday(town, market, people, months), _bursts(town, market, people), _sprees(town, market, people))
+    purchases = concatenate(_everyday(town, market, people, months), of_episodes)
     month = month_of(town, purchases.second)
     group = purchases.customer.astype(np.int64) * economy.n_months + month
     keep = months.is_open[purchases.customer, month]
@@ -200,48 +205,6 @@ def _everyday(town: Town, market: Market, people: People, months: HouseholdMonth
     return concatenate(*parts)
 
 
-def _bursts(town: Town, market: Market, people: People) -> Events:
-    """Return bursts: two to six small payments within minutes at one risky online shop, then a large one elsewhere within the hour."""
-    economy, rng = town.economy, town.rng("bursts")
-    n = rng.poisson(economy.fraud.bursts_per_month * economy.n_months * len(people))
-    buyer = rng.integers(0, len(people), n)
-    start = rng.integers(0, economy.n_days, n) * DAY + rng.integers(0, DAY - 2 * HOUR, n)
-    burst = np.repeat(np.arange(n), rng.integers(2, 7, n))
-    shop = rng.choice(market.risky, n)
-    small = 300.0 * rng.lognormal(0, 0.7, len(burst))
-    home, number = people.home[buyer], 2 * np.arange(n)
-    return concatenate(
-        make_events(
-            buyer[burst], start[burst] + rng.integers(0, 1_200, len(burst)), np.maximum(small, 1), CODE["online"], shop[burst],
-            home[burst], episode=number[burst],
-        ),
-        make_events(
-            buyer, start + 1_200 + rng.integers(0, 2_400, n), people.income[buyer] * 100 * rng.lognormal(-1.9, 0.5, n),
-            CODE["online"], market.draw(CODE["online"], rng.random(n) ** 0.7), home, episode=number,
-        ),
-    )  # fmt: skip
-
-
-def _sprees(town: Town, market: Market, people: People) -> Events:
-    """Return sprees: one to three large purchases within hours, half of them at night, often at unknown shops, some abroad."""
-    economy, rng = town.economy, town.rng("sprees")
-    n = rng.poisson(economy.fraud.sprees_per_month * economy.n_months * len(people))
-    buyer = rng.integers(0, len(people), n)
-    hour = np.where(rng.random(n) < 0.5, rng.uniform(0, 6, n), rng.uniform(7, 22, n))
-    start = rng.integers(0, economy.n_days, n) * DAY + (hour * HOUR).astype(np.int64)
-    spree = np.repeat(np.arange(n), rng.integers(1, 4, n))
-    second = np.minimum(start[spree] + rng.exponential(HOUR / 2, len(spree)).astype(np.int64), economy.n_days * DAY - 1)
-    category = rng.choice([CODE["online"], CODE["shopping"]], n)[spree]
-    uniform = rng.random(len(spree)) ** 0.7
-    shop = np.where(category == CODE["online"], market.draw(CODE["online"], uniform), market.draw(CODE["shopping"], uniform))
-    place = (len(HOMES) + rng.integers(0, len(ABROAD), n))[spree]
-    abroad = (rng.random(n) < 0.3)[spree]
-    shop = np.where(abroad, market.abroad(place, rng.random(len(spree))), shop)
-    country = np.where(abroad, place, people.home[buyer[spree]])
-    amount = people.income[buyer[spree]] * 100 * rng.lognormal(-2.1, 0.6, len(spree))
-    return make_events(buyer[spree], second, amount, category, shop, country, episode=(2 * np.arange(n) + 1)[spree])
-
-
 def _seconds_of_day(hours: tuple[tuple[float, float, float], ...], rng: np.random.Generator, size: int) -> np.ndarray:
     """Draw times of day from the peaks (hour, standard deviation, weight); past midnight wraps round."""
     peak = np.array(hours)
@@ -257,13 +220,18 @@ def _day_in(town: Town, month: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
 
 def _days(town: Town, category: Category, uniform: np.ndarray) -> np.ndarray:
-    """Turn uniform numbers into days: weekends, December and the days after the first of a month differ by category."""
+    """Turn uniform numbers into days: weekends, December and the days after the first of a month differ by category.
+
+    Months differ by their length and by December alone, not by their number of weekends.
+    """
     day = np.arange(town.economy.n_days)
     date = np.datetime64(town.economy.start, "D") + day
     month = date.astype("datetime64[M]")
     weight = np.where(_weekday(town, day) >= 5, category.weekend, 1.0)
-    weight *= np.where(month.astype(np.int64) % 12 == 11, category.winter, 1.0)
     weight *= 1 + 0.25 * np.exp(-(date - month.astype("datetime64[D]")).astype(np.float64) / 5)
+    number = (month - month[0]).astype(np.int64)
+    weight *= (np.bincount(number) / np.bincount(number, weight))[number]
+    weight *= np.where(month.astype(np.int64) % 12 == 11, category.winter, 1.0)
     share = np.cumsum(weight)
     return np.minimum(np.searchsorted(share, uniform * share[-1], side="right"), len(day) - 1)
 

@@ -3,6 +3,7 @@
 Every constant that shapes the simulated ledger is here; the other modules only use the numbers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -23,41 +24,47 @@ class HouseholdEffects:
     irregular_share
         Share of people without a salary, who are paid now and then.
     salary_noise, irregular_spread
-        Log standard deviation of a month's salary, and of a month's irregular earnings.
+        Log standard deviation of a month's salary, and of a month's irregular earnings, around the usual income.
+    income_memory
+        Share of the usual income's distance from its long-run level that is left a month later, in logs.
+    salary_drift, irregular_drift
+        Log standard deviation of a month's change of the usual income, salaried and not.
     bonus_share, bonus_amount
         Probability of a November bonus for a salaried person, and its size in monthly salaries.
     job_loss_rate, job_found_rate
         Probability a month that a salaried person loses the job, and that one out of work finds one.
     benefit_share
         Income out of work, as a share of the salary.
-    yearly_raise
-        By how much incomes grow each January.
+    buffer_months, buffer_discipline, buffer_spread, buffer_irregular
+        The buffer that a person wants to hold: its median in months of income, the difference in its logarithm between the thriftiest and
+        the most careless, its log standard deviation beside, and the factor of people without a salary.
     spending_level
-        Spending that people come back to, as a share of the usual income.
+        Spending with the wanted buffer, as a share of the usual income.
     spending_memory
-        How much of the last three months' spending habit carries over, 0 to 1.
-    discipline
-        Difference in log spending between the thriftiest and the most careless, before memory.
+        How much of the spending habit carries over to the next month, 0 to 1.
+    habit_weight
+        Weight of the latest month in the habit, and in the memory of recent income.
     income_pull
-        Elasticity of spending to the income of the last three months against the usual one.
-    thrift
-        Cut in log spending of someone whose account is empty, before memory.
-    ease
-        Rise in log spending for each month's income saved beyond `ease_from` months, up to six, before memory.
-    ease_from
-        Months of income saved beyond which people spend more freely.
+        Elasticity of spending to recent income against the usual one.
+    thrift, ease
+        Rise in log spending, before memory, per unit of the buffer's distance from the wanted one, below and above it; the unit is the
+        wanted buffer and half a month's income.
     spending_noise
         Log standard deviation of a month's spending that nothing explains.
     spending_least
         Purchases that are made whatever happens, as a share of the usual income.
-    mishap_rate, mishap_amount
-        Probability a month of a large expense that nobody planned, and its median in monthly incomes.
-    missed_base, missed_short, missed_before, missed_idle, missed_strain
+    mishap_rate, mishap_pull
+        Probability a month of a large expense with the wanted buffer, and the rise of its logarithm per unit of the distance from it.
+    mishap_amount, mishap_saved
+        Its median in monthly incomes for someone without savings, and its rise per month of income saved: who has more, owns more.
+    missed_base, missed_short, missed_strain, missed_idle, missed_committed, missed_debts
         Logit of a missed payment: the intercept, and its rise per month of income that the balance lies below `short_below`
-        months (at most 1.5), per payment missed in the last three months, out of work, and per 0.1 by which the last three
-        months' spending exceeded their income (from -0.3 to 0.5).
+        months (at most 1.5), per unit of strain, out of work, per 0.1 of income committed to bills beyond `USUAL_COMMITMENT`, and per
+        standard deviation of the debts elsewhere.
     short_below
         Months of income on the account below which money is short.
+    strain_memory
+        Share of the strain that is left a month later; each missed payment adds one.
     missed_fee_amount
         What a returned payment costs, in currency.
     penalty_amount, penalty_pct
@@ -66,30 +73,39 @@ class HouseholdEffects:
 
     irregular_share: float = 0.18
     salary_noise: float = 0.01
-    irregular_spread: float = 0.45
+    irregular_spread: float = 0.3
+    income_memory: float = 0.95
+    salary_drift: float = 0.01
+    irregular_drift: float = 0.04
     bonus_share: float = 0.5
-    bonus_amount: float = 0.3
+    bonus_amount: float = 0.2
     job_loss_rate: float = 0.008
     job_found_rate: float = 0.22
     benefit_share: float = 0.55
-    yearly_raise: float = 0.03
-    spending_level: float = 0.88
-    spending_memory: float = 0.85
-    discipline: float = 0.1
-    income_pull: float = 0.15
-    thrift: float = 0.05
-    ease: float = 0.003
-    ease_from: float = 2.5
-    spending_noise: float = 0.12
+    buffer_months: float = 1.2
+    buffer_discipline: float = 2.8
+    buffer_spread: float = 0.4
+    buffer_irregular: float = 1.5
+    spending_level: float = 0.87
+    spending_memory: float = 0.9
+    habit_weight: float = 0.6
+    income_pull: float = 0.2
+    thrift: float = 0.06
+    ease: float = 0.02
+    spending_noise: float = 0.06
     spending_least: float = 0.12
-    mishap_rate: float = 0.025
-    mishap_amount: float = 0.5
-    missed_base: float = -4.2
+    mishap_rate: float = 0.04
+    mishap_pull: float = 0.2
+    mishap_amount: float = 0.25
+    mishap_saved: float = 0.5
+    missed_base: float = -4.6
     missed_short: float = 2.0
-    missed_before: float = 0.9
+    missed_strain: float = 0.9
     missed_idle: float = 0.8
-    missed_strain: float = 0.3
+    missed_committed: float = 0.3
+    missed_debts: float = 0.5
     short_below: float = 0.4
+    strain_memory: float = 0.65
     missed_fee_amount: float = 8.0
     penalty_amount: float = 12.0
     penalty_pct: float = 1.0
@@ -97,68 +113,86 @@ class HouseholdEffects:
 
 @dataclass(frozen=True)
 class FraudEffects:
-    """The frequency of purchases that look like fraud, and the effects that make a purchase fraud.
+    """Stolen cards, and the genuine purchases that look like one; see `episodes`.
+
+    Of two numbers the first holds for a stolen card, the second for the look-alikes.
 
     Attributes
     ----------
-    bursts_per_month, sprees_per_month
-        Mean number a person makes in a month of bursts (small payments at a risky online shop, then a large one) and of
-        large purchases at odd hours or abroad. Most of them are genuine.
-    velocity
-        Rise of the logit per own transaction in the last hour, up to four.
-    amount
-        Per unit of the logarithm of the amount to the own mean of the last 30 days, from 0 to 3.
-    new_country, new_merchant
-        Where there was no transaction with the country, or the merchant, in the last 90 days.
-    night
-        Before 07:00.
-    risky_merchant
-        At one of the online shops where stolen cards are tried out.
+    lookalikes_per_year
+        Mean number a person has of genuine episodes a year.
+    testing_share
+        Share of the episodes that are bursts at an online shop, the others being sprees.
+    night_share
+        Share that begins between midnight and 06:00.
+    abroad_share
+        Share of the sprees at shops abroad.
+    risky_share
+        Share of the bursts at one of the online shops where stolen cards are tried out.
+    more_payments
+        Mean number of payments beyond the first two.
+    amount_share
+        Median of an episode's amount, in monthly incomes.
+    amount_spread
+        Its log standard deviation, the same for both.
     label_delay_days
-        Shortest and longest time until a fraud is reported, in days; an unreported transaction counts as genuine after
-        the longest.
+        Shortest and longest time from a payment until its fraud is reported, in days; an unreported transaction counts as genuine
+        after the longest.
     """
 
-    bursts_per_month: float = 0.045
-    sprees_per_month: float = 0.09
-    velocity: float = 2.0
-    amount: float = 2.8
-    new_country: float = 2.0
-    new_merchant: float = 2.0
-    night: float = 1.6
-    risky_merchant: float = 1.2
+    lookalikes_per_year: float = 0.7
+    testing_share: tuple[float, float] = (0.5, 0.35)
+    night_share: tuple[float, float] = (0.4, 0.06)
+    abroad_share: tuple[float, float] = (0.45, 0.15)
+    risky_share: tuple[float, float] = (0.8, 0.2)
+    more_payments: tuple[float, float] = (12.0, 4.0)
+    amount_share: tuple[float, float] = (0.5, 0.2)
+    amount_spread: float = 0.5
     label_delay_days: tuple[float, float] = (0.5, 7.0)
 
 
 @dataclass(frozen=True)
 class LoanEffects:
-    """The effects that drive a default: logits per unit of each cause at the application (see `docs/simulator.md`).
+    """The effects that end a loan, month by month: logits of a default per unit of each cause (see `docs/simulator.md`).
 
     Attributes
     ----------
-    expense_ratio
-        Per 0.1 by which the expenses of the last 90 days exceed the income of the last 90 days.
-    penalties
-        Per overdraft penalty of the last 180 days, at most six.
-    irregularity
-        Per 0.1 of the coefficient of variation of income over the last four times 30 days.
     burden
-        Per 0.1 of instalment to monthly income.
-    low_balance
-        Per 0.1 of the share of the last 90 days' transactions that left less than a tenth of a month's income.
-    employed
-        Per doubling of the months in employment.
-    noise
-        Standard deviation of the hidden cause.
+        Per 0.1 of instalment to the household's true usual income.
+    short
+        Per month of income that the balance lies below one month's, at most two.
+    strain
+        Per unit of strain, that is per payment missed of late.
+    committed
+        Per 0.1 of the true usual income that bills take beyond `USUAL_COMMITMENT`.
+    debts
+        Per standard deviation of the debts elsewhere, which the ledger does not show.
+    irregular
+        Without a salary.
+    idle, mishap
+        In a month out of work, and in one with a large unplanned expense.
+    fading
+        Share of the difference between present and lasting pressure that is left a month later.
+    prepaid_base, prepaid_rate, market_rate_pct
+        Logit of repayment in full in a month at the market's rate, its rise per percentage point above that, and the rate, percent a year.
+    loss_given_default, recovery_months
+        Mean share of the exposure that is lost, and the months after the default at which the rest is paid.
     """
 
-    expense_ratio: float = 0.22
-    penalties: float = 0.32
-    irregularity: float = 0.14
-    burden: float = 0.28
-    low_balance: float = 0.10
-    employed: float = -0.28
-    noise: float = 0.28
+    burden: float = 1.3
+    short: float = 2.1
+    strain: float = 2.0
+    committed: float = 1.2
+    debts: float = 0.3
+    irregular: float = 1.0
+    idle: float = 2.2
+    mishap: float = 1.0
+    fading: float = 0.97
+    prepaid_base: float = -4.5
+    prepaid_rate: float = 0.08
+    market_rate_pct: float = 8.0
+    loss_given_default: float = 0.45
+    recovery_months: int = 12
 
 
 @dataclass(frozen=True)
@@ -170,11 +204,10 @@ class OfferEffects:
     rate
         Per percentage point of the yearly rate; below 0, so that take-up falls in the rate.
     amount, term
-        Per unit of the logarithm of the amount to monthly income, and of the term to 24 months.
-    expense_ratio, low_savings, trouble, income
-        Per 0.1 by which expenses exceed income over 90 days; per month of income that the balance lies below two months' (at
-        most 2.5); per penalty or returned payment of the last 180 days (at most six); per doubling of monthly income
-        above 2,000.
+        Per unit of the logarithm of the amount to the true usual income, and of the term to 24 months.
+    low_savings, strain, committed, debts, income
+        Per month of income that the balance lies below two months' (at most 2.5); per unit of strain; per 0.1 of income that bills take
+        beyond `USUAL_COMMITMENT`; per standard deviation of the debts elsewhere; per doubling of the true usual income above 2,000.
     noise
         Standard deviation of the hidden cause.
     random_share
@@ -190,9 +223,10 @@ class OfferEffects:
     rate: float = -0.18
     amount: float = -0.35
     term: float = 0.45
-    expense_ratio: float = 0.15
-    low_savings: float = 0.55
-    trouble: float = 0.20
+    low_savings: float = 0.65
+    strain: float = 0.35
+    committed: float = 0.3
+    debts: float = 0.25
     income: float = -0.35
     noise: float = 0.25
     random_share: float = 0.5
@@ -220,16 +254,18 @@ class Economy:
         Mean number of purchases a person makes in a month, beside salary, rent, utilities and subscriptions.
     trips_per_month
         Mean number of journeys abroad a person makes in a month.
-    fraud_share
-        Share of transactions that are fraudulent, in expectation.
+    fraud_rate
+        Share of the people whose card is stolen in a year.
     default_rate
-        Mean of the loans' true default probabilities.
+        Mean of the loans' true probabilities of a default within twelve months.
     acceptance_rate
         Mean of the true acceptance probabilities of offers at a random rate.
     loans_per_customer, offers_per_customer
         Loans and offers per person over the whole ledger.
     first_application_month
         Full months of ledger before the first application and the first offer.
+    shock_month, shock_size
+        The month of the ledger, counted from 1, from which all incomes are lower by the share `shock_size`; 0 for no shock.
     futures
         Futures simulated from each month-end for the truths about spending and cashflow.
     bad_rows
@@ -243,12 +279,14 @@ class Economy:
     town_size: int = 2_500
     purchases_per_month: float = 12.5
     trips_per_month: float = 0.06
-    fraud_share: float = 0.008
-    default_rate: float = 0.11
+    fraud_rate: float = 0.019
+    default_rate: float = 0.10
     acceptance_rate: float = 0.20
-    loans_per_customer: float = 3.0
+    loans_per_customer: float = 4.0
     offers_per_customer: float = 8.0
     first_application_month: int = 4
+    shock_month: int = 0
+    shock_size: float = 0.2
     futures: int = 200
     bad_rows: int = 20
     household: HouseholdEffects = field(default_factory=HouseholdEffects)
@@ -262,18 +300,29 @@ class Economy:
             raise ValueError(f"an economy starts at midnight on the first day of a month, not at {first}")
         _at_least(self, 1, "n_customers", "n_months", "futures")
         _at_least(self, 20, "town_size")
-        _at_least(self, 0, "loans_per_customer", "offers_per_customer", "first_application_month", "bad_rows", "trips_per_month")
-        _at_least(self, 1, "purchases_per_month")
-        _share(self, "fraud_share", "default_rate", "acceptance_rate")
-        household, fraud, offers = self.household, self.fraud, self.offers
-        _share(household, "irregular_share", "bonus_share", "job_loss_rate", "job_found_rate", "mishap_rate", "spending_memory")
         _at_least(
-            household, 0, "salary_noise", "irregular_spread", "spending_noise", "spending_least", "mishap_amount",
-            "missed_fee_amount", "penalty_amount", "penalty_pct", "benefit_share", "spending_level",
+            self, 0, "loans_per_customer", "offers_per_customer", "first_application_month", "bad_rows", "trips_per_month", "shock_month"
+        )
+        _at_least(self, 1, "purchases_per_month")
+        _share(self, "fraud_rate", "default_rate", "acceptance_rate", "shock_size")
+        household, fraud, offers = self.household, self.fraud, self.offers
+        _share(
+            household, "irregular_share", "bonus_share", "job_loss_rate", "job_found_rate", "mishap_rate", "spending_memory",
+            "income_memory", "strain_memory",
         )  # fmt: skip
-        _at_least(fraud, 0, "bursts_per_month", "sprees_per_month")
+        _share(household, "habit_weight", last=True)
+        _at_least(
+            household, 0, "salary_noise", "irregular_spread", "salary_drift", "irregular_drift", "spending_noise", "spending_least",
+            "mishap_amount", "missed_fee_amount", "penalty_amount", "penalty_pct", "buffer_spread", "thrift", "ease",
+        )  # fmt: skip
+        _above_zero(household, "benefit_share", "spending_level", "buffer_months", "buffer_irregular")
+        _at_least(fraud, 0, "lookalikes_per_year", "amount_spread")
+        for name in ("testing_share", "night_share", "abroad_share", "risky_share"):
+            _pair(fraud, name, "two shares above 0 and below 1", lambda value: 0 < value < 1)
+        for name in ("more_payments", "amount_share"):
+            _pair(fraud, name, "two numbers above 0", lambda value: value > 0)
         _ordered(fraud, "label_delay_days")
-        _at_least(self.loans, 0, "noise")
+        _share(self.loans, "fading", "loss_given_default")
         _at_least(offers, 0, "noise", "tier_noise_pct")
         _share(offers, "random_share", last=True)
         _ordered(offers, "random_rate_pct")
@@ -335,6 +384,12 @@ def _at_least(part: object, least: float, *names: str) -> None:
             raise ValueError(f"{name} must be at least {least:g}, not {getattr(part, name)}")
 
 
+def _above_zero(part: object, *names: str) -> None:
+    for name in names:
+        if not getattr(part, name) > 0:
+            raise ValueError(f"{name} must be above 0, not {getattr(part, name)}")
+
+
 def _share(part: object, *names: str, last: bool = False) -> None:
     for name in names:
         value = getattr(part, name)
@@ -346,6 +401,12 @@ def _ordered(part: object, name: str) -> None:
     low, high = getattr(part, name)
     if not 0 <= low <= high:
         raise ValueError(f"{name} must be two numbers from 0 upwards, the smaller first, not {low} and {high}")
+
+
+def _pair(part: object, name: str, wanted: str, is_allowed: Callable[[float], bool]) -> None:
+    values = getattr(part, name)
+    if len(values) != 2 or not all(is_allowed(value) for value in values):
+        raise ValueError(f"{name} must be {wanted}, not {', '.join(map(str, values))}")
 
 
 class Category(NamedTuple):
@@ -400,8 +461,11 @@ REGIONS: tuple[str, ...] = ("north", "south", "east", "west")
 N_PURCHASES = len(CATEGORIES)
 """Category codes below this are purchases."""
 
-SEASON = np.array([0.97, 0.98, 0.99, 1.0, 1.0, 1.0, 1.025, 1.02, 0.985, 0.985, 1.005, 1.06])
+SEASON = np.array([0.985, 0.99, 0.995, 1.0, 1.0, 1.0, 1.01, 1.01, 0.99, 0.99, 1.0, 1.03])
 """Factor on a month's spending, January first."""
 
-HEAT = 1 + 0.35 * np.cos(2 * np.pi * np.arange(12) / 12)
+USUAL_COMMITMENT = 0.45
+"""Share of the usual income that bills take of most people; commitments count from here."""
+
+HEAT = 1 + 0.2 * np.cos(2 * np.pi * np.arange(12) / 12)
 """Factor on a month's utilities, January first."""

@@ -1,4 +1,4 @@
-"""A household's month: income, spending and the closing balance, from the state that its ledger shows.
+"""A household's month: income, spending and the closing balance, from the household's hidden state.
 
 Only `step` and its helpers belong here. `step` is pure: a state, a calendar month and random draws give the next state and the
 month's totals. Both the ledger and the futures behind the truths come from it. All money is in cents.
@@ -6,66 +6,73 @@ month's totals. Both the ledger and the futures behind the truths come from it. 
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 
-from finrisk_assets.ledger.sources.simulator.population.economy import HEAT, SEASON, HouseholdEffects
-
-Three = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""The last three months, the latest first."""
+from finrisk_assets.ledger.sources.simulator.population.economy import HEAT, SEASON, USUAL_COMMITMENT, HouseholdEffects
 
 
 @dataclass(frozen=True)
 class State:
     """Households at a month-end; arrays of one shape, or of shapes that broadcast.
 
-    The ledger up to that month-end shows everything but `pull_to`.
+    The ledger shows the balance, the bills and the job. The rest is hidden and only leaves traces.
 
     Attributes
     ----------
     balance
         On the account.
-    usual
-        Monthly income while in work: the declared one with the raises since.
+    lasting, usual
+        Monthly income while in work: its long-run level, and the true usual income of these months, which moves around it.
     salaried, working
-        Whether the person earns a salary, and has a job; the irregular ones always work.
+        Whether the person earns a salary, and has a job; people without a salary always work.
     bills, utilities
         Rent and subscriptions of a month, and utilities before the season.
-    pull_to
-        Logarithm of the long-run level of spending, as a share of usual income.
-    spent
-        Spending of each month, as a share of the usual income, with the season taken out.
+    buffer
+        Months of income that the person wants to hold on the account.
+    debts
+        Obligations that the account does not show, in standard deviations from the mean.
+    habit
+        Logarithm of the recent spending as a share of the usual income, the season taken out.
     earned
-        Income of each month.
-    missed
-        Whether a payment was missed, by month.
+        Recent income as a share of the usual one.
+    strain
+        Payments missed of late; each counts one and fades.
     """
 
     balance: np.ndarray
+    lasting: np.ndarray
     usual: np.ndarray
     salaried: np.ndarray
     working: np.ndarray
     bills: np.ndarray
     utilities: np.ndarray
-    pull_to: np.ndarray
-    spent: Three
-    earned: Three
-    missed: Three
+    buffer: np.ndarray
+    debts: np.ndarray
+    habit: np.ndarray
+    earned: np.ndarray
+    strain: np.ndarray
 
     def each(self, change: Callable[..., np.ndarray], *others: "State") -> "State":
         """Return the state with a function applied to every array, together with the same arrays of other states."""
+        return State(**{field.name: change(*(getattr(state, field.name) for state in (self, *others))) for field in fields(self)})
 
-        def apply(values: Any, *more: Any) -> Any:
-            return tuple(map(apply, values, *more)) if isinstance(values, tuple) else change(values, *more)
+    @property
+    def saved(self) -> np.ndarray:
+        """The balance in months of the usual income."""
+        return self.balance / self.usual
 
-        return State(**{field.name: apply(*(getattr(state, field.name) for state in (self, *others))) for field in fields(self)})
+    @property
+    def overcommitted(self) -> np.ndarray:
+        """The share of the usual income that bills take, beyond `USUAL_COMMITMENT`."""
+        return (self.bills + self.utilities) / self.usual - USUAL_COMMITMENT
 
 
 @dataclass(frozen=True)
 class Draws:
     """The random numbers of a month: normal ones for sizes, uniform ones for events."""
 
+    usual: np.ndarray
     income: np.ndarray
     bonus: np.ndarray
     job: np.ndarray
@@ -76,7 +83,7 @@ class Draws:
 
     @classmethod
     def of(cls, rng: np.random.Generator, shape: tuple[int, ...], dtype: type = np.float64) -> "Draws":
-        normal, uniform = ["income", "spending", "mishap_size"], ["bonus", "job", "mishap", "missed"]
+        normal, uniform = ["usual", "income", "spending", "mishap_size"], ["bonus", "job", "mishap", "missed"]
         return cls(
             **{name: rng.standard_normal(shape, dtype=dtype) for name in normal},
             **{name: rng.random(shape, dtype=dtype) for name in uniform},
@@ -139,17 +146,20 @@ def close(state: State, ahead: Prospect, draws: Draws, effects: HouseholdEffects
     spending = np.rint(np.maximum(ahead.scale * np.exp(ahead.drift + effects.spending_noise * draws.spending), ahead.least))
     closing = ahead.room - spending
     penalty = np.where(closing < 0, np.rint(100 * effects.penalty_amount - closing * (effects.penalty_pct / 100)), 0)
+    weight = effects.habit_weight
     after = State(
         balance=closing - penalty,
+        lasting=state.lasting,
         usual=ahead.usual,
         salaried=state.salaried,
         working=ahead.working,
         bills=state.bills,
         utilities=state.utilities,
-        pull_to=state.pull_to,
-        spent=(spending / ahead.scale, *state.spent[:2]),
-        earned=(ahead.income, *state.earned[:2]),
-        missed=(ahead.is_missed, *state.missed[:2]),
+        buffer=state.buffer,
+        debts=state.debts,
+        habit=(1 - weight) * state.habit + weight * np.log(spending / ahead.scale),
+        earned=(1 - weight) * state.earned + weight * ahead.income / ahead.usual,
+        strain=effects.strain_memory * state.strain + ahead.is_missed,
     )
     return after, Totals(ahead.income, spending, ahead.mishap, ahead.is_missed, penalty)
 
@@ -158,33 +168,34 @@ def prospect(state: State, month: int, draws: Draws, effects: HouseholdEffects) 
     """Settle everything of a month but its spending; see `step`."""
     kind = state.balance.dtype
     season, heat = float(SEASON[month - 1]), float(HEAT[month - 1])
-    usual = state.usual * (1 + effects.yearly_raise) if month == 1 else state.usual
+    moved = np.where(state.salaried, effects.salary_drift, effects.irregular_drift).astype(kind)
+    usual = state.lasting * np.exp(effects.income_memory * np.log(state.usual / state.lasting) + moved * draws.usual)
     working = ~state.salaried | np.where(state.working, draws.job >= effects.job_loss_rate, draws.job < effects.job_found_rate)
     spread = np.where(state.salaried, effects.salary_noise, effects.irregular_spread).astype(kind)
-    earned = usual * np.exp(spread * draws.income - spread**2 / 2)
+    pay = usual * np.exp(spread * draws.income - spread**2 / 2)
     if month == 11:
-        earned = earned * (1 + effects.bonus_amount * (state.salaried & (draws.bonus < effects.bonus_share)))
-    income = np.rint(np.where(working, earned, effects.benefit_share * usual))
-    mishap = draws.mishap < effects.mishap_rate
-    mishap_size = np.where(mishap, np.rint(usual * effects.mishap_amount * np.exp(0.5 * draws.mishap_size)), 0)
+        pay = pay * (1 + effects.bonus_amount * (state.salaried & (draws.bonus < effects.bonus_share)))
+    income = np.rint(np.where(working, pay, effects.benefit_share * usual))
 
-    saved = state.balance / usual
-    habit = np.log((state.spent[0] + state.spent[1] + state.spent[2]) / 3)
-    earned_lately = (state.earned[0] + state.earned[1] + state.earned[2]) / (3 * usual)
+    saved = state.saved
+    gap = np.clip((saved - state.buffer) / (0.5 + state.buffer), -3, 3)
+    mishap = draws.mishap < effects.mishap_rate * np.exp(effects.mishap_pull * gap)
+    worth = usual * (effects.mishap_amount + effects.mishap_saved * np.maximum(saved, 0))
+    mishap_size = np.where(mishap, np.rint(worth * np.exp(0.5 * draws.mishap_size)), 0)
     drift = (
-        effects.spending_memory * habit
-        + (1 - effects.spending_memory) * state.pull_to
-        + effects.income_pull * np.log(earned_lately)
-        - effects.thrift * sigmoid((effects.short_below - saved) / 0.5)
-        + effects.ease * np.clip(saved - effects.ease_from, 0, 6)
+        effects.spending_memory * state.habit
+        + (1 - effects.spending_memory) * np.log(effects.spending_level)
+        + effects.income_pull * np.log(state.earned)
+        + effects.thrift * np.minimum(gap, 0)
+        + effects.ease * np.maximum(gap, 0)
     )
-    n_missed = state.missed[0].astype(kind) + state.missed[1] + state.missed[2]
     logit = (
         effects.missed_base
         + effects.missed_short * np.clip(effects.short_below - saved, 0, 1.5)
-        + effects.missed_before * n_missed
+        + effects.missed_strain * state.strain
         + effects.missed_idle * (~state.working).astype(kind)
-        + effects.missed_strain * 10 * np.clip(np.exp(habit) / earned_lately - 1, -0.3, 0.5)
+        + effects.missed_committed * 10 * state.overcommitted
+        + effects.missed_debts * state.debts
     )
     is_missed = draws.missed < sigmoid(logit)
     return Prospect(

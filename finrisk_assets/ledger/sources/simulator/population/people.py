@@ -19,10 +19,16 @@ from finrisk_assets.ledger.sources.simulator.population.economy import (
 _SHOPS_ABROAD = 25
 _N_RISKY = 25
 _REGION_INCOME = np.array([1.03, 1.0, 0.88, 1.08])
-_PAY_DAYS = np.array([1, 15, 25, 31])
+_PAY_DAYS = np.array([1, 2, 3, 5, 10, 15, 20, 25, 27, 28, 30, 31])
+_PAY_DAY_SHARES = (0.14, 0.05, 0.05, 0.04, 0.07, 0.14, 0.05, 0.14, 0.06, 0.07, 0.05, 0.14)
 _PRICES = np.array([4.99, 7.99, 9.99, 12.99, 17.99, 24.99, 39.90])
 _MAX_SUBSCRIPTIONS = 5
 _NAMES_PER_TOWN = 10_000
+_JOB_DAYS = 1_500
+"""Days; mean length of a job or trade. What is left of it and what has passed have the same distribution at any time."""
+_JOBS = 7
+_JOIN_LATE = 0.03
+"""Share of the people who join while the ledger runs; nobody leaves, so more would let the town grow."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +115,13 @@ class People:
     salaried, pay_day
         Whether there is a salary, and on which day of the month (31 stands for the last).
     hired
-        Second since which the person has the job or the trade.
+        Seconds at which the person begins a job or a trade, in ascending order, the last one before the ledger first; shape ``(n, 7)``.
     discipline
-        0 for someone who spends what comes in and more, 1 for a saver.
+        0 for someone who lives from pay to pay, 1 for a saver.
+    buffer, debts
+        As in `households.State`.
     activity
         Factor on the number of purchases.
-    savings
-        What is on the account when its movements begin, in currency.
     rent, utilities
         What they cost in a month, in currency; utilities before the season.
     subscriptions
@@ -138,8 +144,9 @@ class People:
     pay_day: np.ndarray
     hired: np.ndarray
     discipline: np.ndarray
+    buffer: np.ndarray
+    debts: np.ndarray
     activity: np.ndarray
-    savings: np.ndarray
     rent: np.ndarray
     utilities: np.ndarray
     subscriptions: np.ndarray
@@ -181,9 +188,12 @@ def draw_people(town: Town, market: Market) -> People:
     region = rng.choice(len(REGIONS), n, p=[0.28, 0.27, 0.22, 0.23])
     level = 2_500 * np.exp(rng.normal(0, 0.38, n) - ((age - 48) / 45) ** 2) * _REGION_INCOME[region]
     income = np.maximum(np.rint(level * np.where(gender == 1, 0.95, 1.0) / 10) * 10, 400)
-    late = (rng.random(n) < 0.12) & (economy.n_months > 1)
-    opened_month = np.where(late, rng.integers(1, max(economy.n_months // 2, 1) + 1, n), 0)
+    late = (rng.random(n) < _JOIN_LATE) & (economy.n_months > 1)
+    opened_month = np.where(late, rng.integers(1, max(economy.n_months, 2), n), 0)
     discipline = rng.beta(2.2, 2.2, n)
+    effects = economy.household
+    salaried = rng.random(n) >= effects.irregular_share
+    wanted = effects.buffer_months * np.exp(effects.buffer_discipline * (discipline - 0.5) + rng.normal(0, effects.buffer_spread, n))
     return People(
         birth_year=economy.start.year - age,
         gender=gender,
@@ -193,12 +203,13 @@ def draw_people(town: Town, market: Market) -> People:
         opened_month=opened_month,
         limit=np.where(rng.random(n) < 0.7, np.rint(level * rng.uniform(0.3, 1.5, n) / 100) * 100, 0.0),
         income=income,
-        salaried=rng.random(n) >= economy.household.irregular_share,
-        pay_day=rng.choice(_PAY_DAYS, n, p=[0.3, 0.15, 0.25, 0.3]),
-        hired=(-rng.exponential(1_500, n).clip(20, 12_000) * DAY).astype(np.int64),
+        salaried=salaried,
+        pay_day=rng.choice(_PAY_DAYS, n, p=_PAY_DAY_SHARES),
+        hired=_draw_jobs(rng, n),
         discipline=discipline,
+        buffer=wanted * np.where(salaried, 1.0, effects.buffer_irregular),
+        debts=2.0 * (0.5 - discipline) + rng.normal(0, 0.9, n),
         activity=rng.gamma(6, 1 / 6, n).clip(0.3, 2.5),
-        savings=income * rng.lognormal(-1.2 + 2.4 * discipline, 0.6),
         rent=income * rng.uniform(0.26, 0.42, n),
         utilities=income * rng.uniform(0.05, 0.09, n),
         subscriptions=rng.choice(_PRICES, (n, _MAX_SUBSCRIPTIONS)) * (rng.random((n, _MAX_SUBSCRIPTIONS)) < 0.45),
@@ -210,6 +221,12 @@ def draw_people(town: Town, market: Market) -> People:
 def _zipf(n: int) -> np.ndarray:
     weight = 1 / np.arange(2, n + 2) ** 0.9
     return weight / weight.sum()
+
+
+def _draw_jobs(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw when each person begins a job, in seconds: the present one as the ledger begins, and those after it."""
+    passed, lengths = rng.exponential(_JOB_DAYS, size), rng.exponential(_JOB_DAYS, (size, _JOBS - 1))
+    return (np.column_stack([-passed, np.cumsum(lengths, axis=1)]) * DAY).astype(np.int64)
 
 
 def _away(town: Town, rng: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A person's ledger by calendar months: money in, money out, and the balance.
 
-The features look back over these totals and the target looks ahead over them.
+Features look back over these totals, and the target of spending risk looks ahead over them.
 """
 
 import ibis.expr.types as ir
@@ -10,6 +10,7 @@ from finrisk_assets.features.month_ends import month_number
 from finrisk_assets.ledger.categories import (
     BENEFITS,
     BILLS,
+    CASH,
     MISSED_PAYMENT,
     PENALTY,
     REFUND,
@@ -18,6 +19,9 @@ from finrisk_assets.ledger.categories import (
     is_income,
     is_inflow,
 )
+
+PART_MONTH_DAYS = 3
+"""Days. A ledger that begins later in a month than this has only a part of that month, which is no measure of a month."""
 
 TOTALS = ("inflow", "income", "expense", "habitual", "regular_pay", "benefits", "bills", "n_penalties", "n_missed", "n_negative")
 """The columns of `add_up_months` that can be added up over months."""
@@ -36,8 +40,9 @@ def add_up_months(transactions: ir.Table) -> ir.Table:
     ibis.Table
         One row per ``customer_id`` and ``month`` (`month_number`) with a movement. Money in whole ten-thousandths (int64):
         ``inflow`` and ``income`` (as `ledger.categories` has them), ``expense`` (debits), ``habitual`` (debits but unplanned ones, less
-        refunds), ``regular_pay``, ``benefits``, ``bills``, ``closing`` (balance after the last movement; the lowest, of movements at one
-        moment) and ``lowest`` (balance). Counts: ``n_penalties``, ``n_missed``, ``n_negative`` (movements that left a balance below zero).
+        refunds), ``regular_pay``, ``benefits``, ``bills``, ``cash``, ``largest`` (debit), ``closing`` (balance after the last movement; the
+        lowest, of movements at one moment). Counts: ``n`` (movements), ``n_penalties``, ``n_missed``, ``n_negative`` (movements that left
+        a balance below zero). ``first_at``: the month's first movement.
     """
     movements = transactions.filter(transactions.customer_id.notnull())
     is_credit, category = movements.direction == "credit", movements.category.fill_null("")
@@ -66,9 +71,31 @@ def add_up_months(transactions: ir.Table) -> ir.Table:
         regular_pay=total(movements.is_income & movements.category.isin(REGULAR_PAY)),
         benefits=total(movements.is_income & movements.category.isin(BENEFITS)),
         bills=total(movements.is_expense & movements.category.isin(BILLS)),
+        cash=total(movements.is_expense & movements.category.isin(CASH)),
+        largest=movements.units.max(where=movements.is_expense).fill_null(0),
         closing=movements.balance.min(where=movements["at"] == movements.last),
-        lowest=movements.balance.min(),
+        n=movements.count(),
+        first_at=movements["at"].min(),
         n_penalties=movements.count(where=movements.category.isin(PENALTY)),
         n_missed=movements.count(where=movements.category.isin(MISSED_PAYMENT)),
         n_negative=movements.count(where=movements.balance < 0),
     )
+
+
+def find_first_month(months: ir.Table) -> ir.Table:
+    """Return each person's first complete month.
+
+    Parameters
+    ----------
+    months
+        As `add_up_months` returns them.
+
+    Returns
+    -------
+    ibis.Table
+        ``_owner`` (the person) and ``_first_complete`` (`month_number`).
+    """
+    first = months.group_by(_owner=months.customer_id).aggregate(_first_at=months.first_at.min())
+    is_part = first._first_at.day() > PART_MONTH_DAYS
+    first_complete = month_number(first._first_at) + is_part.ifelse(1, 0)
+    return first.select("_owner", _first_complete=first_complete)

@@ -1,19 +1,27 @@
-"""The terms of a loan and the features that follow from them: one formula each, for a whole table and for one request.
+"""The terms of a loan and the features that follow from them: one formula each, for a whole table, one request, and a grid of terms.
 
-A formula reads other features of the same row, in plain arithmetic that works on Ibis columns and on numbers alike. So a row of the
-feature table holds all that a decision on other terms needs (`with_terms`). The service imports this module: no Ibis, no pandas.
+A formula reads other features of the same row, in plain arithmetic that works on Ibis columns, numbers and arrays alike. So a row of the
+feature table holds all that a decision on other terms needs (`with_terms`, `rows_at_terms`). Loan default and loan offers share them. The
+service imports this module: no Ibis, no pandas.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
-from finrisk_assets.scoring.annuity import instalment_to_cent, round_to_cent
-from finrisk_assets.scoring.ratios import LARGEST_RATIO, ratio
+import numpy as np
+from numpy.typing import NDArray
+
+from finrisk_assets.scoring.annuity import instalment_to_cent, instalments_to_cent, round_to_cent
+from finrisk_assets.scoring.ratios import LARGEST_RATIO, ratio, ratios
 
 MAX_TERM_MONTHS = 600
 MAX_RATE_PCT = 100.0
+
+INCOMES: Sequence[str] = ("usual_income_amount", "stated_income_amount", "declared_income_amount")
+"""Features that tell the usual income of a month, in currency; the first that is known of a person counts."""
 
 CARD_MONTHS = range(1, 7)
 """Months of a card's record before the decision; 1 is the newest."""
@@ -54,21 +62,21 @@ class Formula:
 
 
 def _formulas() -> dict[str, Formula]:
-    instalment, limit, income = "instalment_amount", "loan_amount", "income_amount_90d"
+    instalment, limit, income = "instalment_amount", "loan_amount", "usual_income_amount"
     bills, paid = (tuple(f"{what}_{month}m" for month in CARD_MONTHS) for what in ("bill_amount", "paid_amount"))
     n = len(CARD_MONTHS)
     return {
         "instalment_to_declared_income": Formula((instalment, "declared_income_amount"), lambda of, *row: of.ratio(*row)),
         "instalment_to_stated_income": Formula((instalment, "stated_income_amount"), lambda of, *row: of.ratio(*row)),
-        "instalment_to_income_90d": Formula((instalment, income), lambda of, owed, earned: of.ratio(owed, earned / 3)),
-        "surplus_after_instalment_90d": Formula(
-            (instalment, income, "expense_amount_90d"),
-            lambda of, owed, earned, spent: of.ratio((earned - spent) / 3 - owed, earned / 3),
+        "instalment_to_usual_income": Formula((instalment, income), lambda of, *row: of.ratio(*row)),
+        "commitments_to_usual_income": Formula(
+            (instalment, income, "bills_to_usual_income_3m"), lambda of, owed, earned, bills: of.ratio(owed, earned) + bills
         ),
-        "loan_to_income_90d": Formula((limit, income), lambda of, amount, earned: of.ratio(amount, earned / 3, 100.0)),
-        "mean_balance_to_instalment_90d": Formula(
-            ("mean_balance_90d", instalment), lambda of, balance, owed: of.ratio(balance, owed, 100.0)
+        "surplus_after_instalment": Formula(
+            (instalment, income, "usual_expense_amount"), lambda of, owed, earned, spent: of.ratio(earned - spent - owed, earned)
         ),
+        "loan_to_usual_income": Formula((limit, income), lambda of, amount, earned: of.ratio(amount, earned, 100.0)),
+        "mean_balance_to_instalment_6m": Formula(("mean_balance_6m", instalment), lambda of, balance, owed: of.ratio(balance, owed, 100.0)),
         **{f"utilisation_{month}m": Formula((f"bill_amount_{month}m", limit), lambda of, *row: of.ratio(*row)) for month in CARD_MONTHS},
         "mean_utilisation_6m": Formula((limit, *bills), lambda of, most, *owed: of.ratio(sum(owed) / n, most)),
         "max_utilisation_6m": Formula((limit, *bills), lambda of, most, *owed: of.ratio(of.greatest(owed), most)),
@@ -156,6 +164,57 @@ def with_formulas(features: Mapping[str, float | None]) -> dict[str, float | Non
     return row
 
 
+def find_usual_income(columns: Mapping[str, NDArray[np.floating]]) -> NDArray[np.float64] | None:
+    """Return the usual monthly incomes of people, in currency, NaN where not known; None where no feature tells an income.
+
+    Parameters
+    ----------
+    columns
+        Feature of loan default -> values, shape (n,).
+    """
+    known = [np.asarray(columns[name], np.float64) for name in INCOMES if name in columns]
+    return reduce(lambda first, other: np.where(np.isnan(first), other, first), known) if known else None
+
+
+def rows_at_terms(
+    names: Sequence[str],
+    columns: Mapping[str, NDArray[np.floating]],
+    amount: NDArray[np.float64],
+    annual_rate_pct: NDArray[np.float64],
+    term_months: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """Return the loan model's rows of customers at every point of a grid of terms, as `with_terms` gives each.
+
+    Parameters
+    ----------
+    names
+        The model's features, in order.
+    columns
+        Feature -> values of the customers, shape (n,), NaN where missing: the model's features, and those that their formulas read.
+    amount, annual_rate_pct, term_months : arrays, shapes (n, g), (g,) and (g,)
+        The terms in currency, per cent a year and months.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, g, d)
+
+    Raises
+    ------
+    KeyError
+        For a feature that is not among the columns.
+    """
+    values: dict[str, NDArray[np.float64]] = {name: np.asarray(column, np.float64)[:, None] for name, column in columns.items()}
+    terms = {"loan_amount": amount, "annual_rate_pct": annual_rate_pct[None, :], "term_months": term_months[None, :]}
+    # Formulas read the exact terms, as those of one request do, and not what 32 bits keep of them.
+    values |= terms | {"instalment_amount": instalments_to_cent(amount, annual_rate_pct, term_months)}
+    rows = np.empty((*amount.shape, len(names)), np.float32)
+    for at, name in enumerate(names):
+        formula = FORMULAS.get(name)
+        value = values[name] if formula is None else formula.value(ARRAYS, *(values[read] for read in formula.reads))
+        rows[:, :, at] = np.where(np.isfinite(value), value, np.nan)
+    return rows
+
+
 def _instalment(row: Mapping[str, float | None], rate: float | None, before: Mapping[str, float | None]) -> float | None:
     """Return the instalment for the row's amount and term; without a rate, all payments stay the same multiple of the amount."""
     amount, term = row["loan_amount"], row.get("term_months")
@@ -183,5 +242,18 @@ class _Numbers:
         return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
+class _Arrays:
+    """The arithmetic of many rows at once; a missing value is NaN."""
+
+    def ratio(self, part: Any, whole: Any, largest: float = LARGEST_RATIO) -> Any:
+        return ratios(part, whole, largest)
+
+    def greatest(self, values: Iterable[Any]) -> Any:
+        present = list(values)
+        return np.fmax.reduce(np.broadcast_arrays(*present))
+
+
 NUMBERS = _Numbers()
 """`Arithmetic` of single numbers."""
+ARRAYS = _Arrays()
+"""`Arithmetic` of arrays."""

@@ -1,0 +1,1 @@
+"""Loans and offers of the simulated economy, and what becomes of them month by month."""

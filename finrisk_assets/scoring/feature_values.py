@@ -1,0 +1,119 @@
+"""What training saw of each feature: its range, its quartiles in the reference group, and its share of the model's information.
+
+A bundle keeps these numbers. Sentences are chosen by them (`reasons`), and a decision on too little information is referred.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEEN_MARGIN = 0.5
+"""Share of the width of the range that training saw, by which a value may lie outside of it. Less refers more people to a review."""
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FeatureValues:
+    """The values of one feature in training.
+
+    Attributes
+    ----------
+    seen_low, seen_high
+        The lowest and the highest value, in the feature's unit; None where every value was missing.
+    is_ever_missing
+        Whether a value was missing.
+    low, middle, high
+        Quartiles of the reference group; None where every value was missing.
+    information
+        The feature's share of the total mean absolute contribution, 0 to 1.
+    """
+
+    seen_low: float | None
+    seen_high: float | None
+    is_ever_missing: bool
+    low: float | None
+    middle: float | None
+    high: float | None
+    information: float
+
+
+class Doubt(NamedTuple):
+    """Why a decision on a row would be a guess: a sentence, and the columns that it is about."""
+
+    text: str
+    columns: tuple[int, ...]
+
+
+def describe_values(seen: Sequence[Rows], group: Rows, contributions: NDArray[np.float64]) -> tuple[FeatureValues, ...]:
+    """Return what training saw of each feature.
+
+    Parameters
+    ----------
+    seen
+        The windows that the model was fitted and calibrated on, each of shape (n, d), NaN where missing.
+    group
+        Rows of the reference group, shape (m, d).
+    contributions
+        Of a sample of rows, shape (k, d), in margin units.
+    """
+    size = np.abs(contributions).mean(axis=0) if len(contributions) else np.zeros(contributions.shape[1])
+    shares = size / (size.sum() or 1.0)
+    described = []
+    for column in range(contributions.shape[1]):
+        values = np.concatenate([rows[:, column] for rows in seen])
+        present, usual = values[~np.isnan(values)], group[~np.isnan(group[:, column]), column]
+        low, high = (float(present.min()), float(present.max())) if len(present) else (None, None)
+        quartiles = np.quantile(usual, (0.25, 0.5, 0.75), method="inverted_cdf").tolist() if len(usual) else (None, None, None)
+        described.append(
+            FeatureValues(
+                seen_low=low,
+                seen_high=high,
+                is_ever_missing=len(present) < len(values),
+                low=quartiles[0],
+                middle=quartiles[1],
+                high=quartiles[2],
+                information=float(shares[column]),
+            )
+        )
+    return tuple(described)
+
+
+class TrainingRange:
+    """The bounds of what a model can judge.
+
+    Parameters
+    ----------
+    values
+        What training saw of each feature; without values nothing is missing and nothing is outside.
+    circles
+        Whether each feature is a point of a circle, which has no outside: a month that training did not see lies between two that it saw.
+    """
+
+    def __init__(self, values: Sequence[FeatureValues], circles: Sequence[bool]) -> None:
+        self._information = np.array([feature.information for feature in values])
+        low = np.array([-np.inf if feature.seen_low is None else feature.seen_low for feature in values])
+        high = np.array([np.inf if feature.seen_high is None else feature.seen_high for feature in values])
+        is_open = np.isinf(low) | np.isinf(high)
+        if values:
+            is_open |= np.array(circles)
+        margin = SEEN_MARGIN * np.where(is_open, 0.0, high - np.where(is_open, high, low))
+        self._low, self._high = np.where(is_open, -np.inf, low - margin), np.where(is_open, np.inf, high + margin)
+        self._always_known = np.array([not feature.is_ever_missing for feature in values], bool)
+
+    def sum_missing_information(self, rows: Rows) -> NDArray[np.float64]:
+        """Return the share of the model's information that is missing from each row, shape (n,)."""
+        return np.isnan(rows) @ self._information if len(self._information) else np.zeros(len(rows))
+
+    def find_unknown(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return whether each value is missing although training always had one; shape (n, d)."""
+        return np.isnan(rows) & self._always_known if len(self._always_known) else np.zeros(rows.shape, bool)
+
+    def find_outside(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return whether each value lies outside of what training saw, by more than `SEEN_MARGIN`; shape (n, d). Missing ones do not."""
+        if not len(self._information):
+            return np.zeros(rows.shape, bool)
+        return (rows < self._low) | (rows > self._high)

@@ -1,0 +1,82 @@
+"""The policy file: the shipped one, its hash, the errors of a wrong one, and where the one in effect comes from."""
+
+from pathlib import Path
+
+import pytest
+
+from finrisk_assets.policy.policy_file import (
+    DEFAULT_POLICY,
+    PolicyError,
+    default_policy,
+    document_keys,
+    find_policy_file,
+    load_policy,
+    parse_policy,
+    read_policy,
+)
+from finrisk_assets.settings import Settings
+
+TEXT = DEFAULT_POLICY.read_text(encoding="utf-8")
+
+
+def test_every_key_of_the_shipped_policy_is_explained() -> None:
+    keys = {key: comment for key, _, comment in document_keys(TEXT)}
+    assert all(keys.values()), [key for key, comment in keys.items() if not comment]
+    assert set(default_policy().flatten()) <= set(keys)
+
+
+def test_the_hash_is_that_of_the_content() -> None:
+    policy = default_policy()
+    without_comments = "\n".join(line for line in TEXT.splitlines() if not line.strip().startswith("#"))
+    assert parse_policy(without_comments.replace("lgd: 0.45", "lgd: 45.0e-2"), "f").sha256 == policy.sha256
+    assert parse_policy(TEXT.replace("lgd: 0.45", "lgd: 0.46"), "f").sha256 != policy.sha256
+    assert policy.sha256.startswith(policy.version) and len(policy.version) == 12
+    assert policy.model_copy(update={"name": "copy"}).sha256 != policy.sha256
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "message"),
+    [
+        ("  lgd: 0.45", "  lgdd: 0.45", r"line \d+: lending\.lgdd: there is no such key; did you mean 'lgd'\?"),
+        ("  lgd: 0.45\n", "", r"line \d+: lending\.lgd: is missing; add it"),
+        ("  lgd: 0.45", "  lgd: 45", r"line 13: lending\.lgd is 45: must be less than or equal to 1"),
+        ("  high_from: 0.7", "  high_from: 0.3", r"spending_risk: medium_from 0\.4 is not below high_from 0\.3: set MEDIUM below HIGH"),
+        ("below: 0.04", "below: 0.015", r"loan_default: grades must be in order of `below`"),
+        ("rates_pct: []", "rates_pct: [9, 7]", r"loan_offers\.grid: rates_pct must ascend"),
+        ("hazard_weights: []", "hazard_weights: [1, 2]", r"hazard_weights has fewer than 12 months"),
+        ("unaffordable: refer", "unaffordable: approve", r"loan_default\.unaffordable is 'approve': must be 'refer' or 'refuse'"),
+        ("name: default", "name: default\nname: other", r"line \d+: name is there twice"),
+        ("name: default", "name: [default", r"line \d+, is not YAML"),
+    ],
+)
+def test_a_wrong_policy_is_refused_with_its_line_key_and_fix(was: str, becomes: str, message: str) -> None:
+    assert was in TEXT
+    with pytest.raises(PolicyError, match=message):
+        parse_policy(TEXT.replace(was, becomes, 1), "f")
+
+
+def test_a_file_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="cannot be read: No such file or directory; set FINRISK_POLICY"):
+        read_policy(tmp_path / "absent.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(PolicyError, match="is not a mapping of keys: copy the shipped policy"):
+        read_policy(tmp_path / "empty.yaml")
+
+
+def test_the_policy_in_effect_is_the_named_one_then_that_of_the_mapping_then_the_shipped_one(tmp_path: Path) -> None:
+    assert find_policy_file(Settings()) == DEFAULT_POLICY
+    other = tmp_path / "harsh.yaml"
+    other.write_text(TEXT.replace("name: default", "name: harsh"))
+    assert load_policy(Settings.from_environment({"FINRISK_POLICY": str(other)})).name == "harsh"
+    mapping = tmp_path / "shop.yaml"
+    mapping.write_text(
+        "name: shop\ncurrency: EUR\npolicy: harsh.yaml\ntables:\n  customers:\n    file: people.csv\n    columns: {customer_id: id}\n"
+    )
+    assert load_policy(Settings(source="mapped", mapping=mapping)).name == "harsh"
+    assert load_policy(Settings(source="mapped", mapping=mapping, policy=DEFAULT_POLICY)).name == "default"
+
+
+def test_the_page_documents_every_key_as_the_file_does() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text(encoding="utf-8")
+    for key, value, comment in document_keys(TEXT):
+        assert f"| `{key}` | {f'`{value}`' if value else ''} | {comment} |" in page, key
