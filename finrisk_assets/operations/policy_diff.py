@@ -93,9 +93,14 @@ def _compare(domain: "Domain", source: "Source", warehouse: Any, settings: "Sett
     # A row of midnight on the first tells about the month that has just ended.
     newest = features[domain.decision_time].max().to_pyarrow().as_py() - timedelta(microseconds=1)
     rows = features.filter(features[domain.decision_time] > datetime(newest.year, newest.month, 1))
-    frame = load_frame(join_companions(rows, domain, warehouse), domain)
+    joined = join_companions(rows, domain, warehouse)
     bundle = load_bundle(champion_folder(domain, settings), domain, settings)
-    scored = [domain.score(frame, bundle.under(policy)) for policy in (before, after)]
+    # The rows with the rules that fire on them, which are the policy's own.
+    scored = [
+        domain.score(load_frame(domain.join_rules(joined, warehouse.table, policy), domain), bundle.under(policy))
+        for policy in (before, after)
+    ]
+    frame = load_frame(joined, domain)
     old, new = (np.asarray(one["decision"], str) for one in scored)
     worths = [domain.value_decisions(frame, one, policy) for one, policy in zip(scored, (before, after), strict=True)]
     gain = None if worths[0] is None or worths[1] is None else worths[1] - worths[0]
