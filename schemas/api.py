@@ -779,6 +779,7 @@ class PersonExport(Answer):
     standings: list[dict[str, Any]] = Field(description="The newest features and score in each domain.")
     shadows: list[dict[str, Any]] = Field(description="Outcomes of challengers, compared with the champions.")
     feedback: list[dict[str, Any]] = Field(description="Outcomes of decisions, as analysts recorded them.")
+    alerts: list[dict[str, Any]] = Field(description="Alerts about the person's transactions, and how analysts closed them.")
     audit: list[dict[str, Any]] = Field(description="Every action on this person's data: caller, action, time.")
 
 

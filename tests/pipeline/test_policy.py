@@ -103,7 +103,6 @@ def test_batch_scores_follow_the_rules_of_the_policy(run: Run, tmp_path: Path) -
 
 def test_rules_and_capacity_are_measured_over_the_ledger(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINRISK_HOME", str(run.settings.home))
-    monkeypatch.setenv("FINRISK_AS_OF", f"{run.settings.as_of:%Y-%m-%d}")
     tested = CliRunner().invoke(cli, ["rules", "test"])
     assert tested.exit_code == 0 and "(impossible_travel)" in tested.output, tested.output
     sized = CliRunner().invoke(cli, ["capacity", "--alerts-per-day", "2"])

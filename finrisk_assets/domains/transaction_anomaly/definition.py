@@ -138,6 +138,7 @@ class TransactionAnomaly(Domain):
         Rules decide on rows that `join_rules` has joined them to. Others are decided by the model alone, as its evaluation asks.
         """
         import numpy as np
+        import pyarrow as pa
 
         rows = _matrix(frame, champion.features)
         margin = champion.margin(rows)
@@ -147,7 +148,12 @@ class TransactionAnomaly(Domain):
         decisions[champion.is_doubtful(rows) & (decisions == "allow")] = "review"
         fired = [None] * len(rows) if ledger_rules.FIRED not in frame else frame[ledger_rules.FIRED].tolist()
         decided = ledger_rules.escalate_all(decisions.tolist(), fired, champion.policy.transaction_anomaly.rules)
-        return {"score": margin, "probability": probability, "decision": decided, "fired_rules": fired}
+        return {
+            "score": margin,
+            "probability": probability,
+            "decision": decided,
+            "fired_rules": pa.array(fired, pa.string(), from_pandas=True),
+        }
 
     def join_rules(self, rows: "LazyTable", table: "Callable[[str], LazyTable]", policy: "Policy") -> "LazyTable":
         return ledger_rules.join_fired(rows, table("validated_transactions"), policy.transaction_anomaly.rules)
