@@ -69,7 +69,7 @@ def acting(name: str) -> Iterator[None]:
 
 def rows(store: Store, table: Any) -> list[Any]:
     with store.reading() as connection:
-        return list(connection.execute(select(table)).all())
+        return list(connection.execute(select(table).order_by(*table.primary_key)).all())
 
 
 def faults(store: Store) -> list[str]:
@@ -185,12 +185,10 @@ def test_pages_have_every_alert_once_in_their_order(store: Store, filters: dict[
 def test_a_page_is_read_in_the_order_of_an_index_and_never_sorted(tmp_path: Path, filters: dict[str, Any], index: str) -> None:
     with closing(store_at(tmp_path / "store.sqlite")) as store:
         fill(store, 2_000)
-        query = build_page_query(AlertQuery(**filters)).compile(store.database.writing_engine.dialect if False else None)
         with store.writing() as connection:
             compiled = build_page_query(AlertQuery(**filters)).compile(connection, compile_kwargs={"literal_binds": True})
             plan = " ".join(row[3] for row in connection.exec_driver_sql(f"explain query plan {compiled}"))
     assert index in plan and "TEMP B-TREE" not in plan and "SCAN" not in plan, plan
-    assert query is not None
 
 
 # Claiming ------------------------------------------------------------------------------------------------------------------------
@@ -206,9 +204,7 @@ def test_one_of_two_gets_the_alert_and_a_repeated_claim_has_the_same_result(desk
         with pytest.raises(Problem, match="") as refused:
             claim_alert(desk.store, ClaimRequest(alert_id=alert_id, version=1))
         assert (refused.value.status, refused.value.code) == (409, "conflict")
-        assert (
-            refused.value.message == "A colleague has claimed the alert; claim it first to take it over. Read it again: its version is 2."
-        )
+        assert refused.value.message.startswith("A colleague has claimed the alert; claim it first to take it over. Read it again")
         with pytest.raises(Problem):
             close(desk.store, alert_id, 2)  # a colleague's
         assert claim_alert(desk.store, ClaimRequest(alert_id=alert_id, version=2)).assignee == "key:2"
@@ -253,10 +249,9 @@ def test_a_disposition_closes_the_alert_and_labels_the_decision(desk: Desk, disp
         closed = close(desk.store, alert_id, disposition=disposition)
         assert close(desk.store, alert_id, disposition=disposition) == closed  # sent again
     assert (closed.state, closed.disposition, closed.assignee, closed.version) == ("closed", disposition, "key:1", 2)
-    assert [(row.decision, row.label, row.known_at) for row in rows(desk.store, labels)] == (
-        [] if label is None else [(alert_id, label, rows(desk.store, alerts)[0].closed_at)]
-    ) or label is not None
-    assert [bool(row.label) for row in rows(desk.store, labels)] == ([] if label is None else [label])
+    known_at = rows(desk.store, alerts)[0].closed_at
+    expected = [] if label is None else [(alert_id, label, known_at)]
+    assert [(row.decision, bool(row.label), row.known_at) for row in rows(desk.store, labels)] == expected
     assert b"Ada" not in rows(desk.store, alerts)[0].reason
     assert [one.label for one in feedback.list_labels(desk.store, "transaction_anomaly").labels] == ([] if label is None else [label])
     with pytest.raises(Problem) as refused:
