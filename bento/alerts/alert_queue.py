@@ -145,7 +145,7 @@ def dispose_alert(store: Store, request: DispositionRequest) -> Alert:
             _record(store, "alert.dispose", row)
             if request.disposition in LABELS:
                 content = {"decision_id": request.alert_id, "label": LABELS[request.disposition], "note": request.reason}
-                feedback.record(store, FeedbackRequest.model_validate(content))
+                feedback.record(store, FeedbackRequest.model_validate({**content, "known_at": from_micros(now)}))
         elif (row["disposition"], row["assignee"], row["version"]) != (request.disposition, caller, request.version + 1):
             raise _conflict(row, caller)
         return to_alert(row)
