@@ -67,9 +67,15 @@ class PolicyDiff:
 
 
 def list_changed_keys(before: Policy, after: Policy) -> list[tuple[str, Any, Any]]:
-    """Return dotted key, value before and value after of every difference."""
-    old, new = before.flatten(), after.flatten()
-    return [(key, old[key], new[key]) for key in old if old[key] != new[key]]
+    """Return dotted key, value before and value after of every difference; a rule on transactions by its name, None where there is none."""
+    old, new = _flatten(before), _flatten(after)
+    return [(key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+
+
+def _flatten(policy: Policy) -> dict[str, Any]:
+    values = policy.flatten()
+    rules = values.pop("transaction_anomaly.rules")
+    return values | {f"transaction_anomaly.rules.{rule['name']}": rule for rule in rules}
 
 
 def compare_policies(settings: "Settings", before: Policy, after: Policy) -> Iterator[PolicyDiff]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from finrisk_assets.operations.policy_diff import list_changed_keys
 from finrisk_assets.policy.payment_rules import RULE_KINDS
 from finrisk_assets.policy.policy_file import (
     DEFAULT_POLICY,
@@ -103,3 +104,10 @@ def test_a_policy_without_rules_is_the_policy_that_it_was_before_there_were_rule
 def test_the_shipped_policy_shows_every_kind_of_rule_and_enables_none() -> None:
     rules = default_policy().transaction_anomaly.rules
     assert {rule.kind for rule in rules} == set(RULE_KINDS) and not any(rule.enabled for rule in rules)
+
+
+def test_a_changed_rule_is_named_alone() -> None:
+    more = TEXT.replace("{name: burst, kind: velocity, enabled: false", "{name: burst, kind: velocity, enabled: true")
+    changed = list_changed_keys(default_policy(), parse_policy(more.replace("name: large_amount", "name: huge_amount"), "f"))
+    assert [key.removeprefix("transaction_anomaly.rules.") for key, _, _ in changed] == ["large_amount", "burst", "huge_amount"]
+    assert (changed[0][2], changed[1][1]["enabled"], changed[1][2]["enabled"], changed[2][1]) == (None, False, True, None)
