@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Dialect, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
-REVISION = "0007"
+REVISION = "0006"
 """Newest revision in `migrations`: the schema that this code reads and writes."""
 
 metadata = MetaData()
