@@ -14,6 +14,7 @@ from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
     from finrisk_assets.operations.alert_capacity import CapacityReport
+    from finrisk_assets.operations.decided_history import HistorySummary
     from finrisk_assets.operations.rule_backtest import AlertCount, BackTest
     from finrisk_assets.policy.document import Policy
 
@@ -77,15 +78,15 @@ def _history_faults_as_click_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
 
 
-def _show_history(report: "BackTest | CapacityReport") -> Iterator[str]:
-    frauds = "without labels" if report.frauds is None else f"{report.frauds:,} of them fraud"
-    seen = "of which the model learned nothing" if report.is_unseen else "of which the model learned a part"
-    yield f"{report.transactions:,} transactions of {report.first} to {report.last} ({report.n_days} days),"
+def _show_history(history: "HistorySummary") -> Iterator[str]:
+    frauds = "without labels" if history.frauds is None else f"{history.frauds:,} of them fraud"
+    seen = "of which the model learned nothing" if history.is_unseen else "of which the model learned a part"
+    yield f"{history.transactions:,} transactions of {history.first} to {history.last} ({history.n_days} days),"
     yield f"{frauds}, {seen}."
 
 
 def _show_backtest(done: "BackTest") -> Iterator[str]:
-    yield from _show_history(done)
+    yield from _show_history(done.history)
     yield ""
     yield f"{'':<24}{'alone':>28}{'beyond the model':>28}"
     yield f"{'rule':<24}{'alerts':>9}{'frauds':>8}{'worth':>11}{'alerts':>9}{'frauds':>8}{'worth':>11}"
@@ -100,7 +101,7 @@ def _show_backtest(done: "BackTest") -> Iterator[str]:
 
 
 def _show_capacity(report: "CapacityReport", asked: int) -> Iterator[str]:
-    yield from _show_history(report)
+    yield from _show_history(report.history)
     yield ""
     yield f"{'alerts/day':>10}{'from':>12}{'in fact/day':>13}{'frauds':>9}{'of all':>8}{'of amounts':>12}{'worth':>13}"
     for level in report.levels:

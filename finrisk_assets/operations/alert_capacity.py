@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finrisk_assets.operations.decided_history import DecidedHistory, load_decided_history
+from finrisk_assets.operations.decided_history import DecidedHistory, HistorySummary, decide_history, load_transactions
 from finrisk_assets.operations.rule_backtest import AlertCount, count_alerts
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ LEVELS = (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class CapacityLevel:
-    """What a number of reviews a day catches.
+    """A number of reviews a day, its threshold, and what it catches.
 
     Attributes
     ----------
@@ -51,31 +51,22 @@ class CapacityLevel:
 class CapacityReport:
     """The level asked for, those around it, and the history that they are counted on."""
 
-    first: str
-    last: str
-    n_days: int
-    is_unseen: bool
-    transactions: int
-    frauds: int | None
+    history: HistorySummary
     in_policy: int
     levels: tuple[CapacityLevel, ...]
 
 
 def measure_capacity(settings: "Settings", policy: "Policy", alerts_per_day: int, since: "datetime | None" = None) -> CapacityReport:
-    """Return what a number of alerts a day catches by the model; parameters and errors as of `load_decided_history`."""
+    """Return what a number of alerts a day catches by the model; parameters and errors as of `load_transactions`."""
+    transactions = load_transactions(settings, since)
     asked = sorted({max(1, round(alerts_per_day * level)) for level in LEVELS})
     levels = []
     for reviews in asked:
         rules = policy.transaction_anomaly.model_copy(update={"reviews_per_day": reviews, "rules": ()})
-        history = load_decided_history(settings, policy.model_copy(update={"transaction_anomaly": rules}), since)
+        history = decide_history(transactions, policy.model_copy(update={"transaction_anomaly": rules}))
         levels.append(measure_level(history))
     return CapacityReport(
-        f"{history.first:%Y-%m-%d}",
-        f"{history.last:%Y-%m-%d}",
-        history.n_days,
-        history.is_unseen,
-        len(history.decision),
-        None if history.is_fraud is None else int(history.is_fraud.sum()),
+        history.summary,
         policy.transaction_anomaly.reviews_per_day,
         tuple(levels),
     )

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from finrisk_assets.policy.payment_rules import PaymentRule
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from ibis.expr.types import Table as LazyTable
+
     from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.settings import Settings
@@ -17,6 +20,28 @@ if TYPE_CHECKING:
 
 class NoHistoryError(RuntimeError):
     """A ledger of which nothing can be counted; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class HistorySummary:
+    """The transactions that a report counts.
+
+    Attributes
+    ----------
+    first, last, n_days
+        Date of the first and the last one as ISO text, and the number of days with transactions.
+    is_unseen
+        Whether they are the test window, of which the model learned nothing.
+    transactions, frauds
+        Their number, and that of the frauds among them; None without labels.
+    """
+
+    first: str
+    last: str
+    n_days: int
+    is_unseen: bool
+    transactions: int
+    frauds: int | None
 
 
 @dataclass(frozen=True)
@@ -57,6 +82,13 @@ class DecidedHistory:
         """All rules of the policy."""
         return self.bundle.policy.transaction_anomaly.rules
 
+    @property
+    def summary(self) -> HistorySummary:
+        """The figures of the history that a report begins with."""
+        frauds = None if self.is_fraud is None else int(self.is_fraud.sum())
+        dates = f"{self.first:%Y-%m-%d}", f"{self.last:%Y-%m-%d}"
+        return HistorySummary(*dates, self.n_days, self.is_unseen, len(self.decision), frauds)
+
     def decide(self, rules: "tuple[PaymentRule, ...]", decision: NDArray[np.str_] | None = None) -> NDArray[np.str_]:
         """Return the decisions with these rules beside others, by default those of the model."""
         decided = (self.decision if decision is None else decision).copy()
@@ -74,8 +106,36 @@ class DecidedHistory:
         return float(compute_savings(self.amount, self.is_fraud, decision, self.bundle.policy.transaction_anomaly).sum())
 
 
+@dataclass(frozen=True)
+class LabelledTransactions:
+    """Transactions of the ledger with known labels, before any policy decides on them.
+
+    Attributes
+    ----------
+    frame
+        Rows of the feature table.
+    bundle
+        The champion.
+    ledger
+        All validated transactions, which rules read.
+    has_labels, is_unseen
+        Whether the source has labels, and whether the rows are the test window.
+    """
+
+    frame: "pd.DataFrame"
+    bundle: "Bundle"
+    ledger: "LazyTable"
+    has_labels: bool
+    is_unseen: bool
+
+
 def load_decided_history(settings: "Settings", policy: "Policy", since: datetime | None = None) -> DecidedHistory:
-    """Score the ledger's transactions with the champion and evaluate every rule of a policy on them.
+    """Score the ledger's transactions with the champion and evaluate every rule of a policy on them; errors as of `load_transactions`."""
+    return decide_history(load_transactions(settings, since), policy)
+
+
+def load_transactions(settings: "Settings", since: datetime | None = None) -> LabelledTransactions:
+    """Load the transactions that are counted.
 
     Parameters
     ----------
@@ -89,7 +149,6 @@ def load_decided_history(settings: "Settings", policy: "Policy", since: datetime
     """
     from finrisk_assets.domains.transaction_anomaly import time_split
     from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY as DOMAIN
-    from finrisk_assets.domains.transaction_anomaly.ledger_rules import evaluate_rules
     from finrisk_assets.graph.stages.common import champion_folder, load_bundle, load_frame
     from finrisk_assets.graph.warehouse import Warehouse
 
@@ -104,21 +163,34 @@ def load_decided_history(settings: "Settings", policy: "Policy", since: datetime
     frame = DOMAIN.labelled_rows(frame, settings) if has_labels else frame
     if not len(frame):
         raise NoHistoryError(f"there is no transaction with a known label from {begins:%Y-%m-%d} on: name an earlier --since")
-    bundle = load_bundle(folder, DOMAIN, settings).under(policy)
+    ledger = warehouse.table("validated_transactions")
+    return LabelledTransactions(frame, load_bundle(folder, DOMAIN, settings), ledger, has_labels, since is None)
+
+
+def decide_history(transactions: LabelledTransactions, policy: "Policy") -> DecidedHistory:
+    """Return the transactions as the champion decides under a policy, and where each rule of the policy fires."""
+    from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY as DOMAIN
+    from finrisk_assets.domains.transaction_anomaly.ledger_rules import evaluate_rules
+
+    frame, rules = transactions.frame, policy.transaction_anomaly.rules
+    bundle = transactions.bundle.under(policy)
     scored = DOMAIN.score(frame, bundle)
     first, last = frame.occurred_at.min().to_pydatetime(), frame.occurred_at.max().to_pydatetime()
-    evaluated = evaluate_rules(warehouse.table("validated_transactions"), policy.transaction_anomaly.rules, first, last)
-    place_of = {identifier: place for place, identifier in enumerate(evaluated.transaction_id.tolist())}
-    places = np.array([place_of[identifier] for identifier in frame.transaction_id.tolist()])
+    fired = {}
+    if rules:
+        evaluated = evaluate_rules(transactions.ledger, rules, first, last)
+        place_of = {identifier: place for place, identifier in enumerate(evaluated.transaction_id.tolist())}
+        places = np.array([place_of[identifier] for identifier in frame.transaction_id.tolist()])
+        fired = {rule: is_fired[places] for rule, is_fired in evaluated.fired.items()}
     return DecidedHistory(
         bundle,
         first,
         last,
         len(np.unique(frame.occurred_at.to_numpy().astype("datetime64[D]"))),
-        since is None,
+        transactions.is_unseen,
         np.expm1(frame.log_amount.to_numpy(np.float64)) if "log_amount" in frame else np.full(len(frame), np.nan),
-        frame.is_fraud.to_numpy(bool) if has_labels else None,
+        frame.is_fraud.to_numpy(bool) if transactions.has_labels else None,
         np.asarray(scored["probability"], np.float64),
         np.asarray(scored["decision"], str),
-        {rule: fired[places] for rule, fired in evaluated.fired.items()},
+        fired,
     )

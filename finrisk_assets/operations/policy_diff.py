@@ -101,12 +101,11 @@ def _compare(domain: "Domain", source: "Source", warehouse: Any, settings: "Sett
     rows = features.filter(features[domain.decision_time] > datetime(newest.year, newest.month, 1))
     joined = join_companions(rows, domain, warehouse)
     bundle = load_bundle(champion_folder(domain, settings), domain, settings)
-    # The rows with the rules that fire on them, which are the policy's own.
-    scored = [
-        domain.score(load_frame(domain.join_rules(joined, warehouse.table, policy), domain), bundle.under(policy))
-        for policy in (before, after)
-    ]
-    frame = load_frame(joined, domain)
+    # The rules that fire on the rows are each policy's own; rows without rules are loaded once.
+    ruled = [domain.join_rules(joined, warehouse.table, policy) for policy in (before, after)]
+    frame = load_frame(ruled[0], domain)
+    frames = frame, frame if ruled[1] is ruled[0] else load_frame(ruled[1], domain)
+    scored = [domain.score(rows, bundle.under(policy)) for rows, policy in zip(frames, (before, after), strict=True)]
     old, new = (np.asarray(one["decision"], str) for one in scored)
     worths = [domain.value_decisions(frame, one, policy) for one, policy in zip(scored, (before, after), strict=True)]
     gain = None if worths[0] is None or worths[1] is None else worths[1] - worths[0]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from finrisk_assets.operations.decided_history import DecidedHistory, load_decided_history
+from finrisk_assets.operations.decided_history import DecidedHistory, HistorySummary, load_decided_history
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -60,19 +60,14 @@ class RuleTest:
 class BackTest:
     """All rules of a policy over history, and beside them the model, alone and with the enabled rules."""
 
-    first: str
-    last: str
-    n_days: int
-    is_unseen: bool
-    transactions: int
-    frauds: int | None
+    history: HistorySummary
     model: AlertCount
     model_and_enabled: AlertCount
     rules: tuple[RuleTest, ...]
 
 
 def run_backtest(settings: "Settings", policy: "Policy", since: "datetime | None" = None) -> BackTest:
-    """Test every rule of a policy, enabled or not, over the ledger; parameters and errors as of `load_decided_history`."""
+    """Test every rule of a policy, enabled or not, over the ledger; parameters and errors as of `load_transactions`."""
     return count_rules(load_decided_history(settings, policy, since))
 
 
@@ -86,12 +81,7 @@ def count_rules(history: DecidedHistory) -> BackTest:
         added = count_alerts(history, np.where(history.decision == "allow", joined, "allow"), worth)
         tests.append(RuleTest(rule.name, rule.kind, rule.action, rule.enabled, count_alerts(history, alone), added))
     return BackTest(
-        f"{history.first:%Y-%m-%d}",
-        f"{history.last:%Y-%m-%d}",
-        history.n_days,
-        history.is_unseen,
-        len(history.decision),
-        None if history.is_fraud is None else int(history.is_fraud.sum()),
+        history.summary,
         count_alerts(history, history.decision),
         count_alerts(history, history.decide(tuple(rule for rule in history.rules if rule.enabled))),
         tuple(tests),

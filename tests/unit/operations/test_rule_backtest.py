@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from finrisk_assets.cli.main import cli
-from finrisk_assets.operations import alert_capacity, rule_backtest
+from finrisk_assets.operations import alert_capacity, decided_history
 from finrisk_assets.operations.alert_capacity import measure_level
 from finrisk_assets.operations.decided_history import DecidedHistory
 from finrisk_assets.operations.rule_backtest import AlertCount, count_rules
@@ -52,7 +52,7 @@ def test_a_rule_is_counted_alone_and_beyond_the_model() -> None:
     assert listed.alone == listed.beyond == AlertCount(2, 1.0, 1, 100.0, 75.0)
     assert done.model == AlertCount(2, 1.0, 1, 100.0, 90.0)
     assert done.model_and_enabled == AlertCount(6, 3.0, 2, 200.0, 170.0)  # not the list, which is disabled
-    assert (limit.enabled, listed.enabled, done.frauds, done.transactions) == (True, False, 3, 10)
+    assert (limit.enabled, listed.enabled, done.history.frauds, done.history.transactions) == (True, False, 3, 10)
 
 
 def test_a_rule_that_blocks_what_the_model_reviews_raises_no_alert_more_and_is_worth_what_it_changes() -> None:
@@ -64,7 +64,7 @@ def test_a_rule_that_blocks_what_the_model_reviews_raises_no_alert_more_and_is_w
 
 def test_without_labels_alerts_alone_are_counted() -> None:
     done = count_rules(replace(history(), is_fraud=None))
-    assert done.rules[0].alone == AlertCount(5, 2.5, None, None, None) and done.frauds is None
+    assert done.rules[0].alone == AlertCount(5, 2.5, None, None, None) and done.history.frauds is None
 
 
 @pytest.mark.parametrize(("threshold", "is_bound"), [(5.0, True), (7.5, False)])
@@ -79,15 +79,16 @@ def test_a_level_says_what_sets_its_threshold_and_what_it_catches(threshold: flo
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Return a function that runs a command on the ten transactions."""
 
-    def load(settings: Any, policy: Policy, since: Any = None) -> DecidedHistory:
+    def decide(transactions: Any, policy: Policy) -> DecidedHistory:
         ten = history()
         return replace(
             ten, bundle=SimpleNamespace(policy=policy, thresholds={"review_loss": 5.0}), fired=dict.fromkeys(NAMES, ten.fired["limit"])
         )
 
     NAMES = [rule.name for rule in default_policy().transaction_anomaly.rules]
-    monkeypatch.setattr(rule_backtest, "load_decided_history", load)
-    monkeypatch.setattr(alert_capacity, "load_decided_history", load)
+    for module in (decided_history, alert_capacity):
+        monkeypatch.setattr(module, "load_transactions", lambda *_: None)
+        monkeypatch.setattr(module, "decide_history", decide)
     return lambda *words: CliRunner().invoke(cli, [*words])
 
 
