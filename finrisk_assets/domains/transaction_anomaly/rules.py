@@ -2,7 +2,7 @@
 
 A rule is measured first (`measure_rules`: what the customer's history says of it), then decided (`find_fired`), then put into words
 (`word_rule`). The service stores what was measured with each decision, so that a replay needs no history. History is the customer's
-transactions strictly before the transaction, as in the features. The service imports this module: numpy and the policy alone.
+transactions strictly before the transaction, as in the features. The service imports this module: numpy, the policy and online features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finrisk_assets.domains.transaction_anomaly.country_distances import COUNTRIES, distances_km
+from finrisk_assets.features.online import to_cents
 from finrisk_assets.policy.payment_rules import (
     AmountLimit,
     CountryList,
@@ -137,7 +138,7 @@ def word_rule(rule: PaymentRule, amount: float, country: str | None, measured: M
             limits = []
             if rule.max_transactions is not None and measured["n"] > rule.max_transactions:
                 limits.append(f"{measured['n']:,} transactions {within}: more than {rule.max_transactions:,}")
-            if rule.max_amount is not None and measured["cents"] > _limit_cents(rule):
+            if rule.max_amount is not None and measured["cents"] > to_cents(rule.max_amount):
                 limits.append(f"Transactions of {measured['cents'] / 100:,.2f} {within}: more than {rule.max_amount:,.2f}")
             return "; ".join(limits)
         case CountryList():
@@ -168,7 +169,7 @@ def _is_met(rule: PaymentRule, payments: Payments, measured: Mapping[str, NDArra
             return everywhere
         case Velocity():
             too_many = ~everywhere if rule.max_transactions is None else measured["n"] > rule.max_transactions
-            return too_many if rule.max_amount is None else too_many | (measured["cents"] > _limit_cents(rule))
+            return too_many if rule.max_amount is None else too_many | (measured["cents"] > to_cents(rule.max_amount))
         case CountryList():
             return np.isin(payments.movements.country, [encode_country(country) for country in rule.countries])
         case MerchantList():
@@ -179,10 +180,6 @@ def _is_met(rule: PaymentRule, payments: Payments, measured: Mapping[str, NDArra
             return is_known & (measured["n"] >= rule.min_transactions) & (measured["n_country"] == 0)
         case ImpossibleTravel():
             return measured["km"] * _HOUR_US > rule.max_kmh * measured["us"]
-
-
-def _limit_cents(rule: Velocity) -> float:
-    return float(np.floor((rule.max_amount or 0.0) * 100 + 0.5))
 
 
 def _window_us(rule: PaymentRule) -> int:
