@@ -13,6 +13,7 @@ from bento.cli.common import store_faults_as_click_errors
 from bento.cli.keys import keys
 from bento.cli.people import keyring, people, store
 from bento.cli.store_schema import check, upgrade
+from bento.cli.streaming import stream
 from finrisk_assets.private_files import close_folder, restrict_new_files
 from finrisk_assets.settings import Settings, SettingsError
 
@@ -479,7 +480,7 @@ def shadow(settings: Settings) -> None:
     Console(width=max(Console().width, 150)).print(table)
 
 
-for command in (audit, keys, people, keyring, replay, store):
+for command in (audit, keys, people, keyring, replay, store, stream):
     cli.add_command(command)
 for command in (upgrade, check):
     store.add_command(command)

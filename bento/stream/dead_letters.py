@@ -1,0 +1,197 @@
+"""Dead letters: messages that cannot be decided, in a topic of their own, each once, with the reason in its headers.
+
+A micro-batch's dead letters and the consumer's offsets behind it are one transaction of Kafka. A worker never resumes before an offset of
+the group, so no letter is written twice, whatever dies; readers see committed letters alone (`isolation.level=read_committed`). The
+headers repeat nothing of the message but the names of its fields. The message itself is unchanged: `redrive` sends it again.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from bento.problems import Problem
+from bento.stream.kafka_clients import (
+    METADATA_TIMEOUT_S,
+    StreamError,
+    check_topics,
+    dead_letter_topic,
+    open_consumer,
+    open_transactional_producer,
+)
+from finrisk_assets.settings import Settings
+
+logger = logging.getLogger("finrisk.service")
+
+COMMIT_TIMEOUT_S = 5.0
+"""Seconds to wait for one answer of the broker in a transaction."""
+REDRIVE_CHUNK = 500
+"""Dead letters that are sent again in one transaction."""
+_MAX_IDLE_POLLS = 3
+_LETTER_HEADERS = frozenset({"reason", "message", "fields", "topic", "partition", "offset"})
+
+
+class DeadLetter(NamedTuple):
+    """A message that cannot be decided, and why."""
+
+    message: Message
+    problem: Problem
+
+    def headers(self) -> list[tuple[str, str | bytes | None]]:
+        """Return the message's own headers, and those of the letter: reason, its sentence, the wrong fields, and where the message was."""
+        fields = json.dumps([field.model_dump() for field in self.problem.fields])
+        letter = {
+            "reason": self.problem.code,
+            "message": self.problem.message,
+            "fields": fields,
+            "topic": str(self.message.topic()),
+            "partition": str(self.message.partition()),
+            "offset": str(self.message.offset()),
+        }
+        return [*own_headers(self.message), *letter.items()]
+
+
+def own_headers(message: Message) -> list[tuple[str, str | bytes | None]]:
+    """Return a message's headers without those of a dead letter."""
+    headers: Any = message.headers() or []
+    return [(name, value) for name, value in headers if name not in _LETTER_HEADERS]
+
+
+class DeadLetterWriter:
+    """A writer of dead letters; its producer is opened with the first one.
+
+    Parameters
+    ----------
+    settings
+        The settings.
+    consumer
+        The consumer of the messages, whose group's offsets are committed with the letters.
+    wait
+        Waits a moment while the consumer stays a member of its group; returns whether the worker goes on.
+    """
+
+    def __init__(self, settings: Settings, consumer: Consumer, wait: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._wait = wait
+        self._producer: Producer | None = None
+
+    def write(self, letters: Sequence[DeadLetter], places: Sequence[TopicPartition], is_owned: Callable[[TopicPartition], bool]) -> bool:
+        """Write letters and commit the offsets behind their micro-batch: both or neither; return whether that is done.
+
+        Parameters
+        ----------
+        places
+            Partitions with the offset of their next message.
+        is_owned
+            Whether a partition is this worker's: the letters of another worker's are left to that one.
+        """
+        while True:
+            places = [place for place in places if is_owned(place)]
+            owned = {place.partition for place in places}
+            letters = [letter for letter in letters if letter.message.partition() in owned]
+            if not letters:
+                return True
+            try:
+                self._write_once(letters, places)
+                return True
+            except KafkaException as error:
+                logger.warning("dead letters wait for Kafka: %s", error.args[0].name())
+                self._recover(error.args[0])
+            if not self._wait():
+                return False
+            # The broker may have committed what it did not confirm.
+            places = self._find_uncommitted(places)
+
+    def close(self) -> None:
+        """Close the producer."""
+        self._producer = None
+
+    def _write_once(self, letters: Sequence[DeadLetter], places: Sequence[TopicPartition]) -> None:
+        if self._producer is None:
+            self._producer = open_transactional_producer(self._settings, f"{self._settings.stream_group}-{uuid4().hex}")
+        producer, topic = self._producer, dead_letter_topic(self._settings)
+        producer.begin_transaction()
+        for letter in letters:
+            producer.produce(topic, letter.message.value(), letter.message.key(), headers=letter.headers())
+        producer.send_offsets_to_transaction(list(places), self._consumer.consumer_group_metadata(), COMMIT_TIMEOUT_S)
+        producer.commit_transaction(COMMIT_TIMEOUT_S)
+
+    def _recover(self, error: KafkaError) -> None:
+        """Abort the open transaction; a producer that cannot go on is replaced by the next one."""
+        producer = self._producer
+        if producer is None:
+            return
+        if not error.txn_requires_abort():
+            self._producer = None
+            return
+        try:
+            producer.abort_transaction(COMMIT_TIMEOUT_S)
+        except KafkaException:
+            self._producer = None
+
+    def _find_uncommitted(self, places: Sequence[TopicPartition]) -> list[TopicPartition]:
+        while True:
+            try:
+                committed = {each.partition: each.offset for each in self._consumer.committed(list(places), METADATA_TIMEOUT_S)}
+                return [place for place in places if committed[place.partition] < place.offset]
+            except KafkaException:
+                if not self._wait():
+                    return list(places)
+
+
+def redrive(settings: Settings, limit: int | None = None, reason: str | None = None) -> tuple[int, int]:
+    """Send dead letters again, each once: a letter and its place in the dead-letter topic are one transaction of Kafka.
+
+    Parameters
+    ----------
+    limit
+        Letters to look at, at most; None for all.
+    reason
+        Only letters with this reason; others are passed over for good.
+
+    Returns
+    -------
+    tuple of int
+        Numbers of letters sent again and passed over.
+
+    Raises
+    ------
+    StreamError
+        Where Kafka cannot be used; letters that were counted before are sent.
+    """
+    check_topics(settings)
+    consumer = open_consumer(settings, f"{settings.stream_group}-redrive", **{"isolation.level": "read_committed"})
+    sent = passed = idle = 0
+    try:
+        producer = open_transactional_producer(settings, f"{settings.stream_group}-redrive")
+        consumer.subscribe([dead_letter_topic(settings)])
+        while idle < _MAX_IDLE_POLLS and (limit is None or sent + passed < limit):
+            room = REDRIVE_CHUNK if limit is None else min(REDRIVE_CHUNK, limit - sent - passed)
+            letters = [letter for letter in consumer.consume(room, timeout=2.0) if letter.error() is None]
+            idle = 0 if letters else idle + 1
+            if not letters:
+                continue
+            chosen = [letter for letter in letters if reason is None or dict(letter.headers() or []).get("reason") == reason.encode()]
+            _send_again(settings, producer, consumer, letters, chosen)
+            sent, passed = sent + len(chosen), passed + len(letters) - len(chosen)
+    except KafkaException as error:
+        raise StreamError(f"Kafka failed after {sent} letters were sent again: {error.args[0].str()}; run the command again") from None
+    finally:
+        with suppress(KafkaException, RuntimeError):
+            consumer.close()
+    return sent, passed
+
+
+def _send_again(settings: Settings, producer: Producer, consumer: Consumer, letters: Sequence[Any], chosen: Sequence[Any]) -> None:
+    places = {letter.partition(): letter.offset() + 1 for letter in letters}
+    producer.begin_transaction()
+    for letter in chosen:
+        producer.produce(settings.stream_topic, letter.value(), letter.key(), headers=own_headers(letter))
+    offsets = [TopicPartition(dead_letter_topic(settings), partition, offset) for partition, offset in places.items()]
+    producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), COMMIT_TIMEOUT_S)
+    producer.commit_transaction(COMMIT_TIMEOUT_S)
