@@ -48,7 +48,16 @@ def fetch_jars(cache: Path) -> Path:
         if shutil.which("mvn") is None:
             sys.exit("Kafka's jars are not here yet and Maven is not installed: install Maven (Debian: apt-get install maven)")
         fetched = cache / f"jars-{os.getpid()}"
-        command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={fetched}", "-DincludeScope=runtime"]
+        command = [
+            "mvn",
+            "-q",
+            "-B",
+            "-f",
+            str(POM),
+            "dependency:copy-dependencies",
+            f"-DoutputDirectory={fetched}",
+            "-DincludeScope=runtime",
+        ]
         if subprocess.run(command, check=False).returncode:
             sys.exit("Maven could not fetch Kafka's jars: its message stands above")
         try:
