@@ -9,10 +9,12 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
 from bento.problems import Problem
 from bento.stream.kafka_clients import (
@@ -29,6 +31,8 @@ logger = logging.getLogger("finrisk.service")
 
 COMMIT_TIMEOUT_S = 5.0
 """Seconds to wait for one answer of the broker in a transaction."""
+GIVE_UP_S = 10.0
+"""Seconds after which a transaction is given up and made again by another producer."""
 REDRIVE_CHUNK = 500
 """Dead letters that are sent again in one transaction."""
 _MAX_IDLE_POLLS = 3
@@ -71,7 +75,7 @@ class DeadLetterWriter:
     consumer
         The consumer of the messages, whose group's offsets are committed with the letters.
     wait
-        Waits a moment while the consumer stays a member of its group; returns whether the worker goes on.
+        Waits a moment; returns whether the worker goes on.
     """
 
     def __init__(self, settings: Settings, consumer: Consumer, wait: Callable[[], bool]) -> None:
@@ -79,6 +83,7 @@ class DeadLetterWriter:
         self._consumer = consumer
         self._wait = wait
         self._producer: Producer | None = None
+        self._name = f"{settings.stream_group}-{uuid4().hex}"
 
     def write(self, letters: Sequence[DeadLetter], places: Sequence[TopicPartition], is_owned: Callable[[TopicPartition], bool]) -> bool:
         """Write letters and commit the offsets behind their micro-batch: both or neither; return whether that is done.
@@ -96,12 +101,9 @@ class DeadLetterWriter:
             letters = [letter for letter in letters if letter.message.partition() in owned]
             if not letters:
                 return True
-            try:
-                self._write_once(letters, places)
+            if self._try_to_write(letters, places):
                 return True
-            except KafkaException as error:
-                logger.warning("dead letters wait for Kafka: %s", error.args[0].name())
-                self._recover(error.args[0])
+            logger.warning("dead letters wait for Kafka")
             if not self._wait():
                 return False
             # The broker may have committed what it did not confirm.
@@ -111,28 +113,35 @@ class DeadLetterWriter:
         """Close the producer."""
         self._producer = None
 
-    def _write_once(self, letters: Sequence[DeadLetter], places: Sequence[TopicPartition]) -> None:
-        if self._producer is None:
-            self._producer = open_transactional_producer(self._settings, f"{self._settings.stream_group}-{uuid4().hex}")
-        producer, topic = self._producer, dead_letter_topic(self._settings)
+    def _try_to_write(self, letters: Sequence[DeadLetter], places: Sequence[TopicPartition]) -> bool:
+        """Return whether a transaction was committed, in a thread: where its broker dies, librdkafka's call may never come back."""
+        metadata = self._consumer.consumer_group_metadata()
+        result: Queue[Producer | None] = Queue()
+
+        def write() -> None:
+            try:
+                result.put(self._write_once(letters, places, metadata))
+            except KafkaException:
+                result.put(None)
+
+        Thread(target=write, name="finrisk-dead-letters", daemon=True).start()
+        try:
+            self._producer = result.get(timeout=GIVE_UP_S)
+        except Empty:
+            self._producer = None
+        return self._producer is not None
+
+    def _write_once(self, letters: Sequence[DeadLetter], places: Sequence[TopicPartition], metadata: Any) -> Producer:
+        """Commit letters and offsets in one transaction, and return its producer for the next one."""
+        # A new producer under the same name makes the broker abort what the former one left open.
+        producer = self._producer or open_transactional_producer(self._settings, self._name)
+        topic = dead_letter_topic(self._settings)
         producer.begin_transaction()
         for letter in letters:
             producer.produce(topic, letter.message.value(), letter.message.key(), headers=letter.headers())
-        producer.send_offsets_to_transaction(list(places), self._consumer.consumer_group_metadata(), COMMIT_TIMEOUT_S)
+        producer.send_offsets_to_transaction(list(places), metadata, COMMIT_TIMEOUT_S)
         producer.commit_transaction(COMMIT_TIMEOUT_S)
-
-    def _recover(self, error: KafkaError) -> None:
-        """Abort the open transaction; a producer that cannot go on is replaced by the next one."""
-        producer = self._producer
-        if producer is None:
-            return
-        if not error.txn_requires_abort():
-            self._producer = None
-            return
-        try:
-            producer.abort_transaction(COMMIT_TIMEOUT_S)
-        except KafkaException:
-            self._producer = None
+        return producer
 
     def _find_uncommitted(self, places: Sequence[TopicPartition]) -> list[TopicPartition]:
         while True:

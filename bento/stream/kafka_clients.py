@@ -17,6 +17,8 @@ QUEUED_KIB = 16 * 1024
 """KiB of messages that a client holds before the worker takes them. More take more memory and nothing else."""
 SESSION_TIMEOUT_MS = 6_000
 """Milliseconds without a sign of life after which a worker's partitions go to others; brokers allow no fewer."""
+MAX_POLL_INTERVAL_MS = 600_000
+"""Milliseconds for which a worker may wait for its store or for Kafka before its partitions go to others."""
 TRANSACTION_TIMEOUT_MS = 5_000
 """Milliseconds after which the broker ends the transaction of a worker that died; readers of dead letters wait for it."""
 METADATA_TIMEOUT_S = 5.0
@@ -88,6 +90,7 @@ def open_consumer(settings: Settings, group: str, **properties: Any) -> Consumer
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": SESSION_TIMEOUT_MS,
         "heartbeat.interval.ms": 1_000,
+        "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
         "queued.max.messages.kbytes": QUEUED_KIB,
         "queued.min.messages": 10_000,
         "fetch.queue.backoff.ms": 20,

@@ -97,7 +97,6 @@ class StreamWorker:
         self._stop = Event()
         self._places: dict[int, PartitionPlace] = {}  # of the partitions that this worker has
         self._turns: dict[int, int] = {}
-        self._is_waiting = False
         self._hinted_at = 0.0
         self._undelivered: list[KafkaError] = []
         self._fault: KafkaError | None = None
@@ -128,6 +127,7 @@ class StreamWorker:
                     began = monotonic()
                     self._process(messages)
                     self._metrics.observe_batch(len(messages), monotonic() - began)
+                    self._metrics.set_waiting(False)
                 self._commit_hint()
         finally:
             self._close()
@@ -274,6 +274,7 @@ class StreamWorker:
             except (KafkaException, BufferError):
                 is_flushed = False
             if is_flushed and not self._undelivered:
+                self._fault = None
                 return True
             if self._stop.is_set():
                 return False
@@ -292,8 +293,8 @@ class StreamWorker:
                 deadline = deadline or monotonic() + CLOSE_TIMEOUT_S
                 if monotonic() > deadline:
                     return False
-            self._hold(0.0)
-        self._release()
+            self._metrics.set_waiting(True)
+            self._turned_at = monotonic()
         return True
 
     def _note_undelivered(self, error: KafkaError | None, _: Message) -> None:
@@ -301,39 +302,18 @@ class StreamWorker:
             self._undelivered.append(error)
 
     def _note_fault(self, error: KafkaError) -> None:
-        if self._fault is None or self._fault.code() != error.code():
+        if self._fault is None:  # librdkafka says it again and again
             logger.warning("Kafka: %s", error.name())
         self._fault = error
 
-    # Back-pressure: while the store or Kafka are away, no messages are taken, and the worker stays a member of its group
+    # Back-pressure: while the store or Kafka are away the worker takes no messages, and the client's queue, which is bounded, fills up. The
+    # client stays in its group meanwhile, until `kafka_clients.MAX_POLL_INTERVAL_MS`.
 
     def _wait(self) -> bool:
-        """Wait a moment as a member of the group; return False where the worker ends."""
-        self._hold(RETRY_S)
-        if self._stop.is_set():
-            return False
-        self._release()
-        return True
-
-    def _hold(self, seconds: float) -> None:
-        """Take no messages for a time."""
-        if not self._is_waiting:
-            self._is_waiting = True
-            self._metrics.set_waiting(True)
-            self._consumer.pause(self._assigned())
+        """Wait a moment; return False where the worker ends."""
+        self._metrics.set_waiting(True)
         self._turned_at = monotonic()
-        message = self._consumer.poll(seconds)
-        if message is not None and message.error() is None:  # of a partition that came this moment
-            self._consumer.seek(TopicPartition(self._settings.stream_topic, message.partition() or 0, message.offset() or 0))
-
-    def _release(self) -> None:
-        if self._is_waiting:
-            self._is_waiting = False
-            self._metrics.set_waiting(False)
-            self._consumer.resume(self._assigned())
-
-    def _assigned(self) -> list[TopicPartition]:
-        return [TopicPartition(self._settings.stream_topic, partition) for partition in self._places]
+        return not self._stop.wait(RETRY_S)
 
     # Partitions
 
@@ -350,10 +330,8 @@ class StreamWorker:
                 logger.warning("partitions wait for their places: %s", type(error).__name__)
                 self._stop.wait(RETRY_S)
         consumer.incremental_assign(new)
-        if self._is_waiting:
-            consumer.pause(new)
         if partitions:
-            logger.info("partitions taken: %s", ", ".join(str(partition.partition) for partition in partitions))
+            logger.info("partitions taken: %s", ", ".join(f"{each.partition} from offset {each.offset}" for each in new))
 
     def _read_committed(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> list[tuple[int, int]]:
         """Return each partition with the offset that the group committed; negative where there is none."""

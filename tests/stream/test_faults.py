@@ -125,7 +125,8 @@ def test_a_poison_message_in_each_batch(new_stream, models, tmp_path):
 
 
 def test_three_workers_share_the_topic_while_some_come_and_go(new_stream, models, postgresql, tmp_path):
-    stream = new_stream(6, stream_batch=BATCH, store_url=postgresql.new(empty=False))
+    stream = new_stream(6, stream_batch=BATCH, store_url=postgresql.new())
+    open_store(stream.settings, upgrades=True).close()
     transactions = make_transactions(N)
     mixed, poison = add_poison(transactions, 40)
     workers = [WorkerProcess(stream.settings, models, tmp_path / f"worker-{number}.log") for number in range(3)]
