@@ -7,7 +7,7 @@ headers repeat nothing of the message but the names of its fields. The message i
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from queue import Empty, Queue
 from threading import Thread
@@ -18,7 +18,6 @@ from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPa
 
 from bento.problems import Problem
 from bento.stream.kafka_clients import (
-    METADATA_TIMEOUT_S,
     StreamError,
     check_topics,
     dead_letter_topic,
@@ -74,56 +73,38 @@ class DeadLetterWriter:
         The settings.
     consumer
         The consumer of the messages, whose group's offsets are committed with the letters.
-    wait
-        Waits a moment; returns whether the worker goes on.
     """
 
-    def __init__(self, settings: Settings, consumer: Consumer, wait: Callable[[], bool]) -> None:
+    def __init__(self, settings: Settings, consumer: Consumer) -> None:
         self._settings = settings
         self._consumer = consumer
-        self._wait = wait
         self._producer: Producer | None = None
         self._name = f"{settings.stream_group}-{uuid4().hex}"
 
-    def write(self, letters: Sequence[DeadLetter], places: Sequence[TopicPartition], is_owned: Callable[[TopicPartition], bool]) -> bool:
-        """Write letters and commit the offsets behind their micro-batch: both or neither; return whether that is done.
+    def write(self, letters: Sequence[DeadLetter], places: Sequence[TopicPartition]) -> bool:
+        """Write letters and commit the offsets behind their micro-batch: both or neither.
 
         Parameters
         ----------
         places
             Partitions with the offset of their next message.
-        is_owned
-            Whether a partition is this worker's: the letters of another worker's are left to that one.
+
+        Returns
+        -------
+        bool
+            Whether that is known to be done. If not, `fence` and the committed offsets tell what was done.
         """
-        while True:
-            places = [place for place in places if is_owned(place)]
-            owned = {place.partition for place in places}
-            letters = [letter for letter in letters if letter.message.partition() in owned]
-            if not letters:
-                return True
-            if self._try_to_write(letters, places):
-                return True
-            logger.warning("dead letters wait for Kafka")
-            if not self._wait():
-                return False
-            # The broker may have committed what it did not confirm.
-            places = self._find_uncommitted(places)
-
-    def close(self) -> None:
-        """Close the producer."""
-        self._producer = None
-
-    def _try_to_write(self, letters: Sequence[DeadLetter], places: Sequence[TopicPartition]) -> bool:
-        """Return whether a transaction was committed, in a thread: where its broker dies, librdkafka's call may never come back."""
         metadata = self._consumer.consumer_group_metadata()
         result: Queue[Producer | None] = Queue()
 
         def write() -> None:
             try:
                 result.put(self._write_once(letters, places, metadata))
-            except KafkaException:
+            except KafkaException as error:
+                logger.warning("dead letters wait for Kafka: %s", error.args[0].name())
                 result.put(None)
 
+        # In a thread: where its broker dies, librdkafka's call may never come back.
         Thread(target=write, name="finrisk-dead-letters", daemon=True).start()
         try:
             self._producer = result.get(timeout=GIVE_UP_S)
@@ -131,9 +112,18 @@ class DeadLetterWriter:
             self._producer = None
         return self._producer is not None
 
+    def fence(self) -> None:
+        """Abort the transaction that is not known to be committed: whatever still holds it can do nothing with it from now on.
+
+        Raises
+        ------
+        confluent_kafka.KafkaException
+            Where no broker answers.
+        """
+        self._producer = open_transactional_producer(self._settings, self._name)
+
     def _write_once(self, letters: Sequence[DeadLetter], places: Sequence[TopicPartition], metadata: Any) -> Producer:
         """Commit letters and offsets in one transaction, and return its producer for the next one."""
-        # A new producer under the same name makes the broker abort what the former one left open.
         producer = self._producer or open_transactional_producer(self._settings, self._name)
         topic = dead_letter_topic(self._settings)
         producer.begin_transaction()
@@ -142,15 +132,6 @@ class DeadLetterWriter:
         producer.send_offsets_to_transaction(list(places), metadata, COMMIT_TIMEOUT_S)
         producer.commit_transaction(COMMIT_TIMEOUT_S)
         return producer
-
-    def _find_uncommitted(self, places: Sequence[TopicPartition]) -> list[TopicPartition]:
-        while True:
-            try:
-                committed = {each.partition: each.offset for each in self._consumer.committed(list(places), METADATA_TIMEOUT_S)}
-                return [place for place in places if committed[place.partition] < place.offset]
-            except KafkaException:
-                if not self._wait():
-                    return list(places)
 
 
 def redrive(settings: Settings, limit: int | None = None, reason: str | None = None) -> tuple[int, int]:

@@ -56,16 +56,12 @@ class MicroBatch:
         Messages that cannot be decided.
     places
         Partition -> the offset behind its last message.
-    turns
-        Partition -> the number of the assignment under which its messages were taken. A partition that went away and came back begins
-        anew: what this micro-batch leaves open is done with the messages that are read again.
     """
 
     messages: Sequence[Message]
     transactions: list[tuple[Message, TransactionRequest]]
     letters: list[DeadLetter]
     places: dict[int, int]
-    turns: dict[int, int]
 
 
 class StreamWorker:
@@ -103,7 +99,7 @@ class StreamWorker:
         self._turned_at = monotonic()
         self._consumer: Consumer = open_consumer(settings, settings.stream_group, error_cb=self._note_fault)
         self._producer: Producer = self._open_publisher()
-        self._letters = DeadLetterWriter(settings, self._consumer, self._wait)
+        self._letters = DeadLetterWriter(settings, self._consumer)
 
     def stop(self) -> None:
         """End the worker after its micro-batch."""
@@ -164,12 +160,12 @@ class StreamWorker:
             return first
         turns = dict(self._turns)
         others = self._consume(self._settings.stream_batch - 1, 0.0)
-        # The first one's partition may have gone between both calls.
-        return [message for message in first if self._is_current(message.partition(), turns)] + others
+        # Its partition may have gone between both calls, and come back: then it is read again from its place.
+        return [message for message in first if self._has_kept(message.partition(), turns)] + others
 
-    def _is_current(self, partition: int | None, turns: Mapping[int, int]) -> bool:
-        """Return whether this worker has a partition without a break since it had these assignments."""
-        return partition in self._places and self._turns.get(partition) == turns.get(partition)
+    def _has_kept(self, partition: int | None, turns: Mapping[int, int]) -> bool:
+        """Return whether this worker has had a partition without a break since these assignments."""
+        return partition in self._places and partition is not None and self._turns[partition] == turns[partition]
 
     def _consume(self, number: int, timeout_s: float) -> list[Message]:
         messages = []
@@ -198,14 +194,33 @@ class StreamWorker:
         self._count(batch, answered)
         places = [TopicPartition(self._settings.stream_topic, partition, offset) for partition, offset in batch.places.items()]
         letters = sorted(batch.letters, key=lambda letter: (letter.message.partition(), letter.message.offset()))
-        if letters and not self._letters.write(letters, places, lambda place: self._is_current(place.partition, batch.turns)):
+        if letters and not self._letters.write(letters, places):
+            self._read_again(list(batch.places))
             return
         for partition, offset in batch.places.items():
-            if self._is_current(partition, batch.turns):
-                self._places[partition] = self._places[partition]._replace(published_offset=offset)
+            self._places[partition] = self._places[partition]._replace(published_offset=offset)
+
+    def _read_again(self, partitions: Sequence[int]) -> None:
+        """Go back to where partitions are known to be published: what was not done with the last messages is done then."""
+        topic, consumer = self._settings.stream_topic, self._consumer
+        while self._wait():
+            try:
+                self._letters.fence()
+                committed = self._read_committed(consumer, [TopicPartition(topic, partition) for partition in partitions])
+                break
+            except KafkaException as error:
+                logger.warning("dead letters wait for Kafka: %s", error.args[0].name())
+        else:
+            return
+        for partition, offset in committed:
+            place = self._places[partition]
+            begin = min(place.next_offset, max(place.published_offset, offset))
+            self._places[partition] = place._replace(published_offset=begin)
+            consumer.incremental_unassign([TopicPartition(topic, partition)])
+            consumer.incremental_assign([TopicPartition(topic, partition, begin)])
 
     def _sort(self, messages: Sequence[Message]) -> MicroBatch:
-        batch = MicroBatch(messages, [], [], {}, dict(self._turns))
+        batch = MicroBatch(messages, [], [], {})
         for message in messages:
             partition, offset, value = message.partition(), message.offset(), message.value()
             assert partition is not None and offset is not None
@@ -226,9 +241,9 @@ class StreamWorker:
             ChunkItem(request, None, RequestOrigin(STREAM_CALLER.name, f"{topic}/{message.partition()}/{message.offset()}"))
             for message, request in batch.transactions
         ]
+        published = {partition: place.published_offset for partition, place in self._places.items()}
+        places = [PartitionPlace(topic, partition, offset, published[partition]) for partition, offset in batch.places.items()]
         while True:
-            published = {partition: place.published_offset for partition, place in self._places.items()}
-            places = [PartitionPlace(topic, *each, published.get(each[0], 0)) for each in batch.places.items()]
             try:
                 results = decide_micro_batch(self._decisions, self._scorer, items, places)
                 break
@@ -237,7 +252,7 @@ class StreamWorker:
                     raise
             if not self._wait():
                 return None
-        self._places |= {place.partition: place for place in places if self._is_current(place.partition, batch.turns)}
+        self._places |= {place.partition: place for place in places}
         return results
 
     def _count(self, batch: MicroBatch, answered: Sequence[tuple[Message, DecisionResult]]) -> None:
@@ -408,5 +423,4 @@ class StreamWorker:
             logger.warning("the store is away: the next worker publishes the last decisions again")
         with suppress(KafkaException, RuntimeError):
             self._consumer.close()
-        self._letters.close()
         self._producer.flush(CLOSE_TIMEOUT_S)
