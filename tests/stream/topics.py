@@ -48,6 +48,14 @@ class Stream:
         properties = {"enable.idempotence": True, "queue.buffering.max.messages": 1_000_000, "reconnect.backoff.max.ms": 500}
         self._producer = Producer({"bootstrap.servers": settings.kafka, "log_level": 0, **properties})
 
+    def read_end(self, topic: str) -> int:
+        """Return the offset behind the last message of a topic's first partition."""
+        consumer = Consumer({"bootstrap.servers": self.settings.kafka, "group.id": uuid4().hex, "log_level": 0})
+        try:
+            return consumer.get_watermark_offsets(TopicPartition(topic, 0), 10)[1]
+        finally:
+            consumer.close()
+
     def send(self, bodies: Sequence[Mapping[str, Any] | bytes | None]) -> None:
         """Send messages, keyed by their users: bodies as JSON, bytes and tombstones as they are."""
         for body in bodies:
