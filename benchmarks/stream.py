@@ -26,7 +26,7 @@ from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 from benchmarks.micro_batches import movements
 from bento.context import request_id
 from bento.decisions.engine import ChunkItem, Decisions
-from bento.decisions.scorers.transaction import TransactionScorer
+from bento.decisions.models import Champions
 from bento.store.records import RequestOrigin
 from bento.store.session import open_store
 from bento.stream.kafka_clients import open_consumer, open_producer
@@ -34,6 +34,7 @@ from bento.stream.messages import DOMAIN, parse_message
 from bento.stream.micro_batch import decide_micro_batch
 from bento.stream.offsets import PartitionPlace
 from finrisk_assets.graph import packaging
+from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings
 from tests.stream.broker import Broker, started
@@ -209,11 +210,11 @@ def _measure_parts(home: Path, broker: Broker, bundle: Path, values: Sequence[by
 
     parts = {"take from Kafka": cpu_us(consume)}
     parts["parse"] = cpu_us(lambda: items.extend(ChunkItem(parse_message(value), None, RequestOrigin("stream", "-")) for value in values))
-    loaded = Bundle.load(bundle)
+    loaded = Bundle.load(bundle).under(default_policy())
     with closing(open_store(settings)) as store:
-        scorer = TransactionScorer(loaded, store)
-        scorer.warm_up()
-        decisions = Decisions(store, {DOMAIN: scorer})
+        champions = Champions({DOMAIN: loaded}, "", {}, {}, {}, folders={DOMAIN: bundle})
+        decisions = Decisions.of(champions, store, home)
+        scorer = decisions.scorer(DOMAIN)
         request_id.set("-")
         parts["decide, store, audit"] = cpu_us(decide)
     parts["publish"] = cpu_us(produce)
