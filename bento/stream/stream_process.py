@@ -7,7 +7,9 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 from bento.decisions.engine import Decisions
 from bento.decisions.models import load_champions
@@ -44,6 +46,7 @@ def run_process(settings: Settings, bento: str) -> None:
     """
     import bentoml
 
+    settings = _with_absolute_paths(settings)
     check_topics(settings)
     service = bentoml.load(bento, standalone_load=True)
     champions = load_champions(service.bento, settings.policy)
@@ -65,6 +68,13 @@ def run_process(settings: Settings, bento: str) -> None:
         finally:
             probes.stop()
     logger.info("the worker has ended")
+
+
+def _with_absolute_paths(settings: Settings) -> Settings:
+    """Return the settings with their files and folders as seen from this folder: BentoML goes into the Bento's when it loads it."""
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    paths: dict[str, Any] = {name: value.absolute() for name, value in values.items() if isinstance(value, Path)}
+    return replace(settings, **paths)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from bento.stream.kafka_clients import StreamError
+from bento.stream.stream_process import run_process
 from finrisk_assets.cli.main import cli
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.operations.simulate_stream import StreamMessage, send_messages
@@ -144,3 +146,19 @@ def test_dead_letters_are_sent_again_by_the_command(new_stream, champions):
 
     assert run(stream, "stream", "redrive").output == "1 dead letters sent again, 0 passed over\n"
     assert [message.value() for message in stream.read(stream.settings.stream_topic)] == [b"{", b"{"]
+
+
+def test_a_worker_reads_its_files_from_the_folder_where_it_starts(monkeypatch, tmp_path):
+    """BentoML changes the folder when it loads a Bento, and a Bento has a policy of the same relative name."""
+    monkeypatch.chdir(tmp_path)
+    seen: list[Settings] = []
+
+    def refuse(settings: Settings) -> None:
+        seen.append(settings)
+        raise StreamError("seen")
+
+    monkeypatch.setattr("bento.stream.stream_process.check_topics", refuse)
+    with pytest.raises(StreamError, match="seen"):
+        run_process(Settings(home=Path("home"), policy=Path("policy.yaml")), "finrisk:latest")
+
+    assert (seen[0].home, seen[0].policy) == (tmp_path / "home", tmp_path / "policy.yaml")
