@@ -19,6 +19,7 @@ from bento.stream.kafka_clients import StreamError, check_topics
 from bento.stream.probe_server import ProbeServer
 from bento.stream.stream_metrics import CONTENT_TYPE, StreamMetrics
 from bento.stream.worker import StreamWorker
+from finrisk_assets.private_files import make_private_folder
 from finrisk_assets.settings import Settings
 
 logger = logging.getLogger("finrisk.service")
@@ -85,7 +86,7 @@ def _exclusive(settings: Settings) -> Iterator[None]:
     if not file:
         yield
         return
-    os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+    make_private_folder(Path(file).parent)
     descriptor = os.open(f"{file}.stream", os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
