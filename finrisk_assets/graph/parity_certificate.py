@@ -30,7 +30,7 @@ GROUP_EVENTS = 50_000
 """Events of a group at least, where the ledger has more than all groups: customers join it until then. More take longer."""
 N_GROUPS = 2
 """Groups, replayed at the same time."""
-SCORED_EVENTS = 25_000
+SCORED_EVENTS = 15_000
 """Events of a group whose features are computed, those of whole customers; the others make history. More take longer."""
 ARRIVED_ROWS = 100
 """Rows of each group that are held to the ledger as it was at their arrival."""
