@@ -1,15 +1,15 @@
 """The arrival of a ledger's events on a bad day: late, out of order, twice, at several workers that die and start again.
 
-Only the plan belongs here; it is the same for the same events and seed. `parity.replay` follows it with workers of any kind.
+Only the plan and the replay that follows it belong here. The plan is the same for the same events and seed; workers are of any kind.
 
 An event is *late* for another one if it occurred before it, in the history of the same customer or merchant, and arrives after it. The
 decision on the other one cannot know it. Its features at its own arrival are those of the ledger without what was late; once everything
 that occurred before it has arrived, they are those of the whole ledger.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 from zlib import crc32
 
 import numpy as np
@@ -218,3 +218,96 @@ def _with_incidents(
     for place in reversed(waiting):
         settled[workers[place]].append(place)
     return planned + [MicroBatch(worker, (), (), tuple(places)) for worker, places in enumerate(settled) if places]
+
+
+# Following the plan ----------------------------------------------------------------------------------------------------------
+
+
+class Delivery(NamedTuple):
+    """An event as it reaches a worker.
+
+    Attributes
+    ----------
+    is_new
+        Whether it comes for the first time.
+    is_scored
+        Whether its features are computed.
+    """
+
+    event: Event
+    is_new: bool
+    is_scored: bool
+
+
+class Workers(Protocol):
+    """The workers of a replay, over one store; a service's own can replace `MemoryWorkers`."""
+
+    def take(self, worker: int, deliveries: Sequence[Delivery]) -> Sequence[npt.NDArray[Any] | None]:
+        """Compute the features of the scored events, each after those before it, and store all, in one transaction; None for others."""
+
+    def compute(self, worker: int, events: Sequence[Event]) -> Sequence[npt.NDArray[Any]]:
+        """Return the features of events from what is stored now."""
+
+    def lose(self, worker: int, deliveries: Sequence[Delivery], *, restarts: bool) -> None:
+        """Take deliveries and die before the commit, or only roll back where the worker does not restart."""
+
+    def learn(self, events: Sequence[Event]) -> None:
+        """Store the labels of events that are stored already."""
+
+
+class Replayed(NamedTuple):
+    """Features of a replay, each of shape (n_events, n_features), NaN where missing.
+
+    Attributes
+    ----------
+    arrived
+        As of the arrival of each event: what a decision reads.
+    settled
+        Once everything that occurred before each event has arrived.
+    """
+
+    arrived: npt.NDArray[np.float64]
+    settled: npt.NDArray[np.float64]
+
+
+def replay(
+    events: Sequence[Event], arrivals: Arrivals, workers: Workers, n_features: int, scored: Collection[int] | None = None
+) -> Replayed:
+    """Let workers take the events as they arrive, and return the features that they compute.
+
+    Parameters
+    ----------
+    scored
+        Places of the events whose features are computed; by default all. The others' rows are NaN.
+    """
+    arrived = np.full((len(events), n_features), np.nan)
+    settled: dict[int, npt.NDArray[Any]] = {}
+    before: dict[int, Sequence[int]] = {}
+    known = [_without_label(event) if place in arrivals.withheld else event for place, event in enumerate(events)]
+    for batch in arrivals.batches:
+        # A label that is loaded now was not there when its event was sent: so it is not in a second delivery either.
+        deliveries = [
+            Delivery(known[place], new, new and (scored is None or place in scored))
+            for place, new in zip(batch.places, batch.is_new, strict=True)
+        ]
+        if batch.labelled:
+            workers.learn([events[place] for place in batch.labelled])
+        due = [place for place in batch.settled if scored is None or place in scored]
+        if due:
+            settled |= zip(due, workers.compute(batch.worker, [events[place] for place in due]), strict=True)
+        if batch.dies:
+            workers.lose(batch.worker, deliveries, restarts=batch.restarts)
+            # What the broker does not know to be taken comes again.
+            workers.take(batch.worker, [Delivery(known[place], False, False) for place in before.get(batch.worker, ())])
+        for place, row in zip(batch.places, workers.take(batch.worker, deliveries), strict=True):
+            if row is not None:
+                arrived[place] = row
+        before[batch.worker] = batch.places
+    whole = arrived.copy()
+    for place, row in settled.items():
+        whole[place] = row
+    return Replayed(arrived, whole)
+
+
+def _without_label(event: Event) -> Event:
+    return {**event, "is_fraud": None, "label_known_at_us": None}

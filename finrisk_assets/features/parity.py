@@ -7,12 +7,12 @@ as of its arrival to those of the ledger that had arrived, and once everything b
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from finrisk_assets.features.arrivals import LATENESS_S, Arrivals, Event, plan_arrivals
+from finrisk_assets.features.arrivals import LATENESS_S, Arrivals, Delivery, Event, plan_arrivals, replay
 from finrisk_assets.features.online import History, OnlineFeatures
 from finrisk_assets.features.windows import HOUR, LABELS, MICRO, Declaration, collect_windows, find_reach_s
 from schemas.timestamps import to_micros
@@ -87,38 +87,6 @@ def compare(
     )
 
 
-class Delivery(NamedTuple):
-    """An event as it reaches a worker.
-
-    Attributes
-    ----------
-    is_new
-        Whether it comes for the first time.
-    is_scored
-        Whether its features are computed.
-    """
-
-    event: Event
-    is_new: bool
-    is_scored: bool
-
-
-class Workers(Protocol):
-    """The workers of a replay, over one store; a service's own can replace `MemoryWorkers`."""
-
-    def take(self, worker: int, deliveries: Sequence[Delivery]) -> Sequence[npt.NDArray[Any] | None]:
-        """Compute the features of the scored events, each after those before it, and store all, in one transaction; None for others."""
-
-    def compute(self, worker: int, events: Sequence[Event]) -> Sequence[npt.NDArray[Any]]:
-        """Return the features of events from what is stored now."""
-
-    def lose(self, worker: int, deliveries: Sequence[Delivery], *, restarts: bool) -> None:
-        """Take deliveries and die before the commit, or only roll back where the worker does not restart."""
-
-    def learn(self, events: Sequence[Event]) -> None:
-        """Store the labels of events that are stored already."""
-
-
 class MemoryWorkers:
     """Workers of one process over a plain list of events by entity, for the arithmetic alone."""
 
@@ -162,64 +130,6 @@ class MemoryWorkers:
         self._events[event["transaction_id"]] = event
         for entity in self._online.history_s:
             self._of.setdefault((entity, tuple(event[name] for name in entity)), []).append(event["transaction_id"])
-
-
-class Replayed(NamedTuple):
-    """Features of a replay, each of shape (n_events, n_features), NaN where missing.
-
-    Attributes
-    ----------
-    arrived
-        As of the arrival of each event: what a decision reads.
-    settled
-        Once everything that occurred before each event has arrived.
-    """
-
-    arrived: npt.NDArray[np.float64]
-    settled: npt.NDArray[np.float64]
-
-
-def replay(
-    events: Sequence[Event], arrivals: Arrivals, workers: Workers, n_features: int, scored: Collection[int] | None = None
-) -> Replayed:
-    """Let workers take the events as they arrive, and return the features that they compute.
-
-    Parameters
-    ----------
-    scored
-        Places of the events whose features are computed; by default all. The others' rows are NaN.
-    """
-    arrived = np.full((len(events), n_features), np.nan)
-    settled: dict[int, npt.NDArray[Any]] = {}
-    before: dict[int, Sequence[int]] = {}
-    known = [_without_label(event) if place in arrivals.withheld else event for place, event in enumerate(events)]
-    for batch in arrivals.batches:
-        # A label that is loaded now was not there when its event was sent: so it is not in a second delivery either.
-        deliveries = [
-            Delivery(known[place], new, new and (scored is None or place in scored))
-            for place, new in zip(batch.places, batch.is_new, strict=True)
-        ]
-        if batch.labelled:
-            workers.learn([events[place] for place in batch.labelled])
-        due = [place for place in batch.settled if scored is None or place in scored]
-        if due:
-            settled |= zip(due, workers.compute(batch.worker, [events[place] for place in due]), strict=True)
-        if batch.dies:
-            workers.lose(batch.worker, deliveries, restarts=batch.restarts)
-            # What the broker does not know to be taken comes again.
-            workers.take(batch.worker, [Delivery(known[place], False, False) for place in before.get(batch.worker, ())])
-        for place, row in zip(batch.places, workers.take(batch.worker, deliveries), strict=True):
-            if row is not None:
-                arrived[place] = row
-        before[batch.worker] = batch.places
-    whole = arrived.copy()
-    for place, row in settled.items():
-        whole[place] = row
-    return Replayed(arrived, whole)
-
-
-def _without_label(event: Event) -> Event:
-    return {**event, "is_fraud": None, "label_known_at_us": None}
 
 
 def compute_arrived(

@@ -1,6 +1,6 @@
 """The parity certificate: a replay of the ledger through the service's own history equals the batch path, row for row.
 
-Pure of Dagster. The service is never imported here: `finrisk_assets.operations.parity_replay` runs in processes of its own, one for each
+Pure of Dagster. The service is never imported here: `bento.decisions.scorers.parity_replay` runs in processes of its own, one for each
 group of customers. A group is a closed world: its merchants have the payments of its customers alone, in the replay and in the batch.
 """
 
@@ -39,7 +39,7 @@ _CODE = (
     "bento/decisions/scorers/transaction_features.py",
     "bento/store",
     "finrisk_assets/features",
-    "finrisk_assets/operations/parity_replay.py",
+    "bento/decisions/scorers/parity_replay.py",
     "finrisk_assets/domains/transaction_anomaly/catalogue.py",
     "finrisk_assets/domains/transaction_anomaly/features.py",
     "schemas",
@@ -118,7 +118,7 @@ class _Replay:
         (folder / "declarations.json").write_text(json.dumps(to_json(features)), encoding="utf-8")
         self._scored = _pick_scored(self._events, seed)
         (folder / "scored.json").write_text(json.dumps(self._scored), encoding="utf-8")
-        command = [sys.executable, "-m", "finrisk_assets.operations.parity_replay", str(folder), str(seed)]
+        command = [sys.executable, "-m", "bento.decisions.scorers.parity_replay", str(folder), str(seed)]
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )

@@ -7,7 +7,7 @@ import pytest
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES, HANDBOOK
 from finrisk_assets.domains.transaction_anomaly.features import build, select_features
 from finrisk_assets.features import parity
-from finrisk_assets.features.arrivals import plan_arrivals
+from finrisk_assets.features.arrivals import plan_arrivals, replay
 
 
 def unpleasant(n: int = 3000, customers: int = 12, seed: int = 0) -> "ibis.expr.types.Table":
@@ -69,7 +69,7 @@ def test_a_store_that_forgets_at_restart_is_caught():
     events = parity.list_events(transactions, FEATURES)
     arrivals = plan_arrivals(events, FEATURES, seed=1)
     for workers, is_equal in ((parity.MemoryWorkers(FEATURES), True), (Forgetful(FEATURES), False)):
-        assert parity.compare(batch, parity.replay(events, arrivals, workers, len(names)).settled, names).equal == is_equal
+        assert parity.compare(batch, replay(events, arrivals, workers, len(names)).settled, names).equal == is_equal
 
 
 def test_the_table_has_one_row_a_transaction_with_keys_and_label():

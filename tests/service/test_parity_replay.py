@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bento.decisions.scorers import transaction_features
+from bento.decisions.scorers.parity_replay import StoreWorkers
 from bento.store import transactions
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
+from finrisk_assets.features import arrivals as arrival
 from finrisk_assets.features import batch, parity, recent_events
-from finrisk_assets.features.arrivals import Arrivals, Event, plan_arrivals
+from finrisk_assets.features.arrivals import Arrivals, Delivery, Event, Replayed, plan_arrivals
 from finrisk_assets.features.recent_events import EntityEvents
 from finrisk_assets.features.windows import DAY, HOUR, MICRO
-from finrisk_assets.operations.parity_replay import StoreWorkers
 from schemas.timestamps import to_micros
 
 NAMES = [feature.feature.name for feature in FEATURES]
@@ -73,9 +74,9 @@ def compute_batch(events: Sequence[Event]) -> np.ndarray:
     return parity.to_rows([rows[event["transaction_id"]] for event in events], NAMES)
 
 
-def replay(events: Sequence[Event], arrivals: Arrivals, kind: Callable[..., StoreWorkers] = StoreWorkers) -> parity.Replayed:
+def replay(events: Sequence[Event], arrivals: Arrivals, kind: Callable[..., StoreWorkers] = StoreWorkers) -> Replayed:
     with TemporaryDirectory() as folder, closing(kind(Path(folder) / "store.sqlite", FEATURES, CACHED_EVENTS)) as workers:
-        return parity.replay(events, arrivals, workers, len(FEATURES))
+        return arrival.replay(events, arrivals, workers, len(FEATURES))
 
 
 def certify(events: Sequence[Event], kind: Callable[..., StoreWorkers] = StoreWorkers, turn: int = 12) -> list[parity.Parity]:
@@ -141,7 +142,7 @@ def test_a_time_in_another_zone_is_caught(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_missing_deduplication_is_caught() -> None:
     class Repeating(StoreWorkers):
-        def take(self, worker: int, deliveries: Sequence[parity.Delivery]) -> list[Any]:
+        def take(self, worker: int, deliveries: Sequence[Delivery]) -> list[Any]:
             renamed = [
                 one if one.is_new else one._replace(event={**one.event, "transaction_id": f"{one.event['transaction_id']}/{number}"})
                 for number, one in enumerate(deliveries)

@@ -1,4 +1,4 @@
-"""The replay of the parity certificate through the service's own history: `python -m finrisk_assets.operations.parity_replay <folder>`.
+"""The replay of the parity certificate through the service's own history: `python -m bento.decisions.scorers.parity_replay <folder>`.
 
 The graph runs it in a process of its own, because it never imports the service. Workers are stores on one file, as of processes of the
 service: each has customers and a cache of its own, and all of them share the merchants' history, which the file owns.
@@ -18,8 +18,7 @@ from bento.decisions.scorers.transaction_features import TransactionFeatures
 from bento.store.keyring import KEY_BYTES, Keyring
 from bento.store.records import Transaction
 from bento.store.session import Store
-from finrisk_assets.features.arrivals import Event, plan_arrivals
-from finrisk_assets.features.parity import Delivery, replay
+from finrisk_assets.features.arrivals import Delivery, Event, plan_arrivals, replay
 from finrisk_assets.features.recent_events import RecentEvents
 from finrisk_assets.features.windows import Declaration, from_json
 from schemas.timestamps import from_micros
