@@ -75,6 +75,7 @@ def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serv
     began = time.perf_counter()
     console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.source}\n")
     domains, is_sound = _materialise(settings, console, signals)
+    demo_tables.print_parity(settings, console)
     domains = [domain for domain in domains if champion_folder(domain, settings).is_dir()]
     if signals.received or not domains:
         return 1
