@@ -19,7 +19,7 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.graph import retries
 from finrisk_assets.graph.partitions import PARTITION_COLUMN, MonthRange, add_run_metadata
 from finrisk_assets.graph.runs import stop_signals, warehouse_lock
-from finrisk_assets.ledger import contract
+from finrisk_assets.ledger.text_expressions import add_functions
 from finrisk_assets.settings import Settings
 from schemas.ledger import Table
 
@@ -38,7 +38,7 @@ _logger = logging.getLogger("finrisk.warehouse")
 def _connect(url: str) -> ibis.BaseBackend:
     """Return the process's one connection to a URL: DuckDB lets a single process write, and refuses a second connection."""
     connection = ibis.connect(url)
-    contract.add_functions(connection)
+    add_functions(connection)
     for schema in {"staging", "analytics"} - set(connection.list_databases()):
         connection.create_database(schema)
     return connection
