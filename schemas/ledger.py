@@ -35,6 +35,8 @@ class Column:
         The only values of a text column.
     is_country
         Whether a text column holds countries: codes of ISO 3166-1 alpha-2.
+    zone
+        The IANA zone of times that the source writes without an offset; empty means UTC. The ledger's own are always UTC.
     personal
         Class of personal data.
     known
@@ -52,6 +54,7 @@ class Column:
     personal: PersonalData = "none"
     known: str = "always"
     is_country: bool = False
+    zone: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ class Table:
         if clash:
             raise ValueError(f"table {self.name!r} already has the columns {sorted(clash)}")
         return replace(self, columns=(*self.columns, *columns))
+
+    def with_zones(self, zones: Mapping[str, str]) -> "Table":
+        """Return the table with the zone of a source's times, by column."""
+        return replace(self, columns=tuple(replace(column, zone=zones.get(column.name, column.zone)) for column in self.columns))
 
 
 def _identifier(name: str, description: str, *, nullable: bool = False) -> Column:

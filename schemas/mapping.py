@@ -32,7 +32,7 @@ class _Model(BaseModel):
 
 
 class ColumnMap(_Model):
-    """The origin of a ledger column: one of `from`, `value`, `sign_of`, `row_number`, `id`, or `debit` with `credit`; and how to read it."""
+    """The origin of a ledger column (`from`, `value`, `sign_of`, `row_number`, `id`, or `debit` with `credit`), and how to read it."""
 
     column: str | None = Field(None, alias="from", description="Name of the file's column.")
     value: Scalar | None = Field(None, description="The same value in every row.")
@@ -208,7 +208,8 @@ class TableMap(_Model):
 
     def declare(self, name: str) -> Table:
         """Return the ledger's contract of the table, with the extra columns."""
-        return TABLES[name].with_columns(*(column.declare() for column in self.extra))
+        zones = {column: how.timezone for column, how in self.maps.items() if how.timezone}
+        return TABLES[name].with_columns(*(column.declare() for column in self.extra)).with_zones(zones)
 
 
 class Mapping(_Model):

@@ -13,6 +13,7 @@ from bento.cli.common import store_faults_as_click_errors
 from bento.cli.keys import keys
 from bento.cli.people import keyring, people, store
 from bento.cli.store_schema import check, upgrade
+from finrisk_assets.cli import data
 from finrisk_assets.private_files import close_folder, restrict_new_files
 from finrisk_assets.settings import Settings, SettingsError
 
@@ -31,8 +32,8 @@ class _PlainErrorGroup(click.Group):
         from finrisk_assets.policy.policy_file import PolicyError
         from schemas.mapping import MappingError
 
-        data = SettingsError, SourceError, MappingError, LandingError, SnapshotError
-        expected = *data, PolicyError, RegistryError, PackError, RunError, WarehouseBusyError
+        of_data = SettingsError, SourceError, MappingError, LandingError, SnapshotError
+        expected = *of_data, PolicyError, RegistryError, PackError, RunError, WarehouseBusyError
         try:
             return super().invoke(ctx)
         except expected as error:
@@ -479,7 +480,7 @@ def shadow(settings: Settings) -> None:
     Console(width=max(Console().width, 150)).print(table)
 
 
-for command in (audit, keys, people, keyring, replay, store):
+for command in (audit, keys, people, keyring, replay, store, data.check_file, data.show_quarantine):
     cli.add_command(command)
 for command in (upgrade, check):
     store.add_command(command)

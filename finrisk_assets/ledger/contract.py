@@ -119,10 +119,12 @@ def valid_rows(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value
     quarantine
         The rows of the same raw table that `split` quarantined.
     """
-    unquarantined = raw.anti_join(quarantine, ROW)
-    columns_as_text = {name: _uncast(columns[name](unquarantined)) for name in table.names if name in columns}
-    return unquarantined.select(
-        **{c.name: _read(columns_as_text[c.name], c) if c.name in columns_as_text else ibis.null(c.dtype) for c in table.columns}
+    source_columns = [column for column in table.columns if column.name in columns]
+    # The join stands between the two steps: engines would copy the text's expression into each use of it.
+    texts = raw.select(ROW, **{_text_column(c.name): _uncast(columns[c.name](raw)) for c in source_columns})
+    rows = texts.anti_join(quarantine, ROW)
+    return rows.select(
+        **{c.name: _read(rows[_text_column(c.name)], c) if c in source_columns else ibis.null(c.dtype) for c in table.columns}
     )
 
 
@@ -130,7 +132,7 @@ def read_event_time(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.
     """Return the time of each raw row as a timestamp: null where it cannot be read, None for a table without such a column."""
     if table.event_time is None or table.event_time not in columns:
         return None
-    return _cast(_uncast(columns[table.event_time](raw)), "timestamp")
+    return _read(_uncast(columns[table.event_time](raw)), table[table.event_time])
 
 
 def cast(value: ir.Value, dtype: DType) -> ir.Value:
@@ -232,7 +234,9 @@ def _uncast(value: ir.Value) -> ir.Value:
 
 
 def _read(given: ir.Value, column: Column) -> ir.Value:
-    """Cast a value to a column's type; a country becomes upper case."""
+    """Cast a value to a column's type; a country becomes upper case, and a text without an offset is a time of the column's zone."""
+    if column.zone and given.type().is_string():
+        return read_times(given, column.zone).cast("timestamp")
     value = _cast(given, column.dtype)
     # Other letters stay: engines differ in the upper case of ß and ı.
     return ibis.cases((value.re_search("^[A-Za-z]{2}$"), value.upper()), else_=value) if column.is_country else value

@@ -14,7 +14,7 @@ import ibis.expr.types as ir
 
 from finrisk_assets.ledger.landing import CONTENT_ID, ROW, LandingError, LandingResult, land_csv, land_parquet
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source
-from finrisk_assets.ledger.text_expressions import normalise, read_numbers, read_times
+from finrisk_assets.ledger.text_expressions import normalise, read_numbers
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import Column
@@ -29,6 +29,9 @@ NOT_AS_DECLARED = "\ufffd"
 
 _LONGEST_S = 4_102_444_800
 """Seconds from 1970 to 2100. A smaller number of milliseconds is taken for seconds, a larger number of seconds for milliseconds."""
+
+_BEYOND = "9999-12-31"
+"""A day for numbers beyond the calendar, so that the contract names the years as the fault."""
 
 _PER_SECOND = {"epoch_s": 1, "epoch_ms": 1000}
 
@@ -189,8 +192,9 @@ def _expression(how: ColumnMap, column: Column, missing: Sequence[Scalar]) -> Ca
 def _as_written(value: ir.Value, how: ColumnMap, column: Column) -> ir.Value:
     """Return a value in the ledger's spelling: a time in ISO 8601, a number without the file's marks."""
     is_time = value.type().is_timestamp() or value.type().is_date()
-    if (how.format or how.timezone) and not is_time:
-        return _iso_time(normalise(value if value.type().is_string() else value.cast("string")), how)
+    if how.format and not is_time:
+        text = normalise(value if value.type().is_string() else value.cast("string"))
+        return _iso_of_epoch(text, how.format) if how.format in _PER_SECOND else _iso_of_format(text, how.format)
     return _plain_number(value, how) if column.dtype in ("int64", "float64") else value
 
 
@@ -294,23 +298,16 @@ def _refused(text: ir.StringValue) -> ir.StringValue:
 # --- times ---------------------------------------------------------------------------------------------------------
 
 
-def _iso_time(text: ir.StringValue, how: ColumnMap) -> ir.Value:
-    """Return times in ISO 8601 and UTC, from texts in normal form."""
-    iso = text if how.format is None else _iso_of_epoch(text, how.format) if how.format in _PER_SECOND else _iso_of_format(text, how.format)
-    if how.timezone is None:
-        return iso
-    time = read_times(iso, how.timezone)
-    return ibis.cases((time.notnull(), time.cast("string")), else_=_refused(text))
-
-
 def _iso_of_epoch(text: ir.StringValue, form: str) -> ir.StringValue:
     """Return numbers since 1970 as ISO 8601. Numbers beyond the calendar, and seconds in place of milliseconds, are refused."""
     unit = _PER_SECOND[form]
-    number = ibis.cases((text.re_search(r"^[0-9]{1,18}(\.0)?$"), text.re_replace(r"\.0$", "").try_cast("int64")), else_=ibis.null("int64"))
+    number = ibis.cases((text.re_search(r"^[0-9]+(\.0)?$"), text.re_replace(r"\.0$", "").try_cast("int64")), else_=ibis.null("int64"))
     is_near = (number < _LONGEST_S * unit) & ((number >= _LONGEST_S) if unit > 1 else True)
+    is_beyond = text.re_search(r"^[0-9]{11,}(\.0)?$") & ~is_near.fill_null(False)
     # The engine fails at a number beyond its calendar, also in a branch that is not taken.
     near = ibis.cases((is_near, number), else_=0)
-    return ibis.cases((is_near, near.as_timestamp("s" if unit == 1 else "ms").cast("string")), else_=_refused(text))
+    time = near.as_timestamp("s" if unit == 1 else "ms").cast("string")
+    return ibis.cases((is_near, time), (is_beyond, _BEYOND), else_=_refused(text))
 
 
 def _iso_of_format(text: ir.StringValue, form: str) -> ir.StringValue:
