@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from finrisk_assets.private_files import is_open_to_others
 
@@ -130,6 +131,9 @@ class Settings:
     trusted_proxies: str = ""
 
     def __post_init__(self) -> None:
+        if "?" in str(self.home):
+            # Dagster writes the paths of its databases as URLs, in which it ends the path.
+            raise SettingsError(f"FINRISK_HOME={str(self.home)!r} has a question mark, which ends a path for Dagster: name another folder")
         for allowed, (is_allowed, names) in _RANGES.items():
             for name in names:
                 value = getattr(self, name)
@@ -191,7 +195,7 @@ class Settings:
     @property
     def warehouse(self) -> str:
         """The Ibis URL of the warehouse."""
-        return self.warehouse_url or f"duckdb://{self.root / 'warehouse.duckdb'}"
+        return self.warehouse_url or f"duckdb://{quote(str(self.root / 'warehouse.duckdb'))}"
 
     @property
     def tracking_uri(self) -> str:

@@ -51,7 +51,7 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
         of_run = MonthRange.from_partitions(context.assets_def.partitions_def, context.partition_key_range)
         rows = of_run.filter_rows(warehouse.table(f"features_{domain.group}"), domain.decision_time)
         score_table(path, join_companions(rows, domain, warehouse), domain, settings)
-        yield dg.Output(warehouse.connection.read_parquet(str(path)))
+        yield dg.Output(warehouse.read_parquet(path))
 
     return scores
 
