@@ -5,6 +5,7 @@ that changing the source never mixes two ledgers.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -131,9 +132,12 @@ class Settings:
     trusted_proxies: str = ""
 
     def __post_init__(self) -> None:
-        if "?" in str(self.home):
-            # Dagster writes the paths of its databases as URLs, in which it ends the path.
-            raise SettingsError(f"FINRISK_HOME={str(self.home)!r} has a question mark, which ends a path for Dagster: name another folder")
+        if re.search(r"\?|%[0-9A-Fa-f]{2}", str(self.home)):
+            # Dagster writes the paths of its databases into URLs as they are.
+            raise SettingsError(
+                f"FINRISK_HOME={str(self.home)!r} has a question mark or a code such as %20, which Dagster reads as another path: "
+                "name another folder"
+            )
         for allowed, (is_allowed, names) in _RANGES.items():
             for name in names:
                 value = getattr(self, name)

@@ -53,13 +53,13 @@ def number_pattern(decimal: str = ".", thousands: str = "") -> str:
         The mark between thousands; empty means none. A space stands for any of `SPACES`, an apostrophe for any of `APOSTROPHES`.
     """
     mark, space = re.escape(decimal), f"[{SPACES}]?"
-    whole = "[0-9]+"
+    digits = f"(?:[0-9]+(?:{mark}[0-9]*)?|{mark}[0-9]+)"
+    scientific = f"{digits}(?:[eE][+-]?[0-9]+)?"
     if thousands:
-        whole = f"(?:[0-9]{{1,3}}(?:{thousands_class(thousands)}[0-9]{{3}})+|[0-9]+)"
-    digits = f"(?:{whole}(?:{mark}[0-9]*)?|{mark}[0-9]+)"
-    exponent = "(?:[eE][+-]?[0-9]+)?"
+        grouped = f"[0-9]{{1,3}}(?:{thousands_class(thousands)}[0-9]{{3}})+(?:{mark}[0-9]*)?"
+        digits, scientific = f"(?:{grouped}|{digits})", f"(?:{grouped}|{scientific})"
     sign = f"[+{re.escape(MINUS)}]"
-    return rf"^(?:(?:{sign}{space})?{digits}{exponent}|{digits}{space}{sign}|\({digits}\))$"
+    return rf"^(?:(?:{sign}{space})?{scientific}|{digits}{space}{sign}|\({digits}\))$"
 
 
 def thousands_class(thousands: str) -> str:

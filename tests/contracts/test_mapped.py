@@ -105,7 +105,7 @@ MISTAKES = {
     "two origins": (("{value: me}", "{value: me, from: Nummer}"), "tables.transactions.columns.customer_id: say where it comes from"),
     "a date format": (("%H:%M", "%I"), "tables.transactions.columns.occurred_at: a date format is made of"),
     "a currency": (("EUR", "euro"), "currency: "),
-    "a key of a column": (("scale:", "scales:"), "tables.transactions.extra.fee_amount.scales: there is no such key; did you mean 'scale'?"),
+    "a key of a column": (("scale:", "scales:"), "transactions.extra.fee_amount.scales: there is no such key; did you mean 'scale'?"),
     "a protected feature": (("unit: currency", "personal: protected"), "extra.fee_amount: a protected column may never be a feature"),
     "a feature that looks ahead": (("unit: currency", "known: label_known_at"), "extra.fee_amount.known: label_known_at comes after"),
     "a feature of text": (("type: float64", "type: string"), "a feature is a number or a boolean"),

@@ -84,7 +84,7 @@ def _with_labels(raw_table: RawTable, columns: LabelColumns, file: Path) -> RawT
         if not file.is_file():
             return landed
         digest = _join(out, raw_table.columns[columns.key], file)
-        return LandingResult(landed.rows, hashlib.sha256(f"{landed.sha256}\n{digest}".encode()).hexdigest())
+        return replace(landed, sha256=hashlib.sha256(f"{landed.sha256}\n{digest}".encode()).hexdigest())
 
     def files() -> tuple[Path, ...]:
         own = raw_table.files()
