@@ -69,18 +69,22 @@ def run(settings: Settings, *, serve: bool = True) -> int:
 def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serve: bool) -> int:
     from finrisk_assets.graph.stages.common import champion_folder
     from finrisk_assets.graph.warehouse import Warehouse
+    from finrisk_assets.ledger import sources
 
     began = time.perf_counter()
     console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.source}\n")
     domains, is_sound = _materialise(settings, console, signals)
     domains = [domain for domain in domains if champion_folder(domain, settings).is_dir()]
-    if signals.received or not domains:
-        return 1
     warehouse = Warehouse.of(settings)
+    if signals.received or not domains:
+        if not signals.received:
+            demo_tables.print_quarantine(sources.load(settings).tables, warehouse, console)
+        return 1
     if serve:
         _decide(settings, domains, warehouse, console, signals)
     demo_tables.print_model_figures(domains, warehouse, console)
     demo_tables.print_consistency(warehouse, console)
+    demo_tables.print_quarantine(sources.load(settings).tables, warehouse, console)
     if not is_sound:
         return 1
     console.print(f"\nDone in {time.perf_counter() - began:.0f} s. Next: `make dev` shows the graph, `make serve` starts the service.")
