@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -174,22 +175,21 @@ class Settings:
 
     @property
     def root(self) -> Path:
-        """The folder of this source's ledger, absolute."""
-        return (self.home / self.source).resolve()
+        """The folder of this source's ledger, models and service store, absolute.
+
+        Raises
+        ------
+        schemas.mapping.MappingError
+            If the mapping of a ``mapped`` source, whose name the folder has, is invalid.
+        """
+        return (self.home / self.ledger_name).resolve()
 
     @property
-    def store_source(self) -> str:
-        """The name under which the service keeps this ledger; a ``mapped`` source has the name that its mapping gives."""
+    def ledger_name(self) -> str:
+        """The name of the ledger: that of the source, or the one that its mapping gives to a ``mapped`` source."""
         if self.source != "mapped" or self.mapping is None:
             return self.source
-        from schemas.mapping import read_mapping
-
-        return read_mapping(self.mapping).name
-
-    @property
-    def store_root(self) -> Path:
-        """The folder of the service's store and keyring, absolute."""
-        return (self.home / self.store_source).resolve()
+        return _name_in(self.mapping, self.mapping.stat().st_mtime_ns if self.mapping.is_file() else 0)
 
     @property
     def bentoml_home(self) -> Path:
@@ -210,6 +210,14 @@ class Settings:
     def now(self) -> datetime:
         """The moment at which the ledger is read, naive UTC: `as_of`, or the present."""
         return self.as_of or datetime.now(UTC).replace(tzinfo=None)
+
+
+@cache
+def _name_in(mapping: Path, changed_ns: int) -> str:
+    """Return the name that a mapping file gives; it is read once for each of its changes."""
+    from schemas.mapping import read_mapping
+
+    return read_mapping(mapping).name
 
 
 def absolute_paths(environ: Mapping[str, str]) -> dict[str, str]:

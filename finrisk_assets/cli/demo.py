@@ -72,7 +72,7 @@ def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serv
     from finrisk_assets.ledger import sources
 
     began = time.perf_counter()
-    console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.source}\n")
+    console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.ledger_name}\n")
     domains, is_sound = _materialise(settings, console, signals)
     domains = [domain for domain in domains if champion_folder(domain, settings).is_dir()]
     warehouse = Warehouse.of(settings)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,12 @@ def cli(context: click.Context) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     restrict_new_files()
+    from schemas.mapping import MappingError
+
     context.obj = Settings.from_environment()
-    close_folder(context.obj.root)
+    # A mapping that names no ledger is the matter of the command that reads it.
+    with suppress(MappingError):
+        close_folder(context.obj.root)
 
 
 @cli.command()

@@ -75,6 +75,8 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
             except TooFewRowsError as error:
                 leave_out(context, domain, str(error))
                 return
+            for note in trained.notes:
+                context.log.warning(f"{domain.name}: {note}")
             folder = candidate_folder(domain, settings)
             version = bundle.write(folder, trained.spec)
             snapshot = snapshots.store_snapshot(
