@@ -221,7 +221,7 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
         for domain in domains:
             if domain.name not in REQUEST_BODIES:
                 continue
-            for example in _examples(domain, warehouse):
+            for example in _examples(domain, warehouse, _feature_names(domain, settings)):
                 started = time.perf_counter()
                 answer = _post(url + example.path, example.body)
                 duration_ms = (time.perf_counter() - started) * 1000
@@ -254,8 +254,16 @@ def _why(answer: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     return "\n".join([*own_reason, *lines]) or "–"
 
 
-def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
-    """Yield subjects at rising quantiles of the newest batch scores, in a fixed order."""
+def _feature_names(domain: "Domain", settings: Settings) -> frozenset[str]:
+    """Return the features of a domain's champion: a model does without those that no training row has."""
+    from finrisk_assets.graph.stages.common import champion_folder
+    from finrisk_assets.scoring.bundle import Bundle
+
+    return frozenset(feature.name for feature in Bundle.load(champion_folder(domain, settings)).features)
+
+
+def _examples(domain: "Domain", warehouse: "Warehouse", feature_names: frozenset[str]) -> Iterator[Example]:
+    """Yield subjects at rising quantiles of the newest batch scores, in a fixed order, with the features that the model asks for."""
     from bento.decisions.domains import DOMAINS
 
     key, path, body = domain.keys[0].name, DOMAINS[domain.name].route, REQUEST_BODIES[domain.name]
@@ -272,7 +280,10 @@ def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
     # Fraud is rarer than one payment of a hundred: the second transaction is the day's riskiest.
     for share in (EXAMPLE_QUANTILES[0], 1.0) if domain.decision_time == "occurred_at" else EXAMPLE_QUANTILES:
         row = ranked[round(share * (len(ranked) - 1))]
-        yield Example(row[key], path, body(warehouse, row), row["score"], _stored_row(domain.group, key, warehouse, row))
+        request = body(warehouse, row)
+        if "features" in request:
+            request["features"] = {name: value for name, value in request["features"].items() if name in feature_names}
+        yield Example(row[key], path, request, row["score"], _stored_row(domain.group, key, warehouse, row))
 
 
 def _transaction(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:
