@@ -16,6 +16,9 @@ from schemas.text_values import FALSE, NEGATIVE, TIME, TRUE, number_pattern, uns
 _PLAIN_NUMBER = r"^-?[0-9]+(?:\.[0-9]+)?$"
 """A number as most files write it: read without the work that signs and marks need."""
 
+_PLAIN_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?)?$"
+"""A time without an offset as most files write it: the engine's cast reads it whole."""
+
 _FOLDS_S = (7200, 3600, 1800)
 """Seconds by which clocks are put back."""
 
@@ -94,7 +97,7 @@ def read_times(text: ir.StringValue, zone: str | None = None) -> ir.TimestampVal
     sign = offset.startswith("-").ifelse(-1, 1)
     utc = local - (sign * (hours * 60 + minutes)).fill_null(0).as_interval("m")
     if zone is None:
-        return utc
+        return ibis.cases((text.re_search(_PLAIN_TIME), text.try_cast("timestamp")), else_=utc)
     return ibis.cases((offset == "", _utc_of_zone(local, zone)), else_=utc)
 
 
