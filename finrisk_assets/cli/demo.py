@@ -107,7 +107,11 @@ def _materialise(settings: Settings, console: "Console", signals: "StopSignals")
     from finrisk_assets.ledger import sources
 
     _silence_libraries()
-    definitions, source = build_definitions(settings), sources.load(settings)
+    source = sources.load(settings)
+    # A wrong column is told before anything runs.
+    for raw_table in source.tables.values():
+        raw_table.check_columns()
+    definitions = build_definitions(settings)
     for domain, reason in left_out(source).items():
         console.print(f"  [yellow]–[/] {domain} is left out: {reason}")
     job = definitions.resolve_job_def(automation.EVERYTHING)

@@ -113,6 +113,49 @@ def land_csv(
     return _land_csv(file, out, with_content_id=with_content_id)
 
 
+def check_csv_columns(
+    paths: Sequence[Path],
+    *,
+    delimiter: str | None = None,
+    quote: str = '"',
+    encoding: str = "utf-8",
+    skip: int | None = None,
+    header: Sequence[str] = (),
+    required: Sequence[str] = (),
+) -> None:
+    """Read the headers of CSV files alone; see `Csv` for the parameters.
+
+    Raises
+    ------
+    LandingError
+        If a file cannot be read, is empty, or lacks a required column.
+    """
+    file = Csv(tuple(paths), delimiter, quote, encoding, tuple(header), required=tuple(required), skip=skip)
+    for path in file.paths:
+        next(_chunks(path), b"")
+        _find_layout(path, file)
+
+
+def check_parquet_columns(paths: Sequence[Path], required: Sequence[str]) -> None:
+    """Read the schemas of Parquet files alone.
+
+    Raises
+    ------
+    LandingError
+        If a file cannot be read, or lacks a required column.
+    """
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        next(_chunks(path), b"")
+        try:
+            schema = pq.read_schema(path)
+        except Exception as error:
+            kind = type(error).__name__
+            raise LandingError(f"{path} cannot be read as Parquet ({kind}); is it another format, or cut short?") from None
+        _column_names(path, schema.names, required)
+
+
 def land_parquet(paths: Path | Sequence[Path], out: Path, *, required: Sequence[str] = (), with_content_id: bool = False) -> LandingResult:
     """Land Parquet files with their own types; timestamps become naive UTC, to the microsecond.
 
@@ -121,17 +164,9 @@ def land_parquet(paths: Path | Sequence[Path], out: Path, *, required: Sequence[
     LandingError
         If a file is missing, unreadable, has no rows, or lacks a required column.
     """
-    import pyarrow.parquet as pq
-
     files = (paths,) if isinstance(paths, Path) else tuple(paths)
     digest = _digest(files)
-    for path in files:
-        try:
-            schema = pq.read_schema(path)
-        except Exception as error:
-            kind = type(error).__name__
-            raise LandingError(f"{path} cannot be read as Parquet ({kind}); is it another format, or cut short?") from None
-        _column_names(path, schema.names, required)
+    check_parquet_columns(files, required)
     with _duckdb() as connection:
         read = f"read_parquet({_list([escape_pattern(path) for path in files])}, hive_partitioning=false"
         described = connection.execute(f"DESCRIBE SELECT * FROM {read})").fetchall()

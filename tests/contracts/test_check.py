@@ -313,6 +313,17 @@ def test_the_quarantine_of_a_ledger_that_was_run(tmp_path, monkeypatch):
     assert (result.exit_code, "has no table loans; it has transactions" in result.output) == (1, True)
 
 
+def test_the_demonstration_tells_a_wrong_column_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINRISK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FINRISK_SOURCE", "mapped")
+    monkeypatch.setenv("FINRISK_MAPPING", str(tmp_path / "m.yaml"))
+    (tmp_path / "m.yaml").write_text(mapping(amount="summe"), "utf-8")
+    (tmp_path / "t.csv").write_text("no,at,sum\n1,2024-05-01,5\n", "utf-8")
+    result = CliRunner().invoke(cli, ["demo", "--no-serve"])
+    assert (result.exit_code, "has no column 'summe'; it has no, at, sum" in result.output) == (1, True)
+    assert not (tmp_path / "home" / "own" / "landing").exists()
+
+
 def test_a_home_that_dagster_would_read_as_another_is_refused(tmp_path):
     from finrisk_assets.settings import SettingsError
 

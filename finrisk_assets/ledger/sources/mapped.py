@@ -8,11 +8,21 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.ledger.landing import CONTENT_ID, ROW, LandingError, LandingResult, land_csv, land_parquet
+from finrisk_assets.ledger.landing import (
+    CONTENT_ID,
+    ROW,
+    LandingError,
+    LandingResult,
+    check_csv_columns,
+    check_parquet_columns,
+    land_csv,
+    land_parquet,
+)
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 from finrisk_assets.ledger.text_expressions import normalise, read_numbers
 from finrisk_assets.settings import Settings
@@ -67,23 +77,28 @@ def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable
     def paths() -> tuple[Path, ...]:
         return tuple(path for file in table.files for path in _expand(folder / file.replace(DATA_DIR, str(data_dir.resolve()))))
 
+    dialect: dict[str, Any] = {
+        "delimiter": table.delimiter,
+        "quote": table.quote,
+        "encoding": table.encoding,
+        "skip": table.skip,
+        "header": table.header,
+    }
+
+    def check_columns() -> None:
+        if table.is_parquet:
+            check_parquet_columns(paths(), table.reads)
+        else:
+            check_csv_columns(paths(), **dialect, required=table.reads)
+
     def land(out: Path) -> LandingResult:
         if table.is_parquet:
             return land_parquet(paths(), out, required=table.reads, with_content_id=table.has_content_id)
-        return land_csv(
-            paths(),
-            out,
-            delimiter=table.delimiter,
-            quote=table.quote,
-            encoding=table.encoding,
-            skip=table.skip,
-            header=table.header,
-            required=table.reads,
-            with_content_id=table.has_content_id,
-        )
+        return land_csv(paths(), out, **dialect, required=table.reads, with_content_id=table.has_content_id)
 
     columns = {column: _expression(how, declared[column], table.missing) for column, how in table.maps.items()}
-    return RawTable(declared, land, columns, paths, {column: how.reads for column, how in table.maps.items()})
+    reads = {column: how.reads for column, how in table.maps.items()}
+    return RawTable(declared, land, columns, paths, reads, check_columns)
 
 
 def _expand(path: Path) -> list[Path]:
