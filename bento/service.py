@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 from bento.access import bind_guard
 from bento.access.access_control import AccessControl
 from bento.access.access_middleware import AccessMiddleware
+from bento.alerts import alert_details, alert_queue
 from bento.context import idempotency_key
 from bento.decisions import feedback
 from bento.decisions.batch import build_response, decide_batch, parse_items
@@ -50,6 +51,16 @@ from bento.web.server_log import enable_loggers
 from finrisk_assets.private_files import restrict_new_files
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.settings import Settings, SettingsError, absolute_paths
+from schemas.alert_api import (
+    Alert,
+    AlertDetails,
+    AlertPage,
+    AlertQuery,
+    BulkDispositionAnswer,
+    BulkDispositionRequest,
+    ClaimRequest,
+    DispositionRequest,
+)
 from schemas.api import (
     AuditPage,
     AuditQuery,
@@ -372,6 +383,41 @@ class FinRisk:
         self._metrics.count_feedback(answer.domain, answer.label)
         return answer
 
+    @bentoml.api(route="/v1/alerts/claim")
+    @catch_problems
+    async def claim_alert(self, request: ClaimRequest, /) -> Alert:
+        """Claim an alert: the caller becomes its assignee, also in place of a colleague. A closed alert stays closed.
+
+        The request names the version that was read; where the alert has changed since, nothing happens, and the answer is 409.
+        """
+        return await self.store.thread.run_if_busy(alert_queue.claim_alert, self.store, request)
+
+    @bentoml.api(route="/v1/alerts/dispose")
+    @catch_problems
+    async def dispose_alert(self, request: DispositionRequest, /) -> Alert:
+        """Close an alert that is open or the caller's own, with a disposition and its reason.
+
+        `fraud` and `genuine` are the decision's label from now on, as if sent to `/v1/feedback`: models learn from it once labels of that
+        time are due. The request names the version that was read; where the alert has changed since, the answer is 409.
+        """
+        alert = await self.store.thread.run_if_busy(alert_queue.dispose_alert, self.store, request)
+        self._count_disposition(alert)
+        return alert
+
+    @bentoml.api(route="/v1/alerts/dispose/bulk")
+    @catch_problems
+    async def dispose_alerts(self, request: BulkDispositionRequest, /) -> BulkDispositionAnswer:
+        """Close many alerts with one disposition and reason. Each is closed or refused on its own; the results have their order."""
+        answer = await self.store.thread.run_if_busy(alert_queue.dispose_alerts, self.store, request)
+        for result in answer.results:
+            if result.alert is not None:
+                self._count_disposition(result.alert)
+        return answer
+
+    def _count_disposition(self, alert: Alert) -> None:
+        if alert.disposition in alert_queue.LABELS:
+            self._metrics.count_feedback("transaction_anomaly", alert_queue.LABELS[alert.disposition])
+
     # Called by the look-up routes in `web.openapi`.
 
     def list_models(self) -> ModelList:
@@ -387,6 +433,12 @@ class FinRisk:
 
     async def read_audit_page(self, query: AuditQuery) -> AuditPage:
         return await self.store.thread.run(lookups.read_audit_page, self.store, query)
+
+    async def list_alerts(self, query: AlertQuery) -> AlertPage:
+        return await self.store.thread.run(alert_queue.list_alerts, self.store, query)
+
+    async def read_alert(self, alert_id: str) -> AlertDetails:
+        return await self.store.thread.run(alert_details.read_alert, self.store, alert_id)
 
     async def export_person(self, customer_id: str) -> PersonExport:
         return await self.store.thread.run(data_rights.export, self.store, customer_id, self._answers)

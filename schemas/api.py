@@ -465,6 +465,14 @@ _CONTRIBUTIONS: dict[str, Any] = {"explanation": {"contributions"}}
 _EXPLANATION_KEY = '"explanation":{'
 
 
+class FiredRule(Answer):
+    """A rule of the policy that fired on a transaction."""
+
+    name: str = Field(description="Name of the rule in the policy.", examples=["large_amount"])
+    action: Literal["review", "block"] = Field(description="The decision that the rule asks for.")
+    text: str = Field(description="Why it fired, with the figures that it compared.")
+
+
 class TransactionAnswer(DecisionAnswer):
     """The risk of a transaction, and the decision."""
 
@@ -476,9 +484,14 @@ class TransactionAnswer(DecisionAnswer):
         description="Expected loss in currency, the risk score times the amount; null where the score is no probability of fraud."
     )
     review_from_amount: float | None = Field(description="Expected loss from which a transaction is reviewed; null as above.")
-    decision: str
+    decision: str = Field(description="`allow`, `review` or `block`: the strictest of the model's decision and the rules' actions.")
+    rules: list[FiredRule] | None = Field(
+        None,
+        description="The rules of the policy that fired, in the policy's order; absent where the policy has no enabled rule.",
+        exclude_if=lambda rules: rules is None,
+    )
     explanation: Explanation
-    reasons: list[Reason] = Field(max_length=4)
+    reasons: list[Reason] = Field(max_length=4, description="The factors that moved the model's score; `rules` has the rules' reasons.")
     model: ModelVersion
     policy_version: str = Field(description="Version of the decision policy: the beginning of its hash.")
 
@@ -766,6 +779,7 @@ class PersonExport(Answer):
     standings: list[dict[str, Any]] = Field(description="The newest features and score in each domain.")
     shadows: list[dict[str, Any]] = Field(description="Outcomes of challengers, compared with the champions.")
     feedback: list[dict[str, Any]] = Field(description="Outcomes of decisions, as analysts recorded them.")
+    alerts: list[dict[str, Any]] = Field(description="Alerts about the person's transactions, and how analysts closed them.")
     audit: list[dict[str, Any]] = Field(description="Every action on this person's data: caller, action, time.")
 
 

@@ -25,6 +25,8 @@ class Feature:
         The subject in words ("late payments"). Features that say nearly the same share a theme and count as one reason together.
     zero, one, missing
         Sentences of the value 0, of the value 1, and of a value that is missing.
+    tells_missing
+        Whether anything is said of a missing value. Nothing is where the client left out what it need not send.
     fact
         Sentence that holds of every value: ``{value}`` stands for the value with its unit, ``{number}`` for the value alone and
         ``{month}`` for the month of this number.
@@ -50,6 +52,7 @@ class Feature:
     zero: str = ""
     one: str = ""
     missing: str = ""
+    tells_missing: bool = True
     fact: str = ""
     low_below: float | None = None
     high_above: float | None = None

@@ -63,6 +63,12 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/loan-default/nearest-change", _with_admin("scorer", "analyst")),
     Route("GET", "/v1/risk-scores/{customer_id}", _with_admin("scorer", "analyst")),
     Route("POST", "/v1/feedback", _with_admin("analyst")),
+    # Alerts, and the decisions behind them.
+    Route("GET", "/v1/alerts", _with_admin("analyst")),
+    Route("GET", "/v1/alerts/{alert_id}", _with_admin("analyst")),
+    Route("POST", "/v1/alerts/claim", _with_admin("analyst")),
+    Route("POST", "/v1/alerts/dispose", _with_admin("analyst")),
+    Route("POST", "/v1/alerts/dispose/bulk", _with_admin("analyst")),
     # The audit, and a person's data.
     Route("GET", "/v1/audit", _with_admin("auditor")),
     Route("GET", "/v1/people/{customer_id}/export", _with_admin("privacy")),

@@ -29,6 +29,8 @@ class ServedDomain:
         The fields of the answer that hold the probability and the decision.
     companions
         Domains whose models a decision asks too.
+    alerts
+        The decisions that open an alert.
     """
 
     scorer: type[Scorer]
@@ -37,10 +39,13 @@ class ServedDomain:
     probability: str
     decision: str
     companions: tuple[str, ...] = ()
+    alerts: frozenset[str] = frozenset()
 
 
 DOMAINS: Mapping[str, ServedDomain] = {
-    "transaction_anomaly": ServedDomain(TransactionScorer, "/v1/transactions", TransactionRequest, "risk_score", "decision"),
+    "transaction_anomaly": ServedDomain(
+        TransactionScorer, "/v1/transactions", TransactionRequest, "risk_score", "decision", alerts=frozenset({"review", "block"})
+    ),
     "loan_default": ServedDomain(LoanScorer, "/v1/loan-default", LoanRequest, "pd", "decision"),
     "spending_risk": ServedDomain(SpendingScorer, "/v1/spending-risk", SpendingRequest, "risk_probability", "risk_level"),
     # The model of eight behaviour fields answers requests that name no customer.

@@ -22,7 +22,7 @@ from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.loan import LoanScorer
 from bento.problems import Problem, log_failure
 from bento.store.database import StoreUnavailable
-from bento.store.records import NewDecision, Person, PriorDecision, RequestOrigin
+from bento.store.records import NewAlert, NewDecision, Person, PriorDecision, RequestOrigin
 from bento.store.session import STORE_FAULTS, Store, write_transaction
 from schemas.api import FieldError, TransactionRequest
 
@@ -346,6 +346,7 @@ class Decisions:
             digest=digest,
             abridged=None if is_full else abridge(answer, body, probability, scoring_input.snapshot),
             origin=origin,
+            alert=NewAlert(answer.expected_loss_amount) if decision in DOMAINS[domain].alerts else None,
         )
 
     def _person(self, scoring_input: ScoringInput) -> Person | None:

@@ -96,7 +96,9 @@ class Explainer:
         moves = contributions - self._reference if refused and self._reference is not None else contributions
         direction: Direction = "raises" if high else "lowers"
         movements, values = moves.tolist(), row.tolist()
-        return [self._word_reason(column, movements, values, direction) for column, _ in rank_factors(movements, self._factors, direction)]
+        factors = rank_factors(movements, self._factors, direction)
+        reasons = (self._word_reason(column, movements, values, direction) for column, _ in factors)
+        return [reason for reason in reasons if reason.text]
 
     def _name_doubt(self, row: Rows) -> list[Reason]:
         """Return the reason that too little is known, first of all reasons; none where enough is known."""

@@ -14,12 +14,12 @@ from sqlalchemy import ColumnElement, Connection, and_, func, select, text
 from bento.access.api_keys import find_recorded_revocations, list_keys
 from bento.decisions.bundle_versions import has_copy, has_policy
 from bento.decisions.feedback import match_labels
-from bento.store.audit_chain import Record
-from bento.store.audit_verify import find_records_at, find_retention_limit
-from bento.store.decisions import OUTCOME_STARTS, find_record
+from bento.store.audit_chain import Record, bind_alert
+from bento.store.audit_verify import find_erasures, find_records_at, find_retention_limit
+from bento.store.decisions import OUTCOME_STARTS, find_record, read_time
 from bento.store.keyring import AUDIT_BEGAN, CLOSED, MASTER_ID_BYTES, SERVICE_KEY_OWNER, KeyringError, key_context
 from bento.store.session import Store
-from bento.store.tables import OF_KEYS, audit, checkpoints, decisions, people
+from bento.store.tables import OF_KEYS, alerts, audit, checkpoints, decisions, people
 
 ROWS_AT_ONCE = 500
 """Rows in memory at a time. More takes fewer queries and more memory."""
@@ -52,6 +52,8 @@ _SEALED = select(decisions.c.id, decisions.c.person, people.c.lookup, people.c.w
     decisions.outerjoin(people, decisions.c.person == people.c.person)
 )
 _DECIDE_RECORDS = select(audit.c.output, audit.c.writer, audit.c.number).where(audit.c.action == "decide")
+_ALERT_RECORDS = select(audit.c.inputs, audit.c.output).where(audit.c.action.in_(("alert.open", "alert.claim", "alert.dispose")))
+_PEOPLE_OF_ALERTS = select(audit.c.inputs, audit.c.person).where(audit.c.action == "alert.open")
 _KEY_RECORDS = select(audit.c.output, audit.c.inputs).where(OF_KEYS, audit.c.action == "key.create")
 
 
@@ -89,7 +91,7 @@ class ReconcileReport:
 
 
 def reconcile(store: Store) -> ReconcileReport:
-    """Match all rows of decisions, people, labels and API keys with their audit records; check the copies that abridged decisions need.
+    """Match all rows of decisions, people, labels, alerts and API keys with their audit records; check the copies that decisions need.
 
     All is read in one state of the store.
 
@@ -116,6 +118,7 @@ def reconcile(store: Store) -> ReconcileReport:
             report.add(f"decision {decision}", "its recorded feedback is missing")
         for label in labels.reordered:
             report.add(f"feedback {label}", "its position was changed: the audit has another order")
+        _reconcile_alerts(store, connection, report)
         _reconcile_keys(store, connection, report)
     return report
 
@@ -203,6 +206,27 @@ def _reconcile_copies(store: Store, connection: Connection, report: ReconcileRep
 def _has_abridged(store: Store, connection: Connection, condition: ColumnElement[bool]) -> bool:
     payloads = (store.open_payload(*row) for row in _stream(connection, _SEALED.where(condition)))
     return any(payload is not None and payload.abridged is not None for payload in payloads)
+
+
+def _reconcile_alerts(store: Store, connection: Connection, report: ReconcileReport) -> None:
+    """Match each alert with the record of its newest version: it has as many records as its version says."""
+    recorded: dict[str, list[str]] = {}
+    for record in _stream(connection, _ALERT_RECORDS):
+        recorded.setdefault(record.inputs, []).append(record.output)
+    for row in _stream(connection, select(alerts)):
+        report.rows += 1
+        outputs = recorded.pop(row.decision, [])
+        if bind_alert(store.keyring.mac, row._mapping) not in outputs:
+            report.add(f"alert {row.decision}", NEVER_RECORDED)
+        elif row.version != len(outputs):
+            report.add(f"alert {row.decision}", "a later change of it is recorded: an older row was put back")
+    limit = find_retention_limit(connection)
+    missing = {decision for decision in recorded if read_time(decision) >= limit}
+    people_of = dict(connection.execute(_PEOPLE_OF_ALERTS).tuples().all()) if missing else {}
+    erased = find_erasures(connection, {str(people_of.get(decision)) for decision in missing})
+    for decision in sorted(missing):
+        if people_of.get(decision) not in erased:
+            report.add(f"alert {decision}", "it is recorded, and its row is missing")
 
 
 def _reconcile_keys(store: Store, connection: Connection, report: ReconcileReport) -> None:

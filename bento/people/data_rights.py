@@ -18,7 +18,7 @@ from bento.problems import parse_identifier, unknown_subject
 from bento.store.keyring import MASTER_ID_BYTES, key_context, snapshot_context, unseal
 from bento.store.records import DecisionPayload, Person
 from bento.store.session import Store, map_store_faults, write_transaction
-from bento.store.tables import audit, decisions, feedback, people, shadows, standings, transactions
+from bento.store.tables import alerts, audit, decisions, feedback, people, shadows, standings, transactions
 from schemas.api import Erasure, PersonExport
 from schemas.timestamps import from_micros
 
@@ -30,7 +30,7 @@ _DELETE_KEY = (
     .where(people.c.person == bindparam("person_id"))
     .values(lookup=None, wrapped_key=None, erased_at=func.coalesce(people.c.erased_at, bindparam("now")))
 )
-DELETED_TABLES = (transactions, standings, shadows, feedback)
+DELETED_TABLES = (transactions, standings, shadows, feedback, alerts)
 """Tables whose rows of a person are deleted; rows of the other tables only lose their key."""
 _DELETE_ROWS = [delete(table).where(table.c.person == bindparam("person_id")) for table in DELETED_TABLES]
 _DELETE_SCORES = update(decisions).where(decisions.c.person == bindparam("person_id")).values(probability=None, decision=None)
@@ -43,6 +43,7 @@ _SELECT_ROWS = {
         (standings, standings.c.domain),
         (shadows, shadows.c.position),
         (feedback, feedback.c.position),
+        (alerts, alerts.c.position),
     )
 }
 _SELECT_AUDIT = (
@@ -99,6 +100,7 @@ def export(store: Store, customer_id: str, answers: AnswerRebuilder | None = Non
             standings=[_snapshot(row, person) for row in _rows(connection, standings, person)],
             shadows=[_shadow(row, person) for row in _rows(connection, shadows, person)],
             feedback=[_feedback(row, person) for row in _rows(connection, feedback, person)],
+            alerts=[_alert(row, person) for row in _rows(connection, alerts, person)],
             audit=[
                 {**row, "at": _datetime_or_none(row["at"])}
                 for row in connection.execute(_SELECT_AUDIT, {"person_id": person.person}).mappings()
@@ -191,11 +193,24 @@ def _feedback(row: Any, person: Person) -> dict[str, Any]:
     }
 
 
+def _alert(row: Any, person: Person) -> dict[str, Any]:
+    return {
+        "alert_id": row["decision"],
+        "decision": row["outcome"],
+        "opened_at": _datetime_or_none(row["opened_at"]),
+        "state": row["state"],
+        "assignee": row["assignee"],
+        "disposition": row["disposition"],
+        "closed_at": _datetime_or_none(row["closed_at"]),
+        "reason": None if row["reason"] is None else unseal(person.key, row["reason"], row["decision"].encode()).decode(),
+    }
+
+
 # Erasure
 
 
 def erase(store: Store, customer_id: str, *, wiping: bool = True) -> Erasure:
-    """Erase a person: key, lookup token, transactions, snapshots, shadow scores and feedback; decisions stay, sealed for ever.
+    """Erase a person: key, lookup token, transactions, snapshots, shadow scores, feedback and alerts; decisions stay, sealed for ever.
 
     The file of a small store is rewritten at once; of a large store only the log is emptied, because a rewrite blocks writers: see
     `bento.people.backup`.

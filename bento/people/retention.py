@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, dele
 
 from bento.people.data_rights import DELETED_TABLES, ROWS_PER_TRANSACTION, erase_rows
 from bento.store.session import Store
-from bento.store.tables import decisions, feedback, people, shadows, transactions
+from bento.store.tables import alerts, decisions, feedback, people, shadows, transactions
 from schemas.timestamps import DAY_US
 
 SHORTEST_DAYS = 100
@@ -23,7 +23,7 @@ class Deleted(NamedTuple):
 
 
 def retain(store: Store, older_than_days: int) -> Deleted:
-    """Delete older transactions, decisions, feedback and shadow scores, and erase people without remaining rows.
+    """Delete older transactions, decisions, feedback, alerts and shadow scores, and erase people without remaining rows.
 
     The audit keeps its records, which hold digests only. May be interrupted and repeated.
 
@@ -41,6 +41,7 @@ def retain(store: Store, older_than_days: int) -> Deleted:
         store.audit("retain", inputs=str(before))
     old = select(decisions.c.id).where(decisions.c.decided_at < before)
     _delete_where(store, feedback, feedback.c.decision.in_(old))
+    _delete_where(store, alerts, alerts.c.decision.in_(old))
     _delete_where(store, shadows, shadows.c.scored_at < before)
     return Deleted(
         _delete_where(store, transactions, transactions.c.occurred_at < before),

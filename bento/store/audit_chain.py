@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, select, text
 
 from bento.store.records import make_json_encoder
 from bento.store.statements import CompiledStatement
-from bento.store.tables import audit, audit_heads, checkpoints, keys
+from bento.store.tables import alerts, audit, audit_heads, checkpoints, keys
 
 CHECKPOINT_INTERVAL = 1_000
 """Records of a writer between two checkpoints. Fewer cost more writes and narrow down a break more closely."""
@@ -129,6 +129,12 @@ def bind_feedback(mac: Callable[[bytes], str], row: Mapping[Any, Any]) -> str:
     return compute_row_mac(mac, "feedback", *columns, bool(row["label"]), note)
 
 
+def bind_alert(mac: Callable[[bytes], str], row: Mapping[Any, Any]) -> str:
+    """Return the output of an alert's audit record: a MAC over the row in `alerts`, whose position the database chooses."""
+    reason = None if row["reason"] is None else hashlib.sha256(row["reason"]).hexdigest()
+    return compute_row_mac(mac, "alerts", *[row[name] for name in _ALERT_COLUMNS], reason)
+
+
 def bind_key(mac: Callable[[bytes], str], row: Mapping[Any, Any]) -> str:
     """Return the MAC over an API key's row in `keys`, its revocation included."""
     return compute_row_mac(mac, "keys", *[row[name] for name in KEY_COLUMNS])
@@ -136,6 +142,7 @@ def bind_key(mac: Callable[[bytes], str], row: Mapping[Any, Any]) -> str:
 
 KEY_COLUMNS = [column.name for column in keys.columns if column.name != "mac"]
 """The columns of an API key that its MAC covers."""
+_ALERT_COLUMNS = [column.name for column in alerts.columns if column.name not in ("position", "reason")]
 RECORD_COLUMNS = [audit.c[name] for name in Record._fields]
 _INSERT = CompiledStatement(audit.insert().inline(), Record._fields)
 _INSERT_CHECKPOINT = checkpoints.insert()

@@ -12,11 +12,13 @@ import numpy as np
 from pydantic_core import to_json
 from sqlalchemy import bindparam, insert, or_, select
 
-from bento.store.audit_chain import Record
+from bento.store.audit_chain import Record, bind_alert
 from bento.store.keyring import KeyringError, seal, unseal
 from bento.store.records import (
+    UNKNOWN_LOSS,
     AbridgedAnswer,
     DecisionPayload,
+    NewAlert,
     NewDecision,
     PriorDecision,
     RequestOrigin,
@@ -24,7 +26,7 @@ from bento.store.records import (
     encode_json,
 )
 from bento.store.statements import CompiledStatement, TextsQuery
-from bento.store.tables import decisions, people
+from bento.store.tables import alerts, decisions, people
 from bento.store.unit_of_work import UnitOfWork
 
 PAGE_SIZE = 500
@@ -50,6 +52,8 @@ _BOUND_COLUMNS = (
 OUTCOME_STARTS = 32
 """Hexadecimal digits of `bind_row` in front of those that cover the outcome."""
 _INSERT = CompiledStatement(insert(decisions).inline(), [column.name for column in decisions.columns if column.name != "position"])
+_ALERT_COLUMNS = [column.name for column in alerts.columns if column.name != "position"]
+_INSERT_ALERTS = CompiledStatement(insert(alerts).inline(), _ALERT_COLUMNS)
 _STORED = [decisions.c[name] for name in StoredDecision._fields if name not in ("content", "erased")]
 _SELECT_PAGE = (
     select(*_STORED, people.c.lookup, people.c.wrapped_key)
@@ -114,7 +118,7 @@ def has_prior_decision(session: UnitOfWork, *, transaction_ids: Iterable[str], k
 
 
 def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) -> None:
-    """Insert decisions, each with its audit record. Call this inside `writing`.
+    """Insert decisions, each with its audit record, and the alerts that they open. Call this inside `writing`.
 
     Raises
     ------
@@ -156,6 +160,37 @@ def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) 
             model_version=row["model_version"],
             inputs=row["digest"],
             output=bind_row(session.keyring.mac, row),
+        )
+    opened = [(row, new.alert) for row, new in zip(rows, new_decisions, strict=True) if new.alert is not None]
+    if opened:
+        _open_alerts(session, opened)
+
+
+def _open_alerts(session: UnitOfWork, opened: Sequence[tuple[Mapping[str, Any], NewAlert]]) -> None:
+    """Insert the alerts of decisions' rows, each with its audit record."""
+    open_alerts: list[dict[str, Any]] = [
+        {
+            **dict.fromkeys(_ALERT_COLUMNS),
+            "decision": row["id"],
+            "person": row["person"],
+            "outcome": row["decision"],
+            "expected_loss": UNKNOWN_LOSS if alert.expected_loss_amount is None else alert.expected_loss_amount,
+            "opened_at": row["decided_at"],
+            "state": "open",
+            "version": 1,
+        }
+        for row, alert in opened
+    ]
+    _INSERT_ALERTS.execute_many(session.database.writing_connection(), open_alerts)
+    for (row, _), alert_row in zip(opened, open_alerts, strict=True):
+        session.audit(
+            "alert.open",
+            at=row["decided_at"],
+            origin=RequestOrigin(row["caller"], row["request_id"]),
+            person=row["person"],
+            domain="alerts",
+            inputs=row["id"],
+            output=bind_alert(session.keyring.mac, alert_row),
         )
 
 

@@ -79,6 +79,16 @@ class AbridgedAnswer(NamedTuple):
     digest: bytes
 
 
+UNKNOWN_LOSS = -1.0
+"""Expected loss of an alert whose score is no probability of fraud: behind all others in the order of losses."""
+
+
+class NewAlert(NamedTuple):
+    """The alert that a decision opens; its expected loss in currency, None where the score is no probability of fraud."""
+
+    expected_loss_amount: float | None
+
+
 class NewDecision(NamedTuple):
     """A decision that is about to be stored.
 
@@ -104,6 +114,8 @@ class NewDecision(NamedTuple):
         What is stored in place of `answer`; None where the answer is stored.
     origin
         Who sent the request; None: the current caller.
+    alert
+        The alert that is opened with the decision; None where nobody has to look at it.
     """
 
     id: str
@@ -123,6 +135,7 @@ class NewDecision(NamedTuple):
     digest: str | None = None
     abridged: AbridgedAnswer | None = None
     origin: RequestOrigin | None = None
+    alert: NewAlert | None = None
 
 
 class DecisionPayload(NamedTuple):

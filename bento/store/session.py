@@ -241,6 +241,10 @@ class Store(UnitOfWork):
         """Return what features read of an event's history, see `transactions.read_history`."""
         return transactions.read_history(self, event, query, before)
 
+    def read_movements(self, customer_id: str, reach: timedelta, before: datetime) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """Return what rules read of a customer's history, see `transactions.read_movements`."""
+        return transactions.read_movements(self, customer_id, reach, before)
+
     def counts(self, event: Mapping[str, Any], counts: Mapping[Entity, Sequence[EventCount]], before: datetime) -> dict[Entity, list[int]]:
         """Return the numbers of earlier events of each entity of an event, see `transactions.counts`."""
         return transactions.counts(self, event, counts, before)

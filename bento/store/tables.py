@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Dialect, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
-REVISION = "0005"
+REVISION = "0006"
 """Newest revision in `migrations`: the schema that this code reads and writes."""
 
 metadata = MetaData()
@@ -223,6 +223,30 @@ feedback = Table(
     **_IN_ORDER,
 )
 """Labels that analysts gave to decisions."""
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("position", _Counter, primary_key=True, autoincrement=True),
+    Column("decision", _StoredText, nullable=False, unique=True),  # `decisions.id`, which names the alert too
+    Column("person", _StoredText),
+    Column("outcome", _StoredText, nullable=False),  # the decision: review or block
+    Column("expected_loss", _StoredNumber, nullable=False),  # in currency; `records.UNKNOWN_LOSS` where the score is no probability
+    Column("opened_at", _StoredInteger, nullable=False),
+    Column("state", _StoredText, nullable=False),  # open, claimed, closed
+    Column("version", _StoredInteger, nullable=False),  # 1, and one more with each change
+    Column("assignee", _StoredText),  # the caller who claimed or closed it
+    Column("claimed_at", _StoredInteger),
+    Column("disposition", _StoredText),
+    Column("closed_at", _StoredInteger),
+    Column("reason", _StoredBytes),  # sealed, about `decision`
+    Index("alerts_by_loss", "state", "expected_loss", "position"),
+    Index("alerts_by_time", "state", "position"),
+    _not_null_index("alerts_by_assignee", "assignee", "state", "expected_loss", "position"),
+    _not_null_index("alerts_by_person", "person"),
+    **_IN_ORDER,
+)
+"""Reviewed and blocked transactions that wait for a person: see `bento.alerts`. A record of the audit has `bind_alert` of each version."""
 
 OF_KEYS = text("action in ('key.create', 'key.revoke')")
 """The audit records of API keys: a worker reads them every few seconds, so they have an index of their own."""

@@ -19,8 +19,8 @@ from bento.store.records import Person, Transaction
 from bento.store.statements import CompiledStatement
 from bento.store.tables import transactions
 from bento.store.unit_of_work import UnitOfWork
-from finrisk_assets.features.online import EventCount, History
-from finrisk_assets.features.recent_events import MAX_ENTITY_EVENTS, CachedEvent, EntityEvents, Event, Key
+from finrisk_assets.features.online import EventCount, History, to_cents
+from finrisk_assets.features.recent_events import MAX_ENTITY_EVENTS, CachedEvent, EntityEvents, Event, Key, shorten_token
 from finrisk_assets.features.windows import MICRO
 from schemas.timestamps import to_micros
 
@@ -79,6 +79,11 @@ _SELECT_VISIBLE_ENTITY = {
     for column, columns in _INDEXED_COLUMNS.items()
 }
 _BETWEEN = transactions.c.occurred_at > bindparam("after"), transactions.c.occurred_at < bindparam("before")
+_SELECT_MOVEMENTS = CompiledStatement(
+    select(transactions.c.occurred_at, transactions.c.amount, transactions.c.country).where(
+        transactions.c.person == bindparam("customer_id"), *_BETWEEN
+    )
+)
 
 
 class HistoryQuery(NamedTuple):
@@ -239,6 +244,21 @@ def read_history(
             if values.keys() >= set(entity):
                 numbers[entity] = held[entity[0]].count(event_counts, at, _narrowing(entity, values))
     return events, numbers
+
+
+def read_movements(
+    session: UnitOfWork, customer_id: str, reach: timedelta, before: datetime
+) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """Return times, amounts in hundredths and shortened tokens of countries of a customer's transactions; interval as of `histories`."""
+    at, after = to_micros(before), to_micros(before - reach)
+    with session.reading() as connection:
+        person = _stored_value(session, connection, "customer_id", customer_id)
+        is_cached, cached = _cached_events(session, connection, ("customer_id",), {"customer_id": person}, after, at)
+        if is_cached:
+            return ((), (), ()) if cached is None else cached.list_movements(after, at)
+        rows = _SELECT_MOVEMENTS(connection, {"customer_id": person, "after": after, "before": at}).fetchall()
+    times, amounts, countries = zip(*rows, strict=True) if rows else ((), (), ())
+    return times, [*map(to_cents, amounts)], [*map(shorten_token, countries)]
 
 
 def _find_held(

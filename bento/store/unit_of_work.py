@@ -23,7 +23,7 @@ from bento.store.keyring import AUDIT_BEGAN, BOUND, CLOSED, SERVICE_KEY_OWNER, K
 from bento.store.migrations.binding import bind_rows
 from bento.store.records import Person, RequestOrigin
 from bento.store.statements import CompiledStatement, TextsQuery
-from bento.store.tables import OF_KEYS, audit, checkpoints, decisions, keys, people
+from bento.store.tables import OF_KEYS, alerts, audit, checkpoints, decisions, keys, people
 from finrisk_assets.features.recent_events import RecentEvents
 
 PROBE_BYTES = 128 * 1024
@@ -50,9 +50,9 @@ _FORGET_FOREIGN_NUMBERS = text(
     "update transactions set written_in = null where written_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 )
 _DELETE_PROBE = text("delete from transactions where transaction_token = :probe")
-_PROBED_TABLES = (people, decisions, audit)
+_PROBED_TABLES = (people, decisions, alerts, audit)
 """The tables beside `transactions` into which a decision inserts rows."""
-_PROBE_VALUES = {int: -1, str: "", bytes: b""}
+_PROBE_VALUES = {int: -1, float: -1.0, str: "", bytes: b""}
 """Type of a column that is not null -> its value in a probe's row. No position of the store is negative."""
 
 _KEY_TRACES = select(keys.c.id).limit(1), select(audit.c.number).where(OF_KEYS).limit(1)

@@ -24,6 +24,7 @@ from bento.problems import catch_problems
 from bento.web.dispatch import request_and_answer_types
 from bento.web.metrics import CONTENT_TYPE, render_metrics
 from bento.web.redact_paths import EXPORT, PERSON, RISK_SCORES, find_customer_id
+from schemas.alert_api import AlertDetails, AlertId, AlertPage, AlertQuery
 from schemas.api import AuditPage, AuditQuery, Erasure, ErrorEnvelope, Identifier, ModelList, ModelMetrics, PersonExport, RiskScores
 
 STATIC = Path(__file__).with_name("static")
@@ -99,7 +100,22 @@ def build_app() -> FastAPI:
         """List the recorded actions, the newest first: who did what, and when. That the list was read is recorded too."""
         return await _current_service().read_audit_page(query)
 
+    @catch_problems
+    async def alerts(query: Annotated[AlertQuery, Query()]) -> AlertPage:
+        """List the alerts in a state, the largest expected loss first. An alert names nobody; `GET /v1/alerts/{alert_id}` does."""
+        return await _current_service().list_alerts(query)
+
+    @catch_problems
+    async def alert(alert_id: Annotated[AlertId, PathParameter()]) -> AlertDetails:
+        """One alert with its decision, as sent and answered, and related decisions of the same person and at the same merchant.
+
+        Who read it, and when, goes into the audit.
+        """
+        return await _current_service().read_alert(alert_id)
+
     for path, handler, answer_type in (
+        ("/v1/alerts", alerts, AlertPage),
+        ("/v1/alerts/{alert_id}", alert, AlertDetails),
         ("/v1/models", models, ModelList),
         ("/v1/model-metrics", model_metrics, ModelMetrics),
         (RISK_SCORES, risk_scores, RiskScores),

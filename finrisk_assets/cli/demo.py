@@ -34,6 +34,8 @@ WIDTH = 150
 
 EXAMPLE_QUANTILES = (0.5, 0.99)
 """Quantiles of the champion's batch scores at which the examples are picked."""
+TRANSACTION_QUANTILES = (0.5, 1.0)
+"""The same of transactions. Fraud is rarer than one payment of a hundred: the second one is the day's riskiest."""
 
 
 @dataclass(frozen=True)
@@ -281,8 +283,7 @@ def _examples(domain: "Domain", warehouse: "Warehouse", feature_names: frozenset
     elif (newest := scores[domain.decision_time].max().to_pyarrow().as_py()) is not None:
         scores = scores.filter(scores[domain.decision_time] == newest)
     ranked = scores.order_by(["score", key]).to_pyarrow().to_pylist()
-    # Fraud is rarer than one payment of a hundred: the second transaction is the day's riskiest.
-    for share in (EXAMPLE_QUANTILES[0], 1.0) if domain.decision_time == "occurred_at" else EXAMPLE_QUANTILES:
+    for share in TRANSACTION_QUANTILES if domain.name == "transaction_anomaly" else EXAMPLE_QUANTILES:
         row = ranked[round(share * (len(ranked) - 1))]
         request = body(warehouse, row)
         if "features" in request:

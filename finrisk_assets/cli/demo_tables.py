@@ -89,9 +89,7 @@ def print_consistency(warehouse: "Warehouse", console: "Console") -> None:
     if "payday_approval_excess" in figures:
         excess = stored["payday_approval_excess"]
         told = f"{excess['value']:+.1%} [{excess['low']:+.1%}, {excess['high']:+.1%}]"
-        table.add_row(
-            "approvals lie farther apart by payday than defaults, by", told, "applications", f"{MAX_APPROVAL_EXCESS:.0%} in the interval"
-        )
+        table.add_row("approvals lie farther apart by payday than defaults, by", told, "applications", f"{MAX_APPROVAL_EXCESS:.0%}")
         table.add_row("offers lie apart by payday, by", f"{figures['payday_offer_gap']:.1%}", "usual incomes", f"{MAX_OFFER_GAP:.0%}")
     console.print(table)
     by_payday = Table(title="Decisions by payday", title_justify="left")

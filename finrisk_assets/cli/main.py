@@ -15,6 +15,7 @@ from bento.cli.keys import keys
 from bento.cli.people import keyring, people, store
 from bento.cli.store_schema import check, upgrade
 from finrisk_assets.cli import data
+from finrisk_assets.cli.alert_commands import capacity, rules
 from finrisk_assets.private_files import close_folder, restrict_new_files
 from finrisk_assets.settings import Settings, SettingsError
 
@@ -485,7 +486,7 @@ def shadow(settings: Settings) -> None:
     Console(width=max(Console().width, 150)).print(table)
 
 
-for command in (audit, keys, people, keyring, replay, store, data.check_file, data.show_quarantine):
+for command in (audit, capacity, keys, people, keyring, replay, rules, store, data.check_file, data.show_quarantine):
     cli.add_command(command)
 for command in (upgrade, check):
     store.add_command(command)

@@ -238,6 +238,10 @@ class Domain(ABC):
         """Join what the `companions` know of rows of the feature table; `table` returns a stored table, None where there is none."""
         return rows
 
+    def join_rules(self, rows: "LazyTable", table: "Callable[[str], LazyTable]", policy: "Policy") -> "LazyTable":
+        """Join which rules of a policy fire on rows of the feature table; the rows as they are where the domain has no rules."""
+        return rows
+
     def value_decisions(self, frame: "pd.DataFrame", scored: Mapping[str, Any], policy: "Policy") -> "np.ndarray | None":
         """Return what decisions are expected to be worth, in currency, shape (n,); None where money does not measure them.
 

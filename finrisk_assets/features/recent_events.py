@@ -7,7 +7,7 @@ Only the events and their bound belong here. The store says which events there a
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import compress
 from operator import itemgetter
@@ -71,7 +71,7 @@ class EntityEvents:
         self._frauds = bytearray(1 if is_fraud else 0 for is_fraud in frauds)
         self._known_at: list[int | None] = [at for at, is_fraud in zip(known_at, frauds, strict=True) if is_fraud]
         self._known_times: dict[int, list[int]] = {}  # seconds -> times of the frauds known within them; computed when asked for
-        self._narrowing = {"merchant": array("q", map(_short, merchants)), "country": array("q", map(_short, countries))}
+        self._narrowing = {"merchant": array("q", map(shorten_token, merchants)), "country": array("q", map(shorten_token, countries))}
 
     def insert(self, event: CachedEvent) -> None:
         """Insert an event at its time; an event that is not after `after_us` changes nothing."""
@@ -86,8 +86,8 @@ class EntityEvents:
             self._known_times.clear()
             self._known_at.insert(self._frauds.count(1, 0, place), event.label_known_at_us)
         self._frauds.insert(place, 1 if event.is_fraud else 0)
-        self._narrowing["merchant"].insert(place, _short(event.merchant))
-        self._narrowing["country"].insert(place, _short(event.country))
+        self._narrowing["merchant"].insert(place, shorten_token(event.merchant))
+        self._narrowing["country"].insert(place, shorten_token(event.country))
 
     def drop_until(self, after_us: int) -> int:
         """Drop the events up to an instant; return their number."""
@@ -115,10 +115,16 @@ class EntityEvents:
             for place, known_at in frauds:
                 columns[2][place - start], columns[3][place - start] = True, known_at
         if narrowing:
-            tokens = (*map(_short, narrowing.values()),)
+            tokens = (*map(shorten_token, narrowing.values()),)
             fits = [values == tokens for values in zip(*(self._narrowing[column][places] for column in narrowing), strict=True)]
             columns = [list(compress(column, fits)) for column in columns]
         return History(*columns)
+
+    def list_movements(self, after_us: int, before_us: int) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """Return times, amounts in hundredths and shortened tokens of countries of the events between two instants, neither included."""
+        start = bisect_right(self.times, after_us)
+        places = slice(start, max(start, bisect_left(self.times, before_us)))
+        return self.times[places], self._cents[places], self._narrowing["country"][places]
 
     def count(self, counts: Iterable[EventCount], at_us: int, narrowing: Mapping[str, str | None]) -> list[int]:
         """Return the numbers that counts stand for at an instant, of the events with these tokens of merchant or country."""
@@ -138,7 +144,7 @@ class EntityEvents:
     def _count(self, places: slice, narrowing: Mapping[str, str | None]) -> int:
         if places.start == places.stop:
             return 0
-        tokens = [(self._narrowing[column], _short(token)) for column, token in narrowing.items()]
+        tokens = [(self._narrowing[column], shorten_token(token)) for column, token in narrowing.items()]
         if len(tokens) == 1 and places.stop - places.start < MIN_ARRAY_EVENTS:
             ((column, token),) = tokens
             return column[places].count(token)
@@ -282,6 +288,6 @@ class RecentEvents:
 
 
 @lru_cache(maxsize=10_000)
-def _short(token: str | None) -> int:
+def shorten_token(token: str | None) -> int:
     """Return a number for a token: 60 of its bits, which no two tokens share by chance; -1 for none."""
     return -1 if token is None else int(token[:15], 16)

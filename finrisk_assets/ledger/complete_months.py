@@ -18,7 +18,7 @@ USUAL_MONTHS = SPANS[-1]
 """Complete months whose median is usual. More months forget a lost job later; fewer let one month without pay count for more."""
 
 FADE = 0.65
-"""What a missed payment or a penalty still counts a month later. More forgets later."""
+"""Weight that a missed payment or a penalty keeps from one month to the next. More forgets later."""
 FADE_UNITS = 1_000_000
 """Whole units of one event, so that no sum of faded events depends on the order."""
 

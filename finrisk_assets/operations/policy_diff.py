@@ -67,9 +67,15 @@ class PolicyDiff:
 
 
 def list_changed_keys(before: Policy, after: Policy) -> list[tuple[str, Any, Any]]:
-    """Return dotted key, value before and value after of every difference."""
-    old, new = before.flatten(), after.flatten()
-    return [(key, old[key], new[key]) for key in old if old[key] != new[key]]
+    """Return dotted key, value before and value after of every difference; a rule on transactions by its name, None where there is none."""
+    old, new = _flatten(before), _flatten(after)
+    return [(key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+
+
+def _flatten(policy: Policy) -> dict[str, Any]:
+    values = policy.flatten()
+    rules = values.pop("transaction_anomaly.rules")
+    return values | {f"transaction_anomaly.rules.{rule['name']}": rule for rule in rules}
 
 
 def compare_policies(settings: "Settings", before: Policy, after: Policy) -> Iterator[PolicyDiff]:
@@ -93,9 +99,13 @@ def _compare(domain: "Domain", source: "Source", warehouse: Any, settings: "Sett
     # A row of midnight on the first tells about the month that has just ended.
     newest = features[domain.decision_time].max().to_pyarrow().as_py() - timedelta(microseconds=1)
     rows = features.filter(features[domain.decision_time] > datetime(newest.year, newest.month, 1))
-    frame = load_frame(join_companions(rows, domain, warehouse), domain)
+    joined = join_companions(rows, domain, warehouse)
     bundle = load_bundle(champion_folder(domain, settings), domain, settings)
-    scored = [domain.score(frame, bundle.under(policy)) for policy in (before, after)]
+    # The rules that fire on the rows are each policy's own; rows without rules are loaded once.
+    ruled = [domain.join_rules(joined, warehouse.table, policy) for policy in (before, after)]
+    frame = load_frame(ruled[0], domain)
+    frames = frame, frame if ruled[1] is ruled[0] else load_frame(ruled[1], domain)
+    scored = [domain.score(rows, bundle.under(policy)) for rows, policy in zip(frames, (before, after), strict=True)]
     old, new = (np.asarray(one["decision"], str) for one in scored)
     worths = [domain.value_decisions(frame, one, policy) for one, policy in zip(scored, (before, after), strict=True)]
     gain = None if worths[0] is None or worths[1] is None else worths[1] - worths[0]

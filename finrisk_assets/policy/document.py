@@ -1,6 +1,7 @@
 """The content of a decision policy: costs, limits, thresholds and capacities that a bank sets, apart from every model.
 
-Pydantic models, one per section of the file; `default_policy.yaml` explains each key. Reading a file belongs to `policy_file`.
+Pydantic models, one per section of the file; `default_policy.yaml` explains each key. Reading a file belongs to `policy_file`, the rules on
+transactions to `payment_rules`.
 """
 
 import hashlib
@@ -8,21 +9,16 @@ import json
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from finrisk_assets.policy.payment_rules import Amount, PaymentRules, PolicySection
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, le=1000, description="per cent a year")]
 
 
-class _Section(BaseModel):
-    """A part of the policy: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Terms(_Section):
+class Terms(PolicySection):
     """The terms of a loan, for products whose loans state none."""
 
     loan_amount: float = Field(gt=0, allow_inf_nan=False)
@@ -30,7 +26,7 @@ class Terms(_Section):
     term_months: int = Field(ge=1, le=600)
 
 
-class Lending(_Section):
+class Lending(PolicySection):
     """The costs and limits of lending, which loan default and loan offers share.
 
     Rates are in per cent a year, amounts in the ledger's currency, everything else is a share.
@@ -56,7 +52,7 @@ class Lending(_Section):
         return self
 
 
-class LoanReview(_Section):
+class LoanReview(PolicySection):
     """A person's review of an application: its cost, the share of the bad that it finds, of the good that it turns away."""
 
     cost_amount: Amount
@@ -64,14 +60,14 @@ class LoanReview(_Section):
     errs_share: Share
 
 
-class RatingGrade(_Section):
+class RatingGrade(PolicySection):
     """A rating grade, and the PD below which it lies."""
 
     name: str = Field(min_length=1, max_length=8)
     below: Share
 
 
-class LoanDefaultPolicy(_Section):
+class LoanDefaultPolicy(PolicySection):
     """The policy of applications for a loan."""
 
     review: LoanReview
@@ -88,7 +84,7 @@ class LoanDefaultPolicy(_Section):
         return self
 
 
-class OfferGrid(_Section):
+class OfferGrid(PolicySection):
     """The terms that offers are looked for among; an empty list takes the terms that the acceptance model learned from."""
 
     rates_pct: tuple[Rate, ...]
@@ -107,7 +103,7 @@ class OfferGrid(_Section):
         return self
 
 
-class LoanOffersPolicy(_Section):
+class LoanOffersPolicy(PolicySection):
     """The policy of pre-approved offers."""
 
     offer_cost_amount: Amount
@@ -115,7 +111,7 @@ class LoanOffersPolicy(_Section):
     offers_to_high_spending_risk: bool
 
 
-class SpendingRiskPolicy(_Section):
+class SpendingRiskPolicy(PolicySection):
     """The levels of spending risk."""
 
     medium_from: Probability
@@ -128,13 +124,13 @@ class SpendingRiskPolicy(_Section):
         return self
 
 
-class CashflowPolicy(_Section):
+class CashflowPolicy(PolicySection):
     """The direction of an account."""
 
     surplus_from: Probability
 
 
-class TransactionAnomalyPolicy(_Section):
+class TransactionAnomalyPolicy(PolicySection):
     """The review and blocking of transactions."""
 
     contamination: Probability
@@ -143,9 +139,10 @@ class TransactionAnomalyPolicy(_Section):
     review_finds_share: float = Field(gt=0, le=1)
     block_cost_amount: Amount
     block_precision: Probability
+    rules: PaymentRules = ()
 
 
-class AcceptedFigure(_Section):
+class AcceptedFigure(PolicySection):
     """A fairness figure beyond its bound that a named person accepts, and why."""
 
     domain: str = Field(min_length=1)
@@ -154,7 +151,7 @@ class AcceptedFigure(_Section):
     why: str = Field(min_length=1)
 
 
-class FairnessPolicy(_Section):
+class FairnessPolicy(PolicySection):
     """The bounds of the fairness figures, and the figures beyond them that are accepted."""
 
     impact_ratio: Share
@@ -163,14 +160,14 @@ class FairnessPolicy(_Section):
     accepted: tuple[AcceptedFigure, ...]
 
 
-class TooLittleKnown(_Section):
+class TooLittleKnown(PolicySection):
     """The handling of a decision on too little information."""
 
     max_missing_share: Share
     outside_training: Literal["refer", "decide"]
 
 
-class Policy(_Section):
+class Policy(PolicySection):
     """A whole decision policy."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")
@@ -194,8 +191,11 @@ class Policy(_Section):
         return self.sha256[:12]
 
     def canonical_json(self) -> str:
-        """Return the content as JSON whose bytes depend on the values alone."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """Return the content as JSON whose bytes depend on the values alone; an empty list of rules is as none."""
+        content = self.model_dump(mode="json")
+        if not content["transaction_anomaly"]["rules"]:
+            del content["transaction_anomaly"]["rules"]
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def flatten(self) -> dict[str, Any]:
         """Return every value by its dotted key, in the order of the sections."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from finrisk_assets.policy.document import Policy
+from finrisk_assets.policy.payment_rules import RULE_KINDS
 
 if TYPE_CHECKING:
     from finrisk_assets.settings import Settings
@@ -115,7 +116,8 @@ def document_keys(text: str) -> Iterator[tuple[str, str, str]]:
 
 def _describe(detail: Any) -> str:
     """Describe a Pydantic error as a key and a sentence with the fix."""
-    place = ".".join(map(str, detail["loc"])) or "the file"
+    # Pydantic puts the kind of a rule into its location, as if it were a key.
+    place = ".".join(str(part) for part in detail["loc"] if part not in RULE_KINDS) or "the file"
     if detail["type"] == "extra_forbidden":
         return f"{place}: there is no such key{_suggest(str(detail['loc'][-1]), _fields_at(detail['loc'][:-1]))}"
     if detail["type"] == "missing":
@@ -130,7 +132,9 @@ def _fields_at(loc: Sequence[str | int]) -> list[str]:
     """Return the keys that are allowed at a location."""
     model: Any = Policy
     for part in loc:
-        if isinstance(part, str):
+        if part in RULE_KINDS:
+            model = RULE_KINDS[str(part)]
+        elif isinstance(part, str):
             model = model.model_fields[part].annotation
         arguments = getattr(model, "__args__", ())
         model = next((one for one in arguments if isinstance(one, type) and issubclass(one, BaseModel)), model)
@@ -146,6 +150,8 @@ def _line(root: Any, loc: Sequence[str | int]) -> int:
     """Return the line of a location, from 1; of a missing key, that of its section."""
     node, line = root, root.start_mark.line
     for part in loc:
+        if part in RULE_KINDS:
+            continue
         if isinstance(part, int) and isinstance(node.value, list) and part < len(node.value):
             node = node.value[part]
             line = node.start_mark.line

@@ -1,4 +1,4 @@
-"""What training saw of each feature: its range, its quartiles in the reference group, and its share of the model's information.
+"""The values of each feature in training: its range, its quartiles in the reference group, and its share of the model's information.
 
 A bundle keeps these numbers. Sentences are chosen by them (`reasons`), and a decision on too little information is referred.
 """
@@ -42,7 +42,7 @@ class FeatureValues:
 
 
 class Doubt(NamedTuple):
-    """Why a decision on a row would be a guess: a sentence, and the columns that it is about."""
+    """The reason why a decision on a row would be a guess: a sentence, and the columns that it is about."""
 
     text: str
     columns: tuple[int, ...]

@@ -27,7 +27,7 @@ RISKY = "the probability of default is above the largest that is granted"
 WORTH_A_REVIEW = "the loan is worth more after a review"
 UNPROFITABLE = "the loan is worth less than its costs"
 REASONS = ("", PD_UNKNOWN, RISKY, UNPROFITABLE, INCOME_UNKNOWN, UNAFFORDABLE, WORTH_A_REVIEW)
-"""Why a loan is not approved, by number; the first that holds counts."""
+"""Reasons why a loan is not approved, by number; the first that holds counts."""
 
 LONGEST_MONTHS = 1200
 """Months that a term counts as at most, so that a client's number does not decide how long a valuation takes."""

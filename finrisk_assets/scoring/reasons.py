@@ -113,7 +113,8 @@ def find_reasons(
         members = groups[features[strongest].factor]
         speaker, sentence = word_factor(members, movements, numbers, features, values, direction, group_name)
         names = list_members(features, groups, strongest)
-        reasons.append(ReasonText(factor_code(features[strongest]), features[speaker].name, sentence, total, names))
+        if sentence:
+            reasons.append(ReasonText(factor_code(features[strongest]), features[speaker].name, sentence, total, names))
     return tuple(reasons)
 
 
@@ -175,7 +176,7 @@ def word_factor(
     """Return the column that speaks for a factor, and its sentence.
 
     The feature with the largest contribution speaks, or the next one of which something can be said; where nothing can, the sentence
-    tells the value alone.
+    tells the value alone. It is empty where the value is missing and nothing is said of that.
 
     Parameters
     ----------
@@ -212,7 +213,7 @@ def choose_claim(feature: Feature, value: float, known: FeatureValues | None, di
     """
     claim: Claim
     if math.isnan(value):
-        return "missing"
+        return "missing" if feature.tells_missing else None
     if value == 0 and feature.zero:
         claim = "zero"
     elif value == 1 and feature.one:
@@ -247,6 +248,8 @@ def is_high(feature: Feature, value: float, known: FeatureValues | None) -> bool
 
 def write_sentence(feature: Feature, claim: Claim, value: float, known: FeatureValues | None, group_name: str) -> str:
     """Return the sentence of a claim, with the value and what is usual where they help."""
+    if math.isnan(value) and not feature.tells_missing:
+        return ""
     label = feature.description.split(";")[0].rstrip(".").removesuffix(", likewise") or feature.name
     if claim == "missing" or math.isnan(value):
         text = feature.missing or f"Not known: {label[0].lower()}{label[1:]}"

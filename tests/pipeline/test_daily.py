@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pandas.testing import assert_frame_equal
 
@@ -86,7 +87,7 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bank]:
 
     class Anomaly(TransactionAnomaly):
         def score(self, frame: pd.DataFrame, champion: Bundle) -> dict[str, Any]:
-            return score(frame, "amount_zscore_30d")
+            return score(frame, "amount_zscore_30d") | {"fired_rules": pa.nulls(len(frame), pa.string())}
 
     monkeypatch.setattr(registry, "DOMAINS", (Spending(), Anomaly()))
     for domain in registry.DOMAINS:

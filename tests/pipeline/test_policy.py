@@ -1,6 +1,7 @@
 """The policy over a whole population: offers agree with decisions on loans, and a change of policy needs no training."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from finrisk_assets.cli.main import cli
 from finrisk_assets.domains.loan_default import decide
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.domains.loan_offers.definition import LOAN_OFFERS
+from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
 from finrisk_assets.features.loan_terms import with_terms
 from finrisk_assets.graph.stages.common import champion_folder, join_companions, load_bundle, load_frame
+from finrisk_assets.graph.stages.scores import score_table
 from finrisk_assets.policy.policy_file import DEFAULT_POLICY, default_policy, parse_policy
 from tests.pipeline.conftest import Run
 
@@ -79,3 +82,28 @@ def test_the_diff_counts_who_changes_and_what_it_is_worth(run: Run, tmp_path: Pa
     assert changed.exit_code == 0, changed.output
     assert "lending.lgd: 0.45 → 0.7" in changed.output
     assert "approve → refer" in changed.output and "grade" in changed.output and "gender" in changed.output and "worth" in changed.output
+
+
+def test_batch_scores_follow_the_rules_of_the_policy(run: Run, tmp_path: Path) -> None:
+    other = tmp_path / "ruled.yaml"
+    other.write_text(
+        TEXT.replace("{name: burst, kind: velocity, enabled: false", "{name: burst, kind: velocity, enabled: true"), encoding="utf-8"
+    )
+    settings = replace(run.settings, policy=other)
+    policy = parse_policy(other.read_text(encoding="utf-8"), "ruled")
+    rows = TRANSACTION_ANOMALY.join_rules(run.warehouse.table("features_transaction_anomaly"), run.warehouse.table, policy)
+    score_table(tmp_path / "scores.parquet", rows, TRANSACTION_ANOMALY, settings)
+    ruled = pd.read_parquet(tmp_path / "scores.parquet").set_index("transaction_id")
+    before = run.warehouse.table("scores_transaction_anomaly").to_pandas().set_index("transaction_id")
+    fired = ruled.fired_rules == "burst"
+    assert before.fired_rules.isna().all() and 0 < fired.sum() < len(ruled) / 10
+    assert (ruled.decision[fired] != "allow").all() and (before.decision.loc[ruled.index][fired] == "allow").any()
+    assert (ruled.decision[~fired] == before.decision.loc[ruled.index][~fired]).all()
+
+
+def test_rules_and_capacity_are_measured_over_the_ledger(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINRISK_HOME", str(run.settings.home))
+    tested = CliRunner().invoke(cli, ["rules", "test"])
+    assert tested.exit_code == 0 and "(impossible_travel)" in tested.output, tested.output
+    sized = CliRunner().invoke(cli, ["capacity", "--alerts-per-day", "2"])
+    assert sized.exit_code == 0 and "The policy has reviews_per_day 100; write 2 there" in sized.output, sized.output

@@ -6,7 +6,8 @@ import ibis
 import numpy as np
 import pytest
 
-from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
+from finrisk_assets.domains import gate
+from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK, SPENDING_RISK_EIGHT
 from finrisk_assets.ledger.contract import split
 from finrisk_assets.ledger.sources import load
 from finrisk_assets.modelling.evaluation import metrics
@@ -45,3 +46,14 @@ def test_the_model_ranks_better_than_the_penalties_of_the_last_three_months(berk
     assert metrics.auc(window.labels, window.probability).low > 0.6
     assert better.difference.low > 0
     assert np.unique(window.frame.customer_id).size == 288
+
+
+def test_the_eight_fields_rank_no_better_than_chance_and_the_gate_serves_no_such_model(berka, tmp_path):
+    source, settings, frame = berka
+    domain = SPENDING_RISK_EIGHT
+    bundle.write(tmp_path / "bundle", domain.train(frame, domain.select_features(source), source, settings).spec)
+    challenger = bundle.Bundle.load(tmp_path / "bundle", threads=1)
+    window = domain.score_test_window(frame, challenger, settings)
+    assert metrics.auc(window.labels, window.probability).low < 0.5
+    figures = gate.evaluate(domain, frame, None, challenger, None, settings).figures
+    assert "discrimination" in {fault.demand for fault in gate.find_faults(domain, figures)}

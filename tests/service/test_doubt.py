@@ -24,7 +24,7 @@ SEEN = {
     "balance_mean_30d": FeatureValues(-5000.0, 20_000.0, True, 500.0, 2000.0, 5000.0, 0.6),
     "instalment_to_usual_income": FeatureValues(0.01, 0.6, True, 0.08, 0.15, 0.3, 0.3),
 }
-"""What training saw: the balance, which may be missing, is most of the model's information. Of the other features any value was seen."""
+"""Values in training: the balance, which may be missing, is most of the model's information. Of the other features any value was seen."""
 
 
 @pytest.fixture(scope="module")

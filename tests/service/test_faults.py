@@ -19,7 +19,7 @@ from sqlalchemy import event, func, make_url, select
 from bento.store.audit_verify import verify
 from bento.store.keyring import KeyringError
 from bento.store.session import open_store
-from bento.store.tables import audit, decisions, transactions
+from bento.store.tables import alerts, audit, decisions, transactions
 from bento.web.health import READINESS_TTL_S
 from finrisk_assets.settings import Settings
 from tests.service.databases import own_server, store_at, url_of
@@ -402,6 +402,10 @@ def test_what_was_answered_outlives_a_worker_that_is_killed_under_load(tmp_path,
     with closing(open_store(Settings(home=home))) as store:
         verdict = verify(store.database, store.keyring)
         moved = [one.content.request["transaction_id"] for one in store.decisions()]
+        flagged = [one.id for one in store.decisions() if one.decision != "allow"]
+        with store.reading() as connection:
+            opened = list(connection.execute(select(alerts.c.decision).order_by(alerts.c.position)).scalars())
     assert verdict.broken is None
-    assert len(moved) == len(set(moved)) == verdict.records
+    assert opened == flagged, "each alert stands with its decision, whatever dies"
+    assert len(moved) == len(set(moved)) == verdict.records - len(opened)
     assert set(moved) >= senders.answered.keys()

@@ -212,7 +212,7 @@ def test_a_column_beside_the_answer_that_was_changed_is_a_difference(bank: Bank,
 
 
 def test_an_answer_that_was_sealed_again_with_what_no_model_says_is_not_what_the_audit_knows(bank: Bank) -> None:
-    """What the client sent as its own reference has no part in the decision; the digest in the audit has."""
+    """The reference that the client sent as its own has no part in the decision; the digest in the audit has."""
     changed = bank.change(4, lambda answer: None)
     assert bank.replay().differences == [(changed, "its row is not what the audit has recorded")]
 

@@ -160,8 +160,15 @@ def test_it_writes_the_access_log_where_the_configuration_enables_it(service):
     _, ask, log = service
     ask("/v1/cashflow", {"features": CASHFLOW_ROW})
 
-    lines = [line for line in log.read_text().splitlines() if "INFO bentoml.access: 127.0.0.1:" in line]
-    assert any("path=/v1/cashflow" in line and "status=200" in line for line in lines), log.read_text()
+    def is_logged() -> bool:
+        lines = [line for line in log.read_text().splitlines() if "INFO bentoml.access: 127.0.0.1:" in line]
+        return any("path=/v1/cashflow" in line and "status=200" in line for line in lines)
+
+    # The line is written after the answer is sent.
+    began = time.monotonic()
+    while not is_logged() and time.monotonic() - began < WAIT_SECONDS:
+        time.sleep(0.05)
+    assert is_logged(), log.read_text()
 
 
 def test_without_models_it_says_what_to_do(tmp_path):

@@ -4,10 +4,11 @@ from uuid import uuid4
 
 from bento.decisions.answers import ScoringInput
 from bento.decisions.scorers.base import Scorer
+from bento.decisions.scorers.online_rules import OnlineRules
 from bento.decisions.scorers.transaction_features import TransactionFeatures
 from bento.store.records import Transaction
 from bento.store.session import Store
-from finrisk_assets.domains.transaction_anomaly.decide import decide, expect_loss, is_anomaly, is_unseen
+from finrisk_assets.domains.transaction_anomaly.decide import decide, escalate, expect_loss, is_anomaly, is_unseen
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.reasons import MAX_REASONS
 from schemas.api import Reason, TransactionAnswer, TransactionRequest
@@ -26,6 +27,7 @@ class TransactionScorer(Scorer):
     def __init__(self, bundle: Bundle, store: Store) -> None:
         super().__init__(bundle, store)
         self._features = TransactionFeatures(bundle)
+        self._rules = OnlineRules(bundle.policy.transaction_anomaly.rules, store)
         self._log_amount = next((at for at, feature in enumerate(bundle.features) if feature.name == "log_amount"), None)
 
     def prepare(self, request: TransactionRequest) -> ScoringInput:
@@ -33,7 +35,8 @@ class TransactionScorer(Scorer):
         if request.transaction_id is None:
             request = request.model_copy(update={"transaction_id": uuid4().hex})
         transaction = _transaction_of(request)
-        return ScoringInput(request, self._features.row(transaction, self._store), transaction=transaction)
+        row, measured = self._features.row(transaction, self._store), self._rules.measure(transaction)
+        return ScoringInput(request, row, decision_context=measured, transaction=transaction)
 
     def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> TransactionAnswer:
         """Return the risk score and the decision of a transaction."""
@@ -43,10 +46,11 @@ class TransactionScorer(Scorer):
         unseen = is_unseen(log_amount, self.bundle.thresholds)
         anomaly = is_anomaly(risk, self.bundle.thresholds, unseen=unseen)
         doubtful = self.bundle.find_doubt(row) is not None
-        decision = decide(risk, self.bundle.thresholds, log_amount, unseen=unseen or doubtful)
+        by_model = decide(risk, self.bundle.thresholds, log_amount, unseen=unseen or doubtful)
+        rules = self._rules.find_fired(scoring_input.transaction or _transaction_of(scoring_input.request), scoring_input.decision_context)
         review_from = self.bundle.thresholds.get("review_loss")
         loss = None if review_from is None or log_amount is None else round(float(expect_loss(risk, log_amount)), 2)
-        fields = self.explainer.fields(row, scores, high=anomaly or decision != "allow")
+        fields = self.explainer.fields(row, scores, high=anomaly or by_model != "allow")
         if unseen:
             fields["reasons"] = [_UNSEEN, *fields["reasons"][: MAX_REASONS - 1]]
         return TransactionAnswer(
@@ -55,7 +59,8 @@ class TransactionScorer(Scorer):
             anomaly=anomaly,
             expected_loss_amount=loss,
             review_from_amount=review_from,
-            decision=decision,
+            decision=by_model if rules is None else escalate(by_model, (rule.action for rule in rules)),
+            rules=rules,
             **fields,
         )
 

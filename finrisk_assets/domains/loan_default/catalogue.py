@@ -271,7 +271,7 @@ def _balance_features() -> tuple[FeatureDefinition, ...]:
         define(
             "buffer_shortfall", "months",
             f"What the balance at the last month-end lacks of one usual income, in usual incomes, at most {LARGEST_SHORTFALL:g}.",
-            "", "The balance at the last month-end was below one usual income",
+            "", "The balance at the last month-end fell behind one usual income",
             lambda rows: clip(1.0 - _in_usual_incomes(column("_closing"))(rows), 0.0, LARGEST_SHORTFALL), 1, needs=_LEDGER_NEEDS,
             zero="The balance at the last month-end was one usual income or more", high_above=0.0,
         ),

@@ -5,7 +5,7 @@ capacity (an example-dependent cost: Elkan, *The foundations of cost-sensitive l
 policy and the bundle's curves (`finrisk_assets.scoring.policy_thresholds`). The service imports this module: numpy and the policy alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from finrisk_assets.policy.document import TransactionAnomalyPolicy
 
 Decision = Literal["allow", "review", "block"]
+
+STRICTNESS: Sequence[Decision] = ("allow", "review", "block")
+"""The decisions, from the mildest to the strictest."""
 
 LARGEST_LEARNED = "largest_log_amount"
 """Name of the threshold that is the largest amount in training, as the feature ``log_amount``."""
@@ -70,6 +73,11 @@ def decide_all(scores: ArrayLike, thresholds: Mapping[str, float], log_amounts: 
     is_blocked = values >= thresholds.get("block", np.inf)
     decided: list[Decision] = np.select([is_blocked, is_reviewed], ["block", "review"], "allow").tolist()
     return decided
+
+
+def escalate(decision: Decision, actions: Iterable[Decision]) -> Decision:
+    """Return the strictest of a model's decision and the actions of the rules that fired."""
+    return max((decision, *actions), key=STRICTNESS.index)
 
 
 def compute_savings(amount: ArrayLike, is_fraud: ArrayLike, decisions: ArrayLike, policy: TransactionAnomalyPolicy) -> NDArray[np.float64]:

@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, MonitoringSpec, ScoredWindow, TrainingResult
-from finrisk_assets.domains.transaction_anomaly import catalogue, decide, features, model, time_split
+from finrisk_assets.domains.transaction_anomaly import catalogue, decide, features, ledger_rules, model, time_split
 from schemas.features import Feature
-from schemas.ledger import TRANSACTIONS
+from schemas.ledger import TRANSACTIONS, Column
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +52,7 @@ class TransactionAnomaly(Domain):
     cutoffs = ("review", "block")
     utility_unit = "fraud stopped less the cost of alerts and of blocking by mistake, in currency per transaction"
     truth = "truth_transactions"
+    more_scores = (Column("fired_rules", "string", "Names of the policy's rules that fired, with spaces between them.", nullable=True),)
     known_before = ()
     is_computed_in_service = True
     monitoring = MonitoringSpec(
@@ -131,9 +132,13 @@ class TransactionAnomaly(Domain):
         return _train_supervised(frame, window, rows, validation, margin, spec, params, settings)
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> dict[str, Any]:
-        """Return margin, probability and decision of each row; an amount larger than any in training is decided as such,
-        and a transaction of which too little is known is reviewed."""
+        """Return margin, probability, decision and fired rules of each row; an amount larger than any in training is decided as such,
+        and a transaction of which too little is known is reviewed.
+
+        Rules decide on rows that `join_rules` has joined them to. Others are decided by the model alone, as its evaluation asks.
+        """
         import numpy as np
+        import pyarrow as pa
 
         rows = _matrix(frame, champion.features)
         margin = champion.margin(rows)
@@ -141,7 +146,17 @@ class TransactionAnomaly(Domain):
         amounts = frame.log_amount.to_numpy(np.float32) if "log_amount" in frame else None
         decisions = np.array(decide.decide_all(probability, champion.thresholds, amounts), object)
         decisions[champion.is_doubtful(rows) & (decisions == "allow")] = "review"
-        return {"score": margin, "probability": probability, "decision": decisions.tolist()}
+        fired = [None] * len(rows) if ledger_rules.FIRED not in frame else frame[ledger_rules.FIRED].tolist()
+        decided = ledger_rules.escalate_all(decisions.tolist(), fired, champion.policy.transaction_anomaly.rules)
+        return {
+            "score": margin,
+            "probability": probability,
+            "decision": decided,
+            "fired_rules": pa.array(fired, pa.string(), from_pandas=True),
+        }
+
+    def join_rules(self, rows: "LazyTable", table: "Callable[[str], LazyTable]", policy: "Policy") -> "LazyTable":
+        return ledger_rules.join_fired(rows, table("validated_transactions"), policy.transaction_anomaly.rules)
 
     def value_decisions(self, frame: "pd.DataFrame", scored: Mapping[str, Any], policy: "Policy") -> "np.ndarray | None":
         """Return what reviews and blocks are expected to save less what they cost; None where the score is no probability of fraud."""

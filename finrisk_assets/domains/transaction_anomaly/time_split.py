@@ -1,6 +1,7 @@
 """The split of transactions by time: rows to fit on, to choose and calibrate on, and to test on, in that order."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from finrisk_assets.domains.transaction_anomaly.catalogue import LABEL_DELAY_S
@@ -49,15 +50,28 @@ def split_by_time(moments: "np.ndarray") -> TimeSplit:
 def select_test_rows(table: "LazyTable") -> "LazyTable":
     """Return the rows of the test window, and the ledger's first transaction, which the window's length follows from."""
     import ibis
+
+    first, begins = _find_moments(table)
+    if first is None:
+        return table
+    begins_at, first_at = (ibis.literal(time, type="timestamp") for time in (begins, first))
+    return table.filter((table.occurred_at >= begins_at) | (table.occurred_at == first_at))
+
+
+def begin_test(table: "LazyTable") -> datetime:
+    """Return the beginning of the test window; of an empty table, 1970."""
+    return _find_moments(table)[1]
+
+
+def _find_moments(table: "LazyTable") -> tuple[datetime | None, datetime]:
+    """Return the first transaction's time, None without one, and the beginning of the test window."""
     import numpy as np
 
     ends = table.aggregate(first=table.occurred_at.min(), last=table.occurred_at.max()).to_pyarrow().to_pylist()[0]
     if ends["first"] is None:
-        return table
+        return None, datetime(1970, 1, 1)
     begins, _ = _test_window(np.datetime64(ends["first"], "us"), np.datetime64(ends["last"], "us"))
-    moments = (begins.astype("datetime64[us]").item(), ends["first"])
-    begins_at, first = (ibis.literal(time, type="timestamp") for time in moments)
-    return table.filter((table.occurred_at >= begins_at) | (table.occurred_at == first))
+    return ends["first"], begins.astype("datetime64[us]").item()
 
 
 def _test_window(first: "np.datetime64", last: "np.datetime64") -> "tuple[np.datetime64, np.timedelta64]":

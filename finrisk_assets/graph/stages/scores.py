@@ -14,6 +14,7 @@ from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION, champion_folder
 from finrisk_assets.graph.warehouse import Warehouse, column_schema
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training.parallel import map_in_order
+from finrisk_assets.policy.policy_file import load_policy
 from finrisk_assets.settings import Settings
 
 ARROW = {"string": "string", "int64": "int64", "float64": "float64", "boolean": "bool", "timestamp": "timestamp[us]"}
@@ -50,7 +51,8 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
         path.parent.mkdir(parents=True, exist_ok=True)
         of_run = MonthRange.from_partitions(context.assets_def.partitions_def, context.partition_key_range)
         rows = of_run.filter_rows(warehouse.table(f"features_{domain.group}"), domain.decision_time)
-        score_table(path, join_companions(rows, domain, warehouse), domain, settings)
+        rows = domain.join_rules(join_companions(rows, domain, warehouse), warehouse.table, load_policy(settings))
+        score_table(path, rows, domain, settings)
         yield dg.Output(warehouse.read_parquet(path))
 
     return scores

@@ -1,4 +1,4 @@
-"""What the rules of the leakage linter share: the finding, the sample of rows, a quick model, and the AUC with its standard error."""
+"""The common parts of the rules of the leakage linter: the finding, the sample of rows, a quick model, the AUC with its error."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ MAX_CHANGED_SHARE = 0.01
 LARGEST_MOVE_DAYS = 10
 """Days by which payday moves."""
 FACTOR = 7.0
-"""What all money is multiplied by."""
+"""Factor that all money is multiplied by."""
 
 Frames = Mapping[str, "pd.DataFrame"]
 """Canonical table -> its rows."""

@@ -64,7 +64,7 @@ MIN_JOINT_LOSS, MIN_JOINT_LOSS_EACH = 0.1, 0.03
 overlap add up to less: .026 each in clean sets.
 """
 DOMINANT_RATIO = 2.0
-"""How many times the loss without the next most important feature the loss without a dominant one is."""
+"""Smallest ratio of the loss without a dominant feature to the loss without the next most important one."""
 MANY_ROWS = 1_500
 """Rows from which two folds suffice; fewer rows are scored by five, which teach on more of them."""
 

@@ -38,7 +38,7 @@ def test_a_month_that_training_holds_in_part_is_neither_reference_nor_since() ->
 
 
 def test_the_first_months_of_training_are_no_reference() -> None:
-    """What looks back over three months is not full in them: its missing values would look like drift."""
+    """Features that look back over three months are not full in them: its missing values would look like drift."""
     windows = choose_windows(months("2023-05", "2024-06"), ("2023-05-01", "2023-12-31"), lambda window: 2_000)
     assert windows.reference == (np.datetime64("2023-12", "M"),)
 

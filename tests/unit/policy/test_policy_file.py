@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from finrisk_assets.operations.policy_diff import list_changed_keys
+from finrisk_assets.policy.payment_rules import RULE_KINDS
 from finrisk_assets.policy.policy_file import (
     DEFAULT_POLICY,
     PolicyError,
@@ -45,6 +47,13 @@ def test_the_hash_is_that_of_the_content() -> None:
         ("rates_pct: []", "rates_pct: [9, 7]", r"loan_offers\.grid: rates_pct must ascend"),
         ("hazard_weights: []", "hazard_weights: [1, 2]", r"hazard_weights has fewer than 12 months"),
         ("unaffordable: refer", "unaffordable: approve", r"loan_default\.unaffordable is 'approve': must be 'refer' or 'refuse'"),
+        ("from_amount: 5000.0", "above: 5000.0", r"line \d+: transaction_anomaly\.rules\.0\.above: there is no such key; .*from_amount"),
+        ("kind: amount_limit, ", "kind: limit, ", r"transaction_anomaly\.rules\.0: .*'limit' found using 'kind' does not match any of"),
+        ("[IR, KP, MM]", "[IR, NO]", r"rules\.2\.countries\.1 is False: YAML reads NO as a no: write the country Norway as 'NO'"),
+        ("[IR, KP, MM]", "[IR, XX]", r"rules\.2\.countries\.1 is 'XX': must be a country as ISO 3166-1"),
+        ("max_transactions: 10, max_amount: 3000.0", "", r"rules\.1: has no limit: add max_transactions, max_amount or both"),
+        ("name: burst", "name: large_amount", r"rules: there are two rules of the name 'large_amount'"),
+        ("within_hours: 1,", "within_hours: 3000,", r"rules\.1\.within_hours is 3000: must be less than or equal to 2160"),
         ("name: default", "name: default\nname: other", r"line \d+: name is there twice"),
         ("name: default", "name: [default", r"line \d+, is not YAML"),
     ],
@@ -80,3 +89,25 @@ def test_the_page_documents_every_key_as_the_file_does() -> None:
     page = (Path(__file__).parents[3] / "docs" / "policy.md").read_text(encoding="utf-8")
     for key, value, comment in document_keys(TEXT):
         assert f"| `{key}` | {f'`{value}`' if value else ''} | {comment} |" in page, key
+
+
+def test_a_policy_without_rules_is_the_policy_that_it_was_before_there_were_rules() -> None:
+    before, _, after = TEXT.partition("  # Rules beside the model")
+    without = parse_policy(before + after[after.index("\n# Bounds of the fairness") :], "f")
+    assert without.transaction_anomaly.rules == () and "rules" not in without.canonical_json()
+    empty = parse_policy(before + "  rules: []\n" + after[after.index("\n# Bounds of the fairness") :], "f")
+    assert empty.version == without.version != default_policy().version
+    assert parse_policy(without.canonical_json(), "stored").version == without.version
+    assert parse_policy(default_policy().canonical_json(), "stored").version == default_policy().version
+
+
+def test_the_shipped_policy_shows_every_kind_of_rule_and_enables_none() -> None:
+    rules = default_policy().transaction_anomaly.rules
+    assert {rule.kind for rule in rules} == set(RULE_KINDS) and not any(rule.enabled for rule in rules)
+
+
+def test_a_changed_rule_is_named_alone() -> None:
+    more = TEXT.replace("{name: burst, kind: velocity, enabled: false", "{name: burst, kind: velocity, enabled: true")
+    changed = list_changed_keys(default_policy(), parse_policy(more.replace("name: large_amount", "name: huge_amount"), "f"))
+    assert [key.removeprefix("transaction_anomaly.rules.") for key, _, _ in changed] == ["large_amount", "burst", "huge_amount"]
+    assert (changed[0][2], changed[1][1]["enabled"], changed[1][2]["enabled"], changed[2][1]) == (None, False, True, None)

@@ -107,6 +107,8 @@ def test_a_value_that_is_neither_low_nor_high_is_told_without_a_claim() -> None:
 def test_a_missing_value_has_a_sentence_of_its_own() -> None:
     assert say(FEATURES[5], math.nan) == "No country was stated"
     assert say(FEATURES[0], math.nan) == "Not known: amount against the usual"
+    silent = (replace(FEATURES[5], tells_missing=False), FEATURES[0])
+    assert [one.feature for one in find_reasons([0.9, 0.5], [math.nan, 9.0], silent, (USUAL,) * 2)] == [FEATURES[0].name]
     assert [say(FEATURES[5], value) for value in (0.0, 1.0)] == ["It is known", "The country is new"]
 
 

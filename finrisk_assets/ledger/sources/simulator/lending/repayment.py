@@ -1,4 +1,4 @@
-"""What becomes of a loan: default and repayment in full, month by month, from the borrower's hidden state.
+"""The course of a loan: default and repayment in full, month by month, from the borrower's hidden state.
 
 A default begins with `MISSED_INSTALMENTS` instalments in a row that are not paid, and happens in the month of the last of them. In month k
 of a loan its logit is
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is hidden about borrowers as they apply; one element each. The truth tables have columns of these names.
+    """The hidden state of borrowers as they apply; one element each. The truth tables have columns of these names.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Months:
 
 @dataclass(frozen=True)
 class Limits:
-    """What each borrower bears in each month of a loan; shape ``(n, LONGEST_MONTHS)``.
+    """The largest instalment and rate that each borrower bears in each month of a loan; shape ``(n, LONGEST_MONTHS)``.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Course:
-    """What becomes of loans: the month of the default and of the repayment in full, counted from 1, or ``NEVER``; at most one of them."""
+    """The course of loans: the month of the default and of the repayment in full, counted from 1, or ``NEVER``; at most one of them."""
 
     default_month: NDArray[np.int64]
     prepaid_month: NDArray[np.int64]
