@@ -92,7 +92,10 @@ def split(
     source_columns = [column for column in table.columns if column.name in columns]
     typed = raw.mutate(**{_text_column(c.name): _uncast(columns[c.name](raw)) for c in source_columns})
     typed = typed.mutate(**{_typed_column(c.name): _read(typed[_text_column(c.name)], c) for c in source_columns})
-    joined = _join_references(table, _join_first(table, typed), references)
+    first = _repeated_keys(table[table.key], columns[table.key], raw)
+    joined = _join_references(
+        table, typed.left_join(first, typed[_key_column(table[table.key], typed)] == first["__first_key"]), references
+    )
     rules = list(_rules(table, source_columns, joined, references, as_of))
     readable = ~_is(joined[DEFECTS].contains(MALFORMED_ROW))
     broken = joined[DEFECTS].notnull() | reduce(or_, (rule.broken for rule in rules))
@@ -191,14 +194,20 @@ def _column_rules(column: Column, raw_value: ir.Value, value: ir.Value) -> Itera
         yield _Rule(f"{column.name} is no country of ISO 3166-1 alpha-2", _is(value.notin(sorted(COUNTRY_CODES))))
 
 
-def _join_first(table: Table, rows: ir.Table) -> ir.Table:
-    """Join the number of the first row of a key to every row whose key occurs more than once."""
-    # Grouping by an integer is cheaper than grouping by its text, with the same result.
-    key = rows[_text_column(table.key) if rows[_text_column(table.key)].type().is_integer() else _typed_column(table.key)]
-    keys = rows.filter(key.notnull()).select(__first_key=key, __row=rows[ROW])
+def _repeated_keys(key: Column, expression: Callable[[ir.Table], ir.Value], raw: ir.Table) -> ir.Table:
+    """Return the keys that occur more than once, each with the number of its first row."""
+    # Read anew from the raw rows: an engine keeps a table that a query uses twice in memory, with all its columns.
+    given = raw.select(**{ROW: raw[ROW], _text_column(key.name): _uncast(expression(raw))})
+    rows = given.mutate(**{_typed_column(key.name): _read(given[_text_column(key.name)], key)})
+    value = rows[_key_column(key, rows)]
+    keys = rows.select(__first_key=value, __row=rows[ROW])  # rows without a key are one group, which joins to none
     first_rows = keys.group_by("__first_key").agg(__first_row=keys["__row"].min(), __rows=keys.count())
-    first = first_rows.filter(first_rows["__rows"] > 1).drop("__rows")
-    return rows.left_join(first, key == first["__first_key"])
+    return first_rows.filter(first_rows["__rows"] > 1).drop("__rows")
+
+
+def _key_column(key: Column, rows: ir.Table) -> str:
+    """Return the column by which rows are grouped: that of an integer is cheaper than that of its text, with the same result."""
+    return _text_column(key.name) if rows[_text_column(key.name)].type().is_integer() else _typed_column(key.name)
 
 
 def _join_references(table: Table, rows: ir.Table, references: Mapping[str, ir.Table]) -> ir.Table:
@@ -284,8 +293,12 @@ def _number(raw_value: ir.Value) -> ir.Value:
 
 def _not_finite(raw_value: ir.Value) -> ir.BooleanValue:
     # NaN is larger than any number in these engines, and Spark has no test for infinity of its own.
-    beyond = _is(_number(raw_value).abs() > _LARGEST)
-    return beyond | _is(raw_value.lower().re_search(NOT_FINITE)) if raw_value.type().is_string() else beyond
+    number = _number(raw_value)
+    beyond = _is(number.abs() > _LARGEST)
+    if not raw_value.type().is_string():
+        return beyond
+    # Only a text that is no number can be such a word.
+    return ibis.cases((number.isnull(), _is(raw_value.lower().re_search(NOT_FINITE))), else_=beyond)
 
 
 def _cast_float64(raw_value: ir.Value) -> ir.Value:

@@ -3,6 +3,7 @@
 Every function takes a text column in normal form and returns null where the text is no such value.
 """
 
+import re
 from functools import partial
 from unicodedata import normalize
 
@@ -12,9 +13,6 @@ import ibis.expr.types as ir
 
 from schemas.normal_form import TRIMMED_RANGES
 from schemas.text_values import FALSE, NEGATIVE, TIME, TRUE, number_pattern, unsigned_pattern
-
-_PLAIN_NUMBER = r"^-?[0-9]+(?:\.[0-9]+)?$"
-"""A number as most files write it: read without the work that signs and marks need."""
 
 _PLAIN_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?)?$"
 """A time without an offset as most files write it: the engine's cast reads it whole."""
@@ -66,10 +64,21 @@ def read_numbers(text: ir.StringValue, decimal: str = ".", thousands: str = "") 
         unsigned = unsigned.replace(decimal, ".")
     number = unsigned.try_cast("float64")
     marked = ibis.cases((text.re_search(NEGATIVE), -number), else_=number)
-    branches = [(text.re_search(number_pattern(decimal, thousands)), marked)]
-    if decimal == "." and thousands != ".":
-        branches.insert(0, (text.re_search(_PLAIN_NUMBER), text.try_cast("float64")))
-    return ibis.cases(*branches, else_=ibis.null("float64"))
+    written = text.replace(thousands, "") if thousands and thousands not in " '" else text
+    written = written.replace(decimal, ".") if decimal != "." else written
+    return ibis.cases(
+        (text.re_search(_plain_number(decimal, thousands)), written.try_cast("float64")),
+        (text.re_search(number_pattern(decimal, thousands)), marked),
+        else_=ibis.null("float64"),
+    )
+
+
+def _plain_number(decimal: str, thousands: str) -> str:
+    """Return the pattern of a number as most files write it: read without the work that signs and spaces need."""
+    mark, digits = re.escape(decimal), "[0-9]+"
+    if thousands and thousands not in " '":
+        digits = f"(?:[0-9]+|[0-9]{{1,3}}(?:{re.escape(thousands)}[0-9]{{3}})+)"
+    return rf"^-?{digits}(?:{mark}[0-9]+)?$"
 
 
 def read_booleans(text: ir.StringValue) -> ir.BooleanValue:
