@@ -1,8 +1,8 @@
-"""Commands about a user's own data: check a mapping without training, and show the quarantine of a ledger that was run."""
+"""Commands about a user's own data: propose a mapping, check one without training, and show the quarantine of a ledger that was run."""
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,51 @@ if TYPE_CHECKING:
 
 HAS_QUARANTINE, CANNOT_RUN = 1, 2
 """Exit statuses: rows are in quarantine; the mapping or a file is wrong."""
+FIRST_ROWS = 3
+"""Rows of each table that an import shows."""
 WIDTH = 150
 """Columns of the output without a terminal."""
+
+
+TABLES = ("customers", "accounts", "transactions", "loans", "offers")
+
+
+@click.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--as", "table", type=click.Choice(TABLES), help="The ledger table of the files; by default their columns tell.")
+@click.option(
+    "-o", "--output", "out", type=click.Path(path_type=Path, dir_okay=False), help="Write the mapping to this file, and check it."
+)
+@click.option("--overwrite", is_flag=True, help="Write files anew that are there already.")
+@click.pass_obj
+def import_files(settings: Settings, files: tuple[Path, ...], table: str | None, out: Path | None, overwrite: bool) -> None:
+    """Propose a mapping of FILES: CSV, TSV, Parquet, Excel, OFX, QFX, CAMT.053 or MT940.
+
+    At a terminal it asks what the files leave open; elsewhere it takes the likeliest answer and marks it with `confirm`. With -o it
+    shows the first rows as the ledger will see them: personal data.
+    """
+    from finrisk_assets.ledger.intake.import_files import propose_mapping
+    from finrisk_assets.ledger.landing import LandingError
+    from finrisk_assets.operations.check_mapping import check_mapping
+    from schemas.mapping import MappingError
+
+    try:
+        text = propose_mapping(files, table, out, _ask, overwrites=overwrite)
+        click.echo(text, nl=False)
+        if out:
+            _print_tables(check_mapping(settings, out, n_rows=FIRST_ROWS).tables)
+            click.echo(f"Confirm the guesses in {out}, then: finrisk check {out}")
+    except (MappingError, LandingError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(CANNOT_RUN)
+
+
+def _ask(question: str, answers: Sequence[str], likeliest: str) -> str:
+    """Ask at a terminal; elsewhere the likeliest answer is taken."""
+    if not sys.stdin.isatty():
+        return likeliest
+    kind = click.Choice(answers) if answers else str
+    return str(click.prompt(question, type=kind, default=likeliest))
 
 
 @click.command("check")

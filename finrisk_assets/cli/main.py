@@ -486,7 +486,7 @@ def shadow(settings: Settings) -> None:
     Console(width=max(Console().width, 150)).print(table)
 
 
-for command in (audit, capacity, keys, people, keyring, replay, rules, store, data.check_file, data.show_quarantine):
+for command in (audit, capacity, keys, people, keyring, replay, rules, store, data.import_files, data.check_file, data.show_quarantine):
     cli.add_command(command)
 for command in (upgrade, check):
     store.add_command(command)

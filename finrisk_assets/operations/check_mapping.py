@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.ledger import contract, sources
+from finrisk_assets.ledger.intake.column_names import LEAKS, PROTECTED
 from finrisk_assets.ledger.landing import escape_pattern
 from finrisk_assets.operations.quarantine_report import TableReport, report_table
 from finrisk_assets.settings import Settings
@@ -24,15 +25,6 @@ DISTINCT_SHARE = 0.98
 """Share of distinct values from which a whole number or a text looks like an identifier, of at least `DISTINCT_ROWS` rows."""
 DISTINCT_ROWS = 50
 
-_PROTECTED = re.compile(
-    r"(^|_)(sex|gender|geschlecht|age|alter|birth\w*|dob|race|ethnic\w*|religion|nationality|marital\w*|marriage|disab\w*|pregnan\w*"
-    r"|dependants?|dependents?)(_|$)"
-)
-"""Names of protected attributes."""
-_LEAKS = re.compile(
-    r"(^|_)(default\w*|outcome|recover\w*|charged?_?off\w*|collection\w*|written_off|paid_back|settled|last_payment\w*)(_|$)"
-)
-"""Names of what is known only when a loan has ended."""
 _OUTCOMES = {"loans": "is_default", "transactions": "is_fraud", "offers": "is_accepted"}
 _LEARNS_FROM = {"loan_default": "loans", "loan_offers": "offers"}
 """Domain -> the table whose outcomes it needs; transaction anomaly does without."""
@@ -170,12 +162,12 @@ def _note_columns(mapping: "TableMap", raw_table: "RawTable", rows: "LazyTable")
     outcome = _OUTCOMES.get(raw_table.table.name, "")
     for column in mapping.extra:
         names = " ".join(re.sub(r"\W+", "_", name.lower()) for name in (column.name, *column.reads))
-        if column.personal != "protected" and any(_PROTECTED.search(name) for name in names.split()):
+        if column.personal != "protected" and any(PROTECTED.search(name) for name in names.split()):
             fix = "say `personal: protected` and take `feature` away" if column.feature else "say `personal: protected`"
             notes.append(f"{column.name} looks like a protected attribute; {fix}")
         if not column.feature:
             continue
-        if any(_LEAKS.search(name) for name in names.split()):
+        if any(LEAKS.search(name) for name in names.split()):
             notes.append(f"{column.name} sounds like what is known only after the decision; say `known` and take `feature` away if so")
         elif outcome in raw_table.columns and (correlation := _correlate(rows, column.name, outcome)) >= LEAK_CORRELATION:
             notes.append(
