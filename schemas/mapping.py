@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.ledger import TABLES, Column, DType, PersonalData, Table
 from schemas.mapping_yaml import RepeatedKeyError, load_mapping_yaml
@@ -20,7 +20,7 @@ MONTH = r"^[12][0-9]{3}-(0[1-9]|1[0-2])$"
 
 DATE_DIRECTIVES = frozenset("YymdHMSz")
 
-DIRECTION = "direction"
+DIRECTION, CURRENCY = "direction", "currency"
 
 
 class MappingError(ValueError):
@@ -172,8 +172,19 @@ class TableMap(_Model):
     )
     header: tuple[str, ...] = Field((), description="Column names, where the file has no header line.")
     missing: tuple[Scalar, ...] = Field((), description="Codes that mean that there is no value, in every column.")
-    columns: dict[str, ColumnMap]
-    extra: tuple[ExtraColumn, ...] = ()
+    unique_by: tuple[str, ...] = Field(
+        (), description="Columns of the file of whose values the first row counts, as to take customers out of a file of transactions."
+    )
+    currency: str | None = Field(
+        None, description="The file's column with each row's currency; rows of another than the source's are in quarantine."
+    )
+    columns: dict[str, ColumnMap] = Field(description="The ledger's columns -> the file's.")
+    extra: tuple[ExtraColumn, ...] = Field((), description="Columns of your own.")
+
+    @field_validator("unique_by", mode="before")
+    @classmethod
+    def _one_or_several(cls, names: Any) -> Any:
+        return (names,) if isinstance(names, str) else names
 
     @model_validator(mode="after")
     def _direction_of_two_columns(self) -> Self:
@@ -191,7 +202,8 @@ class TableMap(_Model):
     @property
     def reads(self) -> tuple[str, ...]:
         """The file's columns that are read, each once."""
-        return tuple(dict.fromkeys(name for column in self.maps.values() for name in column.reads))
+        names = [name for column in self.maps.values() for name in column.reads]
+        return tuple(dict.fromkeys((*names, *self.unique_by)))
 
     @property
     def has_content_id(self) -> bool:
@@ -209,7 +221,8 @@ class TableMap(_Model):
     def declare(self, name: str) -> Table:
         """Return the ledger's contract of the table, with the extra columns."""
         zones = {column: how.timezone for column, how in self.maps.items() if how.timezone}
-        return TABLES[name].with_columns(*(column.declare() for column in self.extra)).with_zones(zones)
+        lacking = [column.name for column in TABLES[name].columns if column.is_optional and column.name not in self.columns]
+        return TABLES[name].without(*lacking).with_columns(*(column.declare() for column in self.extra)).with_zones(zones)
 
 
 class Mapping(_Model):
@@ -226,6 +239,15 @@ class Mapping(_Model):
     )
     policy: str | None = Field(None, description="The source's own decision policy: its path from the YAML file's folder.")
     tables: dict[str, TableMap] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _in_one_currency(self) -> Self:
+        """Make a table's column of currencies a column of the ledger that has the one currency alone."""
+        for name, table in self.tables.items():
+            if table.currency is not None and all(column.name != CURRENCY for column in table.extra):
+                how = {"name": CURRENCY, "from": table.currency, "type": "string", "description": "Currency.", "allowed": (self.currency,)}
+                self.tables[name] = table.model_copy(update={"extra": (*table.extra, ExtraColumn.model_validate(how))})
+        return self
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -328,7 +350,7 @@ def _check_table(name: str, table: TableMap) -> list[str]:
     wrong += [
         f"{place}.columns.{column.name}: is required; say where it comes from. It is: {column.description}"
         for column in canonical.columns
-        if not column.nullable and column.name not in table.columns
+        if not column.nullable and not column.is_optional and column.name not in table.columns
     ]
     names = [column.name for column in table.extra]
     for column in table.extra:

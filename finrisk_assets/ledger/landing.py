@@ -46,9 +46,9 @@ class LandingError(ValueError):
 
 @dataclass(frozen=True)
 class LandingResult:
-    """The number of raw rows that landed, the hash of the source's content (its data version), and the rows that overlapping files repeat.
+    """The number of raw rows that landed, the hash of the source's content (its data version), and the rows that repeat another.
 
-    Repeated rows are counted only where the source asks for identifiers of content; they land once.
+    Repeated rows land once. They are counted where the source asks for identifiers of content, or for one row of each key.
     """
 
     rows: int
@@ -215,6 +215,29 @@ def identify_rows(landed: Path, sha256: str) -> LandingResult:
         ((rows,),) = connection.execute(f"COPY ({query}) TO {_text(str(part))} (FORMAT parquet)").fetchall()
     part.replace(landed)
     return LandingResult(int(rows), sha256, int(before) - int(rows))
+
+
+def keep_first_rows(landed: Path, names: Sequence[str], result: LandingResult) -> LandingResult:
+    """Keep of the landed rows with equal values the first; rows that cannot be read stay, for the quarantine.
+
+    Parameters
+    ----------
+    landed
+        The Parquet file, which is written anew.
+    names
+        The columns whose values are compared, in normal form.
+    result
+        What has landed.
+    """
+    part = landed.with_name(f".{landed.name}.first.parquet")
+    source = f"read_parquet({_text(escape_pattern(landed))}, hive_partitioning=false)"
+    values = ", ".join(f"nfc_normalize(trim({_name(name)}::VARCHAR))" for name in names)
+    with _duckdb() as connection:
+        kept = f"{DEFECTS} IS NOT NULL OR row_number() OVER (PARTITION BY {DEFECTS} IS NULL, {values} ORDER BY {ROW}) = 1"
+        query = f"SELECT * FROM {source} QUALIFY {kept} ORDER BY {ROW}"
+        ((rows,),) = connection.execute(f"COPY ({query}) TO {_text(str(part))} (FORMAT parquet)").fetchall()
+    part.replace(landed)
+    return LandingResult(int(rows), result.sha256, result.repeated + result.rows - int(rows))
 
 
 def land_arrow(table: "pa.Table", out: Path) -> LandingResult:

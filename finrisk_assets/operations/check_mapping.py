@@ -100,7 +100,13 @@ def check_mapping(settings: Settings, path: Path, n_rows: int = 0) -> MappingRep
                 valid[name] = connection.create_table(f"validated_{name}", valid_rows)
                 notes = _note_columns(mapping.tables[name], raw_table, valid[name])
                 if landing.repeated:
-                    notes.insert(0, f"{landing.repeated:,} rows are repeated by overlapping files and landed once")
+                    keys = ", ".join(mapping.tables[name].unique_by)
+                    why = (
+                        f"repeat an earlier {keys}: the first row of each counts"
+                        if keys
+                        else "are repeated by overlapping files and landed once"
+                    )
+                    notes.insert(0, f"{landing.repeated:,} rows {why}")
                 maps = mapping.tables[name].maps
                 reports[name] = report_table(raw_table, valid[name], quarantine, maps=maps, notes=notes, n_rows=n_rows)
                 outcome = _OUTCOMES.get(name)

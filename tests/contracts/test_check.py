@@ -331,3 +331,43 @@ def test_a_home_that_dagster_would_read_as_another_is_refused(tmp_path):
     for name in ("a?b", "a%20b"):
         with pytest.raises(SettingsError, match="name another folder"):
             Settings(home=tmp_path / name)
+
+
+def test_rows_of_another_currency_are_in_quarantine(check):
+    text = mapping("    currency: ccy\n")
+    _, report = check(text, t="no,at,sum,ccy\n1,2024-05-01,5,EUR\n2,2024-05-01,5, EUR \n3,2024-05-01,5,USD\n4,2024-05-01,5,\n")
+    valid, broken = of_transactions(report)
+    assert set(valid) == {"1", "2", "4"}
+    assert broken == {3: ["currency is not one of EUR"]}
+
+
+def test_customers_are_taken_out_of_a_file_of_transactions(check):
+    text = (
+        HEAD.replace("  transactions:", "  customers:")
+        + """    file: t.csv
+    unique_by: client
+    columns: {customer_id: client, country: land}
+"""
+        + mapping(customer_id="client").split("tables:\n")[1]
+    )
+    content = "no,client,at,sum,land\n1,A,2024-05-01,5,AT\n2, A ,2024-05-01,5,DE\n3,B,2024-05-01,5,CZ\n4,,2024-05-01,5,CZ\n5,B\n"
+    _, report = check(text, t=content)
+    customers = report["tables"]["customers"]
+    assert {row["customer_id"]: row["country"] for row in customers["valid_rows"]} == {"A": "AT", "B": "CZ"}
+    assert [row["broken_rules"] for row in customers["quarantined_rows"]] == [["customer_id is missing"], ["malformed row"]]
+    assert customers["notes"][0] == "1 rows repeat an earlier client: the first row of each counts"
+    assert (report["tables"]["transactions"]["rows"], report["tables"]["transactions"]["valid"]) == (5, 3)
+
+
+def test_loans_without_an_amount(check):
+    text = """
+name: own
+currency: EUR
+tables:
+  loans:
+    file: loans.csv
+    columns: {loan_id: id, customer_id: id, is_default: bad}
+"""
+    status, report = check(text, **{"loans.csv": "id,bad\n1,0\n2,1\n"})
+    assert (status, [row["loan_amount"] for row in report["tables"]["loans"]["valid_rows"]]) == (0, [None, None])
+    assert report["domains"]["loan_default"]["runs"]

@@ -115,6 +115,12 @@ def test_two_files_of_one_kind_are_one_table(propose, tmp_path):
     assert "2 rows, 2 valid" in output
 
 
+def test_a_column_of_currencies(propose):
+    mapping, output = propose("date,amount,currency\n2024-05-01,-5,CHF\n2024-05-02,-6,CHF\n2024-05-03,-7,EUR\n")
+    assert (mapping["currency"], mapping["tables"]["transactions"]["currency"]) == ("CHF", "currency")
+    assert "3 rows, 2 valid, 1 in quarantine" in output
+
+
 def test_nothing_is_overwritten_unasked(tmp_path):
     (tmp_path / "t.csv").write_text("date,amount\n2024-05-01,-5\n")
     (tmp_path / "my.yaml").write_text("mine")

@@ -4,12 +4,15 @@ import random
 from datetime import date, timedelta
 
 import ibis
+import numpy as np
 import pytest
 
 from finrisk_assets.domains.base import TooFewRowsError
+from finrisk_assets.domains.loan_default.decide import decide_applications
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
 from finrisk_assets.ledger.contract import split
 from finrisk_assets.ledger.sources import SourceError, load
+from finrisk_assets.policy.policy_file import load_policy
 from finrisk_assets.settings import Settings
 
 MAPPING = """
@@ -30,7 +33,7 @@ tables:
 N = 900
 
 
-def train(folder, defaults, columns=("points", "empty", "late", "constant")):
+def train(folder, defaults, columns=("points", "empty", "late", "constant"), mapping=MAPPING):
     """Train loan default on a file of loans; `defaults` says by its points whether a loan defaulted."""
     draw, lines = random.Random(7), ["id,amount,at,bad,points,empty,late,constant"]
     for number in range(N):
@@ -40,7 +43,7 @@ def train(folder, defaults, columns=("points", "empty", "late", "constant")):
         day = date(2023, 1, 1) + timedelta(days=number * 720 // N)
         lines.append(f"{number},{draw.randint(500, 5000)},{day},{int(defaults(points, draw))},{shown}")
     (folder / "loans.csv").write_text("\n".join(lines), "utf-8")
-    (folder / "lender.yaml").write_text(MAPPING, "utf-8")
+    (folder / "lender.yaml").write_text(mapping, "utf-8")
     settings = Settings(source="mapped", mapping=folder / "lender.yaml", home=folder / "home", threads=1)
     source = load(settings)
     raw_table, connection = source.tables["loans"], ibis.duckdb.connect()
@@ -61,6 +64,15 @@ def test_a_feature_without_a_value_in_the_training_window_is_left_out_of_the_mod
         "the model does without empty_value: no row of the training window has a value",
         "the model does without late_value: no row of the training window has a value",
     ]
+
+
+@pytest.mark.slow
+def test_loans_without_an_amount_are_decided_at_the_amount_that_the_policy_assumes(tmp_path):
+    trained = train(tmp_path, lambda points, draw: draw.random() < 0.5 * points, mapping=MAPPING.replace("loan_amount: amount, ", ""))
+    assert "loan_amount" not in {feature.name for feature in trained.spec.features}
+    policy = load_policy(Settings())
+    decided = decide_applications({"score_points": np.array([0.1, 0.9])}, np.array([0.001, 0.9]), policy)
+    assert decided.words == ["approve", "refuse"]
 
 
 def test_one_class_of_outcomes_leaves_the_domain_out(tmp_path):

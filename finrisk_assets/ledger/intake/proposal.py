@@ -68,12 +68,13 @@ class ProposedColumn:
 
 @dataclass
 class ProposedTable:
-    """A proposed table: its file, the ledger's columns, columns of the source's own, and the columns that are not taken."""
+    """A proposed table: its file, the ledger's columns, columns of the source's own, the column of currencies, and what is not taken."""
 
     name: str
     file: SourceFile
     columns: list[ProposedColumn] = field(default_factory=list)
     extra: list[ProposedColumn] = field(default_factory=list)
+    currency: str = ""
     left_out: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -146,9 +147,8 @@ def propose_table(file: SourceFile, table: str | None, ask: Ask) -> ProposedTabl
     roles = _assign_roles(name, file)
     steps = {"transactions": _propose_transactions, "loans": _propose_loans}
     steps.get(name, _propose_plain)(proposed, roles, ask)
-    used = {column for line in proposed.columns for column in line.how.values() if isinstance(column, str)} | {
-        column.name for role, column in roles.items() if role == "currency"
-    }
+    proposed.currency = roles["currency"].name if "currency" in roles else ""
+    used = {column for line in proposed.columns for column in line.how.values() if isinstance(column, str)} | {proposed.currency}
     rest = [column for column in file.columns if column.name not in used]
     learns = any(line.name in _OUTCOMES for line in proposed.columns)
     moment = TABLES[name].event_time
@@ -373,8 +373,7 @@ def _propose_loans(proposed: ProposedTable, roles: Mapping[str, SourceColumn], a
     if "loan_amount" in roles:
         lines.append(_from("loan_amount", roles["loan_amount"], "float64", keeps_codes=False))
     else:
-        remark = "the file has no amount: 1 stands for any, and decisions by cost mean nothing until it is known"
-        lines.append(ProposedColumn("loan_amount", {"value": 1}, remark, is_sure=False))
+        proposed.remarks.append("no column looks like the loan's amount: decisions go by the amount that the policy assumes")
     for role, dtype in (("term_months", "int64"), ("instalment_amount", "float64"), ("annual_rate_pct", "float64")):
         if role in roles:
             lines.append(_from(role, roles[role], dtype))
@@ -501,6 +500,8 @@ def _table_lines(table: ProposedTable, folder: Path) -> Iterator[str]:
             yield f"    skip: {layout.skip}   # lines above the {'header' if layout.has_header else 'first row'}"
         if not layout.has_header:
             yield _with_remark(f"    header: {_flow(list(layout.header))}", "the file has no header line: name its columns", is_sure=False)
+    if table.currency:
+        yield f"    currency: {_flow(table.currency)}   # rows of another currency go to the quarantine"
     yield "    columns:"
     for line in table.columns:
         how = line.how["from"] if set(line.how) == {"from"} else line.how

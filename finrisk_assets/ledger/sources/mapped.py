@@ -20,6 +20,7 @@ from finrisk_assets.ledger.landing import (
     LandingResult,
     check_csv_columns,
     check_parquet_columns,
+    keep_first_rows,
     land_csv,
     land_parquet,
 )
@@ -93,8 +94,10 @@ def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable
 
     def land(out: Path) -> LandingResult:
         if table.is_parquet:
-            return land_parquet(paths(), out, required=table.reads, with_content_id=table.has_content_id)
-        return land_csv(paths(), out, **dialect, required=table.reads, with_content_id=table.has_content_id)
+            result = land_parquet(paths(), out, required=table.reads, with_content_id=table.has_content_id)
+        else:
+            result = land_csv(paths(), out, **dialect, required=table.reads, with_content_id=table.has_content_id)
+        return keep_first_rows(out, table.unique_by, result) if table.unique_by else result
 
     columns = {column: _expression(how, declared[column], table.missing) for column, how in table.maps.items()}
     reads = {column: how.reads for column, how in table.maps.items()}
