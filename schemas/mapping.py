@@ -129,17 +129,21 @@ class FeatureMap(_Model):
 class ExtraColumn(ColumnMap):
     """A column of the source's own, beyond the ledger's."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    type: DType = "float64"
-    unit: str = ""
-    description: str = ""
-    nullable: bool = True
-    minimum: float | None = None
-    maximum: float | None = None
-    allowed: tuple[str, ...] = ()
-    personal: PersonalData = "none"
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="The column's name in the ledger: small letters, digits and underscores.")
+    type: DType = Field("float64", description="The type of its values.")
+    unit: str = Field("", description="The unit of a number, as the model card shows it.")
+    description: str = Field("", description="What it is, as reasons and the model card say it.")
+    nullable: bool = Field(True, description="Whether a row without a value is valid.")
+    minimum: float | None = Field(None, description="The smallest number that is valid.")
+    maximum: float | None = Field(None, description="The largest number that is valid.")
+    allowed: tuple[str, ...] = Field((), description="The only texts that are valid.")
+    personal: PersonalData = Field(
+        "none", description="What it tells of a person: a `protected` column is never a feature; all but `none` is hidden in reports."
+    )
     known: str = Field("always", description="When it becomes known: always, or the column that holds the moment.")
-    feature: FeatureMap | None = None
+    feature: FeatureMap | None = Field(
+        None, description="Makes it a feature of the model that decides on the table's rows; `{}` is enough."
+    )
 
     @model_validator(mode="after")
     def _fit_for_a_model(self) -> Self:
@@ -165,8 +169,8 @@ class TableMap(_Model):
     )
     format: Literal["csv", "parquet"] | None = Field(None, description="By the file's ending where it is not said.")
     delimiter: str | None = Field(None, min_length=1, max_length=1, description="By default that of the file's line `sep=`, else a comma.")
-    quote: str = Field('"', max_length=1)
-    encoding: str = "utf-8"
+    quote: str = Field('"', max_length=1, description="The character around values; empty where quotes are plain characters.")
+    encoding: str = Field("utf-8", description="Python's name of the encoding; bytes outside of it mark their row.")
     skip: int | None = Field(
         None, ge=0, description="Lines before the header; by default they end at the line that names every column that is read."
     )
@@ -228,8 +232,8 @@ class TableMap(_Model):
 class Mapping(_Model):
     """A whole source."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    description: str = ""
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="The ledger's name, and that of its folder in FINRISK_HOME.")
+    description: str = Field("", description="One sentence on the source.")
     currency: str = Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code of the one currency of all amounts.")
     begins: str = Field(
         "2020-01", pattern=MONTH, description="The first month of the ledger (2024-07); it takes what is earlier or undated."
@@ -238,7 +242,7 @@ class Mapping(_Model):
         None, pattern=MONTH, description="The last month, where the ledger has ended; else the present one is its last."
     )
     policy: str | None = Field(None, description="The source's own decision policy: its path from the YAML file's folder.")
-    tables: dict[str, TableMap] = Field(min_length=1)
+    tables: dict[str, TableMap] = Field(min_length=1, description="The ledger's tables: customers, accounts, transactions, loans, offers.")
 
     @model_validator(mode="after")
     def _in_one_currency(self) -> Self:

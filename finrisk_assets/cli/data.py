@@ -24,12 +24,22 @@ WIDTH = 150
 TABLES = ("customers", "accounts", "transactions", "loans", "offers")
 
 
+def _print_keys(context: click.Context, option: click.Parameter, is_set: bool) -> None:
+    """Print the reference of a mapping's keys and end."""
+    if is_set:
+        from schemas.mapping_reference import write_reference
+
+        click.echo(write_reference(), nl=False)
+        context.exit()
+
+
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--as", "table", type=click.Choice(TABLES), help="The ledger table of the files; by default their columns tell.")
 @click.option(
     "-o", "--output", "out", type=click.Path(path_type=Path, dir_okay=False), help="Write the mapping to this file, and check it."
 )
+@click.option("--keys", is_flag=True, is_eager=True, expose_value=False, callback=_print_keys, help="Print the reference of all keys.")
 @click.option("--overwrite", is_flag=True, help="Write files anew that are there already.")
 @click.pass_obj
 def import_files(settings: Settings, files: tuple[Path, ...], table: str | None, out: Path | None, overwrite: bool) -> None:
