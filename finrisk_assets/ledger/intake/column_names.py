@@ -58,7 +58,7 @@ _TRANSACTIONS = {
     "is_fraud": FRAUDS.pattern.strip("^$"),
 }
 _LOANS = {
-    "loan_id": r"(loan|credit|application|app|contract|kredit|agreement|case)_?(id|no|nr|number|key)|id|sk_id_curr|unnamed_0|"
+    "loan_id": r"(loan|credit|application|app|contract|kredit|agreement|case)_?(id|no|nr|nummer|number|key)|id|sk_id_curr|unnamed_0|"
     r"column_1|expediente|id_\w+",
     "customer_id": r"(customer|client|cust|borrower|member|user|kunden?|person|applicant)_?(id|no|nr|nummer|number|key)|id_client|"
     r"id_cliente",

@@ -28,8 +28,15 @@ _CREDIT = """
 c credit cr crdt h haben in incoming deposit income bij prijem abono + kredit refund topup eingang entree
 """
 _CREDIT_WORDS = frozenset(_CREDIT.split())
-_BAD_WORDS = re.compile(r"bad|default\w*|charged?.?off|late.*|mora|impago|delinq\w*|yes|y|true|1|1\.0|overdue|ausfall|written.?off")
+_BAD_WORDS = re.compile(
+    r"bad|default\w*|charged?.?off|late.*|mora|impago|delinq\w*|yes|y|ja|oui|si|ano|true|1|1\.0|overdue|ausfall|written.?off"
+)
 _GOOD_NAMES = re.compile(r"repaid|paid|good|success|creditability")
+MAX_LEVELS = 12
+"""Levels of a text up to which each becomes a feature of its own."""
+LEAST_LEVEL_SHARE = 0.01
+"""Share of the rows from which a level becomes a feature."""
+
 _OUTCOMES = ("is_default", "is_fraud", "is_accepted")
 _CODES = """
 EUR USD GBP CHF CZK PLN HUF SEK NOK DKK CAD AUD NZD JPY INR BRL SGD ZAR RON BGN TRY MXN CNY HKD VND IDR
@@ -154,13 +161,13 @@ def propose_table(file: SourceFile, table: str | None, ask: Ask) -> ProposedTabl
     moment = TABLES[name].event_time
     is_dated = any(line.name == moment for line in proposed.columns)
     for column in rest:
-        line = _propose_extra(column, name, {line.name for line in (*proposed.columns, *proposed.extra)}, is_feature=learns)
-        if line is None or (name == "transactions" and not learns):
-            proposed.left_out.append(column.name)
-        else:
+        taken = {line.name for line in (*proposed.columns, *proposed.extra)}
+        lines = [] if name == "transactions" and not learns else _propose_extra(column, name, taken, is_feature=learns)
+        for line in lines:
             if is_dated and "feature" in line.how and name == "transactions":
                 line.how["known"] = moment
-            proposed.extra.append(line)
+        proposed.extra += lines
+        proposed.left_out += [] if lines else [column.name]
     return proposed
 
 
@@ -412,32 +419,50 @@ def _propose_outcome(role: str, column: SourceColumn, ask: Ask) -> ProposedColum
     return ProposedColumn(role, how, remark, is_sure)
 
 
-def _propose_extra(column: SourceColumn, table: str, taken: set[str], *, is_feature: bool) -> ProposedColumn | None:
-    """Propose a column of the source's own; None for a column without a value."""
+def _propose_extra(column: SourceColumn, table: str, taken: set[str], *, is_feature: bool) -> list[ProposedColumn]:
+    """Propose the columns of the source's own that a column gives: none without a value, one for each level of a text of few."""
     fmt, folded = column.format, fold(column.name)
     if fmt.kind == "empty":
-        return None
+        return []
     name = ledger_name(column.name, taken | set(TABLES[table].names))
     line = _from(name, column, "timestamp" if fmt.kind == "time" else "float64" if fmt.kind == "number" else "string")
     dtype = {"boolean": "boolean", "time": "timestamp", "text": "string"}.get(fmt.kind, "int64" if fmt.is_whole else "float64")
     line.how["type"] = dtype
+    is_identifier = fmt.is_unique and (fmt.kind == "text" or (fmt.kind == "number" and fmt.is_whole)) and IDENTIFIERS.search(folded)
     if any(PROTECTED.search(spelling) for spelling in (folded, fold(column.name.lower()))):
         line.how["personal"] = "protected"
         line.remark = _join(line.remark, "a protected attribute: never a feature")
-    elif fmt.is_unique and fmt.kind in ("text", "number") and fmt.is_whole | (fmt.kind == "text") and IDENTIFIERS.search(folded):
+    elif is_identifier:
         line.how["personal"] = "identifier"
         line.remark = _join(line.remark, "an identifier: never a feature")
-    elif fmt.kind == "text" and len(fmt.distinct) < 2 and IDENTIFIERS.search(folded):
+    elif fmt.kind == "text" and not fmt.distinct and IDENTIFIERS.search(folded):
         line.how["personal"] = "personal"
         line.remark = _join(line.remark, "names a person or a place: never a feature")
-    elif LEAKS.search(folded) and is_feature:
+    elif not is_feature:
+        pass
+    elif LEAKS.search(folded):
         line.is_sure = False
         line.remark = _join(line.remark, "sounds like what is known only after the decision, so it is no feature")
-    elif is_feature and dtype in ("int64", "float64", "boolean"):
+    elif dtype in ("int64", "float64", "boolean"):
         line.how["feature"] = {}
-    elif is_feature and fmt.kind == "text":
-        line.remark = _join(line.remark, "a text; give its codes numbers with `values` to make it a feature")
-    return line
+    elif fmt.kind == "text":
+        levels = [level for level, count in fmt.distinct.items() if count >= LEAST_LEVEL_SHARE * sum(fmt.distinct.values())]
+        if 0 < len(levels) <= MAX_LEVELS:
+            return list(_propose_levels(column, name, levels, taken | set(TABLES[table].names)))
+        line.remark = _join(line.remark, "a text of many levels is no feature; group them with `values` or `contains`")
+    return [line]
+
+
+def _propose_levels(column: SourceColumn, name: str, levels: Sequence[str], taken: set[str]) -> Iterator[ProposedColumn]:
+    """Yield a column of true and false for each level of a text; of two levels the first is told by the second."""
+    for level in levels[1:] if len(levels) == 2 else levels:
+        own = ledger_name(f"{name} is {level}", taken)
+        taken = taken | {own}
+        how = {"name": own, "from": column.name, "type": "boolean", "values": {level: True}, "otherwise": False}
+        if column.format.missing:
+            how["missing"] = list(column.format.missing)
+        how["description"] = f"Whether {column.name} is {level}."
+        yield ProposedColumn(own, {key: value for key, value in how.items() if key != "name"} | {"feature": {}})
 
 
 def _join(*remarks: str) -> str:

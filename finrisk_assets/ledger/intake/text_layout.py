@@ -84,7 +84,7 @@ def find_layout(path: Path) -> TextLayout:
         raise LandingError(f"{path} holds no table: no two lines have the same number of values")
     # Lines above a table leave values blank that its header and its rows have.
     filled = median(_count_filled(records[place][1]) for place in wide[:100])
-    start = next(place for place in wide if _count_filled(records[place][1]) >= filled)
+    start = next(place for place in wide if _count_filled(records[place][1]) >= filled - _is_index_header(records[place][1]))
     line, values = records[start]
     has_header = not any(is_value(value) for value in values) and any(value.strip() for value in values)
     header = tuple(values) if has_header else tuple(f"column_{number}" for number in range(1, width + 1))
@@ -137,6 +137,11 @@ def _usual_width(records: Sequence[tuple[int, list[str]]]) -> int:
     widths = Counter(len(values) for _, values in records)
     # Lines above a table are many and narrow, a table of few rows is wide.
     return max(widths, key=lambda width: (widths[width] * width * (width > 1), width))
+
+
+def _is_index_header(values: Sequence[str]) -> bool:
+    """Return whether a record names every column but the first, as programs write the number of each row."""
+    return not values[0].strip() and all(value.strip() and not is_value(value) for value in values[1:])
 
 
 def _count_filled(values: Sequence[str]) -> int:
