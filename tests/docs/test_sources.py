@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from finrisk_assets.cli.main import cli
@@ -35,5 +36,15 @@ def test_the_required_columns_are_listed() -> None:
 
 def test_the_example_of_a_mapping_is_one(tmp_path: Path) -> None:
     path = tmp_path / "bank.yaml"
-    path.write_text(re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0], "utf-8")
+    path.write_text(re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1], "utf-8")
     assert read_mapping(path).name == "bank"
+
+
+def test_the_tutorial_shows_what_an_import_proposes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINRISK_HOME", str(tmp_path / "home"))
+    export = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)[0]
+    (tmp_path / "export.csv").write_text(export, "cp1252")
+    result = CliRunner().invoke(cli, ["import", str(tmp_path / "export.csv"), "-o", str(tmp_path / "my-bank.yaml")])
+    assert result.exit_code == 0, result.output
+    proposed = (tmp_path / "my-bank.yaml").read_text("utf-8").split("\n", maxsplit=1)[1]
+    assert proposed == re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0]

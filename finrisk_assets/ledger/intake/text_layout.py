@@ -111,7 +111,9 @@ def _find_encoding(data: bytes, *, is_whole: bool) -> tuple[str, bool]:
     best = from_bytes(
         data[: 256 << 10], cp_isolation=["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "utf_16_le", "utf_16_be"]
     ).best()
-    return (best.encoding if best else "cp1252"), False
+    if best is None or data.decode(best.encoding, "replace") == data.decode("cp1252", "replace"):
+        return "cp1252", False  # the code pages share ä, ö and ü
+    return best.encoding, False
 
 
 def _records(lines: Sequence[str], delimiter: str) -> list[tuple[int, list[str]]]:
