@@ -5,12 +5,15 @@ that changing the source never mixes two ledgers.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from finrisk_assets.private_files import is_open_to_others
 
@@ -147,6 +150,12 @@ class Settings:
     stream_port: int = 3100
 
     def __post_init__(self) -> None:
+        if re.search(r"\?|%[0-9A-Fa-f]{2}", str(self.home)):
+            # Dagster writes the paths of its databases into URLs as they are.
+            raise SettingsError(
+                f"FINRISK_HOME={str(self.home)!r} has a question mark or a code such as %20, which Dagster reads as another path: "
+                "name another folder"
+            )
         for allowed, (is_allowed, names) in _RANGES.items():
             for name in names:
                 value = getattr(self, name)
@@ -183,22 +192,21 @@ class Settings:
 
     @property
     def root(self) -> Path:
-        """The folder of this source's ledger, absolute."""
-        return (self.home / self.source).resolve()
+        """The folder of this source's ledger, models and service store, absolute.
+
+        Raises
+        ------
+        schemas.mapping.MappingError
+            If the mapping of a ``mapped`` source, whose name the folder has, is invalid.
+        """
+        return (self.home / self.ledger_name).resolve()
 
     @property
-    def store_source(self) -> str:
-        """The name under which the service keeps this ledger; a ``mapped`` source has the name that its mapping gives."""
+    def ledger_name(self) -> str:
+        """The name of the ledger: that of the source, or the one that its mapping gives to a ``mapped`` source."""
         if self.source != "mapped" or self.mapping is None:
             return self.source
-        from schemas.mapping import read_mapping
-
-        return read_mapping(self.mapping).name
-
-    @property
-    def store_root(self) -> Path:
-        """The folder of the service's store and keyring, absolute."""
-        return (self.home / self.store_source).resolve()
+        return _name_in(self.mapping, self.mapping.stat().st_mtime_ns if self.mapping.is_file() else 0)
 
     @property
     def bentoml_home(self) -> Path:
@@ -208,7 +216,7 @@ class Settings:
     @property
     def warehouse(self) -> str:
         """The Ibis URL of the warehouse."""
-        return self.warehouse_url or f"duckdb://{self.root / 'warehouse.duckdb'}"
+        return self.warehouse_url or f"duckdb://{quote(str(self.root / 'warehouse.duckdb'))}"
 
     @property
     def tracking_uri(self) -> str:
@@ -219,6 +227,14 @@ class Settings:
     def now(self) -> datetime:
         """The moment at which the ledger is read, naive UTC: `as_of`, or the present."""
         return self.as_of or datetime.now(UTC).replace(tzinfo=None)
+
+
+@cache
+def _name_in(mapping: Path, changed_ns: int) -> str:
+    """Return the name that a mapping file gives; it is read once for each of its changes."""
+    from schemas.mapping import read_mapping
+
+    return read_mapping(mapping).name
 
 
 def absolute_paths(environ: Mapping[str, str]) -> dict[str, str]:

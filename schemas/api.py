@@ -30,6 +30,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
 from typing_extensions import TypedDict  # pydantic needs this class before Python 3.12
 
 from schemas.normal_form import COUNTRY_CODES, normalise_country, normalise_text
+from schemas.text_values import is_in_range, read_time
 
 
 def _identifier(value: Any) -> Any:
@@ -55,28 +56,27 @@ def _numbers(values: Any) -> Any:
     return {name: float(value) if isinstance(value, bool) else value for name, value in values.items()}
 
 
-FIRST_MOMENT, LAST_MOMENT = datetime(1970, 1, 1), datetime(2100, 1, 1)
-"""Bounds of a time; a time outside is an error, such as milliseconds that were read as seconds."""
-
-
 def _written_out(value: Any) -> Any:
-    """Parse a time in ISO 8601; Pydantic alone would read digits as seconds or milliseconds."""
+    """Read a time by the grammar that the ledger has too; Pydantic alone would read digits as seconds or milliseconds."""
     if not isinstance(value, str):
         return value
-    try:
-        if len(value) <= len("2024-05-06"):
-            raise ValueError("a date alone")
-        return datetime.fromisoformat(value)
-    except ValueError:
-        raise PydanticCustomError("not_written_out", "Must be a time as ISO 8601 writes it, such as 2024-05-06T12:00:00.") from None
+    # A date alone is a day to the ledger, but no time of an event.
+    text = normalise_text(value) if len(value) <= LONGEST_IDENTIFIER else ""
+    time = read_time(text) if len(text) > len("2024-05-06") else None
+    if time is None:
+        raise PydanticCustomError("not_written_out", "Must be a time as ISO 8601 writes it, such as 2024-05-06T12:00:00.")
+    return time
 
 
 def _naive_utc(time: datetime) -> datetime:
     """Return a time as the ledger stores it: naive UTC."""
-    near = FIRST_MOMENT <= time.replace(tzinfo=None) < LAST_MOMENT
-    if not near:  # checked before the conversion, which fails at the ends of the calendar
+    try:
+        utc = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    except OverflowError:  # at the ends of the calendar
+        utc = datetime.max
+    if not is_in_range(utc):
         raise PydanticCustomError("far_away", "Must be a time from 1970 to 2099.")
-    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    return utc
 
 
 LONGEST_IDENTIFIER = 128

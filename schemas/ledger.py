@@ -35,6 +35,10 @@ class Column:
         The only values of a text column.
     is_country
         Whether a text column holds countries: codes of ISO 3166-1 alpha-2.
+    is_optional
+        Whether a source may lack a column that has a value in every row elsewhere.
+    zone
+        The IANA zone of times that the source writes without an offset; empty means UTC. The ledger's own are always UTC.
     personal
         Class of personal data.
     known
@@ -52,6 +56,8 @@ class Column:
     personal: PersonalData = "none"
     known: str = "always"
     is_country: bool = False
+    zone: str = ""
+    is_optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,14 @@ class Table:
         if clash:
             raise ValueError(f"table {self.name!r} already has the columns {sorted(clash)}")
         return replace(self, columns=(*self.columns, *columns))
+
+    def without(self, *names: str) -> "Table":
+        """Return the table of a source that lacks optional columns: they are null in every row."""
+        return replace(self, columns=tuple(replace(column, nullable=column.nullable or column.name in names) for column in self.columns))
+
+    def with_zones(self, zones: Mapping[str, str]) -> "Table":
+        """Return the table with the zone of a source's times, by column."""
+        return replace(self, columns=tuple(replace(column, zone=zones.get(column.name, column.zone)) for column in self.columns))
 
 
 def _identifier(name: str, description: str, *, nullable: bool = False) -> Column:
@@ -169,7 +183,7 @@ LOANS = Table(
         _identifier("customer_id", "The borrower."),
         _identifier("account_id", "The account it is repaid from.", nullable=True),
         Column("applied_at", "timestamp", "When it was applied for; what is decided on must be known by then.", nullable=True),
-        Column("loan_amount", "float64", "Amount lent, or limit granted.", "currency", minimum=1, known="applied_at"),
+        Column("loan_amount", "float64", "Amount lent, or limit granted.", "currency", minimum=1, known="applied_at", is_optional=True),
         Column("term_months", "int64", "Months to repay.", "months", True, 1, 600, known="applied_at"),
         Column("instalment_amount", "float64", "Monthly instalment.", "currency a month", True, 0, known="applied_at"),
         Column("annual_rate_pct", "float64", "Nominal yearly interest rate.", "percent a year", True, 0, 1000, known="applied_at"),

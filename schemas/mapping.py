@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.ledger import TABLES, Column, DType, PersonalData, Table
+from schemas.mapping_yaml import RepeatedKeyError, load_mapping_yaml
 
 Scalar = str | int | float | bool
 
 MONTH = r"^[12][0-9]{3}-(0[1-9]|1[0-2])$"
 
-DATE_DIRECTIVES = frozenset("YymdHMS")
+DATE_DIRECTIVES = frozenset("YymdHMSz")
+
+DIRECTION, CURRENCY = "direction", "currency"
 
 
 class MappingError(ValueError):
@@ -24,11 +28,11 @@ class MappingError(ValueError):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, coerce_numbers_to_str=True)
 
 
 class ColumnMap(_Model):
-    """The origin of one ledger column: exactly one of `from`, `value`, `sign_of` and `row_number`, and how to read it."""
+    """The origin of a ledger column (`from`, `value`, `sign_of`, `row_number`, `id`, or `debit` with `credit`), and how to read it."""
 
     column: str | None = Field(None, alias="from", description="Name of the file's column.")
     value: Scalar | None = Field(None, description="The same value in every row.")
@@ -38,10 +42,21 @@ class ColumnMap(_Model):
         description="The number of the row in the file: an identifier where it has none, and with format epoch_s a moment where the rows "
         "are in order of time but not dated.",
     )
+    id: Literal["content"] | None = Field(
+        None,
+        description="An identifier made of the row's content: the same row has the same identifier in every file, and lands once where "
+        "files overlap. Equal rows of one file are counted.",
+    )
+    debit: str | None = Field(None, description="Name of the column with money out, beside `credit`: each row has one of the two.")
+    credit: str | None = Field(None, description="Name of the column with money in, beside `debit`.")
     missing: tuple[Scalar, ...] = Field((), description="Codes that mean that there is no value.")
     values: dict[Scalar, Scalar] = Field(default_factory=dict, description="The file's codes -> their meaning.")
-    otherwise: Scalar | None = Field(None, description="The meaning of any code that `values` does not name.")
+    contains: dict[Scalar, Scalar] = Field(
+        default_factory=dict, description="Words in a free text -> its meaning, whatever the case of letters; the first that occurs holds."
+    )
+    otherwise: Scalar | None = Field(None, description="The meaning of any code that neither `values` nor `contains` names.")
     format: str | None = Field(None, description="How a date is written (%d/%m/%Y), or epoch_s, epoch_ms.")
+    timezone: str | None = Field(None, description="The IANA zone of times without an offset, such as Europe/Prague. Default: UTC.")
     decimal: Literal[".", ","] = Field(".", description="The decimal mark.")
     thousands: Literal["", ".", ",", " ", "'"] = Field("", description="The mark between thousands.")
     absolute: bool = Field(False, description="Take a signed number without its sign.")
@@ -55,17 +70,26 @@ class ColumnMap(_Model):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        origins = [self.column is not None, self.value is not None, self.sign_of is not None, self.row_number]
-        if sum(origins) != 1:
-            raise ValueError("say where it comes from by exactly one of from, value, sign_of, row_number")
-        if self.otherwise is not None and not self.values:
-            raise ValueError("otherwise needs values: name the codes whose meaning differs")
+        pair = [self.debit is not None, self.credit is not None]
+        origins = [self.column is not None, self.value is not None, self.sign_of is not None, self.row_number, bool(self.id), any(pair)]
+        if sum(origins) != 1 or pair[0] != pair[1]:
+            raise ValueError("say where it comes from by exactly one of from, value, sign_of, row_number, id, or debit and credit together")
+        if self.otherwise is not None and not (self.values or self.contains):
+            raise ValueError("otherwise needs values or contains: name the codes whose meaning differs")
         if self.thousands and self.thousands == self.decimal:
             raise ValueError("decimal and thousands cannot be the same mark")
+        if self.timezone and self.timezone not in available_timezones():
+            raise ValueError(
+                f"there is no time zone {self.timezone!r}{_suggest(self.timezone, sorted(available_timezones()), listed=False)}"
+            )
         if self.format and not self.format.startswith("epoch"):
-            used = {self.format[i + 1 : i + 2] for i, mark in enumerate(self.format) if mark == "%"}
-            if used - DATE_DIRECTIVES or not used & {"Y", "y"}:
-                raise ValueError("a date format is made of %Y or %y, %m, %d, %H, %M, %S and what stands between them")
+            used = [self.format[i + 1 : i + 2] for i, mark in enumerate(self.format) if mark == "%"]
+            if set(used) - DATE_DIRECTIVES or not set(used) & {"Y", "y"}:
+                raise ValueError("a date format is made of %Y or %y, %m, %d, %H, %M, %S, %z and what stands between them")
+            if len(used) > len(set(used)) or {"Y", "y"} <= set(used):
+                raise ValueError("a date format has each part once")
+            if "z" in used and "H" not in used:
+                raise ValueError("%z needs %H: a date alone has no offset")
         elif self.format and self.format not in ("epoch_s", "epoch_ms"):
             raise ValueError("an epoch is epoch_s or epoch_ms")
         if self.row_number and self.format and not self.format.startswith("epoch"):
@@ -73,9 +97,9 @@ class ColumnMap(_Model):
         return self
 
     @property
-    def reads(self) -> str | None:
-        """The file's column that is read, if one is."""
-        return self.column or self.sign_of
+    def reads(self) -> tuple[str, ...]:
+        """The file's columns that are read."""
+        return tuple(name for name in (self.column, self.sign_of, self.debit, self.credit) if name is not None)
 
 
 class FeatureMap(_Model):
@@ -105,17 +129,21 @@ class FeatureMap(_Model):
 class ExtraColumn(ColumnMap):
     """A column of the source's own, beyond the ledger's."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    type: DType = "float64"
-    unit: str = ""
-    description: str = ""
-    nullable: bool = True
-    minimum: float | None = None
-    maximum: float | None = None
-    allowed: tuple[str, ...] = ()
-    personal: PersonalData = "none"
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="The column's name in the ledger: small letters, digits and underscores.")
+    type: DType = Field("float64", description="The type of its values.")
+    unit: str = Field("", description="The unit of a number, as the model card shows it.")
+    description: str = Field("", description="What it is, as reasons and the model card say it.")
+    nullable: bool = Field(True, description="Whether a row without a value is valid.")
+    minimum: float | None = Field(None, description="The smallest number that is valid.")
+    maximum: float | None = Field(None, description="The largest number that is valid.")
+    allowed: tuple[str, ...] = Field((), description="The only texts that are valid.")
+    personal: PersonalData = Field(
+        "none", description="What it tells of a person: a `protected` column is never a feature; all but `none` is hidden in reports."
+    )
     known: str = Field("always", description="When it becomes known: always, or the column that holds the moment.")
-    feature: FeatureMap | None = None
+    feature: FeatureMap | None = Field(
+        None, description="Makes it a feature of the model that decides on the table's rows; `{}` is enough."
+    )
 
     @model_validator(mode="after")
     def _fit_for_a_model(self) -> Self:
@@ -140,13 +168,51 @@ class TableMap(_Model):
         description="Path from the YAML file's folder, with a star in its name for several; ${FINRISK_DATA_DIR} is the data folder."
     )
     format: Literal["csv", "parquet"] | None = Field(None, description="By the file's ending where it is not said.")
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    quote: str = Field('"', max_length=1)
-    encoding: str = "utf-8"
+    delimiter: str | None = Field(None, min_length=1, max_length=1, description="By default that of the file's line `sep=`, else a comma.")
+    quote: str = Field('"', max_length=1, description="The character around values; empty where quotes are plain characters.")
+    encoding: str = Field("utf-8", description="Python's name of the encoding; bytes outside of it mark their row.")
+    skip: int | None = Field(
+        None, ge=0, description="Lines before the header; by default they end at the line that names every column that is read."
+    )
     header: tuple[str, ...] = Field((), description="Column names, where the file has no header line.")
     missing: tuple[Scalar, ...] = Field((), description="Codes that mean that there is no value, in every column.")
-    columns: dict[str, ColumnMap]
-    extra: tuple[ExtraColumn, ...] = ()
+    unique_by: tuple[str, ...] = Field(
+        (), description="Columns of the file of whose values the first row counts, as to take customers out of a file of transactions."
+    )
+    currency: str | None = Field(
+        None, description="The file's column with each row's currency; rows of another than the source's are in quarantine."
+    )
+    columns: dict[str, ColumnMap] = Field(description="The ledger's columns -> the file's.")
+    extra: tuple[ExtraColumn, ...] = Field((), description="Columns of your own.")
+
+    @field_validator("unique_by", mode="before")
+    @classmethod
+    def _one_or_several(cls, names: Any) -> Any:
+        return (names,) if isinstance(names, str) else names
+
+    @model_validator(mode="after")
+    def _direction_of_two_columns(self) -> Self:
+        """Take the direction of a movement from the columns of its amount, where they are two."""
+        amount = self.columns.get("amount")
+        if amount and amount.debit and DIRECTION not in self.columns:
+            self.columns[DIRECTION] = amount
+        return self
+
+    @property
+    def maps(self) -> dict[str, ColumnMap]:
+        """Every mapped column, the ledger's and the extra ones, by its name in the ledger."""
+        return {**self.columns, **{column.name: column for column in self.extra}}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The file's columns that are read, each once."""
+        names = [name for column in self.maps.values() for name in column.reads]
+        return tuple(dict.fromkeys((*names, *self.unique_by)))
+
+    @property
+    def has_content_id(self) -> bool:
+        """Whether a column holds an identifier made of the row's content."""
+        return any(column.id for column in self.maps.values())
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -158,14 +224,16 @@ class TableMap(_Model):
 
     def declare(self, name: str) -> Table:
         """Return the ledger's contract of the table, with the extra columns."""
-        return TABLES[name].with_columns(*(column.declare() for column in self.extra))
+        zones = {column: how.timezone for column, how in self.maps.items() if how.timezone}
+        lacking = [column.name for column in TABLES[name].columns if column.is_optional and column.name not in self.columns]
+        return TABLES[name].without(*lacking).with_columns(*(column.declare() for column in self.extra)).with_zones(zones)
 
 
 class Mapping(_Model):
     """A whole source."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    description: str = ""
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="The ledger's name, and that of its folder in FINRISK_HOME.")
+    description: str = Field("", description="One sentence on the source.")
     currency: str = Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code of the one currency of all amounts.")
     begins: str = Field(
         "2020-01", pattern=MONTH, description="The first month of the ledger (2024-07); it takes what is earlier or undated."
@@ -174,7 +242,16 @@ class Mapping(_Model):
         None, pattern=MONTH, description="The last month, where the ledger has ended; else the present one is its last."
     )
     policy: str | None = Field(None, description="The source's own decision policy: its path from the YAML file's folder.")
-    tables: dict[str, TableMap] = Field(min_length=1)
+    tables: dict[str, TableMap] = Field(min_length=1, description="The ledger's tables: customers, accounts, transactions, loans, offers.")
+
+    @model_validator(mode="after")
+    def _in_one_currency(self) -> Self:
+        """Make a table's column of currencies a column of the ledger that has the one currency alone."""
+        for name, table in self.tables.items():
+            if table.currency is not None and all(column.name != CURRENCY for column in table.extra):
+                how = {"name": CURRENCY, "from": table.currency, "type": "string", "description": "Currency.", "allowed": (self.currency,)}
+                self.tables[name] = table.model_copy(update={"extra": (*table.extra, ExtraColumn.model_validate(how))})
+        return self
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -194,9 +271,11 @@ def read_mapping(path: Path) -> Mapping:
     import yaml
 
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_mapping_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MappingError(f"the mapping {path} cannot be read: {error.strerror}; set FINRISK_MAPPING to its path") from None
+    except RepeatedKeyError as error:
+        raise MappingError(f"{path}, {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -217,7 +296,7 @@ def _format(path: Path, complaints: Sequence[str]) -> str:
 
 def _complaint(detail: Any, data: Any) -> str:
     """Describe a Pydantic error as a path and a sentence."""
-    place = _path(detail["loc"])
+    place = _path(_with_names(detail["loc"], data))
     if detail["type"] == "extra_forbidden":
         fields = _fields_at(detail["loc"][:-1])
         return f"{place}: there is no such key{_suggest(str(detail['loc'][-1]), fields)}"
@@ -226,6 +305,18 @@ def _complaint(detail: Any, data: Any) -> str:
     if detail["loc"] == () and not isinstance(data, dict):
         return "is empty or not a mapping of keys; start it with name, currency and tables"
     return f"{place}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _with_names(loc: Sequence[str | int], data: Any) -> list[str | int]:
+    """Return a location with the name of an extra column in place of its number."""
+    names: list[str | int] = []
+    for part in loc:
+        data = data[part] if (isinstance(data, list) and isinstance(part, int) and part < len(data)) else (
+            data.get(part) if isinstance(data, dict) else None
+        )  # fmt: skip
+        is_named = isinstance(part, int) and isinstance(data, dict) and isinstance(data.get("name"), str)
+        names.append(data["name"] if is_named and isinstance(data, dict) else part)
+    return names
 
 
 def _path(loc: Sequence[str | int]) -> str:
@@ -244,9 +335,9 @@ def _fields_at(loc: Sequence[str | int]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _suggest(word: str, known: Sequence[str]) -> str:
+def _suggest(word: str, known: Sequence[str], *, listed: bool = True) -> str:
     close = get_close_matches(word, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}" if listed else ""
 
 
 def _check_table(name: str, table: TableMap) -> list[str]:
@@ -263,11 +354,11 @@ def _check_table(name: str, table: TableMap) -> list[str]:
     wrong += [
         f"{place}.columns.{column.name}: is required; say where it comes from. It is: {column.description}"
         for column in canonical.columns
-        if not column.nullable and column.name not in table.columns
+        if not column.nullable and not column.is_optional and column.name not in table.columns
     ]
     names = [column.name for column in table.extra]
-    for number, column in enumerate(table.extra):
-        column_place = f"{place}.extra.{number}"
+    for column in table.extra:
+        column_place = f"{place}.extra.{column.name}"
         if column.name in canonical.names or names.count(column.name) > 1:
             wrong.append(f"{column_place}.name: {column.name!r} is taken; choose another name")
         moments = [c.name for c in canonical.columns if c.dtype == "timestamp"] + [c.name for c in table.extra if c.type == "timestamp"]
@@ -278,11 +369,28 @@ def _check_table(name: str, table: TableMap) -> list[str]:
     if table.is_parquet and table.header:
         wrong.append(f"{place}.header: a Parquet file names its columns itself; take the key away")
     if table.header:
-        read = [(f"columns.{key}", value) for key, value in table.columns.items()]
-        read += [(f"extra.{number}", value) for number, value in enumerate(table.extra)]
         wrong += [
-            f"{place}.{key}: the file has no column {value.reads!r}{_suggest(value.reads, table.header)}"
-            for key, value in read
-            if value.reads and value.reads not in table.header
+            f"{place}.{key}: the file has no column {name!r}{_suggest(name, table.header)}"
+            for key, column in _places(table)
+            for name in column.reads
+            if name not in table.header
         ]
+    if table.is_parquet and (table.skip is not None or table.delimiter):
+        wrong.append(f"{place}: skip and delimiter are for text files; take them away")
+    if len(table.files) > 1 or "*" in table.files[0]:
+        wrong += [
+            f"{place}.{key}: row numbers of several files shift when an earlier file arrives; write `id: content`, which stays with the row"
+            for key, column in _places(table)
+            if column.row_number
+        ]
+    wrong += [
+        f"{place}.{key}: a date without a time is the same in every zone; take `timezone` away"
+        for key, column in _places(table)
+        if column.timezone and column.format and not column.format.startswith("epoch") and "%H" not in column.format
+    ]
     return wrong
+
+
+def _places(table: TableMap) -> list[tuple[str, ColumnMap]]:
+    """Return every column of a table with its place in the file."""
+    return [(f"columns.{name}", column) for name, column in table.columns.items()] + [(f"extra.{c.name}", c) for c in table.extra]

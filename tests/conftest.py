@@ -71,7 +71,7 @@ def spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import ibis
     from pyspark.sql import SparkSession
 
-    from finrisk_assets.ledger.contract import add_functions
+    from finrisk_assets.ledger.text_expressions import add_functions
 
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     monkeypatch.chdir(tmp_path)

@@ -60,7 +60,7 @@ class StoreBusy(StoreUnavailable):
 
 def location(settings: Settings) -> str | Path:
     """Return FINRISK_STORE_URL, or the path of the source's own SQLite file."""
-    return settings.store_url or settings.store_root / "service" / "store.sqlite"
+    return settings.store_url or settings.root / "service" / "store.sqlite"
 
 
 class _FileMissing(Exception):  # noqa: N818 - never leaves this module

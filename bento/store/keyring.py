@@ -311,7 +311,7 @@ def _locked_error() -> KeyringError:
 
 def key_file(settings: Settings) -> Path:
     """Return the path of the master key file, used where FINRISK_MASTER_KEY is not set."""
-    return settings.master_key_file or settings.store_root / "service" / "master.key"
+    return settings.master_key_file or settings.root / "service" / "master.key"
 
 
 def check_private(path: Path) -> None:

@@ -71,19 +71,23 @@ def run(settings: Settings, *, serve: bool = True) -> int:
 def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serve: bool) -> int:
     from finrisk_assets.graph.stages.common import champion_folder
     from finrisk_assets.graph.warehouse import Warehouse
+    from finrisk_assets.ledger import sources
 
     began = time.perf_counter()
-    console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.source}\n")
+    console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.ledger_name}\n")
     domains, is_sound = _materialise(settings, console, signals)
     demo_tables.print_parity(settings, console)
     domains = [domain for domain in domains if champion_folder(domain, settings).is_dir()]
-    if signals.received or not domains:
-        return 1
     warehouse = Warehouse.of(settings)
+    if signals.received or not domains:
+        if not signals.received:
+            demo_tables.print_quarantine(sources.load(settings).tables, warehouse, console)
+        return 1
     if serve:
         _decide(settings, domains, warehouse, console, signals)
     demo_tables.print_model_figures(domains, warehouse, console)
     demo_tables.print_consistency(warehouse, console)
+    demo_tables.print_quarantine(sources.load(settings).tables, warehouse, console)
     if not is_sound:
         return 1
     console.print(f"\nDone in {time.perf_counter() - began:.0f} s. Next: `make dev` shows the graph, `make serve` starts the service.")
@@ -106,7 +110,11 @@ def _materialise(settings: Settings, console: "Console", signals: "StopSignals")
     from finrisk_assets.ledger import sources
 
     _silence_libraries()
-    definitions, source = build_definitions(settings), sources.load(settings)
+    source = sources.load(settings)
+    # A wrong column is told before anything runs.
+    for raw_table in source.tables.values():
+        raw_table.check_columns()
+    definitions = build_definitions(settings)
     for domain, reason in left_out(source).items():
         console.print(f"  [yellow]–[/] {domain} is left out: {reason}")
     job = definitions.resolve_job_def(automation.EVERYTHING)
@@ -220,7 +228,7 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
         for domain in domains:
             if domain.name not in REQUEST_BODIES:
                 continue
-            for example in _examples(domain, warehouse):
+            for example in _examples(domain, warehouse, _feature_names(domain, settings)):
                 started = time.perf_counter()
                 answer = _post(url + example.path, example.body)
                 duration_ms = (time.perf_counter() - started) * 1000
@@ -253,8 +261,16 @@ def _why(answer: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     return "\n".join([*own_reason, *lines]) or "–"
 
 
-def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
-    """Yield subjects at rising quantiles of the newest batch scores, in a fixed order."""
+def _feature_names(domain: "Domain", settings: Settings) -> frozenset[str]:
+    """Return the features of a domain's champion: a model does without those that no training row has."""
+    from finrisk_assets.graph.stages.common import champion_folder
+    from finrisk_assets.scoring.bundle import Bundle
+
+    return frozenset(feature.name for feature in Bundle.load(champion_folder(domain, settings)).features)
+
+
+def _examples(domain: "Domain", warehouse: "Warehouse", feature_names: frozenset[str]) -> Iterator[Example]:
+    """Yield subjects at rising quantiles of the newest batch scores, in a fixed order, with the features that the model asks for."""
     from bento.decisions.domains import DOMAINS
 
     key, path, body = domain.keys[0].name, DOMAINS[domain.name].route, REQUEST_BODIES[domain.name]
@@ -270,7 +286,10 @@ def _examples(domain: "Domain", warehouse: "Warehouse") -> Iterator[Example]:
     ranked = scores.order_by(["score", key]).to_pyarrow().to_pylist()
     for share in TRANSACTION_QUANTILES if domain.name == "transaction_anomaly" else EXAMPLE_QUANTILES:
         row = ranked[round(share * (len(ranked) - 1))]
-        yield Example(row[key], path, body(warehouse, row), row["score"], _stored_row(domain.group, key, warehouse, row))
+        request = body(warehouse, row)
+        if "features" in request:
+            request["features"] = {name: value for name, value in request["features"].items() if name in feature_names}
+        yield Example(row[key], path, request, row["score"], _stored_row(domain.group, key, warehouse, row))
 
 
 def _transaction(warehouse: "Warehouse", scored: Mapping[str, Any]) -> dict[str, Any]:

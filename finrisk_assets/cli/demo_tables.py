@@ -1,6 +1,6 @@
 """The last tables of the demonstration: what the models showed, and whether the decisions on all people agree."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +29,22 @@ def print_parity(settings: "Settings", console: "Console") -> None:
             continue
         mark = "[green]✓[/]" if certificate["is_equal"] else "[red]✗[/]"
         console.print(f"  {mark} parity of batch and service, {escape(describe_certificate(certificate))}")
+
+
+def print_quarantine(tables: Iterable[str], warehouse: "Warehouse", console: "Console") -> None:
+    """Print the tables with rows in quarantine: how many, and the rules that they broke most often."""
+    from rich.markup import escape
+
+    from finrisk_assets.ledger.contract import count_by_rule
+
+    refused = [name for name in tables if warehouse.has(f"quarantine_{name}") and warehouse.table(f"quarantine_{name}").count().execute()]
+    for name in refused:
+        rows, n_refused = (int(warehouse.table(f"{layer}_{name}").count().execute()) for layer in ("raw", "quarantine"))
+        rules = list(count_by_rule(warehouse.table(f"quarantine_{name}")).items())
+        named = ", ".join(f"{rule} ({count:,})" for rule, count in rules[:3]) + (", …" if len(rules) > 3 else "")
+        console.print(f"  [yellow]–[/] {n_refused:,} of {rows:,} rows of {name} are in quarantine: {escape(named)}")
+    if refused:
+        console.print("  `finrisk quarantine` shows examples and the fix of each rule.")
 
 
 def print_model_figures(domains: "list[Domain]", warehouse: "Warehouse", console: "Console") -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bento.cli.keys import keys
 from bento.cli.people import keyring, people, store
 from bento.cli.store_schema import check, upgrade
 from bento.cli.streaming import stream, stream_faults_as_click_errors
+from finrisk_assets.cli import data
 from finrisk_assets.cli.alert_commands import capacity, rules
 from finrisk_assets.private_files import close_folder, restrict_new_files
 from finrisk_assets.settings import Settings, SettingsError
@@ -33,8 +35,8 @@ class _PlainErrorGroup(click.Group):
         from finrisk_assets.policy.policy_file import PolicyError
         from schemas.mapping import MappingError
 
-        data = SettingsError, SourceError, MappingError, LandingError, SnapshotError
-        expected = *data, PolicyError, RegistryError, PackError, RunError, WarehouseBusyError
+        of_data = SettingsError, SourceError, MappingError, LandingError, SnapshotError
+        expected = *of_data, PolicyError, RegistryError, PackError, RunError, WarehouseBusyError
         try:
             return super().invoke(ctx)
         except expected as error:
@@ -57,8 +59,12 @@ def cli(context: click.Context) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     restrict_new_files()
+    from schemas.mapping import MappingError
+
     context.obj = Settings.from_environment()
-    close_folder(context.obj.root)
+    # A mapping that names no ledger is the matter of the command that reads it.
+    with suppress(MappingError):
+        close_folder(context.obj.root)
 
 
 @cli.command()
@@ -520,7 +526,20 @@ def shadow(settings: Settings) -> None:
     Console(width=max(Console().width, 150)).print(table)
 
 
-for command in (audit, capacity, keys, people, keyring, replay, rules, store, stream):
+for command in (
+    audit,
+    capacity,
+    keys,
+    people,
+    keyring,
+    replay,
+    rules,
+    store,
+    stream,
+    data.import_files,
+    data.check_file,
+    data.show_quarantine,
+):
     cli.add_command(command)
 for command in (upgrade, check):
     store.add_command(command)

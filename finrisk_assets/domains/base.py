@@ -47,6 +47,8 @@ class TrainingResult:
         PNG pictures by name.
     files
         Further files to store with the version, by file name; not part of the bundle.
+    notes
+        Sentences about what the training did without.
     """
 
     spec: "BundleSpec"
@@ -55,6 +57,7 @@ class TrainingResult:
     candidates: Sequence[Mapping[str, Any]] = ()
     plots: Mapping[str, bytes] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

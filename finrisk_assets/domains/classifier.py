@@ -124,11 +124,10 @@ class ClassifierDomain(Domain):
         from finrisk_assets.scoring.spec import BundleSpec
 
         labelled = self.labelled_rows(frame, settings)
-        rows, labels, window = (
-            to_matrix(labelled, features),
-            labelled[self.label].to_numpy(dtype=bool),
-            self._split_enough(labelled, settings),
-        )
+        labels, window = labelled[self.label].to_numpy(dtype=bool), self._split_enough(labelled, settings)
+        filled = _with_values_in(labelled.iloc[window.train], features)
+        empty, features = [feature.name for feature in features if feature not in filled], filled
+        rows = to_matrix(labelled, features)
         estimators = self.candidates(features, settings.seed, 1, len(window.train))
         taught, unlearned = rows.copy(), set(self.find_unlearned(features))
         # A constant teaches nothing: its weight is 0, and no tree splits on it.
@@ -195,6 +194,7 @@ class ClassifierDomain(Domain):
                 )
             },
             files=self.export_files(candidates),
+            notes=[f"the model does without {name}: no row of the training window has a value" for name in empty],
         )
 
     # Evaluation ----------------------------------------------------------------------------------------------------------------
@@ -346,6 +346,20 @@ def net_benefit(window: ScoredWindow, decision_thresholds: Sequence[float]) -> "
     p, labels = window.probability, window.labels
     benefit: np.ndarray = np.mean([np.where(p >= t, np.where(labels, 1.0, -t / (1 - t)), 0.0) for t in decision_thresholds], axis=0)
     return benefit
+
+
+def _with_values_in(rows: "pd.DataFrame", features: Sequence[Feature]) -> tuple[Feature, ...]:
+    """Return the features of which a row of the training window has a value: an estimator cannot bin a column without one.
+
+    Raises
+    ------
+    TooFewRowsError
+        If no feature has a value.
+    """
+    filled = tuple(feature for feature in features if rows[feature.name].notna().any())
+    if not filled:
+        raise TooFewRowsError("no feature has a value in the training window: map columns that are filled")
+    return filled
 
 
 def _count_rarer(labels: "np.ndarray") -> int:

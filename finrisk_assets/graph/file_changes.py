@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finrisk_assets.graph.partitions import MONTH_FORMAT
-from finrisk_assets.ledger.landing import ROW, LandingError
+from finrisk_assets.ledger.landing import ROW, LandingError, escape_pattern
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 
 UNDATED = ""
@@ -151,7 +151,7 @@ def _digests(name: str, raw: RawTable, landed: Path) -> dict[str, str]:
 
     connection = ibis.duckdb.connect()
     try:
-        rows = connection.read_parquet(str(landed))
+        rows = connection.read_parquet(escape_pattern(landed), hive_partitioning=False)
         happened = read_event_time(raw.table, raw.columns, rows) if name == MONTHLY_TABLE else None
         month = ibis.literal(UNDATED) if happened is None else happened.strftime(MONTH_FORMAT).fill_null(UNDATED)
         connection.create_view("arrived", rows.mutate(_month=month).drop(ROW))

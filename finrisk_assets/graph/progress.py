@@ -9,6 +9,9 @@ import dagster as dg
 
 from finrisk_assets.graph.runs.executor import WAITING
 
+NOTE = "note: "
+"""The beginning of a step's message that an operator should read."""
+
 _CHECK_STEP = re.compile(r"^(\w+)_(\1_\w+)$")
 """Key of the step of a check that runs by itself: the asset's name, and the check's."""
 
@@ -26,6 +29,9 @@ class _StageLines(logging.Handler):
 
         meta: dict[str, Any] = getattr(record, "dagster_meta", {})
         event = meta.get("dagster_event")
+        message = str(meta.get("orig_message", ""))
+        if event is None and message.startswith(NOTE):
+            Console(highlight=False, soft_wrap=True).print(f"  [yellow]![/] {escape(message.removeprefix(NOTE))}")
         if event is None:
             return
         console = Console(highlight=False, soft_wrap=True)

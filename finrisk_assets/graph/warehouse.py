@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import dagster as dg
 import ibis
@@ -19,7 +20,8 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.graph import retries
 from finrisk_assets.graph.partitions import PARTITION_COLUMN, MonthRange, add_run_metadata
 from finrisk_assets.graph.runs import stop_signals, warehouse_lock
-from finrisk_assets.ledger import contract
+from finrisk_assets.ledger.landing import escape_pattern
+from finrisk_assets.ledger.text_expressions import add_functions
 from finrisk_assets.settings import Settings
 from schemas.ledger import Table
 
@@ -37,8 +39,10 @@ _logger = logging.getLogger("finrisk.warehouse")
 @cache
 def _connect(url: str) -> ibis.BaseBackend:
     """Return the process's one connection to a URL: DuckDB lets a single process write, and refuses a second connection."""
-    connection = ibis.connect(url)
-    contract.add_functions(connection)
+    file = warehouse_lock.file_of(url)
+    # A path is no URL to Ibis: it would read the marks # and % in it.
+    connection = ibis.connect(url) if file is None else ibis.duckdb.connect(file, **dict(parse_qsl(url.partition("?")[2])))
+    add_functions(connection)
     for schema in {"staging", "analytics"} - set(connection.list_databases()):
         connection.create_database(schema)
     return connection
@@ -100,6 +104,13 @@ class Warehouse(dg.ConfigurableResource):
                 is_told = True
                 stop_signals.raise_if_stopped()
                 time.sleep(warehouse_lock.POLL_S)
+
+    def read_parquet(self, file: Path) -> LazyTable:
+        """Return the rows of a Parquet file, lazy."""
+        connection = self.connection
+        if connection.name == "duckdb":
+            return connection.read_parquet(escape_pattern(file), hive_partitioning=False)
+        return connection.read_parquet(str(file))
 
     def table(self, asset: str) -> LazyTable:
         """Return the stored table of an asset, lazy."""

@@ -8,17 +8,18 @@ declaration. Reading files is the task of `landing`.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial, reduce
+from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
-from unicodedata import normalize
 
 import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.ledger.landing import DEFECTS, LINE, MALFORMED_ROW, ROW
+from finrisk_assets.ledger.text_expressions import normalise, read_booleans, read_numbers, read_times
 from schemas.ledger import TABLES, Column, DType, Table
-from schemas.normal_form import COUNTRY_CODES, TRIMMED_RANGES
+from schemas.normal_form import COUNTRY_CODES
+from schemas.text_values import FIRST_TIME, LAST_TIME, NOT_FINITE
 
 if TYPE_CHECKING:
     import pandera.ibis
@@ -34,41 +35,8 @@ NOUNS: Mapping[DType, str] = {
 }
 """The noun for a value of each type in a rule's name."""
 
-TRUE = ("true", "t", "yes", "y", "1", "1.0")
-FALSE = ("false", "f", "no", "n", "0", "0.0")
-
-# The engines' own casts accept different extras ("1_000", "1d", "epoch"): these patterns define a number and a timestamp.
-_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-_NOT_FINITE = r"^[+-]?(nan|inf|infinity)$"
 _LARGEST = 1.7976931348623157e308
 _WHOLE = float(2**53)
-_MOMENT = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T][0-9]{1,2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)? ?(Z|[+-][0-9]{2}:?[0-9]{2})?)?$"
-_MOMENT_ITSELF = r"^([0-9-]+(?:[ T][0-9:.]+)?)"
-_OFFSET = r":[0-9.]+ ?([+-][0-9]{2}:?[0-9]{2})$"
-
-_NOT_PLAIN = r"^ |[^ -~]| \z"
-"""A text that may not be in normal form: anything but printable ASCII without a space at either end."""
-_EDGES = r"^[{0}]+|[{0}]+\z".format("".join(f"\\x{{{first:x}}}-\\x{{{last:x}}}" for first, last in TRIMMED_RANGES))
-
-
-@ibis.udf.scalar.builtin
-def nfc_normalize(text: str) -> str:
-    """Bring text into Unicode's form NFC. DuckDB has this function, Spark learns it by `add_functions`."""
-    raise NotImplementedError("the engine carries it out")
-
-
-def add_functions(connection: ibis.BaseBackend) -> None:
-    """Add to an engine the functions that it lacks, so that it can carry out the contract: NFC on Spark."""
-    if connection.name == "pyspark":
-        connection._session.udf.register("nfc_normalize", partial(normalize, "NFC"))
-
-
-def normalise(text: ir.StringValue) -> ir.StringValue:
-    """Bring text into the normal form of `schemas.normal_form`, as `normalise_text` does."""
-    # Spark computes a function of Python's for every row, whatever the case says, and so for null.
-    normal = nfc_normalize(text.fill_null("").re_replace(_EDGES, ""))
-    # Few texts are not plain; for the others one pattern is cheaper than two.
-    return ibis.cases((text.re_search(_NOT_PLAIN), normal), else_=text)
 
 
 @dataclass(frozen=True)
@@ -124,7 +92,10 @@ def split(
     source_columns = [column for column in table.columns if column.name in columns]
     typed = raw.mutate(**{_text_column(c.name): _uncast(columns[c.name](raw)) for c in source_columns})
     typed = typed.mutate(**{_typed_column(c.name): _read(typed[_text_column(c.name)], c) for c in source_columns})
-    joined = _join_references(table, _join_first(table, typed), references)
+    first = _repeated_keys(table[table.key], columns[table.key], raw)
+    joined = _join_references(
+        table, typed.left_join(first, typed[_key_column(table[table.key], typed)] == first["__first_key"]), references
+    )
     rules = list(_rules(table, source_columns, joined, references, as_of))
     readable = ~_is(joined[DEFECTS].contains(MALFORMED_ROW))
     broken = joined[DEFECTS].notnull() | reduce(or_, (rule.broken for rule in rules))
@@ -151,10 +122,12 @@ def valid_rows(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value
     quarantine
         The rows of the same raw table that `split` quarantined.
     """
-    unquarantined = raw.anti_join(quarantine, ROW)
-    columns_as_text = {name: _uncast(columns[name](unquarantined)) for name in table.names if name in columns}
-    return unquarantined.select(
-        **{c.name: _read(columns_as_text[c.name], c) if c.name in columns_as_text else ibis.null(c.dtype) for c in table.columns}
+    source_columns = [column for column in table.columns if column.name in columns]
+    # The join stands between the two steps: engines would copy the text's expression into each use of it.
+    texts = raw.select(ROW, **{_text_column(c.name): _uncast(columns[c.name](raw)) for c in source_columns})
+    rows = texts.anti_join(quarantine, ROW)
+    return rows.select(
+        **{c.name: _read(rows[_text_column(c.name)], c) if c in source_columns else ibis.null(c.dtype) for c in table.columns}
     )
 
 
@@ -162,7 +135,7 @@ def read_event_time(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.
     """Return the time of each raw row as a timestamp: null where it cannot be read, None for a table without such a column."""
     if table.event_time is None or table.event_time not in columns:
         return None
-    return _cast(_uncast(columns[table.event_time](raw)), "timestamp")
+    return _read(_uncast(columns[table.event_time](raw)), table[table.event_time])
 
 
 def cast(value: ir.Value, dtype: DType) -> ir.Value:
@@ -212,20 +185,29 @@ def _column_rules(column: Column, raw_value: ir.Value, value: ir.Value) -> Itera
         yield _Rule(f"{column.name} is below {column.minimum:g}", _is(value < column.minimum))
     if column.maximum is not None:
         yield _Rule(f"{column.name} is above {column.maximum:g}", _is(value > column.maximum))
+    if column.dtype == "timestamp":
+        outside = (value < ibis.literal(FIRST_TIME, type="timestamp")) | (value >= ibis.literal(LAST_TIME, type="timestamp"))
+        yield _Rule(f"{column.name} is not of the years 1970 to 2099", _is(outside))
     if column.allowed:
         yield _Rule(f"{column.name} is not one of {', '.join(column.allowed)}", _is(value.notin(column.allowed)))
     if column.is_country:
         yield _Rule(f"{column.name} is no country of ISO 3166-1 alpha-2", _is(value.notin(sorted(COUNTRY_CODES))))
 
 
-def _join_first(table: Table, rows: ir.Table) -> ir.Table:
-    """Join the number of the first row of a key to every row whose key occurs more than once."""
-    # Grouping by an integer is cheaper than grouping by its text, with the same result.
-    key = rows[_text_column(table.key) if rows[_text_column(table.key)].type().is_integer() else _typed_column(table.key)]
-    keys = rows.filter(key.notnull()).select(__first_key=key, __row=rows[ROW])
+def _repeated_keys(key: Column, expression: Callable[[ir.Table], ir.Value], raw: ir.Table) -> ir.Table:
+    """Return the keys that occur more than once, each with the number of its first row."""
+    # Read anew from the raw rows: an engine keeps a table that a query uses twice in memory, with all its columns.
+    given = raw.select(**{ROW: raw[ROW], _text_column(key.name): _uncast(expression(raw))})
+    rows = given.mutate(**{_typed_column(key.name): _read(given[_text_column(key.name)], key)})
+    value = rows[_key_column(key, rows)]
+    keys = rows.select(__first_key=value, __row=rows[ROW])  # rows without a key are one group, which joins to none
     first_rows = keys.group_by("__first_key").agg(__first_row=keys["__row"].min(), __rows=keys.count())
-    first = first_rows.filter(first_rows["__rows"] > 1).drop("__rows")
-    return rows.left_join(first, key == first["__first_key"])
+    return first_rows.filter(first_rows["__rows"] > 1).drop("__rows")
+
+
+def _key_column(key: Column, rows: ir.Table) -> str:
+    """Return the column by which rows are grouped: that of an integer is cheaper than that of its text, with the same result."""
+    return _text_column(key.name) if rows[_text_column(key.name)].type().is_integer() else _typed_column(key.name)
 
 
 def _join_references(table: Table, rows: ir.Table, references: Mapping[str, ir.Table]) -> ir.Table:
@@ -261,7 +243,9 @@ def _uncast(value: ir.Value) -> ir.Value:
 
 
 def _read(given: ir.Value, column: Column) -> ir.Value:
-    """Cast a value to a column's type; a country becomes upper case."""
+    """Cast a value to a column's type; a country becomes upper case, and a text without an offset is a time of the column's zone."""
+    if column.zone and given.type().is_string():
+        return read_times(given, column.zone).cast("timestamp")
     value = _cast(given, column.dtype)
     # Other letters stay: engines differ in the upper case of ß and ı.
     return ibis.cases((value.re_search("^[A-Za-z]{2}$"), value.upper()), else_=value) if column.is_country else value
@@ -301,7 +285,7 @@ def _number(raw_value: ir.Value) -> ir.Value:
     """Cast a value to float64, NaN and infinities included; null where it is not a number."""
     kind = raw_value.type()
     if kind.is_string():
-        return ibis.cases((raw_value.re_search(_NUMBER), raw_value.try_cast("float64")), else_=ibis.null("float64"))
+        return read_numbers(raw_value)
     if kind.is_numeric() or kind.is_boolean():
         return raw_value.cast("int64").cast("float64") if kind.is_boolean() else raw_value.cast("float64")
     return ibis.null("float64")
@@ -309,8 +293,12 @@ def _number(raw_value: ir.Value) -> ir.Value:
 
 def _not_finite(raw_value: ir.Value) -> ir.BooleanValue:
     # NaN is larger than any number in these engines, and Spark has no test for infinity of its own.
-    beyond = _is(_number(raw_value).abs() > _LARGEST)
-    return beyond | _is(raw_value.lower().re_search(_NOT_FINITE)) if raw_value.type().is_string() else beyond
+    number = _number(raw_value)
+    beyond = _is(number.abs() > _LARGEST)
+    if not raw_value.type().is_string():
+        return beyond
+    # Only a text that is no number can be such a word.
+    return ibis.cases((number.isnull(), _is(raw_value.lower().re_search(NOT_FINITE))), else_=beyond)
 
 
 def _cast_float64(raw_value: ir.Value) -> ir.Value:
@@ -330,8 +318,7 @@ def _cast_boolean(raw_value: ir.Value) -> ir.Value:
     if kind.is_boolean():
         return raw_value
     if kind.is_string():
-        word = raw_value.lower()
-        return ibis.cases((word.isin(TRUE), True), (word.isin(FALSE), False), else_=ibis.null("boolean"))
+        return read_booleans(raw_value)
     number = _number(raw_value)
     return ibis.cases((number == 1, True), (number == 0, False), else_=ibis.null("boolean"))
 
@@ -343,12 +330,7 @@ def _cast_timestamp(raw_value: ir.Value) -> ir.Value:
         return raw_value.cast("timestamp")
     if not kind.is_string():
         return ibis.null("timestamp")
-    # Groups are extracted, never replaced: the engines disagree on how a replacement names a group.
-    offset = raw_value.re_extract(_OFFSET, 1)
-    hours, minutes = offset.substr(1, 2).try_cast("int64"), offset.right(2).try_cast("int64")
-    ahead = ((hours * 60 + minutes) * (offset.startswith("-")).ifelse(-1, 1)).fill_null(0)
-    time = raw_value.re_extract(_MOMENT_ITSELF, 1).try_cast("timestamp") - ahead.as_interval("m")
-    return ibis.cases((raw_value.re_search(_MOMENT), time), else_=ibis.null("timestamp"))
+    return read_times(raw_value)
 
 
 # --- Pandera -------------------------------------------------------------------------------------------------------

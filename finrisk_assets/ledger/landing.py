@@ -8,6 +8,8 @@ line of a damaged row. `contract` checks the values.
 import codecs
 import csv
 import hashlib
+import itertools
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +24,18 @@ ROW, DEFECTS, LINE = "_row", "_defects", "_line"
 MARKS = (ROW, DEFECTS, LINE)
 """The columns that landing adds to every raw table."""
 
+CONTENT_ID = "_content_id"
+"""The column with the identifier of a row's content, where a source asks for it."""
+
 BROKEN_ENCODING = "broken encoding"
 MALFORMED_ROW = "malformed row"
 
 _CHUNK = 1 << 20
 _BATCH = 50_000
+_HEADER_WITHIN = 100
+"""Records of a file among which its header line is looked for."""
+_FILE = "_file"
+"""The column with the path of a row's file, while rows are landed."""
 _MAX_LINES = 100
 """Lines that one quoted value may span. A quote that is still open after them counts as a plain character."""
 
@@ -37,10 +46,14 @@ class LandingError(ValueError):
 
 @dataclass(frozen=True)
 class LandingResult:
-    """The number of raw rows that landed, and the hash of the source's content (its data version)."""
+    """The number of raw rows that landed, the hash of the source's content (its data version), and the rows that repeat another.
+
+    Repeated rows land once. They are counted where the source asks for identifiers of content, or for one row of each key.
+    """
 
     rows: int
     sha256: str
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,34 +65,40 @@ class Csv:
     paths
         The files.
     delimiter, quote
-        One character each; with an empty `quote`, quotes are plain characters.
+        One character each; with an empty `quote`, quotes are plain characters. The default delimiter is that of a first line
+        ``sep=;``, as Excel writes it, else a comma.
     encoding
         Python's name of the encoding; bytes outside it become U+FFFD and mark the row.
     header
         Column names, for files that have no header line; empty where the first line holds them.
     required
         Columns that the files must have.
+    skip
+        Lines before the header line. By default the header is the first line that names every required column.
     """
 
     paths: tuple[Path, ...]
-    delimiter: str = ","
+    delimiter: str | None = None
     quote: str = '"'
     encoding: str = "utf-8"
     header: tuple[str, ...] = ()
     required: tuple[str, ...] = field(default=(), kw_only=True)
+    skip: int | None = field(default=None, kw_only=True)
 
 
 def land_csv(
     paths: Path | Sequence[Path],
     out: Path,
     *,
-    delimiter: str = ",",
+    delimiter: str | None = None,
     quote: str = '"',
     encoding: str = "utf-8",
+    skip: int | None = None,
     header: Sequence[str] = (),
     required: Sequence[str] = (),
+    with_content_id: bool = False,
 ) -> LandingResult:
-    """Land CSV files as text; see `Csv` for the parameters.
+    """Land CSV files as text; see `Csv` for the parameters, and `identify_rows` for `with_content_id`.
 
     DuckDB reads an intact file. Where DuckDB's rows are not exactly the file's lines (a damaged line, a line break
     inside quotes, mixed line ends, another encoding), the file is read again line by line, in constant memory.
@@ -90,10 +109,54 @@ def land_csv(
         If a file is missing, unreadable, empty, has no rows, or lacks a required column.
     """
     many = (paths,) if isinstance(paths, Path) else tuple(paths)
-    return _land_csv(Csv(many, delimiter, quote, encoding, tuple(header), required=tuple(required)), out)
+    file = Csv(many, delimiter, quote, encoding, tuple(header), required=tuple(required), skip=skip)
+    return _land_csv(file, out, with_content_id=with_content_id)
 
 
-def land_parquet(paths: Path | Sequence[Path], out: Path, *, required: Sequence[str] = ()) -> LandingResult:
+def check_csv_columns(
+    paths: Sequence[Path],
+    *,
+    delimiter: str | None = None,
+    quote: str = '"',
+    encoding: str = "utf-8",
+    skip: int | None = None,
+    header: Sequence[str] = (),
+    required: Sequence[str] = (),
+) -> None:
+    """Read the headers of CSV files alone; see `Csv` for the parameters.
+
+    Raises
+    ------
+    LandingError
+        If a file cannot be read, is empty, or lacks a required column.
+    """
+    file = Csv(tuple(paths), delimiter, quote, encoding, tuple(header), required=tuple(required), skip=skip)
+    for path in file.paths:
+        next(_chunks(path), b"")
+        _find_layout(path, file)
+
+
+def check_parquet_columns(paths: Sequence[Path], required: Sequence[str]) -> None:
+    """Read the schemas of Parquet files alone.
+
+    Raises
+    ------
+    LandingError
+        If a file cannot be read, or lacks a required column.
+    """
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        next(_chunks(path), b"")
+        try:
+            schema = pq.read_schema(path)
+        except Exception as error:
+            kind = type(error).__name__
+            raise LandingError(f"{path} cannot be read as Parquet ({kind}); is it another format, or cut short?") from None
+        _column_names(path, schema.names, required)
+
+
+def land_parquet(paths: Path | Sequence[Path], out: Path, *, required: Sequence[str] = (), with_content_id: bool = False) -> LandingResult:
     """Land Parquet files with their own types; timestamps become naive UTC, to the microsecond.
 
     Raises
@@ -101,25 +164,80 @@ def land_parquet(paths: Path | Sequence[Path], out: Path, *, required: Sequence[
     LandingError
         If a file is missing, unreadable, has no rows, or lacks a required column.
     """
-    import pyarrow.parquet as pq
-
     files = (paths,) if isinstance(paths, Path) else tuple(paths)
     digest = _digest(files)
-    for path in files:
-        try:
-            schema = pq.read_schema(path)
-        except Exception as error:
-            kind = type(error).__name__
-            raise LandingError(f"{path} cannot be read as Parquet ({kind}); is it another format, or cut short?") from None
-        _check_names(path, schema.names, required)
+    check_parquet_columns(files, required)
     with _duckdb() as connection:
-        names = [str(path) for path in files]
-        described = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({_list(names)})").fetchall()
+        read = f"read_parquet({_list([escape_pattern(path) for path in files])}, hive_partitioning=false"
+        described = connection.execute(f"DESCRIBE SELECT * FROM {read})").fetchall()
         columns = ", ".join(_plain(name, kind) for name, kind, *_ in described)
-        rows = _copy(connection, f"SELECT {columns} FROM read_parquet({_list(names)})", out)
+        own, option = (f", {_FILE}", f", filename='{_FILE}'") if with_content_id else ("", "")
+        rows = _copy(connection, f"SELECT {columns}{own} FROM {read}{option})", out)
     if not rows:
         raise LandingError(f"{_names(files)} has columns but no rows; was the export cut short?")
-    return LandingResult(rows, digest)
+    return identify_rows(out, digest) if with_content_id else LandingResult(rows, digest)
+
+
+def escape_pattern(path: Path) -> str:
+    """Return a path as the pattern that DuckDB's file functions read: it matches this path and no other."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))
+
+
+def identify_rows(landed: Path, sha256: str) -> LandingResult:
+    """Give every landed row the identifier of its content, and keep a row that several files repeat once.
+
+    The identifier is the beginning of the SHA-256 of the row's values in normal form. The second of several equal rows of one file
+    ends with ``-2`` and so on: two equal payments of one day are two. Neither the order of files nor a file that comes later changes
+    an identifier. A row that cannot be read has that of its line.
+
+    Parameters
+    ----------
+    landed
+        Landed rows with the column `_FILE`, which is taken away.
+    sha256
+        The data version of the files.
+    """
+    part = landed.with_name(f".{landed.name}.content.parquet")
+    source = f"read_parquet({_text(escape_pattern(landed))}, hive_partitioning=false)"
+    with _duckdb() as connection:
+        ((before,),) = connection.execute(f"SELECT count(*) FROM {source}").fetchall()
+        names = [name for name, *_ in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
+        names = [_name(name) for name in names if name not in (*MARKS, _FILE)]
+        values = ", ".join(f"coalesce(nfc_normalize(trim({name}::VARCHAR)), chr(30))" for name in names)
+        query = f"""
+            WITH hashed AS (SELECT *, sha256(coalesce({LINE}, concat_ws(chr(31), {values}))) AS _hash FROM {source}),
+            counted AS (SELECT *, row_number() OVER (PARTITION BY _hash, {_FILE} ORDER BY {ROW}) AS _nth FROM hashed),
+            kept AS (SELECT * FROM counted QUALIFY row_number() OVER (PARTITION BY _hash, _nth ORDER BY {ROW}) = 1)
+            SELECT row_number() OVER (ORDER BY {ROW}) AS {ROW}, {", ".join(names)},
+                left(_hash, 32) || CASE WHEN _nth > 1 THEN '-' || _nth ELSE '' END AS {CONTENT_ID}, {DEFECTS}, {LINE}
+            FROM kept ORDER BY {ROW}
+        """
+        ((rows,),) = connection.execute(f"COPY ({query}) TO {_text(str(part))} (FORMAT parquet)").fetchall()
+    part.replace(landed)
+    return LandingResult(int(rows), sha256, int(before) - int(rows))
+
+
+def keep_first_rows(landed: Path, names: Sequence[str], result: LandingResult) -> LandingResult:
+    """Keep of the landed rows with equal values the first; rows that cannot be read stay, for the quarantine.
+
+    Parameters
+    ----------
+    landed
+        The Parquet file, which is written anew.
+    names
+        The columns whose values are compared, in normal form.
+    result
+        What has landed.
+    """
+    part = landed.with_name(f".{landed.name}.first.parquet")
+    source = f"read_parquet({_text(escape_pattern(landed))}, hive_partitioning=false)"
+    values = ", ".join(f"nfc_normalize(trim({_name(name)}::VARCHAR))" for name in names)
+    with _duckdb() as connection:
+        kept = f"{DEFECTS} IS NOT NULL OR row_number() OVER (PARTITION BY {DEFECTS} IS NULL, {values} ORDER BY {ROW}) = 1"
+        query = f"SELECT * FROM {source} QUALIFY {kept} ORDER BY {ROW}"
+        ((rows,),) = connection.execute(f"COPY ({query}) TO {_text(str(part))} (FORMAT parquet)").fetchall()
+    part.replace(landed)
+    return LandingResult(int(rows), result.sha256, result.repeated + result.rows - int(rows))
 
 
 def land_arrow(table: "pa.Table", out: Path) -> LandingResult:
@@ -166,12 +284,14 @@ def land_joined(base: Csv, lookups: Mapping[str, Csv], query: str, out: Path) ->
         for name, file in {"base": base, **lookups}.items():
             landed = Path(folder) / f"{name}.parquet"
             digests.append(_land_csv(file, landed).sha256)
-            connection.execute(f'CREATE VIEW "{name}" AS FROM read_parquet({_text(str(landed))})')
+            connection.execute(f'CREATE VIEW "{name}" AS FROM read_parquet({_text(escape_pattern(landed))})')
             if name != "base":
                 _refuse_damage(connection, name, file)
         out.parent.mkdir(parents=True, exist_ok=True)
         connection.execute(f"COPY (SELECT * FROM ({query}) ORDER BY {ROW}) TO {_text(str(out))} (FORMAT parquet)").fetchall()
-        ((rows, distinct),) = connection.execute(f"SELECT count(*), count(DISTINCT {ROW}) FROM '{_quoted(out)}'").fetchall()
+        ((rows, distinct),) = connection.execute(
+            f"SELECT count(*), count(DISTINCT {ROW}) FROM read_parquet({_text(escape_pattern(out))})"
+        ).fetchall()
     if rows != distinct:
         raise LandingError(f"{_names(base.paths)}: {rows - distinct} rows came twice through a look-up; its key must be unique")
     return LandingResult(rows, _digest_of(digests))
@@ -187,20 +307,22 @@ def _refuse_damage(connection: "duckdb.DuckDBPyConnection", view: str, file: Csv
 # --- CSV -----------------------------------------------------------------------------------------------------------
 
 
-def _land_csv(file: Csv, out: Path) -> LandingResult:
+def _land_csv(file: Csv, out: Path, *, with_content_id: bool = False) -> LandingResult:
     shapes = [_examine(path) for path in file.paths]
-    names = [_header(path, file) for path in file.paths]
-    for path, columns in zip(file.paths, names, strict=True):
-        if columns != names[0]:
+    layouts = [_find_layout(path, file) for path in file.paths]
+    names = layouts[0].names
+    for path, layout in zip(file.paths, layouts, strict=True):
+        if layout.names != names:
             raise LandingError(
-                f"{path} has the columns {', '.join(columns)}, but {file.paths[0]} has {', '.join(names[0])}; give them one header"
+                f"{path} has the columns {', '.join(layout.names)}, but {file.paths[0]} has {', '.join(names)}; give them one header"
             )
-    rows = _land_with_duckdb(file, names[0], shapes, out)
+    rows = _land_with_duckdb(file, layouts, shapes, out, with_file=with_content_id)
     if rows is None:
-        rows = _land_by_line(file, names[0], out)
+        rows = _land_by_line(file, layouts, out, with_file=with_content_id)
     if not rows:
         raise LandingError(f"{_names(file.paths)} has a header but no rows; was the export cut short?")
-    return LandingResult(rows, _digest_of([file_shape.sha256 for file_shape in shapes]))
+    digest = _digest_of([file_shape.sha256 for file_shape in shapes])
+    return identify_rows(out, digest) if with_content_id else LandingResult(rows, digest)
 
 
 @dataclass(frozen=True)
@@ -231,33 +353,52 @@ def _examine(path: Path) -> _Shape:
     return _Shape(hasher.hexdigest(), lines, used[0].decode() if len(used) == 1 else None)
 
 
-def _header(path: Path, file: Csv) -> list[str]:
-    """Return the column names of a file, checked."""
+@dataclass(frozen=True)
+class _Layout:
+    """The columns of one file, its delimiter, the lines before its first row, and whether its last column has no name."""
+
+    names: tuple[str, ...]
+    delimiter: str
+    lines_before: int
+    ends_nameless: bool = False
+
+
+def _find_layout(path: Path, file: Csv) -> _Layout:
+    """Return the layout of a file, checked: its header is found below a preamble, and its delimiter in a line ``sep=``."""
+    first = next(_lines(path, file.encoding), ("", False))[0]
+    stated = re.fullmatch(r"\"?sep=([^\r\n])\"?[\r\n]*", first)
+    delimiter = file.delimiter or (stated[1] if stated else ",")
+    skip = max(file.skip or 0, 1 if stated else 0)
     if file.header:
-        names = list(file.header)
-    else:
-        try:
-            names, defects, _ = next(_records(path, file))
-        except StopIteration:
-            raise LandingError(f"{path} holds nothing but blank lines") from None
-        if defects or any("\0" in name for name in names):
-            raise LandingError(f"{path}: the header line cannot be read as {file.encoding}; state its encoding, or save it as a UTF-8 CSV")
-    _check_names(path, names, file.required, header_line=not file.header)
-    return names
+        return _Layout(_column_names(path, file.header, file.required, header_line=False), delimiter, skip)
+    records = itertools.islice(_records(path, file, delimiter, skip), 1 if file.skip is not None else _HEADER_WITHIN)
+    header: _Record | None = None
+    for record in records:
+        is_header = not record.defects and set(file.required) <= set(record.values)
+        if header is None or is_header:
+            header = record
+        if is_header:
+            break
+    if header is None:
+        raise LandingError(f"{path} holds nothing but blank lines")
+    if header.defects or any("\0" in name for name in header.values):
+        raise LandingError(f"{path}: the header line cannot be read as {file.encoding}; state its encoding, or save it as a UTF-8 CSV")
+    names = _column_names(path, header.values, file.required)
+    return _Layout(names, delimiter, header.first_line + header.n_lines, not header.values[-1].strip())
 
 
-def _check_names(path: Path, names: Sequence[str], required: Iterable[str], *, header_line: bool = True) -> None:
-    """Refuse a header that has no names, the same name twice, or lacks a required column."""
-    nameless = [number for number, name in enumerate(names, 1) if not name.strip()]
-    if nameless:
-        raise LandingError(f"{path}: column {nameless[0]} of the header has no name; name every column")
+def _column_names(path: Path, names: Sequence[str], required: Iterable[str], *, header_line: bool = True) -> tuple[str, ...]:
+    """Return the names of a file's columns, each once: a column without a name, or with that of another, gets one by its place.
+
+    Refuse a header that lacks a required column, or names it twice.
+    """
     lowered = [name.lower() for name in names]
-    twice = sorted({name for name in names if lowered.count(name.lower()) > 1})
-    if twice:
-        raise LandingError(f"{path}: the header names {', '.join(twice)} more than once; rename one of them")
-    reserved = sorted(set(lowered) & set(MARKS))
+    reserved = sorted(set(lowered) & {*MARKS, CONTENT_ID, _FILE})
     if reserved:
         raise LandingError(f"{path}: the column {reserved[0]} has a name that is kept for landing; rename it")
+    twice = sorted({name for name in required if lowered.count(name.lower()) > 1})
+    if twice:
+        raise LandingError(f"{path}: the header names {', '.join(twice)} more than once; rename one of them")
     missing = [name for name in required if name not in names]
     if missing:
         # Without a header line the names would be values of a row, which may be personal: they are not repeated.
@@ -265,51 +406,61 @@ def _check_names(path: Path, names: Sequence[str], required: Iterable[str], *, h
         if header_line and not any(name in names for name in required):
             listed = "none of the columns expected: is the header line missing, or the delimiter another?"
         raise LandingError(f"{path} has no column {', '.join(repr(name) for name in missing)}; it has {listed}")
+    unique: list[str] = []
+    for number, name in enumerate(names, 1):
+        own = name if name.strip() else f"column_{number}"
+        while own.lower() in (other.lower() for other in unique) or (own != name and own.lower() in lowered):
+            own = f"{own}_{number}"
+        unique.append(own)
+    return tuple(unique)
 
 
-def _land_with_duckdb(file: Csv, names: Sequence[str], shapes: Sequence[_Shape], out: Path) -> int | None:
+def _land_with_duckdb(file: Csv, layouts: Sequence[_Layout], shapes: Sequence[_Shape], out: Path, *, with_file: bool) -> int | None:
     """Land through DuckDB; None where its rows are not exactly the lines of the files."""
     import duckdb
 
     newlines = {shape.newline for shape in shapes}
     if file.encoding.lower().replace("_", "-") not in ("utf-8", "utf8", "utf-8-sig") or len(newlines) != 1 or None in newlines:
         return None
-    columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in names)
+    if len({(layout.delimiter, layout.lines_before) for layout in layouts}) > 1:
+        return None
+    layout, option = layouts[0], f", filename='{_FILE}'" if with_file else ""
+    columns = ", ".join(f"{_text(name)}: 'VARCHAR'" for name in layout.names)
     read = (
-        f"read_csv({_list([str(path) for path in file.paths])}, auto_detect=false, strict_mode=true, "
-        f"header={not file.header}, columns={{{columns}}}, "
-        f"delim={_text(file.delimiter)}, quote={_text(file.quote)}, escape={_text(file.quote)}, "
-        "nullstr='\x01', max_line_size=16777216)"
+        f"read_csv({_list([escape_pattern(path) for path in file.paths])}, auto_detect=false, strict_mode=true, hive_partitioning=false, "
+        f"header=false, skip={layout.lines_before}, columns={{{columns}}}, "
+        f"delim={_text(layout.delimiter)}, quote={_text(file.quote)}, escape={_text(file.quote)}, "
+        f"nullstr='\x01', max_line_size=16777216{option})"
     )
     with _duckdb() as connection:
         try:
             rows = _copy(connection, f"SELECT * FROM {read}", out)
         except duckdb.Error:
             return None
-    lines = sum(shape.lines - (not file.header) for shape in shapes)
+    lines = sum(shape.lines - layout.lines_before for shape in shapes)
     return rows if rows == lines else None
 
 
-def _land_by_line(file: Csv, names: Sequence[str], out: Path) -> int:
+def _land_by_line(file: Csv, layouts: Sequence[_Layout], out: Path, *, with_file: bool) -> int:
     """Land line by line, in batches: slower, but no line can be lost or swallow another."""
     import pyarrow as pa
 
-    strings = pa.schema([*((name, pa.string()) for name in names), (DEFECTS, pa.string()), (LINE, pa.string())])
+    names, own = layouts[0].names, (_FILE,) * with_file
+    strings = pa.schema([*((name, pa.string()) for name in (*names, *own)), (DEFECTS, pa.string()), (LINE, pa.string())])
     width, counted = len(names), 0
 
     def batches() -> Iterator["pa.Table"]:
-        nonlocal counted
         rows: list[tuple[str | None, ...]] = []
-        for path in file.paths:
-            records = _records(path, file)
-            if not file.header:
-                next(records)
-            for values, defects, line in records:
+        for path, layout in zip(file.paths, layouts, strict=True):
+            for record in _records(path, file, layout.delimiter, layout.lines_before):
+                values, defects = record.values, record.defects
                 if len(values) == width + 1 and values[-1] == "":
                     values = values[:-1]
+                elif len(values) == width - 1 and layout.ends_nameless:
+                    values = [*values, ""]
                 if len(values) != width or MALFORMED_ROW in defects:
                     values, defects = [None] * width, [MALFORMED_ROW, *(d for d in defects if d != MALFORMED_ROW)]
-                rows.append((*values, "; ".join(defects) or None, line if defects else None))
+                rows.append((*values, *((str(path),) * with_file), "; ".join(defects) or None, record.line if defects else None))
                 if len(rows) == _BATCH:
                     yield flush(rows)
                     rows = []
@@ -326,13 +477,25 @@ def _land_by_line(file: Csv, names: Sequence[str], out: Path) -> int:
     return counted
 
 
-def _records(path: Path, file: Csv) -> Iterator[tuple[list[Any], list[str], str]]:
-    """Yield the values, the defects and the text of each record; skip blank lines.
+@dataclass(frozen=True)
+class _Record:
+    """A record of a file: its values, its defects, its text, the number of lines before it, and how many lines it spans."""
+
+    values: list[Any]
+    defects: list[str]
+    line: str
+    first_line: int
+    n_lines: int
+
+
+def _records(path: Path, file: Csv, delimiter: str, skip: int) -> Iterator[_Record]:
+    """Yield each record after the first `skip` lines; leave blank lines out.
 
     A record may span lines inside quotes. Where a quote is never closed, only its line is malformed.
     """
     waiting: list[tuple[str, bool]] = []
-    source = _lines(path, file.encoding)
+    source = itertools.islice(_lines(path, file.encoding), skip, None)
+    position = skip
     while True:
         if not waiting:
             line = next(source, None)
@@ -341,8 +504,9 @@ def _records(path: Path, file: Csv) -> Iterator[tuple[list[Any], list[str], str]
             waiting.append(line)
         if not waiting[0][0].strip("\r\n"):
             waiting.pop(0)
+            position += 1
             continue
-        taken, values = 1, _parse(waiting[0][0], file)
+        taken, values = 1, _parse(waiting[0][0], file.quote, delimiter)
         if values is None and file.quote and file.quote in waiting[0][0]:
             for taken in range(2, _MAX_LINES + 1):
                 if len(waiting) < taken:
@@ -350,7 +514,7 @@ def _records(path: Path, file: Csv) -> Iterator[tuple[list[Any], list[str], str]
                     if line is None:
                         break
                     waiting.append(line)
-                values = _parse("".join(text for text, _ in waiting[:taken]), file)
+                values = _parse("".join(text for text, _ in waiting[:taken]), file.quote, delimiter)
                 if values is not None:
                     break
             if values is None:
@@ -360,16 +524,17 @@ def _records(path: Path, file: Csv) -> Iterator[tuple[list[Any], list[str], str]
         if any(broken for _, broken in waiting[:taken]):
             defects.append(BROKEN_ENCODING)
         del waiting[:taken]
-        yield (values or []), defects, text
+        yield _Record(values or [], defects, text, position, taken)
+        position += taken
 
 
-def _parse(text: str, file: Csv) -> list[str] | None:
+def _parse(text: str, quote: str, delimiter: str) -> list[str] | None:
     """Split one record into its values; None where a quote is not closed."""
     text = text.rstrip("\r\n")
-    if not file.quote or file.quote not in text:
-        return text.split(file.delimiter)
+    if not quote or quote not in text:
+        return text.split(delimiter)
     try:
-        return next(csv.reader([text], delimiter=file.delimiter, quotechar=file.quote, strict=True))
+        return next(csv.reader([text], delimiter=delimiter, quotechar=quote, strict=True))
     except (csv.Error, StopIteration):
         return None
 
@@ -489,18 +654,18 @@ def _copy(connection: "duckdb.DuckDBPyConnection", query: str, out: Path) -> int
 
 def _plain(name: str, kind: str) -> str:
     """Return a column as every engine can read it: timestamps naive UTC, to the microsecond."""
-    quoted = '"' + name.replace('"', '""') + '"'
+    quoted = _name(name)
     if kind == "TIMESTAMP WITH TIME ZONE":  # a cast would use the session's time zone
         return f"make_timestamp(epoch_us({quoted})) AS {quoted}"
     return f"{quoted}::TIMESTAMP AS {quoted}" if kind.startswith("TIMESTAMP") else quoted
 
 
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _text(value: str) -> str:
-    return f"'{_quoted(value)}'"
-
-
-def _quoted(value: str | Path) -> str:
-    return str(value).replace("'", "''")
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _list(values: Sequence[str]) -> str:

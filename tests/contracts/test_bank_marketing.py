@@ -57,7 +57,7 @@ def test_a_call_becomes_a_row_of_the_panel(panel):
 def test_the_length_of_the_call_is_read_nowhere(panel):
     source, _ = panel
     assert "duration" not in {feature.name for feature in CASHFLOW.select_features(source)}
-    read = {column.reads for table in read_mapping(EXAMPLE).tables.values() for column in (*table.columns.values(), *table.extra)}
+    read = {name for table in read_mapping(EXAMPLE).tables.values() for name in table.reads}
     assert read.isdisjoint({"duration", "age"})
 
 

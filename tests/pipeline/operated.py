@@ -90,7 +90,7 @@ class OperatedHome:
             "FINRISK_HOME": str(self.folder / "home"),
             "FINRISK_SOURCE": "mapped",
             "FINRISK_MAPPING": str(self.folder / self.mapping),
-            "DAGSTER_HOME": str(self.folder / "home" / "mapped" / "dagster"),
+            "DAGSTER_HOME": str(self.folder / "home" / "shop" / "dagster"),
             "ASKED": str(self.folder / "asked"),
             "PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(self.folder))),
             "OMP_NUM_THREADS": "1",

@@ -91,7 +91,7 @@ def test_a_run_that_dies_while_it_lands_leaves_what_had_landed(shop: Shop, monke
     landed = shop.settings.root / "landing" / "raw_transactions.parquet"
     before = landed.read_bytes()
 
-    def die(file: Any, out: Path) -> None:
+    def die(file: Any, out: Path, **options: Any) -> None:
         out.write_bytes(b"half a file")
         raise KeyboardInterrupt
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
@@ -32,7 +33,7 @@ class WarehouseBusyError(RuntimeError):
 
 def file_of(url: str) -> Path | None:
     """Return the file of a DuckDB warehouse; None for one that serves several processes, or lives in memory."""
-    path = url.removeprefix(DUCKDB).partition("?")[0]
+    path = unquote(url.removeprefix(DUCKDB).partition("?")[0])
     return Path(path) if url.startswith(DUCKDB) and path and path != ":memory:" else None
 
 

@@ -15,6 +15,7 @@ import dagster as dg
 
 from finrisk_assets.domains.base import Domain, TooFewRowsError, TrainingResult
 from finrisk_assets.graph import checks
+from finrisk_assets.graph.progress import NOTE
 from finrisk_assets.graph.resources import Clock, Tracking
 from finrisk_assets.graph.stages.common import (
     candidate_folder,
@@ -75,6 +76,8 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
             except TooFewRowsError as error:
                 leave_out(context, domain, str(error))
                 return
+            for note in trained.notes:
+                context.log.warning(f"{NOTE}{domain.name}: {note}")
             folder = candidate_folder(domain, settings)
             version = bundle.write(folder, trained.spec)
             snapshot = snapshots.store_snapshot(

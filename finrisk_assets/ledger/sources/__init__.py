@@ -36,9 +36,12 @@ def load(settings: Settings) -> Source:
     Raises
     ------
     SourceError
-        If `settings.source` names no known source.
+        If `settings.source` names no known source, or a mapping has the name of a built-in one.
     """
     if settings.source not in SOURCES:
         raise SourceError(f"FINRISK_SOURCE={settings.source!r} is no source; choose one of {', '.join(SOURCES)}")
     make: Callable[[Settings], Source] = import_module(SOURCES[settings.source]).source
-    return with_feedback_labels(make(settings), settings.root)
+    source = make(settings)
+    if settings.source == "mapped" and source.name in SOURCES:
+        raise SourceError(f"the mapping {settings.mapping} has the name {source.name} of a built-in source; give it another name")
+    return with_feedback_labels(source, settings.root)

@@ -11,9 +11,9 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.ledger.contract import normalise
 from finrisk_assets.ledger.landing import Csv, LandingResult, land_joined
 from finrisk_assets.ledger.sources.source_definition import RawExpression, RawTable, Source
+from finrisk_assets.ledger.text_expressions import normalise
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import ACCOUNTS, CUSTOMERS, LOANS, TRANSACTIONS, Column, Table

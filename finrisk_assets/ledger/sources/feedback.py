@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finrisk_assets.ledger import contract
-from finrisk_assets.ledger.landing import ROW, LandingResult
+from finrisk_assets.ledger.landing import ROW, LandingResult, escape_pattern
 from finrisk_assets.ledger.sources.source_definition import RawExpression, RawTable, Source
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _with_labels(raw_table: RawTable, columns: LabelColumns, file: Path) -> RawT
         if not file.is_file():
             return landed
         digest = _join(out, raw_table.columns[columns.key], file)
-        return LandingResult(landed.rows, hashlib.sha256(f"{landed.sha256}\n{digest}".encode()).hexdigest())
+        return replace(landed, sha256=hashlib.sha256(f"{landed.sha256}\n{digest}".encode()).hexdigest())
 
     def files() -> tuple[Path, ...]:
         own = raw_table.files()
@@ -116,7 +116,7 @@ def _join(landed: Path, key: Callable[["ir.Table"], "ir.Value"], file: Path) -> 
     connection = ibis.duckdb.connect(threads=1)
     temporary = landed.with_name(f".{landed.name}.labelled")
     try:
-        raw, labels = connection.read_parquet(str(landed)), connection.read_parquet(str(file))
+        raw, labels = (connection.read_parquet(escape_pattern(path), hive_partitioning=False) for path in (landed, file))
         labels = labels.select(_key=labels.key, **{LABEL: labels.label, KNOWN: labels.known_at})
         joined = raw.left_join(labels, contract.cast(key(raw), "string") == labels["_key"]).drop("_key")
         joined.order_by(ROW).to_parquet(temporary)

@@ -6,23 +6,45 @@ the ledger's spelling, and the contract decides whether the result is a number o
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.ledger.contract import FALSE, TRUE, normalise
-from finrisk_assets.ledger.landing import ROW, LandingError, LandingResult, land_csv, land_parquet
+from finrisk_assets.ledger.landing import (
+    CONTENT_ID,
+    ROW,
+    LandingError,
+    LandingResult,
+    check_csv_columns,
+    check_parquet_columns,
+    keep_first_rows,
+    land_csv,
+    land_parquet,
+)
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source
+from finrisk_assets.ledger.text_expressions import normalise, read_numbers
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import Column
 from schemas.mapping import ColumnMap, ExtraColumn, MappingError, Scalar, TableMap, read_mapping
 from schemas.normal_form import normalise_text
+from schemas.text_values import FALSE, OFFSET, TRUE, code_number, code_spellings
 
 DATA_DIR = "${FINRISK_DATA_DIR}"
 
-_DIGITS = {"Y": "([0-9]{4})", "y": "([0-9]{2})", **dict.fromkeys("mdHMS", "([0-9]{1,2})")}
+NOT_AS_DECLARED = "\ufffd"
+"""A mark before a text that the mapping's format does not fit: the contract must not read it by its own, which may be another value."""
+
+_LONGEST_S = 4_102_444_800
+"""Seconds from 1970 to 2100. A smaller number of milliseconds is taken for seconds, a larger number of seconds for milliseconds."""
+
+_BEYOND = "9999-12-31"
+"""A day for numbers beyond the calendar, so that the contract names the years as the fault."""
+
+_PER_SECOND = {"epoch_s": 1, "epoch_ms": 1000}
 
 
 def source(settings: Settings) -> Source:
@@ -52,31 +74,53 @@ def source(settings: Settings) -> Source:
 
 def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable:
     declared = table.declare(name)
-    maps: dict[str, ColumnMap] = {**table.columns, **{column.name: column for column in table.extra}}
 
     def paths() -> tuple[Path, ...]:
         return tuple(path for file in table.files for path in _expand(folder / file.replace(DATA_DIR, str(data_dir.resolve()))))
 
-    required = list(dict.fromkeys(column.reads for column in maps.values() if column.reads))
+    dialect: dict[str, Any] = {
+        "delimiter": table.delimiter,
+        "quote": table.quote,
+        "encoding": table.encoding,
+        "skip": table.skip,
+        "header": table.header,
+    }
+
+    def check_columns() -> None:
+        if table.is_parquet:
+            check_parquet_columns(paths(), table.reads)
+        else:
+            check_csv_columns(paths(), **dialect, required=table.reads)
 
     def land(out: Path) -> LandingResult:
         if table.is_parquet:
-            return land_parquet(paths(), out, required=required)
-        dialect = {"delimiter": table.delimiter, "quote": table.quote, "encoding": table.encoding}
-        return land_csv(paths(), out, **dialect, header=table.header, required=required)
+            result = land_parquet(paths(), out, required=table.reads, with_content_id=table.has_content_id)
+        else:
+            result = land_csv(paths(), out, **dialect, required=table.reads, with_content_id=table.has_content_id)
+        return keep_first_rows(out, table.unique_by, result) if table.unique_by else result
 
-    columns = {column: _expression(how, declared[column], table.missing) for column, how in maps.items()}
-    return RawTable(declared, land, columns, paths)
+    columns = {column: _expression(how, declared[column], table.missing) for column, how in table.maps.items()}
+    reads = {column: how.reads for column, how in table.maps.items()}
+    return RawTable(declared, land, columns, paths, reads, check_columns)
 
 
 def _expand(path: Path) -> list[Path]:
     """Return the files that a path names: the path itself, or every match of a star in its name, ordered by name."""
     if "*" not in path.name:
         return [path]
-    files = sorted(file for file in path.parent.glob(path.name) if file.is_file())
+    # Only the star is a pattern: export[1].csv is a file's name.
+    name = re.compile(".*".join(map(re.escape, path.name.split("*"))))
+    files = sorted(file for file in _list_folder(path.parent) if name.fullmatch(file.name) and file.is_file())
     if not files:
         raise LandingError(f"no file is called {path}; put one there, or mend the name in the mapping")
     return files
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise LandingError(f"the folder {folder} cannot be read: {error.strerror or error}; mend its name in the mapping") from None
 
 
 def _features(tables: Mapping[str, TableMap]) -> dict[str, tuple[Feature, ...]]:
@@ -110,10 +154,9 @@ def _feature(column: ExtraColumn, codes: Sequence[Scalar]) -> Feature:
 def _numeric_codes(codes: Iterable[Scalar]) -> Iterator[float]:
     """Yield the codes that are numbers."""
     for code in codes:
-        try:
-            yield float(code)
-        except (TypeError, ValueError):
-            continue
+        number = None if isinstance(code, bool) else code_number(_text(code))
+        if number is not None:
+            yield number
 
 
 def _without(tables: Mapping[str, TableMap]) -> dict[str, str]:
@@ -142,94 +185,198 @@ def _expression(how: ColumnMap, column: Column, missing: Sequence[Scalar]) -> Ca
     """Return the uncast expression of one column."""
 
     def read(raw: ir.Table) -> ir.Value:
+        if how.id:
+            return raw[CONTENT_ID]
         if how.row_number:
             return raw[ROW].cast("int64").as_timestamp("s" if how.format == "epoch_s" else "ms") if how.format else raw[ROW]
         if how.value is not None:
             return ibis.literal(_text(how.value))
-        value = raw[how.reads]
+        codes = (*missing, *how.missing)
+        if how.debit is not None and how.credit is not None:
+            debit, credit = _without_codes(raw[how.debit], codes), _without_codes(raw[how.credit], codes)
+            return _direction_of(debit, credit, how) if column.dtype == "string" else _amount_of(debit, credit, how)
+        value = _without_codes(raw[how.reads[0]], codes)
         if how.sign_of:
-            number = _plain_number(value, how).try_cast("float64")
+            number = _parse(value, how)
             return ibis.cases((number >= 0, "credit"), (number < 0, "debit"), else_=value.cast("string"))
-        codes = [spelling for code in (*missing, *how.missing) for spelling in _spellings(code)]
-        if not (codes or how.values or how.format or column.dtype in ("int64", "float64")):
-            return value
-        text = value if value.type().is_string() else value.cast("string")
-        if codes:
-            value = ibis.cases((_among(text, value, codes), ibis.null(value.type())), else_=value)
-            text = value.cast("string")
-        if how.values:
-            return _meaning(text, value, how)
-        if how.format and not (value.type().is_timestamp() or value.type().is_date()):
-            return _iso_date(text, how.format)
-        if column.dtype in ("int64", "float64"):
-            return _plain_number(value, how)
-        return value
+        if how.values or how.contains:
+            text = value if value.type().is_string() else value.cast("string")
+            return _meaning(text, value, how, lambda: _as_written(value, how, column))
+        return _as_written(value, how, column)
 
     return read
 
 
-def _among(text: ir.StringValue, value: ir.Value, codes: Sequence[str]) -> ir.BooleanValue:
+def _as_written(value: ir.Value, how: ColumnMap, column: Column) -> ir.Value:
+    """Return a value in the ledger's spelling: a time in ISO 8601, a number without the file's marks."""
+    is_time = value.type().is_timestamp() or value.type().is_date()
+    if how.format and not is_time:
+        text = normalise(value if value.type().is_string() else value.cast("string"))
+        return _iso_of_epoch(text, how.format) if how.format in _PER_SECOND else _iso_of_format(text, how.format)
+    return _plain_number(value, how) if column.dtype in ("int64", "float64") else value
+
+
+def _without_codes(value: ir.Value, codes: Sequence[Scalar]) -> ir.Value:
+    """Return a column in which the codes for "no value" are null."""
+    if not codes:
+        return value
+    text = value if value.type().is_string() else value.cast("string")
+    return ibis.cases((_among(text, value, codes), ibis.null(value.type())), else_=value)
+
+
+def _among(text: ir.StringValue, value: ir.Value, codes: Iterable[Scalar]) -> ir.BooleanValue:
     """Return whether a value is one of the codes; a number is compared as a number, so that -999.0 is -999."""
-    same = normalise(text).isin(codes)
-    numbers = [float(code) for code in codes if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", code)]
+    spellings = [spelling for code in codes for spelling in _spellings(code)]
+    same = normalise(text).isin(spellings)
+    numbers = [number for number in map(code_number, spellings) if number is not None]
     if value.type().is_numeric() and numbers:
         same = same | value.isin(numbers)
-    if value.type().is_floating() and any(code.lower() == "nan" for code in codes):
+    if value.type().is_floating() and any(spelling.lower() == "nan" for spelling in spellings):
         same = same | value.isnan()
     return same.fill_null(False)
 
 
-def _meaning(text: ir.StringValue, value: ir.Value, how: ColumnMap) -> ir.Value:
-    """Return the meaning of a code; an unnamed code stays unchanged, and the contract checks it."""
-    cases = [(_among(text, value, _spellings(code)), _text(meaning)) for code, meaning in how.values.items()]
+def _meaning(text: ir.StringValue, value: ir.Value, how: ColumnMap, unnamed: Callable[[], ir.Value]) -> ir.Value:
+    """Return the meaning of a code; without `otherwise`, an unnamed code stays as it is written, and the contract checks it."""
+    cases = [(_among(text, value, [code]), _text(meaning)) for code, meaning in how.values.items()]
+    words = normalise(text).lower()
+    cases += [(words.contains(normalise_text(_text(word)).lower()), _text(meaning)) for word, meaning in how.contains.items()]
     if how.otherwise is None:
-        return ibis.cases(*cases, else_=text)
-    return ibis.cases((text.isnull(), ibis.null("string")), *cases, else_=_text(how.otherwise))
+        return ibis.cases(*cases, else_=unnamed().cast("string"))
+    is_blank = text.isnull() | (normalise(text) == "")
+    return ibis.cases((is_blank, ibis.null("string")), *cases, else_=_text(how.otherwise))
+
+
+# --- numbers -------------------------------------------------------------------------------------------------------
+
+
+def _parse(value: ir.Value, how: ColumnMap) -> ir.Value:
+    """Return the numbers of a column, by the marks that the mapping names; null where a text is none."""
+    if value.type().is_string():
+        return read_numbers(normalise(value), how.decimal, how.thousands)
+    return value.cast("float64") if value.type().is_numeric() else ibis.null("float64")
 
 
 def _plain_number(value: ir.Value, how: ColumnMap) -> ir.Value:
     """Return a number without the file's marks, its sign or its scale, still as text where the file has text."""
+    is_plain = how.decimal == "." and not how.thousands
     if value.type().is_string():
-        if how.thousands:
-            value = value.replace(how.thousands, "").replace("\u00a0", "")
-        if how.decimal != ".":
-            value = value.replace(how.decimal, ".")
-        if how.absolute:
-            value = normalise(value).re_replace(r"^[-−+]", "")
-        if how.scale is not None:
-            number = value.try_cast("float64")
-            value = ibis.cases((number.notnull(), (number * how.scale).cast("string")), else_=value)
-        return value
+        if is_plain and not how.absolute and how.scale is None:
+            return value
+        text = normalise(value)
+        number = _scaled(read_numbers(text, how.decimal, how.thousands), how)
+        return ibis.cases((number.notnull(), number.cast("string")), else_=text if is_plain else _refused(text))
     if how.absolute:
         value = value.abs()
-    return value if how.scale is None else value * how.scale
+    return value if how.scale is None else _scaled(value.cast("float64"), how)
 
 
-def _iso_date(text: ir.StringValue, form: str) -> ir.Value:
-    """Convert a date to ISO 8601; text in another form stays unchanged, and the contract refuses it."""
-    text = normalise(text)
-    if form.startswith("epoch"):
-        number = text.try_cast("int64")
-        time = number.as_timestamp("s" if form == "epoch_s" else "ms").cast("string")
-        return ibis.cases((number.notnull(), time), else_=text)
-    directives = re.findall(r"%(.)", form)
-    pattern = "^" + re.sub(r"%(.)", lambda part: _DIGITS[part[1]], re.escape(form).replace(r"\%", "%")) + "$"
-    part = {name: text.re_extract(pattern, position) for position, name in enumerate(directives, 1)}
+def _scaled(number: ir.FloatingValue, how: ColumnMap) -> ir.FloatingValue:
+    """Return a number with the sign and in the unit that the mapping wants."""
+    if how.absolute:
+        number = number.abs()
+    if how.scale is None:
+        return number
+    # 1999 cents are 19.99, not 19.990000000000002: six places more than the scale's own are those of the file's number.
+    return (number * how.scale).round(6 + max(0, -int(Decimal(str(how.scale)).normalize().as_tuple().exponent)))
+
+
+def _sides(debit: ir.Value, credit: ir.Value, how: ColumnMap) -> tuple[ir.Value, ir.Value, ir.BooleanValue]:
+    """Return the amounts of two columns, and whether exactly one of them moves money and the other is empty or zero."""
+    out, into = _parse(debit, how), _parse(credit, how)
+    if how.absolute:
+        out, into = out.abs(), into.abs()
+    is_out = (out > 0).fill_null(False) & (_is_blank(credit) | (into == 0)).fill_null(False)
+    is_in = (into >= 0).fill_null(False) & (_is_blank(debit) | (out == 0)).fill_null(False)
+    return out, into, is_out | is_in
+
+
+def _amount_of(debit: ir.Value, credit: ir.Value, how: ColumnMap) -> ir.Value:
+    """Return the amount of the column that has one; rows with both, or with a sign that says the opposite, are refused."""
+    out, into, is_one = _sides(debit, credit, how)
+    amount = _scaled(ibis.cases((out > 0, out), else_=into), how)
+    return ibis.cases((is_one, amount.cast("string")), (_is_blank(debit) & _is_blank(credit), ibis.null("string")), else_=NOT_AS_DECLARED)
+
+
+def _direction_of(debit: ir.Value, credit: ir.Value, how: ColumnMap) -> ir.Value:
+    out, _, is_one = _sides(debit, credit, how)
+    direction = ibis.cases((out > 0, "debit"), else_="credit")
+    return ibis.cases((is_one, direction), (_is_blank(debit) & _is_blank(credit), ibis.null("string")), else_=NOT_AS_DECLARED)
+
+
+def _is_blank(value: ir.Value) -> ir.BooleanValue:
+    return value.isnull() | (normalise(value) == "").fill_null(False) if value.type().is_string() else value.isnull()
+
+
+def _refused(text: ir.StringValue) -> ir.StringValue:
+    """Return text that is not as the mapping declares it with a mark that the contract refuses; blank text stays blank."""
+    return ibis.cases((text == "", text), else_=ibis.literal(NOT_AS_DECLARED) + text)
+
+
+# --- times ---------------------------------------------------------------------------------------------------------
+
+
+def _iso_of_epoch(text: ir.StringValue, form: str) -> ir.StringValue:
+    """Return numbers since 1970 as ISO 8601. Numbers beyond the calendar, and seconds in place of milliseconds, are refused."""
+    unit = _PER_SECOND[form]
+    number = ibis.cases((text.re_search(r"^[0-9]+(\.0)?$"), text.re_replace(r"\.0$", "").try_cast("int64")), else_=ibis.null("int64"))
+    is_near = (number < _LONGEST_S * unit) & ((number >= _LONGEST_S) if unit > 1 else True)
+    is_beyond = text.re_search(r"^[0-9]{11,}(\.0)?$") & ~is_near.fill_null(False)
+    # The engine fails at a number beyond its calendar, also in a branch that is not taken.
+    near = ibis.cases((is_near, number), else_=0)
+    time = near.as_timestamp("s" if unit == 1 else "ms").cast("string")
+    return ibis.cases((is_near, time), (is_beyond, _BEYOND), else_=_refused(text))
+
+
+def _iso_of_format(text: ir.StringValue, form: str) -> ir.StringValue:
+    """Return times in the format of the file as ISO 8601; texts in another form are refused."""
+    parts = re.findall(r"%(.)|([^%])", form)
+    pattern, names = "^", []
+    for position, (name, literal) in enumerate(parts):
+        # Digits that touch other digits need a fixed width: 1112024 is 1 November or 11 January.
+        around = [parts[near] for near in (position - 1, position + 1) if 0 <= near < len(parts)]
+        is_fixed = any(name or literal.isdigit() for name, literal in around)
+        pattern += _part_pattern(name, is_fixed=is_fixed) if name else re.escape(literal)
+        names += [name] if name else []
+    part = {name: text.re_extract(pattern + "$", group) for group, name in enumerate(names, 1)}
     if "y" in part:  # as POSIX has it: 69 to 99 are of the twentieth century
         part["Y"] = ibis.cases((part["y"].try_cast("int64") >= 69, "19"), else_="20") + part["y"]
-    day = part["Y"] + "-" + part.get("m", "1") + "-" + part.get("d", "1")
-    if "H" in part:
-        minute, second = (part[name].lpad(2, "0") if name in part else "00" for name in "MS")
-        day = day + " " + part["H"] + ":" + minute + ":" + second
-    return ibis.cases((text.re_search(pattern), day), else_=text)
+    two = {
+        name: part[name].lpad(2, "0") if name in part else default
+        for name, default in zip("mdHMS", ("01", "01", "00", "00", "00"), strict=True)
+    }
+    else_ = ibis.cases(
+        (text.re_search(pattern + "$"), _iso(part["Y"], two, has_time="H" in part) + part.get("z", "")), else_=_refused(text)
+    )
+    if set(names) & {"y", "z"}:
+        return else_
+    # Most files write every part in its full width, so that the parts stand at known places: far cheaper than patterns with groups.
+    widths = [4 if name == "Y" else 2 if name else 1 for name, _ in parts]
+    full = "".join(f"[0-9]{{{width}}}" if name else re.escape(literal) for width, (name, literal) in zip(widths, parts, strict=True))
+    places = {name: (sum(widths[:position]), widths[position]) for position, (name, _) in enumerate(parts) if name}
+    slices = {name: text.substr(*place) for name, place in places.items()}
+    return ibis.cases((text.re_search(f"^{full}$"), _iso(slices["Y"], {**two, **slices}, has_time="H" in part)), else_=else_)
+
+
+def _iso(year: ir.StringValue, two: Mapping[str, Any], *, has_time: bool) -> ir.StringValue:
+    """Return the parts of a time, two digits each but the year, as ISO 8601."""
+    day = year + "-" + two["m"] + "-" + two["d"]
+    return day + " " + two["H"] + ":" + two["M"] + ":" + two["S"] if has_time else day
+
+
+def _part_pattern(name: str, *, is_fixed: bool) -> str:
+    """Return the pattern of one part of a date, as one group."""
+    if name == "z":
+        return f"({OFFSET})"
+    return {"Y": "([0-9]{4})", "y": "([0-9]{2})"}.get(name, "([0-9]{2})" if is_fixed else "([0-9]{1,2})")
 
 
 def _spellings(code: Scalar) -> list[str]:
-    """Return the spellings of a code in a file: YAML reads an unquoted yes, on or true as the same value."""
+    """Return the spellings of a code in a file; the words true and false of the mapping are those of any boolean."""
     if isinstance(code, bool):
         words = (*TRUE, "on") if code else (*FALSE, "off")
         return [form for word in words for form in (word, word.title(), word.upper())]
-    return [normalise_text(_text(code))]
+    return list(code_spellings(normalise_text(_text(code))))
 
 
 def _text(value: Scalar) -> str:

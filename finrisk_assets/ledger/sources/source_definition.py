@@ -36,12 +36,18 @@ class RawTable:
         Canonical column -> uncast expression over the raw table. A nullable column left out is null.
     files
         Returns the files that the table lands from at present; empty where it comes from no file.
+    reads
+        Canonical column -> the columns of the files that it is read from, where a mapping says so.
+    check_columns
+        Raises LandingError where a file cannot be read or lacks a column that is read; it reads headers alone.
     """
 
     table: Table
     land: Lander
     columns: Mapping[str, RawExpression]
     files: Callable[[], tuple[Path, ...]] = tuple
+    reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    check_columns: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         for name in self.columns:

@@ -6,9 +6,9 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.ledger.contract import normalise
 from finrisk_assets.ledger.landing import LandingResult, land_csv
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source
+from finrisk_assets.ledger.text_expressions import normalise
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import CUSTOMERS, LOANS, Column

@@ -1,0 +1,69 @@
+"""The import of files that are not described yet: statements become CSVs, and a mapping is proposed and written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from finrisk_assets.ledger.intake.column_names import fold
+from finrisk_assets.ledger.intake.proposal import Ask, find_currency, propose_table, read_files, write_yaml
+from finrisk_assets.ledger.intake.statements import convert_to_csv, is_convertible
+from finrisk_assets.ledger.landing import LandingError
+
+
+def propose_mapping(paths: Sequence[Path], table: str | None, out: Path | None, ask: Ask, *, overwrites: bool = False) -> str:
+    """Propose a mapping of files, and write it.
+
+    Parameters
+    ----------
+    paths
+        CSV, TSV and Parquet files, statements and workbooks; the latter are converted to a CSV beside the mapping.
+    table
+        The ledger table of the files, where it is known.
+    out
+        The mapping to write; by default none is.
+    ask
+        Called where the files leave something open.
+    overwrites
+        Whether files that are there already may be written anew.
+
+    Returns
+    -------
+    str
+        The mapping as YAML.
+
+    Raises
+    ------
+    LandingError
+        If a file cannot be read, two files would be the same table, or a file is there already.
+    """
+    folder = out.resolve().parent if out else Path.cwd()
+    if out:
+        _refuse_existing(out, overwrites=overwrites)
+    files = read_files([_as_table_file(path.resolve(), out, folder, overwrites=overwrites) for path in paths])
+    if table and len(files) > 1:
+        raise LandingError(f"the files have different columns, so they cannot all be {table}; import them one by one")
+    tables = [propose_table(file, table, ask) for file in files]
+    names = [proposed.name for proposed in tables]
+    for name in names:
+        if names.count(name) > 1:
+            raise LandingError(f"two files with different columns both look like {name}; import them one by one, with --as")
+    text = write_yaml(fold(out.stem) if out else "own", tables, find_currency(tables, ask), folder)
+    if out:
+        out.write_text(text, encoding="utf-8")
+    return text
+
+
+def _as_table_file(path: Path, out: Path | None, folder: Path, *, overwrites: bool) -> Path:
+    """Return a file that can land: a statement or a workbook is converted."""
+    if not is_convertible(path):
+        return path
+    if out is None:
+        raise LandingError(f"{path} is converted to a CSV beside the mapping; say with -o where that is")
+    converted = folder / f"{path.stem}.csv"
+    _refuse_existing(converted, overwrites=overwrites)
+    convert_to_csv(path, converted)
+    return converted
+
+
+def _refuse_existing(path: Path, *, overwrites: bool) -> None:
+    if path.exists() and not overwrites:
+        raise LandingError(f"{path} is there already; say another with -o, or write it anew with --overwrite")

@@ -1,0 +1,175 @@
+"""Tests that a text is read as it is written or not at all: in the engine as in Python, and as independent readers read it."""
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+
+import ibis
+import pyarrow as pa
+import pytest
+from dateutil import parser as dateutil_parser
+from dateutil.tz import UTC as DATEUTIL_UTC
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from finrisk_assets.ledger.text_expressions import normalise, read_booleans, read_numbers, read_times
+from schemas.api import Moment
+from schemas.normal_form import normalise_text
+from schemas.text_values import code_spellings, is_in_range, read_boolean, read_number, read_time
+
+MARKS = [(".", ""), (",", "."), (".", ","), (",", " "), (".", "'")]
+CELLS = 500
+"""Cells of one example: with the examples of `FUZZ`, 100,000 cells of each type."""
+FUZZ = settings(max_examples=200, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+
+DIGITS = st.text("0123456789", min_size=1, max_size=7)
+NUMBERS = st.one_of(
+    st.tuples(
+        st.sampled_from(["", "-", "+", "−", "- ", "--", "(", " "]),
+        DIGITS,
+        st.lists(st.tuples(st.sampled_from(list(".,' \u00a0\u202f’")), st.text("0123456789", min_size=1, max_size=4)), max_size=3),
+        st.sampled_from(["", "", "", "-", "+", ")", "e3", "E-2", " ", ",", "."]),
+    ).map(lambda parts: parts[0] + parts[1] + "".join(mark + digits for mark, digits in parts[2]) + parts[3]),
+    st.text("0123456789.,-+ e()'−", max_size=10),
+    st.sampled_from(["nan", "inf", "1_000", "1d", "0x10", "１２", "1,234.50", "", "-", ".", "1e999"]),
+)
+PARTS = st.tuples(
+    st.integers(1, 9999).map("{:04d}".format) | st.integers(1960, 2105).map("{:04d}".format),
+    st.integers(0, 13),
+    st.integers(0, 32),
+    st.sampled_from(["T", " ", "t", "", "  "]),
+    st.integers(0, 25),
+    st.integers(0, 61),
+    st.sampled_from(["", ":00", ":59", ":60", ":07.5", ":07,25", ":07.123456789", ":7"]),
+    st.sampled_from(["", "Z", "z", "+02", "+02:00", " +0230", "-00:30", " UTC", "+24:00", "+99:99", "+14:00", "-12", "GMT+2", "[x]"]),
+)
+WORDS = ["true", "False", "T", "n", "YES", "1", "0", "1.0", "2", "on", "", "ja", " no "]
+TIMES = st.one_of(
+    PARTS.map(lambda p: f"{p[0]}-{p[1]:02d}-{p[2]:02d}{p[3]}{p[4]:02d}:{p[5]:02d}{p[6]}{p[7]}"),
+    PARTS.map(lambda p: f"{p[0]}-{p[1]:02d}-{p[2]:02d}"),
+    PARTS.map(lambda p: f"{p[0]}-{p[1]}-{p[2]} {p[4]}:{p[5]}"),
+    st.text("0123456789-:T .Z+", max_size=20),
+)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    connection = ibis.duckdb.connect()
+    yield connection
+    connection.disconnect()
+
+
+def read_column(engine, texts, read):
+    rows = ibis.memtable(pa.table({"text": pa.array(texts, pa.string()), "place": range(len(texts))}))
+    return engine.to_pyarrow(rows.select("place", value=read(normalise(rows.text))).order_by("place"))["value"].to_pylist()
+
+
+@pytest.mark.slow
+@FUZZ
+@given(marks=st.sampled_from(MARKS), texts=st.lists(NUMBERS, min_size=CELLS, max_size=CELLS))
+def test_a_number_is_the_decimal_that_is_written(engine, marks, texts):
+    decimal, thousands = marks
+    for text, value in zip(texts, read_column(engine, texts, lambda column: read_numbers(column, decimal, thousands)), strict=True):
+        normal = normalise_text(text)
+        expected = read_number(normal, decimal, thousands)
+        assert (None if value in (float("inf"), float("-inf")) else value) == expected, repr(text)
+        if expected is not None:
+            assert expected == float(by_decimal(normal, decimal, thousands)), repr(text)
+
+
+def by_decimal(text, decimal, thousands):
+    """Read a number with `decimal`, from its marks alone: groups of three, one sign."""
+    negative = text[0] in "-−(" or text[-1] in "-−"
+    body = re.sub("^[-+−( \u00a0\u202f\u2007\u2009]+|[-+−) \u00a0\u202f\u2007\u2009]+$", "", text)
+    whole, mark, rest = body.partition(decimal)
+    spaces = {" ": " \u00a0\u202f\u2007\u2009", "'": "'’"}.get(thousands, thousands)
+    groups = [""]
+    for character in whole:
+        if character in spaces:
+            groups.append("")
+        else:
+            groups[-1] += character
+    assert len(groups) == 1 or (len(groups[0]) <= 3 and all(len(group) == 3 for group in groups[1:])), text
+    try:
+        number = Decimal("".join(groups) + mark.replace(decimal, ".") + rest)
+    except InvalidOperation:
+        raise AssertionError(f"{text!r} is no number") from None
+    return -number if negative else number
+
+
+@pytest.mark.slow
+@FUZZ
+@given(texts=st.lists(TIMES, min_size=CELLS, max_size=CELLS))
+def test_a_time_is_the_instant_that_is_written_on_both_sides(engine, texts):
+    service = TypeAdapter(Moment)
+    for text, value in zip(texts, read_column(engine, texts, read_times), strict=True):
+        normal = normalise_text(text)
+        expected = read_time(normal)
+        if expected is None or not is_in_range(expected):
+            assert value is None or not is_in_range(value), repr(text)
+            continue
+        assert value == expected, repr(text)
+        instant = dateutil_parser.isoparse(normal.upper().replace(" UTC", "Z").replace(" +", "+").replace(" ", "T").replace("GMT", "Z"))
+        assert expected == instant.replace(tzinfo=instant.tzinfo or DATEUTIL_UTC).astimezone(UTC).replace(tzinfo=None), repr(text)
+        if len(normal) > len("2024-05-01"):  # the service takes no date alone
+            assert service.validate_python(text) == expected
+
+
+@pytest.mark.slow
+@FUZZ
+@given(texts=st.lists(st.sampled_from(WORDS) | st.text(max_size=3), min_size=CELLS, max_size=CELLS))
+def test_a_boolean_is_one_of_its_words(engine, texts):
+    texts = [text.replace("\0", "") for text in texts]
+    assert read_column(engine, texts, read_booleans) == [read_boolean(normalise_text(text)) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("-1.234,50", -1234.5), ("−12,50", -12.5), ("12,50-", -12.5), ("- 12,50", -12.5), ("(12,50)", -12.5), ("1.234", 1234), (",5", 0.5),
+     ("-12.50", None), ("-1.5", None), ("1.2.3.4", None), ("1,234.50", None), ("--12,50", None), ("1.23", None), ("1234.567,8", None),
+     ("-12,50-", None), ("(-12,50)", None), ("12,50 EUR", None)],
+)  # fmt: skip
+def test_a_german_number(text, number):
+    assert read_number(text, ",", ".") == number
+
+
+@pytest.mark.parametrize("text", ["2024-05-01T24:00:00", "2024-05-01T23:59:60", "2024-05-01T10:00:00+99:99", "20240501T100000", "45413.375",
+                                  "2024-5-1 9:05", "2024-W18-3T10:00", "2024-05-01T10", "1024-05-01T10:00", "9999-12-31T00:00",
+                                  "1970-01-01T00:30:00+01:00"])  # fmt: skip
+def test_what_neither_ledger_nor_service_takes(engine, text):
+    with pytest.raises(ValidationError):
+        TypeAdapter(Moment).validate_python(text)
+    (value,) = read_column(engine, [text], read_times)
+    assert value is None or not is_in_range(value)
+
+
+def test_a_code_is_itself_and_nothing_else():
+    assert code_spellings("1") == code_spellings("1.0") == ("1", "1.0")
+    assert code_spellings("-999") == ("-999", "-999.0")
+    assert code_spellings("007") == ("007",)
+    assert code_spellings("NO") == ("NO",)
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("2024-07-01 12:00", datetime(2024, 7, 1, 10)),
+        ("2024-01-01 12:00", datetime(2024, 1, 1, 11)),
+        ("2024-01-01T12:00Z", datetime(2024, 1, 1, 12)),
+        ("2024-10-27 02:30", datetime(2024, 10, 27, 0, 30)),  # twice: the first
+        ("2024-10-27 03:00", datetime(2024, 10, 27, 2)),
+        ("2024-03-31 02:30", None),  # never
+        ("2024-03-31 03:00", datetime(2024, 3, 31, 1)),
+    ],
+)
+def test_the_clock_of_a_zone(engine, text, instant):
+    assert read_column(engine, [text], lambda column: read_times(column, "Europe/Prague")) == [instant]
+
+
+def test_a_clock_that_is_put_back_half_an_hour(engine):
+    texts = ["2024-04-07 01:45", "2024-04-07 02:00"]
+    assert read_column(engine, texts, lambda column: read_times(column, "Australia/Lord_Howe")) == [
+        datetime(2024, 4, 6, 14, 45),
+        datetime(2024, 4, 6, 15, 30),
+    ]
