@@ -86,11 +86,8 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
             )
         origin = _origin(trained, snapshot, context.instance, domain, source, fixed)
         tags = {"bundle": version, "dagster.run_id": context.run_id, "source": source.name, **origin}
-        run_tags = {
-            "dagster.run_id": context.run_id,
-            "domain": domain.name,
-            NOTE_TAG: describe_training(trained, domain, source, len(frame)),
-        }
+        note = describe_training(trained, domain, source, len(frame))
+        run_tags = {"dagster.run_id": context.run_id, "domain": domain.name, NOTE_TAG: note}
         with tracking.run(f"model_{domain.name}", run_tags) as mlflow:
             mlflow.log_params({key: str(value)[:500] for key, value in trained.params.items()})
             mlflow.log_metrics({f"validation_{key}": value for key, value in trained.metrics.items()})
@@ -98,7 +95,7 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
             mlflow.log_table(_columns(trained.candidates), "candidates.json")
             _log_pictures(mlflow, trained.plots)
             _log_files(mlflow, trained.files, folder.parent)
-            descriptions = (f"{domain.title}. {MODEL_NOTE}", run_tags[NOTE_TAG])
+            descriptions = (f"{domain.title}. {MODEL_NOTE}", note)
             registered = model_registry.register(mlflow, domain.name, folder, trained.spec.features, tags, descriptions)
             log_candidates(mlflow, trained, context.run_id)
         yield dg.MaterializeResult(
@@ -123,9 +120,7 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
 NOTE_TAG = "mlflow.note.content"
 """MLflow's tag of a description, which its pages show as Markdown."""
 
-MODEL_NOTE = (
-    "A version is a scoring bundle. The alias `champion` names the version that decides, `challenger` the one that was trained last."
-)
+MODEL_NOTE = "A version is a scoring bundle. `champion` is the version that decides, `challenger` the one that was trained last."
 
 
 def describe_training(trained: TrainingResult, domain: Domain, source: Source, rows: int) -> str:
