@@ -10,7 +10,23 @@ export UV_PYTHON_DOWNLOADS := never
 # Threads that wait by spinning stand in each other's way where cores are few.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo dev serve lint test test-fast stream-test coverage container-test bench clean
+define COUNT_DECISIONS
+import glob, sqlite3, sys
+found = False
+for file in glob.glob(".finrisk/*/service/store.sqlite"):
+    try:
+        store = sqlite3.connect("file:%s?mode=ro" % file, uri=True)
+        count = store.execute("SELECT count(*) FROM decisions").fetchone()[0]
+    except sqlite3.Error:
+        count = "unreadable"
+    if count:
+        found = True
+        print("%s holds %s decisions with their audit." % (file, count))
+sys.exit(found)
+endef
+export COUNT_DECISIONS
+
+.PHONY: help setup demo up dev serve lint test test-fast stream-test coverage container-test bench clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -18,21 +34,31 @@ help: ## List every target
 # uv comes from the package index into a folder of its own, so that a pip which refuses system installs does not matter.
 # A Debian without python3-venv has no ensurepip: then pip is asked to install into a bare folder instead.
 $(UV):
+	@[ -w . ] || { echo "$(CURDIR) cannot be written, and the environment is made in it: copy the checkout to a folder of your own, or make it writable."; exit 1; }
 	@echo "Getting uv …"
 	@python3 -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "finrisk needs Python 3.11 to 3.13; python3 is " + sys.version.split()[0])'
 	@python3 -m venv .uv >/dev/null 2>&1 && .uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8' \
 	|| { rm -rf .uv && python3 -m pip install --quiet --disable-pip-version-check --break-system-packages --target .uv/lib 'uv>=0.8' && mkdir -p .uv/bin && ln -sf ../lib/bin/uv .uv/bin/uv; } \
 	|| { rm -rf .uv; echo "Could not install uv: python3 needs either its venv module or pip (Debian: apt-get install python3-venv)."; exit 1; }
 
+# What the demonstration needs. The tools of development weigh as much again: they stay where they are already.
 .venv/.ready: $(UV) pyproject.toml uv.lock
 	@echo "Setting up the locked environment …"
+	@without=$$([ -e .venv/.dev ] || echo "--no-group dev"); $(UV) sync --locked --quiet --compile-bytecode $$without --python "$$(command -v python3)"
+	@touch $@
+
+.venv/.dev: .venv/.ready
+	@echo "Adding the tools of development …"
 	@$(UV) sync --locked --quiet --compile-bytecode --python "$$(command -v python3)"
 	@touch $@
 
-setup: .venv/.ready ## Install the locked environment into .venv
+setup: .venv/.dev ## Install the locked environment with the tools of development into .venv
 
 demo: .venv/.ready ## Run the whole pipeline and show decisions answered by the built and served Bento
 	@$(PY) -m finrisk_assets.cli.main demo
+
+up: .venv/.ready ## Open everything: service, console, Dagster UI and MLflow UI, on free ports from 3000 on (PORT=… for another)
+	@exec $(PY) -m finrisk_assets.cli.main up --port $(PORT)
 
 dev: .venv/.ready ## Open the Dagster UI on http://127.0.0.1:3000 (PORT=… for another)
 	@exec $(PY) -m finrisk_assets.cli.main dev --port $(PORT)
@@ -40,7 +66,7 @@ dev: .venv/.ready ## Open the Dagster UI on http://127.0.0.1:3000 (PORT=… for 
 serve: .venv/.ready ## Serve the newest Bento on http://127.0.0.1:3000 (PORT=… for another)
 	@exec $(PY) -m finrisk_assets.cli.main serve --port $(PORT)
 
-lint: .venv/.ready ## Style, types, import rules, definitions
+lint: .venv/.dev ## Style, types, import rules, definitions
 	@ruff check .
 	@ruff format --check .
 	@mypy
@@ -50,21 +76,24 @@ lint: .venv/.ready ## Style, types, import rules, definitions
 test: lint ## All of lint, and every test but those of the container image and of Kafka
 	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream
 
-test-fast: .venv/.ready ## The tests of test that are not slow and need no real data: for the loop of change and check
+test-fast: .venv/.dev ## The tests of test that are not slow and need no real data: for the loop of change and check
 	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream -m "not slow and not realdata"
 
-stream-test: .venv/.ready ## The stream on a real Kafka, with faults: needs Java 17, and Maven the first time (STREAM_MESSAGES=… for longer)
+stream-test: .venv/.dev ## The stream on a real Kafka, with faults: needs Java 17, and Maven the first time (STREAM_MESSAGES=… for longer)
 	@pytest -rs tests/stream
 
 # Counting lines takes half as long again.
-coverage: .venv/.ready ## The tests of test, and the lines that none of them reaches
+coverage: .venv/.dev ## The tests of test, and the lines that none of them reaches
 	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --cov --cov-report term:skip-covered
 
-container-test: .venv/.ready ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
+container-test: .venv/.dev ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
 	@pytest -rs tests/container
 
-bench: .venv/.ready ## Measure: model quality and speed, beside peers
+bench: .venv/.dev ## Measure: model quality and speed, beside peers
 	@for what in features simulator spending loans cashflow offers handbook leakage drift scorecard reasons gates orchestration serving; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done
 
-clean: ## Remove everything the product and the set-up wrote
+# The decisions of a store cannot be made again: they are audited, and answer for what was said to people.
+clean: ## Remove everything the product and the set-up wrote; asks first where a store holds decisions (YES=1 for yes)
+	@python3 -c "$$COUNT_DECISIONS" || [ -n "$(YES)" ] || { \
+	    printf 'Remove them for good? Type yes: '; read answer && [ "$$answer" = yes ] || { echo 'Nothing was removed.'; exit 1; }; }
 	rm -rf .finrisk .venv .uv

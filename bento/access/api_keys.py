@@ -36,6 +36,9 @@ Mac = Callable[[bytes], str]
 _KEY_PATTERN = re.compile(KEY_PREFIX + r"([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 
 
+UNKNOWN_KEY = "there is no such key; `finrisk keys list` shows their ids"
+
+
 class ApiKeyError(ValueError):
     """A key that cannot be created or revoked. The message says what is wrong and what is allowed."""
 
@@ -166,7 +169,7 @@ def revoke_key(connection: Connection, mac: Mac, key_id: str, *, now: int) -> Ap
     """
     key = next((key for key in list_keys(connection) if key.id == key_id), None)
     if key is None:
-        raise ApiKeyError("there is no such key; `finrisk keys list` shows their ids")
+        raise ApiKeyError(UNKNOWN_KEY)
     if key.revoked_at is not None:
         return key
     revoked = key._replace(revoked_at=now)

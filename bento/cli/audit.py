@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from bento.cli.common import format_instant, operator_store
+from bento.cli.output import AS_JSON, EMPTY, print_json, print_table
 from finrisk_assets.settings import Settings
 
 _PSEUDONYMOUS_ID = re.compile(r"[0-9a-f]{32}")
@@ -41,14 +42,15 @@ def audit() -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A file of lines that `finrisk audit checkpoint` printed; may be repeated.",
 )
+@AS_JSON
 @click.pass_obj
-def verify(settings: Settings | None, files: tuple[Path, ...]) -> None:
+def verify(settings: Settings | None, files: tuple[Path, ...], as_json: bool) -> None:
     """Verify every record and every row that a record is about; exit 0 with the number of records, or 1 with what is wrong."""
     from bento.decisions.reconcile import reconcile
     from bento.store import audit_verify
 
     receipts = [receipt for file in files for receipt in _read_receipts(file)]
-    with operator_store(settings, must_exist=True) as store:
+    with operator_store(settings) as store:
         verdict = audit_verify.verify(store.database, store.keyring, receipts)
         report = reconcile(store)
         unreported = [replacement for replacement in verdict.replaced if not replacement.reported]
@@ -56,6 +58,20 @@ def verify(settings: Settings | None, files: tuple[Path, ...]) -> None:
             with store.writing():
                 for replacement in unreported:
                     store.audit(audit_verify.REPORTED, inputs=f"{replacement.writer} {replacement.number}")
+    if as_json:
+        print_json(
+            {
+                "records": verdict.records,
+                "writers": verdict.writers,
+                "checkpoints": verdict.checkpoints,
+                "stored_outside": len(receipts),
+                "broken": None if verdict.broken is None else str(verdict.broken),
+                "replaced": [str(replacement) for replacement in verdict.replaced],
+                "mismatches": report.mismatches,
+                "first_mismatches": [str(mismatch) for mismatch in report.listed],
+            }
+        )
+        sys.exit(1 if verdict.broken is not None or report.mismatches or unreported else 0)
     for replacement in verdict.replaced:
         click.echo(f"{replacement}{'' if replacement in unreported else '; reported before'}.")
     if verdict.broken is not None:
@@ -76,7 +92,7 @@ def checkpoint(settings: Settings | None) -> None:
     """Print a line that proves all records so far; store it where the service and its operators cannot change it."""
     from bento.store import audit_verify
 
-    with operator_store(settings, must_exist=True) as store, store.writing() as connection:
+    with operator_store(settings) as store, store.writing() as connection:
         now = store.clock()
         line = audit_verify.create_checkpoint(connection, store.keyring, now).line(now)
     click.echo(line)
@@ -88,24 +104,42 @@ def checkpoint(settings: Settings | None) -> None:
 @click.option("--action", help="Such as decide, read, export, erase.")
 @click.option("--caller", help="Such as key:4f2a, local.")
 @click.option("--most", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Largest number of records.")
+@AS_JSON
 @click.pass_obj
-def show(settings: Settings | None, person: str | None, since: datetime | None, action: str | None, caller: str | None, most: int) -> None:
+def show(
+    settings: Settings | None, person: str | None, since: datetime | None, action: str | None, caller: str | None, most: int, as_json: bool
+) -> None:
     """List the actions of callers, newest first. The audit records this command too."""
     from bento.store import audit_verify
     from schemas.timestamps import to_micros
 
-    with operator_store(settings, must_exist=True) as store:
+    with operator_store(settings) as store:
         pseudonymous_id = None if person is None else _pseudonymous_id(store, person)
         with store.writing() as connection:
             records = audit_verify.find(
                 connection, since=to_micros(since) if since else None, most=most, person=pseudonymous_id, action=action, caller=caller
             )
             store.audit("read", person=pseudonymous_id, domain="audit")
-    for record in records:
-        model = f"{record.domain or ''} {record.model_version or ''}".strip()
-        place = f"{record.writer[:8]}/{record.number}"
-        columns = (f"{record.caller:<16}", f"{record.action:<12}", f"{record.person or '–':<32}", f"{record.request_id:<32}", model)
-        click.echo("  ".join((format_instant(record.at, "seconds"), f"{place:<15}", *columns)))
+    headings = ("at", "record", "caller", "action", "person", "request", "domain", "model")
+    rows = [
+        (
+            format_instant(record.at, "seconds"),
+            f"{record.writer[:8]}/{record.number}",
+            record.caller,
+            record.action,
+            record.person or EMPTY,
+            record.request_id or EMPTY,
+            record.domain or EMPTY,
+            (record.model_version or EMPTY)[:12],
+        )
+        for record in records
+    ]
+    if as_json:
+        print_json([{name: None if cell == EMPTY else cell for name, cell in zip(headings, row, strict=True)} for row in rows])
+    elif rows:
+        print_table(headings, rows)
+    else:
+        click.echo("the audit has no such record")
 
 
 @click.command()
@@ -116,18 +150,24 @@ def show(settings: Settings | None, person: str | None, since: datetime | None, 
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="The folder `models` of a BentoML home. Default: the home of this source.",
 )
+@AS_JSON
 @click.pass_obj
-def replay(settings: Settings | None, since: datetime | None, domain: str | None, models: Path | None) -> None:
+def replay(settings: Settings | None, since: datetime | None, domain: str | None, models: Path | None, as_json: bool) -> None:
     """Re-score every stored decision and compare; exit 0 if all were re-scored and are as stored, else 1."""
     from bento.decisions import replay as replays
     from bento.decisions.bundle_versions import BundleVersions
     from schemas.timestamps import to_micros
 
-    with operator_store(settings, must_exist=True) as store:
+    with operator_store(settings) as store:
         with store.writing():
             store.audit("replay", domain=domain)
         versions = BundleVersions(models or _models(settings), store)
         report = replays.replay(store, versions, since=to_micros(since) if since else None, domain=domain)
+    if as_json:
+        counts = {name: getattr(report, name) for name in ("decisions", "equal", "different", "damaged", "unrecorded", "erased")}
+        differences = [{"decision": difference.decision, "reason": difference.reason} for difference in report.differences]
+        print_json({**counts, "unknown": dict(report.unknown), "differences": differences})
+        sys.exit(0 if report.agrees else 1)
     click.echo(f"{report.decisions:,} decisions, {report.different + report.damaged + report.unrecorded:,} differences")
     for count, finding in (
         (report.equal, "come out as they were stored"),

@@ -36,32 +36,40 @@ def store_faults_as_click_errors() -> Iterator[None]:
         raise click.ClickException(f"the service's store is not available now: {error}") from None
 
 
+def find_missing_store(settings: Settings | None) -> Path | None:
+    """Return the path of an SQLite store that does not exist yet; None where there is a store, or the store is on a server."""
+    from bento.store.database import location
+
+    with store_faults_as_click_errors():
+        target = location(settings or Settings.from_environment())
+    return target if isinstance(target, Path) and not target.is_file() else None
+
+
 @contextmanager
-def operator_store(settings: Settings | None, *, must_exist: bool = False, **options: Any) -> Iterator[Any]:
+def operator_store(settings: Settings | None, *, may_create: bool = False, **options: Any) -> Iterator[Any]:
     """Open the service's store for a command.
 
     Parameters
     ----------
     settings
         The settings; None where the command runs without `finrisk`, and the settings come from the environment.
-    must_exist
-        Whether a missing SQLite file is an error instead of being created.
+    may_create
+        Whether a missing SQLite file is created; else it is an error, and nothing is left behind.
     **options
         Options of `bento.store.session.Store`.
 
     Raises
     ------
     click.ClickException
-        If the store is missing where it must exist, or a fault of it occurs in the block.
+        If the store is missing and may not be created, or a fault of it occurs in the block.
     """
-    from bento.store.database import location
     from bento.store.session import open_store
 
     with store_faults_as_click_errors():
         settings = settings or Settings.from_environment()
-        target = location(settings)
-        if must_exist and isinstance(target, Path) and not target.is_file():
-            raise click.ClickException(f"there is no store at {target}: the service creates it when it starts")
+        missing = None if may_create else find_missing_store(settings)
+        if missing is not None:
+            raise click.ClickException(f"there is no store at {missing}: the service creates it when it starts")
         with closing(open_store(settings, **options)) as store:
             yield store
 

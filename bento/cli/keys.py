@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from bento.cli.common import format_instant, operator_store, write_private_file
+from bento.cli.common import find_missing_store, format_instant, operator_store, write_private_file
+from bento.cli.output import AS_JSON, print_json, print_table
 from bento.context import ROLES
 from finrisk_assets.settings import Settings
 
@@ -49,7 +50,7 @@ def create(settings: Settings | None, name: str, roles: tuple[str, ...], expires
     from schemas.timestamps import to_micros
 
     now = datetime.now(UTC)
-    with operator_store(settings) as store, store.writing() as connection:
+    with operator_store(settings, may_create=True) as store, store.writing() as connection:
         ends = to_micros(now + expires) if expires else None
         api_key, secret = api_keys.create_key(connection, store.keyring.mac, name, roles, now=to_micros(now), expires_at=ends)
         store.keyring.add_mark(connection, CLOSED)
@@ -63,29 +64,47 @@ def create(settings: Settings | None, name: str, roles: tuple[str, ...], expires
 
 
 @keys.command("list")
+@AS_JSON
 @click.pass_obj
-def list_keys(settings: Settings | None) -> None:
+def list_keys(settings: Settings | None, as_json: bool) -> None:
     """List all keys, also expired and revoked keys, without their secrets."""
     from bento.access import api_keys
     from bento.store.keyring import CLOSED
     from schemas.timestamps import to_micros
 
     now = to_micros(datetime.now(UTC))
-    with operator_store(settings) as store, store.reading() as connection:
-        api_keys_by_age = api_keys.list_keys(connection)
-        had_keys = CLOSED in store.keyring.read_marks(connection)
-        changed = {key.id for key in api_keys_by_age if not key.is_genuine(store.keyring.mac)}
+    api_keys_by_age, had_keys, changed = list[api_keys.ApiKey](), False, set[str]()
+    if find_missing_store(settings) is None:
+        with operator_store(settings) as store, store.reading() as connection:
+            api_keys_by_age = api_keys.list_keys(connection)
+            had_keys = CLOSED in store.keyring.read_marks(connection)
+            changed = {key.id for key in api_keys_by_age if not key.is_genuine(store.keyring.mac)}
+    rows = [
+        {
+            "id": key.id,
+            "state": "changed" if key.id in changed else key.state(now),
+            "made": format_instant(key.created_at),
+            "expires": format_instant(key.expires_at) if key.expires_at else None,
+            "roles": sorted(key.roles),
+            "name": key.name,
+        }
+        for key in api_keys_by_age
+    ]
+    if as_json:
+        print_json({"keys": rows, "is_closed": had_keys or bool(rows)})
+        return
     if not api_keys_by_age and had_keys:
         click.echo(
             "there is no key, but there were keys: their rows were deleted, and the service answers nobody; run `finrisk audit verify`"
         )
     elif not api_keys_by_age:
         click.echo("there is no key: the service is open to this machine, and does not start for others")
-    for key in api_keys_by_age:
-        ends = format_instant(key.expires_at) if key.expires_at else "never"
-        roles = ",".join(sorted(key.roles))
-        state = "changed" if key.id in changed else key.state(now)
-        click.echo(f"{key.id}  {state:<7}  made {format_instant(key.created_at)}  expires {ends:<16}  {roles:<16}  {key.name}")
+    if rows:
+        cells = [(*(str(row[name]) for name in ("id", "state", "made")), row["expires"] or "never") for row in rows]
+        names = [(",".join(row["roles"]), row["name"]) for row in rows]
+        print_table(
+            ("id", "state", "made", "expires", "roles", "name"), [(*first, *last) for first, last in zip(cells, names, strict=True)]
+        )
 
 
 @keys.command()
@@ -96,6 +115,8 @@ def revoke(settings: Settings | None, key_id: str) -> None:
     from bento.access import api_keys
     from schemas.timestamps import to_micros
 
+    if find_missing_store(settings) is not None:
+        raise click.ClickException(api_keys.UNKNOWN_KEY)
     with operator_store(settings) as store, store.writing() as connection:
         revoked = api_keys.revoke_key(connection, store.keyring.mac, key_id, now=to_micros(datetime.now(UTC)))
         store.audit("key.revoke", inputs=revoked.mac, output=key_id)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from bento.cli.common import operator_store, write_private_file
+from bento.cli.output import AS_JSON, print_json
 from finrisk_assets.settings import Settings
 
 WAIT_S = 10.0
@@ -106,14 +107,19 @@ def new(file: Path) -> None:
 
 
 @keyring.command()
+@AS_JSON
 @click.pass_obj
-def show(settings: Settings | None) -> None:
+def show(settings: Settings | None, as_json: bool) -> None:
     """List the ids of the master keys, and the number of keys wrapped under each."""
     from bento.people.data_rights import count_keys_by_master
 
     with operator_store(settings, wait_s=WAIT_S) as store:
         with store.reading() as connection:
             counts = count_keys_by_master(connection)
+        if as_json:
+            masters = enumerate(store.keyring.masters)
+            print_json([{"master": master, "is_current": at == 0, "keys": counts.get(master, 0)} for at, master in masters])
+            return
         for at, master in enumerate(store.keyring.masters):
             click.echo(f"{master}  {'current' if at == 0 else 'old':<7}  {counts.get(master, 0):,} keys wrapped under it")
 

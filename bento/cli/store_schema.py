@@ -5,7 +5,7 @@ In a container: `python -m bento.store.migrations`, or by this module's name.
 
 import click
 
-from bento.cli.common import store_faults_as_click_errors
+from bento.cli.common import find_missing_store, store_faults_as_click_errors
 from finrisk_assets.settings import Settings
 
 
@@ -26,6 +26,11 @@ def check(settings: Settings) -> None:
 def _upgrade_or_check(settings: Settings, *, upgrades: bool) -> None:
     from bento.store.migrations import upgrade_or_check
 
+    missing = None if upgrades else find_missing_store(settings)
+    if missing is not None:
+        raise click.ClickException(
+            f"there is no store at {missing}: the service creates it when it starts, `finrisk store upgrade` at once"
+        )
     with store_faults_as_click_errors():
         click.echo(upgrade_or_check(settings, upgrades=upgrades))
 

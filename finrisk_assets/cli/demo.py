@@ -125,7 +125,7 @@ def _materialise(settings: Settings, console: "Console", signals: "StopSignals")
         _event_logs_open(history),
         _unpartitioned_assets_planned_once(),
     ):
-        result = run_job(job, instance, run_config={"loggers": {"progress": {}}})
+        result = run_job(job, instance, run_config={"loggers": {"progress": {}}}, location="finrisk_assets.definitions")
     domains = domains_of(source)
     if signals.received:
         return [], False

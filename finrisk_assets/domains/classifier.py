@@ -302,7 +302,8 @@ class ClassifierDomain(Domain):
         true = joined[self.truth_probability].to_numpy(dtype=float)
         has_truth = true == true
         compared = oracle.compare(window.labels[has_truth], window.probability[has_truth], true[has_truth])
-        return [Figure(name, interval.value, interval.low, interval.high, oracle.MEANINGS[name]) for name, interval in compared.items()]
+        bounds = {name: (None, None) if name in oracle.WITHOUT_INTERVAL else (figure.low, figure.high) for name, figure in compared.items()}
+        return [Figure(name, figure.value, *bounds[name], oracle.MEANINGS[name]) for name, figure in compared.items()]
 
 
 def score_by_threshold(

@@ -98,6 +98,40 @@ def find_faults(domain: Domain, figures: Sequence[Figure]) -> list[Fault]:
     return faults
 
 
+_EVIDENCE = {
+    "rows": ("n_test", "n_rarer", "n_people"),
+    "discrimination": ("auc", "auc_beside_champion"),
+    "calibration": ("calibration_in_the_large", "calibration_slope", "expected_calibration_error", "approved_gap"),
+    "profit": ("gain", "gain_beside_champion"),
+    "explanation": ("explanation_gap",),
+}
+"""Demand -> the figures that it is judged by, as far as a domain has them."""
+
+
+def find_evidence(figures: Sequence[Figure]) -> dict[str, str]:
+    """Return demand -> what was seen of it, in figures, whether it is met or not."""
+    named = {figure.metric: figure for figure in figures}
+    seen = {
+        demand: "; ".join(_format_figure(named[metric]) for metric in metrics if metric in named) for demand, metrics in _EVIDENCE.items()
+    }
+    of_groups = [figure for figure in figures if figure.metric.startswith(f"{FAIRNESS}/")]
+    n_unfair = sum(_is_unfair(figure) for figure in of_groups)
+    n_accepted = sum(figure.metric.startswith(f"{ACCEPTED}/") for figure in figures)
+    accepted = f", {n_accepted} accepted in the policy" if n_accepted else ""
+    seen["fairness"] = (
+        f"{n_unfair} of {len(of_groups)} figures of groups beyond their bound{accepted}" if of_groups else "no protected column"
+    )
+    seen["standing"] = "rolled back" if ROLLED_BACK in named else "not rolled back"
+    return {demand: seen[demand] or "no figure" for demand in DEMANDS}
+
+
+def _format_figure(figure: Figure) -> str:
+    """Return a figure as text, three significant digits and its interval: ``auc 0.816 [0.803, 0.83]``."""
+    interval = "" if figure.low is None or figure.high is None else f" [{figure.low:.3g}, {figure.high:.3g}]"
+    value = f"{figure.value:,.0f}" if figure.metric.startswith("n_") else f"{figure.value:.3g}"
+    return f"{figure.metric} {value}{interval}"
+
+
 def is_unjudged(faults: Sequence[Fault]) -> bool:
     """Return whether there are too few rows to judge a model: its domain is left out, which is no fault of the model."""
     return any(fault.demand == ROWS for fault in faults)

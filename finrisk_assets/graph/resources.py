@@ -8,6 +8,14 @@ from typing import Any
 
 import dagster as dg
 
+EXPERIMENT_TAGS = {
+    # Without its kind MLflow opens an experiment on the traces of language models, of which there are none.
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "One run for each training of a model of this ledger, with its candidates as runs inside it. "
+    "The chosen candidate is registered as a version of the model `finrisk-<domain>`.",
+}
+"""Tags of an experiment: MLflow's own names."""
+
 
 class Clock(dg.ConfigurableResource):
     """The moment at which the ledger is read. A run may configure its own.
@@ -53,7 +61,7 @@ class Tracking(dg.ConfigurableResource):
         mlflow.set_tracking_uri(self.uri)
         with self._file_lock():
             if mlflow.get_experiment_by_name(self.experiment) is None:
-                mlflow.create_experiment(self.experiment, artifact_location=Path(self.artifacts).as_uri())
+                mlflow.create_experiment(self.experiment, artifact_location=Path(self.artifacts).as_uri(), tags=EXPERIMENT_TAGS)
         mlflow.set_experiment(self.experiment)
         return mlflow
 
@@ -76,6 +84,23 @@ class Tracking(dg.ConfigurableResource):
         mlflow = self._mlflow()
         with mlflow.start_run(run_name=name, tags=dict(tags)):
             yield mlflow
+
+    def find_experiment(self) -> str:
+        """Return the id of the experiment.
+
+        Raises
+        ------
+        LookupError
+            If it was not made yet; it is not made here.
+        """
+        if self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).is_file():
+            raise LookupError(f"there is no experiment at {self.uri}")
+        import mlflow
+
+        experiment = mlflow.MlflowClient(self.uri).get_experiment_by_name(self.experiment)
+        if experiment is None:
+            raise LookupError(f"there is no experiment {self.experiment} at {self.uri}")
+        return str(experiment.experiment_id)
 
     def client(self) -> Any:
         """Return MLflow's client, for work that belongs to no open run."""

@@ -6,10 +6,11 @@ The warehouse is an Ibis connection named by one URL. Assets hand on lazy tables
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -20,16 +21,19 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.graph import retries
 from finrisk_assets.graph.partitions import PARTITION_COLUMN, MonthRange, add_run_metadata
 from finrisk_assets.graph.runs import stop_signals, warehouse_lock
+from finrisk_assets.ledger import contract, landing
 from finrisk_assets.ledger.landing import escape_pattern
 from finrisk_assets.ledger.text_expressions import add_functions
 from finrisk_assets.settings import Settings
-from schemas.ledger import Table
+from schemas.ledger import TABLES, Table
 
 WAREHOUSE_POOL, TRAINING_POOL = "warehouse", "training"
 """Dagster pools: steps that write the warehouse, where one process may, and steps that train and register models."""
 
 STAGING_LAYERS = ("raw_", "quarantine_")
 PREVIEW_ROWS = 5
+RAW_VALUE = "The raw value of the source."
+"""Meaning of a column of raw rows, whose source has names of its own."""
 HIDDEN = "•••"
 """The text in place of personal data in a preview."""
 
@@ -218,7 +222,9 @@ class Tables(dg.ConfigurableIOManager):
                 stored = self.warehouse.store_months(asset, obj, time_column, months)
             else:
                 stored = self.warehouse.store(asset, obj)
-            metadata = describe_table(stored, schema if isinstance(schema, dg.TableSchema) else None)
+            metadata = describe_table(
+                stored, schema if isinstance(schema, dg.TableSchema) else None, describe_columns(asset, stored.columns)
+            )
             if context.has_asset_partitions:
                 del metadata["dagster/column_schema"]  # the definition has it
             add_run_metadata(context.step_context, metadata)
@@ -233,18 +239,48 @@ def count(rows: LazyTable) -> int:
     return int(rows.count().to_pyarrow().as_py())
 
 
-def describe_table(stored: LazyTable, schema: dg.TableSchema | None) -> dict[str, Any]:
+FIGURE_COLUMNS = {
+    "window": "The months that the figure is about.",
+    "metric": "Name of the figure.",
+    "value": "The figure, in the unit that its meaning says.",
+    "low": "Lower bound of its 95 % interval; null where it has none.",
+    "high": "Upper bound of its 95 % interval; null where it has none.",
+    "meaning": "The figure in words.",
+}
+"""Columns of every table of figures -> their meaning."""
+
+
+def describe_columns(asset: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the meaning of columns of a table without a contract of its own: one of figures, or of raw rows."""
+    layer, _, table = asset.partition("_")
+    if layer not in ("raw", "quarantine"):
+        return FIGURE_COLUMNS
+    meanings = (
+        {column.name: f"{RAW_VALUE} Where it is valid: {column.description}" for column in TABLES[table].columns} if table in TABLES else {}
+    )
+    meanings |= {
+        landing.ROW: "Number of the landed row.",
+        landing.LINE: "The line of the source's file, where it could not be read; else null.",
+        landing.DEFECTS: "What kept the line from being read; else null.",
+        contract.BROKEN_RULES: f"Names of the broken rules, separated by {contract.SEPARATOR!r}.",
+    }
+    return {name: meanings.get(name, RAW_VALUE) for name in names}
+
+
+def describe_table(
+    stored: LazyTable, schema: dg.TableSchema | None, descriptions: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Return row count, column schema and preview of a stored table, as Dagster metadata.
 
     Personal columns are hidden in the preview. Without a schema that names them all values are hidden, and the preview
-    lists the columns with their number of missing values.
+    lists the columns with their number of missing values; `descriptions` holds the meaning of columns by name.
     """
     rows = count(stored)
     if schema is None:
         missing = stored.aggregate([stored[name].isnull().sum().name(name) for name in stored.columns]).to_pyarrow().to_pydict()
         types = {name: str(kind) for name, kind in stored.schema().items()}
         preview = [{"column": name, "type": kind, "missing": missing[name][0] or 0} for name, kind in types.items()]
-        columns = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in types.items()])
+        columns = dg.TableSchema([dg.TableColumn(name, kind, descriptions.get(name)) for name, kind in types.items()])
     else:
         hidden = {column.name for column in schema.columns if column.tags.get("personal", "none") != "none"}
         head = stored.head(PREVIEW_ROWS).to_pyarrow().to_pylist()
@@ -258,12 +294,14 @@ def describe_table(stored: LazyTable, schema: dg.TableSchema | None) -> dict[str
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """Return rows as a Markdown table, numbers to four significant digits."""
+    """Return rows as a Markdown table: numbers with three significant digits, counts whole, and nothing where there is nothing."""
     if not rows:
         return "no rows"
 
     def text(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+        if isinstance(value, float):
+            return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1000 else f"{value:.3g}"
+        return "" if value is None else str(value).replace("|", "\\|")
 
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     return "\n".join(lines + ["| " + " | ".join(text(value) for value in row.values()) + " |" for row in rows])

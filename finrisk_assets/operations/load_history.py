@@ -13,6 +13,7 @@ from bento.store.bulk_load import read_transactions
 from bento.store.records import FeatureSnapshot, Transaction
 from bento.store.session import Store, open_store
 from finrisk_assets.domains.base import Domain
+from finrisk_assets.graph.runs import warehouse_lock
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
 
@@ -56,11 +57,15 @@ def load(settings: Settings) -> LoadCounts:
     from finrisk_assets.ledger import sources
 
     source, warehouse = sources.load(settings), Warehouse.of(settings)
+    # The warehouse's URL may hold a password, so the message names the source.
+    no_history = LoadHistoryError(f"the warehouse of the source {settings.source} has no validated_transactions: run `finrisk demo` first")
+    file = warehouse_lock.file_of(settings.warehouse)
+    if file is not None and not file.exists():
+        raise no_history
     domains = [domain for domain in domains_of(source) if warehouse.has(f"scores_{domain.name}")]
     has_transactions = "transactions" in source.tables
     if has_transactions and not warehouse.has("validated_transactions"):
-        # The warehouse's URL may hold a password, so the message names the source.
-        raise LoadHistoryError(f"the warehouse of the source {settings.source} has no validated_transactions: run `finrisk demo` first")
+        raise no_history
     with closing(open_store(settings, wait_s=PATIENCE_S)) as store:
         transactions = _load_transactions(store, source, warehouse, settings) if has_transactions else 0
         snapshots = store.replace_snapshots(snapshot for domain in domains for snapshot in newest_snapshots(domain, source, warehouse))

@@ -52,7 +52,7 @@ def roll_back(settings: Settings, name: str, reason: str, instance: dg.DagsterIn
     facts |= {"folder": dg.MetadataValue.path(folder)}
     instance.report_runless_asset_event(dg.AssetMaterialization(f"champion_{name}", description="Rolled back.", metadata=facts))
     job = build_definitions(settings).resolve_job_def(automation.EVERYTHING)
-    done = run_job(job, instance, selection=["bento"])
+    done = run_job(job, instance, selection=["bento"], location="finrisk_assets.definitions")
     if not done.success:
         raise RuntimeError(f"version {former.version} of {former.name} is champion again, but the Bento was not built: materialise `bento`")
     built = done.asset_materializations_for_node("bento")[0].metadata["tag"].value

@@ -114,24 +114,18 @@ def _is(version_text: str, number: str, version: str) -> bool:
     return version_text == number or (len(version_text) >= 6 and version.startswith(version_text))
 
 
-def render_pack(record: pack.Pack) -> list[Any]:
-    """Return the verdict and every figure of a pack, as texts and tables for a terminal."""
-    from rich.table import Table
-    from rich.text import Text
-
-    lines: list[Any] = [Text(f"{record.title}: {record.model}, version {record.registry_version}, bundle {record.version}")]
-    lines += [Text(f"{'met    ' if item.is_met else 'NOT MET'}  {item.demand}  {'; '.join(item.reasons)}") for item in record.verdicts]
+def list_figures(record: pack.Pack) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Return heading and rows of each group of a pack's figures: figure, value, 95 % interval, and the artifact that it is from."""
+    tables = []
     for group, (heading, _) in pack.GROUPS.items():
-        if figures := record.figures_of(group):
-            table = Table("figure", "value", "95 % interval", "from", title=heading, title_justify="left")
-            for item in figures:
-                interval = f"{item.format_bound('low')} to {item.format_bound('high')}" if item.low is not None else ""
-                name = item.label if group != "candidates" else f"{item.label}: {item.meaning}"
-                table.add_row(
-                    Text(name), item.format_bound("value"), interval, f"{item.artifact} {record.by_artifact[item.artifact].short}"
-                )
-            lines.append(table)
-    return lines
+        rows = []
+        for item in record.figures_of(group):
+            interval = f"{item.format_bound('low')} to {item.format_bound('high')}" if item.low is not None else ""
+            name = item.label if group != "candidates" else f"{item.label}: {item.meaning}"
+            rows.append((name, item.format_bound("value"), interval, f"{item.artifact} {record.by_artifact[item.artifact].short}"))
+        if rows:
+            tables.append((heading, rows))
+    return tables
 
 
 def verify(settings: Settings, name: str, version: str | None = None) -> Verification:

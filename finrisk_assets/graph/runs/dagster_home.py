@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import yaml
 
 from finrisk_assets.settings import Settings, SettingsError
@@ -59,6 +60,17 @@ def prepare_dagster(settings: Settings) -> list[str]:
         part.replace(file)
     lacking = list(find_additions(_read(file), yaml.safe_load(DAGSTER_YAML)))
     return [f"{file} is kept as it is; this version would add {'; '.join(lacking)} (docs/schedules.md)"] if lacking else []
+
+
+def start_event_cursors(instance: dg.DagsterInstance) -> None:
+    """Let a daemon that starts for the first time follow the events from now on: without a place to begin, it warns of each kind."""
+    from dagster._daemon.auto_run_reexecution.event_log_consumer import DAGSTER_EVENT_TYPES, _create_cursor_key
+
+    keys = {_create_cursor_key(kind) for kind in DAGSTER_EVENT_TYPES}
+    missing = keys - instance.daemon_cursor_storage.get_cursor_values(keys).keys()
+    if missing:
+        newest = instance.event_log_storage.get_maximum_record_id() or 0
+        instance.daemon_cursor_storage.set_cursor_values(dict.fromkeys(missing, str(newest)))
 
 
 def find_additions(present: Mapping[str, Any], newest: Mapping[str, Any], place: str = "") -> Iterator[str]:

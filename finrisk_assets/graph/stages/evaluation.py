@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC
 from pathlib import Path
@@ -55,10 +56,12 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
         + " ".join(f"{demand.capitalize()}: {meaning}" for demand, meaning in gate.DEMANDS.items()),
     )
     def gate_check(warehouse: Warehouse) -> dg.AssetCheckResult:
-        faults = gate.find_faults(domain, read_figures(warehouse.table(f"evaluation_{domain.name}")))
+        figures = read_figures(warehouse.table(f"evaluation_{domain.name}"))
+        faults = gate.find_faults(domain, figures)
         # Too few rows are no fault of the model: the champion's stage leaves the domain out, and nothing fails.
         severity = dg.AssetCheckSeverity.WARN if gate.is_unjudged(faults) else dg.AssetCheckSeverity.ERROR
-        return checks.build_result([str(fault) for fault in faults], severity)
+        verdicts = dg.MetadataValue.md(format_verdicts(faults, figures))
+        return checks.build_result([str(fault) for fault in faults], severity, demands=verdicts)
 
     return [_evaluation(domain, source, settings), check_finite_figures(f"evaluation_{domain.name}"), gate_check]
 
@@ -105,7 +108,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
             metadata={
                 "bundle": challenger.version,
                 "policy": challenger.policy.version,
-                "gate": dg.MetadataValue.md(format_verdicts(faults)),
+                "gate": dg.MetadataValue.md(format_verdicts(faults, figures)),
                 "figures": dg.MetadataValue.md(markdown_table(rows)),
                 "relations": dg.MetadataValue.md(markdown_table(relations) if relations else "none: the source has no movements"),
                 "mlflow_run_id": registered.run_id,
@@ -118,6 +121,17 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
     return evaluation
 
 
+def read_test_auc(client: Any, model: model_registry.RegisteredVersion) -> dict[str, float] | None:
+    """Return ``value``, ``low`` and ``high`` of the AUC of a registered version on its test window; None before its evaluation."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        figures = json.loads(model_registry.read_artifact(client, model, FIGURES))
+    except (MlflowException, OSError):
+        return None
+    return next(({name: row[name] for name in ("value", "low", "high")} for row in figures if row["metric"] == "auc"), None)
+
+
 def load_protected_columns(warehouse: Warehouse, source: Source) -> "pd.DataFrame | None":
     """Return ``customer_id`` and the protected columns of the ledger's customers; None where it has no customers or no such column."""
     if "customers" not in source.tables:
@@ -126,10 +140,11 @@ def load_protected_columns(warehouse: Warehouse, source: Source) -> "pd.DataFram
     return warehouse.table("validated_customers").select("customer_id", *names).to_pandas() if names else None
 
 
-def format_verdicts(faults: list[gate.Fault]) -> str:
-    """Return the gate's verdict on each demand, as a Markdown table."""
+def format_verdicts(faults: list[gate.Fault], figures: Sequence[Figure]) -> str:
+    """Return the gate's verdict on each demand with what was seen of it, as a Markdown table."""
     reasons = {demand: "; ".join(fault.reason for fault in faults if fault.demand == demand) for demand in gate.DEMANDS}
-    return markdown_table([{"demand": name, "met": "no" if why else "yes", "seen": why} for name, why in reasons.items()])
+    seen = gate.find_evidence(figures)
+    return markdown_table([{"demand": name, "met": "no" if why else "yes", "seen": why or seen[name]} for name, why in reasons.items()])
 
 
 def _champion(client: Any, domain: Domain, challenger: model_registry.RegisteredVersion, settings: Settings) -> "Bundle | None":

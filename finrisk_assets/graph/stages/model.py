@@ -89,14 +89,18 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
             )
         origin = _origin(trained, snapshot, context.instance, domain, source, fixed)
         tags = {"bundle": version, "dagster.run_id": context.run_id, "source": source.name, **origin}
-        with tracking.run(f"model_{domain.name}", {"dagster.run_id": context.run_id, "domain": domain.name}) as mlflow:
+        note = describe_training(trained, domain, source, len(frame))
+        run_tags = {"dagster.run_id": context.run_id, "domain": domain.name, NOTE_TAG: note}
+        with tracking.run(f"model_{domain.name}", run_tags) as mlflow:
             mlflow.log_params({key: str(value)[:500] for key, value in trained.params.items()})
             mlflow.log_metrics({f"validation_{key}": value for key, value in trained.metrics.items()})
             mlflow.log_input(_dataset(f"{source.name}.features_{domain.group}", trained.spec, context.run_id), context="training")
             mlflow.log_table(_columns(trained.candidates), "candidates.json")
             _log_pictures(mlflow, trained.plots)
             _log_files(mlflow, trained.files, folder.parent)
-            registered = model_registry.register(mlflow, domain.name, folder, trained.spec.features, tags)
+            descriptions = (f"{domain.title}. {MODEL_NOTE}", note)
+            registered = model_registry.register(mlflow, domain.name, folder, trained.spec.features, tags, descriptions)
+            log_candidates(mlflow, trained, context.run_id)
         yield dg.MaterializeResult(
             metadata={
                 "model": registered.name,
@@ -114,6 +118,41 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
         )
 
     return model
+
+
+NOTE_TAG = "mlflow.note.content"
+"""MLflow's tag of a description, which its pages show as Markdown."""
+
+MODEL_NOTE = "A version is a scoring bundle. `champion` is the version that decides, `challenger` the one that was trained last."
+
+
+def describe_training(trained: TrainingResult, domain: Domain, source: Source, rows: int) -> str:
+    """Return a training in two sentences, for MLflow's pages."""
+    chosen = trained.params.get("champion_candidate", "the only one")
+    learned = f"{domain.title}, trained on {rows:,} rows of the source {source.name}, seed {trained.spec.seed}."
+    return f"{learned} Of {len(trained.candidates)} candidates {chosen} was chosen on the validation window."
+
+
+def log_candidates(mlflow: Any, trained: TrainingResult, dagster_run_id: str) -> None:
+    """Log each candidate as a run inside the open run, with its figures on the validation window."""
+    from mlflow.entities import Metric, RunTag
+
+    client, parent = mlflow.MlflowClient(), mlflow.active_run().info
+    for row in trained.candidates:
+        figures = {_metric_name(name): float(value) for name, value in row.items() if isinstance(value, float)}
+        name = str(row.get("model", "candidate"))
+        is_chosen = name == trained.params.get("champion_candidate")
+        note = "The chosen candidate." if is_chosen else "A candidate that was not chosen."
+        tags = {"mlflow.parentRunId": parent.run_id, NOTE_TAG: note, "dagster.run_id": dagster_run_id}
+        child = client.create_run(parent.experiment_id, run_name=name, tags=tags).info
+        metrics = [Metric(metric, value, child.start_time, 0) for metric, value in figures.items()]
+        client.log_batch(child.run_id, metrics, tags=[RunTag("is_chosen", str(is_chosen).lower())])
+        client.set_terminated(child.run_id)
+
+
+def _metric_name(name: str) -> str:
+    """Return a figure's name in the letters that MLflow accepts."""
+    return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)
 
 
 def train(frame: "pd.DataFrame", domain: Domain, source: Source, settings: Settings) -> TrainingResult:

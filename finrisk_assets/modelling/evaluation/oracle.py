@@ -20,6 +20,9 @@ MEANINGS = {
 }
 """Figure -> its meaning."""
 
+WITHOUT_INTERVAL = frozenset({"calibration_error", "oracle_calibration_error", "n_truth"})
+"""Figures whose bounds are the value itself: nothing is known of their spread."""
+
 
 def compare(labels: ArrayLike, predicted: ArrayLike, true: ArrayLike, bins: int = 10) -> dict[str, Interval]:
     """Compare a model's probabilities with the true ones on the same rows.

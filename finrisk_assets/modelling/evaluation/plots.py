@@ -23,6 +23,8 @@ GREY = "#767676"
 _DPI = 100
 _MAX_DOTS = 400
 """Dots per row of the SHAP plot; more only hide each other."""
+MISSING_COLOUR = "#d62728"
+"""Colour of a missing value: no colour of the scale from dark blue to yellow, which is grey in its middle."""
 _MAX_CURVE_POINTS = 2000
 """Points per curve; more are invisible."""
 
@@ -70,7 +72,7 @@ def plot_calibration(labels: ArrayLike, probability: ArrayLike, bins: int = 10) 
     axes.vlines(predicted, low, high, color=COLOURS[0], linewidth=1.4)
     axes.plot(predicted, observed, "o", color=COLOURS[0], label=f"groups of about {round(float(n.mean()))}")
     error = metrics.expected_calibration_error(labels, probability, bins)
-    _label_axes(axes, f"Calibration: expected error {error:.4f}", "mean predicted probability", "observed share, with 95 % interval")
+    _label_axes(axes, f"Calibration: expected error {error:.3g}", "mean predicted probability", "observed share, with 95 % interval")
     axes.legend(loc="upper left", fontsize=8)
     return _to_png(figure)
 
@@ -101,7 +103,7 @@ def plot_shap_summary(contributions: ArrayLike, rows: ArrayLike, names: Sequence
     contributions : array-like of shape (n, d)
         SHAP values in margin units.
     rows : array-like of shape (n, d)
-        Values of the features, NaN where missing; a dot's colour is its value's rank, grey where missing.
+        Values of the features, NaN where missing; a dot's colour is its value's rank, and a missing value is a cross beside the scale.
     names
         Names of the d features.
     top
@@ -117,7 +119,6 @@ def plot_shap_summary(contributions: ArrayLike, rows: ArrayLike, names: Sequence
     This is the summary plot of Lundberg & Lee (2017). Of many rows, evenly spaced ones are shown.
     """
     from matplotlib import colormaps
-    from scipy.stats import rankdata
 
     phi, x = np.asarray(contributions, np.float64), np.asarray(rows, np.float64)
     if phi.shape != x.shape or phi.ndim != 2 or phi.shape[1] != len(names):
@@ -125,21 +126,25 @@ def plot_shap_summary(contributions: ArrayLike, rows: ArrayLike, names: Sequence
     strength = np.abs(phi).mean(axis=0)
     shown = np.argsort(-strength, kind="stable")[:top]
     picked = np.unique(np.linspace(0, len(phi) - 1, min(len(phi), _MAX_DOTS)).astype(int))
-    longest = max(len(f"{names[k]}  {strength[k]:.3f}") for k in shown)
+    longest = max(len(f"{names[k]}  {strength[k]:.3g}") for k in shown)
     figure, (axes,) = _make_panels(1, height=1.2 + 0.32 * len(shown), width=8.0, left=0.3 + 0.073 * longest)
     axes.axvline(0, color=GREY, linewidth=0.8)
     for line, feature in enumerate(shown[::-1]):
         effect, value = phi[picked, feature], x[picked, feature]
         missing = np.isnan(value)
-        rank = np.full(len(value), np.nan)
-        if (~missing).any():
-            rank[~missing] = (rankdata(value[~missing]) - 1) / max(int((~missing).sum()) - 1, 1)
-        colours = colormaps["cividis"](np.nan_to_num(rank, nan=0.5))
-        colours[missing] = (0.6, 0.6, 0.6, 1.0)
-        axes.scatter(effect, line + _spread_dots(effect), s=6, c=colours, linewidths=0)
-    axes.set_yticks(range(len(shown)), [f"{names[k]}  {strength[k]:.3f}" for k in shown[::-1]], fontsize=8)
-    _label_axes(axes, "What moves the score (feature, mean effect)", "effect on the margin; dark low, bright high, grey missing", "")
+        height = line + _spread_dots(effect)
+        colours = colormaps["cividis"](_rank_values(value[~missing]))
+        axes.scatter(effect[~missing], height[~missing], s=6, c=colours, linewidths=0)
+        axes.scatter(effect[missing], height[missing], s=9, c=MISSING_COLOUR, marker="x", linewidths=0.8)
+    axes.set_yticks(range(len(shown)), [f"{names[k]}  {strength[k]:.3g}" for k in shown[::-1]], fontsize=8)
+    _label_axes(axes, "What moves the score (feature, mean effect)", "effect on the margin; dark low, bright high, red cross missing", "")
     return _to_png(figure)
+
+
+def _rank_values(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each value's rank from 0 to 1; equal values share the lowest of their ranks, so that many zeros are low."""
+    first = np.searchsorted(np.sort(values), values, side="left").astype(np.float64)
+    return first / max(first.max(initial=0.0), 1.0)
 
 
 def _thin(*line: NDArray[np.float64]) -> list[NDArray[np.float64]]:

@@ -38,7 +38,9 @@ def model_name(domain: str) -> str:
     return "finrisk-" + domain.replace("_", "-")
 
 
-def register(mlflow: Any, domain: str, bundle: Path, features: tuple[Feature, ...], tags: Mapping[str, str]) -> RegisteredVersion:
+def register(
+    mlflow: Any, domain: str, bundle: Path, features: tuple[Feature, ...], tags: Mapping[str, str], descriptions: tuple[str, str] = ("", "")
+) -> RegisteredVersion:
     """Log a bundle with the open run and register it as the domain's challenger.
 
     The model is logged from code (`finrisk_assets/modelling/training/pyfunc.py`), not as a pickle, and its signature is the list of
@@ -56,6 +58,8 @@ def register(mlflow: Any, domain: str, bundle: Path, features: tuple[Feature, ..
         Features of the bundle.
     tags
         Tags of the version; ``bundle`` is the bundle's own version, a hash of its content.
+    descriptions
+        Markdown for MLflow's pages of the model and of this version.
 
     Raises
     ------
@@ -83,8 +87,9 @@ def register(mlflow: Any, domain: str, bundle: Path, features: tuple[Feature, ..
             pip_requirements=["numpy", "xgboost", "finrisk"],
         )
         if not client.search_registered_models(f"name = '{name}'"):
-            client.create_registered_model(name)
-        created = client.create_model_version(name, info.model_uri, run_id, tags=dict(tags), model_id=info.model_id)
+            client.create_registered_model(name, description=descriptions[0] or None)
+        description = descriptions[1] or None
+        created = client.create_model_version(name, info.model_uri, run_id, dict(tags), description=description, model_id=info.model_id)
         registered = RegisteredVersion(name, str(created.version), run_id)
     client.set_registered_model_alias(name, CHALLENGER, registered.version)
     return registered

@@ -1,0 +1,74 @@
+"""What a command needs that `make demo` makes: each is missed in one sentence, and nothing is created on the way."""
+
+import os
+from pathlib import Path
+
+import click
+
+from finrisk_assets.settings import Settings, SettingsError
+
+SQLITE = "sqlite:///"
+
+
+WAREHOUSES = ("duckdb", "postgres", "postgresql", "pyspark")
+"""Kinds of a warehouse's URL."""
+
+
+def check_settings(settings: Settings) -> None:
+    """Check what a long run would meet only in its middle: the home, the warehouse's URL, the source with its files, the policy.
+
+    Raises
+    ------
+    SettingsError, SourceError, MappingError, PolicyError
+        The first fault, in one sentence.
+    """
+    from finrisk_assets.ledger import sources
+    from finrisk_assets.policy.policy_file import load_policy
+
+    home = settings.home.absolute()
+    folder = next(path for path in (home, *home.parents) if path.exists())
+    if not folder.is_dir():
+        raise SettingsError(f"FINRISK_HOME={str(settings.home)!r} leads through {folder}, which is a file: set a folder")
+    if not os.access(folder, os.W_OK | os.X_OK) or os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise SettingsError(f"{folder} cannot be written: set FINRISK_HOME to a folder that you may write")
+    kind = settings.warehouse.partition("://")[0]
+    if kind not in WAREHOUSES:
+        raise SettingsError(f"FINRISK_WAREHOUSE_URL begins with {kind!r}: set a URL of {', '.join(WAREHOUSES)}")
+    sources.load(settings)
+    load_policy(settings)
+
+
+def require_registry(settings: Settings) -> None:
+    """Refuse a command on registered models where MLflow's store does not exist yet."""
+    if settings.tracking_uri.startswith(SQLITE) and not Path(settings.tracking_uri.removeprefix(SQLITE)).is_file():
+        raise click.ClickException(f"no model is registered in {settings.root}: run `make demo` first{_other_ledger(settings)}")
+
+
+def require_bento(settings: Settings) -> None:
+    """Refuse a command that serves where no Bento is built yet."""
+    if not has_bento(settings):
+        raise click.ClickException(f"there is no Bento in {settings.bentoml_home}: run `make demo` first{_other_ledger(settings)}")
+
+
+def require_dagster(settings: Settings) -> None:
+    """Refuse a command on runs where there was none yet."""
+    if not has_dagster(settings):
+        raise click.ClickException(f"there are no runs in {settings.root}: run `make demo` first{_other_ledger(settings)}")
+
+
+def has_bento(settings: Settings) -> bool:
+    """Return whether a Bento of this source is built."""
+    return (settings.bentoml_home / "bentos" / "finrisk" / "latest").is_file()
+
+
+def has_dagster(settings: Settings) -> bool:
+    """Return whether this source has a Dagster instance."""
+    return (settings.root / "dagster" / "dagster.yaml").is_file()
+
+
+def _other_ledger(settings: Settings) -> str:
+    """Return what else may be wrong: another source, or another home."""
+    if not settings.home.is_dir():
+        return ", or set FINRISK_HOME to the folder of an earlier run"
+    others = sorted(folder.name for folder in settings.home.iterdir() if folder.name != settings.source and (folder / "mlflow").is_dir())
+    return f", or set FINRISK_SOURCE to {' or '.join(others)}" if others else ""
