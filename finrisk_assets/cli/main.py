@@ -10,6 +10,7 @@ import click
 
 from bento.cli.audit import audit, replay
 from bento.cli.common import store_faults_as_click_errors
+from bento.cli.console_command import console
 from bento.cli.keys import keys
 from bento.cli.people import keyring, people, store
 from bento.cli.store_schema import check, upgrade
@@ -94,7 +95,8 @@ def dev(settings: Settings, port: int) -> None:
 @click.option("--port", default=3000, show_default=True, help="Port on 127.0.0.1.")
 @click.pass_obj
 def serve(settings: Settings, port: int) -> None:
-    """Serve the newest Bento of this source."""
+    """Serve the newest Bento of this source, with the console at /console."""
+    os.environ.setdefault("FINRISK_CONSOLE", "true")
     os.environ |= {"BENTOML_HOME": str(settings.bentoml_home), "BENTOML_DO_NOT_TRACK": "true"}
     command = ["bentoml", "serve", "finrisk:latest", "--host", "127.0.0.1", "--port", str(port)]
     os.execv(Path(sys.executable).with_name("bentoml"), command)
@@ -480,7 +482,7 @@ def shadow(settings: Settings) -> None:
     Console(width=max(Console().width, 150)).print(table)
 
 
-for command in (audit, capacity, keys, people, keyring, replay, rules, store):
+for command in (audit, capacity, console, keys, people, keyring, replay, rules, store):
     cli.add_command(command)
 for command in (upgrade, check):
     store.add_command(command)
