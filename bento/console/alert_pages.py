@@ -47,7 +47,7 @@ async def show_queue(console: Console, request: Request) -> Response:
     )
     if is_export:
         return build_csv("alerts", _COLUMNS, page["alerts"])
-    points = capacity[0]["points"] if capacity[0] else []
+    points = _list_useful(capacity[0]) if capacity[0] else []
     return console.page(
         request,
         "alerts.html",
@@ -56,10 +56,16 @@ async def show_queue(console: Console, request: Request) -> Response:
         query=query,
         total_loss=sum(alert["expected_loss_amount"] or 0.0 for alert in page["alerts"]),
         capacity=capacity[0],
+        points=points,
         best=max(points, key=lambda point: point["worth_per_day_amount"], default=None),
-        capacity_spec=charts.trade_capacity([point for point in points if point["alerts_per_day"] > 0]) if points else None,
+        capacity_spec=charts.trade_capacity(points) if points else None,
         genuine_reasons=GENUINE_REASONS,
     )
+
+
+def _list_useful(capacity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the points of up to three times the policy's capacity: more alerts would only flatten the picture."""
+    return [point for point in capacity["points"] if point["alerts_per_day"] <= 3 * capacity["reviews_per_day"]]
 
 
 async def find_next(console: Console, request: Request) -> Response:

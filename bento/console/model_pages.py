@@ -50,7 +50,8 @@ async def show_model(console: Console, request: Request) -> Response:
         request,
         "model.html",
         card=card,
-        test=model["test"],
+        # The importance of features stands beside, as bars.
+        test=[figure for figure in model["test"] if not figure["name"].startswith("importance")],
         oracle=model["oracle"],
         bars_shown=[{"feature": row["feature"], "contribution": row["mean_contribution"]} for row in card["importance"][:MAX_BARS]],
         recall_spec=charts.draw_precision_recall(pairs) if pairs else None,

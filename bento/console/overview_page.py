@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from bento.console.console_context import Console
 from bento.console.presentation import charts
+from bento.console.presentation.formats import humanise
 from bento.console.presentation.rendering import build_csv
 
 PERIODS = (7, 30, 90)
@@ -31,6 +32,8 @@ async def show_overview(console: Console, request: Request) -> Response:
     )
     if request.query_params.get("format") == "csv":
         return build_csv("decisions", ("day", "domain", "decision", "count"), activity["decisions"])
+    today = datetime.now(UTC).date()
+    shown_days = [(today - timedelta(days=ago)).isoformat() for ago in range(days, -1, -1)]
     totals: dict[str, int] = defaultdict(int)
     for row in activity["decisions"]:
         totals[row["domain"]] += row["count"]
@@ -48,11 +51,14 @@ async def show_overview(console: Console, request: Request) -> Response:
         unready=unready,
         money=_sum_money(activity),
         freshness=_rate_freshness(activity["features_as_of"], datetime.now(UTC)),
-        decision_spec=charts.stack_by_day(activity["decisions"], "domain", "decisions a day"),
+        decision_spec=charts.stack_by_day(
+            [{**row, "domain": humanise(row["domain"])} for row in activity["decisions"]], "domain", "decisions a day", shown_days
+        ),
         alert_spec=charts.stack_by_day(
             [{"day": row["day"], "count": row["expected_loss_amount"], "kind": "expected loss"} for row in activity["alerts"]],
             "kind",
-            "expected loss of opened alerts, currency",
+            "expected loss, currency",
+            shown_days,
         ),
         score_spec=charts.draw_score_bins(_share_scores(activity["scores"])),
     )
@@ -72,7 +78,7 @@ def _share_scores(bins: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     totals: dict[str, int] = defaultdict(int)
     for row in bins:
         totals[row["domain"]] += row["count"]
-    return [{**row, "domain": row["domain"].replace("_", " "), "share": row["count"] / totals[row["domain"]]} for row in bins]
+    return [{**row, "domain": humanise(row["domain"]), "share": row["count"] / totals[row["domain"]]} for row in bins]
 
 
 def _rate_freshness(as_of: Mapping[str, str | None], now: datetime) -> list[tuple[str, str | None, bool | None]]:

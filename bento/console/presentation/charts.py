@@ -12,12 +12,6 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 """Okabe and Ito's colours without black, which a dark page hides."""
 ACCENT, WARNING = PALETTE[0], PALETTE[5]
-OUTCOME_COLOURS = {
-    "allow": PALETTE[0], "approve": PALETTE[0], "offer": PALETTE[0], "surplus": PALETTE[0], "LOW": PALETTE[0],
-    "review": PALETTE[1], "refer": PALETTE[1], "MEDIUM": PALETTE[1],
-    "block": PALETTE[5], "refuse": PALETTE[5], "deficit": PALETTE[5], "HIGH": PALETTE[5], "no_offer": PALETTE[7],
-}  # fmt: skip
-"""Outcome of a decision -> its colour on every page."""
 
 Spec = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -37,16 +31,17 @@ def _axis(field: str, kind: str, title: str, **more: Any) -> Spec:
     return {"field": field, "type": kind, "title": title, **more}
 
 
-def stack_by_day(rows: Rows, category: str, title: str, colours: Mapping[str, str] | None = None) -> Spec:
-    """Return bars by day, stacked by a category. Rows have `day`, the category and `count`."""
+def stack_by_day(rows: Rows, category: str, title: str, days: Sequence[str]) -> Spec:
+    """Return bars by day, stacked by a category. Rows have `day`, the category and `count`; `days` are all days of the axis."""
     names = sorted({str(row[category]) for row in rows})
-    scale = {"domain": names, "range": [(colours or {}).get(name, PALETTE[at % len(PALETTE)]) for at, name in enumerate(names)]}
+    scale = {"domain": names, "range": [PALETTE[at % len(PALETTE)] for at in range(len(names))]}
+    axis = {"labelAngle": 0, "labelOverlap": "greedy", "labelExpr": "slice(datum.value, 5)", "ticks": False}
     return _base(rows) | {
         "mark": {"type": "bar", "tooltip": True},
         "encoding": {
-            "x": _axis("day", "temporal", "day (UTC)", timeUnit="yearmonthdate", axis={"format": "%d %b", "tickMinStep": 86400000}),
+            "x": _axis("day", "ordinal", "month and day (UTC)", scale={"domain": list(days)}, axis=axis),
             "y": _axis("count", "quantitative", title, aggregate="sum"),
-            "color": _axis(category, "nominal", category.replace("_", " "), scale=scale),
+            "color": _axis(category, "nominal", category, scale=scale, **({} if len(names) > 1 else {"legend": None})),
         },
     }
 
@@ -93,17 +88,16 @@ def count_by_hour(rows: Rows) -> Spec:
 
 
 def trade_capacity(rows: Rows) -> Spec:
-    """Return precision and worth over the number of alerts a day. Rows are the points of `GET /v1/alerts/capacity`."""
-    x = _axis("alerts_per_day", "quantitative", "alerts a day (logarithmic)", scale={"type": "log"})
-    worth = {"mark": {"type": "line", "color": ACCENT, "point": True, "tooltip": True}}
-    precision = {"mark": {"type": "line", "color": WARNING, "strokeDash": [4, 3], "tooltip": True}}
-    return _base(rows) | {
-        "layer": [
-            worth | {"encoding": {"x": x, "y": _axis("worth_per_day_amount", "quantitative", "worth, currency a day (solid)")}},
-            precision | {"encoding": {"x": x, "y": _axis("precision", "quantitative", "precision (dashed)", axis={"format": "%"})}},
-        ],
-        "resolve": {"scale": {"y": "independent"}},
-    }
+    """Return worth, and precision where it is known, over the number of alerts a day. Rows are points of `GET /v1/alerts/capacity`."""
+    x = _axis("alerts_per_day", "quantitative", "alerts a day (logarithmic)", scale={"type": "log", "nice": False}, axis={"grid": False})
+    layers: list[Spec] = [
+        {"mark": {"type": "line", "color": ACCENT, "point": True, "tooltip": True}}
+        | {"encoding": {"x": x, "y": _axis("worth_per_day_amount", "quantitative", "worth, currency a day (solid)")}}
+    ]
+    if any(row["precision"] is not None for row in rows):
+        y = _axis("precision", "quantitative", "precision (dashed)", axis={"format": "%", "grid": False})
+        layers.append({"mark": {"type": "line", "color": WARNING, "strokeDash": [4, 3], "tooltip": True}, "encoding": {"x": x, "y": y}})
+    return _base(rows) | {"layer": layers, "resolve": {"scale": {"y": "independent"}}}
 
 
 def draw_offer_curve(rows: Rows, optimum_pct: float | None) -> Spec:

@@ -11,6 +11,7 @@ _DECIMAL_COMMAS = frozenset(
 )
 _SPACED_THOUSANDS = frozenset({"fr", "pl", "cs", "fi", "nb", "sv", "no", "ru", "uk", "hu"})
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_ABBREVIATIONS = {"auc": "AUC", "pd": "PD", "psi": "PSI", "lgd": "LGD", "sd": "SD", "emp": "EMP", "ks": "KS", "n": "number", "pct": "%"}
 _NARROW_SPACE = "\u202f"
 
 
@@ -96,8 +97,8 @@ class Formats:
 
 
 def humanise(name: Any) -> str:
-    """Return a name of the code as words: ``loan_default`` is ``Loan default``."""
-    text = str(name).replace("_", " ").strip()
+    """Return a name of the code as words: ``loan_default`` is ``Loan default``, ``stability_psi`` is ``Stability PSI``."""
+    text = " ".join(_ABBREVIATIONS.get(word, word) for word in str(name).replace("_", " ").split())
     return text[:1].upper() + text[1:]
 
 
