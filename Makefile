@@ -5,12 +5,13 @@ SHELL := /bin/sh
 UV := .uv/bin/uv
 PY := .venv/bin/python
 PORT ?= 3000
+CHARTS := bento/console/static/vega.js.gz
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 # Threads that wait by spinning stand in each other's way where cores are few.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo dev serve lint test test-fast coverage container-test bench clean
+.PHONY: help setup demo dev serve console-assets lint test test-fast coverage browser-test container-test bench clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -29,9 +30,17 @@ $(UV):
 	@$(UV) sync --locked --quiet --compile-bytecode --python "$$(command -v python3)"
 	@touch $@
 
-setup: .venv/.ready ## Install the locked environment into .venv
+setup: .venv/.ready $(CHARTS) ## Install the locked environment into .venv
 
-demo: .venv/.ready ## Run the whole pipeline and show decisions answered by the built and served Bento
+# The package that makes the bundle is used once, from uv's cache, and belongs to no environment. Without a network the console shows tables.
+$(CHARTS): .venv/.ready bento/console/presentation/vega_bundle.py
+	@echo "Making what draws the console's charts …"
+	@$(UV) run --quiet --isolated --locked --only-group console-assets python -m bento.console.presentation.vega_bundle \
+	|| echo "The console will show tables in place of charts; make console-assets tries again."
+
+console-assets: $(CHARTS) ## Make the bundle that draws the console's charts
+
+demo: .venv/.ready $(CHARTS) ## Run the whole pipeline and show decisions answered by the built and served Bento
 	@$(PY) -m finrisk_assets.cli.main demo
 
 dev: .venv/.ready ## Open the Dagster UI on http://127.0.0.1:3000 (PORT=… for another)
@@ -47,15 +56,19 @@ lint: .venv/.ready ## Style, types, import rules, definitions
 	@lint-imports --no-cache
 	@dg check defs --no-check-yaml
 
-test: lint ## All of lint, and every test but those of the container image
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container
+test: lint ## All of lint, and every test but those of the container image and the browser
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/browser
 
 test-fast: .venv/.ready ## The tests of test that are not slow and need no real data: for the loop of change and check
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container -m "not slow and not realdata"
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/browser -m "not slow and not realdata"
 
 # Counting lines takes half as long again.
 coverage: .venv/.ready ## The tests of test, and the lines that none of them reaches
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --cov --cov-report term:skip-covered
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/browser --cov --cov-report term:skip-covered
+
+browser-test: .venv/.ready $(CHARTS) ## Drive the console in Debian's chromium, page by page; screenshots lie in browser-shots/
+	@$(UV) sync --locked --quiet --group browser
+	@pytest -rs tests/browser
 
 container-test: .venv/.ready ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
 	@pytest -rs tests/container

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from statistics import median, quantiles
 from typing import Any
@@ -224,12 +224,13 @@ def _draw_scatter(sent: Mapping[str, Any], usual: Mapping[str, Any]) -> charts.S
     rows: list[dict[str, Any]] = [
         {"at": row["occurred_at"], "amount": row["amount"], "what": "same merchant" if row["is_same_merchant"] else "usual"}
         for row in usual["transactions"]
+        if row["amount"] > 0
     ]
     at = sent["timestamp"] if sent["timestamp"].endswith("Z") else f"{sent['timestamp']}Z"
-    return charts.scatter_usual([*rows, {"at": at, "amount": sent["amount"], "what": "this alert"}])
+    return charts.scatter_usual([*rows, {"at": at, "amount": max(sent["amount"], 0.01), "what": "this alert"}])
 
 
 def _draw_hours(sent: Mapping[str, Any], usual: Mapping[str, Any]) -> charts.Spec:
-    counts: Sequence[int] | Counter[int] = Counter(_hour(row) for row in usual["transactions"])
-    own = datetime.fromisoformat(sent["timestamp"]).hour
-    return charts.count_by_hour([{"hour": hour, "count": counts[hour], "is_alert": hour == own} for hour in range(24)])
+    counts = Counter(_hour(row) for row in usual["transactions"])
+    rows = [{"hour": hour, "count": counts[hour]} for hour in range(24)]
+    return charts.count_by_hour(rows, datetime.fromisoformat(sent["timestamp"]).hour)

@@ -14,7 +14,7 @@ MAX_COUNTED = 100_000
 BINS = 20
 """Bins of a distribution of probabilities."""
 
-_NEWEST = select(func.max(decisions.c.position) - MAX_COUNTED).scalar_subquery()
+_NEWEST = select(func.max(decisions.c.position) - bindparam("most")).scalar_subquery()
 _RECENT = (decisions.c.position > _NEWEST) & (decisions.c.decided_at >= bindparam("since"))
 _DAY = decisions.c.decided_at // DAY_US
 _BY_DAY = (
@@ -31,7 +31,7 @@ _BY_SCORE = (
     .order_by(decisions.c.domain, _BIN)
 )
 _OLDEST_COUNTED = select(func.min(decisions.c.decided_at)).where(decisions.c.position > _NEWEST)
-_NEWEST_ALERT = select(func.max(alerts.c.position) - MAX_COUNTED).scalar_subquery()
+_NEWEST_ALERT = select(func.max(alerts.c.position) - bindparam("most")).scalar_subquery()
 _RECENT_ALERT = (alerts.c.position > _NEWEST_ALERT) & (alerts.c.opened_at >= bindparam("since"))
 _ALERT_DAY = alerts.c.opened_at // DAY_US
 # An unknown loss is stored as a number below zero.
@@ -66,10 +66,10 @@ def count_activity(store: Store, days: int) -> Activity:
 
 
 def _count(connection: Connection, since: int) -> Activity:
-    window = {"since": since}
+    window = {"since": since, "most": MAX_COUNTED}
     by_day = connection.execute(_BY_DAY, window).all()
     counted = sum(row[3] for row in by_day)
-    oldest = connection.execute(_OLDEST_COUNTED).scalar_one()
+    oldest = connection.execute(_OLDEST_COUNTED, window).scalar_one()
     frauds, fraud_amount = connection.execute(_FRAUDS, window).one()
     return Activity(
         since=from_micros(since),

@@ -51,7 +51,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "description": (
         "description", "verwendungszweck", "buchungstext", "narrative", "details", "payee", "libelle", "concepto", "descripcion",
         "causale", "descrizione", "omschrijving", "naam / omschrijving", "mededelingen", "name", "memo",
-        "beguenstigter/zahlungspflichtiger", "auftraggeber / beguenstigter", "merchant", "counterparty", "reference",
+        "beguenstigter/zahlungspflichtiger", "auftraggeber", "begunstigter", "empfanger", "merchant", "counterparty", "reference",
         "transaction description", "text", "tekst", "particulars", "empfaenger", "zahlungsempfanger", "partner", "tytul",
     ),
     "balance": (

@@ -61,13 +61,13 @@ def stack_by_month(rows: Rows) -> Spec:
 
 
 def scatter_usual(rows: Rows) -> Spec:
-    """Return a person's transactions, amount over time, and the alert's among them. Rows have `at`, `amount` and `what`."""
+    """Return a person's transactions, amount over time, and the alert's among them. Rows have `at`, `amount` above 0 and `what`."""
     names = ["usual", "same merchant", "this alert"]
     return _base(rows, 240) | {
         "mark": {"type": "point", "filled": True, "tooltip": True},
         "encoding": {
             "x": _axis("at", "temporal", "time (UTC)"),
-            "y": _axis("amount", "quantitative", "amount, currency (logarithmic)", scale={"type": "symlog"}),
+            "y": _axis("amount", "quantitative", "amount, currency (logarithmic)", scale={"type": "log"}, axis={"tickCount": 5}),
             "color": _axis("what", "nominal", "", scale={"domain": names, "range": [PALETTE[4], PALETTE[2], WARNING]}),
             "shape": _axis("what", "nominal", "", scale={"domain": names, "range": ["circle", "square", "diamond"]}),
             "size": {"condition": {"test": "datum.what == 'this alert'", "value": 260}, "value": 45},
@@ -75,15 +75,16 @@ def scatter_usual(rows: Rows) -> Spec:
     }
 
 
-def count_by_hour(rows: Rows) -> Spec:
-    """Return a person's transactions by hour of the day; the alert's hour has another colour. Rows have `hour`, `count` and `is_alert`."""
+def count_by_hour(rows: Rows, hour: int) -> Spec:
+    """Return a person's transactions by hour of the day, and a line at the alert's hour. Rows have `hour` and `count`."""
+    x = _axis("hour", "ordinal", "hour of the day (UTC); the line is this alert's", axis={"labelAngle": 0})
+    bars = {"mark": {"type": "bar", "color": PALETTE[4], "tooltip": True}}
+    line = {"data": {"values": [{"hour": hour}]}, "mark": {"type": "rule", "color": WARNING, "strokeWidth": 4}}
     return _base(rows, 160) | {
-        "mark": {"type": "bar", "tooltip": True},
-        "encoding": {
-            "x": _axis("hour", "ordinal", "hour of the day (UTC)", axis={"labelAngle": 0}),
-            "y": _axis("count", "quantitative", "transactions"),
-            "color": {"condition": {"test": "datum.is_alert", "value": WARNING}, "value": PALETTE[4]},
-        },
+        "layer": [
+            bars | {"encoding": {"x": x, "y": _axis("count", "quantitative", "transactions")}},
+            line | {"encoding": {"x": {"field": "hour", "type": "ordinal"}}},
+        ]
     }
 
 
@@ -118,14 +119,14 @@ def draw_offer_curve(rows: Rows, optimum_pct: float | None) -> Spec:
 def draw_score_bins(rows: Rows) -> Spec:
     """Return the distribution of probabilities, a panel for each domain. Rows have `domain`, `low` and `share`."""
     return _base(rows, 80) | {
-        "width": 260,
+        "width": 240,
         "autosize": "pad",
         "mark": {"type": "bar", "color": ACCENT, "tooltip": True},
         "encoding": {
             "x": _axis("low", "quantitative", "probability", bin={"binned": True, "step": 0.05}, axis={"format": "%"}),
             "x2": {"field": "high"},
             "y": _axis("share", "quantitative", "share", axis={"format": "%", "tickCount": 3}),
-            "facet": _axis("domain", "nominal", "", columns=2),
+            "facet": _axis("domain", "nominal", "", columns=3),
         },
     }
 

@@ -47,6 +47,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   if (control.dataset.opens) {
     group = control.dataset.opens;
+    if (control.tagName === "SUMMARY") control.parentElement.open = true;
     control.focus();
   } else if (control.type === "radio") {
     control.checked = true;
