@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Threads that wait by spinning stand in each other's way where cores are few.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo dev serve console-assets lint test test-fast coverage browser-test container-test bench clean
+.PHONY: help setup console-assets demo dev serve lint test test-fast coverage browser-test container-test bench clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

@@ -31,8 +31,8 @@ MAX_BARS = 12
 """Contributions that an alert shows as bars; the table below has all."""
 _COLUMNS = ("alert_id", "decision", "expected_loss_amount", "opened_at", "state", "assignee", "disposition", "closed_at", "version")
 # What a page shows of an alert whose person was erased, and of fields that an answer leaves out.
-_NO_REQUEST = dict.fromkeys(("user_id", "amount", "timestamp", "merchant", "country"))
-_NO_ANSWER = {"risk_score": None, "rules": [], "reasons": [], "model": None, "policy_version": None}
+_NO_REQUEST: dict[str, Any] = dict.fromkeys(("user_id", "amount", "timestamp", "merchant", "country"))
+_NO_ANSWER: dict[str, Any] = {"risk_score": None, "rules": [], "reasons": [], "model": None, "policy_version": None}
 _FILTERS = ("state", "order", "assignee", "decision", "min_expected_loss_amount", "cursor")
 
 

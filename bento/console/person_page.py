@@ -10,8 +10,8 @@ from starlette.responses import HTMLResponse, Response
 
 from bento.console.api_client import ApiRefusal, quote_segment
 from bento.console.bank_statements.movement import Statement, StatementError
-from bento.console.bank_statements.spending import measure_behaviour, sum_by_month
 from bento.console.bank_statements.statement_file import StatementFile, open_statement
+from bento.console.bank_statements.statement_sums import measure_behaviour, sum_by_month
 from bento.console.console_context import Console
 from bento.console.presentation import charts
 

@@ -7,8 +7,8 @@ import pytest
 from bento.console.bank_statements.csv_statement import LayoutQuestion
 from bento.console.bank_statements.movement import Statement, StatementError, StatementMovement
 from bento.console.bank_statements.number_text import parse_amount
-from bento.console.bank_statements.spending import categorise, measure_behaviour, sum_by_month
 from bento.console.bank_statements.statement_file import open_statement
+from bento.console.bank_statements.statement_sums import categorise, measure_behaviour, sum_by_month
 from finrisk_assets.domains.spending_risk.decide import find_field_faults
 
 GERMAN = """"Kontoauszug";"DE00 1234"
