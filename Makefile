@@ -5,6 +5,7 @@ SHELL := /bin/sh
 UV := .uv/bin/uv
 PY := .venv/bin/python
 PORT ?= 3000
+CHARTS := bento/console/static/vega.js.gz
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
 # Threads that wait by spinning stand in each other's way where cores are few.
@@ -26,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup demo up dev serve lint test test-fast stream-test coverage container-test bench clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test container-test bench clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,9 +53,17 @@ $(UV):
 	@$(UV) sync --locked --quiet --compile-bytecode --python "$$(command -v python3)"
 	@touch $@
 
-setup: .venv/.dev ## Install the locked environment with the tools of development into .venv
+setup: .venv/.dev $(CHARTS) ## Install the locked environment with the tools of development into .venv
 
-demo: .venv/.ready ## Run the whole pipeline and show decisions answered by the built and served Bento
+# The package that makes the bundle is used once, from uv's cache, and belongs to no environment. Without a network the console shows tables.
+$(CHARTS): .venv/.ready bento/console/presentation/vega_bundle.py
+	@echo "Making what draws the console's charts …"
+	@$(UV) run --quiet --isolated --locked --only-group console-assets python -m bento.console.presentation.vega_bundle \
+	|| echo "The console will show tables in place of charts; make console-assets tries again."
+
+console-assets: $(CHARTS) ## Make the bundle that draws the console's charts
+
+demo: .venv/.ready $(CHARTS) ## Run the whole pipeline and show decisions answered by the built and served Bento
 	@$(PY) -m finrisk_assets.cli.main demo
 
 up: .venv/.ready ## Open everything: service, console, Dagster UI and MLflow UI, on free ports from 3000 on (PORT=… for another)
@@ -73,18 +82,22 @@ lint: .venv/.dev ## Style, types, import rules, definitions
 	@lint-imports --no-cache
 	@dg check defs --no-check-yaml
 
-test: lint ## All of lint, and every test but those of the container image and of Kafka
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream
+test: lint ## All of lint, and every test but those of the container image, of Kafka and of the browser
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --ignore tests/browser
 
 test-fast: .venv/.dev ## The tests of test that are not slow and need no real data: for the loop of change and check
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream -m "not slow and not realdata"
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --ignore tests/browser -m "not slow and not realdata"
 
 stream-test: .venv/.dev ## The stream on a real Kafka, with faults: needs Java 17, and Maven the first time (STREAM_MESSAGES=… for longer)
 	@pytest -rs tests/stream
 
 # Counting lines takes half as long again.
 coverage: .venv/.dev ## The tests of test, and the lines that none of them reaches
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --cov --cov-report term:skip-covered
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --ignore tests/browser --cov --cov-report term:skip-covered
+
+browser-test: .venv/.dev $(CHARTS) ## Drive the console in Debian's chromium, page by page; screenshots lie in browser-shots/
+	@$(UV) sync --locked --quiet --group browser
+	@pytest -rs tests/browser
 
 container-test: .venv/.dev ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
 	@pytest -rs tests/container

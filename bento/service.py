@@ -24,7 +24,8 @@ from starlette.types import ASGIApp
 from bento.access import bind_guard
 from bento.access.access_control import AccessControl
 from bento.access.access_middleware import AccessMiddleware
-from bento.alerts import alert_details, alert_queue
+from bento.alerts import alert_capacity, alert_details, alert_queue, usual_behaviour
+from bento.console.mounting import ConsoleMount
 from bento.context import idempotency_key
 from bento.decisions import feedback
 from bento.decisions.batch import build_response, decide_batch, parse_items
@@ -36,7 +37,7 @@ from bento.decisions.shadow import Shadow
 from bento.people import data_rights
 from bento.problems import Problem, catch_problems
 from bento.store.session import open_store
-from bento.web import lookups, openapi, tracing
+from bento.web import activity, lookups, model_cards, openapi, tracing
 from bento.web.admission import Admission
 from bento.web.bounded_protocol import ConnectionLimits, bound_connections
 from bento.web.dispatch import Dispatch, list_methods
@@ -88,6 +89,17 @@ from schemas.api import (
     TransactionAnswer,
     TransactionBatch,
     TransactionRequest,
+)
+from schemas.insight_api import (
+    Activity,
+    AlertCapacity,
+    AuditVerification,
+    CallerAnswer,
+    ModelCards,
+    PolicyAnswer,
+    ReplayAnswer,
+    SpendingWhatIfRequest,
+    UsualBehaviour,
 )
 
 logger = logging.getLogger("finrisk.service")
@@ -159,7 +171,8 @@ class _Service(bentoml.Service):
         app = AccessMiddleware(Health(Admission(app), _parts, settings.drain_seconds), _access)
         tracer = tracing.create_tracer()
         app = app if tracer is None else RequestTracing(app, tracer)
-        return RedactCustomerPath(RequestMetrics(Envelope(app), self.counters))
+        app = RedactCustomerPath(RequestMetrics(Envelope(app), self.counters))
+        return ConsoleMount(app) if settings.console else app
 
 
 _UV = (
@@ -301,6 +314,15 @@ class FinRisk:
         """
         return await self._answer(domain_of(request), request)
 
+    @bentoml.api(route="/v1/spending-risk/what-if")
+    @catch_problems
+    async def explore_spending(self, request: SpendingWhatIfRequest, /) -> SpendingAnswer:
+        """Return the risk if some values were others: eight behaviour fields, or a customer of the ledger with some features changed.
+
+        Nothing is decided and no decision is stored; the audit records that the question was answered.
+        """
+        return await self.store.thread.run_if_busy(self._decisions.answer_what_if, request)
+
     @bentoml.api(route="/v1/cashflow")
     @catch_problems
     async def forecast_cashflow(self, request: CashflowRequest, /) -> CashflowAnswer:
@@ -416,6 +438,12 @@ class FinRisk:
     def list_model_metrics(self) -> ModelMetrics:
         return lookups.list_model_metrics(self._champions)
 
+    def describe_caller(self) -> CallerAnswer:
+        return lookups.describe_caller()
+
+    def read_policy(self) -> PolicyAnswer:
+        return lookups.read_policy(self._champions)
+
     async def read_risk_scores(self, customer_id: str) -> RiskScores:
         return await self.store.thread.run_if_busy(lookups.read_risk_scores, self.store, customer_id)
 
@@ -429,6 +457,27 @@ class FinRisk:
 
     async def read_alert(self, alert_id: str) -> AlertDetails:
         return await self.store.thread.run(alert_details.read_alert, self.store, alert_id)
+
+    async def read_usual_behaviour(self, alert_id: str) -> UsualBehaviour:
+        return await self.store.thread.run(usual_behaviour.read_usual_behaviour, self.store, alert_id)
+
+    def describe_capacity(self) -> AlertCapacity:
+        bundle = self._champions.bundles.get("transaction_anomaly")
+        if bundle is None:
+            raise Problem(501, "model_absent", self._champions.why_absent("transaction_anomaly"))
+        return alert_capacity.describe_capacity(bundle, self._champions.policy)
+
+    async def count_activity(self, days: int) -> Activity:
+        return await self.store.thread.run(activity.count_activity, self.store, days)
+
+    async def list_model_cards(self) -> ModelCards:
+        return await self.store.thread.run(model_cards.list_model_cards, self.store, self._champions)
+
+    async def verify_audit(self) -> AuditVerification:
+        return await self.store.thread.run(lookups.verify_audit, self.store)
+
+    async def replay_decision(self, decision_id: str) -> ReplayAnswer:
+        return await self.store.thread.run(lookups.replay_decision, self.store, self._answers, decision_id)
 
     async def export_person(self, customer_id: str) -> PersonExport:
         return await self.store.thread.run(data_rights.export, self.store, customer_id, self._decisions.answers)

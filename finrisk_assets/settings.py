@@ -74,6 +74,8 @@ class Settings:
     store_url, store_upgrade
         Database URL of the service's store; empty means an SQLite file below `home`. Whether the service may migrate a PostgreSQL store at
         start.
+    console
+        Whether the service has the console at ``/console``.
     base_image
         The image on which the service's image is built, with `@sha256:…` where its bytes are pinned.
     shadow
@@ -126,6 +128,7 @@ class Settings:
     master_key_file: Path | None = None
     store_url: str = field(default="", repr=False)
     store_upgrade: bool = False
+    console: bool = False
     base_image: str = "docker.io/library/python:3.11-slim-bookworm"
     shadow: bool = False
     threads: int = 2

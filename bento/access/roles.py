@@ -57,20 +57,30 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", ANY_ROLE),
     Route("GET", "/v1/models", ANY_ROLE),
     Route("GET", "/v1/model-metrics", ANY_ROLE),
+    Route("GET", "/v1/model-cards", ANY_ROLE),
+    Route("GET", "/v1/policy", ANY_ROLE),
+    # Counts, without a person.
+    Route("GET", "/v1/activity", ANY_ROLE),
+    Route("GET", "/v1/caller", ANY_ROLE),
     # Decisions.
     *(Route("POST", f"/v1/{domain}", _with_admin("scorer")) for domain in _SCORING),
     *(Route("POST", f"/v1/{domain}/batch", _with_admin("scorer")) for domain in _SCORING),
     Route("POST", "/v1/loan-default/nearest-change", _with_admin("scorer", "analyst")),
+    Route("POST", "/v1/spending-risk/what-if", _with_admin("scorer", "analyst")),
     Route("GET", "/v1/risk-scores/{customer_id}", _with_admin("scorer", "analyst")),
     Route("POST", "/v1/feedback", _with_admin("analyst")),
     # Alerts, and the decisions behind them.
     Route("GET", "/v1/alerts", _with_admin("analyst")),
+    Route("GET", "/v1/alerts/capacity", _with_admin("analyst")),
     Route("GET", "/v1/alerts/{alert_id}", _with_admin("analyst")),
+    Route("GET", "/v1/alerts/{alert_id}/usual", _with_admin("analyst")),
     Route("POST", "/v1/alerts/claim", _with_admin("analyst")),
     Route("POST", "/v1/alerts/dispose", _with_admin("analyst")),
     Route("POST", "/v1/alerts/dispose/bulk", _with_admin("analyst")),
     # The audit, and a person's data.
     Route("GET", "/v1/audit", _with_admin("auditor")),
+    Route("GET", "/v1/audit/verification", _with_admin("auditor")),
+    Route("GET", "/v1/decisions/{decision_id}/replay", _with_admin("auditor")),
     Route("GET", "/v1/people/{customer_id}/export", _with_admin("privacy")),
     Route("DELETE", "/v1/people/{customer_id}", _with_admin("privacy")),
 )

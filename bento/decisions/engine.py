@@ -17,16 +17,18 @@ import numpy as np
 from bento.context import idempotency_key, span
 from bento.decisions.answers import ScoringInput, score, split_scores
 from bento.decisions.bundle_versions import BundleVersions, archive_bundles, archive_policy
-from bento.decisions.domains import DOMAINS, outcome_of
+from bento.decisions.domains import DOMAINS, domain_of, outcome_of
 from bento.decisions.models import Champions
 from bento.decisions.record_tiers import AnswerRebuilder, abridge, keeps_full_answer
 from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.loan import LoanScorer
+from bento.decisions.scorers.spending import SpendingScorer
 from bento.problems import Problem, log_failure
 from bento.store.database import StoreUnavailable
 from bento.store.records import NewAlert, NewDecision, Person, PriorDecision, RequestOrigin
 from bento.store.session import STORE_FAULTS, Store, write_transaction
-from schemas.api import FieldError, TransactionRequest
+from schemas.api import FieldError, SpendingAnswer, TransactionRequest
+from schemas.insight_api import SpendingWhatIfRequest
 
 logger = logging.getLogger("finrisk.service")
 
@@ -155,6 +157,19 @@ class Decisions:
     def loan_scorer(self) -> LoanScorer:
         """Return the scorer of loans, which also searches for the nearest change; raises as `scorer` does."""
         return cast(LoanScorer, self.scorer("loan_default"))
+
+    def answer_what_if(self, request: SpendingWhatIfRequest) -> SpendingAnswer:
+        """Answer a what-if about spending and record in the audit that it was answered; no decision is stored.
+
+        Raises
+        ------
+        bento.problems.Problem
+            As of `scorer`, and for a request that the scorer refuses.
+        """
+        domain = domain_of(request)
+        answer = cast(SpendingScorer, self.scorer(domain)).answer_what_if(request)
+        self.record_counterfactual(domain, request, answer)
+        return answer
 
     def decide(self, domain: str, request: Any) -> DecisionResult:
         """Make and record one decision, or return the answer of the prior decision.

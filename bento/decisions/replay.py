@@ -146,6 +146,28 @@ def replay(
     return report
 
 
+def replay_one(store: Store, rebuilder: AnswerRebuilder, decision_id: str) -> tuple[StoredDecision, str, str | None] | None:
+    """Re-score one stored decision and compare.
+
+    Returns
+    -------
+    tuple of StoredDecision, str, str or None
+        The decision; the name of the count of `ReplayReport` that it adds to; and what differs. None where there is no such decision.
+    """
+    decision = store.find_decision(decision_id)
+    if decision is None:
+        return None
+    is_readable = decision.content is not None
+    scorer = rebuilder.find_scorer(decision.domain, decision.model_version, decision.policy_version) if is_readable else None
+    difference = None if scorer is None else _compare_chunk([decision], scorer)[0]
+    report = ReplayReport()
+    is_audited = _are_recorded(store, [decision])[0]
+    report.add(decision, is_audited=is_audited, difference=difference, is_comparable=scorer is not None)
+    names = ("equal", "different", "damaged", "unrecorded", "erased")
+    outcome = next((name for name in names if getattr(report, name)), "unknown")
+    return decision, outcome, report.differences[0].reason if report.differences else None
+
+
 def _are_recorded(store: Store, chunk: Sequence[StoredDecision]) -> list[bool]:
     """Return whether each decision is as the audit recorded it, and the erasure of its person where it is erased."""
     with store.reading() as connection:

@@ -65,6 +65,9 @@ _SELECT_PAGE = (
 )
 
 
+_SELECT_BY_ID = select(*_STORED, people.c.lookup, people.c.wrapped_key).select_from(_WITH_PERSON).where(decisions.c.id == bindparam("of"))
+
+
 def new_id(session: UnitOfWork) -> str:
     """Return a new decision's identifier: 32 hex digits, the time and 72 random bits.
 
@@ -253,13 +256,26 @@ def list_decisions(session: UnitOfWork, *, after: int = 0) -> Iterator[StoredDec
     while True:
         with session.reading() as connection:
             page = connection.execute(_SELECT_PAGE, {"after": after, "size": PAGE_SIZE}).all()
-        for *columns, lookup, wrapped in page:
-            stored: StoredDecision = StoredDecision._make((*columns, None, False))
-            payload = open_payload(session, stored.id, stored.person, lookup, wrapped, stored.sealed)
-            yield stored._replace(content=payload, erased=stored.person is not None and wrapped is None)
+        for row in page:
+            yield _to_stored(session, row)
         if len(page) < PAGE_SIZE:
             return
         after = page[-1].position
+
+
+def find_decision(session: UnitOfWork, decision_id: str) -> StoredDecision | None:
+    """Return a decision, unsealed; None where there is no such decision."""
+    with session.reading() as connection:
+        row = connection.execute(_SELECT_BY_ID, {"of": decision_id}).one_or_none()
+    return None if row is None else _to_stored(session, row)
+
+
+def _to_stored(session: UnitOfWork, row: Any) -> StoredDecision:
+    """Return the decision of a row that ends with the look-up token and the wrapped key of its person."""
+    *columns, lookup, wrapped = row
+    stored: StoredDecision = StoredDecision._make((*columns, None, False))
+    payload = open_payload(session, stored.id, stored.person, lookup, wrapped, stored.sealed)
+    return stored._replace(content=payload, erased=stored.person is not None and wrapped is None)
 
 
 def open_payload(

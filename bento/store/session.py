@@ -207,6 +207,10 @@ class Store(UnitOfWork):
         """Yield all decisions in the order of writing, see `decisions.list_decisions`."""
         return decisions.list_decisions(self, after=after)
 
+    def find_decision(self, decision_id: str) -> StoredDecision | None:
+        """Return a decision, unsealed; None where there is no such decision."""
+        return decisions.find_decision(self, decision_id)
+
     def open_payload(
         self, decision_id: str, person: str | None, lookup: str | None, wrapped: bytes | None, sealed: bytes
     ) -> DecisionPayload | None:

@@ -1,13 +1,16 @@
-"""Answers of the look-up routes: the models and their figures, a customer's newest scores, and the audit."""
+"""Answers of the look-up routes: the caller, the policy, the models and their figures, a customer's newest scores, and the audit."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bento.context import current_caller
 from bento.decisions.models import Champions
-from bento.problems import parse_identifier, unknown_subject
+from bento.decisions.record_tiers import AnswerRebuilder
+from bento.decisions.replay import replay_one
+from bento.problems import Problem, parse_identifier, unknown_subject
 from bento.store import audit_chain, audit_verify
 from bento.store.records import FeatureSnapshot
-from bento.store.session import Store, write_transaction
+from bento.store.session import Store, map_store_faults, write_transaction
 from schemas.api import (
     AuditPage,
     AuditQuery,
@@ -21,11 +24,24 @@ from schemas.api import (
     RiskScores,
     StoredScore,
 )
+from schemas.insight_api import AuditVerification, CallerAnswer, PolicyAnswer, ReplayAnswer
 from schemas.timestamps import from_micros, to_micros
 
 AUDIT_SCAN_LIMIT = 2_000
 """Records of the audit that are read for one page. More records find rare actions on fewer pages, and make each page slower."""
 _COMMON_SCORE_FIELDS = ("score", "probability", "decision", "model_version")
+
+
+def describe_caller() -> CallerAnswer:
+    """Return the name and the roles of the caller of this request."""
+    caller = current_caller.get()
+    return CallerAnswer(name=caller.name, roles=sorted(caller.roles))
+
+
+def read_policy(champions: Champions) -> PolicyAnswer:
+    """Return the decision policy in effect."""
+    policy = champions.policy
+    return PolicyAnswer(name=policy.name, version=policy.version, sha256=policy.sha256, document=policy.model_dump(mode="json"))
 
 
 def list_models(champions: Champions) -> ModelList:
@@ -121,6 +137,56 @@ def read_audit_page(store: Store, query: AuditQuery) -> AuditPage:
         last = len(records) - 1 if len(records) == AUDIT_SCAN_LIMIT else None
     cursor = None if last is None else f"{records[last].at}.{records[last].writer}.{records[last].number}"
     return AuditPage(records=[_audit_record(records[place]) for place in shown], next=cursor)
+
+
+def verify_audit(store: Store) -> AuditVerification:
+    """Verify every record of every chain of the audit, and record the verification in the audit.
+
+    Raises
+    ------
+    bento.problems.Problem
+        503 if the store is not available.
+    """
+    with write_transaction(store):
+        store.audit("verify", domain="audit")
+    with map_store_faults():
+        verdict = audit_verify.verify(store.database, store.keyring)
+    return AuditVerification(
+        is_whole=verdict.broken is None and not verdict.replaced,
+        writers=verdict.writers,
+        records=verdict.records,
+        checkpoints=verdict.checkpoints,
+        broken=None if verdict.broken is None else str(verdict.broken),
+        replacements=[str(replacement) for replacement in verdict.replaced],
+    )
+
+
+def replay_decision(store: Store, rebuilder: AnswerRebuilder, decision_id: str) -> ReplayAnswer:
+    """Score one stored decision again and compare, and record the replay in the audit.
+
+    Raises
+    ------
+    bento.problems.Problem
+        404 if there is no such decision, 503 if the store is not available.
+    """
+    with map_store_faults():
+        replayed = replay_one(store, rebuilder, decision_id)
+    if replayed is None:
+        raise Problem(404, "unknown_decision", "There is no decision under this identifier.")
+    decision, outcome, difference = replayed
+    with write_transaction(store):
+        store.audit("replay", person=decision.person, domain=decision.domain, inputs=decision_id)
+    return ReplayAnswer(
+        decision_id=decision_id,
+        domain=decision.domain,
+        decided_at=from_micros(decision.decided_at),
+        model_version=decision.model_version,
+        policy_version=decision.policy_version,
+        probability=decision.probability,
+        decision=decision.decision,
+        outcome=outcome,
+        difference=difference,
+    )
 
 
 def _parse_cursor(cursor: str | None) -> tuple[int, str, int] | None:

@@ -26,6 +26,18 @@ from bento.web.metrics import CONTENT_TYPE, render_metrics
 from bento.web.redact_paths import EXPORT, PERSON, RISK_SCORES, find_customer_id
 from schemas.alert_api import AlertDetails, AlertId, AlertPage, AlertQuery
 from schemas.api import AuditPage, AuditQuery, Erasure, ErrorEnvelope, Identifier, ModelList, ModelMetrics, PersonExport, RiskScores
+from schemas.insight_api import (
+    Activity,
+    ActivityQuery,
+    AlertCapacity,
+    AuditVerification,
+    CallerAnswer,
+    DecisionId,
+    ModelCards,
+    PolicyAnswer,
+    ReplayAnswer,
+    UsualBehaviour,
+)
 
 STATIC = Path(__file__).with_name("static")
 SUMMARY = "Personal-finance risk decisions, each with its score, the contributions that sum to it, and reasons in words."
@@ -113,7 +125,58 @@ def build_app() -> FastAPI:
         """
         return await _current_service().read_alert(alert_id)
 
+    @catch_problems
+    async def capacity() -> AlertCapacity:
+        """What numbers of alerts a day catch, cost and are worth, on the window that the thresholds are drawn from."""
+        return _current_service().describe_capacity()
+
+    @catch_problems
+    async def usual(alert_id: Annotated[AlertId, PathParameter()]) -> UsualBehaviour:
+        """The transactions of an alert's customer in the 90 days before it, beside which an analyst sees what is unusual.
+
+        It names neither merchants nor countries. Who read it, and when, goes into the audit.
+        """
+        return await _current_service().read_usual_behaviour(alert_id)
+
+    @catch_problems
+    async def activity(query: Annotated[ActivityQuery, Query()]) -> Activity:
+        """Count the decisions, scores and alerts of the last days. It is about nobody; of very many decisions the newest are counted."""
+        return await _current_service().count_activity(query.days)
+
+    @catch_problems
+    async def model_cards() -> ModelCards:
+        """Show where each champion comes from, what moves its score, the curve of its thresholds, and its challenger beside it."""
+        return await _current_service().list_model_cards()
+
+    @catch_problems
+    async def caller() -> CallerAnswer:
+        """Show who sends this request, as the audit names it, and which roles they have."""
+        return _current_service().describe_caller()
+
+    @catch_problems
+    async def policy() -> PolicyAnswer:
+        """Show the decision policy in effect: costs, limits, thresholds and capacities."""
+        return _current_service().read_policy()
+
+    @catch_problems
+    async def verification() -> AuditVerification:
+        """Verify the audit's chains: whether a record was changed, lost or moved. That it was verified is recorded too."""
+        return await _current_service().verify_audit()
+
+    @catch_problems
+    async def replay(decision_id: Annotated[DecisionId, PathParameter()]) -> ReplayAnswer:
+        """Score one decision again, from what was stored and with the model that made it, and compare. The audit records it."""
+        return await _current_service().replay_decision(decision_id)
+
     for path, handler, answer_type in (
+        ("/v1/caller", caller, CallerAnswer),
+        ("/v1/policy", policy, PolicyAnswer),
+        ("/v1/activity", activity, Activity),
+        ("/v1/model-cards", model_cards, ModelCards),
+        ("/v1/alerts/capacity", capacity, AlertCapacity),
+        ("/v1/alerts/{alert_id}/usual", usual, UsualBehaviour),
+        ("/v1/audit/verification", verification, AuditVerification),
+        ("/v1/decisions/{decision_id}/replay", replay, ReplayAnswer),
         ("/v1/alerts", alerts, AlertPage),
         ("/v1/alerts/{alert_id}", alert, AlertDetails),
         ("/v1/models", models, ModelList),

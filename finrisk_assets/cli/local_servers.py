@@ -122,18 +122,11 @@ def console_server(service: Server, port: int) -> Server:
     return Server("console", "alerts, people, loans, models, audit", port, command, page="/console")
 
 
-def plan_servers(settings: Settings, first_port: int, *, has_console: bool) -> list[Server]:
-    """Return the servers of `make up`, each on the first free port from `first_port` on.
-
-    Parameters
-    ----------
-    has_console
-        Whether this version has the command `finrisk console`.
-    """
+def plan_servers(settings: Settings, first_port: int) -> list[Server]:
+    """Return the servers of `make up`, each on the first free port from `first_port` on."""
     ports = find_free_ports(first_port)
     service = bento_server(settings, next(ports))
-    console = [console_server(service, next(ports))] if has_console else []
-    return [*console, service, dagster_server(settings, next(ports)), mlflow_server(settings, next(ports))]
+    return [console_server(service, next(ports)), service, dagster_server(settings, next(ports)), mlflow_server(settings, next(ports))]
 
 
 def find_free_ports(first: int) -> Iterator[int]:

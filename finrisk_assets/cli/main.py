@@ -13,6 +13,7 @@ import click
 
 from bento.cli.audit import audit, replay
 from bento.cli.common import find_missing_store, store_faults_as_click_errors
+from bento.cli.console_command import console
 from bento.cli.keys import keys
 from bento.cli.output import AS_JSON, EMPTY, print_json, print_table
 from bento.cli.people import keyring, people, store
@@ -105,11 +106,12 @@ def dev(settings: Settings, port: int) -> None:
 @PORT
 @click.pass_obj
 def serve(settings: Settings, port: int) -> None:
-    """Serve the newest Bento of this source."""
+    """Serve the newest Bento of this source, with the console at /console."""
     from finrisk_assets.cli import local_servers
 
     prerequisites.require_bento(settings)
     local_servers.require_free_port(port, "make serve")
+    os.environ.setdefault("FINRISK_CONSOLE", "true")
     local_servers.bento_server(settings, port).replace_this_process()
 
 
@@ -122,8 +124,7 @@ def up(context: click.Context, port: int) -> None:
 
     prerequisites.check_settings(context.obj)
     prerequisites.require_bento(context.obj)
-    has_console = "console" in cli.commands
-    sys.exit(local_servers.run_servers(context.obj, local_servers.plan_servers(context.obj, port, has_console=has_console)))
+    sys.exit(local_servers.run_servers(context.obj, local_servers.plan_servers(context.obj, port)))
 
 
 @cli.command("load-history")
@@ -622,6 +623,7 @@ def shadow(settings: Settings, as_json: bool) -> None:
 for command in (
     audit,
     capacity,
+    console,
     doctor,
     keys,
     people,

@@ -67,6 +67,24 @@ def test_every_line_of_the_table_is_a_route(shared_client):
     assert without == set()
 
 
+# Before the refusals of the whole table below: of a flood only the first ones are audited.
+def test_refusals_are_counted_and_audited_without_what_was_sent(shared_client, callers):
+    from bento.service import FinRisk
+
+    secret = "Z" * 43
+    assert shared_client.get("/v1/models", headers={"X-API-Key": f"finrisk_{'0' * 16}_{secret}"}).status_code == 401
+    assert shared_client.delete("/v1/people/x", headers=callers["scorer"]).status_code == 403
+
+    with open_beside() as store, store.reading() as connection:
+        recorded = connection.execute(select(audit)).all()
+    refusals = {(row.action, row.caller.split(":")[0]) for row in recorded if row.action.startswith("refuse.")}
+    assert refusals >= {("refuse.bad_key", "address"), ("refuse.role", "key")}
+    assert all(re.fullmatch(r"(key:[0-9a-f]{16}|address:[0-9a-f]{32})", row.caller) for row in recorded if row.action.startswith("refuse."))
+    assert secret not in str(recorded)
+    counted = {tuple(sample.labels.values()) for family in FinRisk.counters.registry.collect() for sample in family.samples}
+    assert counted >= {("bad_key",), ("role",)}
+
+
 @pytest.mark.parametrize("who", [*sorted(ROLES), "nobody"])
 @pytest.mark.parametrize(("method", "path"), sorted(read_access_table()))
 def test_a_route_answers_whom_the_table_names(shared_client, callers, method, path, who):
@@ -83,20 +101,3 @@ def test_a_route_answers_whom_the_table_names(shared_client, callers, method, pa
     else:
         assert response.status_code == 403
         assert response.json()["error"]["code"] == "forbidden"
-
-
-def test_refusals_are_counted_and_audited_without_what_was_sent(shared_client, callers):
-    from bento.service import FinRisk
-
-    secret = "Z" * 43
-    assert shared_client.get("/v1/models", headers={"X-API-Key": f"finrisk_{'0' * 16}_{secret}"}).status_code == 401
-    assert shared_client.delete("/v1/people/x", headers=callers["scorer"]).status_code == 403
-
-    with open_beside() as store, store.reading() as connection:
-        recorded = connection.execute(select(audit)).all()
-    refusals = {(row.action, row.caller.split(":")[0]) for row in recorded if row.action.startswith("refuse.")}
-    assert refusals >= {("refuse.bad_key", "address"), ("refuse.role", "key")}
-    assert all(re.fullmatch(r"(key:[0-9a-f]{16}|address:[0-9a-f]{32})", row.caller) for row in recorded if row.action.startswith("refuse."))
-    assert secret not in str(recorded)
-    counted = {tuple(sample.labels.values()) for family in FinRisk.counters.registry.collect() for sample in family.samples}
-    assert counted >= {("bad_key",), ("role",)}

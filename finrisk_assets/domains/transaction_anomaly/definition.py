@@ -370,7 +370,7 @@ def _train_supervised(
         intercept=joined.intercept,
         calibration=calibrated.calibration,
         score_curve=draw_score_curve(probability, target, days),
-        loss_curve=None if losses is None else draw_score_curve(losses, None, days),
+        loss_curve=None if losses is None else draw_score_curve(losses, target, days),
         metrics={"validation_average_precision": ap},
         golden_rows=provenance.pick_golden_rows(validation, margin),
     )

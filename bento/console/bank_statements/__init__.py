@@ -1,0 +1,1 @@
+"""Bank statements: files of common layouts, read as movements of money."""

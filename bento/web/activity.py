@@ -1,0 +1,99 @@
+"""The activity of the service: decisions, scores and alerts of the last days, counted. Nothing here is about one person."""
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, bindparam, case, cast, func, select
+
+from bento.store.session import Store, write_transaction
+from bento.store.tables import alerts, decisions, standings, transactions
+from schemas.insight_api import Activity, AlertDay, AlertMoney, DayCount, ScoreBin
+from schemas.timestamps import DAY_US, from_micros
+
+MAX_COUNTED = 100_000
+"""Decisions, and alerts, that are counted at most, the newest. More delay other requests: the table has no index on time."""
+BINS = 20
+"""Bins of a distribution of probabilities."""
+
+_NEWEST = select(func.max(decisions.c.position) - bindparam("most")).scalar_subquery()
+_RECENT = (decisions.c.position > _NEWEST) & (decisions.c.decided_at >= bindparam("since"))
+_DAY = decisions.c.decided_at // DAY_US
+_BY_DAY = (
+    select(_DAY.label("day"), decisions.c.domain, decisions.c.decision, func.count().label("count"))
+    .where(_RECENT)
+    .group_by(_DAY, decisions.c.domain, decisions.c.decision)
+    .order_by(_DAY, decisions.c.domain, decisions.c.decision)
+)
+_BIN = case((decisions.c.probability >= 1, BINS - 1), else_=cast(func.floor(decisions.c.probability * BINS), BigInteger))
+_BY_SCORE = (
+    select(decisions.c.domain, _BIN.label("bin"), func.count().label("count"))
+    .where(_RECENT, decisions.c.probability.is_not(None))
+    .group_by(decisions.c.domain, _BIN)
+    .order_by(decisions.c.domain, _BIN)
+)
+_OLDEST_COUNTED = select(func.min(decisions.c.decided_at)).where(decisions.c.position > _NEWEST)
+_NEWEST_ALERT = select(func.max(alerts.c.position) - bindparam("most")).scalar_subquery()
+_RECENT_ALERT = (alerts.c.position > _NEWEST_ALERT) & (alerts.c.opened_at >= bindparam("since"))
+_ALERT_DAY = alerts.c.opened_at // DAY_US
+# An unknown loss is stored as a number below zero.
+_LOSS = func.sum(case((alerts.c.expected_loss > 0, alerts.c.expected_loss), else_=0.0))
+_ALERTS = select(_ALERT_DAY.label("day"), func.count().label("count"), _LOSS.label("loss")).where(_RECENT_ALERT).group_by(_ALERT_DAY)
+_MONEY = (
+    select(alerts.c.state, alerts.c.disposition, func.count().label("count"), _LOSS.label("loss"))
+    .where(_RECENT_ALERT)
+    .group_by(alerts.c.state, alerts.c.disposition)
+    .order_by(alerts.c.state, alerts.c.disposition)
+)
+_FRAUDS = (
+    select(func.count(), func.coalesce(func.sum(transactions.c.amount), 0.0))
+    .select_from(decisions.join(transactions, decisions.c.transaction_token == transactions.c.transaction_token))
+    .where(_RECENT, transactions.c.is_fraud.is_(True))
+)
+_AS_OF = select(standings.c.domain, func.max(standings.c.as_of)).group_by(standings.c.domain).order_by(standings.c.domain)
+
+
+def count_activity(store: Store, days: int) -> Activity:
+    """Return the decisions and alerts of the last days, counted, and record the access in the audit.
+
+    Raises
+    ------
+    bento.problems.Problem
+        503 where the store is not available.
+    """
+    since = store.clock() - days * DAY_US
+    with write_transaction(store) as connection:
+        store.audit("read", domain="activity")
+        return _count(connection, since)
+
+
+def _count(connection: Connection, since: int) -> Activity:
+    window = {"since": since, "most": MAX_COUNTED}
+    by_day = connection.execute(_BY_DAY, window).all()
+    counted = sum(row[3] for row in by_day)
+    oldest = connection.execute(_OLDEST_COUNTED, window).scalar_one()
+    frauds, fraud_amount = connection.execute(_FRAUDS, window).one()
+    return Activity(
+        since=from_micros(since),
+        decisions=[DayCount(day=_to_day(row.day), domain=row.domain, decision=row.decision, count=row[3]) for row in by_day],
+        scores=[
+            ScoreBin(domain=row.domain, low=row.bin / BINS, high=(row.bin + 1) / BINS, count=row[2])
+            for row in connection.execute(_BY_SCORE, window)
+        ],
+        alerts=[
+            AlertDay(day=_to_day(row.day), opened=row[1], expected_loss_amount=row.loss)
+            for row in sorted(connection.execute(_ALERTS, window), key=lambda row: row.day)
+        ],
+        money=[
+            AlertMoney(state=row.state, disposition=row.disposition, count=row[2], expected_loss_amount=row.loss)
+            for row in connection.execute(_MONEY, window)
+        ],
+        labelled_frauds=frauds,
+        labelled_fraud_amount=fraud_amount,
+        counted=counted,
+        is_complete=oldest is None or oldest < since or counted < MAX_COUNTED,
+        features_as_of={domain: None if as_of is None else from_micros(as_of) for domain, as_of in connection.execute(_AS_OF)},
+    )
+
+
+def _to_day(number: Any) -> str:
+    """Return the date of a number of days since 1970."""
+    return from_micros(int(number) * DAY_US).date().isoformat()

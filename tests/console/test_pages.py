@@ -1,0 +1,210 @@
+"""Tests of the other pages: overview, person, loan and offer, models, policy, audit and privacy."""
+
+import json
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.console.conftest import Reader
+from tests.service.conftest import Serving
+from tests.service.examples import EIGHT_FIELDS
+
+ROOT = Path(__file__).parents[2]
+STATEMENT = """Booking date;Text;Amount;Balance
+2024-01-02;Rent;-950,00;1200,00
+2024-01-28;Salary ACME;2450,00;3650,00
+2024-02-02;Rent;-950,00;2700,00
+2024-02-11;Supermarket;-120,50;2579,50
+2024-03-28;Salary ACME;2450,00;5029,50
+"""
+
+
+def count_decisions(reader: Reader) -> int:
+    return int(reader.client.get("/v1/activity").json()["counted"])
+
+
+def test_the_overview_of_a_quiet_service_says_so(reader: Reader) -> None:
+    page = reader.get("overview").text
+    assert "No decision was made in these days" in page and "Ready" in page
+    assert "Loan default: features as of 1 Jul 2024" in page
+
+
+def test_the_overview_counts_decisions_alerts_and_money(reader: Reader, queue: list[str]) -> None:
+    reader.post(f"alerts/{queue[0]}/dispose", version="1", disposition="fraud")
+    activity = reader.client.get("/v1/activity").json()
+    page = reader.get("overview?days=7").text
+    assert activity["counted"] == 36 and re.search(r'figure">36<', page)
+    assert "expected loss of alerts closed as fraud" in page and "1 labelled fraud" in page
+    assert sum(row["count"] for row in activity["scores"]) == 36
+    assert "day,domain,decision,count" in reader.get("overview?format=csv").text
+
+
+def test_a_number_of_days_that_is_none_is_a_month(reader: Reader) -> None:
+    assert "last 30 days" in reader.get("overview?days=9x").text
+
+
+def test_a_customer_has_scores_a_gauge_reasons_and_sliders_and_no_decision_is_made(reader: Reader) -> None:
+    page = reader.post("person", customer="123")
+    assert page.status_code == 200 and 'class="gauge"' in page.text and "Cashflow" in page.text
+    assert set(re.findall(r'name="x_(\w+)"', page.text)) == {"penalty_n_90d", "Expense_Income_Ratio", "Low_Balance_Freq"}
+    assert "The balance is expected to change by −80.50" in page.text
+    assert count_decisions(reader) == 0
+
+
+def test_an_unknown_customer_is_told_so(reader: Reader) -> None:
+    assert reader.post("person", customer="nobody").status_code == 404
+    assert reader.post("person", customer=" ").status_code == 422
+
+
+def test_a_slider_scores_again(reader: Reader) -> None:
+    def probability(**changes: str) -> str:
+        answer = reader.post("person/what-if", customer="123", **changes)
+        assert answer.headers["x-fragment"] == "1"
+        return str(re.search(r"risk: (\S+)", answer.text)[1])  # type: ignore[index]
+
+    assert probability() == probability(x_penalty_n_90d="1") != probability(x_penalty_n_90d="0")
+    refused = reader.post("person/what-if", customer="123", x_nothing="1")
+    assert "no such feature" in refused.text
+    assert reader.post("person/what-if", customer="123", x_penalty_n_90d="many").status_code == 422
+
+
+def test_a_statement_is_read_summed_and_scored(reader: Reader) -> None:
+    page = reader.post("person/statement", files={"statement": ("s.csv", STATEMENT, "text/csv")})
+    assert page.status_code == 200 and "2 Jan 2024 to 28 Mar 2024" in page.text
+    assert "4,900" in page.text and "Housing" in page.text and "−1,900.00" in page.text and 'class="gauge"' in page.text
+    fields = dict(re.findall(r'name="(x_\w+)"[^>]*value="([^"]+)"', page.text))
+    assert fields["x_Total_Income"] == "4900.0"
+    answer = reader.post("person/what-if", customer="", **(fields | {"x_Total_Expense": "9000"}))
+    assert "risk:" in answer.text and 'role="alert"' not in answer.text
+    assert count_decisions(reader) == 0
+
+
+def test_an_ambiguous_statement_asks_once(reader: Reader) -> None:
+    text = "Date,Description,Amount\n03/04/2024,Rent,-10.00\n05/04/2024,Salary,20.00\n"
+    question = reader.post("person/statement", files={"statement": ("s.csv", text, "text/csv")})
+    assert "Which day is 03/04/2024?" in question.text and "03 April 2024" in question.text
+    page = reader.post("person/statement", date_format="%m/%d/%Y")
+    assert "4 Mar 2024 to 4 May 2024" in page.text
+    assert reader.post("person/statement", date_format="%m/%d/%Y").status_code == 422, "the draft is used up"
+
+
+@pytest.mark.parametrize("content", [b"", b"%PDF-1.4 \x00\x01", b"hello", b"a;b\n1;2\n", b"Date,Amount\nyesterday,much\n"])
+def test_a_file_that_is_no_statement_says_what_to_do(reader: Reader, content: bytes) -> None:
+    page = reader.post("person/statement", files={"statement": ("s.csv", content, "text/csv")})
+    assert page.status_code == 422 and 'role="alert"' in page.text and 'type="file"' in page.text
+
+
+def test_a_file_that_is_too_large_is_refused(reader: Reader) -> None:
+    answer = reader.post("person/statement", files={"statement": ("s.csv", b"x" * (4 * 2**20 + 1), "text/csv")})
+    assert answer.status_code == 413
+
+
+def test_a_loan_has_a_decision_a_change_and_an_offer_with_its_curve(reader: Reader) -> None:
+    page = reader.post("loan", customer_id="123", loan_amount="50 000", term_months="36", annual_rate_pct="9,5")
+    assert page.status_code == 200
+    assert "probability of default" in page.text and "Nearest feasible change" in page.text and "Expected profit" in page.text
+    assert count_decisions(reader) == 2, "an application and an offer are decisions of record"
+    assert reader.get("loan").status_code == 200
+
+
+@pytest.mark.parametrize("fields", [{"customer_id": "123", "loan_amount": "much"}, {"customer_id": "", "loan_amount": "100"}])
+def test_a_wrong_application_names_its_field(reader: Reader, fields: dict[str, str]) -> None:
+    page = reader.post("loan", **fields)
+    assert page.status_code == 422 and 'role="alert"' in page.text
+
+
+def test_an_unknown_applicant_is_told_so_beside_both_parts(reader: Reader) -> None:
+    page = reader.post("loan", customer_id="nobody", loan_amount="100")
+    assert page.status_code == 200 and page.text.count("knows nothing of this customer") == 2
+
+
+def test_the_models_have_figures_with_intervals_and_cards(reader: Reader) -> None:
+    page = reader.get("models").text
+    assert "0.833" in page and "0.797 to 0.869" in page
+    card = reader.get("models/loan_default").text
+    assert "Linear" in card and "Amount lent." in card and "No challenger was scored" in card
+    assert "loan_amount,currency" in reader.get("models/loan_default?format=csv").text
+    assert 'id="precision-recall"' in reader.get("models/transaction_anomaly").text or not has_charts(reader)
+    assert reader.get("models/nothing").status_code == 404
+
+
+def has_charts(reader: Reader) -> bool:
+    return "vega.js" in reader.get("policy").text
+
+
+def test_a_missing_bundle_of_charts_is_said_in_a_sentence_and_tables_stay(
+    reader: Reader, queue: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from bento.console.presentation import vega_bundle
+
+    monkeypatch.setattr(vega_bundle, "BUNDLE", tmp_path / "vega.js.gz")
+    page = reader.get("overview").text
+    assert "make console-assets" in page and "vega.js" not in page and "<details open>" in page
+    assert reader.get("static/nothing.js").status_code == 404
+
+
+def test_the_policy_is_explained_and_compared(reader: Reader) -> None:
+    page = reader.get("policy").text
+    assert "Largest share of the usual monthly income that an instalment may take." in page and "0.35" in page
+    shipped = (ROOT / "finrisk_assets/policy/default_policy.yaml").read_text(encoding="utf-8")
+    other = shipped.replace("high_from: 0.7", "high_from: 0.8")
+    changed = reader.post("policy", files={"policy": ("p.yaml", other, "text/yaml")}).text
+    assert "<code>spending_risk.high_from</code>" in changed and "Smallest probability of HIGH risk." in changed
+    assert "Both policies say the same" in reader.post("policy", files={"policy": ("p.yaml", shipped, "text/yaml")}).text
+    wrong = reader.post("policy", files={"policy": ("p.yaml", shipped.replace("high_from: 0.7", "high_from: 0.1"), "text/yaml")})
+    assert wrong.status_code == 422 and "medium_from" in wrong.text
+    assert reader.post("policy").status_code == 422
+
+
+def test_the_audit_is_searched_verified_and_one_decision_replayed(reader: Reader, queue: list[str]) -> None:
+    page = reader.get("audit?action=alert.open").text
+    assert page.count('data-label="Action">alert.open') == len(queue)
+    assert "No record fits" in reader.get("audit?caller=key:none").text
+    assert "none was changed, lost or moved" in reader.post("audit/verify").text
+    assert "comes out as it was stored" in reader.post("audit/replay", decision_id=queue[0]).text
+    assert reader.post("audit/replay", decision_id="0" * 32).status_code == 404
+    assert reader.get("audit?since=yesterday").text.count('role="alert"') == 1
+    assert reader.get("audit?format=csv").text.startswith("at,caller,action")
+
+
+def test_a_changed_decision_and_a_broken_chain_are_shown(reader: Reader, queue: list[str], serve: Serving) -> None:
+    with closing(sqlite3.connect(serve.home / "simulator" / "service" / "store.sqlite", isolation_level=None)) as file:
+        for (trigger,) in file.execute("select name from sqlite_master where type = 'trigger'").fetchall():
+            file.execute(f"drop trigger {trigger}")
+        file.execute("update decisions set probability = 0.123 where id = ?", (queue[0],))
+        file.execute("update audit set action = 'nothing' where number = 2")
+    assert "differs from what was stored" in reader.post("audit/replay", decision_id=queue[0]).text
+    assert "Broken" in reader.post("audit/verify").text
+
+
+def test_a_person_is_exported_and_erased_where_it_is_confirmed(reader: Reader) -> None:
+    export = reader.post("audit/export", customer="123")
+    assert json.loads(export.text)["customer_id"] == "123" and "123" not in export.headers["content-disposition"]
+    assert reader.post("audit/erase", customer="123", confirmation="yes").status_code == 422
+    assert reader.client.get("/v1/risk-scores/123").status_code == 200
+    assert "The person is erased" in reader.post("audit/erase", customer="123", confirmation="erase").text
+    assert reader.client.get("/v1/risk-scores/123").status_code == 404
+
+
+def test_without_a_model_a_page_says_why(serve: Serving, console_bundles: dict[str, Path]) -> None:
+    absent = {"cashflow": "it has no accounts"}
+    with serve({"loan_default": console_bundles["loan_default"]}, absent=absent) as client:
+        reader = Reader(client)
+        assert "it has no accounts" in reader.get("models").text
+        assert "carries no spending-risk model" in reader.post("person", customer="123").text
+        assert "carries no loan-offers model" in reader.post("loan", customer_id="123", loan_amount="5000").text
+
+
+def test_numbers_are_written_in_the_readers_language(reader: Reader) -> None:
+    german = reader.get("models", headers={"Accept-Language": "de-AT,de;q=0.9"}).text
+    assert "0,833" in german
+
+
+def test_eight_fields_agree_with_the_api(reader: Reader) -> None:
+    answer: Any = reader.client.post("/v1/spending-risk/what-if", json=EIGHT_FIELDS).json()
+    decided = reader.client.post("/v1/spending-risk", json=EIGHT_FIELDS).json()
+    assert answer["risk_probability"] == decided["risk_probability"] and answer["decision_id"] is None
