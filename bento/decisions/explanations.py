@@ -10,7 +10,7 @@ import numpy as np
 from pydantic_core import to_json
 
 from finrisk_assets.scoring.bundle import Bundle, Scores
-from finrisk_assets.scoring.reasons import MAX_REASONS, Direction, factor_code, list_members, rank_factors, word_factor
+from finrisk_assets.scoring.reasons import MAX_REASONS, Direction, FactorWords, factor_code, list_members, rank_factors
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import EncodedContributions, Explanation, ModelVersion, Reason
 
@@ -45,11 +45,11 @@ class Explainer:
         self._texts[::4] = [b'},{"feature":%s,"unit":%s,"value":' % (to_json(f.name), to_json(f.unit)) for f in bundle.features] + [b"}]"]
         self._texts[2::4] = [b',"contribution":'] * len(bundle.features)
         self._texts[0] = self._texts[0].replace(b"},", b"[", 1)
-        self._features, self._values, self._group_name = bundle.features, bundle.values, bundle.reference_group
+        self._features, self._words = bundle.features, FactorWords(bundle.features, bundle.values, bundle.reference_group)
         self._codes = [factor_code(feature) for feature in bundle.features]
         self._members = [list(list_members(bundle.features, self._factors, column)) for column in range(len(bundle.features))]
 
-    def fields(self, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> dict[str, Any]:
+    def fields(self, row: Rows, scores: Scores, *, high: bool, refused: bool = False, is_doubtful: bool | None = None) -> dict[str, Any]:
         """Return the fields of an answer that every domain has: the score of one row, its explanation, its reasons and the model.
 
         Parameters
@@ -60,16 +60,19 @@ class Explainer:
             The scores of this row.
         high, refused
             As of `find_reasons`.
+        is_doubtful
+            Whether too little is known of the row, where the caller knows that already.
 
         Raises
         ------
         ValueError
             If a contribution is not a finite number.
         """
+        doubts = [] if is_doubtful is False else self._name_doubt(row)
         return {
             "score": float(scores.margin[0]),
             "explanation": self.explain(row, scores),
-            "reasons": [*self._name_doubt(row), *self.find_reasons(row, scores, high=high, refused=refused)][:MAX_REASONS],
+            "reasons": [*doubts, *self.find_reasons(row, scores, high=high, refused=refused)][:MAX_REASONS],
             "model": self.model,
             "policy_version": self.policy_version,
         }
@@ -110,5 +113,5 @@ class Explainer:
 
     def _word_reason(self, column: int, moves: list[float], row: list[float], direction: Direction) -> Reason:
         members = self._factors[self._features[column].factor]
-        speaker, text = word_factor(members, moves, row, self._features, self._values, direction, self._group_name)
+        speaker, text = self._words.word_factor(members, moves, row, direction)
         return Reason(code=self._codes[column], feature=self._features[speaker].name, features=self._members[column], text=text)

@@ -107,11 +107,11 @@ def find_reasons(
     if moves.shape != (len(features),) or not np.isfinite(moves).all():
         raise ValueError(f"contributions of shape {moves.shape} for {len(features)} features, or not all of them finite")
     groups = groups or group_by_factor(features)
-    numbers, movements = np.asarray(row, np.float64).tolist(), moves.tolist()
+    numbers, movements, words = np.asarray(row, np.float64).tolist(), moves.tolist(), FactorWords(features, values, group_name)
     reasons = []
     for strongest, total in rank_factors(movements, groups, direction, limit=limit, smallest_share=smallest_share):
         members = groups[features[strongest].factor]
-        speaker, sentence = word_factor(members, movements, numbers, features, values, direction, group_name)
+        speaker, sentence = words.word_factor(members, movements, numbers, direction)
         names = list_members(features, groups, strongest)
         if sentence:
             reasons.append(ReasonText(factor_code(features[strongest]), features[speaker].name, sentence, total, names))
@@ -164,46 +164,93 @@ def list_members(features: Sequence[Feature], groups: Mapping[str, Sequence[int]
     return tuple(features[member].name for member in groups[features[column].factor])
 
 
-def word_factor(
-    members: Sequence[int],
-    moves: Sequence[float],
-    row: Sequence[float],
-    features: Sequence[Feature],
-    values: Sequence[FeatureValues],
-    direction: Direction,
-    group_name: str,
-) -> tuple[int, str]:
-    """Return the column that speaks for a factor, and its sentence.
-
-    The feature with the largest contribution speaks, or the next one of which something can be said; where nothing can, the sentence
-    tells the value alone. It is empty where the value is missing and nothing is said of that.
+class FactorWords:
+    """The words for the factors of one bundle; what depends on no decision is prepared once.
 
     Parameters
     ----------
-    members
-        Columns of the factor.
-    moves, row, features, values, direction, group_name
+    features, values, group_name
         As of `find_reasons`.
     """
-    sign = 1 if direction == "raises" else -1
-    ordered = sorted(members, key=lambda column: -sign * moves[column])  # equal ones in the order of the features
-    least = MIN_SPEAKER_SHARE * sign * moves[ordered[0]]
-    for column in ordered:
-        if sign * moves[column] < least:
-            break
-        for speaker in _list_speakers(column, features):
-            known = values[speaker] if values else None
-            claim = choose_claim(features[speaker], row[speaker], known, direction)
-            if claim is not None:
-                return speaker, write_sentence(features[speaker], claim, row[speaker], known, group_name)
-    speaker = ordered[0]
-    return speaker, write_sentence(features[speaker], "fact", row[speaker], values[speaker] if values else None, group_name)
+
+    def __init__(self, features: Sequence[Feature], values: Sequence[FeatureValues], group_name: str) -> None:
+        self._features = features
+        self._known: list[FeatureValues | None] = [*values] if values else [None] * len(features)
+        self._group_name = group_name
+        columns = {feature.name: column for column, feature in enumerate(features)}
+        # A column, and that of the feature that speaks for it where the model has it.
+        self._speakers = [
+            [column, *([columns[feature.spoken_by]] if feature.spoken_by in columns else [])] for column, feature in enumerate(features)
+        ]
+        self._usual: dict[tuple[int, Claim], tuple[str, str]] = {}
+
+    def word_factor(self, members: Sequence[int], moves: Sequence[float], row: Sequence[float], direction: Direction) -> tuple[int, str]:
+        """Return the column that speaks for a factor, and its sentence.
+
+        The feature with the largest contribution speaks, or the next one of which something can be said; where nothing can, the sentence
+        tells the value alone. It is empty where the value is missing and nothing is said of that.
+
+        Parameters
+        ----------
+        members
+            Columns of the factor.
+        moves, row, direction
+            As of `find_reasons`.
+        """
+        sign = 1 if direction == "raises" else -1
+        ordered = sorted(members, key=moves.__getitem__, reverse=sign > 0)  # equal ones in the order of the features
+        least = MIN_SPEAKER_SHARE * sign * moves[ordered[0]]
+        for column in ordered:
+            if sign * moves[column] < least:
+                break
+            for speaker in self._speakers[column]:
+                claim = choose_claim(self._features[speaker], row[speaker], self._known[speaker], direction)
+                if claim is not None:
+                    return speaker, self._write_sentence(speaker, claim, row[speaker])
+        return ordered[0], self._write_sentence(ordered[0], "fact", row[ordered[0]])
+
+    def _write_sentence(self, column: int, claim: Claim, value: float) -> str:
+        """Return the sentence of a claim, with the value and what is usual where they help."""
+        feature = self._features[column]
+        if math.isnan(value) and not feature.tells_missing:
+            return ""
+        label = feature.description.split(";")[0].rstrip(".").removesuffix(", likewise") or feature.name
+        if claim == "missing" or math.isnan(value):
+            text = feature.missing or f"Not known: {label[0].lower()}{label[1:]}"
+        elif claim in ("zero", "one"):
+            text = feature.zero if claim == "zero" else feature.one
+        elif claim == "fact" and feature.fact:
+            month = _MONTHS[int(value) - 1] if 1 <= value <= len(_MONTHS) else ""
+            text = feature.fact.format(value=format_value(feature, value), number=_round(value), month=month)
+        elif claim == "fact":
+            text = f"{label}: {self._compare(column, claim, format_value(feature, value))}"
+        else:
+            text = feature.low if claim == "low" else feature.high
+            if feature.unit or not feature.is_absolute:
+                text += f": {self._compare(column, claim, format_value(feature, value))}"
+        return text[0].upper() + text[1:]
+
+    def _compare(self, column: int, claim: Claim, value: str) -> str:
+        """Return a value, with what the reference group usually has unless that is not known, or reads as the value does."""
+        if (column, claim) not in self._usual:
+            self._usual[column, claim] = _describe_usual(self._features[column], claim, self._known[column], self._group_name)
+        alike, usual = self._usual[column, claim]
+        return value if value == alike else value + usual
 
 
-def _list_speakers(column: int, features: Sequence[Feature]) -> list[int]:
-    """Return a column, and that of the feature that speaks for it where the model has it."""
-    name = features[column].spoken_by
-    return [column, *(at for at, feature in enumerate(features) if name and feature.name == name)]
+def _describe_usual(feature: Feature, claim: Claim, known: FeatureValues | None, group_name: str) -> tuple[str, str]:
+    """Return the value that reads as the usual one does, and what the reference group usually has; empty where that is not known."""
+    if feature.is_absolute or known is None or known.low is None or known.high is None or feature.unit == "0 or 1":
+        return "", ""
+    low, high = format_value(feature, known.low), format_value(feature, known.high)
+    usual = f"{low} to {high}"
+    if low == high:
+        usual = low
+    elif claim == "low":
+        usual = f"at least {low}"
+    elif claim == "high":
+        usual = f"at most {high}"
+    return {"low": low, "high": high}.get(claim, low if low == high else ""), f"; {group_name} usually have {usual}"
 
 
 def choose_claim(feature: Feature, value: float, known: FeatureValues | None, direction: Direction) -> Claim | None:
@@ -244,43 +291,6 @@ def is_high(feature: Feature, value: float, known: FeatureValues | None) -> bool
     if feature.is_absolute:
         return feature.high_above is not None
     return known is not None and known.high is not None and known.middle is not None and value >= known.high and value > known.middle
-
-
-def write_sentence(feature: Feature, claim: Claim, value: float, known: FeatureValues | None, group_name: str) -> str:
-    """Return the sentence of a claim, with the value and what is usual where they help."""
-    if math.isnan(value) and not feature.tells_missing:
-        return ""
-    label = feature.description.split(";")[0].rstrip(".").removesuffix(", likewise") or feature.name
-    if claim == "missing" or math.isnan(value):
-        text = feature.missing or f"Not known: {label[0].lower()}{label[1:]}"
-    elif claim in ("zero", "one"):
-        text = feature.zero if claim == "zero" else feature.one
-    elif claim == "fact" and feature.fact:
-        month = _MONTHS[int(value) - 1] if 1 <= value <= len(_MONTHS) else ""
-        text = feature.fact.format(value=format_value(feature, value), number=_round(value), month=month)
-    elif claim == "fact":
-        text = f"{label}: {format_value(feature, value)}{_compare(feature, claim, value, known, group_name)}"
-    else:
-        text = feature.low if claim == "low" else feature.high
-        if feature.unit or not feature.is_absolute:
-            text += f": {format_value(feature, value)}{_compare(feature, claim, value, known, group_name)}"
-    return text[0].upper() + text[1:]
-
-
-def _compare(feature: Feature, claim: Claim, value: float, known: FeatureValues | None, group_name: str) -> str:
-    """Return what the reference group usually has; empty where that is not known, or reads as the value does."""
-    if feature.is_absolute or known is None or known.low is None or known.high is None or feature.unit == "0 or 1":
-        return ""
-    low, high = format_value(feature, known.low), format_value(feature, known.high)
-    usual = f"{low} to {high}"
-    if low == high:
-        usual = low
-    elif claim == "low":
-        usual = f"at least {low}"
-    elif claim == "high":
-        usual = f"at most {high}"
-    reads_alike = format_value(feature, value) == {"low": low, "high": high}.get(claim, low if low == high else "")
-    return "" if reads_alike else f"; {group_name} usually have {usual}"
 
 
 def format_value(feature: Feature, value: float) -> str:
