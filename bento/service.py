@@ -477,7 +477,7 @@ class FinRisk:
         return await self.store.thread.run(lookups.verify_audit, self.store)
 
     async def replay_decision(self, decision_id: str) -> ReplayAnswer:
-        return await self.store.thread.run(lookups.replay_decision, self.store, self._answers, decision_id)
+        return await self.store.thread.run(lookups.replay_decision, self.store, self._decisions.answers, decision_id)
 
     async def export_person(self, customer_id: str) -> PersonExport:
         return await self.store.thread.run(data_rights.export, self.store, customer_id, self._decisions.answers)

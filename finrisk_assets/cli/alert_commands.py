@@ -13,9 +13,9 @@ import click
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from finrisk_assets.operations.alert_capacity import CapacityReport
-    from finrisk_assets.operations.decided_history import HistorySummary
-    from finrisk_assets.operations.rule_backtest import AlertCount, BackTest
+    from finrisk_assets.operations.backtests.alert_capacity import CapacityReport
+    from finrisk_assets.operations.backtests.decided_history import HistorySummary
+    from finrisk_assets.operations.backtests.rule_backtest import AlertCount, BackTest
     from finrisk_assets.policy.document import Policy
 
 _POLICY = click.option("--policy", "file", type=click.Path(path_type=Path, dir_okay=False), help="A policy file; default: that in effect.")
@@ -37,7 +37,7 @@ def rules() -> None:
 @click.pass_obj
 def test_rules(settings: Settings, file: Path | None, since: datetime | None, as_json: bool) -> None:
     """Test each rule over history, enabled or not: its alerts, the fraud that it catches alone and beyond the model, and its worth."""
-    from finrisk_assets.operations.rule_backtest import run_backtest
+    from finrisk_assets.operations.backtests.rule_backtest import run_backtest
 
     policy = _read_policy(settings, file)
     if not policy.transaction_anomaly.rules:
@@ -55,7 +55,7 @@ def test_rules(settings: Settings, file: Path | None, since: datetime | None, as
 @click.pass_obj
 def capacity(settings: Settings, alerts_per_day: int, file: Path | None, since: datetime | None, as_json: bool) -> None:
     """Show the expected loss from which so many alerts a day are raised by the model, and what they catch."""
-    from finrisk_assets.operations.alert_capacity import measure_capacity
+    from finrisk_assets.operations.backtests.alert_capacity import measure_capacity
 
     with _history_faults_as_click_errors():
         report = measure_capacity(settings, _read_policy(settings, file), alerts_per_day, since)
@@ -70,7 +70,7 @@ def _read_policy(settings: Settings, file: Path | None) -> "Policy":
 
 @contextmanager
 def _history_faults_as_click_errors() -> Iterator[None]:
-    from finrisk_assets.operations.decided_history import NoHistoryError
+    from finrisk_assets.operations.backtests.decided_history import NoHistoryError
 
     try:
         yield

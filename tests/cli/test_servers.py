@@ -53,7 +53,7 @@ def test_a_taken_port_is_named_with_its_holder_and_a_free_one(words: str, taken:
 
 
 def test_servers_take_the_next_free_ports(taken: int, tmp_path: Path) -> None:
-    servers = local_servers.plan_servers(Settings(home=tmp_path), taken, has_console=True)
+    servers = local_servers.plan_servers(Settings(home=tmp_path), taken)
     ports = [server.port for server in servers]
     assert [server.name for server in servers] == ["console", "service", "Dagster", "MLflow"]
     assert len(set(ports)) == 4 and taken not in ports and min(ports) > taken

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from finrisk_assets.cli.main import cli
-from finrisk_assets.operations import alert_capacity, decided_history
-from finrisk_assets.operations.alert_capacity import measure_level
-from finrisk_assets.operations.decided_history import DecidedHistory
-from finrisk_assets.operations.rule_backtest import AlertCount, count_rules
+from finrisk_assets.operations.backtests import alert_capacity, decided_history
+from finrisk_assets.operations.backtests.alert_capacity import measure_level
+from finrisk_assets.operations.backtests.decided_history import DecidedHistory
+from finrisk_assets.operations.backtests.rule_backtest import AlertCount, count_rules
 from finrisk_assets.policy.document import Policy
 from finrisk_assets.policy.policy_file import default_policy
 

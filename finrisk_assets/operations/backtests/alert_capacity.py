@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finrisk_assets.operations.decided_history import DecidedHistory, HistorySummary, decide_history, load_transactions
-from finrisk_assets.operations.rule_backtest import AlertCount, count_alerts
+from finrisk_assets.operations.backtests.decided_history import DecidedHistory, HistorySummary, decide_history, load_transactions
+from finrisk_assets.operations.backtests.rule_backtest import AlertCount, count_alerts
 
 if TYPE_CHECKING:
     from datetime import datetime

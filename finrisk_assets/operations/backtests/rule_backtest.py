@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from finrisk_assets.operations.decided_history import DecidedHistory, HistorySummary, load_decided_history
+from finrisk_assets.operations.backtests.decided_history import DecidedHistory, HistorySummary, load_decided_history
 
 if TYPE_CHECKING:
     from datetime import datetime

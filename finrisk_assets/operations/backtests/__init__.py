@@ -1,0 +1,1 @@
+"""Looking back: what rules and capacities would have done to the payments of past months."""
