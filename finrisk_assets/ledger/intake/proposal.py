@@ -444,6 +444,8 @@ def _propose_extra(column: SourceColumn, table: str, taken: set[str], *, is_feat
         line.is_sure = False
         line.remark = _join(line.remark, "sounds like what is known only after the decision, so it is no feature")
     elif dtype in ("int64", "float64", "boolean"):
+        if dtype == "float64" and not -1 <= fmt.lowest <= fmt.highest <= 1:
+            line.how["unit"] = "number"
         line.how["feature"] = {}
     elif fmt.kind == "text":
         levels = [level for level, count in fmt.distinct.items() if count >= LEAST_LEVEL_SHARE * sum(fmt.distinct.values())]
