@@ -41,7 +41,8 @@ def propose(tmp_path, monkeypatch):
 def test_a_german_export_with_a_preamble_in_cp1252(propose):
     mapping, output = propose(GERMAN, encoding="cp1252")
     table = mapping["tables"]["transactions"]
-    assert (mapping["currency"], mapping["begins"], table["delimiter"], table["skip"]) == ("EUR", "2024-05", ";", 3)
+    assert (mapping["currency"], mapping["begins"], table["delimiter"]) == ("EUR", "2024-05", ";")
+    assert "# the 3 lines above the header are found by themselves" in output
     assert table["columns"]["occurred_at"] == {"from": "Buchungstag", "format": "%d.%m.%Y"}
     assert table["columns"]["amount"] == {"from": "Betrag (EUR)", "decimal": ",", "thousands": ".", "absolute": True}
     assert table["columns"]["direction"] == {"sign_of": "Betrag (EUR)", "decimal": ",", "thousands": "."}
@@ -106,6 +107,15 @@ def test_what_is_known_after_the_decision_is_no_feature(propose):
     (column,) = [column for column in mapping["tables"]["loans"]["extra"] if column["name"] == "recoveries"]
     assert "feature" not in column
     assert "confirm" in next(line for line in output.splitlines() if "name: recoveries" in line)
+
+
+@pytest.mark.parametrize(
+    ("out", "into"), [("POS-DEBIT", "CREDIT"), ("-", "+"), ("Soll", "Haben"), ("DBIT", "CRDT"), ("money out", "money in")]
+)
+def test_words_of_a_direction(propose, out, into):
+    mapping, output = propose(f"date,amount,type\n2024-05-01,5,{out}\n2024-05-02,6,{into}\n")
+    assert mapping["tables"]["transactions"]["columns"]["direction"] == {"from": "type", "values": {out: "debit", into: "credit"}}
+    assert "2 rows, 2 valid" in output
 
 
 def test_two_files_of_one_kind_are_one_table(propose, tmp_path):

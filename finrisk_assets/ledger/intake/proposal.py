@@ -358,7 +358,7 @@ def _direction_of(fmt: ColumnFormat) -> dict[str, str] | None:
     """Return the words of a direction -> debit or credit; None where a word is neither."""
     meanings = {}
     for word in fmt.distinct:
-        parts = set(re.split(r"[^a-z+\-]+", word.lower()))
+        parts = {word.lower(), *re.split("[^a-z]+", word.lower())}
         is_debit, is_credit = bool(parts & _DEBIT_WORDS), bool(parts & _CREDIT_WORDS)
         if is_debit == is_credit:
             return None
@@ -523,8 +523,10 @@ def _table_lines(table: ProposedTable, folder: Path) -> Iterator[str]:
                 "" if layout.is_encoding_sure else "look at letters with accents",
                 is_sure=layout.is_encoding_sure,
             )
-        if layout.skip:
-            yield f"    skip: {layout.skip}   # lines above the {'header' if layout.has_header else 'first row'}"
+        if layout.skip and layout.has_header:
+            yield f"    # the {layout.skip} lines above the header are found by themselves"
+        elif layout.skip:
+            yield f"    skip: {layout.skip}   # lines above the first row"
         if not layout.has_header:
             yield _with_remark(f"    header: {_flow(list(layout.header))}", "the file has no header line: name its columns", is_sure=False)
     if table.currency:
