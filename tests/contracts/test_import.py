@@ -267,3 +267,26 @@ def test_entities_of_xml_are_refused(tmp_path):
     (tmp_path / "a.xml").write_bytes(b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x "y">]><Document xmlns="urn:camt.053.001.02"/>')
     with pytest.raises(ValueError, match="DOCTYPE"):
         convert_to_csv(tmp_path / "a.xml", tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (bytes(range(256)) * 20, "is no text"),
+        (b"x\n1\n2\n", "do not tell what the file holds"),
+        (b"date,amount\n", "no rows"),
+    ],
+)
+def test_a_file_that_is_none_is_told_in_a_sentence(tmp_path, content, message):
+    (tmp_path / "t.csv").write_bytes(content)
+    result = CliRunner().invoke(cli, ["import", str(tmp_path / "t.csv"), "-o", str(tmp_path / "my.yaml")])
+    assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
+def test_a_quote_that_is_never_closed_hides_no_row(tmp_path):
+    opened = {2: '"'}
+    rows = "".join(f"2024-05-0{day};{opened.get(day, '')}Shop {day};-{day},50\n" for day in range(1, 10))
+    (tmp_path / "t.csv").write_text("date;payee;amount\n" + rows)
+    layout = find_layout(tmp_path / "t.csv")
+    assert (layout.delimiter, len(layout.rows)) == (";", 8)

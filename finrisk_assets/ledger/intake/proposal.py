@@ -189,7 +189,14 @@ def _guess_table(file: SourceFile, ask: Ask) -> str:
     }
     best = max(scores, key=lambda table: scores[table])
     if not scores[best]:
-        best = "loans"
+        answer = ask(f"{file.paths[0].name}: which table of the ledger is it?", (*TABLES, "none"), "none")
+        if answer == "none":
+            names = ", ".join(column.name for column in file.columns)
+            raise LandingError(
+                f"{file.paths[0]}: the columns {names} do not tell what the file holds; say it with --as, such as --as loans. A column "
+                "whose name is there twice is not read"
+            )
+        return answer
     ranking = sorted(scores.values())
     if ranking[-1] - ranking[-2] < 1:
         return ask(f"{file.paths[0].name}: which table of the ledger is it?", tuple(TABLES), best)
