@@ -131,7 +131,11 @@ class ExtraColumn(ColumnMap):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="The column's name in the ledger: small letters, digits and underscores.")
     type: DType = Field("float64", description="The type of its values.")
-    unit: str = Field("", description="The unit of a number, as the model card shows it.")
+    unit: str = Field(
+        "",
+        description="The unit of a number in reasons and on the model card: `currency`, `months`, `share` (shown in per cent), `number` "
+        "for a bare one. Without it a whole number is a bare one, any other a share.",
+    )
     description: str = Field("", description="What it is, as reasons and the model card say it.")
     nullable: bool = Field(True, description="Whether a row without a value is valid.")
     minimum: float | None = Field(None, description="The smallest number that is valid.")

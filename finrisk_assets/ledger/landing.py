@@ -372,7 +372,7 @@ def _find_layout(path: Path, file: Csv) -> _Layout:
     if file.header:
         return _Layout(_column_names(path, file.header, file.required, header_line=False), delimiter, skip)
     records = itertools.islice(_records(path, file, delimiter, skip), 1 if file.skip is not None else _HEADER_WITHIN)
-    header: _Record | None = None
+    header: TextRecord | None = None
     for record in records:
         is_header = not record.defects and set(file.required) <= set(record.values)
         if header is None or is_header:
@@ -478,7 +478,7 @@ def _land_by_line(file: Csv, layouts: Sequence[_Layout], out: Path, *, with_file
 
 
 @dataclass(frozen=True)
-class _Record:
+class TextRecord:
     """A record of a file: its values, its defects, its text, the number of lines before it, and how many lines it spans."""
 
     values: list[Any]
@@ -488,14 +488,26 @@ class _Record:
     n_lines: int
 
 
-def _records(path: Path, file: Csv, delimiter: str, skip: int) -> Iterator[_Record]:
-    """Yield each record after the first `skip` lines; leave blank lines out.
+def _records(path: Path, file: Csv, delimiter: str, skip: int) -> Iterator[TextRecord]:
+    """Yield each record of a file after the first `skip` lines; leave blank lines out."""
+    yield from split_records(itertools.islice(_lines(path, file.encoding), skip, None), file.quote, delimiter, skip)
+
+
+def split_records(source: Iterator[tuple[str, bool]], quote: str, delimiter: str, position: int = 0) -> Iterator[TextRecord]:
+    """Yield each record of lines; leave blank lines out.
 
     A record may span lines inside quotes. Where a quote is never closed, only its line is malformed.
+
+    Parameters
+    ----------
+    source
+        Lines with their ends, and whether each holds bytes that are not of the encoding.
+    quote, delimiter
+        As of `Csv`.
+    position
+        The number of lines before the first.
     """
     waiting: list[tuple[str, bool]] = []
-    source = itertools.islice(_lines(path, file.encoding), skip, None)
-    position = skip
     while True:
         if not waiting:
             line = next(source, None)
@@ -506,15 +518,15 @@ def _records(path: Path, file: Csv, delimiter: str, skip: int) -> Iterator[_Reco
             waiting.pop(0)
             position += 1
             continue
-        taken, values = 1, _parse(waiting[0][0], file.quote, delimiter)
-        if values is None and file.quote and file.quote in waiting[0][0]:
+        taken, values = 1, _parse(waiting[0][0], quote, delimiter)
+        if values is None and quote and quote in waiting[0][0]:
             for taken in range(2, _MAX_LINES + 1):
                 if len(waiting) < taken:
                     line = next(source, None)
                     if line is None:
                         break
                     waiting.append(line)
-                values = _parse("".join(text for text, _ in waiting[:taken]), file.quote, delimiter)
+                values = _parse("".join(text for text, _ in waiting[:taken]), quote, delimiter)
                 if values is not None:
                     break
             if values is None:
@@ -524,7 +536,7 @@ def _records(path: Path, file: Csv, delimiter: str, skip: int) -> Iterator[_Reco
         if any(broken for _, broken in waiting[:taken]):
             defects.append(BROKEN_ENCODING)
         del waiting[:taken]
-        yield _Record(values or [], defects, text, position, taken)
+        yield TextRecord(values or [], defects, text, position, taken)
         position += taken
 
 

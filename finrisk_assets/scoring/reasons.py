@@ -303,6 +303,8 @@ def format_value(feature: Feature, value: float) -> str:
         return "yes" if number else "no"
     if unit in ("", "share", "ratio"):
         return f"{_round(100 * number)} %"
+    if unit == "number":
+        return _round(number)
     if unit.startswith("percent"):
         return f"{_round(number)} %"
     if unit.startswith("currency"):

@@ -41,7 +41,8 @@ def propose(tmp_path, monkeypatch):
 def test_a_german_export_with_a_preamble_in_cp1252(propose):
     mapping, output = propose(GERMAN, encoding="cp1252")
     table = mapping["tables"]["transactions"]
-    assert (mapping["currency"], mapping["begins"], table["delimiter"], table["skip"]) == ("EUR", "2024-05", ";", 3)
+    assert (mapping["currency"], mapping["begins"], table["delimiter"]) == ("EUR", "2024-05", ";")
+    assert "# the 3 lines above the header are found by themselves" in output
     assert table["columns"]["occurred_at"] == {"from": "Buchungstag", "format": "%d.%m.%Y"}
     assert table["columns"]["amount"] == {"from": "Betrag (EUR)", "decimal": ",", "thousands": ".", "absolute": True}
     assert table["columns"]["direction"] == {"sign_of": "Betrag (EUR)", "decimal": ",", "thousands": "."}
@@ -106,6 +107,15 @@ def test_what_is_known_after_the_decision_is_no_feature(propose):
     (column,) = [column for column in mapping["tables"]["loans"]["extra"] if column["name"] == "recoveries"]
     assert "feature" not in column
     assert "confirm" in next(line for line in output.splitlines() if "name: recoveries" in line)
+
+
+@pytest.mark.parametrize(
+    ("out", "into"), [("POS-DEBIT", "CREDIT"), ("-", "+"), ("Soll", "Haben"), ("DBIT", "CRDT"), ("money out", "money in")]
+)
+def test_words_of_a_direction(propose, out, into):
+    mapping, output = propose(f"date,amount,type\n2024-05-01,5,{out}\n2024-05-02,6,{into}\n")
+    assert mapping["tables"]["transactions"]["columns"]["direction"] == {"from": "type", "values": {out: "debit", into: "credit"}}
+    assert "2 rows, 2 valid" in output
 
 
 def test_two_files_of_one_kind_are_one_table(propose, tmp_path):
@@ -257,3 +267,26 @@ def test_entities_of_xml_are_refused(tmp_path):
     (tmp_path / "a.xml").write_bytes(b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x "y">]><Document xmlns="urn:camt.053.001.02"/>')
     with pytest.raises(ValueError, match="DOCTYPE"):
         convert_to_csv(tmp_path / "a.xml", tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (bytes(range(256)) * 20, "is no text"),
+        (b"x\n1\n2\n", "do not tell what the file holds"),
+        (b"date,amount\n", "no rows"),
+    ],
+)
+def test_a_file_that_is_none_is_told_in_a_sentence(tmp_path, content, message):
+    (tmp_path / "t.csv").write_bytes(content)
+    result = CliRunner().invoke(cli, ["import", str(tmp_path / "t.csv"), "-o", str(tmp_path / "my.yaml")])
+    assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
+def test_a_quote_that_is_never_closed_hides_no_row(tmp_path):
+    opened = {2: '"'}
+    rows = "".join(f"2024-05-0{day};{opened.get(day, '')}Shop {day};-{day},50\n" for day in range(1, 10))
+    (tmp_path / "t.csv").write_text("date;payee;amount\n" + rows)
+    layout = find_layout(tmp_path / "t.csv")
+    assert (layout.delimiter, len(layout.rows)) == (";", 8)

@@ -72,6 +72,19 @@ def test_what_the_source_can_and_cannot_do(bank):
     assert source.without == {"loan_default": "the mapping has no table loans"}
 
 
+def test_a_feature_without_a_unit_is_no_share_where_its_values_are_none(tmp_path):
+    extra = """
+      - {name: points, from: points, type: int64, feature: {}}
+      - {name: is_old, from: old, type: boolean, feature: {}}
+      - {name: used, from: used, feature: {}}
+      - {name: late_days, from: late, type: int64, unit: days, feature: {}}"""
+    columns = "columns: {loan_id: id, customer_id: id, is_default: bad}"
+    text = f"name: own\ncurrency: EUR\ntables:\n  loans:\n    file: l.csv\n    {columns}\n    extra:{extra}\n"
+    (tmp_path / "own.yaml").write_text(text, "utf-8")
+    features = load(Settings(source="mapped", mapping=tmp_path / "own.yaml")).features["loan_default"]
+    assert [feature.unit for feature in features] == ["number", "0 or 1", "", "days"]
+
+
 def test_dates_without_a_time_leave_transaction_anomaly_out(bank):
     bank.mapping.write_text(BANK.replace("%d.%m.%y %H:%M", "%d.%m.%y"), "utf-8")
     assert "only to the day" in load(bank).without["transaction_anomaly"]

@@ -92,7 +92,8 @@ def find_format(texts: Sequence[str], *, decimal: str = "") -> ColumnFormat:
         The decimal mark of other columns of the file, where they leave no doubt; it decides where the values fit both marks.
     """
     given = [normalise_text(text) for text in texts]
-    words = sorted({text for text in given if text.lower() in MISSING_WORDS})
+    is_sign = set(given) <= {"+", "-", ""}  # a column of directions
+    words = [] if is_sign else sorted({text for text in given if text.lower() in MISSING_WORDS})
     values = [text for text in given if text and text not in words]
     if not values:
         return ColumnFormat("empty", missing=tuple(words), blank_share=1.0)

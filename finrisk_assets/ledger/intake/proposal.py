@@ -189,7 +189,14 @@ def _guess_table(file: SourceFile, ask: Ask) -> str:
     }
     best = max(scores, key=lambda table: scores[table])
     if not scores[best]:
-        best = "loans"
+        answer = ask(f"{file.paths[0].name}: which table of the ledger is it?", (*TABLES, "none"), "none")
+        if answer == "none":
+            names = ", ".join(column.name for column in file.columns)
+            raise LandingError(
+                f"{file.paths[0]}: the columns {names} do not tell what the file holds; say it with --as, such as --as loans. A column "
+                "whose name is there twice is not read"
+            )
+        return answer
     ranking = sorted(scores.values())
     if ranking[-1] - ranking[-2] < 1:
         return ask(f"{file.paths[0].name}: which table of the ledger is it?", tuple(TABLES), best)
@@ -358,7 +365,7 @@ def _direction_of(fmt: ColumnFormat) -> dict[str, str] | None:
     """Return the words of a direction -> debit or credit; None where a word is neither."""
     meanings = {}
     for word in fmt.distinct:
-        parts = set(re.split(r"[^a-z+\-]+", word.lower()))
+        parts = {word.lower(), *re.split("[^a-z]+", word.lower())}
         is_debit, is_credit = bool(parts & _DEBIT_WORDS), bool(parts & _CREDIT_WORDS)
         if is_debit == is_credit:
             return None
@@ -444,6 +451,8 @@ def _propose_extra(column: SourceColumn, table: str, taken: set[str], *, is_feat
         line.is_sure = False
         line.remark = _join(line.remark, "sounds like what is known only after the decision, so it is no feature")
     elif dtype in ("int64", "float64", "boolean"):
+        if dtype == "float64" and not -1 <= fmt.lowest <= fmt.highest <= 1:
+            line.how["unit"] = "number"
         line.how["feature"] = {}
     elif fmt.kind == "text":
         levels = [level for level, count in fmt.distinct.items() if count >= LEAST_LEVEL_SHARE * sum(fmt.distinct.values())]
@@ -521,8 +530,10 @@ def _table_lines(table: ProposedTable, folder: Path) -> Iterator[str]:
                 "" if layout.is_encoding_sure else "look at letters with accents",
                 is_sure=layout.is_encoding_sure,
             )
-        if layout.skip:
-            yield f"    skip: {layout.skip}   # lines above the {'header' if layout.has_header else 'first row'}"
+        if layout.skip and layout.has_header:
+            yield f"    # the {layout.skip} lines above the header are found by themselves"
+        elif layout.skip:
+            yield f"    skip: {layout.skip}   # lines above the first row"
         if not layout.has_header:
             yield _with_remark(f"    header: {_flow(list(layout.header))}", "the file has no header line: name its columns", is_sure=False)
     if table.currency:

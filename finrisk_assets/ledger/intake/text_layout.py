@@ -1,8 +1,9 @@
 """The layout of a text file that nothing is known of: encoding, delimiter, preamble and header."""
 
 import codecs
-import csv
+import io
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +11,16 @@ from pathlib import Path
 from statistics import median
 
 from finrisk_assets.ledger.intake.cell_formats import is_value
-from finrisk_assets.ledger.landing import LandingError
+from finrisk_assets.ledger.landing import LandingError, split_records
 
 SAMPLE_BYTES = 4 << 20
 """Bytes at the beginning of a file that are looked at, and at its end, where later rows may be of another kind."""
 SAMPLE_ROWS = 10_000
 """Rows that are looked at, of the beginning and of the end."""
 
+_NO_TEXT = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufffd]")
+_HEAD = 10_000
+"""Characters in which a file that is no text is seen by its control characters."""
 _DELIMITERS = ("\t", ";", "|", ",", " ")
 """The delimiters that are tried; of two that fit equally the earlier is taken, because a comma also stands in numbers."""
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -71,7 +75,10 @@ def find_layout(path: Path) -> TextLayout:
     if not data.strip():
         raise LandingError(f"{path} is empty; was the export cut short?")
     encoding, is_sure = _find_encoding(data, is_whole=is_whole)
-    lines = data.decode(encoding, "replace").lstrip("\ufeff").splitlines(keepends=True)
+    text = data.decode(encoding, "replace").lstrip("\ufeff")
+    if len(_NO_TEXT.findall(text[:_HEAD])) > 0.01 * len(text[:_HEAD]):
+        raise LandingError(f"{path} is no text; export it as a CSV, or say its format by the ending of its name")
+    lines = _split_lines(text)
     if not is_whole:
         del lines[-1]
     first = lines[0].strip().strip('"')
@@ -88,10 +95,12 @@ def find_layout(path: Path) -> TextLayout:
     line, values = records[start]
     has_header = not any(is_value(value) for value in values) and any(value.strip() for value in values)
     header = tuple(values) if has_header else tuple(f"column_{number}" for number in range(1, width + 1))
-    last = [] if encoding.startswith("utf-16") else _records(end.decode(encoding, "replace").splitlines(keepends=True)[1:], delimiter)
+    last = [] if encoding.startswith("utf-16") else _records(_split_lines(end.decode(encoding, "replace"))[1:], delimiter)
     rows = [
         tuple(values[:width]) for _, values in (*records[start + has_header :], *last) if len(values) == width or values[width:] == [""]
     ]
+    if not rows:
+        raise LandingError(f"{path} has a header but no rows; was the export cut short?")
     step = len(rows) // (2 * SAMPLE_ROWS) + 1
     return TextLayout(encoding, is_sure, delimiter, line, header, has_header, tuple(rows[::step]))
 
@@ -117,21 +126,14 @@ def _find_encoding(data: bytes, *, is_whole: bool) -> tuple[str, bool]:
 
 
 def _records(lines: Sequence[str], delimiter: str) -> list[tuple[int, list[str]]]:
-    """Return the records of a text, each with the number of lines before it; blank lines are left out."""
-    records, before = [], 0
-    reader = csv.reader(lines, delimiter=delimiter)
-    while True:
-        try:
-            values = next(reader)
-        except StopIteration:
-            break
-        except csv.Error:
-            before = reader.line_num
-            continue
-        if any(value.strip() for value in values):
-            records.append((before, values))
-        before = reader.line_num
-    return records
+    """Return the intact records of a text, each with the number of lines before it."""
+    records = split_records(iter([(line, False) for line in lines]), '"', delimiter)
+    return [(record.first_line, record.values) for record in records if not record.defects and any(v.strip() for v in record.values)]
+
+
+def _split_lines(text: str) -> list[str]:
+    """Return lines with their ends. Only line ends of files part them: `str.splitlines` knows more."""
+    return io.StringIO(text, newline="").readlines()
 
 
 def _usual_width(records: Sequence[tuple[int, list[str]]]) -> int:

@@ -44,6 +44,9 @@ _LONGEST_S = 4_102_444_800
 _BEYOND = "9999-12-31"
 """A day for numbers beyond the calendar, so that the contract names the years as the fault."""
 
+_UNITS = {"boolean": "0 or 1", "int64": "number"}
+"""Units of features for which the mapping says none; of the others a number is taken for a share."""
+
 _PER_SECOND = {"epoch_s": 1, "epoch_ms": 1000}
 
 
@@ -138,7 +141,7 @@ def _feature(column: ExtraColumn, codes: Sequence[Scalar]) -> Feature:
     assert how is not None
     return Feature(
         column.name,
-        column.unit,
+        column.unit or _UNITS.get(column.type, ""),
         column.description or column.name,
         how.low_sentence,
         how.high_sentence,

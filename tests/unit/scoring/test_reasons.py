@@ -38,6 +38,11 @@ def test_a_number_is_written_in_three_digits_and_never_in_powers_of_ten(value, t
     assert format_value(Feature("amount", "currency", ""), value) == text
 
 
+def test_a_bare_number_has_no_unit():
+    assert format_value(Feature("points", "number", ""), 1273.0) == "1,273"
+    assert format_value(Feature("points", "", ""), 0.25) == "25 %"
+
+
 def test_the_largest_factors_come_first_and_at_most_four() -> None:
     assert codes(0.3, 0.4, 0.0, 0.5, 0.6, 0.7) == ["IS_NEW_COUNTRY", "MERCHANT_RISK_7D", "N_1H", "HOUR"]
 
