@@ -40,6 +40,7 @@ from bento.problems import Problem, catch_problems
 from bento.store.session import open_store
 from bento.web import lookups, openapi, tracing
 from bento.web.admission import Admission
+from bento.web.api_page.route_pages import answer_examples
 from bento.web.bounded_protocol import ConnectionLimits, bound_connections
 from bento.web.dispatch import Dispatch, list_methods
 from bento.web.envelope import Envelope
@@ -217,7 +218,7 @@ class FinRisk:
         settings = replace(Settings.from_environment(), source=self._champions.source)
         self.store = open_store(settings, meter=self._metrics, upgrades=settings.store_upgrade or None)
         self.access = AccessControl.from_settings(settings, self.store, self._metrics.count_refusal)
-        scorers = {domain: DOMAINS[domain].scorer(bundle, self.store) for domain, bundle in self._champions.bundles.items()}
+        self._scorers = scorers = {domain: DOMAINS[domain].scorer(bundle, self.store) for domain, bundle in self._champions.bundles.items()}
         for scorer in scorers.values():
             scorer.warm_up()
         has_shadow = settings.shadow and bool(self._champions.challengers)
@@ -445,6 +446,11 @@ class FinRisk:
 
     async def erase_person(self, customer_id: str) -> Erasure:
         return await self.store.thread.run(data_rights.erase, self.store, customer_id)
+
+    def answer_examples(self, examples: Mapping[str, tuple[Any, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+        """Return route -> answers of the present models to the examples of its requests; nothing is recorded."""
+        scorers = {DOMAINS[domain].route: scorer for domain, scorer in self._scorers.items() if domain != "spending_risk"}
+        return {route: answer_examples(scorers[route], *example) for route, example in examples.items() if route in scorers}
 
     def typical_features(self) -> Mapping[str, Mapping[str, float | None]]:
         return self._champions.typical_features
