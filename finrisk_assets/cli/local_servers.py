@@ -136,6 +136,11 @@ def plan_servers(settings: Settings, first_port: int, *, has_console: bool) -> l
     return [*console, service, dagster_server(settings, next(ports)), mlflow_server(settings, next(ports))]
 
 
+def find_entry(first_port: int, *, has_console: bool) -> str:
+    """Return the address at which `make up` begins: the console where there is one, which the service shows too, else the API's page."""
+    return f"http://{HOST}:{first_port}{'/console' if has_console else '/'}"
+
+
 def find_free_ports(first: int) -> Iterator[int]:
     """Yield the free ports of 127.0.0.1 from the first one on."""
     return (port for port in range(first, 65536) if is_free(port))
