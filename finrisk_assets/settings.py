@@ -24,6 +24,10 @@ MOVED_TO_POLICY = {
 """Former setting -> the key of the policy that replaced it."""
 
 
+UNSAFE_IN_URLS = "#?%"
+"""Letters of a home's path with which DuckDB, SQLAlchemy or MLflow would write into another file."""
+
+
 class SettingsError(ValueError):
     """A setting that cannot be used: its name, its value and what to set instead."""
 
@@ -130,6 +134,12 @@ class Settings:
     trusted_proxies: str = ""
 
     def __post_init__(self) -> None:
+        odd = [letter for letter in UNSAFE_IN_URLS if letter in str(self.home.absolute())]
+        if odd:
+            raise SettingsError(
+                f"FINRISK_HOME={str(self.home)!r} lies in a path with {' and '.join(odd)}, "
+                "which has a meaning of its own in the URLs of databases: set a folder without it"
+            )
         for allowed, (is_allowed, names) in _RANGES.items():
             for name in names:
                 value = getattr(self, name)
