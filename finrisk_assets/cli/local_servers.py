@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from finrisk_assets.private_files import make_private_folder
 from finrisk_assets.settings import Settings

@@ -117,7 +117,7 @@ def test_the_widest_report_reads_at_80_columns() -> None:
     [
         *(("FINRISK_SOURCE", "nonsense"), ("FINRISK_SIM_CUSTOMERS", "many"), ("FINRISK_SIM_CUSTOMERS", "0"), ("FINRISK_HOMES", "x")),
         *(("FINRISK_AS_OF", "yesterday"), ("FINRISK_POLICY", "nowhere.yaml"), ("FINRISK_SHADOW", "perhaps"), ("FINRISK_HOME", "README.md")),
-        *(("FINRISK_HOME", "a#b"), ("FINRISK_HOME", "a?b"), ("FINRISK_HOME", "50%/a"), ("FINRISK_HOME", "/proc/none")),
+        *(("FINRISK_HOME", "a#b"), ("FINRISK_HOME", "a?b"), ("FINRISK_HOME", "50%/a")),
         *(("FINRISK_SIM_ECONOMY", "nowhere.yaml"), ("FINRISK_WAREHOUSE_URL", "nonsense://x")),
     ],
 )

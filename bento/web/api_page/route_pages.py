@@ -42,7 +42,7 @@ def complete_document(document: dict[str, Any], *, has_lock: bool) -> dict[str, 
         Whether this service asks for a credential.
     """
     document.pop("security", None)
-    locks = [{name: []} for name in document["components"].get("securitySchemes", {})]
+    locks: list[dict[str, list[str]]] = [{name: []} for name in document["components"].get("securitySchemes", {})]
     open_routes = {(route.method.lower(), route.path) for route in ROUTES if route.roles == OPEN}
     for path, method, operation in _list_operations(document):
         summary, description = split_description(operation.get("description", ""))
