@@ -29,7 +29,7 @@ from bento.console.mounting import ConsoleMount
 from bento.context import idempotency_key
 from bento.decisions import feedback
 from bento.decisions.batch import build_response, decide_batch, parse_items
-from bento.decisions.domains import domain_of, domain_of_type
+from bento.decisions.domains import DOMAINS, domain_of, domain_of_type
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.group_commit import GroupCommit
 from bento.decisions.models import Champions, find_newest_models, load_champions
@@ -39,6 +39,7 @@ from bento.problems import Problem, catch_problems
 from bento.store.session import open_store
 from bento.web import activity, lookups, model_cards, openapi, tracing
 from bento.web.admission import Admission
+from bento.web.api_page.route_pages import answer_examples
 from bento.web.bounded_protocol import ConnectionLimits, bound_connections
 from bento.web.dispatch import Dispatch, list_methods
 from bento.web.envelope import Envelope
@@ -484,6 +485,11 @@ class FinRisk:
 
     async def erase_person(self, customer_id: str) -> Erasure:
         return await self.store.thread.run(data_rights.erase, self.store, customer_id)
+
+    def answer_examples(self, examples: Mapping[str, tuple[Any, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+        """Return route -> answers of the present models to the examples of its requests; nothing is recorded."""
+        scorers = {DOMAINS[domain].route: self._decisions.scorer(domain) for domain in self._champions.bundles if domain != "spending_risk"}
+        return {route: answer_examples(scorers[route], *example) for route, example in examples.items() if route in scorers}
 
     def typical_features(self) -> Mapping[str, Mapping[str, float | None]]:
         return self._champions.typical_features

@@ -134,13 +134,20 @@ class TransactionRequest(Request):
 
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "A large payment abroad": {
-            "user_id": 101,
+            "user_id": 104,
             "amount": 98000,
             "merchant": "CryptoX",
             "country": "SG",
-            "timestamp": "2024-11-21T10:16:30",
+            "timestamp": "2024-06-30T18:16:30",
         },
-        "Money comes in": {"user_id": "5", "amount": 2400.5, "direction": "credit", "timestamp": "2024-11-21T08:00:00+01:00"},
+        "A small payment at home": {
+            "user_id": 104,
+            "amount": 12,
+            "merchant": "M00052",
+            "country": "DE",
+            "timestamp": "2024-06-30T18:20:00",
+        },
+        "Money comes in": {"user_id": "5", "amount": 2400.5, "direction": "credit", "timestamp": "2024-06-30T08:00:00+01:00"},
     }
 
 

@@ -158,7 +158,7 @@ class AccessControl:
             wait_s = self._authenticated_limiter.take_token(caller.name)
             if wait_s:
                 raise AccessDenied.too_often(wait_s, caller.name)
-        elif self._is_open():
+        elif self.is_open():
             if not is_direct(scope):
                 raise AccessDenied.unauthorized("not_local")
             caller = LOCAL_CALLER
@@ -187,7 +187,7 @@ class AccessControl:
         with suppress(Exception):  # as in `_refresh_keys`
             await thread.run(self._keys.refresh)
 
-    def _is_open(self) -> bool:
+    def is_open(self) -> bool:
         """Return whether the service asks its own machine for no credential."""
         return self._tokens is None and not self._keys.has_keys()
 

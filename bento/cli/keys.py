@@ -79,19 +79,20 @@ def list_keys(settings: Settings | None, as_json: bool) -> None:
             api_keys_by_age = api_keys.list_keys(connection)
             had_keys = CLOSED in store.keyring.read_marks(connection)
             changed = {key.id for key in api_keys_by_age if not key.is_genuine(store.keyring.mac)}
+    headings = ("id", "state", "made", "expires", "roles", "name")
     rows = [
-        {
-            "id": key.id,
-            "state": "changed" if key.id in changed else key.state(now),
-            "made": format_instant(key.created_at),
-            "expires": format_instant(key.expires_at) if key.expires_at else None,
-            "roles": sorted(key.roles),
-            "name": key.name,
-        }
+        (
+            key.id,
+            "changed" if key.id in changed else key.state(now),
+            format_instant(key.created_at),
+            format_instant(key.expires_at) if key.expires_at else "never",
+            ",".join(sorted(key.roles)),
+            key.name,
+        )
         for key in api_keys_by_age
     ]
     if as_json:
-        print_json({"keys": rows, "is_closed": had_keys or bool(rows)})
+        print_json({"keys": [dict(zip(headings, row, strict=True)) for row in rows], "is_closed": had_keys or bool(rows)})
         return
     if not api_keys_by_age and had_keys:
         click.echo(
@@ -100,11 +101,7 @@ def list_keys(settings: Settings | None, as_json: bool) -> None:
     elif not api_keys_by_age:
         click.echo("there is no key: the service is open to this machine, and does not start for others")
     if rows:
-        cells = [(*(str(row[name]) for name in ("id", "state", "made")), row["expires"] or "never") for row in rows]
-        names = [(",".join(row["roles"]), row["name"]) for row in rows]
-        print_table(
-            ("id", "state", "made", "expires", "roles", "name"), [(*first, *last) for first, last in zip(cells, names, strict=True)]
-        )
+        print_table(headings, rows)
 
 
 @keys.command()

@@ -8,6 +8,7 @@ The docstrings of the look-up routes are their descriptions in the document.
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
@@ -20,7 +21,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 
+from bento.decisions.domains import DOMAINS
 from bento.problems import catch_problems
+from bento.web.api_page.route_pages import complete_document
 from bento.web.dispatch import request_and_answer_types
 from bento.web.metrics import CONTENT_TYPE, render_metrics
 from bento.web.redact_paths import EXPORT, PERSON, RISK_SCORES, find_customer_id
@@ -68,8 +71,9 @@ def build_app() -> FastAPI:
     async def show_openapi() -> JSONResponse:
         service = _current_service()
         if service not in documents:
-            documents[service] = build_document(app, service.bento_service, service.typical_features())
-        return JSONResponse(documents[service])
+            answers = await service.store.thread.run(service.answer_examples, _request_examples(service))
+            documents[service] = build_document(app, service.bento_service, service.typical_features(), answers)
+        return JSONResponse(complete_document(deepcopy(documents[service]), has_lock=not service.access.is_open()))
 
     @catch_problems
     async def models() -> ModelList:
@@ -202,7 +206,21 @@ def _current_service() -> Any:
     return bentoml.get_current_service()
 
 
-def build_document(app: FastAPI, service: Any, typical: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
+def _request_examples(service: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Return route -> type of the request, and title -> body of its examples, of the routes that score one request."""
+    types = {method.route: request_and_answer_types(method)[0] for method in service.bento_service.apis.values()}
+    typical = service.typical_features()
+    examples = {}
+    for name, domain in DOMAINS.items():
+        if domain.route in types:
+            bodies = {title: _fill_features(body, typical.get(name)) for title, body in types[domain.route].examples.items()}
+            examples[domain.route] = types[domain.route], {title: dict(body) for title, body in bodies.items() if body}
+    return examples
+
+
+def build_document(
+    app: FastAPI, service: Any, typical: Mapping[str, Mapping[str, float | None]], answers: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """Return one OpenAPI 3.1 document of the look-up routes and the scoring routes.
 
     Parameters
@@ -213,6 +231,8 @@ def build_document(app: FastAPI, service: Any, typical: Mapping[str, Mapping[str
         BentoML service with the scoring routes.
     typical
         Typical features by domain, for the examples; no real person's features.
+    answers
+        Route -> examples of its answer, in OpenAPI's form.
     """
     scoring = [_document_route(method) for method in service.apis.values()]
     lookups = [route for route in app.routes if isinstance(route, APIRoute)]
@@ -222,8 +242,9 @@ def build_document(app: FastAPI, service: Any, typical: Mapping[str, Mapping[str
         # FastAPI drops every null, which in features means "not known": the examples are put in after it.
         content = document["paths"][method.route]["post"]["requestBody"]["content"]["application/json"]
         content["examples"] = _document_examples(request_and_answer_types(method)[0], typical.get(_domain(method)))
+        if answers.get(method.route):
+            document["paths"][method.route]["post"]["responses"]["200"]["content"]["application/json"]["examples"] = answers[method.route]
     document["components"]["securitySchemes"] = _SECURITY_SCHEMES
-    document["security"] = [{name: []} for name in _SECURITY_SCHEMES] + [{}]  # the empty one: a service that is open to its own machine
     return document
 
 

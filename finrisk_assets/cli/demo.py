@@ -49,8 +49,16 @@ class Example:
     figures: Mapping[str, Any]
 
 
-def run(settings: Settings, *, serve: bool = True) -> int:
-    """Run the demonstration; return the exit status: 130 or 143 where SIGINT or SIGTERM stopped it."""
+def run(settings: Settings, *, serve: bool = True, address: str = "http://127.0.0.1:3000/") -> int:
+    """Run the demonstration; return the exit status: 130 or 143 where SIGINT or SIGTERM stopped it.
+
+    Parameters
+    ----------
+    serve
+        Whether to serve the Bento and ask it for decisions at the end.
+    address
+        The first page of `make up`, which the last line names.
+    """
     import dagster as dg
     from rich.console import Console
 
@@ -60,7 +68,7 @@ def run(settings: Settings, *, serve: bool = True) -> int:
     status = 1
     with StopSignals() as signals:
         try:
-            status = _run(settings, console, signals, serve=serve)
+            status = _run(settings, console, signals, serve=serve, address=address)
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             signals.settle()
     if signals.received:
@@ -68,7 +76,7 @@ def run(settings: Settings, *, serve: bool = True) -> int:
     return signals.exit_status or status
 
 
-def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serve: bool) -> int:
+def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serve: bool, address: str) -> int:
     from finrisk_assets.graph.stages.common import champion_folder
     from finrisk_assets.graph.warehouse import Warehouse
     from finrisk_assets.ledger import sources
@@ -90,7 +98,7 @@ def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serv
     demo_tables.print_quarantine(sources.load(settings).tables, warehouse, console)
     if not is_sound:
         return 1
-    console.print(f"\nDone in {time.perf_counter() - began:.0f} s. Next: `make dev` shows the graph, `make serve` starts the service.")
+    console.print(f"\nDone in {time.perf_counter() - began:.0f} s. Next: run `make up`, and open {address}")
     return 0
 
 
@@ -211,13 +219,9 @@ def _silence_libraries() -> None:
 
 def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse", console: "Console", signals: "StopSignals") -> None:
     """Serve the built Bento and print what it decides on the examples."""
-    from rich.table import Table
-
     from finrisk_assets.operations import load_history
 
-    table = Table(title="Decisions of the served Bento", title_justify="left", show_lines=True)
-    for heading in ("domain", "subject", "decision", "probability", "score", "batch", "reasons", "ms"):
-        table.add_column(heading, justify="right" if heading in ("probability", "score", "batch", "ms") else "left")
+    rows = []
     began = time.perf_counter()
     with _served(settings, signals) as (url, wait_until_ready):
         # The store is filled while the service starts.
@@ -232,9 +236,9 @@ def _decide(settings: Settings, domains: "list[Domain]", warehouse: "Warehouse",
                 started = time.perf_counter()
                 answer = _post(url + example.path, example.body)
                 duration_ms = (time.perf_counter() - started) * 1000
-                cells = (*_answer_cells(domain, answer), f"{example.batch_score:.4f}", _why(answer, example.figures), f"{duration_ms:.1f}")
-                table.add_row(domain.title, example.subject, *cells)
-    console.print(table)
+                cells = (*_answer_cells(domain, answer), f"{example.batch_score:.4f}", f"{duration_ms:.1f}")
+                rows.append(demo_tables.DecisionRow((domain.title, example.subject, *cells), _why(answer, example.figures)))
+    demo_tables.print_decisions(rows, console)
 
 
 def _answer_cells(domain: "Domain", answer: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -1,7 +1,10 @@
 """The last tables of the demonstration: what the models showed, and whether the decisions on all people agree."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bento.cli.output import EMPTY, format_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,29 +50,62 @@ def print_quarantine(tables: Iterable[str], warehouse: "Warehouse", console: "Co
         console.print("  `finrisk quarantine` shows examples and the fix of each rule.")
 
 
+class DecisionRow(NamedTuple):
+    """A decision as the demonstration shows it: the cells of `DECISION_HEADINGS`, and a line for each reason."""
+
+    cells: tuple[str, ...]
+    reasons: str
+
+
+DECISION_HEADINGS = ("domain", "subject", "decision", "prob.", "score", "batch", "ms")
+WIDTH = 80
+"""Columns of every table: those of the narrowest terminal, and of a pipe."""
+
+
+def print_decisions(rows: Sequence[DecisionRow], console: "Console") -> None:
+    """Print what the service decided on the examples, each with its reasons below."""
+    heads, *lines = format_table(DECISION_HEADINGS, [row.cells for row in rows], width=max(WIDTH, console.width))
+    _print(console, "Decisions of the served Bento", heads)
+    for line, row in zip(lines, rows, strict=True):
+        reasons = [textwrap.fill(reason, WIDTH, initial_indent="    ", subsequent_indent="      ") for reason in row.reasons.splitlines()]
+        _print(console, line, *reasons)
+
+
+def _print(console: "Console", *lines: str) -> None:
+    """Print lines as they are: rich would read brackets as its own marks."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _share(value: float, sign: str = "") -> str:
+    """Return a number of at most 1 with three decimals and without its zero: ``.816``."""
+    return f"{value:{sign}.3f}".replace("0.", ".", 1)
+
+
 def print_model_figures(domains: "list[Domain]", warehouse: "Warehouse", console: "Console") -> None:
     """Print what each champion showed on its test window, beside the oracle where the truth is known."""
-    from rich.table import Table
-
-    table = Table(title="Models on their test windows, beside an oracle where the truth is known", title_justify="left")
-    for heading in ("domain", "rows", "AUC [95 %]", "oracle AUC", "gap", "calibration error", "more"):
-        table.add_column(heading, justify="left" if heading in ("domain", "more") else "right")
+    rows, more = [], []
     for domain in domains:
         tested = {row["metric"]: row for row in warehouse.table(f"evaluation_{domain.name}").to_pyarrow().to_pylist()}
         has_oracle = warehouse.has(f"oracle_{domain.name}")
         true = {row["metric"]: row for row in warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist()} if has_oracle else {}
         auc = true.get("auc") or tested.get("auc")
         calibration = true.get("calibration_error") or tested.get("expected_calibration_error")
-        table.add_row(
-            domain.title,
-            f"{(true.get('n_truth') or tested['n_test'])['value']:,.0f}",
-            f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" if auc else "–",
-            f"{true['oracle_auc']['value']:.3f}" if true else "–",
-            f"{true['auc_gap']['value']:+.3f}" if true else "–",
-            f"{calibration['value']:.3f}" if calibration else "–",
-            "; ".join(f"{words} {row['value']:.{digits}%}" for words, digits, row in _domain_figures(tested | true)) or "–",
+        rows.append(
+            (
+                domain.title,
+                f"{(true.get('n_truth') or tested['n_test'])['value']:,.0f}",
+                f"{_share(auc['value'])} [{_share(auc['low'])}, {_share(auc['high'])}]" if auc else EMPTY,
+                _share(true["oracle_auc"]["value"]) if true else EMPTY,
+                _share(true["auc_gap"]["value"], "+") if true else EMPTY,
+                _share(calibration["value"]) if calibration else EMPTY,
+            )
         )
-    console.print(table)
+        figures = "; ".join(f"{words} {row['value']:.{digits}%}" for words, digits, row in _domain_figures(tested | true))
+        more += [textwrap.fill(f"{domain.title}: {figures}", WIDTH, subsequent_indent="  ")] if figures else []
+    headings = ("domain", "rows", "AUC [95 %]", "oracle", "gap", "calib.")
+    title = "\nModels on their test windows, beside an oracle where the truth is known\n(calib.: calibration error)"
+    _print(console, *format_table(headings, rows, title, width=WIDTH), *more)
 
 
 _DOMAIN_FIGURES = {
@@ -91,8 +127,6 @@ def _domain_figures(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[
 
 def print_consistency(warehouse: "Warehouse", console: "Console") -> None:
     """Print how many offers contradict another decision, and the decisions by payday; nothing where the source has no such offers."""
-    from rich.table import Table
-
     from finrisk_assets.graph.stages.consistency import ASSET
     from finrisk_assets.modelling.evaluation.consistency import MAX_APPROVAL_EXCESS, MAX_OFFER_GAP, PAY_GROUPS
 
@@ -100,26 +134,22 @@ def print_consistency(warehouse: "Warehouse", console: "Console") -> None:
         return
     stored = {row["metric"]: row for row in warehouse.table(ASSET).to_pyarrow().to_pylist()}
     figures = {metric: row["value"] for metric, row in stored.items()}
-    table = Table(title="Consistency of the decisions on all people", title_justify="left")
-    for heading in ("question", "figure", "of", "bound"):
-        table.add_column(heading, justify="left" if heading == "question" else "right")
-    n_offers = f"{figures['n_offers']:,.0f} offers"
-    refused = "offers that loan default would refer or refuse at the same terms and moment"
-    table.add_row(refused, f"{figures['n_inconsistent_offers']:.0f}", n_offers, "0")
-    table.add_row("offers to people of HIGH spending risk", f"{figures['n_high_risk_offers']:.0f}", n_offers, "0, by the default policy")
+    refused = f"{figures['n_inconsistent_offers']:.0f} that loan default would refer or refuse at the same terms and moment (bound 0)"
+    lines = [refused, f"{figures['n_high_risk_offers']:.0f} to people of HIGH spending risk (bound 0, by the default policy)"]
     if "payday_approval_excess" in figures:
         excess = stored["payday_approval_excess"]
         told = f"{excess['value']:+.1%} [{excess['low']:+.1%}, {excess['high']:+.1%}]"
-        table.add_row("approvals lie farther apart by payday than defaults, by", told, "applications", f"{MAX_APPROVAL_EXCESS:.0%}")
-        table.add_row("offers lie apart by payday, by", f"{figures['payday_offer_gap']:.1%}", "usual incomes", f"{MAX_OFFER_GAP:.0%}")
-    console.print(table)
-    by_payday = Table(title="Decisions by payday", title_justify="left")
-    for heading in ("paid on days", "people", "applications approved", "loans defaulted", "mean offer", "in usual incomes"):
-        by_payday.add_column(heading, justify="left" if heading == "paid on days" else "right")
+        lines.append(f"approvals lie farther apart by payday than defaults, by {told} (bound {MAX_APPROVAL_EXCESS:.0%})")
+        lines.append(f"offers lie apart by payday, by {figures['payday_offer_gap']:.1%} of usual incomes (bound {MAX_OFFER_GAP:.0%})")
+    title = f"\nConsistency of the decisions on all people, of {figures['n_offers']:,.0f} offers"
+    _print(console, title, *(textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ") for line in lines))
     forms = {"n_people": ",.0f", "approved_share": ".1%", "default_share": ".1%", "offer_amount": ",.0f", "offer_in_incomes": ".2f"}
+    rows = []
     for name in PAY_GROUPS:
         if f"n_people_paid_{name}" in figures:
             values = ((figures.get(f"{metric}_paid_{name}"), form) for metric, form in forms.items())
-            by_payday.add_row(name.replace("_to_", " to "), *("–" if value is None else format(value, form) for value, form in values))
-    if by_payday.row_count:
-        console.print(by_payday)
+            cells = (EMPTY if value is None else format(value, form) for value, form in values)
+            rows.append((name.replace("_to_", " to "), *cells))
+    if rows:
+        headings = ("paid on days", "people", "approved", "defaulted", "mean offer", "in usual incomes")
+        _print(console, *format_table(headings, rows, "\nDecisions by payday", width=WIDTH))

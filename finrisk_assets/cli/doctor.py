@@ -87,7 +87,7 @@ def _python() -> Check:
 
 
 def _memory() -> Check:
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     free = psutil.virtual_memory().available / 1e9
     seen = f"{free:.1f} GB free"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from finrisk_assets.private_files import make_private_folder
 from finrisk_assets.settings import Settings
@@ -127,6 +127,11 @@ def plan_servers(settings: Settings, first_port: int) -> list[Server]:
     ports = find_free_ports(first_port)
     service = bento_server(settings, next(ports))
     return [console_server(service, next(ports)), service, dagster_server(settings, next(ports)), mlflow_server(settings, next(ports))]
+
+
+def find_entry(first_port: int, *, has_console: bool) -> str:
+    """Return the address at which `make up` begins: the console where there is one, which the service shows too, else the API's page."""
+    return f"http://{HOST}:{first_port}{'/console' if has_console else '/'}"
 
 
 def find_free_ports(first: int) -> Iterator[int]:

@@ -77,11 +77,13 @@ def cli(context: click.Context) -> None:
 @click.pass_obj
 def demo(settings: Settings, serve: bool) -> None:
     """Materialise the whole graph, then let the served Bento decide on examples from the ledger."""
+    from finrisk_assets.cli import local_servers
     from finrisk_assets.cli.demo import run
 
     prerequisites.check_settings(settings)
     prepare_dagster(settings)
-    sys.exit(run(settings, serve=serve))
+    address = local_servers.find_entry(next(local_servers.find_free_ports(3000)), has_console="console" in cli.commands)
+    sys.exit(run(settings, serve=serve, address=address))
 
 
 PORT = click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")

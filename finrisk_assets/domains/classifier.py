@@ -302,8 +302,12 @@ class ClassifierDomain(Domain):
         true = joined[self.truth_probability].to_numpy(dtype=float)
         has_truth = true == true
         compared = oracle.compare(window.labels[has_truth], window.probability[has_truth], true[has_truth])
-        bounds = {name: (None, None) if name in oracle.WITHOUT_INTERVAL else (figure.low, figure.high) for name, figure in compared.items()}
-        return [Figure(name, figure.value, *bounds[name], oracle.MEANINGS[name]) for name, figure in compared.items()]
+        return [
+            Figure(name, figure.value, meaning=oracle.MEANINGS[name])
+            if name in oracle.WITHOUT_INTERVAL
+            else Figure(name, figure.value, figure.low, figure.high, oracle.MEANINGS[name])
+            for name, figure in compared.items()
+        ]
 
 
 def score_by_threshold(

@@ -116,9 +116,9 @@ def _is(version_text: str, number: str, version: str) -> bool:
 
 def list_figures(record: pack.Pack) -> list[tuple[str, list[tuple[str, ...]]]]:
     """Return heading and rows of each group of a pack's figures: figure, value, 95 % interval, and the artifact that it is from."""
-    tables = []
+    tables = list[tuple[str, list[tuple[str, ...]]]]()
     for group, (heading, _) in pack.GROUPS.items():
-        rows = []
+        rows = list[tuple[str, ...]]()
         for item in record.figures_of(group):
             interval = f"{item.format_bound('low')} to {item.format_bound('high')}" if item.low is not None else ""
             name = item.label if group != "candidates" else f"{item.label}: {item.meaning}"

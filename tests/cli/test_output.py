@@ -18,6 +18,7 @@ WITHOUT_JSON = {
     *("keys create", "keys revoke", "runs clear", "snapshots restore", "audit checkpoint"),
     *("people export", "people erase", "people retain", "keyring new", "keyring rotate", "keyring drop"),
     *("store backup", "store wipe", "store upgrade", "store check"),
+    *("import", "simulate stream", "stream", "stream redrive", "stream topics", "stream schema"),
 }
 """Commands that act, and print a sentence about it, or nothing."""
 
@@ -36,6 +37,7 @@ READING = (
         "store backup nowhere",
         "store wipe",
     ),
+    *("quarantine", "stream", "stream topics", "stream schema", "stream redrive"),
     *("doctor", "--help", "--version"),
 )
 """Commands that have nothing to make a home for."""
@@ -72,7 +74,7 @@ def test_a_command_without_a_home_makes_none_and_says_so_in_one_sentence(words: 
 def test_every_reading_command_stands_above() -> None:
     tried = {" ".join(word for word in words.split() if not word.startswith("-")) for words in READING}
     makers = {"demo", "dev", "console", "keys create", "keyring new", "store upgrade"}
-    at_arguments = {"snapshots restore"}  # refused for its arguments' sake before it looks
+    at_arguments = {"snapshots restore", "check", "import", "simulate stream"}  # refused for its arguments' sake before it looks
     assert {words for words in COMMANDS if not any(one == words or one.startswith(f"{words} ") for one in tried)} <= makers | at_arguments
 
 
@@ -117,6 +119,7 @@ def test_the_widest_report_reads_at_80_columns() -> None:
     [
         *(("FINRISK_SOURCE", "nonsense"), ("FINRISK_SIM_CUSTOMERS", "many"), ("FINRISK_SIM_CUSTOMERS", "0"), ("FINRISK_HOMES", "x")),
         *(("FINRISK_AS_OF", "yesterday"), ("FINRISK_POLICY", "nowhere.yaml"), ("FINRISK_SHADOW", "perhaps"), ("FINRISK_HOME", "README.md")),
+        *(("FINRISK_HOME", "a?b"), ("FINRISK_HOME", "50%20a")),
         *(("FINRISK_SIM_ECONOMY", "nowhere.yaml"), ("FINRISK_WAREHOUSE_URL", "nonsense://x")),
     ],
 )

@@ -36,7 +36,7 @@ def test_every_role_may_do_something_that_not_everybody_may() -> None:
 
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINRISK_HOME", str(tmp_path))
-    commands = re.findall(r"^    finrisk (keys .*)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    commands = re.findall(r"^    \./finrisk (keys .*)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert len(commands) == 4
 
     key_id = ""

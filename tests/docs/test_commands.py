@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 }
-COMMAND = re.compile(r"(?:`|\$\(|^[ \t]*)finrisk ([a-z][-a-z]*(?: [a-z][-a-z]*)?)(?![-\w])", re.MULTILINE)
+COMMAND = re.compile(r"(?:`|\$\(|^[ \t]*)(?:\./)?finrisk ([a-z][-a-z]*(?: [a-z][-a-z]*)?)(?![-\w])", re.MULTILINE)
 """A command at the start of a line, of code or of a substitution: `finrisk` and its first two words."""
 MODULE = re.compile(r"python -m ((?:bento|benchmarks|finrisk_assets|schemas)[\w.]*\w)")
 
@@ -41,3 +41,4 @@ def test_every_module_exists(page, module):
 def test_a_page_that_names_a_missing_command_would_be_seen():
     assert COMMAND.findall('    eval "$(finrisk environment)"') == ["environment"]
     assert COMMAND.findall("    finrisk store upgrade    # once") == ["store upgrade"]
+    assert COMMAND.findall("    ./finrisk store upgrade    # once") == ["store upgrade"]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import require
@@ -31,18 +32,18 @@ ROUTES = {
 """The routes that the README asks, and what their answers must hold."""
 
 LIFE = {
-    "finrisk versions": "champion",
-    "finrisk reproduce --all": "byte-equal",
-    "finrisk validate-pack verify": "agree",
-    "finrisk reasons": "spending_risk",
+    "./finrisk versions": "champion",
+    "./finrisk reproduce --all": "byte-equal",
+    "./finrisk validate-pack verify": "agree",
+    "./finrisk reasons": "spending_risk",
 }
 """The commands about models, and what they must print."""
 
 TRUST = {
-    "finrisk keys create --name gateway --role scorer --expires 90d": "finrisk_",
-    "finrisk audit verify": "records",
-    "finrisk replay": " 0 differences",
-    "finrisk load-feedback": "labels",
+    "./finrisk keys create --name gateway --role scorer --expires 90d": "finrisk_",
+    "./finrisk audit verify": "records",
+    "./finrisk replay": " 0 differences",
+    "./finrisk load-feedback": "labels",
 }
 """The commands about the service, and what they must print; run after the requests, because a key closes the service."""
 
@@ -99,7 +100,7 @@ def running(target: str, environment: dict[str, str], path: str) -> Iterator[str
 
 
 def test_every_command_has_its_test_here() -> None:
-    known = {"make demo", "make dev", "make serve", "make test", "make bench", *LIFE, *TRUST}
+    known = {"make demo", "make up", "make dev", "make serve", "make test", "make bench", *LIFE, *TRUST}
     written = {command for command in commands() if not command.startswith("curl")}
     on_data = {command for command in written if "FINRISK_SOURCE=" in command}
     assert written - on_data == known
@@ -161,6 +162,43 @@ def test_serve_answers_every_curl_of_the_readme(environment: dict[str, str], dem
                 total = answer["explanation"]["base"] + sum(part["contribution"] for part in answer["explanation"]["contributions"])
                 assert total == pytest.approx(answer["score"], abs=1e-6)
                 assert answer["model"]["version"]
+
+
+def test_a_large_payment_abroad_is_held_and_a_small_one_at_home_is_not(environment: dict[str, str], demo: str) -> None:
+    require("curl")
+    large, small = (curl for curl in commands() if curl.startswith("curl") and "/v1/transactions" in curl)
+    with running("serve", environment, "/readyz") as url:
+        answers = []
+        for curl in (large, small):
+            asked = curl.replace("http://127.0.0.1:3000", url)
+            answers.append(json.loads(subprocess.run(asked, shell=True, capture_output=True, text=True, check=True).stdout))
+    assert [answer["decision"] for answer in answers] == ["review", "allow"]
+    assert answers[0]["expected_loss_amount"] > 100 * answers[1]["expected_loss_amount"]
+
+
+def test_up_shows_everything_and_ends_with_its_children(environment: dict[str, str], demo: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["make", "up", f"PORT={port}"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout
+        addresses = {}
+        for line in process.stdout:
+            found = re.match(r"  (\w+) +(http://\S+)  ", line)
+            if found:
+                addresses[found[1]] = found[2]
+            if found and found[1] == "MLflow":
+                break
+        family = psutil.Process(process.pid).children(recursive=True)
+        pages = {name: urllib.request.urlopen(address, timeout=30).read().decode() for name, address in addresses.items()}
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=90) in (0, 2)  # 2 is what make says of a signal
+    assert addresses.keys() >= {"service", "Dagster", "MLflow"}
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#/experiments/\d+/runs", addresses["MLflow"])
+    assert "dagster" in pages["Dagster"].lower() and "mlflow" in pages["MLflow"].lower() and "finrisk" in pages["service"].lower()
+    psutil.wait_procs(family, timeout=30)
+    assert not [member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.parametrize("command", sorted(TRUST, reverse=True))

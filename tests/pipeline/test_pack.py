@@ -52,7 +52,7 @@ def tamper(file: Path, before: str, after: str) -> Iterator[None]:
 def read_documented_commands() -> list[list[str]]:
     """Return the arguments of the commands in docs/validation-pack.md."""
     text = (Path(__file__).parents[2] / "docs" / "validation-pack.md").read_text()
-    return [line.split("#")[0].split() for line in re.findall(r"^finrisk validate-pack (.+)$", text, flags=re.MULTILINE)]
+    return [line.split("#")[0].split() for line in re.findall(r"^\./finrisk validate-pack (.+)$", text, flags=re.MULTILINE)]
 
 
 def find_disagreements(run: Run) -> str:

@@ -65,10 +65,11 @@ def test_a_run_of_a_command_is_in_dagsters_overview(tmp_path) -> None:  # type: 
     @dg.asset
     def one() -> None: ...
 
-    definitions = dg.Definitions([one], jobs=[dg.define_asset_job("everything", "*")])
+    definitions = dg.Definitions([one], jobs=[dg.define_asset_job("everything", "*")], executor=dg.in_process_executor)
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         result = run_job(definitions.resolve_job_def("everything"), instance, location="finrisk_assets.definitions")
         stored = instance.get_run_by_id(result.run_id)
         assert stored and stored.is_success and stored.remote_job_origin
         assert stored.remote_job_origin.location_name == "finrisk_assets.definitions"
-        assert stored.tags[".dagster/repository"] == "__repository__@finrisk_assets.definitions"
+        shown = instance.get_runs(dg.RunsFilter(tags={".dagster/repository": "__repository__@finrisk_assets.definitions"}))
+        assert [each.run_id for each in shown] == [result.run_id]

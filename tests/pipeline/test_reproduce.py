@@ -20,7 +20,7 @@ from tests.pipeline.conftest import Run
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reproducibility.md").read_text(encoding="utf-8")
 SHELL = "".join(re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL))
-COMMANDS = [line for line in SHELL.splitlines() if line.startswith("finrisk")]
+COMMANDS = [line.removeprefix("./") for line in SHELL.splitlines() if line.startswith("./finrisk")]
 
 
 def version(run: Run, domain: str = "loan_offers") -> model_registry.RegisteredVersion:

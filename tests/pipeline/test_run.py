@@ -4,6 +4,7 @@ import io
 import re
 from contextlib import redirect_stdout
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -111,16 +112,21 @@ def test_demo_shows_decisions_of_the_served_bento_that_equal_the_batch(run: Run)
     shown = screen.getvalue()
     assert status == 0, shown
     assert "Decisions of the served Bento" in shown
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
-    decided = [row for row in rows if len(row) == 8 and row[0] in {domain.title for domain in DOMAINS}]
+    assert max(map(len, shown.split("Decisions of the served Bento")[1].splitlines())) <= 80
+    assert shown.splitlines()[-1].endswith("run `make up`, and open http://127.0.0.1:3000/")
+    lines = shown.splitlines()
+    titles = {domain.title for domain in DOMAINS}
+    rows = [re.split(r" {2,}", line) for line in lines if line.split("  ")[0] in titles]
+    decided = [row for row in rows if len(row) == 7]
     assert [row[0] for row in decided[:: len(demo.EXAMPLE_QUANTILES)]] == [
         domain.title for domain in DOMAINS if domain.name in demo.REQUEST_BODIES
     ]
     for row in decided:
         served, batch = float(row[4]), float(row[5])
         assert served == pytest.approx(batch, abs=2e-4)
-        assert row[6] not in ("", "–")
-    judged = [row for row in rows if len(row) == 7 and row[0]]
+    reasons = [below for line, below in pairwise(lines) if line.split("  ")[0] in titles and len(re.split(r" {2,}", line)) == 7]
+    assert all(reason.startswith("    ") and reason.strip() not in ("", "–") for reason in reasons)
+    judged = [row for row in rows if len(row) == 6]
     assert [row[0] for row in judged] == [domain.title for domain in DOMAINS]
     assert all(float(row[3]) > 0.5 for row in judged)  # the oracle's AUC
 

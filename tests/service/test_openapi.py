@@ -93,3 +93,38 @@ def test_importing_the_service_imports_nothing_that_few_services_need():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_a_route_says_what_it_does_and_stands_with_those_of_its_domain(client):
+    document = client.get("/openapi.json").json()
+    groups = [group["name"] for group in document["tags"]]
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+
+    assert all(operation["summary"].count(" ") >= 2 and not operation["summary"].endswith(".") for operation in operations)
+    assert not [operation["description"] for operation in operations if re.search(r"^\s{2,}\S", operation["description"], re.MULTILINE)]
+    places = [groups.index(operation["tags"][0]) for operation in operations]
+    assert places == sorted(places) and document["paths"]["/v1/transactions"]["post"]["tags"] == ["transactions"]
+
+
+def test_answers_are_shown_as_the_models_give_them_with_the_reasons_before_the_contributions(shared_client):
+    document = shared_client.get("/openapi.json").json()
+
+    for route in ("/v1/transactions", "/v1/loan-default", "/v1/spending-risk"):
+        operation = document["paths"][route]["post"]
+        asked = operation["requestBody"]["content"]["application/json"]["examples"]
+        content = operation["responses"]["200"]["content"]["application/json"]
+        assert content["examples"], route
+        schema = document["components"]["schemas"][content["schema"]["$ref"].rsplit("/", 1)[1]]
+        assert list(schema["properties"])[-1] == "explanation"
+        for name, example in content["examples"].items():
+            fields = list(example["value"])
+            assert fields.index("reasons") < fields.index("explanation")
+            if "user_id" not in asked[name]["value"]:
+                answer = shared_client.post(route, json=asked[name]["value"]).json()
+                assert answer.keys() == example["value"].keys() and answer["score"] == example["value"]["score"]
+
+
+def test_a_lock_stands_only_where_a_key_is_needed(client):
+    operations = [operation for methods in client.get("/openapi.json").json()["paths"].values() for operation in methods.values()]
+
+    assert all(operation["security"] == [] for operation in operations)
