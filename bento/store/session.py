@@ -10,7 +10,7 @@ answer again. Identifiers are tokenised and sealed inside this folder, and read 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 from bento.problems import Problem, log_failure
 from bento.store import bulk_load, decisions, shadow_scores, snapshots, transactions
 from bento.store.audit_chain import AuditError
-from bento.store.database import StoreBusy, StoreUnavailable, location
+from bento.store.database import Database, StoreBusy, StoreUnavailable, location
 from bento.store.keyring import Keyring, KeyringError
 from bento.store.records import (
     DecisionPayload,
@@ -170,6 +170,18 @@ class Store(UnitOfWork):
     def never_wait_here(self) -> None:
         """Declare the current thread an event loop's: from now on a call in it that would wait raises `StoreBusy` instead."""
         self.database.lock.loop_thread = get_ident()
+
+    @contextmanager
+    def reading_apart(self) -> Iterator[Database]:
+        """Open the database a second time, for a read that takes long: decisions go on meanwhile. Call this in a thread of its own.
+
+        Raises
+        ------
+        bento.problems.Problem
+            503 where the store cannot be read.
+        """
+        with map_store_faults(), closing(Database(self.database.url)) as database:
+            yield database
 
     def close(self) -> None:
         """End the store's thread, then close the store, see `UnitOfWork.close`."""

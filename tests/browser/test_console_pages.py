@@ -110,6 +110,16 @@ def test_charts_are_drawn_from_the_consoles_own_files_alone(service: Served, ope
     assert Path(download.value.path()).read_text(encoding="utf-8").startswith("<svg")
 
 
+def test_every_table_can_be_taken_away(service: Served, open_page: Any) -> None:
+    page = open_page()
+    page.goto(f"{service.address}/console/policy")
+    assert page.locator("table").count() == page.get_by_label("CSV of:").count() > 5
+    with page.expect_download() as download:
+        page.get_by_label("CSV of: Spending risk").click()
+    lines = Path(download.value.path()).read_text(encoding="utf-8-sig").splitlines()
+    assert lines[0] == '"Key","Value","Meaning"' and lines[2].startswith('"high from","0.7","Smallest')
+
+
 def test_the_first_paint_is_small(own_process: str) -> None:
     total = 0
     for path in ("overview", "static/console.css", "static/console.js", "static/vega.js"):

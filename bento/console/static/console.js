@@ -111,3 +111,25 @@ document.querySelectorAll(".drop").forEach((place) => {
     place.querySelector("form, form *")?.closest("form").requestSubmit();
   });
 });
+
+// Every table can be taken away as it stands, beside the longer ones that the server writes.
+document.querySelectorAll("main table").forEach((table, at) => {
+  const cell = (node) => {
+    const text = node.innerText.trim().replace(/\s+/g, " ").replace(/"/g, '""');
+    return `"${/^[=+@\t\r]/.test(text) ? "'" : ""}${text}"`;
+  };
+  const name = table.caption?.innerText || table.closest("[aria-label]")?.getAttribute("aria-label") || "table";
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "second export no-print";
+  button.textContent = "CSV";
+  button.setAttribute("aria-label", `CSV of: ${name}`);
+  button.onclick = () => {
+    const rows = [...table.rows].map((row) => [...row.cells].filter((node) => !node.querySelector("input")).map(cell).join(","));
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob(["\ufeff", rows.join("\r\n")], { type: "text/csv" }));
+    link.download = `${document.title.split(" – ")[0].toLowerCase().replace(/[^a-z0-9]+/g, "-")}-${at + 1}.csv`;
+    link.click();
+  };
+  (table.closest(".scroll") || table).after(button);
+});
