@@ -10,7 +10,7 @@ answer again. Identifiers are tokenised and sealed inside this folder, and read 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -171,22 +171,29 @@ class Store(UnitOfWork):
         """Declare the current thread an event loop's: from now on a call in it that would wait raises `StoreBusy` instead."""
         self.database.lock.loop_thread = get_ident()
 
+    @cached_property
+    def _second_database(self) -> Database:
+        """The same database on a connection of its own."""
+        return Database(self.database.url)
+
     @contextmanager
     def reading_apart(self) -> Iterator[Database]:
-        """Open the database a second time, for a read that takes long: decisions go on meanwhile. Call this in a thread of its own.
+        """Read on a second connection, which takes long: decisions go on meanwhile. Call this in a thread of its own.
 
         Raises
         ------
         bento.problems.Problem
             503 where the store cannot be read.
         """
-        with map_store_faults(), closing(Database(self.database.url)) as database:
-            yield database
+        with map_store_faults():
+            yield self._second_database
 
     def close(self) -> None:
         """End the store's thread, then close the store, see `UnitOfWork.close`."""
         self.database.lock.loop_thread = None
         self.thread.stop()
+        if "_second_database" in self.__dict__:
+            self._second_database.close()
         super().close()
 
     # Decisions

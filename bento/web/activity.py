@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, case, cast, func, literal_column, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, bindparam, case, cast, func, literal_column, select
 
 from bento.store.session import Store, write_transaction
 from bento.store.tables import alerts, decisions, standings, transactions
@@ -25,7 +25,7 @@ _BY_DAY = (
     .order_by(_DAY, decisions.c.domain, decisions.c.decision)
 )
 # A cast cuts off the fraction on SQLite and rounds on PostgreSQL, whose `floor` is a Python function on SQLite, called row by row.
-_BINS = literal_column(str(BINS))
+_BINS: ColumnElement[Any] = literal_column(str(BINS))
 _SCALED = {"sqlite": decisions.c.probability * _BINS, "postgresql": func.floor(decisions.c.probability * _BINS)}
 _BIN = {
     dialect: case((decisions.c.probability >= literal_column("1"), literal_column(str(BINS - 1))), else_=cast(scaled, BigInteger))

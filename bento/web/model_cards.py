@@ -1,7 +1,7 @@
 """The cards of the champions: provenance, importance of features, the curve of scores, and the challenger beside each."""
 
 import json
-from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,13 @@ def list_model_cards(store: Store, champions: Champions) -> ModelCards:
 
 
 def _build_card(bundle: Bundle, folder: Path, shadows: list[ShadowAgreement]) -> ModelCard:
-    components = json.loads((folder / MANIFEST).read_bytes())["components"]
     window = bundle.training_window or (None, None)
     return ModelCard(
         domain=bundle.domain,
         name=bundle.name,
         version=bundle.version,
         source=bundle.source,
-        kind=" and ".join(sorted({part["kind"] for part in components})),
+        kind=" and ".join(sorted({part["kind"] for part in _read_components(folder)})),
         calibration=bundle.calibration.kind,
         training_from=window[0],
         training_to=window[1],
@@ -66,14 +65,23 @@ def _build_card(bundle: Bundle, folder: Path, shadows: list[ShadowAgreement]) ->
         code_sha256=bundle.code_sha256,
         libraries=dict(bundle.libraries),
         thresholds=dict(bundle.thresholds),
-        importance=_rank_features(bundle, folder, components),
+        importance=_rank_features(bundle, folder),
         curve=[] if bundle.score_curve is None else _list_curve(bundle.score_curve),
         shadow=shadows,
     )
 
 
-def _rank_features(bundle: Bundle, folder: Path, components: Sequence[Any]) -> list[FeatureImportance]:
+@lru_cache(maxsize=32)
+def _read_components(folder: Path) -> list[dict[str, Any]]:
+    """Return the components of a bundle as its manifest names them."""
+    components: list[dict[str, Any]] = json.loads((folder / MANIFEST).read_bytes())["components"]
+    return components
+
+
+@lru_cache(maxsize=32)  # a bundle never changes, and its golden rows take some milliseconds to explain
+def _rank_features(bundle: Bundle, folder: Path) -> list[FeatureImportance]:
     """Return the features by the mean size of their contributions over the golden rows, which are nobody's."""
+    components = _read_components(folder)
     rows = np.array(json.loads((folder / GOLDEN).read_bytes())["rows"], np.float32)  # null becomes NaN
     sizes = np.abs(bundle.score(rows).contributions).mean(axis=0)
     is_linear = len(components) == 1 and components[0]["kind"] == "linear"
