@@ -35,7 +35,7 @@ def stack_by_day(rows: Rows, category: str, title: str, days: Sequence[str]) -> 
     """Return bars by day, stacked by a category. Rows have `day`, the category and `count`; `days` are all days of the axis."""
     names = sorted({str(row[category]) for row in rows})
     scale = {"domain": names, "range": [PALETTE[at % len(PALETTE)] for at in range(len(names))]}
-    axis = {"labelAngle": 0, "labelOverlap": "greedy", "labelExpr": "slice(datum.value, 5)", "ticks": False}
+    axis = {"labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 8, "labelExpr": "slice(datum.value, 5)", "ticks": False}
     return _base(rows) | {
         "mark": {"type": "bar", "tooltip": True},
         "encoding": {

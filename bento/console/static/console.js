@@ -13,12 +13,17 @@ function drawCharts() {
     font: "system-ui, sans-serif",
     view: { stroke: line },
     axis: { labelColor: quiet, titleColor: quiet, gridColor: line, domainColor: quiet, tickColor: quiet, titleFontWeight: 500 },
-    legend: { labelColor: ink, titleColor: quiet, orient: "top", direction: "horizontal", columns: 4 },
+    legend: { labelColor: ink, titleColor: quiet, orient: "top", direction: "horizontal", columns: window.innerWidth < 560 ? 2 : 4 },
     header: { labelColor: ink, titleColor: quiet },
     text: { color: ink },
   };
   document.querySelectorAll("[data-chart]").forEach(async (place) => {
     const spec = JSON.parse(byId(place.dataset.chart).textContent);
+    const width = place.clientWidth, isNarrow = width < 560;
+    if (spec.encoding?.facet && isNarrow) {  // one panel below the other
+      spec.encoding.facet.columns = 1;
+      spec.width = width - 80;
+    }
     const drawn = await window.vegaEmbed(place, spec, { ast: true, actions: false, defaultStyle: false, renderer: "svg", config, tooltip: { disableDefaultStyle: true } });
     const button = place.closest("figure").querySelector(".export");
     if (button) {
