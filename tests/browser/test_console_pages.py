@@ -118,7 +118,7 @@ def test_charts_are_drawn_from_the_consoles_own_files_alone(service: Served, ope
     assert page.locator("[data-chart] svg").count() == 2
     assert all(url.startswith((service.address, "data:", "blob:")) for url in asked)
     with page.expect_download() as download:
-        page.locator(".export").first.click()
+        page.locator("figure .export").first.click()
     assert download.value.suggested_filename.endswith(".svg")
     assert Path(download.value.path()).read_text(encoding="utf-8").startswith("<svg")
 
