@@ -123,7 +123,9 @@ def draw_score_bins(rows: Rows) -> Spec:
         "autosize": "pad",
         "mark": {"type": "bar", "color": ACCENT, "tooltip": True},
         "encoding": {
-            "x": _axis("low", "quantitative", "probability", bin={"binned": True, "step": 0.05}, axis={"format": "%"}),
+            "x": _axis(
+                "low", "quantitative", "probability", bin={"binned": True, "step": 0.05}, scale={"domain": [0, 1]}, axis={"format": "%"}
+            ),
             "x2": {"field": "high"},
             "y": _axis("share", "quantitative", "share", axis={"format": "%", "tickCount": 3}),
             "facet": _axis("domain", "nominal", "", columns=3),

@@ -118,7 +118,7 @@ document.querySelectorAll(".drop").forEach((place) => {
 });
 
 // Every table can be taken away as it stands, beside the longer ones that the server writes.
-document.querySelectorAll("main table").forEach((table, at) => {
+document.querySelectorAll("main table:not([data-csv])").forEach((table, at) => {
   const cell = (node) => {
     const text = node.innerText.trim().replace(/\s+/g, " ").replace(/"/g, '""');
     return `"${/^[=+@\t\r]/.test(text) ? "'" : ""}${text}"`;
