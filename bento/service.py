@@ -5,10 +5,11 @@ The path of a decision is in `decisions.engine`, the answers of each domain in `
 envelope in `problems`.
 """
 
+import asyncio
 import gc
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -233,6 +234,7 @@ class FinRisk:
         self._shadow = Shadow(self._champions.challengers, open_store(settings, durable=False)) if has_shadow else None
         self._decisions = Decisions.of(self._champions, self.store, settings.bentoml_home / "models")
         self._group_commit = GroupCommit(self._decisions)
+        self._long_reads = asyncio.Semaphore(1)
         self.store.never_wait_here()
         # The collector no longer walks the objects that live as long as the worker. Loading leaves a dozen objects of garbage: a collection
         # before the freeze would cost a tenth of a second for nothing.
@@ -469,13 +471,13 @@ class FinRisk:
         return alert_capacity.describe_capacity(bundle, self._champions.policy)
 
     async def count_activity(self, days: int) -> Activity:
-        return await self.store.thread.run(activity.count_activity, self.store, days)
+        return await self._read_apart(activity.count_activity, self.store, days)
 
     async def list_model_cards(self) -> ModelCards:
-        return await self.store.thread.run(model_cards.list_model_cards, self.store, self._champions)
+        return await self._read_apart(model_cards.list_model_cards, self.store, self._champions)
 
     async def verify_audit(self) -> AuditVerification:
-        return await self.store.thread.run(lookups.verify_audit, self.store)
+        return await self._read_apart(lookups.verify_audit, self.store)
 
     async def replay_decision(self, decision_id: str) -> ReplayAnswer:
         return await self.store.thread.run(lookups.replay_decision, self.store, self._decisions.answers, decision_id)
@@ -490,6 +492,11 @@ class FinRisk:
         """Return route -> answers of the present models to the examples of its requests; nothing is recorded."""
         scorers = {DOMAINS[domain].route: self._decisions.scorer(domain) for domain in self._champions.bundles if domain != "spending_risk"}
         return {route: answer_examples(scorers[route], *example) for route, example in examples.items() if route in scorers}
+
+    async def _read_apart(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Make a call that reads for long, one at a time, in a thread beside that of the store, so that decisions go on."""
+        async with self._long_reads:
+            return await asyncio.to_thread(call, *arguments)
 
     def typical_features(self) -> Mapping[str, Mapping[str, float | None]]:
         return self._champions.typical_features

@@ -41,7 +41,8 @@ def _list_points(curve: ScoreCurve, cost: float, finds_share: float) -> list[Cap
     scores, rows = np.asarray(curve.scores), np.asarray(curve.rows)
     # Between two points of a thinned curve all rows count at the lower one's score: never more than there is.
     losses = np.cumsum(scores * np.diff(rows, prepend=0))
-    places = np.unique(np.geomspace(1, len(rows), min(MAX_POINTS, len(rows))).round().astype(int) - 1)
+    # Of a long curve points in equal ratios of their numbers of alerts.
+    places = np.arange(len(rows)) if len(rows) <= MAX_POINTS else np.unique(np.geomspace(1, len(rows), MAX_POINTS).round().astype(int)) - 1
     days = curve.n_days
     return [
         CapacityPoint(

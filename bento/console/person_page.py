@@ -1,5 +1,6 @@
 """The page of a person: a customer of the ledger, or a bank statement; their spending, their risk, and what would change it."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,17 +65,18 @@ async def read_statement(console: Console, request: Request, form: FormData) -> 
     upload = form.get("statement")
     try:
         if isinstance(upload, UploadFile) and upload.filename:
-            file: StatementFile = open_statement(await upload.read())
+            # In a thread: a long statement takes a second, in which decisions go on beside a mounted console.
+            file: StatementFile = await asyncio.to_thread(open_statement, await upload.read())
             session.draft = file if file.questions else None
             if file.questions:
                 return _ask(console, request, file)
-            return await _show_statement(console, request, file.read())
+            return await _show_statement(console, request, await asyncio.to_thread(file.read))
         if session.draft is None:
             raise StatementError("No file was chosen. Choose a CSV or OFX file of your bank.")
         file = session.draft
         answers = {question.field: str(form.get(question.field, "")) for question in file.questions}
         session.draft = None
-        return await _show_statement(console, request, file.read(answers))
+        return await _show_statement(console, request, await asyncio.to_thread(file.read, answers))
     except StatementError as error:
         return console.page(request, "person.html", 422, statement_fault=str(error))
 

@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 from bento.problems import Problem, log_failure
 from bento.store import bulk_load, decisions, shadow_scores, snapshots, transactions
 from bento.store.audit_chain import AuditError
-from bento.store.database import StoreBusy, StoreUnavailable, location
+from bento.store.database import Database, StoreBusy, StoreUnavailable, location
 from bento.store.keyring import Keyring, KeyringError
 from bento.store.records import (
     DecisionPayload,
@@ -171,10 +171,29 @@ class Store(UnitOfWork):
         """Declare the current thread an event loop's: from now on a call in it that would wait raises `StoreBusy` instead."""
         self.database.lock.loop_thread = get_ident()
 
+    @cached_property
+    def _second_database(self) -> Database:
+        """The same database on a connection of its own."""
+        return Database(self.database.url)
+
+    @contextmanager
+    def reading_apart(self) -> Iterator[Database]:
+        """Read on a second connection, which takes long: decisions go on meanwhile. Call this in a thread of its own.
+
+        Raises
+        ------
+        bento.problems.Problem
+            503 where the store cannot be read.
+        """
+        with map_store_faults():
+            yield self._second_database
+
     def close(self) -> None:
         """End the store's thread, then close the store, see `UnitOfWork.close`."""
         self.database.lock.loop_thread = None
         self.thread.stop()
+        if "_second_database" in self.__dict__:
+            self._second_database.close()
         super().close()
 
     # Decisions

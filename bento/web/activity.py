@@ -2,38 +2,46 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, bindparam, case, cast, func, literal_column, select
 
 from bento.store.session import Store, write_transaction
 from bento.store.tables import alerts, decisions, standings, transactions
 from schemas.insight_api import Activity, AlertDay, AlertMoney, DayCount, ScoreBin
 from schemas.timestamps import DAY_US, from_micros
 
-MAX_COUNTED = 100_000
-"""Decisions, and alerts, that are counted at most, the newest. More delay other requests: the table has no index on time."""
+MAX_COUNTED = 50_000
+"""Decisions, and alerts, that are counted at most, the newest. More take longer: the table has no index on time."""
 BINS = 20
 """Bins of a distribution of probabilities."""
 
 _NEWEST = select(func.max(decisions.c.position) - bindparam("most")).scalar_subquery()
 _RECENT = (decisions.c.position > _NEWEST) & (decisions.c.decided_at >= bindparam("since"))
-_DAY = decisions.c.decided_at // DAY_US
+_DAY_LENGTH = literal_column(str(DAY_US), BigInteger)
+_DAY = decisions.c.decided_at.op("/")(_DAY_LENGTH)
 _BY_DAY = (
     select(_DAY.label("day"), decisions.c.domain, decisions.c.decision, func.count().label("count"))
     .where(_RECENT)
     .group_by(_DAY, decisions.c.domain, decisions.c.decision)
     .order_by(_DAY, decisions.c.domain, decisions.c.decision)
 )
-_BIN = case((decisions.c.probability >= 1, BINS - 1), else_=cast(func.floor(decisions.c.probability * BINS), BigInteger))
-_BY_SCORE = (
-    select(decisions.c.domain, _BIN.label("bin"), func.count().label("count"))
+# A cast cuts off the fraction on SQLite and rounds on PostgreSQL, whose `floor` is a Python function on SQLite, called row by row.
+_BINS: ColumnElement[Any] = literal_column(str(BINS))
+_SCALED = {"sqlite": decisions.c.probability * _BINS, "postgresql": func.floor(decisions.c.probability * _BINS)}
+_BIN = {
+    dialect: case((decisions.c.probability >= literal_column("1"), literal_column(str(BINS - 1))), else_=cast(scaled, BigInteger))
+    for dialect, scaled in _SCALED.items()
+}
+_BY_SCORE = {
+    dialect: select(decisions.c.domain, place.label("bin"), func.count().label("count"))
     .where(_RECENT, decisions.c.probability.is_not(None))
-    .group_by(decisions.c.domain, _BIN)
-    .order_by(decisions.c.domain, _BIN)
-)
+    .group_by(decisions.c.domain, place)
+    .order_by(decisions.c.domain, place)
+    for dialect, place in _BIN.items()
+}
 _OLDEST_COUNTED = select(func.min(decisions.c.decided_at)).where(decisions.c.position > _NEWEST)
 _NEWEST_ALERT = select(func.max(alerts.c.position) - bindparam("most")).scalar_subquery()
 _RECENT_ALERT = (alerts.c.position > _NEWEST_ALERT) & (alerts.c.opened_at >= bindparam("since"))
-_ALERT_DAY = alerts.c.opened_at // DAY_US
+_ALERT_DAY = alerts.c.opened_at.op("/")(_DAY_LENGTH)
 # An unknown loss is stored as a number below zero.
 _LOSS = func.sum(case((alerts.c.expected_loss > 0, alerts.c.expected_loss), else_=0.0))
 _ALERTS = select(_ALERT_DAY.label("day"), func.count().label("count"), _LOSS.label("loss")).where(_RECENT_ALERT).group_by(_ALERT_DAY)
@@ -52,7 +60,7 @@ _AS_OF = select(standings.c.domain, func.max(standings.c.as_of)).group_by(standi
 
 
 def count_activity(store: Store, days: int) -> Activity:
-    """Return the decisions and alerts of the last days, counted, and record the access in the audit.
+    """Return the decisions and alerts of the last days, counted, and record the access in the audit. Call this in a thread of its own.
 
     Raises
     ------
@@ -60,8 +68,9 @@ def count_activity(store: Store, days: int) -> Activity:
         503 where the store is not available.
     """
     since = store.clock() - days * DAY_US
-    with write_transaction(store) as connection:
+    with write_transaction(store):
         store.audit("read", domain="activity")
+    with store.reading_apart() as database, database.reading() as connection:
         return _count(connection, since)
 
 
@@ -76,7 +85,7 @@ def _count(connection: Connection, since: int) -> Activity:
         decisions=[DayCount(day=_to_day(row.day), domain=row.domain, decision=row.decision, count=row[3]) for row in by_day],
         scores=[
             ScoreBin(domain=row.domain, low=row.bin / BINS, high=(row.bin + 1) / BINS, count=row[2])
-            for row in connection.execute(_BY_SCORE, window)
+            for row in connection.execute(_BY_SCORE[connection.dialect.name], window)
         ],
         alerts=[
             AlertDay(day=_to_day(row.day), opened=row[1], expected_loss_amount=row.loss)

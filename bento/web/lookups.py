@@ -140,7 +140,7 @@ def read_audit_page(store: Store, query: AuditQuery) -> AuditPage:
 
 
 def verify_audit(store: Store) -> AuditVerification:
-    """Verify every record of every chain of the audit, and record the verification in the audit.
+    """Verify every record of every chain of the audit, and record the verification in the audit. Call this in a thread of its own.
 
     Raises
     ------
@@ -149,8 +149,8 @@ def verify_audit(store: Store) -> AuditVerification:
     """
     with write_transaction(store):
         store.audit("verify", domain="audit")
-    with map_store_faults():
-        verdict = audit_verify.verify(store.database, store.keyring)
+    with store.reading_apart() as database:
+        verdict = audit_verify.verify(database, store.keyring)
     return AuditVerification(
         is_whole=verdict.broken is None and not verdict.replaced,
         writers=verdict.writers,

@@ -1,16 +1,16 @@
 """The cards of the champions: provenance, importance of features, the curve of scores, and the challenger beside each."""
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sqlalchemy import Connection, bindparam, case, func, select
 
 from bento.decisions.models import Champions
-from bento.store.records import ShadowScore
-from bento.store.session import Store, map_store_faults
+from bento.store.session import Store
+from bento.store.tables import shadows as shadow_rows
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.bundle_io import GOLDEN, MANIFEST
 from finrisk_assets.scoring.score_curve import ScoreCurve
@@ -19,31 +19,45 @@ from schemas.insight_api import CurvePair, FeatureImportance, ModelCard, ModelCa
 MAX_CURVE_POINTS = 120
 """Points of a curve in an answer."""
 
+_SCORED = shadow_rows.c
+_AGREEMENT = (
+    select(
+        _SCORED.champion_version,
+        _SCORED.challenger_version,
+        func.count().label("requests"),
+        func.count(_SCORED.challenger_probability).label("answered"),
+        func.sum(case((_SCORED.champion_decision == _SCORED.challenger_decision, 1), else_=0)).label("equal"),
+        func.avg(_SCORED.challenger_probability - _SCORED.champion_probability).label("difference"),
+    )
+    .where(_SCORED.domain == bindparam("of_domain"))
+    .group_by(_SCORED.champion_version, _SCORED.challenger_version)
+    .order_by(func.max(_SCORED.position).desc())
+)
+
 
 def list_model_cards(store: Store, champions: Champions) -> ModelCards:
-    """Return the card of every champion.
+    """Return the card of every champion. Call this in a thread of its own.
 
     Raises
     ------
     bento.problems.Problem
         503 where the store is not available.
     """
-    with map_store_faults():
-        shadows = {domain: store.list_shadow_scores(domain) for domain in champions.bundles}
+    with store.reading_apart() as database, database.reading() as connection:
+        shadows = {domain: _compare_challengers(connection, domain) for domain in champions.bundles}
     return ModelCards(
         cards=[_build_card(bundle, champions.folders[domain], shadows[domain]) for domain, bundle in champions.bundles.items()]
     )
 
 
-def _build_card(bundle: Bundle, folder: Path, shadows: Sequence[ShadowScore]) -> ModelCard:
-    components = json.loads((folder / MANIFEST).read_bytes())["components"]
+def _build_card(bundle: Bundle, folder: Path, shadows: list[ShadowAgreement]) -> ModelCard:
     window = bundle.training_window or (None, None)
     return ModelCard(
         domain=bundle.domain,
         name=bundle.name,
         version=bundle.version,
         source=bundle.source,
-        kind=" and ".join(sorted({part["kind"] for part in components})),
+        kind=" and ".join(sorted({part["kind"] for part in _read_components(folder)})),
         calibration=bundle.calibration.kind,
         training_from=window[0],
         training_to=window[1],
@@ -51,14 +65,23 @@ def _build_card(bundle: Bundle, folder: Path, shadows: Sequence[ShadowScore]) ->
         code_sha256=bundle.code_sha256,
         libraries=dict(bundle.libraries),
         thresholds=dict(bundle.thresholds),
-        importance=_rank_features(bundle, folder, components),
+        importance=_rank_features(bundle, folder),
         curve=[] if bundle.score_curve is None else _list_curve(bundle.score_curve),
-        shadow=_compare_challengers(shadows),
+        shadow=shadows,
     )
 
 
-def _rank_features(bundle: Bundle, folder: Path, components: Sequence[Any]) -> list[FeatureImportance]:
+@lru_cache(maxsize=32)
+def _read_components(folder: Path) -> list[dict[str, Any]]:
+    """Return the components of a bundle as its manifest names them."""
+    components: list[dict[str, Any]] = json.loads((folder / MANIFEST).read_bytes())["components"]
+    return components
+
+
+@lru_cache(maxsize=32)  # a bundle never changes, and its golden rows take some milliseconds to explain
+def _rank_features(bundle: Bundle, folder: Path) -> list[FeatureImportance]:
     """Return the features by the mean size of their contributions over the golden rows, which are nobody's."""
+    components = _read_components(folder)
     rows = np.array(json.loads((folder / GOLDEN).read_bytes())["rows"], np.float32)  # null becomes NaN
     sizes = np.abs(bundle.score(rows).contributions).mean(axis=0)
     is_linear = len(components) == 1 and components[0]["kind"] == "linear"
@@ -89,21 +112,15 @@ def _list_curve(curve: ScoreCurve) -> list[CurvePair]:
     ]
 
 
-def _compare_challengers(shadows: Sequence[ShadowScore]) -> list[ShadowAgreement]:
-    pairs = defaultdict(list)
-    for score in shadows:
-        pairs[score.champion_version, score.challenger_version].append(score)
-    return [_compare_pair(champion, challenger, scores) for (champion, challenger), scores in pairs.items()]
-
-
-def _compare_pair(champion: str, challenger: str, scores: Sequence[ShadowScore]) -> ShadowAgreement:
-    answered = [score for score in scores if score.challenger_probability is not None]
-    differences = [float(score.challenger_probability or 0.0) - score.champion_probability for score in answered]
-    return ShadowAgreement(
-        champion_version=champion,
-        challenger_version=challenger,
-        requests=len(scores),
-        failures=len(scores) - len(answered),
-        agreement=sum(score.champion_decision == score.challenger_decision for score in answered) / len(answered) if answered else None,
-        mean_difference=sum(differences) / len(differences) if differences else None,
-    )
+def _compare_challengers(connection: Connection, domain: str) -> list[ShadowAgreement]:
+    return [
+        ShadowAgreement(
+            champion_version=row.champion_version,
+            challenger_version=row.challenger_version,
+            requests=row.requests,
+            failures=row.requests - row.answered,
+            agreement=row.equal / row.answered if row.answered else None,
+            mean_difference=row.difference,
+        )
+        for row in connection.execute(_AGREEMENT, {"of_domain": domain})
+    ]

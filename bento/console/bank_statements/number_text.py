@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from functools import lru_cache
 
 DATE_FORMATS = (
     "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d",
@@ -17,6 +18,7 @@ _SUFFIX = re.compile(r"\s*(CR|DR|C|D|S|H)$", re.IGNORECASE)
 _MINUSES = "-−–"
 
 
+@lru_cache(maxsize=10_000)  # a statement has each day many times
 def parse_date(text: str, date_format: str) -> date | None:
     """Return the date of a text in a format, with or without a time; None where it is none."""
     try:
@@ -27,10 +29,11 @@ def parse_date(text: str, date_format: str) -> date | None:
 
 def find_date_formats(texts: Sequence[str]) -> list[str]:
     """Return the formats in which every text is a date of 1990 to 2099; several where days and months can be taken for each other."""
+    different = dict.fromkeys(texts)
     return [
         date_format
         for date_format in DATE_FORMATS
-        if texts and all((day := parse_date(text, date_format)) is not None and 1990 <= day.year < 2100 for text in texts)
+        if different and all((day := parse_date(text, date_format)) is not None and 1990 <= day.year < 2100 for text in different)
     ]
 
 

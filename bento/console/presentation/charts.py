@@ -35,7 +35,7 @@ def stack_by_day(rows: Rows, category: str, title: str, days: Sequence[str]) -> 
     """Return bars by day, stacked by a category. Rows have `day`, the category and `count`; `days` are all days of the axis."""
     names = sorted({str(row[category]) for row in rows})
     scale = {"domain": names, "range": [PALETTE[at % len(PALETTE)] for at in range(len(names))]}
-    axis = {"labelAngle": 0, "labelOverlap": "greedy", "labelExpr": "slice(datum.value, 5)", "ticks": False}
+    axis = {"labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 8, "labelExpr": "slice(datum.value, 5)", "ticks": False}
     return _base(rows) | {
         "mark": {"type": "bar", "tooltip": True},
         "encoding": {
@@ -123,7 +123,9 @@ def draw_score_bins(rows: Rows) -> Spec:
         "autosize": "pad",
         "mark": {"type": "bar", "color": ACCENT, "tooltip": True},
         "encoding": {
-            "x": _axis("low", "quantitative", "probability", bin={"binned": True, "step": 0.05}, axis={"format": "%"}),
+            "x": _axis(
+                "low", "quantitative", "probability", bin={"binned": True, "step": 0.05}, scale={"domain": [0, 1]}, axis={"format": "%"}
+            ),
             "x2": {"field": "high"},
             "y": _axis("share", "quantitative", "share", axis={"format": "%", "tickCount": 3}),
             "facet": _axis("domain", "nominal", "", columns=3),

@@ -13,12 +13,17 @@ function drawCharts() {
     font: "system-ui, sans-serif",
     view: { stroke: line },
     axis: { labelColor: quiet, titleColor: quiet, gridColor: line, domainColor: quiet, tickColor: quiet, titleFontWeight: 500 },
-    legend: { labelColor: ink, titleColor: quiet, orient: "top", direction: "horizontal", columns: 4 },
+    legend: { labelColor: ink, titleColor: quiet, orient: "top", direction: "horizontal", columns: window.innerWidth < 560 ? 2 : 4 },
     header: { labelColor: ink, titleColor: quiet },
     text: { color: ink },
   };
   document.querySelectorAll("[data-chart]").forEach(async (place) => {
     const spec = JSON.parse(byId(place.dataset.chart).textContent);
+    const width = place.clientWidth, isNarrow = width < 560;
+    if (spec.encoding?.facet && isNarrow) {  // one panel below the other
+      spec.encoding.facet.columns = 1;
+      spec.width = width - 80;
+    }
     const drawn = await window.vegaEmbed(place, spec, { ast: true, actions: false, defaultStyle: false, renderer: "svg", config, tooltip: { disableDefaultStyle: true } });
     const button = place.closest("figure").querySelector(".export");
     if (button) {
@@ -110,4 +115,26 @@ document.querySelectorAll(".drop").forEach((place) => {
     input.files = event.dataTransfer.files;
     place.querySelector("form, form *")?.closest("form").requestSubmit();
   });
+});
+
+// Every table can be taken away as it stands, beside the longer ones that the server writes.
+document.querySelectorAll("main table:not([data-csv])").forEach((table, at) => {
+  const cell = (node) => {
+    const text = node.innerText.trim().replace(/\s+/g, " ").replace(/"/g, '""');
+    return `"${/^[=+@\t\r]/.test(text) ? "'" : ""}${text}"`;
+  };
+  const name = table.caption?.innerText || table.closest("[aria-label]")?.getAttribute("aria-label") || "table";
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "second export no-print";
+  button.textContent = "CSV";
+  button.setAttribute("aria-label", `CSV of: ${name}`);
+  button.onclick = () => {
+    const rows = [...table.rows].map((row) => [...row.cells].filter((node) => !node.querySelector("input")).map(cell).join(","));
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob(["\ufeff", rows.join("\r\n")], { type: "text/csv" }));
+    link.download = `${document.title.split(" – ")[0].toLowerCase().replace(/[^a-z0-9]+/g, "-")}-${at + 1}.csv`;
+    link.click();
+  };
+  (table.closest(".scroll") || table).after(button);
 });
