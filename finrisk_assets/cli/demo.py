@@ -113,7 +113,7 @@ def _materialise(settings: Settings, console: "Console", signals: "StopSignals")
     with (
         _tracking_prepared(settings),
         dg.DagsterInstance.get() as instance,
-        _event_logs_open(history),
+        keep_event_logs_open(history),
         _unpartitioned_assets_planned_once(),
     ):
         result = run_job(job, instance, run_config={"loggers": {"progress": {}}})
@@ -143,7 +143,7 @@ def _tracking_prepared(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _event_logs_open(history: Path) -> Iterator[None]:
+def keep_event_logs_open(history: Path) -> Iterator[None]:
     """Keep Dagster's event logs open for the time of the block: a connection to each, and one SQLAlchemy engine per file.
 
     Dagster opens and closes a log for each event, several hundred where assets have months. SQLite writes its log back into the database
