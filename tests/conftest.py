@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,34 @@ SLOW_FIXTURES = frozenset({"run", "spark", "demo"})
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a file's tests on one worker, and all files that use the trained ledger on the same one, so that it is trained once.
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-xdist take the groups in the order of the collection: its own begins with the most tests, however quick."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run a file's tests on one worker; all files that use the trained ledger on the same one, and so the tests of Spark.
+
+    So the ledger is trained once, and one Spark is started. Groups with slow tests come first, for one that is left for the end runs alone.
     A test is slow by its own fixtures, whatever the others of its file need.
     """
     trained = {item.path for item in items if "run" in getattr(item, "fixturenames", ())}
+    groups: dict[str, list[pytest.Item]] = {}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("trained" if item.path in trained else item.path.as_posix()))
-        if not SLOW_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+        fixtures = getattr(item, "fixturenames", ())
+        name = "trained" if item.path in trained else "spark" if "spark" in fixtures else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(name))
+        groups.setdefault(name, []).append(item)
+        if not SLOW_FIXTURES.isdisjoint(fixtures):
             item.add_marker(pytest.mark.slow)
+    items[:] = [item for group in sorted(groups.values(), key=_count_slow, reverse=True) for item in group]
+
+
+def _count_slow(group: Sequence[pytest.Item]) -> tuple[int, int]:
+    """Return the number of slow tests of a group, and of all."""
+    return sum(any(item.get_closest_marker(name) for name in ("slow", "realdata")) for item in group), len(group)
 
 
 @pytest.fixture(scope="session")
@@ -64,17 +82,16 @@ def keep_umask() -> Iterator[None]:
     os.umask(before)
 
 
-@pytest.fixture
-def spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Yield an Ibis connection to a local Spark of one thread that leaves no files behind. Spark needs a Java 17 runtime."""
     require("java")
+    folder = tmp_path_factory.mktemp("spark")
     import ibis
     from pyspark.sql import SparkSession
 
     from finrisk_assets.ledger.text_expressions import add_functions
 
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    monkeypatch.chdir(tmp_path)
     settings = {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -86,10 +103,13 @@ def spark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-        "spark.sql.warehouse.dir": str(tmp_path / "warehouse"),
-        "spark.local.dir": str(tmp_path / "scratch"),
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.local.dir": str(folder / "scratch"),
     }
-    session = SparkSession.builder.master("local[1]").appName("finrisk-tests").config(map=settings).getOrCreate()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.chdir(folder)
+        session = SparkSession.builder.master("local[1]").appName("finrisk-tests").config(map=settings).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     connection = ibis.pyspark.connect(session)
     add_functions(connection)

@@ -130,7 +130,7 @@ def _materialise(settings: Settings, console: "Console", signals: "StopSignals")
     with (
         _tracking_prepared(settings),
         dg.DagsterInstance.get() as instance,
-        _event_logs_open(history),
+        keep_event_logs_open(history),
         _unpartitioned_assets_planned_once(),
     ):
         result = run_job(job, instance, run_config={"loggers": {"progress": {}}}, location="finrisk_assets.definitions")
@@ -160,31 +160,40 @@ def _tracking_prepared(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _event_logs_open(history: Path) -> Iterator[None]:
+def keep_event_logs_open(history: Path) -> Iterator[None]:
     """Keep Dagster's event logs open for the time of the block: a connection to each, and one SQLAlchemy engine per file.
 
-    Dagster opens and closes both for each event, several hundred where assets have months. SQLite writes its log back into the database
+    Dagster opens and closes a log for each event, several hundred where assets have months. SQLite writes its log back into the database
     whenever the last connection closes (42 s against 17 s for 325 months of assets on a busy disk), and a new engine compiles each
-    statement again.
+    statement again. A power cut may take the last events of the run, which has died of it: nothing waits for the disk after each.
     """
     from dagster._core.storage.event_log.sqlite import sqlite_event_log
+    from sqlalchemy import event
 
     create: Any = sqlite_event_log.create_engine
     engines: dict[str, Any] = {}
+    held: set[Path] = set()
+
+    def hold(file: Path) -> None:
+        if file not in held and file.exists():
+            held.add(file)
+            connection = stack.enter_context(closing(sqlite3.connect(file, check_same_thread=False)))
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
 
     def cached_engine(url: str, **how: Any) -> Any:
-        if url not in engines:
+        if url in engines:
+            hold(Path(engines[url].url.database))
+        else:
             engines[url] = create(url, **how)
+            event.listen(engines[url], "connect", lambda connection, _: connection.execute("PRAGMA synchronous = NORMAL"))
         return engines[url]
 
     event_log_module: Any = sqlite_event_log
     event_log_module.create_engine = cached_engine
     try:
         with ExitStack() as stack:
-            for file in (history / "runs.db", history / "runs" / "index.db"):
-                if file.exists():
-                    connection = stack.enter_context(closing(sqlite3.connect(file)))
-                    connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            hold(history / "runs.db")
+            hold(history / "runs" / "index.db")
             yield
     finally:
         event_log_module.create_engine = create

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class Tracking(dg.ConfigurableResource):
     artifacts: str
     experiment: str
 
-    def _mlflow(self) -> Any:
+    def _mlflow(self) -> tuple[Any, str]:
+        """Return MLflow's module, set to this store, and the id of the experiment."""
         # The import takes seconds, and only stages that train or promote need it.
         import logging
 
@@ -59,14 +61,10 @@ class Tracking(dg.ConfigurableResource):
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         mlflow.set_tracking_uri(self.uri)
-        with self._file_lock():
-            if mlflow.get_experiment_by_name(self.experiment) is None:
-                mlflow.create_experiment(self.experiment, artifact_location=Path(self.artifacts).as_uri(), tags=EXPERIMENT_TAGS)
-        mlflow.set_experiment(self.experiment)
-        return mlflow
+        return mlflow, _find_experiment(self)
 
     @contextmanager
-    def _file_lock(self) -> Iterator[None]:
+    def lock_file(self) -> Iterator[None]:
         """Lock an SQLite tracking store, so that one process alone creates its tables and its experiment."""
         from filelock import FileLock
 
@@ -81,8 +79,8 @@ class Tracking(dg.ConfigurableResource):
     @contextmanager
     def run(self, name: str, tags: Mapping[str, str]) -> Iterator[Any]:
         """Open an MLflow run for the block, and yield the mlflow module."""
-        mlflow = self._mlflow()
-        with mlflow.start_run(run_name=name, tags=dict(tags)):
+        mlflow, experiment = self._mlflow()
+        with mlflow.start_run(run_name=name, tags=dict(tags), experiment_id=experiment):
             yield mlflow
 
     def find_experiment(self) -> str:
@@ -104,4 +102,18 @@ class Tracking(dg.ConfigurableResource):
 
     def client(self) -> Any:
         """Return MLflow's client, for work that belongs to no open run."""
-        return self._mlflow().MlflowClient()
+        return self._mlflow()[0].MlflowClient()
+
+
+@cache
+def _find_experiment(tracking: Tracking) -> str:
+    """Return the id of the experiment, created where there is none; a process asks the store once, not in each of its steps."""
+    import mlflow
+
+    with tracking.lock_file():
+        known = mlflow.get_experiment_by_name(tracking.experiment)
+        return str(
+            mlflow.create_experiment(tracking.experiment, artifact_location=Path(tracking.artifacts).as_uri(), tags=EXPERIMENT_TAGS)
+            if known is None
+            else known.experiment_id
+        )

@@ -34,11 +34,11 @@ from finrisk_assets.scoring.bundle_io import (
     shortest_float,
     take_field,
 )
-from finrisk_assets.scoring.feature_values import Doubt, TrainingRange
+from finrisk_assets.scoring.feature_values import Doubt, TrainingRange, any_by_row
 from finrisk_assets.scoring.policy_thresholds import REFUSED_FROM, find_thresholds
 from finrisk_assets.scoring.reasons import group_by_factor
 from finrisk_assets.scoring.spec import BundleError, BundleSpec, Component, Floats, Linear, Rows, Trees, check_spec, signed_log1p
-from finrisk_assets.scoring.tree_shap import TreeShap
+from finrisk_assets.scoring.tree_shap import read_trees
 
 GOLDEN_TOLERANCE = 1e-6
 """Largest difference of a golden row's margin (relative above 1) or probability from the stored value."""
@@ -138,7 +138,7 @@ class _TreesScorer:
     block_rows = sys.maxsize  # `TreeShap` splits rows itself
 
     def __init__(self, part: Trees, width: int, threads: int) -> None:
-        self._trees = TreeShap(part.model, width)
+        self._trees = read_trees(part.model, width)
         self._fills = None if part.fills is None else _fill_array(part.fills).astype(np.float32)
         self._model, self._width, self._threads = part.model, width, threads
 
@@ -339,12 +339,11 @@ class Bundle:
         """
         doubtful = self._lacks_values(rows)
         if self.policy.too_little_known.outside_training == "refer":
-            doubtful |= self.training_range.find_outside(rows).any(axis=1)
+            doubtful |= any_by_row(self.training_range.find_outside(rows))
         return doubtful
 
     def _lacks_values(self, rows: Rows) -> NDArray[np.bool_]:
-        training_range, most = self.training_range, self.policy.too_little_known.max_missing_share
-        return training_range.find_unknown(rows).any(axis=1) | (training_range.sum_missing_information(rows) > most)
+        return self.training_range.lacks_values(rows, self.policy.too_little_known.max_missing_share)
 
     def find_doubt(self, row: Rows) -> Doubt | None:
         """Return why a decision on a row of shape (d,) would be a guess; None where the policy lets the model decide."""

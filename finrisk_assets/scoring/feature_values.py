@@ -101,12 +101,20 @@ class TrainingRange:
         if values:
             is_open |= np.array(circles)
         margin = SEEN_MARGIN * np.where(is_open, 0.0, high - np.where(is_open, high, low))
-        self._low, self._high = np.where(is_open, -np.inf, low - margin), np.where(is_open, np.inf, high + margin)
+        # Rows are float32: bounds of the same type are compared at once, and those that lie inside of the exact ones say the same.
+        self._low = _round_inwards(np.where(is_open, -np.inf, low - margin), np.inf)
+        self._high = _round_inwards(np.where(is_open, np.inf, high + margin), -np.inf)
         self._always_known = np.array([not feature.is_ever_missing for feature in values], bool)
 
-    def sum_missing_information(self, rows: Rows) -> NDArray[np.float64]:
-        """Return the share of the model's information that is missing from each row, shape (n,)."""
-        return np.isnan(rows) @ self._information if len(self._information) else np.zeros(len(rows))
+    def lacks_values(self, rows: Rows, max_missing_share: float) -> NDArray[np.bool_]:
+        """Return whether each row lacks a value that training always had, or more than a share of the model's information; shape (n,)."""
+        lacking = np.zeros(len(rows), bool)
+        if len(self._information):
+            is_missing = np.isnan(rows)
+            some = np.flatnonzero(any_by_row(is_missing))
+            missing = is_missing[some]
+            lacking[some] = missing[:, self._always_known].any(axis=1) | (missing @ self._information > max_missing_share)
+        return lacking
 
     def find_unknown(self, rows: Rows) -> NDArray[np.bool_]:
         """Return whether each value is missing although training always had one; shape (n, d)."""
@@ -117,3 +125,18 @@ class TrainingRange:
         if not len(self._information):
             return np.zeros(rows.shape, bool)
         return (rows < self._low) | (rows > self._high)
+
+
+def any_by_row(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return whether any flag of each row is set, shape (n,): several times faster than numpy's own where few are."""
+    rows = np.zeros(len(flags), bool)
+    rows[np.flatnonzero(flags) // (flags.shape[1] or 1)] = True
+    return rows
+
+
+def _round_inwards(bounds: NDArray[np.float64], inwards: float) -> NDArray[np.float32]:
+    """Return the float32 numbers nearest to the bounds that do not lie outside of them; `inwards` is the infinity on their inner side."""
+    with np.errstate(over="ignore"):
+        rounded = bounds.astype(np.float32)
+    is_outside = rounded < bounds if inwards > 0 else rounded > bounds
+    return np.where(is_outside, np.nextafter(rounded, np.float32(inwards)), rounded)

@@ -18,7 +18,9 @@ Thomas, *Consumer Credit Models* (Oxford 2009, chapter 3).
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -105,13 +107,18 @@ def value_loans(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: Arra
     standing, defaulted = np.zeros(shape), np.zeros(shape)
     # Months of few loans at once, for a call of numpy costs more than a number; of many one by one, which stays in a processor's cache.
     block = max(1, NUMBERS_AT_ONCE // max(1, math.prod(shape)))
-    for start in range(0, last, block):
-        month = np.arange(start, min(start + block, last))
-        column = month.reshape(-1, *[1] * len(shape))
-        balance = np.maximum(-np.expm1((column - term) * growth), 0.0) * discounts[column]
-        at_risk = np.exp(log_survival * waited[column]) * kept**column * balance
-        standing = standing + at_risk.sum(axis=0)
-        defaulted = defaulted - (at_risk * np.expm1(log_survival * weights[column])).sum(axis=0)
+    for first, end, running in _split_months(term, shape if block == 1 else (), last):
+        survival, left, grown = (_select(values, shape, running) for values in (log_survival, term, growth))
+        stood, lost = standing[running], defaulted[running]
+        for start in range(first, end, block):
+            column = np.arange(start, min(start + block, end)).reshape(-1, *[1] * len(shape))
+            balance = np.maximum(-np.expm1((column - left) * grown), 0.0) * discounts[column]
+            at_risk = np.exp(survival * waited[column]) * kept**column * balance
+            if start == first or block > 1 or weights[start] != weights[start - 1]:
+                conditional = np.expm1(survival * weights[column])  # minus the month's hazard, which is the same in most months
+            stood = stood + at_risk.sum(axis=0)
+            lost = lost - (at_risk * conditional).sum(axis=0)
+        standing[running], defaulted[running] = stood, lost
     standing, defaulted = lent * scale * standing, lent * scale * defaulted
     # A loan is serviced until its term ends or it is repaid early: the cost of each number of months, looked up.
     serviced = np.append(0.0, np.cumsum(discounts * kept ** np.arange(last)))
@@ -123,6 +130,25 @@ def value_loans(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: Arra
         expected_loss=lending.lgd * defaulted,
         cost=np.broadcast_to(cost, standing.shape),
     )
+
+
+def _split_months(term: Floats, shape: tuple[int, ...], last: int) -> Iterator[tuple[int, int, Any]]:
+    """Yield spans of months, with the loans that still run in them: an ended one adds 0 for as long as the longest takes.
+
+    Only a grid whose columns have one term each is split; a `shape` of no dimension is not.
+    """
+    if not (shape and term.ndim and term.size == term.shape[-1] == shape[-1]):
+        yield 0, last, ...
+        return
+    ends = term.reshape(-1)
+    first = 0
+    for end in sorted({int(month) for month in ends[ends > 0]}):
+        yield first, end, (..., np.flatnonzero(~(ends <= first)))
+        first = end
+
+
+def _select(values: Floats, shape: tuple[int, ...], running: Any) -> Floats:
+    return values if running is ... else np.broadcast_to(values, np.broadcast_shapes(values.shape, shape[-1:]))[running]
 
 
 def monthly_weights(lending: Lending, months: int) -> Floats:

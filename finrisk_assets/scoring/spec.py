@@ -211,7 +211,11 @@ class BundleSpec:
 def signed_log1p(x: ArrayLike) -> Floats:
     """Return ``sign(x) * log(1 + |x|)``, which shortens long tails on both sides of zero; the only transform of a linear component."""
     values = np.asarray(x, np.float64)
-    return np.sign(values) * np.log1p(np.abs(values))
+    # In one array: batches are as long as their new arrays are.
+    shortened = np.empty_like(values)
+    np.abs(values, out=shortened)
+    np.log1p(shortened, out=shortened)
+    return np.copysign(shortened, values, out=shortened)
 
 
 def _sigmoid(x: Floats) -> Floats:

@@ -9,7 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -138,6 +138,18 @@ class TreeShap:
         for part in self._parts:
             part.add(rows, values[1:], out)
         return values
+
+
+@lru_cache(maxsize=12)
+def read_trees(model: bytes, width: int) -> TreeShap:
+    """Return the trees of a model file; models read lately are shared, because their tables take longer to build than a batch to score.
+
+    Raises
+    ------
+    ValueError
+        As `TreeShap` does.
+    """
+    return TreeShap(model, width)
 
 
 def _base_margin(learner: Mapping[str, Any]) -> np.float32:

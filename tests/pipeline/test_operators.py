@@ -1,6 +1,7 @@
 """Tests of what operators do to a home: they cut its power, stop its runs, and start several at once. Real daemons, real processes."""
 
 import json
+import shutil
 import signal
 import sys
 import time
@@ -27,21 +28,37 @@ SUCCESS, FAILURE, QUEUED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAIL
 EVERYTHING = json.dumps(partitions.run_tags("2024-01", "2024-10"))
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OperatedHome]:
-    """Yield the home of a shop with ten months of files, landed, and a small champion."""
-    (tmp_path / "in").mkdir()
-    (tmp_path / "shop.yaml").write_text(MAPPING)
+def open_home(folder: Path) -> OperatedHome:
+    """Return the home in a folder, with its Dagster set up there."""
+    home = OperatedHome(folder, "shop.yaml", {"FINRISK_AS_OF": "2024-11-01"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", "")
+        prepare_dagster(home.settings)
+    return home
+
+
+@pytest.fixture(scope="module")
+def landed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a shop with ten months of files, landed, and a small champion: each test works in a copy."""
+    folder = tmp_path_factory.mktemp("landed")
+    (folder / "in").mkdir()
+    (folder / "shop.yaml").write_text(MAPPING)
     for month in range(1, 11):
-        (tmp_path / "in" / f"2024-{month:02d}.csv").write_text("\n".join((HEADER, *day(month, 12))) + "\n")
-    home = OperatedHome(tmp_path, "shop.yaml", {"FINRISK_AS_OF": "2024-11-01"})
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    prepare_dagster(home.settings)
-    folder = champion_folder(TRANSACTION_ANOMALY, home.settings)
-    folder.parent.mkdir(parents=True)
-    write_transaction_bundle(folder)
-    (folder.parent / FIGURES).write_text("[]")
+        (folder / "in" / f"2024-{month:02d}.csv").write_text("\n".join((HEADER, *day(month, 12))) + "\n")
+    home = open_home(folder)
+    champion = champion_folder(TRANSACTION_ANOMALY, home.settings)
+    champion.parent.mkdir(parents=True)
+    write_transaction_bundle(champion)
+    (champion.parent / FIGURES).write_text("[]")
     execute(home, "daily")
+    return folder
+
+
+@pytest.fixture
+def home(landed: Path, tmp_path: Path) -> Iterator[OperatedHome]:
+    """Yield the home of a shop with ten months of files, landed, and a small champion."""
+    shutil.copytree(landed, tmp_path, dirs_exist_ok=True)
+    home = open_home(tmp_path)
     yield home
     home.stop()
 

@@ -128,7 +128,7 @@ class TransactionAnomaly(Domain):
         )
         sizes = {"n_train": len(rows), "n_validation": len(validation), "n_test": len(window.test)}
         params = {"split": window.reason, "seed": settings.seed, **sizes}
-        if min(_count_frauds(frame.iloc[part]) for part in (window.train, window.validation, window.test)) < MIN_FRAUDS:
+        if min(_count_frauds(frame.is_fraud.iloc[part]) for part in (window.train, window.validation, window.test)) < MIN_FRAUDS:
             share = float((np.exp2(margin) >= Bundle(spec, "", policy=load_policy(settings)).thresholds["anomaly"]).mean())
             spec = _with_values(spec, rows, validation)
             return TrainingResult(spec, params | {"champion_candidate": "isolation_forest"}, {"share_anomalous": share})
@@ -297,15 +297,15 @@ def _days(frame: "pd.DataFrame") -> "np.ndarray":
     return frame.occurred_at.to_numpy().astype("datetime64[D]")
 
 
-def _count_frauds(frame: "pd.DataFrame") -> int:
+def _count_frauds(is_fraud: "pd.Series") -> int:
     """Return the number of known frauds; 0 where the source has no labels."""
-    return int(frame.is_fraud.fillna(False).sum())
+    return int(is_fraud.fillna(False).sum())
 
 
 def _is_judged_by_labels(test: "pd.DataFrame", bundle: "Bundle") -> bool:
     """Return whether the labels of the test window judge a bundle: they are enough, and its score is a probability of fraud."""
     is_probability = bundle.score_curve is not None and bool(bundle.score_curve.events)
-    return is_probability and _count_frauds(test) >= MIN_FRAUDS
+    return is_probability and _count_frauds(test.is_fraud) >= MIN_FRAUDS
 
 
 def _largest_amount(frame: "pd.DataFrame", train: "np.ndarray") -> dict[str, float]:

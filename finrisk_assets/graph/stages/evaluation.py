@@ -81,6 +81,9 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         import ibis
         from mlflow.entities import Metric
 
+        from finrisk_assets.modelling.training.parallel import run_both
+        from finrisk_assets.modelling.training.provenance import limit_threads
+
         client = tracking.client()
         registered = model_registry.find_version(client, domain.name, model_registry.CHALLENGER)
         if registered is None:
@@ -89,7 +92,13 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         champion = _champion(client, domain, registered, settings)
         frame = load_evaluation_rows(warehouse, domain)
         known_now = replace(settings, as_of=clock.now())
-        result = gate.evaluate(domain, frame, load_protected_columns(warehouse, source), challenger, champion, known_now)
+        protected = load_protected_columns(warehouse, source)
+        with limit_threads():
+            result, moved = run_both(
+                lambda: gate.evaluate(domain, frame, protected, challenger, champion, known_now),
+                lambda: measure_relations(domain, source, warehouse, challenger),
+                settings.threads,
+            )
         figures = [*result.figures, *_rollback_figures(model_registry.read_tags(client, registered))]
         faults = gate.find_faults(domain, figures)
         rows = [asdict(figure) for figure in figures]
@@ -99,7 +108,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         for name, png in result.plots.items():
             log_artifact(client, registered.run_id, f"plots/test_{name}.png", png)
         log_artifact(client, registered.run_id, FIGURES, json.dumps(rows, indent=1).encode())
-        relations = [asdict(figure) for figure in measure_relations(domain, source, warehouse, challenger)]
+        relations = [asdict(figure) for figure in moved]
         log_artifact(client, registered.run_id, ARTIFACT, json.dumps(relations, indent=1).encode())
         log_artifact(client, registered.run_id, POLICY, challenger.policy.canonical_json().encode())
         gate_verdict.record_evaluation(client, registered.name, registered.version, (fault.demand for fault in faults))

@@ -90,7 +90,7 @@ def _tag_challenger(tracking: Tracking, domain: Domain, columns: Sequence[str]) 
 def findings(domain: Domain, source: Source, settings: Settings, warehouse: Warehouse) -> "list[LeakageFinding]":
     """Lint a sample of the rows that may teach, and replay a sample of customers where the source has movements of theirs."""
     from finrisk_assets.modelling.evaluation import leakage, look_ahead
-    from finrisk_assets.modelling.training.parallel import map_threads
+    from finrisk_assets.modelling.training.parallel import run_both
     from finrisk_assets.modelling.training.provenance import limit_threads
 
     decision_time, names = domain.decision_time, [feature.name for feature in domain.select_features(source)]
@@ -129,7 +129,7 @@ def findings(domain: Domain, source: Source, settings: Settings, warehouse: Ware
         )
 
     with limit_threads():
-        linted, replayed = map_threads(lambda look: look(), (lint, replay), settings.threads)
+        linted, replayed = run_both(lint, replay, settings.threads)
     return [_with_excuse(leak, domain) for leak in sorted([*replayed, *linted], key=lambda leak: leak.severity != "block")]
 
 

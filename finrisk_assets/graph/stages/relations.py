@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.domains import registry
 from finrisk_assets.domains.base import Domain, Figure
+from finrisk_assets.features.compiled import compile_features
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.evaluation import metamorphic
@@ -68,7 +69,7 @@ def _select_people(domain: Domain, source: Source, warehouse: Warehouse) -> "dic
 
 
 class ChangedLedgers:
-    """Changed copies of one ledger, in memory. The query of the feature table is compiled once, which takes as long as a run of it.
+    """Changed copies of one ledger, in memory. The query of the feature table is compiled once.
 
     Parameters
     ----------
@@ -81,9 +82,17 @@ class ChangedLedgers:
 
         self._engine, self._key = ibis.duckdb.connect(), domain.keys[0].name
         self._types = {name: table.schema for name, table in tables.items()}
-        lazy = {name: self._engine.create_table(name, table) for name, table in tables.items()}
-        companions = {f"features_{each.group}": each.build_features(lazy, source) for each in _companions(domain)}
-        self._query = self._engine.compile(domain.join_companions(domain.build_features(lazy, source), companions.get))
+        schemas = {name: self._engine.create_table(name, table).schema() for name, table in tables.items()}
+
+        def compile_of(other: Domain) -> str:
+            return compile_features(lambda lazy: other.build_features(lazy, source), schemas)
+
+        self._companions = {f"features_{each.group}": compile_of(each) for each in _companions(domain)}
+        self._query = compile_of(domain)
+        if self._companions:
+            self._store_companions()
+            own = self._engine.sql(self._query)
+            self._query = self._engine.compile(domain.join_companions(own, lambda name: self._engine.table(name)))
 
     def build(self, frames: metamorphic.Frames) -> "pd.DataFrame":
         """Return the feature table over a changed ledger, with what the companions know, by key and in the order of keys."""
@@ -92,8 +101,13 @@ class ChangedLedgers:
         for name, frame in frames.items():
             table = pa.Table.from_pandas(frame, schema=self._types[name], preserve_index=False)
             self._engine.create_table(name, table, overwrite=True)
+        self._store_companions()
         rows = self._engine.raw_sql(self._query).to_arrow_table().to_pandas()
         return rows.set_index(self._key).sort_index()
+
+    def _store_companions(self) -> None:
+        for name, query in self._companions.items():
+            self._engine.raw_sql(f'CREATE OR REPLACE TABLE "{name}" AS {query}')
 
 
 def _companions(domain: Domain) -> list[Domain]:

@@ -189,17 +189,18 @@ def _holds_the_same(feature: "pd.Series", protected: "pd.Series") -> bool:
     first = feature.to_numpy(np.float64, na_value=np.nan)[known]
     values = protected[known]
     n_values = values.nunique()
-    if n_values < 2 or len(np.unique(first)) < 2:
+    distinct, rows = np.unique(first, return_inverse=True)
+    if n_values < 2 or len(distinct) < 2:
         return False
     if values.dtype.kind in "if" or str(values.dtype) in ("Int64", "Float64"):
         from scipy.stats import spearmanr
 
         if abs(float(spearmanr(first, values.to_numpy(np.float64)).statistic)) >= SAME_CONTENT:
             return True
-    if n_values > 50 or len(np.unique(first)) > 50:
+    if n_values > 50 or len(distinct) > 50:
         return False
-    counts = np.zeros((len(np.unique(first)), n_values))
-    rows, columns = np.unique(first, return_inverse=True)[1], np.unique(values.astype(str), return_inverse=True)[1]
+    counts = np.zeros((len(distinct), n_values))
+    columns = np.unique(values.astype(str), return_inverse=True)[1]
     np.add.at(counts, (rows, columns), 1)
     return bool(min(_foretold_share(counts), _foretold_share(counts.T)) >= SAME_CONTENT)
 

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finrisk_assets.features.compiled import FeatureBuilder, compile_features
 from finrisk_assets.modelling.evaluation.leakage_evidence import LeakageFinding
 from schemas.ledger import TABLES, Table
 
 if TYPE_CHECKING:
     import pandas as pd
     from ibis.expr.types import Table as LazyTable
-
-FeatureBuilder = Callable[[Mapping[str, "LazyTable"]], "LazyTable"]
-"""A pure function from tables by name to a feature table."""
 
 SPAN_DAYS = 31
 """Days before the cut; `find_look_ahead` compares the rows decided within them, so that even a look ahead of one day shows."""
@@ -105,7 +103,7 @@ def _restrict_table(
 
 
 class _FeatureReplay:
-    """A feature table that is computed several times from changed tables; its SQL is compiled once, which takes longest."""
+    """A feature table that is computed several times from changed tables."""
 
     def __init__(self, build: FeatureBuilder, tables: Mapping[str, "LazyTable"], columns: Sequence[str]) -> None:
         import ibis
@@ -116,12 +114,8 @@ class _FeatureReplay:
             rows = table.to_pyarrow()
             self._engine.con.register(_full_name(name), rows)
             self._engine.con.register(name, rows)
-        fuse_selects = ibis.options.sql.fuse_selects
-        ibis.options.sql.fuse_selects = False  # the SQL is longer, but compiles in half the time
-        try:
-            self._sql = self._engine.compile(build({name: self._engine.table(name) for name in tables}).select(*columns))
-        finally:
-            ibis.options.sql.fuse_selects = fuse_selects
+        chosen = ", ".join(f'"{name}"' for name in columns)
+        self._sql = f"SELECT {chosen} FROM ({compile_features(build, {name: self._engine.table(name).schema() for name in tables})})"
 
     def rows(self) -> "pd.DataFrame":
         """Return the columns, computed from the registered tables."""

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 
 def map_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> list[Result]:
@@ -20,6 +22,13 @@ def map_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: 
     """
     with ThreadPoolExecutor(max(threads, 1), thread_name_prefix="finrisk-fit", initializer=_limit_to_one_thread) as pool:
         return list(pool.map(work, items))
+
+
+def run_both(first: Callable[[], First], second: Callable[[], Second], threads: int) -> tuple[First, Second]:
+    """Return the results of two functions, carried out side by side where there are two threads."""
+    with ThreadPoolExecutor(max(threads, 1), thread_name_prefix="finrisk-pair", initializer=_limit_to_one_thread) as pool:
+        results = pool.submit(first), pool.submit(second)
+        return results[0].result(), results[1].result()
 
 
 def map_in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:

@@ -5,7 +5,7 @@ import pytest
 
 from finrisk_assets.policy.document import Lending
 from finrisk_assets.policy.policy_file import default_policy
-from finrisk_assets.scoring.loan_value import monthly_weights, value_loans
+from finrisk_assets.scoring.loan_value import NUMBERS_AT_ONCE, monthly_weights, value_loans
 
 LENDING = default_policy().lending
 RISING = tuple(np.linspace(0.4, 1.8, 18).tolist())
@@ -55,6 +55,21 @@ def test_many_loans_on_a_grid_are_valued_as_each_alone() -> None:
     assert together.shape == pd.shape
     alone = [[float(value_loans(*terms, p, LENDING).value) for terms, p in zip(GRID, row, strict=True)] for row in pd]
     np.testing.assert_allclose(together, alone, rtol=1e-12)
+
+
+@pytest.mark.parametrize("weights", [(), RISING])
+def test_a_grid_of_many_loans_has_the_bits_of_its_columns(weights: tuple[float, ...]) -> None:
+    """Months are added up for the terms that still run; a column alone, whose loans all end together, has no such spans."""
+    lending = with_costs(hazard_weights=weights)
+    amount, rate, term = (np.array(column, np.float64) for column in zip(*GRID, strict=True))
+    pd = np.random.default_rng(2).uniform(0, 0.5, (NUMBERS_AT_ONCE // len(GRID) + 1, len(GRID)))
+    pd[3], pd[:, 7] = np.nan, 1.0
+    together = value_loans(amount, rate, term, pd, lending)
+    many = np.repeat(pd, len(GRID), axis=0)  # as large, so that months are added up in the same way
+    for at in range(len(GRID)):
+        alone = value_loans(amount[at], rate[at], np.full((len(many), 1), term[at]), many[:, at : at + 1], lending)
+        for part in ("interest", "funding", "expected_loss", "cost"):
+            np.testing.assert_array_equal(getattr(together, part)[:, at], getattr(alone, part)[:: len(GRID), 0], err_msg=part)
 
 
 @pytest.mark.parametrize("weights", [(), RISING])

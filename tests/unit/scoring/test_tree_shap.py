@@ -9,7 +9,7 @@ import pytest
 
 from finrisk_assets.scoring import tree_shap
 from finrisk_assets.scoring.spec import Rows
-from finrisk_assets.scoring.tree_shap import TreeShap
+from finrisk_assets.scoring.tree_shap import TreeShap, read_trees
 
 ROW_COUNTS = (1, 16, 64, 127, 128, 256, 257, 512, 1024)
 MATRIX_ROWS = 1024
@@ -26,16 +26,16 @@ def rows() -> Rows:
 
 @pytest.fixture(scope="module")
 def trees(rows: Rows) -> TreeShap:
-    return train(rows)
+    return TreeShap(train(rows), rows.shape[1])
 
 
-def train(rows: Rows) -> TreeShap:
+def train(rows: Rows) -> bytes:
     import xgboost
 
     known = np.nan_to_num(rows)
     labels = known[:, 0] + known[:, 1] * known[:, 2] > 0.5
     trained = xgboost.train({"max_depth": 4, "objective": "binary:logistic", "nthread": 1}, xgboost.DMatrix(rows, labels), 80)
-    return TreeShap(bytes(trained.save_raw("json")), rows.shape[1])
+    return bytes(trained.save_raw("json"))
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 16, 127, 128, 255, 256, 257, 511, 513, 1023, 1024])
@@ -54,7 +54,7 @@ def test_a_row_of_a_large_model_has_the_same_bits(trees: TreeShap, rows: Rows, m
     edges[:3, 1] = np.inf, -np.inf, np.nan
     margins, shap_values = zip(*(trees.explain(row[None]) for row in edges), strict=True)
     monkeypatch.setattr(tree_shap, "_MAX_INTERVAL_BYTES", 0)
-    large = train(rows)
+    large = TreeShap(train(rows), rows.shape[1])
     alone = [large.explain(row[None]) for row in edges]
     assert np.array_equal(np.concatenate(margins), np.concatenate([margin for margin, _ in alone]))
     assert np.array_equal(np.concatenate(shap_values), np.concatenate([values for _, values in alone]))
@@ -99,3 +99,10 @@ def count_calls(function: Callable[..., Any], *arguments: Any) -> int:
     finally:
         sys.setprofile(None)
     return calls
+
+
+def test_a_model_that_was_read_lately_is_shared(rows: Rows) -> None:
+    model = train(rows)
+    assert read_trees(model, rows.shape[1]) is read_trees(bytes(bytearray(model)), rows.shape[1])
+    with pytest.raises(ValueError, match="features"):
+        read_trees(model, rows.shape[1] + 1)
