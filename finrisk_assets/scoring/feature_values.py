@@ -106,7 +106,11 @@ class TrainingRange:
 
     def sum_missing_information(self, rows: Rows) -> NDArray[np.float64]:
         """Return the share of the model's information that is missing from each row, shape (n,)."""
-        return np.isnan(rows) @ self._information if len(self._information) else np.zeros(len(rows))
+        if not len(self._information):
+            return np.zeros(len(rows))
+        # A sum by row, whose rounding is the same for one row and for many; a product with a matrix may add in another order.
+        shares: NDArray[np.float64] = np.where(np.isnan(rows), self._information, 0.0).sum(axis=1)
+        return shares
 
     def find_unknown(self, rows: Rows) -> NDArray[np.bool_]:
         """Return whether each value is missing although training always had one; shape (n, d)."""
