@@ -35,6 +35,8 @@ class ScoringInput(NamedTuple):
         The domain's decision, where it precedes the scoring of the row: the priced offers of `loan_offers`.
     transaction
         The transaction that is added to the history with the decision; None in the other domains.
+    is_doubtful
+        Whether too little is known of the row for a decision, where that was found out for many rows at once; else None.
     """
 
     request: Any
@@ -43,6 +45,7 @@ class ScoringInput(NamedTuple):
     decision_context: Any = None
     pricing: Any = None
     transaction: Transaction | None = None
+    is_doubtful: bool | None = None
 
 
 def exactly_one_of(request: Request, *names: str) -> str:

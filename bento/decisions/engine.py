@@ -23,9 +23,10 @@ from bento.decisions.record_tiers import AnswerRebuilder, abridge, keeps_full_an
 from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.loan import LoanScorer
 from bento.decisions.scorers.spending import SpendingScorer
+from bento.decisions.scorers.transaction import TransactionScorer
 from bento.problems import Problem, log_failure
 from bento.store.database import StoreUnavailable
-from bento.store.records import NewAlert, NewDecision, Person, PriorDecision, RequestOrigin
+from bento.store.records import NewAlert, NewDecision, Person, PriorDecision, RequestOrigin, Transaction
 from bento.store.session import STORE_FAULTS, Store, write_transaction
 from schemas.api import FieldError, SpendingAnswer, TransactionRequest
 from schemas.insight_api import SpendingWhatIfRequest
@@ -220,15 +221,16 @@ class Decisions:
         if not items or is_repeated or self.store.has_prior_decision(transaction_ids=identifiers, keys=keys):
             raise NotTogetherError
         self.store.remember_people(item.request.user_id for item in items)
-        inputs, people = [], []
+        people: list[Person] = []
+
+        def add(transaction: Transaction) -> None:
+            person = self.store.person(transaction.customer_id, make=True)
+            assert person is not None
+            self.store.queue_transaction(transaction, person)
+            people.append(person)
+
         with span("features"):
-            for request, _, _ in items:
-                scoring_input = scorer.prepare(request)
-                person = self._person(scoring_input)
-                assert scoring_input.transaction is not None and person is not None
-                self.store.queue_transaction(scoring_input.transaction, person)
-                inputs.append(scoring_input)
-                people.append(person)
+            inputs = cast(TransactionScorer, scorer).prepare_in_turn([item.request for item in items], add)
         with span("score"):
             scores = split_scores(scorer.bundle.score(np.stack([scoring_input.row for scoring_input in inputs])))
         with span("explain"):

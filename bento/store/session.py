@@ -39,6 +39,7 @@ from bento.store.shadow_scores import MAX_SHADOW_SCORES
 from bento.store.transactions import Entity, HistoryQuery
 from bento.store.unit_of_work import UnitOfWork
 from finrisk_assets.features.online import EventCount, History
+from finrisk_assets.features.online_chunk import HeldEvents
 from finrisk_assets.features.recent_events import Event
 from finrisk_assets.settings import Settings
 
@@ -267,6 +268,10 @@ class Store(UnitOfWork):
     ) -> tuple[dict[Entity, History], dict[Entity, list[int]]]:
         """Return what features read of an event's history, see `transactions.read_history`."""
         return transactions.read_history(self, event, query, before)
+
+    def hold_histories(self, events: Sequence[Mapping[str, Any]], query: HistoryQuery, first: int = 0) -> tuple[int, HeldEvents | None]:
+        """Return the histories of events that can be taken together, see `transactions.hold_histories`."""
+        return transactions.hold_histories(self, events, query, first)
 
     def read_movements(self, customer_id: str, reach: timedelta, before: datetime) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         """Return what rules read of a customer's history, see `transactions.read_movements`."""

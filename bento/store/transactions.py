@@ -5,6 +5,7 @@ reads what other workers committed meanwhile: their new rows are added, any othe
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import islice
@@ -20,7 +21,8 @@ from bento.store.statements import CompiledStatement
 from bento.store.tables import transactions
 from bento.store.unit_of_work import UnitOfWork
 from finrisk_assets.features.online import EventCount, History, to_cents
-from finrisk_assets.features.recent_events import MAX_ENTITY_EVENTS, CachedEvent, EntityEvents, Event, Key, shorten_token
+from finrisk_assets.features.online_chunk import HeldEvents
+from finrisk_assets.features.recent_events import MAX_ENTITY_EVENTS, SLACK_US, CachedEvent, EntityEvents, Event, Key, shorten_token
 from finrisk_assets.features.windows import MICRO
 from schemas.timestamps import to_micros
 
@@ -134,6 +136,17 @@ class HistorySnapshot(NamedTuple):
     own: int
 
 
+@dataclass(slots=True)
+class _HeldEntity:
+    """An entity of a chunk: its events in memory, the times of its first and its last one in the chunk, and the number of its events."""
+
+    key: Key
+    events: EntityEvents
+    first_us: int
+    last_us: int
+    size: int
+
+
 class TransactionExistsError(RuntimeError):
     """A queued transaction is stored already."""
 
@@ -244,6 +257,64 @@ def read_history(
             if values.keys() >= set(entity):
                 numbers[entity] = held[entity[0]].count(event_counts, at, _narrowing(entity, values))
     return events, numbers
+
+
+def hold_histories(
+    session: UnitOfWork, events: Sequence[Mapping[str, Any]], query: HistoryQuery, first: int = 0
+) -> tuple[int, HeldEvents | None]:
+    """Return the events in memory of the entities of some events that can be added to them before any of the features is computed.
+
+    Those are events of which none goes back in time behind an earlier one of its customer or merchant: what an entity's later events add to
+    its history lies at or after the time of the earlier ones, where their windows end. Call this inside `writing`.
+
+    Parameters
+    ----------
+    events
+        Columns of `Transaction` with ``occurred_at_us``, in the order in which they are added to history.
+    first
+        Place of the first event.
+
+    Returns
+    -------
+    number : int
+        The number of events from `first` on, at least one.
+    held : HeldEvents or None
+        The histories of their entities; None where the events must be taken one by one.
+    """
+    connection = session.database.writing_connection()
+    if not _read_changes(session, connection):
+        return 1, None
+    entities: dict[Key, _HeldEntity] = {}
+    of_events: dict[str, list[EntityEvents | None]] = {column: [] for column in query.longest}
+    tokens: dict[str, list[int]] = {column: [] for column in _NARROWING_COLUMNS}
+    for place in range(first, len(events)):
+        event, own = events[place], list[_HeldEntity | None]()
+        at = event["occurred_at_us"]
+        for column, reach_us in query.longest.items():
+            value = None if event[column] is None else _stored_value(session, connection, column, event[column])
+            if value is None and event[column] is None:
+                own.append(None)
+                continue
+            key = _INDEX_COLUMNS[column], str(value)
+            entity = entities.get(key)
+            if entity is None:
+                _, found = _cached_events(session, connection, (column,), {column: value}, at - reach_us, at)
+                entity = None if found is None else _HeldEntity(key, found, at, at, len(found.times))
+            if entity is None or not entity.last_us <= at <= entity.first_us + SLACK_US or entity.size >= MAX_ENTITY_EVENTS:
+                break
+            own.append(entity)
+        if len(own) < len(query.longest):
+            break
+        for column, entity in zip(of_events, own, strict=True):
+            of_events[column].append(None if entity is None else entity.events)
+            if entity is not None:
+                entity.last_us, entity.size = at, entity.size + 1
+                entities[entity.key] = entity
+        for column, numbers in tokens.items():
+            numbers.append(shorten_token(None if event[column] is None else session.token(column, event[column])))
+    number = len(tokens["country"])
+    is_whole = number > 0 and all(session.recent_events.holds(key, entity.events) for key, entity in entities.items())
+    return (number, HeldEvents(of_events, tokens)) if is_whole else (max(number, 1), None)
 
 
 def read_movements(

@@ -105,7 +105,7 @@ class OnlineFeatures:
         self.history_s: Mapping[tuple[str, ...], int] = find_reach_s(features)
         declared_windows = collect_windows(features)
         place = {window: number for number, window in enumerate(declared_windows)}
-        self._entities = [_Entity(entity, {w: place[w] for w in declared_windows if w.entity == entity}) for entity in self.history_s]
+        self._entities = [Entity(entity, {w: place[w] for w in declared_windows if w.entity == entity}) for entity in self.history_s]
         self.counts: Mapping[tuple[str, ...], Sequence[EventCount]] = {
             entity.columns: entity.counts for entity in self._entities if not entity.reads
         }
@@ -117,7 +117,8 @@ class OnlineFeatures:
         values |= {point: len(values) + number for number, point in enumerate(part for part in nested if isinstance(part, Point))}
         derived = [part for part in nested if isinstance(part, Derived)]
         values |= {part: len(values) + number for number, part in enumerate(derived)}
-        self._derived = [(_COMBINATIONS[part.joining], [values[operand] for operand in part.operands]) for part in derived]
+        self._joinings = [(part.joining, [values[operand] for operand in part.operands]) for part in derived]
+        self._derived = [(_COMBINATIONS[joining], operands) for joining, operands in self._joinings]
         self._row = [values[feature] for feature in features]
 
     def compute(
@@ -156,7 +157,7 @@ class OnlineFeatures:
         return np.array([*map(value_at, self._row)], np.float64)
 
 
-class _Entity:
+class Entity:
     """The windows of one entity: those that follow from numbers of events, and those that read the events."""
 
     def __init__(self, columns: tuple[str, ...], place: Mapping[Window, int]) -> None:
@@ -167,7 +168,7 @@ class _Entity:
         # No event lies between an event and its own instant: the last place, which holds a 0.
         at = {count: number for number, count in enumerate(self.counts)}
         # Tuples, because an attribute of each window would take as long as the arithmetic.
-        self._counted = [
+        self.counted = [
             (place[window], [at.get(count, -1) for count in counts], int(window.current), window.aggregate, window.empty)
             for window, counts in parts.items()
         ]
@@ -176,22 +177,22 @@ class _Entity:
         # Many windows share an interval. One without delay is open at the event's own instant, so it ends a microsecond before.
         intervals = {window: (window.reach_s * MICRO, max(window.delay_s * MICRO, 1)) for window in self.reads}
         distinct = list(dict.fromkeys(intervals.values()))
-        self._read_windows = [
+        self.read_windows = [
             (number, distinct.index(intervals[window]), int(window.current), window.aggregate, window.length_s / HOUR, window.empty)
             for window, number in self.reads.items()
         ]
         # Each instant, in microseconds before the event, is looked up once; the first is the event's own.
         reaches = (count.reach_s * MICRO for count in self.counts if count.known_s is None)
-        self._instants = list(dict.fromkeys([1, *reaches, *(instant for interval in distinct for instant in interval)]))
-        self._intervals = [(self._instants.index(reach_us), self._instants.index(delay_us)) for reach_us, delay_us in distinct]
-        self._places_of_reach = {reach_s: self._instants.index(reach_s * MICRO) for reach_s, known_s in self.counts if known_s is None}
+        self.instants = list(dict.fromkeys([1, *reaches, *(instant for interval in distinct for instant in interval)]))
+        self.intervals = [(self.instants.index(reach_us), self.instants.index(delay_us)) for reach_us, delay_us in distinct]
+        self.places_of_reach = {reach_s: self.instants.index(reach_s * MICRO) for reach_s, known_s in self.counts if known_s is None}
 
     def fill(self, values: list[float], at: int, event: Mapping[str, Any], history: History, counted: Sequence[int] | None) -> None:
         """Write the value of every window to its place in `values`."""
         if counted is None:
-            places = [bisect_right(history.occurred_at_us, at - before_us) for before_us in self._instants]
+            places = [bisect_right(history.occurred_at_us, at - before_us) for before_us in self.instants]
             numbers = [
-                places[0] - places[self._places_of_reach[count.reach_s]] if count.known_s is None else history.tally(at, count)
+                places[0] - places[self.places_of_reach[count.reach_s]] if count.known_s is None else history.tally(at, count)
                 for count in self.counts
             ]
             if self.reads:
@@ -199,7 +200,7 @@ class _Entity:
         else:
             numbers = [*counted]
         numbers.append(0)
-        for number, places, current, aggregate, empty in self._counted:
+        for number, places, current, aggregate, empty in self.counted:
             count = numbers[places[0]] - numbers[places[1]] + current
             if aggregate == "count":
                 values[number] = float(count)
@@ -210,18 +211,18 @@ class _Entity:
     def _read(self, values: list[float], at: int, event: Mapping[str, Any], history: History, places: Sequence[int]) -> None:
         times = history.occurred_at_us
         own = to_cents(float(event["amount"])) if self._reads_amount else 0
-        bounds = [(places[start], places[end]) for start, end in self._intervals]
+        bounds = [(places[start], places[end]) for start, end in self.intervals]
         cents_of = [history.cents[start:end] for start, end in bounds]
         sums = [sum(amounts) for amounts in cents_of]
         squares = [*map(mul, history.cents, history.cents)] if self._reads_deviation else []
-        for number, interval, current, aggregate, length_h, empty in self._read_windows:
+        for number, interval, current, aggregate, length_h, empty in self.read_windows:
             start, end = bounds[interval]
             count = end - start + current
             match aggregate:
                 case "since":
                     value = (at - times[end - 1]) / (HOUR * MICRO) if count else length_h
                 case "std":
-                    value = _deviation(count, sums[interval], sum(squares[start:end]))
+                    value = find_deviation(count, sums[interval], sum(squares[start:end]))
                 case "max":
                     largest = max(cents_of[interval], default=own if current else math.nan)
                     value = (max(largest, own) if current else largest) / 100.0
@@ -242,7 +243,7 @@ def _or_empty(value: float, empty: float | None) -> float:
     return empty if empty is not None and math.isnan(value) else value
 
 
-def _deviation(count: int, total: int, squares: int) -> float:
+def find_deviation(count: int, total: int, squares: int) -> float:
     """Return the sample deviation of amounts from the sums of their hundredths and of the squares, as a float32 like `batch`."""
     if count < 2:
         return math.nan

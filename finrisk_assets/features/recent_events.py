@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finrisk_assets.features.online import EventCount, History, to_cents
 from finrisk_assets.features.windows import DAY, MICRO
@@ -72,6 +73,19 @@ class EntityEvents:
         self._known_at: list[int | None] = [at for at, is_fraud in zip(known_at, frauds, strict=True) if is_fraud]
         self._known_times: dict[int, list[int]] = {}  # seconds -> times of the frauds known within them; computed when asked for
         self._narrowing = {"merchant": array("q", map(shorten_token, merchants)), "country": array("q", map(shorten_token, countries))}
+
+    @property
+    def has_frauds(self) -> bool:
+        """Whether a fraud is among the events."""
+        return bool(self._known_at)
+
+    def view(self, column: str) -> NDArray[np.int64]:
+        """Return a column without a copy: ``times``, ``cents``, or the shortened tokens of ``merchant`` or ``country``.
+
+        No event can be inserted while the array is alive.
+        """
+        columns = {"times": self.times, "cents": self._cents}
+        return np.frombuffer(columns[column] if column in columns else self._narrowing[column], np.int64)
 
     def insert(self, event: CachedEvent) -> None:
         """Insert an event at its time; an event that is not after `after_us` changes nothing."""
@@ -232,6 +246,10 @@ class RecentEvents:
         self._weight += ENTITY_WEIGHT + (0 if entity is None else len(entity.times))
         while self._weight > self._max_events:
             self._forget(next(iter(self._entities)))
+
+    def holds(self, key: Key, entity: EntityEvents) -> bool:
+        """Return whether these are the entity's events in memory, to which the next ones are added."""
+        return self._entities.get(key) is entity
 
     def insert(self, keys: Iterable[Key], event: CachedEvent) -> None:
         """Insert an event that is stored already."""

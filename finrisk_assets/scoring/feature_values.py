@@ -113,7 +113,9 @@ class TrainingRange:
             is_missing = np.isnan(rows)
             some = np.flatnonzero(any_by_row(is_missing))
             missing = is_missing[some]
-            lacking[some] = missing[:, self._always_known].any(axis=1) | (missing @ self._information > max_missing_share)
+            # A sum by row, whose rounding is the same for one row and for many; a product with a matrix may add in another order.
+            share = np.where(missing, self._information, 0.0).sum(axis=1)
+            lacking[some] = missing[:, self._always_known].any(axis=1) | (share > max_missing_share)
         return lacking
 
     def find_unknown(self, rows: Rows) -> NDArray[np.bool_]:

@@ -91,21 +91,25 @@ class StoreWorkers:
         return store
 
     def _take(self, store: Store, deliveries: Sequence[Delivery]) -> list[Any]:
-        rows = []
+        rows: list[Any] = []
         store.remember_people(delivery.event["customer_id"] for delivery in deliveries)
         # Where one of them was decided before, the service decides each by itself.
         is_together = all(delivery.is_new for delivery in deliveries)
-        for delivery in deliveries:
-            transaction = _transaction_of(delivery.event)
-            rows.append(self._features.row(transaction, store) if delivery.is_scored else None)
-            person = store.person(transaction.customer_id, make=True)
+        transactions = [_transaction_of(delivery.event) for delivery in deliveries]
+
+        def add(place: int) -> None:
+            person = store.person(transactions[place].customer_id, make=True)
             assert person is not None
-            if is_together:
-                store.queue_transaction(transaction, person)
-            else:
-                store.insert_transaction(transaction, person)
+            (store.queue_transaction if is_together else store.insert_transaction)(transactions[place], person)
+
+        if is_together:
+            rows = [*self._features.rows(transactions, store, add)]
+        else:
+            for place, transaction in enumerate(transactions):
+                rows.append(self._features.row(transaction, store) if deliveries[place].is_scored else None)
+                add(place)
         store.insert_queued()
-        return rows
+        return [row if delivery.is_scored else None for row, delivery in zip(rows, deliveries, strict=True)]
 
 
 def _transaction_of(event: Event) -> Transaction:

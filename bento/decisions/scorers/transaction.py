@@ -1,5 +1,7 @@
 """The answer of `POST /v1/transactions`: how risky a transaction is, given the history before it."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import uuid4
 
 from bento.decisions.answers import ScoringInput
@@ -32,11 +34,34 @@ class TransactionScorer(Scorer):
 
     def prepare(self, request: TransactionRequest) -> ScoringInput:
         """Return the row of a transaction, as of its own time; a transaction without an identifier gets a new one."""
-        if request.transaction_id is None:
-            request = request.model_copy(update={"transaction_id": uuid4().hex})
+        request = _identify(request)
         transaction = _transaction_of(request)
         row, measured = self._features.row(transaction, self._store), self._rules.measure(transaction)
         return ScoringInput(request, row, decision_context=measured, transaction=transaction)
+
+    def prepare_in_turn(self, requests: Sequence[TransactionRequest], add: Callable[[Transaction], None]) -> list[ScoringInput]:
+        """Return the rows of transactions, each as if `prepare` were called and the transaction added one by one.
+
+        Parameters
+        ----------
+        add
+            Adds a transaction to history; called once for each of them, in order.
+        """
+        named = [_identify(request) for request in requests]
+        transactions = [_transaction_of(request) for request in named]
+        measured: list[Any] = []
+
+        def measure_and_add(place: int) -> None:
+            measured.append(self._rules.measure(transactions[place]))
+            add(transactions[place])
+
+        rows = self._features.rows(transactions, self._store, measure_and_add)
+        return [
+            ScoringInput(request, row, decision_context=context, transaction=transaction, is_doubtful=is_doubtful)
+            for request, row, context, transaction, is_doubtful in zip(
+                named, rows, measured, transactions, self.bundle.is_doubtful(rows).tolist(), strict=True
+            )
+        ]
 
     def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> TransactionAnswer:
         """Return the risk score and the decision of a transaction."""
@@ -45,12 +70,13 @@ class TransactionScorer(Scorer):
         log_amount = None if self._log_amount is None else float(row[self._log_amount])
         unseen = is_unseen(log_amount, self.bundle.thresholds)
         anomaly = is_anomaly(risk, self.bundle.thresholds, unseen=unseen)
-        doubtful = self.bundle.find_doubt(row) is not None
+        known = scoring_input.is_doubtful
+        doubtful = self.bundle.find_doubt(row) is not None if known is None else known
         by_model = decide(risk, self.bundle.thresholds, log_amount, unseen=unseen or doubtful)
         rules = self._rules.find_fired(scoring_input.transaction or _transaction_of(scoring_input.request), scoring_input.decision_context)
         review_from = self.bundle.thresholds.get("review_loss")
         loss = None if review_from is None or log_amount is None else round(float(expect_loss(risk, log_amount)), 2)
-        fields = self.explainer.fields(row, scores, high=anomaly or by_model != "allow")
+        fields = self.explainer.fields(row, scores, high=anomaly or by_model != "allow", is_doubtful=doubtful)
         if unseen:
             fields["reasons"] = [_UNSEEN, *fields["reasons"][: MAX_REASONS - 1]]
         return TransactionAnswer(
@@ -63,6 +89,10 @@ class TransactionScorer(Scorer):
             rules=rules,
             **fields,
         )
+
+
+def _identify(request: TransactionRequest) -> TransactionRequest:
+    return request if request.transaction_id is not None else request.model_copy(update={"transaction_id": uuid4().hex})
 
 
 def _transaction_of(request: TransactionRequest) -> Transaction:

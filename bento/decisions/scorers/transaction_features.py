@@ -3,7 +3,7 @@
 The bundle carries the definitions; `finrisk_assets.features.online` computes them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from bento.context import span
 from bento.store.records import Transaction
 from bento.store.session import Store
 from bento.store.transactions import HistoryQuery
-from finrisk_assets.features.online import OnlineFeatures
+from finrisk_assets.features.online_chunk import ChunkFeatures
 from finrisk_assets.features.windows import Declaration, from_json
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.spec import BundleError, Rows
@@ -19,7 +19,7 @@ from schemas.timestamps import to_micros
 
 
 class TransactionFeatures:
-    """Declared features, computed for one transaction at a time.
+    """Declared features, computed for one transaction, or for a chunk of them.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class TransactionFeatures:
     """
 
     def __init__(self, definitions: Sequence[Declaration]) -> None:
-        self._online = OnlineFeatures(definitions)
+        self._online = ChunkFeatures(definitions)
         self._query = HistoryQuery.of(self._online.history_s, self._online.counts)
 
     def row(self, transaction: Transaction, store: Store) -> Rows:
@@ -37,6 +37,28 @@ class TransactionFeatures:
         with span("history"):
             history, counts = store.read_history(event, self._query, transaction.occurred_at)
         return self._online.compute(event, history, counts).astype(np.float32)
+
+    def rows(self, transactions: Sequence[Transaction], store: Store, add: Callable[[int], None]) -> Rows:
+        """Return the rows of transactions, float32 of shape (n, d), each as if `row` were called and the transaction added one by one.
+
+        Parameters
+        ----------
+        add
+            Adds the transaction at a place to history; called once for each of them, in order.
+        """
+        events = [each._asdict() | {"occurred_at_us": to_micros(each.occurred_at)} for each in transactions]
+        rows, first = np.empty((len(events), len(self._online.names)), np.float32), 0
+        while first < len(events):
+            with span("history"):
+                number, held = store.hold_histories(events, self._query, first) if self._online.takes_chunks else (1, None)
+            for place in range(first, first + number):
+                if held is None:
+                    rows[place] = self.row(transactions[place], store)
+                add(place)
+            if held is not None:
+                rows[first : first + number] = self._online.compute_chunk(events[first : first + number], held)
+            first += number
+        return rows
 
 
 def read_definitions(bundle: Bundle) -> tuple[Declaration, ...]:
