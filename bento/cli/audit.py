@@ -136,10 +136,14 @@ def show(
     ]
     if as_json:
         print_json([{name: None if cell == EMPTY else cell for name, cell in zip(headings, row, strict=True)} for row in rows])
-    elif rows:
-        print_table(headings, rows)
+    elif sys.stdout.isatty():
+        if rows:
+            print_table(headings, rows)
     else:
-        click.echo("the audit has no such record")
+        # A record is a line, for programs that read lines; no terminal is wide enough for its two ids.
+        widths = (0, 15, 16, 12, 32, 32, 0, 0)
+        for row in rows:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @click.command()

@@ -28,9 +28,7 @@ def _upgrade_or_check(settings: Settings, *, upgrades: bool) -> None:
 
     missing = None if upgrades else find_missing_store(settings)
     if missing is not None:
-        raise click.ClickException(
-            f"there is no store at {missing}: the service creates it when it starts, `finrisk store upgrade` at once"
-        )
+        raise click.ClickException(f"there is no store at {missing}: run `finrisk store upgrade`, or start the service, which creates it")
     with store_faults_as_click_errors():
         click.echo(upgrade_or_check(settings, upgrades=upgrades))
 

@@ -66,6 +66,10 @@ def load(settings: Settings) -> LoadCounts:
     has_transactions = "transactions" in source.tables
     if has_transactions and not warehouse.has("validated_transactions"):
         raise no_history
+    for domain in domains:
+        lacking = sorted(set(domain.score_contract().names) - set(warehouse.table(f"scores_{domain.name}").columns))
+        if lacking:
+            raise LoadHistoryError(f"scores_{domain.name} is of an earlier version and lacks {', '.join(lacking)}: run `make demo` again")
     with closing(open_store(settings, wait_s=PATIENCE_S)) as store:
         transactions = _load_transactions(store, source, warehouse, settings) if has_transactions else 0
         snapshots = store.replace_snapshots(snapshot for domain in domains for snapshot in newest_snapshots(domain, source, warehouse))

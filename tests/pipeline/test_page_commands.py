@@ -1,5 +1,6 @@
 """Tests of the commands in README and docs: each is executed as it is written, on a copy of a trained ledger."""
 
+import json
 import re
 import shlex
 import shutil
@@ -68,8 +69,8 @@ def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 def fill_in(command: str, folder: Path) -> str:
     """Replace what a reader replaces: ids, and folders that only an administrator writes."""
     if command.startswith("keys revoke"):
-        listed = CliRunner().invoke(cli, ["keys", "list"]).stdout.splitlines()
-        return f"keys revoke {listed[1].split()[0]}"
+        listed = json.loads(CliRunner().invoke(cli, ["keys", "list", "--json"]).stdout)
+        return f"keys revoke {listed['keys'][0]['id']}"
     if "SHA" in command:
         listed = CliRunner().invoke(cli, ["snapshots", "list", "--json"]).stdout
         return command.replace("SHA", re.findall(r'"sha256": "([0-9a-f]{64})"', listed)[0])

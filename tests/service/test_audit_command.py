@@ -132,7 +132,7 @@ def test_replay_reports_a_flipped_byte(run: Callable[..., Result], serving: Serv
 
 def test_every_command_of_the_page_runs(run: Callable[..., Result], tmp_path: Path, serving: Serving) -> None:
     blocks = re.findall(r"```\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    commands = [line for block in blocks for line in block.splitlines() if line.startswith("finrisk ")]
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("./finrisk ")]
     (serving.home / "simulator" / "bentoml").mkdir()
     (serving.home / "models").rename(serving.home / "simulator" / "bentoml" / "models")
     kept = tmp_path / "checkpoints.txt"
