@@ -10,7 +10,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Threads that wait by spinning stand in each other's way where cores are few.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup demo dev serve lint test test-fast coverage container-test bench clean
+.PHONY: help setup demo dev serve lint test test-fast stream-test coverage container-test bench clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -47,15 +47,18 @@ lint: .venv/.ready ## Style, types, import rules, definitions
 	@lint-imports --no-cache
 	@dg check defs --no-check-yaml
 
-test: lint ## All of lint, and every test but those of the container image
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container
+test: lint ## All of lint, and every test but those of the container image and of Kafka
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream
 
 test-fast: .venv/.ready ## The tests of test that are not slow and need no real data: for the loop of change and check
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container -m "not slow and not realdata"
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream -m "not slow and not realdata"
+
+stream-test: .venv/.ready ## The stream on a real Kafka, with faults: needs Java 17, and Maven the first time (STREAM_MESSAGES=… for longer)
+	@pytest -rs tests/stream
 
 # Counting lines takes half as long again.
 coverage: .venv/.ready ## The tests of test, and the lines that none of them reaches
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --cov --cov-report term:skip-covered
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --cov --cov-report term:skip-covered
 
 container-test: .venv/.ready ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
 	@pytest -rs tests/container

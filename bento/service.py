@@ -28,12 +28,10 @@ from bento.alerts import alert_details, alert_queue
 from bento.context import idempotency_key
 from bento.decisions import feedback
 from bento.decisions.batch import build_response, decide_batch, parse_items
-from bento.decisions.bundle_versions import BundleVersions, archive_bundles, archive_policy
-from bento.decisions.domains import DOMAINS, domain_of, domain_of_type
+from bento.decisions.domains import domain_of, domain_of_type
 from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.group_commit import GroupCommit
 from bento.decisions.models import Champions, find_newest_models, load_champions
-from bento.decisions.record_tiers import AnswerRebuilder
 from bento.decisions.shadow import Shadow
 from bento.people import data_rights
 from bento.problems import Problem, catch_problems
@@ -217,17 +215,9 @@ class FinRisk:
         settings = replace(Settings.from_environment(), source=self._champions.source)
         self.store = open_store(settings, meter=self._metrics, upgrades=settings.store_upgrade or None)
         self.access = AccessControl.from_settings(settings, self.store, self._metrics.count_refusal)
-        scorers = {domain: DOMAINS[domain].scorer(bundle, self.store) for domain, bundle in self._champions.bundles.items()}
-        for scorer in scorers.values():
-            scorer.warm_up()
         has_shadow = settings.shadow and bool(self._champions.challengers)
         self._shadow = Shadow(self._champions.challengers, open_store(settings, durable=False)) if has_shadow else None
-        self._answers = AnswerRebuilder(self.store, BundleVersions(settings.bentoml_home / "models", self.store), scorers)
-        bundles = self._champions.bundles
-        folders = {(domain, bundles[domain].version): folder for domain, folder in self._champions.folders.items()}
-        has_policy = archive_policy(self.store, self._champions.policy)
-        archived = archive_bundles(self.store, folders) if has_policy else frozenset()
-        self._decisions = Decisions(self.store, scorers, self._champions.why_absent, answers=self._answers, archived=archived)
+        self._decisions = Decisions.of(self._champions, self.store, settings.bentoml_home / "models")
         self._group_commit = GroupCommit(self._decisions)
         self.store.never_wait_here()
         # The collector no longer walks the objects that live as long as the worker. Loading leaves a dozen objects of garbage: a collection
@@ -441,7 +431,7 @@ class FinRisk:
         return await self.store.thread.run(alert_details.read_alert, self.store, alert_id)
 
     async def export_person(self, customer_id: str) -> PersonExport:
-        return await self.store.thread.run(data_rights.export, self.store, customer_id, self._answers)
+        return await self.store.thread.run(data_rights.export, self.store, customer_id, self._decisions.answers)
 
     async def erase_person(self, customer_id: str) -> Erasure:
         return await self.store.thread.run(data_rights.erase, self.store, customer_id)

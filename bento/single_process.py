@@ -17,18 +17,8 @@ from typing import Any
 import click
 import yaml
 
+from bento.web.server_log import LOGGING
 from finrisk_assets.settings import SettingsError
-
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"level": "WARNING", "handlers": ["stderr"]},
-    # BentoML's access log is off unless its configuration enables it; its lines have the level INFO.
-    "loggers": {"finrisk": {"level": "INFO"}, "bentoml.access": {"level": "INFO"}},
-}
-"""Warnings of every library, all lines of the service and the access log, on the standard error stream."""
 
 
 @click.command()

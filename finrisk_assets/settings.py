@@ -92,6 +92,16 @@ class Settings:
         Connections that one worker keeps open, in all and of each client address. A trusted proxy is bounded by the first alone.
     trusted_proxies
         Addresses or networks of the proxies whose X-Forwarded-For is believed, comma-separated; empty means none.
+    kafka, kafka_config
+        Addresses of Kafka brokers, comma-separated, and a file of further properties of librdkafka, as for TLS; see docs/streaming.md.
+    stream_topic, stream_decisions
+        The topic of transactions, whose dead letters go to ``<topic>-dlq``, and the topic of the decisions on them.
+    stream_group
+        The consumer group of the stream's workers.
+    stream_batch
+        Messages that a worker decides in one transaction of the store at most.
+    stream_port
+        Port on 127.0.0.1 where a worker answers /livez, /readyz and /metrics.
     """
 
     home: Path = Path(".finrisk")
@@ -131,6 +141,13 @@ class Settings:
     max_connections: int = 512
     max_connections_per_address: int = 128
     trusted_proxies: str = ""
+    kafka: str = "127.0.0.1:9092"
+    kafka_config: Path | None = None
+    stream_topic: str = "financial-transactions"
+    stream_decisions: str = "risk-decisions"
+    stream_group: str = "finrisk"
+    stream_batch: int = 256
+    stream_port: int = 3100
 
     def __post_init__(self) -> None:
         if re.search(r"\?|%[0-9A-Fa-f]{2}", str(self.home)):
@@ -265,6 +282,8 @@ _RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             *("max_connections", "max_connections_per_address"),
         ),
     ),
+    "messages from 1 to 5000": (lambda value: 1 <= value <= 5000, ("stream_batch",)),
+    "a port from 1 to 65535": (lambda value: 1 <= value <= 65535, ("stream_port",)),
 }
 """Range of a number in words -> its test, and the settings within that range."""
 

@@ -9,14 +9,16 @@ several requests at once.
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from bento.context import idempotency_key, span
 from bento.decisions.answers import ScoringInput, score, split_scores
-from bento.decisions.bundle_versions import BundleVersions
+from bento.decisions.bundle_versions import BundleVersions, archive_bundles, archive_policy
 from bento.decisions.domains import DOMAINS, outcome_of
+from bento.decisions.models import Champions
 from bento.decisions.record_tiers import AnswerRebuilder, abridge, keeps_full_answer
 from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.loan import LoanScorer
@@ -42,14 +44,17 @@ class DecisionResult:
 
     Attributes
     ----------
+    decision_id
+        The decision's identifier.
     body
-        The answer, JSON.
+        The answer, JSON, with the identifier.
     answer
         The answer as an object; None for the answer of a prior decision.
     request
         The request, with a `transaction_id` where it is a transaction.
     """
 
+    decision_id: str
     body: bytes
     answer: Any = None
     request: Any = None
@@ -95,6 +100,11 @@ class Decisions:
         Rebuilds the answers of abridged records. Default: with the scorers, and the bundles that the store has a copy of.
     archived
         Domains and versions whose bundle the store has a copy of: the records of others are full, as their answers could not be rebuilt.
+
+    Attributes
+    ----------
+    answers
+        Rebuilds the answers of abridged records.
     """
 
     def __init__(
@@ -109,8 +119,26 @@ class Decisions:
         self.store = store
         self._scorers = scorers
         self._why_absent = why_absent
-        self._answers = answers or AnswerRebuilder(store, BundleVersions(store=store), scorers)
+        self.answers = answers or AnswerRebuilder(store, BundleVersions(store=store), scorers)
         self._archived = frozenset(archived)
+
+    @classmethod
+    def of(cls, champions: Champions, store: Store, models: Path) -> "Decisions":
+        """Return the decisions of a worker: the champions' scorers, warm, with bundles and policy copied to the store.
+
+        Parameters
+        ----------
+        models
+            Folder of BentoML's model store, where older bundles may be.
+        """
+        scorers = {domain: DOMAINS[domain].scorer(bundle, store) for domain, bundle in champions.bundles.items()}
+        for scorer in scorers.values():
+            scorer.warm_up()
+        answers = AnswerRebuilder(store, BundleVersions(models, store), scorers)
+        folders = {(domain, champions.bundles[domain].version): folder for domain, folder in champions.folders.items()}
+        has_policy = archive_policy(store, champions.policy)
+        archived = archive_bundles(store, folders) if has_policy else frozenset()
+        return cls(store, scorers, champions.why_absent, answers=answers, archived=archived)
 
     def scorer(self, domain: str) -> Scorer:
         """Return the scorer of a domain.
@@ -207,7 +235,7 @@ class Decisions:
         self.lock_chunk([ChunkItem.of(request, key)])
         prior = self.store.find_prior_decision(transaction_id=transaction_id, key=key)
         if prior is not None:
-            return DecisionResult(self._prior_answer(prior, digest, [_TAKEN] if transaction_id and key is None else []))
+            return DecisionResult(prior.id, self._prior_answer(prior, digest, [_TAKEN] if transaction_id and key is None else []))
         with span("features"):
             scoring_input = scorer.prepare(request)
         scores = score(scorer.bundle, scoring_input.row)
@@ -232,7 +260,7 @@ class Decisions:
         prior = self.store.find_prior_decision(key=key)
         if prior is None:
             return None
-        return DecisionResult(self._prior_answer(prior, self.store.digest(request.model_dump_json().encode())))
+        return DecisionResult(prior.id, self._prior_answer(prior, self.store.digest(request.model_dump_json().encode())))
 
     def _prior_answer(self, prior: PriorDecision, digest: str, fields: Sequence[FieldError] = ()) -> bytes:
         """Return the answer of a prior decision to the same request.
@@ -247,7 +275,7 @@ class Decisions:
         if prior.digest != digest:
             raise Problem(409, "conflict", "Another request was sent with this transaction_id or Idempotency-Key.", fields)
         if prior.payload is not None:
-            (body,) = self._answers.rebuild(prior.domain, prior.model_version, prior.policy_version, [prior.payload])
+            (body,) = self.answers.rebuild(prior.domain, prior.model_version, prior.policy_version, [prior.payload])
             if body is None:
                 model = f"{prior.domain} {prior.model_version}"
                 logger.error("the answer of decision %s cannot be rebuilt: %s is missing or answers otherwise", prior.id, model)
@@ -413,4 +441,4 @@ def with_decision_id(decision_id: str, answer: bytes) -> bytes:
 
 
 def _result(decision: NewDecision, scoring_input: ScoringInput, answer: Any) -> DecisionResult:
-    return DecisionResult(with_decision_id(decision.id, decision.answer), answer, scoring_input.request)
+    return DecisionResult(decision.id, with_decision_id(decision.id, decision.answer), answer, scoring_input.request)

@@ -45,6 +45,7 @@ _FIND_PRIOR = CompiledStatement(
     .select_from(_WITH_PERSON)
     .where(or_(decisions.c.transaction_token == bindparam("transaction"), decisions.c.idempotency == bindparam("key")))
 )  # fmt: skip
+_FIND_DECIDED = TextsQuery(select(decisions.c.transaction_token), decisions.c.transaction_token)
 _FIND_ANY = {column: TextsQuery(select(decisions.c.id), decisions.c[column]) for column in ("transaction_token", "idempotency")}
 _BOUND_COLUMNS = (
     "id", "person", "domain", "route", "model_version", "caller", "request_id", "transaction_token", "idempotency", "digest", "decided_at",
@@ -115,6 +116,13 @@ def has_prior_decision(session: UnitOfWork, *, transaction_ids: Iterable[str], k
     }
     with session.reading() as connection:
         return any(tokens_of_column and _FIND_ANY[column](connection, tokens_of_column) for column, tokens_of_column in tokens.items())
+
+
+def find_decided(session: UnitOfWork, transaction_ids: Iterable[str]) -> set[str]:
+    """Return those of these transactions' identifiers under which there is a decision."""
+    identifier_of = {session.token("transaction", transaction_id): transaction_id for transaction_id in transaction_ids}
+    with session.reading() as connection:
+        return {identifier_of[token] for (token,) in _FIND_DECIDED(connection, identifier_of)}
 
 
 def insert_decisions(session: UnitOfWork, new_decisions: Sequence[NewDecision]) -> None:

@@ -195,6 +195,10 @@ class Store(UnitOfWork):
         """Return whether there is a decision under any of these identifiers, see `decisions.has_prior_decision`."""
         return decisions.has_prior_decision(self, transaction_ids=transaction_ids, keys=keys)
 
+    def find_decided(self, transaction_ids: Iterable[str]) -> set[str]:
+        """Return those of these transactions' identifiers under which there is a decision, see `decisions.find_decided`."""
+        return decisions.find_decided(self, transaction_ids)
+
     def insert_decisions(self, new_decisions: Sequence[NewDecision]) -> None:
         """Insert decisions with their audit records, see `decisions.insert_decisions`."""
         decisions.insert_decisions(self, new_decisions)

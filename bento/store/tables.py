@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Column, Dialect, Double, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
-REVISION = "0006"
+REVISION = "0007"
 """Newest revision in `migrations`: the schema that this code reads and writes."""
 
 metadata = MetaData()
@@ -161,6 +161,16 @@ policies = Table(
     Column("document", _StoredText, nullable=False),  # canonical JSON
 )
 """Decision policies that decided: see `bento.decisions.bundle_versions`."""
+
+stream_offsets = Table(
+    "stream_offsets",
+    metadata,
+    Column("topic", _StoredText, primary_key=True),
+    Column("partition", _StoredInteger, primary_key=True, autoincrement=False),
+    Column("next_offset", _StoredInteger, nullable=False),  # the first message that is not decided
+    Column("published_offset", _StoredInteger, nullable=False),  # the first whose decision may not be published
+)
+"""The place of the stream's worker in each partition of a topic: see `bento.stream.offsets`."""
 
 standings = Table(
     "standings",

@@ -127,5 +127,9 @@ class Metrics:
         Method and route must come from a fixed set, because they become labels.
         """
         _child(self._requests, method, route, status).observe(seconds)
+        self.write_counts()
+
+    def write_counts(self) -> None:
+        """Write the counts that wait."""
         while self._unwritten:
             self._unwritten.popleft()()

@@ -6,6 +6,18 @@ the service and of its libraries, under `bentoml serve` those of Python's own mo
 
 import logging
 import traceback
+from typing import Any
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+    # BentoML's access log is off unless its configuration enables it; its lines have the level INFO.
+    "loggers": {"finrisk": {"level": "INFO"}, "bentoml.access": {"level": "INFO"}},
+}
+"""Warnings of every library, all lines of the service and the access log, on the standard error stream."""
 
 
 def enable_loggers() -> None:

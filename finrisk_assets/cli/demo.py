@@ -76,6 +76,7 @@ def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serv
     began = time.perf_counter()
     console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.ledger_name}\n")
     domains, is_sound = _materialise(settings, console, signals)
+    demo_tables.print_parity(settings, console)
     domains = [domain for domain in domains if champion_folder(domain, settings).is_dir()]
     warehouse = Warehouse.of(settings)
     if signals.received or not domains:

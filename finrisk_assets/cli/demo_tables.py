@@ -8,6 +8,27 @@ if TYPE_CHECKING:
 
     from finrisk_assets.domains.base import Domain
     from finrisk_assets.graph.warehouse import Warehouse
+    from finrisk_assets.settings import Settings
+
+
+def print_parity(settings: "Settings", console: "Console") -> None:
+    """Print the parity certificate of each domain whose features the service computes itself."""
+    from rich.markup import escape
+
+    from finrisk_assets.domains.registry import domains_of
+    from finrisk_assets.graph.parity_certificate import CertificateError, describe_certificate, read_certificate
+    from finrisk_assets.ledger import sources
+
+    for domain in domains_of(sources.load(settings)):
+        if not domain.is_computed_in_service:
+            continue
+        try:
+            certificate = read_certificate(domain, settings)
+        except CertificateError as error:
+            console.print(f"  [red]✗[/] parity: {escape(str(error))}")
+            continue
+        mark = "[green]✓[/]" if certificate["is_equal"] else "[red]✗[/]"
+        console.print(f"  {mark} parity of batch and service, {escape(describe_certificate(certificate))}")
 
 
 def print_quarantine(tables: Iterable[str], warehouse: "Warehouse", console: "Console") -> None:

@@ -14,6 +14,7 @@ from bento.cli.common import store_faults_as_click_errors
 from bento.cli.keys import keys
 from bento.cli.people import keyring, people, store
 from bento.cli.store_schema import check, upgrade
+from bento.cli.streaming import stream, stream_faults_as_click_errors
 from finrisk_assets.cli import data
 from finrisk_assets.cli.alert_commands import capacity, rules
 from finrisk_assets.private_files import close_folder, restrict_new_files
@@ -132,6 +133,45 @@ def load_feedback(settings: Settings) -> None:
     for label_file in label_files:
         click.echo(str(label_file))
     click.echo("The ledger has them from its next run on: the sensor of new files starts it, or materialise raw_transactions downwards.")
+
+
+@cli.group("simulate")
+def simulate() -> None:
+    """Programs that act as a bank's own systems would."""
+
+
+@simulate.command("stream")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Transactions a second.")
+@click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="Seconds to send for. Default: until there are no more.")
+@click.option("--as-fast-as-possible", "unpaced", is_flag=True, help="Send as many a second as the brokers take.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Transactions of the ledger to send, the newest. Default: all, or as many as fit."
+)
+@click.option(
+    "--from", "file", type=click.Path(path_type=Path, dir_okay=False), help="A Parquet or JSON Lines file to send instead of the ledger."
+)
+@click.pass_obj
+def simulate_stream(
+    settings: Settings, rate: float | None, duration: float | None, unpaced: bool, limit: int | None, file: Path | None
+) -> None:
+    """Send transactions of the ledger or of a file to the stream's topic. See docs/streaming.md."""
+    from datetime import UTC, datetime
+    from itertools import islice
+
+    from finrisk_assets.operations import simulate_stream as operation
+
+    if unpaced == (rate is not None):
+        raise click.UsageError("give --rate, or --as-fast-as-possible")
+    if limit is None and rate is not None and duration is not None:
+        limit = max(1, round(rate * duration))
+    start = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    try:
+        messages = operation.read_ledger(settings, limit, start) if file is None else islice(operation.read_file(file, start), limit)
+        with stream_faults_as_click_errors():
+            sent = operation.send_messages(settings, messages, rate, duration, lambda report: click.echo(str(report), err=True))
+    except operation.SimulateStreamError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(str(sent))
 
 
 @cli.command()
@@ -486,7 +526,9 @@ def shadow(settings: Settings) -> None:
     Console(width=max(Console().width, 150)).print(table)
 
 
-for command in (audit, capacity, keys, people, keyring, replay, rules, store, data.import_files, data.check_file, data.show_quarantine):
+for command in (audit, capacity, keys, people, keyring, replay, rules, store, stream):
+    cli.add_command(command)
+for command in (data.import_files, data.check_file, data.show_quarantine):
     cli.add_command(command)
 for command in (upgrade, check):
     store.add_command(command)

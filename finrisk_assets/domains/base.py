@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from ibis.expr.types import Table as LazyTable
 
+    from finrisk_assets.features.windows import Declaration
     from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
@@ -215,6 +216,10 @@ class Domain(ABC):
     @abstractmethod
     def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
         """Return the Ibis expression that computes the feature table."""
+
+    def declare_features(self, source: "Source") -> "Sequence[Declaration]":
+        """Return the declarations of the features that the service computes itself."""
+        return ()
 
     def find_parity_faults(self, table: "Callable[[str], LazyTable]", source: "Source") -> Sequence[str]:
         """Compare stored features with those of the service, where the service computes them; return the differences."""

@@ -1,19 +1,20 @@
 """The certificate that a feature is the same number in batch and online.
 
-Only the comparison belongs here, and the replay of a bad day: events delivered twice, late and out of order, labels withheld until they
-are known, a restart in the middle.
+Only the comparison belongs here, and the replay of a bad day, whose plan is in `arrivals`. The features of an event are held equal twice:
+as of its arrival to those of the ledger that had arrived, and once everything before it has arrived to those of the whole ledger.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from finrisk_assets.features.arrivals import LATENESS_S, Arrivals, Delivery, Event, plan_arrivals, replay
 from finrisk_assets.features.online import History, OnlineFeatures
-from finrisk_assets.features.windows import HOUR, LABELS, MICRO, Declaration, find_reach_s
+from finrisk_assets.features.windows import HOUR, LABELS, MICRO, Declaration, collect_windows, find_reach_s
 from schemas.timestamps import to_micros
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 PARITY_TOLERANCE = 1e-6
 """Difference, relative to max(1, |value|), up to which two values count as equal."""
-LATENESS_S = 6 * HOUR
-"""Seconds by which an event of the replay arrives late at most."""
-
-Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -90,114 +87,107 @@ def compare(
     )
 
 
-class HistoryStore(Protocol):
-    """The store of recent events in a replay; a service's own store can replace `MemoryStore`."""
+class MemoryWorkers:
+    """Workers of one process over a plain list of events by entity, for the arithmetic alone."""
 
-    def add(self, event: Event) -> None:
-        """Add an event; a second event of the same transaction_id changes nothing."""
-
-    def history(self, entity: tuple[str, ...], of: Event, since_us: int) -> History:
-        """Return the stored events of the same entity as `of`, after `since_us`."""
-
-    def restart(self) -> "HistoryStore":
-        """Return the store after a restart."""
-
-
-class MemoryStore:
-    """Recent events by entity, in the order of their arrival."""
-
-    def __init__(self, entities: Iterable[tuple[str, ...]]) -> None:
-        self._entities = tuple(entities)
+    def __init__(self, features: Sequence[Declaration]) -> None:
+        self._online = OnlineFeatures(features)
         self._events: dict[str, Event] = {}
-        self._of: dict[tuple[tuple[str, ...], tuple[Any, ...]], list[Event]] = {}
+        self._of: dict[tuple[tuple[str, ...], tuple[Any, ...]], list[str]] = {}
 
-    def add(self, event: Event) -> None:
-        """Add an event; a second event of the same transaction_id changes nothing."""
+    def take(self, worker: int, deliveries: Sequence[Delivery]) -> Sequence[npt.NDArray[Any] | None]:
+        """Compute the features of the scored events, each after those before it, and store all; None for others."""
+        rows: list[npt.NDArray[Any] | None] = []
+        for delivery in deliveries:
+            rows.append(self._compute(delivery.event) if delivery.is_scored else None)
+            self._add(delivery.event)
+        return rows
+
+    def compute(self, worker: int, events: Sequence[Event]) -> Sequence[npt.NDArray[Any]]:
+        """Return the features of events from what is stored now."""
+        return [self._compute(event) for event in events]
+
+    def _compute(self, event: Event) -> npt.NDArray[Any]:
+        at, histories = event["occurred_at_us"], {}
+        for entity, length_s in self._online.history_s.items():
+            same = self._of.get((entity, tuple(event[name] for name in entity)), [])
+            recent = (self._events[name] for name in same if self._events[name]["occurred_at_us"] > at - length_s * MICRO)
+            histories[entity] = History.of(
+                (one["occurred_at_us"], one["amount"], one.get("is_fraud"), one.get("label_known_at_us")) for one in recent
+            )
+        return self._online.compute(event, histories)
+
+    def lose(self, worker: int, deliveries: Sequence[Delivery], *, restarts: bool) -> None:
+        """Do nothing: nothing is stored before the end of a transaction."""
+
+    def learn(self, events: Sequence[Event]) -> None:
+        """Store the labels of events that are stored already."""
+        self._events |= {event["transaction_id"]: event for event in events}
+
+    def _add(self, event: Event) -> None:
         if event["transaction_id"] in self._events:
             return
         self._events[event["transaction_id"]] = event
-        for entity in self._entities:
-            self._of.setdefault((entity, tuple(event[name] for name in entity)), []).append(event)
-
-    def history(self, entity: tuple[str, ...], of: Event, since_us: int) -> History:
-        """Return the stored events of the same entity as `of`, after `since_us`."""
-        events = self._of.get((entity, tuple(of[name] for name in entity)), [])
-        return History.of(
-            (event["occurred_at_us"], event["amount"], event.get("is_fraud"), event.get("label_known_at_us"))
-            for event in events
-            if event["occurred_at_us"] > since_us
-        )
-
-    def restart(self) -> "MemoryStore":
-        """Return a new store with the events of this store."""
-        store = MemoryStore(self._entities)
-        for event in self._events.values():
-            store.add(dict(event))
-        return store
+        for entity in self._online.history_s:
+            self._of.setdefault((entity, tuple(event[name] for name in entity)), []).append(event["transaction_id"])
 
 
-def replay(
-    events: Sequence[Event],
-    scored: Sequence[str],
-    features: Sequence[Declaration],
-    seed: int,
-    store: Callable[[Iterable[tuple[str, ...]]], HistoryStore] = MemoryStore,
-) -> npt.NDArray[np.float64]:
-    """Deliver events as on a bad day and return the online features of some.
+def compute_arrived(
+    events: Sequence[Event], arrivals: Arrivals, features: Sequence[Declaration], scored: Collection[int], n: int, seed: int
+) -> tuple[list[int], npt.NDArray[np.float64]]:
+    """Compute over a table the features of some overtaken events as of their arrival: over the ledger without what was late for them.
 
-    Each event arrives up to `LATENESS_S` late, one in ten a second time; half-way the store restarts. An event is scored
-    once no event before it can still arrive; later events have arrived by then too. A label that is not known at the
-    event's own instant is withheld.
-
-    Parameters
-    ----------
-    events
-        With ``transaction_id``, ``occurred_at_us``, ``amount``, the entities' columns, ``label_known_at_us`` if any.
-    scored
-        transaction_id of the events to score.
-    features, seed, store
-        Declarations to compute, the seed of the disorder, and the class of the store, which takes the entities' columns.
+    Each event gets a copy of its customer's and its merchant's past that had arrived, under names of its own.
 
     Returns
     -------
-    ndarray, shape (n_scored, n_features), float64
+    places, ndarray of shape (n_places, n_features)
+        Of `n` events at most that are scored and were overtaken.
     """
-    online = OnlineFeatures(features)
-    rng = np.random.default_rng(seed)
-    delivered = np.concatenate([np.arange(len(events)), np.flatnonzero(rng.random(len(events)) < 0.1)])
-    at = np.array([event["occurred_at_us"] for event in events], np.int64)
-    arrival = at[delivered] + rng.integers(0, LATENESS_S * MICRO, len(delivered))
-    deliveries = [(int(arrival[place]), int(delivered[place])) for place in np.argsort(arrival, kind="stable")]
+    import ibis
+    import pyarrow as pa
 
-    by_id = {event["transaction_id"]: event for event in events}
-    waiting = sorted((by_id[name] for name in scored), key=lambda event: -int(event["occurred_at_us"]))
-    rows: dict[str, npt.NDArray[np.float64]] = {}
-    history_store = store(online.history_s)
+    from finrisk_assets.features import batch
 
-    def score_until(clock: float) -> None:
-        while waiting and waiting[-1]["occurred_at_us"] + LATENESS_S * MICRO <= clock:
-            event = waiting.pop()
-            rows[event["transaction_id"]] = online.compute(event, _histories(online, history_store, event))
+    overtaken = sorted(frozenset(arrivals.overtaken) & frozenset(scored))
+    places = sorted(np.random.default_rng(seed).permutation(overtaken)[:n].tolist()) if overtaken else []
+    columns = {window.entity[0] for window in collect_windows(features)}
+    reach_us = max(find_reach_s(features).values(), default=0) * MICRO
+    of: dict[tuple[str, Any], list[int]] = {}
+    for place, event in enumerate(events):
+        for column in columns:
+            of.setdefault((column, event[column]), []).append(place)
+    copies: list[dict[str, Any]] = []
+    for place in places:
+        event = events[place]
+        near = {other for column in columns if event[column] is not None for other in of[column, event[column]]}
+        for other in sorted(near):
+            one = events[other]
+            is_past = event["occurred_at_us"] - reach_us <= one["occurred_at_us"] < event["occurred_at_us"]
+            if other == place or (is_past and arrivals.turn_at[other] < arrivals.turn_at[place]):
+                own = {column: None if one[column] is None else f"{place}/{one[column]}" for column in columns}
+                copies.append({**one, **own, "transaction_id": f"{place}/{other}"})
+    names = [feature.feature.name for feature in features]
+    if not copies:
+        return [], np.empty((0, len(names)))
+    text, moment = pa.string(), pa.timestamp("us")
+    kinds = {"amount": pa.float64(), "is_fraud": pa.bool_(), "occurred_at": moment, "label_known_at": moment}
+    read = sorted(frozenset(batch.KEYS).union(*(feature.columns for feature in features)))
+    table = ibis.memtable(pa.table({name: pa.array((_cell(copy, name) for copy in copies), kinds.get(name, text)) for name in read}))
+    computed = batch.compute(table, features)
+    wanted = [f"{place}/{place}" for place in places]
+    rows = {row["transaction_id"]: row for row in computed.filter(computed.transaction_id.isin(wanted)).to_pyarrow().to_pylist()}
+    return places, to_rows([rows[name] for name in wanted], names)
 
-    for number, (clock, place) in enumerate(deliveries):
-        if number == len(deliveries) // 2:
-            history_store = history_store.restart()
-        score_until(clock)
-        history_store.add(events[place])
-    score_until(float("inf"))
-    return np.array([rows[name] for name in scored]).reshape(len(scored), len(online.names))
+
+def _cell(event: Event, column: str) -> Any:
+    return event.get(f"{column}_us") if column in ("occurred_at", "label_known_at") else event.get(column)
 
 
-def _histories(online: OnlineFeatures, store: HistoryStore, event: Event) -> dict[tuple[str, ...], History]:
-    at = event["occurred_at_us"]
-    histories = {}
-    for entity, length_s in online.history_s.items():
-        if any(event[name] is None for name in entity):
-            continue
-        history = store.history(entity, event, at - length_s * MICRO)
-        is_known = [known_at is not None and known_at <= at for known_at in history.label_known_at_us]
-        histories[entity] = history._replace(is_fraud=[fraud and known for fraud, known in zip(history.is_fraud, is_known, strict=True)])
-    return histories
+def to_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return stored features as an array of shape (n_rows, n_features), NaN where missing."""
+    values = [[np.nan if row[name] is None else row[name] for name in names] for row in rows]
+    return np.array(values, np.float64).reshape(len(rows), len(names))
 
 
 def certify(transactions: "ir.Table", table: "ir.Table", features: Sequence[Declaration], n: int = 200, seed: int = 0) -> Parity:
@@ -227,18 +217,16 @@ def certify(transactions: "ir.Table", table: "ir.Table", features: Sequence[Decl
         .to_pylist()
     )
     scored = [row["transaction_id"] for row in sample]
-    batch = np.array([[np.nan if row[name] is None else row[name] for name in names] for row in sample], np.float64)
     events = collect_events(transactions, scored, features)
-    online = replay(events, scored, features, seed)
-    return compare(batch.reshape(len(scored), len(names)), online, names)
+    place = {event["transaction_id"]: number for number, event in enumerate(events)}
+    wanted = [place[name] for name in scored]
+    online = replay(events, plan_arrivals(events, features, seed), MemoryWorkers(features), len(names), set(wanted)).settled
+    return compare(to_rows(sample, names), online[wanted], names)
 
 
 def collect_events(transactions: "ir.Table", scored: Sequence[str], features: Sequence[Declaration]) -> list[Event]:
     """Return the scored events, the past of their entities and `LATENESS_S` of the future: all that can change their features."""
-    from finrisk_assets.features.arithmetic import epoch_micros
-
-    columns = sorted(frozenset({"transaction_id", "occurred_at", "amount"}).union(*(feature.columns for feature in features)))
-    timed = transactions.select(*columns).mutate(occurred_at_us=epoch_micros(transactions.occurred_at))
+    timed = _timed(transactions, features)
     sample = timed.filter(timed.transaction_id.isin(list(scored)))
     near = [sample]
     for entity, length_s in find_reach_s(features).items():
@@ -248,6 +236,19 @@ def collect_events(transactions: "ir.Table", scored: Sequence[str], features: Se
         near.append(timed.semi_join(of, [*same, recent, timed.occurred_at_us < of.of_us + LATENESS_S * MICRO]))
     rows = {row["transaction_id"]: row for part in near for row in part.to_pyarrow().to_pylist()}
     return [_event(rows[name]) for name in sorted(rows)]
+
+
+def list_events(transactions: "ir.Table", features: Sequence[Declaration]) -> list[Event]:
+    """Return every transaction as an event, in the order of their identifiers."""
+    rows = _timed(transactions, features).order_by("transaction_id").to_pyarrow()
+    return [_event(row) for row in rows.to_pylist()]
+
+
+def _timed(transactions: "ir.Table", features: Sequence[Declaration]) -> "ir.Table":
+    from finrisk_assets.features.arithmetic import epoch_micros
+
+    columns = {"transaction_id", "customer_id", "occurred_at", "amount"}.union(*(feature.columns for feature in features))
+    return transactions.select(*sorted(columns)).mutate(occurred_at_us=epoch_micros(transactions.occurred_at))
 
 
 def _event(row: dict[str, Any]) -> Event:

@@ -38,7 +38,7 @@ KUSTOMIZATIONS = {
 }
 POD = MANIFESTS["Deployment"]["spec"]["template"]["spec"]
 REVISION = CLOUD_RUN["spec"]["template"]["spec"]
-SERVICE, UPGRADE, EDGE = (COMPOSE["services"][name] for name in ("service", "upgrade", "edge"))
+SERVICE, UPGRADE, EDGE, STREAM, TOPICS = (COMPOSE["services"][name] for name in ("service", "upgrade", "edge", "stream", "topics"))
 ALONE = ["python", "-m", "bento.single_process"]
 
 
@@ -129,6 +129,19 @@ def test_ports_agree():
     assert ["service:3000"] in [job["targets"] for job in scraped()["static_configs"]]
 
 
+def test_the_streams_worker_shares_the_services_store():
+    settings = Settings.from_environment({name: value for name, value in STREAM["environment"].items() if not name.endswith("_FILE")})
+
+    assert STREAM["command"] == ["python", "-m", "bento.cli.streaming"] == TOPICS["command"][:3]
+    assert STREAM["secrets"] == SERVICE["secrets"]
+    assert {name: value for name, value in STREAM["environment"].items() if name.endswith("_FILE")} == {
+        name: value for name, value in SERVICE["environment"].items() if name.endswith("_FILE")
+    }
+    assert settings.kafka == TOPICS["environment"]["FINRISK_KAFKA"] == "kafka:9092"
+    assert f"127.0.0.1:{settings.stream_port}/readyz" in STREAM["healthcheck"]["test"][-1]
+    assert COMPOSE["services"]["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"] == f"PLAINTEXT://{settings.kafka}"
+
+
 @pytest.mark.parametrize("container", [POD["containers"][0], REVISION["containers"][0]], ids=["kubernetes", "cloud run"])
 def test_probes_ask_routes_that_need_no_key(container):
     open_to_all = {route.path for route in ROUTES if route.roles is OPEN and route.method == "GET"}
@@ -178,7 +191,7 @@ def test_what_compose_runs_may_do_little():
         assert service["read_only"] is True or name == "kafka", name
         assert not {"privileged", "network_mode", "pid"} & service.keys(), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
-        assert "healthcheck" in service or name in ("grafana", "upgrade"), name
+        assert "healthcheck" in service or name in ("grafana", "upgrade", "topics"), name
     assert not SERVICE.get("cap_add")
 
 
@@ -324,7 +337,7 @@ def test_no_secret_is_in_the_repository():
 
 def test_every_image_says_its_version_and_is_pinned_by_one_variable():
     images = {name: service["image"] for name, service in COMPOSE["services"].items()}
-    assert images.pop("service") == images.pop("upgrade"), "one variable for both"
+    assert len({images.pop(name) for name in ("service", "upgrade", "topics", "stream")}) == 1, "one variable for all"
     assert SERVICE["image"].startswith("${IMAGE:?"), "whoever starts it says which"
 
     defaults = {name: re.fullmatch(rf"\$\{{{name.upper()}_IMAGE:-(\S+)\}}", image) for name, image in images.items()}

@@ -7,6 +7,7 @@ import pytest
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES, HANDBOOK
 from finrisk_assets.domains.transaction_anomaly.features import build, select_features
 from finrisk_assets.features import parity
+from finrisk_assets.features.arrivals import plan_arrivals, replay
 
 
 def unpleasant(n: int = 3000, customers: int = 12, seed: int = 0) -> "ibis.expr.types.Table":
@@ -58,18 +59,17 @@ def test_certificate_notices_a_feature_that_is_not_the_declared_one():
 
 
 def test_a_store_that_forgets_at_restart_is_caught():
-    class Forgetful(parity.MemoryStore):
-        def restart(self):
-            return Forgetful(self._entities)
+    class Forgetful(parity.MemoryWorkers):
+        def lose(self, worker, deliveries, *, restarts):
+            self._of.clear()
 
     transactions = unpleasant(600)
-    rows = build(transactions).to_pyarrow().to_pylist()
-    events = parity.collect_events(transactions, [row["transaction_id"] for row in rows], FEATURES)
     names = [feature.feature.name for feature in FEATURES]
-    batch = np.array([[np.nan if row[name] is None else row[name] for name in names] for row in rows], np.float64)
-    scored = [row["transaction_id"] for row in rows]
-    assert parity.compare(batch, parity.replay(events, scored, FEATURES, seed=1), names).equal
-    assert not parity.compare(batch, parity.replay(events, scored, FEATURES, seed=1, store=Forgetful), names).equal
+    batch = parity.to_rows(build(transactions).order_by("transaction_id").to_pyarrow().to_pylist(), names)
+    events = parity.list_events(transactions, FEATURES)
+    arrivals = plan_arrivals(events, FEATURES, seed=1)
+    for workers, is_equal in ((parity.MemoryWorkers(FEATURES), True), (Forgetful(FEATURES), False)):
+        assert parity.compare(batch, replay(events, arrivals, workers, len(names)).settled, names).equal == is_equal
 
 
 def test_the_table_has_one_row_a_transaction_with_keys_and_label():

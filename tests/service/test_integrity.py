@@ -463,6 +463,7 @@ def make_former(store: Store) -> None:
     """Turn a store into one that code of schema 0001 wrote."""
     keyring = store.keyring
     with store.database.writing() as connection:
+        connection.execute(text("drop table stream_offsets"))
         connection.execute(text("drop table alerts"))
         connection.execute(text("drop table policies"))
         connection.execute(text("alter table decisions drop column policy_version"))

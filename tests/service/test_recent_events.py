@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 from sqlalchemy import func, select, text
 
@@ -24,9 +23,7 @@ from bento.store.database import StoreBusy
 from bento.store.records import Transaction
 from bento.store.session import Store
 from bento.store.tables import alerts
-from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
-from finrisk_assets.features import parity
-from finrisk_assets.features.online import EventCount, History
+from finrisk_assets.features.online import EventCount
 from finrisk_assets.features.recent_events import ENTITY_WEIGHT, EntityEvents, RecentEvents
 from finrisk_assets.scoring.bundle import Bundle
 from schemas.api import FeedbackRequest, TransactionRequest
@@ -260,76 +257,6 @@ def test_events_before_the_windows_are_dropped() -> None:
     _, events = recent.find(("person", "a"), 15 * day, 20 * day)
     assert events is not None and list(events.times) == []
     assert recent.weight == ENTITY_WEIGHT
-
-
-# Parity ------------------------------------------------------------------------------------------------------------------------
-
-
-class ServiceHistory:
-    """A service's store as the history of the parity certificate's bad day."""
-
-    url: str | Path
-
-    def __init__(self, entities: Any) -> None:
-        self._store = store_at(self.url)
-
-    def add(self, event: parity.Event) -> None:
-        names = ("transaction_id", "customer_id", "merchant", "country", "amount")
-        known = event.get("label_known_at_us")
-        transaction = Transaction(
-            **{name: event[name] for name in names},
-            direction=event.get("direction") or "debit",
-            occurred_at=from_micros(event["occurred_at_us"]),
-            is_fraud=event.get("is_fraud"),
-            label_known_at=None if known is None else from_micros(known),
-        )
-        with self._store.writing():
-            person = self._store.person(transaction.customer_id, make=True)
-            assert person is not None
-            self._store.insert_transaction(transaction, person)
-
-    def history(self, entity: tuple[str, ...], of: parity.Event, since_us: int) -> History:
-        before = from_micros(of["occurred_at_us"])
-        with self._store.writing():  # on PostgreSQL only a transaction that writes reads from memory
-            return History.of(self._store.histories(of, {entity: before - from_micros(since_us)}, before)[entity])
-
-    def restart(self) -> "ServiceHistory":
-        self._store.close()
-        return type(self)(())
-
-
-def test_features_from_memory_are_those_of_the_table(url: str | Path) -> None:
-    events = bad_day_events(400)
-    ServiceHistory.url = url
-    scored = [event["transaction_id"] for event in events]
-    names = [feature.feature.name for feature in FEATURES]
-    expected = parity.replay(events, scored, FEATURES, seed=1)
-    served = parity.replay(events, scored, FEATURES, seed=1, store=ServiceHistory)
-    assert parity.compare(expected, served, names).equal
-    assert np.array_equal(expected, served, equal_nan=True)
-
-
-def bad_day_events(n: int) -> list[dict[str, Any]]:
-    draw = random.Random(8)
-    start = 1_714_000_000_000_000
-    events = []
-    for number in range(n):
-        at = start + draw.randrange(60 * DAY_S) * 1_000_000
-        fraud = draw.random() < 0.2
-        events.append(
-            {
-                "transaction_id": f"t{number}",
-                "customer_id": draw.choice("abcd"),
-                "merchant": draw.choice(["M", "N", None]),
-                "country": draw.choice(["DE", "FR", None]),
-                "occurred_at_us": at,
-                "amount": draw.randrange(1, 50_000) / 100,
-                "direction": draw.choice(["debit", "credit"]),
-                "is_fraud": fraud,
-                "label_known_at_us": at + draw.randrange(10 * DAY_S) * 1_000_000 if fraud else None,
-            }
-        )
-    return events
 
 
 # Micro-batches -----------------------------------------------------------------------------------------------------------------

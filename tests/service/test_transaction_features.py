@@ -2,7 +2,7 @@
 
 import pytest
 
-from bento.decisions.scorers.transaction_features import TransactionFeatures
+from bento.decisions.scorers.transaction_features import TransactionFeatures, read_definitions
 from finrisk_assets.features.windows import to_json
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.spec import BundleError
@@ -15,7 +15,7 @@ def changed(**parts):
 
 
 def features_of(folder):
-    return TransactionFeatures(Bundle.load(folder))
+    return TransactionFeatures(read_definitions(Bundle.load(folder)))
 
 
 def test_a_bundle_declares_how_its_features_are_computed(tmp_path):

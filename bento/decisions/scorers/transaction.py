@@ -5,7 +5,7 @@ from uuid import uuid4
 from bento.decisions.answers import ScoringInput
 from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.online_rules import OnlineRules
-from bento.decisions.scorers.transaction_features import TransactionFeatures
+from bento.decisions.scorers.transaction_features import TransactionFeatures, read_definitions
 from bento.store.records import Transaction
 from bento.store.session import Store
 from finrisk_assets.domains.transaction_anomaly.decide import decide, escalate, expect_loss, is_anomaly, is_unseen
@@ -26,7 +26,7 @@ class TransactionScorer(Scorer):
 
     def __init__(self, bundle: Bundle, store: Store) -> None:
         super().__init__(bundle, store)
-        self._features = TransactionFeatures(bundle)
+        self._features = TransactionFeatures(read_definitions(bundle))
         self._rules = OnlineRules(bundle.policy.transaction_anomaly.rules, store)
         self._log_amount = next((at for at, feature in enumerate(bundle.features) if feature.name == "log_amount"), None)
 

@@ -71,6 +71,9 @@ class TransactionAnomaly(Domain):
     def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
         return features.build(tables["transactions"], _declarations(source))
 
+    def declare_features(self, source: "Source") -> "Sequence[Declaration]":
+        return _declarations(source)
+
     def find_parity_faults(self, table: "Callable[[str], LazyTable]", source: "Source") -> Sequence[str]:
         from finrisk_assets.features.parity import certify
 

@@ -16,7 +16,7 @@ from finrisk_assets.settings import Settings
 def build_assets(domain: Domain, source: Source, settings: Settings, available: Collection[str] = ()) -> list[Any]:
     """Build every asset and check of one domain on one source; `available` names the scores of its other domains."""
     return [
-        *features.build_assets(domain, source, available),
+        *features.build_assets(domain, source, settings, available),
         *model.build_assets(domain, source, settings),
         *leakage.build_assets(domain, source, settings),
         *evaluation.build_assets(domain, source, settings),

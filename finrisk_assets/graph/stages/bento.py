@@ -10,6 +10,7 @@ from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.gate import FAIRNESS
 from finrisk_assets.graph import automation, checks
 from finrisk_assets.graph.packaging import build_bento
+from finrisk_assets.graph.parity_certificate import find_certificate_faults
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages import champion
 from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION, champion_folder
@@ -29,17 +30,22 @@ def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Sourc
 
     oracles = [f"oracle_{domain.name}" for domain in domains if domain.truth in source.truth]
 
+    certified = [domain for domain in domains if domain.is_computed_in_service]
+
     @dg.asset(
         name="bento",
         group_name="serving",
         owners=["team:ml-platform"],
         kinds={"bentoml"},
         freshness_policy=automation.FRESH_BENTO if source.ends is None or source.is_live else None,
-        deps=[*(f"champion_{domain.name}" for domain in domains), *oracles],
+        deps=[*(f"champion_{domain.name}" for domain in domains), *oracles, *(f"parity_{domain.name}" for domain in certified)],
         description="The champions and the service that answers with them, as a Bento: `finrisk serve` starts it.",
     )
     def bento(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.MaterializeResult:
         ready = [domain for domain in domains if champion_folder(domain, settings).is_dir()]
+        faults = [fault for domain in ready if domain in certified for fault in find_certificate_faults(domain, settings)]
+        if faults:
+            raise dg.Failure("no Bento is built: " + "; ".join(faults))
         without = {domain.name: WITHOUT_CHAMPION for domain in domains if domain not in ready}
         champions = {domain.name: champion_folder(domain, settings) for domain in ready}
         measured = {domain.name: _measured(domain, warehouse, settings, f"oracle_{domain.name}" in oracles) for domain in ready}

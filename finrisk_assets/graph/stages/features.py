@@ -1,5 +1,6 @@
 """The stage ``features_<domain>``: the feature table, and the parity of batch and service."""
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -7,20 +8,25 @@ import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.domains.base import Domain
-from finrisk_assets.graph import automation, checks, lineage, partitions
+from finrisk_assets.graph import automation, checks, lineage, parity_certificate, partitions
 from finrisk_assets.graph.resources import Clock
 from finrisk_assets.graph.stages.common import common
 from finrisk_assets.graph.stages.ledger import MONTHLY_TABLES
-from finrisk_assets.graph.warehouse import column_schema
+from finrisk_assets.graph.warehouse import Warehouse, column_schema, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.settings import Settings
 
 
-def build_assets(domain: Domain, source: Source, available: Collection[str]) -> list[Any]:
-    """Return the feature table and its checks; none for a second model of a domain, which reads the first one's."""
+def build_assets(domain: Domain, source: Source, settings: Settings, available: Collection[str]) -> list[Any]:
+    """Return the feature table, the parity certificate and their checks; a second model of a domain reads the first one's table."""
     if domain.features_of:
-        return _parity(domain, source)
+        return _parity(domain, source, settings)
     name = f"features_{domain.name}"
-    return [_features(domain, source, available), checks.contract(name, domain.feature_contract(source)), *_parity(domain, source)]
+    return [
+        _features(domain, source, available),
+        checks.contract(name, domain.feature_contract(source)),
+        *_parity(domain, source, settings),
+    ]
 
 
 def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.AssetsDefinition:
@@ -57,14 +63,45 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
     return features
 
 
-def _parity(domain: Domain, source: Source) -> list[dg.AssetChecksDefinition]:
+def _parity(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     if not domain.is_computed_in_service:
         return []
+    name = f"parity_{domain.name}"
+
+    @dg.asset(
+        name=name,
+        deps=["validated_transactions", f"features_{domain.name}"],
+        description="The ledger, replayed through the service's history with late, repeated and lost deliveries, equals the batch path.",
+        **common(domain, {"python"}),
+    )
+    def parity(warehouse: Warehouse) -> dg.MaterializeResult:
+        transactions, table = warehouse.table("validated_transactions"), warehouse.table(f"features_{domain.name}")
+        certificate = parity_certificate.certify_service(domain, source, transactions, table, settings)
+        largest = {one: math.inf if value is None else value for one, value in certificate["max_abs_diff"].items()}
+        differences = [{"feature": one, "largest difference": largest[one]} for one in sorted(largest, key=lambda one: -largest[one])]
+        shown = {one: value for one, value in certificate.items() if isinstance(value, bool | int | str)}
+        return dg.MaterializeResult(
+            metadata={
+                "certificate": parity_certificate.describe_certificate(certificate),
+                "differences": dg.MetadataValue.md(markdown_table(differences)),
+                "file": dg.MetadataValue.path(parity_certificate.certificate_file(domain, settings)),
+                **shown,
+            },
+            data_version=dg.DataVersion(certificate["sha256"]),
+        )
+
     return [
+        parity,
+        checks.blocking_check(
+            name,
+            f"{name}_contract",
+            "Every feature of the replay equals the batch path, and the certificate is of this code.",
+            lambda _: parity_certificate.find_certificate_faults(domain, settings),
+        ),
         checks.blocking_check(
             f"features_{domain.name}",
             f"features_{domain.name}_parity",
             "A sample replayed one by one, as the service computes it, equals the stored features row for row.",
             lambda warehouse: domain.find_parity_faults(warehouse.table, source),
-        )
+        ),
     ]

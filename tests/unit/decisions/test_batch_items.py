@@ -41,7 +41,7 @@ def test_an_item_is_parsed_as_if_it_were_sent_alone(kind: type[Request]) -> None
 
 def test_the_answer_to_a_batch_holds_each_result_in_its_place() -> None:
     problem = Problem.from_status(503)
-    results: list[DecisionResult | Problem] = [DecisionResult(b'{"pd":0.1}'), problem, DecisionResult(b'{"pd":0.2}'), problem]
+    results: list[DecisionResult | Problem] = [DecisionResult("a", b'{"pd":0.1}'), problem, DecisionResult("b", b'{"pd":0.2}'), problem]
     for some in (results, results[:1], results[1:2], results[:2]):
         statuses = [(one["status"], one["answer"], one["error"] is None) for one in json.loads(build_response(some).body)["results"]]
         assert statuses == [(503, None, False) if isinstance(result, Problem) else (200, json.loads(result.body), True) for result in some]
