@@ -11,7 +11,7 @@ import click
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from finrisk_assets.operations.quarantine_report import TableReport
+    from finrisk_assets.ledger.quarantine_report import TableReport
 
 HAS_QUARANTINE, CANNOT_RUN = 1, 2
 """Exit statuses: rows are in quarantine; the mapping or a file is wrong."""

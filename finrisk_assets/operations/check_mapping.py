@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.ledger.intake.column_names import LEAKS, PROTECTED
 from finrisk_assets.ledger.landing import escape_pattern
-from finrisk_assets.operations.quarantine_report import TableReport, report_table
+from finrisk_assets.ledger.quarantine_report import TableReport, report_table
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:

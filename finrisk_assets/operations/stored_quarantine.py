@@ -3,7 +3,7 @@
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.landing import LandingError
-from finrisk_assets.operations.quarantine_report import TableReport, report_table
+from finrisk_assets.ledger.quarantine_report import TableReport, report_table
 from finrisk_assets.settings import Settings
 
 
