@@ -125,7 +125,8 @@ class _JoinedEvents:
 
 def _fill(values: Floats, entity: Entity, joined: _JoinedEvents, amounts: Integers, tokens: Mapping[str, Sequence[int]]) -> None:
     """Write the value of every window of an entity to its row in `values`, as `Entity.fill` does for one event."""
-    narrowing, chosen = entity.columns[1:], slice(None)
+    narrowing = entity.columns[1:]
+    chosen: Any = slice(None)
     numbers = np.zeros((len(entity.counts) + 1, joined.size), np.int64)
     own = joined.places[1]
     known = [(number, count) for number, count in enumerate(entity.counts) if count.known_s is not None]

@@ -100,7 +100,10 @@ class StoreWorkers:
         def add(place: int) -> None:
             person = store.person(transactions[place].customer_id, make=True)
             assert person is not None
-            (store.queue_transaction if is_together else store.insert_transaction)(transactions[place], person)
+            if is_together:
+                store.queue_transaction(transactions[place], person)
+            else:
+                store.insert_transaction(transactions[place], person)
 
         if is_together:
             rows = [*self._features.rows(transactions, store, add)]
