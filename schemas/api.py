@@ -140,7 +140,13 @@ class TransactionRequest(Request):
             "country": "SG",
             "timestamp": "2024-06-30T18:16:30",
         },
-        "A small payment at home": {"user_id": 104, "amount": 12, "merchant": "M00052", "country": "DE", "timestamp": "2024-06-30T18:20:00"},
+        "A small payment at home": {
+            "user_id": 104,
+            "amount": 12,
+            "merchant": "M00052",
+            "country": "DE",
+            "timestamp": "2024-06-30T18:20:00",
+        },
         "Money comes in": {"user_id": "5", "amount": 2400.5, "direction": "credit", "timestamp": "2024-06-30T08:00:00+01:00"},
     }
 
