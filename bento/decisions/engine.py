@@ -195,10 +195,15 @@ class Decisions:
         with self.store.savepoint():
             return self._decide(domain, scorer, request, key)
 
-    def decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem]) -> list[DecisionResult]:
+    def decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem], *, are_new: bool = False) -> list[DecisionResult]:
         """Decide transactions as if one after the other, with statements, scores and inserts in common; inside a write transaction.
 
         There is no savepoint, for which SQLite would copy each page that is written.
+
+        Parameters
+        ----------
+        are_new
+            Whether the caller has found in this transaction that none of them was decided before and none is another's repetition.
 
         Raises
         ------
@@ -208,18 +213,22 @@ class Decisions:
             Inside a transaction that cannot go on.
         """
         try:
+            if not are_new:
+                self._check_new(items)
             return self._decide_together(domain, scorer, items)
         except (NotTogetherError, StoreUnavailable):
             raise
         except Exception:  # its cause is found, answered and logged where each is decided alone
             raise NotTogetherError from None
 
-    def _decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem]) -> list[DecisionResult]:
+    def _check_new(self, items: Sequence[ChunkItem]) -> None:
         identifiers = [item.request.transaction_id for item in items if item.request.transaction_id is not None]
         keys = [(item.origin.caller, item.key) for item in items if item.key is not None]
         is_repeated = len({*identifiers}) < len(identifiers)
         if not items or is_repeated or self.store.has_prior_decision(transaction_ids=identifiers, keys=keys):
             raise NotTogetherError
+
+    def _decide_together(self, domain: str, scorer: Scorer, items: Sequence[ChunkItem]) -> list[DecisionResult]:
         self.store.remember_people(item.request.user_id for item in items)
         people: list[Person] = []
 

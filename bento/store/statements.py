@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Column, ColumnElement, Connection, Insert, Select, Text, any_, bindparam, exc, func, select
@@ -53,7 +54,8 @@ class CompiledStatement:
             statement, names = self._compile(connection, unnests=True)
             return _run(connection, "execute", statement, [[row[name] for row in rows] for name in names])
         statement, names = self._compile(connection)
-        return _run(connection, "executemany", statement, [[row[name] for name in names] for row in rows])
+        take: Any = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
+        return _run(connection, "executemany", statement, [*map(take, rows)])
 
     def _compile(self, connection: Connection, *, unnests: bool = False) -> tuple[str, Sequence[str]]:
         key = connection.dialect.name, unnests

@@ -285,20 +285,24 @@ def hold_histories(
     if not _read_changes(session, connection):
         return 1, None
     entities: dict[Key, _HeldEntity] = {}
+    columns = [*{*query.longest, *_NARROWING_COLUMNS}]
     of_events: dict[str, list[EntityEvents | None]] = {column: [] for column in query.longest}
     tokens: dict[str, list[int]] = {column: [] for column in _NARROWING_COLUMNS}
     for place in range(first, len(events)):
         event, own = events[place], list[_HeldEntity | None]()
         at = event["occurred_at_us"]
+        values = {
+            column: None if event[column] is None else _stored_value(session, connection, column, event[column]) for column in columns
+        }
         for column, reach_us in query.longest.items():
-            value = None if event[column] is None else _stored_value(session, connection, column, event[column])
-            if value is None and event[column] is None:
+            value = values[column]
+            if event[column] is None:
                 own.append(None)
                 continue
             key = _INDEX_COLUMNS[column], str(value)
             entity = entities.get(key)
             if entity is None:
-                _, found = _cached_events(session, connection, (column,), {column: value}, at - reach_us, at)
+                _, found = _cached_events(session, connection, (column,), values, at - reach_us, at)
                 entity = None if found is None else _HeldEntity(key, found, at, at, len(found.times))
             if entity is None or not entity.last_us <= at <= entity.first_us + SLACK_US or entity.size >= MAX_ENTITY_EVENTS:
                 break
@@ -311,7 +315,7 @@ def hold_histories(
                 entity.last_us, entity.size = at, entity.size + 1
                 entities[entity.key] = entity
         for column, numbers in tokens.items():
-            numbers.append(shorten_token(None if event[column] is None else session.token(column, event[column])))
+            numbers.append(shorten_token(values[column]))
     number = len(tokens["country"])
     is_whole = number > 0 and all(session.recent_events.holds(key, entity.events) for key, entity in entities.items())
     return (number, HeldEvents(of_events, tokens)) if is_whole else (max(number, 1), None)

@@ -53,7 +53,7 @@ def _decide_items(
         if together:
             new = _find_new(decisions, items)
             if new:
-                decided = decisions.decide_together(DOMAIN, scorer, [items[at] for at in new])
+                decided = decisions.decide_together(DOMAIN, scorer, [items[at] for at in new], are_new=True)
                 results = dict(zip(new, decided, strict=True))
         for at, item in enumerate(items):
             if at not in results:
