@@ -21,8 +21,13 @@ ELSEWHERE = {
     "reproduce": "test_reproduce.py",
     "validate-pack": "test_pack.py",
     "serve": "../docs/test_readme.py",
+    "import": "../docs/test_sources.py",
+    "check": "../contracts/test_import_quirks.py",
+    "console": "../console/test_own_process.py",
+    "stream": "../stream/test_simulate.py",
+    "simulate": "../stream/test_simulate.py",
 }
-"""Commands that take long, and the file that executes them as the pages write them."""
+"""Commands that take long or need more than a ledger, and the file that executes them as the pages write them."""
 
 REFUSED = {
     "audit show --person 4711": "no such customer",
