@@ -22,7 +22,7 @@ ELSEWHERE = {
     "validate-pack": "test_pack.py",
     "serve": "../docs/test_readme.py",
     "import": "../docs/test_sources.py",
-    "check": "../contracts/test_import_quirks.py",
+    "check": "../contracts/test_check.py",
     "console": "../console/test_own_process.py",
     "stream": "../stream/test_simulate.py",
     "simulate": "../stream/test_simulate.py",

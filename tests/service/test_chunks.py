@@ -170,4 +170,5 @@ def test_every_way_stores_and_answers_the_same(tmp_path: Path, has_rules: bool) 
             )
     assert found[0] == found[1]
     assert found[0] == found[2]
-    assert {decision for *_, decision in found[0][2]} >= {"allow", "review"}
+    # The small model alone reviews none of these.
+    assert {decision for *_, decision in found[0][2]} >= ({"allow", "review"} if has_rules else {"allow"})
