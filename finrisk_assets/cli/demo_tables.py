@@ -36,8 +36,6 @@ def print_parity(settings: "Settings", console: "Console") -> None:
 
 def print_quarantine(tables: Iterable[str], warehouse: "Warehouse", console: "Console") -> None:
     """Print the tables with rows in quarantine: how many, and the rules that they broke most often."""
-    from rich.markup import escape
-
     from finrisk_assets.ledger.contract import count_by_rule
 
     refused = [name for name in tables if warehouse.has(f"quarantine_{name}") and warehouse.table(f"quarantine_{name}").count().execute()]
@@ -45,9 +43,10 @@ def print_quarantine(tables: Iterable[str], warehouse: "Warehouse", console: "Co
         rows, n_refused = (int(warehouse.table(f"{layer}_{name}").count().execute()) for layer in ("raw", "quarantine"))
         rules = list(count_by_rule(warehouse.table(f"quarantine_{name}")).items())
         named = ", ".join(f"{rule} ({count:,})" for rule, count in rules[:3]) + (", …" if len(rules) > 3 else "")
-        console.print(f"  [yellow]–[/] {n_refused:,} of {rows:,} rows of {name} are in quarantine: {escape(named)}")
+        said = f"– {n_refused:,} of {rows:,} rows of {name} are in quarantine: {named}"
+        _print(console, textwrap.fill(said, WIDTH, initial_indent="  ", subsequent_indent="    "))
     if refused:
-        console.print("  `finrisk quarantine` shows examples and the fix of each rule.")
+        _print(console, "  `./finrisk quarantine` shows examples and the fix of each rule.")
 
 
 class DecisionRow(NamedTuple):

@@ -129,9 +129,11 @@ def plan_servers(settings: Settings, first_port: int) -> list[Server]:
     return [console_server(service, next(ports)), service, dagster_server(settings, next(ports)), mlflow_server(settings, next(ports))]
 
 
-def find_entry(first_port: int, *, has_console: bool) -> str:
-    """Return the address at which `make up` begins: the console where there is one, which the service shows too, else the API's page."""
-    return f"http://{HOST}:{first_port}{'/console' if has_console else '/'}"
+def find_entry(first_port: int) -> str:
+    """Return the address at which a reader of `make up` begins: that of the console, which has the port after the service."""
+    ports = find_free_ports(first_port)
+    next(ports)
+    return f"http://{HOST}:{next(ports)}/console"
 
 
 def find_free_ports(first: int) -> Iterator[int]:

@@ -82,7 +82,7 @@ def demo(settings: Settings, serve: bool) -> None:
 
     prerequisites.check_settings(settings)
     prepare_dagster(settings)
-    address = local_servers.find_entry(next(local_servers.find_free_ports(3000)), has_console="console" in cli.commands)
+    address = local_servers.find_entry(3000)
     sys.exit(run(settings, serve=serve, address=address))
 
 

@@ -121,7 +121,7 @@ def test_the_docs_reproduce_commands(run: Run, command: str) -> None:
 def test_the_docs_snapshot_commands(run: Run, tmp_path: Path) -> None:
     listed, restored, counted, pruned = (command for command in COMMANDS if command.startswith("finrisk snapshots"))
     output = run_command(run, listed)
-    begin = re.findall(r"([0-9a-f]{12}) . features_loan_offers", output)[0]
+    begin = re.findall(r"([0-9a-f]{12})\s+(?:table\s+)?features_loan_offers", output)[0]
     target = tmp_path / "features.parquet"
     assert begin in run_command(run, restored.replace("SHA", begin).replace("features.parquet", str(target)))
     assert snapshots.hash_file(target).startswith(begin)
