@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = sorted(file.stem for file in (ROOT / "bento" / "cli").glob("*.py") if file.stem not in ("__init__", "common"))
+COMMANDS = sorted(file.stem for file in (ROOT / "bento" / "cli").glob("*.py") if file.stem not in ("__init__", "common", "output"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
