@@ -1,4 +1,4 @@
-"""What the commands print: tables that read at 80 columns and in a pipe, and the same facts as JSON."""
+"""Output of the commands: tables that read at 80 columns and in a pipe, and the same facts as JSON."""
 
 import json
 import re

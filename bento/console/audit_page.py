@@ -19,7 +19,7 @@ ACTIONS = (
 )  # fmt: skip
 """Actions to choose from; the audit has others."""
 ERASE_WORD = "erase"
-"""What has to be written to confirm an erasure."""
+"""The word that confirms an erasure."""
 
 
 async def show_audit(console: Console, request: Request) -> Response:

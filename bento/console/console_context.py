@@ -1,4 +1,4 @@
-"""What every page of the console works with: the API, the templates, the sessions; and how it shows a refusal."""
+"""The shared parts of every page of the console: the API, the templates, the sessions, and the page of a refusal."""
 
 from dataclasses import dataclass
 from typing import Any

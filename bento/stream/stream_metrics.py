@@ -6,7 +6,7 @@ from bento.web.metrics import Metrics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 FATES = ("decided", "repeated", "dead", "tombstone")
-"""What became of a message: a new decision, the answer of a prior one, a dead letter, or nothing, as of an empty message."""
+"""The fates of a message: a new decision, the answer of a prior one, a dead letter, or nothing, as of an empty message."""
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 _SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 5000)
 

@@ -131,7 +131,7 @@ def build_app() -> FastAPI:
 
     @catch_problems
     async def capacity() -> AlertCapacity:
-        """What numbers of alerts a day catch, cost and are worth, on the window that the thresholds are drawn from."""
+        """Show what numbers of alerts a day catch, cost and are worth, on the window that the thresholds are drawn from."""
         return _current_service().describe_capacity()
 
     @catch_problems

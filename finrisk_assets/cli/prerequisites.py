@@ -1,4 +1,4 @@
-"""What a command needs that `make demo` makes: each is missed in one sentence, and nothing is created on the way."""
+"""Prerequisites of a command that `make demo` makes: each is missed in one sentence, and nothing is created on the way."""
 
 import os
 from pathlib import Path

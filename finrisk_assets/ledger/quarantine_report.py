@@ -1,4 +1,4 @@
-"""What of a table is valid and what is in quarantine: per broken rule the number of rows, three examples and the fix."""
+"""The valid rows of a table and those in quarantine: per broken rule the number of rows, three examples and the fix."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ _FIXES = {
     "is a duplicate": "the first row is the valid one; read an identifier that each row has for itself, or write `id: content`",
     "is not in": "add the row to that table, or take the table out of the mapping",
 }
-"""How a rule ends -> what to do."""
+"""Ending of a rule's name -> what to do."""
 
 
 @dataclass(frozen=True)

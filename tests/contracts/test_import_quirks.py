@@ -16,7 +16,7 @@ N = 400
 LEAST_SHARE = 0.95
 Rows = Iterator[dict[str, Any]]
 FEATURE, PROTECTED, NO_FEATURE, LEFT_OUT = "feature", "protected", "no feature", "left out"
-"""What becomes of a column that is none of the ledger's."""
+"""The fate of a column that is none of the ledger's."""
 
 
 def german(number: float) -> str:

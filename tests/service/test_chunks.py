@@ -94,7 +94,7 @@ def test_rows_of_chunks_are_those_of_one_by_one(tmp_path: Path, seed: int, max_e
 
 
 def test_a_chunk_is_computed_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing goes back in time, one call computes all; where it does, the chunk is parted there."""
+    """One call computes all where nothing goes back in time; where it does, the chunk is parted there."""
     numbers: list[int] = []
     compute = online_chunk.ChunkFeatures.compute_chunk
 

@@ -62,7 +62,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
         "currency", "wahrung", "waehrung", "devise", "divisa", "muntsoort", "valuta code", "waluta", "mutationwaehrung",
     ),
 }  # fmt: skip
-"""What a column holds -> the names that banks give it, without accents, the likeliest first."""
+"""Meaning of a column -> the names that banks give it, without accents, the likeliest first."""
 _OUT_WORDS = frozenset({"debit", "d", "dr", "dbit", "s", "soll", "out", "af", "-", "db", "withdrawal", "cargo", "payment"})
 _IN_WORDS = frozenset({"credit", "c", "cr", "crdt", "h", "haben", "in", "bij", "+", "deposit", "abono"})
 _ACCENTS = str.maketrans("áàâäãåéèêëíìîïóòôöõøúùûüçñß", "aaaaaaeeeeiiiioooooouuuucns")
@@ -70,7 +70,7 @@ _ACCENTS = str.maketrans("áàâäãåéèêëíìîïóòôöõøúùûüçñß
 
 @dataclass(frozen=True)
 class StatementLayout:
-    """How a file writes its movements. Columns are counted from 0; None where the file lacks one."""
+    """The layout of a file of movements. Columns are counted from 0; None where the file lacks one."""
 
     delimiter: str
     header_line: int | None

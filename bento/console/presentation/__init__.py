@@ -1,1 +1,1 @@
-"""How pages look: charts, the formats of numbers and times, templates, and the bundle that draws charts."""
+"""The look of pages: charts, the formats of numbers and times, templates, and the bundle that draws charts."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 MISSING = "–"
-"""What a value that is not known is written as."""
+"""The text of a value that is not known."""
 _DECIMAL_COMMAS = frozenset(
     {"de", "fr", "es", "it", "nl", "pt", "pl", "cs", "da", "fi", "nb", "sv", "no", "ru", "uk", "tr", "hu", "ro", "el"}
 )

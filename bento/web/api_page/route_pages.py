@@ -1,4 +1,4 @@
-"""What the OpenAPI page shows of each route beside its types: summary, group, lock, and the present models' own answer as example.
+"""The parts of the OpenAPI page beside the types of each route: summary, group, lock, and the present models' own answer as example.
 
 Nothing here names a person: a request of an example names a customer whom no ledger has, or features that are medians.
 """
