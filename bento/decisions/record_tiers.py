@@ -97,7 +97,7 @@ def rescore(domain: str, scorer: Scorer, payloads: Sequence[DecisionPayload]) ->
         stored_scores = scores
         if payload.abridged is not None:
             margin, probability = np.array([payload.abridged.margin]), np.array([payload.abridged.probability])
-            stored_scores = Scores(margin, probability, scores.base, scores.contributions)
+            stored_scores = scores._replace(margin=margin, probability=probability)
         rescored.append(Rescored(scores, scorer.build_answer(scoring_input, stored_scores)))
     return rescored
 

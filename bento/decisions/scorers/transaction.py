@@ -57,10 +57,8 @@ class TransactionScorer(Scorer):
 
         rows = self._features.rows(transactions, self._store, measure_and_add)
         return [
-            ScoringInput(request, row, decision_context=context, transaction=transaction, is_doubtful=is_doubtful)
-            for request, row, context, transaction, is_doubtful in zip(
-                named, rows, measured, transactions, self.bundle.is_doubtful(rows).tolist(), strict=True
-            )
+            ScoringInput(request, row, decision_context=context, transaction=transaction)
+            for request, row, context, transaction in zip(named, rows, measured, transactions, strict=True)
         ]
 
     def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> TransactionAnswer:
@@ -70,13 +68,11 @@ class TransactionScorer(Scorer):
         log_amount = None if self._log_amount is None else float(row[self._log_amount])
         unseen = is_unseen(log_amount, self.bundle.thresholds)
         anomaly = is_anomaly(risk, self.bundle.thresholds, unseen=unseen)
-        known = scoring_input.is_doubtful
-        doubtful = self.bundle.find_doubt(row) is not None if known is None else known
-        by_model = decide(risk, self.bundle.thresholds, log_amount, unseen=unseen or doubtful)
+        by_model = decide(risk, self.bundle.thresholds, log_amount, unseen=unseen or scores.doubts[0] is not None)
         rules = self._rules.find_fired(scoring_input.transaction or _transaction_of(scoring_input.request), scoring_input.decision_context)
         review_from = self.bundle.thresholds.get("review_loss")
         loss = None if review_from is None or log_amount is None else round(float(expect_loss(risk, log_amount)), 2)
-        fields = self.explainer.fields(row, scores, high=anomaly or by_model != "allow", is_doubtful=doubtful)
+        fields = self.explainer.fields(row, scores, high=anomaly or by_model != "allow")
         if unseen:
             fields["reasons"] = [_UNSEEN, *fields["reasons"][: MAX_REASONS - 1]]
         return TransactionAnswer(
