@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.cli import demo_tables
+from finrisk_assets.cli.demo_stream import show_stream
 from finrisk_assets.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -49,8 +50,16 @@ class Example:
     figures: Mapping[str, Any]
 
 
-def run(settings: Settings, *, serve: bool = True) -> int:
-    """Run the demonstration; return the exit status: 130 or 143 where SIGINT or SIGTERM stopped it."""
+def run(settings: Settings, *, serve: bool = True, stream_seconds: float = 0.0) -> int:
+    """Run the demonstration; return the exit status: 130 or 143 where SIGINT or SIGTERM stopped it.
+
+    Parameters
+    ----------
+    serve
+        Whether the built Bento is served and decides on examples.
+    stream_seconds
+        Seconds of transactions that a worker decides on from Kafka, where Java is here; 0 for none.
+    """
     import dagster as dg
     from rich.console import Console
 
@@ -60,7 +69,7 @@ def run(settings: Settings, *, serve: bool = True) -> int:
     status = 1
     with StopSignals() as signals:
         try:
-            status = _run(settings, console, signals, serve=serve)
+            status = _run(settings, console, signals, serve=serve, stream_seconds=stream_seconds)
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             signals.settle()
     if signals.received:
@@ -68,7 +77,7 @@ def run(settings: Settings, *, serve: bool = True) -> int:
     return signals.exit_status or status
 
 
-def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serve: bool) -> int:
+def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serve: bool, stream_seconds: float) -> int:
     from finrisk_assets.graph.stages.common import champion_folder
     from finrisk_assets.graph.warehouse import Warehouse
 
@@ -82,6 +91,8 @@ def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serv
     warehouse = Warehouse.of(settings)
     if serve:
         _decide(settings, domains, warehouse, console, signals)
+    if stream_seconds and not signals.received and any(domain.name == "transaction_anomaly" for domain in domains):
+        show_stream(settings, console, signals, stream_seconds)
     demo_tables.print_model_figures(domains, warehouse, console)
     demo_tables.print_consistency(warehouse, console)
     if not is_sound:

@@ -63,13 +63,16 @@ def cli(context: click.Context) -> None:
 
 @cli.command()
 @click.option("--serve/--no-serve", default=True, help="Serve the Bento and ask it for decisions when the graph is done.")
+@click.option(
+    "--stream-seconds", default=10.0, show_default=True, help="Seconds of a stream on Kafka, where Java is here; 0 leaves it out."
+)
 @click.pass_obj
-def demo(settings: Settings, serve: bool) -> None:
+def demo(settings: Settings, serve: bool, stream_seconds: float) -> None:
     """Materialise the whole graph, then let the served Bento decide on examples from the ledger."""
     from finrisk_assets.cli.demo import run
 
     prepare_dagster(settings)
-    sys.exit(run(settings, serve=serve))
+    sys.exit(run(settings, serve=serve, stream_seconds=stream_seconds))
 
 
 @cli.command()
