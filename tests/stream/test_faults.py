@@ -150,18 +150,40 @@ def test_three_workers_share_the_topic_while_some_come_and_go(new_stream, models
     check_outcome(stream, transactions, poison)
 
 
+def test_two_workers_share_the_topic_and_one_is_killed(new_stream, models, postgresql, tmp_path):
+    """Nobody takes the dead one's place: the other one goes on with all partitions, once the session of the dead one is over."""
+    stream = new_stream(4, stream_batch=BATCH, store_url=postgresql.new())
+    open_store(stream.settings, upgrades=True).close()
+    transactions = make_transactions(N)
+    mixed, poison = add_poison(transactions, 40)
+    workers = [WorkerProcess(stream.settings, models, tmp_path / f"worker-{number}.log") for number in range(2)]
+    with processes(*workers):
+        for worker in workers:
+            worker.wait_until_ready()
+        stream.send(mixed[: len(mixed) // 2])
+        wait_for_decisions(stream, 1)
+        workers[0].kill()
+        stream.send(mixed[len(mixed) // 2 :])
+        stream.wait_for_all()
+        assert workers[1].stop() == 0, workers[1].log.read_text()
+
+    check_outcome(stream, transactions, poison)
+
+
 def test_the_same_messages_twice(new_stream, models, tmp_path):
+    """Each round sends them all, to another worker than the round before; in the first one they are new and repeated at once."""
     stream = new_stream(3, stream_batch=256)
     transactions = make_transactions(N)
-    worker = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
-    with processes(worker):
-        stream.send(transactions)
-        stream.send(transactions)
-        stream.wait_for_all()
-        assert worker.stop() == 0, worker.log.read_text()
+    for number in range(ROUNDS - 1):
+        worker = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
+        with processes(worker):
+            for _ in range(2 - number):
+                stream.send(transactions)
+            stream.wait_for_all()
+            assert worker.stop() == 0, worker.log.read_text()
 
-    check_outcome(stream, transactions)
-    assert len(stream.published()) >= 2 * N
+        check_outcome(stream, transactions)
+    assert len(stream.published()) >= ROUNDS * N
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
