@@ -32,6 +32,10 @@ WAIT_S = 120.0
 """Seconds in which the broker, and then the worker, must answer; the first time Maven fetches Kafka's jars meanwhile."""
 PATIENCE_S = 20.0
 """Seconds after the last transaction in which the last decision must come."""
+COUNT_INTERVAL_S = 1.0
+"""Seconds between two counts where there is no terminal, on which one line counts."""
+TOPIC = "demo-transactions"
+"""The demonstration's topic. The store keeps its place in a topic, so those of production must not be read from where its broker ended."""
 
 
 class NoStreamError(RuntimeError):
@@ -46,9 +50,9 @@ def show_stream(settings: Settings, console: "Console", signals: "StopSignals", 
     try:
         line = _stream(settings, console, signals, seconds)
     except NoStreamError as reason:
-        console.print(f"  [yellow]–[/] the stream is left out: {escape(str(reason))}")
+        console.print(f"\n  [yellow]–[/] the stream is left out: {escape(str(reason))}")
         return
-    console.print(f"  [green]✓[/] {'stream':<34} {time.perf_counter() - began:6.1f} s   {line}\n")
+    console.print(f"\n  [green]✓[/] {'stream':<34} {time.perf_counter() - began:6.1f} s   {line}")
 
 
 def _stream(settings: Settings, console: "Console", signals: "StopSignals", seconds: float) -> str:
@@ -59,7 +63,8 @@ def _stream(settings: Settings, console: "Console", signals: "StopSignals", seco
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="finrisk-kafka-")))
         log = settings.root / "service" / "stream.log"
         address = stack.enter_context(_broker(folder, log))
-        streamed = replace(settings, kafka=address, stream_port=_free_port())
+        topics = {"stream_topic": TOPIC, "stream_decisions": f"{TOPIC}-decisions", "stream_group": TOPIC}
+        streamed = replace(settings, kafka=address, kafka_config=None, stream_port=_free_port(), **topics)
         try:
             create_topics(streamed, 1, 1)
             stack.enter_context(_worker(streamed, log))
@@ -78,21 +83,27 @@ def _stream(settings: Settings, console: "Console", signals: "StopSignals", seco
 
 
 def _count_decisions(settings: Settings, console: "Console", expected: int, sender: threading.Thread) -> Counter[str]:
-    """Start sending, and return the number of each decision that is published."""
+    """Start sending, count the decisions on the screen as they are published, and return the number of each."""
     from bento.stream.kafka_clients import open_consumer
 
     consumer = open_consumer(settings, f"{settings.stream_group}-demo")
     consumer.subscribe([settings.stream_decisions])
     decisions = Counter[str]()
     sender.start()
-    deadline = time.monotonic() + expected / RATE + PATIENCE_S
+    counted_at = time.monotonic()
+    deadline = counted_at + expected / RATE + PATIENCE_S
     try:
         with console.status("stream") as status:
             while decisions.total() < expected and time.monotonic() < deadline:
                 for message in consumer.consume(500, 0.1):
                     if message.error() is None:
                         decisions[json.loads(message.value() or b"{}")["decision"]] += 1
-                status.update(f"{decisions.total():,} decisions")
+                count = f"{decisions.total():,} of {expected:,} transactions of the stream are decided"
+                if console.is_terminal:
+                    status.update(count)
+                elif time.monotonic() - counted_at >= COUNT_INTERVAL_S:
+                    counted_at = time.monotonic()
+                    console.print(f"    {count}")
     finally:
         consumer.close()
     sender.join(PATIENCE_S)
@@ -138,6 +149,10 @@ def _worker(settings: Settings, log: Path) -> Iterator[None]:
         "FINRISK_HOME": str(settings.home.resolve()),
         "FINRISK_SOURCE": settings.source,
         "FINRISK_KAFKA": settings.kafka,
+        "FINRISK_KAFKA_CONFIG": "",
+        "FINRISK_STREAM_TOPIC": settings.stream_topic,
+        "FINRISK_STREAM_DECISIONS": settings.stream_decisions,
+        "FINRISK_STREAM_GROUP": settings.stream_group,
         "FINRISK_STREAM_PORT": str(settings.stream_port),
         "BENTOML_HOME": str(settings.bentoml_home.resolve()),
     }

@@ -75,7 +75,11 @@ def cli(context: click.Context) -> None:
 @cli.command()
 @click.option("--serve/--no-serve", default=True, help="Serve the Bento and ask it for decisions when the graph is done.")
 @click.option(
-    "--stream-seconds", default=10.0, show_default=True, help="Seconds of a stream on Kafka, where Java is here; 0 leaves it out."
+    "--stream-seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, 600),
+    help="Seconds of a stream on Kafka, where Java is here; 0 leaves it out.",
 )
 @click.pass_obj
 def demo(settings: Settings, serve: bool, stream_seconds: float) -> None:
