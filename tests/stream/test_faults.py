@@ -1,6 +1,7 @@
 """Tests of faults: whatever dies, each valid transaction has one decision and each invalid message is one dead letter.
 
-STREAM_MESSAGES is the number of messages of each test: a few thousand by default, more for a long run.
+STREAM_MESSAGES is the number of messages of each test: a few thousand by default, more for a long run. Each fault comes in several rounds,
+and one test has 100,000 messages, whatever STREAM_MESSAGES says.
 """
 
 import json
@@ -16,6 +17,7 @@ import pytest
 
 from bento.store.session import open_store
 from bento.store.unit_of_work import now_us
+from bento.stream.kafka_clients import SESSION_TIMEOUT_MS
 from tests.stream.outcome import check_outcome, make_transactions
 from tests.stream.topics import Stream, WorkerProcess, needs_own_broker, processes, wait_until, working
 
@@ -94,21 +96,25 @@ def test_the_broker_is_killed(broker, new_stream, models, tmp_path):
 def test_the_store_is_away_for_ten_seconds(new_stream, models, tmp_path):
     stream = new_stream(stream_batch=BATCH)
     transactions = make_transactions(N)
+    mixed, poison = add_poison(transactions, 40)
     worker = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
+    size = len(mixed) // 2
     with processes(worker):
-        worker.wait_until_ready()
-        stream.send(transactions)
-        wait_for_decisions(stream, 1)
-        with closing(open_store(stream.settings, wait_s=30)) as other, other.writing():
-            began = time.monotonic()
-            wait_until(lambda: worker.get("/readyz")[0] == 503, "the worker says that it is ready")
-            assert worker.get("/livez")[0] == 200
-            time.sleep(max(0.0, 10 - (time.monotonic() - began)))
-        stream.wait_for_all()
+        for part in (mixed[:size], mixed[size:]):
+            worker.wait_until_ready()
+            before = count_decisions(stream)
+            stream.send(part)
+            wait_for_decisions(stream, before + 1)
+            with closing(open_store(stream.settings, wait_s=30)) as other, other.writing():
+                began = time.monotonic()
+                wait_until(lambda: worker.get("/readyz")[0] == 503, "the worker says that it is ready")
+                assert worker.get("/livez")[0] == 200
+                time.sleep(max(0.0, 10 - (time.monotonic() - began)))
+            stream.wait_for_all()
         worker.wait_until_ready()
         assert worker.stop() == 0, worker.log.read_text()
 
-    check_outcome(stream, transactions)
+    check_outcome(stream, transactions, poison)
 
 
 def test_a_poison_message_in_each_batch(new_stream, models, tmp_path):
@@ -151,7 +157,10 @@ def test_three_workers_share_the_topic_while_some_come_and_go(new_stream, models
 
 
 def test_two_workers_share_the_topic_and_one_is_killed(new_stream, models, postgresql, tmp_path):
-    """Nobody takes the dead one's place: the other one goes on with all partitions, once the session of the dead one is over."""
+    """Nobody takes the dead one's place: the other one goes on with all partitions, once the session of the dead one is over.
+
+    A busy machine has as long again.
+    """
     stream = new_stream(4, stream_batch=BATCH, store_url=postgresql.new())
     open_store(stream.settings, upgrades=True).close()
     transactions = make_transactions(N)
@@ -162,8 +171,12 @@ def test_two_workers_share_the_topic_and_one_is_killed(new_stream, models, postg
             worker.wait_until_ready()
         stream.send(mixed[: len(mixed) // 2])
         wait_for_decisions(stream, 1)
+        wait_until(lambda: stream.shares() == [2, 2], "the workers do not share the partitions")
         workers[0].kill()
+        killed_at = time.monotonic()
         stream.send(mixed[len(mixed) // 2 :])
+        wait_until(lambda: stream.shares() == [4], "the other worker has not taken the partitions of the dead one")
+        assert time.monotonic() - killed_at < 2 * SESSION_TIMEOUT_MS / 1_000
         stream.wait_for_all()
         assert workers[1].stop() == 0, workers[1].log.read_text()
 
@@ -186,17 +199,43 @@ def test_the_same_messages_twice(new_stream, models, tmp_path):
     assert len(stream.published()) >= ROUNDS * N
 
 
+def test_a_hundred_thousand_messages_twice(new_stream, models, tmp_path):
+    """The worker is killed once within the first hundred thousand, and once within their repetition."""
+    stream = new_stream(stream_batch=512)
+    transactions = make_transactions(100_000)
+    mixed, poison = add_poison(transactions, 200)
+    worker = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
+    with processes(worker):
+        stream.send(mixed)
+        wait_for_decisions(stream, 30_000)
+        worker.kill()
+    second = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
+    with processes(second):
+        wait_for_decisions(stream, 100_000)
+        stream.send(transactions)
+        wait_until(lambda: stream.lag() < 60_000, "the repetition is not begun")
+        second.kill()
+    last = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
+    with processes(last):
+        stream.wait_for_all()
+        assert last.stop() == 0, last.log.read_text()
+
+    check_outcome(stream, transactions, poison)
+    assert len(stream.published()) >= 200_000
+
+
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_worker_whose_clock_is_an_hour_off(new_stream, champions, hours):
     stream, transactions = new_stream(), make_transactions(N)
-    stream.send(transactions[: N // 2])
-    with working(stream, champions):
-        stream.wait_for_all()
-    stream.send(transactions[N // 2 :])
-    with working(stream, champions, clock=lambda: now_us() + int(timedelta(hours=hours).total_seconds() * 1e6)):
-        stream.wait_for_all()
+    mixed, poison = add_poison(transactions, 40)
+    size = len(mixed) // 4 + 1
+    for number in range(4):
+        off_us = int(timedelta(hours=hours * (number % 2)).total_seconds() * 1e6)
+        stream.send(mixed[number * size : (number + 1) * size])
+        with working(stream, champions, clock=lambda off_us=off_us: now_us() + off_us):
+            stream.wait_for_all()
 
-    check_outcome(stream, transactions)
+    check_outcome(stream, transactions, poison)
 
 
 # The process

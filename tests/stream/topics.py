@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from bento.decisions.engine import Decisions
 from bento.decisions.models import Champions
@@ -99,6 +100,12 @@ class Stream:
             return sum(consumer.get_watermark_offsets(each, 10)[1] - max(0, each.offset) for each in committed)
         finally:
             consumer.close()
+
+    def shares(self) -> list[int]:
+        """Return the number of partitions of each member of the workers' group, as the broker knows them."""
+        client = AdminClient({"bootstrap.servers": self.settings.kafka, "log_level": 0})
+        group = client.describe_consumer_groups([self.settings.stream_group])[self.settings.stream_group].result(10)
+        return sorted(len(member.assignment.topic_partitions) for member in group.members)
 
     def wait_for_all(self) -> None:
         """Wait until all messages are published."""
