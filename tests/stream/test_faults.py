@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from bento.store.session import open_store
+from bento.store.session import Store, open_store
 from bento.store.unit_of_work import now_us
 from bento.stream.kafka_clients import SESSION_TIMEOUT_MS
 from tests.stream.outcome import check_outcome, make_transactions
-from tests.stream.topics import Stream, WorkerProcess, needs_own_broker, processes, wait_until, working
+from tests.stream.topics import Stream, WorkerProcess, needs_own_broker, processes, wait_for_number, wait_until, working
 
 N = int(os.environ.get("STREAM_MESSAGES") or 2_000)
 ROUNDS = 3
@@ -39,13 +39,19 @@ def add_poison(transactions: list[dict[str, Any]], number: int) -> tuple[list[An
     return mixed, poison
 
 
-def count_decisions(stream: Stream) -> int:
-    with closing(open_store(stream.settings)) as store, store.reading() as connection:
+def count_stored(store: Store) -> int:
+    with store.reading() as connection:
         return int(connection.exec_driver_sql("select count(*) from decisions").scalar_one())
 
 
+def count_decisions(stream: Stream) -> int:
+    with closing(open_store(stream.settings)) as store:
+        return count_stored(store)
+
+
 def wait_for_decisions(stream: Stream, number: int) -> None:
-    wait_until(lambda: count_decisions(stream) >= number, f"there are not {number} decisions")
+    with closing(open_store(stream.settings)) as store:
+        wait_for_number(lambda: count_stored(store), lambda decided: decided >= number, f"there are not {number} decisions")
 
 
 def test_a_worker_is_killed_in_the_middle_of_a_batch(new_stream, models, tmp_path):
@@ -213,7 +219,7 @@ def test_a_hundred_thousand_messages_twice(new_stream, models, tmp_path):
     with processes(second):
         wait_for_decisions(stream, 100_000)
         stream.send(transactions)
-        wait_until(lambda: stream.lag() < 60_000, "the repetition is not begun")
+        stream.wait_for_lag(60_000)
         second.kill()
     last = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
     with processes(last):

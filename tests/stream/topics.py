@@ -40,6 +40,16 @@ def wait_until(is_true: Callable[[], Any], what: str) -> None:
         time.sleep(0.05)
 
 
+def wait_for_number(read: Callable[[], int], is_reached: Callable[[int], bool], what: str) -> None:
+    """Wait until a number is as it should be; fail where it does not change for a long time."""
+    seen, deadline = -1, 0.0
+    while not is_reached(number := read()):
+        if number != seen:
+            seen, deadline = number, time.monotonic() + DEADLINE_S
+        assert time.monotonic() < deadline, f"{what}: {number}"
+        time.sleep(0.05)
+
+
 class Stream:
     """Three topics of their own on a broker, and a store."""
 
@@ -109,7 +119,11 @@ class Stream:
 
     def wait_for_all(self) -> None:
         """Wait until all messages are published."""
-        wait_until(lambda: self.lag() == 0, f"messages are left: {self.lag()}")
+        self.wait_for_lag(0)
+
+    def wait_for_lag(self, number: int) -> None:
+        """Wait until no more than a number of messages are left to publish."""
+        wait_for_number(self.lag, lambda lag: lag <= number, "messages are left")
 
 
 class WorkerThread:
