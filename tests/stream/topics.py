@@ -78,18 +78,20 @@ class Stream:
 
     def read(self, topic: str) -> list[Message]:
         """Return all committed messages of a topic."""
+        return list(self.walk(topic))
+
+    def walk(self, topic: str) -> Iterator[Message]:
+        """Yield all committed messages of a topic."""
         properties = {"bootstrap.servers": self.settings.kafka, "group.id": uuid4().hex, "enable.auto.commit": False, "log_level": 0}
         consumer = Consumer(properties | {"auto.offset.reset": "earliest", "isolation.level": "read_committed"})
-        messages: list[Message] = []
         try:
             partitions = [TopicPartition(topic, number, 0) for number in consumer.list_topics(topic, 10).topics[topic].partitions]
             consumer.assign(partitions)
             ends = {each.partition: consumer.get_watermark_offsets(each, 10)[1] for each in partitions}
             while any(consumer.position([each])[0].offset < ends[each.partition] and ends[each.partition] for each in partitions):
-                messages += [message for message in consumer.consume(1_000, 0.2) if message.error() is None]
+                yield from (message for message in consumer.consume(1_000, 0.2) if message.error() is None)
         finally:
             consumer.close()
-        return messages
 
     def published(self) -> list[dict[str, Any]]:
         """Return all published decisions, each with the key of its message as `key`."""
