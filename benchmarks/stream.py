@@ -72,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="finrisk-stream-") as folder, started(Path(folder) / "kafka") as broker:
         root = Path(folder)
         packaging.store_model(root / "models", DOMAIN, bundle, {})
-        stream = _new_stream(root / "home", broker, given.batch)
+        stream = _new_stream(root / "home", broker, given.batch, ledger.source)
         worker = WorkerProcess(stream.settings, root / "models", root / "worker.log")
         with processes(worker):
             worker.wait_until_ready()
@@ -121,10 +121,11 @@ def _verdict(is_reached: bool) -> str:
     return "reached" if is_reached else "MISSED"
 
 
-def _new_stream(home: Path, broker: Broker, batch: int) -> Stream:
+def _new_stream(home: Path, broker: Broker, batch: int, source: str = "simulator") -> Stream:
+    """Return topics and a store of their own; a worker keeps its store with the source that its model is of."""
     name = f"s{uuid4().hex[:8]}"
     names = {"stream_topic": name, "stream_decisions": f"{name}-decisions", "stream_group": f"{name}-group"}
-    return Stream(Settings(home=home, kafka=broker.address, stream_batch=batch, **names), 1)
+    return Stream(Settings(source=source, home=home, kafka=broker.address, stream_batch=batch, **names), 1)
 
 
 def _values(requests: Sequence[object]) -> list[bytes]:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from pydantic_core import from_json, to_json
 
 from bento.store.audit_chain import RECORD_COLUMNS
+from bento.store.database import location
 from bento.store.records import encode_json
 from bento.store.session import open_store
 from finrisk_assets.features.online_chunk import ChunkFeatures, HeldEvents
@@ -99,7 +100,7 @@ def measure_parts(
 
 def read_rows(settings: Settings) -> dict[str, list[sqlite3.Row]]:
     """Return the rows that decisions inserted, by table."""
-    file = settings.store_root / "service" / "store.sqlite"
+    file = location(settings)
     audit = ", ".join(column.name for column in RECORD_COLUMNS)
     queries = {name: f"select * from {name}" for name in TABLES} | {"audit": f"select {audit} from audit order by number"}
     queries["transactions"] += " where sealed is not null"
@@ -120,8 +121,7 @@ def _compute_macs(values: Sequence[bytes]) -> None:
 def _measure_inserts(settings: Settings, rows: Mapping[str, Sequence[sqlite3.Row]], number: int, size: int) -> float:
     """Insert the rows into empty tables with the driver alone, one durable commit for each micro-batch."""
     open_store(settings).close()
-    file = settings.store_root / "service" / "store.sqlite"
-    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(location(settings), isolation_level=None)) as connection:
         for pragma in ("journal_mode = wal", "synchronous = full", "cache_size = -32000", "secure_delete = on"):
             connection.execute(f"pragma {pragma}")
         connection.execute("delete from audit")

@@ -63,8 +63,16 @@ def _stream(settings: Settings, console: "Console", signals: "StopSignals", seco
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="finrisk-kafka-")))
         log = settings.root / "service" / "stream.log"
         address = stack.enter_context(_broker(folder, log))
-        topics = {"stream_topic": TOPIC, "stream_decisions": f"{TOPIC}-decisions", "stream_group": TOPIC}
-        streamed = replace(settings, kafka=address, kafka_config=None, stream_port=_free_port(), **topics)
+        streamed = replace(
+            settings,
+            kafka=address,
+            kafka_config=None,
+            stream_topic=TOPIC,
+            stream_decisions=f"{TOPIC}-decisions",
+            stream_group=TOPIC,
+            stream_host="127.0.0.1",
+            stream_port=_free_port(),
+        )
         try:
             create_topics(streamed, 1, 1)
             stack.enter_context(_worker(streamed, log))
@@ -153,6 +161,7 @@ def _worker(settings: Settings, log: Path) -> Iterator[None]:
         "FINRISK_STREAM_TOPIC": settings.stream_topic,
         "FINRISK_STREAM_DECISIONS": settings.stream_decisions,
         "FINRISK_STREAM_GROUP": settings.stream_group,
+        "FINRISK_STREAM_HOST": settings.stream_host,
         "FINRISK_STREAM_PORT": str(settings.stream_port),
         "BENTOML_HOME": str(settings.bentoml_home.resolve()),
     }
