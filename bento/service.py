@@ -61,6 +61,7 @@ from schemas.alert_api import (
     BulkDispositionRequest,
     ClaimRequest,
     DispositionRequest,
+    ReleaseRequest,
 )
 from schemas.api import (
     AuditPage,
@@ -406,6 +407,15 @@ class FinRisk:
         The request names the version that was read; where the alert has changed since, nothing happens, and the answer is 409.
         """
         return await self.store.thread.run_if_busy(alert_queue.claim_alert, self.store, request)
+
+    @bentoml.api(route="/v1/alerts/release")
+    @catch_problems
+    async def release_alert(self, request: ReleaseRequest, /) -> Alert:
+        """Open an alert again that the caller has claimed; a supervisor releases everybody's claims.
+
+        The request names the version that was read; where the alert has changed since, nothing happens, and the answer is 409.
+        """
+        return await self.store.thread.run_if_busy(alert_queue.release_alert, self.store, request)
 
     @bentoml.api(route="/v1/alerts/dispose")
     @catch_problems

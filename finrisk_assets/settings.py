@@ -102,8 +102,8 @@ class Settings:
         The consumer group of the stream's workers.
     stream_batch
         Messages that a worker decides in one transaction of the store at most.
-    stream_port
-        Port on 127.0.0.1 where a worker answers /livez, /readyz and /metrics.
+    stream_host, stream_port
+        Address and port where a worker answers /livez, /readyz and /metrics, without a key.
     """
 
     home: Path = Path(".finrisk")
@@ -150,6 +150,7 @@ class Settings:
     stream_decisions: str = "risk-decisions"
     stream_group: str = "finrisk"
     stream_batch: int = 256
+    stream_host: str = "127.0.0.1"
     stream_port: int = 3100
 
     def __post_init__(self) -> None:

@@ -70,11 +70,13 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/risk-scores/{customer_id}", _with_admin("scorer", "analyst")),
     Route("POST", "/v1/feedback", _with_admin("analyst")),
     # Alerts, and the decisions behind them.
-    Route("GET", "/v1/alerts", _with_admin("analyst")),
-    Route("GET", "/v1/alerts/capacity", _with_admin("analyst")),
-    Route("GET", "/v1/alerts/{alert_id}", _with_admin("analyst")),
-    Route("GET", "/v1/alerts/{alert_id}/usual", _with_admin("analyst")),
+    Route("GET", "/v1/alerts", _with_admin("analyst", "supervisor")),
+    Route("GET", "/v1/alerts/capacity", _with_admin("analyst", "supervisor")),
+    Route("GET", "/v1/alerts/{alert_id}", _with_admin("analyst", "supervisor")),
+    Route("GET", "/v1/alerts/{alert_id}/usual", _with_admin("analyst", "supervisor")),
     Route("POST", "/v1/alerts/claim", _with_admin("analyst")),
+    # An analyst releases its own claims, a supervisor everybody's: see `bento.alerts.alert_queue`.
+    Route("POST", "/v1/alerts/release", _with_admin("analyst", "supervisor")),
     Route("POST", "/v1/alerts/dispose", _with_admin("analyst")),
     Route("POST", "/v1/alerts/dispose/bulk", _with_admin("analyst")),
     # The audit, and a person's data.

@@ -70,6 +70,7 @@ def build_console(api: ApiClient) -> ASGIApp:
         "/sign-out": _sign_out,
         "/alerts/dispose": alert_pages.dispose_many,
         "/alerts/{alert_id}/claim": alert_pages.claim,
+        "/alerts/{alert_id}/release": alert_pages.release,
         "/alerts/{alert_id}/dispose": alert_pages.dispose,
         "/person": person_page.show_person,
         "/person/statement": person_page.read_statement,

@@ -139,7 +139,7 @@ def test_each_role_does_what_the_api_allows_and_no_more(closed: Reader) -> None:
         "person": {"scorer", "analyst", "admin"},
         "verify": {"auditor", "admin"},
         "export": {"privacy", "admin"},
-        "alerts": {"analyst", "admin"},
+        "alerts": {"analyst", "supervisor", "admin"},
     }
     for what, roles in expected.items():
         assert {role for role in allowed if allowed[role][what]} == roles

@@ -42,7 +42,10 @@ def stored_decisions() -> int:
 
 
 def test_the_caller_is_named_with_its_roles(shared_client: TestClient) -> None:
-    assert shared_client.get("/v1/caller").json() == {"name": "local", "roles": ["admin", "analyst", "auditor", "privacy", "scorer"]}
+    assert shared_client.get("/v1/caller").json() == {
+        "name": "local",
+        "roles": ["admin", "analyst", "auditor", "privacy", "scorer", "supervisor"],
+    }
 
 
 def test_the_policy_is_that_of_the_decisions(shared_client: TestClient) -> None:
