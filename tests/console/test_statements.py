@@ -6,10 +6,10 @@ import pytest
 
 from bento.console.bank_statements.csv_statement import LayoutQuestion
 from bento.console.bank_statements.movement import Statement, StatementError, StatementMovement
-from bento.console.bank_statements.number_text import parse_amount
 from bento.console.bank_statements.statement_file import open_statement
 from bento.console.bank_statements.statement_sums import categorise, measure_behaviour, sum_by_month
 from finrisk_assets.domains.spending_risk.decide import find_field_faults
+from schemas.text_files.cell_formats import find_numbers
 
 GERMAN = """"Kontoauszug";"DE00 1234"
 "Zeitraum";"01.01.2024 - 31.01.2024"
@@ -175,7 +175,8 @@ def test_a_file_that_is_no_statement_says_what_is_wrong(content: bytes, message:
     ],
 )  # fmt: skip
 def test_amounts_of_banks(text: str, decimal: str, value: float | None) -> None:
-    assert parse_amount(text, decimal) == value
+    formats = find_numbers([text], decimal)
+    assert (formats[0].read(text) if formats else None) == value
 
 
 def test_movements_have_categories_by_their_words_and_by_their_sign() -> None:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 PROTECTED = re.compile(
     r"(^|_)(sex|gender|geschlecht|age|alter|edad|birth\w*|dob|race|ethnic\w*|religion|nationality|marital\w*|marriage|civil_status|"
@@ -28,9 +28,10 @@ FRAUDS = re.compile(r"^(is_?fraud|fraud\w*|class|label\w*|target|tx_fraud|is_fra
 ACCEPTED = re.compile(r"^(accepted|is_accepted|applied|take_?up|response|converted|y|subscribed|deposit)$")
 
 _TRANSACTIONS = {
-    "debit": r"debit(_amount)?|soll|ausgang|abgang|belastung|withdrawals?|paid_out|money_out|ausgaben?|debet|cargo|uit|debito|"
-    r"amount_out|sortie",
-    "credit": r"credit(_amount)?|haben|eingang|gutschrift|deposits?|paid_in|money_in|einnahmen?|kredit|abono|in|credito|amount_in|entree",
+    "debit": r"debit(_amount)?|soll|ausgang|abgang|belastung|lastschrift|withdrawals?(_amt)?|paid_out|money_out|ausgaben?|debet|cargo|uit|"
+    r"debito|amount_out|sortie|addebiti|dare|uitgaven|payments|out|ut|spent|debits?",
+    "credit": r"credit(_amount)?|haben|eingang|gutschrift|deposits?(_amt)?|paid_in|money_in|einnahmen?|kredit|abono|in|credito|"
+    r"amount_in|entree|accrediti|avere|inkomsten|receipts|inn|received|credits?",
     "transaction_id": r"(transaction|trans|tx|txn|payment|booking|buchungs?|umsatz)_?(id|no|nr|number|ref|reference|key)|id|trans|fitid|"
     r"reference|referenz|unique_id|id_transaction|cislo_transakce|id_pohybu",
     "customer_id": r"(customer|client|cust|user|member|kunden?|cliente|person|holder|card_?holder)_?(id|no|nr|nummer|number|key)?|"
@@ -38,23 +39,29 @@ _TRANSACTIONS = {
     "account_id": r"(account|acct|konto|cuenta|compte|card)_?(id|no|nr|nummer|number|key|name)?|iban(_auftragskonto)?|auftragskonto|"
     r"kontonummer|"
     r"own_iban|rekening\w*|cislo_uctu|card_num(ber)?",
-    "occurred_at": r"(transaction|trans|tx|txn|posting|posted|booking|payment|purchase|started|completed)?_?(date|time|datetime|"
+    "occurred_at": r"(transaction|trans|tx|txn|posting|posted|booking|payment|purchase|completed)?_?(date|time|datetime|"
     r"timestamp|at|ts)|"
-    r"(date_)?time(stamp)?|datum|zeit(punkt)?|buchungstag|buchungsdatum|buchung|fecha|data|dato|occurred_at|booked_at|date_operation|"
-    r"trans_date_trans_time|tx_datetime|datum_provedeni|date_of_\w+|when|completed_date|started_date",
+    r"(date_)?time(stamp)?|datum|zeit(punkt)?|buchungstag|buchungsdatum|buchung|fecha(_de)?(_operacion)?|data(_contabile)?|dato|occurred_at|"
+    r"booked_at|date_operation|date_de_comptabilisation|date_posted|boekdatum|bogforingsdato|data_operacji|"
+    r"trans_date_trans_time|tx_datetime|datum_provedeni|date_of_\w+|when|day",
+    "value_date": r"started_(date|time|at)|value_date|valuta|valutadatum|wertstellung|date_valeur|data_valuta|fecha_valor|rentedatum",
     "amount": r"(transaction|trans|tx|txn|payment|purchase|signed)?_?(amount|amt|betrag|sum|value)(_\w{3})?|umsatz|importe|montant|"
-    r"bedrag|castka|objem|"
-    r"belop|kwota|summe|amount_\w{3}|betrag_\w{3}|amount_in_\w+|valor",
+    r"bedrag(_\w{3})?|castka|objem|"
+    r"belop|belob|kwota|importo|summe|amount_\w{3}|betrag_\w{3}|amount_in_\w+|valor|net(_amount)?|netto",
     "direction": r"(transaction_?|trans_?|tx_?|entry_?)?(type|direction|side|sign)|dc|d_c|cr_?dr|dr_?cr|debit_credit|credit_debit\w*|"
-    r"soll_haben(_kennzeichen)?|s_h|kennzeichen|typ|af_bij|drcr|cdtdbtind|debet_credit|money_flow",
+    r"soll_haben(_kennzeichen)?|s_h|c_d|sens|indicator|kennzeichen|typ|af_bij|drcr|cdtdbtind|debet_credit|money_flow",
     "balance_amount": r"(running_?|account_?|closing_?)?(balance|saldo|solde)(_after)?(_\w{3})?|kontostand|balance_amount|"
-    r"new_balance|zustatek",
+    r"new_balance|zustatek|saldo_(na|nach)_\w+|saldo_disponible",
     "category": r"(merchant_)?(category|kategorie|mcc|categoria|categorie)(_code|_name)?|purpose_code|k_symbol|verwendung|budget",
     "merchant": r"merchant(_name|_id|_no)?|payee|counterparty(_name)?|empfanger|auftraggeber_empfanger|beguenstigter\w*|"
     r"begunstigter\w*|name_zahlungsbeteiligter|"
-    r"partner(name)?|beneficiary|terminal_id|shop|store|provider|comercio|vendor|name_description|gegenpartei|zahlungsempfanger\w*",
+    r"partner(name)?|beneficiary|terminal_id|shop|store|provider|comercio|vendor|name_description|gegenpartei|zahlungsempfanger\w*|"
+    r"naam_omschrijving|auftraggeber\w*|empfaenger|zahlungsempfaenger",
+    "description": r"(transaction_)?(description|details|narrative|memo|text|notes?|reference|purpose|particulars)|verwendungszweck|"
+    r"buchungstext|libelle|concepto|descripcion|causale|descrizione|omschrijving|mededelingen|name|tekst|tytul|subject|remittance\w*|"
+    r"payment_reference",
     "country": r"(merchant_)?(country|land|pais|pays)(_code)?|laenderkennzeichen",
-    "currency": r"currency(_code)?|wahrung|waehrung|devise|moneda|mena|valuta|ccy",
+    "currency": r"currency(_code)?|wahrung|waehrung|devise|divisa|moneda|mena|muntsoort|valuta(_code)?|waluta|ccy",
     "is_fraud": FRAUDS.pattern.strip("^$"),
 }
 _LOANS = {
@@ -109,7 +116,18 @@ ROLES: Mapping[str, Mapping[str, re.Pattern[str]]] = {
         "transactions": _TRANSACTIONS, "loans": _LOANS, "customers": _CUSTOMERS, "accounts": _ACCOUNTS, "offers": _OFFERS,
     }.items()
 }  # fmt: skip
-"""Table -> role of a column -> names of it, folded. The roles debit, credit and currency are no columns of the ledger."""
+"""Table -> role of a column -> names of it, folded. The roles debit, credit, value_date, description and currency are no columns of the
+ledger."""
+
+_DEBIT = """
+d debit dr dbit s soll out outgoing withdrawal expense af vydaj cargo - debet charge purchase payment uit db
+sortie
+"""
+_DEBIT_WORDS = frozenset(_DEBIT.split())
+_CREDIT = """
+c credit cr crdt h haben in incoming deposit income bij prijem abono + kredit refund topup eingang entree
+"""
+_CREDIT_WORDS = frozenset(_CREDIT.split())
 
 
 def fold(name: str) -> str:
@@ -123,6 +141,18 @@ def find_role(table: str, name: str) -> list[str]:
     """Return the roles in a table that a name stands for, the likeliest first."""
     spellings = {fold(name), fold(name).replace("_", ""), fold(name.lower())}
     return [role for role, pattern in ROLES[table].items() if any(pattern.fullmatch(spelling) for spelling in spellings)]
+
+
+def read_directions(words: Iterable[str]) -> dict[str, str] | None:
+    """Return the words of a direction -> debit or credit; None where a word is neither, or there is none."""
+    meanings = {}
+    for word in words:
+        parts = {word.lower(), *re.split("[^a-z]+", word.lower())}
+        is_debit, is_credit = bool(parts & _DEBIT_WORDS), bool(parts & _CREDIT_WORDS)
+        if is_debit == is_credit:
+            return None
+        meanings[word] = "debit" if is_debit else "credit"
+    return meanings or None
 
 
 def ledger_name(name: str, taken: set[str]) -> str:
