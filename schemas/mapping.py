@@ -22,6 +22,9 @@ DATE_DIRECTIVES = frozenset("YymdHMSz")
 
 DIRECTION, CURRENCY = "direction", "currency"
 
+WITH_CATEGORIES = ("accounts", "loans")
+"""Tables whose models learn from categories."""
+
 
 class MappingError(ValueError):
     """An error for an invalid mapping file: one line for each wrong key, with its path and its fix."""
@@ -114,6 +117,17 @@ class FeatureMap(_Model):
     raises: str = Field("", description="With `monotone`: the sentence of the side that raises the risk, in place of `low` or `high`.")
     lowers: str = Field("", description="With `monotone`: the sentence of the side that lowers the risk.")
     theme: str = Field("", description="What it tells about; features of one theme are one reason together.")
+    category: bool = Field(
+        False,
+        description="For a text with few or many levels and no order (`Shop area 31`): the model learns the weight of evidence of each.",
+    )
+
+    @model_validator(mode="after")
+    def _without_order(self) -> Self:
+        ordered = [name for name in ("monotone", "low", "high", "zero", "one", "raises", "lowers") if getattr(self, name)]
+        if self.category and ordered:
+            raise ValueError(f"a category has no order, so it has no {ordered[0]}; take the key away")
+        return self
 
     @property
     def low_sentence(self) -> str:
@@ -149,12 +163,25 @@ class ExtraColumn(ColumnMap):
         None, description="Makes it a feature of the model that decides on the table's rows; `{}` is enough."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _text_of_a_category(cls, data: Any) -> Any:
+        """Read a category without a type as text."""
+        feature = data.get("feature") if isinstance(data, dict) else None
+        is_category = isinstance(feature, dict) and feature.get("category") is True
+        return {"type": "string", **data} if is_category else data
+
     @model_validator(mode="after")
     def _fit_for_a_model(self) -> Self:
         if self.feature and self.personal == "protected":
             raise ValueError("a protected column may never be a feature; take `feature` away")
-        if self.feature and self.type in ("string", "timestamp"):
-            raise ValueError(f"a feature is a number or a boolean, not a {self.type}; map its codes to numbers with `values`")
+        if self.feature and self.feature.category:
+            if self.type != "string":
+                raise ValueError(f"a category is a text, not a {self.type}; say `type: string`")
+        elif self.feature and self.type in ("string", "timestamp"):
+            fix = "map its codes to numbers with `values`"
+            fix = f"say `feature: {{category: true}}`, or {fix}" if self.type == "string" else fix
+            raise ValueError(f"a feature is a number or a boolean, not a {self.type}; {fix}")
         return self
 
     def declare(self) -> Column:
@@ -368,6 +395,8 @@ def _check_table(name: str, table: TableMap) -> list[str]:
         moments = [c.name for c in canonical.columns if c.dtype == "timestamp"] + [c.name for c in table.extra if c.type == "timestamp"]
         if column.known != "always" and column.known not in moments:
             wrong.append(f"{column_place}.known: {column.known!r} is no moment of {name}; say always or one of {', '.join(moments)}")
+        elif column.feature and column.feature.category and name not in WITH_CATEGORIES:
+            wrong.append(f"{column_place}.feature.category: only {' and '.join(WITH_CATEGORIES)} have categories; take the key away")
         elif column.feature and column.known not in ("always", canonical.event_time):
             wrong.append(f"{column_place}.known: {column.known} comes after the decision, so it cannot be a feature; take `feature` away")
     if table.is_parquet and table.header:

@@ -12,7 +12,7 @@ import ibis.expr.types as ir
 from finrisk_assets.domains.loan_default.catalogue import CATALOGUE
 from finrisk_assets.domains.loan_default.joins import join_owner
 from finrisk_assets.features.arithmetic import epoch_micros, finite, ratio
-from finrisk_assets.features.feature_definition import check_source_features, filled_columns
+from finrisk_assets.features.feature_definition import FeatureDefinition, check_source_features, filled_columns
 from finrisk_assets.features.loan_terms import FORMULAS
 from finrisk_assets.ledger.complete_months import join_complete_months
 from finrisk_assets.scoring.ratios import LARGEST_RATIO
@@ -62,7 +62,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     Returns
     -------
     ibis.Table
-        Lazy; every feature is float64, null where it is missing.
+        Lazy; every feature is float64 or, where it is a category, text; null where it is missing.
 
     Raises
     ------
@@ -93,7 +93,8 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     if "transactions" in needs:
         rows = join_complete_months(rows, tables["transactions"], "applied_at")
     keys = [key.name for key in KEYS]
-    columns = {name: definitions[name].compute(rows) if name in definitions else finite(rows[name].cast("float64")) for name in read}
+    own = {feature.name: FeatureDefinition(feature) for feature in features}
+    columns = {name: (definitions.get(name) or own[name]).compute(rows) for name in read}
     known = rows.select(*keys, **columns)
     formulas = {name: FORMULAS[name].value(_COLUMNS, *(known[read] for read in FORMULAS[name].reads)) for name in derived}
     return known.select(*keys, **{name: finite(formulas[name]) if name in formulas else known[name] for name in names})

@@ -150,8 +150,16 @@ def _feature(column: ExtraColumn, codes: Sequence[Scalar]) -> Feature:
         zero=how.zero,
         one=how.one,
         missing=how.missing,
-        missing_codes=() if column.values else tuple(_numeric_codes(codes)),
+        missing_codes=_request_codes(column, codes),
+        is_category=how.category,
     )
+
+
+def _request_codes(column: ExtraColumn, codes: Iterable[Scalar]) -> tuple[float | str, ...]:
+    """Return the codes for "no value" that a request may send as the file has them."""
+    if column.values or column.contains:
+        return ()
+    return tuple(_text(code) for code in codes) if column.type == "string" else tuple(_numeric_codes(codes))
 
 
 def _numeric_codes(codes: Iterable[Scalar]) -> Iterator[float]:
