@@ -357,9 +357,11 @@ def convert_model(estimator: Any, features: Sequence[Feature], rows: Rows) -> "t
     estimator
         A candidate's estimator.
     features, rows
-        As of `convert.convert_estimator`.
+        As of `convert.convert_estimator`; of a category the rows have the weights of its levels.
     """
     from finrisk_assets.modelling.training.convert import convert_estimator
+
+    features = [replace(feature, is_category=False, levels=()) for feature in features]
 
     if isinstance(estimator, AveragedModel):
         parts = [(convert_estimator(part, features, rows).component, weight) for part, weight in estimator.parts]
