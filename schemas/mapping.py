@@ -11,7 +11,7 @@ from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from schemas.ledger import TABLES, Column, DType, PersonalData, Table
+from schemas.ledger import IS_TEST, TABLES, Column, DType, PersonalData, Table
 from schemas.mapping_yaml import RepeatedKeyError, load_mapping_yaml
 
 Scalar = str | int | float | bool
@@ -24,6 +24,9 @@ DIRECTION, CURRENCY = "direction", "currency"
 
 WITH_CATEGORIES = ("accounts", "loans")
 """Tables whose models learn from categories."""
+
+WITH_STATED_TESTS = ("loans",)
+"""Tables whose mapping may state the test set."""
 
 
 class MappingError(ValueError):
@@ -192,6 +195,18 @@ class ExtraColumn(ColumnMap):
         )  # fmt: skip
 
 
+class SplitMap(_Model):
+    """The column of a file that states which rows are the test set."""
+
+    column: str = Field(description="Name of the file's column.")
+    test: tuple[Scalar, ...] = Field(min_length=1, description="Its values in the rows of the test set; all others may teach.")
+
+    @field_validator("test", mode="before")
+    @classmethod
+    def _one_or_several(cls, values: Any) -> Any:
+        return values if isinstance(values, list | tuple) else (values,)
+
+
 class TableMap(_Model):
     """The mapping of one ledger table from a file, or from several with the same columns."""
 
@@ -212,6 +227,12 @@ class TableMap(_Model):
     )
     currency: str | None = Field(
         None, description="The file's column with each row's currency; rows of another than the source's are in quarantine."
+    )
+    split: SplitMap | None = Field(
+        None, description="States the test set by a column: its rows judge the model, and nothing of them enters fitting or choosing."
+    )
+    test_files: str | tuple[str, ...] = Field(
+        (), description="States the test set by files beside `file`, with the same columns: all of their rows."
     )
     columns: dict[str, ColumnMap] = Field(description="The ledger's columns -> the file's.")
     extra: tuple[ExtraColumn, ...] = Field((), description="Columns of your own.")
@@ -238,7 +259,7 @@ class TableMap(_Model):
     def reads(self) -> tuple[str, ...]:
         """The file's columns that are read, each once."""
         names = [name for column in self.maps.values() for name in column.reads]
-        return tuple(dict.fromkeys((*names, *self.unique_by)))
+        return tuple(dict.fromkeys((*names, *self.unique_by, *((self.split.column,) if self.split else ()))))
 
     @property
     def has_content_id(self) -> bool:
@@ -250,6 +271,10 @@ class TableMap(_Model):
         return (self.file,) if isinstance(self.file, str) else self.file
 
     @property
+    def files_of_tests(self) -> tuple[str, ...]:
+        return (self.test_files,) if isinstance(self.test_files, str) else self.test_files
+
+    @property
     def is_parquet(self) -> bool:
         return self.format == "parquet" or (self.format is None and self.files[0].lower().endswith((".parquet", ".pq")))
 
@@ -257,7 +282,8 @@ class TableMap(_Model):
         """Return the ledger's contract of the table, with the extra columns."""
         zones = {column: how.timezone for column, how in self.maps.items() if how.timezone}
         lacking = [column.name for column in TABLES[name].columns if column.is_optional and column.name not in self.columns]
-        return TABLES[name].without(*lacking).with_columns(*(column.declare() for column in self.extra)).with_zones(zones)
+        own = [column.declare() for column in self.extra] + [IS_TEST] * bool(self.split or self.test_files)
+        return TABLES[name].without(*lacking).with_columns(*own).with_zones(zones)
 
 
 class Mapping(_Model):
@@ -363,6 +389,8 @@ def _fields_at(loc: Sequence[str | int]) -> list[str]:
     if len(loc) >= 4:
         model = ExtraColumn if loc[2] == "extra" else ColumnMap
         model = FeatureMap if loc[-1] == "feature" else model
+    elif len(loc) == 3 and loc[2] == "split":
+        model = SplitMap
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
@@ -390,7 +418,7 @@ def _check_table(name: str, table: TableMap) -> list[str]:
     names = [column.name for column in table.extra]
     for column in table.extra:
         column_place = f"{place}.extra.{column.name}"
-        if column.name in canonical.names or names.count(column.name) > 1:
+        if column.name in (*canonical.names, IS_TEST.name) or names.count(column.name) > 1:
             wrong.append(f"{column_place}.name: {column.name!r} is taken; choose another name")
         moments = [c.name for c in canonical.columns if c.dtype == "timestamp"] + [c.name for c in table.extra if c.type == "timestamp"]
         if column.known != "always" and column.known not in moments:
@@ -399,6 +427,10 @@ def _check_table(name: str, table: TableMap) -> list[str]:
             wrong.append(f"{column_place}.feature.category: only {' and '.join(WITH_CATEGORIES)} have categories; take the key away")
         elif column.feature and column.known not in ("always", canonical.event_time):
             wrong.append(f"{column_place}.known: {column.known} comes after the decision, so it cannot be a feature; take `feature` away")
+    if table.split and table.test_files:
+        wrong.append(f"{place}: split and test_files both state the test set; take one of them away")
+    if (table.split or table.test_files) and name not in WITH_STATED_TESTS:
+        wrong.append(f"{place}: only {' and '.join(WITH_STATED_TESTS)} have a stated test set; take split and test_files away")
     if table.is_parquet and table.header:
         wrong.append(f"{place}.header: a Parquet file names its columns itself; take the key away")
     if table.header:
@@ -425,5 +457,5 @@ def _check_table(name: str, table: TableMap) -> list[str]:
 
 
 def _places(table: TableMap) -> list[tuple[str, ColumnMap]]:
-    """Return every column of a table with its place in the file."""
+    """Return every column of a table with its place in the mapping."""
     return [(f"columns.{name}", column) for name, column in table.columns.items()] + [(f"extra.{c.name}", c) for c in table.extra]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, ScoredWindow, TooFewRowsError, TrainingResult
 from schemas.features import Feature
+from schemas.ledger import IS_TEST
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,10 +96,15 @@ class ClassifierDomain(Domain):
         """Return the frozen split of the rows that `labelled_rows` returned."""
         from finrisk_assets.modelling.training.split import split
 
-        panel: dict[str, Any] = {}
+        times = labelled[self.decision_time]
+        rules: dict[str, Any] = {}
         if self.panel:
-            panel = {"groups": labelled[self.panel].tolist(), "holdout": 1 / 3, "known": labelled.outcome_known_at}
-        return split(labelled[self.key].tolist(), labelled[self.label], labelled[self.decision_time], **panel, seed=settings.seed)
+            rules = {"groups": labelled[self.panel].tolist(), "holdout": 1 / 3, "known": labelled.outcome_known_at}
+        elif times.isna().all() and labelled.customer_id.duplicated().any():  # a person's rows without times stay on one side
+            rules = {"groups": labelled.customer_id.tolist()}
+        if IS_TEST.name in labelled:
+            rules["is_test"] = labelled[IS_TEST.name].fillna(False).astype(bool)
+        return split(labelled[self.key].tolist(), labelled[self.label], times, **rules, seed=settings.seed)
 
     def _split_enough(self, labelled: "pd.DataFrame", settings: "Settings") -> "Split":
         """Return the split, or raise where a window has too few rows of either outcome."""

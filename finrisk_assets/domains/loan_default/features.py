@@ -17,7 +17,7 @@ from finrisk_assets.features.loan_terms import FORMULAS
 from finrisk_assets.ledger.complete_months import join_complete_months
 from finrisk_assets.scoring.ratios import LARGEST_RATIO
 from schemas.features import Feature
-from schemas.ledger import TABLES, Column
+from schemas.ledger import IS_TEST, TABLES, Column
 
 KEYS: tuple[Column, ...] = tuple(
     TABLES["loans"][name] for name in ("loan_id", "customer_id", "applied_at", "is_default", "outcome_known_at")
@@ -50,7 +50,7 @@ def select_features(columns: Mapping[str, Collection[str]], source_features: Seq
 
 
 def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Table:
-    """Return one row per loan: `KEYS`, then the features.
+    """Return one row per loan: `KEYS`, `IS_TEST` where the source states the test set, then the features.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
         rows = join_owner(rows, tables["accounts"], "account_id", "opened_at", needs["accounts"])
     if "transactions" in needs:
         rows = join_complete_months(rows, tables["transactions"], "applied_at")
-    keys = [key.name for key in KEYS]
+    keys = [key.name for key in KEYS] + [IS_TEST.name] * (IS_TEST.name in loans.columns)
     own = {feature.name: FeatureDefinition(feature) for feature in features}
     columns = {name: (definitions.get(name) or own[name]).compute(rows) for name in read}
     known = rows.select(*keys, **columns)

@@ -16,8 +16,10 @@ import ibis.expr.types as ir
 from finrisk_assets.ledger.landing import (
     CONTENT_ID,
     ROW,
+    TEST_FILE,
     LandingError,
     LandingResult,
+    append_test_rows,
     check_csv_columns,
     check_parquet_columns,
     keep_first_rows,
@@ -28,8 +30,8 @@ from finrisk_assets.ledger.sources.source_definition import RawTable, Source
 from finrisk_assets.ledger.text_expressions import normalise, read_numbers
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
-from schemas.ledger import Column
-from schemas.mapping import ColumnMap, ExtraColumn, MappingError, Scalar, TableMap, read_mapping
+from schemas.ledger import IS_TEST, Column
+from schemas.mapping import ColumnMap, ExtraColumn, MappingError, Scalar, SplitMap, TableMap, read_mapping
 from schemas.normal_form import normalise_text
 from schemas.text_values import FALSE, OFFSET, TRUE, code_number, code_spellings
 
@@ -78,8 +80,11 @@ def source(settings: Settings) -> Source:
 def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable:
     declared = table.declare(name)
 
+    def expand(files: Iterable[str]) -> tuple[Path, ...]:
+        return tuple(path for file in files for path in _expand(folder / file.replace(DATA_DIR, str(data_dir.resolve()))))
+
     def paths() -> tuple[Path, ...]:
-        return tuple(path for file in table.files for path in _expand(folder / file.replace(DATA_DIR, str(data_dir.resolve()))))
+        return (*expand(table.files), *expand(table.files_of_tests))
 
     dialect: dict[str, Any] = {
         "delimiter": table.delimiter,
@@ -95,14 +100,23 @@ def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable
         else:
             check_csv_columns(paths(), **dialect, required=table.reads)
 
-    def land(out: Path) -> LandingResult:
+    def land_files(files: Sequence[Path], out: Path) -> LandingResult:
         if table.is_parquet:
-            result = land_parquet(paths(), out, required=table.reads, with_content_id=table.has_content_id)
-        else:
-            result = land_csv(paths(), out, **dialect, required=table.reads, with_content_id=table.has_content_id)
+            return land_parquet(files, out, required=table.reads, with_content_id=table.has_content_id)
+        return land_csv(files, out, **dialect, required=table.reads, with_content_id=table.has_content_id)
+
+    def land(out: Path) -> LandingResult:
+        result = land_files(expand(table.files), out)
+        if table.test_files:
+            tests = out.with_name(f".{out.name}.tests.parquet")
+            result = append_test_rows(out, tests, (result, land_files(expand(table.files_of_tests), tests)))
         return keep_first_rows(out, table.unique_by, result) if table.unique_by else result
 
     columns = {column: _expression(how, declared[column], table.missing) for column, how in table.maps.items()}
+    if table.test_files:
+        columns[IS_TEST.name] = lambda raw: raw[TEST_FILE]
+    elif table.split:
+        columns[IS_TEST.name] = _is_of_test(table.split)
     reads = {column: how.reads for column, how in table.maps.items()}
     return RawTable(declared, land, columns, paths, reads, check_columns)
 
@@ -214,6 +228,16 @@ def _expression(how: ColumnMap, column: Column, missing: Sequence[Scalar]) -> Ca
             text = value if value.type().is_string() else value.cast("string")
             return _meaning(text, value, how, lambda: _as_written(value, how, column))
         return _as_written(value, how, column)
+
+    return read
+
+
+def _is_of_test(split: SplitMap) -> Callable[[ir.Table], ir.Value]:
+    """Return the expression that tells the rows of the stated test set."""
+
+    def read(raw: ir.Table) -> ir.Value:
+        value = raw[split.column]
+        return _among(value if value.type().is_string() else value.cast("string"), value, split.test)
 
     return read
 
