@@ -163,7 +163,7 @@ class Scorecard:
         for characteristic, cuts, points, codes in self._lookup:
             value = row.get(characteristic.name)
             if characteristic.weights is not None and characteristic.weight_of is not None:
-                value = characteristic.weight_of.get(value, characteristic.weights.rare)
+                value = characteristic.weight_of.get(None if value != value else value, characteristic.weights.rare)
             if value is None or value != value:
                 total += points[-1]
             elif value in codes:
