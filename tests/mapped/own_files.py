@@ -211,7 +211,7 @@ tables:
     split: {column: sample, test: [out]}
     columns:
       loan_id: {id: content}
-      customer_id: person
+      customer_id: customer_id
       applied_at: {from: month, format: "%Y-%m-%d"}
       is_default: bad
     extra:
@@ -220,7 +220,7 @@ FEATURES
     features = """      - {name: burden, from: burden, unit: number, description: Burden, feature: {monotone: 1}}
       - {name: housing, from: housing, description: Housing, feature: {category: true}}
 """
-    return OwnFiles(mapping, {"snapshots.csv": _lines("person,month,burden,housing,bad,sample", rows)}, features)
+    return OwnFiles(mapping, {"snapshots.csv": _lines("customer_id,month,burden,housing,bad,sample", rows)}, features)
 
 
 # Movements ---------------------------------------------------------------------------------------------------------------------
@@ -243,9 +243,9 @@ def vub(draw: Draw) -> OwnFiles:
     """Return movements with a debit and a credit column, and a free text that tells the category."""
     rows = []
     for number, (who, at, amount, shop) in enumerate(_payments(draw, 15, 120, 0.8, datetime(2023, 1, 1))):
-        is_in = number % 15 == 0
-        text = "Salario mensual" if is_in else f"Pago {shop} n. {number}"
-        debit, credit = ("", _with_point(amount * 30)) if is_in else (_with_point(amount), "")
+        text, factor = {0: ("Salario mensual", 60), 7: ("Alquiler", 30)}.get(number % 15, (f"Pago {shop} n. {number}", 1))
+        sides = (_with_point(amount * factor), "")
+        debit, credit = reversed(sides) if number % 15 == 0 else sides
         rows.append((f"M{number}", who, f"{at:%d-%m-%Y %H:%M}", text, debit, credit))
     mapping = """name: vub
 currency: EUR
@@ -256,13 +256,13 @@ tables:
     file: movimientos.csv
     delimiter: ;
     columns:
-      transaction_id: Nr
+      transaction_id: Reference
       customer_id: Cliente
       occurred_at: {from: Fecha, format: "%d-%m-%Y %H:%M"}
       amount: {debit: Cargo, credit: Abono, decimal: ",", thousands: "."}
-      category: {from: Concepto, contains: {salario: salary, grocer: food, bakery: food, fuel: transport}, otherwise: other}
+      category: {from: Categoria, contains: {salario: salary, alquiler: rent, grocer: food, fuel: transport}, otherwise: other}
 """
-    return OwnFiles(mapping, {"movimientos.csv": _lines("Nr;Cliente;Fecha;Concepto;Cargo;Abono", rows, ";")})
+    return OwnFiles(mapping, {"movimientos.csv": _lines("Reference;Cliente;Fecha;Categoria;Cargo;Abono", rows, ";")})
 
 
 def cards(draw: Draw) -> OwnFiles:
@@ -280,15 +280,15 @@ tables:
   transactions:
     file: cards.csv
     columns:
-      transaction_id: id
-      customer_id: card
-      occurred_at: {from: local_time, format: "%Y-%m-%d %H:%M:%S", timezone: Europe/Madrid}
-      amount: amount
+      transaction_id: trans_num
+      customer_id: cc_num
+      occurred_at: {from: trans_date_trans_time, format: "%Y-%m-%d %H:%M:%S", timezone: Europe/Madrid}
+      amount: amt
       direction: {value: debit}
       merchant: merchant
-      is_fraud: fraud
+      is_fraud: is_fraud
 """
-    return OwnFiles(mapping, {"cards.csv": _lines("id,card,local_time,amount,merchant,fraud", rows)})
+    return OwnFiles(mapping, {"cards.csv": _lines("trans_num,cc_num,trans_date_trans_time,amt,merchant,is_fraud", rows)})
 
 
 def hundred_customers(draw: Draw) -> OwnFiles:
@@ -306,13 +306,13 @@ tables:
     file: export.csv
     columns:
       transaction_id: id
-      customer_id: customer
-      occurred_at: time
+      customer_id: customer_id
+      occurred_at: timestamp
       amount: amount
-      direction: {from: cd, values: {C: credit, D: debit}}
-      merchant: text
+      direction: {from: direction, values: {C: credit, D: debit}}
+      merchant: counterparty
 """
-    return OwnFiles(mapping, {"export.csv": _lines("id,customer,time,amount,cd,text", rows)})
+    return OwnFiles(mapping, {"export.csv": _lines("id,customer_id,timestamp,amount,direction,counterparty", rows)})
 
 
 def statement(draw: Draw) -> OwnFiles:
@@ -333,12 +333,12 @@ tables:
     columns:
       transaction_id: {id: content}
       customer_id: {value: me}
-      occurred_at: {from: Buchungszeit, format: "%d.%m.%Y %H:%M", timezone: Europe/Berlin}
+      occurred_at: {from: Buchungsdatum, format: "%d.%m.%Y %H:%M", timezone: Europe/Berlin}
       amount: {from: Betrag, decimal: ",", thousands: ".", absolute: true}
       direction: {sign_of: Betrag, decimal: ",", thousands: "."}
       merchant: Empfänger
 """
-    header = "Konto;DE00 0000 0000\nStand;02.03.2024\n\nBuchungszeit;Empfänger;Betrag;"
+    header = "Konto;DE00 0000 0000\nStand;02.03.2024\n\nBuchungsdatum;Empfänger;Betrag;"
     return OwnFiles(mapping, {"umsaetze.csv": _lines(header, rows, ";").decode().encode("cp1252")})
 
 
@@ -360,13 +360,13 @@ tables:
     file: export-*.csv
     columns:
       transaction_id: {id: content}
-      customer_id: who
-      occurred_at: {from: at, format: "%Y-%m-%d %H:%M"}
+      customer_id: client
+      occurred_at: {from: booking_time, format: "%Y-%m-%d %H:%M"}
       amount: {from: amount, absolute: true}
       direction: {sign_of: amount}
       merchant: shop
 """
-    return OwnFiles(mapping, {f"export-{number}.csv": _lines("who,at,amount,shop", part) for number, part in enumerate(parts)})
+    return OwnFiles(mapping, {f"export-{number}.csv": _lines("client,booking_time,amount,shop", part) for number, part in enumerate(parts)})
 
 
 DATA_SETS: Mapping[str, Callable[[Draw], OwnFiles]] = {

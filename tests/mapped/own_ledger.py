@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from finrisk_assets.cli import main
 from finrisk_assets.domains.registry import domains_of
-from finrisk_assets.graph.build import build_definitions
+from finrisk_assets.graph.build import build_definitions, build_resources
 from finrisk_assets.graph.stages.common import champion_folder
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger import sources
@@ -25,11 +25,11 @@ from finrisk_assets.settings import Settings
 
 @dataclass(frozen=True)
 class OwnLedger:
-    """A mapped source whose graph has run: its settings, the failures and notes of the run, and the stored tables."""
+    """A source whose graph has run: its settings, the steps and checks that failed, and the stored tables."""
 
     settings: Settings
     failures: list[str]
-    log: str
+    broken: list[str]
     warehouse: Warehouse
 
     @property
@@ -42,6 +42,11 @@ class OwnLedger:
         """The folder of the newest Bento."""
         folder = self.settings.bentoml_home / "bentos" / "finrisk"
         return folder / (folder / "latest").read_text().strip()
+
+    @property
+    def tracking(self) -> Any:
+        """The client of the registry of models."""
+        return build_resources(self.settings)["tracking"].client()
 
     def bundle(self, domain: str) -> Bundle:
         (one,) = (each for each in domains_of(sources.load(self.settings)) if each.name == domain)
@@ -60,12 +65,11 @@ class OwnLedger:
         from bento.service import FinRisk
 
         sdk, store = import_module("_bentoml_sdk.service"), BentoMLContainer.model_store.get()
-        current = sdk._current_service
+        current, names = sdk._current_service, ("FINRISK_HOME", "FINRISK_SOURCE", "FINRISK_MAPPING")
         load_history.load(self.settings)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("FINRISK_HOME", str(self.settings.home))
-            patch.setenv("FINRISK_SOURCE", "mapped")
-            patch.setenv("FINRISK_MAPPING", str(self.settings.mapping))
+            for name, value in zip(names, (self.settings.home, self.settings.source, self.settings.mapping), strict=True):
+                patch.setenv(name, str(value or ""))
             BentoMLContainer.model_store.set(ModelStore(self.settings.bentoml_home / "models"))
             for collector in list(REGISTRY._collector_to_names):  # each application registers its metrics anew
                 REGISTRY.unregister(collector)
@@ -75,16 +79,16 @@ class OwnLedger:
         sdk.set_current_service(current)
 
 
-def run_graph(mapping: Path, home: Path, log: Any, **changes: Any) -> OwnLedger:
-    """Run what a Bento and the batch scores need of a mapped source's graph; `log` is pytest's `caplog`."""
-    settings = Settings(home=home, source="mapped", mapping=mapping, data_dir=mapping.parent, **changes)
+def run_graph(settings: Settings) -> OwnLedger:
+    """Run what a Bento and the batch scores need of a source's graph, in this process."""
     main.prepare_dagster(settings)
     source = sources.load(settings)
     scores = [f"scores_{domain.name}" for domain in domains_of(source)]
     definitions = build_definitions(settings)
-    with dg.DagsterInstance.ephemeral() as instance, log.at_level("INFO"):
+    with dg.DagsterInstance.ephemeral() as instance:
         keys = dg.AssetSelection.assets("bento", *scores).upstream().resolve(definitions.resolve_asset_graph())
         job = definitions.resolve_job_def("everything")
         result = job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=sorted(keys))
     failures = [f"{event.step_key}: {event.step_failure_data.error}" for event in result.all_events if event.is_step_failure]
-    return OwnLedger(settings, failures, log.text, Warehouse(url=settings.warehouse))
+    broken = [f"{check.check_name}: {check.description}" for check in result.get_asset_check_evaluations() if not check.passed]
+    return OwnLedger(settings, failures, broken, Warehouse(url=settings.warehouse))

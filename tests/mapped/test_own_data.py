@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
+from finrisk_assets.modelling.training import model_registry
+from finrisk_assets.settings import Settings
 from schemas.mapping import read_mapping
 from tests.mapped.own_files import DATA_SETS, make_files
 from tests.mapped.own_ledger import OwnLedger, run_graph
@@ -29,31 +32,68 @@ N_DECISIONS = 20
 
 
 @pytest.fixture(scope="module")
-def run_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Any], OwnLedger]:
+def run_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], OwnLedger]:
     """Return a function that runs a data set once for all tests of this file."""
     ledgers: dict[str, OwnLedger] = {}
 
-    def run(name: str, log: Any) -> OwnLedger:
+    def run(name: str) -> OwnLedger:
         if name not in ledgers:
             folder = tmp_path_factory.mktemp(name)
-            ledgers[name] = run_graph(make_files(name).write(folder), folder / "home", log)
+            mapping = make_files(name).write(folder)
+            ledgers[name] = run_graph(Settings(home=folder / "home", source="mapped", mapping=mapping, data_dir=folder))
         return ledgers[name]
 
     return run
 
 
 @pytest.mark.parametrize("name", DATA_SETS)
-def test_own_data_is_served_as_it_is_scored(name, run_once, caplog):
-    own = run_once(name, caplog)
-    assert own.failures == []
-    domain = DOMAINS[name]
-    assert own.champions == {domain}
+def test_own_data_is_served_as_it_is_scored(name, run_once):
+    own, domain = run_once(name), DOMAINS[name]
+    assert (own.failures, own.champions) == ([], {domain})
     assert (own.bento / "bento.yaml").is_file()
     with own.serve() as client:
-        absent = client.get("/v1/models").json()["absent"]
-        assert LEFT_OUT[domain] in absent.values()
-        decide = {"loan_default": decide_loans, "transaction_anomaly": decide_payments}[domain]
-        decide(own, client)
+        assert LEFT_OUT[domain] in client.get("/v1/models").json()["absent"].values()
+        if domain == "loan_default":
+            decide_loans(own, client)
+        else:
+            decide_payments(own, client)
+
+
+def test_a_text_of_many_levels_is_explained_and_no_leak(run_once):
+    own = run_once("pakdd")
+    assert not [check for check in own.broken if "leakage" in check]
+    category = own.bundle("loan_default").features[0]
+    assert (category.name, len(category.levels) > 50) == ("shop_area", True)
+    with own.serve() as client:
+        known, unseen = (
+            client.post("/v1/loan-default", json={"features": {"shop_area": level, "monthly_income": 600}}).json()
+            for level in (f" {category.levels[0]} ", "Área 99")
+        )
+        assert category.levels[0].replace("Área", "Shop area Área") in [reason["text"] for reason in known["reasons"]]
+        assert known["explanation"]["contributions"][0]["value"] == category.levels[0]
+        assert (unseen["decision"], unseen["decision_reason"]) == ("refer", "Outside what the model has seen: shop_area.")
+        assert unseen["explanation"]["contributions"][0]["value"] is None
+        wrong = client.post("/v1/loan-default", json={"features": {"shop_area": "Área 1", "monthly_income": "much"}})
+        assert wrong.json()["error"]["fields"] == [{"field": "features.monthly_income", "reason": "Must be a number."}]
+        listed = client.get("/v1/models").json()["models"][0]["features"][0]
+        assert listed["levels"] == list(category.levels)
+
+
+def test_a_stated_test_set_judges_and_serving_takes_the_latest_moment(run_once):
+    own = run_once("snapshots")
+    version = model_registry.find_version(own.tracking, "loan_default", model_registry.CHAMPION)
+    assert own.tracking.get_run(version.run_id).data.params["split"].startswith("the source states the test set: 440 rows")
+    frame = own.warehouse.table("features_loan_default").to_pyarrow().to_pandas()
+    labelled = LOAN_DEFAULT.labelled_rows(frame, own.settings)
+    windows = LOAN_DEFAULT.split(labelled, own.settings)
+    of_test = {f"p{person}" for person in range(0, 220, 4)}
+    assert set(labelled.customer_id.iloc[windows.test]) == of_test
+    assert of_test.isdisjoint(labelled.customer_id.iloc[[*windows.train, *windows.validation]])
+    latest = frame[frame.customer_id == "p7"].sort_values("applied_at").iloc[-1]
+    (scored,) = (row for row in own.rows("scores_loan_default") if row["loan_id"] == latest.loan_id)
+    with own.serve() as client:
+        answer = client.post("/v1/loan-default", json={"customer_id": "p7", "loan_amount": 1000}).json()
+    assert (answer["as_of"], answer["pd"]) == ("2023-08-28T00:00:00Z", pytest.approx(scored["probability"], abs=1e-6))
 
 
 def decide_loans(own: OwnLedger, client: Any) -> None:
