@@ -63,7 +63,7 @@ class SparseLoanDefault(LoanDefault):
     def candidates(self, features: Sequence[Feature], seed: int, threads: int, n_rows: int) -> dict[str, Any]:
         return {SPARSE: model.candidates(features, seed, threads, n_rows)[SPARSE]}
 
-    def export_files(self, candidates: Any) -> Mapping[str, bytes]:
+    def export_files(self, candidates: Any, spec: Any) -> Mapping[str, bytes]:
         return {}
 
 

@@ -508,7 +508,7 @@ class FinRisk:
         async with self._long_reads:
             return await asyncio.to_thread(call, *arguments)
 
-    def typical_features(self) -> Mapping[str, Mapping[str, float | None]]:
+    def typical_features(self) -> Mapping[str, Mapping[str, float | str | None]]:
         return self._champions.typical_features
 
     async def _answer(self, domain: str, request: Any) -> Any:

@@ -1,7 +1,8 @@
 """The requests and answers of the service's API. Every request refuses unknown keys, texts for numbers and NaN.
 
-An identifier may be sent as text or as a whole number; all other code sees text in normal form (`schemas.normal_form`). A time without an
-offset is UTC. No error about these models repeats a value of the request. The scorers check whether fields contradict each other.
+A level of a category is a text. An identifier may be sent as text or as a whole number; all other code sees text in normal form
+(`schemas.normal_form`). A time without an offset is UTC. No error about these models repeats a value of the request. The scorers check
+whether fields contradict each other.
 
 Each request has examples. The OpenAPI document fills in `features` of the examples with features of the present model.
 """
@@ -23,7 +24,9 @@ from pydantic import (
     PrivateAttr,
     SkipValidation,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, from_json
@@ -48,12 +51,19 @@ def _country(value: Any) -> Any:
     return code
 
 
-def _numbers(values: Any) -> Any:
-    """Return features with each yes or no as the 1 or 0 of the model's row."""
+def _read_features(values: Any, read_numbers: ValidatorFunctionWrapHandler) -> Any:
+    """Return features with each yes or no as the 1 or 0 of the model's row, and each level of a category in normal form."""
     # One look at all types: a validator of every value would take as long as everything else about a request.
-    if not isinstance(values, dict) or bool not in {*map(type, values.values())}:
-        return values
-    return {name: float(value) if isinstance(value, bool) else value for name, value in values.items()}
+    kinds = {*map(type, values.values())} if isinstance(values, dict) else set()
+    if bool in kinds:
+        values = {name: float(value) if isinstance(value, bool) else value for name, value in values.items()}
+    if str not in kinds:
+        return read_numbers(values)
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    if max(map(len, texts.values())) > LONGEST_IDENTIFIER:
+        raise PydanticCustomError("long_text", f"A level of a category has at most {LONGEST_IDENTIFIER} characters.")
+    levels = {name: normalise_text(text) or None for name, text in texts.items()}
+    return {**read_numbers({**values, **dict.fromkeys(texts)}), **levels}
 
 
 def _written_out(value: Any) -> Any:
@@ -97,7 +107,14 @@ LARGEST_AMOUNT = 1e12
 Amount = Annotated[float, Field(gt=0, le=LARGEST_AMOUNT)]
 Months = Annotated[int, Field(ge=1, le=600)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Features = Annotated[dict[str, float | None], BeforeValidator(_numbers), Field(max_length=1000)]
+Features = Annotated[
+    dict[str, float | None],
+    Field(max_length=1000),
+    WrapValidator(_read_features),
+    PlainSerializer(lambda features: features, return_type=dict[str, Any]),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["number", "string", "null"]}, "maxProperties": 1000}),
+]
+"""Features by name. Levels of categories are texts, which pydantic's own validator of numbers does not see."""
 
 
 class Request(BaseModel):
@@ -393,7 +410,10 @@ class Contribution(TypedDict):
 
     feature: str
     unit: Annotated[str, Field(description="Unit of the value.")]
-    value: Annotated[float | None, Field(description="The value in the model's row; null where not known.")]
+    value: Annotated[
+        float | str | None,
+        Field(description="The value in the model's row, of a category its level; null where not known or, a level, not seen in training."),
+    ]
     contribution: Annotated[float, Field(description="Added to the score, in its own unit; above zero it raised the risk.")]
 
 
@@ -706,6 +726,9 @@ class FeatureDescription(Answer):
     name: str
     unit: str
     description: str
+    levels: list[str] | None = Field(
+        None, description="Of a category: the levels that training saw. Another text counts as a rare level. Null where it is a number."
+    )
 
 
 class ModelDescription(Answer):

@@ -39,7 +39,11 @@ class Feature:
     spoken_by
         The feature that speaks for this one: half of a circle tells nothing by itself.
     missing_codes
-        Numbers that mean in the source's files that there is no value; they mean the same in a request.
+        Numbers, of a category texts, that mean in the source's files that there is no value; they mean the same in a request.
+    is_category
+        Whether the values are texts of a few or many levels, without an order.
+    levels
+        The levels that training saw, from the highest weight of evidence to the lowest; a model's row has a level's number among them.
     """
 
     name: str
@@ -59,10 +63,13 @@ class Feature:
     is_absolute: bool = False
     scale: Literal["", "log", "log1p"] = ""
     spoken_by: str = ""
-    missing_codes: tuple[float, ...] = ()
+    missing_codes: tuple[float | str, ...] = ()
+    is_category: bool = False
+    levels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "missing_codes", tuple(self.missing_codes))  # a list, where it was read from JSON
+        for name in ("missing_codes", "levels"):  # lists, where they were read from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
     def factor(self) -> str:
@@ -88,6 +95,9 @@ def themes(groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def feature_table(domain: str, keys: tuple[Column, ...], features: tuple[Feature, ...]) -> Table:
-    """Return the contract of ``features_<domain>``: the columns that identify a row, then one nullable number per feature."""
-    columns = (Column(f.name, "float64", f.description, f.unit, nullable=True, personal="personal") for f in features)
+    """Return the contract of ``features_<domain>``: the columns that identify a row, then a nullable number or category per feature."""
+    columns = (
+        Column(f.name, "string" if f.is_category else "float64", f.description, f.unit, nullable=True, personal="personal")
+        for f in features
+    )
     return Table(f"features_{domain}", f"Inputs of the {domain.replace('_', ' ')} model.", (*keys, *columns), key=keys[0].name)

@@ -175,6 +175,9 @@ TRANSACTIONS = Table(
     event_time="occurred_at",
 )
 
+IS_TEST = Column("is_test", "boolean", "Whether the row is of the test set that the source states.", nullable=True)
+"""The column of a table whose source states which rows are the test set; a table without it is split by finrisk."""
+
 LOANS = Table(
     "loans",
     "Loans applied for and granted, with their outcome once it is known.",

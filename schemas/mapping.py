@@ -13,7 +13,7 @@ from zoneinfo import available_timezones
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.date_formats import DIRECTIVES, PER_SECOND, Language, has_time_of_day
-from schemas.ledger import TABLES, Column, DType, PersonalData, Table
+from schemas.ledger import IS_TEST, TABLES, Column, DType, PersonalData, Table
 from schemas.mapping_yaml import RepeatedKeyError, load_mapping_yaml
 
 Scalar = str | int | float | bool
@@ -21,6 +21,12 @@ Scalar = str | int | float | bool
 MONTH = r"^[12][0-9]{3}-(0[1-9]|1[0-2])$"
 
 DIRECTION, CURRENCY = "direction", "currency"
+
+WITH_CATEGORIES = ("accounts", "loans")
+"""Tables whose models learn from categories."""
+
+WITH_STATED_TESTS = ("loans",)
+"""Tables whose mapping may state the test set."""
 
 
 class MappingError(ValueError):
@@ -122,6 +128,17 @@ class FeatureMap(_Model):
     raises: str = Field("", description="With `monotone`: the sentence of the side that raises the risk, in place of `low` or `high`.")
     lowers: str = Field("", description="With `monotone`: the sentence of the side that lowers the risk.")
     theme: str = Field("", description="What it tells about; features of one theme are one reason together.")
+    category: bool = Field(
+        False,
+        description="For a text with few or many levels and no order (`Shop area 31`): the model learns the weight of evidence of each.",
+    )
+
+    @model_validator(mode="after")
+    def _without_order(self) -> Self:
+        ordered = [name for name in ("monotone", "low", "high", "zero", "one", "raises", "lowers") if getattr(self, name)]
+        if self.category and ordered:
+            raise ValueError(f"a category has no order, so it has no {ordered[0]}; take the key away")
+        return self
 
     @property
     def low_sentence(self) -> str:
@@ -157,12 +174,25 @@ class ExtraColumn(ColumnMap):
         None, description="Makes it a feature of the model that decides on the table's rows; `{}` is enough."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _text_of_a_category(cls, data: Any) -> Any:
+        """Read a category without a type as text."""
+        feature = data.get("feature") if isinstance(data, dict) else None
+        is_category = isinstance(feature, dict) and feature.get("category") is True
+        return {"type": "string", **data} if is_category else data
+
     @model_validator(mode="after")
     def _fit_for_a_model(self) -> Self:
         if self.feature and self.personal == "protected":
             raise ValueError("a protected column may never be a feature; take `feature` away")
-        if self.feature and self.type in ("string", "timestamp"):
-            raise ValueError(f"a feature is a number or a boolean, not a {self.type}; map its codes to numbers with `values`")
+        if self.feature and self.feature.category:
+            if self.type != "string":
+                raise ValueError(f"a category is a text, not a {self.type}; say `type: string`")
+        elif self.feature and self.type in ("string", "timestamp"):
+            fix = "map its codes to numbers with `values`"
+            fix = f"say `feature: {{category: true}}`, or {fix}" if self.type == "string" else fix
+            raise ValueError(f"a feature is a number or a boolean, not a {self.type}; {fix}")
         return self
 
     def declare(self) -> Column:
@@ -171,6 +201,18 @@ class ExtraColumn(ColumnMap):
             self.name, self.type, self.description or self.name, self.unit, self.nullable, self.minimum, self.maximum,
             self.allowed, self.personal, self.known,
         )  # fmt: skip
+
+
+class SplitMap(_Model):
+    """The column of a file that states which rows are the test set."""
+
+    column: str = Field(description="Name of the file's column.")
+    test: tuple[Scalar, ...] = Field(min_length=1, description="Its values in the rows of the test set; all others may teach.")
+
+    @field_validator("test", mode="before")
+    @classmethod
+    def _one_or_several(cls, values: Any) -> Any:
+        return values if isinstance(values, list | tuple) else (values,)
 
 
 class TableMap(_Model):
@@ -193,6 +235,12 @@ class TableMap(_Model):
     )
     currency: str | None = Field(
         None, description="The file's column with each row's currency; rows of another than the source's are in quarantine."
+    )
+    split: SplitMap | None = Field(
+        None, description="States the test set by a column: its rows judge the model, and nothing of them enters fitting or choosing."
+    )
+    test_files: str | tuple[str, ...] = Field(
+        (), description="States the test set by files beside `file`, with the same columns: all of their rows."
     )
     columns: dict[str, ColumnMap] = Field(description="The ledger's columns -> the file's.")
     extra: tuple[ExtraColumn, ...] = Field((), description="Columns of your own.")
@@ -219,7 +267,7 @@ class TableMap(_Model):
     def reads(self) -> tuple[str, ...]:
         """The file's columns that are read, each once."""
         names = [name for column in self.maps.values() for name in column.reads]
-        return tuple(dict.fromkeys((*names, *self.unique_by)))
+        return tuple(dict.fromkeys((*names, *self.unique_by, *((self.split.column,) if self.split else ()))))
 
     @property
     def has_content_id(self) -> bool:
@@ -231,6 +279,10 @@ class TableMap(_Model):
         return (self.file,) if isinstance(self.file, str) else self.file
 
     @property
+    def files_of_tests(self) -> tuple[str, ...]:
+        return (self.test_files,) if isinstance(self.test_files, str) else self.test_files
+
+    @property
     def is_parquet(self) -> bool:
         return self.format == "parquet" or (self.format is None and self.files[0].lower().endswith((".parquet", ".pq")))
 
@@ -238,7 +290,8 @@ class TableMap(_Model):
         """Return the ledger's contract of the table, with the extra columns."""
         zones = {column: how.timezone for column, how in self.maps.items() if how.timezone}
         lacking = [column.name for column in TABLES[name].columns if column.is_optional and column.name not in self.columns]
-        return TABLES[name].without(*lacking).with_columns(*(column.declare() for column in self.extra)).with_zones(zones)
+        own = [column.declare() for column in self.extra] + [IS_TEST] * bool(self.split or self.test_files)
+        return TABLES[name].without(*lacking).with_columns(*own).with_zones(zones)
 
 
 class Mapping(_Model):
@@ -344,6 +397,8 @@ def _fields_at(loc: Sequence[str | int]) -> list[str]:
     if len(loc) >= 4:
         model = ExtraColumn if loc[2] == "extra" else ColumnMap
         model = FeatureMap if loc[-1] == "feature" else model
+    elif len(loc) == 3 and loc[2] == "split":
+        model = SplitMap
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
@@ -371,13 +426,19 @@ def _check_table(name: str, table: TableMap) -> list[str]:
     names = [column.name for column in table.extra]
     for column in table.extra:
         column_place = f"{place}.extra.{column.name}"
-        if column.name in canonical.names or names.count(column.name) > 1:
+        if column.name in (*canonical.names, IS_TEST.name) or names.count(column.name) > 1:
             wrong.append(f"{column_place}.name: {column.name!r} is taken; choose another name")
         moments = [c.name for c in canonical.columns if c.dtype == "timestamp"] + [c.name for c in table.extra if c.type == "timestamp"]
         if column.known != "always" and column.known not in moments:
             wrong.append(f"{column_place}.known: {column.known!r} is no moment of {name}; say always or one of {', '.join(moments)}")
+        elif column.feature and column.feature.category and name not in WITH_CATEGORIES:
+            wrong.append(f"{column_place}.feature.category: only {' and '.join(WITH_CATEGORIES)} have categories; take the key away")
         elif column.feature and column.known not in ("always", canonical.event_time):
             wrong.append(f"{column_place}.known: {column.known} comes after the decision, so it cannot be a feature; take `feature` away")
+    if table.split and table.test_files:
+        wrong.append(f"{place}: split and test_files both state the test set; take one of them away")
+    if (table.split or table.test_files) and name not in WITH_STATED_TESTS:
+        wrong.append(f"{place}: only {' and '.join(WITH_STATED_TESTS)} have a stated test set; take split and test_files away")
     if table.is_parquet and table.header:
         wrong.append(f"{place}.header: a Parquet file names its columns itself; take the key away")
     if table.header:
@@ -404,5 +465,5 @@ def _check_table(name: str, table: TableMap) -> list[str]:
 
 
 def _places(table: TableMap) -> list[tuple[str, ColumnMap]]:
-    """Return every column of a table with its place in the file."""
+    """Return every column of a table with its place in the mapping."""
     return [(f"columns.{name}", column) for name, column in table.columns.items()] + [(f"extra.{c.name}", c) for c in table.extra]

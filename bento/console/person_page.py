@@ -162,7 +162,7 @@ def _customer_sliders(ranked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
     sliders = []
     for row in ranked:
         value = row["value"]
-        if value is None or row["feature"].startswith("month_") or row["unit"] == "0 or 1":
+        if value is None or isinstance(value, str) or row["feature"].startswith("month_") or row["unit"] == "0 or 1":
             continue
         reach = max(abs(value), 1.0)
         step = 1.0 if row["feature"].startswith("n_") else round(reach / 50, 4)

@@ -15,6 +15,7 @@ from schemas.api import FieldError, Request
 _MAX_FEATURE_ERRORS = 50
 _UNKNOWN_FEATURE = "The model has no such feature; GET /v1/models lists them."
 _NEVER_MISSING = "The model never learned without this value: send a number."
+_NO_NUMBER = "Must be a number."
 _MISSING_FEATURE = "This feature is required; null says that it is not known."
 
 
@@ -106,7 +107,7 @@ def find_snapshots(store: Store, **identifiers: str | None) -> list[FeatureSnaps
         return store.find_snapshots(**identifiers)
 
 
-def row_from_snapshot(bundle: Bundle, features: Mapping[str, float | None]) -> Rows:
+def row_from_snapshot(bundle: Bundle, features: Mapping[str, float | str | None]) -> Rows:
     """Return the model's row of stored features, float32 of shape (d,).
 
     Raises
@@ -121,7 +122,7 @@ def row_from_snapshot(bundle: Bundle, features: Mapping[str, float | None]) -> R
         raise Problem(503, "not_ready", message) from None
 
 
-def row_from_request(bundle: Bundle, features: Mapping[str, float | None], computed: Collection[str] = ()) -> Rows:
+def row_from_request(bundle: Bundle, features: Mapping[str, float | str | None], computed: Collection[str] = ()) -> Rows:
     """Return the model's row of the features that a client sent, float32 of shape (d,).
 
     Parameters
@@ -140,7 +141,7 @@ def row_from_request(bundle: Bundle, features: Mapping[str, float | None], compu
         wrong = [FieldError(field=f"features.{name[:64]}", reason=_UNKNOWN_FEATURE) for name in features if name not in names]
         wrong += [FieldError(field=f"features.{name}", reason=_MISSING_FEATURE) for name in names if name not in features]
         raise Problem.from_status(422, wrong[:_MAX_FEATURE_ERRORS])
-    row = row_of(bundle, with_missing_codes(bundle, features))
+    row = row_of(bundle, with_missing_codes(bundle, _read_levels(bundle, features)))
     unknown = bundle.training_range.find_unknown(row[None, :])[0]
     wrong = [
         FieldError(field=f"features.{feature.name}", reason=_NEVER_MISSING)
@@ -155,13 +156,30 @@ def row_from_request(bundle: Bundle, features: Mapping[str, float | None], compu
     return row
 
 
-def with_missing_codes(bundle: Bundle, features: Mapping[str, float | None]) -> Mapping[str, float | None]:
-    """Return the features with null in place of the numbers that mean that there is no value."""
+def _read_levels(bundle: Bundle, features: Mapping[str, float | str | None]) -> Mapping[str, float | str | None]:
+    """Return the features with each number of a category as text: the level 31 may be sent as a number.
+
+    Raises
+    ------
+    bento.problems.Problem
+        For a text where the model reads a number.
+    """
+    categories = {feature.name for feature in bundle.features if feature.is_category}
+    texts = {name for name, value in features.items() if isinstance(value, str)}
+    if texts - categories:
+        wrong = [FieldError(field=f"features.{name}", reason=_NO_NUMBER) for name in features if name in texts - categories]
+        raise Problem.from_status(422, wrong[:_MAX_FEATURE_ERRORS])
+    numbers = {name: features[name] for name in categories - texts if features[name] is not None}
+    return {**features, **{name: f"{value:.15g}" for name, value in numbers.items()}} if numbers else features
+
+
+def with_missing_codes(bundle: Bundle, features: Mapping[str, float | str | None]) -> Mapping[str, float | str | None]:
+    """Return the features with null in place of the codes that mean that there is no value."""
     codes = {feature.name: feature.missing_codes for feature in bundle.features if feature.missing_codes}
     return dict(features) | {name: None for name, of_feature in codes.items() if features.get(name) in of_feature} if codes else features
 
 
-def row_of(bundle: Bundle, values: Mapping[str, float | None], field: str = "features") -> Rows:
+def row_of(bundle: Bundle, values: Mapping[str, float | str | None], field: str = "features") -> Rows:
     """Return the model's row of values by name.
 
     Raises

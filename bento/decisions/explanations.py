@@ -10,7 +10,15 @@ import numpy as np
 from pydantic_core import to_json
 
 from finrisk_assets.scoring.bundle import Bundle, Doubt, Scores
-from finrisk_assets.scoring.reasons import MAX_REASONS, Direction, FactorWords, factor_code, list_members, rank_factors
+from finrisk_assets.scoring.reasons import (
+    MAX_REASONS,
+    Direction,
+    FactorWords,
+    factor_code,
+    list_members,
+    name_level,
+    rank_factors,
+)
 from finrisk_assets.scoring.spec import Rows
 from schemas.api import EncodedContributions, Explanation, ModelVersion, Reason
 
@@ -45,6 +53,7 @@ class Explainer:
         self._texts[::4] = [b'},{"feature":%s,"unit":%s,"value":' % (to_json(f.name), to_json(f.unit)) for f in bundle.features] + [b"}]"]
         self._texts[2::4] = [b',"contribution":'] * len(bundle.features)
         self._texts[0] = self._texts[0].replace(b"},", b"[", 1)
+        self._categories = [(column, feature) for column, feature in enumerate(bundle.features) if feature.is_category]
         self._features, self._words = bundle.features, FactorWords(bundle.features, bundle.values, bundle.reference_group)
         self._codes = [factor_code(feature) for feature in bundle.features]
         self._members = [list(list_members(bundle.features, self._factors, column)) for column in range(len(bundle.features))]
@@ -86,6 +95,8 @@ class Explainer:
         # A value that is missing, NaN, is null.
         pieces = self._texts.copy()
         pieces[1::2] = to_json(numbers, inf_nan_mode="null")[1:-1].split(b",")
+        for column, feature in self._categories:
+            pieces[4 * column + 1] = to_json(name_level(feature, float(row[column])))
         return Explanation.model_construct(base=scores.base, contributions=EncodedContributions(b"".join(pieces)))
 
     def find_reasons(self, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> list[Reason]:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import median, mode
 from typing import Any
 
 from bentoml.exceptions import BentoMLException, NotFound
@@ -20,7 +20,9 @@ from finrisk_assets.policy.document import Policy
 from finrisk_assets.policy.policy_file import PolicyError, default_policy, parse_policy, read_policy
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.bundle_io import GOLDEN
+from finrisk_assets.scoring.reasons import name_level
 from finrisk_assets.scoring.spec import BundleError
+from schemas.features import Feature
 
 logger = logging.getLogger("finrisk.service")
 
@@ -71,7 +73,7 @@ class Champions:
     source: str
     absent: Mapping[str, str]
     figures: Mapping[str, Sequence[Mapping[str, Any]]]
-    typical_features: Mapping[str, Mapping[str, float | None]]
+    typical_features: Mapping[str, Mapping[str, float | str | None]]
     challengers: Mapping[str, Bundle] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     policy: Policy = field(default_factory=default_policy)
@@ -147,7 +149,7 @@ def load_champions(bento: Any | None, policy_file: Path | None = None) -> Champi
         figures={
             bundle.domain: json.loads(model.info.metadata.get("figures_json", "[]")) for bundle, model in zip(loaded, models, strict=True)
         },
-        typical_features={bundle.domain: _median_features(bundle, Path(model.path)) for bundle, model in zip(loaded, models, strict=True)},
+        typical_features={bundle.domain: _typical_features(bundle, Path(model.path)) for bundle, model in zip(loaded, models, strict=True)},
         challengers={domain: bundle.under(policy, _companions(plain, domain)) for domain, bundle in challengers.items()},
         folders={bundle.domain: Path(model.path) for bundle, model in zip(loaded, models, strict=True)},
         policy=policy,
@@ -191,10 +193,14 @@ def _load_challengers(models: Sequence[Any]) -> dict[str, Bundle]:
     return bundles
 
 
-def _median_features(bundle: Bundle, folder: Path) -> dict[str, float | None]:
-    """Return the median of each feature over the golden rows; None where all rows lack the feature."""
+def _typical_features(bundle: Bundle, folder: Path) -> dict[str, float | str | None]:
+    """Return the median of each feature over the golden rows, of a category the commonest level; None where all rows lack the feature."""
     rows = json.loads((folder / GOLDEN).read_bytes())["rows"]
     columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
-    return {
-        feature.name: float(f"{median(values):.4g}") if values else None for feature, values in zip(bundle.features, columns, strict=True)
-    }
+
+    def typical(feature: Feature, values: list[float]) -> float | str | None:
+        if not values:
+            return None
+        return name_level(feature, mode(values)) if feature.is_category else float(f"{median(values):.4g}")
+
+    return {feature.name: typical(feature, values) for feature, values in zip(bundle.features, columns, strict=True)}

@@ -54,7 +54,13 @@ def list_models(champions: Champions) -> ModelList:
                 version=bundle.version,
                 source=bundle.source,
                 features=[
-                    FeatureDescription(name=feature.name, unit=feature.unit, description=feature.description) for feature in bundle.features
+                    FeatureDescription(
+                        name=feature.name,
+                        unit=feature.unit,
+                        description=feature.description,
+                        levels=list(feature.levels) if feature.is_category else None,
+                    )
+                    for feature in bundle.features
                 ],
             )
             for bundle in champions.bundles.values()

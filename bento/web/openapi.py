@@ -219,7 +219,7 @@ def _request_examples(service: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
 
 
 def build_document(
-    app: FastAPI, service: Any, typical: Mapping[str, Mapping[str, float | None]], answers: Mapping[str, Mapping[str, Any]]
+    app: FastAPI, service: Any, typical: Mapping[str, Mapping[str, float | str | None]], answers: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return one OpenAPI 3.1 document of the look-up routes and the scoring routes.
 
@@ -273,14 +273,14 @@ def _document_route(method: Any) -> APIRoute:
     )
 
 
-def _document_examples(request: Any, features: Mapping[str, float | None] | None) -> dict[str, Any]:
+def _document_examples(request: Any, features: Mapping[str, float | str | None] | None) -> dict[str, Any]:
     """Return the examples of a request in OpenAPI's form. Examples by features are left out without a model."""
     bodies = {summary: _fill_features(body, features) for summary, body in request.examples.items()}
     bodies = {summary: body for summary, body in bodies.items() if body}
     return {f"example_{number}": {"summary": summary, "value": body} for number, (summary, body) in enumerate(bodies.items(), 1)}
 
 
-def _fill_features(body: Mapping[str, Any], features: Mapping[str, float | None] | None) -> Mapping[str, Any] | None:
+def _fill_features(body: Mapping[str, Any], features: Mapping[str, float | str | None] | None) -> Mapping[str, Any] | None:
     """Return a body, or a batch's items, with typical features in place of its own; None where there are no typical features."""
     if "items" in body:
         items = [filled for item in body["items"] if (filled := _fill_features(item, features)) is not None]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from schemas.features import Feature, feature_table
-from schemas.ledger import Column, Table
+from schemas.ledger import IS_TEST, Column, Table
 from schemas.scores import score_table
 
 if TYPE_CHECKING:
@@ -319,7 +319,8 @@ class Domain(ABC):
 
     def feature_contract(self, source: "Source") -> Table:
         """Return the contract of the feature table."""
-        return feature_table(self.group, self.keys, self.select_features(source))
+        states_test = any(raw.table.event_time == self.decision_time and IS_TEST in raw.table.columns for raw in source.tables.values())
+        return feature_table(self.group, (*self.keys, IS_TEST) if states_test else self.keys, self.select_features(source))
 
     def score_contract(self) -> Table:
         """Return the contract of the batch scores."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, ScoredWindow, TooFewRowsError, TrainingResult
 from schemas.features import Feature
+from schemas.ledger import IS_TEST
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from finrisk_assets.modelling.training.candidates import Candidate
     from finrisk_assets.modelling.training.split import Split
     from finrisk_assets.scoring.bundle import Bundle
+    from finrisk_assets.scoring.feature_values import LevelWeights
     from finrisk_assets.scoring.spec import BundleSpec
     from finrisk_assets.settings import Settings
 
@@ -84,8 +86,8 @@ class ClassifierDomain(Domain):
         """Return the bundle with what the domain's decisions need beside the probability, from the training and validation window."""
         return spec
 
-    def export_files(self, candidates: "Sequence[Candidate]") -> Mapping[str, bytes]:
-        """Return files, by name, of the fitted candidates for people and other systems."""
+    def export_files(self, candidates: "Sequence[Candidate]", spec: "BundleSpec") -> Mapping[str, bytes]:
+        """Return files, by name, of the fitted candidates for people and other systems; `spec` has the levels of their categories."""
         return {}
 
     # Training ------------------------------------------------------------------------------------------------------------------
@@ -94,10 +96,15 @@ class ClassifierDomain(Domain):
         """Return the frozen split of the rows that `labelled_rows` returned."""
         from finrisk_assets.modelling.training.split import split
 
-        panel: dict[str, Any] = {}
+        times = labelled[self.decision_time]
+        rules: dict[str, Any] = {}
         if self.panel:
-            panel = {"groups": labelled[self.panel].tolist(), "holdout": 1 / 3, "known": labelled.outcome_known_at}
-        return split(labelled[self.key].tolist(), labelled[self.label], labelled[self.decision_time], **panel, seed=settings.seed)
+            rules = {"groups": labelled[self.panel].tolist(), "holdout": 1 / 3, "known": labelled.outcome_known_at}
+        elif times.isna().all() and labelled.customer_id.duplicated().any():  # a person's rows without times stay on one side
+            rules = {"groups": labelled.customer_id.tolist()}
+        if IS_TEST.name in labelled:
+            rules["is_test"] = labelled[IS_TEST.name].fillna(False).astype(bool)
+        return split(labelled[self.key].tolist(), labelled[self.label], times, **rules, seed=settings.seed)
 
     def _split_enough(self, labelled: "pd.DataFrame", settings: "Settings") -> "Split":
         """Return the split, or raise where a window has too few rows of either outcome."""
@@ -119,6 +126,7 @@ class ClassifierDomain(Domain):
         from finrisk_assets.modelling.evaluation import plots
         from finrisk_assets.modelling.evaluation.explain import with_values
         from finrisk_assets.modelling.training import provenance
+        from finrisk_assets.modelling.training.binning import cross_fit_levels
         from finrisk_assets.modelling.training.candidates import compute_margin, convert_model, fit_candidates, to_matrix
         from finrisk_assets.modelling.training.model_registry import model_name
         from finrisk_assets.scoring.spec import BundleSpec
@@ -127,13 +135,18 @@ class ClassifierDomain(Domain):
         labels, window = labelled[self.label].to_numpy(dtype=bool), self._split_enough(labelled, settings)
         filled = _with_values_in(labelled.iloc[window.train], features)
         empty, features = [feature.name for feature in features if feature not in filled], filled
+        features, categories = _fit_categories(labelled.iloc[window.train], features, labels[window.train])
         rows = to_matrix(labelled, features)
         estimators = self.candidates(features, settings.seed, 1, len(window.train))
-        taught, unlearned = rows.copy(), set(self.find_unlearned(features))
+        weighed, taught, unlearned = rows.copy(), rows.copy(), set(self.find_unlearned(features))
+        learned = rows[window.train], labels[window.train], labelled.customer_id.iloc[window.train]
+        for column, weights in _category_columns(features, categories):
+            weighed[:, column] = taught[:, column] = weights.encode(rows[:, column])
+            taught[window.train, column] = cross_fit_levels(weights, learned[0][:, column], *learned[1:], settings.seed)
         # A constant teaches nothing: its weight is 0, and no tree splits on it.
         taught[:, [feature.name in unlearned for feature in features]] = 0.0
         candidates = fit_candidates(taught, labels, window, estimators, settings.threads, labelled.customer_id)
-        best, validation = candidates[0], rows[window.validation]
+        best, validation = candidates[0], weighed[window.validation]
         components, intercept = convert_model(best.estimator, features, validation)
         times = labelled[self.decision_time].iloc[window.train]
         first, last = times.min(), times.max()
@@ -146,19 +159,20 @@ class ClassifierDomain(Domain):
             intercept=intercept,
             calibration=best.fitted_calibration.calibration,
             metrics={"validation_auc": best.auc.value, "validation_log_loss": best.log_loss},
-            golden_rows=provenance.pick_golden_rows(validation, compute_margin(best.estimator, validation)[0]),
+            golden_rows=provenance.pick_golden_rows(rows[window.validation], compute_margin(best.estimator, validation)[0]),
             seed=settings.seed,
             data_sha256=provenance.data_sha256(labelled),
             code_sha256=provenance.code_sha256(self.group),
             training_window=None if first is None or first != first else (first.date().isoformat(), last.date().isoformat()),
             libraries=provenance.library_versions(),
+            categories=categories,
         )
         completed = self.complete_spec(spec, labelled.iloc[window.train], labelled.iloc[window.validation], settings)
         return TrainingResult(
             with_values(
                 completed,
                 rows[window.train],
-                validation,
+                rows[window.validation],
                 group_name=self.reference_group,
                 is_safer_half=self.is_reference_safer,
             ),
@@ -193,8 +207,11 @@ class ClassifierDomain(Domain):
                     labels[window.validation], {candidate.name: candidate.probability(validation) for candidate in candidates}
                 )
             },
-            files=self.export_files(candidates),
-            notes=[f"the model does without {name}: no row of the training window has a value" for name in empty],
+            files=self.export_files(candidates, spec),
+            notes=[
+                *(f"the model does without {name}: no row of the training window has a value" for name in empty),
+                *(_describe_levels(name, weights) for name, weights in categories.items()),
+            ],
         )
 
     # Evaluation ----------------------------------------------------------------------------------------------------------------
@@ -365,6 +382,26 @@ def _with_values_in(rows: "pd.DataFrame", features: Sequence[Feature]) -> tuple[
     if not filled:
         raise TooFewRowsError("no feature has a value in the training window: map columns that are filled")
     return filled
+
+
+def _fit_categories(
+    rows: "pd.DataFrame", features: Sequence[Feature], labels: "np.ndarray"
+) -> "tuple[tuple[Feature, ...], dict[str, LevelWeights]]":
+    """Return the features with the levels that the training rows have, and the weights of the levels of each category."""
+    from finrisk_assets.modelling.training.binning import fit_levels
+
+    fitted = {feature.name: fit_levels(feature, rows[feature.name], labels) for feature in features if feature.is_category}
+    with_levels = tuple(fitted[feature.name][0] if feature.name in fitted else feature for feature in features)
+    return with_levels, {name: weights for name, (_, weights) in fitted.items()}
+
+
+def _category_columns(features: Sequence[Feature], categories: "Mapping[str, LevelWeights]") -> "list[tuple[int, LevelWeights]]":
+    return [(column, categories[feature.name]) for column, feature in enumerate(features) if feature.is_category]
+
+
+def _describe_levels(name: str, weights: "LevelWeights") -> str:
+    n_rare = sum(rows < weights.min_rows for rows in weights.rows)
+    return f"{name} has {len(weights.rows)} levels, of which {n_rare} with fewer than {weights.min_rows} training rows weigh as one"
 
 
 def _count_rarer(labels: "np.ndarray") -> int:

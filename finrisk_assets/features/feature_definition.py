@@ -35,8 +35,13 @@ class FeatureDefinition:
     needs: tuple[str, ...] = ()
 
     def compute(self, rows: ir.Table) -> ir.Value:
-        """Return the feature of each row as float64, null where it is not finite; without an expression, the column of its name."""
+        """Return the feature of each row as float64, null where it is not finite; without an expression, the column of its name.
+
+        A category stays text.
+        """
         expression = self.value or column(self.feature.name)
+        if self.feature.is_category:
+            return expression(rows)
         return finite(expression(rows).cast("float64"))
 
 

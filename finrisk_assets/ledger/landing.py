@@ -28,6 +28,9 @@ MARKS = (ROW, DEFECTS, LINE)
 CONTENT_ID = "_content_id"
 """The column with the identifier of a row's content, where a source asks for it."""
 
+TEST_FILE = "_is_test"
+"""The column that tells rows of a file that is a stated test set, where a source states one by its files."""
+
 _CHUNK = 1 << 20
 _BATCH = 50_000
 _HEADER_WITHIN = 100
@@ -234,6 +237,28 @@ def keep_first_rows(landed: Path, names: Sequence[str], result: LandingResult) -
         ((rows,),) = connection.execute(f"COPY ({query}) TO {_text(str(part))} (FORMAT parquet)").fetchall()
     part.replace(landed)
     return LandingResult(int(rows), result.sha256, result.repeated + result.rows - int(rows))
+
+
+def append_test_rows(landed: Path, tests: Path, results: tuple[LandingResult, LandingResult]) -> LandingResult:
+    """Add the landed rows of test files to those of the others, with the column `TEST_FILE`.
+
+    Parameters
+    ----------
+    landed, tests
+        The Parquet files of both; the first is written anew, the second taken away.
+    results
+        What has landed in each.
+    """
+    part = landed.with_name(f".{landed.name}.joined.parquet")
+    first, second = (f"read_parquet({_text(escape_pattern(path))}, hive_partitioning=false)" for path in (landed, tests))
+    own = f"SELECT *, false AS {TEST_FILE} FROM {first}"
+    others = f"SELECT * REPLACE ({ROW} + {results[0].rows} AS {ROW}), true AS {TEST_FILE} FROM {second}"
+    with _duckdb() as connection:
+        query = f"SELECT * FROM ({own} UNION ALL BY NAME {others}) ORDER BY {ROW}"
+        ((rows,),) = connection.execute(f"COPY ({query}) TO {_text(str(part))} (FORMAT parquet)").fetchall()
+    part.replace(landed)
+    tests.unlink()
+    return LandingResult(int(rows), _digest_of([one.sha256 for one in results]), sum(one.repeated for one in results))
 
 
 def land_arrow(table: "pa.Table", out: Path) -> LandingResult:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ibis.expr.types import Table as LazyTable
 
     from finrisk_assets.ledger.sources.source_definition import RawTable, Source
-    from schemas.mapping import TableMap
+    from schemas.mapping import ExtraColumn, TableMap
 
 LEAK_CORRELATION = 0.95
 """Correlation with the outcome from which a feature looks like a leak."""
@@ -175,25 +175,38 @@ def _note_columns(mapping: "TableMap", raw_table: "RawTable", rows: "LazyTable")
             continue
         if any(LEAKS.search(name) for name in names.split()):
             notes.append(f"{column.name} sounds like what is known only after the decision; say `known` and take `feature` away if so")
-        elif outcome in raw_table.columns and (correlation := _correlate(rows, column.name, outcome)) >= LEAK_CORRELATION:
+        elif outcome in raw_table.columns and (correlation := _correlate(rows, column, outcome)) >= LEAK_CORRELATION:
             notes.append(
                 f"{column.name} looks like a leak: its correlation with {outcome} is {correlation:.2f}; is it known at the decision?"
             )
-        if column.type == "int64" and _is_distinct(rows, column.name):
+        if column.type in ("int64", "string") and _is_distinct(rows, column.name):
             notes.append(
                 f"{column.name} looks like an identifier: nearly every row has a value of its own; take `feature` away if it is one"
             )
     return notes
 
 
-def _correlate(rows: "LazyTable", name: str, outcome: str) -> float:
-    """Return the absolute correlation of a column with the outcome; 0 where it cannot be computed."""
+def _correlate(rows: "LazyTable", column: "ExtraColumn", outcome: str) -> float:
+    """Return the absolute correlation of a column with the outcome, of a category the correlation ratio; 0 where none can be computed."""
+    name = column.name
     known = rows.filter(rows[name].notnull() & rows[outcome].notnull())
+    if column.type == "string":
+        return _correlate_levels(known.group_by(name).aggregate(n=known.count(), true=known[outcome].sum()).to_pyarrow().to_pydict())
     left, right = known[name].cast("float64"), known[outcome].cast("int64").cast("float64")
     figures = known.aggregate(x=left.std(), y=right.std(), n=known.count()).to_pyarrow().to_pylist()[0]
     if figures["n"] < DISTINCT_ROWS or not figures["x"] or not figures["y"]:
         return 0.0
     return abs(float(known.aggregate(r=left.corr(right, how="pop")).to_pyarrow().to_pylist()[0]["r"] or 0.0))
+
+
+def _correlate_levels(levels: Mapping[str, list[int]]) -> float:
+    """Return the correlation ratio of rows of each level, `n`, with their `true` outcomes, less what chance makes of many levels."""
+    n, n_true, n_levels = sum(levels["n"]), sum(levels["true"]), len(levels["n"])
+    spread = n_true * (n - n_true) / n if n else 0.0
+    if n < DISTINCT_ROWS or not spread or n == n_levels:
+        return 0.0
+    within = sum(true * (size - true) / size for size, true in zip(levels["n"], levels["true"], strict=True))
+    return float(max(0.0, 1 - within / spread * (n - 1) / (n - n_levels)) ** 0.5)
 
 
 def _is_distinct(rows: "LazyTable", name: str) -> bool:

@@ -108,7 +108,12 @@ def feature_snapshots(domain: Domain, source: "Source", features: "LazyTable", s
 
     contract, key, decision_time = domain.feature_contract(source), domain.keys[0].name, domain.decision_time
     # The feature table also holds outcomes, which are known later than the decision.
-    known_columns = [column.name for column in contract.columns if column.dtype in _NUMBERS and column.known in ("always", decision_time)]
+    categories = {feature.name for feature in domain.select_features(source) if feature.is_category}
+    known_columns = [
+        column.name
+        for column in contract.columns
+        if (column.dtype in _NUMBERS or column.name in categories) and column.known in ("always", decision_time)
+    ]
     feature_names = [] if domain.is_computed_in_service or domain.features_of else known_columns
     score_names = [name for name in domain.score_contract().names if name not in (key, "customer_id", decision_time)]
     rows = features.select(

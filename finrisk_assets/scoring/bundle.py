@@ -189,6 +189,13 @@ def _fill_array(fills: Sequence[float | None]) -> Floats:
     return np.array([math.nan if value is None else value for value in fills], np.float64)
 
 
+def number_level(level: float | str | None, numbers: Mapping[str, int]) -> float | None:
+    """Return the number of a level, the one after the last for a level that training did not see, None for a missing value."""
+    if level is None or level != level:  # NaN, where a data frame has a gap
+        return None
+    return numbers.get(str(level), len(numbers))
+
+
 def _join_names(names: Sequence[str], flags: NDArray[np.bool_]) -> str:
     """Return the names of the columns where any flag is set."""
     return ", ".join(names[at] for at in np.flatnonzero(flags.any(axis=0)).tolist())
@@ -212,6 +219,8 @@ class Bundle:
         Domain to the bundle of another domain that a decision asks too, as `under` was given them.
     columns
         Feature -> its place, in order.
+    categories
+        Place of each category -> the weights of its levels.
     has_amount, amount_level
         Whether the bundle predicts an amount, and the share of amounts that intervals should contain; None without an amount.
     seed, data_sha256, code_sha256, training_window, libraries
@@ -235,6 +244,10 @@ class Bundle:
         self.seed, self.training_window, self.libraries = spec.seed, spec.training_window, dict(spec.libraries)
         self.data_sha256, self.code_sha256 = spec.data_sha256, spec.code_sha256
         self.columns: Mapping[str, int] = {feature.name: at for at, feature in enumerate(spec.features)}
+        self.categories = {self.columns[name]: weights for name, weights in spec.categories.items()}
+        self._level_numbers = {
+            feature.name: {level: number for number, level in enumerate(feature.levels)} for feature in spec.features if feature.is_category
+        }
         self._scorers: list[tuple[float, _Scorer]] = []
         for part in spec.components:
             scorer = self._make_scorer(part, threads)
@@ -333,7 +346,8 @@ class Bundle:
     @cached_property
     def training_range(self) -> TrainingRange:
         """The bounds of what the model can judge."""
-        return TrainingRange(self.values, [bool(feature.spoken_by) for feature in self.features])
+        circles = [bool(feature.spoken_by) for feature in self.features]
+        return TrainingRange(self.values, circles, [len(feature.levels) for feature in self.features])
 
     def is_doubtful(self, rows: Rows) -> NDArray[np.bool_]:
         """Return whether too little is known of each row for a decision; shape (n,).
@@ -367,17 +381,22 @@ class Bundle:
         """Return `find_doubts` of one row, of shape (d,)."""
         return self.find_doubts(row[None, :])[0]
 
-    def row(self, values: Mapping[str, float | None]) -> Rows:
+    def row(self, values: Mapping[str, float | str | None]) -> Rows:
         """Return one row, float32 of shape (d,), from values by name; a feature that is absent or None is missing (NaN).
+
+        Of a category the value is the text of a level, of which the row has the number.
 
         Raises
         ------
         ValueError
-            For a name that is not a feature, or a number that is infinite as a float32.
+            For a name that is not a feature, a text where the feature is a number, or a number that is infinite as a float32.
         """
         if not values.keys() <= self.columns.keys():
             unknown = sorted(values.keys() - self.columns.keys())
             raise ValueError(f"{', '.join(unknown)}: not a feature of {self.name} {self.version}")
+        if self._level_numbers:
+            numbered = {name: number_level(values.get(name), levels) for name, levels in self._level_numbers.items()}
+            values = {**values, **numbered}
         numbers = np.array([*map(values.get, self.columns)], np.float64)
         is_infinite = np.abs(numbers) >= _INFINITE_FROM
         if is_infinite.any():
@@ -451,12 +470,17 @@ class Bundle:
         return _TreesScorer(part, len(self.features), threads)
 
     def _check_rows(self, rows: Rows) -> Rows:
+        """Return the rows as the components read them: with the weight of each level in place of its number."""
         rows = np.ascontiguousarray(rows, np.float32)
         if rows.ndim != 2 or rows.shape[1] != len(self.features):
             raise ValueError(f"rows have shape {rows.shape}; {self.name} takes (n, {len(self.features)})")
         is_infinite = np.abs(rows) >= _INFINITE_FROM
         if is_infinite.any():
             raise ValueError(f"{_join_names(list(self.columns), is_infinite)}: a value is infinite or too large for a 32-bit float")
+        if self.categories:
+            rows = rows.copy()
+            for column, weights in self.categories.items():
+                rows[:, column] = weights.encode(rows[:, column])
         return rows
 
     def _check_golden(self, golden: Mapping[str, Any], file: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from finrisk_assets.scoring.feature_values import FeatureValues
+from finrisk_assets.scoring.feature_values import FeatureValues, LevelWeights
 from finrisk_assets.scoring.score_curve import ScoreCurve
 from finrisk_assets.scoring.spec import Amount, BundleError, BundleSpec, Calibration, Component, Linear, Reference, Rows, Trees
 from schemas.features import Feature
@@ -48,6 +48,8 @@ def build_manifest_document(spec: BundleSpec) -> dict[str, Any]:
     if spec.values:
         optional_parts["values"] = [asdict(values) for values in spec.values]
         optional_parts["reference_group"] = spec.reference_group
+    if spec.categories:
+        optional_parts["categories"] = {name: asdict(weights) for name, weights in spec.categories.items()}
     plain_fields = ("name", "domain", "source", "seed", "data_sha256", "code_sha256", "intercept", "training_window", "reference")
     return {
         "format": FORMAT,
@@ -147,6 +149,7 @@ def read_files(folder: Path, version: str | None) -> tuple[str, BundleSpec, Mapp
             loss_curve=_parse_score_curve(document["loss_curve"]) if "loss_curve" in document else None,
             values=tuple(FeatureValues(**values) for values in document.get("values", ())),
             reference_group=str(document.get("reference_group", "others")),
+            categories={name: LevelWeights(**weights) for name, weights in document.get("categories", {}).items()},
             thresholds=take_field(document, "thresholds", dict, file),
             metrics=take_field(document, "metrics", dict, file),
             libraries=take_field(document, "libraries", dict, file),

@@ -41,6 +41,42 @@ class FeatureValues:
     information: float
 
 
+@dataclass(frozen=True)
+class LevelWeights:
+    """The weight of evidence of each level of a category: ln(share of goods / share of bads) among the training rows (Siddiqi 2006).
+
+    Each rate is drawn towards the rate of all rows (Micci-Barreca, *SIGKDD Explorations* 2001), so that a small level weighs little.
+
+    Attributes
+    ----------
+    weights, rows
+        Weight and training rows of each level, in the order of `Feature.levels`. All rare levels have the weight `rare`.
+    rare
+        Weight of the bin of rare levels, which is also that of a level that training did not see.
+    missing
+        Weight of the bin of missing values.
+    min_rows
+        Training rows below which a level is rare.
+    """
+
+    weights: tuple[float, ...]
+    rows: tuple[int, ...]
+    rare: float
+    missing: float
+    min_rows: int
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "rows"):  # lists, where they were read from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def encode(self, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the weight of each level's number; the number after the last level stands for levels that training did not see."""
+        table = np.array([*self.weights, self.rare, self.missing], np.float32)
+        n_levels = len(self.weights)
+        place = np.where(np.isnan(numbers), n_levels + 1, np.clip(numbers, 0, n_levels))
+        return table[place.astype(np.intp)]
+
+
 class Doubt(NamedTuple):
     """The reason why a decision on a row would be a guess: a sentence, and the columns that it is about."""
 
@@ -91,9 +127,11 @@ class TrainingRange:
         What training saw of each feature; without values nothing is missing and nothing is outside.
     circles
         Whether each feature is a point of a circle, which has no outside: a month that training did not see lies between two that it saw.
+    levels
+        The number of levels of each feature, 0 where it is no category: outside are levels that training did not see.
     """
 
-    def __init__(self, values: Sequence[FeatureValues], circles: Sequence[bool]) -> None:
+    def __init__(self, values: Sequence[FeatureValues], circles: Sequence[bool], levels: Sequence[int] = ()) -> None:
         self._information = np.array([feature.information for feature in values])
         low = np.array([-np.inf if feature.seen_low is None else feature.seen_low for feature in values])
         high = np.array([np.inf if feature.seen_high is None else feature.seen_high for feature in values])
@@ -104,6 +142,9 @@ class TrainingRange:
         # Rows are float32: bounds of the same type are compared at once, and those that lie inside of the exact ones say the same.
         self._low = _round_inwards(np.where(is_open, -np.inf, low - margin), np.inf)
         self._high = _round_inwards(np.where(is_open, np.inf, high + margin), -np.inf)
+        for place, n_levels in enumerate(levels):
+            if n_levels:
+                self._low[place], self._high[place] = 0, n_levels - 1
         self._always_known = np.array([not feature.is_ever_missing for feature in values], bool)
 
     def lacks_values(self, rows: Rows, max_missing_share: float) -> NDArray[np.bool_]:

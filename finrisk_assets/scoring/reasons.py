@@ -215,6 +215,9 @@ class FactorWords:
         if math.isnan(value) and not feature.tells_missing:
             return ""
         label = feature.description.split(";")[0].rstrip(".").removesuffix(", likewise") or feature.name
+        if feature.is_category and not math.isnan(value):
+            level = name_level(feature, value)
+            return f"{label[0].upper()}{label[1:]}" + (": one that training did not see" if level is None else f" {level}")
         if claim == "missing" or math.isnan(value):
             text = feature.missing or f"Not known: {label[0].lower()}{label[1:]}"
         elif claim in ("zero", "one"):
@@ -261,6 +264,8 @@ def choose_claim(feature: Feature, value: float, known: FeatureValues | None, di
     claim: Claim
     if math.isnan(value):
         return "missing" if feature.tells_missing else None
+    if feature.is_category:
+        return "fact"
     if value == 0 and feature.zero:
         claim = "zero"
     elif value == 1 and feature.one:
@@ -273,6 +278,11 @@ def choose_claim(feature: Feature, value: float, known: FeatureValues | None, di
         return "fact" if feature.fact else None
     is_against = feature.monotone * _SIDES[claim] * (1 if direction == "raises" else -1) < 0
     return None if is_against else claim
+
+
+def name_level(feature: Feature, value: float) -> str | None:
+    """Return the level of a category by its number in a row; None where it is missing, or one that training did not see."""
+    return None if math.isnan(value) or value >= len(feature.levels) else feature.levels[int(value)]
 
 
 def is_low(feature: Feature, value: float, known: FeatureValues | None) -> bool:

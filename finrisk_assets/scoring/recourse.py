@@ -249,8 +249,7 @@ class RecourseSearch:
         return candidates
 
     def _to_array(self, row: Row) -> Rows:
-        values = (row.get(name) for name in self._places)
-        return np.array([np.nan if value is None else value for value in values], np.float32)
+        return self.bundle.row({name: row.get(name) for name in self._places})
 
     def _measure(self, rows: Rows) -> tuple[Floats, Floats]:
         """Return the probability of each row, and how far it is from being approved."""

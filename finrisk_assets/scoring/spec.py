@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from finrisk_assets.scoring.feature_values import FeatureValues
+from finrisk_assets.scoring.feature_values import FeatureValues, LevelWeights
 from finrisk_assets.scoring.score_curve import ScoreCurve
 from schemas.features import Feature
 
@@ -180,6 +180,8 @@ class BundleSpec:
     values, reference_group
         What training saw of each feature, in their order, and the group of the quartiles in words; without values nothing is called low
         or high, and no value is outside of what training saw.
+    categories
+        Category -> the weights of its levels: the components read a weight in place of a level's number.
     """
 
     name: str
@@ -206,6 +208,7 @@ class BundleSpec:
     references: tuple[Reference, ...] = ()
     values: tuple[FeatureValues, ...] = ()
     reference_group: str = "others"
+    categories: Mapping[str, LevelWeights] = field(default_factory=dict)
 
 
 def signed_log1p(x: ArrayLike) -> Floats:
@@ -248,6 +251,9 @@ def check_spec(spec: BundleSpec) -> None:
             raise ValueError(f"a reference has {len(reference.contributions)} entries for {len(names)} features")
     if spec.values and len(spec.values) != len(names):
         raise ValueError(f"values has {len(spec.values)} entries for {len(names)} features")
+    n_levels = {feature.name: len(feature.levels) for feature in spec.features if feature.is_category}
+    if n_levels != {name: len(weights.weights) for name, weights in spec.categories.items()}:
+        raise ValueError("categories: every category among the features needs the weights of its levels, one each")
     for name, values in spec.approved.items():
         if name not in names or len(values) < 2 or list(values) != sorted(values) or not all(map(math.isfinite, values)):
             raise ValueError(f"approved: {name!r} needs to be a feature with two or more finite values in ascending order")

@@ -89,6 +89,8 @@ class Formats:
         """Return a feature's value with its unit."""
         if value is None or value != value:
             return "not known"
+        if isinstance(value, str):
+            return value
         if unit == "0 or 1":
             return "yes" if value else "no"
         if unit in ("currency", "amount"):

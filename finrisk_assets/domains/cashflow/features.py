@@ -66,8 +66,8 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     Returns
     -------
     ibis.Table
-        Lazy; every feature is float64, null where it is missing. The outcome is known where the account has a row of exactly the
-        next month too.
+        Lazy; every feature is float64 or, where it is a category, text; null where it is missing. The outcome is known where the
+        account has a row of exactly the next month too.
 
     Raises
     ------

@@ -99,11 +99,12 @@ class LoanDefault(ClassifierDomain):
         quantiles = recourse.approved_quantiles(spec.features, safer, actionability.CHANGEABLE)
         return replace(with_references(spec, rows), approved=quantiles)
 
-    def export_files(self, candidates: "Sequence[Candidate]") -> Mapping[str, bytes]:
+    def export_files(self, candidates: "Sequence[Candidate]", spec: "BundleSpec") -> Mapping[str, bytes]:
         """Return the scorecard as a page, a table and a query, whichever candidate was chosen."""
         from finrisk_assets.modelling.training import scorecard
 
         (card,) = (candidate.estimator.card_ for candidate in candidates if candidate.name == model.SCORECARD)
+        card = card.with_levels(spec.features, spec.categories)
         return scorecard.render_files(card, "analytics.features_loan_default", "loan_id")
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:

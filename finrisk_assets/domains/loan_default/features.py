@@ -12,12 +12,12 @@ import ibis.expr.types as ir
 from finrisk_assets.domains.loan_default.catalogue import CATALOGUE
 from finrisk_assets.domains.loan_default.joins import join_owner
 from finrisk_assets.features.arithmetic import epoch_micros, finite, ratio
-from finrisk_assets.features.feature_definition import check_source_features, filled_columns
+from finrisk_assets.features.feature_definition import FeatureDefinition, check_source_features, filled_columns
 from finrisk_assets.features.loan_terms import FORMULAS
 from finrisk_assets.ledger.complete_months import join_complete_months
 from finrisk_assets.scoring.ratios import LARGEST_RATIO
 from schemas.features import Feature
-from schemas.ledger import TABLES, Column
+from schemas.ledger import IS_TEST, TABLES, Column
 
 KEYS: tuple[Column, ...] = tuple(
     TABLES["loans"][name] for name in ("loan_id", "customer_id", "applied_at", "is_default", "outcome_known_at")
@@ -50,7 +50,7 @@ def select_features(columns: Mapping[str, Collection[str]], source_features: Seq
 
 
 def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Table:
-    """Return one row per loan: `KEYS`, then the features.
+    """Return one row per loan: `KEYS`, `IS_TEST` where the source states the test set, then the features.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     Returns
     -------
     ibis.Table
-        Lazy; every feature is float64, null where it is missing.
+        Lazy; every feature is float64 or, where it is a category, text; null where it is missing.
 
     Raises
     ------
@@ -92,8 +92,9 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
         rows = join_owner(rows, tables["accounts"], "account_id", "opened_at", needs["accounts"])
     if "transactions" in needs:
         rows = join_complete_months(rows, tables["transactions"], "applied_at")
-    keys = [key.name for key in KEYS]
-    columns = {name: definitions[name].compute(rows) if name in definitions else finite(rows[name].cast("float64")) for name in read}
+    keys = [key.name for key in KEYS] + [IS_TEST.name] * (IS_TEST.name in loans.columns)
+    own = {feature.name: FeatureDefinition(feature) for feature in features}
+    columns = {name: (definitions.get(name) or own[name]).compute(rows) for name in read}
     known = rows.select(*keys, **columns)
     formulas = {name: FORMULAS[name].value(_COLUMNS, *(known[read] for read in FORMULAS[name].reads)) for name in derived}
     return known.select(*keys, **{name: finite(formulas[name]) if name in formulas else known[name] for name in names})

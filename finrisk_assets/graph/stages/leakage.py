@@ -172,12 +172,18 @@ def sample(domain: Domain, source: Source, warehouse: Warehouse, settings: Setti
     Where no outcome is known, return all rows of these customers with the label False, so that the rules that need an outcome find
     nothing.
     """
+    from finrisk_assets.modelling.training.candidates import number_levels
+
     features = warehouse.table(f"features_{domain.group}")
     customers = draw_customers(
         features, domain.label, sample_size([feature.name for feature in domain.select_features(source)]), settings.seed
     )
     rows = _with_order(features.filter(features.customer_id.isin(customers)), domain, source, warehouse)
     frame = rows.order_by(domain.keys[0].name).to_pyarrow().to_pandas()
+    for feature in domain.select_features(source):
+        if feature.is_category:  # numbers of levels in the order of their names: weights would be means of outcomes
+            levels = sorted(frame[feature.name].dropna().unique())
+            frame[feature.name] = number_levels(frame[feature.name], levels)
     labelled = domain.labelled_rows(frame, settings)
     return labelled if len(labelled) else frame.assign(**{domain.label: False})
 

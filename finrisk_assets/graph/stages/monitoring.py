@@ -130,7 +130,8 @@ def observe(
     needed = [*(column.name for column in domain.keys), *(feature.name for feature in champion.features), "_month"]
     rows = _sampled(rows.select(*needed), counted, settings.seed)
     frame = _frame(rows, warehouse, domain, champion)
-    names = [feature.name for feature in champion.features if feature.name not in spec.by_construction]
+    watched = [feature for feature in champion.features if feature.name not in spec.by_construction]
+    names = [feature.name for feature in watched]
     labelled = domain.labelled_rows(frame, replace(settings, as_of=now))
     label = labelled.set_index(domain.keys[0].name)[domain.label].astype("float64")
     probability = frame.probability.to_numpy(float)
@@ -140,7 +141,7 @@ def observe(
             month=frame._month.to_numpy().astype("datetime64[M]"),
             customer=frame.customer_id.to_numpy(dtype=str),
             decision=frame.decision.to_numpy(dtype=str),
-            features=frame[names].to_numpy(dtype=np.float64, na_value=np.nan),
+            features=to_matrix(frame, watched).astype(np.float64),
             score=frame.score.to_numpy(float),
             probability=probability if spec.is_scored_as_it_stands else champion.probability(to_matrix(frame, champion.features)),
             outcome=np.asarray(frame[domain.keys[0].name].map(label), dtype=np.float64),

@@ -16,8 +16,10 @@ import ibis.expr.types as ir
 from finrisk_assets.ledger.landing import (
     CONTENT_ID,
     ROW,
+    TEST_FILE,
     LandingError,
     LandingResult,
+    append_test_rows,
     check_csv_columns,
     check_parquet_columns,
     keep_first_rows,
@@ -29,8 +31,8 @@ from finrisk_assets.ledger.text_expressions import iso_of_epoch, iso_of_format, 
 from finrisk_assets.settings import Settings
 from schemas.date_formats import PER_SECOND, has_time_of_day
 from schemas.features import Feature
-from schemas.ledger import Column
-from schemas.mapping import ColumnMap, ExtraColumn, MappingError, Scalar, TableMap, read_mapping
+from schemas.ledger import IS_TEST, Column
+from schemas.mapping import ColumnMap, ExtraColumn, MappingError, Scalar, SplitMap, TableMap, read_mapping
 from schemas.normal_form import normalise_text
 from schemas.text_values import FALSE, TRUE, code_number, code_spellings
 
@@ -74,8 +76,11 @@ def source(settings: Settings) -> Source:
 def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable:
     declared = table.declare(name)
 
+    def expand(files: Iterable[str]) -> tuple[Path, ...]:
+        return tuple(path for file in files for path in _expand(folder / file.replace(DATA_DIR, str(data_dir.resolve()))))
+
     def paths() -> tuple[Path, ...]:
-        return tuple(path for file in table.files for path in _expand(folder / file.replace(DATA_DIR, str(data_dir.resolve()))))
+        return (*expand(table.files), *expand(table.files_of_tests))
 
     dialect: dict[str, Any] = {
         "delimiter": table.delimiter,
@@ -91,14 +96,23 @@ def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable
         else:
             check_csv_columns(paths(), **dialect, required=table.reads)
 
-    def land(out: Path) -> LandingResult:
+    def land_files(files: Sequence[Path], out: Path) -> LandingResult:
         if table.is_parquet:
-            result = land_parquet(paths(), out, required=table.reads, with_content_id=table.has_content_id)
-        else:
-            result = land_csv(paths(), out, **dialect, required=table.reads, with_content_id=table.has_content_id)
+            return land_parquet(files, out, required=table.reads, with_content_id=table.has_content_id)
+        return land_csv(files, out, **dialect, required=table.reads, with_content_id=table.has_content_id)
+
+    def land(out: Path) -> LandingResult:
+        result = land_files(expand(table.files), out)
+        if table.test_files:
+            tests = out.with_name(f".{out.name}.tests.parquet")
+            result = append_test_rows(out, tests, (result, land_files(expand(table.files_of_tests), tests)))
         return keep_first_rows(out, table.unique_by, result) if table.unique_by else result
 
     columns = {column: _expression(how, declared[column], table.missing) for column, how in table.maps.items()}
+    if table.test_files:
+        columns[IS_TEST.name] = lambda raw: raw[TEST_FILE]
+    elif table.split:
+        columns[IS_TEST.name] = _is_of_test(table.split)
     reads = {column: how.reads for column, how in table.maps.items()}
     return RawTable(declared, land, columns, paths, reads, check_columns)
 
@@ -146,8 +160,16 @@ def _feature(column: ExtraColumn, codes: Sequence[Scalar]) -> Feature:
         zero=how.zero,
         one=how.one,
         missing=how.missing,
-        missing_codes=() if column.values else tuple(_numeric_codes(codes)),
+        missing_codes=_request_codes(column, codes),
+        is_category=how.category,
     )
+
+
+def _request_codes(column: ExtraColumn, codes: Iterable[Scalar]) -> tuple[float | str, ...]:
+    """Return the codes for "no value" that a request may send as the file has them."""
+    if column.values or column.contains:
+        return ()
+    return tuple(_text(code) for code in codes) if column.type == "string" else tuple(_numeric_codes(codes))
 
 
 def _numeric_codes(codes: Iterable[Scalar]) -> Iterator[float]:
@@ -202,6 +224,16 @@ def _expression(how: ColumnMap, column: Column, missing: Sequence[Scalar]) -> Ca
             text = value if value.type().is_string() else value.cast("string")
             return _meaning(text, value, how, lambda: _as_written(value, how, column))
         return _as_written(value, how, column)
+
+    return read
+
+
+def _is_of_test(split: SplitMap) -> Callable[[ir.Table], ir.Value]:
+    """Return the expression that tells the rows of the stated test set."""
+
+    def read(raw: ir.Table) -> ir.Value:
+        value = raw[split.column]
+        return _among(value if value.type().is_string() else value.cast("string"), value, split.test)
 
     return read
 

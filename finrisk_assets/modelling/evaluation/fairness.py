@@ -186,6 +186,8 @@ def _holds_the_same(feature: "pd.Series", protected: "pd.Series") -> bool:
     known = (feature.notna() & protected.notna()).to_numpy()
     if known.sum() < MIN_GROUP_SIZE:
         return False
+    if feature.dtype.kind not in "iufb":  # the levels of a category, in the order of their names
+        feature = feature.astype("category").cat.codes
     first = feature.to_numpy(np.float64, na_value=np.nan)[known]
     values = protected[known]
     n_values = values.nunique()

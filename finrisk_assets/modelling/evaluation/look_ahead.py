@@ -7,8 +7,10 @@ feature table are in `leakage`.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finrisk_assets.features.compiled import FeatureBuilder, compile_features
 from finrisk_assets.modelling.evaluation.leakage_evidence import LeakageFinding
@@ -82,8 +84,8 @@ def find_look_ahead(
         cut_rows = cut_rows[cut_rows[decision_time] <= cut].set_index(key)
         compared_rows = dated[(dated[decision_time] <= cut) & (dated[decision_time] > cut - pd.Timedelta(days=SPAN_DAYS))]
         compared_rows = compared_rows[compared_rows.index.isin(cut_rows.index)]
-        full_values = compared_rows[list(features)].to_numpy(dtype=np.float64)
-        cut_values = cut_rows.loc[compared_rows.index, list(features)].to_numpy(dtype=np.float64)
+        full_values = _to_numbers(compared_rows[list(features)])
+        cut_values = _to_numbers(cut_rows.loc[compared_rows.index, list(features)])
         n_changed += (~np.isclose(full_values, cut_values, rtol=1e-9, atol=1e-9, equal_nan=True)).sum(axis=0)
         n_compared += len(compared_rows)
     if not n_compared:
@@ -94,6 +96,13 @@ def find_look_ahead(
         for name, count in zip(features, n_changed.tolist(), strict=True)
         if count
     ]
+
+
+def _to_numbers(values: "pd.DataFrame") -> NDArray[np.float64]:
+    """Return features as numbers, with a hash in place of each text of a category."""
+    texts = values.select_dtypes(exclude="number")
+    hashed = {str(name): texts[name].map(lambda text: float(crc32(text.encode())), na_action="ignore") for name in texts}
+    return values.assign(**hashed).to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _restrict_table(

@@ -1,20 +1,28 @@
-"""Cuts of one feature into bins, and the weight of evidence of each bin.
+"""Cuts of one feature into bins, the weight of evidence of each bin, and that of each level of a category.
 
 Choosing features and fitting the card belong to `scorecard`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from finrisk_assets.scoring.feature_values import LevelWeights
+from schemas.features import Feature
 
 PRIOR_ROWS = 10
 """Rows of the overall rate that are added to a bin when its rate is estimated, so that an empty bin weighs nothing (Cestnik 1990)."""
 
 MIN_BIN_SHARE = 0.05
 """Share of the rows that a bin of values must hold; bins of codes and of missing values have no minimum."""
+MIN_LEVEL_ROWS = 20
+"""Training rows of a level of a category, below which it counts as rare: a smaller number gives small levels weights that chance made."""
+N_CROSS_FITS = 5
+"""Parts of the training rows, of which each is weighed by the outcomes of the others."""
 _N_PREBINS = 20
 _MERGE_CHI_SQUARE = 2.706
 """Chi-square of one degree of freedom at 10 %; bins that differ by less are merged."""
@@ -151,3 +159,67 @@ def next_floats_above(cuts: Floats) -> NDArray[np.float32]:
     """Return the smallest 32-bit float that is not below each cut."""
     near = cuts.astype(np.float32)
     return np.where(near < cuts, np.nextafter(near, np.float32(np.inf)), near)
+
+
+# Categories --------------------------------------------------------------------------------------------------------------------
+
+
+def fit_levels(feature: Feature, texts: ArrayLike, labels: ArrayLike) -> tuple[Feature, LevelWeights]:
+    """Return a category with the levels that the training rows have, and the weight of evidence of each.
+
+    Levels of fewer than `MIN_LEVEL_ROWS` rows share one bin, and missing values have their own (Siddiqi, *Credit Risk Scorecards*, 2006,
+    chapter 6). Each bin's rate is drawn towards that of all rows by `PRIOR_ROWS` (Micci-Barreca, *SIGKDD Explorations* 3, 2001).
+
+    Parameters
+    ----------
+    texts : array-like of str, shape (n,)
+        The level of each training row, None where it is missing.
+    labels : array-like of bool or 0/1, shape (n,)
+    """
+    values, target = np.asarray(texts, object), np.asarray(labels).astype(np.int64)
+    is_known = np.array([value is not None and value == value for value in values.tolist()], bool)
+    names, place = np.unique(values[is_known].astype(str), return_inverse=True)
+    numbers = np.full(len(values), np.nan, np.float32)
+    numbers[is_known] = place
+    unordered = LevelWeights((0.0,) * len(names), tuple(np.bincount(place, minlength=len(names)).tolist()), 0.0, 0.0, MIN_LEVEL_ROWS)
+    weighed = _weigh_levels(unordered, numbers, target)
+    order = sorted(range(len(names)), key=lambda level: (-weighed.weights[level], str(names[level])))
+    levels = tuple(str(names[level]) for level in order)
+    weights, rows = tuple(weighed.weights[level] for level in order), tuple(weighed.rows[level] for level in order)
+    return replace(feature, levels=levels), replace(weighed, weights=weights, rows=rows)
+
+
+def cross_fit_levels(weights: LevelWeights, numbers: NDArray[np.float32], labels: ArrayLike, people: ArrayLike, seed: int) -> Floats:
+    """Return the weight of evidence of each training row's level by the outcomes of other people, shape (n,).
+
+    A weight that a row's own outcome is part of tells the outcome: the smaller the level, the better. So people are drawn into
+    `N_CROSS_FITS` parts, and the levels of each part are weighed by the outcomes of the others.
+
+    Parameters
+    ----------
+    weights
+        From `fit_levels`, of the same rows.
+    numbers, labels, people
+        The number of each row's level, NaN where it is missing; its outcome, and its person. Each of shape (n,).
+    seed
+        Seed of the draw.
+    """
+    target, (_, person) = np.asarray(labels).astype(np.int64), np.unique(np.asarray(people).astype(str), return_inverse=True)
+    part = np.random.default_rng(seed).permutation(person.max() + 1)[person] % N_CROSS_FITS
+    column = np.empty(len(numbers))
+    for number in range(N_CROSS_FITS):
+        own, others = part == number, part != number
+        column[own] = _weigh_levels(weights, numbers[others], target[others]).encode(numbers[own])
+    return column
+
+
+def _weigh_levels(levels: LevelWeights, numbers: NDArray[np.float32], target: NDArray[np.int64]) -> LevelWeights:
+    """Return the levels with the weights that these rows give them; which levels are rare stays as it is."""
+    n_levels = len(levels.rows)
+    is_rare = np.array(levels.rows, int) < levels.min_rows
+    bins = np.append(np.where(is_rare, n_levels, np.arange(n_levels)), [n_levels, n_levels + 1])
+    bin_number = bins[np.where(np.isnan(numbers), n_levels + 1, numbers).astype(np.intp)]
+    n, bad = (np.bincount(bin_number, column, minlength=n_levels + 2).astype(np.float64) for column in (np.ones(len(target)), target))
+    has_both = 0 < bad.sum() < n.sum()
+    weights = weight_of_evidence(n, bad)[2] if has_both else np.zeros(n_levels + 2)
+    return replace(levels, weights=tuple(weights[bins[:n_levels]].tolist()), rare=float(weights[-2]), missing=float(weights[-1]))

@@ -359,9 +359,11 @@ def convert_model(estimator: Any, features: Sequence[Feature], rows: Rows) -> "t
     estimator
         A candidate's estimator.
     features, rows
-        As of `convert.convert_estimator`.
+        As of `convert.convert_estimator`; of a category the rows have the weights of its levels.
     """
     from finrisk_assets.modelling.training.convert import convert_estimator
+
+    features = [replace(feature, is_category=False, levels=()) for feature in features]
 
     if isinstance(estimator, AveragedModel):
         parts = [(convert_estimator(part, features, rows).component, weight) for part, weight in estimator.parts]
@@ -370,5 +372,15 @@ def convert_model(estimator: Any, features: Sequence[Feature], rows: Rows) -> "t
 
 
 def to_matrix(frame: Any, features: Sequence[Feature]) -> Rows:
-    """Return the features of a data frame as float32 rows, shape (n, d), NaN where missing."""
-    return np.ascontiguousarray(frame[[feature.name for feature in features]].to_numpy(dtype=np.float32, na_value=np.nan))
+    """Return the features of a data frame as float32 rows, shape (n, d), NaN where missing; of a category the numbers of its levels."""
+    columns = frame[[feature.name for feature in features]]
+    categories = [feature for feature in features if feature.is_category]
+    if categories:
+        columns = columns.assign(**{feature.name: number_levels(columns[feature.name], feature.levels) for feature in categories})
+    return np.ascontiguousarray(columns.to_numpy(dtype=np.float32, na_value=np.nan))
+
+
+def number_levels(texts: Any, levels: Sequence[str]) -> Any:
+    """Return a column with the number of each level as float64, the one after the last for other texts, NaN where missing."""
+    numbers = texts.map({level: float(number) for number, level in enumerate(levels)})
+    return numbers.astype("float64").mask(numbers.isna() & texts.notna(), float(len(levels)))

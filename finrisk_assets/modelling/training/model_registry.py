@@ -81,7 +81,7 @@ def register(
             python_model=str(Path(__file__).with_name("pyfunc.py")),
             artifacts={_BUNDLE_FOLDER: str(bundle)},
             signature=ModelSignature(
-                inputs=Schema([ColSpec("double", feature.name, required=False) for feature in features]),
+                inputs=Schema([ColSpec("string" if one.is_category else "double", one.name, required=False) for one in features]),
                 outputs=Schema([ColSpec("double", "margin"), ColSpec("double", "probability")]),
             ),
             pip_requirements=["numpy", "xgboost", "finrisk"],

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 import pandas as pd
 
+from finrisk_assets.modelling.training.candidates import to_matrix
 from finrisk_assets.scoring.bundle import Bundle
 
 
@@ -19,8 +19,7 @@ class BundleModel(mlflow.pyfunc.PythonModel):
     def predict(
         self, context: mlflow.pyfunc.PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        names = [feature.name for feature in self._bundle.features]
-        scores = self._bundle.score(np.ascontiguousarray(model_input[names], dtype=np.float32))
+        scores = self._bundle.score(to_matrix(model_input, self._bundle.features))
         return pd.DataFrame({"margin": scores.margin, "probability": scores.probability}, index=model_input.index)
 
 

@@ -12,7 +12,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -32,7 +32,9 @@ from finrisk_assets.modelling.training.binning import (
     next_floats_above,
     weight_of_evidence,
 )
+from finrisk_assets.scoring.feature_values import LevelWeights
 from finrisk_assets.scoring.spec import Rows
+from schemas.features import Feature
 
 POINTS = 600
 ODDS = 50
@@ -75,6 +77,8 @@ class Characteristic:
     points, woe, shares, event_rates
         One per bin: points, weight of evidence ln(share of goods / share of bads), share of the training rows and their observed rate
         (None in an empty bin).
+    levels, weights
+        Of a category: its levels and their weights of evidence, which the cuts lie among; empty and None elsewhere.
     """
 
     name: str
@@ -86,9 +90,29 @@ class Characteristic:
     woe: tuple[float, ...]
     shares: tuple[float, ...]
     event_rates: tuple[float | None, ...]
+    levels: tuple[str, ...] = ()
+    weights: LevelWeights | None = None
+
+    @cached_property
+    def weight_of(self) -> Mapping[str | None, float] | None:
+        """The weight of each level of a category that is not rare, and of a missing value as None; None where it is no category."""
+        if self.weights is None:
+            return None
+        levels = zip(self.levels, self.weights.weights, self.weights.rows, strict=True)
+        named: dict[str | None, float] = {level: weight for level, weight, rows in levels if rows >= self.weights.min_rows}
+        return {**named, None: self.weights.missing}
 
     def describe_bins(self) -> list[str]:
-        """Return each bin in words."""
+        """Return each bin in words; the bins of a category by their levels, the last one empty."""
+        if self.weight_of is not None and self.weights is not None:
+            weights: list[tuple[str, float]] = [
+                *(("missing" if level is None else level, weight) for level, weight in self.weight_of.items()),
+                ("any other", self.weights.rare),
+            ]
+            named: list[list[str]] = [[] for _ in self.points]
+            for level, weight in weights:
+                named[bisect_right(self.cuts, weight)].append(level)
+            return [", ".join(levels) for levels in named]
         cuts = [f"{cut:g}" for cut in next_floats_above(np.array(self.cuts)).tolist()]
         if not cuts:
             return ["any value", *(f"code {code:g}" for code in self.codes), "missing"]
@@ -122,10 +146,10 @@ class Scorecard:
     characteristics: tuple[Characteristic, ...]
 
     @cached_property
-    def _lookup(self) -> list[tuple[str, tuple[float, ...], tuple[int, ...], dict[float, int]]]:
+    def _lookup(self) -> list[tuple[Characteristic, tuple[float, ...], tuple[int, ...], dict[float, int]]]:
         return [
             (
-                characteristic.name,
+                characteristic,
                 characteristic.cuts,
                 characteristic.points,
                 dict(zip(characteristic.codes, characteristic.points[len(characteristic.cuts) + 1 :], strict=False)),
@@ -133,11 +157,13 @@ class Scorecard:
             for characteristic in self.characteristics
         ]
 
-    def points(self, row: Mapping[str, float | None]) -> int:
+    def points(self, row: Mapping[str, Any]) -> int:
         """Return the points of one applicant, from values by name; a value that is None, NaN or absent is missing."""
         total = self.base_points
-        for name, cuts, points, codes in self._lookup:
-            value = row.get(name)
+        for characteristic, cuts, points, codes in self._lookup:
+            value = row.get(characteristic.name)
+            if characteristic.weights is not None and characteristic.weight_of is not None:
+                value = characteristic.weight_of.get(None if value != value else value, characteristic.weights.rare)
             if value is None or value != value:
                 total += points[-1]
             elif value in codes:
@@ -146,7 +172,7 @@ class Scorecard:
                 total += points[bisect_right(cuts, value)]
         return total
 
-    def probability(self, row: Mapping[str, float | None]) -> float:
+    def probability(self, row: Mapping[str, Any]) -> float:
         """Return the probability of default of one applicant, by the points."""
         return 1.0 / (1.0 + math.exp((self.points(row) - OFFSET) / FACTOR))
 
@@ -159,6 +185,15 @@ class Scorecard:
                 bin_positions(rows[:, column_of[characteristic.name]], characteristic.cuts, characteristic.codes)
             ]
         return (OFFSET - total) / FACTOR
+
+    def with_levels(self, features: Sequence[Feature], categories: Mapping[str, LevelWeights]) -> "Scorecard":
+        """Return the card of which `points` and the files read levels of categories, in place of their weights of evidence."""
+        levels = {feature.name: feature.levels for feature in features}
+        read = tuple(
+            replace(one, levels=levels[one.name], weights=categories[one.name]) if one.name in categories else one
+            for one in self.characteristics
+        )
+        return replace(self, characteristics=read)
 
     def to_table(self) -> list[CardLine]:
         """Return the card's lines, one per bin; base points are added to every sum."""
@@ -173,6 +208,7 @@ class Scorecard:
                 characteristic.event_rates,
                 strict=True,
             )
+            if line[0]
         ]
 
     def to_markdown(self) -> str:
@@ -236,6 +272,9 @@ class Scorecard:
             {name: tuple(characteristic[name]) if isinstance(characteristic[name], list) else characteristic[name] for name in names}
             for characteristic in document["characteristics"]
         ]
+        for characteristic in arguments:
+            if characteristic["weights"] is not None:
+                characteristic["weights"] = LevelWeights(**characteristic["weights"])
         return cls(int(document["base_points"]), tuple(Characteristic(**characteristic) for characteristic in arguments))
 
 
@@ -276,6 +315,14 @@ class _BinnedFeature:
 
 
 def _sql_case(characteristic: Characteristic) -> str:
+    if characteristic.weights is not None and characteristic.weight_of is not None:
+        points_of = {level: characteristic.points[bisect_right(characteristic.cuts, w)] for level, w in characteristic.weight_of.items()}
+        points_of_rare = characteristic.points[bisect_right(characteristic.cuts, characteristic.weights.rare)]
+        whens = [f"when {characteristic.name} is null then {points_of.pop(None)}"]
+        for points in dict.fromkeys(points_of.values()):
+            levels = ", ".join("'" + str(level).replace("'", "''") + "'" for level, own in points_of.items() if own == points)
+            whens.append(f"when {characteristic.name} in ({levels}) then {points}")
+        return "case " + "\n      ".join([*whens, f"else {points_of_rare} end"])
     intervals = len(characteristic.cuts) + 1
     codes = zip(characteristic.codes, characteristic.points[intervals:-1], strict=True)
     whens = [f"when {characteristic.name} is null then {characteristic.points[-1]}"]

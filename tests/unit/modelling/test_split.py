@@ -109,3 +109,29 @@ def test_an_outcome_that_the_next_window_already_holds_teaches_nothing() -> None
     window = split(keys, labels, times, customers, holdout=1 / 3, known=known, seed=1)
     assert known[window.train].max() <= window.boundaries[0]
     assert known[window.validation].max() <= window.boundaries[1]
+
+
+def test_a_stated_test_set_is_the_test_window_and_the_other_rows_are_split_as_ever():
+    keys, labels = [f"r{i}" for i in range(200)], np.arange(200) % 4 == 0
+    stated = np.arange(200) % 5 == 1
+    windows = split(keys, labels, is_test=stated, seed=3)
+    assert windows.test.tolist() == np.flatnonzero(stated).tolist()
+    assert sorted([*windows.train, *windows.validation]) == np.flatnonzero(~stated).tolist()
+    assert (len(windows.train), len(windows.validation)) == (120, 40)
+    assert windows.reason.startswith("the source states the test set: 40 rows, of which nothing enters fitting, choosing or calibration")
+
+
+def test_a_stated_test_set_may_lie_anywhere_in_time_and_the_others_need_two_times_alone():
+    times = np.array(["2024-01-01", "2024-02-01"] * 50 + ["2024-01-15"] * 20, "datetime64[us]")
+    stated = np.arange(120) >= 100
+    windows = split([f"r{i}" for i in range(120)], np.arange(120) % 3 == 0, times, is_test=stated, seed=3)
+    assert set(windows.test) == set(range(100, 120))
+    assert set(times[windows.train]) == {np.datetime64("2024-01-01")}
+    assert set(times[windows.validation]) == {np.datetime64("2024-02-01")}
+    assert windows.boundaries == (np.datetime64("2024-02-01"),)
+
+
+@pytest.mark.parametrize("stated", [np.zeros(30, bool), np.ones(30, bool)])
+def test_a_stated_test_set_of_no_or_all_rows_is_refused(stated):
+    with pytest.raises(ValueError, match="of 30 rows are of the stated test set: mend split or test_files"):
+        split([f"r{i}" for i in range(30)], np.arange(30) % 2 == 0, is_test=stated, seed=1)
