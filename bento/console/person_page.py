@@ -104,7 +104,12 @@ def _ask(console: Console, request: Request, file: StatementFile) -> Response:
             if at is not None:
                 columns[name] = layout.text.header[at]
     return console.page(
-        request, "statement_question.html", questions=file.questions, sample=statement.movements[:SAMPLE_ROWS], columns=columns
+        request,
+        "statement_question.html",
+        questions=file.questions,
+        sample=statement.movements[:SAMPLE_ROWS],
+        columns=columns,
+        skipped=statement.skipped,
     )
 
 

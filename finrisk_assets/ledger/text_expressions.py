@@ -153,9 +153,11 @@ def iso_of_format(text: ir.StringValue, form: str, language: Language, otherwise
     is_written = text.re_search(pattern)
     if "y" in part:
         part["Y"] = ibis.cases((part["y"].try_cast("int64") >= FIRST_YEAR_OF_1900S, "19"), else_="20") + part["y"]
-    if word := part.get("b", part.get("B")):
+    if (word := part.get("b", part.get("B"))) is not None:
+        # One look-up in a text: a case for each month would repeat the pattern twelve times.
         months = enumerate(month_names(language), 1)
-        part["m"] = ibis.cases(*((word.lower().isin(spellings), f"{number:02d}") for number, spellings in months), else_="")
+        table = ibis.literal("".join(f"|{name}={number:02d}" for number, names in months for name in names))
+        part["m"] = table.substr(table.find("|" + word.lower() + "=") + word.length() + 2, 2)
     if "I" in part:
         hour = part["I"].try_cast("int64")
         is_written = is_written & hour.between(1, 12)

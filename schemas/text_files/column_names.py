@@ -61,7 +61,7 @@ _TRANSACTIONS = {
     r"buchungstext|libelle|concepto|descripcion|causale|descrizione|omschrijving|mededelingen|name|tekst|tytul|subject|remittance\w*|"
     r"payment_reference",
     "country": r"(merchant_)?(country|land|pais|pays)(_code)?|laenderkennzeichen",
-    "currency": r"currency(_code)?|wahrung|waehrung|devise|divisa|moneda|mena|muntsoort|valuta(_code)?|waluta|ccy",
+    "currency": r"currency(_code)?|wahrung|waehrung|devise|divisa|moneda|mena|muntsoort|valuta(_code)?|waluta|mutationwaehrung|ccy",
     "is_fraud": FRAUDS.pattern.strip("^$"),
 }
 _LOANS = {
@@ -130,6 +130,9 @@ c credit cr crdt h haben in incoming deposit income bij prijem abono + kredit re
 _CREDIT_WORDS = frozenset(_CREDIT.split())
 
 
+_IN_CURRENCY = re.compile(r"_in_[a-z]{3}$")
+
+
 def fold(name: str) -> str:
     """Return a column's name in small ASCII letters, its words joined by underscores: ``Betrag (EUR)`` is ``betrag_eur``."""
     plain = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode()
@@ -139,7 +142,8 @@ def fold(name: str) -> str:
 
 def find_role(table: str, name: str) -> list[str]:
     """Return the roles in a table that a name stands for, the likeliest first."""
-    spellings = {fold(name), fold(name).replace("_", ""), fold(name.lower())}
+    plain = fold(re.sub(r"\(.*?\)|\[.*?\]", "", name))  # Betrag (in EUR), Date [UTC]
+    spellings = {fold(name), fold(name).replace("_", ""), fold(name.lower()), plain, _IN_CURRENCY.sub("", plain)}
     return [role for role, pattern in ROLES[table].items() if any(pattern.fullmatch(spelling) for spelling in spellings)]
 
 

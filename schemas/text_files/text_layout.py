@@ -76,10 +76,10 @@ def find_layout(data: bytes, end: bytes = b"") -> TextLayout:
     LayoutError
         If the file holds no table.
     """
-    if not data.strip():
-        raise LayoutError("is empty; was the export cut short?")
     encoding, is_sure = find_encoding(data, is_whole=not end)
     text = data.decode(encoding, "replace").lstrip("\ufeff")
+    if not text.strip():
+        raise LayoutError("is empty; was the export cut short?")
     if len(_NO_TEXT.findall(text[:_HEAD])) > 0.01 * len(text[:_HEAD]):
         raise LayoutError("is no text; export it as a CSV")
     if re.match(r"\s*!(Type|Account|Option):", text, re.IGNORECASE):
@@ -91,6 +91,8 @@ def find_layout(data: bytes, end: bytes = b"") -> TextLayout:
     stated = first[4] if first.lower().startswith("sep=") and len(first) == 5 else None
     delimiter = stated or max(_DELIMITERS, key=lambda mark: _fit(lines, mark))
     records = _intact_records(lines, delimiter)
+    if not records:
+        raise LayoutError("holds no value; was the export cut short?")
     width = _usual_width(records)
     wide = [place for place, record in enumerate(records) if len(record.values) == width]
     if wide[0] and len(records[wide[0] - 1].values) == width - 1 > 1 and all(records[place].values[-1] == "" for place in wide):

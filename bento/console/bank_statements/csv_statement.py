@@ -91,7 +91,7 @@ def find_statement_layout(content: bytes) -> tuple[StatementLayout, tuple[Layout
     try:
         text = find_layout(content)
     except LayoutError as error:
-        raise StatementError(f"The file {error}.") from None
+        raise StatementError(f"The file {error}{'' if str(error).endswith('?') else '.'}") from None
     columns = describe_columns(text.header, text.rows)
     roles = assign_roles("transactions", columns) if text.has_header else guess_roles(columns)
     _check_columns(text, roles)
