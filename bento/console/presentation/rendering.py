@@ -16,6 +16,7 @@ from bento.console.presentation.formats import Formats, humanise
 from bento.console.presentation.vega_bundle import has_bundle
 
 ROLES = frozenset({"scorer", "analyst", "supervisor", "auditor", "privacy", "admin"})
+"""Roles of the API's callers."""
 TEMPLATES = Path(__file__).parents[1] / "templates"
 PAGES = (
     ("overview", "Overview", ROLES),
