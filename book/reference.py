@@ -41,8 +41,8 @@ def write_commands() -> str:
 
     lines = [
         "",
-        "`./finrisk` is the command line of a checkout; its tables read at 80 columns and in a pipe. [Settings](../settings.md) come from the",
-        "environment. `--help` shows the same as this page.",
+        "`./finrisk` is the command line of a checkout; its tables read at 80 columns and in a pipe. [Settings](../settings.md) come from",
+        "the environment. `--help` shows the same as this page.",
         "",
     ]
     for name, command in _list_commands(cli, "finrisk"):
@@ -173,8 +173,8 @@ def write_tables() -> str:
     ]
     for table in TABLES.values():
         rows = (
-            (f"`{column.name}`", column.dtype, column.unit, column.personal, column.known if column.known == "always" else f"`{column.known}`",
-             "" if column.nullable else "required", column.description)
+            (f"`{column.name}`", column.dtype, column.unit, column.personal,
+             column.known if column.known == "always" else f"`{column.known}`", "" if column.nullable else "required", column.description)
             for column in table.columns
         )  # fmt: skip
         lines += [f"### validated_{table.name}", "", table.description]
@@ -205,8 +205,8 @@ def write_assets() -> str:
         checks.setdefault(key.asset_key.to_user_string(), []).append(key.name)
     lines = [
         "",
-        "The graph of the [simulator](../simulator.md), as `make dev` shows it; another source has the assets that its tables allow. An asset",
-        "*by month* has a partition for each month of the ledger ([schedules](../schedules.md)).",
+        "The graph of the [simulator](../simulator.md), as `make dev` shows it; another source has the assets that its tables allow. An",
+        "asset *by month* has a partition for each month of the ledger ([schedules](../schedules.md)).",
         "",
     ]
     for group in dict.fromkeys(sorted((node.group_name or "" for node in nodes.values()), key=_group_order)):
