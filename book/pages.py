@@ -80,7 +80,7 @@ def main() -> None:
         site = build_book(ROOT / ".book")
     except BookError as error:
         raise click.ClickException(str(error)) from None
-    print(f"Open {site / 'index.html'}")
+    print(f"Open {site / 'index.html'}; for its search serve it: python3 -m http.server --directory {site.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
