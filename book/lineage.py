@@ -2,6 +2,8 @@
 
 from html import escape
 
+from book.asset_graph import list_assets
+
 PLACES = {
     "raw": (0, 0.0), "truth": (0, 0.0), "validated": (1, 0.0), "features": (2, 3.2), "model": (3, 1.6), "evaluation": (4, 2.7),
     "champion": (5, 2.2), "scores": (6, 3.3), "oracle": (6, 4.6), "pack": (7, 0.5), "bento": (7, 1.7), "monitoring": (7, 3.9),
@@ -23,11 +25,7 @@ def draw_lineage(group: str) -> str:
     group
         Group of the domain's assets, such as ``loan_default``.
     """
-    from finrisk_assets.graph.build import build_definitions
-    from finrisk_assets.settings import Settings
-
-    graph = build_definitions(Settings()).resolve_asset_graph()
-    nodes = {key.to_user_string(): graph.get(key) for key in sorted(graph.get_all_asset_keys())}
+    nodes = list_assets()
     parents = {name: {key.to_user_string() for key in node.parent_keys} for name, node in nodes.items()}
     own = {name for name, node in nodes.items() if node.group_name == group} | {"bento"}
     shown = {parent for name in own if name != "bento" for parent in parents[name] if nodes[parent].group_name == "ledger"} | own
