@@ -35,10 +35,11 @@ from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.group_commit import GroupCommit
 from bento.decisions.models import Champions, find_newest_models, load_champions
 from bento.decisions.shadow import Shadow
+from bento.insight import activity, model_cards, model_evidence
 from bento.people import data_rights
 from bento.problems import Problem, catch_problems
 from bento.store.session import open_store
-from bento.web import activity, lookups, model_cards, openapi, tracing
+from bento.web import lookups, openapi, tracing
 from bento.web.admission import Admission
 from bento.web.api_page.route_pages import answer_examples
 from bento.web.bounded_protocol import ConnectionLimits, bound_connections
@@ -92,6 +93,7 @@ from schemas.api import (
     TransactionBatch,
     TransactionRequest,
 )
+from schemas.evidence_api import ModelEvidence
 from schemas.insight_api import (
     Activity,
     AlertCapacity,
@@ -232,6 +234,7 @@ class FinRisk:
         self.access = AccessControl.from_settings(settings, self.store, self._metrics.count_refusal)
         has_shadow = settings.shadow and bool(self._champions.challengers)
         self._shadow = Shadow(self._champions.challengers, open_store(settings, durable=False)) if has_shadow else None
+        self._reports = settings.reports
         self._decisions = Decisions.of(self._champions, self.store, settings.bentoml_home / "models")
         self._group_commit = GroupCommit(self._decisions)
         self._long_reads = asyncio.Semaphore(1)
@@ -475,6 +478,9 @@ class FinRisk:
 
     async def list_model_cards(self) -> ModelCards:
         return await self._read_apart(model_cards.list_model_cards, self.store, self._champions)
+
+    async def read_model_evidence(self, domain: str) -> ModelEvidence:
+        return await self._read_apart(model_evidence.read_model_evidence, self.store, self._champions, domain, self._reports)
 
     async def verify_audit(self) -> AuditVerification:
         return await self._read_apart(lookups.verify_audit, self.store)

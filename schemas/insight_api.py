@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.api import Answer, Features, SpendingRequest, Utc
 
+DomainName = Annotated[str, Field(pattern="^[a-z_]{1,40}$", description="A model's domain, as `GET /v1/models` names it.")]
 DecisionId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="The `decision_id` of an answer.")]
 
 

@@ -58,6 +58,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models", ANY_ROLE),
     Route("GET", "/v1/model-metrics", ANY_ROLE),
     Route("GET", "/v1/model-cards", ANY_ROLE),
+    Route("GET", "/v1/model-evidence/{domain}", ANY_ROLE),
     Route("GET", "/v1/policy", ANY_ROLE),
     # Counts, without a person.
     Route("GET", "/v1/activity", ANY_ROLE),

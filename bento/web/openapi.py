@@ -29,6 +29,7 @@ from bento.web.metrics import CONTENT_TYPE, render_metrics
 from bento.web.redact_paths import EXPORT, PERSON, RISK_SCORES, find_customer_id
 from schemas.alert_api import AlertDetails, AlertId, AlertPage, AlertQuery
 from schemas.api import AuditPage, AuditQuery, Erasure, ErrorEnvelope, Identifier, ModelList, ModelMetrics, PersonExport, RiskScores
+from schemas.evidence_api import ModelEvidence
 from schemas.insight_api import (
     Activity,
     ActivityQuery,
@@ -36,6 +37,7 @@ from schemas.insight_api import (
     AuditVerification,
     CallerAnswer,
     DecisionId,
+    DomainName,
     ModelCards,
     PolicyAnswer,
     ReplayAnswer,
@@ -47,6 +49,7 @@ SUMMARY = "Personal-finance risk decisions, each with its score, the contributio
 _SECURITY_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 _PAGE_HEADERS = {"Content-Security-Policy": _SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
 _CUSTOMER_EXAMPLE: Any = {"customer": {"summary": "A customer of the ledger", "value": "123"}}
+_DOMAIN_EXAMPLE: Any = {"loans": {"summary": "The model of loan defaults", "value": "loan_default"}}
 Customer = Annotated[Identifier, PathParameter(openapi_examples=_CUSTOMER_EXAMPLE)]
 _FAILURES: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope, "description": "Any failure"}}
 
@@ -153,6 +156,11 @@ def build_app() -> FastAPI:
         return await _current_service().list_model_cards()
 
     @catch_problems
+    async def model_evidence(domain: Annotated[DomainName, PathParameter(openapi_examples=_DOMAIN_EXAMPLE)]) -> ModelEvidence:
+        """Show a champion's curves, calibration, effects, fairness, scorecard, candidates and newest drift report, all aggregated."""
+        return await _current_service().read_model_evidence(domain)
+
+    @catch_problems
     async def caller() -> CallerAnswer:
         """Show who sends this request, as the audit names it, and which roles they have."""
         return _current_service().describe_caller()
@@ -177,6 +185,7 @@ def build_app() -> FastAPI:
         ("/v1/policy", policy, PolicyAnswer),
         ("/v1/activity", activity, Activity),
         ("/v1/model-cards", model_cards, ModelCards),
+        ("/v1/model-evidence/{domain}", model_evidence, ModelEvidence),
         ("/v1/alerts/capacity", capacity, AlertCapacity),
         ("/v1/alerts/{alert_id}/usual", usual, UsualBehaviour),
         ("/v1/audit/verification", verification, AuditVerification),

@@ -11,6 +11,7 @@ import pytest
 
 from tests.console.conftest import Reader
 from tests.service.conftest import Serving
+from tests.service.evidence_example import measure_example
 from tests.service.examples import EIGHT_FIELDS
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +131,26 @@ def test_the_models_have_figures_with_intervals_and_cards(reader: Reader) -> Non
     assert "loan_amount,currency" in reader.get("models/loan_default?format=csv").text
     assert 'id="precision-recall"' in reader.get("models/transaction_anomaly").text or not has_charts(reader)
     assert reader.get("models/nothing").status_code == 404
+
+
+def test_a_model_with_evidence_shows_curves_scorecard_fairness_and_challenger(
+    serve: Serving, console_bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINRISK_MLFLOW_URL", "http://127.0.0.1:5000/")
+    monkeypatch.setenv("FINRISK_DAGSTER_URL", "javascript:alert(1)")
+    origin = {"registry_version": "3", "run_id": "r1", "experiment_id": "7"}
+    with serve(console_bundles, evidence={"loan_default": measure_example()}, origins={"loan_default": origin}) as client:
+        page = Reader(client).get("models/loan_default").text
+        other = Reader(client).get("models/cashflow").text
+    for chart in ("roc", "precision-recall", "calibration", "effects"):
+        assert f'id="{chart}"' in page or "vega.js" not in page
+    assert "2,000 rows of which the model learned nothing" in page and "base points" in page and ">chosen<" in page
+    assert re.search(r"gender: f.*?0\.93.*?0\.85 to 1\.02.*?supports", page, re.DOTALL)
+    assert "c" * 12 in page and "AUC beside champion" in page and "No drift report is known here yet" in page
+    assert 'href="http://127.0.0.1:5000/#/experiments/7/runs/r1/artifactPath/pack/pack.html"' in page
+    assert "javascript:" not in page and "Dagster</a>" not in page
+    assert "packed without its curves" in other and "This domain trains no scorecard" in other and "No figure compares groups" in other
+    assert "addresses of Dagster and MLflow are not known" in other
 
 
 def has_charts(reader: Reader) -> bool:

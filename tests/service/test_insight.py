@@ -12,16 +12,17 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from bento.alerts.alert_capacity import describe_capacity
+from bento.insight.activity import count_activity
 from bento.store.records import ShadowScore
 from bento.store.session import Store, open_store
 from bento.store.tables import audit, decisions
-from bento.web.activity import count_activity
 from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.score_curve import draw_score_curve
 from finrisk_assets.settings import Settings
 from tests.service.conftest import START, write_transaction_bundle
 from tests.service.envelopes import read_error
+from tests.service.evidence_example import measure_example
 from tests.service.examples import EIGHT_FIELDS
 from tests.service.test_alerts import decide, folders  # noqa: F401 - the fixture of a desk that opens alerts
 from tests.service.test_record_tiers import Desk
@@ -113,7 +114,7 @@ def test_what_is_older_than_the_days_is_not_counted(store: Store, folders: Any, 
 
 
 def test_of_very_many_decisions_the_newest_are_counted(store: Store, folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    from bento.web import activity
+    from bento.insight import activity
 
     monkeypatch.setattr(activity, "MAX_COUNTED", 2)
     desk = Desk(store, folders, policy_of((REVIEW,)))
@@ -200,6 +201,39 @@ def test_a_curve_of_scores_gives_recall_and_precision(serving: Any, tmp_path: Pa
     assert [(pair["threshold"], pair["share"], pair["recall"], pair["precision"]) for pair in card["curve"]] == [
         (0.9, 0.25, 0.5, 1.0), (0.8, 0.5, 0.5, 0.5), (0.2, 0.75, 1.0, pytest.approx(2 / 3)), (0.1, 1.0, 1.0, 0.5),
     ]  # fmt: skip
+
+
+ORIGIN = {"registry_version": "3", "run_id": "r1", "experiment_id": "7"}
+
+
+def test_the_evidence_of_a_model_is_aggregated_and_reading_it_is_recorded(
+    serving: Any, bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = measure_example()
+    monkeypatch.setenv("FINRISK_REPORTS", str(tmp_path / "reports"))
+    with serving(bundles, evidence={"loan_default": example}, origins={"loan_default": ORIGIN}) as client:
+        answer = client.get("/v1/model-evidence/loan_default").json()
+        assert (answer["rows"], answer["events"], len(answer["calibration"])) == (2000, example["events"], 10)
+        assert [[point["x"], point["y"]] for point in answer["roc"]] == example["roc"] and len(answer["roc"]) <= 100
+        assert [share["share"] for share in answer["scores"]] == example["scores"]
+        assert answer["scorecard"] == example["scorecard"] and answer["candidates"] == example["candidates"]
+        assert answer["challenger"]["version"] == "c" * 12 and answer["origin"] == ORIGIN
+        assert answer["drift"] is None, "there is no report yet"
+        report = tmp_path / "reports" / "loan_default" / "newest.json"
+        report.parent.mkdir(parents=True)
+        report.write_bytes(DRIFT)
+        assert client.get("/v1/model-evidence/loan_default").json()["drift"]["columns"][0]["column"] == "score"
+        report.write_text("{")
+        assert client.get("/v1/model-evidence/loan_default").json()["drift"] is None
+        empty = client.get("/v1/model-evidence/cashflow").json()
+        assert (empty["rows"], empty["roc"], empty["scorecard"], empty["origin"]) == (None, [], None, None)
+        read_error(client.get("/v1/model-evidence/nothing"), 404, "unknown_model")
+        assert len(recorded("read")) == 4
+
+
+DRIFT = b"""{"champion": "aaaaaaaaaaaa", "window": "2024-06", "as_of": "2024-07-01T00:00:00+00:00", "is_confirmed": false,
+"verdict": "None of 1 features moved; the score did not.",
+"columns": [{"column": "score", "psi": 0.01, "psi_limit": 0.05, "p_value": 0.8, "moved": "hardly"}]}"""
 
 
 def test_the_chain_is_verified_and_that_is_recorded(client: TestClient) -> None:
