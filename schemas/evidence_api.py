@@ -106,14 +106,19 @@ class DriftedColumn(Answer):
     moved: str
 
 
-class DriftReport(Answer):
-    """The newest monitoring of the champion: whether its features and its score moved since training."""
+class DriftVerdict(Answer):
+    """The verdict of the newest monitoring of the champion."""
 
     champion: str = Field(description="Version of the monitored model.")
     window: str = Field(description="The months that were compared with training.", examples=["2024-05 to 2024-06"])
     as_of: Utc
     verdict: str
     is_confirmed: bool = Field(description="Whether drift is confirmed, so that a new model is to be trained.")
+
+
+class DriftReport(DriftVerdict):
+    """The newest monitoring of the champion: whether its features and its score moved since training."""
+
     columns: list[DriftedColumn] = Field(description="The score, and the features by falling movement; at most 60.")
 
 

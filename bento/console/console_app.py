@@ -76,6 +76,7 @@ def build_console(api: ApiClient, links: OutsideLinks | None = None) -> ASGIApp:
         "/person/statement": person_page.read_statement,
         "/person/what-if": person_page.rescore,
         "/loan": loan_page.decide_loan,
+        "/loan/what-if": loan_page.explore_loan,
         "/policy": policy_page.compare_policy,
         "/audit/verify": audit_page.verify_chain,
         "/audit/replay": audit_page.replay_decision,

@@ -1,6 +1,7 @@
 """The pages of models: the champions with their figures, and one champion with what moves it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,22 @@ from bento.console.presentation import charts, model_charts
 from bento.console.presentation.rendering import build_csv
 
 MAX_BARS = 15
+_MAIN_FIGURES = frozenset(
+    {
+        "auc",
+        "gini",
+        "ks",
+        "average_precision",
+        "brier",
+        "log_loss",
+        "expected_calibration_error",
+        "calibration_in_the_large",
+        "gain",
+        "n_test",
+    }
+    | {"share_anomalous", "share_reviewed", "precision_at_100", "emp", "interval_coverage", "mae_expected"}
+)
+"""Figures that a model's page shows at once; the others unfold."""
 _VERDICTS = ("speaks against", "supports", "leaves open")
 """What a figure of fairness says about its bound, in the words of its meaning."""
 _HEADLINES = ("auc", "average_precision", "brier", "log_loss", "ece", "calibration_error")
@@ -50,19 +67,24 @@ async def show_model(console: Console, request: Request) -> Response:
         return build_csv(f"{domain}-features", columns, card["importance"])
     model = next(model for model in metrics["models"] if model["domain"] == domain)
     evidence = await console.get(request, f"/v1/model-evidence/{domain}")
+    # The importance of features stands beside, as bars.
+    test = [figure for figure in model["test"] if not figure["name"].startswith("importance")]
+    fairness = [_name_fairness(figure) for figure in evidence["fairness"]]
     pairs = [pair for pair in card["curve"] if pair["recall"] is not None]
     return console.page(
         request,
         "model.html",
         card=card,
-        # The importance of features stands beside, as bars.
-        test=[figure for figure in model["test"] if not figure["name"].startswith("importance")],
+        main_figures=[figure for figure in test if figure["name"] in _MAIN_FIGURES],
+        other_figures=[figure for figure in test if figure["name"] not in _MAIN_FIGURES],
+        test=test,
         oracle=model["oracle"],
         bars_shown=[{"feature": row["feature"], "contribution": row["mean_contribution"]} for row in card["importance"][:MAX_BARS]],
         recall_spec=charts.draw_precision_recall(pairs) if pairs else None,
         evidence=evidence,
         links=console.links.list_model_links(domain, evidence["origin"]),
-        fairness=[_name_fairness(figure) for figure in evidence["fairness"]],
+        fairness=fairness,
+        verdicts=sorted(Counter(figure["verdict"] for figure in fairness if figure["verdict"]).items()),
         **_draw_evidence(evidence),
     )
 
@@ -82,8 +104,14 @@ def _draw_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:
         "evidence_recall_spec": model_charts.draw_precision_recall(recall, rate) if recall else None,
         "calibration_spec": model_charts.draw_calibration(evidence["calibration"]) if evidence["calibration"] else None,
         "effects_spec": model_charts.draw_effects(evidence["effects"]) if has_effects else None,
-        "candidate_columns": list(dict.fromkeys(name for row in evidence["candidates"] for name in row["figures"])),
+        "candidate_columns": sorted({name for row in evidence["candidates"] for name in row["figures"]}, key=_rank_column),
     }
+
+
+def _rank_column(name: str) -> tuple[int, str]:
+    """Return the place of a column of the candidates' table: what was measured, its interval, and the comparison with the best."""
+    starts = ("validation", "AUC", "low", "high", "log loss", "above the best", "above, at least")
+    return next((at for at, start in enumerate(starts) if name.startswith(start)), len(starts)), name
 
 
 def _name_fairness(figure: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def read_model_evidence(store: Store, champions: Champions, domain: str, reports
         raise Problem(404, "unknown_model", "No model of that domain answers here; GET /v1/models names those that do.")
     with write_transaction(store):
         store.audit("read", domain="evidence")
-    evidence = _read(champions.folders[domain] / EVIDENCE) or {}
+    evidence = read_packed_evidence(champions.folders[domain])
     challenger, origin = evidence.get("challenger"), champions.origins.get(domain)
     return ModelEvidence(
         domain=domain,
@@ -46,13 +47,13 @@ def read_model_evidence(store: Store, champions: Champions, domain: str, reports
         roc=_to_points(evidence.get("roc", ())),
         precision_recall=_to_points(evidence.get("precision_recall", ())),
         calibration=evidence.get("calibration", []),
-        scores=_to_bins(evidence.get("scores", ())),
+        scores=list_score_shares(evidence),
         effects=evidence.get("effects", []),
         fairness=evidence.get("fairness", []),
         candidates=evidence.get("candidates", []),
         scorecard=evidence.get("scorecard"),
         challenger=challenger and challenger | {name: _to_points(challenger.get(name, ())) for name in ("roc", "precision_recall")},
-        drift=None if reports is None else _read_drift(reports / domain / DRIFT_REPORT),
+        drift=read_drift(reports, domain),
         origin=ModelOrigin(**origin) if origin else None,
     )
 
@@ -61,8 +62,16 @@ def _to_points(pairs: Sequence[Sequence[float]]) -> list[CurvePoint]:
     return [CurvePoint(x=x, y=y) for x, y in pairs]
 
 
-def _to_bins(shares: Sequence[float]) -> list[ScoreShare]:
+def list_score_shares(evidence: Mapping[str, Any]) -> list[ScoreShare]:
+    """Return the distribution of the test window's probabilities; empty where the evidence has none."""
+    shares = evidence.get("scores", ())
     return [ScoreShare(low=at / len(shares), high=(at + 1) / len(shares), share=share) for at, share in enumerate(shares)]
+
+
+@lru_cache(maxsize=32)  # a folder of BentoML's model store never changes
+def read_packed_evidence(folder: Path) -> Mapping[str, Any]:
+    """Return the evidence that was packed beside a bundle; empty where there is none."""
+    return _read(folder / EVIDENCE) or {}
 
 
 def _read(file: Path) -> Mapping[str, Any] | None:
@@ -73,10 +82,12 @@ def _read(file: Path) -> Mapping[str, Any] | None:
     return content
 
 
-def _read_drift(file: Path) -> DriftReport | None:
-    """Return a drift report; None where there is none, or the file is none: a report that is not readable hides no other figure."""
+def read_drift(reports: Path | None, domain: str) -> DriftReport | None:
+    """Return the newest drift report of a domain; None where none is known, or none can be read: it hides no other figure."""
+    if reports is None:
+        return None
     try:
-        content = _read(file)
+        content = _read(reports / domain / DRIFT_REPORT)
         return None if content is None else DriftReport.model_validate(content)
     except (OSError, ValueError):
         return None

@@ -142,7 +142,7 @@ def test_a_model_with_evidence_shows_curves_scorecard_fairness_and_challenger(
     with serve(console_bundles, evidence={"loan_default": measure_example()}, origins={"loan_default": origin}) as client:
         page = Reader(client).get("models/loan_default").text
         other = Reader(client).get("models/cashflow").text
-    for chart in ("roc", "precision-recall", "calibration", "effects"):
+    for chart in ("roc", "precision-recall", "calibration", "shap"):
         assert f'id="{chart}"' in page or "vega.js" not in page
     assert "2,000 rows of which the model learned nothing" in page and "base points" in page and ">chosen<" in page
     assert re.search(r"gender: f.*?0\.93.*?0\.85 to 1\.02.*?supports", page, re.DOTALL)

@@ -16,6 +16,7 @@ from bento.insight.activity import count_activity
 from bento.store.records import ShadowScore
 from bento.store.session import Store, open_store
 from bento.store.tables import audit, decisions
+from finrisk_assets.policy import policy_file
 from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.score_curve import draw_score_curve
@@ -234,6 +235,69 @@ def test_the_evidence_of_a_model_is_aggregated_and_reading_it_is_recorded(
 DRIFT = b"""{"champion": "aaaaaaaaaaaa", "window": "2024-06", "as_of": "2024-07-01T00:00:00+00:00", "is_confirmed": false,
 "verdict": "None of 1 features moved; the score did not.",
 "columns": [{"column": "score", "psi": 0.01, "psi_limit": 0.05, "p_value": 0.8, "moved": "hardly"}]}"""
+
+
+def shipped_policy(**changes: tuple[str, str]) -> str:
+    """Return the shipped policy's file with some values changed."""
+    text = (Path(policy_file.__file__).with_name("default_policy.yaml")).read_text(encoding="utf-8")
+    for old, new in changes.values():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+def preview(client: TestClient, text: str) -> dict[str, Any]:
+    answer = client.post("/v1/policy/preview", json={"policy": text})
+    assert answer.status_code == 200, answer.text
+    return {domain["domain"]: domain for domain in answer.json()["domains"]} | {"whole": answer.json()}
+
+
+def test_another_policy_is_previewed_on_what_was_decided(client: TestClient, loan: Any, transaction: Any) -> None:
+    answers = [client.post("/v1/spending-risk", json={"customer_id": "123"}).json(), client.post("/v1/loan-default", json=loan()).json()]
+    client.post("/v1/loan-offers", json={"customer_id": "123"})
+    client.post("/v1/transactions", json=transaction())
+    before = stored_decisions()
+    same = preview(client, shipped_policy())
+    assert same["whole"]["decisions"] == 4 and same["whole"]["is_complete"]
+    assert all(same[name]["changed"] == same[name]["left_out"] == 0 for name in ("spending_risk", "loan_default", "loan_offers"))
+    assert same["loan_default"]["worth_before_amount"] == same["loan_default"]["worth_after_amount"]
+    probability = answers[0]["risk_probability"]
+    edges = {"HIGH": ("high_from: 0.7", "high_from: 0.9999"), "LOW": ("medium_from: 0.4", "medium_from: 0.9998")}
+    changed = preview(client, shipped_policy(a=edges["HIGH"], b=edges["LOW"]))["spending_risk"]
+    assert probability > 0.4 and (changed["decisions"], changed["changed"]) == (1, 1)
+    assert [group["group"] for group in changed["groups"]] == [f"{answers[0]['risk_level']} → LOW"]
+    assert changed["examples"] == [answers[0]["decision_id"]] and changed["worth_before_amount"] is None
+    assert stored_decisions() == before and len(recorded("advise")) == 2
+
+
+BURST = "kind: velocity, enabled: true, action: block, within_hours: 1, max_transactions: 2"
+
+
+def test_a_policy_with_rules_is_previewed_from_the_history(client: TestClient, transaction: Any) -> None:
+    for minutes in range(3):
+        client.post("/v1/transactions", json=transaction(minutes))
+    text = shipped_policy(a=("kind: velocity, enabled: false, action: review, within_hours: 1, max_transactions: 10", BURST))
+    changed = preview(client, text)["transaction_anomaly"]
+    assert changed["left_out"] == 0 and changed["decisions"] == 3
+    assert changed["changed"] == 1 and changed["groups"][0]["group"].endswith(" → block")
+
+
+def test_a_preview_stops_at_its_bounds(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bento.insight import policy_preview
+
+    for _ in range(3):
+        client.post("/v1/spending-risk", json={"customer_id": "123"})
+    monkeypatch.setattr(policy_preview, "MAX_DECISIONS", 2)
+    newest = preview(client, shipped_policy())["whole"]
+    assert newest["decisions"] == 2 and not newest["is_complete"]
+    monkeypatch.setattr(policy_preview, "BUDGET_S", -1.0)
+    assert preview(client, shipped_policy())["whole"]["decisions"] == 0
+
+
+@pytest.mark.parametrize("text", ["name: [", "name: other", "a: &a [x]\nb: *a"])
+def test_a_text_that_is_no_policy_is_refused(client: TestClient, text: str) -> None:
+    read_error(client.post("/v1/policy/preview", json={"policy": text}), 422, "invalid_request")
+    assert not recorded("advise")
 
 
 def test_the_chain_is_verified_and_that_is_recorded(client: TestClient) -> None:

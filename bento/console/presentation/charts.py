@@ -120,23 +120,6 @@ def draw_offer_curve(rows: Rows, optimum_pct: float | None) -> Spec:
     return build_base(rows) | {"layer": layers, "resolve": {"scale": {"y": "independent"}}}
 
 
-def draw_score_bins(rows: Rows) -> Spec:
-    """Return the distribution of probabilities, a panel for each domain. Rows have `domain`, `low` and `share`."""
-    return build_base(rows, 80) | {
-        "width": 240,
-        "autosize": "pad",
-        "mark": {"type": "bar", "color": ACCENT, "tooltip": True},
-        "encoding": {
-            "x": build_axis(
-                "low", "quantitative", "probability", bin={"binned": True, "step": 0.05}, scale={"domain": [0, 1]}, axis={"format": "%"}
-            ),
-            "x2": {"field": "high"},
-            "y": build_axis("share", "quantitative", "share", axis={"format": "%", "tickCount": 3}),
-            "facet": build_axis("domain", "nominal", "", columns=3),
-        },
-    }
-
-
 def draw_precision_recall(rows: Rows) -> Spec:
     """Return precision over recall. Rows are the `curve` of a model card."""
     return build_base(rows) | {

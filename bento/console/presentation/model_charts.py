@@ -5,6 +5,8 @@ from typing import Any
 
 from bento.console.presentation.charts import ACCENT, PALETTE, WARNING, Rows, Spec, build_axis, build_base
 
+SERVED, TESTED = "served", "test window of the training"
+"""Names of the two distributions of scores."""
 MODELS = ("champion", "challenger")
 _DASHES = {"domain": list(MODELS), "range": [[1, 0], [6, 4]]}
 _COLOURS = {"domain": list(MODELS), "range": [ACCENT, WARNING]}
@@ -70,7 +72,7 @@ def draw_effects(effects: Rows) -> Spec:
     rows = [{"feature": effect["feature"].replace("_", " "), **group} for effect in effects for group in effect["groups"]]
     names = list(dict.fromkeys(row["feature"] for row in rows))
     kinds = ["low", "middle", "high", "missing"]
-    legend, title = "value of the feature", "contribution to the score (its units): median, 10 % to 90 %"
+    legend, title = "value of the feature", "contribution, units of the score"
     shared = {
         "y": build_axis("feature", "nominal", "", scale={"domain": names}, axis={"labelLimit": 190, "grid": True}),
         "yOffset": {"field": "values", "type": "nominal", "scale": {"domain": kinds}},
@@ -91,7 +93,7 @@ def draw_effects(effects: Rows) -> Spec:
 
 def compare_scores(rows: Rows) -> Spec:
     """Return the distributions of served and tested probabilities, a panel for each domain. Rows have `domain`, `low`, `share`, `what`."""
-    names = ["served", "test window of the training"]
+    names = [SERVED, TESTED]
     middle = build_axis("middle", "quantitative", "probability", scale={"domain": [0, 1]}, axis={"format": "%", "tickCount": 3})
     return build_base(rows, 90) | {
         "width": 240,
