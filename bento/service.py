@@ -505,7 +505,9 @@ class FinRisk:
         if known is None or time.monotonic() - known[0] > WORTH_S:
             answers, policy = self._decisions.answers, self._champions.policy
             worth = await self._read_apart(policy_preview.measure_lending, self.store, answers, policy, days, time.monotonic)
-            known = self._lending[days] = time.monotonic(), worth
+            known = time.monotonic(), worth
+            if worth.applications or worth.offers:
+                self._lending[days] = known
         return known[1]
 
     async def preview_policy(self, request: PolicyPreviewRequest) -> PolicyPreview:

@@ -47,8 +47,7 @@ async def show_overview(console: Console, request: Request) -> Response:
     return console.page(
         request,
         "overview.html",
-        drifts=[(card["domain"], card["drift"]) for card in champions],
-        shifts=_measure_shifts(activity["scores"], champions),
+        lights=_rate_domains(activity, champions, datetime.now(UTC)),
         compared=compared,
         worth=worth,
         days=days,
@@ -61,7 +60,7 @@ async def show_overview(console: Console, request: Request) -> Response:
         policy=policy,
         unready=unready,
         money=_sum_money(activity, policy["document"] if policy else None),
-        freshness=_rate_freshness(activity["features_as_of"], datetime.now(UTC)),
+        freshness=activity["features_as_of"],
         decision_spec=charts.stack_by_day(
             [{**row, "domain": humanise(row["domain"])} for row in activity["decisions"]], "domain", "decisions a day", shown_days
         ),
@@ -110,19 +109,26 @@ def _compare_scores(bins: list[Mapping[str, Any]], cards: Sequence[Mapping[str, 
     return rows
 
 
-def _measure_shifts(bins: list[Mapping[str, Any]], cards: Sequence[Mapping[str, Any]]) -> list[tuple[str, ScoreShift]]:
-    """Return each model's shift of served scores, where its test window's are known."""
-    return [
-        (card["domain"], measure_shift(_count_scores(bins, card["domain"]), [share["share"] for share in card["scores"]], card["rows"]))
-        for card in cards
-        if len(card["scores"]) == SCORE_BINS and card["rows"]
-    ]
+def _measure_shift(bins: list[Mapping[str, Any]], card: Mapping[str, Any]) -> ScoreShift | None:
+    """Return the shift of a model's served scores; None where its test window's are not known."""
+    if len(card["scores"]) != SCORE_BINS or not card["rows"]:
+        return None
+    return measure_shift(_count_scores(bins, card["domain"]), [share["share"] for share in card["scores"]], card["rows"])
 
 
-def _rate_freshness(as_of: Mapping[str, str | None], now: datetime) -> list[tuple[str, str | None, bool | None]]:
-    """Return each domain with the time of its newest features, and whether that is recent; None where no time is known."""
-    rated = []
-    for domain, text in as_of.items():
-        age = None if text is None else (now - datetime.fromisoformat(text)).days
-        rated.append((domain, text, None if age is None else age <= STALE_DAYS))
-    return rated
+def _rate_domains(activity: Mapping[str, Any], cards: Sequence[Mapping[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """Return each domain's lights: whether its newest features are recent, its drift since training, and the shift of its served scores."""
+    ages, of_domain = activity["features_as_of"], {card["domain"]: card for card in cards}
+    lights = []
+    for domain in dict.fromkeys([*of_domain, *ages]):
+        as_of, card = ages.get(domain), of_domain.get(domain)
+        lights.append(
+            {
+                "domain": domain,
+                "as_of": as_of,
+                "is_fresh": as_of is not None and (now - datetime.fromisoformat(as_of)).days <= STALE_DAYS,
+                "drift": card and card["drift"],
+                "shift": card and _measure_shift(activity["scores"], card),
+            }
+        )
+    return lights

@@ -71,12 +71,19 @@ def _explain(policy: Policy) -> list[dict[str, Any]]:
 
 
 def _list_changes(now: Policy, other: Policy) -> list[dict[str, Any]]:
-    before, after, meanings = now.flatten(), other.flatten(), read_meanings()
+    before, after, meanings = _flatten(now), _flatten(other), read_meanings()
     return [
         {"key": key, "before": _write(before.get(key)), "after": _write(after.get(key)), "meaning": meanings.get(key, "")}
         for key in [*before, *(key for key in after if key not in before)]
         if before.get(key) != after.get(key)
     ]
+
+
+def _flatten(policy: Policy) -> dict[str, Any]:
+    """Return each value of a policy by its key; a rule on transactions by its name, as one value."""
+    values = policy.flatten()
+    rules = values.pop("transaction_anomaly.rules")
+    return values | {f"transaction_anomaly.rules.{rule['name']}": [rule] for rule in rules}
 
 
 @cache
