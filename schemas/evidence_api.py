@@ -8,7 +8,7 @@ from pydantic import Field
 from schemas.api import Answer, Utc
 
 
-class CurvePoint(Answer):
+class PlotPoint(Answer):
     """A point of a curve."""
 
     x: float
@@ -91,8 +91,8 @@ class ChallengerEvidence(Answer):
     """What a registered challenger showed on its test window."""
 
     version: str
-    roc: list[CurvePoint]
-    precision_recall: list[CurvePoint]
+    roc: list[PlotPoint]
+    precision_recall: list[PlotPoint]
     figures: list[NamedFigure]
 
 
@@ -137,8 +137,8 @@ class ModelEvidence(Answer):
     version: str
     rows: int | None = Field(description="Rows of the test window; null where the model was packed without evidence.")
     events: int | None = Field(description="Rows with the outcome; null without labels.")
-    roc: list[CurvePoint] = Field(description="x: share of the others that are caught too; y: share of the events that are caught.")
-    precision_recall: list[CurvePoint] = Field(description="x: recall; y: precision.")
+    roc: list[PlotPoint] = Field(description="x: share of the others that are caught too; y: share of the events that are caught.")
+    precision_recall: list[PlotPoint] = Field(description="x: recall; y: precision.")
     calibration: list[CalibrationGroup]
     scores: list[ScoreShare]
     effects: list[FeatureEffect]

@@ -13,7 +13,7 @@ from bento.console.console_context import Console
 from bento.console.presentation import charts, model_charts
 from bento.console.presentation.formats import humanise
 from bento.console.presentation.rendering import build_csv
-from bento.console.score_shift import ScoreShift, measure_shift
+from bento.console.score_shift import ServedShift, measure_shift
 
 PERIODS = (7, 30, 90)
 """Days to choose from."""
@@ -109,7 +109,7 @@ def _compare_scores(bins: list[Mapping[str, Any]], cards: Sequence[Mapping[str, 
     return rows
 
 
-def _measure_shift(bins: list[Mapping[str, Any]], card: Mapping[str, Any]) -> ScoreShift | None:
+def _measure_shift(bins: list[Mapping[str, Any]], card: Mapping[str, Any]) -> ServedShift | None:
     """Return the shift of a model's served scores; None where its test window's are not known."""
     if len(card["scores"]) != SCORE_BINS or not card["rows"]:
         return None

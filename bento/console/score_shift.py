@@ -14,7 +14,7 @@ _Z95 = 1.6448536
 
 
 @dataclass(frozen=True)
-class ScoreShift:
+class ServedShift:
     """The shift of one domain's served scores.
 
     Attributes
@@ -33,7 +33,7 @@ class ScoreShift:
     is_moved: bool | None = None
 
 
-def measure_shift(served: Sequence[int], tested: Sequence[float], tested_rows: int) -> ScoreShift:
+def measure_shift(served: Sequence[int], tested: Sequence[float], tested_rows: int) -> ServedShift:
     """Return the shift of served scores, from their counts and the shares of the test window in the same bins.
 
     Half a row is added to each count, so that an empty bin has a logarithm. Without a shift the index has about the distribution of
@@ -42,7 +42,7 @@ def measure_shift(served: Sequence[int], tested: Sequence[float], tested_rows: i
     """
     n = sum(served)
     if n < MIN_DECISIONS or not tested_rows:
-        return ScoreShift(n)
+        return ServedShift(n)
     counts = np.array([served, np.asarray(tested) * tested_rows], np.float64)
     counts = counts[:, counts.any(axis=0)] + 0.5
     q, p = counts / counts.sum(axis=1, keepdims=True)
@@ -50,4 +50,4 @@ def measure_shift(served: Sequence[int], tested: Sequence[float], tested_rows: i
     freedom = max(counts.shape[1] - 1, 1)
     spread = 2 / (9 * freedom)
     limit = freedom * (1 - spread + _Z95 * spread**0.5) ** 3 * (1 / n + 1 / tested_rows)
-    return ScoreShift(n, psi, limit, psi > max(limit, SMALL_SHIFT))
+    return ServedShift(n, psi, limit, psi > max(limit, SMALL_SHIFT))

@@ -9,7 +9,7 @@ from typing import Any
 from bento.decisions.models import Champions
 from bento.problems import Problem
 from bento.store.session import Store, write_transaction
-from schemas.evidence_api import CurvePoint, DriftReport, ModelEvidence, ModelOrigin, ScoreShare
+from schemas.evidence_api import DriftReport, ModelEvidence, ModelOrigin, PlotPoint, ScoreShare
 
 EVIDENCE = "evidence.json"
 """Name of the file beside the bundle's; `finrisk_assets.modelling.packs.evidence` writes it."""
@@ -58,8 +58,8 @@ def read_model_evidence(store: Store, champions: Champions, domain: str, reports
     )
 
 
-def _to_points(pairs: Sequence[Sequence[float]]) -> list[CurvePoint]:
-    return [CurvePoint(x=x, y=y) for x, y in pairs]
+def _to_points(pairs: Sequence[Sequence[float]]) -> list[PlotPoint]:
+    return [PlotPoint(x=x, y=y) for x, y in pairs]
 
 
 def list_score_shares(evidence: Mapping[str, Any]) -> list[ScoreShare]:
