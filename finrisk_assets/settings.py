@@ -76,6 +76,11 @@ class Settings:
         start.
     console
         Whether the service has the console at ``/console``.
+    reports
+        Folder of the drift reports that the service shows; `finrisk serve` and `finrisk up` set it, and without it none is shown.
+    dagster_url, mlflow_url, console_url
+        Addresses of the pages of Dagster, MLflow and the console, for links from one to another; `finrisk up` sets them, and without them
+        no link is shown.
     base_image
         The image on which the service's image is built, with `@sha256:…` where its bytes are pinned.
     shadow
@@ -129,6 +134,10 @@ class Settings:
     store_url: str = field(default="", repr=False)
     store_upgrade: bool = False
     console: bool = False
+    reports: Path | None = None
+    dagster_url: str = ""
+    mlflow_url: str = ""
+    console_url: str = ""
     base_image: str = "docker.io/library/python:3.11-slim-bookworm"
     shadow: bool = False
     threads: int = 2

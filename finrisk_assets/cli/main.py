@@ -89,8 +89,10 @@ def demo(settings: Settings, serve: bool, stream_seconds: float) -> None:
 
     prerequisites.check_settings(settings)
     prepare_dagster(settings)
-    address = local_servers.find_entry(3000)
-    sys.exit(run(settings, serve=serve, stream_seconds=stream_seconds, address=address))
+    # Steps in processes of their own read the environment, so that what they record links to the pages of `make up`.
+    os.environ |= local_servers.plan_addresses(settings, 3000)
+    settings = Settings.from_environment()
+    sys.exit(run(settings, serve=serve, stream_seconds=stream_seconds, address=settings.console_url))
 
 
 PORT = click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")

@@ -8,7 +8,7 @@ from bento.decisions.answers import ScoringInput
 from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.online_rules import OnlineRules
 from bento.decisions.scorers.transaction_features import TransactionFeatures, read_definitions
-from bento.store.records import Transaction
+from bento.store.records import DecisionPayload, Transaction
 from bento.store.session import Store
 from finrisk_assets.domains.transaction_anomaly.decide import decide, escalate, expect_loss, is_anomaly, is_unseen
 from finrisk_assets.scoring.bundle import Bundle, Scores
@@ -60,6 +60,11 @@ class TransactionScorer(Scorer):
             ScoringInput(request, row, decision_context=context, transaction=transaction)
             for request, row, context, transaction in zip(named, rows, measured, transactions, strict=True)
         ]
+
+    def renew(self, payload: DecisionPayload) -> DecisionPayload:
+        """Return a stored decision with what this policy's rules read of the history before it: another policy has other rules."""
+        transaction = _transaction_of(TransactionRequest.model_validate(payload.request))
+        return payload._replace(decision_context=self._rules.measure(transaction))
 
     def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> TransactionAnswer:
         """Return the risk score and the decision of a transaction."""

@@ -9,11 +9,13 @@ import numpy as np
 from sqlalchemy import Connection, bindparam, case, func, select
 
 from bento.decisions.models import Champions
+from bento.insight.model_evidence import list_score_shares, read_drift, read_packed_evidence
 from bento.store.session import Store
 from bento.store.tables import shadows as shadow_rows
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.bundle_io import GOLDEN, MANIFEST
 from finrisk_assets.scoring.score_curve import ScoreCurve
+from schemas.evidence_api import DriftReport, DriftVerdict
 from schemas.insight_api import CurvePair, FeatureImportance, ModelCard, ModelCards, ShadowAgreement
 
 MAX_CURVE_POINTS = 120
@@ -35,8 +37,13 @@ _AGREEMENT = (
 )
 
 
-def list_model_cards(store: Store, champions: Champions) -> ModelCards:
+def list_model_cards(store: Store, champions: Champions, reports: Path | None) -> ModelCards:
     """Return the card of every champion. Call this in a thread of its own.
+
+    Parameters
+    ----------
+    reports
+        The folder of drift reports; None where none is known.
 
     Raises
     ------
@@ -46,11 +53,15 @@ def list_model_cards(store: Store, champions: Champions) -> ModelCards:
     with store.reading_apart() as database, database.reading() as connection:
         shadows = {domain: _compare_challengers(connection, domain) for domain in champions.bundles}
     return ModelCards(
-        cards=[_build_card(bundle, champions.folders[domain], shadows[domain]) for domain, bundle in champions.bundles.items()]
+        cards=[
+            _build_card(bundle, champions.folders[domain], shadows[domain], read_drift(reports, domain))
+            for domain, bundle in champions.bundles.items()
+        ]
     )
 
 
-def _build_card(bundle: Bundle, folder: Path, shadows: list[ShadowAgreement]) -> ModelCard:
+def _build_card(bundle: Bundle, folder: Path, shadows: list[ShadowAgreement], drift: DriftReport | None) -> ModelCard:
+    evidence = read_packed_evidence(folder)
     window = bundle.training_window or (None, None)
     return ModelCard(
         domain=bundle.domain,
@@ -68,6 +79,9 @@ def _build_card(bundle: Bundle, folder: Path, shadows: list[ShadowAgreement]) ->
         importance=_rank_features(bundle, folder),
         curve=[] if bundle.score_curve is None else _list_curve(bundle.score_curve),
         shadow=shadows,
+        rows=evidence.get("rows"),
+        scores=list_score_shares(evidence),
+        drift=drift and DriftVerdict(**drift.model_dump(exclude={"columns"})),
     )
 
 

@@ -11,6 +11,8 @@ from schemas.timestamps import DAY_US, from_micros
 
 MAX_COUNTED = 50_000
 """Decisions, and alerts, that are counted at most, the newest. More take longer: the table has no index on time."""
+ALLOW = "allow"
+"""The decision on a transaction that stops nothing."""
 BINS = 20
 """Bins of a distribution of probabilities."""
 
@@ -56,6 +58,12 @@ _FRAUDS = (
     .select_from(decisions.join(transactions, decisions.c.transaction_token == transactions.c.transaction_token))
     .where(_RECENT, transactions.c.is_fraud.is_(True))
 )
+_LOST = _FRAUDS.where(decisions.c.decision == ALLOW)
+_LABELLED = (
+    select(func.count())
+    .select_from(decisions.join(transactions, decisions.c.transaction_token == transactions.c.transaction_token))
+    .where(_RECENT, transactions.c.is_fraud.is_not(None))
+)
 _AS_OF = select(standings.c.domain, func.max(standings.c.as_of)).group_by(standings.c.domain).order_by(standings.c.domain)
 
 
@@ -80,6 +88,7 @@ def _count(connection: Connection, since: int) -> Activity:
     counted = sum(row[3] for row in by_day)
     oldest = connection.execute(_OLDEST_COUNTED, window).scalar_one()
     frauds, fraud_amount = connection.execute(_FRAUDS, window).one()
+    _, lost_amount = connection.execute(_LOST, window).one()
     return Activity(
         since=from_micros(since),
         decisions=[DayCount(day=_to_day(row.day), domain=row.domain, decision=row.decision, count=row[3]) for row in by_day],
@@ -97,6 +106,8 @@ def _count(connection: Connection, since: int) -> Activity:
         ],
         labelled_frauds=frauds,
         labelled_fraud_amount=fraud_amount,
+        labelled=connection.execute(_LABELLED, window).scalar_one(),
+        lost_amount=lost_amount,
         counted=counted,
         is_complete=oldest is None or oldest < since or counted < MAX_COUNTED,
         features_as_of={domain: None if as_of is None else from_micros(as_of) for domain, as_of in connection.execute(_AS_OF)},
