@@ -30,6 +30,8 @@ Claim: TypeAlias = Literal["missing", "zero", "one", "low", "high", "fact"]
 
 _SIDES: Mapping[str, int] = {"one": 1, "high": 1, "zero": -1, "low": -1}
 """The side of the values that a claim is about."""
+_LOGARITHM = re.compile(r"^(natural )?logarithm of (1 \+ )?", re.IGNORECASE)
+
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
@@ -215,6 +217,8 @@ class FactorWords:
         if math.isnan(value) and not feature.tells_missing:
             return ""
         label = feature.description.split(";")[0].rstrip(".").removesuffix(", likewise") or feature.name
+        if feature.scale:  # its value is written as that of which it is the logarithm
+            label = _LOGARITHM.sub("", label)
         if feature.is_category and not math.isnan(value):
             level = name_level(feature, value)
             return f"{label[0].upper()}{label[1:]}" + (": one that training did not see" if level is None else f" {level}")

@@ -109,6 +109,11 @@ def test_a_value_that_is_neither_low_nor_high_is_told_without_a_claim() -> None:
     assert say(amount, -9.0) == "The amount is small: -900 %; others usually have at least -50 %"
 
 
+def test_what_is_told_of_a_logarithm_is_what_it_is_of() -> None:
+    amount = Feature("log_amount", "log currency", "Natural logarithm of 1 + amount.", scale="log1p")
+    assert say(amount, math.log1p(53.9), None) == "Amount: 53.9"
+
+
 def test_a_missing_value_has_a_sentence_of_its_own() -> None:
     assert say(FEATURES[5], math.nan) == "No country was stated"
     assert say(FEATURES[0], math.nan) == "Not known: amount against the usual"
