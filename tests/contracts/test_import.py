@@ -7,6 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from bento.console.bank_statements.statement_file import open_statement
 from finrisk_assets.cli.main import cli
 from finrisk_assets.ledger.intake.statements import convert_to_csv
 from schemas.text_files.cell_formats import find_format
@@ -57,6 +58,14 @@ def test_debit_and_credit_columns(propose):
     assert columns["amount"] == {"debit": "Debit", "credit": "Credit"}
     assert columns["balance_amount"] == "Balance"
     assert "2 rows, 2 valid" in output
+
+
+def test_a_dash_in_a_column_of_money_out_or_in_is_no_amount(propose):
+    content = "Date,Description,Debit,Credit\n2024-05-01,Rent,500.00,-\n2024-05-02,Pay,-,900.00\n"
+    mapping, output = propose(content)
+    assert mapping["tables"]["transactions"]["columns"]["amount"] == {"debit": "Debit", "credit": "Credit", "missing": ["-"]}
+    assert "2 rows, 2 valid" in output
+    assert [movement.amount for movement in open_statement(content.encode()).read().movements] == [-500.0, 900.0]
 
 
 @pytest.mark.parametrize("amounts", [("(12.50)", "99.00"), ("12.50-", "99.00"), ("−12.50", "99.00")])

@@ -277,6 +277,9 @@ def _propose_amount(roles: Mapping[str, SourceColumn], ask: Ask) -> Iterator[Pro
         how = {"debit": debit.name, "credit": credit.name, **_marks(join_formats((debit.format, credit.format)))}
         if debit.format.is_negative:
             how["absolute"] = True
+        dashes = [word for column in (debit, credit) for word in column.format.missing if not re.fullmatch("-?[0-9.]+", word)]
+        if dashes:
+            how["missing"] = list(dict.fromkeys(dashes))
         yield ProposedColumn("amount", how, "money out and money in are two columns; the direction follows")
         return
     amount = roles["amount"]
