@@ -58,7 +58,7 @@ def run(settings: Settings, *, serve: bool = True, stream_seconds: float = 0.0, 
     serve
         Whether to serve the Bento and ask it for decisions at the end.
     stream_seconds
-        Seconds of transactions that a worker decides on from Kafka, where Java is here; 0 for none.
+        Seconds of transactions that a worker decides on from Kafka after that, where Java is here; 0 for none.
     address
         The first page of `make up`, which the last line names.
     """
@@ -96,7 +96,8 @@ def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serv
         return 1
     if serve:
         _decide(settings, domains, warehouse, console, signals)
-    if stream_seconds and not signals.received and any(domain.name == "transaction_anomaly" for domain in domains):
+    # Without the history that serving loads, a stream would decide on people of whom nothing is known.
+    if serve and stream_seconds and not signals.received and any(domain.name == "transaction_anomaly" for domain in domains):
         show_stream(settings, console, signals, stream_seconds)
     demo_tables.print_model_figures(domains, warehouse, console)
     demo_tables.print_consistency(warehouse, console)

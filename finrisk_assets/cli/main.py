@@ -79,7 +79,7 @@ def cli(context: click.Context) -> None:
     default=10.0,
     show_default=True,
     type=click.FloatRange(0, 600),
-    help="Seconds of a stream on Kafka, where Java is here; 0 leaves it out.",
+    help="Seconds of a stream on Kafka after that, where Java is here; 0 leaves it out.",
 )
 @click.pass_obj
 def demo(settings: Settings, serve: bool, stream_seconds: float) -> None:

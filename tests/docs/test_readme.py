@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -116,6 +117,14 @@ def test_demo_ends_with_decisions(demo: str) -> None:
         assert title in demo
     assert "beside an oracle" in demo
     assert "Done in" in demo
+
+
+def test_demo_shows_the_certificate_of_parity_and_a_stream_where_java_is(demo: str) -> None:
+    assert "✓ parity of batch and service, equal" in demo
+    streamed = re.findall(r"^  ✓ stream +[\d.]+ s   1,000 transactions decided|^  – the stream is left out: .+", demo, flags=re.MULTILINE)
+    assert len(streamed) == 1
+    if shutil.which("java") and shutil.which("mvn"):
+        assert "✓" in streamed[0] and re.search(r"^    [\d,]+ of 1,000 transactions of the stream are decided$", demo, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", LIFE)
