@@ -1,4 +1,4 @@
-"""Browser tests of the book: it reads and searches without a request to another server."""
+"""Browser tests of the book: it reads and searches without a request to another server, and its pictures are small."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from book.pages import build_book
+from book.pictures import MAX_PICTURE_BYTES, PAGES, SCALE, WIDTH, save_picture
+from finrisk_assets.settings import Settings
 from tests.browser.conftest import SHOTS, VIEWS
+from tests.service.serving import Served
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -44,3 +47,15 @@ def test_the_book_reads_and_searches_without_another_server(address: str, open_p
     page.keyboard.type("payday")
     page.wait_for_selector("text=/[1-9][0-9]* results?/")
     assert not [request for request in requests if not request.startswith((address, "data:", "blob:"))]
+
+
+@pytest.mark.parametrize("name", ["overview", "alert", "models"])
+def test_a_picture_of_a_page_is_small_enough_to_commit(chromium: Any, service: Served, tmp_path: Path, name: str) -> None:
+    show, height = PAGES[name]
+    with chromium.new_context(locale="en-GB", viewport={"width": WIDTH, "height": height}, device_scale_factor=SCALE) as context:
+        page = context.new_page()
+        show(page, f"{service.address}/console/", Settings(home=tmp_path))
+        page.wait_for_load_state("networkidle")
+        save_picture(page.screenshot(), tmp_path / "picture.webp")
+    picture = (tmp_path / "picture.webp").read_bytes()
+    assert picture[8:12] == b"WEBP" and len(picture) <= MAX_PICTURE_BYTES
