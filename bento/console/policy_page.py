@@ -124,7 +124,9 @@ def _write(value: Any) -> str:
     if isinstance(value, list):
         return (
             "; ".join(
-                ", ".join(f"{name} {_write(part)}" for name, part in item.items()) if isinstance(item, dict) else str(item)
+                ", ".join(f"{name} {_write(part).replace('; ', ' ')}" for name, part in item.items())
+                if isinstance(item, dict)
+                else str(item)
                 for item in value
             )
             or "none"

@@ -12,6 +12,7 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 """Okabe and Ito's colours without black, which a dark page hides."""
 ACCENT, WARNING = PALETTE[0], PALETTE[5]
+_HOURS = {"labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 4}
 
 Spec = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -79,7 +80,7 @@ def scatter_usual(rows: Rows) -> Spec:
 
 def count_by_hour(rows: Rows, hour: int) -> Spec:
     """Return a person's transactions by hour of the day, and a line at the alert's hour. Rows have `hour` and `count`."""
-    x = build_axis("hour", "ordinal", "hour of the day (UTC); the line is this alert's", axis={"labelAngle": 0})
+    x = build_axis("hour", "ordinal", "hour of the day (UTC); the line is this alert's", axis=_HOURS)
     bars = {"mark": {"type": "bar", "color": PALETTE[4], "tooltip": True}}
     line = {"data": {"values": [{"hour": hour}]}, "mark": {"type": "rule", "color": WARNING, "strokeWidth": 4}}
     return build_base(rows, 160) | {

@@ -11,7 +11,18 @@ _DECIMAL_COMMAS = frozenset(
 )
 _SPACED_THOUSANDS = frozenset({"fr", "pl", "cs", "fi", "nb", "sv", "no", "ru", "uk", "hu"})
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_ABBREVIATIONS = {"auc": "AUC", "pd": "PD", "psi": "PSI", "lgd": "LGD", "sd": "SD", "emp": "EMP", "ks": "KS", "n": "number", "pct": "%"}
+_ABBREVIATIONS = {
+    "auc": "AUC",
+    "pd": "PD",
+    "psi": "PSI",
+    "lgd": "LGD",
+    "sd": "SD",
+    "emp": "EMP",
+    "ks": "KS",
+    "n": "number",
+    "pct": "%",
+    "xgboost": "XGBoost",
+}
 _NARROW_SPACE = "\u202f"
 
 
