@@ -14,7 +14,7 @@ from schemas.api import FieldError, Request
 
 _MAX_FEATURE_ERRORS = 50
 _UNKNOWN_FEATURE = "The model has no such feature; GET /v1/models lists them."
-_NEVER_MISSING = "The model never learned without this value: send a number."
+_NEVER_MISSING = "The model never learned without this value: send a {}."
 _NO_NUMBER = "Must be a number."
 _MISSING_FEATURE = "This feature is required; null says that it is not known."
 
@@ -147,7 +147,7 @@ def row_from_request(bundle: Bundle, features: Mapping[str, float | str | None],
     row = row_of(bundle, with_missing_codes(bundle, _read_levels(bundle, features)))
     unknown = bundle.training_range.find_unknown(row[None, :])[0]
     wrong = [
-        FieldError(field=f"features.{feature.name}", reason=_NEVER_MISSING)
+        FieldError(field=f"features.{feature.name}", reason=_NEVER_MISSING.format("text" if feature.is_category else "number"))
         for feature, is_unknown in zip(bundle.features, unknown.tolist(), strict=True)
         if is_unknown and feature.name not in computed
     ]
