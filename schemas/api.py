@@ -62,7 +62,7 @@ def _read_features(values: Any, read_numbers: ValidatorFunctionWrapHandler) -> A
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
     if max(map(len, texts.values())) > LONGEST_IDENTIFIER:
         raise PydanticCustomError("long_text", f"A level of a category has at most {LONGEST_IDENTIFIER} characters.")
-    levels = {name: normalise_text(text) or None for name, text in texts.items()}
+    levels = {name: normalise_text(text) for name, text in texts.items()}
     return {**read_numbers({**values, **dict.fromkeys(texts)}), **levels}
 
 

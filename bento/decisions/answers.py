@@ -160,7 +160,7 @@ def row_from_request(bundle: Bundle, features: Mapping[str, float | str | None],
 
 
 def _read_levels(bundle: Bundle, features: Mapping[str, float | str | None]) -> Mapping[str, float | str | None]:
-    """Return the features with each number of a category as text: the level 31 may be sent as a number.
+    """Return the features with each number of a category as text, and a blank text as null: the level 31 may be sent as a number.
 
     Raises
     ------
@@ -172,8 +172,9 @@ def _read_levels(bundle: Bundle, features: Mapping[str, float | str | None]) -> 
     if texts - categories:
         wrong = [FieldError(field=f"features.{name}", reason=_NO_NUMBER) for name in features if name in texts - categories]
         raise Problem.from_status(422, wrong[:_MAX_FEATURE_ERRORS])
-    numbers = {name: features[name] for name in categories - texts if features[name] is not None}
-    return {**features, **{name: f"{value:.15g}" for name, value in numbers.items()}} if numbers else features
+    sent = {name: features[name] for name in categories}
+    read = {name: f"{value:.15g}" if isinstance(value, float) else value or None for name, value in sent.items()}
+    return {**features, **read} if read else features
 
 
 def with_missing_codes(bundle: Bundle, features: Mapping[str, float | str | None]) -> Mapping[str, float | str | None]:
