@@ -726,9 +726,12 @@ class FeatureDescription(Answer):
     name: str
     unit: str
     description: str
-    levels: list[str] | None = Field(
-        None, description="Of a category: the levels that training saw. Another text counts as a rare level. Null where it is a number."
-    )
+
+
+class CategoryDescription(FeatureDescription):
+    """A feature of a model whose values are texts."""
+
+    levels: list[str] = Field(description="The levels that training saw; another text counts as a rare level.")
 
 
 class ModelDescription(Answer):
@@ -738,7 +741,7 @@ class ModelDescription(Answer):
     name: str
     version: str
     source: str = Field(description="The source of the training data.")
-    features: list[FeatureDescription]
+    features: list[CategoryDescription | FeatureDescription]
 
 
 class ModelList(Answer):

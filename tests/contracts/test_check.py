@@ -287,6 +287,21 @@ tables:
     assert identifier.startswith("case_name looks like an identifier")
 
 
+def test_a_share_above_1_is_named(check):
+    text = """name: own
+currency: EUR
+tables:
+  loans:
+    file: l.csv
+    columns: {loan_id: id, customer_id: id, is_default: bad}
+    extra:
+      - {name: used, from: used, unit: share, feature: {}}
+      - {name: paid, from: paid, unit: share, feature: {}}
+"""
+    notes = check(text, **{"l.csv": "id,bad,used,paid\n1,0,0.5,0.5\n2,1,1.2,1\n"})[1]["tables"]["loans"]["notes"]
+    assert notes == ["used is a share, but rows lie outside of 0 to 1, which the service refuses; say `unit: ratio`"]
+
+
 def test_one_class_of_outcomes_leaves_the_domain_out(check):
     text = (
         "name: own\ncurrency: EUR\ntables:\n  loans:\n    file: loans.csv\n"
