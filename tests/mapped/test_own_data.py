@@ -12,7 +12,7 @@ from schemas.mapping import read_mapping
 from tests.mapped.own_files import DATA_SETS, make_files
 from tests.mapped.own_ledger import OwnLedger, run_graph
 
-pytestmark = pytest.mark.mapped
+pytestmark = [pytest.mark.mapped, pytest.mark.slow]
 
 MOST_LINES = 40
 """Lines of a mapping without its list of features."""
