@@ -79,6 +79,11 @@ def test_a_split_column_that_the_file_lacks_is_told(read_rows):
 
 MISTAKES = {
     "both": (("file: loans.csv", "file: loans.csv\n    test_files: late.csv"), "split and test_files both state the test set"),
+    "row numbers of two files": (
+        ("split: {column: part, test: [out, 7]}\n    missing: [k.A.]\n    columns: {loan_id: id,",
+         "test_files: late.csv\n    columns: {loan_id: {row_number: true},"),
+        "tables.loans.columns.loan_id: row numbers of several files shift",
+    ),
     "a key of split": (("column: part", "colum: part"), "tables.loans.split.colum: there is no such key; did you mean 'column'?"),
     "no values": (("test: [out, 7]", "test: []"), "tables.loans.split.test: "),
     "a taken name": (("name: shop_area", "name: is_test"), "extra.is_test.name: 'is_test' is taken"),
