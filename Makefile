@@ -86,7 +86,7 @@ test: lint ## All of lint, and every test but those of the container image, of K
 	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --ignore tests/browser
 
 test-fast: .venv/.dev ## The tests of test that are not slow and need no real data: for the loop of change and check
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --ignore tests/browser -m "not slow and not realdata and not mapped"
+	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --ignore tests/browser -m "not slow and not realdata"
 
 stream-test: .venv/.dev ## The stream on a real Kafka, with faults: needs Java 17, and Maven the first time (STREAM_MESSAGES=… for longer)
 	@pytest -rs tests/stream

@@ -62,7 +62,7 @@ def _read_features(values: Any, read_numbers: ValidatorFunctionWrapHandler) -> A
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
     if max(map(len, texts.values())) > LONGEST_IDENTIFIER:
         raise PydanticCustomError("long_text", f"A level of a category has at most {LONGEST_IDENTIFIER} characters.")
-    levels = {name: normalise_text(text) or None for name, text in texts.items()}
+    levels = {name: normalise_text(text) for name, text in texts.items()}
     return {**read_numbers({**values, **dict.fromkeys(texts)}), **levels}
 
 
@@ -726,9 +726,12 @@ class FeatureDescription(Answer):
     name: str
     unit: str
     description: str
-    levels: list[str] | None = Field(
-        None, description="Of a category: the levels that training saw. Another text counts as a rare level. Null where it is a number."
-    )
+
+
+class CategoryDescription(FeatureDescription):
+    """A feature of a model whose values are texts."""
+
+    levels: list[str] = Field(description="The levels that training saw; another text counts as a rare level.")
 
 
 class ModelDescription(Answer):
@@ -738,7 +741,7 @@ class ModelDescription(Answer):
     name: str
     version: str
     source: str = Field(description="The source of the training data.")
-    features: list[FeatureDescription]
+    features: list[CategoryDescription | FeatureDescription]
 
 
 class ModelList(Answer):

@@ -450,7 +450,7 @@ def _check_table(name: str, table: TableMap) -> list[str]:
         ]
     if table.is_parquet and (table.skip is not None or table.delimiter):
         wrong.append(f"{place}: skip and delimiter are for text files; take them away")
-    if len(table.files) > 1 or "*" in table.files[0]:
+    if len(table.files) > 1 or "*" in table.files[0] or table.test_files:
         wrong += [
             f"{place}.{key}: row numbers of several files shift when an earlier file arrives; write `id: content`, which stays with the row"
             for key, column in _places(table)

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from schemas.ledger import TABLES
-from schemas.mapping import ColumnMap, ExtraColumn, FeatureMap, Mapping, TableMap
+from schemas.mapping import ColumnMap, ExtraColumn, FeatureMap, Mapping, SplitMap, TableMap
 
 _HEAD = """# Keys of a mapping
 
@@ -16,6 +16,7 @@ Written by `finrisk import --keys > docs/mapping-keys.md`; never edited by hand.
 _SECTIONS: tuple[tuple[str, type[BaseModel], type[BaseModel] | None, str], ...] = (
     ("The file", Mapping, None, ""),
     ("A table", TableMap, None, "Below `tables.<table>`."),
+    ("A stated test set", SplitMap, None, "Below `split` of the loans."),
     (
         "A column",
         ColumnMap,

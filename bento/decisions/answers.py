@@ -14,7 +14,7 @@ from schemas.api import FieldError, Request
 
 _MAX_FEATURE_ERRORS = 50
 _UNKNOWN_FEATURE = "The model has no such feature; GET /v1/models lists them."
-_NEVER_MISSING = "The model never learned without this value: send a number."
+_NEVER_MISSING = "The model never learned without this value: send a {}."
 _NO_NUMBER = "Must be a number."
 _MISSING_FEATURE = "This feature is required; null says that it is not known."
 
@@ -144,7 +144,7 @@ def row_from_request(bundle: Bundle, features: Mapping[str, float | str | None],
     row = row_of(bundle, with_missing_codes(bundle, _read_levels(bundle, features)))
     unknown = bundle.training_range.find_unknown(row[None, :])[0]
     wrong = [
-        FieldError(field=f"features.{feature.name}", reason=_NEVER_MISSING)
+        FieldError(field=f"features.{feature.name}", reason=_NEVER_MISSING.format("text" if feature.is_category else "number"))
         for feature, is_unknown in zip(bundle.features, unknown.tolist(), strict=True)
         if is_unknown and feature.name not in computed
     ]
@@ -157,7 +157,7 @@ def row_from_request(bundle: Bundle, features: Mapping[str, float | str | None],
 
 
 def _read_levels(bundle: Bundle, features: Mapping[str, float | str | None]) -> Mapping[str, float | str | None]:
-    """Return the features with each number of a category as text: the level 31 may be sent as a number.
+    """Return the features with each number of a category as text, and a blank text as null: the level 31 may be sent as a number.
 
     Raises
     ------
@@ -169,8 +169,9 @@ def _read_levels(bundle: Bundle, features: Mapping[str, float | str | None]) -> 
     if texts - categories:
         wrong = [FieldError(field=f"features.{name}", reason=_NO_NUMBER) for name in features if name in texts - categories]
         raise Problem.from_status(422, wrong[:_MAX_FEATURE_ERRORS])
-    numbers = {name: features[name] for name in categories - texts if features[name] is not None}
-    return {**features, **{name: f"{value:.15g}" for name, value in numbers.items()}} if numbers else features
+    sent = {name: features[name] for name in categories}
+    read = {name: f"{value:.15g}" if isinstance(value, float) else value or None for name, value in sent.items()}
+    return {**features, **read} if read else features
 
 
 def with_missing_codes(bundle: Bundle, features: Mapping[str, float | str | None]) -> Mapping[str, float | str | None]:

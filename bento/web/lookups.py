@@ -15,6 +15,7 @@ from schemas.api import (
     AuditPage,
     AuditQuery,
     AuditRecord,
+    CategoryDescription,
     FeatureDescription,
     ModelDescription,
     ModelFigure,
@@ -24,6 +25,7 @@ from schemas.api import (
     RiskScores,
     StoredScore,
 )
+from schemas.features import Feature
 from schemas.insight_api import AuditVerification, CallerAnswer, PolicyAnswer, ReplayAnswer
 from schemas.timestamps import from_micros, to_micros
 
@@ -53,20 +55,17 @@ def list_models(champions: Champions) -> ModelList:
                 name=bundle.name,
                 version=bundle.version,
                 source=bundle.source,
-                features=[
-                    FeatureDescription(
-                        name=feature.name,
-                        unit=feature.unit,
-                        description=feature.description,
-                        levels=list(feature.levels) if feature.is_category else None,
-                    )
-                    for feature in bundle.features
-                ],
+                features=[_describe_feature(feature) for feature in bundle.features],
             )
             for bundle in champions.bundles.values()
         ],
         absent=dict(champions.absent),
     )
+
+
+def _describe_feature(feature: Feature) -> FeatureDescription:
+    described = {"name": feature.name, "unit": feature.unit, "description": feature.description}
+    return CategoryDescription(**described, levels=list(feature.levels)) if feature.is_category else FeatureDescription(**described)
 
 
 def list_model_metrics(champions: Champions) -> ModelMetrics:

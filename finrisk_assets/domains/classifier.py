@@ -139,10 +139,10 @@ class ClassifierDomain(Domain):
         rows = to_matrix(labelled, features)
         estimators = self.candidates(features, settings.seed, 1, len(window.train))
         weighed, taught, unlearned = rows.copy(), rows.copy(), set(self.find_unlearned(features))
-        learned = rows[window.train], labels[window.train], labelled.customer_id.iloc[window.train]
+        outcomes, people = labels[window.train], labelled.customer_id.iloc[window.train]
         for column, weights in _category_columns(features, categories):
             weighed[:, column] = taught[:, column] = weights.encode(rows[:, column])
-            taught[window.train, column] = cross_fit_levels(weights, learned[0][:, column], *learned[1:], settings.seed)
+            taught[window.train, column] = cross_fit_levels(weights, rows[window.train, column], outcomes, people, settings.seed)
         # A constant teaches nothing: its weight is 0, and no tree splits on it.
         taught[:, [feature.name in unlearned for feature in features]] = 0.0
         candidates = fit_candidates(taught, labels, window, estimators, settings.threads, labelled.customer_id)

@@ -179,6 +179,8 @@ def _note_columns(mapping: "TableMap", raw_table: "RawTable", rows: "LazyTable")
             notes.append(
                 f"{column.name} looks like a leak: its correlation with {outcome} is {correlation:.2f}; is it known at the decision?"
             )
+        if column.unit == "share" and column.type == "float64" and not _is_share(rows, column.name):
+            notes.append(f"{column.name} is a share, but rows lie outside of 0 to 1, which the service refuses; say `unit: ratio`")
         if column.type in ("int64", "string") and _is_distinct(rows, column.name):
             notes.append(
                 f"{column.name} looks like an identifier: nearly every row has a value of its own; take `feature` away if it is one"
@@ -207,6 +209,11 @@ def _correlate_levels(levels: Mapping[str, list[int]]) -> float:
         return 0.0
     within = sum(true * (size - true) / size for size, true in zip(levels["n"], levels["true"], strict=True))
     return float(max(0.0, 1 - within / spread * (n - 1) / (n - n_levels)) ** 0.5)
+
+
+def _is_share(rows: "LazyTable", name: str) -> bool:
+    bounds = rows.aggregate(low=rows[name].min(), high=rows[name].max()).to_pyarrow().to_pylist()[0]
+    return (bounds["low"] or 0) >= 0 and (bounds["high"] or 0) <= 1
 
 
 def _is_distinct(rows: "LazyTable", name: str) -> bool:

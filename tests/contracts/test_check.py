@@ -266,6 +266,42 @@ tables:
     assert ["protected" in notes[0], "leak" in notes[1], "identifier" in notes[2], "after the decision" in notes[3]] == [True] * 4
 
 
+def test_categories_that_need_a_look_are_named(check):
+    rows = [(n, n % 2, f"area {n % 9}", ("lost", "running")[n % 2], f"case {n}") for n in range(120)]
+    text = """name: own
+currency: EUR
+tables:
+  loans:
+    file: l.csv
+    columns: {loan_id: id, customer_id: id, is_default: bad}
+    extra:
+      - {name: area, from: area, feature: {category: true}}
+      - {name: state, from: state, feature: {category: true}}
+      - {name: case_name, from: case, feature: {category: true}}
+"""
+    lines = "\n".join(",".join(map(str, row)) for row in rows)
+    status, report = check(text, **{"l.csv": f"id,bad,area,state,case\n{lines}\n"})
+    assert status == 0
+    leak, identifier = report["tables"]["loans"]["notes"]
+    assert leak.startswith("state looks like a leak: its correlation with is_default is 1.00")
+    assert identifier.startswith("case_name looks like an identifier")
+
+
+def test_a_share_above_1_is_named(check):
+    text = """name: own
+currency: EUR
+tables:
+  loans:
+    file: l.csv
+    columns: {loan_id: id, customer_id: id, is_default: bad}
+    extra:
+      - {name: used, from: used, unit: share, feature: {}}
+      - {name: paid, from: paid, unit: share, feature: {}}
+"""
+    notes = check(text, **{"l.csv": "id,bad,used,paid\n1,0,0.5,0.5\n2,1,1.2,1\n"})[1]["tables"]["loans"]["notes"]
+    assert notes == ["used is a share, but rows lie outside of 0 to 1, which the service refuses; say `unit: ratio`"]
+
+
 def test_one_class_of_outcomes_leaves_the_domain_out(check):
     text = (
         "name: own\ncurrency: EUR\ntables:\n  loans:\n    file: loans.csv\n"

@@ -77,7 +77,7 @@ tables:
     extra:
 FEATURES
 """
-    features = """      - {name: credit_used, from: RevolvingUtilization, unit: share, description: Credit used, feature: {monotone: 1}}
+    features = """      - {name: credit_used, from: RevolvingUtilization, unit: ratio, description: Credit used, feature: {monotone: 1}}
       - {name: times_late, from: NumberOfTime30-59DaysPastDue, type: int64, missing: [96, 98], description: Late payments,
          feature: {monotone: 1, zero: No payment was late}}
       - {name: monthly_income, from: MonthlyIncome, unit: currency, description: Monthly income, feature: {monotone: -1}}

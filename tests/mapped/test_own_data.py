@@ -12,7 +12,7 @@ from schemas.mapping import read_mapping
 from tests.mapped.own_files import DATA_SETS, make_files
 from tests.mapped.own_ledger import OwnLedger, run_graph
 
-pytestmark = pytest.mark.mapped
+pytestmark = [pytest.mark.mapped, pytest.mark.slow]
 
 MOST_LINES = 40
 """Lines of a mapping without its list of features."""
@@ -73,8 +73,13 @@ def test_a_text_of_many_levels_is_explained_and_no_leak(run_once):
         assert known["explanation"]["contributions"][0]["value"] == category.levels[0]
         assert (unseen["decision"], unseen["decision_reason"]) == ("refer", "Outside what the model has seen: shop_area.")
         assert unseen["explanation"]["contributions"][0]["value"] is None
-        wrong = client.post("/v1/loan-default", json={"features": {"shop_area": "Área 1", "monthly_income": "much"}})
-        assert wrong.json()["error"]["fields"] == [{"field": "features.monthly_income", "reason": "Must be a number."}]
+        for no_number in ("much", "600", " "):
+            wrong = client.post("/v1/loan-default", json={"features": {"shop_area": "Área 1", "monthly_income": no_number}})
+            assert wrong.json()["error"]["fields"] == [{"field": "features.monthly_income", "reason": "Must be a number."}]
+        blank, null = (
+            client.post("/v1/loan-default", json={"features": {"shop_area": level, "monthly_income": 600}}).json() for level in (" ", None)
+        )
+        assert blank["pd"] == null["pd"]
         listed = client.get("/v1/models").json()["models"][0]["features"][0]
         assert listed["levels"] == list(category.levels)
 

@@ -227,7 +227,7 @@ def _dataset(name: str, spec: "BundleSpec", run_id: str) -> Any:
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.types import ColSpec, Schema
 
-    columns = Schema([ColSpec("double", feature.name, required=False) for feature in spec.features])
+    columns = Schema([ColSpec("string" if one.is_category else "double", one.name, required=False) for one in spec.features])
     return MetaDataset(CodeDatasetSource({"dagster.run_id": run_id}), name=name, digest=spec.data_sha256[:36], schema=columns)
 
 

@@ -16,6 +16,7 @@ from finrisk_assets.modelling.training.scorecard import Scorecard
 from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.bundle import Bundle, write
 from finrisk_assets.scoring.reasons import find_reasons
+from finrisk_assets.scoring.recourse import AllowedChange, RecourseSearch, below_threshold
 from finrisk_assets.scoring.spec import BundleSpec
 from schemas.features import Feature
 
@@ -181,3 +182,16 @@ def test_a_card_of_points_reads_levels_in_every_form(bundle_of, shops):
         [*(level for level, n in zip(spec.features[0].levels, spec.categories["shop_area"].rows, strict=True) if n >= MIN_LEVEL_ROWS)]
         + ["missing", "any other"]
     )
+
+
+def test_a_change_is_searched_for_a_row_with_a_level(bundle_of, shops):
+    _, spec, weighed = bundle_of("logistic_regression")
+    bundle = Bundle(spec, "")
+    row = {"shop_area": spec.features[0].levels[-1], "income": float(shops.income.median())}
+    before = float(bundle.probability(bundle.row(row)[None, :])[0])
+    search = RecourseSearch(bundle, {"income": AllowedChange(None)}, weighed[:100], below_threshold(before - 1e-6))
+    nearest = search.find_nearest(row)
+    assert nearest.changes is not None
+    assert [change.feature for change in nearest.changes] == ["income"]
+    assert nearest.row["shop_area"] == row["shop_area"]
+    assert nearest.probability < before
