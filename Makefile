@@ -27,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test container-test bench clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test tableau container-test bench clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -98,6 +98,9 @@ coverage: .venv/.dev ## The tests of test, and the lines that none of them reach
 browser-test: .venv/.dev $(CHARTS) ## Drive the console in Debian's chromium, page by page; screenshots lie in browser-shots/
 	@$(UV) sync --locked --quiet --group browser
 	@pytest -rs tests/browser
+
+tableau: .venv/.ready ## Install what writes Tableau extracts (258 MB; its Hyper library has a licence of its own, see docs/exports.md)
+	@$(UV) sync --locked --quiet --inexact --extra tableau
 
 container-test: .venv/.dev ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
 	@pytest -rs tests/container

@@ -76,6 +76,8 @@ class Settings:
         start.
     console
         Whether the service has the console at ``/console``.
+    export_identifiers
+        Whether the marts name customers, accounts, loans and transactions by their identifiers in place of pseudonyms.
     base_image
         The image on which the service's image is built, with `@sha256:…` where its bytes are pinned.
     shadow
@@ -129,6 +131,7 @@ class Settings:
     store_url: str = field(default="", repr=False)
     store_upgrade: bool = False
     console: bool = False
+    export_identifiers: bool = False
     base_image: str = "docker.io/library/python:3.11-slim-bookworm"
     shadow: bool = False
     threads: int = 2
