@@ -27,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test tableau container-test bench clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test client tableau container-test bench clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -99,6 +99,10 @@ browser-test: .venv/.dev $(CHARTS) ## Drive the console in Debian's chromium, pa
 	@$(UV) sync --locked --quiet --group browser
 	@pytest -rs tests/browser
 
+client: .venv/.dev ## Generate the Python client of the API and build its wheel in client/dist
+	@$(PY) client/build_client.py
+	@$(UV) build --quiet --wheel client && ls client/dist/*.whl
+
 tableau: .venv/.ready ## Install what writes Tableau extracts (258 MB; its Hyper library has a licence of its own, see docs/exports.md)
 	@$(UV) sync --locked --quiet --inexact --extra tableau
 
@@ -112,4 +116,4 @@ bench: .venv/.dev ## Measure: model quality and speed, beside peers
 clean: ## Remove everything the product and the set-up wrote; asks first where a store holds decisions (YES=1 for yes)
 	@python3 -c "$$COUNT_DECISIONS" || [ -n "$(YES)" ] || { \
 	    printf 'Remove them for good? Type yes: '; read answer && [ "$$answer" = yes ] || { echo 'Nothing was removed.'; exit 1; }; }
-	rm -rf .finrisk .venv .uv
+	rm -rf .finrisk .venv .uv client/finrisk_client client/dist
