@@ -1,6 +1,7 @@
 """Tests of the notebooks: each runs from its first cell to its last on a ledger that was run, and is committed without outputs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -17,15 +18,19 @@ MAX_OUTPUT_BYTES = 600_000
 """Size of all outputs of a notebook: a reader's editor stays quick."""
 
 
+@pytest.fixture(scope="module")
+def home(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the home: this process has the warehouse of the original open."""
+    return Path(shutil.copytree(run.settings.home, tmp_path_factory.mktemp("notebooks") / "home"))
+
+
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
-def test_a_notebook_runs_on_the_home_of_a_demonstration(file: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"HOME": run.settings.home, "SOURCE": run.settings.source, "AS_OF": run.settings.as_of.isoformat()}  # type: ignore[union-attr]
+def test_a_notebook_runs_on_the_home_of_a_demonstration(file: Path, run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"HOME": home, "SOURCE": run.settings.source, "AS_OF": run.settings.as_of.isoformat()}  # type: ignore[union-attr]
     values |= {"SIM_CUSTOMERS": run.settings.sim_customers, "SIM_MONTHS": run.settings.sim_months}
     for name, value in values.items():
         monkeypatch.setenv(f"FINRISK_{name}", str(value))
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent), prepend=":")
-    run.warehouse.connection.disconnect()  # the notebook's process reads the file
-    run.warehouse.drop_connection()
     notebook = nbformat.read(file, as_version=4)
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
