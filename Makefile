@@ -27,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test container-test bench book pictures clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test container-test bench book pictures client tableau clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -99,6 +99,13 @@ browser-test: .venv/.dev $(CHARTS) ## Drive the console in Debian's chromium, pa
 	@$(UV) sync --locked --quiet --group browser
 	@pytest -rs tests/browser
 
+client: .venv/.dev ## Generate the Python client of the API and build its wheel in client/dist
+	@$(PY) client/build_client.py
+	@$(UV) build --quiet --wheel client && ls client/dist/*.whl
+
+tableau: .venv/.ready ## Install what writes Tableau extracts (258 MB; its Hyper library has a licence of its own, see docs/exports.md)
+	@$(UV) sync --locked --quiet --inexact --extra tableau
+
 container-test: .venv/.dev ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
 	@pytest -rs tests/container
 
@@ -116,4 +123,4 @@ pictures: .venv/.dev $(CHARTS) ## Make the pictures of README and book from the 
 clean: ## Remove everything the product and the set-up wrote; asks first where a store holds decisions (YES=1 for yes)
 	@python3 -c "$$COUNT_DECISIONS" || [ -n "$(YES)" ] || { \
 	    printf 'Remove them for good? Type yes: '; read answer && [ "$$answer" = yes ] || { echo 'Nothing was removed.'; exit 1; }; }
-	rm -rf .finrisk .venv .uv .book
+	rm -rf .finrisk .venv .uv .book client/finrisk_client client/dist

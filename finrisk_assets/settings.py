@@ -81,6 +81,8 @@ class Settings:
     dagster_url, mlflow_url, console_url
         Addresses of the pages of Dagster, MLflow and the console, for links from one to another; `finrisk up` sets them, and without them
         no link is shown.
+    export_identifiers
+        Whether the marts name customers, accounts, loans and transactions by their identifiers in place of pseudonyms.
     base_image
         The image on which the service's image is built, with `@sha256:…` where its bytes are pinned.
     shadow
@@ -138,6 +140,7 @@ class Settings:
     dagster_url: str = ""
     mlflow_url: str = ""
     console_url: str = ""
+    export_identifiers: bool = False
     base_image: str = "docker.io/library/python:3.11-slim-bookworm"
     shadow: bool = False
     threads: int = 2

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 DType = Literal["string", "int64", "float64", "boolean", "timestamp"]
+ARROW_TYPES: Mapping[str, str] = {
+    "string": "string", "int64": "int64", "float64": "float64", "boolean": "bool", "timestamp": "timestamp[us]",
+}  # fmt: skip
+"""Types of a contract -> Arrow's names of them."""
 PersonalData = Literal["none", "identifier", "personal", "protected"]
 """`identifier` names a person or account; `personal` describes one; `protected` may never enter a model."""
 

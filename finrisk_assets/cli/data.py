@@ -1,4 +1,4 @@
-"""Commands about a user's own data: propose a mapping, check one without training, and show the quarantine of a ledger that was run."""
+"""Commands about a ledger's data: propose a mapping, check one without training, show the quarantine, and export the marts."""
 
 import json
 import sys
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bento.cli.output import AS_JSON, print_json, print_table
+from finrisk_assets.cli import prerequisites
 from finrisk_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -142,3 +144,35 @@ def _print_tables(reports: "Mapping[str, TableReport]") -> None:
 def _show(example: Mapping[str, Any]) -> str:
     values = ", ".join(f"{name} {value!r}" for name, value in example.items() if name != "row")
     return f"row {example['row']}{f': {values}' if values else ''}"
+
+
+@click.command("export")
+@click.option(
+    "--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="The folder to write to. Default: that of the asset `marts`."
+)
+@AS_JSON
+@click.pass_obj
+def export(settings: Settings, folder: Path | None, as_json: bool) -> None:
+    """Write scores, decisions, alerts, loans and transactions as Parquet, CSV and Tableau extracts. See docs/exports.md."""
+    from finrisk_assets.domains.registry import domains_of
+    from finrisk_assets.graph.stages.exports.marts import export_marts
+    from finrisk_assets.graph.warehouse import Warehouse
+    from finrisk_assets.ledger import sources
+    from finrisk_assets.marts.mart_files import MartError, has_tableau, mart_folder
+
+    source, target = sources.load(settings), folder or mart_folder(settings)
+    prerequisites.require_ledger(settings)
+    try:
+        written = export_marts(target, domains_of(source), source, Warehouse.of(settings), settings)
+    except MartError as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{target} cannot be written: {error.strerror}") from None
+    if as_json:
+        print_json([{"mart": one.mart.name, "rows": one.rows, "files": [str(file) for file in one.files]} for one in written])
+        return
+    rows = [(one.mart.name, f"{one.rows:,}", " ".join(file.suffix[1:] for file in one.files)) for one in written]
+    print_table(("mart", "rows", "files"), rows)
+    click.echo(f"They are in {target}; `dictionary` says what each column means.")
+    if not has_tableau():
+        click.echo("There are no Tableau extracts: `make tableau` installs what writes them.")

@@ -643,6 +643,7 @@ for command in (
     rules,
     store,
     stream,
+    data.export,
     data.import_files,
     data.check_file,
     data.show_quarantine,

@@ -44,6 +44,15 @@ def require_registry(settings: Settings) -> None:
         raise click.ClickException(f"no model is registered in {settings.root}: run `make demo` first{_other_ledger(settings)}")
 
 
+def require_ledger(settings: Settings) -> None:
+    """Refuse a command on stored tables where the warehouse's file does not exist yet."""
+    from finrisk_assets.graph.runs.warehouse_lock import file_of
+
+    file = file_of(settings.warehouse)
+    if file is not None and not file.is_file():
+        raise click.ClickException(f"there is no ledger in {settings.root}: run `make demo` first{_other_ledger(settings)}")
+
+
 def require_bento(settings: Settings) -> None:
     """Refuse a command that serves where no Bento is built yet."""
     if not has_bento(settings):

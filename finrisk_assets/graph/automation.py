@@ -21,7 +21,7 @@ DAILY, MONTHLY, LATE = "daily", "monthly", "late"
 """Ingest and score; retrain; take in what came late."""
 
 LEDGER_STAGES = ("raw_", "quarantine_", "validated_")
-SCORING_STAGES = (*LEDGER_STAGES, "features_", "scores_", "consistency_", "monitoring_")
+SCORING_STAGES = (*LEDGER_STAGES, "features_", "scores_", "consistency_", "monitoring_", "marts")
 """Name prefixes of the assets of a day's run: no training."""
 
 CHALLENGE = "challenge"
@@ -30,7 +30,7 @@ CHALLENGE = "challenge"
 CHALLENGING_STAGES = ("model_", "evaluation_")
 """Name prefixes of that job's assets. They end with the evaluation: a finding never changes the champion."""
 
-NOT_RETRAINED = (*LEDGER_STAGES, "scores_", "consistency_", "monitoring_", "truth_")
+NOT_RETRAINED = (*LEDGER_STAGES, "scores_", "consistency_", "monitoring_", "marts", "truth_")
 """Name prefixes of the assets that a retraining leaves alone; every other stage is part of it."""
 
 SETTLING_MONTHS = 3

@@ -11,6 +11,7 @@ from finrisk_assets.graph import automation, progress, stages, tags
 from finrisk_assets.graph.resources import Clock, Tracking
 from finrisk_assets.graph.runs.executor import build_executor
 from finrisk_assets.graph.stages import bento, ledger
+from finrisk_assets.graph.stages.exports import marts
 from finrisk_assets.graph.warehouse import Tables, Warehouse
 from finrisk_assets.ledger import sources
 from finrisk_assets.private_files import close_folder, restrict_new_files
@@ -57,6 +58,7 @@ def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = 
     for domain in domains:
         definitions += stages.build_assets(domain, source, settings, scores)
     definitions += bento.build_assets(domains, left_out(source), source, settings)
+    definitions += marts.build_assets(domains, source, settings)
     checks = [item for item in definitions if isinstance(item, dg.AssetChecksDefinition)]
     assets = [tags.add_tags(item, source.name) for item in definitions if not isinstance(item, dg.AssetChecksDefinition)]
     names = [key.to_user_string() for asset in assets for key in asset.keys]
@@ -70,5 +72,5 @@ def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = 
         resources={**build_resources(settings), **(overrides or {})},
         loggers={"progress": progress.progress_logger},
         # DuckDB lets one process write, and the heavy imports of ten steps in ten processes take longer than their work.
-        executor=build_executor(settings.warehouse, settings.warehouse_wait_minutes, collecting=("bento",), collected="champion_"),
+        executor=build_executor(settings.warehouse, settings.warehouse_wait_minutes, ("bento", marts.ASSET), "champion_"),
     )

@@ -103,3 +103,35 @@ def test_a_server_that_ends_ends_the_others_and_names_its_log(tmp_path: Path, ca
     assert "the ends ended with status 1; its log is in" in capfd.readouterr().err
     assert "no room" in (tmp_path / "simulator" / "logs" / "ends.log").read_text()
     assert local_servers.is_free(port)
+
+
+CHILD = """
+import signal, sys, time
+from pathlib import Path
+def end(*_):
+    Path(sys.argv[1]).write_text("ended by itself")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+Path(sys.argv[1]).write_text("ready")
+while True:
+    time.sleep(0.05)
+"""
+PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', *sys.argv[1:]], start_new_session=True); time.sleep(600)"
+
+
+def test_a_child_that_outlives_its_parent_is_told_to_end_before_it_is_killed(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD, str(note)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not note.exists() or note.read_text() != "ready":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (child,) = psutil.Process(parent.pid).children()
+    local_servers.stop_processes([parent])
+    assert note.read_text() == "ended by itself"
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_server_of_mlflow_starts_no_processes_for_jobs(tmp_path: Path) -> None:
+    server = local_servers.mlflow_server(Settings(home=tmp_path), 5000)
+    assert server.environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

@@ -11,7 +11,7 @@ import pytest
 
 from finrisk_assets.domains import registry
 from finrisk_assets.domains.base import Domain
-from finrisk_assets.graph import build
+from finrisk_assets.graph import automation, build
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources import BUILT_IN
 from finrisk_assets.ledger.sources.source_definition import Source
@@ -79,6 +79,16 @@ def test_every_asset_is_owned_described_and_checked(source: str, tmp_path: Path)
         assert node["group"] not in (None, "default"), asset
         assert len(str(node["description"])) > 20, asset
         assert f"{asset}_contract" in node["checks"], asset  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("source", BUILT_IN)
+def test_a_step_has_the_name_of_its_asset_or_check(source: str, tmp_path: Path) -> None:
+    """A name before it a second time makes the steps of a run unreadable."""
+    definitions = resolved(source, tmp_path)
+    steps = {node.name for node in definitions.resolve_job_def(automation.EVERYTHING).graph.nodes}
+    nodes = definitions.resolve_asset_graph()
+    assets = {key.to_user_string() for key in nodes.get_all_asset_keys()}
+    assert steps == assets | {key.name for key in nodes.asset_check_keys}
 
 
 @pytest.mark.parametrize("source", BUILT_IN)

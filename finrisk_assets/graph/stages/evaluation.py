@@ -50,11 +50,10 @@ POLICY = "policy.json"
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """Build the figures, their contract, and the gate."""
 
-    @dg.asset_check(
-        asset=f"evaluation_{domain.name}",
-        name=f"model_{domain.name}_gate",
-        blocking=True,
-        description="What a challenger must show on the frozen test window, alone and beside the champion, before it may decide: "
+    @checks.asset_check(
+        f"evaluation_{domain.name}",
+        f"model_{domain.name}_gate",
+        "What a challenger must show on the frozen test window, alone and beside the champion, before it may decide: "
         + " ".join(f"{demand.capitalize()}: {meaning}" for demand, meaning in gate.DEMANDS.items()),
     )
     def gate_check(warehouse: Warehouse) -> dg.AssetCheckResult:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from finrisk_assets.domains.base import Domain
+from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
@@ -43,11 +44,10 @@ ORDER = "_ordered_at"
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """Return the check of the features that the domain's model reads."""
 
-    @dg.asset_check(
-        asset=f"model_{domain.name}",
-        name=f"model_{domain.name}_leakage",
-        blocking=True,
-        description="No feature tells what was not known when the decision fell: none known later, none that echoes the target, none that "
+    @checks.asset_check(
+        f"model_{domain.name}",
+        f"model_{domain.name}_leakage",
+        "No feature tells what was not known when the decision fell: none known later, none that echoes the target, none that "
         "only works within its own time, none that names rows, and none that changes when later events are taken away.",
     )
     def check(warehouse: Warehouse, tracking: Tracking) -> dg.AssetCheckResult:

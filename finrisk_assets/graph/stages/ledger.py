@@ -160,12 +160,7 @@ def _complete(name: str, raw_table: RawTable, source: Source) -> dg.AssetChecksD
     """Check that raw = validated + quarantine in the months of the run; rows missing in other months give a warning."""
     by_month = name in MONTHLY_TABLES
 
-    @dg.asset_check(
-        asset=f"validated_{name}",
-        name=f"validated_{name}_complete",
-        blocking=True,
-        description="No row is lost: raw = validated + quarantine.",
-    )
+    @checks.asset_check(f"validated_{name}", f"validated_{name}_complete", "No row is lost: raw = validated + quarantine.")
     def check(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> dg.AssetCheckResult:
         layers = ("raw", "validated", "quarantine")
         rows = {layer: count(warehouse.table(f"{layer}_{name}")) for layer in layers}

@@ -335,11 +335,11 @@ def _drift_check(domain: Domain, layer: str, what: str) -> dg.AssetChecksDefinit
     """Return the check ``<layer>_<domain>_drift``, which warns where the newest window has drifted."""
     asset, source = f"{layer}_{domain.name}", f"monitoring_{domain.name}"
 
-    @dg.asset_check(
-        asset=asset,
-        name=f"{asset}_drift",
-        additional_deps=[source],
-        blocking=False,
+    @checks.asset_check(
+        asset,
+        f"{asset}_drift",
+        is_blocking=False,
+        deps=[source],
         description=f"The {what} of the newest window are as in training, at a false-alarm rate of 5 %. It warns and never blocks.",
     )
     def check(warehouse: Warehouse) -> dg.AssetCheckResult:

@@ -16,9 +16,7 @@ from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training.parallel import map_in_order
 from finrisk_assets.policy.policy_file import load_policy
 from finrisk_assets.settings import Settings
-
-ARROW = {"string": "string", "int64": "int64", "float64": "float64", "boolean": "bool", "timestamp": "timestamp[us]"}
-"""Types of a contract -> Arrow's names of them."""
+from schemas.ledger import ARROW_TYPES
 
 SCORING_CHUNK = 20_000
 """Rows that a thread scores at a time, so that memory stays bounded."""
@@ -82,6 +80,6 @@ def score_table(path: Path, features: LazyTable, domain: Domain, settings: Setti
         writer = writer or pq.ParquetWriter(path, rows.schema, coerce_timestamps="us", allow_truncated_timestamps=False)
         writer.write_table(rows)
     if writer is None:  # months without a decision
-        empty = pa.schema([(column.name, pa.type_for_alias(ARROW[column.dtype])) for column in contract.columns])
+        empty = pa.schema([(column.name, pa.type_for_alias(ARROW_TYPES[column.dtype])) for column in contract.columns])
         writer = pq.ParquetWriter(path, empty)
     writer.close()

@@ -39,7 +39,7 @@ COLUMNS = (
 GRADES = {"LOW": 1, "MEDIUM": 2, "HIGH": 3}
 
 OWN = (
-    Column("risk_grade", "int64", "The lender's risk grade: 1 low, 2 medium, 3 high.", minimum=1, maximum=3),
+    Column("risk_grade", "int64", "The lender's risk grade: 1 low, 2 medium, 3 high.", "grade", minimum=1, maximum=3),
     Column("n_earlier_loans", "float64", "Earlier loans with the lender.", "loans", True, 0, personal="personal"),
     Column("months_since_loan", "float64", "Months since the last loan with the lender.", "months", True, 0, personal="personal"),
     Column("bureau_score", "float64", "Score of the external credit bureau.", "points", True, 0, personal="personal"),

@@ -1,0 +1,1 @@
+"""Assets that write files for other programs."""

@@ -1,0 +1,1 @@
+"""The marts: tables for reports and other tools, as files with a data dictionary."""
