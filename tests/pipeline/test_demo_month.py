@@ -8,8 +8,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from bento.insight.activity import count_activity
 from bento.store.session import open_store
-from bento.web.activity import count_activity
 from book.demo_month import DAYS
 from tests.pipeline.conftest import Run
 
