@@ -29,7 +29,7 @@ TABLES = ("customers", "accounts", "transactions", "loans", "offers")
 def _print_keys(context: click.Context, option: click.Parameter, is_set: bool) -> None:
     """Print the reference of a mapping's keys and end."""
     if is_set:
-        from schemas.mapping_reference import write_reference
+        from finrisk_assets.operations.mapping_reference import write_reference
 
         click.echo(write_reference(), nl=False)
         context.exit()
