@@ -27,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test container-test bench clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test container-test bench book pictures clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -105,8 +105,15 @@ container-test: .venv/.dev ## Build the container image without Docker or a regi
 bench: .venv/.dev ## Measure: model quality and speed, beside peers
 	@for what in features simulator spending loans cashflow offers handbook leakage drift scorecard reasons gates orchestration serving; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done
 
+book: .venv/.dev ## Build the documentation as a site into .book/site; a link that leads nowhere fails
+	@$(PY) -m book.pages
+
+pictures: .venv/.dev $(CHARTS) ## Make the pictures of README and book from the home of a demo, in Debian's chromium
+	@$(UV) sync --locked --quiet --group browser
+	@$(PY) -W ignore -m book.pictures
+
 # The decisions of a store cannot be made again: they are audited, and answer for what was said to people.
 clean: ## Remove everything the product and the set-up wrote; asks first where a store holds decisions (YES=1 for yes)
 	@python3 -c "$$COUNT_DECISIONS" || [ -n "$(YES)" ] || { \
 	    printf 'Remove them for good? Type yes: '; read answer && [ "$$answer" = yes ] || { echo 'Nothing was removed.'; exit 1; }; }
-	rm -rf .finrisk .venv .uv
+	rm -rf .finrisk .venv .uv .book

@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Status, StatusCode, Tracer
 
-ROLES = frozenset({"scorer", "analyst", "auditor", "privacy", "admin"})
+ROLES = frozenset({"scorer", "analyst", "supervisor", "auditor", "privacy", "admin"})
 """Roles of callers; `bento.access.roles` says which routes each role may call."""
 
 

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -35,10 +36,11 @@ from bento.decisions.engine import DecisionResult, Decisions
 from bento.decisions.group_commit import GroupCommit
 from bento.decisions.models import Champions, find_newest_models, load_champions
 from bento.decisions.shadow import Shadow
+from bento.insight import activity, model_cards, model_evidence, policy_preview
 from bento.people import data_rights
 from bento.problems import Problem, catch_problems
 from bento.store.session import open_store
-from bento.web import activity, lookups, model_cards, openapi, tracing
+from bento.web import lookups, openapi, tracing
 from bento.web.admission import Admission
 from bento.web.api_page.route_pages import answer_examples
 from bento.web.bounded_protocol import ConnectionLimits, bound_connections
@@ -61,6 +63,7 @@ from schemas.alert_api import (
     BulkDispositionRequest,
     ClaimRequest,
     DispositionRequest,
+    ReleaseRequest,
 )
 from schemas.api import (
     AuditPage,
@@ -92,13 +95,18 @@ from schemas.api import (
     TransactionBatch,
     TransactionRequest,
 )
+from schemas.evidence_api import ModelEvidence
 from schemas.insight_api import (
     Activity,
     AlertCapacity,
     AuditVerification,
     CallerAnswer,
+    LendingWorth,
+    LoanWhatIfRequest,
     ModelCards,
     PolicyAnswer,
+    PolicyPreview,
+    PolicyPreviewRequest,
     ReplayAnswer,
     SpendingWhatIfRequest,
     UsualBehaviour,
@@ -110,6 +118,8 @@ GC_THRESHOLD = 20_000
 """New objects between two collections of the youngest generation. At Python's 700 a batch triggers a collection every few items."""
 
 
+WORTH_S = 300
+"""Seconds for which the worth of lending is shown as it was measured."""
 ANSWER_TIMEOUT_S = 5
 """Seconds for one answer, once its request's body is there. A longer time lets requests queue up behind a slow store."""
 
@@ -232,6 +242,8 @@ class FinRisk:
         self.access = AccessControl.from_settings(settings, self.store, self._metrics.count_refusal)
         has_shadow = settings.shadow and bool(self._champions.challengers)
         self._shadow = Shadow(self._champions.challengers, open_store(settings, durable=False)) if has_shadow else None
+        self._reports = settings.reports
+        self._lending: dict[int, tuple[float, LendingWorth]] = {}
         self._decisions = Decisions.of(self._champions, self.store, settings.bentoml_home / "models")
         self._group_commit = GroupCommit(self._decisions)
         self._long_reads = asyncio.Semaphore(1)
@@ -307,6 +319,15 @@ class FinRisk:
         answer = await self._decisions.loan_scorer().nearest_change(request)
         await self.store.thread.run_if_busy(self._decisions.record_counterfactual, "loan_default", request, answer)
         return answer
+
+    @bentoml.api(route="/v1/loan-default/what-if")
+    @catch_problems
+    async def explore_loan(self, request: LoanWhatIfRequest, /) -> LoanAnswer:
+        """Return the probability of default and the decision if amount, term or rate were others.
+
+        Nothing is decided and no decision is stored; the audit records that the question was answered.
+        """
+        return await self.store.thread.run_if_busy(self._decisions.answer_loan_what_if, request)
 
     @bentoml.api(route="/v1/spending-risk")
     @catch_problems
@@ -407,6 +428,15 @@ class FinRisk:
         """
         return await self.store.thread.run_if_busy(alert_queue.claim_alert, self.store, request)
 
+    @bentoml.api(route="/v1/alerts/release")
+    @catch_problems
+    async def release_alert(self, request: ReleaseRequest, /) -> Alert:
+        """Open an alert again that the caller has claimed; a supervisor releases everybody's claims.
+
+        The request names the version that was read; where the alert has changed since, nothing happens, and the answer is 409.
+        """
+        return await self.store.thread.run_if_busy(alert_queue.release_alert, self.store, request)
+
     @bentoml.api(route="/v1/alerts/dispose")
     @catch_problems
     async def dispose_alert(self, request: DispositionRequest, /) -> Alert:
@@ -474,7 +504,25 @@ class FinRisk:
         return await self._read_apart(activity.count_activity, self.store, days)
 
     async def list_model_cards(self) -> ModelCards:
-        return await self._read_apart(model_cards.list_model_cards, self.store, self._champions)
+        return await self._read_apart(model_cards.list_model_cards, self.store, self._champions, self._reports)
+
+    async def read_model_evidence(self, domain: str) -> ModelEvidence:
+        return await self._read_apart(model_evidence.read_model_evidence, self.store, self._champions, domain, self._reports)
+
+    async def measure_lending(self, days: int) -> LendingWorth:
+        """Return the worth of what lending decided; measured at most once in `WORTH_S`, because it decides again."""
+        known = self._lending.get(days)
+        if known is None or time.monotonic() - known[0] > WORTH_S:
+            answers, policy = self._decisions.answers, self._champions.policy
+            worth = await self._read_apart(policy_preview.measure_lending, self.store, answers, policy, days, time.monotonic)
+            known = time.monotonic(), worth
+            if worth.applications or worth.offers:
+                self._lending[days] = known
+        return known[1]
+
+    async def preview_policy(self, request: PolicyPreviewRequest) -> PolicyPreview:
+        answers, policy = self._decisions.answers, self._champions.policy
+        return await self._read_apart(policy_preview.preview_policy, self.store, answers, policy, request.policy, time.monotonic)
 
     async def verify_audit(self) -> AuditVerification:
         return await self._read_apart(lookups.verify_audit, self.store)

@@ -76,6 +76,11 @@ class Settings:
         start.
     console
         Whether the service has the console at ``/console``.
+    reports
+        Folder of the drift reports that the service shows; `finrisk serve` and `finrisk up` set it, and without it none is shown.
+    dagster_url, mlflow_url, console_url
+        Addresses of the pages of Dagster, MLflow and the console, for links from one to another; `finrisk up` sets them, and without them
+        no link is shown.
     base_image
         The image on which the service's image is built, with `@sha256:…` where its bytes are pinned.
     shadow
@@ -102,8 +107,8 @@ class Settings:
         The consumer group of the stream's workers.
     stream_batch
         Messages that a worker decides in one transaction of the store at most.
-    stream_port
-        Port on 127.0.0.1 where a worker answers /livez, /readyz and /metrics.
+    stream_host, stream_port
+        Address and port where a worker answers /livez, /readyz and /metrics, without a key.
     """
 
     home: Path = Path(".finrisk")
@@ -129,6 +134,10 @@ class Settings:
     store_url: str = field(default="", repr=False)
     store_upgrade: bool = False
     console: bool = False
+    reports: Path | None = None
+    dagster_url: str = ""
+    mlflow_url: str = ""
+    console_url: str = ""
     base_image: str = "docker.io/library/python:3.11-slim-bookworm"
     shadow: bool = False
     threads: int = 2
@@ -150,6 +159,7 @@ class Settings:
     stream_decisions: str = "risk-decisions"
     stream_group: str = "finrisk"
     stream_batch: int = 256
+    stream_host: str = "127.0.0.1"
     stream_port: int = 3100
 
     def __post_init__(self) -> None:

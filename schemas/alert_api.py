@@ -48,7 +48,7 @@ class Alert(Answer):
     expected_loss_amount: float | None = Field(description="As the decision's answer has it; null where the score is no probability.")
     opened_at: Utc
     state: AlertState
-    version: int = Field(description="Grows with each change; a claim and a disposition name it.")
+    version: int = Field(description="Grows with each change; a claim, a release and a disposition name it.")
     assignee: str | None = Field(description="The caller who claimed or closed it.", examples=["key:4f2a"])
     claimed_at: Utc | None
     disposition: Disposition | None
@@ -69,6 +69,15 @@ class ClaimRequest(Request):
     version: AlertVersion
 
     examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Claim an alert": {"alert_id": _EXAMPLE_ID, "version": 1}}
+
+
+class ReleaseRequest(Request):
+    """The end of a claim."""
+
+    alert_id: AlertId
+    version: AlertVersion
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Release an alert": {"alert_id": _EXAMPLE_ID, "version": 2}}
 
 
 class DispositionRequest(Request):

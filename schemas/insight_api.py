@@ -8,8 +8,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.api import Answer, Features, SpendingRequest, Utc
+from schemas.api import Answer, Features, LoanRequest, Request, SpendingRequest, Utc
+from schemas.evidence_api import DriftVerdict, ScoreShare
 
+DomainName = Annotated[str, Field(pattern="^[a-z_]{1,40}$", description="A model's domain, as `GET /v1/models` names it.")]
 DecisionId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="The `decision_id` of an answer.")]
 
 
@@ -27,6 +29,57 @@ class PolicyAnswer(Answer):
     version: str = Field(description="First digits of the hash of its content, which stand in every decision.")
     sha256: str
     document: dict[str, Any] = Field(description="The content, section by section, as the policy's file has it.")
+
+
+class PolicyPreviewRequest(Request):
+    """Another decision policy, of which nothing takes effect."""
+
+    policy: str = Field(min_length=1, max_length=100_000, description="The policy's file: YAML, with every key of the shipped policy.")
+
+
+class PreviewGroup(Answer):
+    """The decisions of one group, and those of them that change."""
+
+    column: str = Field(description="`decision`: the change, such as `refer → approve`; `grade`: the grade under the policy in effect.")
+    group: str
+    decisions: int
+    changed: int
+    worth_amount: float | None = Field(description="By how much they are worth more, in currency; null where money does not measure them.")
+
+
+class DomainPreview(Answer):
+    """The decisions of one domain under both policies."""
+
+    domain: str
+    decisions: int = Field(description="Decisions that were decided again.")
+    changed: int
+    left_out: int = Field(description="Decisions that cannot be decided again from what was recorded.")
+    worth_before_amount: float | None = Field(description="Their expected worth under the policy in effect, in currency.")
+    worth_after_amount: float | None
+    groups: list[PreviewGroup] = Field(description="Only those with a change.")
+    examples: list[str] = Field(max_length=10, description="`decision_id` of the newest decisions that change.")
+
+
+class PolicyPreview(Answer):
+    """The newest decisions of the last 30 days, decided again under another policy and under the one in effect."""
+
+    name: str
+    version: str
+    since: Utc
+    decisions: int
+    is_complete: bool = Field(description="Whether these are all decisions since then; else they are the newest.")
+    domains: list[DomainPreview]
+
+
+class LendingWorth(Answer):
+    """The expected worth of what lending decided in the last days, under the policy in effect."""
+
+    since: Utc
+    applications: int = Field(description="Loan applications that were decided.")
+    loans_amount: float | None = Field(description="Expected value of the approved and referred ones, in currency; null without any.")
+    offers: int = Field(description="Requests for an offer.")
+    offers_amount: float | None = Field(description="Expected profit of the offers that were made, in currency; null without any.")
+    is_complete: bool = Field(description="Whether these are all of these days; else they are the newest.")
 
 
 class CapacityPoint(Answer):
@@ -87,6 +140,20 @@ class SpendingWhatIfRequest(SpendingRequest):
     }
 
 
+class LoanWhatIfRequest(LoanRequest):
+    """A loan application, as for `POST /v1/loan-default`: scored, and not recorded as a decision."""
+
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "A customer of the ledger, smaller and longer": {
+            "customer_id": 123,
+            "loan_amount": 8000,
+            "term_months": 60,
+            "annual_rate_pct": 9.5,
+        },
+        "An application by its features": {"loan_id": "4959", "features": {}},
+    }
+
+
 class DayCount(Answer):
     """The decisions of one outcome on one day."""
 
@@ -132,6 +199,8 @@ class Activity(Answer):
     money: list[AlertMoney]
     labelled_frauds: int = Field(description="Transactions of these days that were labelled fraud.")
     labelled_fraud_amount: float = Field(description="Their sum, in currency: lost unless a review or a block stopped them.")
+    labelled: int = Field(description="Transactions of these days whose outcome is known, fraud or not.")
+    lost_amount: float = Field(description="The sum of those frauds that were allowed, in currency.")
     counted: int = Field(description="Decisions that were counted.")
     is_complete: bool = Field(description="Whether these are all decisions of these days.")
     features_as_of: dict[str, Utc | None] = Field(description="Domain to the time of the newest feature snapshot.")
@@ -193,6 +262,9 @@ class ModelCard(Answer):
     importance: list[FeatureImportance] = Field(description="The features by falling importance.")
     curve: list[CurvePair] = Field(description="Empty where the bundle has no curve of scores.")
     shadow: list[ShadowAgreement]
+    rows: int | None = Field(description="Rows of the frozen test window; null where the model was packed without evidence.")
+    scores: list[ScoreShare] = Field(description="The distribution of the test window's probabilities; empty where it is not known.")
+    drift: DriftVerdict | None = Field(description="The newest monitoring; null where none is known.")
 
 
 class ModelCards(Answer):

@@ -3,6 +3,7 @@
 `docs/sources.md` explains each key with examples; `read_mapping` checks a file and names each wrong key and its fix.
 """
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,14 +12,13 @@ from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from schemas.date_formats import DIRECTIVES, PER_SECOND, Language, has_time_of_day
 from schemas.ledger import IS_TEST, TABLES, Column, DType, PersonalData, Table
 from schemas.mapping_yaml import RepeatedKeyError, load_mapping_yaml
 
 Scalar = str | int | float | bool
 
 MONTH = r"^[12][0-9]{3}-(0[1-9]|1[0-2])$"
-
-DATE_DIRECTIVES = frozenset("YymdHMSz")
 
 DIRECTION, CURRENCY = "direction", "currency"
 
@@ -61,10 +61,14 @@ class ColumnMap(_Model):
         default_factory=dict, description="Words in a free text -> its meaning, whatever the case of letters; the first that occurs holds."
     )
     otherwise: Scalar | None = Field(None, description="The meaning of any code that neither `values` nor `contains` names.")
-    format: str | None = Field(None, description="How a date is written (%d/%m/%Y), or epoch_s, epoch_ms.")
+    format: str | None = Field(None, description="How a date is written (%d/%m/%Y, %d %b %Y), or epoch_s, epoch_ms.")
+    language: Language = Field("en", description="The language of names of months (%b, %B), beside English.")
     timezone: str | None = Field(None, description="The IANA zone of times without an offset, such as Europe/Prague. Default: UTC.")
     decimal: Literal[".", ","] = Field(".", description="The decimal mark.")
     thousands: Literal["", ".", ",", " ", "'"] = Field("", description="The mark between thousands.")
+    beside: dict[str, Literal["", "-", "+"]] = Field(
+        default_factory=dict, description="Texts beside a number, as € or DR -> the sign that they give it: nothing, - or +."
+    )
     absolute: bool = Field(False, description="Take a signed number without its sign.")
     scale: float | None = Field(None, description="Multiply by this, to reach the ledger's unit.")
 
@@ -90,14 +94,18 @@ class ColumnMap(_Model):
             )
         if self.format and not self.format.startswith("epoch"):
             used = [self.format[i + 1 : i + 2] for i, mark in enumerate(self.format) if mark == "%"]
-            if set(used) - DATE_DIRECTIVES or not set(used) & {"Y", "y"}:
-                raise ValueError("a date format is made of %Y or %y, %m, %d, %H, %M, %S, %z and what stands between them")
-            if len(used) > len(set(used)) or {"Y", "y"} <= set(used):
+            if set(used) - DIRECTIVES or not set(used) & {"Y", "y"} or ("I" in used) != ("p" in used):
+                raise ValueError(
+                    "a date format is made of %Y or %y, %m, %b or %B, %d, %H or %I with %p, %M, %S, %z and what stands between them"
+                )
+            if len(used) > len(set(used)) or any(len(set(used) & set(same)) > 1 for same in ("Yy", "mbB", "HI")):
                 raise ValueError("a date format has each part once")
-            if "z" in used and "H" not in used:
+            if "z" in used and not has_time_of_day(self.format):
                 raise ValueError("%z needs %H: a date alone has no offset")
-        elif self.format and self.format not in ("epoch_s", "epoch_ms"):
+        elif self.format and self.format not in PER_SECOND:
             raise ValueError("an epoch is epoch_s or epoch_ms")
+        if any(not text.strip() or re.search("[0-9]", text) for text in self.beside):
+            raise ValueError("beside names texts without digits, such as € or DR")
         if self.row_number and self.format and not self.format.startswith("epoch"):
             raise ValueError("a row's number is no date; as a moment it has the format epoch_s")
         return self
@@ -451,7 +459,7 @@ def _check_table(name: str, table: TableMap) -> list[str]:
     wrong += [
         f"{place}.{key}: a date without a time is the same in every zone; take `timezone` away"
         for key, column in _places(table)
-        if column.timezone and column.format and not column.format.startswith("epoch") and "%H" not in column.format
+        if column.timezone and not has_time_of_day(column.format or "")
     ]
     return wrong
 

@@ -10,8 +10,8 @@ from schemas.mapping import ColumnMap, ExtraColumn, FeatureMap, Mapping, SplitMa
 
 _HEAD = """# Keys of a mapping
 
-Written by `finrisk import --keys > docs/mapping-keys.md`; never edited by hand. [sources.md](sources.md#your-own-files) has the
-tutorial and an example.
+Written by `finrisk import --keys > docs/mapping-keys.md`; never edited by hand. [own-data.md](own-data.md) is the tutorial,
+[sources.md](sources.md#your-own-files) has an example.
 """
 _SECTIONS: tuple[tuple[str, type[BaseModel], type[BaseModel] | None, str], ...] = (
     ("The file", Mapping, None, ""),

@@ -6,6 +6,7 @@ RE2, Java and Python. All texts are in normal form (`schemas.normal_form`), so t
 """
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cache
 
@@ -78,8 +79,46 @@ def unsigned_pattern(thousands: str = "") -> str:
     return rf"^{sign}{space}|{space}{sign}$|[()]{marks}"
 
 
-def read_number(text: str, decimal: str = ".", thousands: str = "") -> float | None:
-    """Return the number that a text in normal form is; None where it is none, or beyond a float's range."""
+def mark_patterns(beside: Mapping[str, str]) -> tuple[str | None, str]:
+    """Return the patterns of a number with a text before it, as ``€ 5``, and with one behind it, as ``5 DR``.
+
+    The groups are what stands before the text, the text, and what stands behind it. A text that gives a sign stands behind the number;
+    the first pattern is None where all texts give one.
+
+    Parameters
+    ----------
+    beside
+        Text -> the sign that it gives: ``-``, ``+`` or empty for none.
+    """
+    sign, space = f"[+{re.escape(MINUS)}]", f"[{SPACES}]?"
+    texts = [re.escape(text) for text in sorted(beside, key=lambda text: (-len(text), text))]
+    unsigned = [re.escape(text) for text in sorted(beside, key=lambda text: (-len(text), text)) if not beside[text]]
+    before = rf"^({sign}{space}|\(|)({'|'.join(unsigned)}){space}(.+)$" if unsigned else None
+    return before, rf"^(.+?){space}({'|'.join(texts)})(\)|{space}{sign}|)$"
+
+
+SIGNED = f"^[+{re.escape(MINUS)}(]|[+{re.escape(MINUS)})]$"
+"""The marks of a number that has a sign of its own."""
+
+
+def read_number(text: str, decimal: str = ".", thousands: str = "", beside: Mapping[str, str] | None = None) -> float | None:
+    """Return the number that a text in normal form is; None where it is none, or beyond a float's range.
+
+    Parameters
+    ----------
+    decimal, thousands
+        As of `number_pattern`.
+    beside
+        As of `mark_patterns`. A number with a sign of its own and one beside it is none.
+    """
+    if beside:
+        before, behind = mark_patterns(beside)
+        if before and (found := re.fullmatch(before, text)):
+            text = found[1] + found[3]
+        if found := re.fullmatch(behind, text):
+            text, meant = found[1] + found[3], beside[found[2]]
+            number = None if meant and re.search(SIGNED, text) else read_number(text, decimal, thousands)
+            return -number if number is not None and meant == "-" else number
     if not re.fullmatch(number_pattern(decimal, thousands), text):
         return None
     number = float(re.sub(unsigned_pattern(thousands), "", text).replace(decimal, "."))

@@ -58,23 +58,29 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models", ANY_ROLE),
     Route("GET", "/v1/model-metrics", ANY_ROLE),
     Route("GET", "/v1/model-cards", ANY_ROLE),
+    Route("GET", "/v1/model-evidence/{domain}", ANY_ROLE),
     Route("GET", "/v1/policy", ANY_ROLE),
+    Route("POST", "/v1/policy/preview", _with_admin("analyst", "auditor")),
     # Counts, without a person.
     Route("GET", "/v1/activity", ANY_ROLE),
+    Route("GET", "/v1/activity/worth", ANY_ROLE),
     Route("GET", "/v1/caller", ANY_ROLE),
     # Decisions.
     *(Route("POST", f"/v1/{domain}", _with_admin("scorer")) for domain in _SCORING),
     *(Route("POST", f"/v1/{domain}/batch", _with_admin("scorer")) for domain in _SCORING),
     Route("POST", "/v1/loan-default/nearest-change", _with_admin("scorer", "analyst")),
+    Route("POST", "/v1/loan-default/what-if", _with_admin("scorer", "analyst")),
     Route("POST", "/v1/spending-risk/what-if", _with_admin("scorer", "analyst")),
     Route("GET", "/v1/risk-scores/{customer_id}", _with_admin("scorer", "analyst")),
     Route("POST", "/v1/feedback", _with_admin("analyst")),
     # Alerts, and the decisions behind them.
-    Route("GET", "/v1/alerts", _with_admin("analyst")),
-    Route("GET", "/v1/alerts/capacity", _with_admin("analyst")),
-    Route("GET", "/v1/alerts/{alert_id}", _with_admin("analyst")),
-    Route("GET", "/v1/alerts/{alert_id}/usual", _with_admin("analyst")),
+    Route("GET", "/v1/alerts", _with_admin("analyst", "supervisor")),
+    Route("GET", "/v1/alerts/capacity", _with_admin("analyst", "supervisor")),
+    Route("GET", "/v1/alerts/{alert_id}", _with_admin("analyst", "supervisor")),
+    Route("GET", "/v1/alerts/{alert_id}/usual", _with_admin("analyst", "supervisor")),
     Route("POST", "/v1/alerts/claim", _with_admin("analyst")),
+    # An analyst releases its own claims, a supervisor everybody's: see `bento.alerts.alert_queue`.
+    Route("POST", "/v1/alerts/release", _with_admin("analyst", "supervisor")),
     Route("POST", "/v1/alerts/dispose", _with_admin("analyst")),
     Route("POST", "/v1/alerts/dispose/bulk", _with_admin("analyst")),
     # The audit, and a person's data.

@@ -1,4 +1,4 @@
-"""The queue of alerts: page through it, claim an alert, close alerts with a disposition.
+"""The queue of alerts: page through it, claim an alert or release it, close alerts with a disposition.
 
 A decision opens its alert (`store.decisions.insert_decisions`). A change names the version that its caller has seen, and is refused where
 another change came first. A disposition of fraud or genuine is the decision's label too, in the same transaction (`decisions.feedback`), so
@@ -7,7 +7,7 @@ that it reaches models as every label does, from its date on. All SQL on the que
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, or_, select, update
+from sqlalchemy import Boolean, Connection, Select, and_, bindparam, or_, select, update
 
 from bento.context import current_caller, request_id
 from bento.decisions import feedback
@@ -27,12 +27,15 @@ from schemas.alert_api import (
     ClaimRequest,
     DispositionRequest,
     DispositionResult,
+    ReleaseRequest,
 )
 from schemas.api import Error, FeedbackRequest, FieldError
 from schemas.timestamps import from_micros
 
 LABELS = {"fraud": True, "genuine": False}
 """Disposition -> the label that it gives the decision; others give none."""
+RELEASING_ROLES = frozenset({"supervisor", "admin"})
+"""Roles that release an alert that somebody else has claimed."""
 MINE = "me"
 """Filter of the assignee that stands for the caller."""
 
@@ -47,6 +50,13 @@ _CLAIM = (
     update(alerts)
     .where(_IS_SEEN)
     .values(state="claimed", version=alerts.c.version + 1, assignee=bindparam("caller"), claimed_at=bindparam("now"))
+)
+_RELEASE = (
+    update(alerts)
+    .where(
+        _IS_SEEN, alerts.c.state == "claimed", or_(alerts.c.assignee == bindparam("caller"), bindparam("may_release_all", type_=Boolean))
+    )
+    .values(state="open", version=alerts.c.version + 1, assignee=None, claimed_at=None)
 )
 _CLOSE = (
     update(alerts)
@@ -117,7 +127,31 @@ def claim_alert(store: Store, request: ClaimRequest) -> Alert:
         if is_changed:
             _record(store, "alert.claim", row)
         elif (row["state"], row["assignee"], row["version"]) != ("claimed", caller, request.version + 1):
-            raise _conflict(row, caller)
+            raise _conflict(row, caller, request.version)
+        return to_alert(row)
+
+
+def release_alert(store: Store, request: ReleaseRequest) -> Alert:
+    """Open an alert again that the caller has claimed, or that anybody has where the caller has one of `RELEASING_ROLES`.
+
+    The same release sent again has the same result.
+
+    Raises
+    ------
+    bento.problems.Problem
+        404 where there is no such alert, 409 where it has changed since, is not claimed or is a colleague's, 503 where the store is not
+        available.
+    """
+    with write_transaction(store) as connection:
+        caller = current_caller.get()
+        values = {"of_decision": request.alert_id, "seen": request.version, "caller": caller.name}
+        values["may_release_all"] = not caller.roles.isdisjoint(RELEASING_ROLES)
+        is_changed = bool(connection.execute(_RELEASE, values).rowcount)
+        row = find_alert(connection, request.alert_id)
+        if is_changed:
+            _record(store, "alert.release", row)
+        elif (row["state"], row["version"]) != ("open", request.version + 1):
+            raise _conflict(row, caller.name, request.version)
         return to_alert(row)
 
 
@@ -147,7 +181,7 @@ def dispose_alert(store: Store, request: DispositionRequest) -> Alert:
                 content = {"decision_id": request.alert_id, "label": LABELS[request.disposition], "note": request.reason}
                 feedback.record(store, FeedbackRequest.model_validate({**content, "known_at": from_micros(now)}))
         elif (row["disposition"], row["assignee"], row["version"]) != (request.disposition, caller, request.version + 1):
-            raise _conflict(row, caller)
+            raise _conflict(row, caller, request.version)
         return to_alert(row)
 
 
@@ -213,11 +247,13 @@ def _to_result(result: Alert | Problem) -> DispositionResult:
     return DispositionResult(status=200, alert=result, error=None)
 
 
-def _conflict(row: Any, caller: str) -> Problem:
+def _conflict(row: Any, caller: str, seen: int) -> Problem:
     if row["state"] == "closed":
         reason = "The alert is closed."
     elif row["assignee"] not in (None, caller):
         reason = "A colleague has claimed the alert; claim it first to take it over."
+    elif row["version"] == seen:
+        reason = "Nobody has claimed the alert."
     else:
         reason = "The alert has changed since this version."
     message = f"{reason} Read it again: its version is {row['version']}."

@@ -24,6 +24,7 @@ def console(api: str, host: str, port: int, **tls: Any) -> None:
 
     from bento.console.api_client import ApiClient
     from bento.console.console_app import build_console
+    from bento.console.outside_links import OutsideLinks
 
     if not api.startswith(("http://", "https://")):
         raise click.BadParameter(f"{api!r} is no address; write it as http://127.0.0.1:3000", param_hint="--api")
@@ -33,15 +34,16 @@ def console(api: str, host: str, port: int, **tls: Any) -> None:
         raise click.ClickException(f"the console cannot listen on {host}, port {port}: {error.strerror}; choose another --port") from None
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     click.echo(f"The console: {'https' if tls.get('ssl_certfile') else 'http'}://{host}:{port}/console (API: {api}); Ctrl-C ends it")
+    settings = Settings.from_environment()
     options = {name: value for name, value in tls.items() if value}
     # No access log: its lines begin with the client's address. Proxies are believed as the service believes them.
     options |= {
         "log_config": None,
         "access_log": False,
         "server_header": False,
-        "forwarded_allow_ips": Settings.from_environment().trusted_proxies,
+        "forwarded_allow_ips": settings.trusted_proxies,
     }
-    uvicorn.Server(uvicorn.Config(build_console(ApiClient(api)), **options)).run(sockets=[listener])
+    uvicorn.Server(uvicorn.Config(build_console(ApiClient(api), OutsideLinks.from_settings(settings)), **options)).run(sockets=[listener])
 
 
 if __name__ == "__main__":

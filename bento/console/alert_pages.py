@@ -16,6 +16,10 @@ from bento.console.console_context import Console
 from bento.console.presentation import charts
 from bento.console.presentation.rendering import build_csv
 
+WORKING_ROLES = frozenset({"analyst", "admin"})
+"""Roles that claim alerts and close them. The API decides; a page shows what it allows."""
+RELEASING_ROLES = frozenset({"supervisor", "admin"})
+"""Roles that release what others have claimed."""
 QUEUE_PAGE = 50
 """Alerts of one page of the queue."""
 GENUINE_REASONS = (
@@ -54,6 +58,7 @@ async def show_queue(console: Console, request: Request) -> Response:
         alerts=page["alerts"],
         next_cursor=page["next"],
         query=query,
+        may_work=_may_work(request),
         total_loss=sum(alert["expected_loss_amount"] or 0.0 for alert in page["alerts"]),
         capacity=capacity[0],
         points=points,
@@ -90,6 +95,15 @@ async def find_next(console: Console, request: Request) -> Response:
     return _go(first)
 
 
+def _may_work(request: Request) -> bool:
+    return not WORKING_ROLES.isdisjoint(request.state.session.roles)
+
+
+def _may_release(alert: Mapping[str, Any], request: Request) -> bool:
+    session = request.state.session
+    return alert["state"] == "claimed" and (alert["assignee"] == session.caller or not RELEASING_ROLES.isdisjoint(session.roles))
+
+
 def _go(alert_id: str) -> Response:
     return RedirectResponse(f"/console/alerts/{quote_segment(alert_id)}", 303)
 
@@ -110,6 +124,8 @@ async def show_alert(console: Console, request: Request) -> Response:
         sent=sent,
         answer=_NO_ANSWER | details["answer"],
         is_mine=alert["assignee"] in (None, request.state.session.caller),
+        may_work=_may_work(request),
+        may_release=_may_release(alert, request),
         contributions=_rank(details["answer"]),
         max_bars=MAX_BARS,
         usual=usual,
@@ -128,6 +144,14 @@ async def claim(console: Console, request: Request, form: FormData) -> Response:
     alert_id = request.path_params["alert_id"]
     await console.post(request, "/v1/alerts/claim", {"alert_id": alert_id, "version": _version(form.get("version"))})
     request.state.session.notice = "The alert is yours."
+    return _go(alert_id)
+
+
+async def release(console: Console, request: Request, form: FormData) -> Response:
+    """Release an alert that is claimed, and show it."""
+    alert_id = request.path_params["alert_id"]
+    await console.post(request, "/v1/alerts/release", {"alert_id": alert_id, "version": _version(form.get("version"))})
+    request.state.session.notice = "The alert is open again."
     return _go(alert_id)
 
 

@@ -15,7 +15,7 @@ _FILTERS = ("action", "caller", "person", "since", "before")
 _COLUMNS = ("at", "caller", "action", "domain", "person", "model_version", "request_id", "writer", "number", "hash")
 ACTIONS = (
     "decide", "read", "export", "erase", "advise", "replay", "verify",
-    "alert.open", "alert.claim", "alert.dispose", "key.create", "key.revoke",
+    "alert.open", "alert.claim", "alert.release", "alert.dispose", "key.create", "key.revoke",
 )  # fmt: skip
 """Actions to choose from; the audit has others."""
 ERASE_WORD = "erase"

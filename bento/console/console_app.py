@@ -21,6 +21,7 @@ from bento.access.rate_limits import Rate, RateLimiter
 from bento.console import alert_pages, audit_page, loan_page, model_pages, overview_page, person_page, policy_page
 from bento.console.api_client import ApiClient, ApiRefusal
 from bento.console.console_context import Console
+from bento.console.outside_links import OutsideLinks
 from bento.console.presentation.rendering import Renderer
 from bento.console.presentation.vega_bundle import BUNDLE
 from bento.console.sessions import COOKIE, FORM_COOKIE, ConsoleSession, Sessions, is_session_token
@@ -51,9 +52,9 @@ Handler = Callable[[Console, Request], Awaitable[Response]]
 FormHandler = Callable[[Console, Request, FormData], Awaitable[Response]]
 
 
-def build_console(api: ApiClient) -> ASGIApp:
-    """Return the console of an API, with sessions of its own."""
-    console = Console(api, Renderer(), Sessions(), RateLimiter(SIGN_INS))
+def build_console(api: ApiClient, links: OutsideLinks | None = None) -> ASGIApp:
+    """Return the console of an API, with sessions of its own and links to other pages; by default to none."""
+    console = Console(api, Renderer(), Sessions(), RateLimiter(SIGN_INS), links or OutsideLinks())
     pages: dict[str, Handler] = {
         "/overview": overview_page.show_overview,
         "/alerts": alert_pages.show_queue,
@@ -70,11 +71,13 @@ def build_console(api: ApiClient) -> ASGIApp:
         "/sign-out": _sign_out,
         "/alerts/dispose": alert_pages.dispose_many,
         "/alerts/{alert_id}/claim": alert_pages.claim,
+        "/alerts/{alert_id}/release": alert_pages.release,
         "/alerts/{alert_id}/dispose": alert_pages.dispose,
         "/person": person_page.show_person,
         "/person/statement": person_page.read_statement,
         "/person/what-if": person_page.rescore,
         "/loan": loan_page.decide_loan,
+        "/loan/what-if": loan_page.explore_loan,
         "/policy": policy_page.compare_policy,
         "/audit/verify": audit_page.verify_chain,
         "/audit/replay": audit_page.replay_decision,

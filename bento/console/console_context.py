@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from bento.access.rate_limits import RateLimiter
 from bento.console.api_client import ApiClient, ApiRefusal
+from bento.console.outside_links import OutsideLinks
 from bento.console.presentation.rendering import Renderer
 from bento.console.sessions import Sessions
 
@@ -20,6 +21,7 @@ class Console:
     renderer: Renderer
     sessions: Sessions
     sign_ins: RateLimiter
+    links: OutsideLinks
 
     async def get(self, request: Request, path: str, params: Any = None) -> Any:
         """Return the answer of the API to the reader of a request; raises as `ApiClient.get` does."""

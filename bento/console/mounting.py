@@ -5,6 +5,8 @@ from functools import cached_property
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from finrisk_assets.settings import Settings
+
 PATH = "/console"
 
 
@@ -35,5 +37,6 @@ class ConsoleMount:
     def _console(self) -> ASGIApp:
         from bento.console.api_client import ApiClient
         from bento.console.console_app import build_console
+        from bento.console.outside_links import OutsideLinks
 
-        return build_console(ApiClient("http://localhost", self.api))
+        return build_console(ApiClient("http://localhost", self.api), OutsideLinks.from_settings(Settings.from_environment()))

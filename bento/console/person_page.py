@@ -102,9 +102,14 @@ def _ask(console: Console, request: Request, file: StatementFile) -> Response:
         for name in ("date", "amount", "debit", "credit", "sign", "balance"):
             at = getattr(layout, name)
             if at is not None:
-                columns[name] = layout.names[at] if at < len(layout.names) else f"column {at + 1}"
+                columns[name] = layout.text.header[at]
     return console.page(
-        request, "statement_question.html", questions=file.questions, sample=statement.movements[:SAMPLE_ROWS], columns=columns
+        request,
+        "statement_question.html",
+        questions=file.questions,
+        sample=statement.movements[:SAMPLE_ROWS],
+        columns=columns,
+        skipped=statement.skipped,
     )
 
 

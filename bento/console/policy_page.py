@@ -17,7 +17,8 @@ from finrisk_assets.policy.policy_file import PolicyError, parse_policy
 
 _SHIPPED = Path(policy_file.__file__).with_name("default_policy.yaml")
 _KEY = re.compile(r"^( *)([a-z_]+):")
-_MAX_POLICY_BYTES = 200_000
+_MAX_POLICY_BYTES = 100_000
+PREVIEW = "/v1/policy/preview"
 
 
 async def show_policy(console: Console, request: Request) -> Response:
@@ -26,28 +27,40 @@ async def show_policy(console: Console, request: Request) -> Response:
     rows = _explain(Policy.model_validate(policy["document"]))
     if request.query_params.get("format") == "csv":
         return build_csv("policy", ("key", "value", "meaning"), rows)
-    return console.page(request, "policy.html", policy=policy, sections=_group(rows), changes=None, fault="", other=None)
+    return console.page(request, "policy.html", policy=policy, sections=_group(rows), changes=None, fault="", other=None, pasted="")
 
 
 async def compare_policy(console: Console, request: Request, form: FormData) -> Response:
-    """Compare the policy in effect with an uploaded file: each key that differs, in words."""
+    """Compare the policy in effect with an uploaded file or a pasted text: each key that differs, and what it would have decided."""
     policy = await console.get(request, "/v1/policy")
     now = Policy.model_validate(policy["document"])
-    upload, changes, fault, other = form.get("policy"), None, "", None
-    if not isinstance(upload, UploadFile) or not upload.filename:
-        fault = "No file was chosen. Choose the YAML file of another policy."
-    else:
-        try:
-            content = await upload.read(_MAX_POLICY_BYTES)
-            other = parse_policy(content.decode("utf-8"), "the file")
-            changes = _list_changes(now, other)
-        except UnicodeDecodeError:
-            fault = "The file is no text. Choose the YAML file of a policy."
-        except PolicyError as error:
-            fault = str(error)
-    sections = _group(_explain(now))
+    upload, pasted = form.get("policy"), str(form.get("pasted", "")).strip()
+    changes, fault, other, preview, preview_fault = None, "", None, None, None
+    has_file = isinstance(upload, UploadFile) and bool(upload.filename)
+    try:
+        text = (await upload.read(_MAX_POLICY_BYTES)).decode("utf-8") if isinstance(upload, UploadFile) and has_file else pasted
+        if not text:
+            raise PolicyError("No file was chosen. Choose the YAML file of another policy, or paste its text.")
+        other = parse_policy(text, "the file" if has_file else "the text")
+        changes = _list_changes(now, other)
+        if changes:
+            preview, preview_fault = await console.try_post(request, PREVIEW, {"policy": text})
+    except UnicodeDecodeError:
+        fault = "The file is no text. Choose the YAML file of a policy."
+    except PolicyError as error:
+        fault = str(error)
     return console.page(
-        request, "policy.html", 422 if fault else 200, policy=policy, sections=sections, changes=changes, fault=fault, other=other
+        request,
+        "policy.html",
+        422 if fault else 200,
+        policy=policy,
+        sections=_group(_explain(now)),
+        changes=changes,
+        fault=fault,
+        other=other,
+        pasted=pasted,
+        preview=preview,
+        preview_fault=preview_fault,
     )
 
 
@@ -58,12 +71,19 @@ def _explain(policy: Policy) -> list[dict[str, Any]]:
 
 
 def _list_changes(now: Policy, other: Policy) -> list[dict[str, Any]]:
-    before, after, meanings = now.flatten(), other.flatten(), read_meanings()
+    before, after, meanings = _flatten(now), _flatten(other), read_meanings()
     return [
         {"key": key, "before": _write(before.get(key)), "after": _write(after.get(key)), "meaning": meanings.get(key, "")}
         for key in [*before, *(key for key in after if key not in before)]
         if before.get(key) != after.get(key)
     ]
+
+
+def _flatten(policy: Policy) -> dict[str, Any]:
+    """Return each value of a policy by its key; a rule on transactions by its name, as one value."""
+    values = policy.flatten()
+    rules = values.pop("transaction_anomaly.rules")
+    return values | {f"transaction_anomaly.rules.{rule['name']}": [rule] for rule in rules}
 
 
 @cache

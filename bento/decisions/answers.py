@@ -36,8 +36,6 @@ class ScoringInput(NamedTuple):
         The domain's decision, where it precedes the scoring of the row: the priced offers of `loan_offers`.
     transaction
         The transaction that is added to the history with the decision; None in the other domains.
-    is_doubtful
-        Whether too little is known of the row for a decision, where that was found out for many rows at once; else None.
     """
 
     request: Any
@@ -46,7 +44,6 @@ class ScoringInput(NamedTuple):
     decision_context: Any = None
     pricing: Any = None
     transaction: Transaction | None = None
-    is_doubtful: bool | None = None
 
 
 def exactly_one_of(request: Request, *names: str) -> str:
@@ -214,6 +211,6 @@ def score(bundle: Bundle, row: Rows) -> Scores:
 
 def split_scores(scores: Scores) -> list[Scores]:
     """Return the scores of each row of many."""
-    margin, probability, base, contributions = scores
+    margin, probability, base, contributions, doubts = scores
     each_row = (slice(at, at + 1) for at in range(len(margin)))
-    return [Scores(margin[row], probability[row], base, contributions[row]) for row in each_row]
+    return [Scores(margin[row], probability[row], base, contributions[row], doubts[row]) for row in each_row]

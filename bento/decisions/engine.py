@@ -28,8 +28,8 @@ from bento.problems import Problem, log_failure
 from bento.store.database import StoreUnavailable
 from bento.store.records import NewAlert, NewDecision, Person, PriorDecision, RequestOrigin, Transaction
 from bento.store.session import STORE_FAULTS, Store, write_transaction
-from schemas.api import FieldError, SpendingAnswer, TransactionRequest
-from schemas.insight_api import SpendingWhatIfRequest
+from schemas.api import FieldError, LoanAnswer, SpendingAnswer, TransactionRequest
+from schemas.insight_api import LoanWhatIfRequest, SpendingWhatIfRequest
 
 logger = logging.getLogger("finrisk.service")
 
@@ -348,6 +348,18 @@ class Decisions:
         if decisions:
             self.store.insert_decisions(decisions)
         return results
+
+    def answer_loan_what_if(self, request: LoanWhatIfRequest) -> LoanAnswer:
+        """Answer a what-if about a loan and record in the audit that it was answered; no decision is stored.
+
+        Raises
+        ------
+        bento.problems.Problem
+            As of `scorer`, and for a request that the scorer refuses.
+        """
+        answer = cast(LoanAnswer, self.loan_scorer().answer(request))
+        self.record_counterfactual("loan_default", request, answer)
+        return answer
 
     def record_counterfactual(self, domain: str, request: Any, answer: Any) -> None:
         """Record in the audit that a client was sent a counterfactual; nothing else is stored.

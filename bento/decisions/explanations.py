@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
-from finrisk_assets.scoring.bundle import Bundle, Scores
+from finrisk_assets.scoring.bundle import Bundle, Doubt, Scores
 from finrisk_assets.scoring.reasons import (
     MAX_REASONS,
     Direction,
@@ -58,7 +58,7 @@ class Explainer:
         self._codes = [factor_code(feature) for feature in bundle.features]
         self._members = [list(list_members(bundle.features, self._factors, column)) for column in range(len(bundle.features))]
 
-    def fields(self, row: Rows, scores: Scores, *, high: bool, refused: bool = False, is_doubtful: bool | None = None) -> dict[str, Any]:
+    def fields(self, row: Rows, scores: Scores, *, high: bool, refused: bool = False) -> dict[str, Any]:
         """Return the fields of an answer that every domain has: the score of one row, its explanation, its reasons and the model.
 
         Parameters
@@ -69,15 +69,14 @@ class Explainer:
             The scores of this row.
         high, refused
             As of `find_reasons`.
-        is_doubtful
-            Whether too little is known of the row, where the caller knows that already.
 
         Raises
         ------
         ValueError
             If a contribution is not a finite number.
         """
-        doubts = [] if is_doubtful is False else self._name_doubt(row)
+        doubt = scores.doubts[0]
+        doubts = [] if doubt is None else [self._word_doubt(doubt)]
         return {
             "score": float(scores.margin[0]),
             "explanation": self.explain(row, scores),
@@ -114,15 +113,13 @@ class Explainer:
         reasons = (self._word_reason(column, movements, values, direction) for column, _ in factors)
         return [reason for reason in reasons if reason.text]
 
-    def _name_doubt(self, row: Rows) -> list[Reason]:
-        """Return the reason that too little is known, first of all reasons; none where enough is known."""
-        doubt = self._bundle.find_doubt(row)
-        if doubt is None:
-            return []
+    def _word_doubt(self, doubt: Doubt) -> Reason:
+        """Return the reason that too little is known, which is the first of all reasons."""
         names = [self._features[column].name for column in doubt.columns]
-        return [Reason(code=TOO_LITTLE_KNOWN, feature=names[0], features=names, text=doubt.text)]
+        return Reason.model_construct(code=TOO_LITTLE_KNOWN, feature=names[0], features=names, text=doubt.text)
 
     def _word_reason(self, column: int, moves: list[float], row: list[float], direction: Direction) -> Reason:
         members = self._factors[self._features[column].factor]
         speaker, text = self._words.word_factor(members, moves, row, direction)
-        return Reason(code=self._codes[column], feature=self._features[speaker].name, features=self._members[column], text=text)
+        feature = self._features[speaker].name
+        return Reason.model_construct(code=self._codes[column], feature=feature, features=self._members[column], text=text)

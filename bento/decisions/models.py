@@ -67,6 +67,8 @@ class Champions:
         Domain to the challenger's bundle, where a challenger was packed.
     folders
         Domain to the folder of the champion's bundle.
+    origins
+        Domain to the champion's version in the registry, and its run and experiment in MLflow, where they are known.
     """
 
     bundles: Mapping[str, Bundle]
@@ -77,6 +79,7 @@ class Champions:
     challengers: Mapping[str, Bundle] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     policy: Policy = field(default_factory=default_policy)
+    origins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def why_absent(self, domain: str) -> str:
         """Return one sentence for the client that asked for a domain without a model."""
@@ -153,6 +156,7 @@ def load_champions(bento: Any | None, policy_file: Path | None = None) -> Champi
         challengers={domain: bundle.under(policy, _companions(plain, domain)) for domain, bundle in challengers.items()},
         folders={bundle.domain: Path(model.path) for bundle, model in zip(loaded, models, strict=True)},
         policy=policy,
+        origins={bundle.domain: model.info.metadata.get("origin", {}) for bundle, model in zip(loaded, models, strict=True)},
     )
 
 

@@ -52,7 +52,8 @@ _SEALED = select(decisions.c.id, decisions.c.person, people.c.lookup, people.c.w
     decisions.outerjoin(people, decisions.c.person == people.c.person)
 )
 _DECIDE_RECORDS = select(audit.c.output, audit.c.writer, audit.c.number).where(audit.c.action == "decide")
-_ALERT_RECORDS = select(audit.c.inputs, audit.c.output).where(audit.c.action.in_(("alert.open", "alert.claim", "alert.dispose")))
+_ALERT_ACTIONS = ("alert.open", "alert.claim", "alert.release", "alert.dispose")
+_ALERT_RECORDS = select(audit.c.inputs, audit.c.output).where(audit.c.action.in_(_ALERT_ACTIONS))
 _PEOPLE_OF_ALERTS = select(audit.c.inputs, audit.c.person).where(audit.c.action == "alert.open")
 _KEY_RECORDS = select(audit.c.output, audit.c.inputs).where(OF_KEYS, audit.c.action == "key.create")
 

@@ -25,6 +25,7 @@ from finrisk_assets.domains.cashflow.decide import SURPLUS
 from finrisk_assets.domains.loan_default.decide import APPROVE
 from finrisk_assets.domains.loan_offers.decide import OFFER
 from finrisk_assets.domains.spending_risk.decide import LOW, MEDIUM
+from finrisk_assets.policy.document import Policy
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from schemas.api import Answer
 from schemas.timestamps import from_micros, to_micros
@@ -97,7 +98,7 @@ def rescore(domain: str, scorer: Scorer, payloads: Sequence[DecisionPayload]) ->
         stored_scores = scores
         if payload.abridged is not None:
             margin, probability = np.array([payload.abridged.margin]), np.array([payload.abridged.probability])
-            stored_scores = Scores(margin, probability, scores.base, scores.contributions)
+            stored_scores = scores._replace(margin=margin, probability=probability)
         rescored.append(Rescored(scores, scorer.build_answer(scoring_input, stored_scores)))
     return rescored
 
@@ -159,6 +160,15 @@ class AnswerRebuilder:
             while len(self._old) > MAX_OLD_SCORERS:
                 del self._old[next(iter(self._old))]
         return scorer
+
+    def build_scorer(self, domain: str, version: str, policy: Policy) -> Scorer | None:
+        """Return a scorer of a version under a policy that need not be stored; None where the version's bundle is missing or was changed.
+
+        A bundle that is no champion's is loaded: call this in a thread of its own.
+        """
+        of_version = (scorer.bundle for (name, number, _), scorer in self._champions.items() if (name, number) == (domain, version))
+        bundle = next(of_version, None) or self._bundle_of(domain, version)
+        return None if bundle is None else DOMAINS[domain].scorer(bundle.under(policy), self._store)
 
     def rebuild(self, domain: str, version: str, policy_version: str | None, payloads: Sequence[DecisionPayload]) -> list[bytes | None]:
         """Return the answers of abridged records of one model and policy, byte for byte as they were sent, with a null `decision_id`.

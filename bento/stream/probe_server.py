@@ -1,4 +1,4 @@
-"""The worker's own `/livez`, `/readyz` and `/metrics`, on this machine alone, in a thread of their own."""
+"""The worker's own `/livez`, `/readyz` and `/metrics`, in a thread of their own. They ask for no key and name nobody."""
 
 import json
 from collections.abc import Callable
@@ -20,8 +20,8 @@ class ProbeServer:
 
     Parameters
     ----------
-    port
-        Port on 127.0.0.1.
+    address
+        Host and port to listen on.
     find_faults
         Returns the fault of each part of the worker.
     is_alive
@@ -32,12 +32,12 @@ class ProbeServer:
     Raises
     ------
     StreamError
-        Where the port is taken.
+        Where the port is taken, or the address is not of this machine.
     """
 
     def __init__(
         self,
-        port: int,
+        address: tuple[str, int],
         find_faults: Callable[[], PartFaults],
         is_alive: Callable[[], bool],
         render_metrics: Callable[[], tuple[bytes, str]],
@@ -48,9 +48,10 @@ class ProbeServer:
         self._last_check: tuple[float, PartFaults] | None = None
         self._lock = Lock()
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+            self._server = ThreadingHTTPServer(address, self._handler())
         except OSError as error:
-            raise StreamError(f"the worker cannot listen on port {port}: {error.strerror}; set another FINRISK_STREAM_PORT") from None
+            message = f"the worker cannot listen on {address[0]}, port {address[1]}: {error.strerror}"
+            raise StreamError(f"{message}; set another FINRISK_STREAM_PORT, or FINRISK_STREAM_HOST") from None
         self._server.daemon_threads = True
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="finrisk-probes", daemon=True)
 

@@ -57,7 +57,8 @@ def run_process(settings: Settings, bento: str) -> None:
     with _exclusive(settings), closing(open_store(settings, meter=metrics.shared, upgrades=settings.store_upgrade or None)) as store:
         decisions = Decisions.of(champions, store, settings.bentoml_home / "models")
         worker = StreamWorker(settings, decisions, metrics)
-        probes = ProbeServer(settings.stream_port, worker.find_faults, worker.is_alive, lambda: (metrics.render(), CONTENT_TYPE))
+        address = settings.stream_host, settings.stream_port
+        probes = ProbeServer(address, worker.find_faults, worker.is_alive, lambda: (metrics.render(), CONTENT_TYPE))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
         gc.set_threshold(GC_THRESHOLD)

@@ -27,8 +27,10 @@ from bento.web.api_page.route_pages import complete_document
 from bento.web.dispatch import request_and_answer_types
 from bento.web.metrics import CONTENT_TYPE, render_metrics
 from bento.web.redact_paths import EXPORT, PERSON, RISK_SCORES, find_customer_id
+from finrisk_assets.policy.policy_file import default_policy
 from schemas.alert_api import AlertDetails, AlertId, AlertPage, AlertQuery
 from schemas.api import AuditPage, AuditQuery, Erasure, ErrorEnvelope, Identifier, ModelList, ModelMetrics, PersonExport, RiskScores
+from schemas.evidence_api import ModelEvidence
 from schemas.insight_api import (
     Activity,
     ActivityQuery,
@@ -36,8 +38,12 @@ from schemas.insight_api import (
     AuditVerification,
     CallerAnswer,
     DecisionId,
+    DomainName,
+    LendingWorth,
     ModelCards,
     PolicyAnswer,
+    PolicyPreview,
+    PolicyPreviewRequest,
     ReplayAnswer,
     UsualBehaviour,
 )
@@ -47,6 +53,8 @@ SUMMARY = "Personal-finance risk decisions, each with its score, the contributio
 _SECURITY_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
 _PAGE_HEADERS = {"Content-Security-Policy": _SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
 _CUSTOMER_EXAMPLE: Any = {"customer": {"summary": "A customer of the ledger", "value": "123"}}
+_DOMAIN_EXAMPLE: Any = {"loans": {"summary": "The model of loan defaults", "value": "loan_default"}}
+_POLICY_EXAMPLE: Any = {"shipped": {"summary": "The shipped policy", "value": {"policy": default_policy().canonical_json()}}}
 Customer = Annotated[Identifier, PathParameter(openapi_examples=_CUSTOMER_EXAMPLE)]
 _FAILURES: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope, "description": "Any failure"}}
 
@@ -148,9 +156,22 @@ def build_app() -> FastAPI:
         return await _current_service().count_activity(query.days)
 
     @catch_problems
+    async def worth(query: Annotated[ActivityQuery, Query()]) -> LendingWorth:
+        """Show what the newest loans and offers of the last days are expected to be worth under the policy in effect.
+
+        It is measured at most once in five minutes, over at most a thousand decisions.
+        """
+        return await _current_service().measure_lending(query.days)
+
+    @catch_problems
     async def model_cards() -> ModelCards:
         """Show where each champion comes from, what moves its score, the curve of its thresholds, and its challenger beside it."""
         return await _current_service().list_model_cards()
+
+    @catch_problems
+    async def model_evidence(domain: Annotated[DomainName, PathParameter(openapi_examples=_DOMAIN_EXAMPLE)]) -> ModelEvidence:
+        """Show a champion's curves, calibration, effects, fairness, scorecard, candidates and newest drift report, all aggregated."""
+        return await _current_service().read_model_evidence(domain)
 
     @catch_problems
     async def caller() -> CallerAnswer:
@@ -161,6 +182,14 @@ def build_app() -> FastAPI:
     async def policy() -> PolicyAnswer:
         """Show the decision policy in effect: costs, limits, thresholds and capacities."""
         return _current_service().read_policy()
+
+    @catch_problems
+    async def preview(request: Annotated[PolicyPreviewRequest, Body(openapi_examples=_POLICY_EXAMPLE)]) -> PolicyPreview:
+        """Decide the newest decisions of the last 30 days again under another policy: what changes, in which groups, and its worth.
+
+        Nothing takes effect and nothing is stored; the audit records that the question was answered.
+        """
+        return await _current_service().preview_policy(request)
 
     @catch_problems
     async def verification() -> AuditVerification:
@@ -176,7 +205,9 @@ def build_app() -> FastAPI:
         ("/v1/caller", caller, CallerAnswer),
         ("/v1/policy", policy, PolicyAnswer),
         ("/v1/activity", activity, Activity),
+        ("/v1/activity/worth", worth, LendingWorth),
         ("/v1/model-cards", model_cards, ModelCards),
+        ("/v1/model-evidence/{domain}", model_evidence, ModelEvidence),
         ("/v1/alerts/capacity", capacity, AlertCapacity),
         ("/v1/alerts/{alert_id}/usual", usual, UsualBehaviour),
         ("/v1/audit/verification", verification, AuditVerification),
@@ -190,6 +221,7 @@ def build_app() -> FastAPI:
         ("/v1/audit", audit, AuditPage),
     ):
         app.add_api_route(path, handler, response_model=answer_type, responses=_FAILURES, tags=["look up"])
+    app.add_api_route("/v1/policy/preview", preview, methods=["POST"], response_model=PolicyPreview, responses=_FAILURES, tags=["look up"])
     app.add_api_route(PERSON, erase_person, methods=["DELETE"], response_model=Erasure, responses=_FAILURES, tags=["people"])
     app.add_api_route("/", show_docs, include_in_schema=False)
     app.add_api_route("/metrics", show_metrics, include_in_schema=False)

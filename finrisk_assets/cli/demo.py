@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.cli import demo_tables
+from finrisk_assets.cli.demo_stream import show_stream
 from finrisk_assets.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -49,13 +50,15 @@ class Example:
     figures: Mapping[str, Any]
 
 
-def run(settings: Settings, *, serve: bool = True, address: str = "http://127.0.0.1:3000/") -> int:
+def run(settings: Settings, *, serve: bool = True, stream_seconds: float = 0.0, address: str = "http://127.0.0.1:3000/") -> int:
     """Run the demonstration; return the exit status: 130 or 143 where SIGINT or SIGTERM stopped it.
 
     Parameters
     ----------
     serve
         Whether to serve the Bento and ask it for decisions at the end.
+    stream_seconds
+        Seconds of transactions that a worker decides on from Kafka, where Java is here; 0 for none.
     address
         The first page of `make up`, which the last line names.
     """
@@ -68,7 +71,7 @@ def run(settings: Settings, *, serve: bool = True, address: str = "http://127.0.
     status = 1
     with StopSignals() as signals:
         try:
-            status = _run(settings, console, signals, serve=serve, address=address)
+            status = _run(settings, console, signals, serve=serve, stream_seconds=stream_seconds, address=address)
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             signals.settle()
     if signals.received:
@@ -76,7 +79,7 @@ def run(settings: Settings, *, serve: bool = True, address: str = "http://127.0.
     return signals.exit_status or status
 
 
-def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serve: bool, address: str) -> int:
+def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serve: bool, stream_seconds: float, address: str) -> int:
     from finrisk_assets.graph.stages.common import champion_folder
     from finrisk_assets.graph.warehouse import Warehouse
     from finrisk_assets.ledger import sources
@@ -93,6 +96,8 @@ def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serv
         return 1
     if serve:
         _decide(settings, domains, warehouse, console, signals)
+    if stream_seconds and not signals.received and any(domain.name == "transaction_anomaly" for domain in domains):
+        show_stream(settings, console, signals, stream_seconds)
     demo_tables.print_model_figures(domains, warehouse, console)
     demo_tables.print_consistency(warehouse, console)
     demo_tables.print_quarantine(sources.load(settings).tables, warehouse, console)

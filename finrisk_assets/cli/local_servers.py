@@ -13,7 +13,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -69,6 +70,7 @@ class Server:
 def bento_server(settings: Settings, port: int) -> Server:
     """Return the server of the newest Bento."""
     environment = {"BENTOML_HOME": str(settings.bentoml_home), "BENTOML_DO_NOT_TRACK": "true"}
+    environment |= {} if settings.reports else {"FINRISK_REPORTS": str((settings.root / "reports").resolve())}
     command = (_BENTOML, "serve", "finrisk:latest", "--host", HOST, "--port", str(port))
     return Server("service", "decisions and their API page", port, command, probe="/readyz", environment=environment)
 
@@ -123,17 +125,28 @@ def console_server(service: Server, port: int) -> Server:
 
 
 def plan_servers(settings: Settings, first_port: int) -> list[Server]:
-    """Return the servers of `make up`, each on the first free port from `first_port` on."""
+    """Return the servers of `make up`, each on the first free port from `first_port` on; each knows the addresses of the others."""
     ports = find_free_ports(first_port)
     service = bento_server(settings, next(ports))
-    return [console_server(service, next(ports)), service, dagster_server(settings, next(ports)), mlflow_server(settings, next(ports))]
+    servers = [console_server(service, next(ports)), service, dagster_server(settings, next(ports)), mlflow_server(settings, next(ports))]
+    addresses = name_addresses(settings, *(server.port for server in servers if server is not service))
+    return [replace(server, environment=server.environment | addresses) for server in servers]
 
 
-def find_entry(first_port: int) -> str:
-    """Return the address at which a reader of `make up` begins: that of the console, which has the port after the service."""
-    ports = find_free_ports(first_port)
-    next(ports)
-    return f"http://{HOST}:{next(ports)}/console"
+def name_addresses(settings: Settings, console: int, dagster: int, mlflow: int) -> dict[str, str]:
+    """Return the variables by which pages link to each other, from their ports; those that are set already stay as they are."""
+    addresses = {
+        "console_url": f"http://{HOST}:{console}/console",
+        "dagster_url": f"http://{HOST}:{dagster}",
+        "mlflow_url": f"http://{HOST}:{mlflow}",
+    }
+    return {f"FINRISK_{name.upper()}": address for name, address in addresses.items() if not getattr(settings, name)}
+
+
+def plan_addresses(settings: Settings, first_port: int) -> dict[str, str]:
+    """Return the variables by which pages will link to each other once `make up` runs, in the order in which it takes free ports."""
+    _service, console, dagster, mlflow = islice(find_free_ports(first_port), 4)
+    return name_addresses(settings, console, dagster, mlflow)
 
 
 def find_free_ports(first: int) -> Iterator[int]:

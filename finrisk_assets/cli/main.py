@@ -74,16 +74,25 @@ def cli(context: click.Context) -> None:
 
 @cli.command()
 @click.option("--serve/--no-serve", default=True, help="Serve the Bento and ask it for decisions when the graph is done.")
+@click.option(
+    "--stream-seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, 600),
+    help="Seconds of a stream on Kafka, where Java is here; 0 leaves it out.",
+)
 @click.pass_obj
-def demo(settings: Settings, serve: bool) -> None:
+def demo(settings: Settings, serve: bool, stream_seconds: float) -> None:
     """Materialise the whole graph, then let the served Bento decide on examples from the ledger."""
     from finrisk_assets.cli import local_servers
     from finrisk_assets.cli.demo import run
 
     prerequisites.check_settings(settings)
     prepare_dagster(settings)
-    address = local_servers.find_entry(3000)
-    sys.exit(run(settings, serve=serve, address=address))
+    # Steps in processes of their own read the environment, so that what they record links to the pages of `make up`.
+    os.environ |= local_servers.plan_addresses(settings, 3000)
+    settings = Settings.from_environment()
+    sys.exit(run(settings, serve=serve, stream_seconds=stream_seconds, address=settings.console_url))
 
 
 PORT = click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")

@@ -73,10 +73,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of one bundle on the frozen test window, and PNG pictures by name."""
+    """Figures of one bundle on the frozen test window, PNG pictures by name, and what the pictures show as aggregated values for JSON."""
 
     figures: Sequence[Figure]
     plots: Mapping[str, bytes] = field(default_factory=dict)
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,7 @@ class ClassifierDomain(Domain):
         import numpy as np
 
         from finrisk_assets.modelling.evaluation import explain, metrics, plots
+        from finrisk_assets.modelling.packs import evidence
 
         window = self.score_test_window(frame, bundle, settings)
         validation = self._score_window("validation", frame, bundle, settings)
@@ -265,6 +266,13 @@ class ClassifierDomain(Domain):
                 "calibration": plots.plot_calibration(labels, probability),
                 "scores": plots.plot_scores(labels, probability, decision_thresholds),
                 "shap": plots.plot_shap_summary(scored.contributions, sample, names),
+            },
+            {
+                "rows": len(labels),
+                # Where batch and service decide at better terms than the row's, what is served has another distribution.
+                "scores": evidence.measure_scores(probability) if self.monitoring.is_scored_as_it_stands else [],
+                "effects": evidence.measure_effects(scored.contributions, sample, names),
+                **evidence.measure_outcomes(labels, probability, probability, window.frame.customer_id),
             },
         )
 

@@ -27,6 +27,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             uri=settings.tracking_uri,
             artifacts=str(settings.root / "mlflow" / "artifacts"),
             experiment=f"finrisk-{settings.source}",
+            page=settings.mlflow_url,
         ),
         # Fixed only by `FINRISK_AS_OF`; a run's own configuration goes before both.
         "clock": Clock.configure_at_launch(moment=settings.as_of.isoformat() if settings.as_of else ""),

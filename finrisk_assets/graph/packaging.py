@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from finrisk_assets.modelling.packs.evidence import EVIDENCE, write_evidence
 from finrisk_assets.policy.document import Policy
 from finrisk_assets.policy.policy_file import load_policy
 from finrisk_assets.scoring.bundle import Bundle
@@ -63,6 +64,8 @@ def build_bento(
     absent: Mapping[str, str] | None = None,
     figures: Mapping[str, Figures] | None = None,
     challengers: Mapping[str, Path] | None = None,
+    evidence: Mapping[str, Mapping[str, Any]] | None = None,
+    origins: Mapping[str, Mapping[str, str]] | None = None,
 ) -> BuiltBento:
     """Build the Bento that answers with these champions; the same code, bundles and figures give the same tag, and are not built twice.
 
@@ -76,6 +79,11 @@ def build_bento(
         Domain to what its champion showed on its test window, and beside the oracle where there is one.
     challengers
         Domain to the folder of the bundle that the service may ask in the champion's shadow. One that is the champion is left out.
+    evidence
+        Domain to the aggregated figures of its champion, which the service shows; see `finrisk_assets.modelling.packs.evidence`.
+    origins
+        Domain to its champion's version in the registry and its run in MLflow, for links. They name a history, not a content, so that the
+        Bento's version does not depend on them.
 
     Raises
     ------
@@ -91,14 +99,16 @@ def build_bento(
     home = settings.bentoml_home
     remove_unfinished(home)
     measured = {domain: (figures or {}).get(domain, ()) for domain in champions}
+    shown = {domain: (evidence or {}).get(domain, {}) for domain in champions}
     models: dict[str, str] = {}
     policy = load_policy(settings)
     for domain, folder in sorted(champions.items()):
         bundle_folder = (challengers or {}).get(domain)
         challenger = store_challenger(home, domain, bundle_folder, folder) if bundle_folder else None
-        models[domain] = store_model(home, domain, folder, absent or {}, measured[domain], challenger, policy)
+        origin = (origins or {}).get(domain, {})
+        models[domain] = store_model(home, domain, folder, absent or {}, measured[domain], challenger, policy, shown[domain], origin)
         models |= {f"{domain}_challenger": challenger} if challenger else {}
-    version = _version(models, measured, settings.base_image, policy)
+    version = _version(models, measured, shown, settings.base_image, policy)
     tag, path = f"{NAME}:{version}", home / "bentos" / NAME / version
     latest = home / "bentos" / NAME / "latest"
     if not path.is_dir():
@@ -119,18 +129,24 @@ def store_model(
     figures: Figures = (),
     challenger: str | None = None,
     policy: Policy | None = None,
+    evidence: Mapping[str, Any] | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> str:
     """Put a bundle into the model store as the newest model of its domain, and return its tag.
 
     The model's metadata holds the other facts that the service needs: why other domains are absent, its measured figures, the tag of the
-    challenger beside it, and the policy in effect, which the service takes unless FINRISK_POLICY names another.
+    challenger beside it, the policy in effect, which the service takes unless FINRISK_POLICY names another, and the origin in MLflow. The
+    evidence is a file beside the bundle's: it is read when somebody looks.
     """
     bundle = _bundle(domain, folder)
     # BentoML reads metadata as YAML, at every start and slowly: a list would cost the start a sixth of a second.
     metadata = {"absent": dict(absent), "figures_json": json.dumps([_without_none(figure) for figure in figures])}
     metadata |= {"challenger": challenger} if challenger else {}
     metadata |= {"policy_json": policy.canonical_json()} if policy else {}
-    return _store(home, bundle.name, bundle, folder, metadata)
+    metadata |= {"origin": dict(origin)} if origin else {}
+    content = write_evidence(evidence or {})
+    metadata |= {"evidence_sha256": hashlib.sha256(content).hexdigest()}
+    return _store(home, bundle.name, bundle, folder, metadata, {EVIDENCE: content})
 
 
 def store_challenger(home: Path, domain: str, folder: Path, champion: Path) -> str | None:
@@ -138,7 +154,7 @@ def store_challenger(home: Path, domain: str, folder: Path, champion: Path) -> s
     bundle = _bundle(domain, folder)
     if bundle.version == _bundle(domain, champion).version:
         return None
-    return _store(home, f"{bundle.name}-challenger", bundle, folder, {})
+    return _store(home, f"{bundle.name}-challenger", bundle, folder, {}, {})
 
 
 def _bundle(domain: str, folder: Path) -> Bundle:
@@ -148,8 +164,8 @@ def _bundle(domain: str, folder: Path) -> Bundle:
     return bundle
 
 
-def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mapping[str, Any]) -> str:
-    """Put a bundle into the model store as the newest model of a name, unless it is."""
+def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mapping[str, Any], more: Mapping[str, bytes]) -> str:
+    """Put a bundle, and more files beside it, into the model store as the newest model of a name, unless it is."""
     import bentoml
     from bentoml._internal.models import ModelStore
 
@@ -169,6 +185,8 @@ def _store(home: Path, name: str, bundle: Bundle, folder: Path, metadata: Mappin
     ):
         for file in folder.iterdir():
             shutil.copy(file, Path(model.path) / file.name)
+        for file_name, content in more.items():
+            (Path(model.path) / file_name).write_bytes(content)
     return tag
 
 
@@ -200,10 +218,13 @@ def _without_none(figure: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figure.items() if value is not None}
 
 
-def _version(models: Mapping[str, str], figures: Mapping[str, Figures], base_image: str, policy: Policy) -> str:
+def _version(
+    models: Mapping[str, str], figures: Mapping[str, Figures], evidence: Mapping[str, Mapping[str, Any]], base_image: str, policy: Policy
+) -> str:
     """Return a hash of everything that a Bento is made of."""
     digest = hashlib.sha256(repr((sorted(models.items()), base_image, policy.sha256)).encode())
     digest.update(json.dumps({domain: list(map(dict, rows)) for domain, rows in figures.items()}, sort_keys=True).encode())
+    digest.update(write_evidence(evidence))
     for file in sorted(_code()):
         digest.update(f"{file.relative_to(REPOSITORY).as_posix()}\0".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())

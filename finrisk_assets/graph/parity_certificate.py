@@ -21,7 +21,7 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.features.arrivals import Event, plan_arrivals
 from finrisk_assets.features.parity import Parity, compare, compute_arrived, list_events
-from finrisk_assets.features.windows import to_json
+from finrisk_assets.features.windows import DAY, MICRO, to_json
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training.provenance import REPOSITORY, data_sha256
 from finrisk_assets.settings import Settings
@@ -31,7 +31,7 @@ GROUP_EVENTS = 50_000
 N_GROUPS = 2
 """Groups, replayed at the same time."""
 SCORED_EVENTS = 15_000
-"""Events of a group whose features are computed, those of whole customers; the others make history. More take longer."""
+"""Events of a group whose features are computed, those of whole days; the others make history. More take longer."""
 ARRIVED_ROWS = 100
 """Rows of each group that are held to the ledger as it was at their arrival."""
 CERTIFICATE = "certificate.json"
@@ -191,15 +191,15 @@ def _members(transactions: LazyTable, customers: Sequence[str] | None) -> LazyTa
 
 
 def _pick_scored(events: Sequence[Event], seed: int) -> list[int]:
-    """Return the places of the events of customers drawn until they have `SCORED_EVENTS`."""
-    of: dict[str, list[int]] = {}
+    """Return the places of the events of days drawn until they have `SCORED_EVENTS`."""
+    of: dict[int, list[int]] = {}
     for place, event in enumerate(events):
-        of.setdefault(event["customer_id"], []).append(place)
+        of.setdefault(event["occurred_at_us"] // (DAY * MICRO), []).append(place)
     scored: list[int] = []
-    for customer in sorted(of, key=lambda customer: (crc32(f"scored {seed}/{customer}".encode()), customer)):
+    for day in sorted(of, key=lambda day: (crc32(f"scored {seed}/{day}".encode()), day)):
         if len(scored) >= SCORED_EVENTS:
             break
-        scored += of[customer]
+        scored += of[day]
     return sorted(scored)
 
 

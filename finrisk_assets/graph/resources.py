@@ -1,5 +1,6 @@
 """The Dagster resources for the clock and for MLflow. The resource for stored tables is in `graph.warehouse`."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -45,11 +46,20 @@ class Tracking(dg.ConfigurableResource):
         Folder of the artifacts of new experiments.
     experiment
         Experiment of all runs: the source of the ledger.
+    page
+        Address of MLflow's pages for links; empty for that of the store, where it is a server.
     """
 
     uri: str
     artifacts: str
     experiment: str
+    page: str = ""
+
+    @property
+    def address(self) -> str:
+        """The address of MLflow's pages, without a slash at the end; empty where none is known."""
+        address = self.page or (self.uri if self.uri.startswith(("http://", "https://")) else "")
+        return re.sub("//[^/@]*@", "//", address).rstrip("/")  # whoever may read a link may not log in as the store's writer
 
     def _mlflow(self) -> tuple[Any, str]:
         """Return MLflow's module, set to this store, and the id of the experiment."""

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.ledger.landing import DEFECTS, LINE, MALFORMED_ROW, ROW
+from finrisk_assets.ledger.landing import DEFECTS, LINE, ROW
 from finrisk_assets.ledger.text_expressions import normalise, read_booleans, read_numbers, read_times
 from schemas.ledger import TABLES, Column, DType, Table
 from schemas.normal_form import COUNTRY_CODES
+from schemas.text_files.text_records import MALFORMED_ROW
 from schemas.text_values import FIRST_TIME, LAST_TIME, NOT_FINITE
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ line of a damaged row. `contract` checks the values.
 """
 
 import codecs
-import csv
 import hashlib
 import itertools
 import re
@@ -15,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from schemas.text_files.text_records import MALFORMED_ROW, TextRecord, fit_values, split_records
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,9 +28,6 @@ MARKS = (ROW, DEFECTS, LINE)
 CONTENT_ID = "_content_id"
 """The column with the identifier of a row's content, where a source asks for it."""
 
-BROKEN_ENCODING = "broken encoding"
-MALFORMED_ROW = "malformed row"
-
 TEST_FILE = "_is_test"
 """The column that tells rows of a file that is a stated test set, where a source states one by its files."""
 
@@ -39,8 +37,6 @@ _HEADER_WITHIN = 100
 """Records of a file among which its header line is looked for."""
 _FILE = "_file"
 """The column with the path of a row's file, while rows are landed."""
-_MAX_LINES = 100
-"""Lines that one quoted value may span. A quote that is still open after them counts as a plain character."""
 
 
 class LandingError(ValueError):
@@ -380,12 +376,12 @@ def _examine(path: Path) -> _Shape:
 
 @dataclass(frozen=True)
 class _Layout:
-    """The columns of one file, its delimiter, the lines before its first row, and whether its last column has no name."""
+    """The columns of one file, its delimiter, the lines before its first row, and its header as it is written."""
 
     names: tuple[str, ...]
     delimiter: str
     lines_before: int
-    ends_nameless: bool = False
+    header: tuple[str, ...]
 
 
 def _find_layout(path: Path, file: Csv) -> _Layout:
@@ -395,7 +391,7 @@ def _find_layout(path: Path, file: Csv) -> _Layout:
     delimiter = file.delimiter or (stated[1] if stated else ",")
     skip = max(file.skip or 0, 1 if stated else 0)
     if file.header:
-        return _Layout(_column_names(path, file.header, file.required, header_line=False), delimiter, skip)
+        return _Layout(_column_names(path, file.header, file.required, header_line=False), delimiter, skip, file.header)
     records = itertools.islice(_records(path, file, delimiter, skip), 1 if file.skip is not None else _HEADER_WITHIN)
     header: TextRecord | None = None
     for record in records:
@@ -409,7 +405,7 @@ def _find_layout(path: Path, file: Csv) -> _Layout:
     if header.defects or any("\0" in name for name in header.values):
         raise LandingError(f"{path}: the header line cannot be read as {file.encoding}; state its encoding, or save it as a UTF-8 CSV")
     names = _column_names(path, header.values, file.required)
-    return _Layout(names, delimiter, header.first_line + header.n_lines, not header.values[-1].strip())
+    return _Layout(names, delimiter, header.first_line + header.n_lines, tuple(header.values))
 
 
 def _column_names(path: Path, names: Sequence[str], required: Iterable[str], *, header_line: bool = True) -> tuple[str, ...]:
@@ -478,12 +474,9 @@ def _land_by_line(file: Csv, layouts: Sequence[_Layout], out: Path, *, with_file
         rows: list[tuple[str | None, ...]] = []
         for path, layout in zip(file.paths, layouts, strict=True):
             for record in _records(path, file, layout.delimiter, layout.lines_before):
-                values, defects = record.values, record.defects
-                if len(values) == width + 1 and values[-1] == "":
-                    values = values[:-1]
-                elif len(values) == width - 1 and layout.ends_nameless:
-                    values = [*values, ""]
-                if len(values) != width or MALFORMED_ROW in defects:
+                defects = record.defects
+                values: Sequence[str | None] | None = None if MALFORMED_ROW in defects else fit_values(record.values, layout.header)
+                if values is None:
                     values, defects = [None] * width, [MALFORMED_ROW, *(d for d in defects if d != MALFORMED_ROW)]
                 rows.append((*values, *((str(path),) * with_file), "; ".join(defects) or None, record.line if defects else None))
                 if len(rows) == _BATCH:
@@ -502,78 +495,9 @@ def _land_by_line(file: Csv, layouts: Sequence[_Layout], out: Path, *, with_file
     return counted
 
 
-@dataclass(frozen=True)
-class TextRecord:
-    """A record of a file: its values, its defects, its text, the number of lines before it, and how many lines it spans."""
-
-    values: list[Any]
-    defects: list[str]
-    line: str
-    first_line: int
-    n_lines: int
-
-
 def _records(path: Path, file: Csv, delimiter: str, skip: int) -> Iterator[TextRecord]:
     """Yield each record of a file after the first `skip` lines; leave blank lines out."""
     yield from split_records(itertools.islice(_lines(path, file.encoding), skip, None), file.quote, delimiter, skip)
-
-
-def split_records(source: Iterator[tuple[str, bool]], quote: str, delimiter: str, position: int = 0) -> Iterator[TextRecord]:
-    """Yield each record of lines; leave blank lines out.
-
-    A record may span lines inside quotes. Where a quote is never closed, only its line is malformed.
-
-    Parameters
-    ----------
-    source
-        Lines with their ends, and whether each holds bytes that are not of the encoding.
-    quote, delimiter
-        As of `Csv`.
-    position
-        The number of lines before the first.
-    """
-    waiting: list[tuple[str, bool]] = []
-    while True:
-        if not waiting:
-            line = next(source, None)
-            if line is None:
-                return
-            waiting.append(line)
-        if not waiting[0][0].strip("\r\n"):
-            waiting.pop(0)
-            position += 1
-            continue
-        taken, values = 1, _parse(waiting[0][0], quote, delimiter)
-        if values is None and quote and quote in waiting[0][0]:
-            for taken in range(2, _MAX_LINES + 1):
-                if len(waiting) < taken:
-                    line = next(source, None)
-                    if line is None:
-                        break
-                    waiting.append(line)
-                values = _parse("".join(text for text, _ in waiting[:taken]), quote, delimiter)
-                if values is not None:
-                    break
-            if values is None:
-                taken = 1
-        text = "".join(line for line, _ in waiting[:taken]).rstrip("\r\n")
-        defects = [MALFORMED_ROW] if values is None else []
-        if any(broken for _, broken in waiting[:taken]):
-            defects.append(BROKEN_ENCODING)
-        del waiting[:taken]
-        yield TextRecord(values or [], defects, text, position, taken)
-        position += taken
-
-
-def _parse(text: str, quote: str, delimiter: str) -> list[str] | None:
-    """Split one record into its values; None where a quote is not closed."""
-    text = text.rstrip("\r\n")
-    if not quote or quote not in text:
-        return text.split(delimiter)
-    try:
-        return next(csv.reader([text], delimiter=delimiter, quotechar=quote, strict=True))
-    except (csv.Error, StopIteration):
-        return None
 
 
 def _lines(path: Path, encoding: str) -> Iterator[tuple[str, bool]]:

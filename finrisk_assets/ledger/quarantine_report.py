@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.ledger.contract import BROKEN_RULES, SEPARATOR, count_by_rule
-from finrisk_assets.ledger.landing import BROKEN_ENCODING, MALFORMED_ROW, ROW
+from finrisk_assets.ledger.landing import ROW
+from schemas.text_files.text_records import BROKEN_ENCODING, MALFORMED_ROW
 
 if TYPE_CHECKING:
     from ibis.expr.types import Table as LazyTable

@@ -4,15 +4,18 @@ Every function takes a text column in normal form and returns null where the tex
 """
 
 import re
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 from unicodedata import normalize
 
 import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
+from schemas.date_formats import EPOCH, EPOCH_END_S, FIRST_YEAR_OF_1900S, PER_SECOND, Language, format_pattern, month_names, split_format
 from schemas.normal_form import TRIMMED_RANGES
-from schemas.text_values import FALSE, NEGATIVE, TIME, TRUE, number_pattern, unsigned_pattern
+from schemas.text_values import FALSE, NEGATIVE, SIGNED, TIME, TRUE, mark_patterns, number_pattern, unsigned_pattern
 
 _PLAIN_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?)?$"
 """A time without an offset as most files write it: the engine's cast reads it whole."""
@@ -57,8 +60,20 @@ def normalise(text: ir.StringValue) -> ir.StringValue:
     return ibis.cases((text.re_search(_NOT_PLAIN), normal), else_=text)
 
 
-def read_numbers(text: ir.StringValue, decimal: str = ".", thousands: str = "") -> ir.FloatingValue:
+def read_numbers(
+    text: ir.StringValue, decimal: str = ".", thousands: str = "", beside: Mapping[str, str] | None = None
+) -> ir.FloatingValue:
     """Return the numbers of a column as float64; an infinity where one is beyond its range."""
+    if beside:
+        before, behind = mark_patterns(beside)
+        if before:
+            text = ibis.cases((text.re_search(before), text.re_extract(before, 1) + text.re_extract(before, 3)), else_=text)
+        mark = text.re_extract(behind, 2)
+        text = ibis.cases((mark != "", text.re_extract(behind, 1) + text.re_extract(behind, 3)), else_=text)
+        number = read_numbers(text, decimal, thousands)
+        signs = {sign: mark.isin([mark for mark, meant in beside.items() if meant == sign]) for sign in ("+", "-")}
+        is_signed_twice = (signs["+"] | signs["-"]) & text.re_search(SIGNED)
+        return ibis.cases((is_signed_twice, ibis.null("float64")), (signs["-"], -number), else_=number)
     unsigned = text.re_replace(unsigned_pattern(thousands), "")
     if decimal != ".":
         unsigned = unsigned.replace(decimal, ".")
@@ -119,3 +134,48 @@ def _utc_of_zone(local: ir.TimestampValue, zone: str) -> ir.TimestampValue:
 
     earlier = [utc - ibis.interval(seconds=seconds) for seconds in _FOLDS_S]
     return ibis.cases(*((is_of(time), time) for time in (*earlier, utc)), else_=ibis.null("timestamp"))
+
+
+def iso_of_epoch(text: ir.StringValue, form: str, otherwise: ir.StringValue) -> ir.StringValue:
+    """Return numbers since 1970 as ISO 8601, and `otherwise` where a text is none or of another unit."""
+    unit = PER_SECOND[form]
+    number = ibis.cases((text.re_search(EPOCH), text.re_replace(r"\.0$", "").try_cast("int64")), else_=ibis.null("int64"))
+    is_near = (number < EPOCH_END_S * unit) & ((number >= EPOCH_END_S) if unit > 1 else True)
+    # The engine fails at a number beyond its calendar, also in a branch that is not taken.
+    near = ibis.cases((is_near, number), else_=0)
+    return ibis.cases((is_near, near.as_timestamp("s" if unit == 1 else "ms").cast("string")), else_=otherwise)
+
+
+def iso_of_format(text: ir.StringValue, form: str, language: Language, otherwise: ir.StringValue) -> ir.StringValue:
+    """Return times in a format of directives as ISO 8601, and `otherwise` where a text is not in it."""
+    pattern, names = format_pattern(form, language)
+    part: dict[str, Any] = {name: text.re_extract(pattern, group) for group, name in enumerate(names, 1)}
+    is_written = text.re_search(pattern)
+    if "y" in part:
+        part["Y"] = ibis.cases((part["y"].try_cast("int64") >= FIRST_YEAR_OF_1900S, "19"), else_="20") + part["y"]
+    if (word := part.get("b", part.get("B"))) is not None:
+        # One look-up in a text: a case for each month would repeat the pattern twelve times.
+        months = enumerate(month_names(language), 1)
+        table = ibis.literal("".join(f"|{name}={number:02d}" for number, names in months for name in names))
+        part["m"] = table.substr(table.find("|" + word.lower() + "=") + word.length() + 2, 2)
+    if "I" in part:
+        hour = part["I"].try_cast("int64")
+        is_written = is_written & hour.between(1, 12)
+        part["H"] = (hour % 12 + part["p"].isin(["P", "p"]).ifelse(12, 0)).cast("string")
+    two = {name: part[name].lpad(2, "0") if name in part else "01" if name in "md" else "00" for name in "mdHMS"}
+    else_ = ibis.cases((is_written, _iso(part["Y"], two, has_time="H" in part) + part.get("z", "")), else_=otherwise)
+    if set(names) & set("yzbBI"):
+        return else_
+    # Most files write every part in its full width, so that the parts stand at known places: far cheaper than patterns with groups.
+    parts = split_format(form)
+    widths = [4 if name == "Y" else 2 if name else 1 for name, _ in parts]
+    full = "".join(f"[0-9]{{{width}}}" if name else re.escape(literal) for width, (name, literal) in zip(widths, parts, strict=True))
+    places = {name: (sum(widths[:position]), widths[position]) for position, (name, _) in enumerate(parts) if name}
+    slices = {name: text.substr(*place) for name, place in places.items()}
+    return ibis.cases((text.re_search(f"^{full}$"), _iso(slices["Y"], {**two, **slices}, has_time="H" in part)), else_=else_)
+
+
+def _iso(year: ir.StringValue, two: Mapping[str, Any], *, has_time: bool) -> ir.StringValue:
+    """Return the parts of a time, two digits each but the year, as ISO 8601."""
+    day = year + "-" + two["m"] + "-" + two["d"]
+    return day + " " + two["H"] + ":" + two["M"] + ":" + two["S"] if has_time else day

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.ledger import contract, sources
-from finrisk_assets.ledger.intake.column_names import LEAKS, PROTECTED
 from finrisk_assets.ledger.landing import escape_pattern
 from finrisk_assets.ledger.quarantine_report import TableReport, report_table
 from finrisk_assets.settings import Settings
+from schemas.text_files.column_names import LEAKS, PROTECTED
 
 if TYPE_CHECKING:
     from ibis.expr.types import Table as LazyTable

@@ -63,12 +63,15 @@ class Scores(NamedTuple):
         The margin before any feature is known.
     contributions
         SHAP values in margin units, float64, shape (n, d), in the order of the bundle's features.
+    doubts
+        Why a decision on each row would be a guess; None where the policy lets the model decide.
     """
 
     margin: Floats
     probability: Floats
     base: float
     contributions: Floats
+    doubts: Sequence[Doubt | None]
 
 
 class Amounts(NamedTuple):
@@ -359,16 +362,24 @@ class Bundle:
     def _lacks_values(self, rows: Rows) -> NDArray[np.bool_]:
         return self.training_range.lacks_values(rows, self.policy.too_little_known.max_missing_share)
 
+    def find_doubts(self, rows: Rows) -> list[Doubt | None]:
+        """Return why a decision on each row would be a guess; None where the policy lets the model decide."""
+        doubts: list[Doubt | None] = [None] * len(rows)
+        doubtful = np.flatnonzero(self.is_doubtful(rows))
+        if len(doubtful):
+            doubted = rows[doubtful]
+            lacks = self._lacks_values(doubted).tolist()
+            is_missing, is_outside = np.isnan(doubted), self.training_range.find_outside(doubted)
+            for number, place in enumerate(doubtful.tolist()):
+                columns = tuple(np.flatnonzero(is_missing[number] if lacks[number] else is_outside[number]).tolist())
+                names = ", ".join(self.features[column].name for column in columns)
+                text = "Not enough is known" if lacks[number] else f"Outside what the model has seen: {names}"
+                doubts[place] = Doubt(text, columns)
+        return doubts
+
     def find_doubt(self, row: Rows) -> Doubt | None:
-        """Return why a decision on a row of shape (d,) would be a guess; None where the policy lets the model decide."""
-        rows = row[None, :]
-        if not self.is_doubtful(rows)[0]:
-            return None
-        outside = tuple(np.flatnonzero(self.training_range.find_outside(rows)[0]).tolist())
-        names = ", ".join(self.features[column].name for column in outside)
-        if self._lacks_values(rows)[0]:
-            return Doubt("Not enough is known", tuple(np.flatnonzero(np.isnan(row)).tolist()))
-        return Doubt(f"Outside what the model has seen: {names}", outside)
+        """Return `find_doubts` of one row, of shape (d,)."""
+        return self.find_doubts(row[None, :])[0]
 
     def row(self, values: Mapping[str, float | str | None]) -> Rows:
         """Return one row, float32 of shape (d,), from values by name; a feature that is absent or None is missing (NaN).
@@ -429,7 +440,7 @@ class Bundle:
                 margin[block] += weight * part_margin
                 part_contributions *= weight
                 contributions[block] += part_contributions
-        return Scores(margin, self.calibration.apply(margin), self.base, contributions)
+        return Scores(margin, self.calibration.apply(margin), self.base, contributions, self.find_doubts(rows))
 
     def amount(self, rows: Rows) -> Amounts:
         """Return the expected amount of every row and the bounds of its interval, in currency; see `Amount`.

@@ -27,6 +27,7 @@ from finrisk_assets.scoring.score_curve import draw_score_curve
 from finrisk_assets.settings import Settings
 from tests.service import serving
 from tests.service.conftest import START, write_transaction_bundle
+from tests.service.evidence_example import measure_example
 from tests.service.examples import SNAPSHOTS, write_linear_bundles
 from tests.service.serving import SINGLE_PROCESS, Served, free_port, store_models
 
@@ -72,7 +73,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundles |= {"transaction_anomaly": write_transaction_bundle(folder / "bundles" / "transaction_anomaly", curves=curves)}
     store_models(folder, bundles)
     figures = [{"window": "test", "metric": "auc", "value": 0.8326, "low": 0.7971, "high": 0.869, "meaning": "DeLong"}]
-    packaging.store_model(folder, "loan_default", bundles["loan_default"], {}, figures)
+    packaging.store_model(folder, "loan_default", bundles["loan_default"], {}, figures, evidence=measure_example())
     with closing(open_store(Settings(home=folder))) as store:
         store.replace_snapshots(SNAPSHOTS)
     return folder

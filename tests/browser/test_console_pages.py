@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from finrisk_assets.policy import policy_file
 from tests.browser.conftest import SHOTS, VIEWS, first_alert, run_console
 from tests.service.serving import Served, free_port
 
@@ -67,12 +68,26 @@ def show(path: str) -> Callable[[Any, str], None]:
     return lambda page, base: page.goto(base + path)
 
 
+def show_other_policy(page: Any, base: str) -> None:
+    shipped = Path(policy_file.__file__).with_name("default_policy.yaml").read_text(encoding="utf-8")
+    page.goto(f"{base}policy")
+    page.click("summary:text('or paste its text')")
+    page.fill(
+        "#policy-text",
+        shipped.replace("from_amount: 5000.0", "from_amount: 1.0").replace(
+            "large_amount, kind: amount_limit, enabled: false", "large_amount, kind: amount_limit, enabled: true"
+        ),
+    )
+    page.click("button:text('Compare')")
+    page.wait_for_selector("text=What it would have decided")
+
+
 PAGES: dict[str, Callable[[Any, str], Any]] = {
     "overview": show("overview"), "alerts": show_queue, "alert": show_alert, "closed-alerts": show("alerts?state=closed"),
     "person": show("person"), "customer": show_customer, "statement": show_statement, "statement-question": show_question,
     "loan": show("loan"), "loan-decided": show_loan, "models": show("models"), "model": show("models/loan_default"),
     "transaction-model": show("models/transaction_anomaly"), "policy": show("policy"), "audit": show("audit"),
-    "missing": show("nothing"),
+    "policy-changed": show_other_policy, "model-without-evidence": show("models/cashflow"), "missing": show("nothing"),
 }  # fmt: skip
 
 
@@ -121,6 +136,27 @@ def test_charts_are_drawn_from_the_consoles_own_files_alone(service: Served, ope
         page.locator("figure .export").first.click()
     assert download.value.suggested_filename.endswith(".svg")
     assert Path(download.value.path()).read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_a_models_charts_and_their_tables_are_drawn(service: Served, open_page: Any) -> None:
+    page = open_page()
+    page.goto(f"{service.address}/console/models/loan_default")
+    wait_for_charts(page)
+    assert page.locator("[data-chart] svg").count() == 4
+    assert page.get_by_label("SVG of: ROC curve").count() == 1
+    page.click("summary:text('Table of points')")
+    assert page.locator("text=Weight of evidence").is_visible()
+
+
+def test_the_sliders_of_a_loan_decide_again_without_a_decision(service: Served, open_page: Any) -> None:
+    page = open_page()
+    show_loan(page, f"{service.address}/console/")
+    before = page.locator("#explored").inner_text()
+    page.focus("#slider-1")
+    with page.expect_response(re.compile("loan/what-if")):
+        page.keyboard.press("Home")
+    page.wait_for_function("(before) => document.getElementById('explored').innerText !== before", arg=before)
+    assert "100" in page.locator("#slider-1-value").inner_text()
 
 
 def test_every_table_can_be_taken_away(service: Served, open_page: Any) -> None:

@@ -61,6 +61,21 @@ def test_servers_take_the_next_free_ports(taken: int, tmp_path: Path) -> None:
     assert f"http://127.0.0.1:{service.port}" in servers[0].command
 
 
+def test_servers_know_each_others_addresses_and_keep_those_that_are_set(taken: int, tmp_path: Path) -> None:
+    servers = {server.name: server for server in local_servers.plan_servers(Settings(home=tmp_path, mlflow_url="https://m"), taken)}
+    for server in servers.values():
+        assert server.environment["FINRISK_CONSOLE_URL"] == f"http://127.0.0.1:{servers['console'].port}/console"
+        assert server.environment["FINRISK_DAGSTER_URL"] == f"http://127.0.0.1:{servers['Dagster'].port}"
+        assert "FINRISK_MLFLOW_URL" not in server.environment
+    assert servers["service"].environment["FINRISK_REPORTS"] == str(tmp_path / "simulator" / "reports")
+
+
+def test_what_the_demonstration_records_links_to_the_pages_of_make_up(taken: int, tmp_path: Path) -> None:
+    planned = local_servers.plan_addresses(Settings(home=tmp_path), taken)
+    assert planned == local_servers.plan_servers(Settings(home=tmp_path), taken)[0].environment
+    assert len(planned) == 3 and all(address.startswith("http://127.0.0.1:") for address in planned.values())
+
+
 @pytest.mark.slow
 def test_a_signal_ends_all_servers_with_their_children(tmp_path: Path) -> None:
     ports = local_servers.find_free_ports(42000)

@@ -69,6 +69,29 @@ def test_a_claim_makes_the_reader_the_assignee(reader: Reader, queue: list[str])
     assert again.status_code == 409 and "Read it again" in again.text
 
 
+def test_a_claim_is_given_up(reader: Reader, queue: list[str]) -> None:
+    assert 'data-key="r"' not in reader.get(f"alerts/{queue[0]}").text
+    reader.post(f"alerts/{queue[0]}/claim", version="1")
+    assert 'data-key="r"' in reader.get(f"alerts/{queue[0]}").text
+    page = reader.post(f"alerts/{queue[0]}/release", version="2")
+    assert page.status_code == 200 and "The alert is open again" in page.text
+    assert (state_of(reader, queue[0])["alert"]["state"], state_of(reader, queue[0])["alert"]["version"]) == ("open", 3)
+    assert reader.post(f"alerts/{queue[0]}/release", version="3").status_code == 409
+
+
+def test_a_supervisor_gives_up_the_claims_of_others_and_does_nothing_else(closed: Reader, pay: Callable[..., Any]) -> None:
+    alert_id = pay(closed, 90_000.0)["decision_id"]
+    closed.sign_in("analyst")
+    assert "The alert is yours" in closed.post(f"alerts/{alert_id}/claim", version="1").text
+    closed.client.cookies.clear()
+    closed.sign_in("supervisor")
+    page = closed.get(f"alerts/{alert_id}").text
+    assert set(re.findall(r'data-key="(\w)"', page)) == {"n", "r"}
+    assert "Close the chosen ones" not in closed.get("alerts?state=claimed").text
+    assert closed.post(f"alerts/{alert_id}/dispose", version="2", disposition="fraud").status_code == 403
+    assert "The alert is open again" in closed.post(f"alerts/{alert_id}/release", version="2").text
+
+
 def test_a_disposition_closes_the_alert_and_leads_to_the_next(reader: Reader, queue: list[str]) -> None:
     page = reader.post(f"alerts/{queue[0]}/dispose", version="1", disposition="fraud")
     assert str(page.url).endswith(queue[1]) and "Closed as fraud" in page.text

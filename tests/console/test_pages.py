@@ -11,6 +11,7 @@ import pytest
 
 from tests.console.conftest import Reader
 from tests.service.conftest import Serving
+from tests.service.evidence_example import measure_example
 from tests.service.examples import EIGHT_FIELDS
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +133,26 @@ def test_the_models_have_figures_with_intervals_and_cards(reader: Reader) -> Non
     assert reader.get("models/nothing").status_code == 404
 
 
+def test_a_model_with_evidence_shows_curves_scorecard_fairness_and_challenger(
+    serve: Serving, console_bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINRISK_MLFLOW_URL", "http://127.0.0.1:5000/")
+    monkeypatch.setenv("FINRISK_DAGSTER_URL", "javascript:alert(1)")
+    origin = {"registry_version": "3", "run_id": "r1", "experiment_id": "7"}
+    with serve(console_bundles, evidence={"loan_default": measure_example()}, origins={"loan_default": origin}) as client:
+        page = Reader(client).get("models/loan_default").text
+        other = Reader(client).get("models/cashflow").text
+    for chart in ("roc", "precision-recall", "calibration", "shap"):
+        assert f'id="{chart}"' in page or "vega.js" not in page
+    assert "2,000 rows of which the model learned nothing" in page and "base points" in page and ">chosen<" in page
+    assert re.search(r"gender: f.*?0\.93.*?0\.85 to 1\.02.*?supports", page, re.DOTALL)
+    assert "c" * 12 in page and "AUC beside champion" in page and "No drift report is known here yet" in page
+    assert 'href="http://127.0.0.1:5000/#/experiments/7/runs/r1/artifactPath/pack/pack.html"' in page
+    assert "javascript:" not in page and "Dagster</a>" not in page
+    assert "packed without its curves" in other and "This domain trains no scorecard" in other and "No figure compares groups" in other
+    assert "addresses of Dagster and MLflow are not known" in other
+
+
 def has_charts(reader: Reader) -> bool:
     return "vega.js" in reader.get("policy").text
 
@@ -155,9 +176,73 @@ def test_the_policy_is_explained_and_compared(reader: Reader) -> None:
     changed = reader.post("policy", files={"policy": ("p.yaml", other, "text/yaml")}).text
     assert "<code>spending_risk.high_from</code>" in changed and "Smallest probability of HIGH risk." in changed
     assert "Both policies say the same" in reader.post("policy", files={"policy": ("p.yaml", shipped, "text/yaml")}).text
+    assert "made no decision in the last 30 days" in changed
     wrong = reader.post("policy", files={"policy": ("p.yaml", shipped.replace("high_from: 0.7", "high_from: 0.1"), "text/yaml")})
     assert wrong.status_code == 422 and "medium_from" in wrong.text
     assert reader.post("policy").status_code == 422
+
+
+def test_another_policy_decides_the_last_month_again(reader: Reader, closed_policy: str) -> None:
+    reader.client.post("/v1/spending-risk", json={"customer_id": "123"})
+    page = reader.post("policy", pasted=closed_policy).text
+    assert "1 decision since" in page and "→ LOW" in page
+    assert count_decisions(reader) == 1, "nothing is stored"
+
+
+@pytest.fixture
+def closed_policy() -> str:
+    """Return a policy under which nobody's spending is a risk."""
+    shipped = (ROOT / "finrisk_assets/policy/default_policy.yaml").read_text(encoding="utf-8")
+    return shipped.replace("high_from: 0.7", "high_from: 0.9999").replace("medium_from: 0.4", "medium_from: 0.9998")
+
+
+def test_a_reader_without_the_role_sees_the_changes_and_why_nothing_was_decided_again(closed: Reader, closed_policy: str) -> None:
+    closed.sign_in("scorer")
+    page = closed.post("policy", pasted=closed_policy)
+    assert page.status_code == 200 and "spending_risk.high_from" in page.text and "The decisions were not decided again" in page.text
+
+
+def test_a_changed_rule_is_named_alone(reader: Reader) -> None:
+    shipped = (ROOT / "finrisk_assets/policy/default_policy.yaml").read_text(encoding="utf-8")
+    page = reader.post("policy", pasted=shipped.replace("from_amount: 5000.0", "from_amount: 4000.0")).text
+    assert "<code>transaction_anomaly.rules.large_amount</code>" in page and "<code>transaction_anomaly.rules.burst</code>" not in page
+
+
+def test_sliders_of_a_loan_score_again_and_decide_nothing(reader: Reader) -> None:
+    page = reader.post("loan", customer_id="123", loan_amount="50000", term_months="36", annual_rate_pct="9.5").text
+    assert set(re.findall(r'type="range" id="slider-\d" name="(\w+)"', page)) == {"loan_amount", "term_months", "annual_rate_pct"}
+    before = count_decisions(reader)
+
+    def explore(**terms: str) -> str:
+        answer = reader.post("loan/what-if", customer_id="123", **({"loan_amount": "50000", "term_months": "36"} | terms))
+        assert answer.status_code == 200 and answer.headers["x-fragment"] == "1"
+        return str(answer.text)
+
+    assert explore() != explore(loan_amount="1000") and "would be decided" in explore()
+    assert 'role="alert"' in explore(term_months="0")
+    assert reader.post("loan/what-if", customer_id="123", loan_amount="much").status_code == 422
+    assert count_decisions(reader) == before
+
+
+def test_the_overview_compares_served_scores_with_the_test_window(serve: Serving, console_bundles: dict[str, Path]) -> None:
+    with serve(console_bundles, evidence={"spending_risk_eight": measure_example()}) as client:
+        reader = Reader(client)
+        assert "0 of 100" in reader.get("overview").text
+        for _ in range(100):
+            client.post("/v1/spending-risk", json=EIGHT_FIELDS)
+        page = reader.get("overview").text
+    assert "Shifted" in page and "stability index" in page and "test window of the training" in page
+    assert "Not known yet" in page, "no drift report is known"
+    assert "no transaction of these days has an outcome" in page and "no offer was asked for" in page
+
+
+def test_the_overview_counts_what_lending_is_worth(reader: Reader) -> None:
+    offer = reader.client.post("/v1/loan-offers", json={"customer_id": "123"}).json()
+    reader.client.post("/v1/loan-default", json={"customer_id": "123", "loan_amount": 5000})
+    worth = reader.client.get("/v1/activity/worth").json()
+    assert worth["offers_amount"] == pytest.approx(offer["offer"]["expected_profit"] if offer["offer"] else 0.0)
+    assert (worth["applications"], worth["offers"], worth["is_complete"]) == (1, 1, True)
+    assert "profit of 1 offer with its acceptance" in reader.get("overview").text
 
 
 def test_the_audit_is_searched_verified_and_one_decision_replayed(reader: Reader, queue: list[str]) -> None:

@@ -87,7 +87,7 @@ def test_a_page_of_another_origin_sends_no_form(reader: Reader, headers: dict[st
     "form",
     [
         "sign-out", "alerts/dispose", "alerts/" + "0" * 32 + "/claim", "alerts/" + "0" * 32 + "/dispose", "person", "person/statement",
-        "person/what-if", "loan", "policy", "audit/verify", "audit/replay", "audit/export", "audit/erase",
+        "person/what-if", "loan", "loan/what-if", "policy", "audit/verify", "audit/replay", "audit/export", "audit/erase",
     ],
 )  # fmt: skip
 def test_every_form_needs_the_token_of_its_session(reader: Reader, form: str) -> None:
@@ -139,7 +139,7 @@ def test_each_role_does_what_the_api_allows_and_no_more(closed: Reader) -> None:
         "person": {"scorer", "analyst", "admin"},
         "verify": {"auditor", "admin"},
         "export": {"privacy", "admin"},
-        "alerts": {"analyst", "admin"},
+        "alerts": {"analyst", "supervisor", "admin"},
     }
     for what, roles in expected.items():
         assert {role for role in allowed if allowed[role][what]} == roles

@@ -1,15 +1,21 @@
 """Tests of bank statements: layouts of banks of several countries, OFX, what is ambiguous, and the sums of a statement."""
 
-from datetime import date
+import re
+from datetime import date, datetime
+from decimal import Decimal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bento.console.bank_statements.csv_statement import LayoutQuestion
 from bento.console.bank_statements.movement import Statement, StatementError, StatementMovement
-from bento.console.bank_statements.number_text import parse_amount
 from bento.console.bank_statements.statement_file import open_statement
 from bento.console.bank_statements.statement_sums import categorise, measure_behaviour, sum_by_month
 from finrisk_assets.domains.spending_risk.decide import find_field_faults
+from schemas.normal_form import normalise_text
+from schemas.text_files.cell_formats import find_numbers
+from schemas.text_values import SPACES, is_in_range, read_number
 
 GERMAN = """"Kontoauszug";"DE00 1234"
 "Zeitraum";"01.01.2024 - 31.01.2024"
@@ -152,6 +158,8 @@ def test_a_day_above_twelve_settles_the_format() -> None:
     ("content", "message"),
     [
         (b"  \n", "empty"),
+        (b"\xff\xfe", "empty"),
+        (b'""', "no value"),
         (b"PK\x03\x04\x00\x00", "no text"),
         (b"nothing but words", "no columns"),
         (b"a;b\nc;d\n", "No column holds dates"),
@@ -175,7 +183,59 @@ def test_a_file_that_is_no_statement_says_what_is_wrong(content: bytes, message:
     ],
 )  # fmt: skip
 def test_amounts_of_banks(text: str, decimal: str, value: float | None) -> None:
-    assert parse_amount(text, decimal) == value
+    formats = find_numbers([text], decimal)
+    assert (formats[0].read(text) if formats else None) == value
+
+
+STYLES = [(".", ""), (",", "."), (".", ","), (",", " "), (".", "'")]
+ODD_CELLS = st.text("0123456789.,' -+−()e€ ", max_size=9) | st.sampled_from(
+    ["12.00 DR", "5 EUR", "1.234,5.6", "1,23", "1.23", "nan", "1e3"]
+)
+ODD_DAYS = st.sampled_from(["31.12.2024", "2024-02-30", "1.1.24", "32.01.2024", "31.04.2024", "01.01.1969", "01/02/2024", "yesterday", ""])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    style=st.sampled_from(STYLES), sure=st.lists(st.integers(-10**8, 10**8), min_size=10, max_size=12), odd=st.lists(ODD_CELLS, max_size=2),
+    odd_days=st.lists(ODD_DAYS, max_size=2),
+)  # fmt: skip
+def test_every_amount_and_day_is_that_of_the_ledgers_grammar_or_told(
+    style: tuple[str, str], sure: list[int], odd: list[str], odd_days: list[str]
+) -> None:
+    decimal, thousands = style
+    written = [f"{cents / 100:,.2f}".translate(str.maketrans({",": thousands, ".": decimal})) for cents in (*sure, -123456789)]
+    cells = [*written, *odd, *("-1" for _ in odd_days)]
+    days = [*("28.01.2024" for _ in (*written, *odd)), *odd_days]
+    text = "Datum;Text;Betrag\n" + "".join(
+        f"{day};row {number};{cell}\n" for number, (day, cell) in enumerate(zip(days, cells, strict=True))
+    )
+    file = open_statement(text.encode())
+    assert file.layout is not None
+    numbers = file.layout.numbers[0]
+    statement = file.read({"date_format": "%d.%m.%Y"})
+    told = {line - 2 for line, _ in statement.skipped}
+    shown = {int(movement.description.removeprefix("row ")): movement for movement in statement.movements}
+    blank = {number for number, (day, cell) in enumerate(zip(days, cells, strict=True)) if not (day + cell).strip()}
+    assert told | set(shown) | blank == set(range(len(cells))) and not told & set(shown)
+    for number, movement in shown.items():
+        cell = normalise_text(cells[number])
+        assert movement.amount == read_number(cell, numbers.decimal, numbers.thousands, numbers.beside)
+        if not numbers.beside:
+            plain = cell.strip(f"()+−-{SPACES}").replace("’", "'").replace(numbers.thousands or "\0", "").replace(numbers.decimal, ".")
+            if numbers.thousands == " ":
+                plain = "".join(plain.split())
+            assert abs(movement.amount) == float(Decimal(plain))
+        assert movement.booked_on == datetime.strptime(days[number], file.layout.dates[0].form).date()
+    for number in told:
+        day = re.fullmatch("[0-9]{1,2}[.][0-9]{1,2}[.][0-9]{4}", days[number]) and is_day(days[number])
+        assert not day or numbers.read(cells[number]) is None
+
+
+def is_day(text: str) -> bool:
+    try:
+        return is_in_range(datetime.strptime(text, "%d.%m.%Y"))
+    except ValueError:
+        return False
 
 
 def test_movements_have_categories_by_their_words_and_by_their_sign() -> None:

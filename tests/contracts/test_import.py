@@ -8,9 +8,9 @@ import yaml
 from click.testing import CliRunner
 
 from finrisk_assets.cli.main import cli
-from finrisk_assets.ledger.intake.cell_formats import find_format
 from finrisk_assets.ledger.intake.statements import convert_to_csv
-from finrisk_assets.ledger.intake.text_layout import find_layout
+from schemas.text_files.cell_formats import find_format
+from schemas.text_files.text_layout import find_layout
 
 GERMAN = """"Kontonummer:";"DE00 0000";;
 "Von:";"01.05.2024";;
@@ -167,13 +167,13 @@ def test_the_format_of_a_column(texts, fields):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_an_encoding_that_is_sure(tmp_path, encoding):
     (tmp_path / "t.csv").write_bytes("name;größe\nJürgen;1,80\nZoë;1,70\n".encode(encoding))
-    layout = find_layout(tmp_path / "t.csv")
+    layout = find_layout((tmp_path / "t.csv").read_bytes())
     assert (layout.header, layout.is_encoding_sure, layout.delimiter) == (("name", "größe"), True, ";")
 
 
 def test_a_file_without_a_header_line(tmp_path):
     (tmp_path / "t.data").write_text("A11 6 1169 1\nA12 48 5951 2\n")
-    layout = find_layout(tmp_path / "t.data")
+    layout = find_layout((tmp_path / "t.data").read_bytes())
     assert (layout.delimiter, layout.has_header, layout.header[0], len(layout.rows)) == (" ", False, "column_1", 2)
 
 
@@ -288,5 +288,5 @@ def test_a_quote_that_is_never_closed_hides_no_row(tmp_path):
     opened = {2: '"'}
     rows = "".join(f"2024-05-0{day};{opened.get(day, '')}Shop {day};-{day},50\n" for day in range(1, 10))
     (tmp_path / "t.csv").write_text("date;payee;amount\n" + rows)
-    layout = find_layout(tmp_path / "t.csv")
+    layout = find_layout((tmp_path / "t.csv").read_bytes())
     assert (layout.delimiter, len(layout.rows)) == (";", 8)

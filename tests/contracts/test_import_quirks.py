@@ -161,7 +161,7 @@ def write(path: Path, rows: Rows, *, delimiter: str = ",", encoding: str = "utf-
     path.write_bytes((above + "\n".join(lines) + "\n").encode(encoding))
 
 
-def find_proposals(mapping: Mapping[str, Any]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+def find_proposals(mapping: Mapping[str, Any], keys: tuple[str, ...] = ()) -> dict[str, list[tuple[str, dict[str, Any]]]]:
     """Return for each column of the file the ledger columns that read it, or what becomes of it, each with its format."""
     ((_, table),) = mapping["tables"].items()
     found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
@@ -173,7 +173,7 @@ def find_proposals(mapping: Mapping[str, Any]) -> dict[str, list[tuple[str, dict
                 found.setdefault(how[key], []).append((role, rest))
     for how in table.get("extra", ()):
         fate = FEATURE if "feature" in how else PROTECTED if how.get("personal") == "protected" else NO_FEATURE
-        kept = ("missing", "format", "decimal", "thousands")
+        kept = ("missing", "format", "decimal", "thousands", *keys)
         found.setdefault(how["from"], []).append((fate, {key: value for key, value in how.items() if key in kept}))
     if "currency" in table:
         found.setdefault(table["currency"], []).append(("currency", {}))

@@ -13,8 +13,17 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from finrisk_assets.ledger.text_expressions import normalise, read_booleans, read_numbers, read_times
+from finrisk_assets.ledger.text_expressions import (
+    iso_of_epoch,
+    iso_of_format,
+    normalise,
+    read_booleans,
+    read_numbers,
+    read_times,
+)
 from schemas.api import Moment
+from schemas.date_formats import PER_SECOND, month_names, read_time_in_format
+from schemas.date_formats import iso_of_format as iso_in_format
 from schemas.normal_form import normalise_text
 from schemas.text_values import code_spellings, is_in_range, read_boolean, read_number, read_time
 
@@ -173,3 +182,91 @@ def test_a_clock_that_is_put_back_half_an_hour(engine):
         datetime(2024, 4, 6, 14, 45),
         datetime(2024, 4, 6, 15, 30),
     ]
+
+
+BESIDE = {"€": "", "EUR": "", "kr.": "", "DR": "-", "D": "-", "CR": "+"}
+NUMBERS_BESIDE = st.tuples(
+    st.sampled_from(["", "", "-", "(", "- ", "€", "€ ", "EUR ", "-€", "DR ", "kr."]), NUMBERS,
+    st.sampled_from(["", "", " €", "€", " EUR", " DR", "DR", " D", "CR", " CR", "-", " EUR DR", ")", " DR-", "X"]),
+).map("".join)  # fmt: skip
+
+
+@pytest.mark.slow
+@FUZZ
+@given(marks=st.sampled_from(MARKS), texts=st.lists(NUMBERS_BESIDE, min_size=CELLS, max_size=CELLS))
+def test_texts_beside_a_number_are_read_alike_on_both_sides(engine, marks, texts):
+    decimal, thousands = marks
+    for text, value in zip(texts, read_column(engine, texts, lambda column: read_numbers(column, decimal, thousands, BESIDE)), strict=True):
+        expected = read_number(normalise_text(text), decimal, thousands, BESIDE)
+        assert (None if value in (float("inf"), float("-inf")) else value) == expected, repr(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("€ 5", 5), ("-€5", -5), ("5 €", 5), ("(€5)", -5), ("5 €-", -5), ("€ -5", -5), ("12.00 DR", -12), ("12.00CR", 12), ("EUR 1.00 DR", -1),
+     ("-12.00 DR", None), ("(12.00) CR", None), ("DR 12.00", None), ("€ € 5", None), ("5 dr", None), ("€", None), ("5 € DR", None),
+     ("5X", None)],
+)  # fmt: skip
+def test_a_number_with_a_text_beside(engine, text, number):
+    assert read_number(text, beside=BESIDE) == number
+    assert read_column(engine, [text], lambda column: read_numbers(column, beside=BESIDE)) == [number]
+
+
+LANGUAGES = ["en", "de", "fr", "es", "it", "nl", "pt"]
+FORMS = ["%d %b %Y", "%d-%b-%y", "%d. %B %Y", "%B %d, %Y", "%d%b%Y", "%d.%m.%Y", "%m/%d/%Y %I:%M %p", "%d/%m/%y %H:%M:%S", "%Y%m%d",
+         "%d %b %Y %H:%M %z", "%Y-%m-%dT%H:%M:%S%z", "epoch_s", "epoch_ms"]  # fmt: skip
+MONTHS = [name for language in LANGUAGES for names in month_names(language) for name in names]
+WRITTEN = st.one_of(
+    st.tuples(
+        st.integers(0, 32), st.sampled_from(MONTHS) | st.sampled_from(["Jan.", "MAY", "Märzz", "xyz", "12"]), st.integers(1960, 2110),
+        st.sampled_from(["{0} {1} {2}", "{0:02d}-{1}-{3:02d}", "{0}. {1} {2}", "{1} {0}, {2}", "{0:02d}{1}{2}", "{0} {1} {2} 10:30 Z"]),
+        st.sampled_from([str, str.title, str.upper]),
+    ).map(lambda p: p[3].format(p[0], p[4](p[1]), p[2], p[2] % 100)),
+    PARTS.map(lambda p: f"{p[2]:02d}.{p[1]:02d}.{p[0]}"),
+    PARTS.map(lambda p: f"{p[1]}/{p[2]}/{p[0]} {p[4]}:{p[5]:02d} {'PM' if p[2] % 2 else 'a.m.'}"),
+    PARTS.map(lambda p: f"{p[2]}/{p[1]}/{p[0][2:]} {p[4]:02d}:{p[5]:02d}:00"),
+    PARTS.map(lambda p: f"{p[0]}-{p[1]:02d}-{p[2]:02d}T{p[4]:02d}:{p[5]:02d}:00{p[7]}"),
+    PARTS.map(lambda p: f"{p[0]}{p[1]:02d}{p[2]:02d}"),
+    st.integers(0, 5 * 10**12).map(str),
+    st.text("0123456789 -./:JanuarMäz", max_size=14),
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@settings(FUZZ, max_examples=60)
+@given(form=st.sampled_from(FORMS), language=st.sampled_from(LANGUAGES), texts=st.lists(WRITTEN, min_size=CELLS, max_size=CELLS))
+def test_a_time_in_a_format_is_read_alike_on_both_sides(engine, form, language, texts):
+    def read(column):
+        refused = ibis.literal("refused")
+        iso = iso_of_epoch(column, form, refused) if form in PER_SECOND else iso_of_format(column, form, language, refused)
+        return read_times(iso)
+
+    for text, value in zip(texts, read_column(engine, texts, read), strict=True):
+        expected = read_time_in_format(normalise_text(text), form, language)
+        if expected is None or not is_in_range(expected):
+            assert value is None or not is_in_range(value), repr(text)
+        else:
+            assert value == expected, repr(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "language", "iso"),
+    [("3 Jan 2024", "%d %b %Y", "en", "2024-01-03"), ("03-JAN-24", "%d-%b-%y", "en", "2024-01-03"),
+     ("3. Januar 2024", "%d. %B %Y", "de", "2024-01-03"), ("3. January 2024", "%d. %B %Y", "de", "2024-01-03"),
+     ("3. Januar 2024", "%d. %B %Y", "en", None), ("3. März 2024", "%d. %b %Y", "de", "2024-03-03"),
+     ("3 janvier 2024", "%d %b %Y", "fr", None), ("3 févr. 2024", "%d %b %Y", "fr", "2024-02-03"),
+     ("1 Dez 69", "%d %b %y", "de", "1969-12-01"), ("1 Dez 70", "%d %b %y", "de", "1970-12-01"),
+     ("12:05 AM 3 May 2024", "%I:%M %p %d %b %Y", "en", "2024-05-03 00:05:00"),
+     ("12:05 p.m. 3 May 2024", "%I:%M %p %d %b %Y", "en", "2024-05-03 12:05:00"),
+     ("13:05 PM 3 May 2024", "%I:%M %p %d %b %Y", "en", None), ("3 Janu 2024", "%d %b %Y", "en", None)],
+)  # fmt: skip
+def test_a_day_with_a_month_in_words(engine, text, form, language, iso):
+    assert iso_in_format(text, form, language) == iso
+    assert read_column(engine, [text], lambda column: iso_of_format(column, form, language, ibis.null("string"))) == [iso]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_name_is_that_of_two_months(language):
+    names = [name for month in month_names(language) for name in month]
+    assert len(names) == len(set(names))
+    assert {"jan", "january", "dec", "december"} <= set(names)

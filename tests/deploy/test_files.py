@@ -363,15 +363,24 @@ def test_kustomize_names_the_image_of_pods_and_upgrade_in_one_place():
 # Prometheus and Grafana.
 
 
-def scraped():
-    (job,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
-    return job
+def scraped(name="finrisk"):
+    jobs = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    return {job["job_name"]: job for job in jobs}[name]
 
 
 def test_prometheus_asks_with_a_key():
     assert scraped()["metrics_path"] in {route.path for route in ROUTES}
     assert scraped()["authorization"]["credentials_file"] == "/run/secrets/prometheus-key"
     assert "prometheus-key" in COMPOSE["services"]["prometheus"]["secrets"]
+
+
+def test_prometheus_asks_each_worker_of_the_stream():
+    settings = Settings.from_environment({name: value for name, value in STREAM["environment"].items() if not name.endswith("_FILE")})
+    (names,) = scraped("finrisk-stream")["dns_sd_configs"]
+
+    assert scraped("finrisk-stream")["metrics_path"] == "/metrics"
+    assert names["names"] == ["stream"] and names["type"] == "A"
+    assert (settings.stream_host, settings.stream_port) == ("0.0.0.0", names["port"])
 
 
 def test_grafana_finds_its_dashboard_and_its_source():

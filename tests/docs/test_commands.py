@@ -11,7 +11,7 @@ from finrisk_assets.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
-    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 }
 COMMAND = re.compile(r"(?:`|\$\(|^[ \t]*)(?:\./)?finrisk ([a-z][-a-z]*(?: [a-z][-a-z]*)?)(?![-\w])", re.MULTILINE)
 """A command at the start of a line, of code or of a substitution: `finrisk` and its first two words."""

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 DEFINITION, FEATURE_TEST, SOURCE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 _, FEATURE_COMMANDS, SOURCE_COMMANDS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-COPIED = ("finrisk_assets", "bento", "schemas", "tests", "docs")
-REASON_PAGE = "docs/reason-catalogue.md"
+COPIED = ("finrisk_assets", "bento", "schemas", "book", "tests", "docs")
+REASON_PAGE, TABLE_PAGE = "docs/reason-catalogue.md", "docs/reference/tables.md"
 PAYMENTS = """number,client,time,euro
 1,alma,2024-05-01 10:00:00,12.50
 2,boris,2024-05-02 11:30:00,not a number
@@ -96,8 +96,9 @@ def test_a_feature_is_added_by_two_edits_and_one_command(tree: Path) -> None:
     assert test_file[2] in FEATURE_COMMANDS
     finished = run(FEATURE_COMMANDS, tree)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert changed_files(tree, before) == {*edited, REASON_PAGE}
-    assert f"`{name[1]}`" in (tree / REASON_PAGE).read_text(encoding="utf-8")
+    assert changed_files(tree, before) == {*edited, REASON_PAGE, TABLE_PAGE}
+    for page in (REASON_PAGE, TABLE_PAGE):
+        assert f"`{name[1]}`" in (tree / page).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

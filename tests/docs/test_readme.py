@@ -1,4 +1,4 @@
-"""Tests of the README's commands, each run as a newcomer would run it, on a smaller ledger."""
+"""Tests of the README and of docs/quick-start.md: each command is run as a newcomer would run it, on a smaller ledger."""
 
 import json
 import os
@@ -48,13 +48,14 @@ TRUST = {
 """The commands about the service, and what they must print; run after the requests, because a key closes the service."""
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXT = README + (ROOT / "docs" / "quick-start.md").read_text(encoding="utf-8")
 
 
 def commands() -> list[str]:
-    """Return the commands of the README's shell blocks, without their comments."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    """Return the commands of the shell blocks of README and quick start, each once and without its comment."""
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks if not block.startswith("curl") for line in block.splitlines()]
-    return [line for line in lines if line] + [block for block in blocks if block.startswith("curl")]
+    return list(dict.fromkeys([line for line in lines if line] + [block for block in blocks if block.startswith("curl")]))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def running(target: str, environment: dict[str, str], path: str) -> Iterator[str
 
 
 def test_every_command_has_its_test_here() -> None:
-    known = {"make demo", "make up", "make dev", "make serve", "make test", "make bench", *LIFE, *TRUST}
+    known = {"make demo", "make up", "make dev", "make serve", "make test", "make bench", "make book", *LIFE, *TRUST}
     written = {command for command in commands() if not command.startswith("curl")}
     on_data = {command for command in written if "FINRISK_SOURCE=" in command}
     assert written - on_data == known
@@ -219,11 +220,18 @@ def test_bench_names_modules_that_exist() -> None:
 @pytest.mark.realdata
 @pytest.mark.parametrize("source", REAL)
 def test_demo_on_real_data(source: str, environment: dict[str, str], data_dir: Path) -> None:
-    (variables,) = re.findall(rf"^((?:\w+=\S+ )*FINRISK_SOURCE={source} (?:\w+=\S+ )*)make demo", README, re.MULTILINE)
+    (variables,) = re.findall(rf"^((?:\w+=\S+ )*FINRISK_SOURCE={source} (?:\w+=\S+ )*)make demo", TEXT, re.MULTILINE)
     real = environment | dict(variable.split("=") for variable in variables.split()) | {"FINRISK_DATA_DIR": str(data_dir)}
     done = subprocess.run(["make", "demo"], cwd=ROOT, env=real, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Decisions of the served Bento" in done.stdout
+
+
+def test_the_readme_stays_short_and_opens_with_a_picture() -> None:
+    assert len(README.splitlines()) < 200
+    name, sentence, picture = README.split("\n\n")[:3]
+    assert name == "# finrisk" and re.fullmatch(r"\*\*.+\*\*", sentence)
+    assert re.fullmatch(r"!\[[^\]]{20,}\]\(docs/pictures/\w+\.webp\)", picture), "a picture, with words for those who do not see it"
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([\w./-]+)\)", README))))

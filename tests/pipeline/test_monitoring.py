@@ -16,6 +16,7 @@ from finrisk_assets.graph.stages.common import champion_folder
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.modelling.monitoring.monitoring import MonitoringFindings
 from finrisk_assets.scoring.bundle import Bundle
+from schemas.evidence_api import DriftReport
 from tests.pipeline.conftest import Run
 
 NAMES = [domain.name for domain in DOMAINS]
@@ -58,6 +59,14 @@ def test_each_run_leaves_a_report_and_links_it(run: Run, domain: str) -> None:
     client = build_resources(run.settings)["tracking"].client()
     # Other tests run the graph again, and the same model's run then has their reports too.
     assert f"monitoring/{file.name}" in [one.path for one in client.list_artifacts(str(facts["mlflow_run_id"]), "monitoring")]
+
+
+@pytest.mark.parametrize("domain", NAMES)
+def test_each_report_leaves_its_figures_for_the_service(run: Run, domain: str) -> None:
+    facts, file = read_metadata(run, domain), monitoring.report_file(run.settings, domain, "").with_name(monitoring.NEWEST_REPORT)
+    report = DriftReport.model_validate_json(file.read_bytes())
+    assert report.champion == facts["champion"] and report.window == facts["window"] and report.is_confirmed == facts["is_confirmed"]
+    assert report.columns[0].column == "score" and 1 < len(report.columns) <= monitoring.MAX_COLUMNS
 
 
 # A planted shift ---------------------------------------------------------------------------------------------------------------

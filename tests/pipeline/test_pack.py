@@ -6,17 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from finrisk_assets.cli.main import cli
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.registry import DOMAINS
+from finrisk_assets.graph import packaging
 from finrisk_assets.graph.build import build_resources
+from finrisk_assets.graph.stages import champion as champion_stage
 from finrisk_assets.graph.stages import pack as stage
 from finrisk_assets.ledger import sources
 from finrisk_assets.modelling.packs import pack
+from finrisk_assets.modelling.packs.evidence import write_evidence
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.operations import verify_pack
 from finrisk_assets.policy.policy_file import default_policy
@@ -78,6 +83,29 @@ def test_each_version_has_two_pages_and_a_manifest_that_is_sealed_in_the_registr
     )
     text = (at / "card.html").read_text() + (at / "pack.html").read_text()
     assert not re.search(r"compliant|<script|https?://", text)
+
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
+def test_the_evidence_of_each_champion_is_packed_and_agrees_with_its_figures(run: Run, domain: Domain) -> None:
+    evidence = champion_stage.read_champion_evidence(domain, run.settings)
+    figures = {figure["metric"]: figure["value"] for figure in champion_stage.read_champion_figures(domain, run.settings)}
+    assert evidence["rows"] == figures["n_test"] and 2 < len(evidence["roc"]) <= 100
+    x, y = np.array(evidence["roc"]).T
+    assert float(np.trapezoid(y, x)) == pytest.approx(figures["auc"], abs=0.02)
+    assert bool(evidence["scores"]) == domain.monitoring.is_scored_as_it_stands
+    assert evidence["effects"] and sum(row["is_chosen"] for row in evidence["candidates"]) == 1
+    assert bool(evidence["scorecard"]) == (domain.name == "loan_default")
+    name = f"finrisk-{domain.name.replace('_', '-')}"
+    (packed,) = (run.settings.bentoml_home / "models" / name / evidence["version"]).glob("evidence.json")
+    content = packed.read_bytes()
+    assert content == write_evidence(evidence) and len(content) < 100_000
+
+
+def test_the_version_of_a_bento_has_its_evidence_but_not_its_runs() -> None:
+    def version(evidence: dict[str, Any]) -> str:
+        return packaging._version({"loan_default": "m:1"}, {}, evidence, "", default_policy())
+
+    assert version({"loan_default": {"rows": 1}}) == version({"loan_default": {"rows": 1}}) != version({"loan_default": {"rows": 2}})
 
 
 def test_no_person_is_in_a_pack(run: Run) -> None:

@@ -15,7 +15,10 @@ from finrisk_assets.policy.policy_file import DEFAULT_POLICY
 from tests.pipeline.conftest import Run
 
 ROOT = Path(__file__).parents[2]
-PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
 COMMAND = re.compile(r"^ *\./finrisk (.+)$", re.MULTILINE)
 ELSEWHERE = {
     "reproduce": "test_reproduce.py",

@@ -155,6 +155,8 @@ class Serving:
         figures: Mapping[str, packaging.Figures] | None = None,
         challengers: Mapping[str, Path] | None = None,
         snapshots: Sequence[FeatureSnapshot] = SNAPSHOTS,
+        evidence: Mapping[str, Mapping[str, Any]] | None = None,
+        origins: Mapping[str, Mapping[str, str]] | None = None,
     ) -> TestClient:
         from bentoml._internal.container import BentoMLContainer
         from bentoml._internal.models import ModelStore
@@ -165,7 +167,8 @@ class Serving:
         for domain, folder in bundles.items():
             beside = (challengers or {}).get(domain)
             tag = packaging.store_challenger(self.home, domain, beside, folder) if beside else None
-            packaging.store_model(self.home, domain, folder, absent or {}, (figures or {}).get(domain, ()), tag)
+            shown, origin = (evidence or {}).get(domain), (origins or {}).get(domain)
+            packaging.store_model(self.home, domain, folder, absent or {}, (figures or {}).get(domain, ()), tag, None, shown, origin)
         with closing(open_store(Settings(home=self.home))) as store:
             store.replace_snapshots(snapshots)
         self._monkeypatch.setenv("FINRISK_HOME", str(self.home))

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select, text
 
 from bento.alerts.alert_details import read_alert
-from bento.alerts.alert_queue import build_page_query, claim_alert, dispose_alert, dispose_alerts, list_alerts
+from bento.alerts.alert_queue import build_page_query, claim_alert, dispose_alert, dispose_alerts, list_alerts, release_alert
 from bento.context import Caller, current_caller
 from bento.decisions import feedback
 from bento.decisions.reconcile import reconcile
@@ -28,7 +28,7 @@ from finrisk_assets.domains.transaction_anomaly.catalogue import LABEL_DELAY_S
 from finrisk_assets.ledger.sources.feedback import labels_file
 from finrisk_assets.operations import load_feedback
 from finrisk_assets.settings import Settings
-from schemas.alert_api import AlertQuery, BulkDispositionRequest, ClaimRequest, DispositionRequest
+from schemas.alert_api import AlertQuery, BulkDispositionRequest, ClaimRequest, DispositionRequest, ReleaseRequest
 from schemas.api import TransactionRequest
 from tests.service.conftest import START, write_transaction_bundle
 from tests.service.databases import store_at
@@ -59,8 +59,8 @@ def decide(desk: Desk, name: str, amount: float = 500.0, *, user: str = "5", min
 
 
 @contextmanager
-def acting(name: str) -> Iterator[None]:
-    token = current_caller.set(Caller(name, frozenset({"analyst"})))
+def acting(name: str, role: str = "analyst") -> Iterator[None]:
+    token = current_caller.set(Caller(name, frozenset({role})))
     try:
         yield
     finally:
@@ -228,9 +228,56 @@ def test_of_many_claims_at_once_one_alone_succeeds(desk: Desk) -> None:
     assert [row.version for row in rows(desk.store, alerts)] == [2]
 
 
+def test_who_claimed_an_alert_or_a_supervisor_opens_it_again(desk: Desk) -> None:
+    alert_id = decide(desk, "a")["decision_id"]
+    with acting("key:1"):
+        before = list_alerts(desk.store, AlertQuery()).alerts[0]
+        claim_alert(desk.store, ClaimRequest(alert_id=alert_id, version=1))
+        released = release_alert(desk.store, ReleaseRequest(alert_id=alert_id, version=2))
+        assert released == before.model_copy(update={"version": 3})
+        assert release_alert(desk.store, ReleaseRequest(alert_id=alert_id, version=2)) == released  # sent again
+        assert list_alerts(desk.store, AlertQuery()).alerts == [released]
+        claim_alert(desk.store, ClaimRequest(alert_id=alert_id, version=3))
+    with acting("key:2"), pytest.raises(Problem) as refused:
+        release_alert(desk.store, ReleaseRequest(alert_id=alert_id, version=4))
+    assert (refused.value.status, refused.value.message.split(";")[0]) == (409, "A colleague has claimed the alert")
+    for role in ("supervisor", "admin"):
+        with acting("key:1"):
+            version = list_alerts(desk.store, AlertQuery(state="claimed")).alerts[0].version
+        with acting("key:3", role):
+            assert release_alert(desk.store, ReleaseRequest(alert_id=alert_id, version=version)).state == "open"
+        with acting("key:1"):
+            claim_alert(desk.store, ClaimRequest(alert_id=alert_id, version=version + 1))
+    records = [(record.action, record.caller) for record in rows(desk.store, audit) if record.action.startswith("alert.")][1:]
+    of_supervisors = [("alert.release", "key:3"), ("alert.claim", "key:1")] * 2
+    assert records == [("alert.claim", "key:1"), ("alert.release", "key:1"), ("alert.claim", "key:1"), *of_supervisors]
+    assert faults(desk.store) == []
+
+
+def test_what_is_not_claimed_or_has_changed_since_is_not_released(desk: Desk) -> None:
+    alert_id = decide(desk, "a")["decision_id"]
+
+    def refuse(version: int) -> str:
+        with pytest.raises(Problem) as refused:
+            release_alert(desk.store, ReleaseRequest(alert_id=alert_id, version=version))
+        assert (refused.value.status, refused.value.code) == (409, "conflict")
+        return refused.value.message.split(".")[0]
+
+    with acting("key:1"):
+        assert refuse(1) == "Nobody has claimed the alert"
+        claim_alert(desk.store, ClaimRequest(alert_id=alert_id, version=1))
+        assert refuse(1) == refuse(3) == "The alert has changed since this version"
+        close(desk.store, alert_id, 2)
+        assert refuse(2) == refuse(3) == "The alert is closed"
+    assert [row.state for row in rows(desk.store, alerts)] == ["closed"]
+    assert "alert.release" not in {record.action for record in rows(desk.store, audit)}
+    assert faults(desk.store) == []
+
+
 def test_an_unknown_alert_is_not_found(store: Store) -> None:
     for call in (
         lambda: claim_alert(store, ClaimRequest(alert_id="0" * 32, version=1)),
+        lambda: release_alert(store, ReleaseRequest(alert_id="0" * 32, version=1)),
         lambda: close(store, "0" * 32),
         lambda: read_alert(store, "0" * 32),
     ):
@@ -384,8 +431,11 @@ def test_the_routes_list_claim_show_and_close(serving: Any, folders: Any, tmp_pa
         assert {alert["alert_id"] for alert in [*page["alerts"], *rest["alerts"]]} == set(ids) and rest["next"] is None
         claimed = client.post("/v1/alerts/claim", json={"alert_id": ids[0], "version": 1}).json()
         assert (claimed["state"], claimed["assignee"]) == ("claimed", "local")
+        released = client.post("/v1/alerts/release", json={"alert_id": ids[0], "version": 2}).json()
+        assert (released["state"], released["assignee"], released["version"]) == ("open", None, 3)
+        client.post("/v1/alerts/claim", json={"alert_id": ids[0], "version": 3})
         assert client.get(f"/v1/alerts/{ids[0]}").json()["request"]["amount"] == 200.0
-        body = {"alert_id": ids[0], "version": 2, "disposition": "fraud", "reason": "Ada did not pay this."}
+        body = {"alert_id": ids[0], "version": 4, "disposition": "fraud", "reason": "Ada did not pay this."}
         closed = client.post("/v1/alerts/dispose", json=body)
         assert (closed.status_code, closed.json()["state"]) == (200, "closed"), closed.text
         many = {"alerts": [{"alert_id": one, "version": 1} for one in ids[1:]], "disposition": "genuine", "reason": "A known sale."}

@@ -12,16 +12,18 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from bento.alerts.alert_capacity import describe_capacity
+from bento.insight.activity import count_activity
 from bento.store.records import ShadowScore
 from bento.store.session import Store, open_store
 from bento.store.tables import audit, decisions
-from bento.web.activity import count_activity
+from finrisk_assets.policy import policy_file
 from finrisk_assets.policy.policy_file import default_policy
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.score_curve import draw_score_curve
 from finrisk_assets.settings import Settings
 from tests.service.conftest import START, write_transaction_bundle
 from tests.service.envelopes import read_error
+from tests.service.evidence_example import measure_example
 from tests.service.examples import EIGHT_FIELDS
 from tests.service.test_alerts import decide, folders  # noqa: F401 - the fixture of a desk that opens alerts
 from tests.service.test_record_tiers import Desk
@@ -42,7 +44,10 @@ def stored_decisions() -> int:
 
 
 def test_the_caller_is_named_with_its_roles(shared_client: TestClient) -> None:
-    assert shared_client.get("/v1/caller").json() == {"name": "local", "roles": ["admin", "analyst", "auditor", "privacy", "scorer"]}
+    assert shared_client.get("/v1/caller").json() == {
+        "name": "local",
+        "roles": ["admin", "analyst", "auditor", "privacy", "scorer", "supervisor"],
+    }
 
 
 def test_the_policy_is_that_of_the_decisions(shared_client: TestClient) -> None:
@@ -113,7 +118,7 @@ def test_what_is_older_than_the_days_is_not_counted(store: Store, folders: Any, 
 
 
 def test_of_very_many_decisions_the_newest_are_counted(store: Store, folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    from bento.web import activity
+    from bento.insight import activity
 
     monkeypatch.setattr(activity, "MAX_COUNTED", 2)
     desk = Desk(store, folders, policy_of((REVIEW,)))
@@ -200,6 +205,102 @@ def test_a_curve_of_scores_gives_recall_and_precision(serving: Any, tmp_path: Pa
     assert [(pair["threshold"], pair["share"], pair["recall"], pair["precision"]) for pair in card["curve"]] == [
         (0.9, 0.25, 0.5, 1.0), (0.8, 0.5, 0.5, 0.5), (0.2, 0.75, 1.0, pytest.approx(2 / 3)), (0.1, 1.0, 1.0, 0.5),
     ]  # fmt: skip
+
+
+ORIGIN = {"registry_version": "3", "run_id": "r1", "experiment_id": "7"}
+
+
+def test_the_evidence_of_a_model_is_aggregated_and_reading_it_is_recorded(
+    serving: Any, bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = measure_example()
+    monkeypatch.setenv("FINRISK_REPORTS", str(tmp_path / "reports"))
+    with serving(bundles, evidence={"loan_default": example}, origins={"loan_default": ORIGIN}) as client:
+        answer = client.get("/v1/model-evidence/loan_default").json()
+        assert (answer["rows"], answer["events"], len(answer["calibration"])) == (2000, example["events"], 10)
+        assert [[point["x"], point["y"]] for point in answer["roc"]] == example["roc"] and len(answer["roc"]) <= 100
+        assert [share["share"] for share in answer["scores"]] == example["scores"]
+        assert answer["scorecard"] == example["scorecard"] and answer["candidates"] == example["candidates"]
+        assert answer["challenger"]["version"] == "c" * 12 and answer["origin"] == ORIGIN
+        assert answer["drift"] is None, "there is no report yet"
+        report = tmp_path / "reports" / "loan_default" / "newest.json"
+        report.parent.mkdir(parents=True)
+        report.write_bytes(DRIFT)
+        assert client.get("/v1/model-evidence/loan_default").json()["drift"]["columns"][0]["column"] == "score"
+        report.write_text("{")
+        assert client.get("/v1/model-evidence/loan_default").json()["drift"] is None
+        empty = client.get("/v1/model-evidence/cashflow").json()
+        assert (empty["rows"], empty["roc"], empty["scorecard"], empty["origin"]) == (None, [], None, None)
+        read_error(client.get("/v1/model-evidence/nothing"), 404, "unknown_model")
+        assert len(recorded("read")) == 4
+
+
+DRIFT = b"""{"champion": "aaaaaaaaaaaa", "window": "2024-06", "as_of": "2024-07-01T00:00:00+00:00", "is_confirmed": false,
+"verdict": "None of 1 features moved; the score did not.",
+"columns": [{"column": "score", "psi": 0.01, "psi_limit": 0.05, "p_value": 0.8, "moved": "hardly"}]}"""
+
+
+def shipped_policy(**changes: tuple[str, str]) -> str:
+    """Return the shipped policy's file with some values changed."""
+    text = (Path(policy_file.__file__).with_name("default_policy.yaml")).read_text(encoding="utf-8")
+    for old, new in changes.values():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+def preview(client: TestClient, text: str) -> dict[str, Any]:
+    answer = client.post("/v1/policy/preview", json={"policy": text})
+    assert answer.status_code == 200, answer.text
+    return {domain["domain"]: domain for domain in answer.json()["domains"]} | {"whole": answer.json()}
+
+
+def test_another_policy_is_previewed_on_what_was_decided(client: TestClient, loan: Any, transaction: Any) -> None:
+    answers = [client.post("/v1/spending-risk", json={"customer_id": "123"}).json(), client.post("/v1/loan-default", json=loan()).json()]
+    client.post("/v1/loan-offers", json={"customer_id": "123"})
+    client.post("/v1/transactions", json=transaction())
+    before = stored_decisions()
+    same = preview(client, shipped_policy())
+    assert same["whole"]["decisions"] == 4 and same["whole"]["is_complete"]
+    assert all(same[name]["changed"] == same[name]["left_out"] == 0 for name in ("spending_risk", "loan_default", "loan_offers"))
+    assert same["loan_default"]["worth_before_amount"] == same["loan_default"]["worth_after_amount"]
+    probability = answers[0]["risk_probability"]
+    edges = {"HIGH": ("high_from: 0.7", "high_from: 0.9999"), "LOW": ("medium_from: 0.4", "medium_from: 0.9998")}
+    changed = preview(client, shipped_policy(a=edges["HIGH"], b=edges["LOW"]))["spending_risk"]
+    assert probability > 0.4 and (changed["decisions"], changed["changed"]) == (1, 1)
+    assert [group["group"] for group in changed["groups"]] == [f"{answers[0]['risk_level']} → LOW"]
+    assert changed["examples"] == [answers[0]["decision_id"]] and changed["worth_before_amount"] is None
+    assert stored_decisions() == before and len(recorded("advise")) == 2
+
+
+BURST = "kind: velocity, enabled: true, action: block, within_hours: 1, max_transactions: 2"
+
+
+def test_a_policy_with_rules_is_previewed_from_the_history(client: TestClient, transaction: Any) -> None:
+    for minutes in range(3):
+        client.post("/v1/transactions", json=transaction(minutes))
+    text = shipped_policy(a=("kind: velocity, enabled: false, action: review, within_hours: 1, max_transactions: 10", BURST))
+    changed = preview(client, text)["transaction_anomaly"]
+    assert changed["left_out"] == 0 and changed["decisions"] == 3
+    assert changed["changed"] == 1 and changed["groups"][0]["group"].endswith(" → block")
+
+
+def test_a_preview_stops_at_its_bounds(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bento.insight import policy_preview
+
+    for _ in range(3):
+        client.post("/v1/spending-risk", json={"customer_id": "123"})
+    monkeypatch.setattr(policy_preview, "MAX_DECISIONS", 2)
+    newest = preview(client, shipped_policy())["whole"]
+    assert newest["decisions"] == 2 and not newest["is_complete"]
+    monkeypatch.setattr(policy_preview, "BUDGET_S", -1.0)
+    assert preview(client, shipped_policy())["whole"]["decisions"] == 0
+
+
+@pytest.mark.parametrize("text", ["name: [", "name: other", "a: &a [x]\nb: *a"])
+def test_a_text_that_is_no_policy_is_refused(client: TestClient, text: str) -> None:
+    read_error(client.post("/v1/policy/preview", json={"policy": text}), 422, "invalid_request")
+    assert not recorded("advise")
 
 
 def test_the_chain_is_verified_and_that_is_recorded(client: TestClient) -> None:

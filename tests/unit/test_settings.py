@@ -1,5 +1,6 @@
 """Tests of the settings and of docs/settings.md."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -104,6 +105,19 @@ def test_every_setting_is_in_the_docs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
     for name in Settings.__dataclass_fields__:
         assert f"`FINRISK_{name.upper()}`" in page
+
+
+def test_every_default_of_the_docs_is_that_of_the_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    compared = 0
+    for names, defaults in re.findall(r"^\| ((?:`FINRISK_\w+`(?:, )?)+) \| ([^|]*) \|", page, re.MULTILINE):
+        pairs = zip(re.findall(r"FINRISK_(\w+)", names), re.findall(r"(?:^|, )`([^`]*)`", defaults), strict=False)
+        for name, default in pairs:
+            value = getattr(Settings(), name.lower())
+            text = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+            assert default == text, name
+            compared += 1
+    assert compared > 25
 
 
 def test_cli_says_what_was_wrong_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ Spec = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
 
-def _base(rows: Rows, height: int = 220) -> Spec:
+def build_base(rows: Rows, height: int = 220) -> Spec:
+    """Return a specification as wide as its place, with its data."""
     return {
         "$schema": SCHEMA,
         "width": "container",
@@ -27,7 +28,8 @@ def _base(rows: Rows, height: int = 220) -> Spec:
     }
 
 
-def _axis(field: str, kind: str, title: str, **more: Any) -> Spec:
+def build_axis(field: str, kind: str, title: str, **more: Any) -> Spec:
+    """Return the encoding of a field with its title."""
     return {"field": field, "type": kind, "title": title, **more}
 
 
@@ -36,12 +38,12 @@ def stack_by_day(rows: Rows, category: str, title: str, days: Sequence[str]) -> 
     names = sorted({str(row[category]) for row in rows})
     scale = {"domain": names, "range": [PALETTE[at % len(PALETTE)] for at in range(len(names))]}
     axis = {"labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 8, "labelExpr": "slice(datum.value, 5)", "ticks": False}
-    return _base(rows) | {
+    return build_base(rows) | {
         "mark": {"type": "bar", "tooltip": True},
         "encoding": {
-            "x": _axis("day", "ordinal", "month and day (UTC)", scale={"domain": list(days)}, axis=axis),
-            "y": _axis("count", "quantitative", title, aggregate="sum"),
-            "color": _axis(category, "nominal", category, scale=scale, **({} if len(names) > 1 else {"legend": None})),
+            "x": build_axis("day", "ordinal", "month and day (UTC)", scale={"domain": list(days)}, axis=axis),
+            "y": build_axis("count", "quantitative", title, aggregate="sum"),
+            "color": build_axis(category, "nominal", category, scale=scale, **({} if len(names) > 1 else {"legend": None})),
         },
     }
 
@@ -50,12 +52,12 @@ def stack_by_month(rows: Rows) -> Spec:
     """Return money by month, stacked by category. Rows have `month`, `category` and `amount`, below zero where money goes out."""
     names = sorted({str(row["category"]) for row in rows})
     colours = [PALETTE[at % len(PALETTE)] for at in range(len(names))]
-    return _base(rows, 260) | {
+    return build_base(rows, 260) | {
         "mark": {"type": "bar", "tooltip": True},
         "encoding": {
-            "x": _axis("month", "ordinal", "month", axis={"labelAngle": 0}),
-            "y": _axis("amount", "quantitative", "money in (above 0) and out, currency", aggregate="sum"),
-            "color": _axis("category", "nominal", "category", scale={"domain": names, "range": colours}),
+            "x": build_axis("month", "ordinal", "month", axis={"labelAngle": 0}),
+            "y": build_axis("amount", "quantitative", "money in (above 0) and out, currency", aggregate="sum"),
+            "color": build_axis("category", "nominal", "category", scale={"domain": names, "range": colours}),
         },
     }
 
@@ -63,13 +65,13 @@ def stack_by_month(rows: Rows) -> Spec:
 def scatter_usual(rows: Rows) -> Spec:
     """Return a person's transactions, amount over time, and the alert's among them. Rows have `at`, `amount` above 0 and `what`."""
     names = ["usual", "same merchant", "this alert"]
-    return _base(rows, 240) | {
+    return build_base(rows, 240) | {
         "mark": {"type": "point", "filled": True, "tooltip": True},
         "encoding": {
-            "x": _axis("at", "temporal", "time (UTC)"),
-            "y": _axis("amount", "quantitative", "amount, currency (logarithmic)", scale={"type": "log"}, axis={"tickCount": 5}),
-            "color": _axis("what", "nominal", "", scale={"domain": names, "range": [PALETTE[4], PALETTE[2], WARNING]}),
-            "shape": _axis("what", "nominal", "", scale={"domain": names, "range": ["circle", "square", "diamond"]}),
+            "x": build_axis("at", "temporal", "time (UTC)"),
+            "y": build_axis("amount", "quantitative", "amount, currency (logarithmic)", scale={"type": "log"}, axis={"tickCount": 5}),
+            "color": build_axis("what", "nominal", "", scale={"domain": names, "range": [PALETTE[4], PALETTE[2], WARNING]}),
+            "shape": build_axis("what", "nominal", "", scale={"domain": names, "range": ["circle", "square", "diamond"]}),
             "size": {"condition": {"test": "datum.what == 'this alert'", "value": 260}, "value": 45},
         },
     }
@@ -77,12 +79,12 @@ def scatter_usual(rows: Rows) -> Spec:
 
 def count_by_hour(rows: Rows, hour: int) -> Spec:
     """Return a person's transactions by hour of the day, and a line at the alert's hour. Rows have `hour` and `count`."""
-    x = _axis("hour", "ordinal", "hour of the day (UTC); the line is this alert's", axis={"labelAngle": 0})
+    x = build_axis("hour", "ordinal", "hour of the day (UTC); the line is this alert's", axis={"labelAngle": 0})
     bars = {"mark": {"type": "bar", "color": PALETTE[4], "tooltip": True}}
     line = {"data": {"values": [{"hour": hour}]}, "mark": {"type": "rule", "color": WARNING, "strokeWidth": 4}}
-    return _base(rows, 160) | {
+    return build_base(rows, 160) | {
         "layer": [
-            bars | {"encoding": {"x": x, "y": _axis("count", "quantitative", "transactions")}},
+            bars | {"encoding": {"x": x, "y": build_axis("count", "quantitative", "transactions")}},
             line | {"encoding": {"x": {"field": "hour", "type": "ordinal"}}},
         ]
     }
@@ -90,56 +92,41 @@ def count_by_hour(rows: Rows, hour: int) -> Spec:
 
 def trade_capacity(rows: Rows) -> Spec:
     """Return worth, and precision where it is known, over the number of alerts a day. Rows are points of `GET /v1/alerts/capacity`."""
-    x = _axis("alerts_per_day", "quantitative", "alerts a day (logarithmic)", scale={"type": "log", "nice": False}, axis={"grid": False})
+    x = build_axis(
+        "alerts_per_day", "quantitative", "alerts a day (logarithmic)", scale={"type": "log", "nice": False}, axis={"grid": False}
+    )
     layers: list[Spec] = [
         {"mark": {"type": "line", "color": ACCENT, "point": True, "tooltip": True}}
-        | {"encoding": {"x": x, "y": _axis("worth_per_day_amount", "quantitative", "worth, currency a day (solid)")}}
+        | {"encoding": {"x": x, "y": build_axis("worth_per_day_amount", "quantitative", "worth, currency a day (solid)")}}
     ]
     if any(row["precision"] is not None for row in rows):
-        y = _axis("precision", "quantitative", "precision (dashed)", axis={"format": "%", "grid": False})
+        y = build_axis("precision", "quantitative", "precision (dashed)", axis={"format": "%", "grid": False})
         layers.append({"mark": {"type": "line", "color": WARNING, "strokeDash": [4, 3], "tooltip": True}, "encoding": {"x": x, "y": y}})
-    return _base(rows) | {"layer": layers, "resolve": {"scale": {"y": "independent"}}}
+    return build_base(rows) | {"layer": layers, "resolve": {"scale": {"y": "independent"}}}
 
 
 def draw_offer_curve(rows: Rows, optimum_pct: float | None) -> Spec:
     """Return expected profit and acceptance over the yearly rate, with the optimum. Rows are the `curve` of an offer."""
-    x = _axis("annual_rate_pct", "quantitative", "yearly rate, %", scale={"zero": False})
+    x = build_axis("annual_rate_pct", "quantitative", "yearly rate, %", scale={"zero": False})
     layers: list[Spec] = [
         {"mark": {"type": "line", "color": ACCENT, "point": True, "tooltip": True}}
-        | {"encoding": {"x": x, "y": _axis("expected_profit", "quantitative", "expected profit, currency (solid)")}},
+        | {"encoding": {"x": x, "y": build_axis("expected_profit", "quantitative", "expected profit, currency (solid)")}},
         {"mark": {"type": "line", "color": WARNING, "strokeDash": [4, 3], "tooltip": True}}
-        | {"encoding": {"x": x, "y": _axis("acceptance", "quantitative", "acceptance (dashed)", axis={"format": "%"})}},
+        | {"encoding": {"x": x, "y": build_axis("acceptance", "quantitative", "acceptance (dashed)", axis={"format": "%"})}},
     ]
     if optimum_pct is not None:
         rule = {"data": {"values": [{"annual_rate_pct": optimum_pct}]}, "mark": {"type": "rule", "color": PALETTE[2], "size": 2}}
         layers.append(rule | {"encoding": {"x": {"field": "annual_rate_pct", "type": "quantitative"}}})
-    return _base(rows) | {"layer": layers, "resolve": {"scale": {"y": "independent"}}}
-
-
-def draw_score_bins(rows: Rows) -> Spec:
-    """Return the distribution of probabilities, a panel for each domain. Rows have `domain`, `low` and `share`."""
-    return _base(rows, 80) | {
-        "width": 240,
-        "autosize": "pad",
-        "mark": {"type": "bar", "color": ACCENT, "tooltip": True},
-        "encoding": {
-            "x": _axis(
-                "low", "quantitative", "probability", bin={"binned": True, "step": 0.05}, scale={"domain": [0, 1]}, axis={"format": "%"}
-            ),
-            "x2": {"field": "high"},
-            "y": _axis("share", "quantitative", "share", axis={"format": "%", "tickCount": 3}),
-            "facet": _axis("domain", "nominal", "", columns=3),
-        },
-    }
+    return build_base(rows) | {"layer": layers, "resolve": {"scale": {"y": "independent"}}}
 
 
 def draw_precision_recall(rows: Rows) -> Spec:
     """Return precision over recall. Rows are the `curve` of a model card."""
-    return _base(rows) | {
+    return build_base(rows) | {
         "mark": {"type": "line", "color": ACCENT, "point": False, "tooltip": True, "interpolate": "step-after"},
         "encoding": {
-            "x": _axis("recall", "quantitative", "recall", axis={"format": "%"}),
-            "y": _axis("precision", "quantitative", "precision", axis={"format": "%"}),
+            "x": build_axis("recall", "quantitative", "recall", axis={"format": "%"}),
+            "y": build_axis("precision", "quantitative", "precision", axis={"format": "%"}),
             "order": {"field": "recall", "type": "quantitative"},
         },
     }

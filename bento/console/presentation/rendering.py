@@ -15,14 +15,16 @@ from starlette.responses import HTMLResponse, Response
 from bento.console.presentation.formats import Formats, humanise
 from bento.console.presentation.vega_bundle import has_bundle
 
+ROLES = frozenset({"scorer", "analyst", "supervisor", "auditor", "privacy", "admin"})
+"""Roles of the API's callers."""
 TEMPLATES = Path(__file__).parents[1] / "templates"
 PAGES = (
-    ("overview", "Overview", frozenset({"scorer", "analyst", "auditor", "privacy", "admin"})),
-    ("alerts", "Alerts", frozenset({"analyst", "admin"})),
+    ("overview", "Overview", ROLES),
+    ("alerts", "Alerts", frozenset({"analyst", "supervisor", "admin"})),
     ("person", "Person", frozenset({"scorer", "analyst", "admin"})),
     ("loan", "Loan and offer", frozenset({"scorer", "admin"})),
-    ("models", "Models", frozenset({"scorer", "analyst", "auditor", "privacy", "admin"})),
-    ("policy", "Policy", frozenset({"scorer", "analyst", "auditor", "privacy", "admin"})),
+    ("models", "Models", ROLES),
+    ("policy", "Policy", ROLES),
     ("audit", "Audit and privacy", frozenset({"auditor", "privacy", "admin"})),
 )
 """Path, title and roles of each page. The API decides who may do what; a page without a role of the reader says so beside its link."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from bento.decisions.answers import ScoringInput, score
 from bento.decisions.explanations import Explainer
-from bento.store.records import FeatureSnapshot
+from bento.store.records import DecisionPayload, FeatureSnapshot
 from bento.store.session import Store
 from finrisk_assets.scoring.bundle import Bundle, Scores
 from finrisk_assets.scoring.spec import Rows
@@ -51,6 +51,10 @@ class Scorer(ABC):
     def restore(self, request: Any, row: Rows, snapshot: FeatureSnapshot | None, context: Any) -> ScoringInput:
         """Rebuild the scoring input of `prepare` from what was stored with a decision."""
         return ScoringInput(request, row, snapshot, context)
+
+    def renew(self, payload: DecisionPayload) -> DecisionPayload:
+        """Return a stored decision with what this scorer's policy has to know beside the row; as it was stored where it knows the same."""
+        return payload
 
     def answer(self, request: Any) -> Answer:
         """Answer a request without recording a decision; raises as `prepare` does."""

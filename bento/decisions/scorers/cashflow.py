@@ -17,7 +17,7 @@ class CashflowScorer(Scorer):
 
     def warm_up(self) -> None:
         super().warm_up()
-        self._forecast_amount(np.ones(len(self.bundle.features), np.float32))
+        self._forecast_amount(np.ones(len(self.bundle.features), np.float32), is_doubtful=False)
 
     def prepare(self, request: CashflowRequest) -> ScoringInput:
         """Return the row of an account's newest features, or of the features that the client sent."""
@@ -31,7 +31,7 @@ class CashflowScorer(Scorer):
         row, snapshot = scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
         direction = DECISION_RULE.decide(probability, self.bundle.thresholds)
-        expected, interval = self._forecast_amount(row)
+        expected, interval = self._forecast_amount(row, is_doubtful=scores.doubts[0] is not None)
         return CashflowAnswer(
             customer_id=snapshot and snapshot.customer_id,
             account_id=snapshot and snapshot.account_id,
@@ -43,10 +43,10 @@ class CashflowScorer(Scorer):
             **self.explainer.fields(row, scores, high=direction == SURPLUS),
         )
 
-    def _forecast_amount(self, row: Rows) -> tuple[float | None, AmountInterval | None]:
+    def _forecast_amount(self, row: Rows, *, is_doubtful: bool) -> tuple[float | None, AmountInterval | None]:
         """Return the expected change and its interval; None where the model has no amounts, or knows too little."""
         level = self.bundle.amount_level
-        if level is None or self.bundle.find_doubt(row) is not None:
+        if level is None or is_doubtful:
             return None, None
         amount = self.bundle.amount(row[None, :])
         expected, low, high = float(amount.expected[0]), float(amount.low[0]), float(amount.high[0])

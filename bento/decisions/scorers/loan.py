@@ -61,7 +61,7 @@ class LoanScorer(Scorer):
         request, row, snapshot = scoring_input.request, scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
         decided = self._decide(scoring_input.decision_context, probability)
-        doubt = self.bundle.find_doubt(row)
+        doubt = scores.doubts[0]
         decision = decided.words[0] if doubt is None else REFER
         return LoanAnswer(
             loan_id=request.loan_id,

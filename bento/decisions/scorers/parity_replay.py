@@ -16,7 +16,7 @@ import numpy as np
 
 from bento.decisions.scorers.transaction_features import TransactionFeatures
 from bento.store.keyring import KEY_BYTES, Keyring
-from bento.store.records import Transaction
+from bento.store.records import Person, Transaction
 from bento.store.session import Store
 from finrisk_assets.features.arrivals import Delivery, Event, plan_arrivals, replay
 from finrisk_assets.features.recent_events import RecentEvents
@@ -91,28 +91,32 @@ class StoreWorkers:
         return store
 
     def _take(self, store: Store, deliveries: Sequence[Delivery]) -> list[Any]:
-        rows: list[Any] = []
+        """Take new deliveries together, and those that were decided before one by one, as the stream's micro-batches do."""
         store.remember_people(delivery.event["customer_id"] for delivery in deliveries)
-        # Where one of them was decided before, the service decides each by itself.
-        is_together = all(delivery.is_new for delivery in deliveries)
+        new = [place for place, delivery in enumerate(deliveries) if delivery.is_new]
         transactions = [_transaction_of(delivery.event) for delivery in deliveries]
 
-        def add(place: int) -> None:
+        def find_person(place: int) -> Person:
             person = store.person(transactions[place].customer_id, make=True)
             assert person is not None
-            if is_together:
-                store.queue_transaction(transactions[place], person)
-            else:
-                store.insert_transaction(transactions[place], person)
+            return person
 
-        if is_together:
-            rows = [*self._features.rows(transactions, store, add)]
+        def queue(number: int) -> None:
+            store.queue_transaction(transactions[new[number]], find_person(new[number]))
+
+        rows: list[Any] = [None] * len(deliveries)
+        if any(delivery.is_scored for delivery in deliveries):
+            computed = self._features.rows([transactions[place] for place in new], store, queue)
+            for place, row in zip(new, computed, strict=True):
+                rows[place] = row if deliveries[place].is_scored else None
         else:
-            for place, transaction in enumerate(transactions):
-                rows.append(self._features.row(transaction, store) if deliveries[place].is_scored else None)
-                add(place)
+            for number in range(len(new)):
+                queue(number)
         store.insert_queued()
-        return [row if delivery.is_scored else None for row, delivery in zip(rows, deliveries, strict=True)]
+        for place, delivery in enumerate(deliveries):
+            if not delivery.is_new:
+                store.insert_transaction(transactions[place], find_person(place))
+        return rows
 
 
 def _transaction_of(event: Event) -> Transaction:

@@ -54,7 +54,7 @@ class SpendingScorer(Scorer):
         """Return the risk level of a customer or of eight fields."""
         row, snapshot = scoring_input.row, scoring_input.snapshot
         probability = float(scores.probability[0])
-        level = raise_doubtful(DECISION_RULE.decide(probability, self.bundle.thresholds), self.bundle.find_doubt(row) is not None)
+        level = raise_doubtful(DECISION_RULE.decide(probability, self.bundle.thresholds), scores.doubts[0] is not None)
         return SpendingAnswer(
             customer_id=snapshot and snapshot.customer_id,
             as_of=snapshot and snapshot.as_of,

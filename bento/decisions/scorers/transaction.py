@@ -8,7 +8,7 @@ from bento.decisions.answers import ScoringInput
 from bento.decisions.scorers.base import Scorer
 from bento.decisions.scorers.online_rules import OnlineRules
 from bento.decisions.scorers.transaction_features import TransactionFeatures, read_definitions
-from bento.store.records import Transaction
+from bento.store.records import DecisionPayload, Transaction
 from bento.store.session import Store
 from finrisk_assets.domains.transaction_anomaly.decide import decide, escalate, expect_loss, is_anomaly, is_unseen
 from finrisk_assets.scoring.bundle import Bundle, Scores
@@ -57,11 +57,14 @@ class TransactionScorer(Scorer):
 
         rows = self._features.rows(transactions, self._store, measure_and_add)
         return [
-            ScoringInput(request, row, decision_context=context, transaction=transaction, is_doubtful=is_doubtful)
-            for request, row, context, transaction, is_doubtful in zip(
-                named, rows, measured, transactions, self.bundle.is_doubtful(rows).tolist(), strict=True
-            )
+            ScoringInput(request, row, decision_context=context, transaction=transaction)
+            for request, row, context, transaction in zip(named, rows, measured, transactions, strict=True)
         ]
+
+    def renew(self, payload: DecisionPayload) -> DecisionPayload:
+        """Return a stored decision with what this policy's rules read of the history before it: another policy has other rules."""
+        transaction = _transaction_of(TransactionRequest.model_validate(payload.request))
+        return payload._replace(decision_context=self._rules.measure(transaction))
 
     def build_answer(self, scoring_input: ScoringInput, scores: Scores) -> TransactionAnswer:
         """Return the risk score and the decision of a transaction."""
@@ -70,13 +73,11 @@ class TransactionScorer(Scorer):
         log_amount = None if self._log_amount is None else float(row[self._log_amount])
         unseen = is_unseen(log_amount, self.bundle.thresholds)
         anomaly = is_anomaly(risk, self.bundle.thresholds, unseen=unseen)
-        known = scoring_input.is_doubtful
-        doubtful = self.bundle.find_doubt(row) is not None if known is None else known
-        by_model = decide(risk, self.bundle.thresholds, log_amount, unseen=unseen or doubtful)
+        by_model = decide(risk, self.bundle.thresholds, log_amount, unseen=unseen or scores.doubts[0] is not None)
         rules = self._rules.find_fired(scoring_input.transaction or _transaction_of(scoring_input.request), scoring_input.decision_context)
         review_from = self.bundle.thresholds.get("review_loss")
         loss = None if review_from is None or log_amount is None else round(float(expect_loss(risk, log_amount)), 2)
-        fields = self.explainer.fields(row, scores, high=anomaly or by_model != "allow", is_doubtful=doubtful)
+        fields = self.explainer.fields(row, scores, high=anomaly or by_model != "allow")
         if unseen:
             fields["reasons"] = [_UNSEEN, *fields["reasons"][: MAX_REASONS - 1]]
         return TransactionAnswer(

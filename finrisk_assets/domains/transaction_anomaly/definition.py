@@ -191,6 +191,7 @@ class TransactionAnomaly(Domain):
         import numpy as np
 
         from finrisk_assets.modelling.evaluation import explain, plots
+        from finrisk_assets.modelling.packs import evidence
 
         test = _test_window(frame)
         rows = _matrix(test, bundle.features)
@@ -208,7 +209,10 @@ class TransactionAnomaly(Domain):
             Figure("explanation_gap", gap, meaning="largest distance of base + contributions from the score"),
             Figure("n_test", float(len(test)), meaning="transactions in the test window"),
         ]
-        pictures = {"shap": plots.plot_shap_summary(scored.contributions, rows[spread], [feature.name for feature in bundle.features])}
+        names = [feature.name for feature in bundle.features]
+        pictures = {"shap": plots.plot_shap_summary(scored.contributions, rows[spread], names)}
+        shown = {"rows": len(test), "scores": evidence.measure_scores(probability)}
+        shown |= {"effects": evidence.measure_effects(scored.contributions, rows[spread], names)}
         if _is_judged_by_labels(test, bundle):
             fraud = test.is_fraud.fillna(False).to_numpy(bool)
             decision_thresholds = {name: value for name, value in bundle.thresholds.items() if name in ("anomaly", "review", "block")}
@@ -219,9 +223,10 @@ class TransactionAnomaly(Domain):
                 "calibration": plots.plot_calibration(fraud, probability),
                 "scores": plots.plot_scores(fraud, probability, decision_thresholds),
             }
+            shown |= evidence.measure_outcomes(fraud, margin, probability, test.customer_id)
         shares = explain.rank_features(bundle, scored.contributions)
         figures += [Figure(f"importance_{share.feature}", share.share, meaning="share of mean |SHAP|") for share in shares[:10]]
-        return Evaluation(figures, pictures)
+        return Evaluation(figures, pictures, shown)
 
     def find_faults(self, figures: Mapping[str, Figure]) -> list[Fault]:
         """Return a fault where the share of anomalies is far from the one planned, or the ranking hardly better than chance."""

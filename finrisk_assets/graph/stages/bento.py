@@ -50,7 +50,9 @@ def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Sourc
         champions = {domain.name: champion_folder(domain, settings) for domain in ready}
         measured = {domain.name: _measured(domain, warehouse, settings, f"oracle_{domain.name}" in oracles) for domain in ready}
         challengers = fetch_challengers(ready, tracking, settings) if settings.shadow else {}
-        built = build_bento(settings, champions, {**absent, **without}, measured, challengers)
+        evidence = {domain.name: collect_evidence(domain, tracking, settings) for domain in ready}
+        origins = {domain.name: find_origin(domain, tracking) for domain in ready}
+        built = build_bento(settings, champions, {**absent, **without}, measured, challengers, evidence, origins)
         return dg.MaterializeResult(
             metadata={
                 "tag": built.tag,
@@ -86,8 +88,29 @@ def fetch_challengers(domains: list[Domain], tracking: Tracking, settings: Setti
     return folders
 
 
+def collect_evidence(domain: Domain, tracking: Tracking, settings: Settings) -> dict[str, Any]:
+    """Return the champion's evidence and, where a challenger is registered that is another version, what it showed on its test window."""
+    client = tracking.client()
+    challenger = model_registry.find_version(client, domain.name, model_registry.CHALLENGER)
+    champion_version = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
+    evidence = champion.read_champion_evidence(domain, settings)
+    if challenger is None or champion_version is None or challenger.version == champion_version.version:
+        return evidence
+    return evidence | {"challenger": champion.describe_challenger(client, challenger)}
+
+
+def find_origin(domain: Domain, tracking: Tracking) -> dict[str, str]:
+    """Return the champion's version in the registry, and its run and experiment in MLflow; empty where the registry has none."""
+    client = tracking.client()
+    model = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
+    if model is None:
+        return {}
+    experiment = client.get_run(model.run_id).info.experiment_id
+    return {"registry_version": str(model.version), "run_id": model.run_id, "experiment_id": str(experiment)}
+
+
 def _measured(domain: Domain, warehouse: Warehouse, settings: Settings, has_oracle: bool) -> list[dict[str, Any]]:
-    """Return the champion's figures on its test window and beside the oracle, without fairness, which is for the validation pack alone."""
+    """Return the champion's figures on its test window and beside the oracle, without fairness, which stands in its evidence."""
     evaluated = [figure for figure in champion.read_champion_figures(domain, settings) if not figure["metric"].startswith(FAIRNESS)]
     has_oracle = has_oracle and warehouse.has(f"oracle_{domain.name}")
     compared = warehouse.table(f"oracle_{domain.name}").to_pyarrow().to_pylist() if has_oracle else []

@@ -8,15 +8,22 @@ from typing import Any
 import dagster as dg
 
 from finrisk_assets.domains.base import Domain
-from finrisk_assets.domains.gate import ROWS
+from finrisk_assets.domains.gate import ACCEPTED, FAIRNESS, ROWS
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.runs import stop_signals
-from finrisk_assets.graph.stages.common import champion_folder, common, find_bundle_faults, leave_out, run_link
+from finrisk_assets.graph.stages import pack
+from finrisk_assets.graph.stages.common import champion_folder, common, console_link, find_bundle_faults, leave_out, run_link
 from finrisk_assets.graph.stages.evaluation import FIGURES
 from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.modelling.packs.evidence import EVIDENCE, complete_evidence, read_evidence, write_evidence
 from finrisk_assets.modelling.training import gate_verdict, model_registry
 from finrisk_assets.settings import Settings
+
+_BESIDE = ("auc", "auc_beside_champion", "champion_auc", "gain", "gain_beside_champion", "champion_gain", "average_precision")
+"""Figures that show a challenger beside the champion."""
+SCORECARD = "scorecard.json"
+"""The artifact of a training run that holds its scorecard, chosen or not."""
 
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
@@ -66,6 +73,7 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
                 "mlflow_run_id": challenger.run_id,
                 "mlflow": run_link(tracking, challenger.run_id),
                 "folder": dg.MetadataValue.path(champion_folder(domain, settings)),
+                **console_link(settings, domain),
             },
             data_version=dg.DataVersion(bundle.version),
         )
@@ -76,10 +84,49 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
 def export_bundle(client: Any, domain: Domain, model: model_registry.RegisteredVersion, settings: Settings) -> Path:
     """Export a version's bundle as the champion's, for batch and Bento, with its figures beside it; return the bundle's folder."""
     folder = model_registry.download_bundle(client, model, champion_folder(domain, settings))
-    part = folder.parent / f".{FIGURES}.part"
-    part.write_bytes(model_registry.read_artifact(client, model, FIGURES))
-    part.replace(folder.parent / FIGURES)
+    for name, content in ((FIGURES, model_registry.read_artifact(client, model, FIGURES)), (EVIDENCE, gather_evidence(client, model))):
+        part = folder.parent / f".{name}.part"
+        part.write_bytes(content)
+        part.replace(folder.parent / name)
     return folder
+
+
+def gather_evidence(client: Any, model: model_registry.RegisteredVersion) -> bytes:
+    """Return the evidence of a registered version as a file's content: from its evaluation, its candidates and its scorecard."""
+    present = {item.path for item in client.list_artifacts(model.run_id)}
+
+    def read(name: str, otherwise: bytes) -> bytes:
+        return model_registry.read_artifact(client, model, name) if name in present else otherwise
+
+    fair = [row for row in json.loads(read(FIGURES, b"[]")) if row["metric"].startswith((f"{FAIRNESS}/", f"{ACCEPTED}/"))]
+    evidence = complete_evidence(
+        read_evidence(read(EVIDENCE, b"{}")),
+        version=model_registry.read_tags(client, model).get("bundle", "")[:12],
+        figures=fair,
+        candidates=pack.read_candidates(client, model) if pack.CANDIDATES in present else (),
+        parameters=pack.read_parameters(client, model),
+        scorecard_json=read(SCORECARD, b"").decode() or None,
+    )
+    return write_evidence(evidence)
+
+
+def describe_challenger(client: Any, model: model_registry.RegisteredVersion) -> dict[str, Any]:
+    """Return the curves of a registered version and its figures beside the champion; empty lists before its evaluation."""
+    evidence = read_evidence(gather_evidence(client, model))
+    has_figures = any(item.path == FIGURES for item in client.list_artifacts(model.run_id))
+    figures = json.loads(model_registry.read_artifact(client, model, FIGURES)) if has_figures else []
+    return {
+        "version": evidence["version"],
+        "roc": evidence.get("roc", []),
+        "precision_recall": evidence.get("precision_recall", []),
+        "figures": [figure for figure in figures if figure["metric"] in _BESIDE],
+    }
+
+
+def read_champion_evidence(domain: Domain, settings: Settings) -> dict[str, Any]:
+    """Return the evidence of the champion; empty where none was kept."""
+    file = champion_folder(domain, settings).parent / EVIDENCE
+    return read_evidence(file.read_bytes()) if file.is_file() else {}
 
 
 def read_champion_figures(domain: Domain, settings: Settings) -> list[dict[str, Any]]:

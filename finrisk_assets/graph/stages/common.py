@@ -2,7 +2,6 @@
 
 import base64
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,15 +95,31 @@ def to_frame(rows: "pa.Table") -> "pd.DataFrame":
 
 
 def run_link(tracking: Tracking, run_id: str) -> dg.MetadataValue:
-    """Return the place of a run's page in MLflow: a link where the store is a server, else the command that starts one."""
-    experiment = tracking.client().get_run(run_id).info.experiment_id
-    page = f"#/experiments/{experiment}/runs/{run_id}"
-    address = re.sub("//[^/@]*@", "//", tracking.uri)  # whoever may read this page may not log in as its writer
-    if address.startswith("http"):
-        return dg.MetadataValue.url(f"{address.rstrip('/')}/{page}")
+    """Return the place of a run's page in MLflow: a link where MLflow's address is known, else the command that starts it."""
+    page = _run_page(tracking, run_id)
+    if tracking.address:
+        return dg.MetadataValue.url(f"{tracking.address}/{page}")
     return dg.MetadataValue.md(
-        f"`mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri {address}` shows it at [{page}](http://127.0.0.1:5000/{page})"
+        f"`mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri {tracking.uri}` shows it at [{page}](http://127.0.0.1:5000/{page})"
     )
+
+
+def artifact_link(tracking: Tracking, run_id: str, artifact: str, file: Path) -> dg.MetadataValue:
+    """Return the place of a file that is also an artifact of a run: a link where MLflow's address is known, else its path."""
+    if not tracking.address:
+        return dg.MetadataValue.path(file)
+    return dg.MetadataValue.url(f"{tracking.address}/{_run_page(tracking, run_id)}/artifactPath/{artifact}")
+
+
+def _run_page(tracking: Tracking, run_id: str) -> str:
+    experiment = tracking.client().get_run(run_id).info.experiment_id
+    return f"#/experiments/{experiment}/runs/{run_id}"
+
+
+def console_link(settings: Settings, domain: Domain, part: str = "") -> dict[str, dg.MetadataValue]:
+    """Return the address of a model's page in the console, as metadata, or of a part of it; nothing where no address is known."""
+    page = f"{settings.console_url.rstrip('/')}/models/{domain.name}" + (f"#{part}" if part else "")
+    return {"console": dg.MetadataValue.url(page)} if settings.console_url else {}
 
 
 def log_artifact(client: Any, run_id: str, path: str, content: bytes) -> None:

@@ -19,6 +19,7 @@ from finrisk_assets.graph.stages.common import (
     candidate_folder,
     check_finite_figures,
     common,
+    console_link,
     figure_table,
     load_bundle,
     load_evaluation_rows,
@@ -30,6 +31,7 @@ from finrisk_assets.graph.stages.common import (
 from finrisk_assets.graph.stages.relations import ARTIFACT, measure_relations
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.modelling.packs.evidence import EVIDENCE, write_evidence
 from finrisk_assets.modelling.training import gate_verdict, model_registry
 from finrisk_assets.settings import Settings
 
@@ -108,6 +110,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         for name, png in result.plots.items():
             log_artifact(client, registered.run_id, f"plots/test_{name}.png", png)
         log_artifact(client, registered.run_id, FIGURES, json.dumps(rows, indent=1).encode())
+        log_artifact(client, registered.run_id, EVIDENCE, write_evidence(result.evidence))
         relations = [asdict(figure) for figure in moved]
         log_artifact(client, registered.run_id, ARTIFACT, json.dumps(relations, indent=1).encode())
         log_artifact(client, registered.run_id, POLICY, challenger.policy.canonical_json().encode())
@@ -122,6 +125,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
                 "relations": dg.MetadataValue.md(markdown_table(relations) if relations else "none: the source has no movements"),
                 "mlflow_run_id": registered.run_id,
                 "mlflow": run_link(tracking, registered.run_id),
+                **console_link(settings, domain),
                 **{figure.metric: float(figure.value) for figure in figures if "/" not in figure.metric},
                 **pictures(result.plots),
             },

@@ -84,7 +84,7 @@ def _parity(domain: Domain, source: Source, settings: Settings) -> list[Any]:
             metadata={
                 "certificate": parity_certificate.describe_certificate(certificate),
                 "differences": dg.MetadataValue.md(markdown_table(differences)),
-                "file": dg.MetadataValue.path(parity_certificate.certificate_file(domain, settings)),
+                "file": dg.MetadataValue.json(certificate),
                 **shown,
             },
             data_version=dg.DataVersion(certificate["sha256"]),

@@ -89,7 +89,7 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
             )
         origin = _origin(trained, snapshot, context.instance, domain, source, fixed)
         tags = {"bundle": version, "dagster.run_id": context.run_id, "source": source.name, **origin}
-        note = describe_training(trained, domain, source, len(frame))
+        note = describe_training(trained, domain, source, len(frame)) + list_links(settings, domain)
         run_tags = {"dagster.run_id": context.run_id, "domain": domain.name, NOTE_TAG: note}
         with tracking.run(f"model_{domain.name}", run_tags) as mlflow:
             mlflow.log_params({key: str(value)[:500] for key, value in trained.params.items()})
@@ -118,6 +118,14 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
         )
 
     return model
+
+
+def list_links(settings: Settings, domain: Domain) -> str:
+    """Return links to a model's pages in the console and in Dagster for MLflow's pages, in Markdown; empty where no address is known."""
+    addresses = {"Console": settings.console_url, "Dagster": settings.dagster_url}
+    pages = {"Console": f"models/{domain.name}", "Dagster": f"assets/model_{domain.name}"}
+    links = [f"[{name}]({address.rstrip('/')}/{pages[name]})" for name, address in addresses.items() if address]
+    return f" {', '.join(links)}." if links else ""
 
 
 NOTE_TAG = "mlflow.note.content"

@@ -8,7 +8,7 @@ The checks warn and never block, because real windows nearly always move. The se
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,18 @@ from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Clock, Tracking
 from finrisk_assets.graph.stages import champion as champion_stage
-from finrisk_assets.graph.stages.common import champion_folder, common, join_companions, load_bundle, log_artifact, to_frame
+from finrisk_assets.graph.stages.common import (
+    artifact_link,
+    champion_folder,
+    common,
+    console_link,
+    join_companions,
+    load_bundle,
+    log_artifact,
+    to_frame,
+)
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
+from finrisk_assets.modelling.packs.pack import canonical_json
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
 
@@ -32,6 +42,10 @@ if TYPE_CHECKING:
     from finrisk_assets.modelling.monitoring.monitoring import ComparedWindows, MonitoringFindings
     from finrisk_assets.scoring.bundle import Bundle
 
+NEWEST_REPORT = "newest.json"
+"""File of the newest report's figures beside the reports of a domain: the service shows it, where FINRISK_REPORTS names their folder."""
+MAX_COLUMNS = 60
+"""Columns of that file, those that moved most first."""
 MAX_ROWS = 60_000
 """Rows that are read at most: beyond them, whole customers are left out at random."""
 
@@ -76,6 +90,10 @@ def _monitoring(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         path = report_file(settings, domain.name, context.run_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(page)
+        newest = path.with_name(NEWEST_REPORT)
+        part = newest.with_suffix(".part")
+        part.write_bytes(canonical_json(summarise_drift(findings, champion.version, clock.now())))
+        part.replace(newest)
         if registered is not None:
             log_artifact(client, registered.run_id, f"monitoring/{path.name}", page)
         rows = monitoring.to_table_rows(findings)
@@ -86,7 +104,10 @@ def _monitoring(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
                 "is_confirmed": bool(findings.confirmed),
                 "champion": champion.version,
                 "window": findings.window,
-                "report": dg.MetadataValue.url(path.as_uri()),
+                "report": dg.MetadataValue.path(path)
+                if registered is None
+                else artifact_link(tracking, registered.run_id, f"monitoring/{path.name}", path),
+                **console_link(settings, domain, "drift"),
                 "drifted": dg.MetadataValue.md(markdown_table(_drifted(findings))),
                 "left_out": dg.MetadataValue.md(markdown_table([{"feature": name, "why": why} for name, why in left_out.items()])),
                 "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in findings.notes) or "none"),
@@ -163,6 +184,31 @@ def _counted(rows: LazyTable) -> "pd.DataFrame":
     month = counts.column("_month").to_numpy(zero_copy_only=False).astype("datetime64[M]").astype("datetime64[s]")
     counted = pd.DataFrame({"month": month, "customer": counts.column("customer_id").to_pandas(), "n": counts.column("n").to_numpy()})
     return counted.astype({"n": np.int64})
+
+
+def summarise_drift(findings: "MonitoringFindings", champion: str, now: datetime) -> dict[str, Any]:
+    """Return the verdict, and the movement of the score and of the features, those that moved most first, as plain values."""
+    from finrisk_assets.modelling.monitoring.monitoring import describe_movement
+
+    scores, features = (() if drift is None else drift.columns for drift in (findings.score, findings.features))
+    ranked = sorted(features, key=lambda column: (column.adjusted_p_value, -column.psi, column.name))
+    return {
+        "champion": champion,
+        "window": findings.window,
+        "as_of": now.replace(tzinfo=UTC).isoformat(),
+        "verdict": "; ".join(findings.confirmed) or findings.verdict,
+        "is_confirmed": bool(findings.confirmed),
+        "columns": [
+            {
+                "column": column.name,
+                "psi": column.psi,
+                "psi_limit": column.psi_limit,
+                "p_value": column.adjusted_p_value,
+                "moved": describe_movement(column, findings.medians.get(column.name)),
+            }
+            for column in [*scores, *ranked][:MAX_COLUMNS]
+        ],
+    }
 
 
 def _windows(counted: "pd.DataFrame", champion: "Bundle", now: datetime) -> "ComparedWindows":

@@ -18,7 +18,7 @@ from finrisk_assets.domains.base import Domain, Figure
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages import consistency
-from finrisk_assets.graph.stages.common import champion_folder, common, run_link
+from finrisk_assets.graph.stages.common import artifact_link, champion_folder, common, console_link, run_link
 from finrisk_assets.graph.stages.evaluation import FIGURES, POLICY
 from finrisk_assets.graph.stages.relations import ARTIFACT as RELATIONS
 from finrisk_assets.graph.warehouse import Warehouse
@@ -102,9 +102,11 @@ def _pack(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefini
         return dg.MaterializeResult(
             metadata={
                 "summary": dg.MetadataValue.md(summary(record)),
-                "pack": dg.MetadataValue.path(folder / pack.PACK_PAGE),
-                "card": dg.MetadataValue.path(folder / pack.CARD_PAGE),
-                "manifest": dg.MetadataValue.path(folder / pack.MANIFEST),
+                **{
+                    name: artifact_link(tracking, champion.run_id, f"{PACK_ARTIFACT}/{page}", folder / page)
+                    for name, page in (("pack", pack.PACK_PAGE), ("card", pack.CARD_PAGE), ("manifest", pack.MANIFEST))
+                },
+                **console_link(settings, domain, "pack"),
                 "bundle": record.version,
                 "registry_version": champion.version,
                 "mlflow_run_id": champion.run_id,

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from finrisk_assets.ledger.intake.column_names import fold
-from finrisk_assets.ledger.intake.proposal import Ask, find_currency, propose_table, read_files, write_yaml
+from finrisk_assets.ledger.intake.proposal import Ask, ask_currency, propose_table, read_files, write_yaml
 from finrisk_assets.ledger.intake.statements import convert_to_csv, is_convertible
 from finrisk_assets.ledger.landing import LandingError
+from schemas.text_files.column_names import fold
 
 
 def propose_mapping(paths: Sequence[Path], table: str | None, out: Path | None, ask: Ask, *, overwrites: bool = False) -> str:
@@ -46,7 +46,7 @@ def propose_mapping(paths: Sequence[Path], table: str | None, out: Path | None, 
     for name in names:
         if names.count(name) > 1:
             raise LandingError(f"two files with different columns both look like {name}; import them one by one, with --as")
-    text = write_yaml(fold(out.stem) if out else "own", tables, find_currency(tables, ask), folder)
+    text = write_yaml(fold(out.stem) if out else "own", tables, ask_currency(tables, ask), folder)
     if out:
         out.write_text(text, encoding="utf-8")
     return text

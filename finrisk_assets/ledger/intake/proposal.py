@@ -1,33 +1,25 @@
 """The proposal of a mapping for files that are not described yet, with what is sure and what is to be confirmed.
 
-`text_layout` and `cell_formats` say how a file is written, `column_names` what its columns are called; this module makes a mapping of them.
+`schemas.text_files` says how a file is written and what its columns are; this module makes a mapping of them.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finrisk_assets.ledger.intake.cell_formats import ColumnFormat, find_format
-from finrisk_assets.ledger.intake.column_names import IDENTIFIERS, LEAKS, PROTECTED, find_role, fold, ledger_name
-from finrisk_assets.ledger.intake.text_layout import SAMPLE_ROWS, TextLayout, find_layout
 from finrisk_assets.ledger.landing import LandingError
 from schemas.ledger import TABLES
-from schemas.normal_form import COUNTRY_CODES
+from schemas.text_files.cell_formats import NumberFormat
+from schemas.text_files.column_names import IDENTIFIERS, LEAKS, PROTECTED, find_role, fold, ledger_name, read_directions
+from schemas.text_files.source_columns import OUTCOMES, SourceColumn, assign_roles, describe_columns, find_currency, join_formats
+from schemas.text_files.text_layout import SAMPLE_ROWS, LayoutError, TextLayout, find_layout
 
 Ask = Callable[[str, Sequence[str], str], str]
 """A question, its answers (none: any text) and the likeliest one -> the answer."""
 
-_DEBIT = """
-d debit dr dbit s soll out outgoing withdrawal expense af vydaj cargo - debet charge purchase payment uit
-sortie
-"""
-_DEBIT_WORDS = frozenset(_DEBIT.split())
-_CREDIT = """
-c credit cr crdt h haben in incoming deposit income bij prijem abono + kredit refund topup eingang entree
-"""
-_CREDIT_WORDS = frozenset(_CREDIT.split())
 _BAD_WORDS = re.compile(
     r"bad|default\w*|charged?.?off|late.*|mora|impago|delinq\w*|yes|y|ja|oui|si|ano|true|1|1\.0|overdue|ausfall|written.?off"
 )
@@ -37,20 +29,8 @@ MAX_LEVELS = 12
 LEAST_LEVEL_SHARE = 0.01
 """Share of the rows from which a level becomes a feature."""
 
-_OUTCOMES = ("is_default", "is_fraud", "is_accepted")
-_CODES = """
-EUR USD GBP CHF CZK PLN HUF SEK NOK DKK CAD AUD NZD JPY INR BRL SGD ZAR RON BGN TRY MXN CNY HKD VND IDR
-"""
-_CURRENCIES = tuple(_CODES.split())
-_SIGNS = {"€": "EUR", "£": "GBP", "$": "USD"}
-
-
-@dataclass(frozen=True)
-class SourceColumn:
-    """A column of a file: its name and the format of its values."""
-
-    name: str
-    format: ColumnFormat
+_SAMPLE_BYTES = 4 << 20
+"""Bytes at the beginning of a file that are looked at, and at its end, where later rows may be of another kind."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +80,22 @@ def read_files(paths: Sequence[Path]) -> list[SourceFile]:
             names, rows = _read_parquet(path)
             groups.setdefault(names, []).append((path, None, rows))
         else:
-            layout = find_layout(path)
+            layout = _find_layout(path)
             groups.setdefault(layout.header, []).append((path, layout, list(layout.rows)))
     return [_describe(names, group) for names, group in groups.items()]
+
+
+def _find_layout(path: Path) -> TextLayout:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_SAMPLE_BYTES)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(_SAMPLE_BYTES, size - _SAMPLE_BYTES))
+            return find_layout(data, file.read())
+    except OSError as error:
+        raise LandingError(f"{path} cannot be read: {error.strerror or error}; check the path") from None
+    except LayoutError as error:
+        raise LandingError(f"{path} {error}") from None
 
 
 def _read_parquet(path: Path) -> tuple[tuple[str, ...], list[Sequence[str]]]:
@@ -118,15 +111,7 @@ def _read_parquet(path: Path) -> tuple[tuple[str, ...], list[Sequence[str]]]:
 
 def _describe(names: Sequence[str], group: Sequence[tuple[Path, TextLayout | None, list[Sequence[str]]]]) -> SourceFile:
     rows = [row for _, _, rows in group for row in rows][:SAMPLE_ROWS]
-    cells = {name: [row[place] for row in rows] for place, name in enumerate(names) if name.strip() and names.count(name) == 1}
-    formats = {name: find_format(texts) for name, texts in cells.items()}
-    # Columns that leave no doubt tell how the others are written.
-    sure = {one.decimal for one in formats.values() if one.kind == "number" and not one.doubts and not one.is_whole}
-    if len(sure) == 1:
-        decimal = sure.pop()
-        formats |= {name: find_format(texts, decimal=decimal) for name, texts in cells.items() if formats[name].kind == "number"}
-    columns = tuple(SourceColumn(name, one) for name, one in formats.items())
-    return SourceFile(tuple(path for path, _, _ in group), columns, group[0][1], len(rows))
+    return SourceFile(tuple(path for path, _, _ in group), describe_columns(names, rows), group[0][1], len(rows))
 
 
 # --- tables --------------------------------------------------------------------------------------------------------
@@ -151,13 +136,13 @@ def propose_table(file: SourceFile, table: str | None, ask: Ask) -> ProposedTabl
     """
     name = table or _guess_table(file, ask)
     proposed = ProposedTable(name, file)
-    roles = _assign_roles(name, file)
+    roles = assign_roles(name, file.columns)
     steps = {"transactions": _propose_transactions, "loans": _propose_loans}
     steps.get(name, _propose_plain)(proposed, roles, ask)
     proposed.currency = roles["currency"].name if "currency" in roles else ""
     used = {column for line in proposed.columns for column in line.how.values() if isinstance(column, str)} | {proposed.currency}
     rest = [column for column in file.columns if column.name not in used]
-    learns = any(line.name in _OUTCOMES for line in proposed.columns)
+    learns = any(line.name in OUTCOMES for line in proposed.columns)
     moment = TABLES[name].event_time
     is_dated = any(line.name == moment for line in proposed.columns)
     for column in rest:
@@ -203,52 +188,6 @@ def _guess_table(file: SourceFile, ask: Ask) -> str:
     return best
 
 
-def _assign_roles(table: str, file: SourceFile) -> dict[str, SourceColumn]:
-    """Return the column of each role: one whose name and values fit it, the earlier one where two do, of outcomes the later."""
-    kinds = {column.name: _kinds_of(column.dtype) for column in TABLES[table].columns}
-    kinds |= {"debit": ("number", "empty"), "credit": ("number", "empty"), "currency": ("text",)}
-    for outcome in _OUTCOMES:
-        kinds[outcome] = ("boolean", "number", "text")
-    candidates = []
-    for place, column in enumerate(file.columns):
-        for rank, role in enumerate(find_role(table, column.name)):
-            if column.format.kind in kinds[role]:
-                candidates.append((rank, -place if role in _OUTCOMES else place, role, column))
-    candidates.sort(key=lambda candidate: candidate[:2])
-    roles: dict[str, SourceColumn] = {}
-    for _, _, role, column in candidates:
-        if role in roles or column in roles.values() or not _fits(role, column.format, table):
-            continue
-        roles[role] = column
-    if ("debit" in roles) != ("credit" in roles):
-        roles.pop("debit", roles.pop("credit", None))
-    return roles
-
-
-def _kinds_of(dtype: str) -> tuple[str, ...]:
-    return {
-        "string": ("text", "number", "boolean"), "int64": ("number",), "float64": ("number",), "timestamp": ("time",),
-        "boolean": ("boolean", "number", "text"),
-    }[dtype]  # fmt: skip
-
-
-def _fits(role: str, how: ColumnFormat, table: str) -> bool:
-    """Return whether a column's values can have a role, beyond their kind."""
-    if role == "country":
-        return bool(how.distinct) and all(len(value) == 2 and value.upper() in COUNTRY_CODES for value in how.distinct)
-    if role == "direction":
-        return 0 < len(how.distinct) <= 12 and _direction_of(how) is not None
-    if role == TABLES[table].key:
-        return how.is_unique and not how.blank_share
-    if role in _OUTCOMES:
-        return 2 <= len(how.distinct) <= (12 if role == "is_default" else 2)
-    column = next((column for column in TABLES[table].columns if column.name == role), None)
-    if column and how.kind == "number" and role != "amount":
-        is_within = (column.minimum is None or how.lowest >= column.minimum) and (column.maximum is None or how.highest <= column.maximum)
-        return is_within and (column.dtype != "int64" or how.is_whole)
-    return role != "currency" or all(re.fullmatch("[A-Za-z]{3}", value) for value in how.distinct)
-
-
 # --- columns -------------------------------------------------------------------------------------------------------
 
 
@@ -278,9 +217,10 @@ def _from(role: str, column: SourceColumn, dtype: str, *, keeps_codes: bool = Tr
     how: dict[str, Any] = {"from": column.name}
     fmt = column.format
     if dtype in ("int64", "float64"):
-        how |= _marks(fmt)
+        how |= _marks(fmt.numbers)
     if dtype == "timestamp" and fmt.format:
         how["format"] = fmt.format
+        how |= {"language": fmt.dates[0].language} if fmt.dates[0].language != "en" else {}
     codes = fmt.missing if keeps_codes else [code for code in fmt.missing if not re.fullmatch("-?[0-9.]+", code)]
     if codes:
         how["missing"] = list(codes)
@@ -290,8 +230,9 @@ def _from(role: str, column: SourceColumn, dtype: str, *, keeps_codes: bool = Tr
     return ProposedColumn(role, how, "; ".join(doubts), is_sure=not doubts)
 
 
-def _marks(fmt: ColumnFormat) -> dict[str, Any]:
-    return {key: value for key, value, default in (("decimal", fmt.decimal, "."), ("thousands", fmt.thousands, "")) if value != default}
+def _marks(numbers: Sequence[NumberFormat]) -> dict[str, Any]:
+    how = numbers[0] if numbers else NumberFormat()
+    return {name: value for name, value in vars(how).items() if value != getattr(NumberFormat(), name)}
 
 
 def _propose_transactions(proposed: ProposedTable, roles: Mapping[str, SourceColumn], ask: Ask) -> None:
@@ -321,12 +262,11 @@ def _propose_transactions(proposed: ProposedTable, roles: Mapping[str, SourceCol
 def _propose_moment(role: str, column: SourceColumn, ask: Ask) -> ProposedColumn:
     """Propose a column of times; the order of day and month is asked for where the values leave it open."""
     line = _from(role, column, "timestamp")
-    form = column.format.format
-    if column.format.doubts and "%d" in form and "%m" in form:
-        other = form.replace("%d", "\0").replace("%m", "%d").replace("\0", "%m")
+    forms = [dates.form for dates in column.format.dates]
+    if len(forms) > 1:
         example = next(iter(column.format.distinct), "")
-        answer = ask(f"{column.name}: which is the day, which the month{f' in {example}' if example else ''}?", (form, other), form)
-        line.how["format"] = answer
+        question = f"{column.name}: which is the day, which the month{f' in {example}' if example else ''}?"
+        line.how["format"] = ask(question, forms, forms[0])
     return line
 
 
@@ -334,8 +274,7 @@ def _propose_amount(roles: Mapping[str, SourceColumn], ask: Ask) -> Iterator[Pro
     """Yield amount and direction: of two columns, a sign, or a column of words."""
     if "debit" in roles:
         debit, credit = roles["debit"], roles["credit"]
-        marks = _marks(debit.format) or _marks(credit.format)
-        how = {"debit": debit.name, "credit": credit.name, **marks}
+        how = {"debit": debit.name, "credit": credit.name, **_marks(join_formats((debit.format, credit.format)))}
         if debit.format.is_negative:
             how["absolute"] = True
         yield ProposedColumn("amount", how, "money out and money in are two columns; the direction follows")
@@ -346,9 +285,11 @@ def _propose_amount(roles: Mapping[str, SourceColumn], ask: Ask) -> Iterator[Pro
     if amount.format.is_negative:
         line.how["absolute"] = True
         yield line
-        yield ProposedColumn("direction", {"sign_of": amount.name, **_marks(amount.format)}, "the sign says it: below zero is money out")
+        yield ProposedColumn(
+            "direction", {"sign_of": amount.name, **_marks(amount.format.numbers)}, "the sign says it: below zero is money out"
+        )
         return
-    words = _direction_of(roles["direction"].format) if "direction" in roles else None
+    words = read_directions(roles["direction"].format.distinct) if "direction" in roles else None
     yield line
     if words is None:
         yield ProposedColumn(
@@ -359,18 +300,6 @@ def _propose_amount(roles: Mapping[str, SourceColumn], ask: Ask) -> Iterator[Pro
         if any(word != meaning for word, meaning in words.items()):
             how["values"] = {word: meaning for word, meaning in words.items() if word != meaning}
         yield ProposedColumn("direction", how)
-
-
-def _direction_of(fmt: ColumnFormat) -> dict[str, str] | None:
-    """Return the words of a direction -> debit or credit; None where a word is neither."""
-    meanings = {}
-    for word in fmt.distinct:
-        parts = {word.lower(), *re.split("[^a-z]+", word.lower())}
-        is_debit, is_credit = bool(parts & _DEBIT_WORDS), bool(parts & _CREDIT_WORDS)
-        if is_debit == is_credit:
-            return None
-        meanings[word] = "debit" if is_debit else "credit"
-    return meanings
 
 
 def _propose_loans(proposed: ProposedTable, roles: Mapping[str, SourceColumn], ask: Ask) -> None:
@@ -481,18 +410,10 @@ def _join(*remarks: str) -> str:
 # --- the whole -----------------------------------------------------------------------------------------------------
 
 
-def find_currency(tables: Sequence[ProposedTable], ask: Ask) -> tuple[str, bool]:
+def ask_currency(tables: Sequence[ProposedTable], ask: Ask) -> tuple[str, bool]:
     """Return the currency of all amounts and whether a file says it."""
-    for table in tables:
-        for column in table.file.columns:
-            values = [value.upper() for value in column.format.distinct]
-            if column.format.kind == "text" and values and all(value in _CURRENCIES for value in values):
-                return max(column.format.distinct, key=lambda value: column.format.distinct[value]).upper(), len(values) == 1
-            named = next((c for c in _CURRENCIES if re.search(rf"(^|_){c.lower()}(_|$)", fold(column.name))), None)
-            named = named or next((code for sign, code in _SIGNS.items() if sign in column.name), None)
-            if named:
-                return named, True
-    return ask("Which currency are the amounts in (ISO 4217)?", (), "EUR"), False
+    found = next((code for table in tables if (code := find_currency(table.file.columns))), "")
+    return (found, True) if found else (ask("Which currency are the amounts in (ISO 4217)?", (), "EUR"), False)
 
 
 def write_yaml(name: str, tables: Sequence[ProposedTable], currency: tuple[str, bool], folder: Path) -> str:

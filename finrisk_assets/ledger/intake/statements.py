@@ -4,7 +4,6 @@ Nothing is interpreted beyond the format: amounts keep their sign as the bank st
 """
 
 import csv
-import html
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
@@ -14,11 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from finrisk_assets.ledger.landing import LandingError
+from schemas.text_files.ofx_statement import STATEMENT_COLUMNS, is_ofx, read_ofx
+from schemas.text_files.text_layout import find_encoding
 
-Row = dict[str, str]
-
-STATEMENT_COLUMNS = ("account", "date", "amount", "currency", "payee", "purpose", "code", "reference")
-"""The columns of a converted statement: day, amount with its sign, and the bank's own reference where it has one."""
+Row = Mapping[str, str]
 
 _WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
@@ -67,8 +65,8 @@ def _find_reader(path: Path) -> Callable[[Path], Iterable[Sequence[str]]] | None
             head = file.read(4096)
     except OSError as error:
         raise LandingError(f"{path} cannot be read: {error.strerror or error}; check the path") from None
-    if re.search(rb"OFXHEADER|<\?OFX|<OFX>", head):
-        return _read_ofx
+    if is_ofx(head):
+        return lambda path: _table(read_ofx(path.read_bytes()).rows)
     if b"camt.05" in head:
         return _read_camt
     if re.search(rb"(^|[\r\n{:]):20:", head) and (b":60F:" in head or b":25:" in head):
@@ -80,56 +78,6 @@ def _table(rows: Iterable[Mapping[str, str]]) -> Iterator[Sequence[str]]:
     yield STATEMENT_COLUMNS
     for row in rows:
         yield [" ".join(row.get(name, "").split()) for name in STATEMENT_COLUMNS]
-
-
-# --- OFX -----------------------------------------------------------------------------------------------------------
-
-
-def _read_ofx(path: Path) -> Iterator[Sequence[str]]:
-    """Yield the movements of an OFX or QFX file. Version 1 is SGML, whose tags need no end; version 2 is XML: one pattern reads both."""
-    data = path.read_bytes()
-    stated = re.search(rb"CHARSET:\s*([0-9]+)", data[:1000])
-    text = _decode(data, f"cp{stated[1].decode()}" if stated else "cp1252")
-    return _table(_ofx_rows(text))
-
-
-def _ofx_rows(text: str) -> Iterator[Row]:
-    account = currency = ""
-    row: Row | None = None
-    names = {"NAME": "payee", "MEMO": "purpose", "TRNTYPE": "code", "FITID": "reference", "TRNAMT": "amount", "DTPOSTED": "date"}
-    for found in re.finditer(r"<(/?)([A-Za-z0-9.]+)>([^<\r\n]*)", text):
-        is_end, tag, value = found[1], found[2].upper(), html.unescape(found[3].strip())
-        if tag == "STMTTRN":
-            if row:
-                yield row
-            row = None if is_end else {"account": account, "currency": currency}
-        elif is_end:
-            continue
-        elif tag == "CURDEF":
-            currency = value
-        elif tag == "ACCTID" and row is None:
-            account = value
-        elif row is not None and tag in names:
-            row[names[tag]] = _ofx_date(value) if tag == "DTPOSTED" else value.replace(",", ".") if tag == "TRNAMT" else value
-    if row:
-        yield row
-
-
-def _ofx_date(value: str) -> str:
-    """Return OFX's ``20240501120000.000[-5:EST]`` in ISO 8601."""
-    found = re.match(
-        r"([0-9]{4})([0-9]{2})([0-9]{2})(?:([0-9]{2})([0-9]{2})([0-9]{2})?)?(?:\.[0-9]+)?(?:\[([+-]?[0-9]{1,2})(?:\.([0-9]+))?)?", value
-    )
-    if not found:
-        return value
-    year, month, day, hour, minute, second, offset, part = found.groups()
-    if hour is None:
-        return f"{year}-{month}-{day}"
-    hours = float(f"{offset}.{part or 0}") if offset else 0.0
-    minutes = round(abs(hours) * 60)
-    sign = "-" if hours < 0 else "+"
-    zone = f"{sign}{minutes // 60:02d}:{minutes % 60:02d}" if offset else "Z"
-    return f"{year}-{month}-{day}T{hour}:{minute}:{second or '00'}{zone}"
 
 
 # --- CAMT.053 ------------------------------------------------------------------------------------------------------
@@ -178,7 +126,8 @@ def _first(element: ElementTree.Element, *places: str) -> str:
 def _read_mt940(path: Path) -> Iterator[Sequence[str]]:
     import mt940
 
-    statements = mt940.parse(_decode(path.read_bytes(), "cp1252"))
+    data = path.read_bytes()
+    statements = mt940.parse(data.decode(find_encoding(data)[0], "replace").lstrip("\ufeff"))
     account = str(statements.data.get("account_identification") or "")
     return _table(_mt940_row(account, statement.data) for statement in statements)
 
@@ -222,10 +171,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(value)
     return value.isoformat() if isinstance(value, (date, datetime)) else str(value)
-
-
-def _decode(data: bytes, otherwise: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode(otherwise, "replace")

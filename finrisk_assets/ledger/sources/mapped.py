@@ -27,29 +27,25 @@ from finrisk_assets.ledger.landing import (
     land_parquet,
 )
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source
-from finrisk_assets.ledger.text_expressions import normalise, read_numbers
+from finrisk_assets.ledger.text_expressions import iso_of_epoch, iso_of_format, normalise, read_numbers
 from finrisk_assets.settings import Settings
+from schemas.date_formats import PER_SECOND, has_time_of_day
 from schemas.features import Feature
 from schemas.ledger import IS_TEST, Column
 from schemas.mapping import ColumnMap, ExtraColumn, MappingError, Scalar, SplitMap, TableMap, read_mapping
 from schemas.normal_form import normalise_text
-from schemas.text_values import FALSE, OFFSET, TRUE, code_number, code_spellings
+from schemas.text_values import FALSE, TRUE, code_number, code_spellings
 
 DATA_DIR = "${FINRISK_DATA_DIR}"
 
 NOT_AS_DECLARED = "\ufffd"
 """A mark before a text that the mapping's format does not fit: the contract must not read it by its own, which may be another value."""
 
-_LONGEST_S = 4_102_444_800
-"""Seconds from 1970 to 2100. A smaller number of milliseconds is taken for seconds, a larger number of seconds for milliseconds."""
-
 _BEYOND = "9999-12-31"
 """A day for numbers beyond the calendar, so that the contract names the years as the fault."""
 
 _UNITS = {"boolean": "0 or 1", "int64": "number"}
 """Units of features for which the mapping says none; of the others a number is taken for a share."""
-
-_PER_SECOND = {"epoch_s": 1, "epoch_ms": 1000}
 
 
 def source(settings: Settings) -> Source:
@@ -200,7 +196,7 @@ def _without(tables: Mapping[str, TableMap]) -> dict[str, str]:
 
 def _has_time_of_day(column: ColumnMap) -> bool:
     """Return whether a column's format has hours; a column without a format counts as having them."""
-    return column.format is None or column.format.startswith("epoch") or "%H" in column.format
+    return has_time_of_day(column.format or "")
 
 
 # --- expressions ---------------------------------------------------------------------------------------------------
@@ -247,7 +243,7 @@ def _as_written(value: ir.Value, how: ColumnMap, column: Column) -> ir.Value:
     is_time = value.type().is_timestamp() or value.type().is_date()
     if how.format and not is_time:
         text = normalise(value if value.type().is_string() else value.cast("string"))
-        return _iso_of_epoch(text, how.format) if how.format in _PER_SECOND else _iso_of_format(text, how.format)
+        return _iso_of(text, how)
     return _plain_number(value, how) if column.dtype in ("int64", "float64") else value
 
 
@@ -288,18 +284,18 @@ def _meaning(text: ir.StringValue, value: ir.Value, how: ColumnMap, unnamed: Cal
 def _parse(value: ir.Value, how: ColumnMap) -> ir.Value:
     """Return the numbers of a column, by the marks that the mapping names; null where a text is none."""
     if value.type().is_string():
-        return read_numbers(normalise(value), how.decimal, how.thousands)
+        return read_numbers(normalise(value), how.decimal, how.thousands, how.beside)
     return value.cast("float64") if value.type().is_numeric() else ibis.null("float64")
 
 
 def _plain_number(value: ir.Value, how: ColumnMap) -> ir.Value:
     """Return a number without the file's marks, its sign or its scale, still as text where the file has text."""
-    is_plain = how.decimal == "." and not how.thousands
+    is_plain = how.decimal == "." and not how.thousands and not how.beside
     if value.type().is_string():
         if is_plain and not how.absolute and how.scale is None:
             return value
         text = normalise(value)
-        number = _scaled(read_numbers(text, how.decimal, how.thousands), how)
+        number = _scaled(_parse(value, how), how)
         return ibis.cases((number.notnull(), number.cast("string")), else_=text if is_plain else _refused(text))
     if how.absolute:
         value = value.abs()
@@ -351,59 +347,13 @@ def _refused(text: ir.StringValue) -> ir.StringValue:
 # --- times ---------------------------------------------------------------------------------------------------------
 
 
-def _iso_of_epoch(text: ir.StringValue, form: str) -> ir.StringValue:
-    """Return numbers since 1970 as ISO 8601. Numbers beyond the calendar, and seconds in place of milliseconds, are refused."""
-    unit = _PER_SECOND[form]
-    number = ibis.cases((text.re_search(r"^[0-9]+(\.0)?$"), text.re_replace(r"\.0$", "").try_cast("int64")), else_=ibis.null("int64"))
-    is_near = (number < _LONGEST_S * unit) & ((number >= _LONGEST_S) if unit > 1 else True)
-    is_beyond = text.re_search(r"^[0-9]{11,}(\.0)?$") & ~is_near.fill_null(False)
-    # The engine fails at a number beyond its calendar, also in a branch that is not taken.
-    near = ibis.cases((is_near, number), else_=0)
-    time = near.as_timestamp("s" if unit == 1 else "ms").cast("string")
-    return ibis.cases((is_near, time), (is_beyond, _BEYOND), else_=_refused(text))
-
-
-def _iso_of_format(text: ir.StringValue, form: str) -> ir.StringValue:
+def _iso_of(text: ir.StringValue, how: ColumnMap) -> ir.StringValue:
     """Return times in the format of the file as ISO 8601; texts in another form are refused."""
-    parts = re.findall(r"%(.)|([^%])", form)
-    pattern, names = "^", []
-    for position, (name, literal) in enumerate(parts):
-        # Digits that touch other digits need a fixed width: 1112024 is 1 November or 11 January.
-        around = [parts[near] for near in (position - 1, position + 1) if 0 <= near < len(parts)]
-        is_fixed = any(name or literal.isdigit() for name, literal in around)
-        pattern += _part_pattern(name, is_fixed=is_fixed) if name else re.escape(literal)
-        names += [name] if name else []
-    part = {name: text.re_extract(pattern + "$", group) for group, name in enumerate(names, 1)}
-    if "y" in part:  # as POSIX has it: 69 to 99 are of the twentieth century
-        part["Y"] = ibis.cases((part["y"].try_cast("int64") >= 69, "19"), else_="20") + part["y"]
-    two = {
-        name: part[name].lpad(2, "0") if name in part else default
-        for name, default in zip("mdHMS", ("01", "01", "00", "00", "00"), strict=True)
-    }
-    else_ = ibis.cases(
-        (text.re_search(pattern + "$"), _iso(part["Y"], two, has_time="H" in part) + part.get("z", "")), else_=_refused(text)
-    )
-    if set(names) & {"y", "z"}:
-        return else_
-    # Most files write every part in its full width, so that the parts stand at known places: far cheaper than patterns with groups.
-    widths = [4 if name == "Y" else 2 if name else 1 for name, _ in parts]
-    full = "".join(f"[0-9]{{{width}}}" if name else re.escape(literal) for width, (name, literal) in zip(widths, parts, strict=True))
-    places = {name: (sum(widths[:position]), widths[position]) for position, (name, _) in enumerate(parts) if name}
-    slices = {name: text.substr(*place) for name, place in places.items()}
-    return ibis.cases((text.re_search(f"^{full}$"), _iso(slices["Y"], {**two, **slices}, has_time="H" in part)), else_=else_)
-
-
-def _iso(year: ir.StringValue, two: Mapping[str, Any], *, has_time: bool) -> ir.StringValue:
-    """Return the parts of a time, two digits each but the year, as ISO 8601."""
-    day = year + "-" + two["m"] + "-" + two["d"]
-    return day + " " + two["H"] + ":" + two["M"] + ":" + two["S"] if has_time else day
-
-
-def _part_pattern(name: str, *, is_fixed: bool) -> str:
-    """Return the pattern of one part of a date, as one group."""
-    if name == "z":
-        return f"({OFFSET})"
-    return {"Y": "([0-9]{4})", "y": "([0-9]{2})"}.get(name, "([0-9]{2})" if is_fixed else "([0-9]{1,2})")
+    form = how.format or ""
+    if form not in PER_SECOND:
+        return iso_of_format(text, form, how.language, _refused(text))
+    is_beyond = text.re_search(r"^[0-9]{11,}(\.0)?$")
+    return iso_of_epoch(text, form, ibis.cases((is_beyond, ibis.literal(_BEYOND)), else_=_refused(text)))
 
 
 def _spellings(code: Scalar) -> list[str]:

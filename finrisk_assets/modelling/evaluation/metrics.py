@@ -109,17 +109,17 @@ def gini(labels: ArrayLike, scores: ArrayLike) -> float:
 
 def ks(labels: ArrayLike, scores: ArrayLike) -> float:
     """Return the largest distance between the score distributions of the two outcomes (Kolmogorov-Smirnov)."""
-    n_caught, n_taken, n_bad = _cumulative_counts(labels, scores)
+    n_caught, n_taken, n_bad = cumulative_counts(labels, scores)
     return float(np.abs(n_caught / n_bad - (n_taken - n_caught) / (n_taken[-1] - n_bad)).max())
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     """Return the mean of the precision over the recall, without interpolation."""
-    n_caught, n_taken, n_bad = _cumulative_counts(labels, scores)
+    n_caught, n_taken, n_bad = cumulative_counts(labels, scores)
     return float(np.sum(np.diff(n_caught, prepend=0) * (n_caught / n_taken)) / n_bad)
 
 
-def _cumulative_counts(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+def cumulative_counts(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Return, for each distinct score from the highest, the outcomes and the rows with at least that score; and all outcomes."""
     target, score = _check_scores(labels, scores)
     order = np.argsort(-score)

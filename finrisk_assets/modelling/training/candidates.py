@@ -234,7 +234,7 @@ def fit_candidates(
     """
     target = np.asarray(labels).astype(int)
     person = np.arange(len(target)) if people is None else np.asarray(people)
-    fitted = map_threads(lambda item: _fit_candidate(*item, rows, target, person, split), models.items(), threads)
+    fitted = map_threads(lambda item: _fit_candidate(*item, rows, target, person, split, threads), models.items(), threads)
     judged = _JudgedRows.of(rows, target, person, split)
     margins = dict(zip(models, map_threads(lambda candidate: judged.cross_validate(candidate.estimator), fitted, threads), strict=True))
     losses = {candidate.name: judged.losses(candidate, margins[candidate.name]) for candidate in fitted}
@@ -315,10 +315,12 @@ def _is_as_good(excess: metrics.Interval, explained: float) -> bool:
     return excess.low <= 0 and excess.value <= MAX_LOSS_SHARE * explained
 
 
-def _fit_candidate(name: str, model: Any, rows: Rows, target: NDArray[np.int64], person: NDArray[Any], split: Split) -> Candidate:
+def _fit_candidate(
+    name: str, model: Any, rows: Rows, target: NDArray[np.int64], person: NDArray[Any], split: Split, threads: int
+) -> Candidate:
     started = time.perf_counter()
     if type(model).__name__ == "XGBClassifier":
-        model = tuning.tune(model, rows[split.train], target[split.train], person[split.train])
+        model = tuning.tune(model, rows[split.train], target[split.train], person[split.train], threads)
     estimator = model.fit(rows[split.train], target[split.train])
     seconds = time.perf_counter() - started
     return _calibrate(name, estimator, rows[split.validation], target[split.validation], person[split.validation], seconds)

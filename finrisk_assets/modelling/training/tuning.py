@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from finrisk_assets.modelling.training.parallel import map_threads
 from finrisk_assets.scoring.spec import Rows
 
 Indices = NDArray[np.int64]
@@ -41,7 +42,7 @@ each round is already a mean of several trees, twice the rate does as well in ha
 """
 
 
-def tune(model: Any, rows: Rows, labels: ArrayLike, groups: ArrayLike | None = None) -> Any:
+def tune(model: Any, rows: Rows, labels: ArrayLike, groups: ArrayLike | None = None, threads: int = 1) -> Any:
     """Return the unfitted model with the settings and the number of trees of the lowest log loss on rows of other people.
 
     Successive halving (Jamieson & Talwalkar, AISTATS 2016): all settings are compared on some folds, the better half on more, and so on.
@@ -57,6 +58,8 @@ def tune(model: Any, rows: Rows, labels: ArrayLike, groups: ArrayLike | None = N
     labels : array-like of bool or 0/1, shape (n,)
     groups : array-like, shape (n,), optional
         The person of each row, whose rows stay in one fold. None takes each row as a person.
+    threads
+        Fits of the search at a time. Each is on one thread, so that their number changes no result.
     """
     from sklearn.base import clone
 
@@ -67,10 +70,15 @@ def tune(model: Any, rows: Rows, labels: ArrayLike, groups: ArrayLike | None = N
     losses: dict[int, list[NDArray[np.float64]]] = {number: [] for number in range(len(settings))}
     rungs = RUNG_FOLDS if len(target) >= SMALL_ROWS else SMALL_RUNG_FOLDS
     drawn = [next(folds) for _ in range(rungs[-1])]
+
+    def fit(of: tuple[int, tuple[Indices, Indices]]) -> NDArray[np.float64]:
+        number, fold = of
+        return _loss_by_trees({**model.get_xgb_params(), **settings[number]}, rows, target, *fold)
+
     for n_folds in rungs:
-        for number, curves in losses.items():
-            parameters = {**model.get_xgb_params(), **settings[number]}
-            curves += [_loss_by_trees(parameters, rows, target, *fold) for fold in drawn[len(curves) : n_folds]]
+        fits = [(number, fold) for number, curves in losses.items() for fold in drawn[len(curves) : n_folds]]
+        for (number, _), curve in zip(fits, map_threads(fit, fits, threads), strict=True):
+            losses[number].append(curve)
         ranked = sorted(losses, key=lambda number: float(np.mean(losses[number], axis=0).min()))
         if n_folds < rungs[-1]:
             losses = {number: losses[number] for number in {OWN, *ranked[: len(ranked) // 2]}}
@@ -106,7 +114,9 @@ def draw_folds(target: NDArray[np.float32], groups: ArrayLike | None, seed: int)
             yield used[~is_judged], used[is_judged]
 
 
-def _loss_by_trees(parameters: Mapping[str, Any], rows: Rows, target: NDArray[np.float32], train: Indices, test: Indices) -> Any:
+def _loss_by_trees(
+    parameters: Mapping[str, Any], rows: Rows, target: NDArray[np.float32], train: Indices, test: Indices
+) -> NDArray[np.float64]:
     """Return the log loss on the test rows after each tree, shape (SEARCH_TREES,); the search averages no trees, which takes long."""
     import xgboost
 

@@ -36,7 +36,7 @@ def explainer() -> Explainer:
 
 def scores_of(contributions: np.ndarray, base: float = -1.5) -> Scores:
     margin = np.array([base + contributions.sum()])
-    return Scores(margin, 1 / (1 + np.exp(-margin)), base, contributions[None, :])
+    return Scores(margin, 1 / (1 + np.exp(-margin)), base, contributions[None, :], [None])
 
 
 def answer_of(explanation: Explanation, **fields: object) -> LoanAnswer:

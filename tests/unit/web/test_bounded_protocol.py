@@ -243,7 +243,7 @@ def test_requests_in_a_row_are_answered_and_a_flood_of_them_is_cut_off(server):
 
 def test_an_answer_that_nobody_reads_is_given_up(server):
     with closing(server.connect()) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         connection.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
         time.sleep(1.0)
         assert len(read_all(connection)) < LARGE
