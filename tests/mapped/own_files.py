@@ -344,7 +344,7 @@ tables:
 
 def overlapping_files(draw: Draw) -> OwnFiles:
     """Return three exports that overlap by weeks, whose rows have no identifier."""
-    payments = _payments(draw, 12, 150, 0.7, datetime(2024, 1, 1))
+    payments = _payments(draw, 16, 120, 0.7, datetime(2024, 1, 1))
     rows = [
         (who, f"{at:%Y-%m-%d %H:%M}", -amount if number % 11 else 30 * amount, shop)
         for number, (who, at, amount, shop) in enumerate(payments)

@@ -49,7 +49,7 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], OwnLed
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_own_data_is_served_as_it_is_scored(name, run_once):
     own, domain = run_once(name), DOMAINS[name]
-    assert (own.failures, own.champions) == ([], {domain})
+    assert (own.failures, own.champions) == ([], {domain}), own.broken
     assert (own.bento / "bento.yaml").is_file()
     with own.serve() as client:
         assert LEFT_OUT[domain] in client.get("/v1/models").json()["absent"].values()
