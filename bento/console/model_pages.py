@@ -14,20 +14,10 @@ from bento.console.presentation import charts, model_charts
 from bento.console.presentation.rendering import build_csv
 
 MAX_BARS = 15
-_MAIN_FIGURES = frozenset(
-    {
-        "auc",
-        "gini",
-        "ks",
-        "average_precision",
-        "brier",
-        "log_loss",
-        "expected_calibration_error",
-        "calibration_in_the_large",
-        "gain",
-        "n_test",
-    }
-    | {"share_anomalous", "share_reviewed", "precision_at_100", "emp", "interval_coverage", "mae_expected"}
+_MAIN_FIGURES = (
+    *("auc", "gini", "ks", "average_precision", "precision_at_100", "brier", "log_loss"),
+    *("expected_calibration_error", "calibration_in_the_large", "interval_coverage", "mae_expected"),
+    *("share_anomalous", "share_reviewed", "emp", "gain", "n_test"),
 )
 """Figures that a model's page shows at once; the others unfold."""
 _VERDICTS = ("speaks against", "supports", "leaves open")

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 import psutil  # type: ignore[import-untyped]
@@ -132,24 +133,26 @@ def plan_servers(settings: Settings, first_port: int) -> list[Server]:
     ports = find_free_ports(first_port)
     service = bento_server(settings, next(ports))
     servers = [console_server(service, next(ports)), service, dagster_server(settings, next(ports)), mlflow_server(settings, next(ports))]
-    addresses = name_addresses(settings, *(server.port for server in servers if server is not service))
+    named = name_addresses(settings, *(server.port for server in servers if server is not service))
+    addresses = {f"FINRISK_{name.upper()}": address for name, address in named.items()}
     return [replace(server, environment=server.environment | addresses) for server in servers]
 
 
 def name_addresses(settings: Settings, console: int, dagster: int, mlflow: int) -> dict[str, str]:
-    """Return the variables by which pages link to each other, from their ports; those that are set already stay as they are."""
+    """Return the settings by which pages link to each other, from their ports; those that are set already stay as they are."""
     addresses = {
         "console_url": f"http://{HOST}:{console}/console",
         "dagster_url": f"http://{HOST}:{dagster}",
         "mlflow_url": f"http://{HOST}:{mlflow}",
     }
-    return {f"FINRISK_{name.upper()}": address for name, address in addresses.items() if not getattr(settings, name)}
+    return {name: address for name, address in addresses.items() if not getattr(settings, name)}
 
 
-def plan_addresses(settings: Settings, first_port: int) -> dict[str, str]:
-    """Return the variables by which pages will link to each other once `make up` runs, in the order in which it takes free ports."""
+def plan_addresses(settings: Settings, first_port: int) -> Settings:
+    """Return the settings with the addresses that pages will have once `make up` runs, in the order in which it takes free ports."""
     _service, console, dagster, mlflow = islice(find_free_ports(first_port), 4)
-    return name_addresses(settings, console, dagster, mlflow)
+    addresses: dict[str, Any] = name_addresses(settings, console, dagster, mlflow)
+    return replace(settings, **addresses)
 
 
 def find_free_ports(first: int) -> Iterator[int]:

@@ -89,9 +89,8 @@ def demo(settings: Settings, serve: bool, stream_seconds: float) -> None:
 
     prerequisites.check_settings(settings)
     prepare_dagster(settings)
-    # Steps in processes of their own read the environment, so that what they record links to the pages of `make up`.
-    os.environ |= local_servers.plan_addresses(settings, 3000)
-    settings = Settings.from_environment()
+    # So that what the demonstration records links to the pages of `make up`.
+    settings = local_servers.plan_addresses(settings, 3000)
     sys.exit(run(settings, serve=serve, stream_seconds=stream_seconds, address=settings.console_url))
 
 

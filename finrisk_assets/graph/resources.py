@@ -58,8 +58,12 @@ class Tracking(dg.ConfigurableResource):
     @property
     def address(self) -> str:
         """The address of MLflow's pages, without a slash at the end; empty where none is known."""
-        address = self.page or (self.uri if self.uri.startswith(("http://", "https://")) else "")
-        return re.sub("//[^/@]*@", "//", address).rstrip("/")  # whoever may read a link may not log in as the store's writer
+        return (self.page or (self.store if self.store.startswith(("http://", "https://")) else "")).rstrip("/")
+
+    @property
+    def store(self) -> str:
+        """The store's URL without a name and a password: whoever may read it may not log in as its writer."""
+        return re.sub("//[^/@]*@", "//", self.uri)
 
     def _mlflow(self) -> tuple[Any, str]:
         """Return MLflow's module, set to this store, and the id of the experiment."""

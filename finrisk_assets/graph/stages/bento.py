@@ -57,6 +57,7 @@ def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Sourc
             metadata={
                 "tag": built.tag,
                 "folder": dg.MetadataValue.path(built.path),
+                **({"console": dg.MetadataValue.url(f"{settings.console_url.rstrip('/')}/models")} if settings.console_url else {}),
                 "serve": f"BENTOML_HOME={built.home} bentoml serve {built.tag}",
                 **{f"model_{name}": tag for name, tag in built.models.items()},
                 **{f"left_out_{name}": reason for name, reason in without.items()},

@@ -100,7 +100,7 @@ def run_link(tracking: Tracking, run_id: str) -> dg.MetadataValue:
     if tracking.address:
         return dg.MetadataValue.url(f"{tracking.address}/{page}")
     return dg.MetadataValue.md(
-        f"`mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri {tracking.uri}` shows it at [{page}](http://127.0.0.1:5000/{page})"
+        f"`mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri {tracking.store}` shows it at [{page}](http://127.0.0.1:5000/{page})"
     )
 
 

@@ -29,6 +29,10 @@ def test_the_address_of_mlflow_is_the_pages_or_the_servers_and_never_has_a_passw
     assert tracking(**fields).address == address
 
 
+def test_the_command_that_starts_mlflow_never_has_a_password() -> None:
+    assert tracking(uri="postgresql://writer:secret@db.example/mlflow").store == "postgresql://db.example/mlflow"
+
+
 def test_a_run_and_its_files_open_in_mlflow_where_its_address_is_known(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, mlflow_url="http://127.0.0.1:3003")
     known = build_resources(settings)["tracking"]
