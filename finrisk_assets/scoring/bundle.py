@@ -407,7 +407,7 @@ class Bundle:
 
     def margin(self, rows: Rows) -> Floats:
         """Return margins alone, float64 of shape (n,): the same numbers as `score`, many times faster for trees."""
-        rows = self._check_rows(rows)
+        rows = self._weigh_levels(self._check_rows(rows))
         margin = np.full(len(rows), self.intercept)
         for weight, scorer in self._scorers:
             for block in _split_rows(len(rows), scorer.block_rows):
@@ -432,11 +432,12 @@ class Bundle:
             For another shape, an infinite value, or a missing value that the model cannot handle.
         """
         rows = self._check_rows(rows)
+        weighed = self._weigh_levels(rows)
         margin = np.full(len(rows), self.intercept)
         contributions = np.zeros(rows.shape)
         for weight, scorer in self._scorers:
             for block in _split_rows(len(rows), scorer.block_rows):
-                part_margin, part_contributions = scorer.explain(rows[block])
+                part_margin, part_contributions = scorer.explain(weighed[block])
                 margin[block] += weight * part_margin
                 part_contributions *= weight
                 contributions[block] += part_contributions
@@ -452,7 +453,7 @@ class Bundle:
         ValueError
             For rows as in `score`.
         """
-        rows, head = self._check_rows(rows), self._amount
+        rows, head = self._weigh_levels(self._check_rows(rows)), self._amount
         if head is None or not len(rows):
             no_amounts = np.full(len(rows), np.nan)
             return Amounts(no_amounts, no_amounts, no_amounts)
@@ -470,13 +471,16 @@ class Bundle:
         return _TreesScorer(part, len(self.features), threads)
 
     def _check_rows(self, rows: Rows) -> Rows:
-        """Return the rows as the components read them: with the weight of each level in place of its number."""
         rows = np.ascontiguousarray(rows, np.float32)
         if rows.ndim != 2 or rows.shape[1] != len(self.features):
             raise ValueError(f"rows have shape {rows.shape}; {self.name} takes (n, {len(self.features)})")
         is_infinite = np.abs(rows) >= _INFINITE_FROM
         if is_infinite.any():
             raise ValueError(f"{_join_names(list(self.columns), is_infinite)}: a value is infinite or too large for a 32-bit float")
+        return rows
+
+    def _weigh_levels(self, rows: Rows) -> Rows:
+        """Return the rows as the components read them: with the weight of each level in place of its number."""
         if self.categories:
             rows = rows.copy()
             for column, weights in self.categories.items():

@@ -142,7 +142,7 @@ class TrainingRange:
         # Rows are float32: bounds of the same type are compared at once, and those that lie inside of the exact ones say the same.
         self._low = _round_inwards(np.where(is_open, -np.inf, low - margin), np.inf)
         self._high = _round_inwards(np.where(is_open, np.inf, high + margin), -np.inf)
-        for place, n_levels in enumerate(levels):
+        for place, n_levels in enumerate(levels if values else ()):
             if n_levels:
                 self._low[place], self._high[place] = 0, n_levels - 1
         self._always_known = np.array([not feature.is_ever_missing for feature in values], bool)

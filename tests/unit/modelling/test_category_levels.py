@@ -142,6 +142,8 @@ def test_an_unseen_level_is_referred_or_decided_as_rare_as_the_policy_says(bundl
     doubt = bundle.find_doubt(unseen)
     assert doubt is not None
     assert doubt.text == "Outside what the model has seen: shop_area"
+    assert bundle.score(np.stack([unseen, rows[0]])).doubts == [doubt, None]
+    assert Bundle(spec, "").score(unseen[None, :]).doubts == [None], "a bundle that knows no values has no doubt"
     policy = default_policy()
     decides = policy.model_copy(update={"too_little_known": policy.too_little_known.model_copy(update={"outside_training": "decide"})})
     assert bundle.under(decides).find_doubt(unseen) is None
