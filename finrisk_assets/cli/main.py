@@ -67,6 +67,9 @@ def cli(context: click.Context) -> None:
     from schemas.mapping import MappingError
 
     context.obj = Settings.from_environment()
+    if not os.access(os.path.expanduser("~"), os.W_OK):
+        # A user without a home of their own: Matplotlib would complain about its cache.
+        os.environ.setdefault("MPLCONFIGDIR", str(context.obj.home.absolute() / "matplotlib"))
     # A mapping that names no ledger is the matter of the command that reads it.
     with suppress(MappingError):
         close_folder(context.obj.root)

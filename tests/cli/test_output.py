@@ -1,6 +1,7 @@
 """Tests of what the commands print: tables at 80 columns and in a pipe, the same facts as JSON, and no home where there was none."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +139,12 @@ def test_a_bad_setting_is_one_sentence(words: str, variable: str, value: str, tm
     else:
         assert done.output.startswith("Error: ") and done.output.count("\n") == 1, done.output
     assert not (tmp_path / "none").exists()
+
+
+def test_a_user_without_a_home_is_not_told_of_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
+    done = CliRunner().invoke(cli, ["policy", "check"], env={"FINRISK_HOME": str(tmp_path / "home")})
+    assert done.exit_code == 0, done.output
+    assert os.environ.pop("MPLCONFIGDIR") == str(tmp_path / "home" / "matplotlib")
+    assert not (tmp_path / "home").exists()
