@@ -32,8 +32,8 @@ _TRANSACTIONS = {
     r"debito|amount_out|sortie|addebiti|dare|uitgaven|payments|out|ut|spent|debits?",
     "credit": r"credit(_amount)?|haben|eingang|gutschrift|deposits?(_amt)?|paid_in|money_in|einnahmen?|kredit|abono|in|credito|"
     r"amount_in|entree|accrediti|avere|inkomsten|receipts|inn|received|credits?",
-    "transaction_id": r"(transaction|trans|tx|txn|payment|booking|buchungs?|umsatz)_?(id|no|nr|number|ref|reference|key)|id|trans|fitid|"
-    r"reference|referenz|unique_id|id_transaction|cislo_transakce|id_pohybu",
+    "transaction_id": r"(transaction|trans|tx|txn|payment|booking|buchungs?|umsatz)_?(id|no|nr|num|number|ref|reference|key)|id|trans|"
+    r"fitid|reference|referenz|unique_id|id_transaction|cislo_transakce|id_pohybu",
     "customer_id": r"(customer|client|cust|user|member|kunden?|cliente|person|holder|card_?holder)_?(id|no|nr|nummer|number|key)?|"
     r"cc_num|kundennr|klient|id_client|id_cliente",
     "account_id": r"(account|acct|konto|cuenta|compte|card)_?(id|no|nr|nummer|number|key|name)?|iban(_auftragskonto)?|auftragskonto|"

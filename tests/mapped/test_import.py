@@ -40,6 +40,9 @@ def describe_columns(tables: Mapping[str, TableMap]) -> dict[str, set[tuple[obje
             for column in how.reads:
                 whole = how.model_copy(update={"missing": (*how.missing, *common)}) if number else how
                 columns.setdefault(column, set()).add(describe_column(whole, name))
+    for table in tables.values():
+        if table.split:
+            columns[table.split.column] = {("split", *table.split.test)}
     return columns
 
 
@@ -48,8 +51,6 @@ def read_columns(name: str, folder: Path) -> Iterator[tuple[str, set[tuple[objec
     files = make_files(name)
     mapping = read_mapping(files.write(folder))
     wanted = describe_columns(mapping.tables)
-    if any(table.split for table in mapping.tables.values()):
-        wanted |= {table.split.column: {("split",)} for table in mapping.tables.values() if table.split}
     header = next((table.header for table in mapping.tables.values() if table.header), ())
     out = folder / "proposed.yaml"
     propose_mapping([folder / file for file in files.files], "loans" if header else None, out, lambda question, choices, likely: likely)

@@ -12,6 +12,7 @@ from typing import Any
 
 from finrisk_assets.ledger.landing import LandingError
 from schemas.ledger import TABLES
+from schemas.mapping import WITH_CATEGORIES, WITH_STATED_TESTS
 from schemas.text_files.cell_formats import NumberFormat
 from schemas.text_files.column_names import IDENTIFIERS, LEAKS, PROTECTED, find_role, fold, ledger_name, read_directions
 from schemas.text_files.source_columns import OUTCOMES, SourceColumn, assign_roles, describe_columns, find_currency, join_formats
@@ -28,6 +29,9 @@ MAX_LEVELS = 12
 """Levels of a text up to which each becomes a feature of its own."""
 LEAST_LEVEL_SHARE = 0.01
 """Share of the rows from which a level becomes a feature."""
+
+_SPLIT_NAMES = re.compile(r"(data_?)?(set|split|sample|partition|subset|window)|train_?test|is_test")
+_TEST_WORDS = re.compile(r"test(ing)?(_?set)?|out|oot|oos|hold_?out|out_of_(time|sample)")
 
 _SAMPLE_BYTES = 4 << 20
 """Bytes at the beginning of a file that are looked at, and at its end, where later rows may be of another kind."""
@@ -55,13 +59,14 @@ class ProposedColumn:
 
 @dataclass
 class ProposedTable:
-    """A proposed table: its file, the ledger's columns, columns of the source's own, the column of currencies, and what is not taken."""
+    """A proposed table: its file, the ledger's columns, the source's own, those of currency and of the test set, and what is not taken."""
 
     name: str
     file: SourceFile
     columns: list[ProposedColumn] = field(default_factory=list)
     extra: list[ProposedColumn] = field(default_factory=list)
     currency: str = ""
+    split: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -143,6 +148,9 @@ def propose_table(file: SourceFile, table: str | None, ask: Ask) -> ProposedTabl
     used = {column for line in proposed.columns for column in line.how.values() if isinstance(column, str)} | {proposed.currency}
     rest = [column for column in file.columns if column.name not in used]
     learns = any(line.name in OUTCOMES for line in proposed.columns)
+    if learns and name in WITH_STATED_TESTS:
+        proposed.split = _propose_split(rest)
+        rest = [column for column in rest if column.name != proposed.split.get("column")]
     moment = TABLES[name].event_time
     is_dated = any(line.name == moment for line in proposed.columns)
     for column in rest:
@@ -390,8 +398,21 @@ def _propose_extra(column: SourceColumn, table: str, taken: set[str], *, is_feat
         levels = [level for level, count in fmt.distinct.items() if count >= LEAST_LEVEL_SHARE * sum(fmt.distinct.values())]
         if 0 < len(levels) <= MAX_LEVELS:
             return list(_propose_levels(column, name, levels, taken | set(TABLES[table].names)))
-        line.remark = _join(line.remark, "a text of many levels is no feature; group them with `values` or `contains`")
+        if levels and table in WITH_CATEGORIES:
+            line.how["feature"] = {"category": True}
+            line.remark = _join(line.remark, "each level weighs as its outcomes do")
+        else:
+            line.remark = _join(line.remark, "a text of many levels is no feature without `category: true`; or group them with `contains`")
     return [line]
+
+
+def _propose_split(columns: Sequence[SourceColumn]) -> dict[str, Any]:
+    """Return the column that states which rows are the test set, with its words for them; nothing where none does."""
+    for column in columns:
+        tests = [level for level in column.format.distinct if _TEST_WORDS.fullmatch(fold(level))]
+        if _SPLIT_NAMES.fullmatch(fold(column.name)) and 0 < len(tests) < len(column.format.distinct):
+            return {"column": column.name, "test": tests}
+    return {}
 
 
 def _propose_levels(column: SourceColumn, name: str, levels: Sequence[str], taken: set[str]) -> Iterator[ProposedColumn]:
@@ -462,6 +483,8 @@ def _table_lines(table: ProposedTable, folder: Path) -> Iterator[str]:
             yield _with_remark(f"    header: {_flow(list(layout.header))}", "the file has no header line: name its columns", is_sure=False)
     if table.currency:
         yield f"    currency: {_flow(table.currency)}   # rows of another currency go to the quarantine"
+    if table.split:
+        yield _with_remark(f"    split: {_flow(table.split)}", "these rows judge the models, and teach none", is_sure=False)
     yield "    columns:"
     for line in table.columns:
         how = line.how["from"] if set(line.how) == {"from"} else line.how
