@@ -54,6 +54,8 @@ FIRST = SEPTEMBER - DELAY
 """Begin of the stream: every label that becomes known from `SEPTEMBER` on is of a transaction that the worker has decided."""
 LABELS_AT_ONCE = 1_000
 """Labels of one transaction of the store."""
+PATIENCE_S = 120.0
+"""Seconds for which labels wait while the worker has the store."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def stream_days(broker: Broker, folder: Path, history: Path, sent: "pd.DataFrame
     answers: list[dict[str, Any]] = []
     seconds = 0.0
     worker = WorkerProcess(stream.settings, folder / "models", folder / "worker.log")
-    with closing(open_store(stream.settings)) as store, processes(worker):
+    with closing(open_store(stream.settings, wait_s=PATIENCE_S)) as store, processes(worker):
         store.load_transactions(read_transactions(history))
         worker.wait_until_ready()
         consumer = open_consumer(stream.settings, uuid4().hex)
