@@ -98,6 +98,12 @@ def is_true(sentence: str, value: float, feature: Mapping[str, Any], seen: Mappi
         pattern = re.escape(feature["fact"]).replace(r"\{month\}", month).replace(r"\{value\}", ".*").replace(r"\{number\}", r"[\d.]+")
         return re.fullmatch(pattern, sentence, re.IGNORECASE) is not None and _is_number_right(sentence, value, feature)
     label = feature["description"].lower()
+    if feature["is_category"] and not math.isnan(value):
+        levels = feature["levels"]
+        level = f" {levels[int(value)]}" if value < len(levels) else ": one that training did not see"
+        return sentence.lower() == f"{label.rstrip('.')}{level}".lower()
+    if feature["scale"]:
+        label = label.partition("logarithm of ")[2].removeprefix("1 + ")
     return not math.isnan(value) and label.startswith(claim.lower()) and _is_number_right(figures, value, feature)
 
 
