@@ -95,8 +95,8 @@ def print_model_figures(domains: "list[Domain]", warehouse: "Warehouse", console
                 domain.title,
                 f"{(true.get('n_truth') or tested['n_test'])['value']:,.0f}",
                 f"{_share(auc['value'])} [{_share(auc['low'])}, {_share(auc['high'])}]" if auc else EMPTY,
-                _share(true["oracle_auc"]["value"]) if true else EMPTY,
-                _share(true["auc_gap"]["value"], "+") if true else EMPTY,
+                _share(true["oracle_auc"]["value"]) if "oracle_auc" in true else EMPTY,
+                _share(true["auc_gap"]["value"], "+") if "auc_gap" in true else EMPTY,
                 _share(calibration["value"]) if calibration else EMPTY,
             )
         )

@@ -38,16 +38,20 @@ def compare(labels: ArrayLike, predicted: ArrayLike, true: ArrayLike, bins: int 
     Returns
     -------
     dict of str to Interval
-        The figures that `MEANINGS` explains; a figure without an interval has its value as both bounds.
+        The figures that `MEANINGS` explains; a figure without an interval has its value as both bounds. Those of ranking are absent where
+        all rows have the same outcome.
     """
     target, p, q = np.asarray(labels).astype(bool), np.asarray(predicted, np.float64), np.asarray(true, np.float64)
     groups = [rows for rows in np.array_split(np.argsort(p, kind="stable"), bins) if len(rows)]
     error = float(np.average([abs(p[rows].mean() - q[rows].mean()) for rows in groups], weights=[len(rows) for rows in groups]))
     noise = metrics.expected_calibration_error(target, q, bins)
+    ranking = {
+        "auc": lambda: metrics.auc(target, p),
+        "oracle_auc": lambda: metrics.auc(target, q),
+        "auc_gap": lambda: metrics.compare_auc(target, q, p).difference,
+    }
     return {
-        "auc": metrics.auc(target, p),
-        "oracle_auc": metrics.auc(target, q),
-        "auc_gap": metrics.compare_auc(target, q, p).difference,
+        **({name: measure() for name, measure in ranking.items()} if 0 < target.sum() < len(target) else {}),
         "calibration_error": Interval(error, error, error),
         "oracle_calibration_error": Interval(noise, noise, noise),
         "n_truth": Interval(float(len(p)), float(len(p)), float(len(p))),

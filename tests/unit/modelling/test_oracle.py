@@ -41,3 +41,9 @@ def test_the_distance_from_the_oracle_is_what_data_would_bring_and_what_nobody_s
     assert figures["auc"].value < figures["attainable_auc"].value < figures["oracle_auc"].value
     assert figures["gap_to_attainable"].value == pytest.approx(figures["attainable_auc"].value - figures["auc"].value)
     assert figures["gap_to_oracle"].low > figures["gap_to_attainable"].high
+
+
+def test_rows_of_one_outcome_are_not_ranked() -> None:
+    comparison = oracle.compare(np.zeros(100), np.full(100, 0.01), np.full(100, 0.02))
+    assert comparison.keys() == {"calibration_error", "oracle_calibration_error", "n_truth"}
+    assert comparison["calibration_error"].value == pytest.approx(0.01)
