@@ -77,7 +77,8 @@ class Settings:
     console
         Whether the service has the console at ``/console``.
     reports
-        Folder of the drift reports that the service shows; `finrisk serve` and `finrisk up` set it, and without it none is shown.
+        Folder of the reports on drift and on challengers that the service shows; `finrisk serve` and `finrisk up` set it, and without it
+        none is shown.
     dagster_url, mlflow_url, console_url
         Addresses of the pages of Dagster, MLflow and the console, for links from one to another; `finrisk up` sets them, and without them
         no link is shown.

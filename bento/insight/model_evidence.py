@@ -9,12 +9,14 @@ from typing import Any
 from bento.decisions.models import Champions
 from bento.problems import Problem
 from bento.store.session import Store, write_transaction
-from schemas.evidence_api import DriftReport, ModelEvidence, ModelOrigin, PlotPoint, ScoreShare
+from schemas.evidence_api import ChallengerEvidence, DriftReport, ModelEvidence, ModelOrigin, PlotPoint, ScoreShare
 
 EVIDENCE = "evidence.json"
 """Name of the file beside the bundle's; `finrisk_assets.modelling.packs.evidence` writes it."""
 DRIFT_REPORT = "newest.json"
 """Name of the file of a domain's newest drift report, in its folder below FINRISK_REPORTS."""
+CHALLENGER_REPORT = "challenger.json"
+"""Name of the file of what a domain's newest evaluated version showed, likewise."""
 MAX_FILE_BYTES = 1_000_000
 """Bytes of a file that is read; one of evidence has some tens of thousands."""
 
@@ -38,7 +40,7 @@ def read_model_evidence(store: Store, champions: Champions, domain: str, reports
     with write_transaction(store):
         store.audit("read", domain="evidence")
     evidence = read_packed_evidence(champions.folders[domain])
-    challenger, origin = evidence.get("challenger"), champions.origins.get(domain)
+    origin = champions.origins.get(domain)
     return ModelEvidence(
         domain=domain,
         version=bundle.version,
@@ -52,7 +54,7 @@ def read_model_evidence(store: Store, champions: Champions, domain: str, reports
         fairness=evidence.get("fairness", []),
         candidates=evidence.get("candidates", []),
         scorecard=evidence.get("scorecard"),
-        challenger=challenger and challenger | {name: _to_points(challenger.get(name, ())) for name in ("roc", "precision_recall")},
+        challenger=read_challenger(reports, domain, bundle.version),
         drift=read_drift(reports, domain),
         origin=ModelOrigin(**origin) if origin else None,
     )
@@ -80,6 +82,19 @@ def _read(file: Path) -> Mapping[str, Any] | None:
         return None
     content: Mapping[str, Any] = json.loads(file.read_bytes())
     return content
+
+
+def read_challenger(reports: Path | None, domain: str, champion: str) -> ChallengerEvidence | None:
+    """Return what the newest evaluated version of a domain showed, where it is not the champion; None as of `read_drift`."""
+    if reports is None:
+        return None
+    try:
+        content = _read(reports / domain / CHALLENGER_REPORT)
+        if content is None or content["version"] == champion[:12]:
+            return None
+        return ChallengerEvidence.model_validate({**content, **{name: _to_points(content[name]) for name in ("roc", "precision_recall")}})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_drift(reports: Path | None, domain: str) -> DriftReport | None:

@@ -27,7 +27,7 @@ from finrisk_assets.scoring.score_curve import draw_score_curve
 from finrisk_assets.settings import Settings
 from tests.service import serving
 from tests.service.conftest import START, write_transaction_bundle
-from tests.service.evidence_example import measure_example
+from tests.service.evidence_example import measure_challenger, measure_example, write_reports
 from tests.service.examples import SNAPSHOTS, write_linear_bundles
 from tests.service.serving import SINGLE_PROCESS, Served, free_port, store_models
 
@@ -82,7 +82,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def service(home: Path) -> Iterator[Served]:
     """Yield an open service with the console mounted, and transactions of which some opened alerts."""
-    with serving.serving(home, home, home / "serve.log", SINGLE_PROCESS, FINRISK_CONSOLE="true") as served:
+    reports = write_reports(home / "reports", "loan_default", challenger=measure_challenger())
+    with serving.serving(home, home, home / "serve.log", SINGLE_PROCESS, FINRISK_CONSOLE="true", FINRISK_REPORTS=str(reports)) as served:
         for user in range(5, 17):
             for day in range(4):
                 pay(served, 20.0 + day, -60 * 24 * (day + 1) - 37 * day, str(user), "grocer", "AT")

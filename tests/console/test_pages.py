@@ -11,7 +11,7 @@ import pytest
 
 from tests.console.conftest import Reader
 from tests.service.conftest import Serving
-from tests.service.evidence_example import measure_example
+from tests.service.evidence_example import measure_challenger, measure_example, write_reports
 from tests.service.examples import EIGHT_FIELDS
 
 ROOT = Path(__file__).parents[2]
@@ -134,8 +134,9 @@ def test_the_models_have_figures_with_intervals_and_cards(reader: Reader) -> Non
 
 
 def test_a_model_with_evidence_shows_curves_scorecard_fairness_and_challenger(
-    serve: Serving, console_bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    serve: Serving, console_bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("FINRISK_REPORTS", str(write_reports(tmp_path / "reports", "loan_default", challenger=measure_challenger())))
     monkeypatch.setenv("FINRISK_MLFLOW_URL", "http://127.0.0.1:5000/")
     monkeypatch.setenv("FINRISK_DAGSTER_URL", "javascript:alert(1)")
     origin = {"registry_version": "3", "run_id": "r1", "experiment_id": "7"}

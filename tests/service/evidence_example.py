@@ -1,10 +1,13 @@
 """Evidence of a model that was never trained: measured by the code that measures a real one, on rows that belong to nobody."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from finrisk_assets.graph.stages.evaluation import describe_challenger
 from finrisk_assets.modelling.packs import evidence
 from finrisk_assets.modelling.training import scorecard
 
@@ -12,7 +15,7 @@ ROWS = 2_000
 
 
 def measure_example(version: str = "a" * 12, seed: int = 3) -> dict[str, Any]:
-    """Return evidence with every part: curves, calibration, scores, effects, fairness, candidates, scorecard and a challenger."""
+    """Return evidence with every part: curves, calibration, scores, effects, fairness, candidates and scorecard."""
     rng = np.random.default_rng(seed)
     probability = rng.beta(1.2, 6, ROWS)
     labels = rng.uniform(size=ROWS) < probability
@@ -28,11 +31,9 @@ def measure_example(version: str = "a" * 12, seed: int = 3) -> dict[str, Any]:
         **evidence.measure_outcomes(labels, probability, probability, people),
     }
     card = scorecard.fit(rows[:, :2], labels, ["loan_amount", "balance_mean_30d"], [0, 0])
-    noisy = np.clip(probability + rng.normal(0, 0.1, ROWS), 0, 1)
-    challenger = evidence.measure_outcomes(labels, noisy, noisy, people)
     meaning = "gender=f at refuse_from: adverse impact ratio against m 0.93 [0.85, 1.02] supports a bound of 0.8 (900 rows)"
     fairness = {"metric": "fairness/adverse_impact_ratio/refuse_from/gender=f", "value": 0.93, "low": 0.85, "high": 1.02}
-    completed = evidence.complete_evidence(
+    return evidence.complete_evidence(
         measured,
         version=version,
         figures=[fairness | {"meaning": meaning}],
@@ -40,12 +41,21 @@ def measure_example(version: str = "a" * 12, seed: int = 3) -> dict[str, Any]:
         parameters={"champion_candidate": "lasso", "n_train": "2000"},
         scorecard_json=card.to_json(),
     )
+
+
+def measure_challenger() -> dict[str, Any]:
+    """Return what a challenger that is worse than the example showed on the same rows."""
+    rng = np.random.default_rng(4)
+    probability = rng.beta(1.2, 6, ROWS)
+    noisy = np.clip(probability + rng.normal(0, 0.1, ROWS), 0, 1)
     beside = {"metric": "auc_beside_champion", "value": -0.02, "low": -0.04, "high": 0.0, "meaning": "AUC less that of the champion"}
-    return completed | {
-        "challenger": {
-            "version": "c" * 12,
-            "roc": challenger["roc"],
-            "precision_recall": challenger["precision_recall"],
-            "figures": [beside],
-        }
-    }
+    measured = evidence.measure_outcomes(rng.uniform(size=ROWS) < probability, noisy, noisy, np.arange(ROWS) // 2)
+    return describe_challenger("c" * 64, measured, [beside])
+
+
+def write_reports(folder: Path, domain: str, **reports: Any) -> Path:
+    """Write reports of a domain, by the names of their files, into a folder of reports, and return the folder."""
+    (folder / domain).mkdir(parents=True)
+    for name, content in reports.items():
+        (folder / domain / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder

@@ -1,5 +1,6 @@
 """Tests of the routes that explain: caller, policy, activity, model cards, capacity, usual behaviour, what-if, verification, replay."""
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -23,7 +24,7 @@ from finrisk_assets.scoring.score_curve import draw_score_curve
 from finrisk_assets.settings import Settings
 from tests.service.conftest import START, write_transaction_bundle
 from tests.service.envelopes import read_error
-from tests.service.evidence_example import measure_example
+from tests.service.evidence_example import measure_challenger, measure_example, write_reports
 from tests.service.examples import EIGHT_FIELDS
 from tests.service.test_alerts import decide, folders  # noqa: F401 - the fixture of a desk that opens alerts
 from tests.service.test_record_tiers import Desk
@@ -214,7 +215,8 @@ def test_the_evidence_of_a_model_is_aggregated_and_reading_it_is_recorded(
     serving: Any, bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     example = measure_example()
-    monkeypatch.setenv("FINRISK_REPORTS", str(tmp_path / "reports"))
+    reports = write_reports(tmp_path / "reports", "loan_default", challenger=measure_challenger())
+    monkeypatch.setenv("FINRISK_REPORTS", str(reports))
     with serving(bundles, evidence={"loan_default": example}, origins={"loan_default": ORIGIN}) as client:
         answer = client.get("/v1/model-evidence/loan_default").json()
         assert (answer["rows"], answer["events"], len(answer["calibration"])) == (2000, example["events"], 10)
@@ -223,16 +225,19 @@ def test_the_evidence_of_a_model_is_aggregated_and_reading_it_is_recorded(
         assert answer["scorecard"] == example["scorecard"] and answer["candidates"] == example["candidates"]
         assert answer["challenger"]["version"] == "c" * 12 and answer["origin"] == ORIGIN
         assert answer["drift"] is None, "there is no report yet"
-        report = tmp_path / "reports" / "loan_default" / "newest.json"
-        report.parent.mkdir(parents=True)
+        report = reports / "loan_default" / "newest.json"
         report.write_bytes(DRIFT)
         assert client.get("/v1/model-evidence/loan_default").json()["drift"]["columns"][0]["column"] == "score"
+        write_challenger = (reports / "loan_default" / "challenger.json").write_text
+        for other in (json.dumps(measure_challenger() | {"version": answer["version"][:12]}), "{", "no JSON"):
+            write_challenger(other)
+            assert client.get("/v1/model-evidence/loan_default").json()["challenger"] is None, "the champion itself, or no report"
         report.write_text("{")
         assert client.get("/v1/model-evidence/loan_default").json()["drift"] is None
         empty = client.get("/v1/model-evidence/cashflow").json()
         assert (empty["rows"], empty["roc"], empty["scorecard"], empty["origin"]) == (None, [], None, None)
         read_error(client.get("/v1/model-evidence/nothing"), 404, "unknown_model")
-        assert len(recorded("read")) == 4
+        assert len(recorded("read")) == 7
 
 
 DRIFT = b"""{"champion": "aaaaaaaaaaaa", "window": "2024-06", "as_of": "2024-07-01T00:00:00+00:00", "is_confirmed": false,

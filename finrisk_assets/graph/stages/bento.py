@@ -50,7 +50,7 @@ def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Sourc
         champions = {domain.name: champion_folder(domain, settings) for domain in ready}
         measured = {domain.name: _measured(domain, warehouse, settings, f"oracle_{domain.name}" in oracles) for domain in ready}
         challengers = fetch_challengers(ready, tracking, settings) if settings.shadow else {}
-        evidence = {domain.name: collect_evidence(domain, tracking, settings) for domain in ready}
+        evidence = {domain.name: champion.read_champion_evidence(domain, settings) for domain in ready}
         origins = {domain.name: find_origin(domain, tracking) for domain in ready}
         built = build_bento(settings, champions, {**absent, **without}, measured, challengers, evidence, origins)
         return dg.MaterializeResult(
@@ -87,17 +87,6 @@ def fetch_challengers(domains: list[Domain], tracking: Tracking, settings: Setti
                 client, challenger, settings.root / "challengers" / domain.name / "bundle"
             )
     return folders
-
-
-def collect_evidence(domain: Domain, tracking: Tracking, settings: Settings) -> dict[str, Any]:
-    """Return the champion's evidence and, where a challenger is registered that is another version, what it showed on its test window."""
-    client = tracking.client()
-    challenger = model_registry.find_version(client, domain.name, model_registry.CHALLENGER)
-    champion_version = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
-    evidence = champion.read_champion_evidence(domain, settings)
-    if challenger is None or champion_version is None or challenger.version == champion_version.version:
-        return evidence
-    return evidence | {"challenger": champion.describe_challenger(client, challenger)}
 
 
 def find_origin(domain: Domain, tracking: Tracking) -> dict[str, str]:

@@ -20,8 +20,6 @@ from finrisk_assets.modelling.packs.evidence import EVIDENCE, complete_evidence,
 from finrisk_assets.modelling.training import gate_verdict, model_registry
 from finrisk_assets.settings import Settings
 
-_BESIDE = ("auc", "auc_beside_champion", "champion_auc", "gain", "gain_beside_champion", "champion_gain", "average_precision")
-"""Figures that show a challenger beside the champion."""
 SCORECARD = "scorecard.json"
 """The artifact of a training run that holds its scorecard, chosen or not."""
 
@@ -108,19 +106,6 @@ def gather_evidence(client: Any, model: model_registry.RegisteredVersion) -> byt
         scorecard_json=read(SCORECARD, b"").decode() or None,
     )
     return write_evidence(evidence)
-
-
-def describe_challenger(client: Any, model: model_registry.RegisteredVersion) -> dict[str, Any]:
-    """Return the curves of a registered version and its figures beside the champion; empty lists before its evaluation."""
-    evidence = read_evidence(gather_evidence(client, model))
-    has_figures = any(item.path == FIGURES for item in client.list_artifacts(model.run_id))
-    figures = json.loads(model_registry.read_artifact(client, model, FIGURES)) if has_figures else []
-    return {
-        "version": evidence["version"],
-        "roc": evidence.get("roc", []),
-        "precision_recall": evidence.get("precision_recall", []),
-        "figures": [figure for figure in figures if figure["metric"] in _BESIDE],
-    }
 
 
 def read_champion_evidence(domain: Domain, settings: Settings) -> dict[str, Any]:

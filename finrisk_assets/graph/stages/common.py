@@ -14,6 +14,7 @@ from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse
 from finrisk_assets.ledger.sources.source_definition import Source
+from finrisk_assets.modelling.packs.pack import canonical_json
 from finrisk_assets.policy.policy_file import load_policy
 from finrisk_assets.settings import Settings
 
@@ -159,6 +160,15 @@ def check_finite_figures(asset: str) -> dg.AssetChecksDefinition:
         "Every figure is a finite number.",
         lambda warehouse: find_figure_faults(read_figures(warehouse.table(asset))),
     )
+
+
+def write_report(settings: Settings, domain: Domain, name: str, content: Mapping[str, Any]) -> None:
+    """Replace a report of a domain that the service reads, a JSON file in the folder of reports."""
+    file = settings.root / "reports" / domain.name / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_bytes(canonical_json(content))
+    part.replace(file)
 
 
 def find_bundle_faults(domain: Domain, source: Source, folder: Path) -> list[str]:

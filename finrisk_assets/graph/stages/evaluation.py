@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC
 from pathlib import Path
@@ -27,6 +27,7 @@ from finrisk_assets.graph.stages.common import (
     pictures,
     read_figures,
     run_link,
+    write_report,
 )
 from finrisk_assets.graph.stages.relations import ARTIFACT, measure_relations
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
@@ -45,6 +46,12 @@ FIGURES = "evaluation.json"
 
 POLICY = "policy.json"
 """The artifact of a model's run that holds the policy that it was evaluated under."""
+
+
+CHALLENGER_REPORT = "challenger.json"
+"""Name of the file of what the newest evaluated version showed, in its domain's folder of reports."""
+_BESIDE = ("auc", "auc_beside_champion", "champion_auc", "gain", "gain_beside_champion", "champion_gain", "average_precision")
+"""Figures that show a challenger beside the champion."""
 
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
@@ -110,6 +117,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
             log_artifact(client, registered.run_id, f"plots/test_{name}.png", png)
         log_artifact(client, registered.run_id, FIGURES, json.dumps(rows, indent=1).encode())
         log_artifact(client, registered.run_id, EVIDENCE, write_evidence(result.evidence))
+        write_report(settings, domain, CHALLENGER_REPORT, describe_challenger(challenger.version, result.evidence, rows))
         relations = [asdict(figure) for figure in moved]
         log_artifact(client, registered.run_id, ARTIFACT, json.dumps(relations, indent=1).encode())
         log_artifact(client, registered.run_id, POLICY, challenger.policy.canonical_json().encode())
@@ -131,6 +139,12 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         )
 
     return evaluation
+
+
+def describe_challenger(version: str, evidence: Mapping[str, Any], figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the curves of an evaluated version and its figures beside the champion."""
+    curves = {name: evidence.get(name, []) for name in ("roc", "precision_recall")}
+    return {"version": version[:12], **curves, "figures": [figure for figure in figures if figure["metric"] in _BESIDE]}
 
 
 def read_test_auc(client: Any, model: model_registry.RegisteredVersion) -> dict[str, float] | None:

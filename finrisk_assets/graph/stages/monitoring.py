@@ -28,9 +28,9 @@ from finrisk_assets.graph.stages.common import (
     load_bundle,
     log_artifact,
     to_frame,
+    write_report,
 )
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
-from finrisk_assets.modelling.packs.pack import canonical_json
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
 
@@ -90,10 +90,7 @@ def _monitoring(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         path = report_file(settings, domain.name, context.run_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(page)
-        newest = path.with_name(NEWEST_REPORT)
-        part = newest.with_suffix(".part")
-        part.write_bytes(canonical_json(summarise_drift(findings, champion.version, clock.now())))
-        part.replace(newest)
+        write_report(settings, domain, NEWEST_REPORT, summarise_drift(findings, champion.version, clock.now()))
         if registered is not None:
             log_artifact(client, registered.run_id, f"monitoring/{path.name}", page)
         rows = monitoring.to_table_rows(findings)
