@@ -38,7 +38,7 @@ READING = (
         "store backup nowhere",
         "store wipe",
     ),
-    *("quarantine", "stream", "stream topics", "stream schema", "stream redrive"),
+    *("quarantine", "export", "stream", "stream topics", "stream schema", "stream redrive"),
     *("doctor", "--help", "--version"),
 )
 """Commands that have nothing to make a home for."""
