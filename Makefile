@@ -27,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test container-test bench book pictures client tableau clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test client tableau container-test bench book pictures clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from types import SimpleNamespace
 
 import ibis
 import pytest
@@ -90,7 +91,7 @@ def fill(warehouse, rows, domain=DOMAIN):
 
 
 def newest(warehouse, domain=DOMAIN):
-    return {one.subject: one for one in load_history.newest_snapshots(domain, None, warehouse)}
+    return {one.subject: one for one in load_history.newest_snapshots(domain, SimpleNamespace(tables={}), warehouse)}
 
 
 def test_the_newest_row_of_every_customer_is_kept(warehouse):
