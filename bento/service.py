@@ -459,6 +459,16 @@ class FinRisk:
                 self._count_disposition(result.alert)
         return answer
 
+    @bentoml.api(route="/v1/policy/preview")
+    @catch_problems
+    async def preview_policy(self, request: PolicyPreviewRequest, /) -> PolicyPreview:
+        """Decide the newest decisions of the last 30 days again under another policy: what changes, in which groups, and its worth.
+
+        Nothing takes effect and nothing is stored; the audit records that the question was answered.
+        """
+        answers, policy = self._decisions.answers, self._champions.policy
+        return await self._read_apart(policy_preview.preview_policy, self.store, answers, policy, request.policy, time.monotonic)
+
     def _count_disposition(self, alert: Alert) -> None:
         if alert.disposition in alert_queue.LABELS:
             self._metrics.count_feedback("transaction_anomaly", alert_queue.LABELS[alert.disposition])
@@ -519,10 +529,6 @@ class FinRisk:
             if worth.applications or worth.offers:
                 self._lending[days] = known
         return known[1]
-
-    async def preview_policy(self, request: PolicyPreviewRequest) -> PolicyPreview:
-        answers, policy = self._decisions.answers, self._champions.policy
-        return await self._read_apart(policy_preview.preview_policy, self.store, answers, policy, request.policy, time.monotonic)
 
     async def verify_audit(self) -> AuditVerification:
         return await self._read_apart(lookups.verify_audit, self.store)

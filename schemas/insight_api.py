@@ -36,6 +36,8 @@ class PolicyPreviewRequest(Request):
 
     policy: str = Field(min_length=1, max_length=100_000, description="The policy's file: YAML, with every key of the shipped policy.")
 
+    examples: ClassVar[Mapping[str, Mapping[str, Any]]] = {"Another policy": {"policy": "what `finrisk policy show` prints, changed"}}
+
 
 class PreviewGroup(Answer):
     """The decisions of one group, and those of them that change."""

@@ -42,8 +42,6 @@ from schemas.insight_api import (
     LendingWorth,
     ModelCards,
     PolicyAnswer,
-    PolicyPreview,
-    PolicyPreviewRequest,
     ReplayAnswer,
     UsualBehaviour,
 )
@@ -54,7 +52,6 @@ _SECURITY_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-sr
 _PAGE_HEADERS = {"Content-Security-Policy": _SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
 _CUSTOMER_EXAMPLE: Any = {"customer": {"summary": "A customer of the ledger", "value": "123"}}
 _DOMAIN_EXAMPLE: Any = {"loans": {"summary": "The model of loan defaults", "value": "loan_default"}}
-_POLICY_EXAMPLE: Any = {"shipped": {"summary": "The shipped policy", "value": {"policy": default_policy().canonical_json()}}}
 Customer = Annotated[Identifier, PathParameter(openapi_examples=_CUSTOMER_EXAMPLE)]
 _FAILURES: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorEnvelope, "description": "Any failure"}}
 
@@ -184,14 +181,6 @@ def build_app() -> FastAPI:
         return _current_service().read_policy()
 
     @catch_problems
-    async def preview(request: Annotated[PolicyPreviewRequest, Body(openapi_examples=_POLICY_EXAMPLE)]) -> PolicyPreview:
-        """Decide the newest decisions of the last 30 days again under another policy: what changes, in which groups, and its worth.
-
-        Nothing takes effect and nothing is stored; the audit records that the question was answered.
-        """
-        return await _current_service().preview_policy(request)
-
-    @catch_problems
     async def verification() -> AuditVerification:
         """Verify the audit's chains: whether a record was changed, lost or moved. That it was verified is recorded too."""
         return await _current_service().verify_audit()
@@ -221,7 +210,6 @@ def build_app() -> FastAPI:
         ("/v1/audit", audit, AuditPage),
     ):
         app.add_api_route(path, handler, response_model=answer_type, responses=_FAILURES, tags=["look up"])
-    app.add_api_route("/v1/policy/preview", preview, methods=["POST"], response_model=PolicyPreview, responses=_FAILURES, tags=["look up"])
     app.add_api_route(PERSON, erase_person, methods=["DELETE"], response_model=Erasure, responses=_FAILURES, tags=["people"])
     app.add_api_route("/", show_docs, include_in_schema=False)
     app.add_api_route("/metrics", show_metrics, include_in_schema=False)
@@ -313,10 +301,12 @@ def _document_examples(request: Any, features: Mapping[str, float | str | None] 
 
 
 def _fill_features(body: Mapping[str, Any], features: Mapping[str, float | str | None] | None) -> Mapping[str, Any] | None:
-    """Return a body, or a batch's items, with typical features in place of its own; None where there are no typical features."""
+    """Return a body, or a batch's items, with typical features or the shipped policy in place of its own; None without such features."""
     if "items" in body:
         items = [filled for item in body["items"] if (filled := _fill_features(item, features)) is not None]
         return {"items": items} if items else None
+    if "policy" in body:
+        return {"policy": default_policy().canonical_json()}
     if "features" not in body:
         return body
     return {**body, "features": dict(features)} if features else None

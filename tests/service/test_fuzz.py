@@ -21,6 +21,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 from starlette.testclient import TestClient
 
+from bento.insight import policy_preview
 from tests.service.conftest import Serving
 
 BODIES = 100_000
@@ -40,6 +41,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, bundles):
         # A flood from one address is what these tests are.
         for name in ("FINRISK_UNKNOWN_PER_SECOND", "FINRISK_UNKNOWN_BURST"):
             monkeypatch.setenv(name, "1000000")
+        # Each preview of a policy would decide again what the others have.
+        monkeypatch.setattr(policy_preview, "MAX_DECISIONS", 10)
         with Serving(tmp_path_factory.mktemp("fuzzed"), monkeypatch)(bundles) as running:
             yield running
 
