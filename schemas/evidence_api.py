@@ -88,7 +88,7 @@ class PointsCard(Answer):
 
 
 class ChallengerEvidence(Answer):
-    """What a registered challenger showed on its test window."""
+    """Curves and figures of a challenger on its test window."""
 
     version: str
     roc: list[PlotPoint]

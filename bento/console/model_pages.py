@@ -21,7 +21,7 @@ _MAIN_FIGURES = (
 )
 """Figures that a model's page shows at once; the others unfold."""
 _VERDICTS = ("speaks against", "supports", "leaves open")
-"""What a figure of fairness says about its bound, in the words of its meaning."""
+"""Verdicts of a figure of fairness on its bound, in the words of its meaning."""
 _HEADLINES = ("auc", "average_precision", "brier", "log_loss", "ece", "calibration_error")
 """Figures that the list of models shows, where a model has them."""
 

@@ -6,7 +6,7 @@ import pytest
 
 
 def test_a_group_is_known_to_the_scheduler(request: pytest.FixtureRequest) -> None:
-    """Where it is not, each process makes what the tests of a group share, such as a trained ledger."""
+    """Otherwise each process makes the fixtures that a group shares, such as a trained ledger."""
     if "PYTEST_XDIST_WORKER" not in os.environ or not request.config.getoption("loadgroup", False):
         pytest.skip("the tests run in one process, or by another scheduler")
     assert "@" in request.node.nodeid
