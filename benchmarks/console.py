@@ -9,6 +9,7 @@ opens a page, reads for some seconds, and opens the next.
 import argparse
 import http.client
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -59,7 +60,7 @@ def main() -> None:
                 read_once(console, PAGES)
         for _ in range(given.rounds):
             for name, console in ports.items():
-                with readers(console, given.readers if console is not None else 0):
+                with readers(console, given.readers):
                     times = send_decisions(port)
                 p50[name].append(median(times))
                 p99[name].append(quantiles(times, n=100)[-1])
@@ -89,23 +90,32 @@ def console_process(api: int, folder: Path) -> Iterator[int]:
 
 @contextmanager
 def readers(port: int | None, number: int) -> Iterator[None]:
-    """Let a number of readers look through a console for the length of a block."""
-    stop = threading.Event()
+    """Let a number of readers look through a console for the length of a block, in a process beside that of the client that is measured."""
+    if port is None:
+        yield
+        return
+    process = multiprocessing.get_context("spawn").Process(target=_read_for_ever, args=(port, number), daemon=True)
+    process.start()
+    time.sleep(READING_S)  # until the readers are spread over their pages
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join()
 
+
+def _read_for_ever(port: int, number: int) -> None:
     def read(seed: int) -> None:
         pause = random.Random(seed)
-        while not stop.wait(pause.uniform(0, 2 * READING_S)):
-            read_once(int(port or 0), [pause.choice(PAGES)])
+        while True:
+            time.sleep(pause.uniform(0, 2 * READING_S))
+            read_once(port, [pause.choice(PAGES)])
 
     threads = [threading.Thread(target=read, args=(seed,)) for seed in range(number)]
     for thread in threads:
         thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(30)
+    for thread in threads:
+        thread.join()
 
 
 def read_once(port: int, pages: tuple[str, ...] | list[str]) -> None:

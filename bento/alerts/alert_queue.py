@@ -69,16 +69,17 @@ _CLOSE = (
 
 
 def list_alerts(store: Store, query: AlertQuery) -> AlertPage:
-    """Return a page of the queue, and record the access in the audit.
+    """Return a page of the queue, and record the access in the audit. Call this in a thread of its own.
 
     Raises
     ------
     bento.problems.Problem
         503 where the store is not available.
     """
-    with write_transaction(store) as connection:
-        rows = connection.execute(build_page_query(query)).mappings().all()
+    with write_transaction(store):
         store.audit("read", domain="alerts")
+    with store.reading_apart() as database, database.reading() as connection:
+        rows = connection.execute(build_page_query(query)).mappings().all()
     shown = rows[: query.limit]
     last = shown[-1] if len(rows) > query.limit else None
     cursor = None if last is None else f"{last['expected_loss']!r}_{last['position']}"

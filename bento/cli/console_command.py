@@ -4,12 +4,16 @@ Without `finrisk`: `python -m bento.cli.console_command`.
 """
 
 import logging
+import os
 import socket
 from typing import Any
 
 import click
 
 from finrisk_assets.settings import Settings
+
+NICENESS = 10
+"""By how much the console gives way to a service on the same machine."""
 
 
 @click.command("console")
@@ -36,6 +40,7 @@ def console(api: str, host: str, port: int, **tls: Any) -> None:
     click.echo(f"The console: {'https' if tls.get('ssl_certfile') else 'http'}://{host}:{port}/console (API: {api}); Ctrl-C ends it")
     settings = Settings.from_environment()
     options = {name: value for name, value in tls.items() if value}
+    os.nice(NICENESS)
     # No access log: its lines begin with the client's address. Proxies are believed as the service believes them.
     options |= {
         "log_config": None,

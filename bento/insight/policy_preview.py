@@ -6,7 +6,7 @@ Nothing is stored, and no person is named. It is bounded: at most `MAX_DECISIONS
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,8 +119,8 @@ def measure_lending(store: Store, answers: AnswerRebuilder, policy: Policy, days
     since, began, is_complete = store.clock() - days * DAY_US, clock(), True
     worths: dict[str, list[float]] = {"loan_default": [], "loan_offers": []}
     with map_store_faults():
-        newest, has_older = _read_newest(store, since)
-        for chunk in _split_by_model([decision for decision in newest if decision.domain in worths]):
+        newest, has_older = _read_newest(store, since, worths)
+        for chunk in _split_by_model(newest):
             if clock() - began > BUDGET_S / 3:
                 is_complete = False
                 break
@@ -142,14 +142,14 @@ def measure_lending(store: Store, answers: AnswerRebuilder, policy: Policy, days
     )
 
 
-def _read_newest(store: Store, since: int) -> tuple[list[StoredDecision], bool]:
-    """Return the newest decisions since a time, the newest first, and whether there are older ones since then that were not read."""
+def _read_newest(store: Store, since: int, domains: Collection[str] = ()) -> tuple[list[StoredDecision], bool]:
+    """Return the newest decisions since a time, of some domains or all, the newest first, and whether there are older ones not read."""
     with store.reading_apart() as database, database.reading() as connection:
         first, last = connection.execute(_BOUNDS, {"since": since}).one()
     if first is None:
         return [], False
     after = max(first - 1, last - MAX_DECISIONS)
-    read = [decision for decision in store.decisions(after=after) if decision.decided_at >= since]
+    read = [decision for decision in store.decisions(after=after, domains=domains) if decision.decided_at >= since]
     return read[::-1], after >= first
 
 

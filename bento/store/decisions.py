@@ -5,7 +5,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -245,17 +245,20 @@ def find_record(mac: Callable[[bytes], str], row: Mapping[str, Any], records: Ma
     return record
 
 
-def list_decisions(session: UnitOfWork, *, after: int = 0) -> Iterator[StoredDecision]:
+def list_decisions(session: UnitOfWork, *, after: int = 0, domains: Collection[str] = ()) -> Iterator[StoredDecision]:
     """Yield all decisions in the order of writing, unsealed, with one page in memory at a time.
 
     Parameters
     ----------
     after
         Only decisions behind this position.
+    domains
+        Only decisions of these domains; by default of all.
     """
+    statement = _SELECT_PAGE.where(decisions.c.domain.in_(sorted(domains))) if domains else _SELECT_PAGE
     while True:
         with session.reading() as connection:
-            page = connection.execute(_SELECT_PAGE, {"after": after, "size": PAGE_SIZE}).all()
+            page = connection.execute(statement, {"after": after, "size": PAGE_SIZE}).all()
         for row in page:
             yield _to_stored(session, row)
         if len(page) < PAGE_SIZE:

@@ -8,7 +8,7 @@ answer again. Identifiers are tokenised and sealed inside this folder, and read 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -223,9 +223,9 @@ class Store(UnitOfWork):
         """Insert decisions with their audit records, see `decisions.insert_decisions`."""
         decisions.insert_decisions(self, new_decisions)
 
-    def decisions(self, *, after: int = 0) -> Iterator[StoredDecision]:
+    def decisions(self, *, after: int = 0, domains: Collection[str] = ()) -> Iterator[StoredDecision]:
         """Yield all decisions in the order of writing, see `decisions.list_decisions`."""
-        return decisions.list_decisions(self, after=after)
+        return decisions.list_decisions(self, after=after, domains=domains)
 
     def find_decision(self, decision_id: str) -> StoredDecision | None:
         """Return a decision, unsealed; None where there is no such decision."""

@@ -120,8 +120,8 @@ def read_risk_scores(store: Store, customer_id: str) -> RiskScores:
 def read_audit_page(store: Store, query: AuditQuery) -> AuditPage:
     """Return a page of the audit, the newest record first, and record the access in the audit.
 
-    A page reads `AUDIT_SCAN_LIMIT` records at most, so that a search for a rare action delays no other request. So a page may be short, or
-    empty, and still name a next one.
+    A search by caller or action reads `AUDIT_SCAN_LIMIT` records at most, so that one for a rare action delays no other request. So its
+    page may be short, or empty, and still name a next one.
 
     Raises
     ------
@@ -129,8 +129,9 @@ def read_audit_page(store: Store, query: AuditQuery) -> AuditPage:
         503 if the store is not available.
     """
     since = None if query.since is None else to_micros(query.since)
+    most = query.limit + 1 if query.caller is None and query.action is None else AUDIT_SCAN_LIMIT
     with write_transaction(store) as connection:
-        records = audit_verify.find(connection, person=query.person, since=since, older=_parse_cursor(query.before), most=AUDIT_SCAN_LIMIT)
+        records = audit_verify.find(connection, person=query.person, since=since, older=_parse_cursor(query.before), most=most)
         store.audit("read", person=query.person, domain="audit")
     matches = [
         place for place, record in enumerate(records) if query.caller in (None, record.caller) and query.action in (None, record.action)
@@ -139,7 +140,7 @@ def read_audit_page(store: Store, query: AuditQuery) -> AuditPage:
     if len(matches) > query.limit:
         last: int | None = shown[-1]
     else:
-        last = len(records) - 1 if len(records) == AUDIT_SCAN_LIMIT else None
+        last = len(records) - 1 if len(records) == most else None
     cursor = None if last is None else f"{records[last].at}.{records[last].writer}.{records[last].number}"
     return AuditPage(records=[_audit_record(records[place]) for place in shown], next=cursor)
 
