@@ -82,18 +82,21 @@ lint: .venv/.dev ## Style, types, import rules, definitions
 	@lint-imports --no-cache
 	@dg check defs --no-check-yaml
 
+# Three on two cores: many tests wait for a daemon, a server or a clock.
+WORKERS := --numprocesses 3 --dist loadgroup
+
 test: lint ## All of lint, and every test but those of the container image, of Kafka and of the browser
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --ignore tests/browser
+	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser
 
 test-fast: .venv/.dev ## The tests of test that are not slow and need no real data: for the loop of change and check
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --ignore tests/browser -m "not slow and not realdata"
+	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser -m "not slow and not realdata"
 
 stream-test: .venv/.dev ## The stream on a real Kafka, with faults: needs Java 17, and Maven the first time (STREAM_MESSAGES=… for longer)
 	@pytest -rs tests/stream
 
 # Counting lines takes half as long again.
 coverage: .venv/.dev ## The tests of test, and the lines that none of them reaches
-	@pytest --numprocesses 2 --dist loadgroup --ignore tests/container --ignore tests/stream --ignore tests/browser --cov --cov-report term:skip-covered
+	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser --cov --cov-report term:skip-covered
 
 browser-test: .venv/.dev $(CHARTS) ## Drive the console in Debian's chromium, page by page; screenshots lie in browser-shots/
 	@$(UV) sync --locked --quiet --group browser

@@ -94,7 +94,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="finrisk-crash-")))
         environment = {"FINRISK_HOME": str(folder), "FINRISK_SOURCE": settings.source, "FINRISK_WAREHOUSE_URL": settings.warehouse}
         if given.database == "postgresql":
-            environment |= {"FINRISK_STORE_URL": url_of(stack.enter_context(own_server()))}
+            environment |= {"FINRISK_STORE_URL": url_of(stack.enter_context(own_server(durable=True)))}
         models = store_models(
             replace(settings, home=folder).bentoml_home, {path.parent.name: path for path in settings.root.glob("champions/*/bundle")}
         )

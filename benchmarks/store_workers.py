@@ -49,7 +49,7 @@ def main() -> None:
     groups = [requests[first : first + given.size] for first in range(0, N_MOVEMENTS - given.size + 1, given.size)]
     bundle = settings.root / "champions" / "transaction_anomaly" / "bundle"
     with ExitStack() as stack:
-        url = given.url or stack.enter_context(started())
+        url = given.url or stack.enter_context(started(durable=True))
         Store(url, Keyring([bytes(range(32))]), upgrades=True).close()
         workers = [stack.enter_context(Worker.running(bundle, url, number, groups)) for number in range(2)]
         rates: dict[int, list[float]] = {1: [], 2: []}

