@@ -333,6 +333,18 @@ def test_a_key_signs_in_and_out(keyed: tuple[str, dict[str, str]], open_page: An
     assert "sign-in" in page.url
 
 
+def test_a_slider_of_a_session_that_has_ended_leads_to_the_sign_in(keyed: tuple[str, dict[str, str]], open_page: Any) -> None:
+    base, keys = keyed
+    page = open_page()
+    sign_in(page, base, keys["analyst"])
+    page.wait_for_url("**/console/alerts")
+    show_customer(page, base)
+    page.context.clear_cookies()
+    page.locator("#explore input[type=range]").first.focus()
+    page.keyboard.press("Home")
+    page.wait_for_url("**/console/sign-in")
+
+
 @pytest.mark.parametrize("role", ["scorer", "privacy", "auditor"])
 def test_a_refused_role_reads_why(keyed: tuple[str, dict[str, str]], open_page: Any, role: str) -> None:
     base, keys = keyed

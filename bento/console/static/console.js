@@ -98,6 +98,7 @@ if (explore) {
       const mine = ++number;
       const response = await fetch(explore.action, { method: "POST", body: new FormData(explore), headers: { Accept: "text/html" } });
       const text = await response.text();
+      if (response.status === 401 || response.redirected) location.assign("/console/sign-in"); // the session has ended
       if (mine === number && response.headers.get("x-fragment")) byId("explored").innerHTML = text;
     }, 150);
   });
