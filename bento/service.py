@@ -29,6 +29,7 @@ from bento.access.access_control import AccessControl
 from bento.access.access_middleware import AccessMiddleware
 from bento.alerts import alert_capacity, alert_details, alert_queue, usual_behaviour
 from bento.console.mounting import ConsoleMount
+from bento.console.sign_in.oidc_client import OidcClient
 from bento.context import idempotency_key
 from bento.decisions import feedback
 from bento.decisions.batch import build_response, decide_batch, parse_items
@@ -279,6 +280,8 @@ class FinRisk:
         bind_guard.check(settings)
         try:
             ConnectionLimits.from_settings(settings)
+            if settings.console:
+                OidcClient.from_settings(settings)
         except SettingsError as error:
             raise BentoMLException(str(error)) from None
 

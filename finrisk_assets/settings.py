@@ -81,7 +81,7 @@ class Settings:
         none is shown.
     dagster_url, mlflow_url, console_url
         Addresses of the pages of Dagster, MLflow and the console, for links from one to another; `finrisk up` sets them, and without them
-        no link is shown.
+        no link is shown. The issuer leads people back to the console's.
     export_identifiers
         Whether the marts name customers, accounts, loans and transactions by their identifiers in place of pseudonyms.
     base_image
@@ -94,6 +94,10 @@ class Settings:
         Issuer and audience of the bearer tokens that the service accepts, and the URL or file of the issuer's public keys.
     jwt_roles_claim, jwt_role_prefix
         The claim that holds the caller's roles, and the prefix of finrisk's role names in it.
+    oidc_client_id, oidc_client_secret
+        Identifier and secret of the console at the issuer, through which people then sign in; without a secret it is a public client.
+    oidc_scopes
+        Scopes that the console asks the issuer for, separated by spaces.
     rate_per_second, rate_burst
         Requests per second, and in a burst, of each API key or token subject to one worker.
     unknown_per_second, unknown_burst
@@ -150,6 +154,9 @@ class Settings:
     jwt_jwks: str = ""
     jwt_roles_claim: str = "roles"
     jwt_role_prefix: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret: str = field(default="", repr=False)
+    oidc_scopes: str = "openid"
     rate_per_second: float = 100.0
     rate_burst: int = 200
     unknown_per_second: float = 5.0

@@ -37,7 +37,7 @@ _MAX_TOKEN_LENGTH = 8_192
 LAST_SECOND = 253_402_300_799
 """Seconds from 1970 to the end of 9999: the last time that a token may name."""
 _TIMES = ("exp", "nbf", "iat")
-_PARSER_FAULTS = (jwt.PyJWTError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
+PARSER_FAULTS = (jwt.PyJWTError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
 """Errors of PyJWT, and of the JSON parser below it, for hostile text: too large numbers, deeply nested brackets, claims of another type."""
 
 PublicKeys = Mapping[str, jwt.PyJWK]
@@ -45,7 +45,7 @@ PublicKeys = Mapping[str, jwt.PyJWK]
 
 
 def read_public_keys(location: str) -> PublicKeys:
-    """Return the keys of a JWKS at a URL or in a file, except keys for other signatures than `ALGORITHMS`.
+    """Return the keys of a JWKS at a URL or in a file, as `parse_public_keys` does.
 
     Raises
     ------
@@ -56,6 +56,17 @@ def read_public_keys(location: str) -> PublicKeys:
         document = jwt.PyJWKClient(location, cache_jwk_set=False, timeout=_FETCH_TIMEOUT_S).fetch_data()
     else:
         document = json.loads(Path(location).read_bytes())
+    return parse_public_keys(document)
+
+
+def parse_public_keys(document: Any) -> PublicKeys:
+    """Return the keys of a JWKS document, except keys for other signatures than `ALGORITHMS`.
+
+    Raises
+    ------
+    jwt.PyJWTError, or another of `PARSER_FAULTS`
+        If the document is no JWKS.
+    """
     return {
         key.key_id: key
         for key in jwt.PyJWKSet.from_dict(document).keys
@@ -89,7 +100,7 @@ class IssuerKeySet:
         self._tried_at = self._clock()
         try:
             keys = self._read()
-        except (OSError, AttributeError, *_PARSER_FAULTS) as error:
+        except (OSError, AttributeError, *PARSER_FAULTS) as error:
             logger.error("the token issuer's keys cannot be read (%s): check the URL or file in FINRISK_JWT_JWKS", type(error).__name__)
             return
         self.generation += self._keys is None or keys.keys() != self._keys.keys()
@@ -191,7 +202,7 @@ class TokenVerifier:
             )
         except jwt.ExpiredSignatureError:
             raise TokenRejected("expired_token") from None
-        except _PARSER_FAULTS:
+        except PARSER_FAULTS:
             raise TokenRejected("bad_token") from None
 
     def _read_roles(self, claims: Any) -> frozenset[str]:
@@ -218,7 +229,7 @@ def _read_key_id(token: str) -> str:
         raise TokenRejected("bad_token")
     try:
         kid = jwt.get_unverified_header(token).get("kid")
-    except _PARSER_FAULTS:
+    except PARSER_FAULTS:
         raise TokenRejected("bad_token") from None
     if not isinstance(kid, str):
         raise TokenRejected("unknown_signer")

@@ -8,6 +8,7 @@ import mimetypes
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.datastructures import FormData
@@ -16,18 +17,20 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bento.access.client_address import find_client_address, is_cross_site, is_direct
+from bento.access.client_address import is_cross_site, is_direct
 from bento.access.rate_limits import Rate, RateLimiter
-from bento.console import alert_pages, audit_page, loan_page, model_pages, overview_page, person_page, policy_page
+from bento.console import alert_pages, audit_page, loan_page, model_pages, overview_page, person_page, policy_page, sign_in_pages
 from bento.console.api_client import ApiClient, ApiRefusal
-from bento.console.console_context import Console
+from bento.console.console_context import PREFIX, Console
 from bento.console.outside_links import OutsideLinks
 from bento.console.presentation.rendering import Renderer
 from bento.console.presentation.vega_bundle import BUNDLE
-from bento.console.sessions import COOKIE, FORM_COOKIE, ConsoleSession, Sessions, is_session_token
+from bento.console.sign_in.oidc_client import OidcClient
+from bento.console.sign_in.oidc_provider import OidcProvider
+from bento.console.sign_in.pending_sign_ins import PendingSignIns
+from bento.console.sign_in.sessions import COOKIE, ConsoleSession, Sessions, is_session_token
 from bento.problems import log_failure
 
-PREFIX = "/console"
 STATIC = Path(__file__).with_name("static")
 MAX_FORM_BYTES = 4 * 1024 * 1024
 """Bytes of a form. A bank statement of ten years has about two million."""
@@ -50,11 +53,23 @@ _HEADERS = {
 
 Handler = Callable[[Console, Request], Awaitable[Response]]
 FormHandler = Callable[[Console, Request, FormData], Awaitable[Response]]
+ProviderHandler = Callable[[Console, OidcProvider, Request], Awaitable[Response]]
 
 
-def build_console(api: ApiClient, links: OutsideLinks | None = None) -> ASGIApp:
-    """Return the console of an API, with sessions of its own and links to other pages; by default to none."""
-    console = Console(api, Renderer(), Sessions(), RateLimiter(SIGN_INS), links or OutsideLinks())
+def build_console(api: ApiClient, links: OutsideLinks | None = None, client: OidcClient | None = None) -> ASGIApp:
+    """Return the console of an API, with sessions of its own.
+
+    Parameters
+    ----------
+    api
+        The API.
+    links
+        Links to other pages; by default none.
+    client
+        The console as a client of an OIDC provider; None where people sign in by key or token only.
+    """
+    provider = None if client is None else OidcProvider(client)
+    console = Console(api, Renderer(), Sessions(), RateLimiter(SIGN_INS), links or OutsideLinks(), PendingSignIns(), provider)
     pages: dict[str, Handler] = {
         "/overview": overview_page.show_overview,
         "/alerts": alert_pages.show_queue,
@@ -68,7 +83,7 @@ def build_console(api: ApiClient, links: OutsideLinks | None = None) -> ASGIApp:
         "/audit": audit_page.show_audit,
     }
     forms: dict[str, FormHandler] = {
-        "/sign-out": _sign_out,
+        "/sign-out": sign_in_pages.sign_out,
         "/alerts/dispose": alert_pages.dispose_many,
         "/alerts/{alert_id}/claim": alert_pages.claim,
         "/alerts/{alert_id}/release": alert_pages.release,
@@ -88,11 +103,16 @@ def build_console(api: ApiClient, links: OutsideLinks | None = None) -> ASGIApp:
         Route(PREFIX, _go_to_overview),
         Route(f"{PREFIX}/", _go_to_overview),
         Route(f"{PREFIX}/static/{{name}}", _send_file),
-        Route(f"{PREFIX}/sign-in", _of_page(console, _show_sign_in, is_open=True)),
-        Route(f"{PREFIX}/sign-in", _of_sign_in(console), methods=["POST"]),
+        Route(f"{PREFIX}/sign-in", _of_page(console, sign_in_pages.show_sign_in, is_open=True)),
+        Route(f"{PREFIX}/sign-in", _of_form(console, sign_in_pages.sign_in, is_open=True), methods=["POST"]),
         *(Route(PREFIX + path, _of_page(console, handler)) for path, handler in pages.items()),
         *(Route(PREFIX + path, _of_form(console, handler), methods=["POST"]) for path, handler in forms.items()),
     ]
+    if provider is not None:
+        routes += [
+            Route(f"{PREFIX}/sign-in/provider", _of_provider(console, provider, sign_in_pages.start_at_provider)),
+            Route(sign_in_pages.SIGNED_IN, _of_provider(console, provider, sign_in_pages.finish_at_provider)),
+        ]
     app = Starlette(routes=routes, exception_handlers={404: _of_error(console, 404), 405: _of_error(console, 405)})
     return _Guard(app, console)
 
@@ -130,29 +150,29 @@ def _of_page(console: Console, handler: Handler, *, is_open: bool = False) -> An
         try:
             entered = await _enter(console, request)
             if request.state.session is None and not is_open:
-                return RedirectResponse(f"{PREFIX}/sign-in?next={_quote_path(request)}", 303)
+                return RedirectResponse(f"{PREFIX}/sign-in?next={quote(_find_address(request), safe='/')}", 303)
             response = await handler(console, request)
         except ApiRefusal as refusal:
             return _refuse(console, request, refusal)
         except Exception as error:
             return _fail(console, request, error)
         if entered is not None:
-            set_cookie(response, request, COOKIE, entered)
+            sign_in_pages.set_cookie(response, request, COOKIE, entered)
         return response
 
     return answer
 
 
-def _of_form(console: Console, handler: FormHandler) -> Any:
-    """Return the endpoint of a form: its token must be that of the session."""
+def _of_form(console: Console, handler: FormHandler, *, is_open: bool = False) -> Any:
+    """Return the endpoint of a form: its token must be that of the session. An open form has no session and checks its token itself."""
 
     async def answer(request: Request) -> Response:
-        request.state.session = _find_session(console, request)
-        if request.state.session is None:
+        request.state.session = None if is_open else _find_session(console, request)
+        if request.state.session is None and not is_open:
             return RedirectResponse(f"{PREFIX}/sign-in", 303)
         try:
             form = await _read_form(request)
-            if not is_session_token(request.state.session, str(form.get("csrf", ""))):
+            if not is_open and not is_session_token(request.state.session, str(form.get("csrf", ""))):
                 raise ApiRefusal(403, "stale_form", "This form is not of your session. Load the page again, and send the form once more.")
             return await handler(console, request, form)
         except ApiRefusal as refusal:
@@ -163,60 +183,17 @@ def _of_form(console: Console, handler: FormHandler) -> Any:
     return answer
 
 
-def _of_sign_in(console: Console) -> Any:
-    """Return the endpoint that signs a person in by an API key or a bearer token."""
+def _of_provider(console: Console, provider: OidcProvider, handler: ProviderHandler) -> Any:
+    """Return the endpoint of a step of the sign-in through the provider, which has no session yet."""
 
     async def answer(request: Request) -> Response:
         request.state.session = None
         try:
-            form = await _read_form(request)
-        except ApiRefusal as refusal:
-            return _refuse(console, request, refusal)
-        next_path = _own_path(str(form.get("next", "")))
-        if not console.sessions.is_form_token(request.cookies.get(FORM_COOKIE, ""), str(form.get("csrf", ""))):
-            return _sign_in_page(console, request, next_path, "This form is too old. Send it once more.", 403)
-        wait_s = console.sign_ins.take_token(find_client_address(request.scope))
-        if wait_s:
-            return _sign_in_page(console, request, next_path, f"Too many sign-ins from here. Wait {wait_s:.0f} seconds.", 429)
-        credential = str(form.get("credential", "")).strip()
-        if not credential or not credential.isascii() or not credential.isprintable():
-            return _sign_in_page(console, request, next_path, "Enter an API key, or a bearer token of your identity provider.", 422)
-        try:
-            caller = await console.api.get(credential, "/v1/caller")
-        except ApiRefusal as refusal:
-            return _sign_in_page(console, request, next_path, refusal.message, refusal.status)
-        identifier = console.sessions.open(ConsoleSession(credential, caller["name"], frozenset(caller["roles"])))
-        response = RedirectResponse(next_path, 303)
-        set_cookie(response, request, COOKIE, identifier)
-        response.delete_cookie(FORM_COOKIE, path=PREFIX)
-        return response
+            return await handler(console, provider, request)
+        except Exception as error:
+            return _fail(console, request, error)
 
     return answer
-
-
-async def _show_sign_in(console: Console, request: Request) -> Response:
-    if request.state.session is not None:
-        return RedirectResponse(f"{PREFIX}/overview", 303)
-    return _sign_in_page(console, request, _own_path(request.query_params.get("next", "")), "", 200)
-
-
-def _sign_in_page(console: Console, request: Request, next_path: str, fault: str, status: int) -> Response:
-    """Return the sign-in page with a new token of its form."""
-    from secrets import token_urlsafe
-
-    value = token_urlsafe(24)
-    response = console.renderer.page(
-        request, "sign_in.html", status, form_token=console.sessions.sign_form(value), next_path=next_path, fault=fault
-    )
-    set_cookie(response, request, FORM_COOKIE, value)
-    return response
-
-
-async def _sign_out(console: Console, request: Request, form: FormData) -> Response:
-    console.sessions.close(request.cookies.get(COOKIE))
-    response = RedirectResponse(f"{PREFIX}/sign-in?out=1", 303)
-    response.delete_cookie(COOKIE, path=PREFIX)
-    return response
 
 
 async def _enter(console: Console, request: Request) -> str | None:
@@ -250,7 +227,8 @@ def _refuse(console: Console, request: Request, refusal: ApiRefusal) -> Response
     if refusal.status == 401:
         console.sessions.close(request.cookies.get(COOKIE))
         request.state.session = None
-        return _sign_in_page(console, request, _own_path(request.url.path), refusal.message, 401)
+        next_path = sign_in_pages.own_path(_find_address(request) if request.method == "GET" else "")
+        return sign_in_pages.sign_in_page(console, request, next_path, refusal.message, 401)
     return console.refuse(request, refusal)
 
 
@@ -279,23 +257,9 @@ async def _read_form(request: Request) -> FormData:
         raise ApiRefusal(400, "bad_form", "The form cannot be read. Load the page again, and send the form once more.") from None
 
 
-def set_cookie(response: Response, request: Request, name: str, value: str) -> None:
-    """Set a cookie of the browser's session, which no script reads and no other site sends."""
-    is_secure = request.url.scheme == "https"
-    response.set_cookie(name, value, path=PREFIX, httponly=True, samesite="strict", secure=is_secure)
-
-
-def _own_path(path: str) -> str:
-    """Return a path of the console, to which a sign-in leads; the overview in place of any other address."""
-    is_own = path.startswith(f"{PREFIX}/") and not path.startswith(f"{PREFIX}/sign-") and "\\" not in path and path.isprintable()
-    return path if is_own else f"{PREFIX}/overview"
-
-
-def _quote_path(request: Request) -> str:
-    from urllib.parse import quote
-
-    query = f"?{request.url.query}" if request.url.query else ""
-    return quote(f"{request.url.path}{query}", safe="/")
+def _find_address(request: Request) -> str:
+    """Return the path of a request with its query."""
+    return f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
 
 
 async def _go_to_overview(request: Request) -> Response:

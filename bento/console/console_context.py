@@ -10,7 +10,12 @@ from bento.access.rate_limits import RateLimiter
 from bento.console.api_client import ApiClient, ApiRefusal
 from bento.console.outside_links import OutsideLinks
 from bento.console.presentation.rendering import Renderer
-from bento.console.sessions import Sessions
+from bento.console.sign_in.oidc_provider import OidcProvider
+from bento.console.sign_in.pending_sign_ins import PendingSignIns
+from bento.console.sign_in.sessions import Sessions
+
+PREFIX = "/console"
+"""Path of every page."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class Console:
     sessions: Sessions
     sign_ins: RateLimiter
     links: OutsideLinks
+    pending_sign_ins: PendingSignIns
+    provider: OidcProvider | None
 
     async def get(self, request: Request, path: str, params: Any = None) -> Any:
         """Return the answer of the API to the reader of a request; raises as `ApiClient.get` does."""

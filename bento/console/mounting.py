@@ -38,5 +38,8 @@ class ConsoleMount:
         from bento.console.api_client import ApiClient
         from bento.console.console_app import build_console
         from bento.console.outside_links import OutsideLinks
+        from bento.console.sign_in.oidc_client import OidcClient
 
-        return build_console(ApiClient("http://localhost", self.api), OutsideLinks.from_settings(Settings.from_environment()))
+        settings = Settings.from_environment()
+        api = ApiClient("http://localhost", self.api)
+        return build_console(api, OutsideLinks.from_settings(settings), OidcClient.from_settings(settings))

@@ -67,7 +67,7 @@ class Sessions:
         """Keep a session; return its new identifier, of 256 random bits."""
         session.opened_at = session.used_at = self._clock()
         identifier = secrets.token_urlsafe(32)
-        self._sessions[_name(identifier)] = session
+        self._sessions[hash_identifier(identifier)] = session
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
         return identifier
@@ -76,7 +76,7 @@ class Sessions:
         """Return the session of an identifier; None where there is none, or it has ended."""
         if not identifier:
             return None
-        name, now = _name(identifier), self._clock()
+        name, now = hash_identifier(identifier), self._clock()
         session = self._sessions.get(name)
         if session is None:
             return None
@@ -89,7 +89,7 @@ class Sessions:
 
     def close(self, identifier: str | None) -> None:
         """End a session."""
-        self._sessions.pop(_name(identifier or ""), None)
+        self._sessions.pop(hash_identifier(identifier or ""), None)
 
     def sign_form(self, value: str) -> str:
         """Return the token of a form without a session, from the value of its cookie."""
@@ -105,6 +105,6 @@ def is_session_token(session: ConsoleSession, token: str) -> bool:
     return hmac.compare_digest(session.csrf.encode(), token.encode())
 
 
-def _name(identifier: str) -> str:
-    """Return the name under which a session is kept: a look-up's time says nothing about an identifier's digits."""
+def hash_identifier(identifier: str) -> str:
+    """Return the hash under which a session is kept: a look-up's time says nothing about an identifier's digits."""
     return hashlib.sha256(identifier.encode()).hexdigest()
