@@ -27,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test client tableau container-test bench book pictures clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test client tableau objects container-test bench book pictures clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -108,6 +108,9 @@ client: .venv/.dev ## Generate the Python client of the API and build its wheel 
 
 tableau: .venv/.ready ## Install what writes Tableau extracts (258 MB; its Hyper library has a licence of its own, see docs/exports.md)
 	@$(UV) sync --locked --quiet --inexact --extra tableau
+
+objects: .venv/.ready ## Install what reads and writes files in buckets: s3://, gs:// and abfs:// (docs/object-storage.md)
+	@$(UV) sync --locked --quiet --inexact --extra objects
 
 container-test: .venv/.dev ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
 	@pytest -rs tests/container

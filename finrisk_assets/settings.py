@@ -42,7 +42,7 @@ class Settings:
     source
         The source of the ledger: a name of `finrisk_assets.ledger.sources.SOURCES`.
     data_dir
-        Folder of the real data sets.
+        Folder of the real data sets; for a ``mapped`` source also an address in a bucket.
     mapping
         The YAML file that describes a ``mapped`` source.
     warehouse_url
@@ -82,6 +82,8 @@ class Settings:
     dagster_url, mlflow_url, console_url
         Addresses of the pages of Dagster, MLflow and the console, for links from one to another; `finrisk up` sets them, and without them
         no link is shown. The issuer leads people back to the console's.
+    objects
+        Address in a bucket to which snapshots, champions and marts are copied, such as ``s3://bucket/finrisk``; see docs/object-storage.md.
     export_identifiers
         Whether the marts name customers, accounts, loans and transactions by their identifiers in place of pseudonyms.
     base_image
@@ -145,6 +147,7 @@ class Settings:
     dagster_url: str = ""
     mlflow_url: str = ""
     console_url: str = ""
+    objects: str = ""
     export_identifiers: bool = False
     base_image: str = "docker.io/library/python:3.11-slim-bookworm"
     shadow: bool = False
@@ -180,6 +183,9 @@ class Settings:
                 f"FINRISK_HOME={str(self.home)!r} has a question mark or a code such as %20, which Dagster reads as another path: "
                 "name another folder"
             )
+        if self.objects and not re.match(r"(s3|gs|abfs)://[^/@:]+(/|$)", self.objects):
+            # The value is not repeated: it may hold a credential.
+            raise SettingsError("FINRISK_OBJECTS is no address: set one such as s3://bucket/finrisk, without an account or a credential")
         for allowed, (is_allowed, names) in _RANGES.items():
             for name in names:
                 value = getattr(self, name)
@@ -246,6 +252,11 @@ class Settings:
     def tracking_uri(self) -> str:
         """The URL of MLflow's tracking and registry store."""
         return f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def mirror(self) -> str | None:
+        """The address of this source's copies in a bucket; None where `objects` names none."""
+        return f"{self.objects.rstrip('/')}/{self.ledger_name}" if self.objects else None
 
     @property
     def now(self) -> datetime:

@@ -2,7 +2,9 @@
 
 import json
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +47,14 @@ def _print_keys(context: click.Context, option: click.Parameter, is_set: bool) -
 @click.option("--overwrite", is_flag=True, help="Write files anew that are there already.")
 @click.pass_obj
 def import_files(settings: Settings, files: tuple[Path, ...], table: str | None, out: Path | None, overwrite: bool) -> None:
-    """Propose a mapping of FILES: CSV, TSV, Parquet, Excel, OFX, QFX, CAMT.053 or MT940.
+    """Propose a mapping of FILES: CSV, TSV, Parquet, Excel, OFX, QFX, CAMT.053 or MT940, on this machine or in a bucket (s3://…).
 
     At a terminal it asks what the files leave open; elsewhere it takes the likeliest answer and marks it with `confirm`. With -o it
     shows the first rows as the ledger will see them: personal data.
     """
     from finrisk_assets.ledger.intake.import_files import propose_mapping
     from finrisk_assets.ledger.landing import LandingError
+    from finrisk_assets.objects.addresses import ObjectError
     from finrisk_assets.operations.check_mapping import check_mapping
     from schemas.mapping import MappingError
 
@@ -61,7 +64,7 @@ def import_files(settings: Settings, files: tuple[Path, ...], table: str | None,
         if out:
             _print_tables(check_mapping(settings, out, n_rows=FIRST_ROWS).tables)
             click.echo(f"Confirm the guesses in {out}, then: finrisk check {out}")
-    except (MappingError, LandingError) as error:
+    except (MappingError, LandingError, ObjectError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(CANNOT_RUN)
 
@@ -82,15 +85,17 @@ def _ask(question: str, answers: Sequence[str], likeliest: str) -> str:
 def check_file(settings: Settings, mapping: Path, as_json: bool, n_rows: int) -> None:
     """Land and validate the files of a MAPPING without training: valid and quarantined rows, the fix of each rule, and the domains.
 
+    A MAPPING in a bucket (s3://…) names its files by addresses.
     Exit status 0, 1 if rows are in quarantine, 2 if the mapping or a file is wrong.
     """
     from finrisk_assets.ledger.landing import LandingError
+    from finrisk_assets.objects.addresses import ObjectError
     from finrisk_assets.operations.check_mapping import check_mapping
     from schemas.mapping import MappingError
 
     try:
         report = check_mapping(settings, mapping, n_rows)
-    except (MappingError, LandingError) as error:
+    except (MappingError, LandingError, ObjectError) as error:
         if as_json:
             click.echo(json.dumps({"error": str(error)}, ensure_ascii=False, indent=2))
         click.echo(f"Error: {error}", err=True)
@@ -148,7 +153,10 @@ def _show(example: Mapping[str, Any]) -> str:
 
 @click.command("export")
 @click.option(
-    "--to", "folder", type=click.Path(path_type=Path, file_okay=False), help="The folder to write to. Default: that of the asset `marts`."
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder to write to, or an address in a bucket (s3://…). Default: that of the asset `marts`.",
 )
 @AS_JSON
 @click.pass_obj
@@ -158,21 +166,28 @@ def export(settings: Settings, folder: Path | None, as_json: bool) -> None:
     from finrisk_assets.graph.stages.exports.marts import export_marts
     from finrisk_assets.graph.warehouse import Warehouse
     from finrisk_assets.ledger import sources
-    from finrisk_assets.marts.mart_files import MartError, has_tableau, mart_folder
+    from finrisk_assets.marts.mart_files import MartError, has_tableau, mart_folder, publish_marts
+    from finrisk_assets.objects.addresses import find_address
 
-    source, target = sources.load(settings), folder or mart_folder(settings)
+    source, address = sources.load(settings), find_address(folder) if folder else None
     prerequisites.require_ledger(settings)
-    try:
-        written = export_marts(target, domains_of(source), source, Warehouse.of(settings), settings)
-    except MartError as error:
-        raise click.ClickException(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(f"{target} cannot be written: {error.strerror}") from None
+    with tempfile.TemporaryDirectory(dir=settings.root, prefix=".export-") if address else nullcontext("") as scratch:
+        target = Path(scratch) if address else folder or mart_folder(settings)
+        try:
+            written = export_marts(target, domains_of(source), source, Warehouse.of(settings), settings)
+        except MartError as error:
+            raise click.ClickException(str(error)) from None
+        except OSError as error:
+            raise click.ClickException(f"{target} cannot be written: {error.strerror}") from None
+        if address:
+            publish_marts(written, address)
+    place = address or str(target)
     if as_json:
-        print_json([{"mart": one.mart.name, "rows": one.rows, "files": [str(file) for file in one.files]} for one in written])
+        rows = [{"mart": one.mart.name, "rows": one.rows, "files": [f"{place}/{file.name}" for file in one.files]} for one in written]
+        print_json(rows)
         return
     rows = [(one.mart.name, f"{one.rows:,}", " ".join(file.suffix[1:] for file in one.files)) for one in written]
     print_table(("mart", "rows", "files"), rows)
-    click.echo(f"They are in {target}; `dictionary` says what each column means.")
+    click.echo(f"They are in {place}; `dictionary` says what each column means.")
     if not has_tableau():
         click.echo("There are no Tableau extracts: `make tableau` installs what writes them.")

@@ -145,7 +145,9 @@ def _source(settings: Settings) -> Check:
     from finrisk_assets.ledger import sources
 
     source = sources.load(settings)
-    missing = [raw.table.name for raw in source.tables.values() if any(not file.exists() for file in raw.files())]
+    missing = [
+        raw.table.name for raw in source.tables.values() if any(isinstance(file, Path) and not file.exists() for file in raw.files())
+    ]
     seen = f"{source.name}: {len(domains_of(source))} models, {len(left_out(source))} left out"
     if missing:
         return Check("source", FAULT, seen, f"the files of {', '.join(missing)} are not below {settings.data_dir}: set FINRISK_DATA_DIR")

@@ -22,6 +22,7 @@ from bento.cli.streaming import stream, stream_faults_as_click_errors
 from finrisk_assets.cli import data, prerequisites
 from finrisk_assets.cli.alert_commands import capacity, rules
 from finrisk_assets.cli.doctor import doctor
+from finrisk_assets.cli.mirror_commands import mirror
 from finrisk_assets.private_files import close_folder, restrict_new_files
 from finrisk_assets.settings import Settings, SettingsError
 
@@ -37,10 +38,11 @@ class _PlainErrorGroup(click.Group):
         from finrisk_assets.ledger.sources import SourceError
         from finrisk_assets.modelling.packs.pack import PackError
         from finrisk_assets.modelling.training.model_registry import RegistryError
+        from finrisk_assets.objects.addresses import ObjectError
         from finrisk_assets.policy.policy_file import PolicyError
         from schemas.mapping import MappingError
 
-        of_data = SettingsError, SourceError, MappingError, LandingError, SnapshotError
+        of_data = SettingsError, SourceError, MappingError, LandingError, SnapshotError, ObjectError
         expected = *of_data, PolicyError, RegistryError, PackError, RunError, WarehouseBusyError
         try:
             return super().invoke(ctx)
@@ -641,6 +643,7 @@ for command in (
     keys,
     people,
     keyring,
+    mirror,
     replay,
     rules,
     store,

@@ -1,6 +1,6 @@
 """Changes of a source's files: which tables changed, and in which months of the ledger the changed rows lie.
 
-A file is identified by its content. A changed file's table is landed in a temporary folder and compared, month by month, with the
+A file is identified by its content, an object in a bucket by the version that its store gives to its content. A changed file's table is landed in a temporary folder and compared, month by month, with the
 last state; the ledger itself is neither read nor written here.
 """
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from finrisk_assets.graph.partitions import MONTH_FORMAT
 from finrisk_assets.ledger.landing import ROW, LandingError, escape_pattern
-from finrisk_assets.ledger.sources.source_definition import RawTable, Source
+from finrisk_assets.ledger.sources.source_definition import RawTable, Source, SourceFile
+from finrisk_assets.objects.object_store import StoredObject
 
 UNDATED = ""
 """The month of rows whose date cannot be read: the contract refuses them, but it must see them."""
@@ -21,7 +22,7 @@ UNDATED = ""
 MONTHLY_TABLE = "transactions"
 
 Fingerprint = tuple[int, int, str]
-"""Size, time of the last change in nanoseconds, and SHA-256 of a file."""
+"""Size, time of the last change in nanoseconds, and SHA-256 of a file; of an object in a bucket size, 0 and version."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,13 @@ def detect_changes(source: Source, landing: Path, before: FileState) -> FileChan
     """
     if not has_landed(source, landing, before):
         return None
-    raw_tables = {name: raw for name, raw in source.tables.items() if raw.files()}
+    tables = {name: files for name, raw in source.tables.items() if (files := raw.files())}
+    raw_tables = {name: source.tables[name] for name in tables}
     fingerprints = {path: fingerprint for paths in before.files.values() for path, fingerprint in paths.items()}
     now: dict[str, Fingerprint] = {}
-    for path in dict.fromkeys(path for raw in raw_tables.values() for path in raw.files()):
+    for path in dict.fromkeys(path for files in tables.values() for path in files):
         now[str(path)] = _fingerprint(path, fingerprints.get(str(path)))
-    state = FileState({name: {str(path): now[str(path)] for path in raw.files()} for name, raw in raw_tables.items()})
+    state = FileState({name: {str(path): now[str(path)] for path in files} for name, files in tables.items()})
     changed = [name for name in raw_tables if state.contents(name) != before.contents(name)]
     if not changed:
         return None
@@ -124,8 +126,10 @@ def detect_changes(source: Source, landing: Path, before: FileState) -> FileChan
     return FileChanges(FileState(state.files, rows), touched.get(MONTHLY_TABLE, frozenset()), snapshots)
 
 
-def _fingerprint(path: Path, before: Fingerprint | None) -> Fingerprint:
-    """Return a file's fingerprint; its bytes are read only where its size or time differs from before."""
+def _fingerprint(path: SourceFile, before: Fingerprint | None) -> Fingerprint:
+    """Return a file's fingerprint; its bytes are read only where its size or time differs from before, and never those of an object."""
+    if isinstance(path, StoredObject):
+        return path.size, 0, path.version
     try:
         stat = path.stat()
         if before is not None and before[:2] == (stat.st_size, stat.st_mtime_ns):

@@ -3,6 +3,8 @@
 DVC itself is not imported: its ``.dvc`` files are YAML. ``docs/reproducibility.md`` says how to track a file.
 """
 
+from pathlib import Path
+
 from finrisk_assets.ledger.sources.source_definition import Source
 
 
@@ -14,7 +16,8 @@ def read_hashes(source: Source) -> dict[str, str]:
     import yaml
 
     hashes: dict[str, str] = {}
-    for file in sorted({file for table in source.tables.values() for file in table.files()}):
+    files = {file for table in source.tables.values() for file in table.files()}
+    for file in sorted(file for file in files if isinstance(file, Path)):
         for target in (file, file.parent):
             note = target.with_name(f"{target.name}.dvc")
             if note.is_file():

@@ -28,6 +28,7 @@ from finrisk_assets.marts.mart_tables import (
     list_marts,
 )
 from finrisk_assets.marts.pseudonyms import define_pseudonym, read_key
+from finrisk_assets.objects.file_sets import publish_files
 from finrisk_assets.private_files import make_private_folder
 from finrisk_assets.settings import Settings
 from schemas.ledger import ARROW_TYPES, Column
@@ -101,6 +102,17 @@ def write_marts(folder: Path, source: Source, scored: Sequence[Domain], table: T
             _copy_store_rows(connection, build_customers(source, table), fresh, settings)
         counts = [_write_files(connection, mart, _open_rows(connection, mart, scored, table, fresh, marts), fresh) for mart in marts]
         return [WrittenMart(mart, rows, _put_in_place(mart, fresh, folder)) for mart, rows in zip(marts, counts, strict=True)]
+
+
+def publish_marts(written: Sequence[WrittenMart], address: str) -> None:
+    """Copy written marts to an address in a bucket, as a set with a manifest.
+
+    Raises
+    ------
+    finrisk_assets.objects.addresses.ObjectError
+        If the bucket cannot be written.
+    """
+    publish_files({file.name: file for one in written for file in one.files}, address)
 
 
 def _copy_store_rows(connection: "duckdb.DuckDBPyConnection", customers: "LazyTable", folder: Path, settings: Settings) -> None:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from finrisk_assets.ledger import contract, sources
 from finrisk_assets.ledger.landing import escape_pattern
 from finrisk_assets.ledger.quarantine_report import TableReport, report_table
+from finrisk_assets.objects.addresses import find_address
+from finrisk_assets.objects.object_copies import open_copies
+from finrisk_assets.objects.object_store import describe_object
 from finrisk_assets.settings import Settings
 from schemas.text_files.column_names import LEAKS, PROTECTED
 
@@ -60,14 +63,14 @@ class MappingReport:
 
 
 def check_mapping(settings: Settings, path: Path, n_rows: int = 0) -> MappingReport:
-    """Land and validate the files of a mapping, in a folder that is removed.
+    """Land and validate the files of a mapping, in a folder that is removed; copies of objects stay in the ledger's landing folder.
 
     Parameters
     ----------
     settings
         The data folder, the time at which the ledger is read, and the share of rows that may be in quarantine.
     path
-        The mapping file.
+        The mapping file; also its address in a bucket, as `finrisk_assets.objects.addresses` reads it.
     n_rows
         How many valid and quarantined rows of each table the report shows.
 
@@ -77,7 +80,19 @@ def check_mapping(settings: Settings, path: Path, n_rows: int = 0) -> MappingRep
         If the mapping is invalid.
     finrisk_assets.ledger.landing.LandingError
         If a file cannot land.
+    finrisk_assets.objects.addresses.ObjectError
+        If an object cannot be read.
     """
+    if (address := find_address(path)) is None:
+        return _check_local_mapping(settings, path, n_rows)
+    with (
+        tempfile.TemporaryDirectory(prefix="finrisk-mapping-") as folder,
+        open_copies([describe_object(address)], Path(folder)) as (copy,),
+    ):
+        return _check_local_mapping(settings, copy, n_rows)
+
+
+def _check_local_mapping(settings: Settings, path: Path, n_rows: int) -> MappingReport:
     import ibis
 
     from schemas.mapping import read_mapping

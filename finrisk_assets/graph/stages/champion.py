@@ -15,6 +15,7 @@ from finrisk_assets.graph.runs import stop_signals
 from finrisk_assets.graph.stages import pack
 from finrisk_assets.graph.stages.common import champion_folder, common, console_link, find_bundle_faults, leave_out, run_link
 from finrisk_assets.graph.stages.evaluation import FIGURES
+from finrisk_assets.ledger.mirror import mirror_champion
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.packs.evidence import EVIDENCE, complete_evidence, read_evidence, write_evidence
 from finrisk_assets.modelling.training import gate_verdict, model_registry
@@ -80,12 +81,13 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
 
 
 def export_bundle(client: Any, domain: Domain, model: model_registry.RegisteredVersion, settings: Settings) -> Path:
-    """Export a version's bundle as the champion's, for batch and Bento, with its figures beside it; return the bundle's folder."""
+    """Export a version's bundle as the champion's, for batch and Bento, with its figures beside it; mirror it, and return its folder."""
     folder = model_registry.download_bundle(client, model, champion_folder(domain, settings))
     for name, content in ((FIGURES, model_registry.read_artifact(client, model, FIGURES)), (EVIDENCE, gather_evidence(client, model))):
         part = folder.parent / f".{name}.part"
         part.write_bytes(content)
         part.replace(folder.parent / name)
+    mirror_champion(settings, domain.name)
     return folder
 
 

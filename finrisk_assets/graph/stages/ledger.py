@@ -6,7 +6,6 @@ cannot be read belongs to no month.
 """
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,6 +16,7 @@ from finrisk_assets.graph.resources import Clock
 from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, column_schema, count, markdown_table
 from finrisk_assets.ledger import as_of, contract, snapshots
 from finrisk_assets.ledger.landing import ROW
+from finrisk_assets.ledger.mirror import mirror_snapshot
 from finrisk_assets.ledger.sources import feedback
 from finrisk_assets.ledger.sources.source_definition import Lander, RawTable, Source
 from finrisk_assets.settings import Settings
@@ -30,18 +30,17 @@ MONTHLY_TABLES = ("transactions",)
 
 def build_assets(source: Source, settings: Settings) -> list[Any]:
     """Build every asset and check of the ledger of one source."""
-    folder = settings.root / "landing"
     definitions: list[Any] = []
     for name, raw in source.tables.items():
-        definitions += [_raw(f"raw_{name}", raw.land, raw, folder, source, raw.table.description), _check_landed(name)]
+        definitions += [_raw(f"raw_{name}", raw.land, raw, settings, source, raw.table.description), _check_landed(name)]
         definitions += [_quarantine(name, raw, source), _within_share(name, settings.quarantine_max_share)]
         definitions += [_validated(name, raw, source), checks.contract(f"validated_{name}", raw.table), _complete(name, raw, source)]
     for name, land in source.truth.items():
-        definitions += [_raw(name, land, None, folder, source, "What only the simulator knows; no feature may read it."), _landed(name)]
+        definitions += [_raw(name, land, None, settings, source, "What only the simulator knows; no feature may read it."), _landed(name)]
     return definitions
 
 
-def _raw(asset: str, land: Lander, raw_table: RawTable | None, folder: Path, source: Source, description: str) -> dg.AssetsDefinition:
+def _raw(asset: str, land: Lander, raw_table: RawTable | None, settings: Settings, source: Source, description: str) -> dg.AssetsDefinition:
     @dg.asset(
         name=asset,
         group_name=GROUP,
@@ -52,6 +51,7 @@ def _raw(asset: str, land: Lander, raw_table: RawTable | None, folder: Path, sou
         pool=WAREHOUSE_POOL,
     )
     def raw(context: dg.AssetExecutionContext, warehouse: Warehouse, clock: Clock) -> dg.Output[LazyTable]:
+        folder = settings.root / "landing"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{asset}.parquet"
         # The sensor of new files reads what has landed, also while a run lands it anew or after one died in it.
@@ -60,7 +60,8 @@ def _raw(asset: str, land: Lander, raw_table: RawTable | None, folder: Path, sou
         part.replace(path)
         part.unlink(missing_ok=True)  # two links to one file are both left
         reason = f"landing, content {landed.sha256[:12]}"
-        snapshot = snapshots.store_snapshot(snapshots.snapshot_folder(folder.parent), path, table=asset, kept_by=reason)
+        snapshot = snapshots.store_snapshot(snapshots.snapshot_folder(settings.root), path, table=asset, kept_by=reason)
+        mirror_snapshot(settings, snapshot)
         context.log.info(f"{asset}: {landed.rows:,} rows landed, content {landed.sha256[:12]}")
         rows, version = warehouse.read_parquet(path), landed.sha256
         if raw_table is not None and source.is_live and source.ends is not None:

@@ -30,6 +30,7 @@ from finrisk_assets.graph.stages.common import (
 )
 from finrisk_assets.graph.warehouse import TRAINING_POOL, Warehouse, markdown_table
 from finrisk_assets.ledger import dvc, snapshots
+from finrisk_assets.ledger.mirror import mirror_snapshot
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
@@ -87,6 +88,7 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
                 kept_by=f"{trained.spec.name}, bundle {version[:12]}",
                 link=True,
             )
+        mirror_snapshot(settings, snapshot)
         origin = _origin(trained, snapshot, context.instance, domain, source, fixed)
         tags = {"bundle": version, "dagster.run_id": context.run_id, "source": source.name, **origin}
         note = describe_training(trained, domain, source, len(frame)) + list_links(settings, domain)

@@ -440,8 +440,8 @@ def ask_currency(tables: Sequence[ProposedTable], ask: Ask) -> tuple[str, bool]:
     return (found, True) if found else (ask("Which currency are the amounts in (ISO 4217)?", (), "EUR"), False)
 
 
-def write_yaml(name: str, tables: Sequence[ProposedTable], currency: tuple[str, bool], folder: Path) -> str:
-    """Return the proposed mapping as commented YAML; paths are relative to the folder where they can be."""
+def write_yaml(name: str, tables: Sequence[ProposedTable], currency: tuple[str, bool], folder: Path, names: Mapping[Path, str]) -> str:
+    """Return the proposed mapping as commented YAML; a file is called by its name in `names`, by a relative path where it can be."""
     lines = [
         "# Proposed by `finrisk import` from the files' first rows. A comment that begins with `confirm` is a guess: look at it.",
         f"name: {name}",
@@ -455,15 +455,17 @@ def write_yaml(name: str, tables: Sequence[ProposedTable], currency: tuple[str, 
         lines.append(f"# ends: {max(lasts):%Y-%m}   # where the ledger has ended; else the present month is its last")
     lines.append("tables:")
     for table in tables:
-        lines += _table_lines(table, folder)
+        lines += _table_lines(table, folder, names)
     return "\n".join(lines) + "\n"
 
 
-def _table_lines(table: ProposedTable, folder: Path) -> Iterator[str]:
+def _table_lines(table: ProposedTable, folder: Path, names: Mapping[Path, str]) -> Iterator[str]:
     yield f"  {table.name}:"
     for remark in table.remarks:
         yield f"    # confirm: {remark}"
-    paths = [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in table.file.paths]
+    paths = [
+        path.relative_to(folder).as_posix() if path.is_relative_to(folder) else names.get(path, str(path)) for path in table.file.paths
+    ]
     yield f"    file: {_flow(paths if len(paths) > 1 else paths[0])}"
     layout = table.file.layout
     if layout:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from finrisk_assets.ledger import contract
 from finrisk_assets.ledger.landing import ROW, LandingResult, escape_pattern
-from finrisk_assets.ledger.sources.source_definition import RawExpression, RawTable, Source
+from finrisk_assets.ledger.sources.source_definition import RawExpression, RawTable, Source, SourceFile
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -86,7 +86,7 @@ def _with_labels(raw_table: RawTable, columns: LabelColumns, file: Path) -> RawT
         digest = _join(out, raw_table.columns[columns.key], file)
         return replace(landed, sha256=hashlib.sha256(f"{landed.sha256}\n{digest}".encode()).hexdigest())
 
-    def files() -> tuple[Path, ...]:
+    def files() -> tuple[SourceFile, ...]:
         own = raw_table.files()
         return (*own, file) if file.is_file() else own
 

@@ -26,8 +26,11 @@ from finrisk_assets.ledger.landing import (
     land_csv,
     land_parquet,
 )
-from finrisk_assets.ledger.sources.source_definition import RawTable, Source
+from finrisk_assets.ledger.sources.source_definition import RawTable, Source, SourceFile
 from finrisk_assets.ledger.text_expressions import iso_of_epoch, iso_of_format, normalise, read_numbers
+from finrisk_assets.objects.addresses import find_address
+from finrisk_assets.objects.object_copies import open_copies
+from finrisk_assets.objects.object_store import list_objects
 from finrisk_assets.settings import Settings
 from schemas.date_formats import PER_SECOND, has_time_of_day
 from schemas.features import Feature
@@ -65,7 +68,7 @@ def source(settings: Settings) -> Source:
         name=mapping.name,
         description=mapping.description or f"The files described by {settings.mapping.name}.",
         currency=mapping.currency,
-        tables={name: _table(name, mapping.tables[name], folder, settings.data_dir) for name in order if name in mapping.tables},
+        tables={name: _table(name, mapping.tables[name], folder, settings) for name in order if name in mapping.tables},
         begins=mapping.begins,
         ends=mapping.ends,
         features=_features(mapping.tables),
@@ -73,13 +76,15 @@ def source(settings: Settings) -> Source:
     )
 
 
-def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable:
+def _table(name: str, table: TableMap, folder: Path, settings: Settings) -> RawTable:
     declared = table.declare(name)
+    data_dir = find_address(settings.data_dir) or str(settings.data_dir.resolve())
+    copies = settings.root / "landing" / "objects"
 
-    def expand(files: Iterable[str]) -> tuple[Path, ...]:
-        return tuple(path for file in files for path in _expand(folder / file.replace(DATA_DIR, str(data_dir.resolve()))))
+    def expand(files: Iterable[str]) -> tuple[SourceFile, ...]:
+        return tuple(found for file in files for found in _expand(file.replace(DATA_DIR, data_dir), folder))
 
-    def paths() -> tuple[Path, ...]:
+    def list_files() -> tuple[SourceFile, ...]:
         return (*expand(table.files), *expand(table.files_of_tests))
 
     dialect: dict[str, Any] = {
@@ -91,15 +96,17 @@ def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable
     }
 
     def check_columns() -> None:
-        if table.is_parquet:
-            check_parquet_columns(paths(), table.reads)
-        else:
-            check_csv_columns(paths(), **dialect, required=table.reads)
+        with open_copies(list_files(), copies) as paths:
+            if table.is_parquet:
+                check_parquet_columns(paths, table.reads)
+            else:
+                check_csv_columns(paths, **dialect, required=table.reads)
 
-    def land_files(files: Sequence[Path], out: Path) -> LandingResult:
-        if table.is_parquet:
-            return land_parquet(files, out, required=table.reads, with_content_id=table.has_content_id)
-        return land_csv(files, out, **dialect, required=table.reads, with_content_id=table.has_content_id)
+    def land_files(files: Sequence[SourceFile], out: Path) -> LandingResult:
+        with open_copies(files, copies) as paths:
+            if table.is_parquet:
+                return land_parquet(paths, out, required=table.reads, with_content_id=table.has_content_id)
+            return land_csv(paths, out, **dialect, required=table.reads, with_content_id=table.has_content_id)
 
     def land(out: Path) -> LandingResult:
         result = land_files(expand(table.files), out)
@@ -114,11 +121,14 @@ def _table(name: str, table: TableMap, folder: Path, data_dir: Path) -> RawTable
     elif table.split:
         columns[IS_TEST.name] = _is_of_test(table.split)
     reads = {column: how.reads for column, how in table.maps.items()}
-    return RawTable(declared, land, columns, paths, reads, check_columns)
+    return RawTable(declared, land, columns, list_files, reads, check_columns)
 
 
-def _expand(path: Path) -> list[Path]:
-    """Return the files that a path names: the path itself, or every match of a star in its name, ordered by name."""
+def _expand(file: str, folder: Path) -> Sequence[SourceFile]:
+    """Return the files that a path or an address names: the one itself, or every match of a star in its name, ordered by name."""
+    if (address := find_address(file)) is not None:
+        return list_objects(address)
+    path = folder / file
     if "*" not in path.name:
         return [path]
     # Only the star is a pattern: export[1].csv is a file's name.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finrisk_assets.ledger.landing import LandingResult
+from finrisk_assets.objects.object_store import StoredObject
 from schemas.features import Feature
 from schemas.ledger import Table
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 Lander = Callable[[Path], LandingResult]
 """A function that writes the raw rows as Parquet at a path."""
+
+SourceFile = Path | StoredObject
+"""A file that a table lands from, on this machine or in a bucket."""
 
 RawExpression = Callable[["ir.Table"], "ir.Value"]
 """An uncast expression over the raw table; the contract casts it and names what does not fit."""
@@ -45,7 +49,7 @@ class RawTable:
     table: Table
     land: Lander
     columns: Mapping[str, RawExpression]
-    files: Callable[[], tuple[Path, ...]] = tuple
+    files: Callable[[], tuple[SourceFile, ...]] = tuple
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     check_columns: Callable[[], None] = lambda: None
 

@@ -11,7 +11,7 @@ from finrisk_assets.graph import checks
 from finrisk_assets.graph.stages.ledger import OWNERS
 from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, count, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
-from finrisk_assets.marts.mart_files import MartError, WrittenMart, find_faults, has_tableau, mart_folder, write_marts
+from finrisk_assets.marts.mart_files import MartError, WrittenMart, find_faults, has_tableau, mart_folder, publish_marts, write_marts
 from finrisk_assets.marts.mart_tables import LEDGER_MARTS, describe_columns
 from finrisk_assets.settings import Settings
 
@@ -38,11 +38,14 @@ def build_assets(domains: Sequence[Domain], source: Source, settings: Settings) 
             written = export_marts(folder, domains, source, warehouse, settings)
         except MartError as error:
             raise dg.Failure(str(error)) from None
+        if settings.mirror:
+            publish_marts(written, f"{settings.mirror}/marts")
         sizes = [{"mart": one.mart.name, "rows": one.rows} | {file.suffix[1:]: _size(file) for file in one.files} for one in written]
         context.log.info(f"{len(written)} marts in {folder}")
         return dg.MaterializeResult(
             metadata={
                 "folder": dg.MetadataValue.path(folder),
+                **({"copies": f"{settings.mirror}/marts"} if settings.mirror else {}),
                 "files": dg.MetadataValue.md(markdown_table(sizes)),
                 "identifiers": "as they are" if settings.export_identifiers else "pseudonyms",
                 "tableau": "extracts are written" if has_tableau() else "no extracts: pantab is not installed, see docs/exports.md",
