@@ -219,7 +219,8 @@ class TableMap(_Model):
     """The mapping of one ledger table from a file, or from several with the same columns."""
 
     file: str | tuple[str, ...] = Field(
-        description="Path from the YAML file's folder, with a star in its name for several; ${FINRISK_DATA_DIR} is the data folder."
+        description="Path from the YAML file's folder, or an address (s3://bucket/name), with a star in its name for several; "
+        "${FINRISK_DATA_DIR} is the data folder."
     )
     format: Literal["csv", "parquet"] | None = Field(None, description="By the file's ending where it is not said.")
     delimiter: str | None = Field(None, min_length=1, max_length=1, description="By default that of the file's line `sep=`, else a comma.")

@@ -183,8 +183,7 @@ def export(settings: Settings, folder: Path | None, as_json: bool) -> None:
             publish_marts(written, address)
     place = address or str(target)
     if as_json:
-        rows = [{"mart": one.mart.name, "rows": one.rows, "files": [f"{place}/{file.name}" for file in one.files]} for one in written]
-        print_json(rows)
+        print_json([{"mart": one.mart.name, "rows": one.rows, "files": [f"{place}/{file.name}" for file in one.files]} for one in written])
         return
     rows = [(one.mart.name, f"{one.rows:,}", " ".join(file.suffix[1:] for file in one.files)) for one in written]
     print_table(("mart", "rows", "files"), rows)

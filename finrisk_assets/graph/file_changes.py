@@ -1,7 +1,7 @@
 """Changes of a source's files: which tables changed, and in which months of the ledger the changed rows lie.
 
-A file is identified by its content, an object in a bucket by the version that its store gives to its content. A changed file's table is landed in a temporary folder and compared, month by month, with the
-last state; the ledger itself is neither read nor written here.
+A file is identified by its content, an object in a bucket by the version that its store gives to its content. A changed file's table is
+landed in a temporary folder and compared, month by month, with the last state; the ledger itself is neither read nor written here.
 """
 
 import hashlib

@@ -77,7 +77,7 @@ def test_a_missing_object_is_told_in_a_sentence(bucket: str, scratch: Path) -> N
     for address in (f"{bucket}/none", f"{bucket}-none/x"):
         with pytest.raises(ObjectError, match=f"^there is no object {address}; check the name and the bucket$"):
             download(address, scratch / "copy")
-    with pytest.raises(ObjectError, match="^no object is called .*; put one there, or mend the name$"):
+    with pytest.raises(ObjectError, match=r"^no object is called .*; put one there, or mend the name$"):
         list_objects(f"{bucket}/*.csv")
     assert [file.name for file in scratch.iterdir()] == ["file.bin"]
 
@@ -106,7 +106,7 @@ def test_an_object_that_goes_on_changing_is_refused(s3: ObjectServer, s3_bucket:
 
     with (
         s3.proxy.watched(_once_at_a_time(change_before_reading)),
-        pytest.raises(ObjectError, match="export.csv goes on changing while it is read: read it again when its writer has ended$"),
+        pytest.raises(ObjectError, match=r"export.csv goes on changing while it is read: read it again when its writer has ended$"),
     ):
         download(f"{s3_bucket}/export.csv", scratch / "copy")
     assert [file.name for file in scratch.iterdir()] == ["file.bin"]

@@ -29,8 +29,12 @@ ELSEWHERE = {
     "console": "../console/test_own_process.py",
     "stream": "../stream/test_simulate.py",
     "simulate": "../stream/test_simulate.py",
+    "mirror": "../objects/test_object_commands.py",
 }
 """Commands that take long or need more than a ledger, and the file that executes them as the pages write them."""
+
+IN_A_BUCKET = re.compile(r"\b(s3|gs|abfs)://")
+"""Commands that need a bucket: test_object_commands.py executes them against a server on loopback."""
 
 REFUSED = {
     "audit show --person 4711": "no such customer",
@@ -89,7 +93,7 @@ def fill_in(command: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("command", written_commands())
 def test_every_command_of_the_pages_does_what_it_says(command: str, folder: Path) -> None:
-    other = ELSEWHERE.get(command.split()[0])
+    other = "../objects/test_object_commands.py" if IN_A_BUCKET.search(command) else ELSEWHERE.get(command.split()[0])
     if other is not None:
         text = (Path(__file__).parent / other).read_text(encoding="utf-8")
         assert command.split()[0] in text

@@ -5,6 +5,7 @@ from importlib import import_module
 
 from finrisk_assets.ledger.sources.feedback import with_feedback_labels
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source
+from finrisk_assets.objects.addresses import find_address
 from finrisk_assets.settings import Settings
 
 __all__ = ["BUILT_IN", "SOURCES", "RawTable", "Source", "SourceError", "load"]
@@ -36,10 +37,13 @@ def load(settings: Settings) -> Source:
     Raises
     ------
     SourceError
-        If `settings.source` names no known source, or a mapping has the name of a built-in one.
+        If `settings.source` names no known source, a mapping has the name of a built-in one, or the files of a built-in one would be in
+        a bucket.
     """
     if settings.source not in SOURCES:
         raise SourceError(f"FINRISK_SOURCE={settings.source!r} is no source; choose one of {', '.join(SOURCES)}")
+    if settings.source not in ("simulator", "mapped") and find_address(settings.data_dir):
+        raise SourceError(f"only a mapped source reads files in a bucket: set FINRISK_DATA_DIR to the folder of {settings.source}'s files")
     make: Callable[[Settings], Source] = import_module(SOURCES[settings.source]).source
     source = make(settings)
     if settings.source == "mapped" and source.name in SOURCES:
