@@ -90,7 +90,7 @@ def abfs(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
 
     yield ObjectServer("abfs", proxy, make_bucket)
     proxy.shutdown()
-    server.terminate()
+    server.kill()
     server.wait()
 
 

@@ -11,6 +11,9 @@ from typing import Any
 LOST, CUT = "lost", "cut"
 """Faults of an answer: the connection ends without one, or in the middle of its body."""
 
+_OF_A_CONNECTION = ("connection", "transfer-encoding", "content-length")
+"""Headers of one connection, which are not handed on."""
+
 Watch = Callable[[str, str], str | None]
 """Method and path of a request -> the fault of its answer, if any."""
 
@@ -61,13 +64,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("connection", "transfer-encoding")}
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _OF_A_CONNECTION}
         upstream.request(self.command, self.path, body, headers | {"content-length": str(len(body))})
         answer = upstream.getresponse()
         content = answer.read()
         self.send_response(answer.status, answer.reason)
         for name, value in answer.getheaders():
-            if name.lower() not in ("connection", "transfer-encoding", "content-length", "server", "date"):
+            if name.lower() not in (*_OF_A_CONNECTION, "server", "date"):
                 self.send_header(name, value)
         length = answer.getheader("content-length") if self.command == "HEAD" else len(content)
         self.send_header("content-length", str(length or 0))
