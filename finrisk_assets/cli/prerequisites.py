@@ -5,13 +5,10 @@ from pathlib import Path
 
 import click
 
+from finrisk_assets.engines.warehouse_url import SCHEMES
 from finrisk_assets.settings import Settings, SettingsError
 
 SQLITE = "sqlite:///"
-
-
-WAREHOUSES = ("duckdb", "postgres", "postgresql", "pyspark")
-"""Kinds of a warehouse's URL."""
 
 
 def check_settings(settings: Settings) -> None:
@@ -32,8 +29,8 @@ def check_settings(settings: Settings) -> None:
     if not os.access(folder, os.W_OK | os.X_OK) or os.statvfs(folder).f_flag & os.ST_RDONLY:
         raise SettingsError(f"{folder} cannot be written: set FINRISK_HOME to a folder that you may write")
     kind = settings.warehouse.partition("://")[0]
-    if kind not in WAREHOUSES:
-        raise SettingsError(f"FINRISK_WAREHOUSE_URL begins with {kind!r}: set a URL of {', '.join(WAREHOUSES)}")
+    if kind not in SCHEMES:
+        raise SettingsError(f"FINRISK_WAREHOUSE_URL begins with {kind!r}: set a URL of {', '.join(SCHEMES)}")
     sources.load(settings)
     load_policy(settings)
 
@@ -46,7 +43,7 @@ def require_registry(settings: Settings) -> None:
 
 def require_ledger(settings: Settings) -> None:
     """Refuse a command on stored tables where the warehouse's file does not exist yet."""
-    from finrisk_assets.graph.runs.warehouse_lock import file_of
+    from finrisk_assets.engines.warehouse_url import file_of
 
     file = file_of(settings.warehouse)
     if file is not None and not file.is_file():

@@ -6,24 +6,23 @@ The warehouse is an Ibis connection named by one URL. Assets hand on lazy tables
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qsl
 
 import dagster as dg
 import ibis
 from ibis.expr.types import Table as LazyTable
 
+from finrisk_assets.engines.choice import open_engine
+from finrisk_assets.engines.engine import Engine
+from finrisk_assets.engines.warehouse_url import file_of
 from finrisk_assets.graph import retries
 from finrisk_assets.graph.partitions import PARTITION_COLUMN, MonthRange, add_run_metadata
 from finrisk_assets.graph.runs import stop_signals, warehouse_lock
 from finrisk_assets.ledger import contract, landing
-from finrisk_assets.ledger.landing import escape_pattern
-from finrisk_assets.ledger.text_expressions import add_functions
 from finrisk_assets.settings import Settings
 from schemas.ledger import TABLES, Table
 
@@ -41,15 +40,9 @@ _logger = logging.getLogger("finrisk.warehouse")
 
 
 @cache
-def _connect(url: str) -> ibis.BaseBackend:
-    """Return the process's one connection to a URL: DuckDB lets a single process write, and refuses a second connection."""
-    file = warehouse_lock.file_of(url)
-    # A path is no URL to Ibis: it would read the marks # and % in it.
-    connection = ibis.connect(url) if file is None else ibis.duckdb.connect(file, **dict(parse_qsl(url.partition("?")[2])))
-    add_functions(connection)
-    for schema in {"staging", "analytics"} - set(connection.list_databases()):
-        connection.create_database(schema)
-    return connection
+def _open(url: str) -> Engine:
+    """Return the process's one engine of a URL: DuckDB lets a single process write, and refuses a second connection."""
+    return open_engine(url)
 
 
 def schema_of(asset: str) -> str:
@@ -77,26 +70,33 @@ class Warehouse(dg.ConfigurableResource):
         return cls(url=settings.warehouse, wait_minutes=settings.warehouse_wait_minutes)
 
     @property
-    def connection(self) -> ibis.BaseBackend:
-        """The open Ibis connection of this process.
+    def engine(self) -> Engine:
+        """The connected engine of this process.
 
         Raises
         ------
         finrisk_assets.graph.runs.warehouse_lock.WarehouseBusyError
             If another process has the warehouse open for longer than this one waits.
+        finrisk_assets.engines.engine.EngineError
+            If no engine takes the URL.
         """
-        file = warehouse_lock.file_of(self.url)
+        file = file_of(self.url)
         if file is None:
-            return retries.with_retries(lambda: _connect(self.url))
+            return retries.with_retries(lambda: _open(self.url))
         warehouse_lock.acquire(self.url, self.wait_minutes)
-        return self._connect_to_file(file)
+        return self._open_file(file)
 
-    def _connect_to_file(self, file: Path) -> ibis.BaseBackend:
+    @property
+    def connection(self) -> ibis.BaseBackend:
+        """The open Ibis connection of this process; raises as `engine` does."""
+        return self.engine.connection
+
+    def _open_file(self, file: Path) -> Engine:
         """Open a DuckDB file as soon as no other program has it open: one that is none of ours does not know the lock."""
         deadline, is_told = time.monotonic() + self.wait_minutes * 60, False
         while True:
             try:
-                return _connect(self.url)
+                return _open(self.url)
             except Exception as error:
                 holder = re.search(r"held in (.+?\(PID \d+\))", str(error))
                 if holder is None:
@@ -109,26 +109,21 @@ class Warehouse(dg.ConfigurableResource):
                 stop_signals.raise_if_stopped()
                 time.sleep(warehouse_lock.POLL_S)
 
-    def read_parquet(self, file: Path) -> LazyTable:
+    def ingest_parquet(self, file: Path) -> LazyTable:
         """Return the rows of a Parquet file, lazy."""
-        connection = self.connection
-        if connection.name == "duckdb":
-            return connection.read_parquet(escape_pattern(file), hive_partitioning=False)
-        return connection.read_parquet(str(file))
+        return self.engine.ingest_parquet(file)
 
     def table(self, asset: str) -> LazyTable:
         """Return the stored table of an asset, lazy."""
-        return self.connection.table(asset, database=schema_of(asset))
+        return self.engine.table(schema_of(asset), asset)
 
     def has(self, asset: str) -> bool:
         """Return whether an asset has a stored table."""
-        return asset in self.connection.list_tables(database=schema_of(asset))
+        return self.engine.has(schema_of(asset), asset)
 
     def store(self, asset: str, rows: LazyTable) -> LazyTable:
         """Replace an asset's table by the rows of an expression, computed in the engine, and return the stored table."""
-        # Ibis creates, fills, drops and renames, each by itself.
-        with self._transaction():
-            self.connection.create_table(asset, rows, database=schema_of(asset), overwrite=True)
+        self.engine.replace_table(schema_of(asset), asset, rows)
         return self.table(asset)
 
     def store_months(self, asset: str, rows: LazyTable, time_column: str, months: MonthRange) -> LazyTable:
@@ -150,30 +145,11 @@ class Warehouse(dg.ConfigurableResource):
         Raises
         ------
         dagster.Failure
-            If the stored table has other columns, or the engine cannot replace a part of a table.
+            If the stored table has other columns.
         """
-        schema, part = schema_of(asset), f"{asset}__part"
         rows = months.filter_rows(rows, time_column)
         if months.is_all or not self.has(asset):
             return self.store(asset, rows)
-        self._check_replaceable(asset, rows)
-        columns = ", ".join(f'"{name}"' for name in self.table(asset).columns)
-        changes = (
-            f'DELETE FROM "{schema}"."{asset}" WHERE {months.sql_condition(time_column)}',
-            f'INSERT INTO "{schema}"."{asset}" ({columns}) SELECT {columns} FROM "{schema}"."{part}"',
-            f'DROP TABLE "{schema}"."{part}"',
-        )
-        with self._transaction() as execute:
-            self.connection.create_table(part, rows, database=schema, overwrite=True)
-            for change in changes:
-                execute(change)
-        return self.table(asset)
-
-    def _check_replaceable(self, asset: str, rows: LazyTable) -> None:
-        if self.connection.name not in ("duckdb", "postgres"):
-            raise dg.Failure(
-                f"{self.connection.name} replaces whole tables only: materialise all months of {asset} in one run", allow_retries=False
-            )
         stored = self.table(asset).columns
         if set(stored) != set(rows.columns):
             other = ", ".join(sorted(set(stored) ^ set(rows.columns)))
@@ -181,29 +157,12 @@ class Warehouse(dg.ConfigurableResource):
                 f"the stored table {asset} and the new rows differ in the columns {other}: materialise all of its months in one run",
                 allow_retries=False,
             )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Callable[[str], Any]]:
-        """Make the statements of the block one change, where the engine can, also where the process dies in it."""
-        connection: Any = self.connection
-        if connection.name == "postgres":
-            with connection.begin() as cursor:
-                yield cursor.execute
-            return
-        if connection.name != "duckdb":
-            yield connection.raw_sql
-            return
-        connection.con.execute("BEGIN TRANSACTION")
-        try:
-            yield connection.con.execute
-        except BaseException:
-            connection.con.execute("ROLLBACK")
-            raise
-        connection.con.execute("COMMIT")
+        self.engine.replace_rows(schema_of(asset), asset, rows, months.sql_condition(time_column))
+        return self.table(asset)
 
     def drop_connection(self) -> None:
         """Drop the cached connection, so that the next use opens another."""
-        _connect.cache_clear()
+        _open.cache_clear()
 
 
 class Tables(dg.ConfigurableIOManager):

@@ -13,7 +13,7 @@ from bento.store.bulk_load import read_transactions
 from bento.store.records import FeatureSnapshot, Transaction
 from bento.store.session import Store, open_store
 from finrisk_assets.domains.base import Domain
-from finrisk_assets.graph.runs import warehouse_lock
+from finrisk_assets.engines.warehouse_url import file_of
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
 
@@ -59,7 +59,7 @@ def load(settings: Settings) -> LoadCounts:
     source, warehouse = sources.load(settings), Warehouse.of(settings)
     # The warehouse's URL may hold a password, so the message names the source.
     no_history = LoadHistoryError(f"the warehouse of the source {settings.source} has no validated_transactions: run `finrisk demo` first")
-    file = warehouse_lock.file_of(settings.warehouse)
+    file = file_of(settings.warehouse)
     if file is not None and not file.exists():
         raise no_history
     domains = [domain for domain in domains_of(source) if warehouse.has(f"scores_{domain.name}")]

@@ -94,15 +94,3 @@ def test_a_fault_on_the_way_leaves_the_table_as_it_was(duckdb: Warehouse) -> Non
     with pytest.raises(ConstraintException):
         duckdb.store_months("features_x", rows(undated=None, e="2024-01-05"), "at", month_range("2024-01", "2024-01"))
     assert read_rows(duckdb).keys() == FIRST.keys(), "rows were deleted before the insert failed, and are there again"
-
-
-@pytest.mark.slow
-def test_spark_replaces_whole_tables_and_says_so_of_months(spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Warehouse, "connection", property(lambda _: spark))
-    warehouse = Warehouse(url="pyspark://")
-    for schema in ("staging", "analytics"):
-        spark.create_database(schema, force=True)
-    warehouse.store_months("features_x", rows(a="2024-01-01", d="2024-04-30"), "at", month_range("2024-01", "2024-04"))
-    assert read_rows(warehouse).keys() == {"a", "d"}
-    with pytest.raises(dg.Failure, match="materialise all months of features_x in one run"):
-        warehouse.store_months("features_x", rows(a="2024-01-01"), "at", month_range("2024-01", "2024-01"))

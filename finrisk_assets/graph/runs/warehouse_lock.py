@@ -11,13 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
+from finrisk_assets.engines.warehouse_url import file_of
 from finrisk_assets.graph.runs.workers import RunWorker
-
-DUCKDB = "duckdb://"
 
 POLL_S = 0.5
 """Seconds between two tries to get the lock."""
@@ -29,12 +27,6 @@ _held: dict[Path, FileLock] = {}
 
 class WarehouseBusyError(RuntimeError):
     """A warehouse that another process held for the whole time that was waited."""
-
-
-def file_of(url: str) -> Path | None:
-    """Return the file of a DuckDB warehouse; None for one that serves several processes, or lives in memory."""
-    path = unquote(url.removeprefix(DUCKDB).partition("?")[0])
-    return Path(path) if url.startswith(DUCKDB) and path and path != ":memory:" else None
 
 
 def read_holder(url: str) -> str | None:

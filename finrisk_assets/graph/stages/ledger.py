@@ -63,7 +63,7 @@ def _raw(asset: str, land: Lander, raw_table: RawTable | None, settings: Setting
         snapshot = snapshots.store_snapshot(snapshots.snapshot_folder(settings.root), path, table=asset, kept_by=reason)
         mirror_snapshot(settings, snapshot)
         context.log.info(f"{asset}: {landed.rows:,} rows landed, content {landed.sha256[:12]}")
-        rows, version = warehouse.read_parquet(path), landed.sha256
+        rows, version = warehouse.ingest_parquet(path), landed.sha256
         if raw_table is not None and source.is_live and source.ends is not None:
             end = datetime.strptime(partitions.add_months(source.ends, 1), partitions.MONTH_FORMAT)
             if (now := clock.now()) < end:

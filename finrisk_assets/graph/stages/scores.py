@@ -51,7 +51,7 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
         rows = of_run.filter_rows(warehouse.table(f"features_{domain.group}"), domain.decision_time)
         rows = domain.join_rules(join_companions(rows, domain, warehouse), warehouse.table, load_policy(settings))
         score_table(path, rows, domain, settings)
-        yield dg.Output(warehouse.read_parquet(path))
+        yield dg.Output(warehouse.ingest_parquet(path))
 
     return scores
 

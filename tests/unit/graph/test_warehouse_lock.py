@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from finrisk_assets.engines.warehouse_url import file_of
 from finrisk_assets.graph.runs import warehouse_lock
 from finrisk_assets.graph.warehouse import Warehouse
 
@@ -35,9 +36,9 @@ def holder(url: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_only_a_duckdb_file_has_a_lock(tmp_path: Path) -> None:
-    assert warehouse_lock.file_of("duckdb:///data/warehouse.duckdb") == Path("/data/warehouse.duckdb")
+    assert file_of("duckdb:///data/warehouse.duckdb") == Path("/data/warehouse.duckdb")
     for url in ("postgres://host/db", "pyspark://local", "duckdb://", "duckdb://:memory:"):
-        assert warehouse_lock.file_of(url) is None
+        assert file_of(url) is None
         assert list(warehouse_lock.waiting_lines(url, 0)) == []
         assert warehouse_lock.read_holder(url) is None
 

@@ -1,0 +1,1 @@
+"""Engines that hold the warehouse and compute its tables: DuckDB, PostgreSQL, Spark."""

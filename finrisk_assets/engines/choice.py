@@ -1,0 +1,21 @@
+"""The choice of the engine by the warehouse's URL, the one place that knows them all."""
+
+from finrisk_assets.engines.engine import Engine, EngineError
+from finrisk_assets.engines.warehouse_url import SCHEMES
+
+
+def open_engine(url: str) -> Engine:
+    """Connect the engine of a warehouse's URL.
+
+    Raises
+    ------
+    EngineError
+        If no engine has the URL's scheme.
+    """
+    scheme = url.partition("://")[0]
+    match scheme:
+        case "duckdb":
+            from finrisk_assets.engines.duckdb_engine import DuckDBEngine
+
+            return DuckDBEngine.open(url)
+    raise EngineError(f"the warehouse's URL begins with {scheme!r}: set one of {', '.join(SCHEMES)} in FINRISK_WAREHOUSE_URL")
