@@ -18,4 +18,8 @@ def open_engine(url: str) -> Engine:
             from finrisk_assets.engines.duckdb_engine import DuckDBEngine
 
             return DuckDBEngine.open(url)
+        case "postgres" | "postgresql":
+            from finrisk_assets.engines.postgres_engine import PostgresEngine
+
+            return PostgresEngine.open(url)
     raise EngineError(f"the warehouse's URL begins with {scheme!r}: set one of {', '.join(SCHEMES)} in FINRISK_WAREHOUSE_URL")

@@ -112,7 +112,8 @@ def read_times(text: ir.StringValue, zone: str | None = None) -> ir.TimestampVal
         clock change skips is none.
     """
     # Groups are extracted, never replaced: the engines disagree on how a replacement names a group.
-    clock = text.re_extract(TIME, 2).replace(",", ".")
+    # Nine digits of a second are cut to six: engines that round them would move a time into the next day.
+    clock = text.re_extract(TIME, 2).substr(0, len("23:59:59.999999")).replace(",", ".")
     written = ibis.cases((clock == "", text.re_extract(TIME, 1)), else_=text.re_extract(TIME, 1) + " " + clock)
     local = ibis.cases((text.re_search(TIME), written.try_cast("timestamp")), else_=ibis.null("timestamp"))
     offset = text.re_extract(TIME, 3)

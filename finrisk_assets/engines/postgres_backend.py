@@ -1,0 +1,135 @@
+"""Ibis' PostgreSQL backend with rows that come and go by COPY, as Arrow: row by row through Python they would take many times as long."""
+
+import io
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
+
+import ibis.expr.operations as ops
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from ibis.backends.postgres import Backend
+from ibis.expr.schema import Schema
+
+from finrisk_assets.engines.engine import EngineError
+from finrisk_assets.engines.postgres_compiler import EngineCompiler
+
+MAX_NAME_BYTES = 63
+"""Bytes of a name; PostgreSQL cuts off the rest."""
+SPOOL_BYTES = 1 << 24
+"""Bytes of a result from which it waits on disk, and the size of the pieces in which it is read."""
+REPLACEMENT = "\ufffd"
+"""The character in place of the character 0, which no text of PostgreSQL's can have."""
+
+class EngineBackend(Backend):
+    """An open connection to PostgreSQL, with the compiler and the transfer of rows that the engine needs."""
+
+    compiler = EngineCompiler()
+
+    def execute(self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **_: Any) -> Any:
+        """Execute an expression and return it as pandas, of the same types as DuckDB's."""
+        import pandas as pd
+        from ibis.backends.duckdb.converter import DuckDBPandasData
+
+        table = self.to_pyarrow(expr.as_table(), params=params, limit=limit)
+        # As Ibis reads DuckDB's results: a column with gaps goes through Python's own values.
+        columns = zip(table.column_names, table.columns, strict=True)
+        frame = pd.DataFrame({name: column.to_pylist() if column.null_count else column.to_pandas() for name, column in columns})
+        return expr.__pandas_result__(DuckDBPandasData.convert_table(frame, expr.as_table().schema()))
+
+    def to_pyarrow_batches(
+        self, expr: ir.Expr, /, *, params: Mapping[ir.Scalar, Any] | None = None, limit: Any = None, chunk_size: int = 1_000_000, **_: Any
+    ) -> pa.RecordBatchReader:
+        """Execute an expression and return its rows in batches.
+
+        The result waits in a file without a name, so that the connection is free for other queries while the batches are read.
+        """
+        self._run_pre_execute_hooks(expr)
+        table = expr.as_table()
+        schema = table.schema().to_pyarrow()
+        query = self.typed_query(table, params=params, limit=limit)
+        spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
+        with self.con.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)") as copy:
+            for data in copy:
+                spool.write(data)
+        spool.seek(0)
+        return pa.RecordBatchReader.from_batches(schema, _read(spool, schema, chunk_size))
+
+    def typed_query(self, table: ir.Table, **options: Any) -> str:
+        """Return the SQL of a table, with every column of exactly the type that the expression has."""
+        query, schema, types = self.compile(table, **options), table.schema(), self.compiler.type_mapper
+        # By their places: PostgreSQL cuts long names off, such as that of an expression without one.
+        places = [f"c{number}" for number in range(len(schema))]
+        columns = [
+            f"CAST({place} AS {types.to_string(kind)}) AS {_quote(name)}" for place, (name, kind) in zip(places, schema.items(), strict=True)
+        ]
+        return f"SELECT {', '.join(columns)} FROM ({query}) AS typed ({', '.join(places)})"
+
+    def copy_rows(self, target: str, schema: Schema, batches: Iterable[pa.RecordBatch]) -> None:
+        """Create a temporary table and fill it.
+
+        Raises
+        ------
+        EngineError
+            If a column's name is too long.
+        """
+        for name in schema.names:
+            if len(name.encode()) > MAX_NAME_BYTES:
+                raise EngineError(f"the column {name!r} has more than the {MAX_NAME_BYTES} bytes of a name of PostgreSQL: rename it in its file")
+        types = self.compiler.type_mapper
+        columns = ", ".join(f"{_quote(name)} {types.to_string(kind)}" for name, kind in schema.items())
+        with self.con.cursor() as cursor, self.con.transaction():
+            cursor.execute(f"CREATE TEMPORARY TABLE {_quote(target)} ({columns})")
+            with cursor.copy(f"COPY {_quote(target)} FROM STDIN (FORMAT csv)") as copy:
+                for batch in batches:
+                    copy.write(_write(batch))
+            cursor.execute(f"ANALYZE {_quote(target)}")
+
+    def _register_in_memory_table(self, op: ops.InMemoryTable) -> None:
+        self.copy_rows(op.name, op.schema, op.data.to_pyarrow(op.schema).to_batches())
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _read(spool: IO[bytes], schema: pa.Schema, chunk_size: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of COPY's text in batches of `chunk_size`; the last may be smaller."""
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=schema,
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+        true_values=["t"],
+        false_values=["f"],
+    )
+    blocks = pyarrow.csv.ReadOptions(block_size=SPOOL_BYTES, column_names=schema.names, skip_rows=1)
+    lines = pyarrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
+    waiting: list[pa.RecordBatch] = []
+    with spool, pyarrow.csv.open_csv(spool, blocks, lines, convert) as reader:
+        for batch in reader:
+            waiting.append(batch)
+            if sum(part.num_rows for part in waiting) >= chunk_size:
+                *full, last = pa.Table.from_batches(waiting).combine_chunks().to_batches(chunk_size)
+                yield from full
+                waiting = [last]
+    yield from pa.Table.from_batches(waiting, schema).combine_chunks().to_batches(chunk_size)
+
+
+def _write(batch: pa.RecordBatch) -> bytes:
+    """Return rows as the text that COPY reads."""
+    columns = [_without_zeros(column) if pa.types.is_string(column.type) else column for column in batch.columns]
+    text = io.BytesIO()
+    pyarrow.csv.write_csv(
+        pa.RecordBatch.from_arrays(columns, names=batch.schema.names), text, pyarrow.csv.WriteOptions(include_header=False)
+    )
+    return text.getvalue()
+
+
+def _without_zeros(texts: pa.Array) -> pa.Array:
+    """Return texts without the character 0: at either end, where the normal form has none either, it is left out."""
+    if not pc.any(pc.match_substring(texts, "\0")).as_py():
+        return texts
+    return pc.replace_substring(pc.replace_substring_regex(texts, "^\0+|\0+$", ""), "\0", REPLACEMENT)

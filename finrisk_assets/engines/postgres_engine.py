@@ -1,0 +1,148 @@
+"""PostgreSQL, the engine of a team: several processes write at the same time, each change in one transaction."""
+
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import ibis.expr.operations as ops
+from ibis.expr.schema import Schema
+from ibis.expr.types import Table as LazyTable
+
+from finrisk_assets.engines.engine import Engine, EngineError
+
+FIRST_VERSION = 170000
+"""The oldest server: version 17, the first with a collation of Unicode's own lower and upper case."""
+BATCH_ROWS = 100_000
+"""Rows of a Parquet file that are in memory at a time."""
+
+SESSION = (
+    "SET TIME ZONE 'UTC'",
+    "SET datestyle = 'ISO, YMD'",
+    # Compiling the long expressions of features takes longer than computing them.
+    "SET jit = off",
+    # A scan that begins in the middle of a table would give another order of rows each time.
+    "SET synchronize_seqscans = off",
+    "SET work_mem = '64MB'",
+    "SET client_encoding = 'UTF8'",
+    "SET client_min_messages = warning",
+)
+"""Settings of a connection on which the results or the speed depend."""
+
+WITHOUT_DRIVER = (
+    "the warehouse on PostgreSQL needs psycopg, which finrisk does not install by itself, for its licence is the LGPL: "
+    "run `make postgres`, or `pip install 'finrisk[postgres]'`"
+)
+
+
+class PostgresEngine(Engine):
+    """A PostgreSQL database."""
+
+    serves_several = True
+
+    @classmethod
+    def open(cls, url: str) -> "PostgresEngine":
+        """Connect to the database of a URL.
+
+        Raises
+        ------
+        EngineError
+            If the driver is not installed, the URL cannot be read, the server does not answer or refuses, or is too old. The
+            message never holds the password.
+        """
+        try:
+            import psycopg
+
+            from finrisk_assets.engines.postgres_backend import EngineBackend
+        except ImportError:
+            raise EngineError(WITHOUT_DRIVER) from None
+        try:
+            connection = psycopg.connect(url, autocommit=True, application_name="finrisk")
+        except psycopg.ProgrammingError:
+            # The driver repeats the part of the URL that it cannot read, which may be the password.
+            raise EngineError("FINRISK_WAREHOUSE_URL is no URL of PostgreSQL: write postgres://user:password@host:5432/database") from None
+        except psycopg.OperationalError as error:
+            raise EngineError(f"{describe(url)} cannot be opened: {_reason(error)}: check FINRISK_WAREHOUSE_URL and the server") from None
+        info = connection.info
+        if info.server_version < FIRST_VERSION:
+            raise EngineError(f"{describe(url)} is of version {info.server_version // 10000}: finrisk needs {FIRST_VERSION // 10000} or newer")
+        if (encoding := info.parameter_status("server_encoding")) != "UTF8":
+            raise EngineError(f"{describe(url)} has the encoding {encoding}: create it with ENCODING 'UTF8'")
+        for statement in SESSION:
+            connection.execute(statement)
+        return cls(EngineBackend.from_connection(connection))
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
+        self._unused: deque[str] = deque()
+
+    def ingest_parquet(self, file: Path) -> LazyTable:
+        """Return the rows of a Parquet file, copied into a temporary table that goes with the last expression over it."""
+        import pyarrow.parquet as pq
+
+        self._drop_unused()
+        name = _new_name()
+        with pq.ParquetFile(file) as parquet:
+            schema = Schema.from_pyarrow(parquet.schema_arrow)
+            self.connection.copy_rows(name, schema, parquet.iter_batches(BATCH_ROWS))
+        table = ops.DatabaseTable(name, schema=schema, source=self.connection, namespace=ops.Namespace())
+        # Dropped before the next file comes: the collector may run in the middle of a query.
+        weakref.finalize(table, self._unused.append, name)
+        return table.to_expr()
+
+    def replace_table(self, schema: str, name: str, rows: LazyTable) -> None:
+        """Replace a table in one transaction."""
+        fresh = _new_name()
+        with self._change(schema, name, rows) as (execute, query):
+            execute(f'CREATE TABLE "{schema}"."{fresh}" AS {query}')
+            execute(f'ANALYZE "{schema}"."{fresh}"')
+            execute(f'DROP TABLE IF EXISTS "{schema}"."{name}"')
+            execute(f'ALTER TABLE "{schema}"."{fresh}" RENAME TO "{name}"')
+
+    def replace_rows(self, schema: str, name: str, rows: LazyTable, condition: str) -> None:
+        """Replace the rows that meet a condition in one transaction."""
+        part, columns = _new_name(), ", ".join(f'"{column}"' for column in rows.columns)
+        with self._change(schema, name, rows) as (execute, query):
+            execute(f'CREATE TEMPORARY TABLE "{part}" ON COMMIT DROP AS {query}')
+            execute(f'DELETE FROM "{schema}"."{name}" WHERE {condition}')
+            execute(f'INSERT INTO "{schema}"."{name}" ({columns}) SELECT {columns} FROM "{part}"')
+
+    @contextmanager
+    def _change(self, schema: str, name: str, rows: LazyTable) -> Iterator[Any]:
+        """Hold a table against other changes of it for one transaction; yield what executes a statement, and the SQL of the rows."""
+        connection: Any = self.connection
+        connection._run_pre_execute_hooks(rows)
+        query = connection.typed_query(rows)
+        with connection.con.cursor() as cursor, connection.con.transaction():
+            # Without the lock, of two runs at once both would delete the rows of before, and both insert their own.
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"finrisk {schema}.{name}",))
+            yield cursor.execute, query
+
+    def _drop_unused(self) -> None:
+        while self._unused:
+            self.connection.con.execute(f'DROP TABLE IF EXISTS "{self._unused.popleft()}"')
+
+
+def describe(url: str) -> str:
+    """Return the words for a URL's database: its host, port and name, never the user or the password."""
+    try:
+        parts = urlsplit(url)
+        place = f" at {parts.hostname}:{parts.port or 5432}" if parts.hostname else ""
+        return f"the PostgreSQL database {parts.path.lstrip('/') or 'of FINRISK_WAREHOUSE_URL'}{place}"
+    except ValueError:
+        return "the PostgreSQL database of FINRISK_WAREHOUSE_URL"
+
+
+def _reason(error: Exception) -> str:
+    """Return the last line of a driver's error, in one sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else type(error).__name__
+
+
+def _new_name() -> str:
+    """Return a table name that no other session uses."""
+    return f"finrisk_{uuid4().hex}"
