@@ -27,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test client tableau objects container-test bench book pictures clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test client tableau objects postgres container-test bench book pictures clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -111,6 +111,9 @@ tableau: .venv/.ready ## Install what writes Tableau extracts (258 MB; its Hyper
 
 objects: .venv/.ready ## Install what reads and writes files in buckets: s3://, gs:// and abfs:// (docs/object-storage.md)
 	@$(UV) sync --locked --quiet --inexact --extra objects
+
+postgres: .venv/.ready ## Install the driver of a warehouse on PostgreSQL (psycopg, under the LGPL; see docs/engines.md)
+	@$(UV) sync --locked --quiet --inexact --extra postgres
 
 container-test: .venv/.dev ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
 	@pytest -rs tests/container

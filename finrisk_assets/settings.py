@@ -46,7 +46,7 @@ class Settings:
     mapping
         The YAML file that describes a ``mapped`` source.
     warehouse_url
-        The Ibis connection that holds the tables; empty means a DuckDB file below `home`.
+        The database that holds the tables, ``duckdb://`` or ``postgres://``; empty means a DuckDB file below `home`; see docs/engines.md.
     warehouse_wait_minutes
         How long a run or a command waits for a DuckDB warehouse that another process has open, minutes.
     as_of
@@ -124,7 +124,7 @@ class Settings:
     source: str = "simulator"
     data_dir: Path = Path("../shared/data")
     mapping: Path | None = None
-    warehouse_url: str = ""
+    warehouse_url: str = field(default="", repr=False)
     warehouse_wait_minutes: float = 60.0
     as_of: datetime | None = None
     seed: int = 20180401

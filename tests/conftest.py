@@ -1,10 +1,11 @@
 """Fixtures of all tests, and the marks that pytest needs to group and select them."""
 
+import contextlib
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,31 @@ def keep_umask() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
+
+
+@pytest.fixture(scope="session")
+def new_database() -> Iterator[Callable[[], str]]:
+    """Yield what creates an empty PostgreSQL database and returns its URL."""
+    import psycopg
+    from sqlalchemy import make_url
+
+    from tests.service.databases import TEST_POSTGRES, own_server
+
+    with contextlib.ExitStack() as stack:
+        given = os.environ.get(TEST_POSTGRES) or stack.enter_context(own_server()).get_uri()
+        url, names = make_url(given).set(drivername="postgresql"), []
+        server = url.render_as_string(hide_password=False)
+
+        def create() -> str:
+            names.append(f"finrisk_engine_{os.getpid()}_{len(names)}")
+            with psycopg.connect(server, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {names[-1]} TEMPLATE template0 ENCODING 'UTF8'")
+            return str(url.set(database=names[-1]).render_as_string(hide_password=False))
+
+        yield create
+        with psycopg.connect(server, autocommit=True) as connection:
+            for name in names:
+                connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

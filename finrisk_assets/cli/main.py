@@ -31,6 +31,7 @@ class _PlainErrorGroup(click.Group):
     """A command group that reports an expected error in one sentence, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        from finrisk_assets.engines.engine import EngineError
         from finrisk_assets.graph.runs.dead_runs import RunError
         from finrisk_assets.graph.runs.warehouse_lock import WarehouseBusyError
         from finrisk_assets.ledger.landing import LandingError
@@ -43,7 +44,7 @@ class _PlainErrorGroup(click.Group):
         from schemas.mapping import MappingError
 
         of_data = SettingsError, SourceError, MappingError, LandingError, SnapshotError, ObjectError
-        expected = *of_data, PolicyError, RegistryError, PackError, RunError, WarehouseBusyError
+        expected = *of_data, PolicyError, RegistryError, PackError, RunError, WarehouseBusyError, EngineError
         try:
             return super().invoke(ctx)
         except expected as error:

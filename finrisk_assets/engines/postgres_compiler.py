@@ -3,6 +3,7 @@
 import re
 from typing import Any, ClassVar
 
+import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.operations as ops
 import sqlglot as sg
@@ -18,6 +19,9 @@ BELOW_HALF = 0.49999999999999994
 
 EXPONENT_FROM = 1e15
 """The number from which PostgreSQL writes whole numbers with an exponent; DuckDB does so from ten times as much."""
+
+FENCED_FROM = 6
+"""Operations of an expression from which its step is computed once, apart from its uses. Fewer make more steps, which cost as well."""
 
 _TOKEN = re.compile(r"\\x\{([0-9A-Fa-f]+)\}|\\.|\[\^?|.", re.DOTALL)
 
@@ -50,6 +54,23 @@ class EngineCompiler(PostgresCompiler):
 
     # Ibis writes a method for each of these over those of the class; the inherited ones are there already.
     SIMPLE_OPS: ClassVar[dict[type, str]] = {}
+
+    # --- queries ---------------------------------------------------------------------------------------------------
+
+    def to_sqlglot(self, expr: Any, *, limit: Any = None, params: Any = None) -> Any:
+        # A step of an expression stays a subquery of its own, for `visit_Select` to keep.
+        options, former = ibis.options.sql, ibis.options.sql.fuse_selects
+        options.fuse_selects = False
+        try:
+            return super().to_sqlglot(expr, limit=limit, params=params)
+        finally:
+            options.fuse_selects = former
+
+    def visit_Select(self, op: Any, **parts: Any) -> Any:  # noqa: N802
+        select = super().visit_Select(op, **parts)
+        is_fenced = isinstance(select, sge.Select) and any(_count_operations(value) >= FENCED_FROM for value in op.selections.values())
+        # PostgreSQL would copy the expression into each of its uses and compute it as often; it does not pass an offset.
+        return select.offset(0, copy=False) if is_fenced else select
 
     # --- texts -----------------------------------------------------------------------------------------------------
 
@@ -153,6 +174,19 @@ class EngineCompiler(PostgresCompiler):
 
     # --- numbers ---------------------------------------------------------------------------------------------------
 
+    def visit_ExtractYear(self, op: Any, *, arg: Any) -> Any:  # noqa: N802
+        return self._extract(op, "year", arg)
+
+    def visit_ExtractMonth(self, op: Any, *, arg: Any) -> Any:  # noqa: N802
+        return self._extract(op, "month", arg)
+
+    def visit_ExtractDay(self, op: Any, *, arg: Any) -> Any:  # noqa: N802
+        return self._extract(op, "day", arg)
+
+    def _extract(self, op: Any, part: str, arg: Any) -> Any:
+        # A decimal number, with which all that follows would be slow.
+        return self.cast(self.f.extract(self.v[part], arg), op.dtype)
+
     def visit_Divide(self, op: Any, *, left: Any, right: Any) -> Any:  # noqa: N802
         quotient = self.binop(sge.Div, left, right)
         if isinstance(op.right, ops.NullIf) or (isinstance(op.right, ops.Literal) and op.right.value):
@@ -185,6 +219,11 @@ class EngineCompiler(PostgresCompiler):
         if isinstance(func, sge.Cast):
             return self.cast(super().visit_WindowFunction(op, func=func.this, **arguments), dtype)
         return super().visit_WindowFunction(op, func=func, **arguments)
+
+
+def _count_operations(value: ops.Value) -> int:
+    """Return the number of operations of which a value is made within its own step."""
+    return len(value.find(ops.Value, filter=ops.Value))
 
 
 def _translate(op: Any, pattern: Any) -> Any:

@@ -1,0 +1,163 @@
+"""Tests that an expression means the same on PostgreSQL as on DuckDB, and a text as in Python, whatever the database's collation is."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from finrisk_assets.engines.choice import open_engine
+from finrisk_assets.engines.postgres_compiler import translate_pattern
+from finrisk_assets.ledger.text_expressions import iso_of_epoch, iso_of_format, normalise, read_booleans, read_numbers, read_times
+from schemas.date_formats import PER_SECOND, read_time_in_format
+from schemas.normal_form import normalise_text
+from schemas.text_values import FIRST_TIME, LAST_TIME, is_in_range, read_boolean, read_number, read_time
+from tests.contracts.test_text_values import BESIDE, FORMS, LANGUAGES, MARKS, NUMBERS, NUMBERS_BESIDE, TIMES, WORDS, WRITTEN
+
+CELLS = 400
+FUZZ = settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+EXACT = [0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -2.5, 0.49999999999999994, 1e15, 1e16, 123456789012345.5, 1e-5, 1e-4, 123.456, 1e20, 1e300,
+         -1e22, math.nan, math.inf, -math.inf, None, 4503599627370497.5, 0.1, 1 / 3, 100.0, 1e14 + 0.5]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def postgres(new_database: Callable[[], str]) -> Iterator[Any]:
+    engine = open_engine(new_database())
+    yield engine.connection
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def duckdb() -> Iterator[Any]:
+    connection = ibis.duckdb.connect()
+    yield connection
+    connection.disconnect()
+
+
+def compute(connection: Any, values: list[Any], read: Callable[[Any], ir.Value], kind: str = "string") -> list[Any]:
+    """Return what an expression makes of each value."""
+    rows = ibis.memtable(pa.table({"value": pa.array(values, kind), "place": range(len(values))}))
+    return list(connection.to_pyarrow(rows.select("place", result=read(rows.value)).order_by("place"))["result"].to_pylist())
+
+
+def finite(value: float | None) -> float | None:
+    return None if value is None or math.isinf(value) else value
+
+
+def within_range(time: ir.TimestampValue) -> ir.TimestampValue:
+    """Return the times that a ledger can hold."""
+    return ibis.cases(((time >= FIRST_TIME) & (time < LAST_TIME), time), else_=ibis.null("timestamp"))
+
+
+@FUZZ
+@given(marks=st.sampled_from(MARKS), texts=st.lists(NUMBERS, min_size=CELLS, max_size=CELLS))
+def test_a_number_is_read_as_python_reads_it(postgres: Any, marks: tuple[str, str], texts: list[str]) -> None:
+    decimal, thousands = marks
+    found = compute(postgres, texts, lambda column: read_numbers(normalise(column), decimal, thousands))
+    assert [finite(value) for value in found] == [read_number(normalise_text(text), decimal, thousands) for text in texts]
+
+
+@FUZZ
+@given(marks=st.sampled_from(MARKS), texts=st.lists(NUMBERS_BESIDE, min_size=CELLS, max_size=CELLS))
+def test_a_number_with_a_text_beside_is_read_as_python_reads_it(postgres: Any, marks: tuple[str, str], texts: list[str]) -> None:
+    decimal, thousands = marks
+    found = compute(postgres, texts, lambda column: read_numbers(normalise(column), decimal, thousands, BESIDE))
+    assert [finite(value) for value in found] == [read_number(normalise_text(text), decimal, thousands, BESIDE) for text in texts]
+
+
+@FUZZ
+@given(texts=st.lists(TIMES, min_size=CELLS, max_size=CELLS))
+def test_a_time_is_read_as_python_reads_it(postgres: Any, texts: list[str]) -> None:
+    times = [read_time(normalise_text(text)) for text in texts]
+    found = compute(postgres, texts, lambda column: within_range(read_times(normalise(column))))
+    assert found == [time if time is not None and is_in_range(time) else None for time in times]
+
+
+@FUZZ
+@given(form=st.sampled_from(FORMS), language=st.sampled_from(LANGUAGES), texts=st.lists(WRITTEN, min_size=CELLS, max_size=CELLS))
+def test_a_time_in_a_format_is_read_as_python_reads_it(postgres: Any, form: str, language: Any, texts: list[str]) -> None:
+    def read(column: Any) -> Any:
+        text, refused = normalise(column), ibis.literal("refused")
+        iso = iso_of_epoch(text, form, refused) if form in PER_SECOND else iso_of_format(text, form, language, refused)
+        return within_range(read_times(iso))
+
+    times = [read_time_in_format(normalise_text(text), form, language) for text in texts]
+    assert compute(postgres, texts, read) == [time if time is not None and is_in_range(time) else None for time in times]
+
+
+@FUZZ
+@given(texts=st.lists(st.sampled_from(WORDS) | st.text(max_size=4), min_size=CELLS, max_size=CELLS))
+def test_words_and_normal_forms_are_those_of_python(postgres: Any, texts: list[str]) -> None:
+    texts = [text.replace("\0", "") for text in texts]
+    assert compute(postgres, texts, lambda column: read_booleans(normalise(column))) == [read_boolean(normalise_text(t)) for t in texts]
+    assert compute(postgres, texts, normalise) == [normalise_text(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1e999", math.inf), ("-1e999", -math.inf), ("1e-999", 0.0), ("0e999", 0.0), ("1" + "0" * 400, math.inf), ("0." + "0" * 400 + "1", 0.0),
+     ("1e99999999999", math.inf), ("1e-99999999999", 0.0), ("1.7976931348623159e308", math.inf), ("4.9e-324", 5e-324), (" 1", None),
+     ("1_000", None), ("nan", None), ("Infinity", None), ("0x1F", None), ("0b1", None), ("１２", None), ("٣", None)],
+)  # fmt: skip
+def test_spellings_of_postgresql_are_no_numbers_and_the_range_is_that_of_duckdb(
+    postgres: Any, duckdb: Any, text: str, number: float | None
+) -> None:
+    for connection in (postgres, duckdb):
+        assert compute(connection, [text], read_numbers) == [number]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        lambda x: x.cast("string"),
+        lambda x: ibis.cases((x.abs() < 1e17, x), else_=0.0).round(),
+        lambda x: ibis.cases((x.abs() < 1e17, x), else_=0.0).cast("int64"),
+        lambda x: ibis.cases((x.abs() < 9e18, x), else_=0.0).try_cast("int64"),
+        lambda x: x / 0,
+        lambda x: 1 / (x * x),
+        lambda x: x > 1.7e308,
+        lambda x: x.cast("boolean"),
+        lambda x: (x > 0).cast("float64"),
+        lambda x: (x > 0).cast("int64"),
+        lambda x: x.abs().nullif(0).isnull(),
+    ],
+)
+def test_numbers_are_those_of_duckdb(postgres: Any, duckdb: Any, expression: Callable[[Any], ir.Value]) -> None:
+    assert repr(compute(postgres, EXACT, expression, "double")) == repr(compute(duckdb, EXACT, expression, "double"))
+
+
+def test_texts_are_in_the_order_of_code_points(postgres: Any, duckdb: Any) -> None:
+    words = ["b", "A", "a", "Z", "ä", "", "_", "10", "9", "é"]
+    rows = ibis.memtable({"word": words})
+    (lowest,) = compute(postgres, ["x"], lambda _: rows.word.min())
+    for connection in (postgres, duckdb):
+        assert connection.to_pyarrow(rows.order_by("word"))["word"].to_pylist() == sorted(words)
+        assert compute(connection, words, lambda column: column < "a") == [word < "a" for word in words]
+        assert connection.to_pyarrow(rows.word.max()).as_py() == max(words)
+        assert compute(connection, ["ÄÉß", "İ"], lambda column: column.lower()) == compute(duckdb, ["ÄÉß", "İ"], lambda c: c.lower())
+    assert lowest == min(words)
+
+
+def test_moving_sums_are_exact_whatever_their_order(postgres: Any, duckdb: Any) -> None:
+    rows = ibis.memtable({"at": list(range(200)), "cents": [float((k * 7919) % 100_003) for k in range(200)]})
+    frame = ibis.window(order_by=rows["at"], range=(-9, -1))
+    moving = rows.mutate(
+        total=rows.cents.sum().over(frame), mean=rows.cents.mean().over(frame), std=rows.cents.std(how="sample").over(frame).round(6),
+        n=rows.count().over(frame), units=rows.cents.cast("int64").sum().over(frame),
+    ).order_by("at")  # fmt: skip
+    ours, theirs = (connection.to_pyarrow(moving).to_pylist() for connection in (postgres, duckdb))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("pattern", "translated"),
+    [(r"^a\z", r"^a\Z"), (r"[\x{2028}-\x{2029}]", "[\u2028-\u2029]"), (r"\x{0}", "\x01"), ("a.b", r"a[^\n]b"), ("[.]", "[.]"), ("[]a.]", "[]a.]"),
+     (r"\.", r"\."), ("[^ -~]", "[^ -~]")],
+)  # fmt: skip
+def test_patterns_are_translated(pattern: str, translated: str) -> None:
+    assert translate_pattern(pattern) == translated
