@@ -188,11 +188,13 @@ class EngineCompiler(PostgresCompiler):
         return self.cast(self.f.extract(self.v[part], arg), op.dtype)
 
     def visit_Divide(self, op: Any, *, left: Any, right: Any) -> Any:  # noqa: N802
-        quotient = self.binop(sge.Div, left, right)
+        # The cast is explicit: left to sqlglot, it lands in another use of a shared operand, and whole numbers divide as such.
+        dividend = self.cast(left, dt.float64)
+        quotient = self.binop(sge.Div, dividend, right)
         if isinstance(op.right, ops.NullIf) or (isinstance(op.right, ops.Literal) and op.right.value):
             return quotient
         # By 0: an infinity with the sign of the dividend, or no number, as IEEE 754 has it.
-        return self.if_(sge.paren(right).eq(0), self.binop(sge.Mul, self.cast(left, dt.float64), self.POS_INF), quotient)
+        return self.if_(sge.paren(right).eq(0), self.binop(sge.Mul, dividend.copy(), self.POS_INF), quotient)
 
     def visit_Round(self, op: Any, *, arg: Any, digits: Any) -> Any:  # noqa: N802
         if not (op.arg.dtype.is_floating() and op.dtype.is_integer()):
