@@ -16,9 +16,10 @@ def check_settings(settings: Settings) -> None:
 
     Raises
     ------
-    SettingsError, SourceError, MappingError, PolicyError
+    SettingsError, EngineError, SourceError, MappingError, PolicyError
         The first fault, in one sentence.
     """
+    from finrisk_assets.engines.choice import open_engine
     from finrisk_assets.ledger import sources
     from finrisk_assets.policy.policy_file import load_policy
 
@@ -31,6 +32,8 @@ def check_settings(settings: Settings) -> None:
     kind = settings.warehouse.partition("://")[0]
     if kind not in SCHEMES:
         raise SettingsError(f"FINRISK_WAREHOUSE_URL begins with {kind!r}: set a URL of {', '.join(SCHEMES)}")
+    if kind.startswith("postgres"):
+        open_engine(settings.warehouse).close()
     sources.load(settings)
     load_policy(settings)
 

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
+import ibis.expr.datatypes as dt
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
@@ -59,11 +60,11 @@ class EngineBackend(Backend):
 
     def typed_query(self, table: ir.Table, **options: Any) -> str:
         """Return the SQL of a table, with every column of exactly the type that the expression has."""
-        query, schema, types = self.compile(table, **options), table.schema(), self.compiler.type_mapper
+        query, schema = self.compile(table, **options), table.schema()
         # By their places: PostgreSQL cuts long names off, such as that of an expression without one.
         places = [f"c{number}" for number in range(len(schema))]
         columns = [
-            f"CAST({place} AS {types.to_string(kind)}) AS {_quote(name)}" for place, (name, kind) in zip(places, schema.items(), strict=True)
+            f"CAST({place} AS {self._type_name(kind)}) AS {_quote(name)}" for place, (name, kind) in zip(places, schema.items(), strict=True)
         ]
         return f"SELECT {', '.join(columns)} FROM ({query}) AS typed ({', '.join(places)})"
 
@@ -75,11 +76,8 @@ class EngineBackend(Backend):
         EngineError
             If a column's name is too long.
         """
-        for name in schema.names:
-            if len(name.encode()) > MAX_NAME_BYTES:
-                raise EngineError(f"the column {name!r} has more than the {MAX_NAME_BYTES} bytes of a name of PostgreSQL: rename it in its file")
-        types = self.compiler.type_mapper
-        columns = ", ".join(f"{_quote(name)} {types.to_string(kind)}" for name, kind in schema.items())
+        check_names(schema.names)
+        columns = ", ".join(f"{_quote(name)} {self._type_name(kind)}" for name, kind in schema.items())
         with self.con.cursor() as cursor, self.con.transaction():
             cursor.execute(f"CREATE TEMPORARY TABLE {_quote(target)} ({columns})")
             with cursor.copy(f"COPY {_quote(target)} FROM STDIN (FORMAT csv)") as copy:
@@ -87,8 +85,25 @@ class EngineBackend(Backend):
                     copy.write(_write(batch))
             cursor.execute(f"ANALYZE {_quote(target)}")
 
+    def _type_name(self, kind: dt.DataType) -> str:
+        # A column without any value has no type of its own.
+        return "TEXT" if kind.is_null() else str(self.compiler.type_mapper.to_string(kind))
+
     def _register_in_memory_table(self, op: ops.InMemoryTable) -> None:
         self.copy_rows(op.name, op.schema, op.data.to_pyarrow(op.schema).to_batches())
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of columns that PostgreSQL would cut off.
+
+    Raises
+    ------
+    EngineError
+        For the first of them.
+    """
+    for name in names:
+        if len(name.encode()) > MAX_NAME_BYTES:
+            raise EngineError(f"the column {name!r} has more than the {MAX_NAME_BYTES} bytes of a name of PostgreSQL: rename it at its source")
 
 
 def _quote(name: str) -> str:

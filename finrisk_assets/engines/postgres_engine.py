@@ -114,6 +114,9 @@ class PostgresEngine(Engine):
     @contextmanager
     def _change(self, schema: str, name: str, rows: LazyTable) -> Iterator[Any]:
         """Hold a table against other changes of it for one transaction; yield what executes a statement, and the SQL of the rows."""
+        from finrisk_assets.engines.postgres_backend import check_names
+
+        check_names(rows.columns)
         connection: Any = self.connection
         connection._run_pre_execute_hooks(rows)
         query = connection.typed_query(rows)

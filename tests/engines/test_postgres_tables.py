@@ -1,0 +1,222 @@
+"""Tests of the tables of a PostgreSQL warehouse: changed by several processes at once, by one that dies, and after a cut connection."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finrisk_assets.engines.choice import open_engine
+from finrisk_assets.engines.engine import EngineError
+from finrisk_assets.engines.postgres_engine import WITHOUT_DRIVER, describe
+from finrisk_assets.graph.partitions import MonthRange
+from finrisk_assets.graph.retries import is_transient
+from finrisk_assets.graph.warehouse import Warehouse
+
+ALL, FEBRUARY = MonthRange("2024-01", "2024-03", True, True), MonthRange("2024-02", "2024-02", False, False)
+ROWS = 500
+"""Rows of February that each writer stores."""
+
+WRITER = f"""
+import sys, ibis
+from finrisk_assets.graph.partitions import MonthRange
+from finrisk_assets.graph.warehouse import Warehouse
+warehouse, writer = Warehouse(url=sys.argv[1]), sys.argv[2]
+rows = ibis.memtable({{"writer": [writer] * {ROWS}, "at": ["2024-02-01"] * {ROWS}}}).mutate(at=ibis._.at.cast("timestamp"))
+print("ready", flush=True)
+sys.stdin.readline()
+for round in range(6):
+    if round % 3 == 2:
+        warehouse.store("validated_transactions", rows)
+    else:
+        warehouse.store_months("validated_transactions", rows, "at", MonthRange("2024-02", "2024-02", False, False))
+"""
+
+DIES = """
+import os, sys, ibis, psycopg
+from finrisk_assets.graph.partitions import MonthRange
+from finrisk_assets.graph.warehouse import Warehouse
+
+warehouse, months, statement = Warehouse(url=sys.argv[1]), MonthRange(*eval(sys.argv[2])), sys.argv[3]
+rows = ibis.memtable({"key": ["c"], "at": ["2024-02-01"]}).mutate(at=ibis._.at.cast("timestamp"))
+warehouse.connection._run_pre_execute_hooks(rows)
+execute = psycopg.Cursor.execute
+
+def die(cursor, query, *arguments, **options):
+    found = execute(cursor, query, *arguments, **options)
+    if str(query).startswith(statement):
+        os._exit(9)
+    return found
+
+psycopg.Cursor.execute = die
+warehouse.store_months("validated_transactions", rows, "at", months)
+"""
+
+
+def rows_of(**days: str) -> ibis.Table:
+    """Return one row per key, each at a day."""
+    return ibis.memtable({"key": list(days), "at": list(days.values())}).mutate(at=ibis._.at.cast("timestamp"))
+
+
+def keys_of(warehouse: Warehouse, column: str = "key") -> list[str]:
+    return sorted(warehouse.table("validated_transactions")[column].to_pyarrow().to_pylist())
+
+
+def run(code: str, *arguments: str) -> subprocess.Popen[str]:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, *arguments], text=True, **pipes)
+
+
+def test_of_two_processes_that_store_the_same_months_at_once_one_is_whole(new_database: Callable[[], str]) -> None:
+    """A reader beside them sees the rows of one writer alone, and always all of them."""
+    url = new_database()
+    warehouse = Warehouse(url=url)
+    warehouse.store("validated_transactions", ibis.memtable({"writer": ["first"] * ROWS, "at": [None] * ROWS}).cast({"at": "timestamp"}))
+    warehouse.store_months("validated_transactions", warehouse.table("validated_transactions").limit(0), "at", ALL)
+    writers = [run(WRITER, url, name) for name in ("one", "two")]
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdout.readline() == "ready\n", writer.communicate()
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        found = keys_of(warehouse, "writer")
+        assert len(set(found)) <= 1 and len(found) in (0, ROWS), (len(found), set(found))
+        seen.update(found)
+    for writer in writers:
+        out, err = writer.communicate(timeout=60)
+        assert writer.returncode == 0, err
+    assert len(keys_of(warehouse, "writer")) == ROWS
+    left = warehouse.connection.list_tables(database="analytics") + warehouse.connection.list_tables(database="staging")
+    assert left == ["validated_transactions"], "no table is left on the way"
+    assert seen
+
+
+@pytest.mark.parametrize(
+    ("months", "statement"),
+    [(ALL, "ALTER TABLE"), (FEBRUARY, "DELETE"), (FEBRUARY, "INSERT")],
+)
+def test_a_table_is_as_before_when_the_process_dies_while_it_is_stored(
+    new_database: Callable[[], str], months: MonthRange, statement: str
+) -> None:
+    warehouse = Warehouse(url=new_database())
+    warehouse.store("validated_transactions", rows_of(a="2024-01-01", b="2024-02-01"))
+    fields = repr((months.first, months.last, months.is_open_below, months.is_open_above))
+    writer = run(DIES, warehouse.url, fields, statement)
+    _, err = writer.communicate(timeout=120)
+    assert writer.returncode == 9, err
+    assert keys_of(warehouse) == ["a", "b"]
+    assert warehouse.connection.list_tables(database="analytics") == ["validated_transactions"]
+    warehouse.store_months("validated_transactions", rows_of(c="2024-02-01"), "at", FEBRUARY)
+    assert keys_of(warehouse) == ["a", "c"]
+
+
+def test_a_second_process_finds_the_tables(new_database: Callable[[], str]) -> None:
+    warehouse = Warehouse(url=new_database())
+    warehouse.store("validated_transactions", rows_of(a="2024-01-01"))
+    code = """
+import sys
+from finrisk_assets.graph.warehouse import Warehouse
+print(Warehouse(url=sys.argv[1]).table("validated_transactions").to_pyarrow().to_pylist())
+"""
+    out, err = run(code, warehouse.url).communicate(timeout=120)
+    assert out == "[{'key': 'a', 'at': datetime.datetime(2024, 1, 1, 0, 0)}]\n", err
+
+
+def test_a_cut_connection_is_transient_and_the_next_one_works(new_database: Callable[[], str]) -> None:
+    import psycopg
+
+    warehouse = Warehouse(url=new_database())
+    warehouse.store("validated_transactions", rows_of(a="2024-01-01"))
+    cut = warehouse.connection.con.info.backend_pid
+    with psycopg.connect(warehouse.url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (cut,))
+    with pytest.raises(psycopg.OperationalError) as caught:
+        warehouse.store("validated_transactions", rows_of(b="2024-01-01"))
+    assert is_transient(caught.value)
+    warehouse.drop_connection()
+    warehouse.store("validated_transactions", rows_of(b="2024-01-01"))
+    assert keys_of(warehouse) == ["b"]
+
+
+def test_rows_of_a_file_are_those_that_duckdb_reads(new_database: Callable[[], str], tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": ["", None, 'a "quoted", line\nof text\r', "\\.", "\\N", "é😀", "\t"],
+            "number": [0.1, None, float("nan"), float("inf"), -1e-300, 1.7976931348623157e308, 5e-324],
+            "whole": pa.array([1, None, -(2**63), 2**63 - 1, 0, 7, 8]),
+            "truth": [True, None, False, True, True, False, None],
+            "time": pa.array([0, None, 1, -1, 1_714_557_600_123_456, 253_402_300_799_999_999, 5], pa.timestamp("us")),
+            "day": pa.array([0, None, 1, 19_000, 2, 3, 4], pa.date32()),
+            "column, with \"marks\" and 100 %": ["x"] * 7,
+        }
+    )
+    file = tmp_path / "rows[1].parquet"
+    pq.write_table(table, file, row_group_size=3)
+    engine = open_engine(new_database())
+    rows = engine.ingest_parquet(file)
+    assert repr(rows.to_pyarrow().to_pylist()) == repr(table.to_pylist())
+    engine.replace_table("staging", "raw_x", rows)
+    stored = engine.table("staging", "raw_x")
+    assert repr(stored.to_pyarrow().to_pylist()) == repr(table.to_pylist())
+    assert [batch.num_rows for batch in stored.to_pyarrow_batches(chunk_size=2)] == [2, 2, 2, 1]
+    assert stored.filter(stored.whole == 99).to_pyarrow().num_rows == 0
+    batches = stored.to_pyarrow_batches(chunk_size=2)
+    assert stored.count().to_pyarrow().as_py() == 7, "the connection is free while batches are read"
+    assert sum(batch.num_rows for batch in batches) == 7
+    engine.close()
+
+
+def test_the_character_0_is_left_out_at_the_ends_and_replaced_within(new_database: Callable[[], str], tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["\0a\0b\0", "c"]}), tmp_path / "rows.parquet")
+    engine = open_engine(new_database())
+    assert engine.ingest_parquet(tmp_path / "rows.parquet").to_pyarrow()["text"].to_pylist() == ["a\ufffdb", "c"]
+    engine.close()
+
+
+def test_a_name_that_postgresql_would_cut_off_is_refused(new_database: Callable[[], str], tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n" * 64: [1]}), tmp_path / "rows.parquet")
+    engine = open_engine(new_database())
+    with pytest.raises(EngineError, match="has more than the 63 bytes of a name of PostgreSQL: rename it at its source"):
+        engine.ingest_parquet(tmp_path / "rows.parquet")
+    engine.close()
+
+
+def test_a_server_that_is_away_is_one_sentence_without_the_password() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(EngineError) as caught:
+        open_engine(f"postgres://me:s3cret@127.0.0.1:{port}/risk")
+    assert str(caught.value).startswith(f"the PostgreSQL database risk at 127.0.0.1:{port} cannot be opened: ")
+    assert "s3cret" not in str(caught.value) and "\n" not in str(caught.value) and caught.value.__cause__ is None
+    assert is_transient(caught.value), "a server that starts again is waited for"
+
+
+@pytest.mark.parametrize("url", ["postgres://me:s3cret@[host/risk", "postgres://127.0.0.1/risk?s3cret=1", "postgres://me:s3cret@:s3cret/risk"])
+def test_a_url_that_cannot_be_read_is_one_sentence_without_the_password(url: str) -> None:
+    with pytest.raises(EngineError, match=r"^FINRISK_WAREHOUSE_URL is no URL of PostgreSQL: write|cannot be opened: .* check FINRISK") as caught:
+        open_engine(url)
+    assert "s3cret" not in str(caught.value) and "\n" not in str(caught.value)
+    assert "s3cret" not in describe(url)
+
+
+def test_without_the_driver_the_command_says_how_to_install_it(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.modules["psycopg"] = None
+from finrisk_assets.cli.main import cli
+cli(["demo"])
+"""
+    environment = {"FINRISK_HOME": str(tmp_path), "FINRISK_WAREHOUSE_URL": "postgres://me:s3cret@host/risk", "PATH": "/usr/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {WITHOUT_DRIVER}\n"

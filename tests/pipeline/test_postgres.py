@@ -1,0 +1,97 @@
+"""Tests of the graph on PostgreSQL: the tables of the trained ledger, and the champions' decisions, equal those on DuckDB."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from finrisk_assets.domains.registry import DOMAINS
+from finrisk_assets.graph import automation
+from finrisk_assets.graph.build import build_definitions
+from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.settings import Settings
+from tests.pipeline.conftest import Run
+
+LAYERS = ("raw_", "quarantine_", "validated_", "features_", "scores_")
+TOLERANCE = 1e-9
+"""Largest difference of a feature, absolute and relative: the engines' sines differ in the last bit."""
+
+
+@pytest.fixture(scope="module")
+def twin(run: Run, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """Return the same ledger on PostgreSQL, scored by the same champions."""
+    settings = replace(run.settings, home=tmp_path_factory.mktemp("postgres"), warehouse_url=new_database())
+    return materialise_twin(run.settings, settings)
+
+
+def materialise_twin(trained: Settings, settings: Settings) -> Warehouse:
+    """Run the graph's tables in another warehouse with the champions of a trained ledger; nothing is trained again."""
+    shutil.copytree(trained.root / "champions", settings.root / "champions")
+    definitions = build_definitions(settings)
+    names = [key for key in definitions.resolve_all_asset_keys() if key.to_user_string().startswith(LAYERS)]
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = definitions.resolve_job_def(automation.EVERYTHING)
+        result = job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=names)
+    failures = [f"{event.step_key}: {event.step_failure_data.error}" for event in result.all_events if event.is_step_failure]
+    assert result.success, failures
+    return Warehouse.of(settings)
+
+
+def tables_of(warehouse: Warehouse) -> list[str]:
+    names = [name for schema in ("staging", "analytics") for name in warehouse.connection.list_tables(database=schema)]
+    return sorted(name for name in names if name.startswith(LAYERS))
+
+
+def sort_rows(table: pa.Table) -> pa.Table:
+    """Return the rows in the order of their identifiers and times."""
+    keys = [name for name in table.column_names if pa.types.is_string(table[name].type) or name == "_row"]
+    return table.sort_by([(name, "ascending") for name in keys])
+
+
+def find_differences(ours: pa.Table, theirs: pa.Table, tolerance: float) -> dict[str, Any]:
+    """Return the columns in which two tables differ, with the number of rows."""
+    assert ours.column_names == theirs.column_names
+    assert ours.num_rows == theirs.num_rows
+    ours, theirs, differences = sort_rows(ours), sort_rows(theirs), {}
+    for name in ours.column_names:
+        if pa.types.is_floating(ours[name].type):
+            here, there = (np.array(side[name].to_numpy(zero_copy_only=False), float) for side in (ours, theirs))
+            same = np.isclose(here, there, rtol=tolerance, atol=tolerance, equal_nan=True)
+        else:
+            same = np.array([one == other for one, other in zip(ours[name].to_pylist(), theirs[name].to_pylist(), strict=True)])
+        if not same.all():
+            differences[name] = int((~same).sum())
+    return differences
+
+
+def test_every_table_of_the_ledger_is_there(run: Run, twin: Warehouse) -> None:
+    assert tables_of(twin) == tables_of(run.warehouse)
+    assert {f"scores_{domain.name}" for domain in DOMAINS} <= set(tables_of(twin))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_is_equal_on_both_engines(run: Run, twin: Warehouse, layer: str) -> None:
+    """Features within the tolerance; rows, quarantine, labels and scores bit for bit."""
+    tolerance = TOLERANCE if layer == "features_" else 0.0
+    differences = {
+        name: found
+        for name in tables_of(run.warehouse)
+        if name.startswith(layer) and (found := find_differences(twin.table(name).to_pyarrow(), run.warehouse.table(name).to_pyarrow(), tolerance))
+    }
+    assert differences == {}
+
+
+def test_one_month_again_changes_nothing(run: Run, twin: Warehouse) -> None:
+    """A run of one month replaces exactly its rows, from the tables that stand."""
+    from finrisk_assets.graph.partitions import MonthRange
+
+    stored = twin.table("features_cashflow")
+    before = stored.to_pyarrow()
+    twin.store_months("features_cashflow", stored, "as_of", MonthRange("2025-03", "2025-03", False, False))
+    assert find_differences(twin.table("features_cashflow").to_pyarrow(), before, 0.0) == {}
