@@ -27,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test coverage browser-test client tableau objects postgres container-test bench book pictures clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test engine-test coverage browser-test client tableau objects postgres spark container-test bench book pictures clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -85,18 +85,21 @@ lint: .venv/.dev ## Style, types, import rules, definitions
 # Three on two cores: many tests wait for a daemon, a server or a clock.
 WORKERS := --numprocesses 3 --dist loadgroup
 
-test: lint ## All of lint, and every test but those of the container image, of Kafka and of the browser
-	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser
+test: lint ## All of lint, and every test but those of the container image, of Kafka, of the browser and of a cluster
+	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser --ignore tests/cluster
 
 test-fast: .venv/.dev ## The tests of test that are not slow and need no real data: for the loop of change and check
-	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser -m "not slow and not realdata"
+	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser --ignore tests/cluster -m "not slow and not realdata"
 
 stream-test: .venv/.dev ## The stream on a real Kafka, with faults: needs Java 17, and Maven the first time (STREAM_MESSAGES=… for longer)
 	@pytest -rs tests/stream
 
+engine-test: .venv/.dev ## The whole graph on a standalone Spark, a worker that dies, Spark Connect: needs Java 17, and Maven Central the first time
+	@pytest -rs tests/cluster
+
 # Counting lines takes half as long again.
 coverage: .venv/.dev ## The tests of test, and the lines that none of them reaches
-	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser --cov --cov-report term:skip-covered
+	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser --ignore tests/cluster --cov --cov-report term:skip-covered
 
 browser-test: .venv/.dev $(CHARTS) ## Drive the console in Debian's chromium, page by page; screenshots lie in browser-shots/
 	@$(UV) sync --locked --quiet --group browser
@@ -114,6 +117,9 @@ objects: .venv/.ready ## Install what reads and writes files in buckets: s3://, 
 
 postgres: .venv/.ready ## Install the driver of a warehouse on PostgreSQL (psycopg, under the LGPL; see docs/engines.md)
 	@$(UV) sync --locked --quiet --inexact --extra postgres
+
+spark: .venv/.ready ## Install Spark (450 MB), for a warehouse on several machines: docs/engines.md
+	@$(UV) sync --locked --quiet --inexact --extra spark
 
 container-test: .venv/.dev ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
 	@pytest -rs tests/container

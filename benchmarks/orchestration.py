@@ -58,9 +58,8 @@ def bare(settings: Settings) -> None:
         bundle.write(folder, trained.spec)
         figures = domain.evaluate(common.load_frame(features, domain), Bundle.load(folder), settings).figures
         assert not domain.find_faults({figure.metric: figure for figure in figures})
-        scores.score_table(landing / "scores.parquet", features, domain, settings)
-        scores = warehouse.store(f"scores_{domain.name}", warehouse.connection.read_parquet(str(landing / "scores.parquet")))
-        assert not contract.check_stored(domain.score_contract(), scores)
+        stored = warehouse.store(f"scores_{domain.name}", scores.score_table(features, domain, settings, warehouse.engine))
+        assert not contract.check_stored(domain.score_contract(), stored)
         if domain.truth in source.truth:
             truth = {name: warehouse.table(name).to_pandas() for name in domain.truth_tables}
             domain.compare_with_truth(common.load_frame(features, domain), truth, Bundle.load(folder), settings)

@@ -246,6 +246,8 @@ class Settings:
     @property
     def warehouse(self) -> str:
         """The Ibis URL of the warehouse."""
+        if self.warehouse_url.startswith("pyspark://") and "warehouse=" not in self.warehouse_url:
+            return f"{self.warehouse_url}{'&' if '?' in self.warehouse_url else '?'}warehouse={quote(str(self.root / 'spark'))}"
         return self.warehouse_url or f"duckdb://{quote(str(self.root / 'warehouse.duckdb'))}"
 
     @property

@@ -4,16 +4,16 @@ import contextlib
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from finrisk_assets.settings import Settings
 
-SLOW_FIXTURES = frozenset({"run", "spark", "demo"})
+SLOW_FIXTURES = frozenset({"run", "spark_url", "demo"})
 """Fixtures that train every model, start a Spark, or build and serve a Bento: a test that needs one is slow."""
 
 
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        name = "trained" if item.path in trained else "spark" if "spark" in fixtures else item.path.as_posix()
+        name = "trained" if item.path in trained else "spark" if "spark_url" in fixtures else item.path.as_posix()
         item.add_marker(pytest.mark.xdist_group(name))
         groups.setdefault(name, []).append(item)
         if not SLOW_FIXTURES.isdisjoint(fixtures):
@@ -83,6 +83,16 @@ def keep_umask() -> Iterator[None]:
     os.umask(before)
 
 
+SPARK_SETTINGS = {
+    "spark.sql.shuffle.partitions": "1",
+    # A few thousand rows: compiling code for them takes longer than interpreting the plan.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+}
+"""Settings of a Spark that computes little at a time."""
+
+
 @pytest.fixture(scope="session")
 def new_database() -> Iterator[Callable[[], str]]:
     """Yield what creates an empty PostgreSQL database and returns its URL."""
@@ -109,35 +119,25 @@ def new_database() -> Iterator[Callable[[], str]]:
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Yield an Ibis connection to a local Spark of one thread that leaves no files behind. Spark needs a Java 17 runtime."""
+def spark_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the URL of a warehouse on a local Spark of one thread. Spark needs a Java 17 runtime, and Maven Central the first time."""
     require("java")
     folder = tmp_path_factory.mktemp("spark")
-    import ibis
-    from pyspark.sql import SparkSession
+    settings = SPARK_SETTINGS | {"spark.sql.warehouse.dir": f"{folder / 'none'}", "spark.local.dir": f"{folder / 'scratch'}"}
+    return f"pyspark://local[1]?{urlencode({'warehouse': str(folder / 'tables')} | settings)}"
 
-    from finrisk_assets.ledger.text_expressions import add_functions
 
-    settings = {
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.sql.shuffle.partitions": "1",
-        "spark.sql.session.timeZone": "UTC",
-        # A few thousand rows: compiling code for them takes longer than interpreting the plan.
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-        "spark.sql.warehouse.dir": str(folder / "warehouse"),
-        "spark.local.dir": str(folder / "scratch"),
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYSPARK_PYTHON", sys.executable)
-        patch.chdir(folder)
-        session = SparkSession.builder.master("local[1]").appName("finrisk-tests").config(map=settings).getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
-    connection = ibis.pyspark.connect(session)
-    add_functions(connection)
-    yield connection
-    session.stop()
+@pytest.fixture(scope="session")
+def spark_engine(spark_url: str) -> Iterator[Any]:
+    """Yield an engine on the local Spark, which ends with the session."""
+    from finrisk_assets.engines.choice import open_engine
+
+    engine = open_engine(spark_url)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def spark(spark_engine: Any) -> Any:
+    """Return the Ibis connection of the local Spark."""
+    return spark_engine.connection

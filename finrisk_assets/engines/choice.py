@@ -22,4 +22,8 @@ def open_engine(url: str) -> Engine:
             from finrisk_assets.engines.postgres_engine import PostgresEngine
 
             return PostgresEngine.open(url)
+        case "pyspark":
+            from finrisk_assets.engines.spark_engine import SparkEngine
+
+            return SparkEngine.open(url)
     raise EngineError(f"the warehouse's URL begins with {scheme!r}: set one of {', '.join(SCHEMES)} in FINRISK_WAREHOUSE_URL")

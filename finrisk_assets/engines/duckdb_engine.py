@@ -31,7 +31,7 @@ class DuckDBEngine(Engine):
         connection: Any = self.connection
         return connection.read_parquet(escape_pattern(file), hive_partitioning=False)
 
-    def replace_table(self, schema: str, name: str, rows: LazyTable) -> None:
+    def replace_table(self, schema: str, name: str, rows: LazyTable, month_column: str | None = None) -> None:
         """Replace a table in one transaction: Ibis creates, fills, drops and renames, each by itself."""
         with self._transaction():
             self.connection.create_table(name, rows, database=schema, overwrite=True)

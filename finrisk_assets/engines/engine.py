@@ -1,14 +1,24 @@
 """The engine of a warehouse: the verbs in which DuckDB, PostgreSQL and Spark differ. Everything else is one Ibis expression for all."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ibis
 from ibis.expr.types import Table as LazyTable
 
+from finrisk_assets.modelling.training.parallel import map_in_order
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    BatchFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
+
 SCHEMAS = ("staging", "analytics")
 """Schemas of a warehouse, made with its first connection."""
+BATCH_ROWS = 20_000
+"""Rows of a batch of `Engine.map_batches`: more need more memory."""
 
 
 class EngineError(ValueError):
@@ -49,8 +59,14 @@ class Engine(ABC):
         """Return the rows of a Parquet file, lazy."""
 
     @abstractmethod
-    def replace_table(self, schema: str, name: str, rows: LazyTable) -> None:
-        """Replace a table by the rows of an expression, as one change: a reader or a crash sees the old table or the new one."""
+    def replace_table(self, schema: str, name: str, rows: LazyTable, month_column: str | None = None) -> None:
+        """Replace a table by the rows of an expression, as one change: a reader or a crash sees the old table or the new one.
+
+        Parameters
+        ----------
+        month_column
+            The timestamp column by whose months the rows will be replaced later, for an engine that stores each month apart.
+        """
 
     @abstractmethod
     def replace_rows(self, schema: str, name: str, rows: LazyTable, condition: str) -> None:
@@ -63,6 +79,38 @@ class Engine(ABC):
         condition
             In SQL, with double quotes around names, as DuckDB and PostgreSQL read it.
         """
+
+    def map_batches(
+        self,
+        rows: LazyTable,
+        score: "Callable[[pa.RecordBatch], pa.RecordBatch]",
+        schema: "pa.Schema",
+        *,
+        key: str,
+        file: Path,
+        threads: int,
+    ) -> LazyTable:
+        """Return what a function makes of rows, a batch at a time; no more than a few batches are in memory.
+
+        Parameters
+        ----------
+        score
+            Returns a batch of `schema`. Where the engine computes elsewhere it is pickled, with all that it holds.
+        key
+            The column by which the rows are ordered, where they pass through this process.
+        file
+            The Parquet file that holds the result, where this process computes it.
+        threads
+            Number of batches that this process computes at a time.
+        """
+        import pyarrow.parquet as pq
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        batches = rows.order_by(key).to_pyarrow_batches(chunk_size=BATCH_ROWS)
+        with pq.ParquetWriter(file, schema) as writer:
+            for batch in map_in_order(score, batches, threads):
+                writer.write_batch(batch)
+        return self.ingest_parquet(file)
 
     def close(self) -> None:
         """Close the connection."""

@@ -121,9 +121,9 @@ class Warehouse(dg.ConfigurableResource):
         """Return whether an asset has a stored table."""
         return self.engine.has(schema_of(asset), asset)
 
-    def store(self, asset: str, rows: LazyTable) -> LazyTable:
+    def store(self, asset: str, rows: LazyTable, month_column: str | None = None) -> LazyTable:
         """Replace an asset's table by the rows of an expression, computed in the engine, and return the stored table."""
-        self.engine.replace_table(schema_of(asset), asset, rows)
+        self.engine.replace_table(schema_of(asset), asset, rows, month_column)
         return self.table(asset)
 
     def store_months(self, asset: str, rows: LazyTable, time_column: str, months: MonthRange) -> LazyTable:
@@ -149,7 +149,7 @@ class Warehouse(dg.ConfigurableResource):
         """
         rows = months.filter_rows(rows, time_column)
         if months.is_all or not self.has(asset):
-            return self.store(asset, rows)
+            return self.store(asset, rows, time_column)
         stored = self.table(asset).columns
         if set(stored) != set(rows.columns):
             other = ", ".join(sorted(set(stored) ^ set(rows.columns)))

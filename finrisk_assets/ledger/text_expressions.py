@@ -5,9 +5,7 @@ Every function takes a text column in normal form and returns null where the tex
 
 import re
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
-from unicodedata import normalize
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -30,7 +28,7 @@ _EDGES = r"^[{0}]+|[{0}]+\z".format("".join(f"\\x{{{first:x}}}-\\x{{{last:x}}}" 
 
 @ibis.udf.scalar.builtin
 def nfc_normalize(text: str) -> str:
-    """Bring text into Unicode's form NFC. DuckDB has this function, Spark learns it by `add_functions`."""
+    """Bring text into Unicode's form NFC. DuckDB has this function; an engine without it adds one of this name."""
     raise NotImplementedError("the engine carries it out")
 
 
@@ -44,12 +42,6 @@ def instant_at_zone(zone, local):  # type: ignore[no-untyped-def]
 def local_time_at_zone(zone, instant):  # type: ignore[no-untyped-def]
     """Return the local time of an instant, likewise."""
     raise NotImplementedError("the engine carries it out")
-
-
-def add_functions(connection: ibis.BaseBackend) -> None:
-    """Add to an engine the functions that it lacks, so that it can carry out the contract: NFC on Spark."""
-    if connection.name == "pyspark":
-        connection._session.udf.register("nfc_normalize", partial(normalize, "NFC"))
 
 
 def normalise(text: ir.StringValue) -> ir.StringValue:

@@ -92,8 +92,7 @@ def test_batch_scores_follow_the_rules_of_the_policy(run: Run, tmp_path: Path) -
     settings = replace(run.settings, policy=other)
     policy = parse_policy(other.read_text(encoding="utf-8"), "ruled")
     rows = TRANSACTION_ANOMALY.join_rules(run.warehouse.table("features_transaction_anomaly"), run.warehouse.table, policy)
-    score_table(tmp_path / "scores.parquet", rows, TRANSACTION_ANOMALY, settings)
-    ruled = pd.read_parquet(tmp_path / "scores.parquet").set_index("transaction_id")
+    ruled = score_table(rows, TRANSACTION_ANOMALY, settings, run.warehouse.engine).to_pandas().set_index("transaction_id")
     before = run.warehouse.table("scores_transaction_anomaly").to_pandas().set_index("transaction_id")
     fired = ruled.fired_rules == "burst"
     assert before.fired_rules.isna().all() and 0 < fired.sum() < len(ruled) / 10

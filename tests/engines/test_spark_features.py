@@ -13,7 +13,7 @@ from finrisk_assets.domains.transaction_anomaly.features import build
 
 @pytest.mark.slow
 def test_features_are_equal_on_duckdb_and_spark(spark, tmp_path):
-    unpleasant = _module(Path(__file__).with_name("test_parity.py")).unpleasant
+    unpleasant = _module(Path(__file__).parents[1] / "pipeline" / "test_parity.py").unpleasant
     path = tmp_path / "transactions.parquet"
     duckdb = ibis.duckdb.connect()
     duckdb.create_table("transactions", unpleasant(3000).to_pyarrow())

@@ -1,0 +1,178 @@
+"""Spark, the engine of several machines: tables of Iceberg in a folder that all of them reach.
+
+A table is the files that its newest metadata file names, and a commit is the rename of that file: whoever reads sees the old table or the
+new one, and a process that dies leaves files that no table names. The catalog is the folder itself, so any process finds the tables.
+"""
+
+import os
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+from ibis.expr.types import Table as LazyTable
+
+from finrisk_assets.engines.engine import SCHEMAS, Engine, EngineError
+from finrisk_assets.engines.spark_url import SparkUrl
+from finrisk_assets.engines.spark_workers import map_each, normalise_nfc
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from finrisk_assets.engines.engine import BatchFunction
+
+CATALOG = "finrisk"
+ICEBERG = "org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.0"
+"""Iceberg's runtime for the Spark that `pyproject.toml` allows: one jar, Apache-2.0."""
+
+KEPT_SNAPSHOTS, MAX_SNAPSHOTS = 2, 8
+"""Earlier states of a table: above the larger number all but the smaller number are removed, with the files that only they name."""
+
+SESSION = {
+    "spark.sql.session.timeZone": "UTC",
+    # A time has no zone, as in the other engines; so have literals and casts.
+    "spark.sql.timestampType": "TIMESTAMP_NTZ",
+    # A cast that cannot be done ends the query, `try_cast` gives null.
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.ansi.doubleQuotedIdentifiers": "true",
+    "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
+}
+"""Settings that the meaning of an expression rests on."""
+
+
+class SparkEngine(Engine):
+    """A session of Spark with a catalog of Iceberg."""
+
+    connection: Any
+
+    @classmethod
+    def open(cls, url: str) -> "SparkEngine":
+        """Open a session of a URL.
+
+        Raises
+        ------
+        EngineError
+            If the URL has another form, or Spark cannot run here.
+        """
+        address = SparkUrl.parse(url)
+        try:
+            import pyspark  # noqa: F401
+        except ImportError:
+            raise EngineError("Spark is not installed: run `make spark`, which adds it to the environment") from None
+        session = _connect(address) if address.is_connect else _start(address)
+        return cls(session, address.warehouse)
+
+    def __init__(self, session: "SparkSession", warehouse: str) -> None:
+        from finrisk_assets.engines.spark_backend import SparkBackend
+
+        self.session = session
+        catalog = {
+            f"spark.sql.catalog.{CATALOG}": "org.apache.iceberg.spark.SparkCatalog",
+            f"spark.sql.catalog.{CATALOG}.type": "hadoop",
+            f"spark.sql.catalog.{CATALOG}.warehouse": warehouse,
+            # A table that another process replaced is read as it is now.
+            f"spark.sql.catalog.{CATALOG}.cache-enabled": "false",
+            "spark.sql.defaultCatalog": CATALOG,
+        }
+        for name, value in (SESSION | catalog).items():
+            session.conf.set(name, value)
+        session.udf.register("nfc_normalize", normalise_nfc)
+        for schema in SCHEMAS:  # a folder that is not there yet cannot be listed
+            session.sql(f"CREATE NAMESPACE IF NOT EXISTS {schema}")
+        super().__init__(SparkBackend().connect(session))
+
+    def ingest_parquet(self, file: Path) -> LazyTable:
+        """Return the rows of a Parquet file, which is read when they are computed."""
+        return cast(LazyTable, self.connection.read_parquet(file))
+
+    def replace_table(self, schema: str, name: str, rows: LazyTable, month_column: str | None = None) -> None:
+        """Replace a table in one commit; one with a month column is stored by month, so that months can be replaced."""
+        from pyspark.sql import functions
+
+        writer = self.connection.data_frame(rows).writeTo(_quote(schema, name)).using("iceberg")
+        for key, value in _PROPERTIES.items():
+            writer = writer.tableProperty(key, value)
+        if month_column is not None:
+            writer = writer.partitionedBy(functions.partitioning.months(month_column))
+        writer.createOrReplace()
+        self._remove_snapshots(schema, name)
+
+    def replace_rows(self, schema: str, name: str, rows: LazyTable, condition: str) -> None:
+        """Replace the rows that meet a condition in one commit; it must hold for all rows of a month or for none."""
+        from pyspark.sql import functions
+
+        columns = self.table(schema, name).columns
+        self.connection.data_frame(rows.select(*columns)).writeTo(_quote(schema, name)).overwrite(functions.expr(condition))
+        self._remove_snapshots(schema, name)
+
+    def _remove_snapshots(self, schema: str, name: str) -> None:
+        """Remove old states of a table, when there are many: each would hold its files."""
+        if self.session.table(_quote(schema, name, "snapshots")).count() > MAX_SNAPSHOTS:
+            options = f"older_than => current_timestamp(), retain_last => {KEPT_SNAPSHOTS}"
+            self.session.sql(f"CALL {CATALOG}.system.expire_snapshots(table => '{schema}.{name}', {options})")
+
+    def map_batches(self, rows: LazyTable, score: "BatchFunction", schema: pa.Schema, *, key: str, file: Path, threads: int) -> LazyTable:
+        """Return what a function makes of rows: the workers compute it when the result is stored, and no row comes here."""
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        mapped = self.connection.data_frame(rows).mapInArrow(partial(map_each, score), from_arrow_schema(schema, prefer_timestamp_ntz=True))
+        return cast(LazyTable, self.connection.view(mapped))
+
+
+_PROPERTIES = {
+    # Old metadata files are removed with the commit that makes them old.
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "5",
+}
+
+
+def _quote(*names: str) -> str:
+    return ".".join(f"`{name}`" for name in names)
+
+
+def _start(address: SparkUrl) -> "SparkSession":
+    """Return a session of its own in the process's one Spark, which the first call starts."""
+    from pyspark import SparkContext
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.sql import SparkSession
+
+    if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
+        raise EngineError("Spark needs a Java 17 runtime, which is not installed (Debian: openjdk-17-jre-headless)")
+    settings = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.sql.catalogImplementation": "in-memory"}
+    if address.jars is None:
+        settings["spark.jars.packages"] = ICEBERG
+    else:
+        settings["spark.jars"] = ",".join(sorted(str(jar) for jar in address.jars.glob("*.jar")))
+    if address.master.startswith("local"):
+        settings |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+        # Driver and executor are one process: a laptop that slept has lost no executor.
+        settings["spark.network.timeout"] = "86400s"
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    running = SparkContext._active_spark_context
+    if running is not None and running.master != address.master:
+        raise EngineError(f"this process runs Spark on {running.master}, and {address.master} needs a process of its own")
+    builder = SparkSession.builder.master(address.master).appName("finrisk").config(map=settings | dict(address.settings))
+    try:
+        session = builder.getOrCreate()
+    except PySparkRuntimeError as error:
+        raise EngineError(f"Spark did not start ({error.getCondition()}): its own message stands above") from None
+    session.sparkContext.setLogLevel("ERROR")
+    return session.newSession()
+
+
+def _connect(address: SparkUrl) -> "SparkSession":
+    """Return a session on a server of Spark Connect, which must have Iceberg's jar."""
+    from pyspark.errors import PySparkImportError
+
+    try:
+        from pyspark.sql.connect.session import SparkSession
+    except PySparkImportError:
+        raise EngineError("Spark Connect is not installed: run `make spark`, which adds it to the environment") from None
+    session = SparkSession.builder.remote(address.master).create()
+    for name, value in address.settings.items():
+        session.conf.set(name, value)
+    return cast("SparkSession", session)

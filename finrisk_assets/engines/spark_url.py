@@ -1,0 +1,65 @@
+"""The URL of a warehouse on Spark: its master, the folder of its tables, and settings of the session."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from finrisk_assets.engines.engine import EngineError
+
+SCHEME = "pyspark://"
+
+FORMS = "pyspark://local[2], pyspark://spark://host:7077 or pyspark://sc://host:15002"
+
+
+@dataclass(frozen=True)
+class SparkUrl:
+    """The parts of a URL ``pyspark://<master>?warehouse=<folder>&jars=<folder>&<setting>=<value>``.
+
+    Attributes
+    ----------
+    master
+        ``local[2]``, ``spark://host:7077``, or ``sc://host:15002`` for Spark Connect.
+    warehouse
+        Folder of the tables: one that the driver and all workers reach under the same path, or the URL of such a folder.
+    jars
+        Folder of the jar of Iceberg, for a machine without Maven Central; None where Spark fetches it.
+    settings
+        Settings of the session, by name (``spark.executor.memory``).
+    """
+
+    master: str
+    warehouse: str
+    jars: Path | None
+    settings: Mapping[str, str]
+
+    @property
+    def is_connect(self) -> bool:
+        """Whether the session is on a server of Spark Connect, and no JVM in this process."""
+        return self.master.startswith("sc://")
+
+    @classmethod
+    def parse(cls, url: str) -> "SparkUrl":
+        """Read a URL.
+
+        Raises
+        ------
+        EngineError
+            If it has another form; the message does not repeat it, for it may hold a token.
+        """
+        master, _, query = url.removeprefix(SCHEME).partition("?")
+        parts = dict(parse_qsl(query))
+        warehouse, jars = parts.pop("warehouse", ""), parts.pop("jars", "")
+        kind, _, host = master.partition("://")
+        is_local = kind == "local" or (kind.startswith("local[") and kind.endswith("]"))
+        if not (is_local and not host) and not (kind in ("spark", "sc") and ":" in host):
+            raise EngineError(f"the warehouse's URL names no Spark: set FINRISK_WAREHOUSE_URL to {FORMS}")
+        if not warehouse:
+            raise EngineError("the warehouse's URL names no folder of tables: add ?warehouse=<folder> to FINRISK_WAREHOUSE_URL")
+        if others := sorted(name for name in parts if not name.startswith("spark.")):
+            raise EngineError(
+                f"the warehouse's URL has the option {others[0]!r}: write warehouse, jars, or settings of Spark, which begin with spark."
+            )
+        if jars and not list(Path(jars).glob("*.jar")):
+            raise EngineError("the folder jars of the warehouse's URL holds no jar: copy Iceberg's runtime for Spark 4.0 into it")
+        return cls(master, warehouse, Path(jars) if jars else None, parts)

@@ -1,0 +1,125 @@
+"""Tests of tables on Spark: replaced as a whole and by month, found by another process, never torn."""
+
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finrisk_assets.engines.engine import EngineError
+from finrisk_assets.engines.spark_engine import MAX_SNAPSHOTS, SparkEngine
+
+pytestmark = pytest.mark.slow
+
+FEBRUARY = "\"at\" >= TIMESTAMP '2025-02-01 00:00:00' AND \"at\" < TIMESTAMP '2025-03-01 00:00:00'"
+UNTIL_JANUARY = '("at" < TIMESTAMP \'2025-02-01 00:00:00\') OR "at" IS NULL'
+
+TORN = """
+import os, signal, sys
+from finrisk_assets.engines.choice import open_engine
+import ibis, pyarrow as pa
+engine = open_engine(sys.argv[1])
+engine.replace_table("analytics", "torn", ibis.memtable({"n": [1, 2]}))
+driver = os.getpid()
+def die(batch):
+    os.kill(driver, signal.SIGKILL)
+    return batch
+rows = engine.map_batches(engine.table("analytics", "torn"), die, pa.schema([("n", pa.int64())]), key="n", file=None, threads=1)
+engine.replace_table("analytics", "torn", rows)
+"""
+
+
+def stored(engine, name):
+    return sorted(engine.table("analytics", name).to_pyarrow().to_pylist(), key=lambda row: row["id"])
+
+
+def dated(*rows):
+    return ibis.memtable(pa.table({"id": [id for id, _ in rows], "at": pa.array([at for _, at in rows], pa.timestamp("us"))}))
+
+
+def test_months_are_replaced_and_the_others_stay(spark_engine):
+    january, february, march = (datetime(2025, month, 1) for month in (1, 2, 3))
+    spark_engine.replace_table("analytics", "dated", dated(("a", january), ("b", february), ("c", march), ("d", None)), "at")
+    spark_engine.replace_rows("analytics", "dated", dated(("e", datetime(2025, 2, 28, 23, 59, 59, 999999))), FEBRUARY)
+    assert [row["id"] for row in stored(spark_engine, "dated")] == ["a", "c", "d", "e"]
+    itself = spark_engine.table("analytics", "dated")
+    spark_engine.replace_rows("analytics", "dated", itself.filter(itself["at"].isnull()).mutate(id=itself.id + "2"), UNTIL_JANUARY)
+    assert stored(spark_engine, "dated") == [
+        {"id": "c", "at": march},
+        {"id": "d2", "at": None},
+        {"id": "e", "at": datetime(2025, 2, 28, 23, 59, 59, 999999)},
+    ]
+
+
+def test_a_table_is_made_of_itself_and_old_states_are_removed(spark_engine):
+    spark_engine.replace_table("analytics", "counted", ibis.memtable({"id": [0]}))
+    for _ in range(MAX_SNAPSHOTS + 1):
+        counted = spark_engine.table("analytics", "counted")
+        spark_engine.replace_table("analytics", "counted", counted.mutate(id=counted.id + 1))
+    assert stored(spark_engine, "counted") == [{"id": MAX_SNAPSHOTS + 1}]
+    assert spark_engine.session.table("analytics.counted.snapshots").count() <= MAX_SNAPSHOTS
+
+
+def test_values_come_back_as_the_other_engines_return_them(spark_engine, tmp_path):
+    file = tmp_path / "odd [name] {1,2}?*.parquet"
+    moment = datetime(2025, 3, 30, 2, 30, 0, 123456)
+    rows = pa.table(
+        {
+            "whole": pa.array([1, None], pa.int64()),
+            "fraction": pa.array([float("nan"), None]),
+            "is_so": pa.array([True, None]),
+            "text": ["e\u0301", None],
+            "instant": pa.array([moment, None], pa.timestamp("us", "UTC")),
+            "at": pa.array([moment, None], pa.timestamp("us")),
+        }
+    )
+    pq.write_table(rows, file)
+    lazy = spark_engine.ingest_parquet(file)
+    spark_engine.replace_table("staging", "values", lazy)
+    (first, second) = spark_engine.table("staging", "values").to_pyarrow().to_pylist()
+    first, second = (first, second) if second["whole"] is None else (second, first)
+    assert first["fraction"] != first["fraction"]
+    assert {name: value for name, value in first.items() if name != "fraction"} == {
+        "whole": 1, "is_so": True, "text": "e\u0301", "instant": moment, "at": moment,
+    }  # fmt: skip
+    assert set(second.values()) == {None}
+    here, there = ibis.duckdb.connect().read_parquet(file.with_name("odd*")), spark_engine.table("staging", "values")
+    nulls = [{name: int(table[name].isnull().sum().to_pyarrow().as_py()) for name in rows.column_names} for table in (here, there)]
+    assert nulls[0] == nulls[1]
+    out = tmp_path / "out.parquet"
+    there.order_by("whole").to_parquet(out)
+    assert pq.read_table(out)["at"].to_pylist() == [moment, None] or pq.read_table(out)["at"].to_pylist() == [None, moment]
+
+
+def test_a_table_of_another_process_is_found_and_a_dying_one_tears_nothing(spark_engine, spark_url):
+    died = subprocess.run([sys.executable, "-c", TORN, spark_url], capture_output=True, text=True)
+    assert died.returncode == -9, died.stderr[-2000:]
+    assert spark_engine.has("analytics", "torn") and not spark_engine.has("analytics", "unborn")
+    assert sorted(spark_engine.table("analytics", "torn").to_pyarrow()["n"].to_pylist()) == [1, 2]
+    spark_engine.replace_table("analytics", "torn", ibis.memtable({"n": [3]}))
+    assert spark_engine.table("analytics", "torn").to_pyarrow()["n"].to_pylist() == [3]
+
+
+def test_a_process_has_one_master(spark_engine, tmp_path):
+    with pytest.raises(EngineError, match="runs Spark on local"):
+        SparkEngine.open(f"pyspark://local[7]?warehouse={tmp_path}")
+
+
+def test_batches_come_in_order_and_a_function_runs_where_the_rows_are(spark_engine, tmp_path):
+    rows = ibis.range(0, 50_000).unnest().name("n").as_table()
+    spark_engine.replace_table("analytics", "numbers", rows.mutate(n=rows.n.cast("int64")))
+    stored = spark_engine.table("analytics", "numbers")
+    batches = list(stored.order_by(stored.n.desc()).to_pyarrow_batches(chunk_size=20_000))
+    assert max(len(batch) for batch in batches) <= 20_000
+    assert [n for batch in batches for n in batch["n"].to_pylist()] == list(range(49_999, -1, -1))
+
+    def double(batch):
+        return pa.RecordBatch.from_pydict({"n": [2 * n for n in batch["n"].to_pylist()]})
+
+    folder = Path(tmp_path)
+    doubled = spark_engine.map_batches(stored, double, pa.schema([("n", pa.int64())]), key="n", file=folder / "none.parquet", threads=1)
+    assert doubled.n.sum().to_pyarrow().as_py() == 2 * sum(range(50_000)) and not list(folder.iterdir())

@@ -1,0 +1,38 @@
+"""Tests of the URL of a warehouse on Spark: its forms, and one sentence for each other one."""
+
+import pytest
+
+from finrisk_assets.engines.engine import EngineError
+from finrisk_assets.engines.spark_url import SparkUrl
+from finrisk_assets.settings import Settings
+
+
+@pytest.mark.parametrize("master", ["local", "local[2]", "local[*]", "spark://host:7077", "sc://host:15002", "sc://host:443/;token=secret"])
+def test_a_url_names_master_folder_and_settings(master):
+    url = SparkUrl.parse(f"pyspark://{master}?warehouse=/shared/tables&spark.executor.memory=4g")
+    assert (url.master, url.warehouse, url.settings) == (master, "/shared/tables", {"spark.executor.memory": "4g"})
+    assert url.is_connect == master.startswith("sc")
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("pyspark://", "names no Spark"),
+        ("pyspark://yarn?warehouse=/w", "names no Spark"),
+        ("pyspark://local[2", "names no Spark"),
+        ("pyspark://sc://host:443/;token=secret", "names no folder"),
+        ("pyspark://local[2]?warehouse=/w&memory=4g", "has the option 'memory'"),
+        ("pyspark://local[2]?warehouse=/w&jars=/nowhere", "holds no jar"),
+    ],
+)
+def test_another_url_is_refused_in_one_sentence_without_its_token(url, what):
+    with pytest.raises(EngineError, match=what) as refused:
+        SparkUrl.parse(url)
+    assert "secret" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_the_tables_are_below_the_home_where_the_url_names_no_folder(tmp_path):
+    settings = Settings(home=tmp_path, warehouse_url="pyspark://local[2]?spark.driver.memory=2g")
+    assert SparkUrl.parse(settings.warehouse).warehouse == str(settings.root / "spark")
+    settings = Settings(home=tmp_path, warehouse_url="pyspark://local[2]?warehouse=/shared")
+    assert SparkUrl.parse(settings.warehouse).warehouse == "/shared"
