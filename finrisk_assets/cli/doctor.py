@@ -156,7 +156,7 @@ def _source(settings: Settings) -> Check:
 
 def _java() -> Check:
     java = shutil.which("java")
-    advice = f"only `make test` needs it, for the features on Spark: install a JRE {JAVA_RELEASE} (Debian: openjdk-17-jre-headless)"
+    advice = f"only a warehouse on Spark and `make test` need it: install a JRE {JAVA_RELEASE} (Debian: openjdk-17-jre-headless)"
     if java is None:
         return Check("Java", NOTE, "none", advice)
     text = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr

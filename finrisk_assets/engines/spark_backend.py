@@ -54,6 +54,11 @@ class SparkCompiler(PySparkCompiler):
         """Return a time without a zone, not an instant."""
         return self.cast(super().visit_TimestampTruncate(op, arg=arg, unit=unit), dt.timestamp)
 
+    def visit_TimestampFromUNIX(self, op: Any, *, arg: Any, unit: Any) -> Any:  # noqa: N802
+        """Read milliseconds and microseconds too, and return a time without a zone."""
+        read = {"s": "timestamp_seconds", "ms": "timestamp_millis", "us": "timestamp_micros"}[unit.short]
+        return self.cast(self.f.anon[read](arg), dt.timestamp)
+
     def visit_IsNull(self, op: Any, *, arg: Any) -> Any:  # noqa: N802
         """Tell null from NaN, which is a number here."""
         return arg.is_(sge.Null())
