@@ -4,6 +4,7 @@ Ibis reads results through pandas, where a null is NaN and a whole number with a
 a Parquet file as a folder; here it is one file. Differences of single operations are in `SparkCompiler`.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ class SparkCompiler(PySparkCompiler):
 
     __slots__ = ()
     type_mapper = SparkType
+
+    def visit_NonNullLiteral(self, op: Any, *, value: Any, dtype: dt.DataType) -> Any:  # noqa: N802
+        """Write a fraction as a double: Spark reads 0.5 as a decimal, and a whole number over a decimal is one too."""
+        if dtype.is_floating() and math.isfinite(value):
+            return self.cast(value, dt.float64)
+        return super().visit_NonNullLiteral(op, value=value, dtype=dtype)
 
     def visit_ScalarUDF(self, op: Any, **arguments: Any) -> Any:  # noqa: N802
         """Write PostgreSQL's and DuckDB's `timezone` as Spark says it; both of its forms return a time without a zone."""

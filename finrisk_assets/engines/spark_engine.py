@@ -142,7 +142,11 @@ def _start(address: SparkUrl) -> "SparkSession":
 
     if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
         raise EngineError("Spark needs a Java 17 runtime, which is not installed (Debian: openjdk-17-jre-headless)")
-    settings = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.sql.catalogImplementation": "in-memory"}
+    settings: dict[str, bool | float | int | str | None] = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.catalogImplementation": "in-memory",
+    }
     if address.jars is None:
         settings["spark.jars.packages"] = ICEBERG
     else:
@@ -167,12 +171,12 @@ def _start(address: SparkUrl) -> "SparkSession":
 def _connect(address: SparkUrl) -> "SparkSession":
     """Return a session on a server of Spark Connect, which must have Iceberg's jar."""
     from pyspark.errors import PySparkImportError
+    from pyspark.sql import SparkSession
 
     try:
-        from pyspark.sql.connect.session import SparkSession
+        session = SparkSession.builder.remote(address.master).create()
     except PySparkImportError:
         raise EngineError("Spark Connect is not installed: run `make spark`, which adds it to the environment") from None
-    session = SparkSession.builder.remote(address.master).create()
     for name, value in address.settings.items():
         session.conf.set(name, value)
-    return cast("SparkSession", session)
+    return session
