@@ -218,6 +218,10 @@ class Domain(ABC):
     def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
         """Return the Ibis expression that computes the feature table."""
 
+    def compute_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
+        """Return the feature table of stored tables, as `build_features` declares it; an engine may compute it at once."""
+        return self.build_features(tables, source)
+
     def declare_features(self, source: "Source") -> "Sequence[Declaration]":
         """Return the declarations of the features that the service computes itself."""
         return ()

@@ -28,11 +28,12 @@ from finrisk_assets.features.windows import (
 
 KEYS = ("transaction_id", "customer_id", "occurred_at")
 
-_TIME = "_occurred_us"
+TIME = "_occurred_us"
+"""Column of the time of an event in microseconds since 1970."""
 _PACK = float(1 << 26)
 """A number above the events of any window: see `_pack`."""
 
-_Slot: TypeAlias = tuple[tuple[str, ...], int, int, str]
+Slot: TypeAlias = tuple[tuple[str, ...], int, int, str]
 """One window function: entity, length, delay (seconds) and the content that is aggregated."""
 
 
@@ -58,36 +59,52 @@ def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequ
     ValueError
         Where a needed column is missing, or two features have one name.
     """
-    names = [feature.feature.name for feature in features]
-    needed = sorted(frozenset(KEYS).union(carry, *(feature.columns for feature in features)))
-    missing = [name for name in needed if name not in transactions.columns]
-    if missing:
-        raise ValueError(f"features need the columns {', '.join(missing)}; the table has {', '.join(transactions.columns)}")
-    duplicates = sorted({name for name in names if names.count(name) > 1})
-    if duplicates:
-        raise ValueError(f"features declared twice: {', '.join(duplicates)}")
-
-    plan = _Plan.of(collect_windows(features))
-    events = transactions.select(*needed, **{_TIME: epoch_micros(transactions.occurred_at)})
-    events = events.mutate(**_inputs(events, plan.slots))
-    events = events.mutate(**{name: _aggregate(events, slot) for slot, name in plan.slots.items()})
-    values = {name: plan.value(events, feature).cast("float64") for name, feature in zip(names, features, strict=True)}
-    return events.select(*KEYS, *(name for name in carry if name not in (*KEYS, *values)), **values)
+    plan = WindowPlan.of(transactions, features, carry)
+    events = plan.select_events(transactions)
+    events = events.mutate(**read_inputs(events, plan.slots))
+    return plan.select_features(events.mutate(**{name: _aggregate(events, slot) for slot, name in plan.slots.items()}))
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """The window functions to compute, and the column name of each."""
+class WindowPlan:
+    """The window functions that features need, and what becomes of their values: the same for every way to compute them.
 
-    slots: dict[_Slot, str]
+    Attributes
+    ----------
+    slots
+        The window functions, and the column name of each.
+    features, carry
+        As of `compute`.
+    """
+
+    slots: dict[Slot, str]
+    features: tuple[Declaration, ...]
+    carry: tuple[str, ...]
 
     @classmethod
-    def of(cls, declarations: Sequence[Window]) -> "_Plan":
+    def of(cls, transactions: ir.Table, features: Sequence[Declaration], carry: Sequence[str]) -> "WindowPlan":
+        """Plan features of a table; raise ValueError as `compute` says."""
+        names = [feature.feature.name for feature in features]
+        missing = [name for name in _needed(features, carry) if name not in transactions.columns]
+        if missing:
+            raise ValueError(f"features need the columns {', '.join(missing)}; the table has {', '.join(transactions.columns)}")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"features declared twice: {', '.join(duplicates)}")
         # Engines search the bounds of a frame again for every function over it: each frame gets as few functions as possible.
-        slots = dict.fromkeys(_slot(window, content) for window in declarations for content in _contents(window))
+        slots = dict.fromkeys(_slot(window, content) for window in collect_windows(features) for content in _contents(window))
         packed = {slot[:3] for slot in slots if slot[3] == "is_fraud"}
         needed = [slot for slot in slots if slot[3] != "count" or slot[:3] not in packed]
-        return cls({slot: f"_w{number}" for number, slot in enumerate(needed)})
+        return cls({slot: f"_w{number}" for number, slot in enumerate(needed)}, tuple(features), tuple(carry))
+
+    def select_events(self, transactions: ir.Table) -> ir.Table:
+        """Return the columns that the features read, and `TIME`."""
+        return transactions.select(*_needed(self.features, self.carry), **{TIME: epoch_micros(transactions.occurred_at)})
+
+    def select_features(self, events: ir.Table) -> ir.Table:
+        """Return keys, carried columns and features of events that have the columns of the slots."""
+        values = {feature.feature.name: self.value(events, feature).cast("float64") for feature in self.features}
+        return events.select(*KEYS, *(name for name in self.carry if name not in (*KEYS, *values)), **values)
 
     def value(self, events: ir.Table, feature: Declaration) -> ir.NumericValue:
         match feature:
@@ -115,7 +132,7 @@ class _Plan:
                     value = ibis.greatest(value.coalesce(0.0), _cents(events))
                 value = value / 100.0
             case "since":
-                hours = (events[_TIME] - self._column(events, window, "latest")) / float(HOUR * MICRO)
+                hours = (events[TIME] - self._column(events, window, "latest")) / float(HOUR * MICRO)
                 value = hours.coalesce(window.length_s / HOUR)
         if window.empty is not None:
             value = value.coalesce(window.empty)
@@ -141,6 +158,10 @@ class _Plan:
         return events[self.slots[_slot(window, content)]]
 
 
+def _needed(features: Sequence[Declaration], carry: Sequence[str]) -> list[str]:
+    return sorted(frozenset(KEYS).union(carry, *(feature.columns for feature in features)))
+
+
 def _contents(window: Window) -> tuple[str, ...]:
     match window.aggregate:
         case "mean":
@@ -153,7 +174,7 @@ def _contents(window: Window) -> tuple[str, ...]:
             return (window.aggregate,)
 
 
-def _slot(window: Window, content: str) -> _Slot:
+def _slot(window: Window, content: str) -> Slot:
     return window.entity, window.length_s, window.delay_s, content
 
 
@@ -166,40 +187,42 @@ def _pack(frauds: ir.NumericValue) -> ir.NumericValue:
     return frauds * _PACK + 1.0
 
 
-def _inputs(events: ir.Table, slots: Iterable[_Slot]) -> dict[str, ir.Value]:
+def read_inputs(events: ir.Table, slots: Iterable[Slot]) -> dict[str, ir.Value]:
+    """Return the columns that the slots aggregate, by name; `input_of` names that of a slot."""
     inputs: dict[str, ir.Value] = {}
     for _, _, delay_s, content in slots:
         if content in ("amount", "std", "max"):
-            inputs["_cents"] = _cents(events)
+            inputs[input_of(content, delay_s)] = _cents(events)
         elif content == "is_fraud":
-            is_in_time = epoch_micros(events.label_known_at) <= events[_TIME] + delay_s * MICRO
-            inputs[_fraud_column(delay_s)] = _pack((events.is_fraud & is_in_time).coalesce(False).cast("float64"))
+            is_in_time = epoch_micros(events.label_known_at) <= events[TIME] + delay_s * MICRO
+            inputs[input_of(content, delay_s)] = _pack((events.is_fraud & is_in_time).coalesce(False).cast("float64"))
     return inputs
 
 
-def _fraud_column(delay_s: int) -> str:
-    return f"_is_fraud_after_{delay_s}_s"
+def input_of(content: str, delay_s: int) -> str:
+    """Return the column that a slot with this content and delay aggregates."""
+    return f"_is_fraud_after_{delay_s}_s" if content == "is_fraud" else "_cents"
 
 
-def _aggregate(events: ir.Table, slot: _Slot) -> ir.Value:
+def _aggregate(events: ir.Table, slot: Slot) -> ir.Value:
     entity, length_s, delay_s, content = slot
     match content:
         case "amount":
-            value: ir.Value = events["_cents"].sum()
+            value: ir.Value = events[input_of(content, delay_s)].sum()
         case "is_fraud":
-            value = events[_fraud_column(delay_s)].sum()
+            value = events[input_of(content, delay_s)].sum()
         case "std":
             # The engines' own central moments: sums of squares would lose the digits of a small deviation.
-            value = events["_cents"].std(how="sample")
+            value = events[input_of(content, delay_s)].std(how="sample")
         case "max":
-            value = events["_cents"].max()
+            value = events[input_of(content, delay_s)].max()
         case "latest":
-            value = events[_TIME].max()
+            value = events[TIME].max()
         case _:
             value = events.count()
     frame = ibis.window(
         group_by=[events[name] for name in entity],
-        order_by=events[_TIME],
+        order_by=events[TIME],
         range=(1 - (length_s + delay_s) * MICRO, -max(delay_s * MICRO, 1)),
     )
     return value.over(frame)
@@ -207,8 +230,8 @@ def _aggregate(events: ir.Table, slot: _Slot) -> ir.Value:
 
 def _point(events: ir.Table, point: Point) -> ir.NumericValue:
     # Clock and calendar by arithmetic, the same in every engine and in `online`; 1970-01-01 was a Thursday.
-    hour = events[_TIME] // (HOUR * MICRO) % 24
-    angle = events[_TIME] % (DAY * MICRO) * (2 * math.pi / (DAY * MICRO))
+    hour = events[TIME] // (HOUR * MICRO) % 24
+    angle = events[TIME] % (DAY * MICRO) * (2 * math.pi / (DAY * MICRO))
     match point.reading:
         case "amount":
             return events.amount
@@ -221,7 +244,7 @@ def _point(events: ir.Table, point: Point) -> ir.NumericValue:
         case "hour_cos":
             return angle.cos()
         case "is_weekend":
-            return ((events[_TIME] // (DAY * MICRO) + 3) % 7 >= 5).cast("int64")
+            return ((events[TIME] // (DAY * MICRO) + 3) % 7 >= 5).cast("int64")
         case "is_night":
             return (hour <= 6).cast("int64")
         case "is_credit":

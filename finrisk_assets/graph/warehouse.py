@@ -19,6 +19,7 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.engines.choice import open_engine
 from finrisk_assets.engines.engine import Engine
 from finrisk_assets.engines.warehouse_url import file_of
+from finrisk_assets.features import sorted_scan
 from finrisk_assets.graph import retries
 from finrisk_assets.graph.partitions import PARTITION_COLUMN, MonthRange, add_run_metadata
 from finrisk_assets.graph.runs import stop_signals, warehouse_lock
@@ -160,6 +161,11 @@ class Warehouse(dg.ConfigurableResource):
         self.engine.replace_rows(schema_of(asset), asset, rows, months.sql_condition(time_column))
         return self.table(asset)
 
+    def drop_scan(self) -> None:
+        """Drop the tables of a `sorted_scan`, which are stored by now."""
+        if self.connection.name == "duckdb":
+            sorted_scan.drop(self.connection)
+
     def drop_connection(self) -> None:
         """Drop the cached connection, so that the next use opens another."""
         _open.cache_clear()
@@ -181,6 +187,7 @@ class Tables(dg.ConfigurableIOManager):
                 stored = self.warehouse.store_months(asset, obj, time_column, months)
             else:
                 stored = self.warehouse.store(asset, obj)
+            self.warehouse.drop_scan()
             metadata = describe_table(
                 stored, schema if isinstance(schema, dg.TableSchema) else None, describe_columns(asset, stored.columns)
             )

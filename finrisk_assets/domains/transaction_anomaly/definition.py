@@ -71,6 +71,9 @@ class TransactionAnomaly(Domain):
     def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
         return features.build(tables["transactions"], _declarations(source))
 
+    def compute_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
+        return features.build(tables["transactions"], _declarations(source), in_passes=True)
+
     def declare_features(self, source: "Source") -> "Sequence[Declaration]":
         return _declarations(source)
 

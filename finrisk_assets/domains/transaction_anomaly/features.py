@@ -16,8 +16,8 @@ def select_features(columns: Iterable[str]) -> tuple[Declaration, ...]:
     return windows.select_available(FEATURES, columns)
 
 
-def build(transactions: "ir.Table", features: Sequence[Declaration] | None = None) -> "ir.Table":
-    """Return the features of every transaction with its keys and label, lazily.
+def build(transactions: "ir.Table", features: Sequence[Declaration] | None = None, *, in_passes: bool = False) -> "ir.Table":
+    """Return the features of every transaction with its keys and label.
 
     Parameters
     ----------
@@ -25,13 +25,16 @@ def build(transactions: "ir.Table", features: Sequence[Declaration] | None = Non
         The ledger's validated transactions.
     features
         Declarations to compute; by default all that the table has columns for.
+    in_passes
+        Whether they are computed at once by `features.sorted_scan`, from a stored table, where the engine is DuckDB; else lazily.
 
     Returns
     -------
     ibis.Table
         One row per transaction: keys, `LABELS`, then the features as float64, null where missing.
     """
-    from finrisk_assets.features import batch
+    from finrisk_assets.features import batch, sorted_scan
 
     declarations = select_features(transactions.columns) if features is None else features
-    return batch.compute(transactions, declarations, carry=[name for name in LABELS if name in transactions.columns])
+    compute = sorted_scan.compute if in_passes and sorted_scan.runs_on(transactions) else batch.compute
+    return compute(transactions, declarations, carry=[name for name in LABELS if name in transactions.columns])

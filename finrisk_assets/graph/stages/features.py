@@ -54,11 +54,10 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
     def features(context: dg.AssetExecutionContext, clock: Clock, **tables: LazyTable) -> LazyTable:
         import ibis
 
-        rows = domain.build_features(tables, source)
+        partitions.add_run_metadata(context, lineage.lineage_metadata(domain.build_features(tables, source)))
+        rows = domain.compute_features(tables, source)
         # A month counts as ended some days before it ends, where the ledger says no more; nobody decides before the clock.
-        rows = rows.filter((rows[domain.decision_time] <= ibis.literal(clock.now(), type="timestamp")).fill_null(True))
-        partitions.add_run_metadata(context, lineage.lineage_metadata(rows))
-        return rows
+        return rows.filter((rows[domain.decision_time] <= ibis.literal(clock.now(), type="timestamp")).fill_null(True))
 
     return features
 
