@@ -27,6 +27,10 @@ MOVED_TO_POLICY = {
 """Former setting -> the key of the policy that replaced it."""
 
 
+DEVICES = ("auto", "cpu", "cuda")
+"""Values of the setting `device`."""
+
+
 class SettingsError(ValueError):
     """A setting that cannot be used: its name, its value and what to set instead."""
 
@@ -49,6 +53,8 @@ class Settings:
         The database that holds the tables, ``duckdb://`` or ``postgres://``; empty means a DuckDB file below `home`; see docs/engines.md.
     warehouse_wait_minutes
         How long a run or a command waits for a DuckDB warehouse that another process has open, minutes.
+    warehouse_memory_gb
+        Memory in GB above which a DuckDB warehouse writes what it works on to a folder beside its file.
     as_of
         Moment at which the ledger is read, UTC: rows dated later are not known yet. Default: the present.
     seed
@@ -92,6 +98,10 @@ class Settings:
         Whether the Bento includes each domain's challenger, and the service scores with it beside the champion.
     threads
         Number of threads of a model's training.
+    training_rows
+        Rows of a feature table up to which all of them train and evaluate a model; of a larger table, those of a sample of customers.
+    device
+        Where XGBoost fits: ``cpu``, ``cuda``, or ``auto`` for CUDA where XGBoost and the machine have it.
     jwt_issuer, jwt_audience, jwt_jwks
         Issuer and audience of the bearer tokens that the service accepts, and the URL or file of the issuer's public keys.
     jwt_roles_claim, jwt_role_prefix
@@ -126,6 +136,7 @@ class Settings:
     mapping: Path | None = None
     warehouse_url: str = field(default="", repr=False)
     warehouse_wait_minutes: float = 60.0
+    warehouse_memory_gb: float = 2.0
     as_of: datetime | None = None
     seed: int = 20180401
     quarantine_max_share: float = 0.05
@@ -152,6 +163,8 @@ class Settings:
     base_image: str = "docker.io/library/python:3.11-slim-bookworm"
     shadow: bool = False
     threads: int = 2
+    training_rows: int = 1_000_000
+    device: str = "auto"
     jwt_issuer: str = ""
     jwt_audience: str = ""
     jwt_jwks: str = ""
@@ -186,6 +199,8 @@ class Settings:
         if self.objects and not re.match(r"(s3|gs|abfs)://[^/@:]+(/|$)", self.objects):
             # The value is not repeated: it may hold a credential.
             raise SettingsError("FINRISK_OBJECTS is no address: set one such as s3://bucket/finrisk, without an account or a credential")
+        if self.device not in DEVICES:
+            raise SettingsError(f"FINRISK_DEVICE={self.device!r} is no device: set {', '.join(DEVICES[:-1])} or {DEVICES[-1]}")
         for allowed, (is_allowed, names) in _RANGES.items():
             for name in names:
                 value = getattr(self, name)
@@ -311,11 +326,11 @@ _RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "a whole number of at least 0": (lambda value: value >= 0, ("sim_shock_month",)),
     "minutes from 0 to 10080": (lambda value: 0 <= value <= 10080, ("warehouse_wait_minutes",)),
     "seconds from 0 to 3600": (lambda value: 0 <= value <= 3600, ("drain_seconds",)),
-    "a number above 0": (lambda value: value > 0, ("rate_per_second", "unknown_per_second")),
+    "a number above 0": (lambda value: value > 0, ("warehouse_memory_gb", "rate_per_second", "unknown_per_second")),
     "a whole number of at least 1": (
         lambda value: value >= 1,
         (
-            *("sim_customers", "sim_months", "threads", "rate_burst", "unknown_burst"),
+            *("sim_customers", "sim_months", "threads", "training_rows", "rate_burst", "unknown_burst"),
             *("max_connections", "max_connections_per_address"),
         ),
     ),

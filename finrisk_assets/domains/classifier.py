@@ -127,7 +127,7 @@ class ClassifierDomain(Domain):
         from finrisk_assets.modelling.evaluation.explain import with_values
         from finrisk_assets.modelling.training import provenance
         from finrisk_assets.modelling.training.binning import cross_fit_levels
-        from finrisk_assets.modelling.training.candidates import compute_margin, convert_model, fit_candidates, to_matrix
+        from finrisk_assets.modelling.training.candidates import compute_margin, convert_model, fit_candidates, place_on_device, to_matrix
         from finrisk_assets.modelling.training.model_registry import model_name
         from finrisk_assets.scoring.spec import BundleSpec
 
@@ -138,6 +138,7 @@ class ClassifierDomain(Domain):
         features, categories = _fit_categories(labelled.iloc[window.train], features, labels[window.train])
         rows = to_matrix(labelled, features)
         estimators = self.candidates(features, settings.seed, 1, len(window.train))
+        place_on_device(estimators, settings.device)
         weighed, taught, unlearned = rows.copy(), rows.copy(), set(self.find_unlearned(features))
         outcomes, people = labels[window.train], labelled.customer_id.iloc[window.train]
         for column, weights in _category_columns(features, categories):

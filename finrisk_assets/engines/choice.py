@@ -4,8 +4,13 @@ from finrisk_assets.engines.engine import Engine, EngineError
 from finrisk_assets.engines.warehouse_url import SCHEMES
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, memory_gb: float = 2.0) -> Engine:
     """Connect the engine of a warehouse's URL.
+
+    Parameters
+    ----------
+    memory_gb
+        Memory in GB above which DuckDB writes what it works on to a folder beside its file; the others have settings of their own.
 
     Raises
     ------
@@ -17,7 +22,7 @@ def open_engine(url: str) -> Engine:
         case "duckdb":
             from finrisk_assets.engines.duckdb_engine import DuckDBEngine
 
-            return DuckDBEngine.open(url)
+            return DuckDBEngine.open(url, memory_gb)
         case "postgres" | "postgresql":
             from finrisk_assets.engines.postgres_engine import PostgresEngine
 

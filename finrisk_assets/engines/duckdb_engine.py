@@ -20,11 +20,12 @@ class DuckDBEngine(Engine):
     serves_several = False
 
     @classmethod
-    def open(cls, url: str) -> "DuckDBEngine":
+    def open(cls, url: str, memory_gb: float) -> "DuckDBEngine":
         """Open the database of a URL."""
         file = file_of(url)
         # A path is no URL to Ibis: it would read the marks # and % in it.
-        return cls(ibis.connect(url) if file is None else ibis.duckdb.connect(file, **dict(parse_qsl(url.partition("?")[2]))))
+        options = {"memory_limit": f"{memory_gb}GB"} | dict(parse_qsl(url.partition("?")[2]))
+        return cls(ibis.connect(url) if file is None else ibis.duckdb.connect(file, **options))
 
     def ingest_parquet(self, file: Path) -> LazyTable:
         """Return the rows of a Parquet file, which is read when they are computed."""

@@ -41,9 +41,9 @@ _logger = logging.getLogger("finrisk.warehouse")
 
 
 @cache
-def _open(url: str) -> Engine:
+def _open(url: str, memory_gb: float) -> Engine:
     """Return the process's one engine of a URL: DuckDB lets a single process write, and refuses a second connection."""
-    return open_engine(url)
+    return open_engine(url, memory_gb)
 
 
 def schema_of(asset: str) -> str:
@@ -60,15 +60,18 @@ class Warehouse(dg.ConfigurableResource):
         An Ibis connection URL: ``duckdb://``, ``postgres://`` or ``pyspark://``.
     wait_minutes
         How long to wait for a DuckDB file that another process has open, minutes.
+    memory_gb
+        Memory of a DuckDB file's connection, GB; an option `memory_limit` of the URL goes before it.
     """
 
     url: str
     wait_minutes: float = 60.0
+    memory_gb: float = 2.0
 
     @classmethod
     def of(cls, settings: Settings) -> "Warehouse":
         """Return the warehouse that the settings name."""
-        return cls(url=settings.warehouse, wait_minutes=settings.warehouse_wait_minutes)
+        return cls(url=settings.warehouse, wait_minutes=settings.warehouse_wait_minutes, memory_gb=settings.warehouse_memory_gb)
 
     @property
     def engine(self) -> Engine:
@@ -83,7 +86,7 @@ class Warehouse(dg.ConfigurableResource):
         """
         file = file_of(self.url)
         if file is None:
-            return retries.with_retries(lambda: _open(self.url))
+            return retries.with_retries(lambda: _open(self.url, self.memory_gb))
         warehouse_lock.acquire(self.url, self.wait_minutes)
         return self._open_file(file)
 
@@ -97,7 +100,7 @@ class Warehouse(dg.ConfigurableResource):
         deadline, is_told = time.monotonic() + self.wait_minutes * 60, False
         while True:
             try:
-                return _open(self.url)
+                return _open(self.url, self.memory_gb)
             except Exception as error:
                 holder = re.search(r"held in (.+?\(PID \d+\))", str(error))
                 if holder is None:

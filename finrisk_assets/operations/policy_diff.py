@@ -85,7 +85,7 @@ def compare_policies(settings: "Settings", before: Policy, after: Policy) -> Ite
     from finrisk_assets.graph.warehouse import Warehouse
     from finrisk_assets.ledger import sources
 
-    source, warehouse = sources.load(settings), Warehouse(url=settings.warehouse)
+    source, warehouse = sources.load(settings), Warehouse.of(settings)
     for domain in domains_of(source):
         if champion_folder(domain, settings).is_dir() and warehouse.has(f"features_{domain.group}"):
             yield _compare(domain, source, warehouse, settings, before, after)

@@ -67,7 +67,7 @@ def test_batch_scores_are_the_champions(run: Run, domain) -> None:  # type: igno
 def test_the_evaluation_rows_give_the_window_that_all_rows_give(run: Run) -> None:
     domain = TRANSACTION_ANOMALY
     features, champion = run.warehouse.table(f"features_{domain.name}"), Bundle.load(champion_folder(domain, run.settings))
-    read, all_rows = load_evaluation_rows(run.warehouse, domain), load_frame(features, domain)
+    read, all_rows = load_evaluation_rows(run.warehouse, domain, run.settings), load_frame(features, domain)
     assert 0 < len(read) < len(all_rows) / 2
     pd.testing.assert_frame_equal(
         domain.score_test_window(read, champion, run.settings).frame, domain.score_test_window(all_rows, champion, run.settings).frame

@@ -340,6 +340,7 @@ def _train_supervised(
 
     from finrisk_assets.modelling.evaluation import metrics, plots
     from finrisk_assets.modelling.training import calibrate, provenance
+    from finrisk_assets.modelling.training.candidates import place_on_device
     from finrisk_assets.modelling.training.convert import convert_estimator
     from finrisk_assets.scoring.score_curve import draw_score_curve
 
@@ -349,7 +350,9 @@ def _train_supervised(
     margins: dict[str, np.ndarray] = {}
     fitted: dict[str, Any] = {}
     candidates: list[dict[str, Any]] = []
-    for name, estimator in model.candidates(spec.features, settings.seed, n_jobs=settings.threads).items():
+    estimators = model.candidates(spec.features, settings.seed, n_jobs=settings.threads)
+    place_on_device(estimators, settings.device)
+    for name, estimator in estimators.items():
         if name not in model.JOINABLE:
             continue
         began = time.perf_counter()

@@ -12,7 +12,7 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.domains.base import Domain, Figure
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
-from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse
+from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, count
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.packs.pack import canonical_json
 from finrisk_assets.policy.policy_file import load_policy
@@ -62,13 +62,35 @@ def load_frame(features: LazyTable, domain: Domain) -> "pd.DataFrame":
     return to_frame(ordered(features, domain))
 
 
-def load_evaluation_rows(warehouse: Warehouse, domain: Domain) -> "pd.DataFrame":
+def sample_rows(features: LazyTable, domain: Domain, settings: Settings) -> LazyTable:
+    """Return the rows that train and evaluate a model: all, or those of a sample of customers where ``FINRISK_TRAINING_ROWS`` allows fewer.
+
+    Customers with an outcome and customers without one are drawn by the seed in equal shares. Every row of a drawn customer is kept, so
+    rates, calibration and histories are those of the ledger, and no row needs a weight.
+    """
+    total = count(features)
+    if total <= settings.training_rows:
+        return features
+    import ibis
+    import numpy as np
+    import pyarrow as pa
+
+    has_outcome = features[domain.label].cast("int64").max().fill_null(0) > 0
+    people = features.group_by("customer_id").agg(has_outcome=has_outcome).order_by("customer_id").to_pyarrow()
+    names, is_stratum = people["customer_id"].to_numpy(), people["has_outcome"].to_numpy()
+    draw, share = np.random.default_rng(settings.seed), settings.training_rows / total
+    strata = [names[is_stratum == value] for value in (True, False)]
+    drawn = np.concatenate([draw.permutation(stratum)[: round(len(stratum) * share)] for stratum in strata])
+    return features.semi_join(ibis.memtable(pa.table({"customer_id": pa.array(np.sort(drawn), pa.string())})), "customer_id")
+
+
+def load_evaluation_rows(warehouse: Warehouse, domain: Domain, settings: Settings) -> "pd.DataFrame":
     """Return the rows of the feature table on which a model is evaluated, ordered by its key.
 
     What its companions know is not joined: an evaluation is computed again from the version's own snapshot, bundle and policy alone.
     """
     features = warehouse.table(f"features_{domain.group}")
-    return load_frame(domain.evaluation_rows(features), domain)
+    return load_frame(domain.evaluation_rows(sample_rows(features, domain, settings)), domain)
 
 
 def join_companions(rows: LazyTable, domain: Domain, warehouse: Warehouse) -> LazyTable:

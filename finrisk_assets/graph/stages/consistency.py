@@ -25,6 +25,7 @@ from finrisk_assets.features.arithmetic import instalment
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages.common import champion_folder, common, figure_table, load_bundle, log_artifact, read_figures
+from finrisk_assets.graph.stages.scores import SCORING_CHUNK
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.ledger.categories import REGULAR_PAY
 from finrisk_assets.ledger.sources.source_definition import Source
@@ -157,10 +158,14 @@ def decide_offered_loans(offers: "pd.DataFrame", source: Source, warehouse: Ware
     }
     types = everyone.schema()
     applied = asked.mutate(**{name: value.cast(types[name]) for name, value in terms.items()}).select(*everyone.columns)
-    rows = LOAN_DEFAULT.build_application_features({**tables, "loans": applied}, source).to_pandas()
-    decided = LOAN_DEFAULT.score(rows, load_bundle(champion_folder(LOAN_DEFAULT, settings), LOAN_DEFAULT, settings))["decision"]
+    rows = LOAN_DEFAULT.build_application_features({**tables, "loans": applied}, source)
+    champion = load_bundle(champion_folder(LOAN_DEFAULT, settings), LOAN_DEFAULT, settings)
+    decided = [pd.Series(dtype=object)]
+    for batch in rows.to_pyarrow_batches(chunk_size=SCORING_CHUNK):
+        frame = batch.to_pandas()
+        decided.append(pd.Series(LOAN_DEFAULT.score(frame, champion)["decision"], index=frame.loan_id, dtype=object))
     # An offer without an application is one that nobody could ask for: it counts as not approved.
-    return pd.Series(decided, index=rows.loan_id).reindex(offers.application_id).fillna("")
+    return pd.concat(decided).reindex(offers.application_id).fillna("")
 
 
 def add_up_people(offers: "pd.DataFrame", warehouse: Warehouse) -> "pd.DataFrame":

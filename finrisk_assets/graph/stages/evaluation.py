@@ -98,7 +98,7 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
             raise dg.Failure(f"no challenger is registered for {domain.name}: materialise model_{domain.name} first")
         challenger = load_bundle(candidate_folder(domain, settings), domain, settings)
         champion = _champion(client, domain, registered, settings)
-        frame = load_evaluation_rows(warehouse, domain)
+        frame = load_evaluation_rows(warehouse, domain, settings)
         known_now = replace(settings, as_of=clock.now())
         protected = load_protected_columns(warehouse, source)
         with limit_threads():

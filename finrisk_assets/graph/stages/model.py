@@ -26,6 +26,7 @@ from finrisk_assets.graph.stages.common import (
     ordered,
     pictures,
     run_link,
+    sample_rows,
     to_frame,
 )
 from finrisk_assets.graph.warehouse import TRAINING_POOL, Warehouse, markdown_table
@@ -66,7 +67,7 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
 
         # The run's moment, and not the time of day, decides which outcomes are known.
         fixed = replace(settings, as_of=clock.now())
-        rows = ordered(warehouse.table(f"features_{domain.group}"), domain)
+        rows = ordered(sample_rows(warehouse.table(f"features_{domain.group}"), domain, settings), domain)
         settings.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=settings.root) as scratch:
             # Written before training: pandas takes the rows over.

@@ -18,6 +18,7 @@ from finrisk_assets.graph.stages.common import (
     load_bundle,
     load_frame,
     log_artifact,
+    sample_rows,
 )
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
@@ -45,7 +46,7 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
 
         champion = load_bundle(champion_folder(domain, settings), domain, settings)
         # Decisions are compared as they are made, with all that the companions know.
-        rows = domain.evaluation_rows(warehouse.table(f"features_{domain.group}"))
+        rows = domain.evaluation_rows(sample_rows(warehouse.table(f"features_{domain.group}"), domain, settings))
         frame = load_frame(join_companions(rows, domain, warehouse), domain)
         if champion.companions:
             client = tracking.client()

@@ -19,6 +19,7 @@ from finrisk_assets.modelling.training import calibrate, tuning
 from finrisk_assets.modelling.training.parallel import map_threads
 from finrisk_assets.modelling.training.split import Split
 from finrisk_assets.scoring.spec import Rows, signed_log1p
+from finrisk_assets.settings import SettingsError
 from schemas.features import Feature
 
 if TYPE_CHECKING:
@@ -184,6 +185,39 @@ def build_candidates(features: Sequence[Feature], seed: int, n_threads: int = 1,
         ),
         "xgboost": boosting,
     }
+
+
+def place_on_device(models: Mapping[str, Any], device: str) -> None:
+    """Let XGBoost's models fit where the setting ``FINRISK_DEVICE`` says.
+
+    Raises
+    ------
+    finrisk_assets.settings.SettingsError
+        For ``cuda`` where XGBoost was built without CUDA or finds no device.
+    """
+    if device == "cpu":
+        return
+    if has_cuda():
+        for model in models.values():
+            if type(model).__name__ == "XGBClassifier":
+                model.set_params(device="cuda")
+    elif device == "cuda":
+        raise SettingsError(
+            "FINRISK_DEVICE=cuda: XGBoost was built without CUDA or finds no device: install what docs/scale.md says, or set auto"
+        )
+
+
+def has_cuda() -> bool:
+    """Return whether XGBoost was built with CUDA and fits on a device of this machine."""
+    import xgboost
+
+    if not xgboost.build_info().get("USE_CUDA"):
+        return False
+    try:
+        xgboost.train({"device": "cuda", "verbosity": 0}, xgboost.DMatrix(np.zeros((2, 1)), label=[0, 1]), 1)
+    except xgboost.core.XGBoostError:
+        return False
+    return True
 
 
 def compute_margin(estimator: Any, rows: Rows) -> tuple[Floats, Literal["logit", "identity"]]:

@@ -152,7 +152,7 @@ def load_transactions(settings: "Settings", since: datetime | None = None) -> La
     from finrisk_assets.graph.stages.common import champion_folder, load_bundle, load_frame
     from finrisk_assets.graph.warehouse import Warehouse
 
-    warehouse, folder = Warehouse(url=settings.warehouse), champion_folder(DOMAIN, settings)
+    warehouse, folder = Warehouse.of(settings), champion_folder(DOMAIN, settings)
     name = f"features_{DOMAIN.group}"
     if not folder.is_dir() or not warehouse.has(name):
         raise NoHistoryError("there is no champion of transaction anomaly: `finrisk demo` makes one")
