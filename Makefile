@@ -27,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test engine-test coverage browser-test client tableau objects postgres spark container-test bench book pictures clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test engine-test coverage browser-test client tableau objects postgres spark container-test bench scale book pictures clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -126,6 +126,9 @@ container-test: .venv/.dev ## Build the container image without Docker or a regi
 
 bench: .venv/.dev ## Measure: model quality and speed, beside peers
 	@for what in features simulator spending loans cashflow offers handbook leakage drift scorecard reasons gates orchestration serving; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done
+
+scale: .venv/.dev ## Measure what grows with the ledger: features of 1.75, 10 and 100 million transactions, beside peers (hours; 30 GB of disk)
+	@$(PY) -m benchmarks.scale
 
 book: .venv/.dev ## Build the documentation as a site into .book/site; a link that leads nowhere fails
 	@$(PY) -m book.pages

@@ -6,7 +6,7 @@ import pytest
 
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES, HANDBOOK
 from finrisk_assets.domains.transaction_anomaly.features import build, select_features
-from finrisk_assets.features import parity
+from finrisk_assets.features import batch, parity, sorted_scan
 from finrisk_assets.features.arrivals import plan_arrivals, replay
 
 
@@ -80,6 +80,34 @@ def test_the_table_has_one_row_a_transaction_with_keys_and_label():
     assert table.count().to_pyarrow().as_py() == table.transaction_id.nunique().to_pyarrow().as_py() == 500
     without = build(transactions.drop("merchant", "country", "is_fraud", "label_known_at"))
     assert "merchant_n_1d" not in without.columns and "amount_zscore_30d" in without.columns
+
+
+@pytest.mark.parametrize("chunk_rows", [97, sorted_scan.CHUNK_ROWS])
+@pytest.mark.parametrize("factor", [1.0, 1e5])
+def test_passes_over_sorted_rows_equal_window_functions_to_the_last_bit(monkeypatch, chunk_rows, factor):
+    monkeypatch.setattr(sorted_scan, "CHUNK_ROWS", chunk_rows)
+    rows = unpleasant()
+    transactions = ibis.duckdb.connect().create_table("transactions", rows.mutate(amount=rows.amount * factor).to_pyarrow())
+    features = (*FEATURES, *HANDBOOK)
+    windows = batch.compute(transactions, features, carry=("is_fraud",)).order_by("transaction_id").to_pyarrow()
+    passes = sorted_scan.compute(transactions, features, carry=("is_fraud",)).order_by("transaction_id").to_pyarrow()
+    assert passes.schema == windows.schema and len(passes) == 3000
+    assert [name for name in windows.column_names if not passes[name].equals(windows[name])] == []
+
+
+def test_features_without_a_window_need_no_pass():
+    transactions = ibis.duckdb.connect().create_table("transactions", unpleasant(500).to_pyarrow())
+    points = [feature for feature in FEATURES if feature.feature.name in ("hour", "log_amount")]
+    assert sorted_scan.compute(transactions, points).to_pyarrow().equals(batch.compute(transactions, points).to_pyarrow())
+
+
+def test_the_tables_of_a_pass_are_gone_once_they_are_dropped():
+    connection = ibis.duckdb.connect()
+    transactions = connection.create_table("transactions", unpleasant(500).to_pyarrow())
+    sorted_scan.compute(transactions, HANDBOOK)
+    assert sorted_scan.CATALOG in connection.list_catalogs()
+    sorted_scan.drop(connection)
+    assert sorted_scan.CATALOG not in connection.list_catalogs()
 
 
 @pytest.mark.realdata

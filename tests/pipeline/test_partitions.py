@@ -50,6 +50,14 @@ def test_months_of_a_ledger_that_ended_and_of_one_that_lives() -> None:
     assert group_consecutive(["2024-05", "2024-01", "2023-12"]) == [("2023-12", "2024-01"), ("2024-05", "2024-05")]
 
 
+def test_a_warehouse_has_the_memory_of_its_setting_unless_its_url_says_another(tmp_path: Path) -> None:
+    def limit(warehouse: Warehouse) -> str:
+        return str(warehouse.connection.raw_sql("SELECT current_setting('memory_limit')").fetchone()[0])
+
+    assert limit(Warehouse(url=f"duckdb://{tmp_path / 'one.duckdb'}", memory_gb=3.0)) == "2.7 GiB"
+    assert limit(Warehouse(url=f"duckdb://{tmp_path / 'two.duckdb'}?memory_limit=1GB", memory_gb=3.0)) == "953.6 MiB"
+
+
 def test_exactly_the_months_of_the_run_are_replaced(warehouse: Warehouse) -> None:
     warehouse.store_months("features_x", rows(**FIRST), "at", month_range("2024-01", "2024-04"))
     again = rows(a="2024-01-01", b2="2024-02-03", e="2024-03-01", f="2024-04-01")

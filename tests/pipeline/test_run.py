@@ -16,6 +16,7 @@ import pytest
 from finrisk_assets.cli import demo
 from finrisk_assets.domains.registry import DOMAINS, left_out
 from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
+from finrisk_assets.features import sorted_scan
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages.common import champion_folder, load_evaluation_rows, load_frame
 from finrisk_assets.graph.warehouse import count
@@ -62,6 +63,10 @@ def test_batch_scores_are_the_champions(run: Run, domain) -> None:  # type: igno
     assert list(scores[key]) == list(features[key])
     np.testing.assert_allclose(scores.score, champion.margin(rows), rtol=1e-6)
     assert set(scores.model_version) == {champion.version}
+
+
+def test_nothing_of_a_pass_over_sorted_rows_is_left_beside_the_warehouse(run: Run) -> None:
+    assert sorted_scan.CATALOG not in run.warehouse.connection.list_catalogs()
 
 
 def test_the_evaluation_rows_give_the_window_that_all_rows_give(run: Run) -> None:

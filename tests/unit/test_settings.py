@@ -26,6 +26,11 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one() -> None:
         Settings.from_environment({"FINRISK_ZZZ": "1"})
 
 
+def test_an_unknown_device_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"^FINRISK_DEVICE='gpu' is no device: set auto, cpu or cuda$"):
+        Settings.from_environment({"FINRISK_DEVICE": "gpu"})
+
+
 @pytest.mark.parametrize(
     ("name", "value", "wanted"),
     [

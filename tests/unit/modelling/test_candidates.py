@@ -7,10 +7,18 @@ from xgboost import XGBClassifier
 
 from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.modelling.training import candidates, tuning
-from finrisk_assets.modelling.training.candidates import AveragedModel, compute_margin, convert_model, fit_candidates
+from finrisk_assets.modelling.training.candidates import (
+    AveragedModel,
+    compute_margin,
+    convert_model,
+    fit_candidates,
+    has_cuda,
+    place_on_device,
+)
 from finrisk_assets.modelling.training.split import split
 from finrisk_assets.scoring.bundle import Bundle
 from finrisk_assets.scoring.spec import BundleSpec
+from finrisk_assets.settings import SettingsError
 from schemas.features import Feature
 
 FEATURES = tuple(Feature(f"x{number}", "", "") for number in range(4))
@@ -129,3 +137,24 @@ def test_boosting_on_few_rows_is_a_mean_of_trees_with_the_search_or_without():
     few, many = (candidates.build_candidates(FEATURES, 1, n_rows=n)["xgboost"] for n in (900, 3_000))
     assert (few.num_parallel_tree, many.num_parallel_tree) == (candidates.N_PARALLEL_TREES, None)
     assert tuning.tune(few, rows, labels).num_parallel_tree == candidates.N_PARALLEL_TREES
+
+
+def test_a_device_that_is_not_there_is_refused_by_name_and_left_out_by_choice():
+    if has_cuda():
+        pytest.skip("XGBoost has CUDA here")
+    estimators = models()
+    place_on_device(estimators, "auto")
+    assert estimators["xgboost"].get_params()["device"] is None
+    with pytest.raises(SettingsError, match=r"^FINRISK_DEVICE=cuda: .* or set auto$"):
+        place_on_device(estimators, "cuda")
+
+
+def test_models_that_were_fitted_on_a_gpu_are_as_good():
+    if not has_cuda():
+        pytest.skip("needs a GPU and XGBoost with CUDA: docs/scale.md says how to install it")
+    rows, labels = table(20_000, curve=0.8)
+    windows = split([str(number) for number in range(len(rows))], labels, seed=1)
+    trees = {"cpu": models()["xgboost"], "cuda": models()["xgboost"]}
+    place_on_device({"cuda": trees["cuda"]}, "cuda")
+    of_cpu, of_gpu = (fit_candidates(rows, labels, windows, {"xgboost": model})[0] for model in trees.values())
+    assert of_cpu.auc.low < of_gpu.auc.value < of_cpu.auc.high
