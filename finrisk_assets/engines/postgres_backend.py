@@ -24,6 +24,7 @@ SPOOL_BYTES = 1 << 24
 REPLACEMENT = "\ufffd"
 """The character in place of the character 0, which no text of PostgreSQL's can have."""
 
+
 class EngineBackend(Backend):
     """An open connection to PostgreSQL, with the compiler and the transfer of rows that the engine needs."""
 
@@ -64,7 +65,8 @@ class EngineBackend(Backend):
         # By their places: PostgreSQL cuts long names off, such as that of an expression without one.
         places = [f"c{number}" for number in range(len(schema))]
         columns = [
-            f"CAST({place} AS {self._type_name(kind)}) AS {_quote(name)}" for place, (name, kind) in zip(places, schema.items(), strict=True)
+            f"CAST({place} AS {self._type_name(kind)}) AS {_quote(name)}"
+            for place, (name, kind) in zip(places, schema.items(), strict=True)
         ]
         return f"SELECT {', '.join(columns)} FROM ({query}) AS typed ({', '.join(places)})"
 
@@ -103,7 +105,9 @@ def check_names(names: Iterable[str]) -> None:
     """
     for name in names:
         if len(name.encode()) > MAX_NAME_BYTES:
-            raise EngineError(f"the column {name!r} has more than the {MAX_NAME_BYTES} bytes of a name of PostgreSQL: rename it at its source")
+            raise EngineError(
+                f"the column {name!r} has more than the {MAX_NAME_BYTES} bytes of a name of PostgreSQL: rename it at its source"
+            )
 
 
 def _quote(name: str) -> str:

@@ -69,7 +69,9 @@ class PostgresEngine(Engine):
             raise EngineError(f"{describe(url)} cannot be opened: {_reason(error)}: check FINRISK_WAREHOUSE_URL and the server") from None
         info = connection.info
         if info.server_version < FIRST_VERSION:
-            raise EngineError(f"{describe(url)} is of version {info.server_version // 10000}: finrisk needs {FIRST_VERSION // 10000} or newer")
+            raise EngineError(
+                f"{describe(url)} is of version {info.server_version // 10000}: finrisk needs {FIRST_VERSION // 10000} or newer"
+            )
         if (encoding := info.parameter_status("server_encoding")) != "UTF8":
             raise EngineError(f"{describe(url)} has the encoding {encoding}: create it with ENCODING 'UTF8'")
         for statement in SESSION:
@@ -94,7 +96,7 @@ class PostgresEngine(Engine):
         weakref.finalize(table, self._unused.append, name)
         return table.to_expr()
 
-    def replace_table(self, schema: str, name: str, rows: LazyTable) -> None:
+    def replace_table(self, schema: str, name: str, rows: LazyTable, month_column: str | None = None) -> None:
         """Replace a table in one transaction."""
         fresh = _new_name()
         with self._change(schema, name, rows) as (execute, query):

@@ -156,7 +156,7 @@ def test_rows_of_a_file_are_those_that_duckdb_reads(new_database: Callable[[], s
             "truth": [True, None, False, True, True, False, None],
             "time": pa.array([0, None, 1, -1, 1_714_557_600_123_456, 253_402_300_799_999_999, 5], pa.timestamp("us")),
             "day": pa.array([0, None, 1, 19_000, 2, 3, 4], pa.date32()),
-            "column, with \"marks\" and 100 %": ["x"] * 7,
+            'column, with "marks" and 100 %': ["x"] * 7,
         }
     )
     file = tmp_path / "rows[1].parquet"
@@ -201,9 +201,13 @@ def test_a_server_that_is_away_is_one_sentence_without_the_password() -> None:
     assert is_transient(caught.value), "a server that starts again is waited for"
 
 
-@pytest.mark.parametrize("url", ["postgres://me:s3cret@[host/risk", "postgres://127.0.0.1/risk?s3cret=1", "postgres://me:s3cret@:s3cret/risk"])
+@pytest.mark.parametrize(
+    "url", ["postgres://me:s3cret@[host/risk", "postgres://127.0.0.1/risk?s3cret=1", "postgres://me:s3cret@:s3cret/risk"]
+)
 def test_a_url_that_cannot_be_read_is_one_sentence_without_the_password(url: str) -> None:
-    with pytest.raises(EngineError, match=r"^FINRISK_WAREHOUSE_URL is no URL of PostgreSQL: write|cannot be opened: .* check FINRISK") as caught:
+    with pytest.raises(
+        EngineError, match=r"^FINRISK_WAREHOUSE_URL is no URL of PostgreSQL: write|cannot be opened: .* check FINRISK"
+    ) as caught:
         open_engine(url)
     assert "s3cret" not in str(caught.value) and "\n" not in str(caught.value)
     assert "s3cret" not in describe(url)

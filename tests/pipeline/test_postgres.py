@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -82,7 +81,8 @@ def test_a_layer_is_equal_on_both_engines(run: Run, twin: Warehouse, layer: str)
     differences = {
         name: found
         for name in tables_of(run.warehouse)
-        if name.startswith(layer) and (found := find_differences(twin.table(name).to_pyarrow(), run.warehouse.table(name).to_pyarrow(), tolerance))
+        if name.startswith(layer)
+        and (found := find_differences(twin.table(name).to_pyarrow(), run.warehouse.table(name).to_pyarrow(), tolerance))
     }
     assert differences == {}
 

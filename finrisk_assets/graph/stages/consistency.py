@@ -21,11 +21,11 @@ from finrisk_assets.domains.loan_offers.decide import OFFER
 from finrisk_assets.domains.loan_offers.definition import LOAN_OFFERS
 from finrisk_assets.domains.spending_risk.decide import HIGH
 from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
+from finrisk_assets.engines.engine import BATCH_ROWS
 from finrisk_assets.features.arithmetic import instalment
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages.common import champion_folder, common, figure_table, load_bundle, log_artifact, read_figures
-from finrisk_assets.graph.stages.scores import SCORING_CHUNK
 from finrisk_assets.graph.warehouse import Warehouse, markdown_table
 from finrisk_assets.ledger.categories import REGULAR_PAY
 from finrisk_assets.ledger.sources.source_definition import Source
@@ -161,7 +161,7 @@ def decide_offered_loans(offers: "pd.DataFrame", source: Source, warehouse: Ware
     rows = LOAN_DEFAULT.build_application_features({**tables, "loans": applied}, source)
     champion = load_bundle(champion_folder(LOAN_DEFAULT, settings), LOAN_DEFAULT, settings)
     decided = [pd.Series(dtype=object)]
-    for batch in rows.to_pyarrow_batches(chunk_size=SCORING_CHUNK):
+    for batch in rows.to_pyarrow_batches(chunk_size=BATCH_ROWS):
         frame = batch.to_pandas()
         decided.append(pd.Series(LOAN_DEFAULT.score(frame, champion)["decision"], index=frame.loan_id, dtype=object))
     # An offer without an application is one that nobody could ask for: it counts as not approved.
