@@ -57,7 +57,7 @@ class Warehouse(dg.ConfigurableResource):
     Attributes
     ----------
     url
-        An Ibis connection URL: ``duckdb://``, ``postgres://`` or ``pyspark://``.
+        Of the database: `engines.choice` says which engines there are.
     wait_minutes
         How long to wait for a DuckDB file that another process has open, minutes.
     memory_gb

@@ -15,7 +15,7 @@ from schemas.date_formats import EPOCH, EPOCH_END_S, FIRST_YEAR_OF_1900S, PER_SE
 from schemas.normal_form import TRIMMED_RANGES
 from schemas.text_values import FALSE, NEGATIVE, SIGNED, TIME, TRUE, mark_patterns, number_pattern, unsigned_pattern
 
-_PLAIN_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?)?$"
+_PLAIN_TIME = r"^[12][0-9]{3}-[0-9]{2}-[0-9]{2}(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?)?$"
 """A time without an offset as most files write it: the engine's cast reads it whole."""
 
 _FOLDS_S = (7200, 3600, 1800)
@@ -107,7 +107,9 @@ def read_times(text: ir.StringValue, zone: str | None = None) -> ir.TimestampVal
     # Nine digits of a second are cut to six: engines that round them would move a time into the next day.
     clock = text.re_extract(TIME, 2).substr(0, len("23:59:59.999999")).replace(",", ".")
     written = ibis.cases((clock == "", text.re_extract(TIME, 1)), else_=text.re_extract(TIME, 1) + " " + clock)
-    local = ibis.cases((text.re_search(TIME), written.try_cast("timestamp")), else_=ibis.null("timestamp"))
+    # There is no year 0, though some engines count one.
+    is_time = text.re_search(TIME) & ~text.startswith("0000")
+    local = ibis.cases((is_time, written.try_cast("timestamp")), else_=ibis.null("timestamp"))
     offset = text.re_extract(TIME, 3)
     digits = offset.re_replace("[^0-9]", "").rpad(4, "0")
     hours, minutes = digits.substr(0, 2).try_cast("int64"), digits.substr(2, 2).try_cast("int64")
