@@ -52,7 +52,7 @@ class EngineBackend(Backend):
         table = expr.as_table()
         schema = table.schema().to_pyarrow()
         query = self.typed_query(table, params=params, limit=limit)
-        spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
+        spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115, the reader of the batches closes it
         with self.con.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)") as copy:
             for data in copy:
                 spool.write(data)
@@ -64,10 +64,8 @@ class EngineBackend(Backend):
         query, schema = self.compile(table, **options), table.schema()
         # By their places: PostgreSQL cuts long names off, such as that of an expression without one.
         places = [f"c{number}" for number in range(len(schema))]
-        columns = [
-            f"CAST({place} AS {self._type_name(kind)}) AS {_quote(name)}"
-            for place, (name, kind) in zip(places, schema.items(), strict=True)
-        ]
+        named = zip(places, schema.items(), strict=True)
+        columns = [f"CAST({place} AS {self._type_name(kind)}) AS {_quote(name)}" for place, (name, kind) in named]
         return f"SELECT {', '.join(columns)} FROM ({query}) AS typed ({', '.join(places)})"
 
     def copy_rows(self, target: str, schema: Schema, batches: Iterable[pa.RecordBatch]) -> None:
@@ -105,9 +103,8 @@ def check_names(names: Iterable[str]) -> None:
     """
     for name in names:
         if len(name.encode()) > MAX_NAME_BYTES:
-            raise EngineError(
-                f"the column {name!r} has more than the {MAX_NAME_BYTES} bytes of a name of PostgreSQL: rename it at its source"
-            )
+            most = f"more than the {MAX_NAME_BYTES} bytes of a name of PostgreSQL"
+            raise EngineError(f"the column {name!r} has {most}: rename it at its source")
 
 
 def _quote(name: str) -> str:
@@ -126,15 +123,16 @@ def _read(spool: IO[bytes], schema: pa.Schema, chunk_size: int) -> Iterator[pa.R
     )
     blocks = pyarrow.csv.ReadOptions(block_size=SPOOL_BYTES, column_names=schema.names, skip_rows=1)
     lines = pyarrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
+    nullable = pa.schema([field.with_nullable(True) for field in schema])  # as the text is read
     waiting: list[pa.RecordBatch] = []
     with spool, pyarrow.csv.open_csv(spool, blocks, lines, convert) as reader:
         for batch in reader:
             waiting.append(batch)
             if sum(part.num_rows for part in waiting) >= chunk_size:
                 *full, last = pa.Table.from_batches(waiting).combine_chunks().to_batches(chunk_size)
-                yield from full
+                yield from (part.cast(schema) for part in full)
                 waiting = [last]
-    yield from pa.Table.from_batches(waiting, schema).combine_chunks().to_batches(chunk_size)
+    yield from pa.Table.from_batches(waiting, nullable).cast(schema).combine_chunks().to_batches(chunk_size)
 
 
 def _write(batch: pa.RecordBatch) -> bytes:

@@ -60,18 +60,20 @@ class PostgresEngine(Engine):
             from finrisk_assets.engines.postgres_backend import EngineBackend
         except ImportError:
             raise EngineError(WITHOUT_DRIVER) from None
+        # The driver repeats the part of a URL that it cannot read, which may be the password.
+        unreadable = EngineError("FINRISK_WAREHOUSE_URL is no URL of PostgreSQL: write postgres://user:password@host:5432/database")
         try:
             connection = psycopg.connect(url, autocommit=True, application_name="finrisk")
         except psycopg.ProgrammingError:
-            # The driver repeats the part of the URL that it cannot read, which may be the password.
-            raise EngineError("FINRISK_WAREHOUSE_URL is no URL of PostgreSQL: write postgres://user:password@host:5432/database") from None
+            raise unreadable from None
         except psycopg.OperationalError as error:
+            if "connection option" in str(error):
+                raise unreadable from None
             raise EngineError(f"{describe(url)} cannot be opened: {_reason(error)}: check FINRISK_WAREHOUSE_URL and the server") from None
         info = connection.info
         if info.server_version < FIRST_VERSION:
-            raise EngineError(
-                f"{describe(url)} is of version {info.server_version // 10000}: finrisk needs {FIRST_VERSION // 10000} or newer"
-            )
+            version, needed = info.server_version // 10000, FIRST_VERSION // 10000
+            raise EngineError(f"{describe(url)} is of version {version}: finrisk needs {needed} or newer")
         if (encoding := info.parameter_status("server_encoding")) != "UTF8":
             raise EngineError(f"{describe(url)} has the encoding {encoding}: create it with ENCODING 'UTF8'")
         for statement in SESSION:

@@ -1,6 +1,6 @@
 """Functions that Spark's workers carry out. They load this module by its name, so it imports no more than they need."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from unicodedata import normalize
 
 import pyarrow as pa
@@ -24,9 +24,12 @@ def unpack(row: bytes) -> pa.Table:
         return reader.read_all()
 
 
-def map_each(score: Callable[[pa.RecordBatch], pa.RecordBatch], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield what a function makes of each batch."""
-    yield from map(score, batches)
+def map_each(
+    score: Callable[[pa.RecordBatch], pa.RecordBatch], names: Sequence[str], batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """Yield what a function makes of each batch, whose columns get their names first."""
+    for batch in batches:
+        yield score(batch.rename_columns(list(names)))
 
 
 def normalise_nfc(text: str | None) -> str | None:

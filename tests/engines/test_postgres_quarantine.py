@@ -1,4 +1,4 @@
-"""Tests that PostgreSQL parts rows by the contract as DuckDB does: the same rows are valid, with the same values, and the same rules break."""
+"""Tests that PostgreSQL parts rows by the contract as DuckDB does: the same rows are valid, and the same rules break."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -88,12 +88,13 @@ def test_own_files_are_read_alike(engines: tuple[Engine, Engine], name: str, tmp
         parts = []
         for engine in engines:
             raw = engine.ingest_parquet(landed)
-            references = {target: engine.table("analytics", f"validated_{target}") for target in source.tables if number and target != table}
+            earlier = list(source.tables)[:number]
+            references = {target: engine.table("analytics", f"validated_{target}") for target in earlier}
             split = contract.split(raw_table.table, raw_table.columns, raw, references, datetime(2026, 1, 1))
             engine.replace_table("analytics", f"validated_{table}", split.valid)
             assert contract.check_stored(raw_table.table, engine.table("analytics", f"validated_{table}")) == []
             month = contract.read_event_time(raw_table.table, raw_table.columns, raw)
-            months = None if month is None else raw.group_by(month=month.strftime("%Y-%m")).agg(n=raw.count()).order_by("month").to_pyarrow()
+            by_month = None if month is None else raw.group_by(month=month.strftime("%Y-%m")).agg(n=raw.count()).order_by("month")
             valid = rows_of(engine.table("analytics", f"validated_{table}").to_pyarrow(), raw_table.table.key)
-            parts.append((rows_of(split.quarantine.to_pyarrow(), "_row"), valid, months))
+            parts.append((rows_of(split.quarantine.to_pyarrow(), "_row"), valid, None if by_month is None else by_month.to_pyarrow()))
         assert parts[0] == parts[1]

@@ -92,7 +92,7 @@ def test_of_two_processes_that_store_the_same_months_at_once_one_is_whole(new_da
         assert len(set(found)) <= 1 and len(found) in (0, ROWS), (len(found), set(found))
         seen.update(found)
     for writer in writers:
-        out, err = writer.communicate(timeout=60)
+        _, err = writer.communicate(timeout=60)
         assert writer.returncode == 0, err
     assert len(keys_of(warehouse, "writer")) == ROWS
     left = warehouse.connection.list_tables(database="analytics") + warehouse.connection.list_tables(database="staging")
@@ -205,9 +205,7 @@ def test_a_server_that_is_away_is_one_sentence_without_the_password() -> None:
     "url", ["postgres://me:s3cret@[host/risk", "postgres://127.0.0.1/risk?s3cret=1", "postgres://me:s3cret@:s3cret/risk"]
 )
 def test_a_url_that_cannot_be_read_is_one_sentence_without_the_password(url: str) -> None:
-    with pytest.raises(
-        EngineError, match=r"^FINRISK_WAREHOUSE_URL is no URL of PostgreSQL: write|cannot be opened: .* check FINRISK"
-    ) as caught:
+    with pytest.raises(EngineError, match=r"^FINRISK_WAREHOUSE_URL is no URL of PostgreSQL|cannot be opened: .*: check FINRISK") as caught:
         open_engine(url)
     assert "s3cret" not in str(caught.value) and "\n" not in str(caught.value)
     assert "s3cret" not in describe(url)

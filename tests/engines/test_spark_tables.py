@@ -118,8 +118,9 @@ def test_batches_come_in_order_and_a_function_runs_where_the_rows_are(spark_engi
     assert [n for batch in batches for n in batch["n"].to_pylist()] == list(range(49_999, -1, -1))
 
     def double(batch):
-        return pa.RecordBatch.from_pydict({"n": [2 * n for n in batch["n"].to_pylist()]})
+        return pa.RecordBatch.from_pydict({"n": [2 * n for n in batch["a.n"].to_pylist()]})
 
-    folder = Path(tmp_path)
-    doubled = spark_engine.map_batches(stored, double, pa.schema([("n", pa.int64())]), key="n", file=folder / "none.parquet", threads=1)
+    folder, schema = Path(tmp_path), pa.schema([("n", pa.int64())])
+    dotted = stored.rename({"a.n": "n"})
+    doubled = spark_engine.map_batches(dotted, double, schema, key="a.n", file=folder / "none.parquet", threads=1)
     assert doubled.n.sum().to_pyarrow().as_py() == 2 * sum(range(50_000)) and not list(folder.iterdir())

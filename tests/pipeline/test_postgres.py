@@ -78,13 +78,10 @@ def test_every_table_of_the_ledger_is_there(run: Run, twin: Warehouse) -> None:
 def test_a_layer_is_equal_on_both_engines(run: Run, twin: Warehouse, layer: str) -> None:
     """Features within the tolerance; rows, quarantine, labels and scores bit for bit."""
     tolerance = TOLERANCE if layer == "features_" else 0.0
-    differences = {
-        name: found
-        for name in tables_of(run.warehouse)
-        if name.startswith(layer)
-        and (found := find_differences(twin.table(name).to_pyarrow(), run.warehouse.table(name).to_pyarrow(), tolerance))
-    }
-    assert differences == {}
+    names = [name for name in tables_of(run.warehouse) if name.startswith(layer)]
+    pairs = {name: (twin.table(name).to_pyarrow(), run.warehouse.table(name).to_pyarrow()) for name in names}
+    differences = {name: find_differences(*pair, tolerance) for name, pair in pairs.items()}
+    assert not any(differences.values()), differences
 
 
 def test_one_month_again_changes_nothing(run: Run, twin: Warehouse) -> None:
