@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
+from bentoml.exceptions import BentoMLException
 from click.testing import CliRunner
 from starlette.testclient import TestClient
 
@@ -24,6 +25,7 @@ from bento.console.sign_in import oidc_provider, pending_sign_ins
 from bento.console.sign_in.oidc_client import OidcClient
 from bento.console.sign_in.pending_sign_ins import PENDING_COOKIE, PENDING_LIFE_S, PendingSignIns
 from bento.console.sign_in.sessions import COOKIE
+from bento.service import FinRisk
 from finrisk_assets.settings import Settings, SettingsError
 from tests.console.conftest import find_token
 from tests.console.loopback_provider import CLIENT_ID, CLIENT_SECRET, LoopbackProvider, run_provider
@@ -392,3 +394,11 @@ def test_a_setting_that_cannot_be_used_is_one_sentence(changes: dict[str, str], 
         monkeypatch.setenv(f"FINRISK_{name.upper()}", value)
     done = CliRunner().invoke(console, ["--port", "0"])
     assert done.exit_code == 1 and done.output.count("\n") == 1 and wanted in done.output
+
+
+def test_a_service_with_such_a_setting_does_not_start(serve: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(write_linear_bundles(tmp_path / "bundles"))
+    FinRisk.inner.prepare()
+    monkeypatch.setenv("FINRISK_OIDC_CLIENT_ID", CLIENT_ID)
+    with pytest.raises(BentoMLException, match=r"^FINRISK_OIDC_CLIENT_ID needs FINRISK_JWT_ISSUER, which is not set"):
+        FinRisk.inner.prepare()
