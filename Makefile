@@ -84,12 +84,14 @@ lint: .venv/.dev ## Style, types, import rules, definitions
 
 # Three on two cores: many tests wait for a daemon, a server or a clock.
 WORKERS := --numprocesses 3 --dist loadgroup
+# Each has a target of its own, and needs what only some machines have.
+APART := --ignore tests/container --ignore tests/stream --ignore tests/browser --ignore tests/cluster
 
 test: lint ## All of lint, and every test but those of the container image, of Kafka, of the browser and of a cluster
-	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser --ignore tests/cluster
+	@pytest $(WORKERS) $(APART)
 
 test-fast: .venv/.dev ## The tests of test that are not slow and need no real data: for the loop of change and check
-	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser --ignore tests/cluster -m "not slow and not realdata"
+	@pytest $(WORKERS) $(APART) -m "not slow and not realdata"
 
 stream-test: .venv/.dev ## The stream on a real Kafka, with faults: needs Java 17, and Maven the first time (STREAM_MESSAGES=… for longer)
 	@pytest -rs tests/stream
@@ -99,7 +101,7 @@ engine-test: .venv/.dev ## The whole graph on a standalone Spark, a worker that 
 
 # Counting lines takes half as long again.
 coverage: .venv/.dev ## The tests of test, and the lines that none of them reaches
-	@pytest $(WORKERS) --ignore tests/container --ignore tests/stream --ignore tests/browser --ignore tests/cluster --cov --cov-report term:skip-covered
+	@pytest $(WORKERS) $(APART) --cov --cov-report term:skip-covered
 
 browser-test: .venv/.dev $(CHARTS) ## Drive the console in Debian's chromium, page by page; screenshots lie in browser-shots/
 	@$(UV) sync --locked --quiet --group browser
