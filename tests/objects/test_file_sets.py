@@ -56,7 +56,7 @@ def test_the_same_set_is_not_written_again(s3: ObjectServer, s3_bucket: str, fil
     assert {method for method, _ in s3.proxy.requests} <= {"GET", "HEAD"}
 
 
-@pytest.mark.parametrize("place", range(1, 8))
+@pytest.mark.parametrize("place", [2, 4, 6, 11])
 def test_a_bucket_that_is_lost_in_the_middle_of_an_export_leaves_nothing_that_looks_whole(
     s3: ObjectServer, s3_bucket: str, files: dict[str, Path], tmp_path: Path, place: int
 ) -> None:
