@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from finrisk_assets.engines.spark_url import check_spark
 from finrisk_assets.engines.warehouse_url import SCHEMES
 from finrisk_assets.settings import Settings, SettingsError
 
@@ -34,6 +35,8 @@ def check_settings(settings: Settings) -> None:
         raise SettingsError(f"FINRISK_WAREHOUSE_URL begins with {kind!r}: set a URL of {', '.join(SCHEMES)}")
     if kind.startswith("postgres"):
         open_engine(settings.warehouse).close()
+    elif kind == "pyspark":
+        check_spark(settings.warehouse)
     sources.load(settings)
     load_policy(settings)
 

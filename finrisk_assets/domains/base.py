@@ -294,6 +294,10 @@ class Domain(ABC):
     ) -> Sequence[Figure]:
         """Compare a bundle with the true probabilities on the test window; `truth` holds the `truth_tables` by name."""
 
+    def select_truth(self, name: str, truth: "LazyTable", rows: "LazyTable") -> "LazyTable":
+        """Return what `compare_with_truth` needs of one of the `truth_tables` for rows of the feature table."""
+        return truth
+
     def training_population(self, table: "LazyTable") -> "LazyTable":
         """Return the rows of the kind that taught, where the feature table holds others too."""
         return table

@@ -39,6 +39,12 @@ WITHOUT_DRIVER = (
 )
 
 
+NO_URL = (
+    "FINRISK_WAREHOUSE_URL is no URL of PostgreSQL: write postgres://user:password@host:5432/database, with %40 for @ and %2F for / in "
+    "the password"
+)
+
+
 class PostgresEngine(Engine):
     """A PostgreSQL database."""
 
@@ -60,15 +66,13 @@ class PostgresEngine(Engine):
             from finrisk_assets.engines.postgres_backend import EngineBackend
         except ImportError:
             raise EngineError(WITHOUT_DRIVER) from None
-        # The driver repeats the part of a URL that it cannot read, which may be the password.
-        unreadable = EngineError("FINRISK_WAREHOUSE_URL is no URL of PostgreSQL: write postgres://user:password@host:5432/database")
         try:
+            _check(url)
             connection = psycopg.connect(url, autocommit=True, application_name="finrisk")
-        except psycopg.ProgrammingError:
-            raise unreadable from None
+        except (ValueError, psycopg.ProgrammingError):
+            # Both repeat the part of the URL that they cannot read, which may be the password.
+            raise EngineError(NO_URL) from None
         except psycopg.OperationalError as error:
-            if "connection option" in str(error):
-                raise unreadable from None
             raise EngineError(f"{describe(url)} cannot be opened: {_reason(error)}: check FINRISK_WAREHOUSE_URL and the server") from None
         info = connection.info
         if info.server_version < FIRST_VERSION:
@@ -144,10 +148,16 @@ def describe(url: str) -> str:
         return "the PostgreSQL database of FINRISK_WAREHOUSE_URL"
 
 
+def _check(url: str) -> None:
+    """Raise ValueError for a URL of which the driver would take a part of the password for the host or the port."""
+    parts = urlsplit(url)
+    if parts.port == 0 or parts.netloc.count("@") > 1:
+        raise ValueError("the URL has no port or no host")
+
+
 def _reason(error: Exception) -> str:
-    """Return the last line of a driver's error, in one sentence."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else type(error).__name__
+    """Return the first line of a driver's error, which says what happened; the others advise."""
+    return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
 
 
 def _new_name() -> str:

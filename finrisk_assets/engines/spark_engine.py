@@ -15,7 +15,7 @@ import pyarrow as pa
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.engines.engine import SCHEMAS, Engine, EngineError
-from finrisk_assets.engines.spark_url import SparkUrl
+from finrisk_assets.engines.spark_url import SparkUrl, check_spark
 from finrisk_assets.engines.spark_workers import map_each, normalise_nfc
 
 if TYPE_CHECKING:
@@ -58,11 +58,7 @@ class SparkEngine(Engine):
         EngineError
             If the URL has another form, or Spark cannot run here.
         """
-        address = SparkUrl.parse(url)
-        try:
-            import pyspark  # noqa: F401
-        except ImportError:
-            raise EngineError("Spark is not installed: run `make spark`, which adds it to the environment") from None
+        address = check_spark(url)
         session = _connect(address) if address.is_connect else _start(address)
         return cls(session, address.warehouse)
 
@@ -157,7 +153,7 @@ def _start(address: SparkUrl) -> "SparkSession":
         settings |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
         # Driver and executor are one process: a laptop that slept has lost no executor.
         settings["spark.network.timeout"] = "86400s"
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     running = SparkContext._active_spark_context
     if running is not None and running.master != address.master:
         raise EngineError(f"this process runs Spark on {running.master}, and {address.master} needs a process of its own")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -63,3 +64,17 @@ class SparkUrl:
         if jars and not list(Path(jars).glob("*.jar")):
             raise EngineError("the folder jars of the warehouse's URL holds no jar: copy Iceberg's runtime for Spark 4.0 into it")
         return cls(master, warehouse, Path(jars) if jars else None, parts)
+
+
+def check_spark(url: str) -> SparkUrl:
+    """Read a URL, and check that Spark is installed.
+
+    Raises
+    ------
+    EngineError
+        If the URL has another form, or Spark is not installed.
+    """
+    address = SparkUrl.parse(url)
+    if find_spec("pyspark") is None:
+        raise EngineError("Spark is not installed: run `make spark`, which adds it to the environment")
+    return address

@@ -28,7 +28,7 @@ from tests.conftest import SPARK_SETTINGS
 from tests.engines.parity import find_differences, read
 from tests.pipeline.conftest import Run, materialise
 
-CUSTOMERS, MONTHS = 200, 18
+CUSTOMERS, MONTHS = 300, 18
 
 
 @pytest.fixture(scope="session")

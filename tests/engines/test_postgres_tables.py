@@ -202,7 +202,13 @@ def test_a_server_that_is_away_is_one_sentence_without_the_password() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postgres://me:s3cret@[host/risk", "postgres://127.0.0.1/risk?s3cret=1", "postgres://me:s3cret@:s3cret/risk"]
+    "url",
+    [
+        "postgres://me:s3cret@[host/risk",
+        "postgres://127.0.0.1/risk?s3cret=1",
+        "postgres://me:x@:s3cret/risk",
+        "postgres://me:s3@s3cret@127.0.0.1/x",
+    ],
 )
 def test_a_url_that_cannot_be_read_is_one_sentence_without_the_password(url: str) -> None:
     with pytest.raises(EngineError, match=r"^FINRISK_WAREHOUSE_URL is no URL of PostgreSQL|cannot be opened: .*: check FINRISK") as caught:

@@ -1,5 +1,8 @@
 """Tests of the URL of a warehouse on Spark: its forms, and one sentence for each other one."""
 
+import subprocess
+import sys
+
 import pytest
 
 from finrisk_assets.engines.engine import EngineError
@@ -36,3 +39,23 @@ def test_the_tables_are_below_the_home_where_the_url_names_no_folder(tmp_path):
     assert SparkUrl.parse(settings.warehouse).warehouse == str(settings.root / "spark")
     settings = Settings(home=tmp_path, warehouse_url="pyspark://local[2]?warehouse=/shared")
     assert SparkUrl.parse(settings.warehouse).warehouse == "/shared"
+
+
+def test_an_environment_without_spark_says_how_to_add_it(tmp_path):
+    code = """
+import sys
+from importlib.machinery import PathFinder
+class WithoutSpark(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name == "pyspark" else super().find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutSpark
+from finrisk_assets.engines.choice import open_engine
+from finrisk_assets.engines.engine import EngineError
+try:
+    open_engine("pyspark://local[1]?warehouse=/nowhere")
+except EngineError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "Spark is not installed: run `make spark`, which adds it to the environment\n", done.stderr

@@ -133,6 +133,9 @@ class LoanOffers(ClassifierDomain):
     def utility(self, window: ScoredWindow, bundle: "Bundle") -> "np.ndarray":
         return profit.estimate_logged_profit(window.frame, window.labels, bundle)
 
+    def select_truth(self, name: str, truth: "LazyTable", rows: "LazyTable") -> "LazyTable":
+        return truth.semi_join(rows, truth.contract_id == rows.offer_id) if name in self.more_truth else truth
+
     def compare_with_truth(
         self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"
     ) -> Sequence[Figure]:
@@ -141,8 +144,8 @@ class LoanOffers(ClassifierDomain):
 
         acceptance = super().compare_with_truth(frame, truth, bundle, settings)
         labelled = self.labelled_rows(frame, settings)
-        train = labelled.iloc[self.split(labelled, settings).train]
-        test = self.score_test_window(frame, bundle, settings).frame
+        train = profit.draw_rows(labelled.iloc[self.split(labelled, settings).train], settings.seed)
+        test = profit.draw_rows(self.score_test_window(frame, bundle, settings).frame, settings.seed)
         (limits,), economy = (truth[name] for name in self.more_truth), economy_from_settings(settings)
         return [*acceptance, *profit.compare_policies(train, test, truth[self.truth], limits, bundle, economy, seed=settings.seed)]
 

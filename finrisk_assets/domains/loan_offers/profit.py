@@ -38,6 +38,9 @@ TIERS = 4
 DRAWS = 500
 """Bootstrap draws of an interval."""
 
+MAX_ROWS = 20_000
+"""Rows of a window whose profit is compared. More narrow the intervals, and take some 20 KB each: every row at every point of the grid."""
+
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 
@@ -45,6 +48,13 @@ Places = NDArray[np.int64]
 def to_floats(frame: "pd.DataFrame", name: str) -> Floats:
     """Return a column as float64, NaN where a value is missing."""
     return np.asarray(frame[name].to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def draw_rows(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
+    """Return the rows of a window, or `MAX_ROWS` of them, drawn by the seed and in their order."""
+    if len(frame) <= MAX_ROWS:
+        return frame
+    return frame.iloc[np.sort(np.random.default_rng(seed).permutation(len(frame))[:MAX_ROWS])].reset_index(drop=True)
 
 
 def find_grid(bundle: "Bundle") -> decide.Grid:

@@ -54,8 +54,8 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
             if registered is not None:
                 versions = {name: companion.version for name, companion in champion.companions.items()}
                 log_artifact(client, registered.run_id, COMPANIONS, json.dumps(versions).encode())
-        truth = {name: warehouse.table(name).to_pandas() for name in domain.truth_tables}
-        rows = [asdict(figure) for figure in domain.compare_with_truth(frame, truth, champion, settings)]
-        return dg.Output(ibis.memtable(figure_table(rows)), metadata={"figures": dg.MetadataValue.md(markdown_table(rows))})
+        truth = {name: domain.select_truth(name, warehouse.table(name), rows).to_pandas() for name in domain.truth_tables}
+        figures = [asdict(figure) for figure in domain.compare_with_truth(frame, truth, champion, settings)]
+        return dg.Output(ibis.memtable(figure_table(figures)), metadata={"figures": dg.MetadataValue.md(markdown_table(figures))})
 
     return [oracle, check_finite_figures(f"oracle_{domain.name}")]
