@@ -96,6 +96,7 @@ def write_marts(folder: Path, source: Source, scored: Sequence[Domain], table: T
         fresh = Path(part)
         connection.execute("SET threads = 1")  # the same order of rows and row groups on every machine
         connection.execute("SET temp_directory = ?", [str(fresh / "spill")])
+        connection.execute("SET memory_limit = ?", [f"{settings.warehouse_memory_gb}GB"])
         connection.execute(define_pseudonym(None if settings.export_identifiers else read_key(settings.root / "pseudonyms.key")))
         marts = list_marts(source, scored, has_store=has_store(settings))
         if has_store(settings):
