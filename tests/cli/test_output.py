@@ -39,7 +39,7 @@ READING = (
         "store wipe",
     ),
     *("quarantine", "export", "stream", "stream topics", "stream schema", "stream redrive"),
-    *("doctor", "--help", "--version"),
+    *("mirror push", "mirror restore", "doctor", "--help", "--version"),
 )
 """Commands that have nothing to make a home for."""
 

@@ -336,7 +336,7 @@ def test_the_quarantine_of_a_ledger_that_was_run(tmp_path, monkeypatch):
     raw_table = load(run).tables["transactions"]
     raw_table.land(tmp_path / "raw.parquet")
     warehouse = Warehouse.of(run)
-    raw = warehouse.store("raw_transactions", warehouse.read_parquet(tmp_path / "raw.parquet"))
+    raw = warehouse.store("raw_transactions", warehouse.ingest_parquet(tmp_path / "raw.parquet"))
     done = split(raw_table.table, raw_table.columns, raw, {}, datetime(2024, 6, 1))
     warehouse.store("quarantine_transactions", done.quarantine)
     warehouse.store("validated_transactions", done.valid)
