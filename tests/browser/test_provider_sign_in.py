@@ -61,7 +61,7 @@ def test_the_provider_leads_back_to_the_page_that_was_asked_for(service: Served,
     kept = {cookie["name"]: (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) for cookie in page.context.cookies()}
     assert kept["finrisk_console"] == (True, "Strict", "/console") and "finrisk_console_pending" not in kept
     page.click("text=Sign out")
-    page.wait_for_selector("text=Your session at localhost")
+    page.wait_for_selector("text=A session at localhost")
     page.goto(f"{service.address}/console/alerts")
     assert "sign-in" in page.url
 

@@ -311,7 +311,7 @@ def test_sign_ins_are_slowed_down_before_the_provider_is_asked(visitor: Visitor)
 def test_a_sign_out_says_that_the_session_of_the_provider_goes_on(visitor: Visitor) -> None:
     assert visitor.sign_in().status_code == 200
     left = visitor.client.post("/console/sign-out", data={"csrf": find_token(visitor.get("/console/policy").text)})
-    assert "You are signed out of the console. Your session at localhost:" in left.text
+    assert "You are signed out of the console. A session at localhost:" in left.text
     assert visitor.get("/console/alerts").status_code == 303
 
 
