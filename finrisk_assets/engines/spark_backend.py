@@ -5,7 +5,8 @@ a Parquet file as a folder; here it is one file. Differences of single operation
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.formats.pandas import PandasData
 from pyspark.sql import DataFrame
 
-from finrisk_assets.engines.spark_workers import PACKED, pack, unpack
+from finrisk_assets.engines.spark_workers import PACKED, pack, rename_columns, unpack
 
 
 class SparkType(sql_types.PySparkType):
@@ -106,7 +107,7 @@ class SparkBackend(Backend):
     ) -> pa.RecordBatchReader:
         """Return the rows of an expression batch by batch: one partition of Spark's at most is in memory."""
         schema = expr.as_table().schema().to_pyarrow()
-        rows = self.data_frame(expr, limit, params).mapInArrow(pack, f"{PACKED} binary").toLocalIterator()
+        rows = map_in_arrow(self.data_frame(expr, limit, params), pack, f"{PACKED} binary").toLocalIterator()
         tables = (unpack(row[0]).cast(schema) for row in rows)
         batches = (batch for table in tables for batch in table.combine_chunks().to_batches(max_chunksize=chunk_size))
         return pa.RecordBatchReader.from_batches(schema, batches)
@@ -142,6 +143,13 @@ class SparkBackend(Backend):
     def _register_in_memory_table(self, op: ops.InMemoryTable) -> None:
         table = op.data.to_pyarrow(op.schema).cast(op.schema.to_pyarrow())
         without_zones(self._session.createDataFrame(table)).createOrReplaceTempView(op.name)
+
+
+def map_in_arrow(rows: DataFrame, work: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]], schema: Any) -> DataFrame:
+    """Return what a function makes of the batches of rows, lazy."""
+    # PySpark looks for the part before the dot in a name that has one.
+    numbered = rows.toDF(*(f"column_{number}" for number in range(len(rows.columns))))
+    return numbered.mapInArrow(partial(rename_columns, rows.columns, work), schema)
 
 
 def without_zones(rows: DataFrame) -> DataFrame:

@@ -115,10 +115,10 @@ class SparkEngine(Engine):
         """Return what a function makes of rows: the workers compute it when the result is stored, and no row comes here."""
         from pyspark.sql.pandas.types import from_arrow_schema
 
-        # Spark reads a dot in a column's name as a path.
-        frame = self.connection.data_frame(rows).toDF(*(f"c{place}" for place in range(len(rows.columns))))
-        mapped = frame.mapInArrow(partial(map_each, score, rows.columns), from_arrow_schema(schema, prefer_timestamp_ntz=True))
-        return cast(LazyTable, self.connection.view(mapped))
+        from finrisk_assets.engines.spark_backend import map_in_arrow
+
+        kinds = from_arrow_schema(schema, prefer_timestamp_ntz=True)
+        return cast(LazyTable, self.connection.view(map_in_arrow(self.connection.data_frame(rows), partial(map_each, score), kinds)))
 
 
 _PROPERTIES = {

@@ -24,12 +24,16 @@ def unpack(row: bytes) -> pa.Table:
         return reader.read_all()
 
 
-def map_each(
-    score: Callable[[pa.RecordBatch], pa.RecordBatch], names: Sequence[str], batches: Iterable[pa.RecordBatch]
+def rename_columns(
+    names: Sequence[str], work: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]], batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    """Yield what a function makes of each batch, whose columns get their names first."""
-    for batch in batches:
-        yield score(batch.rename_columns(list(names)))
+    """Yield what a function makes of the batches under their own names, which travel apart from them."""
+    return work(batch.rename_columns(list(names)) for batch in batches)
+
+
+def map_each(score: Callable[[pa.RecordBatch], pa.RecordBatch], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield what a function makes of each batch."""
+    yield from map(score, batches)
 
 
 def normalise_nfc(text: str | None) -> str | None:
