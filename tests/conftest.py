@@ -85,10 +85,9 @@ def keep_umask() -> Iterator[None]:
 
 SPARK_SETTINGS = {
     "spark.sql.shuffle.partitions": "1",
-    # A few thousand rows: compiling code for them takes longer than interpreting the plan.
+    # Of a small table the plans take longer than the rows: they are made once, and compiled expression by expression.
+    "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
 }
 """Settings of a Spark that computes little at a time."""
 

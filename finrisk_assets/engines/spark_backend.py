@@ -49,6 +49,12 @@ class SparkCompiler(PySparkCompiler):
             return self.cast(value, dt.float64)
         return super().visit_NonNullLiteral(op, value=value, dtype=dtype)
 
+    def visit_Cast(self, op: Any, *, arg: Any, to: dt.DataType) -> Any:  # noqa: N802
+        """Write a fraction as text as DuckDB does: in the fewest digits, with an exponent from 1e16 on only."""
+        if op.arg.dtype.is_floating() and to.is_string():
+            return self.f.anon.float_text(arg)
+        return super().visit_Cast(op, arg=arg, to=to)
+
     def visit_ScalarUDF(self, op: Any, **arguments: Any) -> Any:  # noqa: N802
         """Write PostgreSQL's and DuckDB's `timezone` as Spark says it; both of its forms return a time without a zone."""
         if self.__sql_name__(op) != "timezone":

@@ -16,7 +16,7 @@ from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.engines.engine import SCHEMAS, Engine, EngineError
 from finrisk_assets.engines.spark_url import SparkUrl, check_spark
-from finrisk_assets.engines.spark_workers import map_each, normalise_nfc
+from finrisk_assets.engines.spark_workers import map_each, normalise_nfc, write_float
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -77,6 +77,7 @@ class SparkEngine(Engine):
         for name, value in (SESSION | catalog).items():
             session.conf.set(name, value)
         session.udf.register("nfc_normalize", normalise_nfc)
+        session.udf.register("float_text", write_float)
         for schema in SCHEMAS:  # a folder that is not there yet cannot be listed
             session.sql(f"CREATE NAMESPACE IF NOT EXISTS {schema}")
         super().__init__(SparkBackend().connect(session))

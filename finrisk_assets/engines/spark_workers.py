@@ -39,3 +39,8 @@ def map_each(score: Callable[[pa.RecordBatch], pa.RecordBatch], batches: Iterabl
 def normalise_nfc(text: str | None) -> str | None:
     """Return a text in Unicode's form NFC."""
     return None if text is None else normalize("NFC", text)
+
+
+def write_float(value: float | None) -> str | None:
+    """Return a number as text, in the fewest digits that read back as the same number."""
+    return None if value is None else repr(value)

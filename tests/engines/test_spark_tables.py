@@ -90,6 +90,11 @@ def test_values_come_back_as_the_other_engines_return_them(spark_engine, tmp_pat
     here, there = ibis.duckdb.connect().read_parquet(file.with_name("odd*")), spark_engine.table("staging", "values")
     nulls = [{name: int(table[name].isnull().sum().to_pyarrow().as_py()) for name in rows.column_names} for table in (here, there)]
     assert nulls[0] == nulls[1]
+    numbers = ibis.memtable(pa.table({"n": [0.1, -0.0, 1e7, 12345678.9, 1e15, 1e16, 1e-4, 1e-5, 1e300, float("inf"), float("nan"), None]}))
+    texts = [
+        sorted(map(str, to.to_pyarrow(numbers.n.cast("string")).to_pylist())) for to in (ibis.duckdb.connect(), spark_engine.connection)
+    ]
+    assert texts[0] == texts[1]
     out = tmp_path / "out.parquet"
     there.order_by("whole").to_parquet(out)
     assert pq.read_table(out)["at"].to_pylist() == [moment, None] or pq.read_table(out)["at"].to_pylist() == [None, moment]
@@ -112,7 +117,7 @@ def test_a_process_has_one_master(spark_engine, tmp_path):
 def test_batches_come_in_order_and_a_function_runs_where_the_rows_are(spark_engine, tmp_path):
     rows = ibis.range(0, 50_000).unnest().name("n").as_table()
     spark_engine.replace_table("analytics", "numbers", rows.mutate(n=rows.n.cast("int64")))
-    stored = spark_engine.table("analytics", "numbers").mutate(**{"a.name with a dot": "as companions' columns have"})
+    stored = spark_engine.table("analytics", "numbers").mutate(**{"a.name with a dot": ibis.literal(1)})
     batches = list(stored.order_by(stored.n.desc()).to_pyarrow_batches(chunk_size=20_000))
     assert max(len(batch) for batch in batches) <= 20_000
     assert [n for batch in batches for n in batch["n"].to_pylist()] == list(range(49_999, -1, -1))
