@@ -151,14 +151,17 @@ def _digests(name: str, raw: RawTable, landed: Path) -> dict[str, str]:
     """Return month -> digest of its landed rows, independent of row order and row numbers; one digest for a table without months."""
     import ibis
 
-    from finrisk_assets.ledger.contract import read_event_time
+    from finrisk_assets.ledger.contract import EVENT_TIME, read_event_time
 
     connection = ibis.duckdb.connect()
     try:
         rows = connection.read_parquet(escape_pattern(landed), hive_partitioning=False)
-        happened = read_event_time(raw.table, raw.columns, rows) if name == MONTHLY_TABLE else None
-        month = ibis.literal(UNDATED) if happened is None else happened.strftime(MONTH_FORMAT).fill_null(UNDATED)
-        connection.create_view("arrived", rows.mutate(_month=month).drop(ROW))
+        timed = read_event_time(raw.table, raw.columns, rows) if name == MONTHLY_TABLE else None
+        if timed is None:
+            months = rows.mutate(_month=ibis.literal(UNDATED))
+        else:
+            months = timed.mutate(_month=timed[EVENT_TIME].strftime(MONTH_FORMAT).fill_null(UNDATED)).drop(EVENT_TIME)
+        connection.create_view("arrived", months.drop(ROW))
         query = "SELECT _month, count(*), sum(hash(arrived)) FROM arrived GROUP BY _month"
         return {month_label: f"{n}-{int(total):x}" for month_label, n, total in connection.con.execute(query).fetchall()}
     finally:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BROKEN_RULES = "broken_rules"
 SEPARATOR = "; "
+EVENT_TIME = "__event_time"
+"""Column of `read_event_time`."""
 
 NOUNS: Mapping[DType, str] = {
     "int64": "a whole number",
@@ -132,11 +134,13 @@ def valid_rows(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value
     )
 
 
-def read_event_time(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value]], raw: ir.Table) -> ir.Value | None:
-    """Return the time of each raw row as a timestamp: null where it cannot be read, None for a table without such a column."""
+def read_event_time(table: Table, columns: Mapping[str, Callable[[ir.Table], ir.Value]], raw: ir.Table) -> ir.Table | None:
+    """Return the raw rows with their time as the column `EVENT_TIME`: null where it cannot be read. None where no column has times."""
     if table.event_time is None or table.event_time not in columns:
         return None
-    return _read(_uncast(columns[table.event_time](raw)), table[table.event_time])
+    # In two steps, as in `split`: an expression that uses the text's many times grows to megabytes of SQL.
+    texts = raw.mutate(**{EVENT_TIME: _uncast(columns[table.event_time](raw))})
+    return texts.mutate(**{EVENT_TIME: _read(texts[EVENT_TIME], table[table.event_time])})
 
 
 def cast(value: ir.Value, dtype: DType) -> ir.Value:

@@ -195,14 +195,14 @@ def _months_of(context: dg.AssetCheckExecutionContext) -> tuple[str, str] | None
 def _differing(raw_table: RawTable, tables: dict[str, LazyTable], undated: str) -> set[str]:
     """Return the months in which the number of stored rows is not that of the valid rows; `undated` stands for rows without a date."""
     rows = tables["raw"].anti_join(tables["quarantine"], ROW)
-    event_time = contract.read_event_time(raw_table.table, raw_table.columns, rows)
+    timed: Any = contract.read_event_time(raw_table.table, raw_table.columns, rows)
 
     def by_month(times: Any) -> dict[str, int]:
         counted = times.strftime(partitions.MONTH_FORMAT).fill_null(undated).name("month").as_table()
         grouped = counted.group_by("month").agg(rows=counted.count()).to_pyarrow().to_pylist()
         return {row["month"]: row["rows"] for row in grouped}
 
-    expected, stored = by_month(event_time), by_month(tables["validated"][raw_table.table.event_time])
+    expected, stored = by_month(timed[contract.EVENT_TIME]), by_month(tables["validated"][raw_table.table.event_time])
     return {month for month in expected.keys() | stored.keys() if expected.get(month) != stored.get(month)}
 
 
