@@ -125,7 +125,7 @@ def test_with_all_dates_later_the_usual_income_stays(name, ledger, features_of):
         assert (np.abs(after / before - 1) > 0.1).mean() < 0.15, days
 
 
-@pytest.mark.parametrize("days", [-10, -3, 1, 3, 10])
+@pytest.mark.parametrize("days", [-10, 3, 10])
 @pytest.mark.parametrize("name", [*DOMAINS, "spending_risk_eight"])
 def test_the_day_of_pay_does_not_decide(name, days, ledger, features_of, run):
     domain = find_domain(name)

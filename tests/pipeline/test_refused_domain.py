@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 def test_one_domain_that_cannot_be_judged_costs_only_what_needs_it(tmp_path: Path) -> None:
     variables = {"FINRISK_SOURCE": "simulator", "FINRISK_MAPPING": "", "FINRISK_SIM_CUSTOMERS": "60"}
     home = OperatedHome(tmp_path, "", {**variables, "DAGSTER_HOME": str(tmp_path / "home" / "simulator" / "dagster")})
-    demo = home.run(sys.executable, "-m", "finrisk_assets.cli.main", "demo")
+    demo = home.run(sys.executable, "-m", "finrisk_assets.cli.main", "demo", "--stream-seconds", "0")
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "– Loan default is left out: the validation window has" in demo.stdout
     assert "– Cashflow is left out: the test window has too few outcomes to judge" in demo.stdout
