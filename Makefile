@@ -104,7 +104,7 @@ coverage: .venv/.dev ## The tests of test, and the lines that none of them reach
 	@pytest $(WORKERS) $(APART) --cov --cov-report term:skip-covered
 
 browser-test: .venv/.dev $(CHARTS) ## Drive the console in Debian's chromium, page by page; screenshots lie in browser-shots/
-	@$(UV) sync --locked --quiet --group browser
+	@$(UV) sync --locked --quiet --inexact --group browser
 	@pytest -rs tests/browser
 
 client: .venv/.dev ## Generate the Python client of the API and build its wheel in client/dist
@@ -136,7 +136,7 @@ book: .venv/.dev ## Build the documentation as a site into .book/site; a link th
 	@$(PY) -m book.pages
 
 pictures: .venv/.dev $(CHARTS) ## Make the pictures of README and book from the home of a demo, in Debian's chromium
-	@$(UV) sync --locked --quiet --group browser
+	@$(UV) sync --locked --quiet --inexact --group browser
 	@$(PY) -W ignore -m book.pictures
 
 # The decisions of a store cannot be made again: they are audited, and answer for what was said to people.

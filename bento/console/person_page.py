@@ -15,6 +15,7 @@ from bento.console.bank_statements.statement_file import StatementFile, open_sta
 from bento.console.bank_statements.statement_sums import measure_behaviour, sum_by_month
 from bento.console.console_context import Console
 from bento.console.presentation import charts
+from bento.console.presentation.formats import label_feature
 
 WHAT_IF = "/v1/spending-risk/what-if"
 MAX_SLIDERS = 6
@@ -175,7 +176,7 @@ def _customer_sliders(ranked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
         sliders.append(
             {
                 "name": row["feature"],
-                "text": row["feature"].replace("_", " "),
+                "text": label_feature(row["feature"]),
                 "value": value,
                 "low": low,
                 "high": value + reach,

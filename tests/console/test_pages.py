@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bento.console.presentation.formats import label_feature
 from tests.console.conftest import Reader
 from tests.service.conftest import Serving
 from tests.service.evidence_example import measure_challenger, measure_example, write_reports
@@ -294,3 +295,18 @@ def test_eight_fields_agree_with_the_api(reader: Reader) -> None:
     answer: Any = reader.client.post("/v1/spending-risk/what-if", json=EIGHT_FIELDS).json()
     decided = reader.client.post("/v1/spending-risk", json=EIGHT_FIELDS).json()
     assert answer["risk_probability"] == decided["risk_probability"] and answer["decision_id"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("n_missed_payments_6m", "number of missed payments (6 months)"),
+        ("customer_n_1d", "customer transactions (1 day)"),
+        ("customer_max_3d_to_mean_90d", "customer max (3 days) to mean (90 days)"),
+        ("expense_to_mean_income_1m_ago", "expense to mean income 1 month ago"),
+        ("amount_zscore_30d", "amount z-score (30 days)"),
+        ("Expense_Income_Ratio", "Expense Income Ratio"),
+    ],
+)
+def test_a_feature_has_a_name_in_words(name, label):
+    assert label_feature(name) == label

@@ -1,5 +1,6 @@
 """Numbers, amounts, shares and times as the pages write them, in the reader's language as the browser names it."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +24,7 @@ _ABBREVIATIONS = {
     "pct": "%",
     "xgboost": "XGBoost",
 }
+_FEATURE_WORDS = {"n": "transactions", "std": "standard deviation", "zscore": "z-score", "pct": "%", "pd": "PD"}
 _NARROW_SPACE = "\u202f"
 
 
@@ -113,6 +115,18 @@ def humanise(name: Any) -> str:
     """Return a name of the code as words: ``loan_default`` is ``Loan default``, ``stability_psi`` is ``Stability PSI``."""
     text = " ".join(_ABBREVIATIONS.get(word, word) for word in str(name).replace("_", " ").split())
     return text[:1].upper() + text[1:]
+
+
+def label_feature(name: Any) -> str:
+    """Return a feature's name as words: ``n_missed_payments_6m`` is ``number of missed payments (6 months)``."""
+    text = re.sub(r"(?<=_)(\d+)([hdm])(_ago)?(?=_|$)", _write_period, re.sub("^n_", "number_of_", str(name)))
+    return " ".join(_FEATURE_WORDS.get(word, word) for word in text.split("_"))
+
+
+def _write_period(found: re.Match[str]) -> str:
+    count, unit = int(found[1]), {"h": "hour", "d": "day", "m": "month"}[found[2]]
+    period = f"{count} {unit}{'s' * (count != 1)}"
+    return f"{period} ago" if found[3] else f"({period})"
 
 
 def _parse(value: Any) -> datetime | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bento.console.presentation.charts import ACCENT, PALETTE, WARNING, Rows, Spec, build_axis, build_base
+from bento.console.presentation.formats import label_feature
 
 SERVED, TESTED = "served", "test window of the training"
 """Names of the two distributions of scores."""
@@ -69,7 +70,7 @@ def draw_calibration(rows: Rows) -> Spec:
 
 def draw_effects(effects: Rows) -> Spec:
     """Return for each feature the contributions of its low, middle, high and missing values. Rows are the `effects`."""
-    rows = [{"feature": effect["feature"].replace("_", " "), **group} for effect in effects for group in effect["groups"]]
+    rows = [{"feature": label_feature(effect["feature"]), **group} for effect in effects for group in effect["groups"]]
     names = list(dict.fromkeys(row["feature"] for row in rows))
     kinds = ["low", "middle", "high", "missing"]
     legend, title = "value of the feature", "contribution, units of the score"

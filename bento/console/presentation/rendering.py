@@ -12,7 +12,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from bento.console.presentation.formats import Formats, humanise
+from bento.console.presentation.formats import Formats, humanise, label_feature
 from bento.console.presentation.vega_bundle import has_bundle
 
 ROLES = frozenset({"scorer", "analyst", "supervisor", "auditor", "privacy", "admin"})
@@ -38,6 +38,7 @@ def build_environment() -> Environment:
     )
     environment.filters |= {
         "humanise": humanise,
+        "label": label_feature,
         "data": _to_data,
         **{name: _of_reader(name) for name in ("number", "amount", "share", "moment", "day", "feature")},
     }
