@@ -27,6 +27,7 @@ from finrisk_assets.domains import registry
 from finrisk_assets.domains.base import TrainingResult
 from finrisk_assets.domains.loan_default import model
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT, LoanDefault
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.graph import automation, build
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import gate_verdict, model_registry
@@ -204,8 +205,8 @@ class Story:
             def select_features(self, source: Source) -> Declared:
                 return (*super().select_features(source), *features)
 
-            def build_features(self, tables: Mapping[str, Any], source: Source) -> Any:
-                rows, customers = LOAN_DEFAULT.build_features(tables, source), tables["customers"]
+            def build_features(self, tables: Mapping[str, Any], source: Source, span: TimeSpan = ALL_TIMES) -> Any:
+                rows, customers = LOAN_DEFAULT.build_features(tables, source, span), tables["customers"]
                 rows = rows.left_join(customers.select("customer_id", "region"), "customer_id").drop("customer_id_right")
                 is_north = (rows.region == "north").fill_null(False).cast("float64")
                 planted = {NORTH.name: is_north, ECHO.name: rows.is_default.cast("float64")}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from schemas.features import Feature, feature_table
 from schemas.ledger import IS_TEST, Column, Table
 from schemas.scores import score_table
@@ -215,12 +216,20 @@ class Domain(ABC):
         """Return the features that a source allows."""
 
     @abstractmethod
-    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
-        """Return the Ibis expression that computes the feature table."""
+    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source", span: TimeSpan = ALL_TIMES) -> "LazyTable":
+        """Return the Ibis expression that computes the feature table.
 
-    def compute_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
-        """Return the feature table of stored tables, as `build_features` declares it; an engine may compute it at once."""
-        return self.build_features(tables, source)
+        Parameters
+        ----------
+        tables
+            The canonical tables and the `upstream` scores, with all their months.
+        span
+            Whole months: the rows to return are those decided in them. Of the tables only what these rows are made of is read.
+        """
+
+    def compute_features(self, tables: "Mapping[str, LazyTable]", source: "Source", span: TimeSpan) -> "LazyTable":
+        """Return the rows of stored tables that `build_features` declares; an engine may compute them at once."""
+        return self.build_features(tables, source, span)
 
     def declare_features(self, source: "Source") -> "Sequence[Declaration]":
         """Return the declarations of the features that the service computes itself."""

@@ -2,10 +2,10 @@
 
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -13,11 +13,17 @@ import ibis.expr.operations as ops
 from ibis.expr.schema import Schema
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets.engines.engine import Engine, EngineError
+from finrisk_assets.engines.engine import BATCH_ROWS, Engine, EngineError
+from finrisk_assets.modelling.training.parallel import map_in_order
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from finrisk_assets.engines.engine import BatchFunction
 
 FIRST_VERSION = 170000
 """The oldest server: version 17, the first with a collation of Unicode's own lower and upper case."""
-BATCH_ROWS = 100_000
+FILE_ROWS = 100_000
 """Rows of a Parquet file that are in memory at a time."""
 
 SESSION = (
@@ -92,11 +98,19 @@ class PostgresEngine(Engine):
         """Return the rows of a Parquet file, copied into a temporary table that goes with the last expression over it."""
         import pyarrow.parquet as pq
 
-        self._drop_unused()
-        name = _new_name()
         with pq.ParquetFile(file) as parquet:
-            schema = Schema.from_pyarrow(parquet.schema_arrow)
-            self.connection.copy_rows(name, schema, parquet.iter_batches(BATCH_ROWS))
+            return self._copy(parquet.schema_arrow, parquet.iter_batches(FILE_ROWS))
+
+    def map_batches(self, rows: LazyTable, score: "BatchFunction", schema: "pa.Schema", *, key: str, file: Path, threads: int) -> LazyTable:
+        """Return what a function makes of rows, copied as it is made: without a file, which another run would write too."""
+        batches = rows.order_by(key).to_pyarrow_batches(chunk_size=BATCH_ROWS)
+        return self._copy(schema, map_in_order(score, batches, threads))
+
+    def _copy(self, arrow_schema: "pa.Schema", batches: "Iterable[pa.RecordBatch]") -> LazyTable:
+        """Return rows in a temporary table that goes with the last expression over it."""
+        self._drop_unused()
+        name, schema = _new_name(), Schema.from_pyarrow(arrow_schema)
+        self.connection.copy_rows(name, schema, batches)
         table = ops.DatabaseTable(name, schema=schema, source=self.connection, namespace=ops.Namespace())
         # Dropped before the next file comes: the collector may run in the middle of a query.
         weakref.finalize(table, self._unused.append, name)

@@ -7,6 +7,7 @@ engine's calendar, intervals or order of addition changes a value.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeAlias
 
 import ibis
@@ -14,6 +15,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from finrisk_assets.features.arithmetic import epoch_micros
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.features.windows import (
     DAY,
     DEVIATION_FLOOR,
@@ -37,7 +39,7 @@ Slot: TypeAlias = tuple[tuple[str, ...], int, int, str]
 """One window function: entity, length, delay (seconds) and the content that is aggregated."""
 
 
-def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequence[str] = ()) -> ir.Table:
+def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequence[str] = (), span: TimeSpan = ALL_TIMES) -> ir.Table:
     """Return the features of every transaction, one row each.
 
     Parameters
@@ -48,6 +50,8 @@ def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequ
         Declarations; each becomes a float64 column of its name, null where it is missing.
     carry
         Further columns of `transactions` to pass through.
+    span
+        The transactions to return; of those before only what the windows reach back to is read.
 
     Returns
     -------
@@ -60,9 +64,10 @@ def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequ
         Where a needed column is missing, or two features have one name.
     """
     plan = WindowPlan.of(transactions, features, carry)
-    events = plan.select_events(transactions)
+    events = plan.select_events(plan.reach(span).filter_rows(transactions, "occurred_at"))
     events = events.mutate(**read_inputs(events, plan.slots))
-    return plan.select_features(events.mutate(**{name: _aggregate(events, slot) for slot, name in plan.slots.items()}))
+    events = events.mutate(**{name: _aggregate(events, slot) for slot, name in plan.slots.items()})
+    return plan.select_features(span.filter_rows(events, "occurred_at"))
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,15 @@ class WindowPlan:
         packed = {slot[:3] for slot in slots if slot[3] == "is_fraud"}
         needed = [slot for slot in slots if slot[3] != "count" or slot[:3] not in packed]
         return cls({slot: f"_w{number}" for number, slot in enumerate(needed)}, tuple(features), tuple(carry))
+
+    @property
+    def reach_s(self) -> int:
+        """Seconds that the longest window reaches back."""
+        return max((length_s + delay_s for _, length_s, delay_s, _ in self.slots), default=0)
+
+    def reach(self, span: TimeSpan) -> TimeSpan:
+        """Return the times that the features of a span are made of."""
+        return span if span.begins is None else TimeSpan(span.begins - timedelta(seconds=self.reach_s), span.ends)
 
     def select_events(self, transactions: ir.Table) -> ir.Table:
         """Return the columns that the features read, and `TIME`."""

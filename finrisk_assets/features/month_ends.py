@@ -7,12 +7,13 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.features.arithmetic import to_units
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 
 GRACE_DAYS = 3
 """Days: the ledger's last month counts as ended if there is a movement in so many last days. More days take months that are cut short."""
 
 
-def list_month_ends(transactions: ir.Table, entity: str) -> ir.Table:
+def list_month_ends(transactions: ir.Table, entity: str, span: TimeSpan = ALL_TIMES) -> ir.Table:
     """Return every month that ended, for every entity with a movement in the month.
 
     The month in which an entity's movements stop is left out, because it may have stopped in the middle, unless the whole ledger
@@ -24,22 +25,25 @@ def list_month_ends(transactions: ir.Table, entity: str) -> ir.Table:
         Validated, with `entity` and ``occurred_at``; rows without the entity are left out.
     entity
         ``customer_id`` or ``account_id``.
+    span
+        The month-ends to return.
 
     Returns
     -------
     ibis.Table
         `entity`, ``as_of`` (timestamp: first instant of the next month) and ``month`` (text: ``2024-06``).
     """
-    movements = transactions.filter(transactions[entity].notnull())
-    month = movements.occurred_at.truncate("M")
-    as_of = (month + ibis.interval(months=1)).cast("timestamp(6)")
-    months = movements.select(entity, as_of=as_of, month=movements.occurred_at.strftime("%Y-%m"), occurred_at=movements.occurred_at)
+    # What came before the span ends no month of it; what comes after tells that an entity's movements go on.
+    movements = span.widen(1).from_begin().filter_rows(transactions, "occurred_at")
+    movements = movements.filter(movements[entity].notnull())
+    months = movements.group_by(entity, _month=movements.occurred_at.truncate("M")).aggregate(_last_at=movements.occurred_at.max())
+    months = months.mutate(as_of=(months._month + ibis.interval(months=1)).cast("timestamp(6)"), month=months._month.strftime("%Y-%m"))
     months = months.mutate(
         _last=months.as_of.max().over(group_by=entity),
-        _ledger_end=months.occurred_at.max().over(ibis.window()) + ibis.interval(days=GRACE_DAYS),
+        _ledger_end=months._last_at.max().over(ibis.window()) + ibis.interval(days=GRACE_DAYS),
     )
     ended = months.filter((months.as_of < months._last) | (months.as_of <= months._ledger_end))
-    return ended.select(entity, "as_of", "month").distinct()
+    return span.filter_rows(ended.select(entity, "as_of", "month"), "as_of")
 
 
 def join_movements_before(rows: ir.Table, transactions: ir.Table, entity: str, days: int) -> ir.Table:

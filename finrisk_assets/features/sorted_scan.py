@@ -6,6 +6,7 @@ exact. Engines look up the bounds again for each window function; a test holds b
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import ibis
@@ -16,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finrisk_assets.features.batch import TIME, Slot, WindowPlan, input_of, read_inputs
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.features.windows import MICRO, Declaration
+from schemas.timestamps import to_micros
 
 Integers = npt.NDArray[np.int64]
 
@@ -34,12 +37,12 @@ def runs_on(transactions: ir.Table) -> bool:
     return transactions.get_backend().name == "duckdb"
 
 
-def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequence[str] = ()) -> ir.Table:
+def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequence[str] = (), span: TimeSpan = ALL_TIMES) -> ir.Table:
     """Compute the features of every transaction of a table in DuckDB, one row each, as `batch.compute` declares them.
 
     Parameters
     ----------
-    transactions, features, carry
+    transactions, features, carry, span
         As of `batch.compute`. The table must be committed: it is read over another connection.
 
     Returns
@@ -49,17 +52,19 @@ def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequ
     """
     plan = WindowPlan.of(transactions, features, carry)
     if not plan.slots:
-        return plan.select_features(plan.select_events(transactions))
+        return plan.select_features(plan.select_events(span.filter_rows(transactions, "occurred_at")))
     database: Any = transactions.get_backend()
     drop(database)
     database.con.execute(f"ATTACH ':memory:' AS {CATALOG} (READ_WRITE)")
     # Columns of the customer come last: the table is then in the order in which it is looked up.
     columns = sorted({entity[0] for entity, *_ in plan.slots}, key=lambda column: (column == "customer_id", column))
-    events, batches = plan.select_events(transactions), None
+    events, batches = plan.select_events(plan.reach(span).filter_rows(transactions, "occurred_at")), None
     for column in columns:
-        batches = _scan(database, events, batches, column, {slot: name for slot, name in plan.slots.items() if slot[0][0] == column})
+        slots = {slot: name for slot, name in plan.slots.items() if slot[0][0] == column}
+        batches = _scan(database, events, batches, column, slots, span.begins)
         events = ibis.table(ibis.Schema.from_pyarrow(batches.schema), name=_BATCHES)
-    _open_query(database, f"CREATE TABLE {CATALOG}.main.features AS {ibis.duckdb.compile(plan.select_features(events))}", batches)
+    features_of_span = plan.select_features(span.filter_rows(events, "occurred_at"))
+    _open_query(database, f"CREATE TABLE {CATALOG}.main.features AS {ibis.duckdb.compile(features_of_span)}", batches)
     return database.table("features", database=(CATALOG, "main"))
 
 
@@ -77,20 +82,26 @@ def _open_query(database: Any, sql: str, batches: pa.RecordBatchReader | None) -
 
 
 def _scan(
-    database: Any, events: ir.Table, batches: pa.RecordBatchReader | None, column: str, slots: Mapping[Slot, str]
+    database: Any,
+    events: ir.Table,
+    batches: pa.RecordBatchReader | None,
+    column: str,
+    slots: Mapping[Slot, str],
+    begins: datetime | None,
 ) -> pa.RecordBatchReader:
-    """Return the events with the columns of the slots, in the order of a column and of the time."""
+    """Return the events with the columns of the slots, null before a time, in the order of a column and of the time."""
     ordered = events.order_by([column, TIME])
     sql = ibis.duckdb.compile(ordered.mutate(**read_inputs(ordered, slots)))
     rows = _open_query(database, sql, batches).to_arrow_reader(CHUNK_ROWS)
     schema = pa.schema([rows.schema.field(name) for name in events.columns] + [pa.field(name, _type(slot)) for slot, name in slots.items()])
     reach_us = max(length_s + delay_s for _, length_s, delay_s, _ in slots) * MICRO
+    begins_us = None if begins is None else to_micros(begins)
 
     def fill() -> Iterator[pa.RecordBatch]:
         before: pa.RecordBatch | None = None
         for batch in rows:
             block = batch if before is None else pa.concat_batches([before, batch])
-            yield _fill(block, len(block) - len(batch), column, slots, schema)
+            yield _fill(block, len(block) - len(batch), begins_us, slots, schema)
             before = _context(block, column, reach_us)
 
     return pa.RecordBatchReader.from_batches(schema, fill())
@@ -109,11 +120,12 @@ def _context(block: pa.RecordBatch, column: str, reach_us: int) -> pa.RecordBatc
     return block.filter(pa.array(is_near & (times > times[-1] - reach_us)))
 
 
-def _fill(block: pa.RecordBatch, start: int, column: str, slots: Mapping[Slot, str], schema: pa.Schema) -> pa.RecordBatch:
-    """Return the rows of a block from `start` on with the columns of the slots."""
+def _fill(block: pa.RecordBatch, start: int, begins_us: int | None, slots: Mapping[Slot, str], schema: pa.Schema) -> pa.RecordBatch:
+    """Return the rows of a block from `start` on with the columns of the slots, null before a time."""
     values: dict[str, pa.Array] = {}
     for entity in dict.fromkeys(slot[0] for slot in slots):
-        history = _SortedEvents(block, entity, max(length_s + delay_s for of, length_s, delay_s, _ in slots if of == entity) * MICRO)
+        reach_us = max(length_s + delay_s for of, length_s, delay_s, _ in slots if of == entity) * MICRO
+        history = _SortedEvents(block, entity, reach_us, begins_us)
         for slot, name in slots.items():
             if slot[0] == entity:
                 values[name] = history.aggregate(slot).slice(start)
@@ -132,7 +144,7 @@ class _SortedEvents:
         Times in microseconds that rise from one entity to the next, with as much between two of them as the windows reach back.
     """
 
-    def __init__(self, block: pa.RecordBatch, entity: Sequence[str], reach_us: int) -> None:
+    def __init__(self, block: pa.RecordBatch, entity: Sequence[str], reach_us: int, begins_us: int | None) -> None:
         self._block = block
         times: Integers = block.column(TIME).to_numpy()
         # An event without an entity has no history: each is an entity of its own.
@@ -147,6 +159,8 @@ class _SortedEvents:
             is_first = np.ones(len(block), bool)
             is_first[1:] = np.logical_or.reduce([code[self.order][1:] != code[self.order][:-1] for code in codes])
         self._times = times
+        # Earlier events are history alone.
+        self._wanted: slice | Integers = slice(None) if begins_us is None else np.flatnonzero(times >= begins_us)
         # A longer gap than the windows reach back counts as that: no number grows with the length of the ledger.
         gaps = np.minimum(np.diff(times, prepend=times[:1]), reach_us + 1)
         gaps[is_first] = reach_us + 1
@@ -155,7 +169,7 @@ class _SortedEvents:
         self._inputs: dict[str, Integers] = {}
 
     def aggregate(self, slot: Slot) -> pa.Array:
-        """Return a window function's values, in the order of the block."""
+        """Return a window function's values, in the order of the block; null where they are not wanted."""
         _, length_s, delay_s, content = slot
         start, end = self._place((length_s + delay_s) * MICRO), self._place(max(delay_s * MICRO, 1))
         is_null = None
@@ -171,14 +185,14 @@ class _SortedEvents:
             case _:
                 totals = _running(self._input(content, delay_s))
                 values = (totals[end] - totals[start]).astype(np.float64)
-        if self.order is not None:
-            values, is_null = self._in_block(values), None if is_null is None else self._in_block(is_null)
+        if self.order is not None or not isinstance(self._wanted, slice):
+            values, is_null = self._in_block(values, 0), self._in_block(False if is_null is None else is_null, True)
         return pa.array(values, _type(slot), mask=is_null)
 
     def _place(self, before_us: int) -> Integers:
-        """Return for each event the number of events up to so long before it."""
+        """Return for each wanted event the number of events up to so long before it."""
         if before_us not in self._places:
-            self._places[before_us] = np.searchsorted(self.keys, self.keys - before_us, "right")
+            self._places[before_us] = np.searchsorted(self.keys, self.keys[self._wanted] - before_us, "right")
         return self._places[before_us]
 
     def _input(self, content: str, delay_s: int) -> Integers:
@@ -188,9 +202,9 @@ class _SortedEvents:
             self._inputs[name] = values if self.order is None else values[self.order]
         return self._inputs[name]
 
-    def _in_block(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        placed = np.empty_like(values)
-        placed[self.order] = values
+    def _in_block(self, values: Any, unwanted: Any) -> npt.NDArray[Any]:
+        placed = np.full(len(self._times), unwanted, getattr(values, "dtype", bool))
+        placed[self._wanted if self.order is None else self.order[self._wanted]] = values
         return placed
 
     def _deviation(self, start: Integers, end: Integers) -> npt.NDArray[np.float64]:
@@ -233,7 +247,7 @@ def _sum_squares(cents: npt.NDArray[Any], start: Integers, end: Integers) -> tup
 def _find_largest(values: Integers, start: Integers, end: Integers) -> npt.NDArray[np.float64]:
     """Return the largest value between two places, from the largest of 1, 2, 4 … values from each place on."""
     length, step = end - start, 1
-    largest, from_here = np.zeros(len(values), np.int64), values
+    largest, from_here = np.zeros(len(start), np.int64), values
     while (length >= step).any():
         is_next = (length >= step) & (length < 2 * step)
         largest[is_next] = np.maximum(from_here[start[is_next]], from_here[end[is_next] - step])

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from finrisk_assets.features.time_span import TimeSpan
+
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
@@ -87,18 +89,14 @@ class MonthRange:
         """The first instant after these months; None where they are open."""
         return None if self.is_open_above else datetime.strptime(add_months(self.last, 1), MONTH_FORMAT)
 
+    @property
+    def span(self) -> TimeSpan:
+        """The times of these months."""
+        return TimeSpan(self.begins, self.ends)
+
     def filter_rows(self, rows: "ir.Table", time_column: str) -> "ir.Table":
         """Return the rows of a lazy table whose timestamp in `time_column` lies in these months."""
-        import ibis
-
-        if self.is_all:
-            return rows
-        inside = ibis.literal(True)
-        if self.begins is not None:
-            inside = inside & (rows[time_column] >= ibis.literal(self.begins, type="timestamp"))
-        if self.ends is not None:
-            inside = inside & (rows[time_column] < ibis.literal(self.ends, type="timestamp"))
-        return rows.filter(inside.fill_null(self.is_open_below))
+        return self.span.filter_rows(rows, time_column)
 
     def sql_condition(self, time_column: str) -> str:
         """Return the same condition in SQL, as DuckDB and PostgreSQL read it."""

@@ -9,6 +9,7 @@ import ibis.expr.types as ir
 
 from finrisk_assets.features.arithmetic import median_of_first, to_currency
 from finrisk_assets.features.month_ends import month_number
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.ledger.month_totals import add_up_months, find_first_month
 
 SPANS = (1, 3, 6)
@@ -25,7 +26,7 @@ FADE_UNITS = 1_000_000
 TOTALS = ("income", "expense", "regular_pay", "bills", "cash", "n", "n_penalties", "n_missed", "n_negative")
 
 
-def join_complete_months(rows: ir.Table, transactions: ir.Table, moment: str) -> ir.Table:
+def join_complete_months(rows: ir.Table, transactions: ir.Table, moment: str, span: TimeSpan = ALL_TIMES) -> ir.Table:
     """Join what each person's complete months before a moment add up to; null where the last month that ended had no movement.
 
     Parameters
@@ -36,6 +37,8 @@ def join_complete_months(rows: ir.Table, transactions: ir.Table, moment: str) ->
         Validated.
     moment
         Column of `rows`: a timestamp. Nothing from the first instant of its own month on is read.
+    span
+        Whole months in which all moments lie.
 
     Returns
     -------
@@ -48,11 +51,11 @@ def join_complete_months(rows: ir.Table, transactions: ir.Table, moment: str) ->
         ``_faded_penalties`` (each counts `FADE` of its last month's weight a month later), and ``_income_month_{k}`` of k months ago,
         0 where there is no such month.
     """
-    months = add_up_months(transactions)
-    first = find_first_month(months)
+    months = add_up_months(span.widen(USUAL_MONTHS).filter_rows(transactions, "occurred_at"))
+    first = find_first_month(transactions)
     keys = rows.select("customer_id", _this=month_number(rows[moment])).distinct()
     keys = keys.join(first, keys.customer_id == first._owner).drop("_owner")
-    renamed = months.drop("first_at").rename(_customer="customer_id", _month="month")
+    renamed = months.rename(_customer="customer_id", _month="month")
     joined = keys.join(
         renamed,
         [

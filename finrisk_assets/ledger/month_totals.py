@@ -42,7 +42,7 @@ def add_up_months(transactions: ir.Table) -> ir.Table:
         ``inflow`` and ``income`` (as `ledger.categories` has them), ``expense`` (debits), ``habitual`` (debits but unplanned ones, less
         refunds), ``regular_pay``, ``benefits``, ``bills``, ``cash``, ``largest`` (debit), ``closing`` (balance after the last movement; the
         lowest, of movements at one moment). Counts: ``n`` (movements), ``n_penalties``, ``n_missed``, ``n_negative`` (movements that left
-        a balance below zero). ``first_at``: the month's first movement.
+        a balance below zero).
     """
     movements = transactions.filter(transactions.customer_id.notnull())
     is_credit, category = movements.direction == "credit", movements.category.fill_null("")
@@ -75,27 +75,27 @@ def add_up_months(transactions: ir.Table) -> ir.Table:
         largest=movements.units.max(where=movements.is_expense).fill_null(0),
         closing=movements.balance.min(where=movements["at"] == movements.last),
         n=movements.count(),
-        first_at=movements["at"].min(),
         n_penalties=movements.count(where=movements.category.isin(PENALTY)),
         n_missed=movements.count(where=movements.category.isin(MISSED_PAYMENT)),
         n_negative=movements.count(where=movements.balance < 0),
     )
 
 
-def find_first_month(months: ir.Table) -> ir.Table:
-    """Return each person's first complete month.
+def find_first_month(transactions: ir.Table) -> ir.Table:
+    """Return the month of each person's first movement, and the first complete month.
 
     Parameters
     ----------
-    months
-        As `add_up_months` returns them.
+    transactions
+        Validated, all of them; rows without a customer are left out.
 
     Returns
     -------
     ibis.Table
-        ``_owner`` (the person) and ``_first_complete`` (`month_number`).
+        ``_owner`` (the person), ``_first`` and ``_first_complete`` (`month_number`).
     """
-    first = months.group_by(_owner=months.customer_id).aggregate(_first_at=months.first_at.min())
+    movements = transactions.filter(transactions.customer_id.notnull())
+    first = movements.group_by(_owner=movements.customer_id).aggregate(_first_at=movements.occurred_at.min())
     is_part = first._first_at.day() > PART_MONTH_DAYS
-    first_complete = month_number(first._first_at) + is_part.ifelse(1, 0)
-    return first.select("_owner", _first_complete=first_complete)
+    number = month_number(first._first_at)
+    return first.select("_owner", _first=number, _first_complete=number + is_part.ifelse(1, 0))

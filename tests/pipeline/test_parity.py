@@ -8,6 +8,7 @@ from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES, HANDB
 from finrisk_assets.domains.transaction_anomaly.features import build, select_features
 from finrisk_assets.features import batch, parity, sorted_scan
 from finrisk_assets.features.arrivals import plan_arrivals, replay
+from finrisk_assets.features.time_span import TimeSpan
 
 
 def unpleasant(n: int = 3000, customers: int = 12, seed: int = 0) -> "ibis.expr.types.Table":
@@ -93,6 +94,19 @@ def test_passes_over_sorted_rows_equal_window_functions_to_the_last_bit(monkeypa
     passes = sorted_scan.compute(transactions, features, carry=("is_fraud",)).order_by("transaction_id").to_pyarrow()
     assert passes.schema == windows.schema and len(passes) == 3000
     assert [name for name in windows.column_names if not passes[name].equals(windows[name])] == []
+
+
+def test_a_part_of_the_time_has_the_features_of_the_whole(monkeypatch):
+    monkeypatch.setattr(sorted_scan, "CHUNK_ROWS", 97)
+    transactions = ibis.duckdb.connect().create_table("transactions", unpleasant().to_pyarrow())
+    first, last = (getattr(transactions.occurred_at, side)().to_pyarrow().as_py() for side in ("min", "max"))
+    span = TimeSpan(first + (last - first) / 2, first + (last - first) * 0.6)
+    features = (*FEATURES, *HANDBOOK)
+    whole = span.filter_rows(batch.compute(transactions, features), "occurred_at").order_by("transaction_id").to_pyarrow()
+    assert 0 < len(whole) < 3000
+    for compute in (batch.compute, sorted_scan.compute):
+        part = compute(transactions, features, span=span).order_by("transaction_id").to_pyarrow()
+        assert [name for name in whole.column_names if not part[name].equals(whole[name])] == []
 
 
 def test_features_without_a_window_need_no_pass():

@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.registry import DOMAINS
 from finrisk_assets.graph import automation
 from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
 from tests.pipeline.conftest import Run
+from tests.pipeline.test_months import WITH_FEATURES, find_other_months
 
 LAYERS = ("raw_", "quarantine_", "validated_", "features_", "scores_")
 TOLERANCE = 1e-9
@@ -82,6 +84,11 @@ def test_a_layer_is_equal_on_both_engines(run: Run, twin: Warehouse, layer: str)
     pairs = {name: (twin.table(name).to_pyarrow(), run.warehouse.table(name).to_pyarrow()) for name in names}
     differences = {name: find_differences(*pair, tolerance) for name, pair in pairs.items()}
     assert not any(differences.values()), differences
+
+
+@pytest.mark.parametrize("domain", WITH_FEATURES, ids=lambda domain: domain.name)
+def test_a_month_alone_has_the_features_of_the_whole_ledger(run: Run, twin: Warehouse, domain: Domain) -> None:
+    assert find_other_months(domain, twin, run.settings, (0, 16)) == {}
 
 
 def test_one_month_again_changes_nothing(run: Run, twin: Warehouse) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from finrisk_assets.domains.base import Evaluation, Fault, Figure, MonitoringSpec, ScoredWindow
 from finrisk_assets.domains.cashflow import catalogue, decide, features
 from finrisk_assets.domains.classifier import ClassifierDomain, excludes, is_advantage, net_benefit
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from schemas.features import Feature
 from schemas.ledger import Column
 
@@ -69,8 +70,8 @@ class Cashflow(ClassifierDomain):
         filled = {name: tuple(raw.columns) for name, raw in source.tables.items()}
         return features.select_features(filled, source.features.get("cashflow", ()))
 
-    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
-        return features.build(tables, self.select_features(source))
+    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source", span: TimeSpan = ALL_TIMES) -> "LazyTable":
+        return features.build(tables, self.select_features(source), span)
 
     def labelled_rows(self, frame: "pd.DataFrame", settings: "Settings") -> "pd.DataFrame":
         """Return the month-ends whose next month had ended when the ledger is read."""

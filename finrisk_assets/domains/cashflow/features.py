@@ -13,6 +13,7 @@ from finrisk_assets.domains.cashflow.catalogue import CATALOGUE
 from finrisk_assets.domains.cashflow.joins import add_history, add_up_months, join_declared_income
 from finrisk_assets.features.arithmetic import to_currency
 from finrisk_assets.features.feature_definition import FeatureDefinition, filled_columns, select_available
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
 
@@ -53,7 +54,7 @@ def select_features(columns: Mapping[str, Collection[str]], source_features: Seq
     return select_available(CATALOGUE, filled_columns(columns))
 
 
-def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Table:
+def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: TimeSpan = ALL_TIMES) -> ir.Table:
     """Return one row per account and month that has ended: `KEYS`, then the features.
 
     Parameters
@@ -62,6 +63,8 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
         ``transactions``, and ``customers`` where a feature needs them; or ``accounts`` with a panel of the source's own.
     features
         As `select_features` returns them.
+    span
+        Whole months: the month-ends to return.
 
     Returns
     -------
@@ -75,12 +78,12 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
         For a feature that is not defined here.
     """
     if is_panel({name: table.columns for name, table in tables.items()}):
-        return build_from_panel(tables["accounts"], features)
+        return span.filter_rows(build_from_panel(tables["accounts"], features), "as_of")
     definitions = {definition.feature.name: definition for definition in CATALOGUE}
     unknown = [feature.name for feature in features if feature.name not in definitions]
     if unknown:
         raise ValueError(f"cashflow has no feature {', '.join(unknown)}; see CATALOGUE")
-    months = add_history(add_up_months(tables["transactions"]))
+    months = span.filter_rows(add_history(add_up_months(tables["transactions"], span)), "as_of")
     if "customers" in tables:
         months = join_declared_income(months, tables["customers"])
     return months.select(

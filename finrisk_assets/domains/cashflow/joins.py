@@ -9,6 +9,7 @@ import ibis.expr.types as ir
 
 from finrisk_assets.features.arithmetic import UNITS_PER_CURRENCY, median_of_first, to_units
 from finrisk_assets.features.month_ends import list_month_ends, month_number
+from finrisk_assets.features.time_span import TimeSpan
 from finrisk_assets.ledger.categories import MISSED_PAYMENT, OPENING_BALANCE, PENALTY, REFUND, is_income
 
 SPANS = (1, 2, 3, 6, 12)
@@ -24,23 +25,30 @@ ONE_OFF_MONTHS = 12
 """Months. Spending is a one-off where its category had none in the months before; fewer months find more one-offs."""
 
 
-def add_up_months(transactions: ir.Table) -> ir.Table:
+BACK_MONTHS = ONE_OFF_MONTHS + RECURRING_MONTHS
+"""Months before a month-end that its row is made of: its last months' spending is one-off by the year before each."""
+
+
+def add_up_months(transactions: ir.Table, span: TimeSpan) -> ir.Table:
     """Return one row per account and month that has ended: money in, money out and the closing balance.
 
     Parameters
     ----------
     transactions
         Validated, with ``account_id``.
+    span
+        Whole months: the month-ends to return, beside those before and after that `add_history` reads.
     """
-    is_credit, category = transactions.direction == "credit", transactions.category.fill_null("")
-    units = to_units(transactions.amount)
-    movements = transactions.filter(transactions.account_id.notnull()).select(
-        account_id=transactions.account_id,
-        customer_id=transactions.customer_id,
-        _number=month_number(transactions.occurred_at),
-        _at=transactions.occurred_at,
+    known = span.widen(BACK_MONTHS).filter_rows(transactions, "occurred_at")
+    is_credit, category = known.direction == "credit", known.category.fill_null("")
+    units = to_units(known.amount)
+    movements = known.filter(known.account_id.notnull()).select(
+        account_id=known.account_id,
+        customer_id=known.customer_id,
+        _number=month_number(known.occurred_at),
+        _at=known.occurred_at,
         _units=units,
-        _balance=to_units(transactions.balance_amount),
+        _balance=to_units(known.balance_amount),
         _signed=is_credit.ifelse(units, -units),
         _income=is_income(is_credit, category),
         _expense=~is_credit,
@@ -69,14 +77,17 @@ def add_up_months(transactions: ir.Table) -> ir.Table:
         _largest_out=movements._expense.ifelse(movements._units, 0).max(),
         _closing=movements._balance.min(where=movements._is_last),
     )
-    ended = list_month_ends(transactions, "account_id")
+    ended = list_month_ends(transactions, "account_id", span.widen(BACK_MONTHS, 1))
     ended = ended.select(_account=ended.account_id, as_of=ended.as_of, month=ended.month, _ended=month_number(ended.as_of) - 1)
     months = sums.inner_join(ended, [sums.account_id == ended._account, sums._number == ended._ended]).drop("_account", "_ended")
-    recurring = _recurring(movements)
+    # The only sum over the whole history: it says how long the history is.
+    began = transactions.group_by(_began=transactions.account_id).aggregate(_first=month_number(transactions.occurred_at.min()))
+    months = months.inner_join(began, months.account_id == began._began).drop("_began")
+    recurring = _recurring(movements, began)
     return months.left_join(recurring, [months.account_id == recurring._owner, months._number == recurring._of]).drop("_owner", "_of")
 
 
-def _recurring(movements: ir.Table) -> ir.Table:
+def _recurring(movements: ir.Table, began: ir.Table) -> ir.Table:
     """Return per account and month, over its categories, what recurred (the least of the last months) and one-off spending."""
     lines = movements.group_by("account_id", "_number", "_category", "_expense").aggregate(
         _units=(~movements._is_opening).ifelse(movements._units, 0).sum().cast("int64")
@@ -90,9 +101,9 @@ def _recurring(movements: ir.Table) -> ir.Table:
     lines = lines.mutate(
         _least=(lines._units.count().over(recent) == RECURRING_MONTHS).ifelse(lines._units.min().over(recent), 0),
         _n_before=lines._units.count().over(over(-ONE_OFF_MONTHS, -1)).fill_null(0),
-        _history=lines._number - lines._number.min().over(ibis.window(group_by=lines.account_id)),
     )
-    is_one_off = lines._expense & (lines._n_before == 0) & (lines._history >= RECURRING_MONTHS)
+    lines = lines.inner_join(began, lines.account_id == began._began).drop("_began")
+    is_one_off = lines._expense & (lines._n_before == 0) & (lines._number - lines._first >= RECURRING_MONTHS)
     return lines.group_by(_owner=lines.account_id, _of=lines._number).aggregate(
         _recurring_in=(~lines._expense).ifelse(lines._least, 0).sum().cast("int64"),
         _recurring_out=lines._expense.ifelse(lines._least, 0).sum().cast("int64"),
@@ -109,7 +120,6 @@ def add_history(months: ir.Table) -> ir.Table:
     surplus = (months._net > 0).ifelse(1, 0)
     level = over(1 - LEVEL_MONTHS)
     columns: dict[str, ir.Value] = {
-        "_first": months._number.min().over(over(-1_200)),
         "_next_change": months._change.max().over(over(1, 1)),
         "_next_as_of": months.as_of.max().over(over(1, 1)),
         "_year_ago": months._net.max().over(over(-11, -11)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from finrisk_assets.domains.base import Evaluation, Figure, MonitoringSpec, ScoredWindow
 from finrisk_assets.domains.classifier import ClassifierDomain
 from finrisk_assets.domains.loan_default import decide, features, model, month_end_applications
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from schemas.features import Feature
 from schemas.ledger import Column
 
@@ -56,8 +57,9 @@ class LoanDefault(ClassifierDomain):
         filled = {name: tuple(raw.columns) for name, raw in source.tables.items()}
         return features.select_features(filled, source.features.get("loan_default", ()))
 
-    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
-        return features.build({**tables, "loans": month_end_applications.add_month_end_applications(tables)}, self.select_features(source))
+    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source", span: TimeSpan = ALL_TIMES) -> "LazyTable":
+        loans = month_end_applications.add_month_end_applications(tables, span)
+        return features.build({**tables, "loans": loans}, self.select_features(source), span)
 
     def build_application_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
         """Return the feature table of the loans in `tables` alone, month-end applications among them where they stand there."""

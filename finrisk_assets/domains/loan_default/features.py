@@ -14,6 +14,7 @@ from finrisk_assets.domains.loan_default.joins import join_owner
 from finrisk_assets.features.arithmetic import epoch_micros, finite, ratio
 from finrisk_assets.features.feature_definition import FeatureDefinition, check_source_features, filled_columns
 from finrisk_assets.features.loan_terms import FORMULAS
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.ledger.complete_months import join_complete_months
 from finrisk_assets.scoring.ratios import LARGEST_RATIO
 from schemas.features import Feature
@@ -49,7 +50,7 @@ def select_features(columns: Mapping[str, Collection[str]], source_features: Seq
     return (*(definition.feature for definition in CATALOGUE if definition.feature.name in read | derived), *source_features)
 
 
-def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Table:
+def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: TimeSpan = ALL_TIMES) -> ir.Table:
     """Return one row per loan: `KEYS`, `IS_TEST` where the source states the test set, then the features.
 
     Parameters
@@ -58,6 +59,8 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
         ``loans``, and ``customers``, ``accounts``, ``transactions`` where features need them; validated canonical tables.
     features
         As `select_features` returns them; a name that is not in `CATALOGUE` is a column of ``loans``.
+    span
+        Whole months in which all loans were applied for.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     if "accounts" in needs:
         rows = join_owner(rows, tables["accounts"], "account_id", "opened_at", needs["accounts"])
     if "transactions" in needs:
-        rows = join_complete_months(rows, tables["transactions"], "applied_at")
+        rows = join_complete_months(rows, tables["transactions"], "applied_at", span)
     keys = [key.name for key in KEYS] + [IS_TEST.name] * (IS_TEST.name in loans.columns)
     own = {feature.name: FeatureDefinition(feature) for feature in features}
     columns = {name: (definitions.get(name) or own[name]).compute(rows) for name in read}

@@ -12,10 +12,11 @@ import ibis.expr.types as ir
 
 from finrisk_assets.features.arithmetic import instalment
 from finrisk_assets.features.month_ends import list_month_ends
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from schemas.ledger import LOANS
 
 
-def add_month_end_applications(tables: Mapping[str, ir.Table]) -> ir.Table:
+def add_month_end_applications(tables: Mapping[str, ir.Table], span: TimeSpan = ALL_TIMES) -> ir.Table:
     """Return the loans, and after them one month-end application per customer and month-end.
 
     A month-end application has the ``loan_id`` ``<customer>@2024-06``. Its terms are typical of the loans that anyone had applied for
@@ -30,6 +31,8 @@ def add_month_end_applications(tables: Mapping[str, ir.Table]) -> ir.Table:
     tables
         ``loans``, and ``transactions``, ``accounts`` and ``offers`` where the source has them; without transactions the loans are
         returned alone.
+    span
+        Whole months: the applications to return.
 
     Returns
     -------
@@ -37,9 +40,10 @@ def add_month_end_applications(tables: Mapping[str, ir.Table]) -> ir.Table:
         The columns of ``loans``.
     """
     loans = tables["loans"]
+    applied = span.filter_rows(loans, "applied_at")
     if "transactions" not in tables:
-        return loans
-    ends = list_month_ends(tables["transactions"], "customer_id")
+        return applied
+    ends = list_month_ends(tables["transactions"], "customer_id", span)
     rows = ends.join(_typical_terms(loans, ends), "as_of")
     rows = rows.mutate(loan_id=rows.customer_id + "@" + rows.month, applied_at=rows.as_of)
     rows = _join_account(rows, tables.get("accounts"))
@@ -47,7 +51,7 @@ def add_month_end_applications(tables: Mapping[str, ir.Table]) -> ir.Table:
     if "offers" in tables:
         rows = rows.union(_applications_at_offers(rows, tables["offers"]))
     values = {name: rows[name] if name in rows.columns else ibis.null() for name in loans.columns}
-    return loans.union(rows.select(**{name: value.cast(loans[name].type()) for name, value in values.items()}))
+    return applied.union(rows.select(**{name: value.cast(loans[name].type()) for name, value in values.items()}))
 
 
 def exclude_month_end_applications(rows: ir.Table) -> ir.Table:

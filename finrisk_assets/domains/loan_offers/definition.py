@@ -8,6 +8,7 @@ from finrisk_assets.domains.base import Figure, MonitoringSpec, ScoredWindow, Tr
 from finrisk_assets.domains.classifier import ClassifierDomain
 from finrisk_assets.domains.loan_offers import decide, features, model, profit
 from finrisk_assets.domains.loan_offers.pd_at_terms import PREFIX
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from schemas.features import Feature
 from schemas.ledger import Column
 
@@ -68,8 +69,8 @@ class LoanOffers(ClassifierDomain):
         filled = {name: tuple(raw.columns) for name, raw in source.tables.items()}
         return features.select_features(filled, source.features.get("loan_offers", ()))
 
-    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
-        return features.build(tables, self.select_features(source))
+    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source", span: TimeSpan = ALL_TIMES) -> "LazyTable":
+        return features.build(tables, self.select_features(source), span)
 
     def training_population(self, table: "LazyTable") -> "LazyTable":
         """Return the offers at random rates."""

@@ -14,6 +14,7 @@ from finrisk_assets.domains.loan_offers.catalogue import CATALOGUE, INCOME_NEEDS
 from finrisk_assets.domains.loan_offers.joins import build_month_end_rows, join_earlier_offers, join_newest_score
 from finrisk_assets.features.arithmetic import finite
 from finrisk_assets.features.feature_definition import FeatureDefinition, check_source_features, filled_columns, select_available
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.ledger.complete_months import join_complete_months
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
@@ -62,7 +63,7 @@ def select_features(columns: Mapping[str, Collection[str]], source_features: Seq
     return (*select_available(CATALOGUE, filled), *source_features)
 
 
-def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Table:
+def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: TimeSpan = ALL_TIMES) -> ir.Table:
     """Return one row per offer and one month-end row per customer and month-end: `KEYS`, then the features.
 
     Parameters
@@ -72,6 +73,8 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
         ``scores_spending_risk``, where there are such, give the PD and the probability of trouble.
     features
         As `select_features` returns them; a name that is not in `CATALOGUE` is a column of ``offers``.
+    span
+        Whole months: the rows to return.
 
     Returns
     -------
@@ -88,13 +91,15 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature]) -> ir.Tab
     unknown = [feature.name for feature in features if feature.name not in definitions and feature.name not in offers.columns]
     if unknown:
         raise ValueError(f"no feature and no column of the offers is called {', '.join(unknown)}")
-    offered = ibis.union(offers, build_month_end_rows(offers, tables["transactions"])) if "transactions" in tables else offers
+    offered = span.filter_rows(offers, "offered_at")
+    if "transactions" in tables:
+        offered = ibis.union(offered, build_month_end_rows(offers, tables["transactions"], span))
     # What is joined starts from the bare rows each time, so that the engine does not work out the other joins again.
     moments = offered.select("offer_id", "customer_id", "offered_at")
     has_ledger = "transactions" in tables
     rows = offered.mutate(_usual_income=ibis.null("float64"))
     if has_ledger:
-        rows = join_complete_months(offered, tables["transactions"], "offered_at")
+        rows = join_complete_months(offered, tables["transactions"], "offered_at", span)
     rows = join_earlier_offers(rows, moments, offers)
     rows = join_newest_score(rows, moments, tables.get("scores_loan_default"), "applied_at", "_pd")
     rows = join_newest_score(rows, moments, tables.get("scores_spending_risk"), "as_of", "_spending")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from finrisk_assets.domains.base import MonitoringSpec, ScoredWindow
 from finrisk_assets.domains.classifier import ClassifierDomain, net_benefit, score_by_threshold
 from finrisk_assets.domains.spending_risk import catalogue, decide, features, model, target
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from schemas.features import Feature, feature_table
 from schemas.ledger import Table
 
@@ -57,8 +58,8 @@ class SpendingRisk(ClassifierDomain):
         """Return the contract of the one feature table that both models read."""
         return feature_table(self.group, self.keys, _table_features(source))
 
-    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
-        return features.build(tables, _table_features(source), target.find_rule(source.name))
+    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source", span: TimeSpan = ALL_TIMES) -> "LazyTable":
+        return features.build(tables, _table_features(source), target.find_rule(source.name), span)
 
     def labelled_rows(self, frame: "pd.DataFrame", settings: "Settings") -> "pd.DataFrame":
         """Return the month-ends whose outcome is known when the ledger is read."""

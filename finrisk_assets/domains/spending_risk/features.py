@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 import ibis.expr.types as ir
 
 from finrisk_assets.domains.spending_risk.catalogue import CATALOGUE
-from finrisk_assets.domains.spending_risk.joins import add_up_last_months, add_up_trailing_days, join_columns, join_usual_income
-from finrisk_assets.domains.spending_risk.target import Trouble, find_outcomes
+from finrisk_assets.domains.spending_risk.joins import MONTHS, add_up_last_months, add_up_trailing_days, join_columns, join_usual_income
+from finrisk_assets.domains.spending_risk.target import QUARTER_MONTHS, Trouble, find_outcomes
 from finrisk_assets.features.feature_definition import filled_columns, select_available
 from finrisk_assets.features.month_ends import list_month_ends
-from finrisk_assets.ledger.month_totals import add_up_months
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
+from finrisk_assets.ledger.month_totals import add_up_months, find_first_month
 from schemas.features import Feature
 from schemas.ledger import Column
 
@@ -40,7 +41,7 @@ def select_features(columns: Mapping[str, Collection[str]], without: Collection[
     return tuple(feature for feature in available if feature.name not in without)
 
 
-def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], trouble: Trouble) -> ir.Table:
+def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], trouble: Trouble, span: TimeSpan = ALL_TIMES) -> ir.Table:
     """Return one row per person and month-end: `KEYS`, then the features.
 
     Parameters
@@ -51,19 +52,23 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], trouble: 
         As `select_features` returns them.
     trouble
         What counts as trouble in this ledger.
+    span
+        Whole months: the month-ends to return.
 
     Returns
     -------
     ibis.Table
         Lazy; every feature is float64, null where it is missing.
     """
-    transactions = tables["transactions"]
-    ends, months = list_month_ends(transactions, "customer_id"), add_up_months(transactions)
-    rows = join_columns(ends, add_up_trailing_days(ends, transactions))
-    rows = join_columns(rows, add_up_last_months(ends, months))
+    # Only the length of the history and whether a ledger runs on are asked of movements beyond the windows.
+    movements = span.widen(MONTHS[-1], QUARTER_MONTHS).filter_rows(tables["transactions"], "occurred_at")
+    later_ends = list_month_ends(tables["transactions"], "customer_id", span.widen(0, QUARTER_MONTHS))
+    ends, months = span.filter_rows(later_ends, "as_of"), add_up_months(movements)
+    rows = join_columns(ends, add_up_trailing_days(ends, movements))
+    rows = join_columns(rows, add_up_last_months(ends, months, find_first_month(tables["transactions"])))
     if "customers" in tables:
         rows = join_usual_income(rows, tables["customers"])
-    rows = join_columns(rows, find_outcomes(ends.select("customer_id", "as_of"), transactions, months, trouble))
+    rows = join_columns(rows, find_outcomes(ends.select("customer_id", "as_of"), later_ends, movements, months, trouble))
     rows = rows.mutate(customer_month=rows.customer_id + "@" + rows.month)
     definitions = {definition.feature.name: definition for definition in CATALOGUE}
     return rows.select(*(column.name for column in KEYS), **{feature.name: definitions[feature.name].compute(rows) for feature in features})

@@ -11,7 +11,7 @@ from finrisk_assets.domains.spending_risk.decide import LOW_BALANCE_SHARE, WINDO
 from finrisk_assets.features.arithmetic import median_of_first, to_currency, to_units
 from finrisk_assets.features.month_ends import join_movements_before, month_number
 from finrisk_assets.ledger.categories import is_inflow
-from finrisk_assets.ledger.month_totals import TOTALS, find_first_month
+from finrisk_assets.ledger.month_totals import TOTALS
 
 MONTHS = (1, 3, 6)
 """Calendar months before the month-end over which the ledger is summed up."""
@@ -62,7 +62,7 @@ def add_up_trailing_days(ends: ir.Table, transactions: ir.Table) -> ir.Table:
     )
 
 
-def add_up_last_months(ends: ir.Table, months: ir.Table) -> ir.Table:
+def add_up_last_months(ends: ir.Table, months: ir.Table, first: ir.Table) -> ir.Table:
     """Return sums and balances of the calendar months that ended with the month-end, per row of `ends`.
 
     Parameters
@@ -70,20 +70,24 @@ def add_up_last_months(ends: ir.Table, months: ir.Table) -> ir.Table:
     ends
         ``customer_id`` and ``as_of``.
     months
-        As `month_totals.add_up_months` returns them.
+        As `month_totals.add_up_months` returns them, of `MONTHS` before the month-ends at least.
+    first
+        As `month_totals.find_first_month` returns it.
     """
-    first = find_first_month(months)
     keyed = ends.select("customer_id", "as_of", _this=month_number(ends.as_of))
     keyed = keyed.join(first, keyed.customer_id == first._owner).drop("_owner")
     renamed = months.rename(_customer="customer_id", _month="month")
-    joined = keyed.join(renamed, [keyed.customer_id == renamed._customer, renamed._month < keyed._this])
+    joined = keyed.join(
+        renamed,
+        [keyed.customer_id == renamed._customer, renamed._month < keyed._this, renamed._month >= keyed._this - MONTHS[-1]],
+    )
     before = joined.mutate(_lag=joined._this - joined._month)
     whole = to_currency(before.inflow).round().cast("float64")
     sums: dict[str, ir.Value] = {
-        "_history_months": before._lag.max(),
+        "_history_months": (before._this - before._first).max(),
         # In whole currency, so that squares are whole numbers too: their sum does not depend on the order.
-        "_whole_income": whole.sum(where=before._lag <= MONTHS[-1]).fill_null(0.0),
-        "_whole_income_squared": (whole * whole).sum(where=before._lag <= MONTHS[-1]).fill_null(0.0),
+        "_whole_income": whole.sum().fill_null(0.0),
+        "_whole_income_squared": (whole * whole).sum().fill_null(0.0),
         "_n_complete": (before._this - before._first_complete).max(),
     }
     for n in MONTHS:

@@ -42,13 +42,15 @@ def find_rule(source: str) -> Trouble:
     return RULES.get(source, Trouble())
 
 
-def find_outcomes(rows: ir.Table, transactions: ir.Table, months: ir.Table, trouble: Trouble) -> ir.Table:
+def find_outcomes(rows: ir.Table, ends: ir.Table, transactions: ir.Table, months: ir.Table, trouble: Trouble) -> ir.Table:
     """Return whether trouble followed each month-end.
 
     Parameters
     ----------
     rows
-        ``customer_id`` and ``as_of``, every month-end of the ledger.
+        ``customer_id`` and ``as_of``.
+    ends
+        The month-ends of the ledger, those of `rows` and of `QUARTER_MONTHS` after them at least.
     transactions, months
         Validated movements, and their totals (`ledger.month_totals.add_up_months`).
 
@@ -58,7 +60,7 @@ def find_outcomes(rows: ir.Table, transactions: ir.Table, months: ir.Table, trou
         `rows` with ``is_trouble`` (boolean) and ``outcome_known_at`` (timestamp: the end of the horizon), both null where the
         person's ledger does not run on for three months.
     """
-    return _keep_known(_mark_trouble(rows, transactions, months, trouble))
+    return _keep_known(_mark_trouble(rows, transactions, months, trouble), ends)
 
 
 def _mark_trouble(rows: ir.Table, transactions: ir.Table, months: ir.Table, trouble: Trouble) -> ir.Table:
@@ -81,10 +83,10 @@ def _mark_trouble(rows: ir.Table, transactions: ir.Table, months: ir.Table, trou
     return marked.mutate(_after=marked._customer.notnull()).drop("_customer", "_when")
 
 
-def _keep_known(marked: ir.Table) -> ir.Table:
+def _keep_known(marked: ir.Table, ends: ir.Table) -> ir.Table:
     """Turn ``_after`` into the outcome where the ledger runs on long enough to know it."""
     end = marked.as_of + ibis.interval(months=QUARTER_MONTHS)
-    later = marked.select(_customer="customer_id", _when="as_of")
+    later = ends.select(_customer="customer_id", _when="as_of")
     joined = marked.mutate(_end=end.cast("timestamp(6)"))
     joined = joined.left_join(later, [joined.customer_id == later._customer, joined._end == later._when])
     runs_on = joined._customer.notnull()

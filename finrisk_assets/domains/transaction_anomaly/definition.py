@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from finrisk_assets.domains.base import Domain, Evaluation, Fault, Figure, MonitoringSpec, ScoredWindow, TrainingResult
 from finrisk_assets.domains.transaction_anomaly import catalogue, decide, features, ledger_rules, model, time_split
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from schemas.features import Feature
 from schemas.ledger import TRANSACTIONS, Column
 
@@ -68,11 +69,11 @@ class TransactionAnomaly(Domain):
     def select_features(self, source: "Source") -> tuple[Feature, ...]:
         return tuple(declaration.feature for declaration in _declarations(source))
 
-    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
-        return features.build(tables["transactions"], _declarations(source))
+    def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source", span: TimeSpan = ALL_TIMES) -> "LazyTable":
+        return features.build(tables["transactions"], _declarations(source), span)
 
-    def compute_features(self, tables: "Mapping[str, LazyTable]", source: "Source") -> "LazyTable":
-        return features.build(tables["transactions"], _declarations(source), in_passes=True)
+    def compute_features(self, tables: "Mapping[str, LazyTable]", source: "Source", span: TimeSpan) -> "LazyTable":
+        return features.build(tables["transactions"], _declarations(source), span, in_passes=True)
 
     def declare_features(self, source: "Source") -> "Sequence[Declaration]":
         return _declarations(source)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
 from finrisk_assets.features import windows
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.features.windows import LABELS, Declaration
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ def select_features(columns: Iterable[str]) -> tuple[Declaration, ...]:
     return windows.select_available(FEATURES, columns)
 
 
-def build(transactions: "ir.Table", features: Sequence[Declaration] | None = None, *, in_passes: bool = False) -> "ir.Table":
+def build(
+    transactions: "ir.Table", features: Sequence[Declaration] | None = None, span: TimeSpan = ALL_TIMES, *, in_passes: bool = False
+) -> "ir.Table":
     """Return the features of every transaction with its keys and label.
 
     Parameters
@@ -25,6 +28,8 @@ def build(transactions: "ir.Table", features: Sequence[Declaration] | None = Non
         The ledger's validated transactions.
     features
         Declarations to compute; by default all that the table has columns for.
+    span
+        The transactions to return.
     in_passes
         Whether they are computed at once by `features.sorted_scan`, from a stored table, where the engine is DuckDB; else lazily.
 
@@ -37,4 +42,4 @@ def build(transactions: "ir.Table", features: Sequence[Declaration] | None = Non
 
     declarations = select_features(transactions.columns) if features is None else features
     compute = sorted_scan.compute if in_passes and sorted_scan.runs_on(transactions) else batch.compute
-    return compute(transactions, declarations, carry=[name for name in LABELS if name in transactions.columns])
+    return compute(transactions, declarations, [name for name in LABELS if name in transactions.columns], span)

@@ -9,6 +9,7 @@ from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import automation, checks, lineage, parity_certificate, partitions
+from finrisk_assets.graph.partitions import MonthRange
 from finrisk_assets.graph.resources import Clock
 from finrisk_assets.graph.stages.common import common
 from finrisk_assets.graph.stages.ledger import MONTHLY_TABLES
@@ -55,7 +56,8 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
         import ibis
 
         partitions.add_run_metadata(context, lineage.lineage_metadata(domain.build_features(tables, source)))
-        rows = domain.compute_features(tables, source)
+        months = MonthRange.from_partitions(context.assets_def.partitions_def, context.partition_key_range)
+        rows = domain.compute_features(tables, source, months.span)
         # A month counts as ended some days before it ends, where the ledger says no more; nobody decides before the clock.
         return rows.filter((rows[domain.decision_time] <= ibis.literal(clock.now(), type="timestamp")).fill_null(True))
 

@@ -5,6 +5,7 @@ accounts, loans and offers are whole tables, whose rows change with time; so are
 cannot be read belongs to no month.
 """
 
+import os
 from datetime import datetime
 from typing import Any
 
@@ -54,8 +55,8 @@ def _raw(asset: str, land: Lander, raw_table: RawTable | None, settings: Setting
         folder = settings.root / "landing"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{asset}.parquet"
-        # The sensor of new files reads what has landed, also while a run lands it anew or after one died in it.
-        part = folder / f".{asset}.part.parquet"  # readers go by the ending
+        # The sensor of new files reads what has landed, also while runs land it anew or after one died in it.
+        part = folder / f".{asset}.{os.getpid()}.part.parquet"  # readers go by the ending
         landed = land(part)
         part.replace(path)
         part.unlink(missing_ok=True)  # two links to one file are both left

@@ -1,0 +1,137 @@
+"""Tests of a PostgreSQL warehouse whose server or writer dies in the middle of a change: old rows or new ones, whole, and none twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ibis
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finrisk_assets.graph.partitions import MonthRange
+from finrisk_assets.graph.retries import is_transient
+from finrisk_assets.graph.warehouse import Warehouse
+from tests.engines.postgres_proxy import Fault, relay
+from tests.service.databases import own_server
+
+FEBRUARY = MonthRange("2024-02", "2024-02", False, False)
+ROWS = 20_000
+ASSET = "validated_transactions"
+IN_COPY, IN_REPLACE, AT_COMMIT = b"row 10000", b'DELETE FROM "analytics"', b"COMMIT"
+"""What the writer sends in the middle of its rows, in the middle of the change, and at the end of the change."""
+
+WRITER = """
+import sys
+from pathlib import Path
+from finrisk_assets.graph.partitions import MonthRange
+from finrisk_assets.graph.warehouse import Warehouse
+warehouse = Warehouse(url=sys.argv[1])
+warehouse.store_months("validated_transactions", warehouse.ingest_parquet(Path(sys.argv[2])), "at", MonthRange("2024-02", "2024-02", False, False))
+"""
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database with the rows of two months, a file with new rows of the second, and the socket of the server."""
+
+    url: str
+    file: Path
+    socket: str
+
+    def through(self, port: int) -> str:
+        """Return the URL by which a writer comes through a relay."""
+        return f"postgres://postgres@127.0.0.1:{port}/{self.url.partition('?')[0].rpartition('/')[2]}"
+
+    def read(self) -> list[str]:
+        warehouse = Warehouse(url=self.url)
+        warehouse.drop_connection()
+        return sorted(warehouse.table(ASSET).key.to_pyarrow().to_pylist())
+
+    def write_again(self) -> list[str]:
+        """Store the month once more, over a connection of its own; return the table's keys and check that no other table is left."""
+        warehouse = Warehouse(url=self.url)
+        warehouse.drop_connection()
+        warehouse.store_months(ASSET, warehouse.ingest_parquet(self.file), "at", FEBRUARY)
+        assert warehouse.connection.list_tables(database="analytics") == [ASSET]
+        return self.read()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Yield the URL of a server that may be killed."""
+    with own_server() as running:
+        yield running.get_uri()
+
+
+@pytest.fixture
+def database(server: str, tmp_path: Path) -> Database:
+    url, _, folder = server.partition("?host=")
+    name = f"crash_{time.time_ns()}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    made = Database(f"{url.rpartition('/')[0]}/{name}?host={folder}", tmp_path / "rows.parquet", f"{folder}/.s.PGSQL.5432")
+    rows = ibis.memtable({"key": OLD, "at": ["2024-01-01", "2024-02-01"]})
+    Warehouse(url=made.url).store(ASSET, rows.mutate(at=rows["at"].cast("timestamp")))
+    at = pa.array([19_760 * 86_400_000_000] * ROWS, pa.timestamp("us"))  # in February
+    pq.write_table(pa.table({"key": NEW[1:], "at": at}), made.file)
+    return made
+
+
+OLD = ["January", "before"]
+NEW = ["January", *sorted(f"row {number}" for number in range(ROWS))]
+
+
+def terminate(url: str) -> None:
+    """End the writer's session as an administrator does."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE client_port > 0 AND pid <> pg_backend_pid()")
+
+
+def kill(url: str) -> None:
+    """Kill the writer's process of the server: the server ends all sessions, and recovers from its log."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        backends = connection.execute(query).fetchall()
+    for (pid,) in backends:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("fault", [terminate, kill], ids=["ended", "killed"])
+@pytest.mark.parametrize("at", [IN_COPY, IN_REPLACE, AT_COMMIT], ids=["copy", "replace", "commit"])
+def test_a_server_that_dies_leaves_old_rows_or_new_ones(database: Database, at: bytes, fault: Callable[[str], None]) -> None:
+    with relay(database.socket, Fault(at, lambda: fault(database.url))) as port:
+        warehouse = Warehouse(url=database.through(port))
+        with pytest.raises(psycopg.OperationalError) as caught:
+            warehouse.store_months(ASSET, warehouse.ingest_parquet(database.file), "at", FEBRUARY)
+        assert is_transient(caught.value), "the step is retried"
+    kept = database.read()
+    assert kept == OLD or (at == AT_COMMIT and kept == NEW)
+    assert database.write_again() == NEW
+
+
+def test_a_commit_whose_answer_is_lost_stands_and_the_retry_doubles_no_row(database: Database) -> None:
+    with relay(database.socket, Fault(AT_COMMIT, is_answered=True)) as port:
+        warehouse = Warehouse(url=database.through(port))
+        with pytest.raises(psycopg.OperationalError) as caught:
+            warehouse.store_months(ASSET, warehouse.ingest_parquet(database.file), "at", FEBRUARY)
+        assert is_transient(caught.value), "the step is retried"
+    assert database.read() == NEW
+    assert database.write_again() == NEW
+
+
+@pytest.mark.parametrize("at", [IN_COPY, IN_REPLACE, AT_COMMIT], ids=["copy", "replace", "commit"])
+def test_a_writer_that_is_killed_leaves_old_rows_or_new_ones(database: Database, at: bytes) -> None:
+    writers: list[subprocess.Popen[bytes]] = []
+    with relay(database.socket, Fault(at, lambda: writers[0].kill())) as port:
+        writers.append(subprocess.Popen([sys.executable, "-W", "ignore", "-c", WRITER, database.through(port), str(database.file)]))
+        assert writers[0].wait(timeout=300) == -signal.SIGKILL
+    kept = database.read()
+    assert kept == OLD or (at == AT_COMMIT and kept == NEW)
+    assert database.write_again() == NEW
