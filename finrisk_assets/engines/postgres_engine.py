@@ -88,7 +88,11 @@ class PostgresEngine(Engine):
             raise EngineError(f"{describe(url)} has the encoding {encoding}: create it with ENCODING 'UTF8'")
         for statement in SESSION:
             connection.execute(statement)
-        return cls(EngineBackend.from_connection(connection))
+        try:
+            return cls(EngineBackend.from_connection(connection))
+        except psycopg.errors.InsufficientPrivilege:
+            needed = f"let the owner GRANT CREATE ON DATABASE {info.dbname} to it"
+            raise EngineError(f"in {describe(url)} the role may not create the schemas analytics and staging: {needed}") from None
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)

@@ -32,8 +32,8 @@ import sys
 from pathlib import Path
 from finrisk_assets.graph.partitions import MonthRange
 from finrisk_assets.graph.warehouse import Warehouse
-warehouse = Warehouse(url=sys.argv[1])
-warehouse.store_months("validated_transactions", warehouse.ingest_parquet(Path(sys.argv[2])), "at", MonthRange("2024-02", "2024-02", False, False))
+warehouse, february = Warehouse(url=sys.argv[1]), MonthRange("2024-02", "2024-02", False, False)
+warehouse.store_months("validated_transactions", warehouse.ingest_parquet(Path(sys.argv[2])), "at", february)
 """
 
 

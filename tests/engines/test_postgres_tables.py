@@ -1,17 +1,23 @@
 """Tests of the tables of a PostgreSQL warehouse: changed by several processes at once, by one that dies, and after a cut connection."""
 
+import contextlib
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ibis
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sqlalchemy import make_url
 
+from finrisk_assets.engines import postgres_backend, postgres_engine
 from finrisk_assets.engines.choice import open_engine
 from finrisk_assets.engines.engine import EngineError
 from finrisk_assets.engines.postgres_engine import WITHOUT_DRIVER, describe
@@ -132,8 +138,6 @@ print(Warehouse(url=sys.argv[1]).table("validated_transactions").to_pyarrow().to
 
 
 def test_a_cut_connection_is_transient_and_the_next_one_works(new_database: Callable[[], str]) -> None:
-    import psycopg
-
     warehouse = Warehouse(url=new_database())
     warehouse.store("validated_transactions", rows_of(a="2024-01-01"))
     cut = warehouse.connection.con.info.backend_pid
@@ -173,6 +177,78 @@ def test_rows_of_a_file_are_those_that_duckdb_reads(new_database: Callable[[], s
     assert stored.count().to_pyarrow().as_py() == 7, "the connection is free while batches are read"
     assert sum(batch.num_rows for batch in batches) == 7
     engine.close()
+
+
+def test_a_file_comes_in_by_parts_and_a_result_waits_in_a_file_without_a_name(
+    new_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(postgres_backend, "SPOOL_BYTES", 1 << 10)
+    (tmp_path / "temporary").mkdir()
+    parts, write = [], postgres_backend._write
+    monkeypatch.setattr(postgres_backend, "_write", lambda batch: parts.append(len(batch)) or write(batch))
+    pq.write_table(pa.table({"number": range(250_000)}), tmp_path / "rows.parquet")
+    engine = open_engine(new_database())
+    rows = engine.ingest_parquet(tmp_path / "rows.parquet")
+    assert parts == [100_000, 100_000, 50_000]
+    batches = rows.to_pyarrow_batches(chunk_size=1000)
+    assert batches.read_next_batch().num_rows == 1000
+    assert list((tmp_path / "temporary").iterdir()) == []
+    engine.close()
+
+
+def test_a_long_step_is_computed_once(new_database: Callable[[], str]) -> None:
+    engine = open_engine(new_database())
+    rows = ibis.memtable({"text": ["a", "b"]})
+    step = rows.mutate(long=rows.text.upper().lower().strip().upper().lower().re_replace("a", "b"))
+    used = step.mutate(**{f"use_{number}": step.long + str(number) for number in range(5)})
+    engine.connection._run_pre_execute_hooks(used)
+    plan = engine.connection.con.execute("EXPLAIN (VERBOSE) " + engine.connection.compile(used)).fetchall()
+    assert sum(line.count("regexp_replace") for (line,) in plan) == 1, plan
+    engine.close()
+
+
+def test_a_database_of_another_encoding_or_an_old_server_is_refused(
+    new_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_url(new_database())
+    name = f"{url.database}_latin"
+    with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+        with pytest.raises(EngineError, match="has the encoding LATIN1: create it with ENCODING 'UTF8'"):
+            open_engine(url.set(database=name).render_as_string(hide_password=False))
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    monkeypatch.setattr(postgres_engine, "FIRST_VERSION", 990000)
+    with pytest.raises(EngineError, match=r"is of version [0-9]+: finrisk needs 99 or newer"):
+        open_engine(url.render_as_string(hide_password=False))
+
+
+def test_a_role_that_may_not_create_schemas_is_told_what_it_needs(new_database: Callable[[], str]) -> None:
+    url = make_url(new_database())
+    role = f"{url.database}_reader"
+    with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+        with pytest.raises(EngineError, match="the role may not create the schemas analytics and staging: let the owner GRANT"):
+            open_engine(url.set(username=role, password="secret").render_as_string(hide_password=False))
+        connection.execute(f"DROP ROLE {role}")
+
+
+def test_a_server_that_closes_the_connection_is_asked_four_times() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asked: list[int] = []
+
+        def close_each() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    asked.append(client.getpeername()[1])
+                    client.close()
+
+        threading.Thread(target=close_each, daemon=True).start()
+        with pytest.raises(EngineError, match="cannot be opened"):
+            _ = Warehouse(url=f"postgres://me@127.0.0.1:{server.getsockname()[1]}/risk?sslmode=disable&gssencmode=disable").engine
+        server.shutdown(socket.SHUT_RDWR)
+    assert len(asked) == 4
 
 
 def test_the_character_0_is_left_out_at_the_ends_and_replaced_within(new_database: Callable[[], str], tmp_path: Path) -> None:

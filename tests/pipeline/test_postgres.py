@@ -1,6 +1,9 @@
 """Tests of the graph on PostgreSQL: the tables of the trained ledger, and the champions' decisions, equal those on DuckDB."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -25,9 +28,14 @@ TOLERANCE = 1e-9
 
 
 @pytest.fixture(scope="module")
-def twin(run: Run, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+def settings(run: Run, new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Return the settings of the same ledger on PostgreSQL."""
+    return replace(run.settings, home=tmp_path_factory.mktemp("postgres"), warehouse_url=new_database())
+
+
+@pytest.fixture(scope="module")
+def twin(run: Run, settings: Settings) -> Warehouse:
     """Return the same ledger on PostgreSQL, scored by the same champions."""
-    settings = replace(run.settings, home=tmp_path_factory.mktemp("postgres"), warehouse_url=new_database())
     return materialise_twin(run.settings, settings)
 
 
@@ -91,11 +99,35 @@ def test_a_month_alone_has_the_features_of_the_whole_ledger(run: Run, twin: Ware
     assert find_other_months(domain, twin, run.settings, (0, 16)) == {}
 
 
+def test_two_runs_at_once_of_the_same_months_do_not_disturb_each_other(twin: Warehouse, settings: Settings) -> None:
+    """Two processes of Dagster materialise overlapping months in one warehouse; every table is as before."""
+    stages = ["validated_transactions", "features_spending_risk", "scores_spending_risk", "features_cashflow"]
+    before = {name: twin.table(name).to_pyarrow() for name in stages}
+    variables = {
+        "FINRISK_HOME": settings.home,
+        "FINRISK_WAREHOUSE_URL": settings.warehouse_url,
+        "FINRISK_SIM_CUSTOMERS": settings.sim_customers,
+        "FINRISK_SIM_MONTHS": settings.sim_months,
+        "FINRISK_AS_OF": f"{settings.as_of:%Y-%m-%d}",
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "dagster", "asset", "materialize", "-m", "finrisk_assets.definitions"]
+    command += ["--select", ",".join(stages), "--partition-range"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FINRISK_", "DAGSTER_"))}
+    environment |= {name: str(value) for name, value in variables.items()}
+    pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    runs = [subprocess.Popen([*command, months], **pipes) for months in ("2024-02...2024-05", "2024-04...2024-06")]
+    for process in runs:
+        _, log = process.communicate(timeout=600)
+        assert process.returncode == 0, log[-3000:]
+    differences = {name: find_differences(twin.table(name).to_pyarrow(), table, 0.0) for name, table in before.items()}
+    assert not any(differences.values()), differences
+
+
 def test_one_month_again_changes_nothing(run: Run, twin: Warehouse) -> None:
     """A run of one month replaces exactly its rows, from the tables that stand."""
     from finrisk_assets.graph.partitions import MonthRange
 
     stored = twin.table("features_cashflow")
     before = stored.to_pyarrow()
-    twin.store_months("features_cashflow", stored, "as_of", MonthRange("2025-03", "2025-03", False, False))
+    twin.store_months("features_cashflow", stored, "as_of", MonthRange("2024-03", "2024-03", False, False))
     assert find_differences(twin.table("features_cashflow").to_pyarrow(), before, 0.0) == {}
