@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from finrisk_assets.graph.partitions import MonthRange
 from finrisk_assets.graph.warehouse import Warehouse
 from schemas.ledger import Table
 
@@ -38,14 +39,29 @@ def asset_check(
     return dg.multi_asset_check(name=name, specs=[spec])
 
 
-def contract(asset: str, table: Table) -> dg.AssetChecksDefinition:
-    """Build the blocking check ``<asset>_contract``: types, ranges and keys of the stored table, by Pandera in the engine."""
+def contract(
+    asset: str, table: Table, months: dg.PartitionsDefinition[str] | None = None, time_column: str = ""
+) -> dg.AssetChecksDefinition:
+    """Build the blocking check ``<asset>_contract``: types, ranges and keys of the stored table, by Pandera in the engine.
+
+    Parameters
+    ----------
+    months, time_column
+        Of a table that is kept by months: a run of some months checks these months, and their keys against those of all.
+    """
 
     @asset_check(asset, f"{asset}_contract", f"{asset} meets its table contract.")
-    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
-        from finrisk_assets.ledger.contract import check_stored
+    def check(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> dg.AssetCheckResult:
+        from finrisk_assets.ledger.contract import check_stored, find_repeated_keys
 
-        return build_result(check_stored(table, warehouse.table(asset)), columns=len(table.columns))
+        stored = warehouse.table(asset)
+        of_run = None if months is None else MonthRange.from_tags(months, context.run.tags)
+        if of_run is None or of_run.is_all:
+            faults = check_stored(table, stored)
+        else:
+            rows = of_run.filter_rows(stored, time_column)
+            faults = check_stored(table, rows) or find_repeated_keys(table, rows, stored)
+        return build_result(faults, columns=len(table.columns))
 
     return check
 

@@ -22,6 +22,8 @@ PARTITION_COLUMN = "partition_expr"
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 """Tags of a run with its first and its last month."""
+PARTITION = "dagster/partition"
+"""Tag of a run of one month."""
 
 ONE_RUN = dg.BackfillPolicy.single_run()
 """A backfill of any number of months is one run: the table is computed once and cut by month as it is stored."""
@@ -73,6 +75,12 @@ class MonthRange:
         """Return the months of a run."""
         partition_keys = definition.get_partition_keys()
         return cls(keys.start, keys.end, keys.start <= partition_keys[0], keys.end >= partition_keys[-1])
+
+    @classmethod
+    def from_tags(cls, definition: dg.PartitionsDefinition[str], tags: Mapping[str, str]) -> "MonthRange | None":
+        """Return the months that the tags of a run name; None where they name none."""
+        first, last = (tags.get(tag, tags.get(PARTITION)) for tag in (RANGE_START, RANGE_END))
+        return None if first is None or last is None else cls.from_partitions(definition, dg.PartitionKeyRange(first, last))
 
     @property
     def is_all(self) -> bool:

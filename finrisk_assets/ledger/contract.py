@@ -391,6 +391,13 @@ def check_stored(table: Table, stored: ir.Table) -> list[str]:
     return messages
 
 
+def find_repeated_keys(table: Table, rows: ir.Table, stored: ir.Table) -> list[str]:
+    """Check that no key of rows of a stored table occurs beyond them, where `check_stored` has found them unique among themselves."""
+    repeated = stored.semi_join(rows.select(table.key), table.key).count() - rows.count()
+    n_repeated = int(repeated.to_pyarrow().as_py())
+    return [f"{table.name} has {n_repeated:,} rows of other months whose {table.key} stands in the run's months too"] if n_repeated else []
+
+
 def _sentence(table: Table, error: Any) -> str:
     """Describe a Pandera error without the failing rows, which its own text would show."""
     column = getattr(error.schema, "name", table.name)

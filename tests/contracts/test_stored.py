@@ -5,7 +5,7 @@ from dataclasses import replace
 import ibis
 import pytest
 
-from finrisk_assets.ledger.contract import check_stored, pandera_schema
+from finrisk_assets.ledger.contract import check_stored, find_repeated_keys, pandera_schema
 from schemas.ledger import TABLES, TRANSACTIONS, Column
 
 from .conftest import ROWS
@@ -37,6 +37,15 @@ def test_a_breach_is_told_without_a_value_of_any_row(stored_tables, change, mess
     violations = check_stored(TRANSACTIONS, change(stored_tables))
     assert any(message in one for one in violations)
     assert "alma" not in " ".join(violations)
+
+
+def test_a_key_of_some_rows_that_other_rows_have_is_found(stored_tables):
+    some = stored_tables.order_by("transaction_id").limit(1)
+    assert find_repeated_keys(TRANSACTIONS, some, stored_tables) == []
+    repeated = stored_tables.union(some)
+    assert find_repeated_keys(TRANSACTIONS, some, repeated) == [
+        "transactions has 1 rows of other months whose transaction_id stands in the run's months too"
+    ]
 
 
 def test_a_sources_own_columns_are_part_of_the_contract(stored_tables):

@@ -25,7 +25,9 @@ def build_assets(domain: Domain, source: Source, settings: Settings, available: 
     name = f"features_{domain.name}"
     return [
         _features(domain, source, available),
-        checks.contract(name, domain.feature_contract(source)),
+        checks.contract(
+            name, domain.feature_contract(source), partitions.monthly_partitions(source.begins, source.ends), domain.decision_time
+        ),
         *_parity(domain, source, settings),
     ]
 

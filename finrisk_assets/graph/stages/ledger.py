@@ -35,7 +35,7 @@ def build_assets(source: Source, settings: Settings) -> list[Any]:
     for name, raw in source.tables.items():
         definitions += [_raw(f"raw_{name}", raw.land, raw, settings, source, raw.table.description), _check_landed(name)]
         definitions += [_quarantine(name, raw, source), _within_share(name, settings.quarantine_max_share)]
-        definitions += [_validated(name, raw, source), checks.contract(f"validated_{name}", raw.table), _complete(name, raw, source)]
+        definitions += [_validated(name, raw, source), _contract(name, raw, source), _complete(name, raw, source)]
     for name, land in source.truth.items():
         definitions += [_raw(name, land, None, settings, source, "What only the simulator knows; no feature may read it."), _landed(name)]
     return definitions
@@ -158,6 +158,13 @@ def _validated(name: str, raw_table: RawTable, source: Source) -> dg.AssetsDefin
     return validated
 
 
+def _contract(name: str, raw_table: RawTable, source: Source) -> dg.AssetChecksDefinition:
+    if name not in MONTHLY_TABLES:
+        return checks.contract(f"validated_{name}", raw_table.table)
+    months = partitions.monthly_partitions(source.begins, source.ends)
+    return checks.contract(f"validated_{name}", raw_table.table, months, str(raw_table.table.event_time))
+
+
 def _complete(name: str, raw_table: RawTable, source: Source) -> dg.AssetChecksDefinition:
     """Check that raw = validated + quarantine in the months of the run; rows missing in other months give a warning."""
     by_month = name in MONTHLY_TABLES
@@ -172,9 +179,10 @@ def _complete(name: str, raw_table: RawTable, source: Source) -> dg.AssetChecksD
         if not by_month:
             return dg.AssetCheckResult(passed=False, description=lacking, metadata=rows)
         tables = {layer: warehouse.table(f"{layer}_{name}") for layer in layers}
-        run, months = _months_of(context), partitions.monthly_partitions(source.begins, source.ends).get_partition_keys()
+        definition = partitions.monthly_partitions(source.begins, source.ends)
+        run, months = partitions.MonthRange.from_tags(definition, context.run.tags), definition.get_partition_keys()
         wrong = sorted({min(max(month, months[0]), months[-1]) for month in _differing(raw_table, tables, months[0])})
-        in_run = [month for month in wrong if run is None or run[0] <= month <= run[1]]
+        in_run = [month for month in wrong if run is None or run.first <= month <= run.last]
         return dg.AssetCheckResult(
             passed=False,
             severity=dg.AssetCheckSeverity.ERROR if in_run or not wrong else dg.AssetCheckSeverity.WARN,
@@ -183,14 +191,6 @@ def _complete(name: str, raw_table: RawTable, source: Source) -> dg.AssetChecksD
         )
 
     return check
-
-
-def _months_of(context: dg.AssetCheckExecutionContext) -> tuple[str, str] | None:
-    """Return the first and the last month of the run; None where the run has no months."""
-    tags = context.run.tags
-    if month := tags.get("dagster/partition"):
-        return month, month
-    return (tags[partitions.RANGE_START], tags[partitions.RANGE_END]) if partitions.RANGE_START in tags else None
 
 
 def _differing(raw_table: RawTable, tables: dict[str, LazyTable], undated: str) -> set[str]:

@@ -20,7 +20,9 @@ from finrisk_assets.settings import Settings
 
 def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any]:
     """Return the batch scores and their contract."""
-    return [_scores(domain, source, settings), checks.contract(f"scores_{domain.name}", domain.score_contract())]
+    months = partitions.monthly_partitions(source.begins, source.ends)
+    contract = checks.contract(f"scores_{domain.name}", domain.score_contract(), months, domain.decision_time)
+    return [_scores(domain, source, settings), contract]
 
 
 def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefinition:
