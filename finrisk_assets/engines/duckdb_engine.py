@@ -11,6 +11,7 @@ from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.engines.engine import Engine
 from finrisk_assets.engines.warehouse_url import file_of
+from finrisk_assets.features.compiled import steps_apart
 from finrisk_assets.ledger.landing import escape_pattern
 
 
@@ -34,14 +35,14 @@ class DuckDBEngine(Engine):
 
     def replace_table(self, schema: str, name: str, rows: LazyTable, month_column: str | None = None) -> None:
         """Replace a table in one transaction: Ibis creates, fills, drops and renames, each by itself."""
-        with self._transaction():
+        with steps_apart(), self._transaction():
             self.connection.create_table(name, rows, database=schema, overwrite=True)
 
     def replace_rows(self, schema: str, name: str, rows: LazyTable, condition: str) -> None:
         """Replace the rows that meet a condition in one transaction."""
         part = f"{name}__part"
         columns = ", ".join(f'"{column}"' for column in rows.columns)
-        with self._transaction() as execute:
+        with steps_apart(), self._transaction() as execute:
             self.connection.create_table(part, rows, database=schema, overwrite=True)
             execute(f'DELETE FROM "{schema}"."{name}" WHERE {condition}')
             execute(f'INSERT INTO "{schema}"."{name}" ({columns}) SELECT {columns} FROM "{schema}"."{part}"')

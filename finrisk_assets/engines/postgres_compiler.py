@@ -3,13 +3,14 @@
 import re
 from typing import Any, ClassVar
 
-import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.operations as ops
 import sqlglot as sg
 import sqlglot.expressions as sge
 from ibis.backends.sql.compilers.base import NULL
 from ibis.backends.sql.compilers.postgres import PostgresCompiler
+
+from finrisk_assets.features.compiled import steps_apart
 
 CODE_POINTS, CASE_MAPPING = "C", "pg_c_utf8"
 """Collations: by code points, in which texts are compared, and Unicode's of lower and upper case. The database's own has no effect."""
@@ -59,12 +60,8 @@ class EngineCompiler(PostgresCompiler):
 
     def to_sqlglot(self, expr: Any, *, limit: Any = None, params: Any = None) -> Any:
         # A step of an expression stays a subquery of its own, for `visit_Select` to keep.
-        options, former = ibis.options.sql, ibis.options.sql.fuse_selects
-        options.fuse_selects = False
-        try:
+        with steps_apart():
             return super().to_sqlglot(expr, limit=limit, params=params)
-        finally:
-            options.fuse_selects = former
 
     def visit_Select(self, op: Any, **parts: Any) -> Any:  # noqa: N802
         select = super().visit_Select(op, **parts)

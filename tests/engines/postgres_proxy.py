@@ -21,11 +21,14 @@ class Fault:
         What is done then.
     is_answered
         Whether the server answers first; then the connection is cut before the client has the answer.
+    after
+        Bytes that the client has sent before.
     """
 
     at: bytes
     do: Callable[[], None] = lambda: None
     is_answered: bool = False
+    after: bytes = b""
 
 
 @contextmanager
@@ -57,11 +60,12 @@ def _serve(client: socket.socket, server: str | tuple[str, int], pending: list[F
         is_cut = threading.Event()
         answers = threading.Thread(target=_copy_answers, args=(upstream, client, is_cut), daemon=True)
         answers.start()
-        tail = b""
+        tail, is_armed = b"", False
         with suppress(OSError):
             while data := client.recv(CHUNK_BYTES):
                 tail = tail[-64:] + data
-                fault = pending.pop() if pending and pending[0].at in tail else None
+                is_armed = is_armed or bool(pending and pending[0].after in tail)
+                fault = pending.pop() if is_armed and pending and pending[0].at in tail else None
                 if fault is not None and fault.is_answered:
                     is_cut.set()
                 upstream.sendall(data)

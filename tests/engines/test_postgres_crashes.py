@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ibis
@@ -24,8 +25,12 @@ from tests.service.databases import own_server
 FEBRUARY = MonthRange("2024-02", "2024-02", False, False)
 ROWS = 20_000
 ASSET = "validated_transactions"
-IN_COPY, IN_REPLACE, AT_COMMIT = b"row 10000", b'DELETE FROM "analytics"', b"COMMIT"
-"""What the writer sends in the middle of its rows, in the middle of the change, and at the end of the change."""
+RECOVERY_POLLS = 1200
+"""Attempts to connect to a server that recovers, ten a second: a bound, not a demand."""
+IN_COPY, IN_REPLACE = Fault(b"row 10000"), Fault(b'DELETE FROM "analytics"')
+AT_COMMIT = Fault(b"COMMIT", after=IN_REPLACE.at)
+"""Faults in the middle of the writer's rows, in the middle of the change, and at its end."""
+MOMENTS = pytest.mark.parametrize("moment", [IN_COPY, IN_REPLACE, AT_COMMIT], ids=["copy", "replace", "commit"])
 
 WRITER = """
 import sys
@@ -50,6 +55,11 @@ class Database:
         return f"postgres://postgres@127.0.0.1:{port}/{self.url.partition('?')[0].rpartition('/')[2]}"
 
     def read(self) -> list[str]:
+        """Return the table's keys as a new connection sees them, as soon as the server has recovered."""
+        for _ in range(RECOVERY_POLLS):
+            with suppress(psycopg.OperationalError), psycopg.connect(self.url):
+                break
+            time.sleep(0.1)
         warehouse = Warehouse(url=self.url)
         warehouse.drop_connection()
         return sorted(warehouse.table(ASSET).key.to_pyarrow().to_pylist())
@@ -65,8 +75,9 @@ class Database:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """Yield the URL of a server that may be killed."""
+    """Yield the URL of a server that may be killed: its commits leave the process before they are answered."""
     with own_server() as running:
+        running.psql("alter system set synchronous_commit = on; select pg_reload_conf();")
         yield running.get_uri()
 
 
@@ -88,36 +99,38 @@ OLD = ["January", "before"]
 NEW = ["January", *sorted(f"row {number}" for number in range(ROWS))]
 
 
+OTHERS = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
 def terminate(url: str) -> None:
-    """End the writer's session as an administrator does."""
+    """End the sessions of a database as an administrator does."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE client_port > 0 AND pid <> pg_backend_pid()")
+        connection.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM {OTHERS}")
 
 
 def kill(url: str) -> None:
-    """Kill the writer's process of the server: the server ends all sessions, and recovers from its log."""
+    """Kill the server's processes of a database: the server ends all sessions, and recovers from its log."""
     with psycopg.connect(url, autocommit=True) as connection:
-        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        backends = connection.execute(query).fetchall()
+        backends = connection.execute(f"SELECT pid FROM {OTHERS}").fetchall()
     for (pid,) in backends:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("fault", [terminate, kill], ids=["ended", "killed"])
-@pytest.mark.parametrize("at", [IN_COPY, IN_REPLACE, AT_COMMIT], ids=["copy", "replace", "commit"])
-def test_a_server_that_dies_leaves_old_rows_or_new_ones(database: Database, at: bytes, fault: Callable[[str], None]) -> None:
-    with relay(database.socket, Fault(at, lambda: fault(database.url))) as port:
+@pytest.mark.parametrize("end", [terminate, kill], ids=["ended", "killed"])
+@MOMENTS
+def test_a_server_that_dies_leaves_old_rows_or_new_ones(database: Database, moment: Fault, end: Callable[[str], None]) -> None:
+    with relay(database.socket, replace(moment, do=lambda: end(database.url))) as port:
         warehouse = Warehouse(url=database.through(port))
         with pytest.raises(psycopg.OperationalError) as caught:
             warehouse.store_months(ASSET, warehouse.ingest_parquet(database.file), "at", FEBRUARY)
         assert is_transient(caught.value), "the step is retried"
     kept = database.read()
-    assert kept == OLD or (at == AT_COMMIT and kept == NEW)
+    assert kept == OLD or (moment == AT_COMMIT and kept == NEW)
     assert database.write_again() == NEW
 
 
 def test_a_commit_whose_answer_is_lost_stands_and_the_retry_doubles_no_row(database: Database) -> None:
-    with relay(database.socket, Fault(AT_COMMIT, is_answered=True)) as port:
+    with relay(database.socket, replace(AT_COMMIT, is_answered=True)) as port:
         warehouse = Warehouse(url=database.through(port))
         with pytest.raises(psycopg.OperationalError) as caught:
             warehouse.store_months(ASSET, warehouse.ingest_parquet(database.file), "at", FEBRUARY)
@@ -126,12 +139,12 @@ def test_a_commit_whose_answer_is_lost_stands_and_the_retry_doubles_no_row(datab
     assert database.write_again() == NEW
 
 
-@pytest.mark.parametrize("at", [IN_COPY, IN_REPLACE, AT_COMMIT], ids=["copy", "replace", "commit"])
-def test_a_writer_that_is_killed_leaves_old_rows_or_new_ones(database: Database, at: bytes) -> None:
+@MOMENTS
+def test_a_writer_that_is_killed_leaves_old_rows_or_new_ones(database: Database, moment: Fault) -> None:
     writers: list[subprocess.Popen[bytes]] = []
-    with relay(database.socket, Fault(at, lambda: writers[0].kill())) as port:
+    with relay(database.socket, replace(moment, do=lambda: writers[0].kill())) as port:
         writers.append(subprocess.Popen([sys.executable, "-W", "ignore", "-c", WRITER, database.through(port), str(database.file)]))
         assert writers[0].wait(timeout=300) == -signal.SIGKILL
     kept = database.read()
-    assert kept == OLD or (at == AT_COMMIT and kept == NEW)
+    assert kept == OLD or (moment == AT_COMMIT and kept == NEW)
     assert database.write_again() == NEW
