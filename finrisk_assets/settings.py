@@ -100,6 +100,11 @@ class Settings:
         Number of threads of a model's training.
     training_rows
         Rows of a feature table up to which all of them train and evaluate a model; of a larger table, those of a sample of customers.
+    spark_training_rows, spark_training_wait_minutes
+        On Spark, rows of a feature table above which XGBoost's models are fitted by the workers on the rows of all customers, 0 for never;
+        and the minutes without a slot or without progress after which the models of the sample stand.
+    spark_submit
+        The command with options that starts such a fit, such as ``spark-submit --queue risk``; empty means this Python.
     device
         Where XGBoost fits: ``cpu``, ``cuda``, or ``auto`` for CUDA where XGBoost and the machine have it.
     jwt_issuer, jwt_audience, jwt_jwks
@@ -164,6 +169,9 @@ class Settings:
     shadow: bool = False
     threads: int = 2
     training_rows: int = 1_000_000
+    spark_training_rows: int = 0
+    spark_training_wait_minutes: float = 10.0
+    spark_submit: str = ""
     device: str = "auto"
     jwt_issuer: str = ""
     jwt_audience: str = ""
@@ -323,10 +331,13 @@ _RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "a whole number from 0 to 4294967295": (lambda value: 0 <= value < 2**32, ("seed",)),
     "a share from 0 to 1": (lambda value: 0 <= value <= 1, ("quarantine_max_share",)),
     "a share of at least 0 and below 1": (lambda value: 0 <= value < 1, ("sim_fraud_rate", "sim_shock_size")),
-    "a whole number of at least 0": (lambda value: value >= 0, ("sim_shock_month",)),
+    "a whole number of at least 0": (lambda value: value >= 0, ("sim_shock_month", "spark_training_rows")),
     "minutes from 0 to 10080": (lambda value: 0 <= value <= 10080, ("warehouse_wait_minutes",)),
     "seconds from 0 to 3600": (lambda value: 0 <= value <= 3600, ("drain_seconds",)),
-    "a number above 0": (lambda value: value > 0, ("warehouse_memory_gb", "rate_per_second", "unknown_per_second")),
+    "a number above 0": (
+        lambda value: value > 0,
+        ("warehouse_memory_gb", "spark_training_wait_minutes", "rate_per_second", "unknown_per_second"),
+    ),
     "a whole number of at least 1": (
         lambda value: value >= 1,
         (

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from ibis.expr.types import Table as LazyTable
 
+    from finrisk_assets.domains.ledger_fit import LedgerFit
     from finrisk_assets.features.windows import Declaration
     from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.policy.document import Policy
@@ -246,8 +247,15 @@ class Domain(ABC):
         """Return the rows of the feature table whose outcome is known when the ledger is read and had its time."""
 
     @abstractmethod
-    def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
-        """Train a model on the feature table."""
+    def train(
+        self,
+        frame: "pd.DataFrame",
+        features: tuple[Feature, ...],
+        source: "Source",
+        settings: "Settings",
+        ledger_fit: "LedgerFit | None" = None,
+    ) -> TrainingResult:
+        """Train a model on the feature table; with `ledger_fit`, its boosted candidates on the rows of other customers too."""
 
     @abstractmethod
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:

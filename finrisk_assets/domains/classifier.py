@@ -13,7 +13,9 @@ from schemas.ledger import IS_TEST
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from ibis.expr.types import Table as LazyTable
 
+    from finrisk_assets.domains.ledger_fit import LedgerFit
     from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.modelling.training.candidates import Candidate
     from finrisk_assets.modelling.training.split import Split
@@ -121,8 +123,23 @@ class ClassifierDomain(Domain):
                 )
         return windows
 
-    def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
+    def select_teaching_rows(self, table: "LazyTable", taught: "pd.DataFrame") -> "LazyTable":
+        """Return the rows of other customers that may teach beside a training window: of its times, with outcomes known by then."""
+        from finrisk_assets.domains.ledger_fit import select_known
+
+        rows = select_known(self.training_population(table), self.label, taught, (self.decision_time, "outcome_known_at"))
+        return rows.filter(~rows[IS_TEST.name].fill_null(False)) if IS_TEST.name in rows.columns else rows
+
+    def train(
+        self,
+        frame: "pd.DataFrame",
+        features: tuple[Feature, ...],
+        source: "Source",
+        settings: "Settings",
+        ledger_fit: "LedgerFit | None" = None,
+    ) -> TrainingResult:
         """Fit the candidates, choose on the validation window, where they are calibrated, and describe the bundle of the choice."""
+        from finrisk_assets.domains.ledger_fit import RowEncoder, TeachingRows, to_batch
         from finrisk_assets.modelling.evaluation import plots
         from finrisk_assets.modelling.evaluation.explain import with_values
         from finrisk_assets.modelling.training import provenance
@@ -145,8 +162,18 @@ class ClassifierDomain(Domain):
             weighed[:, column] = taught[:, column] = weights.encode(rows[:, column])
             taught[window.train, column] = cross_fit_levels(weights, rows[window.train, column], outcomes, people, settings.seed)
         # A constant teaches nothing: its weight is 0, and no tree splits on it.
-        taught[:, [feature.name in unlearned for feature in features]] = 0.0
-        candidates = fit_candidates(taught, labels, window, estimators, settings.threads, labelled.customer_id)
+        blank = tuple(column for column, feature in enumerate(features) if feature.name in unlearned)
+        taught[:, list(blank)] = 0.0
+
+        def refit(models: Mapping[str, Any]) -> Mapping[str, Any]:
+            if ledger_fit is None or not models:
+                return {}
+            teaching = labelled.iloc[window.train]
+            encoder = RowEncoder(self.key, self.label, features, dict(_category_columns(features, categories)), blank)
+            sample = to_batch(teaching[self.key], labels[window.train], taught[window.train])
+            return ledger_fit(models, TeachingRows(sample, lambda table: self.select_teaching_rows(table, teaching), encoder))
+
+        candidates = fit_candidates(taught, labels, window, estimators, settings.threads, labelled.customer_id, refit)
         best, validation = candidates[0], weighed[window.validation]
         components, intercept = convert_model(best.estimator, features, validation)
         times = labelled[self.decision_time].iloc[window.train]

@@ -121,6 +121,10 @@ class SparkEngine(Engine):
         kinds = from_arrow_schema(schema, prefer_timestamp_ntz=True)
         return cast(LazyTable, self.connection.view(map_in_arrow(self.connection.data_frame(rows), partial(map_each, score), kinds)))
 
+    def write_files(self, rows: LazyTable, folder: Path) -> None:
+        """Add rows to a folder of Parquet files, which the workers write."""
+        self.connection.data_frame(rows).write.mode("append").parquet(str(folder))
+
 
 _PROPERTIES = {
     # Old metadata files are removed with the commit that makes them old.

@@ -169,6 +169,11 @@ class Warehouse(dg.ConfigurableResource):
         if self.connection.name == "duckdb":
             sorted_scan.drop(self.connection)
 
+    def close(self) -> None:
+        """Close the connection, so that another process has the slots of its Spark; the next use opens another."""
+        self.engine.close()
+        self.drop_connection()
+
     def drop_connection(self) -> None:
         """Drop the cached connection, so that the next use opens another."""
         _open.cache_clear()

@@ -15,6 +15,7 @@ from typing import Any
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.registry import DOMAINS
 from finrisk_assets.graph.build import build_resources
+from finrisk_assets.graph.runs.spark_fit import FITTED_ROWS
 from finrisk_assets.graph.stages.common import to_frame
 from finrisk_assets.graph.stages.model import train
 from finrisk_assets.ledger import snapshots, sources
@@ -162,6 +163,12 @@ def reproduce(settings: Settings, domain: Domain, model: model_registry.Register
     except OriginError as error:
         raise ReproduceError(f"{label} cannot be reproduced: {error}") from None
     before = restore_settings(settings, origin.settings)
+    if FITTED_ROWS in tags and not anyway:
+        rows = f"{int(tags[FITTED_ROWS]):,} rows"
+        raise ReproduceError(
+            f"{label} cannot be reproduced: Spark fitted XGBoost's candidates on {rows}, and its snapshot holds the sample alone. "
+            "`--anyway` trains on the sample and shows how far that leads."
+        )
     if not anyway:
         changes = _blocking_changes(origin, code_sha256(domain.group), describe_environment(before))
         if changes:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from ibis.expr.types import Table as LazyTable
 
+    from finrisk_assets.domains.ledger_fit import LedgerFit
     from finrisk_assets.ledger.sources.source_definition import Source
     from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
@@ -98,9 +99,16 @@ class LoanOffers(ClassifierDomain):
         calibration = model.calibrate_level(margins, validation.is_accepted)
         return replace(spec, thresholds=model.build_grid(train).thresholds(), calibration=calibration)
 
-    def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
+    def train(
+        self,
+        frame: "pd.DataFrame",
+        features: tuple[Feature, ...],
+        source: "Source",
+        settings: "Settings",
+        ledger_fit: "LedgerFit | None" = None,
+    ) -> TrainingResult:
         """Train the acceptance model; the record says that `complete_spec` sets the calibration's level."""
-        result = super().train(frame, features, source, settings)
+        result = super().train(frame, features, source, settings, ledger_fit)
         return replace(result, params={**result.params, "calibration": "level"})
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> Mapping[str, Any]:

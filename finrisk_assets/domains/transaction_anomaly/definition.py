@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from ibis.expr.types import Table as LazyTable
 
+    from finrisk_assets.domains.ledger_fit import LedgerFit, TeachingRows
     from finrisk_assets.domains.transaction_anomaly.time_split import TimeSplit
     from finrisk_assets.features.windows import Declaration
     from finrisk_assets.ledger.sources.source_definition import Source
@@ -94,7 +95,14 @@ class TransactionAnomaly(Domain):
         is_known = frame.label_known_at.isna() | (frame.label_known_at <= settings.now)
         return frame[frame.is_fraud.notna() & is_known & (frame.occurred_at <= pd.Timestamp(latest))].reset_index(drop=True)
 
-    def train(self, frame: "pd.DataFrame", features: tuple[Feature, ...], source: "Source", settings: "Settings") -> TrainingResult:
+    def train(
+        self,
+        frame: "pd.DataFrame",
+        features: tuple[Feature, ...],
+        source: "Source",
+        settings: "Settings",
+        ledger_fit: "LedgerFit | None" = None,
+    ) -> TrainingResult:
         """Fit an isolation forest; where each window has `MIN_FRAUDS`, join it with the best supervised model."""
         import numpy as np
 
@@ -136,7 +144,7 @@ class TransactionAnomaly(Domain):
             share = float((np.exp2(margin) >= Bundle(spec, "", policy=load_policy(settings)).thresholds["anomaly"]).mean())
             spec = _with_values(spec, rows, validation)
             return TrainingResult(spec, params | {"champion_candidate": "isolation_forest"}, {"share_anomalous": share})
-        return _train_supervised(frame, window, rows, validation, margin, spec, params, settings)
+        return _train_supervised(frame, window, rows, validation, margin, spec, params, settings, ledger_fit)
 
     def score(self, frame: "pd.DataFrame", champion: "Bundle") -> dict[str, Any]:
         """Return margin, probability, decision and fired rules of each row; an amount larger than any in training is decided as such,
@@ -333,6 +341,7 @@ def _train_supervised(
     spec: "BundleSpec",
     params: dict[str, Any],
     settings: "Settings",
+    ledger_fit: "LedgerFit | None",
 ) -> TrainingResult:
     """Add the best supervised model and join its score with the isolation forest's."""
     import time
@@ -353,14 +362,18 @@ def _train_supervised(
     candidates: list[dict[str, Any]] = []
     estimators = model.candidates(spec.features, settings.seed, n_jobs=settings.threads)
     place_on_device(estimators, settings.device)
-    for name, estimator in estimators.items():
-        if name not in model.JOINABLE:
-            continue
+    seconds: dict[str, float] = {}
+    for name in (name for name in estimators if name in model.JOINABLE):
         began = time.perf_counter()
-        fitted[name] = estimator.fit(rows[sample], labels[sample].astype(int))
-        margins[name] = model.compute_log_odds(fitted[name], validation)
+        fitted[name] = estimators[name].fit(rows[sample], labels[sample].astype(int))
+        seconds[name] = time.perf_counter() - began
+    if ledger_fit is not None:
+        boosted = {name: estimator for name, estimator in fitted.items() if hasattr(estimator, "get_booster")}
+        fitted |= ledger_fit(boosted, _teaching_rows(frame.iloc[window.train], sample, labels, rows, spec.features))
+    for name, estimator in fitted.items():
+        margins[name] = model.compute_log_odds(estimator, validation)
         ap, area = metrics.average_precision(target, margins[name]), metrics.auc(target, margins[name])
-        candidates.append({"model": name, "validation AP": ap, "AUC": area.value, "fit s": time.perf_counter() - began})
+        candidates.append({"model": name, "validation AP": ap, "AUC": area.value, "fit s": seconds[name]})
     candidates.append({"model": "isolation_forest", "validation AP": metrics.average_precision(target, isolation)})
     best = max(fitted, key=lambda name: float(next(row["validation AP"] for row in candidates if row["model"] == name)))
     joined = model.fit_join(target, {"supervised": margins[best], "isolation": isolation})
@@ -396,6 +409,21 @@ def _train_supervised(
     spec = _with_values(spec, rows, validation)
     curves = {"joined": margin, best: margins[best], "isolation forest": isolation}
     return TrainingResult(spec, params, {"average_precision": ap}, candidates, {"candidates": plots.plot_roc_pr(target, curves)})
+
+
+def _teaching_rows(
+    taught: "pd.DataFrame", sample: "np.ndarray", labels: "np.ndarray", rows: "Rows", features: Sequence[Feature]
+) -> "TeachingRows":
+    """Return the drawn rows of the training window, and how to find and draw those of its time among other customers' transactions."""
+    from finrisk_assets.domains.ledger_fit import RowEncoder, TeachingRows, select_known, to_batch
+
+    encoder = RowEncoder(TransactionAnomaly.keys[0].name, TransactionAnomaly.label, features, quiet_share=model.GENUINE_SHARE)
+
+    def select(table: "LazyTable") -> "LazyTable":
+        known = table.mutate(is_fraud=table.is_fraud.fill_null(False))
+        return select_known(known, encoder.label, taught, (TransactionAnomaly.decision_time,))
+
+    return TeachingRows(to_batch(taught[encoder.key][sample], labels[sample], rows[sample]), select, encoder)
 
 
 def _with_values(spec: "BundleSpec", train: "Rows", validation: "Rows") -> "BundleSpec":

@@ -17,6 +17,7 @@ from finrisk_assets.domains.base import Domain, TooFewRowsError, TrainingResult
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.progress import NOTE
 from finrisk_assets.graph.resources import Clock, Tracking
+from finrisk_assets.graph.runs.spark_fit import SparkFit
 from finrisk_assets.graph.stages.common import (
     candidate_folder,
     common,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from finrisk_assets.domains.ledger_fit import LedgerFit
     from finrisk_assets.scoring.spec import BundleSpec
 
 
@@ -67,14 +69,17 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
 
         # The run's moment, and not the time of day, decides which outcomes are known.
         fixed = replace(settings, as_of=clock.now())
-        rows = ordered(sample_rows(warehouse.table(f"features_{domain.group}"), domain, settings), domain)
+        features = warehouse.table(f"features_{domain.group}")
+        sample = sample_rows(features, domain, settings)
+        rows = ordered(sample, domain)
+        ledger_fit = SparkFit.of(context, warehouse, features, sample, settings)
         settings.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=settings.root) as scratch:
             # Written before training: pandas takes the rows over.
             copy = write_rows(rows, Path(scratch) / "rows.parquet")
             frame = to_frame(rows)
             try:
-                trained = train(frame, domain, source, fixed)
+                trained = train(frame, domain, source, fixed, ledger_fit)
             except TooFewRowsError as error:
                 leave_out(context, domain, str(error))
                 return
@@ -91,6 +96,8 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
             )
         mirror_snapshot(settings, snapshot)
         origin = _origin(trained, snapshot, context.instance, domain, source, fixed)
+        if ledger_fit is not None:
+            origin |= ledger_fit.tags
         tags = {"bundle": version, "dagster.run_id": context.run_id, "source": source.name, **origin}
         note = describe_training(trained, domain, source, len(frame)) + list_links(settings, domain)
         run_tags = {"dagster.run_id": context.run_id, "domain": domain.name, NOTE_TAG: note}
@@ -114,6 +121,7 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
                 "rows": len(frame),
                 "candidates": dg.MetadataValue.md(markdown_table([dict(row) for row in trained.candidates])),
                 **origin,
+                **({} if ledger_fit is None else ledger_fit.metadata),
                 **{key: float(value) for key, value in trained.metrics.items()},
                 **pictures(trained.plots),
             },
@@ -166,7 +174,9 @@ def _metric_name(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)
 
 
-def train(frame: "pd.DataFrame", domain: Domain, source: Source, settings: Settings) -> TrainingResult:
+def train(
+    frame: "pd.DataFrame", domain: Domain, source: Source, settings: Settings, ledger_fit: "LedgerFit | None" = None
+) -> TrainingResult:
     """Train a domain's model so that the same rows, code, settings and libraries give the same bundle, byte for byte.
 
     Parameters
@@ -175,11 +185,13 @@ def train(frame: "pd.DataFrame", domain: Domain, source: Source, settings: Setti
         The feature table in the order of its key, as `stages.common.to_frame` gives it.
     settings
         With `as_of` set: the time of day must not decide what is known.
+    ledger_fit
+        Fits the boosted candidates on the rows of other customers too; its result depends on the number of workers, and is as good.
     """
     from finrisk_assets.modelling.training.provenance import limit_threads
 
     with limit_threads():
-        return domain.train(frame, domain.select_features(source), source, settings)
+        return domain.train(frame, domain.select_features(source), source, settings, ledger_fit)
 
 
 def write_rows(rows: "pa.Table", file: Path) -> Path:

@@ -6,7 +6,7 @@ decisions that follow from a probability.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -199,7 +199,7 @@ def place_on_device(models: Mapping[str, Any], device: str) -> None:
         return
     if has_cuda():
         for model in models.values():
-            if type(model).__name__ == "XGBClassifier":
+            if _is_xgboost(model):
                 model.set_params(device="cuda")
     elif device == "cuda":
         raise SettingsError(
@@ -229,7 +229,7 @@ def compute_margin(estimator: Any, rows: Rows) -> tuple[Floats, Literal["logit",
 
     if isinstance(estimator, AveragedModel):
         return estimator.join([compute_margin(part, rows)[0] for part, _ in estimator.parts]), "logit"
-    if type(estimator).__name__ == "XGBClassifier":
+    if _is_xgboost(estimator):
         return np.asarray(estimator.predict(rows, output_margin=True), np.float64), "logit"
     if hasattr(estimator, "decision_function"):
         return np.asarray(estimator.decision_function(rows), np.float64), "logit"
@@ -239,7 +239,13 @@ def compute_margin(estimator: Any, rows: Rows) -> tuple[Floats, Literal["logit",
 
 
 def fit_candidates(
-    rows: Rows, labels: ArrayLike, split: Split, models: Mapping[str, Any], threads: int = 1, people: ArrayLike | None = None
+    rows: Rows,
+    labels: ArrayLike,
+    split: Split,
+    models: Mapping[str, Any],
+    threads: int = 1,
+    people: ArrayLike | None = None,
+    refit: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda models: {},
 ) -> list[Candidate]:
     """Fit every model on the training window and calibrate it on the validation window; the chosen candidate comes first.
 
@@ -265,10 +271,19 @@ def fit_candidates(
         Models to fit at a time.
     people : array-like, shape (n,), optional
         The person of each row. None takes each row as a person.
+    refit
+        Returns XGBoost's fitted models, by name, with the same settings fitted on more rows; a model that it leaves out stays as it is.
     """
     target = np.asarray(labels).astype(int)
     person = np.arange(len(target)) if people is None else np.asarray(people)
     fitted = map_threads(lambda item: _fit_candidate(*item, rows, target, person, split, threads), models.items(), threads)
+    began = time.perf_counter()
+    again = refit({candidate.name: candidate.estimator for candidate in fitted if _is_xgboost(candidate.estimator)})
+    seconds, held_out = time.perf_counter() - began, (rows[split.validation], target[split.validation], person[split.validation])
+    fitted = [
+        _calibrate(candidate.name, again[candidate.name], *held_out, candidate.seconds + seconds) if candidate.name in again else candidate
+        for candidate in fitted
+    ]
     judged = _JudgedRows.of(rows, target, person, split)
     margins = dict(zip(models, map_threads(lambda candidate: judged.cross_validate(candidate.estimator), fitted, threads), strict=True))
     losses = {candidate.name: judged.losses(candidate, margins[candidate.name]) for candidate in fitted}
@@ -341,6 +356,10 @@ class _JudgedRows:
         return np.concatenate(parts)
 
 
+def _is_xgboost(estimator: Any) -> bool:
+    return type(estimator).__name__ == "XGBClassifier"
+
+
 def _is_readable(candidate: Candidate) -> bool:
     return type(candidate.estimator).__name__ not in ENSEMBLES
 
@@ -353,7 +372,7 @@ def _fit_candidate(
     name: str, model: Any, rows: Rows, target: NDArray[np.int64], person: NDArray[Any], split: Split, threads: int
 ) -> Candidate:
     started = time.perf_counter()
-    if type(model).__name__ == "XGBClassifier":
+    if _is_xgboost(model):
         model = tuning.tune(model, rows[split.train], target[split.train], person[split.train], threads)
     estimator = model.fit(rows[split.train], target[split.train])
     seconds = time.perf_counter() - started

@@ -1,0 +1,157 @@
+"""Training on a standalone Spark: a worker that dies in the middle, the same model twice, and slots that never come."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlencode
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from finrisk_assets.cli import main
+from finrisk_assets.domains.ledger_fit import to_batch
+from finrisk_assets.engines.spark_training import MIN_WORKER_ROWS, ROWS, write_task
+from finrisk_assets.graph import automation
+from finrisk_assets.graph.build import build_definitions
+from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.settings import Settings
+from tests.cluster.cluster import Standalone, standalone
+from tests.conftest import SPARK_SETTINGS
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = SPARK_SETTINGS | {
+    "spark.sql.shuffle.partitions": "2", "spark.executor.memory": "700m", "spark.driver.host": "127.0.0.1",
+    "spark.executorEnv.PYTHONPATH": str(ROOT),
+}  # fmt: skip
+TABLES = ("features_spending_risk", "validated_customers", "validated_transactions")
+"""Tables that training and evaluation of spending risk read."""
+
+TRAIN = """
+import json, sys
+import dagster as dg
+from pathlib import Path
+from finrisk_assets.cli import main
+from finrisk_assets.graph import automation
+from finrisk_assets.graph.build import build_definitions
+from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.settings import Settings
+
+settings = Settings.from_environment()
+main.prepare_dagster(settings)
+warehouse = Warehouse.of(settings)
+for file in sorted(Path(sys.argv[1]).glob("*.parquet")):
+    warehouse.store(file.stem, warehouse.ingest_parquet(file))
+names = [f"{stage}_spending_risk" for stage in ("model", "evaluation", "champion")]
+with dg.DagsterInstance.ephemeral() as instance:
+    job = build_definitions(settings).resolve_job_def(automation.EVERYTHING)
+    result = job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey(name) for name in names])
+    [made] = result.asset_materializations_for_node("model_spending_risk")
+    print(json.dumps({name: made.metadata[name].value for name in made.metadata if name.startswith("spark_")}))
+    print(json.dumps([check.passed for check in result.get_asset_check_evaluations() if check.check_name.endswith("_gate")]))
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Standalone]:
+    with standalone(tmp_path, 2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the tables that training reads, made on DuckDB."""
+    settings = Settings(home=tmp_path_factory.mktemp("duckdb"), sim_customers=600, sim_months=18, as_of=datetime(2025, 7, 1))
+    main.prepare_dagster(settings)
+    definitions, folder = build_definitions(settings), tmp_path_factory.mktemp("tables")
+    layers = ("raw_", "quarantine_", "validated_", TABLES[0])
+    keys = [key for key in definitions.resolve_asset_graph().get_all_asset_keys() if key.path[-1].startswith(layers)]
+    with dg.DagsterInstance.ephemeral() as instance:
+        definitions.resolve_job_def(automation.EVERYTHING).execute_in_process(instance=instance, asset_selection=keys)
+    for name in TABLES:
+        Warehouse.of(settings).table(name).to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def url_of(master: str, folder: Path) -> str:
+    return f"pyspark://{master}?{urlencode(OPTIONS | {'warehouse': str(folder / 'spark')})}"
+
+
+def test_a_worker_that_dies_in_the_middle_of_training_leaves_a_model_that_passes_the_gate(
+    ledger: Path, cluster: Standalone, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    environment = os.environ | {
+        "FINRISK_HOME": str(home), "FINRISK_AS_OF": "2025-07-01", "FINRISK_SIM_CUSTOMERS": "600", "FINRISK_SIM_MONTHS": "18",
+        "FINRISK_WAREHOUSE_URL": url_of(cluster.url, tmp_path), "PYTHONPATH": str(ROOT),
+        # A sample of two thirds of the customers, and all of them on Spark.
+        "FINRISK_TRAINING_ROWS": "6000", "FINRISK_SPARK_TRAINING_ROWS": "6000",
+    }  # fmt: skip
+    running = subprocess.Popen(
+        [sys.executable, "-c", TRAIN, str(ledger)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+    def kill_one() -> None:
+        while running.poll() is None and not list(home.glob("*/training-*/*.checkpoint")):
+            time.sleep(0.02)
+        cluster.workers[1].kill()
+
+    killing = threading.Thread(target=kill_one)
+    killing.start()
+    out, err = running.communicate()
+    killing.join()
+    assert running.returncode == 0, err[-3000:]
+    reported, gates = map(json.loads, out.splitlines()[-2:])
+    assert (reported["spark_workers"], reported["spark_attempts"]) == (1, 2)
+    assert gates == [True]
+
+
+def write_training(folder: Path, url: str, wait_s: float) -> Path:
+    """Write rows of which the first feature says something, and the task to fit them."""
+    from xgboost import XGBClassifier
+
+    random = np.random.default_rng(3)
+    rows = random.normal(size=(3 * MIN_WORKER_ROWS, 4)).astype(np.float32)
+    labels = random.random(len(rows)) < 1 / (1 + np.exp(-rows[:, 0]))
+    (folder / ROWS).mkdir(parents=True)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    keys = [str(number) for number in range(len(rows))]
+    pq.write_table(pa.Table.from_batches([to_batch(keys, labels, rows)]), folder / ROWS / "all.parquet")
+    write_task(folder, url, {"made": XGBClassifier(n_estimators=30, subsample=0.5, random_state=5)}, wait_s)
+    return folder
+
+
+def fit(folder: Path) -> str:
+    command = [sys.executable, "-m", "finrisk_assets.engines.spark_job", str(folder)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+def test_as_many_workers_fit_the_same_model_again(cluster: Standalone, tmp_path: Path) -> None:
+    first, second = (write_training(tmp_path / name, url_of(cluster.url, tmp_path), 120.0) for name in ("first", "second"))
+    logs = [fit(first), fit(second)]
+    assert (first / "made.ubj").is_file(), logs[0][-3000:]
+    assert (first / "made.ubj").read_bytes() == (second / "made.ubj").read_bytes()
+
+
+def test_slots_that_never_come_end_the_fit_after_its_wait(tmp_path: Path) -> None:
+    with standalone(tmp_path, 0) as empty:
+        folder = write_training(tmp_path / "fit", url_of(empty.url, tmp_path), 3.0)
+
+        @dg.asset
+        def waiting(context: dg.AssetExecutionContext) -> None:
+            command = [sys.executable, "-m", "finrisk_assets.engines.spark_job", str(folder)]
+            done = dg.PipesSubprocessClient().run(context=context, command=command)
+            context.add_output_metadata({"messages": done.get_custom_messages()})
+
+        result = dg.materialize([waiting])
+    [made] = result.asset_materializations_for_node("waiting")
+    assert made.metadata["messages"].value == [{"fault": "Spark had no free slot within 0.05 minutes"}]
