@@ -58,18 +58,21 @@ class RowEncoder:
 
     def __call__(self, batch: "pa.RecordBatch") -> "pa.RecordBatch":
         """Return the rows of a batch that teach."""
+        import numpy as np
+
         from finrisk_assets.modelling.training.candidates import to_matrix
 
         frame = batch.to_pandas()
-        labels = frame[self.label].astype(bool)
+        labels = frame[self.label].to_numpy(bool)
         if self.quiet_share < 1:
-            drawn = [zlib.crc32(str(key).encode()) % SHARE_STEPS < self.quiet_share * SHARE_STEPS for key in frame[self.key]]
-            frame, labels = frame[labels | drawn], labels[labels | drawn]
+            steps = np.array([zlib.crc32(str(key).encode()) % SHARE_STEPS for key in frame[self.key]])
+            is_drawn = labels | (steps < self.quiet_share * SHARE_STEPS)
+            frame, labels = frame[is_drawn], labels[is_drawn]
         rows = to_matrix(frame, self.features)
         for place, weights in self.weights.items():
             rows[:, place] = weights.encode(rows[:, place])
         rows[:, list(self.blank)] = 0.0
-        return to_batch(frame[self.key], labels.to_numpy(), rows)
+        return to_batch(frame[self.key], labels, rows)
 
 
 def to_batch(keys: Any, labels: "np.ndarray", rows: "Rows") -> "pa.RecordBatch":

@@ -147,10 +147,10 @@ def test_slots_that_never_come_end_the_fit_after_its_wait(tmp_path: Path) -> Non
         folder = write_training(tmp_path / "fit", url_of(empty.url, tmp_path), 3.0)
 
         @dg.asset
-        def waiting(context: dg.AssetExecutionContext) -> None:
+        def waiting(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             command = [sys.executable, "-m", "finrisk_assets.engines.spark_job", str(folder)]
             done = dg.PipesSubprocessClient().run(context=context, command=command)
-            context.add_output_metadata({"messages": done.get_custom_messages()})
+            return dg.MaterializeResult(metadata={"messages": done.get_custom_messages()})
 
         result = dg.materialize([waiting])
     [made] = result.asset_materializations_for_node("waiting")

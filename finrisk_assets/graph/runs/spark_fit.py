@@ -111,4 +111,6 @@ def _load(model: Any, file: Path) -> Any:
 
     fitted = clone(model)
     fitted.load_model(file)
+    for name, value in model.get_params().items():  # the file's own take their place
+        setattr(fitted, name, value)
     return fitted
