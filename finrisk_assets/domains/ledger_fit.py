@@ -68,7 +68,7 @@ class RowEncoder:
             steps = np.array([zlib.crc32(str(key).encode()) % SHARE_STEPS for key in frame[self.key]])
             is_drawn = labels | (steps < self.quiet_share * SHARE_STEPS)
             frame, labels = frame[is_drawn], labels[is_drawn]
-        rows = to_matrix(frame, self.features)
+        rows = np.array(to_matrix(frame, self.features))  # a copy: that of one column is a view of the batch
         for place, weights in self.weights.items():
             rows[:, place] = weights.encode(rows[:, place])
         rows[:, list(self.blank)] = 0.0

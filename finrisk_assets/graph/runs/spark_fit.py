@@ -1,6 +1,6 @@
 """The fit on Spark of a model's step: rows go into a folder, a process of its own fits, and Dagster Pipes brings its lines and figures.
 
-The process has the session of Spark for itself and can be ended as a whole. Whatever becomes of it, the step goes on.
+The process has the session of Spark for itself. Whatever becomes of it, the step goes on.
 """
 
 import shlex
@@ -92,12 +92,11 @@ class SparkFit:
 
     def _run(self, folder: Path) -> str:
         """Run the program that fits; return why it made no models, or nothing."""
-        command = [*shlex.split(self.settings.spark_submit), spark_job.__file__] if self.settings.spark_submit else [
-            sys.executable, "-m", spark_job.__name__
-        ]  # fmt: skip
+        submit = self.settings.spark_submit
         try:
+            command = [*shlex.split(submit), spark_job.__file__] if submit else [sys.executable, "-m", spark_job.__name__]
             done = dg.PipesSubprocessClient().run(context=self.context, command=[*command, str(folder)])
-        except (DagsterPipesExecutionError, OSError) as error:
+        except (DagsterPipesExecutionError, OSError, ValueError) as error:
             return f"its program failed ({error})"
         faults = [message[spark_job.FAULT] for message in done.get_custom_messages()]
         if not faults:
