@@ -15,8 +15,8 @@ from typing import Any
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.registry import DOMAINS
 from finrisk_assets.graph.build import build_resources
-from finrisk_assets.graph.runs.spark_fit import FITTED_ROWS
 from finrisk_assets.graph.stages.common import to_frame
+from finrisk_assets.graph.stages.external.spark_fit import FITTED_ROWS
 from finrisk_assets.graph.stages.model import train
 from finrisk_assets.ledger import snapshots, sources
 from finrisk_assets.modelling.training import model_registry

@@ -14,8 +14,8 @@ import pytest
 
 from finrisk_assets.domains.ledger_fit import FEATURES, RowEncoder, TeachingRows, to_batch
 from finrisk_assets.engines.spark_training import TASK, write_task
-from finrisk_assets.graph.runs.spark_fit import SparkFit
 from finrisk_assets.graph.stages.common import sample_rows
+from finrisk_assets.graph.stages.external.spark_fit import SparkFit
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.scoring.feature_values import LevelWeights

@@ -17,7 +17,6 @@ from finrisk_assets.domains.base import Domain, TooFewRowsError, TrainingResult
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.progress import NOTE
 from finrisk_assets.graph.resources import Clock, Tracking
-from finrisk_assets.graph.runs.spark_fit import SparkFit
 from finrisk_assets.graph.stages.common import (
     candidate_folder,
     common,
@@ -30,6 +29,7 @@ from finrisk_assets.graph.stages.common import (
     sample_rows,
     to_frame,
 )
+from finrisk_assets.graph.stages.external.spark_fit import SparkFit
 from finrisk_assets.graph.warehouse import TRAINING_POOL, Warehouse, markdown_table
 from finrisk_assets.ledger import dvc, snapshots
 from finrisk_assets.ledger.mirror import mirror_snapshot

@@ -43,7 +43,7 @@ class SparkFit:
     warehouse: Warehouse
     others: LazyTable
     settings: Settings
-    metadata: Mapping[str, dg.MetadataValue] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
