@@ -91,8 +91,8 @@ class PostgresEngine(Engine):
         try:
             return cls(EngineBackend.from_connection(connection))
         except psycopg.errors.InsufficientPrivilege:
-            needed = f"let the owner GRANT CREATE ON DATABASE {info.dbname} to it"
-            raise EngineError(f"in {describe(url)} the role may not create the schemas analytics and staging: {needed}") from None
+            grant = f"let the owner GRANT CREATE ON DATABASE {info.dbname} to it"
+            raise EngineError(f"in {describe(url)} the role may not create the schemas analytics and staging: {grant}") from None
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
