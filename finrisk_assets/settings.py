@@ -27,6 +27,8 @@ MOVED_TO_POLICY = {
 """Former setting -> the key of the policy that replaced it."""
 
 
+_POSTGRES = re.compile("postgres(ql)?://")
+
 DEVICES = ("auto", "cpu", "cuda")
 """Values of the setting `device`."""
 
@@ -88,6 +90,8 @@ class Settings:
     dagster_url, mlflow_url, console_url
         Addresses of the pages of Dagster, MLflow and the console, for links from one to another; `finrisk up` sets them, and without them
         no link is shown. The issuer leads people back to the console's.
+    mlflow_store_url, mlflow_artifacts
+        PostgreSQL database of MLflow's runs and registry, and the address in a bucket of their artifacts; empty means files below `home`.
     objects
         Address in a bucket to which snapshots, champions and marts are copied, such as ``s3://bucket/finrisk``; see docs/object-storage.md.
     export_identifiers
@@ -163,6 +167,8 @@ class Settings:
     dagster_url: str = ""
     mlflow_url: str = ""
     console_url: str = ""
+    mlflow_store_url: str = field(default="", repr=False)
+    mlflow_artifacts: str = ""
     objects: str = ""
     export_identifiers: bool = False
     base_image: str = "docker.io/library/python:3.11-slim-bookworm"
@@ -207,6 +213,10 @@ class Settings:
         if self.objects and not re.match(r"(s3|gs|abfs)://[^/@:]+(/|$)", self.objects):
             # The value is not repeated: it may hold a credential.
             raise SettingsError("FINRISK_OBJECTS is no address: set one such as s3://bucket/finrisk, without an account or a credential")
+        if self.mlflow_artifacts and not re.match(r"(s3|gs)://[^/@:]+(/|$)", self.mlflow_artifacts):
+            raise SettingsError("FINRISK_MLFLOW_ARTIFACTS is no address: set one such as s3://bucket/mlflow or gs://bucket/mlflow")
+        if self.mlflow_store_url and not _POSTGRES.match(self.mlflow_store_url):
+            raise SettingsError("FINRISK_MLFLOW_STORE_URL is no URL of PostgreSQL: set one such as postgresql://mlflow@host/mlflow")
         if self.device not in DEVICES:
             raise SettingsError(f"FINRISK_DEVICE={self.device!r} is no device: set {', '.join(DEVICES[:-1])} or {DEVICES[-1]}")
         for allowed, (is_allowed, names) in _RANGES.items():
@@ -276,7 +286,17 @@ class Settings:
     @property
     def tracking_uri(self) -> str:
         """The URL of MLflow's tracking and registry store."""
+        if self.mlflow_store_url:
+            # SQLAlchemy's name of the driver with which the warehouse is on PostgreSQL, too.
+            return _POSTGRES.sub("postgresql+psycopg://", self.mlflow_store_url)
         return f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def tracking_artifacts(self) -> str:
+        """The address of the artifacts of this source's runs in MLflow."""
+        if self.mlflow_artifacts:
+            return f"{self.mlflow_artifacts.rstrip('/')}/{self.ledger_name}"
+        return (self.root / "mlflow" / "artifacts").as_uri()
 
     @property
     def mirror(self) -> str | None:

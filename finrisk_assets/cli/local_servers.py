@@ -102,14 +102,14 @@ def _prepare_dagster(settings: Settings) -> list[str]:
 
 def mlflow_server(settings: Settings, port: int) -> Server:
     """Return the server of MLflow's pages, which open on the training runs of this source."""
-    folder = settings.root / "mlflow"
-    command = (_MLFLOW, "server", "--host", HOST, "--port", str(port), "--workers", "1", "--backend-store-uri", settings.tracking_uri)
-    artifacts = ("--default-artifact-root", (folder / "artifacts").as_uri())
+    command = (_MLFLOW, "server", "--host", HOST, "--port", str(port), "--workers", "1")
     meaning = "training runs, candidates, registered models"
     # MLflow's jobs evaluate language models, of which there are none: eight processes, which outlive the server and take long to end.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # Every user of the machine may read a command line, and the URL may hold a password.
+    environment |= {"MLFLOW_BACKEND_STORE_URI": settings.tracking_uri, "MLFLOW_DEFAULT_ARTIFACT_ROOT": settings.tracking_artifacts}
     page = find_runs_page(settings)
-    return Server("MLflow", meaning, port, (*command, *artifacts), page=page, probe="/health", environment=environment)
+    return Server("MLflow", meaning, port, command, page=page, probe="/health", environment=environment)
 
 
 def find_runs_page(settings: Settings) -> str:

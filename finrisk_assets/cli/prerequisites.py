@@ -1,6 +1,7 @@
 """Prerequisites of a command that `make demo` makes: each is missed in one sentence, and nothing is created on the way."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ SQLITE = "sqlite:///"
 
 
 def check_settings(settings: Settings) -> None:
-    """Check what a long run would meet only in its middle: the home, the warehouse's URL, the source with its files, the policy.
+    """Check what a long run would meet only in its middle: the home, the URLs of its databases, the source with its files, the policy.
 
     Raises
     ------
@@ -37,6 +38,11 @@ def check_settings(settings: Settings) -> None:
         open_engine(settings.warehouse).close()
     elif kind == "pyspark":
         check_spark(settings.warehouse)
+    library = {"s3": "boto3", "gs": "google.cloud.storage"}.get(settings.mlflow_artifacts.partition("://")[0])
+    if library and not _is_installed(library):
+        raise SettingsError("FINRISK_MLFLOW_ARTIFACTS is in a bucket, for which libraries are missing: run `make objects`")
+    if settings.mlflow_store_url:
+        _check_mlflow_store(settings.mlflow_store_url)
     sources.load(settings)
     load_policy(settings)
 
@@ -76,6 +82,26 @@ def has_bento(settings: Settings) -> bool:
 def has_dagster(settings: Settings) -> bool:
     """Return whether this source has a Dagster instance."""
     return (settings.root / "dagster" / "dagster.yaml").is_file()
+
+
+def _is_installed(module: str) -> bool:
+    """Return whether a module can be imported, without importing it; of a dotted name the packages around it are."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _check_mlflow_store(url: str) -> None:
+    """Connect to MLflow's database once: MLflow itself tries for minutes, and repeats the URL in its error."""
+    try:
+        import psycopg
+    except ImportError:
+        raise SettingsError("FINRISK_MLFLOW_STORE_URL needs psycopg, which is under the LGPL: run `make postgres`") from None
+    try:
+        psycopg.connect(url, connect_timeout=10).close()
+    except (ValueError, psycopg.Error):
+        raise SettingsError("the database of FINRISK_MLFLOW_STORE_URL cannot be opened: check the URL, the server and the role") from None
 
 
 def _other_ledger(settings: Settings) -> str:

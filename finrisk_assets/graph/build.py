@@ -26,7 +26,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "tables": Tables(warehouse=warehouse),
         "tracking": Tracking(
             uri=settings.tracking_uri,
-            artifacts=str(settings.root / "mlflow" / "artifacts"),
+            artifacts=settings.tracking_artifacts,
             experiment=f"finrisk-{settings.source}",
             page=settings.mlflow_url,
         ),
@@ -71,6 +71,5 @@ def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = 
         sensors=[*automation.build_sensors(source, settings, jobs), *automation.build_retraining_sensors(names)],
         resources={**build_resources(settings), **(overrides or {})},
         loggers={"progress": progress.progress_logger},
-        # DuckDB lets one process write, and the heavy imports of ten steps in ten processes take longer than their work.
         executor=build_executor(settings.warehouse, settings.warehouse_wait_minutes, ("bento", marts.ASSET), "champion_"),
     )

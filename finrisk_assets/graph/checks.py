@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from finrisk_assets.graph.partitions import MonthRange
-from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.graph.warehouse import Warehouse, WarehouseResource
 from schemas.ledger import Table
 
 SHOWN_MESSAGES = 10
@@ -51,7 +51,7 @@ def contract(
     """
 
     @asset_check(asset, f"{asset}_contract", f"{asset} meets its table contract.")
-    def check(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> dg.AssetCheckResult:
+    def check(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
         from finrisk_assets.ledger.contract import check_stored, find_repeated_keys
 
         stored = warehouse.table(asset)
@@ -86,7 +86,7 @@ def blocking_check(
     """
 
     @asset_check(asset, name, description)
-    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
+    def check(warehouse: WarehouseResource) -> dg.AssetCheckResult:
         return build_result(find_faults(warehouse), **read_metadata(warehouse))
 
     return check

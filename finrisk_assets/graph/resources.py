@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -35,22 +36,25 @@ class Clock(dg.ConfigurableResource):
         return datetime.fromisoformat(self.moment) if self.moment else datetime.now(UTC).replace(tzinfo=None)
 
 
-class Tracking(dg.ConfigurableResource):
+@dataclass(frozen=True)
+class Tracking:
     """MLflow's runs, metrics, artifacts and model registry.
+
+    A plain object to Dagster, as the warehouse is: the store's URL may hold a password.
 
     Attributes
     ----------
     uri
         Tracking and registry store, SQLite by default.
     artifacts
-        Folder of the artifacts of new experiments.
+        Address of the artifacts of new experiments: ``file://``, or one in a bucket.
     experiment
         Experiment of all runs: the source of the ledger.
     page
         Address of MLflow's pages for links; empty for that of the store, where it is a server.
     """
 
-    uri: str
+    uri: str = field(repr=False)
     artifacts: str
     experiment: str
     page: str = ""
@@ -78,16 +82,22 @@ class Tracking(dg.ConfigurableResource):
         return mlflow, _find_experiment(self)
 
     @contextmanager
-    def lock_file(self) -> Iterator[None]:
-        """Lock an SQLite tracking store, so that one process alone creates its tables and its experiment."""
-        from filelock import FileLock
+    def lock_store(self) -> Iterator[None]:
+        """Lock the store, so that one process alone creates its tables and its experiment; a server creates them itself."""
+        if self.uri.startswith("sqlite:///"):
+            from filelock import FileLock
 
-        if not self.uri.startswith("sqlite:///"):
-            yield
-            return
-        file = Path(self.uri.removeprefix("sqlite:///"))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
+            file = Path(self.uri.removeprefix("sqlite:///"))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(file.with_suffix(".lock")):
+                yield
+        elif self.uri.startswith("postgresql"):
+            import sqlalchemy
+
+            with sqlalchemy.create_engine(self.uri, poolclass=sqlalchemy.NullPool).begin() as connection:
+                connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtextextended('finrisk mlflow', 0))"))
+                yield
+        else:
             yield
 
     @contextmanager
@@ -106,12 +116,12 @@ class Tracking(dg.ConfigurableResource):
             If it was not made yet; it is not made here.
         """
         if self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).is_file():
-            raise LookupError(f"there is no experiment at {self.uri}")
+            raise LookupError(f"there is no experiment at {self.store}")
         import mlflow
 
         experiment = mlflow.MlflowClient(self.uri).get_experiment_by_name(self.experiment)
         if experiment is None:
-            raise LookupError(f"there is no experiment {self.experiment} at {self.uri}")
+            raise LookupError(f"there is no experiment {self.experiment} at {self.store}")
         return str(experiment.experiment_id)
 
     def client(self) -> Any:
@@ -119,15 +129,19 @@ class Tracking(dg.ConfigurableResource):
         return self._mlflow()[0].MlflowClient()
 
 
+TrackingResource = dg.ResourceParam[Tracking]
+"""MLflow as a parameter of an asset or a check."""
+
+
 @cache
 def _find_experiment(tracking: Tracking) -> str:
     """Return the id of the experiment, created where there is none; a process asks the store once, not in each of its steps."""
     import mlflow
 
-    with tracking.lock_file():
+    with tracking.lock_store():
         known = mlflow.get_experiment_by_name(tracking.experiment)
         return str(
-            mlflow.create_experiment(tracking.experiment, artifact_location=Path(tracking.artifacts).as_uri(), tags=EXPERIMENT_TAGS)
+            mlflow.create_experiment(tracking.experiment, artifact_location=tracking.artifacts, tags=EXPERIMENT_TAGS)
             if known is None
             else known.experiment_id
         )

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,6 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.engines.choice import open_engine
 from finrisk_assets.engines.engine import Engine
 from finrisk_assets.engines.warehouse_url import file_of
-from finrisk_assets.features import sorted_scan
 from finrisk_assets.graph import retries
 from finrisk_assets.graph.partitions import PARTITION_COLUMN, MonthRange, add_run_metadata
 from finrisk_assets.graph.runs import stop_signals, warehouse_lock
@@ -51,8 +51,11 @@ def schema_of(asset: str) -> str:
     return "staging" if asset.startswith(STAGING_LAYERS) else "analytics"
 
 
-class Warehouse(dg.ConfigurableResource):
+@dataclass(frozen=True)
+class Warehouse:
     """The stored tables, by asset name.
+
+    A plain object to Dagster, not a resource with configuration: Dagster shows and stores configuration, and the URL may hold a password.
 
     Attributes
     ----------
@@ -64,7 +67,7 @@ class Warehouse(dg.ConfigurableResource):
         Memory of a DuckDB file's connection, GB; an option `memory_limit` of the URL goes before it.
     """
 
-    url: str
+    url: str = field(repr=False)
     wait_minutes: float = 60.0
     memory_gb: float = 2.0
 
@@ -167,6 +170,8 @@ class Warehouse(dg.ConfigurableResource):
     def drop_scan(self) -> None:
         """Drop the tables of a `sorted_scan`, which are stored by now."""
         if self.connection.name == "duckdb":
+            from finrisk_assets.features import sorted_scan
+
             sorted_scan.drop(self.connection)
 
     def close(self) -> None:
@@ -177,6 +182,10 @@ class Warehouse(dg.ConfigurableResource):
     def drop_connection(self) -> None:
         """Drop the cached connection, so that the next use opens another."""
         _open.cache_clear()
+
+
+WarehouseResource = dg.ResourceParam[Warehouse]
+"""The warehouse as a parameter of an asset or a check."""
 
 
 class Tables(dg.ConfigurableIOManager):

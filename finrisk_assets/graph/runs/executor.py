@@ -1,8 +1,9 @@
-"""The executor of every job: Dagster's own for one process, for a run that waits, stops and does not let one domain cost the others.
+"""The executor of every job: one of Dagster's own, for a run that waits, stops and does not let one domain cost the others.
 
 1. It records its process as the run's worker.
 2. It waits for the warehouse, and says for whom.
-3. It carries out the steps. A signal ends the run before its next step.
+3. It carries out the steps: in this process, or each in one of its own where the warehouse takes several writers. A signal ends the run
+   before its next step.
 4. It carries out the steps that collect what the domains made, also where a domain failed: they take what there is.
 """
 
@@ -10,14 +11,15 @@ from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
-from dagster._core.executor.in_process import InProcessExecutor
 from dagster._core.system_config.objects import ResolvedRunConfig
 
+from finrisk_assets.engines.warehouse_url import takes_parallel_steps
 from finrisk_assets.graph.runs import dead_runs, warehouse_lock, workers
 from finrisk_assets.graph.runs.stop_signals import StopSignals
 
@@ -27,6 +29,8 @@ WAITING = "waiting for the warehouse"
 
 def build_executor(warehouse: str, wait_minutes: float, collecting: Collection[str], collected: str) -> dg.ExecutorDefinition:
     """Return the executor of a graph.
+
+    A job that only this process knows, as commands carry it out, stays in this process on every warehouse.
 
     Parameters
     ----------
@@ -41,19 +45,25 @@ def build_executor(warehouse: str, wait_minutes: float, collecting: Collection[s
     """
 
     # The name and the configuration are those of Dagster's executor, so that stored runs can be started again.
-    like = dg.in_process_executor
-    create_inner: Any = like.executor_creation_fn
+    like = dg.multiprocess_executor if takes_parallel_steps(warehouse) else dg.in_process_executor
 
     def create(context: dg.InitExecutorContext) -> "RunExecutor":
-        return RunExecutor(create_inner(context), warehouse, wait_minutes, frozenset(collecting), collected)
+        config = dict(context.executor_config)
+        is_parallel = like is dg.multiprocess_executor and isinstance(context.job, ReconstructableJob) and context.instance.is_persistent
+        if is_parallel and not config.get("start_method"):
+            # A step begins as a fork of a process that has imported the graph, and so within milliseconds in place of seconds.
+            config["start_method"] = {"forkserver": {}}
+        create_inner: Any = (dg.multiprocess_executor if is_parallel else dg.in_process_executor).executor_creation_fn
+        inner = create_inner(context._replace(executor_config=config))
+        return RunExecutor(inner, warehouse, wait_minutes, frozenset(collecting), collected)
 
     return dg.ExecutorDefinition(like.name, cast("Any", like.config_schema), executor_creation_fn=create)
 
 
 class RunExecutor(dg.Executor):
-    """An executor of one run in one process; see the module."""
+    """An executor of one run; see the module."""
 
-    def __init__(self, inner: InProcessExecutor, warehouse: str, wait_minutes: float, collecting: frozenset[str], collected: str) -> None:
+    def __init__(self, inner: dg.Executor, warehouse: str, wait_minutes: float, collecting: frozenset[str], collected: str) -> None:
         self._inner = inner
         self._warehouse, self._wait_minutes = warehouse, wait_minutes
         self._collecting, self._collected = collecting, collected

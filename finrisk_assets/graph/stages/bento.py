@@ -11,10 +11,10 @@ from finrisk_assets.domains.gate import FAIRNESS
 from finrisk_assets.graph import automation, checks
 from finrisk_assets.graph.packaging import build_bento
 from finrisk_assets.graph.parity_certificate import find_certificate_faults
-from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.resources import Tracking, TrackingResource
 from finrisk_assets.graph.stages import champion
 from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION, champion_folder
-from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.graph.warehouse import Warehouse, WarehouseResource
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
@@ -41,7 +41,7 @@ def build_assets(domains: list[Domain], absent: Mapping[str, str], source: Sourc
         deps=[*(f"champion_{domain.name}" for domain in domains), *oracles, *(f"parity_{domain.name}" for domain in certified)],
         description="The champions and the service that answers with them, as a Bento: `finrisk serve` starts it.",
     )
-    def bento(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.MaterializeResult:
+    def bento(context: dg.AssetExecutionContext, warehouse: WarehouseResource, tracking: TrackingResource) -> dg.MaterializeResult:
         ready = [domain for domain in domains if champion_folder(domain, settings).is_dir()]
         faults = [fault for domain in ready if domain in certified for fault in find_certificate_faults(domain, settings)]
         if faults:

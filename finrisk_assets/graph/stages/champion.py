@@ -10,7 +10,7 @@ import dagster as dg
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.domains.gate import ACCEPTED, FAIRNESS, ROWS
 from finrisk_assets.graph import checks
-from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.resources import TrackingResource
 from finrisk_assets.graph.runs import stop_signals
 from finrisk_assets.graph.stages import pack
 from finrisk_assets.graph.stages.common import champion_folder, common, console_link, find_bundle_faults, leave_out, run_link
@@ -44,7 +44,7 @@ def _champion(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         description="Moves the alias `champion` to the challenger that passed its gate, and exports its scoring bundle and its figures.",
         **common(domain, {"mlflow"}),
     )
-    def champion(context: dg.AssetExecutionContext, tracking: Tracking) -> Iterator[dg.MaterializeResult]:
+    def champion(context: dg.AssetExecutionContext, tracking: TrackingResource) -> Iterator[dg.MaterializeResult]:
         from finrisk_assets.scoring.bundle import Bundle
 
         client = tracking.client()

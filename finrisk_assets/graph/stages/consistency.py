@@ -24,9 +24,9 @@ from finrisk_assets.domains.spending_risk.definition import SPENDING_RISK
 from finrisk_assets.engines.engine import BATCH_ROWS
 from finrisk_assets.features.arithmetic import instalment
 from finrisk_assets.graph import checks
-from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.resources import TrackingResource
 from finrisk_assets.graph.stages.common import champion_folder, common, figure_table, load_bundle, log_artifact, read_figures
-from finrisk_assets.graph.warehouse import Warehouse, markdown_table
+from finrisk_assets.graph.warehouse import Warehouse, WarehouseResource, markdown_table
 from finrisk_assets.ledger.categories import REGULAR_PAY
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.evaluation import consistency
@@ -79,7 +79,7 @@ def _consistency(domain: Domain, source: Source, settings: Settings) -> dg.Asset
         io_manager_key="tables",
         **common(domain, {"ibis"}),
     )
-    def figures(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.Output[LazyTable]:
+    def figures(context: dg.AssetExecutionContext, warehouse: WarehouseResource, tracking: TrackingResource) -> dg.Output[LazyTable]:
         rows = [asdict(figure) for figure in measure_consistency(source, warehouse, settings)]
         client = tracking.client()
         champion = model_registry.find_version(client, domain.name, model_registry.CHAMPION)

@@ -14,7 +14,7 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.domains import gate
 from finrisk_assets.domains.base import Domain, Figure
 from finrisk_assets.graph import checks
-from finrisk_assets.graph.resources import Clock, Tracking
+from finrisk_assets.graph.resources import Clock, TrackingResource
 from finrisk_assets.graph.stages.common import (
     candidate_folder,
     check_finite_figures,
@@ -30,7 +30,7 @@ from finrisk_assets.graph.stages.common import (
     write_report,
 )
 from finrisk_assets.graph.stages.relations import ARTIFACT, measure_relations
-from finrisk_assets.graph.warehouse import Warehouse, markdown_table
+from finrisk_assets.graph.warehouse import Warehouse, WarehouseResource, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.packs.evidence import EVIDENCE, write_evidence
 from finrisk_assets.modelling.training import gate_verdict, model_registry
@@ -63,7 +63,7 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
         "What a challenger must show on the frozen test window, alone and beside the champion, before it may decide: "
         + " ".join(f"{demand.capitalize()}: {meaning}" for demand, meaning in gate.DEMANDS.items()),
     )
-    def gate_check(warehouse: Warehouse) -> dg.AssetCheckResult:
+    def gate_check(warehouse: WarehouseResource) -> dg.AssetCheckResult:
         figures = read_figures(warehouse.table(f"evaluation_{domain.name}"))
         faults = gate.find_faults(domain, figures)
         # Too few rows are no fault of the model: the champion's stage leaves the domain out, and nothing fails.
@@ -85,7 +85,9 @@ def _evaluation(domain: Domain, source: Source, settings: Settings) -> dg.Assets
         io_manager_key="tables",
         **common(domain, {"mlflow", "shap"}),
     )
-    def evaluation(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking, clock: Clock) -> dg.Output[LazyTable]:
+    def evaluation(
+        context: dg.AssetExecutionContext, warehouse: WarehouseResource, tracking: TrackingResource, clock: Clock
+    ) -> dg.Output[LazyTable]:
         import ibis
         from mlflow.entities import Metric
 

@@ -13,7 +13,7 @@ from finrisk_assets.graph.partitions import MonthRange
 from finrisk_assets.graph.resources import Clock
 from finrisk_assets.graph.stages.common import common
 from finrisk_assets.graph.stages.ledger import MONTHLY_TABLES
-from finrisk_assets.graph.warehouse import Warehouse, column_schema, markdown_table
+from finrisk_assets.graph.warehouse import WarehouseResource, column_schema, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.settings import Settings
 
@@ -77,7 +77,7 @@ def _parity(domain: Domain, source: Source, settings: Settings) -> list[Any]:
         description="The ledger, replayed through the service's history with late, repeated and lost deliveries, equals the batch path.",
         **common(domain, {"python"}),
     )
-    def parity(warehouse: Warehouse) -> dg.MaterializeResult:
+    def parity(warehouse: WarehouseResource) -> dg.MaterializeResult:
         transactions, table = warehouse.table("validated_transactions"), warehouse.table(f"features_{domain.name}")
         certificate = parity_certificate.certify_service(domain, source, transactions, table, settings)
         largest = {one: math.inf if value is None else value for one, value in certificate["max_abs_diff"].items()}

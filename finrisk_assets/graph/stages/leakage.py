@@ -13,8 +13,8 @@ import dagster as dg
 
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import checks
-from finrisk_assets.graph.resources import Tracking
-from finrisk_assets.graph.warehouse import Warehouse, markdown_table
+from finrisk_assets.graph.resources import Tracking, TrackingResource
+from finrisk_assets.graph.warehouse import Warehouse, WarehouseResource, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.evaluation.leakage import PROVEN, TIME
 from finrisk_assets.modelling.training import gate_verdict, model_registry
@@ -50,7 +50,7 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
         "No feature tells what was not known when the decision fell: none known later, none that echoes the target, none that "
         "only works within its own time, none that names rows, and none that changes when later events are taken away.",
     )
-    def check(warehouse: Warehouse, tracking: Tracking) -> dg.AssetCheckResult:
+    def check(warehouse: WarehouseResource, tracking: TrackingResource) -> dg.AssetCheckResult:
         leaks = findings(domain, source, settings, warehouse)
         blocking = [leak for leak in leaks if leak.severity == "block"]
         _tag_challenger(tracking, domain, [leak.column or TIME for leak in blocking])

@@ -14,7 +14,7 @@ from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.graph import checks, lineage, partitions
 from finrisk_assets.graph.resources import Clock
-from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, column_schema, count, markdown_table
+from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, WarehouseResource, column_schema, count, markdown_table
 from finrisk_assets.ledger import as_of, contract, snapshots
 from finrisk_assets.ledger.landing import ROW
 from finrisk_assets.ledger.mirror import mirror_snapshot
@@ -51,7 +51,7 @@ def _raw(asset: str, land: Lander, raw_table: RawTable | None, settings: Setting
         io_manager_key="tables",
         pool=WAREHOUSE_POOL,
     )
-    def raw(context: dg.AssetExecutionContext, warehouse: Warehouse, clock: Clock) -> dg.Output[LazyTable]:
+    def raw(context: dg.AssetExecutionContext, warehouse: WarehouseResource, clock: Clock) -> dg.Output[LazyTable]:
         folder = settings.root / "landing"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{asset}.parquet"
@@ -170,7 +170,7 @@ def _complete(name: str, raw_table: RawTable, source: Source) -> dg.AssetChecksD
     by_month = name in MONTHLY_TABLES
 
     @checks.asset_check(f"validated_{name}", f"validated_{name}_complete", "No row is lost: raw = validated + quarantine.")
-    def check(context: dg.AssetCheckExecutionContext, warehouse: Warehouse) -> dg.AssetCheckResult:
+    def check(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
         layers = ("raw", "validated", "quarantine")
         rows = {layer: count(warehouse.table(f"{layer}_{name}")) for layer in layers}
         if rows["raw"] == rows["validated"] + rows["quarantine"]:

@@ -16,7 +16,7 @@ import dagster as dg
 from finrisk_assets.domains.base import Domain, TooFewRowsError, TrainingResult
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.progress import NOTE
-from finrisk_assets.graph.resources import Clock, Tracking
+from finrisk_assets.graph.resources import Clock, TrackingResource
 from finrisk_assets.graph.stages.common import (
     candidate_folder,
     common,
@@ -30,7 +30,7 @@ from finrisk_assets.graph.stages.common import (
     to_frame,
 )
 from finrisk_assets.graph.stages.external.spark_fit import SparkFit
-from finrisk_assets.graph.warehouse import TRAINING_POOL, Warehouse, markdown_table
+from finrisk_assets.graph.warehouse import TRAINING_POOL, WarehouseResource, markdown_table
 from finrisk_assets.ledger import dvc, snapshots
 from finrisk_assets.ledger.mirror import mirror_snapshot
 from finrisk_assets.ledger.sources.source_definition import Source
@@ -64,7 +64,9 @@ def _model(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefin
         output_required=False,
         **common(domain, {"scikitlearn", "xgboost", "mlflow"}, TRAINING_POOL),
     )
-    def model(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking, clock: Clock) -> Iterator[dg.MaterializeResult]:
+    def model(
+        context: dg.AssetExecutionContext, warehouse: WarehouseResource, tracking: TrackingResource, clock: Clock
+    ) -> Iterator[dg.MaterializeResult]:
         from finrisk_assets.scoring import bundle
 
         # The run's moment, and not the time of day, decides which outcomes are known.

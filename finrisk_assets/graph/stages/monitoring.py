@@ -17,7 +17,7 @@ from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import checks
-from finrisk_assets.graph.resources import Clock, Tracking
+from finrisk_assets.graph.resources import Clock, TrackingResource
 from finrisk_assets.graph.stages import champion as champion_stage
 from finrisk_assets.graph.stages.common import (
     artifact_link,
@@ -30,7 +30,7 @@ from finrisk_assets.graph.stages.common import (
     to_frame,
     write_report,
 )
-from finrisk_assets.graph.warehouse import Warehouse, markdown_table
+from finrisk_assets.graph.warehouse import Warehouse, WarehouseResource, markdown_table
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
 
@@ -64,7 +64,9 @@ def _monitoring(domain: Domain, settings: Settings) -> dg.AssetsDefinition:
         io_manager_key="tables",
         **common(domain, {"ibis", "mlflow"}),
     )
-    def monitoring(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking, clock: Clock) -> dg.Output[LazyTable]:
+    def monitoring(
+        context: dg.AssetExecutionContext, warehouse: WarehouseResource, tracking: TrackingResource, clock: Clock
+    ) -> dg.Output[LazyTable]:
         import ibis
 
         from finrisk_assets.modelling.monitoring import monitoring, report
@@ -339,7 +341,7 @@ def _drift_check(domain: Domain, layer: str, what: str) -> dg.AssetChecksDefinit
         deps=[source],
         description=f"The {what} of the newest window are as in training, at a false-alarm rate of 5 %. It warns and never blocks.",
     )
-    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
+    def check(warehouse: WarehouseResource) -> dg.AssetCheckResult:
         if not warehouse.has(source):
             return _warning_result(True, f"nothing is measured yet: materialise {source}")
         return drift_result(warehouse.table(source).to_pyarrow().to_pylist(), is_score=layer == "scores")

@@ -8,7 +8,7 @@ import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.domains.base import Domain
-from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.resources import TrackingResource
 from finrisk_assets.graph.stages.common import (
     champion_folder,
     check_finite_figures,
@@ -20,7 +20,7 @@ from finrisk_assets.graph.stages.common import (
     log_artifact,
     sample_rows,
 )
-from finrisk_assets.graph.warehouse import Warehouse, markdown_table
+from finrisk_assets.graph.warehouse import WarehouseResource, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.training import model_registry
 from finrisk_assets.settings import Settings
@@ -41,7 +41,7 @@ def build_assets(domain: Domain, source: Source, settings: Settings) -> list[Any
         io_manager_key="tables",
         **common(domain, {"ibis"}),
     )
-    def oracle(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.Output[LazyTable]:
+    def oracle(context: dg.AssetExecutionContext, warehouse: WarehouseResource, tracking: TrackingResource) -> dg.Output[LazyTable]:
         import ibis
 
         champion = load_bundle(champion_folder(domain, settings), domain, settings)

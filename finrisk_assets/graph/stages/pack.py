@@ -16,12 +16,12 @@ import dagster as dg
 from finrisk_assets.domains import gate
 from finrisk_assets.domains.base import Domain, Figure
 from finrisk_assets.graph import checks
-from finrisk_assets.graph.resources import Tracking
+from finrisk_assets.graph.resources import TrackingResource
 from finrisk_assets.graph.stages import consistency
 from finrisk_assets.graph.stages.common import artifact_link, champion_folder, common, console_link, run_link
 from finrisk_assets.graph.stages.evaluation import FIGURES, POLICY
 from finrisk_assets.graph.stages.relations import ARTIFACT as RELATIONS
-from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.graph.warehouse import WarehouseResource
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.packs import card, pack
 from finrisk_assets.modelling.training import model_registry
@@ -90,7 +90,7 @@ def _pack(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefini
         "`finrisk validate-pack verify` computes them again.",
         **common(domain, {"html", "mlflow"}),
     )
-    def pack_asset(context: dg.AssetExecutionContext, warehouse: Warehouse, tracking: Tracking) -> dg.MaterializeResult:
+    def pack_asset(context: dg.AssetExecutionContext, warehouse: WarehouseResource, tracking: TrackingResource) -> dg.MaterializeResult:
         client = tracking.client()
         champion = model_registry.find_version(client, domain.name, model_registry.CHAMPION)
         if champion is None:

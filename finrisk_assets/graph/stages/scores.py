@@ -12,7 +12,7 @@ from finrisk_assets.engines.engine import Engine
 from finrisk_assets.graph import automation, checks, partitions
 from finrisk_assets.graph.partitions import MonthRange
 from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION, champion_folder, common, join_companions
-from finrisk_assets.graph.warehouse import Warehouse, column_schema
+from finrisk_assets.graph.warehouse import WarehouseResource, column_schema
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.policy.policy_file import load_policy
 from finrisk_assets.settings import Settings
@@ -39,7 +39,7 @@ def _scores(domain: Domain, source: Source, settings: Settings) -> dg.AssetsDefi
         freshness_policy=automation.FRESH_SCORES if source.ends is None or source.is_live else None,
         **common(domain, {"ibis", "xgboost"}),
     )
-    def scores(context: dg.AssetExecutionContext, warehouse: Warehouse) -> Iterator[dg.Output[LazyTable]]:
+    def scores(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> Iterator[dg.Output[LazyTable]]:
         if not champion_folder(domain, settings).is_dir():
             context.log.warning(f"{domain.title} is left out: {WITHOUT_CHAMPION}")
             return

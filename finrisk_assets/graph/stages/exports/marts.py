@@ -9,7 +9,7 @@ import dagster as dg
 from finrisk_assets.domains.base import Domain
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.stages.ledger import OWNERS
-from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, count, markdown_table
+from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, WarehouseResource, count, markdown_table
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.marts.mart_files import MartError, WrittenMart, find_faults, has_tableau, mart_folder, publish_marts, write_marts
 from finrisk_assets.marts.mart_tables import LEDGER_MARTS, describe_columns
@@ -32,7 +32,7 @@ def build_assets(domains: Sequence[Domain], source: Source, settings: Settings) 
         description="Tables for reports: scores, the service's decisions and alerts, loans and transactions as Parquet and CSV, and as "
         "Tableau extracts where pantab is installed, with a dictionary of their columns. Identifiers are pseudonyms.",
     )
-    def marts(context: dg.AssetExecutionContext, warehouse: Warehouse) -> dg.MaterializeResult:
+    def marts(context: dg.AssetExecutionContext, warehouse: WarehouseResource) -> dg.MaterializeResult:
         folder = mart_folder(settings)
         try:
             written = export_marts(folder, domains, source, warehouse, settings)
