@@ -5,6 +5,6 @@ import pytest
 from tests.conftest import require
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def java() -> None:
     require("java")

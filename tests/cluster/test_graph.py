@@ -32,7 +32,7 @@ CUSTOMERS, MONTHS = 300, 18
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
+def cluster(java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
     with standalone(tmp_path_factory.mktemp("cluster"), 2) as running:
         yield running
 

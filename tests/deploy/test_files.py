@@ -1,6 +1,8 @@
 """Tests of the files in deploy/: their platforms accept them, and they agree with the service's settings, ports, user and routes.
 
 `compose-spec.json` is the schema of the Compose Specification (github.com/compose-spec/compose-spec, commit 170098b, Apache License 2.0).
+`cloud-run-v1.json` is the type Service of Cloud Run's API v1 with all types in it, without its status, as JSON Schema: from the discovery
+document of 31 October 2026 in google-api-python-client 2.202.0 (Apache License 2.0).
 """
 
 import json
@@ -70,12 +72,25 @@ def test_a_manifest_with_a_slip_would_be_refused():
 
 
 def test_cloud_run_takes_the_service():
-    """Its revision is a pod with two words more and fewer fields; the schema of Knative is not published apart from a cluster."""
+    schema = json.loads((Path(__file__).parent / "cloud-run-v1.json").read_text(encoding="utf-8"))
+
     assert (CLOUD_RUN["apiVersion"], CLOUD_RUN["kind"]) == ("serving.knative.dev/v1", "Service")
+    jsonschema.Draft7Validator(schema).validate(CLOUD_RUN)
     pod = {name: value for name, value in REVISION.items() if name not in ("containerConcurrency", "timeoutSeconds")}
     kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "finrisk"}, "spec": pod}, KUBERNETES, strict=True)
-    assert set(pod) <= {"serviceAccountName", "containers", "volumes"}
     assert "securityContext" not in pod["containers"][0], "Cloud Run refuses it"
+    wrong = json.loads(json.dumps(CLOUD_RUN))
+    wrong["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft7Validator(schema).validate(wrong)
+
+
+def test_cloud_run_keeps_an_instance_and_bounds_their_number():
+    annotations = CLOUD_RUN["spec"]["template"]["metadata"]["annotations"]
+    scale = {name: int(annotations[f"autoscaling.knative.dev/{name}Scale"]) for name in ("min", "max")}
+
+    assert 1 <= scale["min"] < scale["max"]
+    assert REVISION["serviceAccountName"].startswith("finrisk@"), "never the project's default account, which may do nearly everything"
 
 
 def test_compose_takes_the_file():
