@@ -96,7 +96,7 @@ test-fast: .venv/.dev ## The tests of test that are not slow and need no real da
 stream-test: .venv/.dev ## The stream on a real Kafka, with faults: needs Java 17, and Maven the first time (STREAM_MESSAGES=… for longer)
 	@pytest -rs tests/stream
 
-engine-test: .venv/.dev ## The whole graph on a standalone Spark, a worker that dies, Spark Connect: needs Java 17, and Maven Central the first time
+engine-test: .venv/.dev ## The graph on a cluster of Spark, Dagster and MLflow on PostgreSQL: needs Java 17, and Maven Central the first time
 	@pytest -rs tests/cluster
 
 # Counting lines takes half as long again.
@@ -117,7 +117,7 @@ tableau: .venv/.ready ## Install what writes Tableau extracts (258 MB; its Hyper
 objects: .venv/.ready ## Install what reads and writes files in buckets: s3://, gs:// and abfs:// (docs/object-storage.md)
 	@$(UV) sync --locked --quiet --inexact --extra objects
 
-postgres: .venv/.ready ## Install the driver of a warehouse on PostgreSQL (psycopg, under the LGPL; see docs/engines.md)
+postgres: .venv/.ready ## Install the drivers of warehouse, Dagster and MLflow on PostgreSQL (psycopg, under the LGPL; see docs/engines.md)
 	@$(UV) sync --locked --quiet --inexact --extra postgres
 
 spark: .venv/.ready ## Install Spark (450 MB), for a warehouse on several machines: docs/engines.md

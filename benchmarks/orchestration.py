@@ -5,6 +5,8 @@
 Both sides land, split, check, store, compute features, train, evaluate, score and build the Bento from the same simulated ledger,
 each time in a new home and a new process. The graph's side adds Dagster (events, metadata, previews) and MLflow (runs, registry).
 Their stores are made before, once per home; what that takes is printed on a line of its own.
+
+Before that, what each process of a run pays: the import of the graph beside that of Dagster alone, in seconds of a processor.
 """
 
 import argparse
@@ -98,6 +100,27 @@ def timed(side: str, home: Path) -> float:
     return time.perf_counter() - began
 
 
+IMPORTS = ("dagster", "finrisk_assets.definitions")
+"""Modules whose import is measured: Dagster alone, and the graph with all its assets built."""
+
+
+def import_s(module: str, home: Path) -> float:
+    """Return the seconds of a processor that a new process spends to import a module."""
+    program = f"import time, {module}; print(time.process_time())"
+    environment = os.environ | {"FINRISK_HOME": str(home), "PYTHONWARNINGS": "ignore"}
+    return float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=environment).stdout)
+
+
+def print_imports(repeats: int) -> None:
+    """Print the medians of the imports, in turns, and their ratio."""
+    with tempfile.TemporaryDirectory() as home:
+        for module in IMPORTS:  # compiles and caches
+            import_s(module, Path(home))
+        seconds = [[import_s(module, Path(home)) for module in IMPORTS] for _ in range(repeats)]
+    alone, graph_s = (statistics.median(column) for column in zip(*seconds, strict=True))
+    print(f"import of the graph: {graph_s:.2f} s of a processor, {graph_s / alone:.1f} times that of Dagster alone ({alone:.2f} s)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
@@ -107,6 +130,7 @@ def main() -> None:
     if given.side:
         SIDES[given.side](Settings(home=given.home))
         return
+    print_imports(max(given.repeats, 5))
     took: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(given.repeats):
         for sides in (("bare",), ("stores", "graph")):

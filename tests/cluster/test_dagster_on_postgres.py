@@ -60,7 +60,7 @@ def environment_of(settings: Settings, dagster_url: str) -> dict[str, str]:
         "FINRISK_SOURCE": "mapped",
         "FINRISK_MAPPING": str(settings.mapping),
         "FINRISK_WAREHOUSE_URL": settings.warehouse_url,
-        "DAGSTER_POSTGRES_URL": dagster_url,
+        "DAGSTER_POSTGRES_URL": dagster_url.replace("postgresql://", "postgresql+psycopg2://"),
         "DAGSTER_HOME": str(settings.root / "dagster"),
         "PYTHONWARNINGS": "ignore",
     }
@@ -106,7 +106,7 @@ def test_a_process_for_each_step_makes_the_same_tables(settings: Settings, new_d
         execute(job, tags)
     with dg.DagsterInstance.get() as instance:
         events = [event for run in instance.get_runs() for event in instance.all_logs(run.run_id, dg.DagsterEventType.STEP_WORKER_STARTED)]
-        workers = [event.dagster_event.metadata["pid"].value for event in events if event.dagster_event]
+        workers = [event.get_dagster_event().engine_event_data.metadata["pid"].value for event in events]
     alone = replace(settings, home=tmp_path / "alone", warehouse_url=new_database())
     give_champion(alone)
     definitions = build_definitions(alone)

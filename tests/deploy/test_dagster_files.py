@@ -17,6 +17,7 @@ import yaml
 from dagster._config import process_config
 from dagster._core.instance.config import dagster_instance_config, dagster_instance_config_schema, validate_concurrency_config
 from dagster_k8s import K8sRunLauncher
+from dagster_postgres import DagsterPostgresStorage
 
 from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.graph.runs import dagster_home
@@ -44,7 +45,7 @@ def snake(value):
 
 
 def test_dagster_takes_the_instance(monkeypatch):
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgresql://dagster@db.example/dagster")
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgresql+psycopg2://dagster@db.example/dagster")
     config, _ = dagster_instance_config(str(DEPLOY))
 
     assert config["storage"] == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
@@ -110,15 +111,20 @@ def test_the_launcher_of_kubernetes_takes_its_configuration():
     assert not process_config(schema, rendered_launcher() | {"load_cluster_config": True}).success
 
 
-def test_dagster_takes_what_the_values_say_of_the_instance():
+def test_dagster_takes_what_the_values_say_of_the_instance(monkeypatch):
+    monkeypatch.setenv("DAGSTER_PG_PASSWORD", "a secret of the cluster")
     daemon = {name: VALUES["dagsterDaemon"][name] for name in ("runMonitoring", "runRetries")}
     concurrency = {name: VALUES["concurrency"][name] for name in ("pools", "runs")}
+    server = {"hostname": VALUES["postgresql"]["postgresqlHost"], "db_name": VALUES["postgresql"]["postgresqlDatabase"]}
+    server |= {"username": VALUES["postgresql"]["postgresqlUsername"], "password": {"env": "DAGSTER_PG_PASSWORD"}}
+    server |= {"params": VALUES["postgresql"]["postgresqlParams"], "scheme": VALUES["postgresql"]["postgresqlScheme"]}
     retention = {name: VALUES["retention"][name] for name in ("schedule", "sensor", "autoMaterialize")}
     config = snake(daemon | {"concurrency": concurrency, "retention": retention}) | VALUES["additionalInstanceConfig"]
 
     checked = process_config(dagster_instance_config_schema(), config)
     assert checked.success, checked.errors
     validate_concurrency_config(config)
+    assert process_config(DagsterPostgresStorage.config_type(), {"postgres_db": server}).success
     assert config["concurrency"] == INSTANCE["concurrency"]
     assert config["retention"] == INSTANCE["retention"]
 
