@@ -93,10 +93,12 @@ def _prepare_dagster(settings: Settings) -> list[str]:
 
     from finrisk_assets.graph.runs import dagster_home
     from finrisk_assets.graph.runs.dead_runs import clear_dead_runs
+    from finrisk_assets.graph.warehouse import TRAINING_POOL, WAREHOUSE_POOL
 
     lines = dagster_home.prepare_dagster(settings)
     with dg.DagsterInstance.get() as instance:
         dagster_home.start_event_cursors(instance)
+        dagster_home.create_pools(instance, (WAREHOUSE_POOL, TRAINING_POOL))
         return lines + clear_dead_runs(instance)
 
 

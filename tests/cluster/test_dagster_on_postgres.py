@@ -78,7 +78,8 @@ def wait_for(instance: dg.DagsterInstance, run_ids: list[str]) -> list[dg.RunRec
 
 
 def test_two_runs_of_the_queue_take_turns_in_a_pool(settings: Settings, tmp_path: Path) -> None:
-    """Both are in the queue before the daemon takes one, and either alone takes seconds: without the pool they would overlap."""
+    """Each takes seconds, and the queue takes both at once where the pool has room: without its limit they overlap."""
+    command("instance", "concurrency", "set", "warehouse", "1")
     with dg.DagsterInstance.get() as instance:
         assert type(instance.run_storage).__name__ == "PostgresRunStorage"
         with running(DEPLOY / "workspace.yaml", {}, tmp_path) as address:
@@ -94,16 +95,15 @@ def test_two_runs_of_the_queue_take_turns_in_a_pool(settings: Settings, tmp_path
         assert first.end_time and second.start_time and first.end_time <= second.start_time
 
 
-def execute(job: str, tags: str) -> None:
-    command = [BIN / "dagster", "job", "execute", "-m", "finrisk_assets.definitions", "-j", job, "--tags", tags]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=RUN_S)
+def command(*words: str) -> None:
+    done = subprocess.run([BIN / "dagster", *words], env=os.environ, capture_output=True, text=True, timeout=RUN_S)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
 def test_a_process_for_each_step_makes_the_same_tables(settings: Settings, new_database: Callable[[], str], tmp_path: Path) -> None:
     tags = json.dumps(MONTHS)
     for job in ("late", "daily"):
-        execute(job, tags)
+        command("job", "execute", "-m", "finrisk_assets.definitions", "-j", job, "--tags", tags)
     with dg.DagsterInstance.get() as instance:
         events = [event for run in instance.get_runs() for event in instance.all_logs(run.run_id, dg.DagsterEventType.STEP_WORKER_STARTED)]
         workers = [event.get_dagster_event().engine_event_data.metadata["pid"].value for event in events]

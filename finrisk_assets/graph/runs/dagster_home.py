@@ -1,7 +1,7 @@
 """The folder of a ledger's Dagster instance, with the ``dagster.yaml`` that is written once and then belongs to the operator."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,12 @@ def start_event_cursors(instance: dg.DagsterInstance) -> None:
     if missing:
         newest = instance.event_log_storage.get_maximum_record_id() or 0
         instance.daemon_cursor_storage.set_cursor_values(dict.fromkeys(missing, str(newest)))
+
+
+def create_pools(instance: dg.DagsterInstance, pools: Sequence[str]) -> None:
+    """Give pools that the instance does not know yet their default limit: the daemon's first look at a pool would let every run through."""
+    for pool in set(pools) - instance.event_log_storage.get_concurrency_keys():
+        instance.event_log_storage.initialize_concurrency_limit_to_default(pool)
 
 
 def find_additions(present: Mapping[str, Any], newest: Mapping[str, Any], place: str = "") -> Iterator[str]:

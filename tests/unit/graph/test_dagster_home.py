@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from finrisk_assets.graph.runs.dagster_home import DAGSTER_YAML, find_additions, prepare_dagster
+from finrisk_assets.graph.runs.dagster_home import DAGSTER_YAML, create_pools, find_additions, prepare_dagster
 from finrisk_assets.graph.runs.launcher import MonitoredRunLauncher
 from finrisk_assets.settings import Settings, SettingsError
 
@@ -41,6 +41,14 @@ def test_what_an_operator_wrote_stays_and_what_is_new_is_said(settings: Settings
     assert line.startswith(f"{file} is kept as it is; this version would add concurrency.runs.max_concurrent_runs: 4; ")
     assert "run_launcher.class: MonitoredRunLauncher" in line and "run_monitoring.enabled: true" in line
     assert "telemetry" not in line and "default_limit" not in line  # these are the operator's
+
+
+def test_new_pools_get_the_default_limit_and_known_ones_keep_theirs(settings: Settings) -> None:
+    prepare_dagster(settings)
+    with dg.DagsterInstance.get() as instance:
+        instance.event_log_storage.set_concurrency_slots("warehouse", 4)
+        create_pools(instance, ("warehouse", "training"))
+        assert {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()} == {"warehouse": 4, "training": 1}
 
 
 def test_nothing_is_new_in_what_this_version_writes() -> None:
