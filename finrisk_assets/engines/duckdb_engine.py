@@ -18,8 +18,6 @@ from finrisk_assets.ledger.landing import escape_pattern
 class DuckDBEngine(Engine):
     """A DuckDB file, or a database in memory."""
 
-    serves_several = False
-
     @classmethod
     def open(cls, url: str, memory_gb: float) -> "DuckDBEngine":
         """Open the database of a URL."""

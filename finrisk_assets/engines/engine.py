@@ -34,9 +34,6 @@ class Engine(ABC):
         Its Ibis connection.
     """
 
-    serves_several = True
-    """Whether several processes may write at the same time."""
-
     def __init__(self, connection: ibis.BaseBackend) -> None:
         self.connection = connection
         self.create_schemas(set(SCHEMAS) - set(connection.list_databases()))
