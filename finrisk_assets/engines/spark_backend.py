@@ -127,7 +127,7 @@ class SparkBackend(Backend):
 
     def read_parquet(self, path: str | Path, /, *, table_name: str | None = None, **_: Any) -> ir.Table:
         """Return the rows of a Parquet file, which driver and workers reach under this path; times become naive UTC."""
-        return self.view(without_zones(self._session.read.parquet(_escape_pattern(path))), table_name)
+        return self.view(without_zones(self._session.read.parquet(escape_pattern(path))), table_name)
 
     def view(self, rows: DataFrame, name: str | None = None) -> ir.Table:
         """Return a data frame as a lazy table of this connection."""
@@ -173,6 +173,6 @@ def _read_schema(rows: DataFrame) -> sch.Schema:
     return sch.Schema({name: dt.Timestamp(scale=6) if kind.is_timestamp() else kind for name, kind in types.items()})
 
 
-def _escape_pattern(path: str | Path) -> str:
+def escape_pattern(path: str | Path) -> str:
     """Return a path as Spark reads it: the marks of its patterns stand for themselves."""
     return "".join(f"\\{mark}" if mark in r"\*?[]{}," else mark for mark in str(path))

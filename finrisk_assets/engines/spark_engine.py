@@ -59,7 +59,7 @@ class SparkEngine(Engine):
             If the URL has another form, or Spark cannot run here.
         """
         address = check_spark(url)
-        session = _connect(address) if address.is_connect else _start(address)
+        session = _connect(address) if address.is_connect else start_session(address)
         return cls(session, address.warehouse)
 
     def __init__(self, session: "SparkSession", warehouse: str) -> None:
@@ -137,8 +137,14 @@ def _quote(*names: str) -> str:
     return ".".join(f"`{name}`" for name in names)
 
 
-def _start(address: SparkUrl) -> "SparkSession":
-    """Return a session of its own in the process's one Spark, which the first call starts."""
+def start_session(address: SparkUrl, *, has_tables: bool = True) -> "SparkSession":
+    """Return a session of its own in the process's one Spark, which the first call starts; without tables it needs no jar of Iceberg.
+
+    Raises
+    ------
+    EngineError
+        If Spark cannot run here, or runs in this process on another master.
+    """
     from pyspark import SparkContext
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
@@ -150,9 +156,9 @@ def _start(address: SparkUrl) -> "SparkSession":
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.catalogImplementation": "in-memory",
     }
-    if address.jars is None:
+    if has_tables and address.jars is None:
         settings["spark.jars.packages"] = ICEBERG
-    else:
+    elif has_tables and address.jars is not None:
         settings["spark.jars"] = ",".join(sorted(str(jar) for jar in address.jars.glob("*.jar")))
     if address.master.startswith("local"):
         settings |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from finrisk_assets.engines.spark_engine import SparkEngine
+from finrisk_assets.engines.spark_engine import start_session
+from finrisk_assets.engines.spark_url import check_spark
 from finrisk_assets.engines.spark_workers import BoostingTask, boost
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import SparkSession
 
 TASK, ROWS = "task.json", "rows"
 """Names in the folder of a training: what to fit, and the folder of Parquet files with ``key``, ``label`` and ``features``."""
@@ -98,27 +99,29 @@ def fit_models(folder: Path, log: Callable[[str], None]) -> TrainingReport:
         If Spark cannot run here.
     """
     began, task = time.monotonic(), json.loads((folder / TASK).read_text())
-    engine = SparkEngine.open(f"{task['url']}&{urlencode(BARRIER)}")
+    session = start_session(check_spark(f"{task['url']}&{urlencode(BARRIER)}"), has_tables=False)
     try:
-        training = _Training(engine, folder, task["wait_s"], log)
+        training = _Training(session, folder, task["wait_s"], log)
         for name, fit in task["models"].items():
             (folder / f"{name}.ubj").write_bytes(training.fit(name, fit["parameters"], fit["rounds"]))
         return TrainingReport(training.n_rows, training.n_workers, training.n_attempts, time.monotonic() - began)
     finally:
-        engine.close()
+        session.stop()
 
 
 class _Training:
     """The fits of one session."""
 
-    def __init__(self, engine: SparkEngine, folder: Path, wait_s: float, log: Callable[[str], None]) -> None:
+    def __init__(self, session: "SparkSession", folder: Path, wait_s: float, log: Callable[[str], None]) -> None:
+        from finrisk_assets.engines.spark_backend import escape_pattern
+
         self.folder, self.wait_s, self.log = folder, wait_s, log
-        self.context: Any = engine.session.sparkContext
+        self.context: Any = session.sparkContext
         # Each job is interrupted when it is cancelled, and when its group lost a worker.
         self.context.setJobGroup("training", "XGBoost", interruptOnCancel=True)
         # A plan that changes as it runs could change the number of partitions, which is that of the group.
-        engine.session.conf.set("spark.sql.adaptive.enabled", "false")
-        self.rows: DataFrame = engine.connection.data_frame(engine.ingest_parquet(folder / ROWS))
+        session.conf.set("spark.sql.adaptive.enabled", "false")
+        self.rows = session.read.parquet(escape_pattern(folder / ROWS))
         self.n_rows = self.n_workers = self.n_attempts = 0
 
     def fit(self, name: str, parameters: Mapping[str, Any], rounds: int) -> bytes:

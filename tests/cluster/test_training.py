@@ -17,12 +17,13 @@ import pytest
 
 from finrisk_assets.cli import main
 from finrisk_assets.domains.ledger_fit import to_batch
+from finrisk_assets.engines import spark_job
 from finrisk_assets.engines.spark_training import MIN_WORKER_ROWS, ROWS, write_task
 from finrisk_assets.graph import automation
 from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.settings import Settings
-from tests.cluster.cluster import Standalone, standalone
+from tests.cluster.cluster import SPARK, Standalone, standalone
 from tests.conftest import SPARK_SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -114,32 +115,31 @@ def test_a_worker_that_dies_in_the_middle_of_training_leaves_a_model_that_passes
 
 def write_training(folder: Path, url: str, wait_s: float) -> Path:
     """Write rows of which the first feature says something, and the task to fit them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     from xgboost import XGBClassifier
 
     random = np.random.default_rng(3)
     rows = random.normal(size=(3 * MIN_WORKER_ROWS, 4)).astype(np.float32)
     labels = random.random(len(rows)) < 1 / (1 + np.exp(-rows[:, 0]))
     (folder / ROWS).mkdir(parents=True)
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     keys = [str(number) for number in range(len(rows))]
     pq.write_table(pa.Table.from_batches([to_batch(keys, labels, rows)]), folder / ROWS / "all.parquet")
     write_task(folder, url, {"made": XGBClassifier(n_estimators=30, subsample=0.5, random_state=5)}, wait_s)
     return folder
 
 
-def fit(folder: Path) -> str:
-    command = [sys.executable, "-m", "finrisk_assets.engines.spark_job", str(folder)]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    return done.stdout + done.stderr
+def fit(folder: Path, *command: str) -> bytes:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYSPARK_PYTHON": sys.executable}
+    done = subprocess.run([*command, str(folder)], env=environment, capture_output=True, text=True)
+    assert (folder / "made.ubj").is_file(), done.stderr[-3000:]
+    return (folder / "made.ubj").read_bytes()
 
 
-def test_as_many_workers_fit_the_same_model_again(cluster: Standalone, tmp_path: Path) -> None:
+def test_as_many_workers_fit_the_same_model_again_through_spark_submit(cluster: Standalone, tmp_path: Path) -> None:
     first, second = (write_training(tmp_path / name, url_of(cluster.url, tmp_path), 120.0) for name in ("first", "second"))
-    logs = [fit(first), fit(second)]
-    assert (first / "made.ubj").is_file(), logs[0][-3000:]
-    assert (first / "made.ubj").read_bytes() == (second / "made.ubj").read_bytes()
+    submit = (str(SPARK / "bin" / "spark-submit"), "--conf", "spark.executor.memory=600m", spark_job.__file__)
+    assert fit(first, sys.executable, "-m", spark_job.__name__) == fit(second, *submit)
 
 
 def test_slots_that_never_come_end_the_fit_after_its_wait(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_slots_that_never_come_end_the_fit_after_its_wait(tmp_path: Path) -> Non
 
         @dg.asset
         def waiting(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-            command = [sys.executable, "-m", "finrisk_assets.engines.spark_job", str(folder)]
+            command = [sys.executable, "-m", spark_job.__name__, str(folder)]
             done = dg.PipesSubprocessClient().run(context=context, command=command)
             return dg.MaterializeResult(metadata={"messages": done.get_custom_messages()})
 
