@@ -1,4 +1,4 @@
-"""Training on a standalone Spark: a worker that dies in the middle, the same model twice, and slots that never come."""
+"""Training on a standalone Spark: workers that die or hang in the middle, the same model twice, and slots that never come."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import dagster as dg
 import numpy as np
+import psutil
 import pytest
 
 from finrisk_assets.cli import main
@@ -113,7 +114,7 @@ def test_a_worker_that_dies_in_the_middle_of_training_leaves_a_model_that_passes
     assert gates == [True]
 
 
-def write_training(folder: Path, url: str, wait_s: float) -> Path:
+def write_training(folder: Path, url: str, wait_s: float, rounds: int = 30) -> Path:
     """Write rows of which the first feature says something, and the task to fit them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -125,7 +126,7 @@ def write_training(folder: Path, url: str, wait_s: float) -> Path:
     (folder / ROWS).mkdir(parents=True)
     keys = [str(number) for number in range(len(rows))]
     pq.write_table(pa.Table.from_batches([to_batch(keys, labels, rows)]), folder / ROWS / "all.parquet")
-    write_task(folder, url, {"made": XGBClassifier(n_estimators=30, subsample=0.5, random_state=5)}, wait_s)
+    write_task(folder, url, {"made": XGBClassifier(n_estimators=rounds, subsample=0.5, random_state=5)}, wait_s)
     return folder
 
 
@@ -142,16 +143,35 @@ def test_as_many_workers_fit_the_same_model_again_through_spark_submit(cluster: 
     assert fit(first, sys.executable, "-m", spark_job.__name__) == fit(second, *submit)
 
 
+def run_program(folder: Path) -> object:
+    """Run the program under Dagster; return what it told beside figures."""
+
+    @dg.asset
+    def fitted(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        done = dg.PipesSubprocessClient().run(context=context, command=[sys.executable, "-m", spark_job.__name__, str(folder)])
+        return dg.MaterializeResult(metadata={"messages": done.get_custom_messages()})
+
+    [made] = dg.materialize([fitted]).asset_materializations_for_node("fitted")
+    return made.metadata["messages"].value
+
+
 def test_slots_that_never_come_end_the_fit_after_its_wait(tmp_path: Path) -> None:
     with standalone(tmp_path, 0) as empty:
         folder = write_training(tmp_path / "fit", url_of(empty.url, tmp_path), 3.0)
+        assert run_program(folder) == [{"fault": "Spark had no free slot within 0.05 minutes"}]
 
-        @dg.asset
-        def waiting(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-            command = [sys.executable, "-m", spark_job.__name__, str(folder)]
-            done = dg.PipesSubprocessClient().run(context=context, command=command)
-            return dg.MaterializeResult(metadata={"messages": done.get_custom_messages()})
 
-        result = dg.materialize([waiting])
-    [made] = result.asset_materializations_for_node("waiting")
-    assert made.metadata["messages"].value == [{"fault": "Spark had no free slot within 0.05 minutes"}]
+def test_a_worker_that_hangs_ends_the_fit_after_its_attempts(cluster: Standalone, tmp_path: Path) -> None:
+    folder = write_training(tmp_path / "fit", url_of(cluster.url, tmp_path), 20.0, rounds=5_000)
+
+    def stop_one() -> None:
+        while not (folder / "made.checkpoint").exists():
+            time.sleep(0.02)
+        worker = psutil.Process(cluster.workers[1].process.pid)
+        for process in (worker, *worker.children(recursive=True)):
+            process.suspend()
+
+    stopping = threading.Thread(target=stop_one)
+    stopping.start()
+    assert run_program(folder) == [{"fault": "made was not fitted in 3 attempts"}]
+    stopping.join()

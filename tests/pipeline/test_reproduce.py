@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from finrisk_assets.cli.main import cli
 from finrisk_assets.domains.registry import DOMAINS
 from finrisk_assets.graph.build import build_resources
+from finrisk_assets.graph.stages.external.spark_fit import FITTED_ROWS
 from finrisk_assets.ledger import snapshots
 from finrisk_assets.ledger.snapshots import SnapshotError
 from finrisk_assets.modelling.training import model_registry, provenance
@@ -102,6 +103,16 @@ def test_other_libraries_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(provenance, "lock_sha256", lambda: "e" * 64)
     with pytest.raises(reproduce.ReproduceError, match=r"uv\.lock is eeeeeeeeeeee, and was"):
         reproduce_offers(run)
+
+
+def test_a_model_that_spark_fitted_is_refused_because_its_snapshot_holds_the_sample(run: Run) -> None:
+    client, model = build_resources(run.settings)["tracking"].client(), version(run)
+    client.set_model_version_tag(model.name, model.version, FITTED_ROWS, "46000000")
+    try:
+        with pytest.raises(reproduce.ReproduceError, match=r"Spark fitted XGBoost's candidates on 46,000,000 rows.* `--anyway`"):
+            reproduce_offers(run)
+    finally:
+        client.delete_model_version_tag(model.name, model.version, FITTED_ROWS)
 
 
 @pytest.mark.parametrize(("model", "which"), [("loan_default", "99"), ("loan_default", "best"), ("pension", "1")])
