@@ -121,7 +121,8 @@ class _Training:
         self.context.setJobGroup("training", "XGBoost", interruptOnCancel=True)
         # A plan that changes as it runs could change the number of partitions, which is that of the group.
         session.conf.set("spark.sql.adaptive.enabled", "false")
-        self.rows = session.read.parquet(escape_pattern(folder / ROWS))
+        # Spark would look for the columns in a job, which waits for a slot without end.
+        self.rows = session.read.schema("key string, label float, features array<float>").parquet(escape_pattern(folder / ROWS))
         self.n_rows = self.n_workers = self.n_attempts = 0
 
     def fit(self, name: str, parameters: Mapping[str, Any], rounds: int) -> bytes:
