@@ -149,7 +149,7 @@ def run_program(folder: Path) -> object:
     @dg.asset
     def fitted(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         done = dg.PipesSubprocessClient().run(context=context, command=[sys.executable, "-m", spark_job.__name__, str(folder)])
-        return dg.MaterializeResult(metadata={"messages": done.get_custom_messages()})
+        return dg.MaterializeResult(metadata={"messages": list(done.get_custom_messages())})
 
     [made] = dg.materialize([fitted]).asset_materializations_for_node("fitted")
     return made.metadata["messages"].value
