@@ -393,8 +393,8 @@ def check_stored(table: Table, stored: ir.Table) -> list[str]:
 
 def find_repeated_keys(table: Table, rows: ir.Table, stored: ir.Table) -> list[str]:
     """Check that no key of rows of a stored table occurs beyond them, where `check_stored` has found them unique among themselves."""
-    repeated = stored.semi_join(rows.select(table.key), table.key).count() - rows.count()
-    n_repeated = int(repeated.to_pyarrow().as_py())
+    n_rows, n_with_keys = (int(part.count().to_pyarrow().as_py()) for part in (rows, stored.semi_join(rows.select(table.key), table.key)))
+    n_repeated = n_with_keys - n_rows
     return [f"{table.name} has {n_repeated:,} rows of other months whose {table.key} stands in the run's months too"] if n_repeated else []
 
 

@@ -73,7 +73,8 @@ def _serve(client: socket.socket, server: str | tuple[str, int], pending: list[F
                     fault.do()
                 if is_cut.is_set():
                     break
-            else:
+        if not is_cut.is_set():
+            with suppress(OSError):
                 upstream.shutdown(socket.SHUT_WR)
         answers.join()
 
