@@ -123,7 +123,7 @@ def spark_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     require("java")
     folder = tmp_path_factory.mktemp("spark")
     settings = SPARK_SETTINGS | {"spark.sql.warehouse.dir": f"{folder / 'none'}", "spark.local.dir": f"{folder / 'scratch'}"}
-    return f"pyspark://local[1]?{urlencode({'warehouse': str(folder / 'tables')} | settings)}"
+    return f"pyspark://local[1]?{urlencode({'warehouse': (folder / 'tables').as_uri()} | settings)}"
 
 
 @pytest.fixture(scope="session")

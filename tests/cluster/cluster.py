@@ -60,27 +60,52 @@ def start(folder: Path, name: str, *command: str) -> Process:
         return Process(subprocess.Popen([str(SPARK / "bin" / command[0]), *command[1:]], env=environment, stdout=out, stderr=out), log)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Standalone:
-    """A master and its workers."""
+    """A master and its workers of one core each, which may die and be replaced."""
 
+    folder: Path
     url: str
-    workers: tuple[Process, ...]
+    workers: list[Process]
+
+    def add_worker(self) -> None:
+        """Start one more worker."""
+        name = f"worker-{len(self.workers)}"
+        options = ("--host", "127.0.0.1", "--port", "0", "--webui-port", "0", "--cores", "1", "--memory", "1g")
+        command = ("spark-class", WORKER, *options, "--work-dir", str(self.folder / name), self.url)
+        self.workers.append(start(self.folder, name, *command))
+
+    def wait_for_workers(self) -> None:
+        """Return as soon as the master knows all workers."""
+        for worker in self.workers:
+            worker.wait_for(r"(Successfully registered with master)")
+
+    def replace_worker(self) -> None:
+        """Kill the last worker as the failure of its machine would, and start another one."""
+        self.workers.pop().kill()
+        self.add_worker()
+
+    @contextmanager
+    def one_more_worker(self) -> Iterator[None]:
+        """Have one more worker for the length of a block."""
+        self.add_worker()
+        yield
+        self.workers.pop().kill()
 
 
 @contextmanager
 def standalone(folder: Path, n_workers: int) -> Iterator[Standalone]:
-    """Run a master with workers of one core for the length of a block."""
-    started = [start(folder, "master", "spark-class", MASTER, "--host", "127.0.0.1", "--port", "0", "--webui-port", "0")]
+    """Run a master with workers for the length of a block."""
+    master = start(folder, "master", "spark-class", MASTER, "--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
+    cluster = Standalone(folder, "", [])
     try:
-        url = started[0].wait_for(r"Starting Spark master at (spark://\S+)")
-        options = ("--host", "127.0.0.1", "--port", "0", "--webui-port", "0", "--cores", "1", "--memory", "1g", "--work-dir")
-        started += [start(folder, f"worker-{k}", "spark-class", WORKER, *options, str(folder / f"work-{k}"), url) for k in range(n_workers)]
-        for worker in started[1:]:
-            worker.wait_for(r"(Successfully registered with master)")
-        yield Standalone(url, tuple(started[1:]))
+        cluster.url = master.wait_for(r"Starting Spark master at (spark://\S+)")
+        for _ in range(n_workers):
+            cluster.add_worker()
+        cluster.wait_for_workers()
+        yield cluster
     finally:
-        for process in started:
+        for process in (master, *cluster.workers):
             process.kill()
 
 

@@ -1,14 +1,56 @@
-"""Comparison of the tables that two engines made of one ledger."""
+"""The tables of one ledger on two engines: materialised from one source with the same champions, and compared."""
 
+import shutil
 from collections.abc import Iterable
 
+import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from finrisk_assets.domains.registry import domains_of
+from finrisk_assets.graph import automation
+from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.ledger import sources
+from finrisk_assets.ledger.landing import ROW
+from finrisk_assets.settings import Settings
 
+LAYERS = ("raw_", "quarantine_", "validated_", "features_", "scores_")
+"""Beginnings of the assets that are tables of the ledger: nothing of them is trained."""
+COMPARED = LAYERS[1:]
 DIGITS = 1e-9
 """Largest difference of a computed number, relative above 1."""
+
+
+def materialise_tables(settings: Settings, champions_of: Settings) -> Warehouse:
+    """Run the tables of the graph with the champions of another home, where the home has none of its own."""
+    if settings.root != champions_of.root:
+        shutil.copytree(champions_of.root / "champions", settings.root / "champions")
+    definitions = build_definitions(settings)
+    keys = [key for key in definitions.resolve_all_asset_keys() if key.to_user_string().startswith(LAYERS)]
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = definitions.resolve_job_def(automation.EVERYTHING)
+        result = job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=keys)
+    failures = [f"{event.step_key}: {event.step_failure_data.error}" for event in result.all_events if event.is_step_failure]
+    assert result.success, failures
+    return Warehouse.of(settings)
+
+
+def compare_layer(layer: str, ours: Warehouse, theirs: Warehouse, settings: Settings) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    """Return the number of rows of each table of a layer, and the columns that differ: of features beyond `DIGITS`, of others at all."""
+    source = sources.load(settings)
+    keys = {f"validated_{name}": raw.table.key for name, raw in source.tables.items()}
+    keys |= {f"quarantine_{name}": ROW for name in source.tables}
+    for domain in domains_of(source):
+        keys |= {f"features_{domain.group}": domain.keys[0].name, f"scores_{domain.name}": domain.keys[0].name}
+    n_rows, differing = {}, {}
+    for asset, key in keys.items():
+        if asset.startswith(layer):
+            here, there = read(ours, asset, key), read(theirs, asset, key)
+            n_rows[asset] = len(here)
+            if found := find_differences(here, there, exact=() if layer == "features_" else here.column_names):
+                differing[asset] = found
+    return n_rows, differing
 
 
 def read(warehouse: Warehouse, asset: str, key: str) -> pa.Table:

@@ -1,17 +1,22 @@
 """Tests of tables on Spark: replaced as a whole and by month, found by another process, never torn."""
 
+import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlparse
 
 import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.errors import NumberFormatException
 
 from finrisk_assets.engines.engine import EngineError
-from finrisk_assets.engines.spark_engine import MAX_SNAPSHOTS, SparkEngine
+from finrisk_assets.engines.spark_engine import KEPT_SNAPSHOTS, MAX_SNAPSHOTS, SparkEngine
+from tests.conftest import SPARK_SETTINGS
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +42,10 @@ def stored(engine, name):
     return sorted(engine.table("analytics", name).to_pyarrow().to_pylist(), key=lambda row: row["id"])
 
 
+def data_files(engine, name):
+    return {row[0] for row in engine.session.sql(f"SELECT file_path FROM analytics.{name}.files").collect()}
+
+
 def dated(*rows):
     return ibis.memtable(pa.table({"id": [id for id, _ in rows], "at": pa.array([at for _, at in rows], pa.timestamp("us"))}))
 
@@ -44,8 +53,10 @@ def dated(*rows):
 def test_months_are_replaced_and_the_others_stay(spark_engine):
     january, february, march = (datetime(2025, month, 1) for month in (1, 2, 3))
     spark_engine.replace_table("analytics", "dated", dated(("a", january), ("b", february), ("c", march), ("d", None)), "at")
+    before = data_files(spark_engine, "dated")
     spark_engine.replace_rows("analytics", "dated", dated(("e", datetime(2025, 2, 28, 23, 59, 59, 999999))), FEBRUARY)
     assert [row["id"] for row in stored(spark_engine, "dated")] == ["a", "c", "d", "e"]
+    assert len(before) == 4 and len(before - data_files(spark_engine, "dated")) == 1  # of February alone
     itself = spark_engine.table("analytics", "dated")
     spark_engine.replace_rows("analytics", "dated", itself.filter(itself["at"].isnull()).mutate(id=itself.id + "2"), UNTIL_JANUARY)
     assert stored(spark_engine, "dated") == [
@@ -57,11 +68,15 @@ def test_months_are_replaced_and_the_others_stay(spark_engine):
 
 def test_a_table_is_made_of_itself_and_old_states_are_removed(spark_engine):
     spark_engine.replace_table("analytics", "counted", ibis.memtable({"id": [0]}))
-    for _ in range(MAX_SNAPSHOTS + 1):
+    for _ in range(MAX_SNAPSHOTS):
         counted = spark_engine.table("analytics", "counted")
         spark_engine.replace_table("analytics", "counted", counted.mutate(id=counted.id + 1))
-    assert stored(spark_engine, "counted") == [{"id": MAX_SNAPSHOTS + 1}]
-    assert spark_engine.session.table("analytics.counted.snapshots").count() <= MAX_SNAPSHOTS
+    assert stored(spark_engine, "counted") == [{"id": MAX_SNAPSHOTS}]
+    assert spark_engine.session.table("analytics.counted.snapshots").count() == KEPT_SNAPSHOTS
+    (file,) = data_files(spark_engine, "counted")
+    folder = Path(urlparse(file).path).parent
+    assert folder.parts[-3:] == ("analytics", "counted", "data")
+    assert len(list(folder.glob("*.parquet"))) == KEPT_SNAPSHOTS
 
 
 def test_values_come_back_as_the_other_engines_return_them(spark_engine, tmp_path):
@@ -95,13 +110,20 @@ def test_values_come_back_as_the_other_engines_return_them(spark_engine, tmp_pat
         sorted(map(str, to.to_pyarrow(numbers.n.cast("string")).to_pylist())) for to in (ibis.duckdb.connect(), spark_engine.connection)
     ]
     assert texts[0] == texts[1]
+    words = ibis.memtable({"word": ["12", "twelve"]})
+    assert sorted(spark_engine.connection.to_pyarrow(words.word.try_cast("int64")).to_pylist(), key=str) == [12, None]
+    with pytest.raises(NumberFormatException, match="CAST_INVALID_INPUT"):
+        spark_engine.connection.to_pyarrow(words.word.cast("int64"))
     out = tmp_path / "out.parquet"
     there.order_by("whole").to_parquet(out)
     assert pq.read_table(out)["at"].to_pylist() == [moment, None] or pq.read_table(out)["at"].to_pylist() == [None, moment]
 
 
-def test_a_table_of_another_process_is_found_and_a_dying_one_tears_nothing(spark_engine, spark_url):
-    died = subprocess.run([sys.executable, "-c", TORN, spark_url], capture_output=True, text=True)
+def test_a_table_of_another_process_is_found_and_a_dying_one_tears_nothing(spark_engine, spark_url, tmp_path):
+    """The other process has Iceberg's jar from a folder, not from Maven Central."""
+    for jar in spark_engine.session.sparkContext.getConf().get("spark.jars").split(","):
+        shutil.copy(urlparse(jar).path, tmp_path)
+    died = subprocess.run([sys.executable, "-c", TORN, f"{spark_url}&jars={tmp_path}"], capture_output=True, text=True)
     assert died.returncode == -9, died.stderr[-2000:]
     assert spark_engine.has("analytics", "torn") and not spark_engine.has("analytics", "unborn")
     assert sorted(spark_engine.table("analytics", "torn").to_pyarrow()["n"].to_pylist()) == [1, 2]
@@ -109,7 +131,8 @@ def test_a_table_of_another_process_is_found_and_a_dying_one_tears_nothing(spark
     assert spark_engine.table("analytics", "torn").to_pyarrow()["n"].to_pylist() == [3]
 
 
-def test_a_process_has_one_master(spark_engine, tmp_path):
+def test_a_process_has_one_master_with_the_settings_of_its_url(spark_engine, tmp_path):
+    assert spark_engine.session.conf.get("spark.sql.shuffle.partitions") == SPARK_SETTINGS["spark.sql.shuffle.partitions"]
     with pytest.raises(EngineError, match="runs Spark on local"):
         SparkEngine.open(f"pyspark://local[7]?warehouse={tmp_path}")
 
@@ -122,7 +145,10 @@ def test_batches_come_in_order_and_a_function_runs_where_the_rows_are(spark_engi
     assert max(len(batch) for batch in batches) <= 20_000
     assert [n for batch in batches for n in batch["n"].to_pylist()] == list(range(49_999, -1, -1))
 
+    driver = os.getpid()
+
     def double(batch):
+        assert os.getpid() != driver
         assert batch.schema.names == ["n", "a.name with a dot"]
         return pa.RecordBatch.from_pydict({"n": [2 * n for n in batch["n"].to_pylist()]})
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from finrisk_assets.engines.engine import EngineError
+from finrisk_assets.engines.spark_engine import SparkEngine
 from finrisk_assets.engines.spark_url import SparkUrl
 from finrisk_assets.settings import Settings
 
@@ -59,3 +60,10 @@ except EngineError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "Spark is not installed: run `make spark`, which adds it to the environment\n", done.stderr
+
+
+def test_a_machine_without_java_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(EngineError, match="needs a Java 17 runtime"):
+        SparkEngine.open(f"pyspark://local[1]?warehouse={tmp_path}")
