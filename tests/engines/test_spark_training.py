@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finrisk_assets.domains.ledger_fit import FEATURES, RowEncoder, TeachingRows, to_batch
-from finrisk_assets.engines.spark_training import TASK, write_task
+from finrisk_assets.domains.ledger_fit import FEATURES, RowEncoder, TeachingRows, select_known, to_batch
+from finrisk_assets.domains.transaction_anomaly.model import GENUINE_SHARE
+from finrisk_assets.engines.spark_training import MAX_ATTEMPTS, MIN_WORKER_ROWS, TASK, write_task
+from finrisk_assets.engines.spark_workers import CHECKPOINT_ROUNDS
 from finrisk_assets.graph.stages.common import sample_rows
 from finrisk_assets.graph.stages.external.spark_fit import SparkFit
 from finrisk_assets.graph.warehouse import Warehouse
@@ -157,3 +159,42 @@ def test_a_task_names_what_xgboost_needs_and_no_device(tmp_path):
         },
         "rounds": 45,
     }
+
+
+def test_other_customers_teach_with_what_was_known_when_the_training_window_was():
+    days = pd.to_datetime(["2025-01-01", "2025-02-01", "2025-03-01"])
+    taught = pd.DataFrame({"as_of": days[:2], "outcome_known_at": days[1:]})
+    others = pd.DataFrame(
+        {
+            "id": ["early", "late", "told late", "not told"],
+            "as_of": [days[0], days[2], days[1], days[0]],
+            "outcome_known_at": [days[1], days[2], pd.Timestamp("2025-03-02"), pd.NaT],
+            "is_bad": [True, False, True, None],
+        }
+    )
+    table = ibis.duckdb.connect().create_table("features", others)
+    assert select_known(table, "is_bad", taught, ("as_of", "outcome_known_at", "no such column")).id.to_list() == ["early"]
+    timeless = taught.assign(as_of=pd.NaT, outcome_known_at=pd.NaT)
+    assert len(select_known(table, "is_bad", timeless, ("as_of", "outcome_known_at")).to_pandas()) == 3
+
+
+def test_spark_connect_leaves_the_fit_to_one_node_and_says_so(tmp_path):
+    table = ibis.duckdb.connect().create_table("features", pd.DataFrame({"customer_id": ["a", "b"]}))
+    settings = Settings(home=tmp_path, warehouse_url="pyspark://sc://host:15002", spark_training_rows=1)
+
+    @dg.asset
+    def model_taught(context: dg.AssetExecutionContext) -> None:
+        assert SparkFit.of(context, Warehouse.of(settings), table, table, settings) is None
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = dg.materialize([model_taught], instance=instance)
+        assert [record for record in instance.all_logs(run.run_id) if "Spark Connect does not tell its slots" in record.user_message]
+
+
+def test_the_pages_state_the_bounds():
+    engines, scale = (" ".join((ROOT / "docs" / name).read_text().split()) for name in ("engines.md", "scale.md"))
+    assert f"each with {MIN_WORKER_ROWS:,} rows or more" in engines
+    assert f"one after every {CHECKPOINT_ROUNDS} rounds" in engines
+    assert "There are three attempts" in engines
+    assert MAX_ATTEMPTS == 3
+    assert f"Of transactions without fraud {GENUINE_SHARE:.0%} teach".replace("%", " %") in scale
