@@ -54,6 +54,8 @@ NO_URL = (
 class PostgresEngine(Engine):
     """A PostgreSQL database."""
 
+    serves_several = True
+
     @classmethod
     def open(cls, url: str) -> "PostgresEngine":
         """Connect to the database of a URL.
@@ -89,8 +91,8 @@ class PostgresEngine(Engine):
         try:
             return cls(EngineBackend.from_connection(connection))
         except psycopg.errors.InsufficientPrivilege:
-            grant = f"let the owner GRANT CREATE ON DATABASE {info.dbname} to it"
-            raise EngineError(f"in {describe(url)} the role may not create the schemas analytics and staging: {grant}") from None
+            advice = f"let the owner GRANT CREATE ON DATABASE {info.dbname} to it"
+            raise EngineError(f"in {describe(url)} the role may not create the schemas analytics and staging: {advice}") from None
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)

