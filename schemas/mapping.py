@@ -220,7 +220,7 @@ class TableMap(_Model):
 
     file: str | tuple[str, ...] = Field(
         description="Path from the YAML file's folder, or an address (s3://bucket/name), with a star in its name for several; "
-        "${FINRISK_DATA_DIR} is the data folder."
+        "${FINRISK_DATA_DIR} is the data folder. A file that ends in .gz is unpacked as it lands."
     )
     format: Literal["csv", "parquet"] | None = Field(None, description="By the file's ending where it is not said.")
     delimiter: str | None = Field(None, min_length=1, max_length=1, description="By default that of the file's line `sep=`, else a comma.")

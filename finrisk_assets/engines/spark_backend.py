@@ -5,7 +5,7 @@ a Parquet file as a folder; here it is one file. Differences of single operation
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.formats.pandas import PandasData
 from pyspark.sql import DataFrame
 
-from finrisk_assets.engines.spark_workers import PACKED, pack, rename_columns, unpack
+from finrisk_assets.engines.spark_workers import PACKED, join_batches, pack, rename_columns, unpack
 
 
 class SparkType(sql_types.PySparkType):
@@ -136,6 +136,37 @@ class SparkBackend(Backend):
         name = name or gen_name("view")
         rows.createOrReplaceTempView(name)
         return ops.DatabaseTable(name, schema=_read_schema(rows), source=self).to_expr()
+
+    def map_sorted(
+        self,
+        rows: ir.Table,
+        work: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]],
+        schema: pa.Schema,
+        *,
+        by: Sequence[str],
+        spread: str,
+        chunk_rows: int,
+    ) -> ir.Table:
+        """Return what a function makes of sorted rows, lazy: Spark's workers compute it.
+
+        Parameters
+        ----------
+        work
+            Takes the chunks of a partition and yields batches of `schema`; it is pickled.
+        by
+            Columns of the order. All rows with one value of the first are in one partition.
+        spread
+            The column by which rows are put into partitions where the first column of `by` is null.
+        chunk_rows
+            Rows of a chunk; the last one has fewer.
+        """
+        import pyspark.sql.functions as functions
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        entity = functions.coalesce(by[0], spread)
+        ordered = self.data_frame(rows).repartition(entity).sortWithinPartitions(*by)
+        in_chunks = partial(join_batches, chunk_rows, work)
+        return self.view(map_in_arrow(ordered, in_chunks, from_arrow_schema(schema, prefer_timestamp_ntz=True)))
 
     def get_schema(self, table_name: str, *, catalog: str | None = None, database: str | None = None) -> sch.Schema:
         """Return the schema of a table or a view, asked for in one request."""

@@ -41,6 +41,24 @@ def map_each(score: Callable[[pa.RecordBatch], pa.RecordBatch], batches: Iterabl
     yield from map(score, batches)
 
 
+def join_batches(
+    n_rows: int, work: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]], batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """Yield what a function makes of the batches, joined to batches of at least so many rows."""
+
+    def join() -> Iterator[pa.RecordBatch]:
+        waiting: list[pa.RecordBatch] = []
+        for batch in batches:
+            waiting.append(batch)
+            if sum(map(len, waiting)) >= n_rows:
+                yield pa.concat_batches(waiting)
+                waiting = []
+        if waiting:
+            yield pa.concat_batches(waiting)
+
+    return work(join())
+
+
 def normalise_nfc(text: str | None) -> str | None:
     """Return a text in Unicode's form NFC."""
     return None if text is None else normalize("NFC", text)

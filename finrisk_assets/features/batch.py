@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeAlias
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -21,22 +20,19 @@ from finrisk_assets.features.windows import (
     DEVIATION_FLOOR,
     HOUR,
     MICRO,
+    TIME,
     Declaration,
     Derived,
     Point,
+    Slot,
     Window,
     collect_windows,
+    input_of,
 )
 
 KEYS = ("transaction_id", "customer_id", "occurred_at")
-
-TIME = "_occurred_us"
-"""Column of the time of an event in microseconds since 1970."""
 _PACK = float(1 << 26)
 """A number above the events of any window: see `_pack`."""
-
-Slot: TypeAlias = tuple[tuple[str, ...], int, int, str]
-"""One window function: entity, length, delay (seconds) and the content that is aggregated."""
 
 
 def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequence[str] = (), span: TimeSpan = ALL_TIMES) -> ir.Table:
@@ -211,11 +207,6 @@ def read_inputs(events: ir.Table, slots: Iterable[Slot]) -> dict[str, ir.Value]:
             is_in_time = epoch_micros(events.label_known_at) <= events[TIME] + delay_s * MICRO
             inputs[input_of(content, delay_s)] = _pack((events.is_fraud & is_in_time).coalesce(False).cast("float64"))
     return inputs
-
-
-def input_of(content: str, delay_s: int) -> str:
-    """Return the column that a slot with this content and delay aggregates."""
-    return f"_is_fraud_after_{delay_s}_s" if content == "is_fraud" else "_cents"
 
 
 def _aggregate(events: ir.Table, slot: Slot) -> ir.Value:

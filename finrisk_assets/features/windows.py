@@ -26,6 +26,9 @@ MICRO = 1_000_000
 DEVIATION_FLOOR = 0.01
 """Share of the mean: the least deviation that a z-score divides by, because equal amounts have no deviation."""
 
+TIME = "_occurred_us"
+"""Column of the time of an event in microseconds since 1970."""
+
 LABELS = ("is_fraud", "label_known_at")
 """Columns of an event: whether it was fraud, and when that became known."""
 
@@ -147,6 +150,9 @@ class Derived:
 
 Declaration: TypeAlias = Point | Window | Derived
 
+Slot: TypeAlias = tuple[tuple[str, ...], int, int, str]
+"""One window function: entity, length, delay (seconds) and the content that is aggregated."""
+
 
 def collect_windows(features: Iterable[Declaration]) -> tuple[Window, ...]:
     """Return every window that the features read, each once, in order of first mention."""
@@ -159,6 +165,11 @@ def collect_windows(features: Iterable[Declaration]) -> tuple[Window, ...]:
                 yield from walk(operand)
 
     return tuple(dict.fromkeys(window for feature in features for window in walk(feature)))
+
+
+def input_of(content: str, delay_s: int) -> str:
+    """Return the column that a slot with this content and delay aggregates."""
+    return f"_is_fraud_after_{delay_s}_s" if content == "is_fraud" else "_cents"
 
 
 def select_available(features: Iterable[Declaration], columns: Iterable[str]) -> tuple[Declaration, ...]:

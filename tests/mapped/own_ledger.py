@@ -57,7 +57,7 @@ class OwnLedger:
         return rows
 
     @contextmanager
-    def serve(self) -> Iterator[TestClient]:
+    def serve(self, *, with_history: bool = True) -> Iterator[TestClient]:
         """Serve the models of the Bento in this process, with what the ledger knows in the service's store."""
         from bentoml._internal.container import BentoMLContainer
         from bentoml._internal.models import ModelStore
@@ -66,7 +66,8 @@ class OwnLedger:
 
         sdk, store = import_module("_bentoml_sdk.service"), BentoMLContainer.model_store.get()
         current, names = sdk._current_service, ("FINRISK_HOME", "FINRISK_SOURCE", "FINRISK_MAPPING")
-        load_history.load(self.settings)
+        if with_history:
+            load_history.load(self.settings)
         with pytest.MonkeyPatch.context() as patch:
             for name, value in zip(names, (self.settings.home, self.settings.source, self.settings.mapping), strict=True):
                 patch.setenv(name, str(value or ""))
@@ -79,14 +80,14 @@ class OwnLedger:
         sdk.set_current_service(current)
 
 
-def run_graph(settings: Settings) -> OwnLedger:
-    """Run what a Bento and the batch scores need of a source's graph, in this process."""
+def run_graph(settings: Settings, *more: str) -> OwnLedger:
+    """Run what a Bento, the batch scores and more assets need of a source's graph, in this process."""
     main.prepare_dagster(settings)
     source = sources.load(settings)
     scores = [f"scores_{domain.name}" for domain in domains_of(source)]
     definitions = build_definitions(settings)
     with dg.DagsterInstance.ephemeral() as instance:
-        keys = dg.AssetSelection.assets("bento", *scores).upstream().resolve(definitions.resolve_asset_graph())
+        keys = dg.AssetSelection.assets("bento", *scores, *more).upstream().resolve(definitions.resolve_asset_graph())
         job = definitions.resolve_job_def("everything")
         result = job.execute_in_process(instance=instance, raise_on_error=False, asset_selection=sorted(keys))
     failures = [f"{event.step_key}: {event.step_failure_data.error}" for event in result.all_events if event.is_step_failure]

@@ -7,6 +7,7 @@ from pathlib import Path
 from finrisk_assets.ledger.intake.proposal import Ask, ask_currency, propose_table, read_files, write_yaml
 from finrisk_assets.ledger.intake.statements import convert_to_csv, is_convertible
 from finrisk_assets.ledger.landing import LandingError
+from finrisk_assets.ledger.unpacked_files import unpack_files
 from finrisk_assets.objects.addresses import find_address
 from finrisk_assets.objects.object_copies import open_copies
 from finrisk_assets.objects.object_store import StoredObject, list_objects
@@ -19,8 +20,8 @@ def propose_mapping(paths: Sequence[Path], table: str | None, out: Path | None, 
     Parameters
     ----------
     paths
-        CSV, TSV and Parquet files, statements and workbooks; the latter are converted to a CSV beside the mapping. Also addresses in a
-        bucket, with a star for several objects.
+        CSV, TSV and Parquet files, statements and workbooks, packed by gzip or not; the latter are converted to a CSV beside the mapping.
+        Also addresses in a bucket, with a star for several objects.
     table
         The ledger table of the files, where it is known.
     out
@@ -45,8 +46,11 @@ def propose_mapping(paths: Sequence[Path], table: str | None, out: Path | None, 
     if out:
         _refuse_existing(out, overwrites=overwrites)
     found = [file for path in paths for file in _find_files(path)]
-    with tempfile.TemporaryDirectory(prefix="finrisk-import-") as scratch, open_copies(found, Path(scratch).resolve()) as copies:
-        text = _propose(copies, {copy: str(file) for copy, file in zip(copies, found, strict=True)}, table, out, ask, overwrites=overwrites)
+    with tempfile.TemporaryDirectory(prefix="finrisk-import-") as root:
+        scratch = Path(root).resolve()
+        with open_copies(found, scratch) as copies, unpack_files(copies, scratch) as files:
+            names = {copy: str(file) for copy, file in zip(files, found, strict=True)}
+            text = _propose(files, names, table, out, ask, overwrites=overwrites)
     if out:
         out.write_text(text, encoding="utf-8")
     return text

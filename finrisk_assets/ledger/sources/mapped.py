@@ -1,4 +1,4 @@
-"""A user's own source: CSV or Parquet files, described by one YAML file (`schemas.mapping`).
+"""A user's own source: CSV or Parquet files, packed by gzip or not, described by one YAML file (`schemas.mapping`).
 
 This module turns the description into expressions over the raw rows. The expressions do not cast: they translate a file's text into
 the ledger's spelling, and the contract decides whether the result is a number or a date.
@@ -6,6 +6,7 @@ the ledger's spelling, and the contract decides whether the result is a number o
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from finrisk_assets.ledger.landing import (
 )
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source, SourceFile
 from finrisk_assets.ledger.text_expressions import iso_of_epoch, iso_of_format, normalise, read_numbers
+from finrisk_assets.ledger.unpacked_files import unpack_files
 from finrisk_assets.objects.addresses import find_address
 from finrisk_assets.objects.object_copies import open_copies
 from finrisk_assets.objects.object_store import list_objects
@@ -79,7 +81,12 @@ def source(settings: Settings) -> Source:
 def _table(name: str, table: TableMap, folder: Path, settings: Settings) -> RawTable:
     declared = table.declare(name)
     data_dir = find_address(settings.data_dir) or str(settings.data_dir.resolve())
-    copies = settings.root / "landing" / "objects"
+    landing = settings.root / "landing"
+
+    @contextmanager
+    def open_files(files: Sequence[SourceFile]) -> Iterator[list[Path]]:
+        with open_copies(files, landing / "objects") as copies, unpack_files(copies, landing) as paths:
+            yield paths
 
     def expand(files: Iterable[str]) -> tuple[SourceFile, ...]:
         return tuple(found for file in files for found in _expand(file.replace(DATA_DIR, data_dir), folder))
@@ -96,14 +103,14 @@ def _table(name: str, table: TableMap, folder: Path, settings: Settings) -> RawT
     }
 
     def check_columns() -> None:
-        with open_copies(list_files(), copies) as paths:
+        with open_files(list_files()) as paths:
             if table.is_parquet:
                 check_parquet_columns(paths, table.reads)
             else:
                 check_csv_columns(paths, **dialect, required=table.reads)
 
     def land_files(files: Sequence[SourceFile], out: Path) -> LandingResult:
-        with open_copies(files, copies) as paths:
+        with open_files(files) as paths:
             if table.is_parquet:
                 return land_parquet(paths, out, required=table.reads, with_content_id=table.has_content_id)
             return land_csv(paths, out, **dialect, required=table.reads, with_content_id=table.has_content_id)
