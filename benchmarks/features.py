@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
+from benchmarks.process_tree import read_peak_mib
 from finrisk_assets.domains.transaction_anomaly.catalogue import HANDBOOK
 from finrisk_assets.domains.transaction_anomaly.features import build
 
@@ -175,12 +176,6 @@ def values(frame: pd.DataFrame) -> np.ndarray:
     return frame.sort_values("transaction_id")[NAMES].to_numpy(np.float64)
 
 
-def peak_mib() -> float:
-    """Peak resident memory of this process; not `ru_maxrss`, which a child takes over from its parent."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time the Handbook's 15 features beside their peers.")
     parser.add_argument("--repeats", type=int, default=3)
@@ -188,9 +183,9 @@ def main() -> None:
     parser.add_argument("--ours-only", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.ours_only:
-        before = peak_mib()
+        before = read_peak_mib()
         ours(ibis.duckdb.connect(str(arguments.ours_only), read_only=True))
-        print(f"{peak_mib():.0f} MiB, of which {before:.0f} MiB imports")
+        print(f"{read_peak_mib():.0f} MiB, of which {before:.0f} MiB imports")
         return
 
     source = Path(os.environ.get("FINRISK_DATA_DIR") or ROOT.parent / "shared" / "data") / "handbook" / "transactions.parquet"

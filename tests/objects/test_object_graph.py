@@ -41,7 +41,9 @@ def test_a_home_that_is_restored_from_the_mirror_of_a_graph_serves_its_champion(
     assert sorted(list_sets(mirror)) == sorted([f"{CHAMPIONS}/transaction_anomaly", *expected])
     marts = {stored.name: read_object(stored.address) for stored in list_folder(f"{mirror}/marts")}
     stated = json.loads(marts.pop(MANIFEST))["files"]
-    assert {name: file["sha256"] for name, file in stated.items()} == {name: hashlib.sha256(file).hexdigest() for name, file in marts.items()}
+    assert {name: file["sha256"] for name, file in stated.items()} == {
+        name: hashlib.sha256(file).hexdigest() for name, file in marts.items()
+    }
 
     restored = OwnLedger(replace(own.settings, home=tmp_path / "restored"), [], [], own.warehouse)
     assert sorted(restore_all(restored.settings)) == sorted(list_sets(mirror))

@@ -17,6 +17,7 @@ from finrisk_assets.domains.transaction_anomaly.rules import (
     measure_rules,
     select_enabled,
 )
+from finrisk_assets.ledger.customer_parts import split_by_customers
 from finrisk_assets.policy.payment_rules import PaymentRule
 
 if TYPE_CHECKING:
@@ -76,10 +77,13 @@ def join_fired(rows: "LazyTable", transactions: "LazyTable", rules: Sequence[Pay
     first, last = (rows.aggregate(first=rows.occurred_at.min(), last=rows.occurred_at.max()).to_pyarrow().to_pylist()[0]).values()
     if not enabled or first is None:
         return rows
-    evaluated = evaluate_rules(transactions, enabled, first, last)
-    names = name_fired(evaluated.fired, len(evaluated.transaction_id))
-    places = [place for place, name in enumerate(names) if name is not None]
-    columns = {"_transaction": [evaluated.transaction_id[place] for place in places], FIRED: [names[place] for place in places]}
+    columns: dict[str, list[Any]] = {"_transaction": [], FIRED: []}
+    for part in split_by_customers(transactions.filter(transactions.occurred_at <= last)):
+        evaluated = evaluate_rules(part, enabled, first, last)
+        names = name_fired(evaluated.fired, len(evaluated.transaction_id))
+        places = [place for place, name in enumerate(names) if name is not None]
+        columns["_transaction"] += [evaluated.transaction_id[place] for place in places]
+        columns[FIRED] += [names[place] for place in places]
     table = ibis.memtable(columns, schema={"_transaction": "string", FIRED: "string"})
     return rows.left_join(table, rows.transaction_id == table["_transaction"]).drop("_transaction")
 

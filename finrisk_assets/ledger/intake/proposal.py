@@ -464,7 +464,8 @@ def _table_lines(table: ProposedTable, folder: Path, names: Mapping[Path, str]) 
     for remark in table.remarks:
         yield f"    # confirm: {remark}"
     paths = [
-        path.relative_to(folder).as_posix() if path.is_relative_to(folder) else names.get(path, str(path)) for path in table.file.paths
+        Path(name).relative_to(folder).as_posix() if Path(name).is_relative_to(folder) else name
+        for name in (names.get(path, str(path)) for path in table.file.paths)
     ]
     yield f"    file: {_flow(paths if len(paths) > 1 else paths[0])}"
     layout = table.file.layout

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from finrisk_assets.policy.document import Policy
     from finrisk_assets.scoring.bundle import Bundle
     from finrisk_assets.settings import Settings
+
+
+_FIRED = "fired by "
+"""Begin of the names of the columns that say where a rule fired, while a history is put together."""
 
 
 class NoHistoryError(RuntimeError):
@@ -112,8 +116,12 @@ class LabelledTransactions:
 
     Attributes
     ----------
-    frame
-        Rows of the feature table.
+    rows
+        Rows of the feature table, lazy; those whose label is not known yet are among them.
+    begins
+        From when on they are counted.
+    settings
+        When the ledger is read is among them.
     bundle
         The champion.
     ledger
@@ -122,7 +130,9 @@ class LabelledTransactions:
         Whether the source has labels, and whether the rows are the test window.
     """
 
-    frame: "pd.DataFrame"
+    rows: "LazyTable"
+    begins: datetime
+    settings: "Settings"
     bundle: "Bundle"
     ledger: "LazyTable"
     has_labels: bool
@@ -130,12 +140,15 @@ class LabelledTransactions:
 
 
 def load_decided_history(settings: "Settings", policy: "Policy", since: datetime | None = None) -> DecidedHistory:
-    """Score the ledger's transactions with the champion and evaluate every rule of a policy on them; errors as of `load_transactions`."""
+    """Score the ledger's transactions with the champion and evaluate every rule of a policy on them.
+
+    Parameters and errors are those of `load_transactions` and `decide_history`.
+    """
     return decide_history(load_transactions(settings, since), policy)
 
 
 def load_transactions(settings: "Settings", since: datetime | None = None) -> LabelledTransactions:
-    """Load the transactions that are counted.
+    """Find the transactions that are counted.
 
     Parameters
     ----------
@@ -145,11 +158,11 @@ def load_transactions(settings: "Settings", since: datetime | None = None) -> La
     Raises
     ------
     NoHistoryError
-        Where there is no champion of transaction anomaly, or no transaction with a known label.
+        Where there is no champion of transaction anomaly.
     """
     from finrisk_assets.domains.transaction_anomaly import time_split
     from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY as DOMAIN
-    from finrisk_assets.graph.stages.common import champion_folder, load_bundle, load_frame
+    from finrisk_assets.graph.stages.common import champion_folder, load_bundle
     from finrisk_assets.graph.warehouse import Warehouse
 
     warehouse, folder = Warehouse.of(settings), champion_folder(DOMAIN, settings)
@@ -158,39 +171,71 @@ def load_transactions(settings: "Settings", since: datetime | None = None) -> La
         raise NoHistoryError("there is no champion of transaction anomaly: `finrisk demo` makes one")
     table = warehouse.table(name)
     begins = time_split.begin_test(table) if since is None else since
-    frame = load_frame(table.filter(table.occurred_at >= begins), DOMAIN)
-    has_labels = bool(frame.is_fraud.notna().any())
-    frame = DOMAIN.labelled_rows(frame, settings) if has_labels else frame
-    if not len(frame):
-        raise NoHistoryError(f"there is no transaction with a known label from {begins:%Y-%m-%d} on: name an earlier --since")
-    ledger = warehouse.table("validated_transactions")
-    return LabelledTransactions(frame, load_bundle(folder, DOMAIN, settings), ledger, has_labels, since is None)
+    rows = table.filter(table.occurred_at >= begins)
+    has_labels = bool(rows.is_fraud.notnull().any().to_pyarrow().as_py())
+    ledger, bundle = warehouse.table("validated_transactions"), load_bundle(folder, DOMAIN, settings)
+    return LabelledTransactions(rows, begins, settings, bundle, ledger, has_labels, since is None)
 
 
 def decide_history(transactions: LabelledTransactions, policy: "Policy") -> DecidedHistory:
-    """Return the transactions as the champion decides under a policy, and where each rule of the policy fires."""
-    from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY as DOMAIN
-    from finrisk_assets.domains.transaction_anomaly.ledger_rules import evaluate_rules
+    """Return the transactions as the champion decides under a policy, and where each rule of the policy fires.
 
-    frame, rules = transactions.frame, policy.transaction_anomaly.rules
+    Raises
+    ------
+    NoHistoryError
+        Where there is no transaction with a known label.
+    """
+    from finrisk_assets.ledger.customer_parts import split_by_customers
+
     bundle = transactions.bundle.under(policy)
-    scored = DOMAIN.score(frame, bundle)
-    first, last = frame.occurred_at.min().to_pydatetime(), frame.occurred_at.max().to_pydatetime()
-    fired = {}
-    if rules:
-        evaluated = evaluate_rules(transactions.ledger, rules, first, last)
-        place_of = {identifier: place for place, identifier in enumerate(evaluated.transaction_id.tolist())}
-        places = np.array([place_of[identifier] for identifier in frame.transaction_id.tolist()])
-        fired = {rule: is_fired[places] for rule, is_fired in evaluated.fired.items()}
+    decided = [_decide(transactions, part, bundle) for part in split_by_customers(transactions.rows)]
+    columns = {name: np.concatenate([part[name] for part in decided]) for name in decided[0]}
+    times = columns["occurred_at"]
+    if not len(times):
+        raise NoHistoryError(f"there is no transaction with a known label from {transactions.begins:%Y-%m-%d} on: name an earlier --since")
     return DecidedHistory(
         bundle,
-        first,
-        last,
-        len(np.unique(frame.occurred_at.to_numpy().astype("datetime64[D]"))),
+        times.min().item(),
+        times.max().item(),
+        len(np.unique(times.astype("datetime64[D]"))),
         transactions.is_unseen,
-        np.expm1(frame.log_amount.to_numpy(np.float64)) if "log_amount" in frame else np.full(len(frame), np.nan),
-        frame.is_fraud.to_numpy(bool) if transactions.has_labels else None,
-        np.asarray(scored["probability"], np.float64),
-        np.asarray(scored["decision"], str),
-        fired,
+        columns["amount"],
+        columns["is_fraud"] if transactions.has_labels else None,
+        columns["probability"],
+        columns["decision"],
+        {rule.name: columns[f"{_FIRED}{rule.name}"] for rule in policy.transaction_anomaly.rules},
     )
+
+
+def _decide(transactions: LabelledTransactions, part: "LazyTable", bundle: "Bundle") -> dict[str, NDArray[Any]]:
+    """Return the columns of a history for a part of the customers."""
+    from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY as DOMAIN
+    from finrisk_assets.graph.stages.common import load_frame
+
+    frame = load_frame(part, DOMAIN)
+    frame = DOMAIN.labelled_rows(frame, transactions.settings) if transactions.has_labels else frame
+    scored = DOMAIN.score(frame, bundle)
+    columns = {
+        "occurred_at": frame.occurred_at.to_numpy().astype("datetime64[us]"),
+        "amount": np.expm1(frame.log_amount.to_numpy(np.float64)) if "log_amount" in frame else np.full(len(frame), np.nan),
+        "is_fraud": frame.is_fraud.to_numpy(bool) if transactions.has_labels else np.zeros(len(frame), bool),
+        "probability": np.asarray(scored["probability"], np.float64),
+        "decision": np.asarray(scored["decision"], str),
+    }
+    return columns | {f"{_FIRED}{name}": fired for name, fired in _find_fired(transactions, part, frame, bundle).items()}
+
+
+def _find_fired(
+    transactions: LabelledTransactions, part: "LazyTable", frame: "pd.DataFrame", bundle: "Bundle"
+) -> dict[str, NDArray[np.bool_]]:
+    """Return on which rows of a part of the customers each rule of the policy fires."""
+    from finrisk_assets.domains.transaction_anomaly.ledger_rules import evaluate_rules
+
+    rules, ledger = bundle.policy.transaction_anomaly.rules, transactions.ledger
+    if not rules or not len(frame):
+        return {rule.name: np.zeros(len(frame), bool) for rule in rules}
+    first, last = frame.occurred_at.min().to_pydatetime(), frame.occurred_at.max().to_pydatetime()
+    evaluated = evaluate_rules(ledger.semi_join(part, "customer_id"), rules, first, last)
+    place_of = {identifier: place for place, identifier in enumerate(evaluated.transaction_id.tolist())}
+    places = np.array([place_of[identifier] for identifier in frame.transaction_id.tolist()])
+    return {rule: is_fired[places] for rule, is_fired in evaluated.fired.items()}
