@@ -1,7 +1,7 @@
 """Values of window functions over events in the order of an entity and their time, chunk by chunk.
 
 All bounds of all windows of a chunk are looked up in its sorted times, and sums are differences of running sums of whole numbers, which are
-exact. Processes of other machines load this module, so it imports no engine.
+exact. Spark's workers load this module, so it imports no more than they need.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +17,10 @@ from finrisk_assets.features.windows import MICRO, TIME, Slot, input_of
 
 Integers = npt.NDArray[np.int64]
 
+BATCH = "finrisk_scan_batches"
+"""The name by which queries read the batches of a pass."""
+SELECTED_ROWS = 20_000
+"""Rows of a batch that Spark takes back from a worker."""
 _LARGE, _MANY = 1 << 24, 1 << 12
 """Hundredths and events: the squared distances between amounts below the first, of fewer than the second, add up to less than 2**62."""
 
@@ -52,6 +56,35 @@ class SortedPass:
             block = batch if before is None else pa.concat_batches([before, batch])
             yield _fill(block, len(block) - len(batch), self.slots, schema)
             before = _context(block, self.column, reach_us)
+
+
+@dataclass(frozen=True)
+class SelectingPass:
+    """A pass whose rows go through a query of DuckDB before they are handed on.
+
+    Attributes
+    ----------
+    scan
+        The pass.
+    query
+        In SQL, of the table `BATCH`.
+    schema
+        The columns of the result.
+    """
+
+    scan: SortedPass
+    query: str
+    schema: pa.Schema
+
+    def fill(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield what the query makes of the events with the columns of the slots, a chunk at a time."""
+        import duckdb
+
+        # A worker has one core: the other ones have workers of their own.
+        with duckdb.connect(config={"threads": 1}) as connection:
+            for batch in self.scan.fill(batches):
+                connection.register(BATCH, batch)
+                yield from connection.execute(self.query).to_arrow_table().cast(self.schema).to_batches(SELECTED_ROWS)
 
 
 def _type(slot: Slot) -> pa.DataType:

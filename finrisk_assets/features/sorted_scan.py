@@ -13,14 +13,13 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from finrisk_assets.features.batch import WindowPlan, read_inputs
-from finrisk_assets.features.sorted_events import SortedPass
+from finrisk_assets.features.sorted_events import BATCH, SelectingPass, SortedPass
 from finrisk_assets.features.windows import TIME, Declaration
 
 CHUNK_ROWS = 1 << 19
 """Rows of a chunk. More need more memory; as many times the reach of the windows in microseconds must stay below 2**63."""
 CATALOG = "finrisk_scan"
 """DuckDB's catalog in memory, outside the warehouse, that holds the result until it is stored; it spills to disk as other tables do."""
-_BATCHES = "finrisk_scan_batches"
 
 
 def runs_on(transactions: ir.Table) -> bool:
@@ -58,9 +57,14 @@ def drop(database: Any) -> None:
 
 def _compute_on_spark(spark: Any, plan: WindowPlan, events: ir.Table, columns: Sequence[str]) -> ir.Table:
     for column in columns:
-        one, ordered = _plan_pass(plan, events, column)
-        events = spark.map_sorted(ordered, one.fill, one.schema, by=(column, TIME), spread="transaction_id", chunk_rows=CHUNK_ROWS)
-    return plan.select_features(events)
+        one, rows = _plan_pass(plan, events, column)
+        work: SortedPass | SelectingPass = one
+        if column == columns[-1]:
+            # What follows from the windows' values takes the JVM four times as long.
+            selected = plan.select_features(ibis.table(ibis.Schema.from_pyarrow(one.schema), name=BATCH))
+            work = SelectingPass(one, ibis.duckdb.compile(selected), selected.schema().to_pyarrow())
+        events = spark.map_sorted(rows, work.fill, work.schema, by=(column, TIME), spread="transaction_id", chunk_rows=CHUNK_ROWS)
+    return events
 
 
 def _compute_on_duckdb(database: Any, plan: WindowPlan, events: ir.Table, columns: Sequence[str]) -> ir.Table:
@@ -71,7 +75,7 @@ def _compute_on_duckdb(database: Any, plan: WindowPlan, events: ir.Table, column
         one, rows = _plan_pass(plan, events, column)
         sorted_rows = _open_query(database, ibis.duckdb.compile(rows.order_by([column, TIME])), batches).to_arrow_reader(CHUNK_ROWS)
         batches = pa.RecordBatchReader.from_batches(one.schema, one.fill(sorted_rows))
-        events = ibis.table(ibis.Schema.from_pyarrow(one.schema), name=_BATCHES)
+        events = ibis.table(ibis.Schema.from_pyarrow(one.schema), name=BATCH)
     _open_query(database, f"CREATE TABLE {CATALOG}.main.features AS {ibis.duckdb.compile(plan.select_features(events))}", batches)
     return database.table("features", database=(CATALOG, "main"))
 
@@ -86,5 +90,5 @@ def _open_query(database: Any, sql: str, batches: pa.RecordBatchReader | None) -
     """Run a query over a connection of its own, which may read the batches of another query."""
     cursor = database.con.cursor()
     if batches is not None:
-        cursor.register(_BATCHES, batches)
+        cursor.register(BATCH, batches)
     return cursor.execute(sql)
