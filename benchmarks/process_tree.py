@@ -21,6 +21,8 @@ class Usage:
     ----------
     wall_s, cpu_s
         Seconds; the latter of this process and all below it.
+    python_s
+        Seconds of the processor of those processes that run Python.
     peak_mib
         Largest memory of all these processes in MiB; what several share is counted once (PSS).
     own_mib
@@ -29,6 +31,7 @@ class Usage:
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
+    python_s: float = 0.0
     peak_mib: float = 0.0
     own_mib: float = 0.0
 
@@ -44,25 +47,28 @@ def measure_tree() -> Iterator[Usage]:
 
     sampling = threading.Thread(target=sample, daemon=True)
     sampling.start()
-    began, cpu = time.perf_counter(), read_cpu_s()
+    began, (cpu, python) = time.perf_counter(), read_cpu_s()
     try:
         yield usage
     finally:
-        usage.wall_s, usage.cpu_s = time.perf_counter() - began, read_cpu_s() - cpu
+        usage.wall_s, (cpu_now, python_now) = time.perf_counter() - began, read_cpu_s()
+        usage.cpu_s, usage.python_s = cpu_now - cpu, python_now - python
         usage.peak_mib = max(usage.peak_mib, read_memory_mib())
         usage.own_mib = read_peak_mib()
         has_ended.set()
         sampling.join()
 
 
-def read_cpu_s() -> float:
-    """Return the seconds of the processor of this process and all below it, ended ones included."""
-    total = 0.0
+def read_cpu_s() -> tuple[float, float]:
+    """Return the seconds of the processor of this process and all below it, ended ones included, and those of Python alone."""
+    total, python = 0.0, 0.0
     for process in _list_processes():
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
+            used = times.user + times.system + times.children_user + times.children_system
+            total += used
+            python += used if process.name().startswith("python") else 0.0
+    return total, python
 
 
 def read_memory_mib() -> float:
