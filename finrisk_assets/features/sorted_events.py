@@ -37,11 +37,14 @@ class SortedPass:
         The window functions, and the column name of each.
     events
         The columns that the events have and keep.
+    begins_us
+        Microseconds since 1970 before which events are history alone, and their values null; None for no such time.
     """
 
     column: str
     slots: Mapping[Slot, str]
     events: pa.Schema
+    begins_us: int | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -54,7 +57,7 @@ class SortedPass:
         before: pa.RecordBatch | None = None
         for batch in batches:
             block = batch if before is None else pa.concat_batches([before, batch])
-            yield _fill(block, len(block) - len(batch), self.slots, schema)
+            yield _fill(block, len(block) - len(batch), self.begins_us, self.slots, schema)
             before = _context(block, self.column, reach_us)
 
 
@@ -100,11 +103,12 @@ def _context(block: pa.RecordBatch, column: str, reach_us: int) -> pa.RecordBatc
     return block.filter(pa.array(is_near & (times > times[-1] - reach_us)))
 
 
-def _fill(block: pa.RecordBatch, start: int, slots: Mapping[Slot, str], schema: pa.Schema) -> pa.RecordBatch:
-    """Return the rows of a block from `start` on with the columns of the slots."""
+def _fill(block: pa.RecordBatch, start: int, begins_us: int | None, slots: Mapping[Slot, str], schema: pa.Schema) -> pa.RecordBatch:
+    """Return the rows of a block from `start` on with the columns of the slots, null before a time."""
     values: dict[str, pa.Array] = {}
     for entity in dict.fromkeys(slot[0] for slot in slots):
-        history = _SortedEvents(block, entity, max(length_s + delay_s for of, length_s, delay_s, _ in slots if of == entity) * MICRO)
+        reach_us = max(length_s + delay_s for of, length_s, delay_s, _ in slots if of == entity) * MICRO
+        history = _SortedEvents(block, entity, reach_us, begins_us)
         for slot, name in slots.items():
             if slot[0] == entity:
                 values[name] = history.aggregate(slot).slice(start)
@@ -123,7 +127,7 @@ class _SortedEvents:
         Times in microseconds that rise from one entity to the next, with as much between two of them as the windows reach back.
     """
 
-    def __init__(self, block: pa.RecordBatch, entity: Sequence[str], reach_us: int) -> None:
+    def __init__(self, block: pa.RecordBatch, entity: Sequence[str], reach_us: int, begins_us: int | None) -> None:
         self._block = block
         times: Integers = block.column(TIME).to_numpy()
         # An event without an entity has no history: each is an entity of its own.
@@ -138,6 +142,8 @@ class _SortedEvents:
             is_first = np.ones(len(block), bool)
             is_first[1:] = np.logical_or.reduce([code[self.order][1:] != code[self.order][:-1] for code in codes])
         self._times = times
+        # Earlier events are history alone.
+        self._wanted: slice | Integers = slice(None) if begins_us is None else np.flatnonzero(times >= begins_us)
         # A longer gap than the windows reach back counts as that: no number grows with the length of the ledger.
         gaps = np.minimum(np.diff(times, prepend=times[:1]), reach_us + 1)
         gaps[is_first] = reach_us + 1
@@ -146,7 +152,7 @@ class _SortedEvents:
         self._inputs: dict[str, Integers] = {}
 
     def aggregate(self, slot: Slot) -> pa.Array:
-        """Return a window function's values, in the order of the block."""
+        """Return a window function's values, in the order of the block; null where they are not wanted."""
         _, length_s, delay_s, content = slot
         start, end = self._place((length_s + delay_s) * MICRO), self._place(max(delay_s * MICRO, 1))
         is_null = None
@@ -162,14 +168,14 @@ class _SortedEvents:
             case _:
                 totals = _running(self._input(content, delay_s))
                 values = (totals[end] - totals[start]).astype(np.float64)
-        if self.order is not None:
-            values, is_null = self._in_block(values), None if is_null is None else self._in_block(is_null)
+        if self.order is not None or not isinstance(self._wanted, slice):
+            values, is_null = self._in_block(values, 0), self._in_block(False if is_null is None else is_null, True)
         return pa.array(values, _type(slot), mask=is_null)
 
     def _place(self, before_us: int) -> Integers:
-        """Return for each event the number of events up to so long before it."""
+        """Return for each wanted event the number of events up to so long before it."""
         if before_us not in self._places:
-            self._places[before_us] = np.searchsorted(self.keys, self.keys - before_us, "right")
+            self._places[before_us] = np.searchsorted(self.keys, self.keys[self._wanted] - before_us, "right")
         return self._places[before_us]
 
     def _input(self, content: str, delay_s: int) -> Integers:
@@ -179,9 +185,9 @@ class _SortedEvents:
             self._inputs[name] = values if self.order is None else values[self.order]
         return self._inputs[name]
 
-    def _in_block(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        placed = np.empty_like(values)
-        placed[self.order] = values
+    def _in_block(self, values: Any, unwanted: Any) -> npt.NDArray[Any]:
+        placed = np.full(len(self._times), unwanted, getattr(values, "dtype", bool))
+        placed[self._wanted if self.order is None else self.order[self._wanted]] = values
         return placed
 
     def _deviation(self, start: Integers, end: Integers) -> npt.NDArray[np.float64]:

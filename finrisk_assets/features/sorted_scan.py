@@ -14,7 +14,9 @@ import pyarrow as pa
 
 from finrisk_assets.features.batch import WindowPlan, read_inputs
 from finrisk_assets.features.sorted_events import BATCH, SelectingPass, SortedPass
+from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.features.windows import TIME, Declaration
+from schemas.timestamps import to_micros
 
 CHUNK_ROWS = 1 << 19
 """Rows of a chunk. More need more memory; as many times the reach of the windows in microseconds must stay below 2**63."""
@@ -27,12 +29,12 @@ def runs_on(transactions: ir.Table) -> bool:
     return transactions.get_backend().name in ("duckdb", "pyspark")
 
 
-def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequence[str] = ()) -> ir.Table:
+def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequence[str] = (), span: TimeSpan = ALL_TIMES) -> ir.Table:
     """Compute the features of every transaction of a table in DuckDB or Spark, one row each, as `batch.compute` declares them.
 
     Parameters
     ----------
-    transactions, features, carry
+    transactions, features, carry, span
         As of `batch.compute`. In DuckDB the table must be committed: it is read over another connection.
 
     Returns
@@ -43,11 +45,12 @@ def compute(transactions: ir.Table, features: Sequence[Declaration], carry: Sequ
     plan = WindowPlan.of(transactions, features, carry)
     # Columns of the customer come last: the table is then in the order in which it is looked up.
     columns = sorted({entity[0] for entity, *_ in plan.slots}, key=lambda column: (column == "customer_id", column))
+    events = plan.select_events(plan.reach(span).filter_rows(transactions, "occurred_at"))
     if not columns:
-        return plan.select_features(plan.select_events(transactions))
+        return plan.select_features(events)
     backend: Any = transactions.get_backend()
     compute_on = _compute_on_duckdb if backend.name == "duckdb" else _compute_on_spark
-    return compute_on(backend, plan, plan.select_events(transactions), columns)
+    return compute_on(backend, plan, events, columns, span)
 
 
 def drop(database: Any) -> None:
@@ -55,35 +58,40 @@ def drop(database: Any) -> None:
     database.con.execute(f"DETACH DATABASE IF EXISTS {CATALOG}")
 
 
-def _compute_on_spark(spark: Any, plan: WindowPlan, events: ir.Table, columns: Sequence[str]) -> ir.Table:
+def _compute_on_spark(spark: Any, plan: WindowPlan, events: ir.Table, columns: Sequence[str], span: TimeSpan) -> ir.Table:
     for column in columns:
-        one, rows = _plan_pass(plan, events, column)
+        one, rows = _plan_pass(plan, events, column, span)
         work: SortedPass | SelectingPass = one
         if column == columns[-1]:
             # What follows from the windows' values takes the JVM four times as long.
-            selected = plan.select_features(ibis.table(ibis.Schema.from_pyarrow(one.schema), name=BATCH))
+            selected = _select_features(plan, ibis.table(ibis.Schema.from_pyarrow(one.schema), name=BATCH), span)
             work = SelectingPass(one, ibis.duckdb.compile(selected), selected.schema().to_pyarrow())
         events = spark.map_sorted(rows, work.fill, work.schema, by=(column, TIME), spread="transaction_id", chunk_rows=CHUNK_ROWS)
     return events
 
 
-def _compute_on_duckdb(database: Any, plan: WindowPlan, events: ir.Table, columns: Sequence[str]) -> ir.Table:
+def _compute_on_duckdb(database: Any, plan: WindowPlan, events: ir.Table, columns: Sequence[str], span: TimeSpan) -> ir.Table:
     drop(database)
     database.con.execute(f"ATTACH ':memory:' AS {CATALOG} (READ_WRITE)")
     batches: pa.RecordBatchReader | None = None
     for column in columns:
-        one, rows = _plan_pass(plan, events, column)
+        one, rows = _plan_pass(plan, events, column, span)
         sorted_rows = _open_query(database, ibis.duckdb.compile(rows.order_by([column, TIME])), batches).to_arrow_reader(CHUNK_ROWS)
         batches = pa.RecordBatchReader.from_batches(one.schema, one.fill(sorted_rows))
         events = ibis.table(ibis.Schema.from_pyarrow(one.schema), name=BATCH)
-    _open_query(database, f"CREATE TABLE {CATALOG}.main.features AS {ibis.duckdb.compile(plan.select_features(events))}", batches)
+    _open_query(database, f"CREATE TABLE {CATALOG}.main.features AS {ibis.duckdb.compile(_select_features(plan, events, span))}", batches)
     return database.table("features", database=(CATALOG, "main"))
 
 
-def _plan_pass(plan: WindowPlan, events: ir.Table, column: str) -> tuple[SortedPass, ir.Table]:
+def _select_features(plan: WindowPlan, events: ir.Table, span: TimeSpan) -> ir.Table:
+    return plan.select_features(span.filter_rows(events, "occurred_at"))
+
+
+def _plan_pass(plan: WindowPlan, events: ir.Table, column: str, span: TimeSpan) -> tuple[SortedPass, ir.Table]:
     """Return the pass over the events in the order of a column, and the events with the inputs of its slots."""
     slots = {slot: name for slot, name in plan.slots.items() if slot[0][0] == column}
-    return SortedPass(column, slots, events.schema().to_pyarrow()), events.mutate(**read_inputs(events, slots))
+    begins_us = None if span.begins is None else to_micros(span.begins)
+    return SortedPass(column, slots, events.schema().to_pyarrow(), begins_us), events.mutate(**read_inputs(events, slots))
 
 
 def _open_query(database: Any, sql: str, batches: pa.RecordBatchReader | None) -> Any:
