@@ -51,7 +51,7 @@ def prepare(source: Path, database: Path) -> None:
 
 
 def ours(connection: Any) -> None:
-    """Our declarations in passes over sorted rows, by `finrisk_assets.features.sorted_scan`."""
+    """Our declarations in passes over sorted rows, by `finrisk_assets.features.passes.sorted_scan`."""
     held["ours"] = build(connection.table("transactions"), HANDBOOK, in_passes=True)
 
 

@@ -108,8 +108,11 @@ class SparkEngine(Engine):
 
     def _remove_snapshots(self, schema: str, name: str) -> None:
         """Remove old states of a table, when there are many: each would hold its files."""
-        if self.session.table(_quote(schema, name, "snapshots")).count() > MAX_SNAPSHOTS:
-            options = f"older_than => current_timestamp(), retain_last => {KEPT_SNAPSHOTS}"
+        states = self.session.table(_quote(schema, name, "snapshots")).selectExpr("string(committed_at)").collect()
+        if len(states) > MAX_SNAPSHOTS:
+            # Not by their number: a replaced table begins anew, so that its states have no line of ancestors to count along.
+            (first_kept,) = sorted(states)[-KEPT_SNAPSHOTS]
+            options = f"older_than => TIMESTAMP '{first_kept}'"
             self.session.sql(f"CALL {CATALOG}.system.expire_snapshots(table => '{schema}.{name}', {options})")
 
     def map_batches(self, rows: LazyTable, score: "BatchFunction", schema: pa.Schema, *, key: str, file: Path, threads: int) -> LazyTable:

@@ -170,7 +170,7 @@ class Warehouse:
     def drop_scan(self) -> None:
         """Drop the tables of a `sorted_scan`, which are stored by now."""
         if self.connection.name == "duckdb":
-            from finrisk_assets.features import sorted_scan
+            from finrisk_assets.features.passes import sorted_scan
 
             sorted_scan.drop(self.connection)
 

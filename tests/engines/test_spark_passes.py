@@ -4,7 +4,7 @@ import ibis
 import pytest
 
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES, HANDBOOK
-from finrisk_assets.features import sorted_scan
+from finrisk_assets.features.passes import sorted_scan
 from tests.pipeline.test_parity import unpleasant
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES, HANDBOOK
 from finrisk_assets.domains.transaction_anomaly.features import build, select_features
-from finrisk_assets.features import batch, parity, sorted_scan
+from finrisk_assets.features import batch, parity
 from finrisk_assets.features.arrivals import plan_arrivals, replay
+from finrisk_assets.features.passes import sorted_scan
 from finrisk_assets.features.time_span import TimeSpan
 
 

@@ -16,7 +16,7 @@ import pytest
 from finrisk_assets.cli import demo
 from finrisk_assets.domains.registry import DOMAINS, left_out
 from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
-from finrisk_assets.features import sorted_scan
+from finrisk_assets.features.passes import sorted_scan
 from finrisk_assets.graph.resources import Tracking
 from finrisk_assets.graph.stages.common import champion_folder, load_evaluation_rows, load_frame
 from finrisk_assets.graph.warehouse import count

@@ -31,14 +31,15 @@ def build(
     span
         The transactions to return.
     in_passes
-        Whether they are computed at once by `features.sorted_scan`, from a stored table, where the engine is DuckDB; else lazily.
+        Whether they are computed at once by `features.passes.sorted_scan`, from a stored table, where the engine is DuckDB; else lazily.
 
     Returns
     -------
     ibis.Table
         One row per transaction: keys, `LABELS`, then the features as float64, null where missing.
     """
-    from finrisk_assets.features import batch, sorted_scan
+    from finrisk_assets.features import batch
+    from finrisk_assets.features.passes import sorted_scan
 
     declarations = select_features(transactions.columns) if features is None else features
     compute = sorted_scan.compute if in_passes and sorted_scan.runs_on(transactions) else batch.compute

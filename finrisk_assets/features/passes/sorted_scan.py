@@ -13,7 +13,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from finrisk_assets.features.batch import WindowPlan, read_inputs
-from finrisk_assets.features.sorted_events import BATCH, SelectingPass, SortedPass
+from finrisk_assets.features.passes.sorted_events import BATCH, SelectingPass, SortedPass
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.features.windows import TIME, Declaration
 from schemas.timestamps import to_micros

@@ -230,7 +230,7 @@ def _sum_squares(cents: npt.NDArray[Any], start: Integers, end: Integers) -> tup
 def _find_largest(values: Integers, start: Integers, end: Integers) -> npt.NDArray[np.float64]:
     """Return the largest value between two places, from the largest of 1, 2, 4 … values from each place on."""
     length, step = end - start, 1
-    largest, from_here = np.zeros(len(values), np.int64), values
+    largest, from_here = np.zeros(len(start), np.int64), values
     while (length >= step).any():
         is_next = (length >= step) & (length < 2 * step)
         largest[is_next] = np.maximum(from_here[start[is_next]], from_here[end[is_next] - step])

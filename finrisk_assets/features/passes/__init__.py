@@ -1,0 +1,1 @@
+"""Features computed in passes over sorted rows, as DuckDB and Spark do it."""
