@@ -25,7 +25,7 @@ from bento.web.bounded_protocol import (
 from finrisk_assets.settings import Settings, SettingsError
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-LARGE = 4_000_000
+LARGE = 16_000_000
 """Bytes of an answer that no socket buffer holds."""
 
 
