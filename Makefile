@@ -129,7 +129,7 @@ container-test: .venv/.dev ## Build the container image without Docker or a regi
 bench: .venv/.dev ## Measure: model quality and speed, beside peers
 	@for what in features simulator spending loans cashflow offers handbook leakage drift scorecard reasons gates orchestration serving; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done
 
-scale: .venv/.dev ## Measure what grows with the ledger: features of 1.75, 10 and 100 million transactions, beside peers (hours; 30 GB of disk)
+scale: .venv/.dev ## Measure what grows with the ledger: features, months, engines, customers (hours; 30 GB of disk)
 	@$(PY) -m benchmarks.scale
 
 book: .venv/.dev ## Build the documentation as a site into .book/site; a link that leads nowhere fails

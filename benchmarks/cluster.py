@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 
 import duckdb
 
-from benchmarks.scale import draw_transactions
+from benchmarks.feature_growth import draw_transactions
 from finrisk_assets.domains.batch_scorer import BatchScorer
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
 from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY

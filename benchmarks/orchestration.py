@@ -50,7 +50,7 @@ def bare(settings: Settings) -> None:
     for domain in domains_of(source):
         if not domain.features_of:
             tables = valid | {name: warehouse.table(name) for name in domain.upstream if warehouse.has(name)}
-            warehouse.store(f"features_{domain.name}", domain.build_features(tables, source))
+            warehouse.store(f"features_{domain.name}", domain.compute_features(tables, source))
         features = warehouse.table(f"features_{domain.group}")
         assert not contract.check_stored(domain.feature_contract(source), features)
         assert not domain.find_parity_faults(warehouse.table, source)

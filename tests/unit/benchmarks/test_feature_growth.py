@@ -3,7 +3,7 @@
 import duckdb
 import pytest
 
-from benchmarks.scale import DAYS, PER_CUSTOMER, draw_transactions, find_slope
+from benchmarks.feature_growth import DAYS, PER_CUSTOMER, draw_transactions, find_slope
 
 
 def test_the_transactions_are_as_dense_as_the_handbooks():
