@@ -25,6 +25,7 @@ from finrisk_assets.settings import Settings
 def bare(settings: Settings) -> None:
     """The computation alone."""
     from finrisk_assets.domains.registry import domains_of, left_out
+    from finrisk_assets.features.time_span import ALL_TIMES
     from finrisk_assets.graph.packaging import build_bento
     from finrisk_assets.graph.stages import common, scores
     from finrisk_assets.graph.warehouse import Warehouse
@@ -50,7 +51,8 @@ def bare(settings: Settings) -> None:
     for domain in domains_of(source):
         if not domain.features_of:
             tables = valid | {name: warehouse.table(name) for name in domain.upstream if warehouse.has(name)}
-            warehouse.store(f"features_{domain.name}", domain.compute_features(tables, source))
+            warehouse.store(f"features_{domain.name}", domain.compute_features(tables, source, ALL_TIMES))
+            warehouse.drop_scan()
         features = warehouse.table(f"features_{domain.group}")
         assert not contract.check_stored(domain.feature_contract(source), features)
         assert not domain.find_parity_faults(warehouse.table, source)
