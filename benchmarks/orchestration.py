@@ -56,17 +56,18 @@ def bare(settings: Settings) -> None:
         features = warehouse.table(f"features_{domain.group}")
         assert not contract.check_stored(domain.feature_contract(source), features)
         assert not domain.find_parity_faults(warehouse.table, source)
-        frame = common.load_frame(features, domain)
+        frame = common.load_frame(common.sample_rows(features, domain, settings), domain)
         trained = domain.train(frame, domain.select_features(source), source, settings)
         folder = champions[domain.name] = common.champion_folder(domain, settings)
         bundle.write(folder, trained.spec)
-        figures = domain.evaluate(common.load_frame(features, domain), Bundle.load(folder), settings).figures
+        figures = domain.evaluate(common.load_evaluation_rows(warehouse, domain, settings), Bundle.load(folder), settings).figures
         assert not domain.find_faults({figure.metric: figure for figure in figures})
         stored = warehouse.store(f"scores_{domain.name}", scores.score_table(features, domain, settings, warehouse.engine))
         assert not contract.check_stored(domain.score_contract(), stored)
         if domain.truth in source.truth:
-            truth = {name: warehouse.table(name).to_pandas() for name in domain.truth_tables}
-            domain.compare_with_truth(common.load_frame(features, domain), truth, Bundle.load(folder), settings)
+            rows = domain.evaluation_rows(common.sample_rows(features, domain, settings))
+            truth = {name: domain.select_truth(name, warehouse.table(name), rows).to_pandas() for name in domain.truth_tables}
+            domain.compare_with_truth(common.load_frame(rows, domain), truth, Bundle.load(folder), settings)
     build_bento(settings, champions, left_out(source))
 
 
