@@ -14,9 +14,10 @@ def test_passes_of_sparks_workers_equal_those_of_duckdb_to_the_last_bit(spark_en
     here = ibis.duckdb.connect().create_table("transactions", unpleasant(3000).to_pyarrow())
     here.to_parquet(tmp_path / "transactions.parquet")
     features = (*FEATURES, *HANDBOOK)
-    ours, theirs = (
-        sorted_scan.compute(table, features, carry=("is_fraud",)).order_by("transaction_id").to_pyarrow()
-        for table in (here, spark_engine.ingest_parquet(tmp_path / "transactions.parquet"))
-    )
+    there = spark_engine.ingest_parquet(tmp_path / "transactions.parquet")
+    computed = [sorted_scan.compute(table, features, carry=("is_fraud",)) for table in (here, there)]
+    plan = spark_engine.connection.data_frame(computed[1])._jdf.queryExecution().executedPlan().toString()
+    assert (plan.count("Exchange hashpartitioning"), "Window" in plan) == (2, False)
+    ours, theirs = (table.order_by("transaction_id").to_pyarrow() for table in computed)
     assert theirs.schema == ours.schema and len(theirs) == 3000
     assert [name for name in ours.column_names if not theirs[name].equals(ours[name])] == []
