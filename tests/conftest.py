@@ -85,9 +85,11 @@ def keep_umask() -> Iterator[None]:
 
 SPARK_SETTINGS = {
     "spark.sql.shuffle.partitions": "1",
-    # Of a small table the plans take longer than the rows: they are made once, and compiled expression by expression.
+    # Of a small table the plans take longer than the rows: they are made once, and no code is compiled for them.
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 }
 """Settings of a Spark that computes little at a time."""
 

@@ -16,7 +16,9 @@ def test_passes_of_sparks_workers_equal_those_of_duckdb_to_the_last_bit(spark_en
     features = (*FEATURES, *HANDBOOK)
     there = spark_engine.ingest_parquet(tmp_path / "transactions.parquet")
     computed = [sorted_scan.compute(table, features, carry=("is_fraud",)) for table in (here, there)]
+    spark_engine.session.conf.set("spark.sql.shuffle.partitions", "2")  # one partition would need no shuffle
     plan = spark_engine.connection.data_frame(computed[1])._jdf.queryExecution().executedPlan().toString()
+    spark_engine.session.conf.set("spark.sql.shuffle.partitions", "1")
     assert (plan.count("Exchange hashpartitioning"), "Window" in plan) == (2, False)
     ours, theirs = (table.order_by("transaction_id").to_pyarrow() for table in computed)
     assert theirs.schema == ours.schema and len(theirs) == 3000
