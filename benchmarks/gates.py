@@ -212,7 +212,9 @@ class Story:
                 planted = {NORTH.name: is_north, ECHO.name: rows.is_default.cast("float64")}
                 return rows.mutate(**{feature.name: planted[feature.name] for feature in features}).drop("region")
 
-            def train(self, frame: "pd.DataFrame", features: Declared, source: Source, settings: Settings) -> TrainingResult:
+            def train(
+                self, frame: "pd.DataFrame", features: Declared, source: Source, settings: Settings, ledger_fit: object = None
+            ) -> TrainingResult:
                 return train(frame, features, source, settings)
 
         with patch.object(registry, "DOMAINS", (Planted(),)):
