@@ -84,7 +84,7 @@ def _read_scorer(bundle: Path) -> BatchScorer:
 
 
 def _store_features(engine: SparkEngine) -> None:
-    engine.replace_table(SCHEMA, "features", build(engine.table(SCHEMA, TRANSACTIONS), FEATURES))
+    engine.replace_table(SCHEMA, "features", build(engine.table(SCHEMA, TRANSACTIONS), FEATURES, in_passes=True))
 
 
 def _store_scores(engine: SparkEngine, scorer: BatchScorer, folder: Path) -> None:

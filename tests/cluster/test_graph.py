@@ -22,6 +22,7 @@ from finrisk_assets.domains.batch_scorer import BatchScorer
 from finrisk_assets.domains.registry import DOMAINS
 from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
 from finrisk_assets.engines.spark_engine import ICEBERG
+from finrisk_assets.features.time_span import ALL_TIMES
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger import sources
 from finrisk_assets.policy.policy_file import load_policy
@@ -66,6 +67,7 @@ def demo(cluster: Standalone, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """The whole graph on the cluster, and the decisions of the served Bento."""
     options = SPARK_SETTINGS | {"spark.sql.shuffle.partitions": "2", "spark.executor.memory": "700m", "spark.driver.host": "127.0.0.1"}
     options["spark.cores.max"] = "2"  # a process takes all cores that it is given
+    options["spark.executor.extraJavaOptions"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
     options["spark.executorEnv.PYTHONPATH"] = str(ROOT)
     url, home = f"pyspark://{cluster.url}?{urlencode(options)}", tmp_path_factory.mktemp("spark")
     variables = {
@@ -82,7 +84,7 @@ def test_the_demonstration_ends_in_served_decisions(demo: Demo) -> None:
     decisions = demo.output.partition("Decisions of the served Bento")[2].partition("Models on their test windows")[0]
     for domain in DOMAINS:
         if not domain.features_of:
-            rows = re.findall(rf"^{domain.title} .+?(-?\d+\.\d+) +(-?\d+\.\d+)$", decisions, re.MULTILINE)
+            rows = re.findall(rf"^{domain.title} .+? (-?\d+\.\d+) +(-?\d+\.\d+) +\d+\.\d+$", decisions, re.MULTILINE)
             assert rows and all(served == batch for served, batch in rows), decisions
 
 
@@ -134,10 +136,10 @@ KEY = TRANSACTION_ANOMALY.keys[0].name
 
 
 def test_a_worker_that_dies_in_the_middle_of_features_changes_no_feature(demo: Demo, cluster: Standalone, tmp_path: Path) -> None:
-    """The dead worker's part of the windows, and what it had sorted for them, are computed again."""
+    """The dead worker's part of the rows, and what it had sorted for others, are computed again."""
     warehouse = demo.warehouse
     tables = {"transactions": warehouse.table("validated_transactions")}
-    features = TRANSACTION_ANOMALY.build_features(tables, sources.load(demo.settings))
+    features = TRANSACTION_ANOMALY.compute_features(tables, sources.load(demo.settings), ALL_TIMES)
     same = wait_for_death(tmp_path, lambda batch: batch)
     with dying_worker(cluster, tmp_path):
         rows = warehouse.engine.map_batches(features, same, features.schema().to_pyarrow(), key=KEY, file=tmp_path / "none", threads=1)
