@@ -27,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test engine-test newcomer-test coverage browser-test client tableau objects postgres spark container-test bench scale book pictures clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test engine-test whole-test coverage browser-test client tableau objects postgres spark container-test bench scale book pictures clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -85,16 +85,16 @@ lint: .venv/.dev ## Style, types, import rules, definitions
 # Four on two cores: many tests wait for a daemon, a server or a clock.
 WORKERS := --numprocesses 4 --dist loadgroup
 # Each has a target of its own, and needs what only some machines have.
-APART := --ignore tests/newcomer --ignore tests/container --ignore tests/stream --ignore tests/browser --ignore tests/cluster
+APART := --ignore tests/whole --ignore tests/container --ignore tests/stream --ignore tests/browser --ignore tests/cluster
 
-test: lint ## All of lint, and every test but those of a newcomer, of the container image, of Kafka, of the browser and of a cluster
+test: lint ## All of lint, and every test but those of whole programs, of the container image, of Kafka, of the browser and of a cluster
 	@pytest $(WORKERS) $(APART)
 
 test-fast: .venv/.dev ## The tests of test that are not slow and need no real data: for the loop of change and check
 	@pytest $(WORKERS) $(APART) -m "not slow and not realdata"
 
-newcomer-test: .venv/.dev ## Run every command of README and quick start as a newcomer would: a demonstration of each source, the servers, the requests
-	@pytest -rs tests/newcomer
+whole-test: .venv/.dev ## Whole programs: every command of README and quick start, the walk-throughs of the pages, runs that are killed and stopped
+	@pytest -rs $(WORKERS) tests/whole
 
 stream-test: .venv/.dev ## The stream on a real Kafka, with faults: needs Java 17, and Maven the first time (STREAM_MESSAGES=… for longer)
 	@pytest -rs tests/stream

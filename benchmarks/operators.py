@@ -24,7 +24,7 @@ import dagster as dg
 
 from finrisk_assets.ledger import sources
 from finrisk_assets.settings import Settings
-from tests.pipeline.operated import ACTIVE, BIN, PATIENCE_S, OperatedHome, wait_until
+from tests.whole.operated import ACTIVE, BIN, PATIENCE_S, OperatedHome, wait_until
 
 CUSTOMERS, MONTHS = 150, 24
 LATE_MONTHS = ("2024-05", "2024-06")

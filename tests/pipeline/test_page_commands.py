@@ -23,7 +23,7 @@ COMMAND = re.compile(r"^ *\./finrisk (.+)$", re.MULTILINE)
 ELSEWHERE = {
     "reproduce": "test_reproduce.py",
     "validate-pack": "test_pack.py",
-    "serve": "../newcomer/test_readme.py",
+    "serve": "../whole/test_readme.py",
     "import": "../docs/test_sources.py",
     "check": "../contracts/test_check.py",
     "console": "../console/test_own_process.py",

@@ -1,7 +1,4 @@
-"""Tests of the README and of docs/quick-start.md: each command is run as a newcomer would run it, on a smaller ledger.
-
-They take as long as a demonstration of each source, and have a target of their own: `make newcomer-test`.
-"""
+"""Tests of the README and of docs/quick-start.md: each command is run as a newcomer would run it, on a smaller ledger."""
 
 import json
 import os

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from finrisk_assets.graph.stages.common import WITHOUT_CHAMPION
-from tests.pipeline.operated import BIN, OperatedHome
+from tests.whole.operated import BIN, OperatedHome
 
 pytestmark = pytest.mark.slow
 
