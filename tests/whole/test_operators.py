@@ -18,9 +18,9 @@ from finrisk_assets.graph import partitions
 from finrisk_assets.graph.runs.dagster_home import prepare_dagster
 from finrisk_assets.graph.stages.common import champion_folder
 from finrisk_assets.graph.stages.evaluation import FIGURES
-from tests.whole.operated import ACTIVE, BIN, OperatedHome, wait_until
 from tests.pipeline.shop import HEADER, MAPPING, SCORES, day
 from tests.service.conftest import write_transaction_bundle
+from tests.whole.operated import ACTIVE, BIN, OperatedHome, wait_until
 
 pytestmark = pytest.mark.slow
 
