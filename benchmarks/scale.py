@@ -16,7 +16,7 @@ PARTS = {
     "cluster": ["--rows", "100000", "--rounds", "1"],
     "months": ["--rounds", "1"],
     "postgres": ["--customers", "200", "--rounds", "1"],
-    "customers": ["--customers", "200", "400"],
+    "customers": ["--customers", "1000", "2000"],
 }
 """Program of this folder -> its arguments for a small run."""
 
