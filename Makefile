@@ -27,7 +27,7 @@ sys.exit(found)
 endef
 export COUNT_DECISIONS
 
-.PHONY: help setup console-assets demo up dev serve lint test test-fast stream-test engine-test whole-test coverage browser-test client tableau objects postgres spark container-test bench scale book pictures clean
+.PHONY: help setup console-assets demo up dev serve lint test test-fast whole-test stream-test engine-test coverage browser-test client tableau objects postgres spark container-test bench scale book pictures clean
 
 help: ## List every target
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

@@ -307,7 +307,8 @@ def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + STOP_S
     psutil.wait_procs(parents, timeout=STOP_S, callback=end_children)
     family = [*parents, *(child for group in children.values() for child in group)]
-    _, alive = psutil.wait_procs(family, timeout=max(0.0, deadline - time.monotonic()))
+    # A child that was told late has a moment too.
+    _, alive = psutil.wait_procs(family, timeout=max(2.0, deadline - time.monotonic()))
     for member in alive:
         with suppress(psutil.NoSuchProcess):
             member.kill()
