@@ -82,8 +82,8 @@ lint: .venv/.dev ## Style, types, import rules, definitions
 	@lint-imports --no-cache
 	@dg check defs --no-check-yaml
 
-# Four on two cores: many tests wait for a daemon, a server or a clock.
-WORKERS := --numprocesses 4 --dist loadgroup
+# Three on two cores: many tests wait for a daemon, a server or a clock.
+WORKERS := --numprocesses 3 --dist loadgroup
 # Each has a target of its own, and needs what only some machines have.
 APART := --ignore tests/whole --ignore tests/container --ignore tests/stream --ignore tests/browser --ignore tests/cluster
 

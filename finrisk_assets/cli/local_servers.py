@@ -305,9 +305,12 @@ def stop_processes(processes: Sequence[subprocess.Popen[bytes]]) -> None:
                 child.terminate()
 
     deadline = time.monotonic() + STOP_S
-    psutil.wait_procs(parents, timeout=STOP_S, callback=end_children)
+    _, deaf = psutil.wait_procs(parents, timeout=STOP_S, callback=end_children)
+    for parent in deaf:
+        parent.kill()
+        end_children(parent)
     family = [*parents, *(child for group in children.values() for child in group)]
-    # A child that was told late has a moment too.
+    # A child that is told late has a moment too.
     _, alive = psutil.wait_procs(family, timeout=max(2.0, deadline - time.monotonic()))
     for member in alive:
         with suppress(psutil.NoSuchProcess):
