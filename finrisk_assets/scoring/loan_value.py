@@ -116,8 +116,7 @@ def value_loans(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: Arra
             at_risk = np.exp(survival * waited[column]) * kept**column * balance
             if start == first or block > 1 or weights[start] != weights[start - 1]:
                 conditional = np.expm1(survival * weights[column])  # minus the month's hazard, which is the same in most months
-            stood = stood + at_risk.sum(axis=0)
-            lost = lost - (at_risk * conditional).sum(axis=0)
+            stood, lost = _add_rows(stood, at_risk), _add_rows(lost, -(at_risk * conditional))
         standing[running], defaulted[running] = stood, lost
     standing, defaulted = lent * scale * standing, lent * scale * defaulted
     # A loan is serviced until its term ends or it is repaid early: the cost of each number of months, looked up.
@@ -130,6 +129,11 @@ def value_loans(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: Arra
         expected_loss=lending.lgd * defaulted,
         cost=np.broadcast_to(cost, standing.shape),
     )
+
+
+def _add_rows(total: Floats, rows: Floats) -> Floats:
+    """Return a sum with rows added one after the other, so that its last bit does not depend on how many come at once."""
+    return total + rows[0] if len(rows) == 1 else np.add.accumulate(np.concatenate([total[None], rows]))[-1]
 
 
 def _split_months(term: Floats, shape: tuple[int, ...], last: int) -> Iterator[tuple[int, int, Any]]:

@@ -174,7 +174,7 @@ for _ in range(5):
     engine.replace_table("analytics", "shared", ibis.memtable({"writer": ["client"] * 2}))
 rows = ibis.memtable(pa.table({"id": ["a", "e\u0301"], "at": pa.array([0, 31 * 86_400_000_000], pa.timestamp("us"))}))
 engine.replace_table("analytics", "connected", rows.mutate(id=nfc_normalize(rows.id)), "at")
-condition = "\"at\" >= TIMESTAMP '1970-02-01 00:00:00' AND \"at\" < TIMESTAMP '1970-03-01 00:00:00'"
+condition = '''"at" >= TIMESTAMP '1970-02-01 00:00:00' AND "at" < TIMESTAMP '1970-03-01 00:00:00' '''
 stored = engine.table("analytics", "connected")
 engine.replace_rows("analytics", "connected", stored.filter(stored.id != "a").mutate(id=stored.id + "!"), condition)
 def upper(batch):

@@ -136,3 +136,17 @@ def test_the_mean_of_played_loans_is_the_value() -> None:
         balance = balance * (1 + i) - payment
     error = worth.std() / n**0.5
     assert abs(worth.mean() - float(value_loans(amount, rate, term, pd, LENDING).value)) < 4 * error
+
+
+def test_the_value_of_a_loan_does_not_depend_on_the_loans_beside_it() -> None:
+    """To the last bit: a service values one loan, a worker of Spark a part of a table, and both must say the same."""
+    rng, n = np.random.default_rng(5), 3_000
+    amount, rate, term = rng.uniform(500, 40_000, n), rng.uniform(0, 30, n), rng.integers(1, 85, n)
+    pd, lending = rng.uniform(0, 1, n), with_costs(hazard_weights=RISING)
+    together = value_loans(amount, rate, term, pd, lending)
+    for size in (1, 7, 400):
+        for first in range(0, 10 * size, size):
+            part = slice(first, first + size)
+            alone = value_loans(amount[part], rate[part], term[part], pd[part], lending)
+            for name in ("interest", "funding", "expected_loss", "cost"):
+                assert getattr(alone, name).tolist() == getattr(together, name)[part].tolist(), (name, size)
