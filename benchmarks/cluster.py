@@ -1,15 +1,18 @@
-"""A worker of Spark that dies in the middle of features and of scoring: the time beside that of undisturbed work, and the result.
+"""A worker of Spark that dies in the middle of features, scoring or training: the time beside that of undisturbed work, and the result.
 
     python -m benchmarks.cluster [--rows 300000] [--rounds 3] [--folder /tmp]
 
 A standalone master and two workers of one core each run on this machine. In each round the features of all transactions, and the scores of
-those features, are computed twice: undisturbed, and with a worker that is killed at half the undisturbed time; another worker is started
-at once, as a supervisor does. Ratios are medians of those within a round. A result is equal where its rows have the same hashes.
+those features, are computed twice, and a model is fitted twice: undisturbed, and with a worker that is killed at half the undisturbed time;
+another worker is started at once, as a supervisor does. Ratios are medians of those within a round. A table is equal where its rows have
+the same hashes. Models are compared by their log loss: a group of another size learns another model.
 """
 
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -20,12 +23,19 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xgboost
+from sklearn.metrics import log_loss
 
 from benchmarks.feature_growth import draw_transactions
 from finrisk_assets.domains.batch_scorer import BatchScorer
+from finrisk_assets.domains.ledger_fit import to_batch
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
 from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
 from finrisk_assets.domains.transaction_anomaly.features import build
+from finrisk_assets.engines import spark_job, spark_training
 from finrisk_assets.engines.spark_engine import SparkEngine
 from finrisk_assets.policy.policy_file import load_policy
 from finrisk_assets.settings import Settings
@@ -33,18 +43,20 @@ from tests.cluster.cluster import Standalone, standalone
 from tests.service.conftest import write_transaction_bundle
 
 SCHEMA = "analytics"
-TRANSACTIONS, STEPS = "transactions", ("features", "scores")
+TRANSACTIONS, STEPS = "transactions", ("features", "scores", "training")
+N_FEATURES, N_TREES, WAIT_S = 40, 600, 120.0
+"""Of a training: features, trees, and the longest time without progress."""
 SETTINGS = {"spark.sql.shuffle.partitions": "8", "spark.executor.memory": "700m", "spark.driver.host": "127.0.0.1"}
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """A step of one round: its wall seconds undisturbed and with a worker killed, and whether the results are equal."""
+    """A step of one round: its wall seconds undisturbed and with a worker killed, and how the results compare."""
 
     step: str
     undisturbed_s: float
     killed_s: float
-    is_equal: bool
+    comparison: str
 
     @property
     def ratio(self) -> float:
@@ -52,7 +64,7 @@ class Disturbance:
 
 
 def measure_killed_worker(rows: int, rounds: int, folder: Path) -> list[Disturbance]:
-    """Compute features and scores undisturbed and with a worker killed, in interleaved rounds.
+    """Compute features, scores and models undisturbed and with a worker killed, in rounds.
 
     Parameters
     ----------
@@ -67,7 +79,8 @@ def measure_killed_worker(rows: int, rounds: int, folder: Path) -> list[Disturba
         connection.execute(f"copy transactions to '{file}' (format parquet)")
     with standalone(folder, 2) as cluster:
         options = SETTINGS | {"warehouse": str(folder / "tables"), "spark.executorEnv.PYTHONPATH": str(Path(__file__).parents[1])}
-        engine = SparkEngine.open(f"pyspark://{cluster.url}?{urlencode(options)}")
+        url = f"pyspark://{cluster.url}?{urlencode(options)}"
+        engine = SparkEngine.open(url)
         engine.replace_table(SCHEMA, TRANSACTIONS, engine.ingest_parquet(file))
         scorer = _read_scorer(write_transaction_bundle(folder / "bundle"))
         steps = {"features": partial(_store_features, engine), "scores": partial(_store_scores, engine, scorer, folder)}
@@ -75,6 +88,7 @@ def measure_killed_worker(rows: int, rounds: int, folder: Path) -> list[Disturba
             store()
         measured = [_disturb(step, store, engine, cluster) for _ in range(rounds) for step, store in steps.items()]
         engine.session.stop()
+        measured += [_disturb_training(url, rows, folder / f"round-{number}", cluster) for number in range(rounds)]
     return measured
 
 
@@ -101,10 +115,35 @@ def _disturb(step: str, store: Callable[[], None], engine: SparkEngine, cluster:
     killing.start()
     killed = _measure(store)
     killing.join()
-    return Disturbance(step, undisturbed, killed, _hash(engine, step) == before)
+    return Disturbance(step, undisturbed, killed, "equal" if _hash(engine, step) == before else "DIFFERENT")
 
 
-def _measure(work: Callable[[], None]) -> float:
+def _disturb_training(url: str, rows: int, folder: Path, cluster: Standalone) -> Disturbance:
+    """Fit a model undisturbed, and again while a worker dies."""
+    undisturbed = _fit(url, rows, folder / "undisturbed")
+    killing = threading.Timer(undisturbed[0] / 2, cluster.replace_worker)
+    killing.start()
+    killed = _fit(url, rows, folder / "killed")
+    killing.join()
+    return Disturbance("training", undisturbed[0], killed[0], f"log loss {undisturbed[1]:.4f} and {killed[1]:.4f}")
+
+
+def _fit(url: str, rows: int, folder: Path) -> tuple[float, float]:
+    """Fit a model in a process of its own, as the graph does; return the seconds and the model's log loss on the rows."""
+    random = np.random.default_rng(3)
+    features = random.normal(size=(rows, N_FEATURES)).astype(np.float32)
+    labels = random.random(rows) < 1 / (1 + np.exp(2 - features[:, :5].sum(axis=1)))
+    (folder / spark_training.ROWS).mkdir(parents=True)
+    teaching = pa.Table.from_batches([to_batch([str(number) for number in range(rows)], labels, features)])
+    pq.write_table(teaching, folder / spark_training.ROWS / "all.parquet")
+    model = xgboost.XGBClassifier(n_estimators=N_TREES, max_depth=6, learning_rate=0.05, random_state=5)
+    spark_training.write_task(folder, url, {"fitted": model}, WAIT_S)
+    seconds = _measure(partial(subprocess.run, [sys.executable, "-m", spark_job.__name__, folder], check=True))
+    booster = xgboost.Booster(model_file=folder / "fitted.ubj")
+    return seconds, log_loss(labels, booster.predict(xgboost.DMatrix(features)))
+
+
+def _measure(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
@@ -126,8 +165,8 @@ def print_killed_worker(measured: list[Disturbance], rows: int) -> None:
         undisturbed, killed, ratio = (
             statistics.median(getattr(one, name) for one in of_step) for name in ("undisturbed_s", "killed_s", "ratio")
         )
-        result = "equal" if all(one.is_equal for one in of_step) else "DIFFERENT"
-        print(f"{step:12}{undisturbed:15.1f}{killed:10.1f}{ratio:7.2f}x  {result}", flush=True)
+        results = ", ".join(sorted({one.comparison for one in of_step}))
+        print(f"{step:12}{undisturbed:15.1f}{killed:10.1f}{ratio:7.2f}x  {results}", flush=True)
 
 
 def main() -> None:
