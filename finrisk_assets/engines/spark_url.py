@@ -1,5 +1,6 @@
 """The URL of a warehouse on Spark: its master, the folder of its tables, and settings of the session."""
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -9,6 +10,9 @@ from urllib.parse import parse_qsl
 from finrisk_assets.engines.engine import EngineError
 
 SCHEME = "pyspark://"
+
+ANSWER_S = 10.0
+"""Seconds in which a master or a server must accept a connection: Spark itself tries for minutes, without a word."""
 
 FORMS = "pyspark://local[2], pyspark://spark://host:7077 or pyspark://sc://host:15002"
 
@@ -39,6 +43,12 @@ class SparkUrl:
         """Whether the session is on a server of Spark Connect, and no JVM in this process."""
         return self.master.startswith("sc://")
 
+    @property
+    def servers(self) -> list[str]:
+        """The ``host:port`` of each master, or of the server of Spark Connect; none of a local Spark."""
+        _, _, addresses = self.master.partition("://")
+        return [address.partition("/")[0] for address in addresses.split(",") if address]
+
     @classmethod
     def parse(cls, url: str) -> "SparkUrl":
         """Read a URL.
@@ -67,14 +77,25 @@ class SparkUrl:
 
 
 def check_spark(url: str) -> SparkUrl:
-    """Read a URL, and check that Spark is installed.
+    """Read a URL, and check that Spark is installed and answers there.
 
     Raises
     ------
     EngineError
-        If the URL has another form, or Spark is not installed.
+        If the URL has another form, Spark is not installed, or none of its servers answers.
     """
     address = SparkUrl.parse(url)
     if find_spec("pyspark") is None:
         raise EngineError("Spark is not installed: run `make spark`, which adds it to the environment")
+    if address.servers and not any(map(_accepts, address.servers)):
+        raise EngineError(f"no Spark answers at {', '.join(address.servers)}: start it, or correct FINRISK_WAREHOUSE_URL")
     return address
+
+
+def _accepts(server: str) -> bool:
+    host, _, port = server.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except (OSError, ValueError):
+        return False
+    return True

@@ -99,7 +99,7 @@ def standalone(folder: Path, n_workers: int) -> Iterator[Standalone]:
     master = start(folder, "master", "spark-class", MASTER, "--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
     cluster = Standalone(folder, "", [])
     try:
-        cluster.url = master.wait_for(r"Starting Spark master at (spark://\S+)")
+        cluster.url = master.wait_for(r"Starting Spark master at (spark://\S+)\n")
         for _ in range(n_workers):
             cluster.add_worker()
         cluster.wait_for_workers()
@@ -116,6 +116,6 @@ def connect_server(folder: Path, settings: dict[str, str]) -> Iterator[str]:
     options = [part for name, value in settings.items() for part in ("--conf", f"{name}={value}")]
     server = start(folder, "connect", "spark-submit", "--master", "local[1]", *options, "--class", CONNECT, "spark-internal")
     try:
-        yield "sc://127.0.0.1:" + server.wait_for(r"Spark Connect server started at: \S*?:(\d+)")
+        yield "sc://127.0.0.1:" + server.wait_for(r"Spark Connect server started at: \S*:(\d+)\n")
     finally:
         server.kill()

@@ -1,5 +1,6 @@
 """Tests of the URL of a warehouse on Spark: its forms, and one sentence for each other one."""
 
+import socket
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 from finrisk_assets.engines.engine import EngineError
 from finrisk_assets.engines.spark_engine import SparkEngine
-from finrisk_assets.engines.spark_url import SparkUrl
+from finrisk_assets.engines.spark_url import SparkUrl, check_spark
 from finrisk_assets.settings import Settings
 
 
@@ -33,6 +34,22 @@ def test_another_url_is_refused_in_one_sentence_without_its_token(url, what):
     with pytest.raises(EngineError, match=what) as refused:
         SparkUrl.parse(url)
     assert "secret" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["spark", "sc"])
+def test_a_spark_that_does_not_answer_is_told_at_once_and_in_one_sentence(kind):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]  # bound, but not listening
+        with pytest.raises(EngineError, match=f"no Spark answers at 127.0.0.1:{port}: start it") as refused:
+            check_spark(f"pyspark://{kind}://127.0.0.1:{port}/;token=secret?warehouse=/w")
+    assert "secret" not in str(refused.value)
+
+
+def test_one_of_several_masters_is_enough():
+    with socket.create_server(("127.0.0.1", 0)) as master:
+        masters = f"spark://127.0.0.1:1,127.0.0.1:{master.getsockname()[1]}"
+        assert check_spark(f"pyspark://{masters}?warehouse=/w").master == masters
 
 
 def test_the_tables_are_below_the_home_where_the_url_names_no_folder(tmp_path):
