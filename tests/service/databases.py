@@ -65,7 +65,7 @@ def compiled_locale() -> Iterator[Path | None]:
     with TemporaryDirectory(prefix="finrisk-locale-") as folder:
         Path(folder).chmod(0o755)
         command = ["localedef", "-i", "tr_TR", "-f", "UTF-8", f"{folder}/{TURKISH}"]
-        is_made = shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True).returncode == 0
+        is_made = shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True, umask=0o022).returncode == 0
         yield Path(folder) if is_made else None
 
 
