@@ -86,15 +86,15 @@ class PostgresEngine(Engine):
         """
         try:
             import psycopg
+            from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
             from finrisk_assets.engines.postgres_backend import EngineBackend
         except ImportError:
             raise EngineError(WITHOUT_DRIVER) from None
         try:
             _check(url)
-            given = psycopg.conninfo.conninfo_to_dict(url)
-            defaults = {name: value for name, value in CONNECTION.items() if name not in given}
-            connection = psycopg.connect(url, autocommit=True, application_name="finrisk", **defaults)
+            parameters: dict[str, Any] = CONNECTION | conninfo_to_dict(url)
+            connection = psycopg.connect(make_conninfo(**parameters), autocommit=True, application_name="finrisk")
         except (ValueError, psycopg.ProgrammingError):
             # Both repeat the part of the URL that they cannot read, which may be the password.
             raise EngineError(NO_URL) from None

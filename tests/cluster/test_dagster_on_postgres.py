@@ -140,7 +140,7 @@ def test_a_kill_leaves_no_step_that_begins_and_a_table_whole_or_not_at_all(setti
         if killed == "run":
             run.kill()
         else:
-            os.kill(started.get_dagster_event().engine_event_data.metadata["pid"].value, signal.SIGKILL)
+            os.kill(int(started.get_dagster_event().engine_event_data.metadata["pid"].value), signal.SIGKILL)
         run.wait(RUN_S)
         other.execute("SELECT pg_advisory_unlock_all()")
         wait_for_number(other, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'finrisk'", 0)
