@@ -72,8 +72,6 @@ NO_URL = (
 class PostgresEngine(Engine):
     """A PostgreSQL database."""
 
-    serves_several = True
-
     @classmethod
     def open(cls, url: str) -> "PostgresEngine":
         """Connect to the database of a URL.

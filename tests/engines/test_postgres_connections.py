@@ -15,7 +15,7 @@ import pytest
 from finrisk_assets.engines import postgres_engine
 from finrisk_assets.engines.choice import open_engine
 from finrisk_assets.engines.engine import EngineError
-from finrisk_assets.engines.postgres_engine import CONNECTION, SESSION
+from finrisk_assets.engines.postgres_engine import CONNECTION, FIRST_VERSION, SESSION
 from finrisk_assets.graph import retries
 from finrisk_assets.graph.warehouse import Warehouse
 from tests.service.databases import own_server
@@ -139,6 +139,17 @@ TIMES = {
     "tcp_user_timeout": "120000", "client_connection_check_interval": "10s",
 }  # fmt: skip
 """The server's settings that a connection has, as it shows them."""
+
+
+def test_the_page_states_the_times() -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs" / "engines.md").read_text("utf-8").split())
+    assert f"given up after {CONNECTION['connect_timeout']} s (`connect_timeout`)" in page
+    assert f"a killed process ends within {TIMES['client_connection_check_interval'].replace('s', ' s')}" in page
+    assert CONNECTION["keepalives_idle"] + CONNECTION["keepalives_count"] * CONNECTION["keepalives_interval"] == 120
+    assert {name: TIMES[f"tcp_{name}"] for name in CONNECTION if name.startswith("keep")} == {
+        name: str(value) for name, value in CONNECTION.items() if name.startswith("keep")
+    }
+    assert f"PostgreSQL {FIRST_VERSION // 10_000} or newer" in page
 
 
 def test_the_server_looks_after_its_clients(server: ServerOnPort) -> None:
