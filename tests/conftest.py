@@ -96,21 +96,26 @@ SPARK_SETTINGS = {
 
 @pytest.fixture(scope="session")
 def new_database() -> Iterator[Callable[[], str]]:
-    """Yield what creates an empty PostgreSQL database and returns its URL."""
+    """Yield what creates an empty PostgreSQL database and returns its URL; its collation is Turkish where the tests can have one."""
     import psycopg
     from sqlalchemy import make_url
 
-    from tests.service.databases import TEST_POSTGRES, own_server
+    from tests.service.databases import TEST_POSTGRES, TURKISH, compiled_locale, own_server
 
     with contextlib.ExitStack() as stack:
-        given = os.environ.get(TEST_POSTGRES) or stack.enter_context(own_server()).get_uri()
+        if given := os.environ.get(TEST_POSTGRES, ""):
+            collation = ""
+        else:
+            locales = stack.enter_context(compiled_locale())
+            given = stack.enter_context(own_server(locales=locales)).get_uri()
+            collation = f"LOCALE '{TURKISH}'" if locales else ""
         url, names = make_url(given).set(drivername="postgresql"), []
         server = url.render_as_string(hide_password=False)
 
         def create() -> str:
             names.append(f"finrisk_engine_{os.getpid()}_{len(names)}")
             with psycopg.connect(server, autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {names[-1]} TEMPLATE template0 ENCODING 'UTF8'")
+                connection.execute(f"CREATE DATABASE {names[-1]} TEMPLATE template0 ENCODING 'UTF8' {collation}")
             return str(url.set(database=names[-1]).render_as_string(hide_password=False))
 
         yield create

@@ -164,7 +164,8 @@ class EngineCompiler(PostgresCompiler):
 
     def _number_text(self, arg: Any) -> Any:
         """Write a number as DuckDB does."""
-        text = self.f.replace(self.f.lower(self.cast(arg, dt.string)), "infinity", "inf")
+        # By name: the lower case of a database's collation may have another i.
+        text = self.f.replace(self.f.replace(self.cast(arg, dt.string), "Infinity", "inf"), "NaN", "nan")
         digits = self.if_(self.f.abs(arg) < sge.convert(EXPONENT_FROM), text, self.cast(self.cast(arg, dt.int64), dt.string))
         is_whole = sg.and_(self.f.abs(arg) < sge.convert(EXPONENT_FROM * 10), arg.eq(self.f.trunc(arg)))
         return self.if_(is_whole, sge.DPipe(this=digits, expression=sge.convert(".0")), text)

@@ -26,6 +26,16 @@ FIRST_VERSION = 170000
 FILE_ROWS = 100_000
 """Rows of a Parquet file that are in memory at a time."""
 
+CONNECTION = {
+    "connect_timeout": 10,
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+    "tcp_user_timeout": 120_000,
+}
+"""Parameters of libpq that a URL may have otherwise: a server that does not answer is given up after seconds, and one whose machine has
+gone after two minutes. Seconds; the last one milliseconds."""
+
 SESSION = (
     "SET TIME ZONE 'UTC'",
     "SET datestyle = 'ISO, YMD'",
@@ -36,6 +46,14 @@ SESSION = (
     "SET work_mem = '64MB'",
     "SET client_encoding = 'UTF8'",
     "SET client_min_messages = warning",
+    # The server's side of `CONNECTION`: a machine that has gone would hold its tables' locks for hours, with the server's defaults.
+    "SET tcp_keepalives_idle = 60",
+    "SET tcp_keepalives_interval = 10",
+    "SET tcp_keepalives_count = 6",
+    "SET tcp_user_timeout = 120000",
+    # A query whose process was killed ends before its result is whole; a server on Windows refuses to look.
+    "SELECT set_config('client_connection_check_interval', '10s', false) "
+    "FROM pg_settings WHERE name = 'dynamic_shared_memory_type' AND setting <> 'windows'",
 )
 """Settings of a connection on which the results or the speed depend."""
 
@@ -54,8 +72,6 @@ NO_URL = (
 class PostgresEngine(Engine):
     """A PostgreSQL database."""
 
-    serves_several = True
-
     @classmethod
     def open(cls, url: str) -> "PostgresEngine":
         """Connect to the database of a URL.
@@ -68,13 +84,15 @@ class PostgresEngine(Engine):
         """
         try:
             import psycopg
+            from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
             from finrisk_assets.engines.postgres_backend import EngineBackend
         except ImportError:
             raise EngineError(WITHOUT_DRIVER) from None
         try:
             _check(url)
-            connection = psycopg.connect(url, autocommit=True, application_name="finrisk")
+            parameters: dict[str, Any] = CONNECTION | conninfo_to_dict(url)
+            connection = psycopg.connect(make_conninfo(**parameters), autocommit=True, application_name="finrisk")
         except (ValueError, psycopg.ProgrammingError):
             # Both repeat the part of the URL that they cannot read, which may be the password.
             raise EngineError(NO_URL) from None

@@ -22,7 +22,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 _TRANSIENT_MESSAGE = re.compile(
     r"could not set lock|conflicting lock|database is locked|connection (was )?(reset|refused|closed|aborted)|broken pipe"
     r"|server closed the connection|terminating connection|deadlock detected|could not serialize access|too many (clients|connections)"
-    r"|database system is (starting up|in recovery mode|shutting down|not yet accepting connections)",
+    r"|database system is (starting up|in recovery mode|shutting down|not yet accepting connections)"
+    r"|connection to server on socket \S+ failed: no such file",
     re.IGNORECASE,
 )
 """Error texts of DuckDB, SQLite, PostgreSQL and the network; the error classes differ with the driver."""

@@ -2,14 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
+import sqlalchemy
+from dagster_postgres import PostgresEventLogStorage
 
 from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
 from finrisk_assets.graph import partitions
@@ -17,7 +22,7 @@ from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.graph.runs import dagster_home
 from finrisk_assets.graph.stages.common import champion_folder
 from finrisk_assets.graph.stages.evaluation import FIGURES
-from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.graph.warehouse import Warehouse, count
 from finrisk_assets.settings import Settings
 from tests.cluster.dagster_processes import BIN, LOCATIONS, ask, launch, running
 from tests.pipeline.shop import HEADER, MAPPING, day
@@ -119,3 +124,52 @@ def test_a_process_for_each_step_makes_the_same_tables(settings: Settings, new_d
     assert tables_of(ours) == tables_of(theirs)
     for name in tables_of(ours):
         assert find_differences(ours.table(name).to_pyarrow(), theirs.table(name).to_pyarrow(), 0.0) == {}, name
+
+
+@pytest.mark.parametrize("killed", ["run", "step"])
+def test_a_kill_leaves_no_step_that_begins_and_a_table_whole_or_not_at_all(settings: Settings, killed: str) -> None:
+    """A step waits for its table's lock while its run's process, or its own, is killed; the lock is free afterwards."""
+    begin = [BIN / "dagster", "job", "execute", "-m", "finrisk_assets.definitions", "-j", "late", "--tags", json.dumps(MONTHS)]
+    with psycopg.connect(settings.warehouse_url, autocommit=True) as other, dg.DagsterInstance.get() as instance:
+        other.execute("SELECT pg_advisory_lock(hashtextextended('finrisk staging.raw_transactions', 0))")
+        run = subprocess.Popen(begin, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for_number(other, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", 1)
+        (record,) = instance.get_run_records()
+        run_id = record.dagster_run.run_id
+        (started,) = instance.all_logs(run_id, dg.DagsterEventType.STEP_WORKER_STARTED)
+        if killed == "run":
+            run.kill()
+        else:
+            os.kill(int(started.get_dagster_event().engine_event_data.metadata["pid"].value), signal.SIGKILL)
+        run.wait(RUN_S)
+        other.execute("SELECT pg_advisory_unlock_all()")
+        wait_for_number(other, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'finrisk'", 0)
+        assert [event.step_key for event in instance.all_logs(run_id, dg.DagsterEventType.STEP_START)] == ["raw_transactions"]
+        status = instance.get_run_by_id(run_id).status
+    warehouse = Warehouse.of(settings)
+    if killed == "run":
+        assert tables_of(warehouse) == ["raw_transactions"] and count(warehouse.table("raw_transactions")) == 36
+    else:
+        assert (tables_of(warehouse), status) == ([], dg.DagsterRunStatus.FAILURE)
+
+
+def wait_for_number(connection: psycopg.Connection[Any], query: str, number: int) -> None:
+    deadline = time.monotonic() + RUN_S
+    while connection.execute(query).fetchone() != (number,):
+        assert time.monotonic() < deadline, query
+        time.sleep(0.1)
+
+
+@dg.asset
+def nothing() -> None:
+    """An asset whose run has events."""
+
+
+def test_a_url_without_a_driver_fails_at_a_notify(new_database: Callable[[], str]) -> None:
+    """SQLAlchemy reads it by psycopg 3, whose parameters `NOTIFY` does not take."""
+    storage = PostgresEventLogStorage(new_database(), should_autocreate_tables=True)
+    with dg.DagsterInstance.ephemeral() as instance:
+        run_id = dg.materialize([nothing], instance=instance).run_id
+        event = instance.all_logs(run_id)[0]
+    with pytest.raises(sqlalchemy.exc.ProgrammingError, match=r"syntax error[\s\S]*NOTIFY"):
+        storage.store_event(event)

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,23 @@ import psutil
 from finrisk_assets.cli.local_servers import find_free_ports, mlflow_server, stop_processes
 from finrisk_assets.graph.build import build_resources
 from finrisk_assets.settings import Settings
+
+OPENER = """
+from finrisk_assets.graph.build import build_resources
+from finrisk_assets.settings import Settings
+tracking = build_resources(Settings.from_environment())["tracking"]
+tracking.client()
+print(tracking.find_experiment())
+"""
+
+
+def test_of_processes_that_begin_at_once_one_makes_the_tables_and_the_experiment(new_database: Callable[[], str], tmp_path: Path) -> None:
+    environment = os.environ | {"FINRISK_HOME": str(tmp_path), "FINRISK_MLFLOW_STORE_URL": new_database(), "PYTHONWARNINGS": "ignore"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", OPENER], env=environment, **pipes) for _ in range(3)]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert len({output for output, _ in outputs}) == 1
 
 
 def test_the_pages_show_the_experiment_and_no_command_line_the_url(new_database: Callable[[], str], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dagster._config import process_config
 from dagster._core.instance.config import dagster_instance_config, dagster_instance_config_schema, validate_concurrency_config
 from dagster_k8s import K8sRunLauncher
 from dagster_postgres import DagsterPostgresStorage
+from sqlalchemy import make_url
 
 from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.graph.runs import dagster_home
@@ -55,6 +56,22 @@ def test_dagster_takes_the_instance(monkeypatch):
 
 def test_the_instance_has_every_part_of_a_homes():
     assert list(dagster_home.find_additions(INSTANCE, yaml.safe_load(dagster_home.DAGSTER_YAML))) == []
+
+
+def test_the_page_states_the_numbers_of_the_instance():
+    page = " ".join((ROOT / "docs" / "orchestration.md").read_text(encoding="utf-8").split())
+    runs, (backfill,) = INSTANCE["concurrency"]["runs"], INSTANCE["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert f"At most {runs['max_concurrent_runs']} runs at a time, {backfill['limit']} of a backfill." in page
+    assert INSTANCE["concurrency"]["pools"] == {"granularity": "run", "default_limit": 1} and "One run at a time in the pool" in page
+    assert INSTANCE["run_monitoring"]["start_timeout_seconds"] == INSTANCE["run_monitoring"]["cancel_timeout_seconds"] == 180
+    assert "has not started within three minutes, or that does not stop within three" in page
+    days = {day for ticks in INSTANCE["retention"].values() for day in ticks["purge_after_days"].values()}
+    assert f"are kept for {min(days)} to {max(days)} days" in page
+
+
+def test_a_url_without_a_driver_is_read_by_psycopg_3():
+    """Which Dagster's library does not know: the page and the file say that the URL names its driver."""
+    assert make_url("postgresql://db.example/dagster").get_dialect().driver == "psycopg"
 
 
 # Two code locations.

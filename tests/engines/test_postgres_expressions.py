@@ -1,11 +1,17 @@
-"""Tests that an expression means the same on PostgreSQL as on DuckDB, and a text as in Python, whatever the database's collation is."""
+"""Tests that an expression means the same on PostgreSQL as on DuckDB, and a text as in Python, whatever the database's collation is.
+
+The collation is that of `new_database`, which has another order of texts and another i.
+"""
 
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
+import psycopg
 import pyarrow as pa
 import pytest
 
@@ -16,6 +22,7 @@ from schemas.date_formats import PER_SECOND, read_time_in_format
 from schemas.normal_form import normalise_text
 from schemas.text_values import FIRST_TIME, LAST_TIME, is_in_range, read_boolean, read_number, read_time
 from tests.contracts.test_text_values import BESIDE, MARKS, draw_cells, number, number_beside, time, word, written
+from tests.service.databases import TEST_POSTGRES
 
 CELLS = 400
 EXACT = [0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -2.5, 0.49999999999999994, 1e15, 1e16, 123456789012345.5, 1e-5, 1e-4, 123.456, 1e20, 1e300,
@@ -130,6 +137,12 @@ def test_numbers_are_those_of_duckdb(postgres: Any, duckdb: Any, expression: Cal
     assert repr(compute(postgres, EXACT, expression, "double")) == repr(compute(duckdb, EXACT, expression, "double"))
 
 
+def test_the_databases_collation_is_not_the_engines(postgres: Any) -> None:
+    """Otherwise the tests of this file would say nothing about it."""
+    if shutil.which("localedef") and TEST_POSTGRES not in os.environ:
+        assert postgres.con.execute("SELECT 'a' < 'B', lower('I'), upper('i')").fetchone() == (True, "ı", "İ")
+
+
 def test_texts_are_in_the_order_of_code_points(postgres: Any, duckdb: Any) -> None:
     words = ["b", "A", "a", "Z", "ä", "", "_", "10", "9", "é"]
     rows = ibis.memtable({"word": words})
@@ -140,6 +153,17 @@ def test_texts_are_in_the_order_of_code_points(postgres: Any, duckdb: Any) -> No
         assert connection.to_pyarrow(rows.word.max()).as_py() == max(words)
         assert compute(connection, ["ÄÉß", "İ"], lambda column: column.lower()) == compute(duckdb, ["ÄÉß", "İ"], lambda c: c.lower())
     assert lowest == min(words)
+
+
+def test_windows_and_case_are_those_of_code_points(postgres: Any, duckdb: Any) -> None:
+    rows = ibis.memtable({"word": ["b", "A", "a", "Z", "ı", "i", "I", "İ", "é", "e\u0301"], "n": list(range(10))})
+    ordered = ibis.window(order_by=rows.word)
+    numbered = rows.mutate(
+        place=ibis.row_number().over(ordered), before=rows.word.lag().over(ordered), last=rows.word.max().over(ordered),
+        lowered=rows.word.lower(), raised=rows.word.upper(), is_alike=rows.word.lower() == "i", matches=rows.word.re_search("^[a-z]$"),
+    ).order_by("n")  # fmt: skip
+    ours, theirs = (connection.to_pyarrow(numbered).to_pylist() for connection in (postgres, duckdb))
+    assert ours == theirs
 
 
 def test_counts_divide_as_fractions(postgres: Any, duckdb: Any) -> None:
@@ -159,6 +183,12 @@ def test_moving_sums_are_exact_whatever_their_order(postgres: Any, duckdb: Any) 
     ).order_by("at")  # fmt: skip
     ours, theirs = (connection.to_pyarrow(moving).to_pylist() for connection in (postgres, duckdb))
     assert ours == theirs
+
+
+def test_a_number_that_overflows_in_a_calculation_ends_the_query(postgres: Any, duckdb: Any) -> None:
+    assert compute(duckdb, [1e300], lambda x: x * 1e300, "double") == [math.inf]
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange):
+        compute(postgres, [1e300], lambda x: x * 1e300, "double")
 
 
 @pytest.mark.parametrize(

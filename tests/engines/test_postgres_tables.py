@@ -1,6 +1,7 @@
 """Tests of the tables of a PostgreSQL warehouse: changed by several processes at once, by one that dies, and after a cut connection."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from sqlalchemy import make_url
 
 from finrisk_assets.engines import postgres_backend, postgres_engine
 from finrisk_assets.engines.choice import open_engine
-from finrisk_assets.engines.engine import EngineError
+from finrisk_assets.engines.engine import BATCH_ROWS, SCHEMAS, EngineError
 from finrisk_assets.engines.postgres_engine import WITHOUT_DRIVER, describe
 from finrisk_assets.graph.partitions import MonthRange
 from finrisk_assets.graph.retries import is_transient
@@ -191,10 +192,44 @@ def test_a_file_comes_in_by_parts_and_a_result_waits_in_a_file_without_a_name(
     engine = open_engine(new_database())
     rows = engine.ingest_parquet(tmp_path / "rows.parquet")
     assert parts == [100_000, 100_000, 50_000]
+    statements, copy = [], psycopg.Cursor.copy
+    monkeypatch.setattr(psycopg.Cursor, "copy", lambda cursor, statement: statements.append(statement) or copy(cursor, statement))
     batches = rows.to_pyarrow_batches(chunk_size=1000)
     assert batches.read_next_batch().num_rows == 1000
+    assert [(statement[:12], statement[-30:]) for statement in statements] == [("COPY (SELECT", "TO STDOUT (FORMAT csv, HEADER)")]
     assert list((tmp_path / "temporary").iterdir()) == []
+    if sys.platform == "linux":
+        opened = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+        assert [name for name in opened if name.startswith(f"{tmp_path / 'temporary'}/")]
     engine.close()
+
+
+def test_scores_come_in_as_they_are_made(new_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By COPY into a table of the session, while others are still made, and through no file."""
+    steps, write = [], postgres_backend._write
+    monkeypatch.setattr(postgres_backend, "_write", lambda batch: steps.append("copied") or write(batch))
+
+    def double(batch: pa.RecordBatch) -> pa.RecordBatch:
+        steps.append("made")
+        return pa.RecordBatch.from_pydict({"number": [2 * number for number in batch["number"].to_pylist()]})
+
+    url = new_database()
+    pq.write_table(pa.table({"number": range(5 * BATCH_ROWS)}), tmp_path / "rows.parquet")
+    engine, other = open_engine(url), open_engine(url)
+    engine.replace_table("analytics", "numbers", engine.ingest_parquet(tmp_path / "rows.parquet"))
+    steps.clear()
+    scored = engine.map_batches(
+        engine.table("analytics", "numbers"), double, pa.schema([("number", pa.int64())]), key="number", file=tmp_path / "none", threads=1
+    )
+    assert steps.count("made") == steps.count("copied") == 5
+    assert steps.index("copied") < len(steps) - 1 - steps[::-1].index("made"), steps
+    assert scored.to_pyarrow()["number"].to_pylist() == list(range(0, 10 * BATCH_ROWS, 2))
+    assert not (tmp_path / "none").exists()
+    assert [name for schema in SCHEMAS for name in other.connection.list_tables(database=schema)] == ["numbers"]
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        other.connection.con.execute(f'SELECT * FROM "{scored.get_name()}"')
+    engine.close()
+    other.close()
 
 
 def test_a_long_step_is_computed_once(new_database: Callable[[], str]) -> None:

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -117,6 +117,22 @@ def test_values_come_back_as_the_other_engines_return_them(spark_engine, tmp_pat
     out = tmp_path / "out.parquet"
     there.order_by("whole").to_parquet(out)
     assert pq.read_table(out)["at"].to_pylist() == [moment, None] or pq.read_table(out)["at"].to_pylist() == [None, moment]
+
+
+def test_a_time_has_no_zone_and_counts_microseconds(spark_engine):
+    moment = datetime(2025, 3, 30, 2, 30, 0, 123456)  # an hour that Central Europe does not have
+    rows = ibis.memtable({"text": [str(moment)], "seconds": [int(moment.replace(tzinfo=UTC).timestamp())]})
+    read, epoch = rows.text.cast("timestamp"), rows.seconds.as_timestamp("s")
+    times = rows.select(
+        literal=ibis.literal(moment), read=read, epoch=epoch, month=read.truncate("M"), day=read.truncate("D"),
+        later=read + ibis.interval(days=1), is_same=read == ibis.literal(moment), is_after=read > epoch,
+    )  # fmt: skip
+    here, there = (connection.to_pyarrow(times) for connection in (ibis.duckdb.connect(), spark_engine.connection))
+    assert here.to_pylist() == there.to_pylist() and there["literal"].to_pylist() == [moment]
+    spark_engine.replace_table("analytics", "times", times)
+    stored = spark_engine.table("analytics", "times").to_pyarrow()
+    kinds = {field.type for table in (there, stored) for field in table.schema if pa.types.is_timestamp(field.type)}
+    assert kinds == {pa.timestamp("us")} and stored.to_pylist() == there.to_pylist()
 
 
 def test_a_table_of_another_process_is_found_and_a_dying_one_tears_nothing(spark_engine, spark_url, tmp_path):

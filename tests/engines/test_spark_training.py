@@ -14,6 +14,7 @@ import pytest
 
 from finrisk_assets.domains.ledger_fit import FEATURES, RowEncoder, TeachingRows, select_known, to_batch
 from finrisk_assets.domains.transaction_anomaly.model import GENUINE_SHARE
+from finrisk_assets.engines.spark_engine import ICEBERG, KEPT_SNAPSHOTS, MAX_SNAPSHOTS
 from finrisk_assets.engines.spark_training import MAX_ATTEMPTS, MIN_WORKER_ROWS, TASK, write_task
 from finrisk_assets.engines.spark_workers import CHECKPOINT_ROUNDS
 from finrisk_assets.graph.stages.common import sample_rows
@@ -197,4 +198,6 @@ def test_the_pages_state_the_bounds():
     assert f"one after every {CHECKPOINT_ROUNDS} rounds" in engines
     assert "There are three attempts" in engines
     assert MAX_ATTEMPTS == 3
+    assert f"A table that has more than {MAX_SNAPSHOTS} states keeps its last two" in engines and KEPT_SNAPSHOTS == 2
+    assert f"else Spark fetches `{ICEBERG}` once" in engines
     assert f"Of transactions without fraud {GENUINE_SHARE:.0%} teach".replace("%", " %") in scale

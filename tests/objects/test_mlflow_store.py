@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,9 @@ def test_another_process_reads_what_one_registered(settings: Settings, tmp_path:
     assert done.stdout == f"{tracking.find_experiment()} 1 {bundle.version} 0.75 made once\n"
     assert address.startswith(f"{settings.mlflow_artifacts}/simulator/")
     assert not (settings.root / "mlflow").exists(), "nothing is left to files"
+    elsewhere = replace(settings, mlflow_artifacts=settings.mlflow_artifacts.replace("mlflow", "elsewhere"))
+    with build_resources(elsewhere)["tracking"].run("training", {}) as mlflow:
+        assert mlflow.get_artifact_uri().startswith(f"{settings.mlflow_artifacts}/simulator/"), "an experiment keeps its address"
 
 
 def test_a_database_that_is_away_is_told_in_one_sentence(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
+from finrisk_assets.cli import prerequisites
 from finrisk_assets.cli.main import cli
 from finrisk_assets.graph import automation, build, partitions
 from finrisk_assets.ledger import snapshots
 from finrisk_assets.objects.file_sets import MANIFEST
-from finrisk_assets.objects.object_store import list_folder, read_object, write_object
+from finrisk_assets.objects.object_store import list_below, list_folder, read_object, write_object
+from finrisk_assets.operations import reproduce
 from finrisk_assets.settings import Settings
 from tests.objects.object_servers import LOST, ObjectServer
 from tests.objects.test_object_sources import content, shop_settings
@@ -83,6 +85,9 @@ def test_the_commands_of_the_page_do_what_it_says(
     assert [name for name in here if not name.endswith(".hyper") and exported[name] != here[name]] == []
     assert not list(settings.root.glob(".export-*"))
 
+    assert (settings.root / "pseudonyms.key").is_file()
+    assert not [stored.address for stored in list_below(s3_bucket) if stored.name == "pseudonyms.key"]
+
     done = run(written("mirror push"), s3_bucket)
     assert done.output == f"2 snapshots and champions are in {s3_bucket}/finrisk/shop\n"
     stored = files_of(settings.root)
@@ -95,6 +100,13 @@ def test_the_commands_of_the_page_do_what_it_says(
     (snapshot,) = snapshots.list_snapshots(root / "snapshots")
     assert (snapshot.table, snapshot.rows) == ("raw_transactions", 24)
     assert snapshots.restore(root / "snapshots", snapshot.sha256).is_file()
+
+    # No version names the snapshot, for there is no registry: it goes here, and stays in the bucket.
+    monkeypatch.setattr(prerequisites, "require_registry", lambda settings: None)
+    monkeypatch.setattr(reproduce, "named_snapshots", lambda settings: {})
+    mirrored = list_below(f"{s3_bucket}/finrisk")
+    assert run("snapshots prune --yes", s3_bucket).exit_code == 0 and not snapshots.list_snapshots(root / "snapshots")
+    assert list_below(f"{s3_bucket}/finrisk") == mirrored
 
     monkeypatch.setenv("FINRISK_OBJECTS", f"{s3_bucket}/elsewhere")
     done = run("mirror restore", s3_bucket)

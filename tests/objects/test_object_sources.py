@@ -1,5 +1,6 @@
 """Tests of sources whose files are in a bucket: they land as files of this machine do, and changes are seen without a download."""
 
+import re
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -78,7 +79,10 @@ def test_the_sensor_sees_what_changed_and_reads_nothing_when_nothing_did(s3: Obj
         write_object(content(month), f"{s3_bucket}/in/{month}.csv")
     settings = shop_settings(tmp_path, f"{s3_bucket}/in/*.csv")
     source, landing = load(settings), settings.root / "landing"
+    s3.proxy.requests.clear()
     source.tables["transactions"].land(landing / "raw_transactions.parquet")
+    assert {method for method, _ in s3.proxy.requests} == {"GET", "HEAD"}, "reading takes no other right"
+    assert sorted(file.name for file in (landing / "objects").rglob("*.csv")) == ["1.csv", "2.csv", "3.csv"]
 
     def look(before: FileState) -> tuple[FileState, set[str]]:
         changes = detect_changes(source, landing, before)
@@ -122,6 +126,17 @@ def test_a_run_whose_bucket_is_lost_says_so_changes_nothing_and_succeeds_when_it
         assert landed.read_bytes() == before
         assert job.execute_in_process(instance=instance, asset_selection=raw).success
         assert pq.read_metadata(landed).num_rows == 12 + 12 + 20
+
+        # The mirror is lost: what has landed stays, and the next run copies it.
+        write_object(content(3, 21), f"{s3_bucket}/in/3.csv")
+        before = list_sets(f"{s3_bucket}/finrisk/shop")
+        with s3.proxy.watched(lambda method, path: LOST if method == "PUT" and "/finrisk/shop/" in path else None):
+            lost = job.execute_in_process(instance=instance, asset_selection=raw, raise_on_error=False)
+        (failure,) = lost.get_step_failure_events()
+        assert re.fullmatch(r"\S*ObjectError: s3://\S+ cannot be written: [^\n]+", failure.step_failure_data.error.cause.message.strip())
+        assert pq.read_metadata(landed).num_rows == 12 + 12 + 21 and list_sets(f"{s3_bucket}/finrisk/shop") == before
+        assert job.execute_in_process(instance=instance, asset_selection=raw).success
+        assert len(list_sets(f"{s3_bucket}/finrisk/shop")) == len(before) + 1
 
 
 @pytest.fixture
@@ -170,6 +185,7 @@ def test_import_and_check_take_addresses(s3_bucket: str, tmp_path: Path, monkeyp
     assert (missing.exit_code, missing.stderr) == (2, f"Error: there is no object {s3_bucket}/in/none.csv; check the name and the bucket\n")
 
 
-def test_a_built_in_source_reads_no_bucket(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["handbook", "berka", "taiwan", "karlan_zinman"])
+def test_a_built_in_source_reads_no_bucket(source: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="only a mapped source reads files in a bucket"):
-        load(Settings(home=tmp_path, source="taiwan", data_dir=Path("s3://bucket/data")))
+        load(Settings(home=tmp_path, source=source, data_dir=Path("s3://bucket/data")))

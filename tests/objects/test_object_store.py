@@ -10,6 +10,7 @@ import pytest
 from finrisk_assets.objects.addresses import ObjectError, find_address
 from finrisk_assets.objects.object_copies import KEEP_UNUSED_S, open_copies
 from finrisk_assets.objects.object_store import (
+    READ_ATTEMPTS,
     describe_object,
     download,
     find_object,
@@ -24,6 +25,7 @@ from finrisk_assets.objects.object_store import (
 )
 from tests.objects.object_servers import CUT, LOST, ObjectServer
 
+PAGE = " ".join((Path(__file__).parents[2] / "docs" / "object-storage.md").read_text("utf-8").split())
 NAMES = ("a b.csv", "a#1.csv", "a?x=1.csv", "100%.csv", "a%20b.csv", "export[1].csv", "ünï.csv", "a+b&c.csv")
 
 
@@ -99,6 +101,7 @@ def test_an_object_that_changes_while_it_is_read_is_read_again(server: ObjectSer
 def test_an_object_that_goes_on_changing_is_refused(s3: ObjectServer, s3_bucket: str, scratch: Path) -> None:
     write_object(b"0", f"{s3_bucket}/export.csv")
     count = iter(range(1, 1000))
+    assert f"{READ_ATTEMPTS} times in all".replace("3", "three") in PAGE
 
     def change_before_reading(method: str, path: str) -> None:
         if method == "GET" and _reads_content(s3, path):
@@ -109,7 +112,14 @@ def test_an_object_that_goes_on_changing_is_refused(s3: ObjectServer, s3_bucket:
         pytest.raises(ObjectError, match=r"export.csv goes on changing while it is read: read it again when its writer has ended$"),
     ):
         download(f"{s3_bucket}/export.csv", scratch / "copy")
+    assert next(count) == READ_ATTEMPTS + 1
     assert [file.name for file in scratch.iterdir()] == ["file.bin"]
+
+
+def test_a_version_in_a_name_is_refused(s3_bucket: str) -> None:
+    for act in (read_object, list_objects):
+        with pytest.raises(ObjectError, match=r"has \?versionId= in its name, which s3fs would read as a version: rename the object"):
+            act(f"{s3_bucket}/x.csv?versionId=1")
 
 
 @pytest.mark.parametrize("fault", [LOST, CUT])
@@ -163,7 +173,8 @@ def test_a_version_is_copied_once_and_goes_when_nothing_reads_it(s3: ObjectServe
     write_object(b"two", f"{s3_bucket}/x.csv")
     with open_copies([first], tmp_path) as (same,):
         assert same == copy
-    old = copy.stat().st_mtime - 2 * KEEP_UNUSED_S
+    old = copy.stat().st_mtime - KEEP_UNUSED_S - 60
+    assert KEEP_UNUSED_S == 7 * 86_400 and "nothing has read for seven days" in PAGE
     os.utime(copy.parent, (old, old))
     with open_copies([describe_object(f"{s3_bucket}/x.csv")], tmp_path) as (new,):
         assert new.read_bytes() == b"two" and not copy.exists()

@@ -1,5 +1,8 @@
 """Tests of a late file: exactly the months of ledger, features and scores that it touches are materialised again."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -99,6 +102,40 @@ def test_a_run_that_dies_while_it_lands_leaves_what_had_landed(shop: Shop, monke
     with pytest.raises(KeyboardInterrupt):
         shop.run(dg.RunRequest(job_name=automation.LATE))
     assert landed.read_bytes() == before
+    assert [file.name for file in landed.parent.iterdir()] == [landed.name]
+
+
+LANDS = """
+import sys
+from pathlib import Path
+from finrisk_assets.graph.runs.work_folders import open_work_folder
+with open_work_folder(Path(sys.argv[1]), "raw_transactions") as folder:
+    (folder / "raw_transactions.parquet").write_bytes(b"half a file")
+    print("landing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_next_landing_removes_what_a_killed_one_left_and_leaves_a_live_one_alone(shop: Shop) -> None:
+    folder = shop.settings.root / "landing"
+    workers = []
+    for _ in range(2):
+        command = [sys.executable, "-c", LANDS, str(folder)]
+        workers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        assert workers[-1].stdout.readline() == b"landing\n"
+    killed, live = workers
+    killed.kill()
+    killed.wait()
+    elsewhere = [folder / f".raw_transactions.another.machine.{number}.1.part" for number in range(2)]
+    for other in elsewhere:
+        other.mkdir()
+    os.utime(elsewhere[0], (0, 0))
+    assert len(list(folder.iterdir())) == 5
+    shop.run(dg.RunRequest(job_name=automation.LATE))
+    (left,) = {file.name for file in folder.iterdir()} - {"raw_transactions.parquet", elsewhere[1].name}
+    assert f".{live.pid}." in left
+    live.communicate(b"")
+    assert {file.name for file in folder.iterdir()} == {"raw_transactions.parquet", elsewhere[1].name}
 
 
 def test_far_apart_months_are_a_run_each_and_a_flood_is_one(shop: Shop) -> None:

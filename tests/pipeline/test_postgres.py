@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -99,8 +100,8 @@ def test_a_month_alone_has_the_features_of_the_whole_ledger(run: Run, twin: Ware
     assert find_other_months(domain, twin, run.settings, (16,)) == {}
 
 
-def test_two_runs_at_once_of_the_same_months_do_not_disturb_each_other(twin: Warehouse, settings: Settings) -> None:
-    """Two processes of Dagster materialise overlapping months in one warehouse; every table is as before."""
+def test_runs_at_once_of_the_same_months_do_not_disturb_each_other(twin: Warehouse, settings: Settings, tmp_path: Path) -> None:
+    """Processes of Dagster materialise overlapping months in one warehouse, two of them from one home; every table is as before."""
     stages = ["validated_transactions", "features_spending_risk", "scores_spending_risk", "features_cashflow"]
     before = {name: twin.table(name).to_pyarrow() for name in stages}
     variables = {
@@ -115,7 +116,10 @@ def test_two_runs_at_once_of_the_same_months_do_not_disturb_each_other(twin: War
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FINRISK_", "DAGSTER_"))}
     environment |= {name: str(value) for name, value in variables.items()}
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    shutil.copytree(settings.root / "champions", tmp_path / settings.source / "champions")
     runs = [subprocess.Popen([*command, months], **pipes) for months in ("2024-02...2024-05", "2024-04...2024-06")]
+    pipes["env"] = environment | {"FINRISK_HOME": str(tmp_path)}
+    runs.append(subprocess.Popen([*command, "2024-04...2024-05"], **pipes))
     for process in runs:
         _, log = process.communicate(timeout=600)
         assert process.returncode == 0, log[-3000:]

