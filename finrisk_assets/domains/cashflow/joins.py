@@ -40,7 +40,7 @@ def add_up_months(totals: ir.Table, categories: ir.Table, span: TimeSpan) -> ir.
         Whole months: the month-ends to return, beside those before and after that `add_history` reads.
     """
     totals = totals.filter(totals.account_id.notnull())
-    known = span.widen(SPANS[-1]).from_begin().filter_rows(totals, "month")
+    known = span.widen(SPANS[-1]).filter_rows(totals, "month")
     known = known.mutate(_last_at=known.last_at.max().over(group_by=["account_id", "month"]))
     sums = known.group_by("account_id", _number=month_number(known.month)).aggregate(
         customer_id=known.customer_id.max(),

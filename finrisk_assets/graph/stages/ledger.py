@@ -44,7 +44,7 @@ def build_assets(source: Source, settings: Settings, domains: Sequence[Domain]) 
     for name, land in source.truth.items():
         definitions += [_raw(name, land, None, settings, source, "What only the simulator knows; no feature may read it."), _landed(name)]
     for name in sorted({table for domain in domains for table in domain.list_inputs(source) if table in MONTH_TOTALS}):
-        definitions += [_totals(name, source), _check_totals(name, source)]
+        definitions += [_totals(name, source), _check_totals(name)]
     return definitions
 
 
@@ -235,22 +235,20 @@ def _totals(name: str, source: Source) -> dg.AssetsDefinition:
     return totals
 
 
-def _check_totals(name: str, source: Source) -> dg.AssetChecksDefinition:
-    months, contract_ = partitions.monthly_partitions(source.begins, source.ends), MONTH_TOTALS[name][0]
+def _check_totals(name: str) -> dg.AssetChecksDefinition:
+    """Check that every month's transactions are counted once, also those beyond the run: features read the months around theirs."""
 
-    @checks.asset_check(name, f"{name}_contract", f"{name} has the columns of its contract and counts every movement of its months once.")
-    def check(context: dg.AssetCheckExecutionContext, warehouse: WarehouseResource) -> dg.AssetCheckResult:
+    def broken(warehouse: Warehouse) -> list[str]:
         stored, movements = warehouse.table(name), warehouse.table("validated_transactions")
-        strange = set(stored.columns) ^ set(contract_.names)
-        if (of_run := partitions.MonthRange.from_tags(months, context.run.tags)) is not None:
-            stored, movements = of_run.filter_rows(stored, "month"), of_run.filter_rows(movements, "occurred_at")
-        counted, rows = int(stored.n.sum().fill_null(0).to_pyarrow().as_py()), count(movements)
-        faults = [f"{name} differs from its contract in the columns {', '.join(sorted(strange))}"] if strange else []
-        if counted != rows:
-            faults.append(f"{name} counts {counted:,} movements, the ledger has {rows:,}: materialise these months of {name}")
-        return checks.build_result(faults, movements=rows)
+        if strange := set(stored.columns) ^ set(MONTH_TOTALS[name][0].names):
+            return [f"{name} differs from its contract in the columns {', '.join(sorted(strange))}"]
+        counted = stored.group_by(at=stored.month).agg(n=stored.n.sum())
+        there = movements.group_by(at=movements.occurred_at.truncate("M").cast("timestamp(6)")).agg(n=movements.count())
+        totals, expected = ({row["at"]: int(row["n"]) for row in rows.to_pyarrow().to_pylist()} for rows in (counted, there))
+        wrong = sorted(f"{at:{partitions.MONTH_FORMAT}}" for at in totals.keys() | expected.keys() if totals.get(at) != expected.get(at))
+        return [f"{name} does not count the movements of {', '.join(wrong)}: materialise it for these months"] if wrong else []
 
-    return check
+    return checks.blocking_check(name, f"{name}_contract", "Every movement of the ledger is counted once, in its month.", broken)
 
 
 def _common() -> dict[str, Any]:
