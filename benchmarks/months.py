@@ -1,4 +1,4 @@
-"""One month of the feature tables, the scores and the validated transactions made again, beside its share of the whole ledger.
+"""One month of the validated transactions, their totals, the feature tables and the scores made again, beside its share of the ledger.
 
     FINRISK_HOME=… python -m benchmarks.months [--rounds 3] [--warehouse postgres://…]
 
@@ -27,6 +27,7 @@ from finrisk_assets.graph.stages.ledger import MONTHLY_TABLES
 from finrisk_assets.graph.stages.scores import score_table
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger import contract, sources
+from finrisk_assets.ledger.month_totals import MONTH_TOTALS
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.policy.policy_file import load_policy
 from finrisk_assets.settings import Settings
@@ -106,8 +107,12 @@ def _builders(source: Source, warehouse: Warehouse, settings: Settings) -> dict[
         layers = warehouse.table(f"raw_{name}"), warehouse.table(f"quarantine_{name}")
         return lambda span: span.filter_rows(contract.valid_rows(raw.table, raw.columns, *layers), str(raw.table.event_time))
 
+    def totals(name: str) -> Callable[[TimeSpan], ir.Table]:
+        add_up, transactions = MONTH_TOTALS[name][1], warehouse.table("validated_transactions")
+        return lambda span: add_up(span.filter_rows(transactions, "occurred_at"))
+
     def features(domain: Domain) -> Callable[[TimeSpan], ir.Table]:
-        tables = {name: warehouse.table(f"validated_{name}") for name in domain.tables if name in source.tables}
+        tables = {name: warehouse.table(asset) for name, asset in domain.list_inputs(source).items()}
         tables |= {name: warehouse.table(name) for name in domain.upstream if warehouse.has(name)}
         return lambda span: domain.compute_features(tables, source, span)
 
@@ -120,6 +125,7 @@ def _builders(source: Source, warehouse: Warehouse, settings: Settings) -> dict[
         return rows_of
 
     builders |= {f"validated_{name}": validated(name) for name in MONTHLY_TABLES}
+    builders |= {name: totals(name) for name in MONTH_TOTALS if warehouse.has(name)}
     builders |= {f"features_{domain.name}": features(domain) for domain in domains_of(source) if not domain.features_of}
     builders |= {f"scores_{domain.name}": scores(domain) for domain in domains_of(source)}
     return builders

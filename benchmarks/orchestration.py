@@ -30,6 +30,7 @@ def bare(settings: Settings) -> None:
     from finrisk_assets.graph.stages import common, scores
     from finrisk_assets.graph.warehouse import Warehouse
     from finrisk_assets.ledger import contract, sources
+    from finrisk_assets.ledger.month_totals import MONTH_TOTALS
     from finrisk_assets.scoring import bundle
     from finrisk_assets.scoring.bundle import Bundle
 
@@ -47,6 +48,8 @@ def bare(settings: Settings) -> None:
         warehouse.store(f"quarantine_{name}", split.quarantine)
         valid[name] = warehouse.store(f"validated_{name}", split.valid)
         assert not contract.check_stored(raw.table, valid[name])
+    for name in sorted({table for domain in domains_of(source) for table in domain.list_inputs(source) if table in MONTH_TOTALS}):
+        valid[name] = warehouse.store(name, MONTH_TOTALS[name][1](valid["transactions"]))
     champions = {}
     for domain in domains_of(source):
         if not domain.features_of:

@@ -5,7 +5,7 @@ from html import escape
 from book.asset_graph import list_assets
 
 PLACES = {
-    "raw": (0, 0.0), "truth": (0, 0.0), "validated": (1, 0.0), "features": (2, 3.2), "model": (3, 1.6), "evaluation": (4, 2.7),
+    "raw": (0, 0.0), "truth": (0, 0.0), "validated": (1, 0.0), "totals": (1, 0.0), "features": (2, 3.2), "model": (3, 1.6), "evaluation": (4, 2.7),
     "champion": (5, 2.2), "scores": (6, 3.3), "oracle": (6, 4.6), "pack": (7, 0.5), "bento": (7, 1.7), "monitoring": (7, 3.9),
 }  # fmt: skip
 """First word of an asset's name -> its column, and its row; several assets of one kind stand in rows one below the other."""
@@ -18,7 +18,7 @@ _DOMAIN_FILL, _INK, _LINE = "#e4effa", "#16202a", "#5b6b7a"
 def draw_lineage(group: str) -> str:
     """Return the lineage of one domain as an SVG: the tables that it reads, its own assets, and the Bento.
 
-    A table's quarantine shares the box of its valid rows. Assets of other domains are left out.
+    A table's quarantine shares the box of its valid rows, and the transactions that of their totals. Assets of other domains are left out.
 
     Parameters
     ----------
@@ -30,6 +30,9 @@ def draw_lineage(group: str) -> str:
     own = {name for name, node in nodes.items() if node.group_name == group} | {"bento"}
     shown = {parent for name in own if name != "bento" for parent in parents[name] if nodes[parent].group_name == "ledger"} | own
     shown |= {f"raw_{name.removeprefix('validated_')}" for name in shown if name.startswith("validated_")}
+    if totals := {name for name in shown if name.startswith("totals_")}:
+        parents |= dict.fromkeys(totals, {"raw_transactions"})
+        shown.add("raw_transactions")
     boxes = _place_boxes(sorted(shown))
     width = max(x + wide for x, _, wide in boxes.values()) + MARGIN
     height = max(y for _, y, _ in boxes.values()) + BOX_HEIGHT + MARGIN
@@ -59,6 +62,8 @@ def _label(name: str, group: str) -> tuple[str, ...]:
     """Return the lines of an asset's box."""
     if name.startswith("validated_"):
         return name, f"quarantine_{name.removeprefix('validated_')}"
+    if name.startswith("totals_"):
+        return name, "validated_transactions"
     return (name.removesuffix(f"_{group}"), group) if name.endswith(group) else (name,)
 
 

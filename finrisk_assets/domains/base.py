@@ -166,6 +166,9 @@ class Domain(ABC):
         The thresholds from which a decision goes against the person, by a referral or a refusal: groups of people are compared at each.
     needs
         Canonical columns (``table.column``) without which a source has no such domain.
+    totals, reads_movements
+        Totals of the ledger's months (`ledger.month_totals`) that the features are made from, and whether they are made from single
+        transactions too. Where the totals are not among the tables, they are added up from the transactions.
     upstream
         Scores of other domains that `build_features` reads beside the canonical tables, where the source has those domains.
     companions
@@ -200,6 +203,8 @@ class Domain(ABC):
     months_ahead: ClassVar[int] = 0
     cutoffs: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
+    totals: ClassVar[tuple[str, ...]] = ()
+    reads_movements: ClassVar[bool] = True
     upstream: ClassVar[tuple[str, ...]] = ()
     companions: ClassVar[tuple[str, ...]] = ()
     features_of: ClassVar[str] = ""
@@ -216,6 +221,12 @@ class Domain(ABC):
     def select_features(self, source: "Source") -> tuple[Feature, ...]:
         """Return the features that a source allows."""
 
+    def list_inputs(self, source: "Source") -> dict[str, str]:
+        """Return the stored tables of the ledger that features are made from: the name that `build_features` reads -> asset."""
+        totals = self.totals if "transactions" in source.tables else ()
+        given = [name for name in self.tables if name in source.tables and (self.reads_movements or name != "transactions")]
+        return {name: f"validated_{name}" for name in given} | {name: name for name in totals}
+
     @abstractmethod
     def build_features(self, tables: "Mapping[str, LazyTable]", source: "Source", span: TimeSpan = ALL_TIMES) -> "LazyTable":
         """Return the Ibis expression that computes the feature table.
@@ -223,7 +234,7 @@ class Domain(ABC):
         Parameters
         ----------
         tables
-            The canonical tables and the `upstream` scores, with all their months.
+            The canonical tables, or those of `list_inputs`, and the `upstream` scores, with all their months.
         span
             Whole months: the rows to return are those decided in them. Of the tables only what these rows are made of is read.
         """

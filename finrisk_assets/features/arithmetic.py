@@ -95,12 +95,12 @@ def median_of_first(values: Sequence[ir.Value], n: ir.IntegerValue) -> ir.Floati
     total: ir.Value = ibis.literal(0)
     for at, value in enumerate(values):
         smaller = [
-            ((n > other) & (((values[other] < value) | (values[other] == value)) if other < at else (values[other] < value))).cast("int64")
-            for other in range(len(values))
-            if other != at
+            ((n > place) & ((other <= value) if place < at else (other < value))).cast("int64")
+            for place, other in enumerate(values)
+            if place != at
         ]
         rank = sum(smaller[1:], smaller[0])
-        # The two middle places are the same one where the number is odd; twice the place, in whole numbers.
-        weight = ((rank * 2 == n - 1) | (rank * 2 == n - 2)).cast("int64") + ((rank * 2 == n - 1) | (rank * 2 == n)).cast("int64")
-        total = total + ((n > at).ifelse(weight, 0) * value)
+        # 2 in the middle place, 1 in each of two middle places, else 0; the rank stands in it once, because it is long.
+        weight = ibis.greatest(2 - (rank * 2 - n + 1).abs(), 0)
+        total = total + (n > at).ifelse(weight, 0) * value
     return ((n >= 1) & (n <= len(values))).ifelse(total.cast("float64") / 2, ibis.null("float64"))

@@ -20,7 +20,7 @@ EVERYTHING = "everything"
 DAILY, MONTHLY, LATE = "daily", "monthly", "late"
 """Ingest and score; retrain; take in what came late."""
 
-LEDGER_STAGES = ("raw_", "quarantine_", "validated_")
+LEDGER_STAGES = ("raw_", "quarantine_", "validated_", "totals_")
 SCORING_STAGES = (*LEDGER_STAGES, "features_", "scores_", "consistency_", "monitoring_", "marts")
 """Name prefixes of the assets of a day's run: no training."""
 
@@ -43,32 +43,38 @@ CARRIES = "finrisk/carries"
 MAX_RUNS_PER_TICK = 6
 """Runs per tick of the sensor `new_files`. With more separate ranges of months, one run covers all of them and the months between."""
 
-_BY_MONTH = (
-    dg.AssetSelection.key_substring("validated_transactions")
-    | dg.AssetSelection.key_substring("features_")
-    | dg.AssetSelection.key_substring("scores_")
+_TRANSACTIONS, _TOTALS, _COMPUTED = (
+    dg.AssetSelection.key_substring("validated_transactions"),
+    dg.AssetSelection.key_substring("totals_"),
+    dg.AssetSelection.key_substring("features_") | dg.AssetSelection.key_substring("scores_"),
 )
 
-WHEN_THE_LEDGER_CHANGES = (
-    dg.AutomationCondition.any_deps_match(
-        (dg.AutomationCondition.newly_updated() & ~dg.AutomationCondition.all_new_updates_have_run_tags(tag_keys={CARRIES})).with_label(
-            "changed_alone"
-        )
-        | dg.AutomationCondition.will_be_requested()
-    )
-    # Snapshots and champions are new every day or month, and concern all months: following them would be a storm.
-    .allow(_BY_MONTH)
-    .since_last_handled()
-    & ~dg.AutomationCondition.any_deps_missing()
-    & ~dg.AutomationCondition.any_deps_in_progress()
-    & ~dg.AutomationCondition.in_progress()
-    # `any_deps_updated` alone would pass by a failed contract on a later tick.
-    & dg.AutomationCondition.all_deps_blocking_checks_passed()
-).with_label("when_the_ledger_changes")
-"""Of features and scores: the months whose windows reach a month of the ledger that changed by itself (a late file, a backfill).
+
+def _when_months_change(followed: dg.AssetSelection) -> dg.AutomationCondition[dg.AssetKey]:
+    is_new = dg.AutomationCondition.newly_updated()
+    is_carried = dg.AutomationCondition.all_new_updates_have_run_tags(tag_keys={CARRIES})
+    return (
+        (
+            # Snapshots and champions are new every day or month, and concern all months: following them would be a storm.
+            dg.AutomationCondition.any_deps_match((is_new & ~is_carried).with_label("changed_alone")).allow(followed)
+            # Totals are of other months than the features that read them, so in another run: they come first.
+            | dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested()).allow(_COMPUTED)
+        ).since_last_handled()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & ~dg.AutomationCondition.in_progress()
+        # `any_deps_updated` alone would pass by a failed contract on a later tick.
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+    ).with_label("when_the_ledger_changes")
+
+
+WHEN_THE_LEDGER_CHANGES = _when_months_change(_TRANSACTIONS | _COMPUTED)
+"""Of totals, features and scores: the months whose windows reach a month of the ledger that changed by itself (a late file, a backfill).
 
 Never of a model: training costs, and what it trains must pass a gate, so that it has a schedule. Never on a change of code: that is a
 person's to decide. A run that carries its features and scores (`CARRIES`) needs nobody to follow it."""
+WHEN_TOTALS_CHANGE = _when_months_change(_TOTALS | _COMPUTED)
+"""Of features that are made from totals too: those follow the ledger first."""
 
 FRESH_SCORES = dg.FreshnessPolicy.cron(deadline_cron="0 6 * * *", lower_bound_delta=timedelta(hours=24))
 """Scores are at most a day old when the working day begins, at 06:00 UTC."""
@@ -153,10 +159,10 @@ def build_sensors(source: Source, settings: Settings, jobs: Sequence[Any]) -> li
     """
     follows = dg.AutomationConditionSensorDefinition(
         "late_months",
-        target=_BY_MONTH,
+        target=_TRANSACTIONS | _TOTALS | _COMPUTED,
         default_status=dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=60,
-        description="Asks for the months of features and scores whose windows reach a month of the ledger that changed by itself.",
+        description="Asks for the months of totals, features and scores whose windows reach a month of the ledger that changed by itself.",
     )
     file_jobs = [job for job in jobs if job.name in (LATE, DAILY)]
     return (

@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 from finrisk_assets.features.arithmetic import median_of_first, to_currency
 from finrisk_assets.features.month_ends import month_number
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
-from finrisk_assets.ledger.month_totals import add_up_months, find_first_month
+from finrisk_assets.ledger.month_totals import add_up_people, find_first_month
 
 SPANS = (1, 3, 6)
 """Complete months over which movements are summed up; the first is the one that ended last."""
@@ -26,15 +26,15 @@ FADE_UNITS = 1_000_000
 TOTALS = ("income", "expense", "regular_pay", "bills", "cash", "n", "n_penalties", "n_missed", "n_negative")
 
 
-def join_complete_months(rows: ir.Table, transactions: ir.Table, moment: str, span: TimeSpan = ALL_TIMES) -> ir.Table:
+def join_complete_months(rows: ir.Table, totals: ir.Table, moment: str, span: TimeSpan = ALL_TIMES) -> ir.Table:
     """Join what each person's complete months before a moment add up to; null where the last month that ended had no movement.
 
     Parameters
     ----------
     rows
         With ``customer_id`` and `moment`.
-    transactions
-        Validated.
+    totals
+        `month_totals.ACCOUNT_TOTALS`, of all months.
     moment
         Column of `rows`: a timestamp. Nothing from the first instant of its own month on is read.
     span
@@ -51,8 +51,8 @@ def join_complete_months(rows: ir.Table, transactions: ir.Table, moment: str, sp
         ``_faded_penalties`` (each counts `FADE` of its last month's weight a month later), and ``_income_month_{k}`` of k months ago,
         0 where there is no such month.
     """
-    months = add_up_months(span.widen(USUAL_MONTHS).filter_rows(transactions, "occurred_at"))
-    first = find_first_month(transactions)
+    months = add_up_people(span.widen(USUAL_MONTHS).filter_rows(totals, "month"))
+    first = find_first_month(totals)
     keys = rows.select("customer_id", _this=month_number(rows[moment])).distinct()
     keys = keys.join(first, keys.customer_id == first._owner).drop("_owner")
     renamed = months.rename(_customer="customer_id", _month="month")

@@ -72,7 +72,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = Settings(home=tmp_path_factory.mktemp("duckdb"), sim_customers=600, sim_months=18, as_of=datetime(2025, 7, 1))
     main.prepare_dagster(settings)
     definitions, folder = build_definitions(settings), tmp_path_factory.mktemp("tables")
-    layers = ("raw_", "quarantine_", "validated_", TABLES[0])
+    layers = ("raw_", "quarantine_", "validated_", "totals_", TABLES[0])
     keys = [key for key in definitions.resolve_asset_graph().get_all_asset_keys() if key.path[-1].startswith(layers)]
     with dg.DagsterInstance.ephemeral() as instance:
         definitions.resolve_job_def(automation.EVERYTHING).execute_in_process(instance=instance, asset_selection=keys)

@@ -31,14 +31,14 @@ def range_of(request: dg.RunRequest) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("source", BUILT_IN)
-def test_what_is_dated_is_kept_by_month_and_only_features_and_scores_follow(source: str, tmp_path: Path) -> None:
+def test_what_is_dated_is_kept_by_month_and_only_totals_features_and_scores_follow(source: str, tmp_path: Path) -> None:
     """Models never: they have a schedule and a gate."""
     graph = definitions(source, tmp_path).resolve_asset_graph()
-    by_month = ("validated_transactions", "features_", "scores_")
+    following = ("totals_", "features_", "scores_")
     for key in graph.get_all_asset_keys():
         name, node = key.to_user_string(), graph.get(key)
-        assert (node.partitions_def is not None) == name.startswith(by_month), name
-        assert (node.automation_condition is not None) == name.startswith(("features_", "scores_")), name
+        assert (node.partitions_def is not None) == name.startswith(("validated_transactions", *following)), name
+        assert (node.automation_condition is not None) == name.startswith(following), name
         if node.partitions_def is not None:
             assert node.backfill_policy == dg.BackfillPolicy.single_run(), name
             assert isinstance(node.metadata[partitions.PARTITION_COLUMN], str), name
@@ -59,12 +59,52 @@ def test_the_jobs_have_the_stages_that_they_are_for(tmp_path: Path) -> None:
         chosen = defs.resolve_job_def(job).asset_layer.executable_asset_keys
         return {key.to_user_string().split("_")[0] for key in chosen}
 
-    assert stages(automation.LATE) == {"raw", "quarantine", "validated"}
-    assert stages(automation.DAILY) >= {"raw", "quarantine", "validated", "features", "scores"}
+    assert stages(automation.LATE) == {"raw", "quarantine", "validated", "totals"}
+    assert stages(automation.DAILY) >= {"raw", "quarantine", "validated", "totals", "features", "scores"}
     assert not stages(automation.DAILY) & {"model", "evaluation", "champion", "bento", "truth"}
     assert stages(automation.MONTHLY) >= {"features", "model", "evaluation", "champion", "bento"}
-    assert not stages(automation.MONTHLY) & {"raw", "validated", "scores"}
+    assert not stages(automation.MONTHLY) & {"raw", "validated", "totals", "scores"}
     assert stages(automation.EVERYTHING) == {name.split("_")[0] for name in every}
+
+
+def test_totals_follow_a_month_of_the_ledger_and_features_the_totals(tmp_path: Path) -> None:
+    """Nobody asks for features before the totals that they read are made again."""
+    defs, totals, features = definitions("simulator", tmp_path), "totals_accounts", "features_spending_risk"
+    graph = defs.resolve_asset_graph()
+    settled = {
+        key.to_user_string(): key for name in (totals, features) for key in [dg.AssetKey(name), *graph.get(dg.AssetKey(name)).parent_keys]
+    }
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def materialise(name: str, month: str | None = None) -> None:
+            instance.report_runless_asset_event(dg.AssetMaterialization(name, partition=month))
+
+        for name, key in settled.items():
+            months = graph.get(key).partitions_def
+            for month in months.get_partition_keys() if months else [None]:
+                materialise(name, month)
+            for check in graph.asset_check_keys:
+                if check.asset_key == key:
+                    instance.report_runless_asset_event(
+                        dg.AssetCheckEvaluation(asset_key=key, check_name=check.name, passed=True, metadata={})
+                    )
+        target = dg.AssetSelection.assets(totals, features)
+
+        def evaluate(cursor: Any = None) -> Any:
+            return dg.evaluate_automation_conditions(defs, instance, asset_selection=target, cursor=cursor)
+
+        ticks = [evaluate()]
+        materialise("validated_transactions", "2024-03")
+        ticks.append(evaluate(ticks[-1].cursor))
+        assert ticks[-1].get_requested_partitions(dg.AssetKey(totals)) == {"2024-03"}
+        assert not ticks[-1].get_requested_partitions(dg.AssetKey(features))
+        materialise(totals, "2024-03")
+        ticks.append(evaluate(ticks[-1].cursor))
+        wanted = {partitions.add_months("2024-03", n) for n in range(-3, 5)}
+        assert ticks[-1].get_requested_partitions(dg.AssetKey(features)) == wanted
+        for month in wanted:
+            materialise(features, month)
+        assert evaluate(ticks[-1].cursor).total_requested == 0
 
 
 def test_all_that_acts_by_itself_is_stopped_until_a_person_starts_it(tmp_path: Path) -> None:

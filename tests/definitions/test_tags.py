@@ -9,7 +9,7 @@ from finrisk_assets.graph import build, tags
 from finrisk_assets.ledger.sources import BUILT_IN
 from finrisk_assets.settings import Settings
 
-LEDGER_STAGES = {"raw", "validated", "quarantine", "truth"}
+LEDGER_STAGES = {"raw", "validated", "quarantine", "totals", "truth"}
 
 
 def specs(source: str, home: Path) -> dict[str, dg.AssetSpec]:

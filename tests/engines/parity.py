@@ -15,9 +15,9 @@ from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.landing import ROW
 from finrisk_assets.settings import Settings
 
-LAYERS = ("raw_", "quarantine_", "validated_", "features_", "scores_")
+LAYERS = ("raw_", "quarantine_", "validated_", "totals_", "features_", "scores_")
 """Beginnings of the assets that are tables of the ledger: nothing of them is trained."""
-COMPARED = LAYERS[1:]
+COMPARED = ("quarantine_", "validated_", "features_", "scores_")
 DIGITS = 1e-9
 """Largest difference of a computed number, relative above 1."""
 

@@ -19,7 +19,7 @@ WITH_FEATURES = [domain for domain in DOMAINS if not domain.features_of]
 def find_other_months(domain: Domain, warehouse: Warehouse, settings: Settings, months: Sequence[int]) -> dict[str, object]:
     """Return the months, by their place in the ledger, whose features computed alone differ from the stored ones, and the columns."""
     source = sources.load(settings)
-    tables = {name: warehouse.table(f"validated_{name}") for name in domain.tables if name in source.tables}
+    tables = {name: warehouse.table(asset) for name, asset in domain.list_inputs(source).items()}
     tables |= {name: warehouse.table(name) for name in domain.upstream}
     stored, key = warehouse.table(f"features_{domain.name}"), domain.keys[0].name
     keys, differing = monthly_partitions(source.begins, source.ends).get_partition_keys(), {}

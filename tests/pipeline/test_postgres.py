@@ -23,7 +23,7 @@ from finrisk_assets.settings import Settings
 from tests.pipeline.conftest import Run
 from tests.pipeline.test_months import WITH_FEATURES, find_other_months
 
-LAYERS = ("raw_", "quarantine_", "validated_", "features_", "scores_")
+LAYERS = ("raw_", "quarantine_", "validated_", "totals_", "features_", "scores_")
 TOLERANCE = 1e-9
 """Largest difference of a feature, absolute and relative: the engines' sines differ in the last bit."""
 
@@ -59,8 +59,9 @@ def tables_of(warehouse: Warehouse) -> list[str]:
 
 
 def sort_rows(table: pa.Table) -> pa.Table:
-    """Return the rows in the order of their identifiers and times."""
-    keys = [name for name in table.column_names if pa.types.is_string(table[name].type) or name == "_row"]
+    """Return the rows in the order of their identifiers, times and flags."""
+    kinds = (pa.types.is_string, pa.types.is_timestamp, pa.types.is_boolean)
+    keys = [name for name in table.column_names if name == "_row" or any(is_kind(table[name].type) for is_kind in kinds)]
     return table.sort_by([(name, "ascending") for name in keys])
 
 
@@ -87,7 +88,7 @@ def test_every_table_of_the_ledger_is_there(run: Run, twin: Warehouse) -> None:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_is_equal_on_both_engines(run: Run, twin: Warehouse, layer: str) -> None:
-    """Features within the tolerance; rows, quarantine, labels and scores bit for bit."""
+    """Features within the tolerance; rows, quarantine, totals, labels and scores bit for bit."""
     tolerance = TOLERANCE if layer == "features_" else 0.0
     names = [name for name in tables_of(run.warehouse) if name.startswith(layer)]
     pairs = {name: (twin.table(name).to_pyarrow(), run.warehouse.table(name).to_pyarrow()) for name in names}
@@ -102,7 +103,7 @@ def test_a_month_alone_has_the_features_of_the_whole_ledger(run: Run, twin: Ware
 
 def test_runs_at_once_of_the_same_months_do_not_disturb_each_other(twin: Warehouse, settings: Settings, tmp_path: Path) -> None:
     """Processes of Dagster materialise overlapping months in one warehouse, two of them from one home; every table is as before."""
-    stages = ["validated_transactions", "features_spending_risk", "scores_spending_risk", "features_cashflow"]
+    stages = ["validated_transactions", "totals_accounts", "features_spending_risk", "scores_spending_risk", "features_cashflow"]
     before = {name: twin.table(name).to_pyarrow() for name in stages}
     variables = {
         "FINRISK_HOME": settings.home,

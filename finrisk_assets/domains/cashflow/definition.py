@@ -8,6 +8,7 @@ from finrisk_assets.domains.base import Evaluation, Fault, Figure, MonitoringSpe
 from finrisk_assets.domains.cashflow import catalogue, decide, features
 from finrisk_assets.domains.classifier import ClassifierDomain, excludes, is_advantage, net_benefit
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
+from finrisk_assets.ledger.month_totals import ACCOUNT_TOTALS, CATEGORY_TOTALS
 from schemas.features import Feature
 from schemas.ledger import Column
 
@@ -33,6 +34,8 @@ class Cashflow(ClassifierDomain):
     title = "Cashflow"
     owner = "personal-finance"
     tables = ("customers", "accounts", "transactions")
+    totals = (ACCOUNT_TOTALS.name, CATEGORY_TOTALS.name)
+    reads_movements = False
     needs = ("transactions.account_id",)
     keys = features.KEYS
     reference_group = "other accounts"

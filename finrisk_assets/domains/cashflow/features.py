@@ -14,6 +14,7 @@ from finrisk_assets.domains.cashflow.joins import add_history, add_up_months, jo
 from finrisk_assets.features.arithmetic import to_currency
 from finrisk_assets.features.feature_definition import FeatureDefinition, filled_columns, select_available
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
+from finrisk_assets.ledger.month_totals import CATEGORY_TOTALS, find_totals
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
 
@@ -60,7 +61,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: Tim
     Parameters
     ----------
     tables
-        ``transactions``, and ``customers`` where a feature needs them; or ``accounts`` with a panel of the source's own.
+        ``transactions`` or their totals, and ``customers`` where a feature needs them; or ``accounts`` with a panel of the source's own.
     features
         As `select_features` returns them.
     span
@@ -83,7 +84,9 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: Tim
     unknown = [feature.name for feature in features if feature.name not in definitions]
     if unknown:
         raise ValueError(f"cashflow has no feature {', '.join(unknown)}; see CATALOGUE")
-    months = span.filter_rows(add_history(add_up_months(tables["transactions"], span)), "as_of")
+    totals, categories = find_totals(tables), find_totals(tables, CATEGORY_TOTALS)
+    assert totals is not None and categories is not None
+    months = span.filter_rows(add_history(add_up_months(totals, categories, span)), "as_of")
     if "customers" in tables:
         months = join_declared_income(months, tables["customers"])
     return months.select(

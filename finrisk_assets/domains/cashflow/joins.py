@@ -1,16 +1,16 @@
-"""An account's months, as Ibis expressions: movements added up by calendar month, then windows over an account's months.
+"""An account's months, as Ibis expressions: the totals of its calendar months, then windows over them.
 
-So a table of movements is read once, and no later month can enter a row. Every column that is added begins with an underscore; money is
-in whole ten-thousandths of the currency. `catalogue` turns the columns into features.
+So no later month can enter a row. Every column that is added begins with an underscore; money is in whole ten-thousandths of the
+currency. `catalogue` turns the columns into features.
 """
 
 import ibis
 import ibis.expr.types as ir
 
-from finrisk_assets.features.arithmetic import UNITS_PER_CURRENCY, median_of_first, to_units
-from finrisk_assets.features.month_ends import list_month_ends, month_number
+from finrisk_assets.features.arithmetic import UNITS_PER_CURRENCY, median_of_first
+from finrisk_assets.features.month_ends import month_number
 from finrisk_assets.features.time_span import TimeSpan
-from finrisk_assets.ledger.categories import MISSED_PAYMENT, OPENING_BALANCE, PENALTY, REFUND, is_income
+from finrisk_assets.ledger.month_totals import find_month_ends
 
 SPANS = (1, 2, 3, 6, 12)
 """Months over which the movements are summed up; the last of them is the one that has just ended."""
@@ -29,85 +29,67 @@ BACK_MONTHS = ONE_OFF_MONTHS + RECURRING_MONTHS
 """Months before a month-end that its row is made of: its last months' spending is one-off by the year before each."""
 
 
-def add_up_months(transactions: ir.Table, span: TimeSpan) -> ir.Table:
+def add_up_months(totals: ir.Table, categories: ir.Table, span: TimeSpan) -> ir.Table:
     """Return one row per account and month that has ended: money in, money out and the closing balance.
 
     Parameters
     ----------
-    transactions
-        Validated, with ``account_id``.
+    totals, categories
+        `month_totals.ACCOUNT_TOTALS` and `CATEGORY_TOTALS`, of all months.
     span
         Whole months: the month-ends to return, beside those before and after that `add_history` reads.
     """
-    known = span.widen(BACK_MONTHS).filter_rows(transactions, "occurred_at")
-    is_credit, category = known.direction == "credit", known.category.fill_null("")
-    units = to_units(known.amount)
-    movements = known.filter(known.account_id.notnull()).select(
-        account_id=known.account_id,
-        customer_id=known.customer_id,
-        _number=month_number(known.occurred_at),
-        _at=known.occurred_at,
-        _units=units,
-        _balance=to_units(known.balance_amount),
-        _signed=is_credit.ifelse(units, -units),
-        _income=is_income(is_credit, category),
-        _expense=~is_credit,
-        _category=category,
+    totals = totals.filter(totals.account_id.notnull())
+    known = span.widen(SPANS[-1]).filter_rows(totals, "month")
+    known = known.mutate(_last_at=known.last_at.max().over(group_by=["account_id", "month"]))
+    sums = known.group_by("account_id", _number=month_number(known.month)).aggregate(
+        customer_id=known.customer_id.max(),
+        **{column: known[name].sum().cast("int64") for column, name in _SUMS.items()},
+        _n_penalties=(known.n_penalties + known.n_missed).sum().cast("int64"),
+        _largest_in=known.largest_income.max(),
+        _largest_out=known.largest.max(),
+        _closing=known.closing.min(where=known.last_at == known._last_at),
     )
-    by_month = ibis.window(group_by=[movements.account_id, movements._number])
-    movements = movements.mutate(
-        _is_last=movements._at == movements._at.max().over(by_month), _is_opening=movements._category == OPENING_BALANCE,
-        _is_penalty=movements._category.isin(PENALTY + MISSED_PAYMENT),
-    )  # fmt: skip
-
-    def total(value: ir.Value, where: ir.BooleanValue) -> ir.Value:
-        return where.ifelse(value, 0).sum().cast("int64")
-
-    sums = movements.group_by("account_id", "_number").aggregate(
-        customer_id=movements.customer_id.max(),
-        _change=movements._signed.sum().cast("int64"),
-        _net=total(movements._signed, ~movements._is_opening),
-        _in=total(movements._units, movements._income),
-        _out=total(movements._units, movements._expense),
-        _n=movements.count(),
-        _n_penalties=total(ibis.literal(1), movements._is_penalty),
-        _refunded=total(movements._units, ~movements._expense & (movements._category == REFUND)),
-        _n_in=total(ibis.literal(1), movements._income),
-        _largest_in=movements._income.ifelse(movements._units, 0).max(),
-        _largest_out=movements._expense.ifelse(movements._units, 0).max(),
-        _closing=movements._balance.min(where=movements._is_last),
-    )
-    ended = list_month_ends(transactions, "account_id", span.widen(BACK_MONTHS, 1))
+    ended = find_month_ends(totals, "account_id", span.widen(SPANS[-1], 1))
     ended = ended.select(_account=ended.account_id, as_of=ended.as_of, month=ended.month, _ended=month_number(ended.as_of) - 1)
     months = sums.inner_join(ended, [sums.account_id == ended._account, sums._number == ended._ended]).drop("_account", "_ended")
     # The only sum over the whole history: it says how long the history is.
-    began = transactions.group_by(_began=transactions.account_id).aggregate(_first=month_number(transactions.occurred_at.min()))
+    began = totals.group_by(_began=totals.account_id).aggregate(_first=month_number(totals.month.min()))
     months = months.inner_join(began, months.account_id == began._began).drop("_began")
-    recurring = _recurring(movements, began)
+    recurring = _recurring(categories, began, span)
     return months.left_join(recurring, [months.account_id == recurring._owner, months._number == recurring._of]).drop("_owner", "_of")
 
 
-def _recurring(movements: ir.Table, began: ir.Table) -> ir.Table:
+_SUMS = {
+    "_change": "change",
+    "_net": "net",
+    "_in": "income",
+    "_out": "expense",
+    "_refunded": "refunded",
+    "_n": "n",
+    "_n_in": "n_income",
+}
+
+
+def _recurring(categories: ir.Table, began: ir.Table, span: TimeSpan) -> ir.Table:
     """Return per account and month, over its categories, what recurred (the least of the last months) and one-off spending."""
-    lines = movements.group_by("account_id", "_number", "_category", "_expense").aggregate(
-        _units=(~movements._is_opening).ifelse(movements._units, 0).sum().cast("int64")
-    )
-
-    def over(first: int, last: int) -> ibis.expr.builders.WindowBuilder:
-        line = [lines.account_id, lines._category, lines._expense]
-        return ibis.window(group_by=line, order_by=lines._number, range=(first, last))
-
-    recent = over(1 - RECURRING_MONTHS, 0)
+    lines = span.widen(BACK_MONTHS).filter_rows(categories, "month")
+    lines = lines.mutate(_number=month_number(lines.month))
+    line = ibis.window(group_by=[lines.account_id, lines.category, lines.is_expense], order_by=lines._number)
+    before = [lines.amount, *(lines.amount.lag(k).over(line) for k in range(1, RECURRING_MONTHS))]
     lines = lines.mutate(
-        _least=(lines._units.count().over(recent) == RECURRING_MONTHS).ifelse(lines._units.min().over(recent), 0),
-        _n_before=lines._units.count().over(over(-ONE_OFF_MONTHS, -1)).fill_null(0),
+        _is_recurring=(lines._number.lag(RECURRING_MONTHS - 1).over(line) == lines._number - RECURRING_MONTHS + 1).fill_null(False),
+        _least=ibis.least(*before),
+        _is_new=(lines._number.lag(1).over(line) < lines._number - ONE_OFF_MONTHS).fill_null(True),
     )
+    lines = span.widen(RECURRING_MONTHS).filter_rows(lines, "month")
     lines = lines.inner_join(began, lines.account_id == began._began).drop("_began")
-    is_one_off = lines._expense & (lines._n_before == 0) & (lines._number - lines._first >= RECURRING_MONTHS)
+    least = lines._is_recurring.ifelse(lines._least, 0)
+    is_one_off = lines.is_expense & lines._is_new & (lines._number - lines._first >= RECURRING_MONTHS)
     return lines.group_by(_owner=lines.account_id, _of=lines._number).aggregate(
-        _recurring_in=(~lines._expense).ifelse(lines._least, 0).sum().cast("int64"),
-        _recurring_out=lines._expense.ifelse(lines._least, 0).sum().cast("int64"),
-        _one_off=is_one_off.ifelse(lines._units, 0).sum().cast("int64"),
+        _recurring_in=(~lines.is_expense).ifelse(least, 0).sum().cast("int64"),
+        _recurring_out=lines.is_expense.ifelse(least, 0).sum().cast("int64"),
+        _one_off=is_one_off.ifelse(lines.amount, 0).sum().cast("int64"),
     )
 
 

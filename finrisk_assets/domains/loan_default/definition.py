@@ -8,6 +8,7 @@ from finrisk_assets.domains.base import Evaluation, Figure, MonitoringSpec, Scor
 from finrisk_assets.domains.classifier import ClassifierDomain
 from finrisk_assets.domains.loan_default import decide, features, model, month_end_applications
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
+from finrisk_assets.ledger.month_totals import ACCOUNT_TOTALS
 from schemas.features import Feature
 from schemas.ledger import Column
 
@@ -31,6 +32,8 @@ class LoanDefault(ClassifierDomain):
     title = "Loan default"
     owner = "credit-risk"
     tables = ("customers", "accounts", "transactions", "loans", "offers")
+    totals = (ACCOUNT_TOTALS.name,)
+    reads_movements = False
     needs = ("loans.is_default",)
     keys = features.KEYS
     reference_group = "safer applicants"

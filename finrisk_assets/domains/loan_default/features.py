@@ -16,6 +16,7 @@ from finrisk_assets.features.feature_definition import FeatureDefinition, check_
 from finrisk_assets.features.loan_terms import FORMULAS
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.ledger.complete_months import join_complete_months
+from finrisk_assets.ledger.month_totals import ACCOUNT_TOTALS, find_totals
 from finrisk_assets.scoring.ratios import LARGEST_RATIO
 from schemas.features import Feature
 from schemas.ledger import IS_TEST, TABLES, Column
@@ -56,7 +57,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: Tim
     Parameters
     ----------
     tables
-        ``loans``, and ``customers``, ``accounts``, ``transactions`` where features need them; validated canonical tables.
+        ``loans``, and ``customers``, ``accounts``, ``transactions`` or their totals where features need them; validated.
     features
         As `select_features` returns them; a name that is not in `CATALOGUE` is a column of ``loans``.
     span
@@ -82,9 +83,11 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: Tim
     if unknown:
         raise ValueError(f"no feature and no column of the loans is called {', '.join(unknown)}")
     needs: dict[str, set[str]] = {}
+    totals = find_totals(tables)
     for name in read:
         for table, needed in (need.split(".") for need in (definitions[name].needs if name in definitions else ())):
-            if table not in tables or needed not in tables[table].columns:
+            is_added_up = table == "transactions" and ACCOUNT_TOTALS.name in tables
+            if not is_added_up and (table not in tables or needed not in tables[table].columns):
                 raise ValueError(f"the feature {name} needs {table}.{needed}, which is not given")
             needs.setdefault(table, set()).add(needed)
 
@@ -94,7 +97,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: Tim
     if "accounts" in needs:
         rows = join_owner(rows, tables["accounts"], "account_id", "opened_at", needs["accounts"])
     if "transactions" in needs:
-        rows = join_complete_months(rows, tables["transactions"], "applied_at", span)
+        rows = join_complete_months(rows, totals, "applied_at", span)
     keys = [key.name for key in KEYS] + [IS_TEST.name] * (IS_TEST.name in loans.columns)
     own = {feature.name: FeatureDefinition(feature) for feature in features}
     columns = {name: (definitions.get(name) or own[name]).compute(rows) for name in read}

@@ -11,8 +11,8 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.features.arithmetic import instalment
-from finrisk_assets.features.month_ends import list_month_ends
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
+from finrisk_assets.ledger.month_totals import find_month_ends, find_totals
 from schemas.ledger import LOANS
 
 
@@ -29,8 +29,8 @@ def add_month_end_applications(tables: Mapping[str, ir.Table], span: TimeSpan = 
     Parameters
     ----------
     tables
-        ``loans``, and ``transactions``, ``accounts`` and ``offers`` where the source has them; without transactions the loans are
-        returned alone.
+        ``loans``, and ``transactions`` or their totals, ``accounts`` and ``offers`` where the source has them; without transactions
+        the loans are returned alone.
     span
         Whole months: the applications to return.
 
@@ -41,9 +41,9 @@ def add_month_end_applications(tables: Mapping[str, ir.Table], span: TimeSpan = 
     """
     loans = tables["loans"]
     applied = span.filter_rows(loans, "applied_at")
-    if "transactions" not in tables:
+    if (totals := find_totals(tables)) is None:
         return applied
-    ends = list_month_ends(tables["transactions"], "customer_id", span)
+    ends = find_month_ends(totals, "customer_id", span)
     rows = ends.join(_typical_terms(loans, ends), "as_of")
     rows = rows.mutate(loan_id=rows.customer_id + "@" + rows.month, applied_at=rows.as_of)
     rows = _join_account(rows, tables.get("accounts"))

@@ -9,6 +9,7 @@ from finrisk_assets.domains.classifier import ClassifierDomain
 from finrisk_assets.domains.loan_offers import decide, features, model, profit
 from finrisk_assets.domains.loan_offers.pd_at_terms import PREFIX
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
+from finrisk_assets.ledger.month_totals import ACCOUNT_TOTALS
 from schemas.features import Feature
 from schemas.ledger import Column
 
@@ -35,6 +36,8 @@ class LoanOffers(ClassifierDomain):
     title = "Loan offers"
     owner = "credit-pricing"
     tables = ("offers", "transactions")
+    totals = (ACCOUNT_TOTALS.name,)
+    reads_movements = False
     needs = tuple(f"offers.{name}" for name in ("annual_rate_pct", "loan_amount", "term_months", "is_rate_random", "is_accepted"))
     upstream = ("scores_loan_default", "scores_spending_risk")
     companions = ("loan_default",)

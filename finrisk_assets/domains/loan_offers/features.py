@@ -16,6 +16,7 @@ from finrisk_assets.features.arithmetic import finite
 from finrisk_assets.features.feature_definition import FeatureDefinition, check_source_features, filled_columns, select_available
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.ledger.complete_months import join_complete_months
+from finrisk_assets.ledger.month_totals import find_totals
 from schemas.features import Feature
 from schemas.ledger import TABLES, Column
 
@@ -69,7 +70,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: Tim
     Parameters
     ----------
     tables
-        ``offers``, and ``transactions`` where the source has them; validated canonical tables. ``scores_loan_default`` and
+        ``offers``, and ``transactions`` or their totals where the source has them; validated. ``scores_loan_default`` and
         ``scores_spending_risk``, where there are such, give the PD and the probability of trouble.
     features
         As `select_features` returns them; a name that is not in `CATALOGUE` is a column of ``offers``.
@@ -92,14 +93,14 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: Tim
     if unknown:
         raise ValueError(f"no feature and no column of the offers is called {', '.join(unknown)}")
     offered = span.filter_rows(offers, "offered_at")
-    if "transactions" in tables:
-        offered = ibis.union(offered, build_month_end_rows(offers, tables["transactions"], span))
+    totals = find_totals(tables)
+    if totals is not None:
+        offered = ibis.union(offered, build_month_end_rows(offers, totals, span))
     # What is joined starts from the bare rows each time, so that the engine does not work out the other joins again.
     moments = offered.select("offer_id", "customer_id", "offered_at")
-    has_ledger = "transactions" in tables
     rows = offered.mutate(_usual_income=ibis.null("float64"))
-    if has_ledger:
-        rows = join_complete_months(offered, tables["transactions"], "offered_at", span)
+    if totals is not None:
+        rows = join_complete_months(offered, totals, "offered_at", span)
     rows = join_earlier_offers(rows, moments, offers)
     rows = join_newest_score(rows, moments, tables.get("scores_loan_default"), "applied_at", "_pd")
     rows = join_newest_score(rows, moments, tables.get("scores_spending_risk"), "as_of", "_spending")

@@ -8,14 +8,14 @@ import ibis
 import ibis.expr.types as ir
 
 from finrisk_assets.features.arithmetic import epoch_micros
-from finrisk_assets.features.month_ends import list_month_ends
 from finrisk_assets.features.time_span import TimeSpan
+from finrisk_assets.ledger.month_totals import find_month_ends
 from schemas.timestamps import DAY_US
 
 
-def build_month_end_rows(offers: ir.Table, transactions: ir.Table, span: TimeSpan) -> ir.Table:
+def build_month_end_rows(offers: ir.Table, totals: ir.Table, span: TimeSpan) -> ir.Table:
     """Return one row per customer and month-end of the span: the columns of the offers, all null but the number, customer and time."""
-    months = list_month_ends(transactions, "customer_id", span)
+    months = find_month_ends(totals, "customer_id", span)
     keys = {
         "offer_id": months.customer_id + "@" + months.month,
         "customer_id": months.customer_id,

@@ -7,6 +7,7 @@ from finrisk_assets.domains.base import MonitoringSpec, ScoredWindow
 from finrisk_assets.domains.classifier import ClassifierDomain, net_benefit, score_by_threshold
 from finrisk_assets.domains.spending_risk import catalogue, decide, features, model, target
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
+from finrisk_assets.ledger.month_totals import ACCOUNT_TOTALS
 from schemas.features import Feature, feature_table
 from schemas.ledger import Table
 
@@ -32,6 +33,7 @@ class SpendingRisk(ClassifierDomain):
     title = "Spending risk"
     owner = "personal-finance"
     tables = ("customers", "transactions")
+    totals = (ACCOUNT_TOTALS.name,)
     needs = ("transactions.customer_id", "transactions.category", "transactions.balance_amount")
     keys = features.KEYS
     reference_group = "people at lower risk"

@@ -8,12 +8,18 @@ from collections.abc import Collection, Mapping, Sequence
 import ibis.expr.types as ir
 
 from finrisk_assets.domains.spending_risk.catalogue import CATALOGUE
-from finrisk_assets.domains.spending_risk.joins import MONTHS, add_up_last_months, add_up_trailing_days, join_columns, join_usual_income
+from finrisk_assets.domains.spending_risk.joins import (
+    MONTHS,
+    WINDOW_MONTHS,
+    add_up_last_months,
+    add_up_trailing_days,
+    join_columns,
+    join_usual_income,
+)
 from finrisk_assets.domains.spending_risk.target import QUARTER_MONTHS, Trouble, find_outcomes
 from finrisk_assets.features.feature_definition import filled_columns, select_available
-from finrisk_assets.features.month_ends import list_month_ends
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
-from finrisk_assets.ledger.month_totals import add_up_months, find_first_month
+from finrisk_assets.ledger.month_totals import add_up_people, find_first_month, find_month_ends, find_totals
 from schemas.features import Feature
 from schemas.ledger import Column
 
@@ -47,7 +53,8 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], trouble: 
     Parameters
     ----------
     tables
-        ``transactions``, with balances and categories, and ``customers`` where features need them; validated canonical tables.
+        ``transactions``, with balances and categories, and ``customers`` where features need them; validated. The transactions'
+        totals are read where they are among the tables.
     features
         As `select_features` returns them.
     trouble
@@ -60,12 +67,15 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], trouble: 
     ibis.Table
         Lazy; every feature is float64, null where it is missing.
     """
-    # Only the length of the history and whether a ledger runs on are asked of movements beyond the windows.
-    movements = span.widen(MONTHS[-1], QUARTER_MONTHS).filter_rows(tables["transactions"], "occurred_at")
-    later_ends = list_month_ends(tables["transactions"], "customer_id", span.widen(0, QUARTER_MONTHS))
-    ends, months = span.filter_rows(later_ends, "as_of"), add_up_months(movements)
+    totals = find_totals(tables)
+    assert totals is not None
+    movements = span.widen(WINDOW_MONTHS + 1, QUARTER_MONTHS).filter_rows(tables["transactions"], "occurred_at")
+    months = add_up_people(span.widen(MONTHS[-1], QUARTER_MONTHS).filter_rows(totals, "month"))
+    # The length of the history, and whether a ledger runs on, are asked of all months.
+    later_ends = find_month_ends(totals, "customer_id", span.widen(0, QUARTER_MONTHS))
+    ends = span.filter_rows(later_ends, "as_of")
     rows = join_columns(ends, add_up_trailing_days(ends, movements))
-    rows = join_columns(rows, add_up_last_months(ends, months, find_first_month(tables["transactions"])))
+    rows = join_columns(rows, add_up_last_months(ends, months, find_first_month(totals)))
     if "customers" in tables:
         rows = join_usual_income(rows, tables["customers"])
     rows = join_columns(rows, find_outcomes(ends.select("customer_id", "as_of"), later_ends, movements, months, trouble))

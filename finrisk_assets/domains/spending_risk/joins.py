@@ -70,7 +70,7 @@ def add_up_last_months(ends: ir.Table, months: ir.Table, first: ir.Table) -> ir.
     ends
         ``customer_id`` and ``as_of``.
     months
-        As `month_totals.add_up_months` returns them, of `MONTHS` before the month-ends at least.
+        As `month_totals.add_up_people` returns them, of `MONTHS` before the month-ends at least.
     first
         As `month_totals.find_first_month` returns it.
     """

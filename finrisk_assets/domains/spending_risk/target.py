@@ -52,7 +52,7 @@ def find_outcomes(rows: ir.Table, ends: ir.Table, transactions: ir.Table, months
     ends
         The month-ends of the ledger, those of `rows` and of `QUARTER_MONTHS` after them at least.
     transactions, months
-        Validated movements, and their totals (`ledger.month_totals.add_up_months`).
+        Validated movements, and their totals (`ledger.month_totals.add_up_people`).
 
     Returns
     -------

@@ -37,9 +37,8 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
     # What one month is made of: the ledger's months that its windows look back to, and those that its outcomes are told by.
     around = dg.TimeWindowPartitionMapping(-domain.months_back, domain.months_ahead, allow_nonexistent_upstream_partitions=True)
     tables = {
-        table: dg.AssetIn(f"validated_{table}", partition_mapping=around if table in MONTHLY_TABLES else None)
-        for table in domain.tables
-        if table in source.tables
+        table: dg.AssetIn(asset, partition_mapping=around if table in (*MONTHLY_TABLES, *domain.totals) else None)
+        for table, asset in domain.list_inputs(source).items()
     }
     upstream = {scores: dg.AssetIn(scores) for scores in domain.upstream if scores in available}
 
@@ -51,7 +50,7 @@ def _features(domain: Domain, source: Source, available: Collection[str]) -> dg.
         io_manager_key="tables",
         partitions_def=partitions.monthly_partitions(source.begins, source.ends),
         backfill_policy=partitions.ONE_RUN,
-        automation_condition=automation.WHEN_THE_LEDGER_CHANGES,
+        automation_condition=automation.WHEN_TOTALS_CHANGE if domain.totals else automation.WHEN_THE_LEDGER_CHANGES,
         **common(domain, {"ibis"}),
     )
     def features(context: dg.AssetExecutionContext, clock: Clock, **tables: LazyTable) -> LazyTable:

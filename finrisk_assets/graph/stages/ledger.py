@@ -1,23 +1,28 @@
 """The assets of the ledger: ``raw_*`` lands the source, ``quarantine_*`` and ``validated_*`` part the rows by the contract.
 
+``totals_*`` adds up the transactions of a month for the domains that look back over months.
+
 The rules are in `contract`, the landing of a source in `landing` and `sources`. Transactions are partitioned by month. Customers,
 accounts, loans and offers are whole tables, whose rows change with time; so are the raw tables and the quarantine, because a row that
 cannot be read belongs to no month.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets.graph import checks, lineage, partitions
+from finrisk_assets.domains.base import Domain
+from finrisk_assets.graph import automation, checks, lineage, partitions
 from finrisk_assets.graph.resources import Clock
 from finrisk_assets.graph.runs.work_folders import open_work_folder
 from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, WarehouseResource, column_schema, count, markdown_table
 from finrisk_assets.ledger import as_of, contract, snapshots
 from finrisk_assets.ledger.landing import ROW
 from finrisk_assets.ledger.mirror import mirror_snapshot
+from finrisk_assets.ledger.month_totals import MONTH_TOTALS
 from finrisk_assets.ledger.sources import feedback
 from finrisk_assets.ledger.sources.source_definition import Lander, RawTable, Source
 from finrisk_assets.settings import Settings
@@ -29,8 +34,8 @@ MONTHLY_TABLES = ("transactions",)
 """The tables that are kept by month, each by the event time of its contract."""
 
 
-def build_assets(source: Source, settings: Settings) -> list[Any]:
-    """Build every asset and check of the ledger of one source."""
+def build_assets(source: Source, settings: Settings, domains: Sequence[Domain]) -> list[Any]:
+    """Build every asset and check of the ledger of one source, with the totals that its domains read."""
     definitions: list[Any] = []
     for name, raw in source.tables.items():
         definitions += [_raw(f"raw_{name}", raw.land, raw, settings, source, raw.table.description), _check_landed(name)]
@@ -38,6 +43,8 @@ def build_assets(source: Source, settings: Settings) -> list[Any]:
         definitions += [_validated(name, raw, source), _contract(name, raw, source), _complete(name, raw, source)]
     for name, land in source.truth.items():
         definitions += [_raw(name, land, None, settings, source, "What only the simulator knows; no feature may read it."), _landed(name)]
+    for name in sorted({table for domain in domains for table in domain.list_inputs(source) if table in MONTH_TOTALS}):
+        definitions += [_totals(name, source), _check_totals(name)]
     return definitions
 
 
@@ -202,6 +209,43 @@ def _differing(raw_table: RawTable, tables: dict[str, LazyTable], undated: str) 
 
     expected, stored = by_month(timed[contract.EVENT_TIME]), by_month(tables["validated"][raw_table.table.event_time])
     return {month for month in expected.keys() | stored.keys() if expected.get(month) != stored.get(month)}
+
+
+def _totals(name: str, source: Source) -> dg.AssetsDefinition:
+    contract_, add_up = MONTH_TOTALS[name]
+
+    @dg.asset(
+        name=name,
+        ins={"transactions": dg.AssetIn("validated_transactions")},
+        description=contract_.description,
+        metadata={"dagster/column_schema": column_schema(contract_), partitions.PARTITION_COLUMN: contract_.event_time},
+        partitions_def=partitions.monthly_partitions(source.begins, source.ends),
+        backfill_policy=partitions.ONE_RUN,
+        automation_condition=automation.WHEN_THE_LEDGER_CHANGES,
+        **_common(),
+    )
+    def totals(context: dg.AssetExecutionContext, transactions: LazyTable) -> LazyTable:
+        partitions.add_run_metadata(context, lineage.lineage_metadata(add_up(transactions)))
+        months = partitions.MonthRange.from_partitions(context.assets_def.partitions_def, context.partition_key_range)
+        return add_up(months.filter_rows(transactions, "occurred_at"))
+
+    return totals
+
+
+def _check_totals(name: str) -> dg.AssetChecksDefinition:
+    """Check that every month's transactions are counted once, also those beyond the run: features read the months around theirs."""
+
+    def broken(warehouse: Warehouse) -> list[str]:
+        stored, movements = warehouse.table(name), warehouse.table("validated_transactions")
+        if strange := set(stored.columns) ^ set(MONTH_TOTALS[name][0].names):
+            return [f"{name} differs from its contract in the columns {', '.join(sorted(strange))}"]
+        counted = stored.group_by(at=stored.month).agg(n=stored.n.sum())
+        there = movements.group_by(at=movements.occurred_at.truncate("M").cast("timestamp(6)")).agg(n=movements.count())
+        totals, expected = ({row["at"]: int(row["n"]) for row in rows.to_pyarrow().to_pylist()} for rows in (counted, there))
+        wrong = sorted(f"{at:{partitions.MONTH_FORMAT}}" for at in totals.keys() | expected.keys() if totals.get(at) != expected.get(at))
+        return [f"{name} does not count the movements of {', '.join(wrong)}: materialise it for these months"] if wrong else []
+
+    return checks.blocking_check(name, f"{name}_contract", "Every movement of the ledger is counted once, in its month.", broken)
 
 
 def _common() -> dict[str, Any]:
