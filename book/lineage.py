@@ -5,8 +5,9 @@ from html import escape
 from book.asset_graph import list_assets
 
 PLACES = {
-    "raw": (0, 0.0), "truth": (0, 0.0), "validated": (1, 0.0), "totals": (1, 0.0), "features": (2, 3.2), "model": (3, 1.6), "evaluation": (4, 2.7),
-    "champion": (5, 2.2), "scores": (6, 3.3), "oracle": (6, 4.6), "pack": (7, 0.5), "bento": (7, 1.7), "monitoring": (7, 3.9),
+    "raw": (0, 0.0), "truth": (0, 0.0), "validated": (1, 0.0), "totals": (1, 0.0), "features": (2, 3.2), "model": (3, 1.6),
+    "evaluation": (4, 2.7), "champion": (5, 2.2), "scores": (6, 3.3), "oracle": (6, 4.6), "pack": (7, 0.5), "bento": (7, 1.7),
+    "monitoring": (7, 3.9),
 }  # fmt: skip
 """First word of an asset's name -> its column, and its row; several assets of one kind stand in rows one below the other."""
 LEDGER_WIDTH, BOX_WIDTH, BOX_HEIGHT, ROW_HEIGHT, MARGIN, GAP = 176, 104, 46, 64, 16, 40
@@ -30,8 +31,8 @@ def draw_lineage(group: str) -> str:
     own = {name for name, node in nodes.items() if node.group_name == group} | {"bento"}
     shown = {parent for name in own if name != "bento" for parent in parents[name] if nodes[parent].group_name == "ledger"} | own
     shown |= {f"raw_{name.removeprefix('validated_')}" for name in shown if name.startswith("validated_")}
-    if totals := {name for name in shown if name.startswith("totals_")}:
-        parents |= dict.fromkeys(totals, {"raw_transactions"})
+    for name in [name for name in shown if name.startswith("totals_")]:
+        parents[name] = {"raw_transactions"}
         shown.add("raw_transactions")
     boxes = _place_boxes(sorted(shown))
     width = max(x + wide for x, _, wide in boxes.values()) + MARGIN

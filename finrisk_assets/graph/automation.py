@@ -50,7 +50,7 @@ _TRANSACTIONS, _TOTALS, _COMPUTED = (
 )
 
 
-def _when_months_change(followed: dg.AssetSelection) -> dg.AutomationCondition[dg.AssetKey]:
+def _when_months_change(followed: dg.AssetSelection) -> dg.AutomationCondition[Any]:
     is_new = dg.AutomationCondition.newly_updated()
     is_carried = dg.AutomationCondition.all_new_updates_have_run_tags(tag_keys={CARRIES})
     return (
