@@ -53,14 +53,14 @@ def sources_of(domain: str, feature: str, tmp_path: Path) -> set[str]:
     return {column.removeprefix("validated_") for column in trace_features(one, loaded, settings)[0][feature]}
 
 
-MOVED = {"transactions.customer_id", "transactions.occurred_at"}
+MOVED = {"transactions.customer_id", "transactions.account_id", "transactions.occurred_at"}
 
 
 @pytest.mark.parametrize(
     ("domain", "feature", "expected"),
     [
         ("spending_risk", "Total_Income", {*MOVED, "transactions.amount", "transactions.direction", "transactions.category"}),
-        ("spending_risk", "month_sin", {"transactions.occurred_at"}),
+        ("spending_risk", "month_sin", MOVED),
         ("spending_risk", "n_negative_balance_1m", {*MOVED, "transactions.balance_amount"}),
         ("loan_default", "stated_income_amount", {"loans.stated_income_amount"}),
         ("loan_offers", "annual_rate_pct", {"offers.annual_rate_pct"}),
