@@ -143,7 +143,9 @@ def test_a_kill_leaves_no_step_that_begins_and_a_table_whole_or_not_at_all(setti
             os.kill(int(started.get_dagster_event().engine_event_data.metadata["pid"].value), signal.SIGKILL)
         run.wait(RUN_S)
         other.execute("SELECT pg_advisory_unlock_all()")
-        wait_for_number(other, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'finrisk'", 0)
+        wait_for_number(
+            other, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'finrisk' AND datname = current_database()", 0
+        )
         assert [event.step_key for event in instance.all_logs(run_id, dg.DagsterEventType.STEP_START)] == ["raw_transactions"]
         status = instance.get_run_by_id(run_id).status
     warehouse = Warehouse.of(settings)
