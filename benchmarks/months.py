@@ -19,7 +19,7 @@ import ibis.expr.types as ir
 
 from benchmarks.postgres import server_cpu_s
 from finrisk_assets.domains.base import Domain
-from finrisk_assets.domains.registry import domains_of
+from finrisk_assets.domains.registry import domains_of, totals_of
 from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.graph.partitions import MonthRange, monthly_partitions
 from finrisk_assets.graph.stages.common import join_companions
@@ -125,7 +125,7 @@ def _builders(source: Source, warehouse: Warehouse, settings: Settings) -> dict[
         return rows_of
 
     builders |= {f"validated_{name}": validated(name) for name in MONTHLY_TABLES}
-    builders |= {name: totals(name) for name in MONTH_TOTALS if warehouse.has(name)}
+    builders |= {name: totals(name) for name in totals_of(source)}
     builders |= {f"features_{domain.name}": features(domain) for domain in domains_of(source) if not domain.features_of}
     builders |= {f"scores_{domain.name}": scores(domain) for domain in domains_of(source)}
     return builders

@@ -24,7 +24,7 @@ from finrisk_assets.settings import Settings
 
 def bare(settings: Settings) -> None:
     """The computation alone."""
-    from finrisk_assets.domains.registry import domains_of, left_out
+    from finrisk_assets.domains.registry import domains_of, left_out, totals_of
     from finrisk_assets.features.time_span import ALL_TIMES
     from finrisk_assets.graph.packaging import build_bento
     from finrisk_assets.graph.stages import common, scores
@@ -48,7 +48,7 @@ def bare(settings: Settings) -> None:
         warehouse.store(f"quarantine_{name}", split.quarantine)
         valid[name] = warehouse.store(f"validated_{name}", split.valid)
         assert not contract.check_stored(raw.table, valid[name])
-    for name in sorted({table for domain in domains_of(source) for table in domain.list_inputs(source) if table in MONTH_TOTALS}):
+    for name in totals_of(source):
         valid[name] = warehouse.store(name, MONTH_TOTALS[name][1](valid["transactions"]))
     champions = {}
     for domain in domains_of(source):

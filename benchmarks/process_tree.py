@@ -15,7 +15,7 @@ SAMPLE_S = 0.25
 
 @dataclass
 class Usage:
-    """What a block used.
+    """Time, processor and memory that a block used.
 
     Attributes
     ----------

@@ -47,15 +47,12 @@ SESSION = (
     "SET client_encoding = 'UTF8'",
     "SET client_min_messages = warning",
     # The server's side of `CONNECTION`: a machine that has gone would hold its tables' locks for hours, with the server's defaults.
-    "SET tcp_keepalives_idle = 60",
-    "SET tcp_keepalives_interval = 10",
-    "SET tcp_keepalives_count = 6",
-    "SET tcp_user_timeout = 120000",
+    *(f"SET tcp_{name.removeprefix('tcp_')} = {value}" for name, value in CONNECTION.items() if name != "connect_timeout"),
     # A query whose process was killed ends before its result is whole; a server on Windows refuses to look.
     "SELECT set_config('client_connection_check_interval', '10s', false) "
     "FROM pg_settings WHERE name = 'dynamic_shared_memory_type' AND setting <> 'windows'",
 )
-"""Settings of a connection on which the results or the speed depend."""
+"""Settings of a connection on which the results, the speed, or the end of a lock depend."""
 
 WITHOUT_DRIVER = (
     "the warehouse on PostgreSQL needs psycopg, which finrisk does not install by itself, for its licence is the LGPL: "

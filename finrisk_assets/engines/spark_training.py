@@ -50,7 +50,7 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a training took: rows, the workers of the last attempts, attempts, and seconds from its beginning."""
+    """The cost of a training: rows, the workers of the last attempts, attempts, and seconds from its beginning."""
 
     rows: int
     workers: int

@@ -71,7 +71,7 @@ def write_float(value: float | None) -> str | None:
 
 @dataclass(frozen=True)
 class BoostingTask:
-    """What a group of workers fits together.
+    """The model that a group of workers fits together.
 
     Attributes
     ----------

@@ -53,7 +53,7 @@ def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = 
     close_folder(settings.root)
     source = sources.load(settings)
     domains = domains_of(source)
-    definitions: list[Any] = ledger.build_assets(source, settings, domains)
+    definitions: list[Any] = ledger.build_assets(source, settings)
     scores = [f"scores_{domain.name}" for domain in domains]
     for domain in domains:
         definitions += stages.build_assets(domain, source, settings, scores)

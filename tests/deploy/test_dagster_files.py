@@ -70,7 +70,7 @@ def test_the_page_states_the_numbers_of_the_instance():
 
 
 def test_a_url_without_a_driver_is_read_by_psycopg_3():
-    """Which Dagster's library does not know: the page and the file say that the URL names its driver."""
+    """Dagster's library does not know the driver: the page and the file say that the URL names it."""
     assert make_url("postgresql://db.example/dagster").get_dialect().driver == "psycopg"
 
 

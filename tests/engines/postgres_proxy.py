@@ -11,7 +11,7 @@ CHUNK_BYTES = 1 << 13
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a connection, once.
+    """A fault of a connection, once.
 
     Attributes
     ----------

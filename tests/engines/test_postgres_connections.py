@@ -107,7 +107,7 @@ def test_the_url_takes_parameters_of_libpq(server: ServerOnPort) -> None:
 
 
 def test_a_server_that_recovers_is_waited_for(server: ServerOnPort, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is back before the third of the four attempts. By its socket, the server has no file before."""
+    """The server is back before the third of the four attempts; the file of its socket is missing until then."""
     backoff, waited = retries.backoff_s, []
 
     def start_later(attempt: int) -> float:

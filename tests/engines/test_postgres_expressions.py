@@ -138,7 +138,7 @@ def test_numbers_are_those_of_duckdb(postgres: Any, duckdb: Any, expression: Cal
 
 
 def test_the_databases_collation_is_not_the_engines(postgres: Any) -> None:
-    """Otherwise the tests of this file would say nothing about it."""
+    """The tests of this file say something about collations only then."""
     if shutil.which("localedef") and TEST_POSTGRES not in os.environ:
         assert postgres.con.execute("SELECT 'a' < 'B', lower('I'), upper('i')").fetchone() == (True, "ı", "İ")
 

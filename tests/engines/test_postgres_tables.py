@@ -205,7 +205,7 @@ def test_a_file_comes_in_by_parts_and_a_result_waits_in_a_file_without_a_name(
 
 
 def test_scores_come_in_as_they_are_made(new_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By COPY into a table of the session, while others are still made, and through no file."""
+    """Each batch goes by COPY into a table of the session while others are still made, and through no file."""
     steps, write = [], postgres_backend._write
     monkeypatch.setattr(postgres_backend, "_write", lambda batch: steps.append("copied") or write(batch))
 

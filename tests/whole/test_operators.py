@@ -130,7 +130,7 @@ def test_a_live_run_is_not_cleared(home: OperatedHome) -> None:
 
 
 def test_four_starts_at_once_all_succeed_one_after_the_other(home: OperatedHome) -> None:
-    """By `dagster job launch`, `dg launch`, the button of the UI, and the schedule."""
+    """The starts are `dagster job launch`, `dg launch`, the button of the UI, and the schedule."""
     port = home.start_daemon_and_ui()
     wait_until(lambda: answers(port), "the web server")
     home.ask("daily")

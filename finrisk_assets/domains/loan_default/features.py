@@ -83,7 +83,6 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: Tim
     if unknown:
         raise ValueError(f"no feature and no column of the loans is called {', '.join(unknown)}")
     needs: dict[str, set[str]] = {}
-    totals = find_totals(tables)
     for name in read:
         for table, needed in (need.split(".") for need in (definitions[name].needs if name in definitions else ())):
             is_added_up = table == "transactions" and ACCOUNT_TOTALS.name in tables
@@ -97,7 +96,7 @@ def build(tables: Mapping[str, ir.Table], features: Sequence[Feature], span: Tim
     if "accounts" in needs:
         rows = join_owner(rows, tables["accounts"], "account_id", "opened_at", needs["accounts"])
     if "transactions" in needs:
-        rows = join_complete_months(rows, totals, "applied_at", span)
+        rows = join_complete_months(rows, find_totals(tables), "applied_at", span)
     keys = [key.name for key in KEYS] + [IS_TEST.name] * (IS_TEST.name in loans.columns)
     own = {feature.name: FeatureDefinition(feature) for feature in features}
     columns = {name: (definitions.get(name) or own[name]).compute(rows) for name in read}

@@ -7,14 +7,13 @@ accounts, loans and offers are whole tables, whose rows change with time; so are
 cannot be read belongs to no month.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import dagster as dg
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets.domains.base import Domain
+from finrisk_assets.domains.registry import totals_of
 from finrisk_assets.graph import automation, checks, lineage, partitions
 from finrisk_assets.graph.resources import Clock
 from finrisk_assets.graph.runs.work_folders import open_work_folder
@@ -34,7 +33,7 @@ MONTHLY_TABLES = ("transactions",)
 """The tables that are kept by month, each by the event time of its contract."""
 
 
-def build_assets(source: Source, settings: Settings, domains: Sequence[Domain]) -> list[Any]:
+def build_assets(source: Source, settings: Settings) -> list[Any]:
     """Build every asset and check of the ledger of one source, with the totals that its domains read."""
     definitions: list[Any] = []
     for name, raw in source.tables.items():
@@ -43,7 +42,7 @@ def build_assets(source: Source, settings: Settings, domains: Sequence[Domain]) 
         definitions += [_validated(name, raw, source), _contract(name, raw, source), _complete(name, raw, source)]
     for name, land in source.truth.items():
         definitions += [_raw(name, land, None, settings, source, "What only the simulator knows; no feature may read it."), _landed(name)]
-    for name in sorted({table for domain in domains for table in domain.list_inputs(source) if table in MONTH_TOTALS}):
+    for name in totals_of(source):
         definitions += [_totals(name, source), _check_totals(name)]
     return definitions
 
