@@ -108,11 +108,13 @@ def test_a_run_that_dies_while_it_lands_leaves_what_had_landed(shop: Shop, monke
 LANDS = """
 import sys
 from pathlib import Path
-from finrisk_assets.graph.runs.work_folders import open_work_folder
-with open_work_folder(Path(sys.argv[1]), "raw_transactions") as folder:
-    (folder / "raw_transactions.parquet").write_bytes(b"half a file")
+from finrisk_assets.graph.runs.work_files import open_work_file
+with open_work_file(Path(sys.argv[1])) as part:
+    part.write_bytes(b"half a file")
+    part.with_name(f".{part.name}.content.parquet").write_bytes(b"a file on the way to it")
     print("landing", flush=True)
     sys.stdin.read()
+    sys.exit("ended without a whole file")
 """
 
 
@@ -120,20 +122,20 @@ def test_the_next_landing_removes_what_a_killed_one_left_and_leaves_a_live_one_a
     folder = shop.settings.root / "landing"
     workers = []
     for _ in range(2):
-        command = [sys.executable, "-c", LANDS, str(folder)]
+        command = [sys.executable, "-c", LANDS, str(folder / "raw_transactions.parquet")]
         workers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         assert workers[-1].stdout.readline() == b"landing\n"
     killed, live = workers
     killed.kill()
     killed.wait()
-    elsewhere = [folder / f".raw_transactions.another.machine.{number}.1.part" for number in range(2)]
+    elsewhere = [folder / f".raw_transactions.another.machine.{number}.1.part.parquet" for number in range(2)]
     for other in elsewhere:
-        other.mkdir()
+        other.touch()
     os.utime(elsewhere[0], (0, 0))
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.iterdir())) == 7
     shop.run(dg.RunRequest(job_name=automation.LATE))
-    (left,) = {file.name for file in folder.iterdir()} - {"raw_transactions.parquet", elsewhere[1].name}
-    assert f".{live.pid}." in left
+    left = {file.name for file in folder.iterdir()} - {"raw_transactions.parquet", elsewhere[1].name}
+    assert len(left) == 2 and all(f".{live.pid}." in name for name in left)
     live.communicate(b"")
     assert {file.name for file in folder.iterdir()} == {"raw_transactions.parquet", elsewhere[1].name}
 

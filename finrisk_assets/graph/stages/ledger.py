@@ -16,7 +16,7 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.domains.registry import totals_of
 from finrisk_assets.graph import automation, checks, lineage, partitions
 from finrisk_assets.graph.resources import Clock
-from finrisk_assets.graph.runs.work_folders import open_work_folder
+from finrisk_assets.graph.runs.work_files import open_work_file
 from finrisk_assets.graph.warehouse import WAREHOUSE_POOL, Warehouse, WarehouseResource, column_schema, count, markdown_table
 from finrisk_assets.ledger import as_of, contract, snapshots
 from finrisk_assets.ledger.landing import ROW
@@ -60,9 +60,8 @@ def _raw(asset: str, land: Lander, raw_table: RawTable | None, settings: Setting
     def raw(context: dg.AssetExecutionContext, warehouse: WarehouseResource, clock: Clock) -> dg.Output[LazyTable]:
         path = settings.root / "landing" / f"{asset}.parquet"
         # The sensor of new files reads what has landed, also while runs land it anew or after one died in it.
-        with open_work_folder(path.parent, asset) as folder:
-            landed = land(folder / path.name)
-            (folder / path.name).replace(path)
+        with open_work_file(path) as part:
+            landed = land(part)
         reason = f"landing, content {landed.sha256[:12]}"
         snapshot = snapshots.store_snapshot(snapshots.snapshot_folder(settings.root), path, table=asset, kept_by=reason)
         mirror_snapshot(settings, snapshot)
