@@ -5,6 +5,7 @@ SHELL := /bin/sh
 UV := .uv/bin/uv
 PY := .venv/bin/python
 PORT ?= 3000
+ROUNDS ?= 1
 CHARTS := bento/console/static/vega.js.gz
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
@@ -132,8 +133,8 @@ container-test: .venv/.dev ## Build the container image without Docker or a regi
 bench: .venv/.dev ## Measure: model quality and speed, beside peers
 	@for what in features simulator spending loans cashflow offers handbook leakage drift scorecard reasons gates orchestration serving; do echo "== $$what"; $(PY) -m benchmarks.$$what || exit 1; done
 
-scale: .venv/.dev ## Measure what grows with the ledger: features, months, engines, customers (hours; 30 GB of disk)
-	@$(PY) -m benchmarks.scale
+scale: .venv/.dev postgres spark ## Measure what grows with the ledger: features, months, engines, customers (hours; 30 GB of disk; needs Java 17)
+	@$(PY) -m benchmarks.scale --rounds $(ROUNDS)
 
 book: .venv/.dev ## Build the documentation as a site into .book/site; a link that leads nowhere fails
 	@$(PY) -m book.pages
