@@ -1,6 +1,6 @@
 """The Handbook's 15 features of 1.75, 10 and 100 million transactions, beside peers.
 
-    python -m benchmarks.feature_growth [--rows 1750000 10000000 100000000] [--rounds 3] [--peers windows polars pandas groups] [--folder /tmp]
+    python -m benchmarks.feature_growth [--rows 1750000 10000000 100000000] [--rounds 3] [--peers windows polars …] [--folder /tmp]
 
 The transactions are drawn in DuckDB, 350 of a customer in half a year, as many as the Handbook has. Each contender runs in a process of its
 own, in interleaved rounds, DuckDB with a memory limit of 4 GB. Medians are of the time without imports and without loading the table
