@@ -1,7 +1,6 @@
 """Servers of S3, Cloud Storage and Azure Blob Storage on loopback, one of each for all tests, and a bucket for each test."""
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -13,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.conftest import require
 from tests.objects.object_servers import FaultProxy, ObjectServer
 
 AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -69,14 +69,12 @@ def gs(environment: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
 
 @pytest.fixture(scope="session")
 def abfs(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    """Yield Azurite, Microsoft's emulator of Blob Storage, where it is installed: it comes from npm and weighs 360 MB."""
-    program = shutil.which("azurite-blob")
-    if program is None:
-        pytest.skip("azurite-blob is not installed: `npm install --global azurite` brings it")
+    """Yield Azurite, Microsoft's emulator of Blob Storage, which comes from npm: docs/object-storage.md."""
+    program = require("azurite-blob")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [program, "--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--blobPort", str(port)]
+    command = [program, "--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck", "--blobPort", str(port)]
     server = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("azurite"))
     proxy = FaultProxy(port)
     endpoint = f"AccountName=devstoreaccount1;AccountKey={AZURE_KEY};BlobEndpoint={proxy.address}/devstoreaccount1;"
