@@ -133,3 +133,28 @@ def test_no_feature_table_has_a_column_of_the_truth_or_a_protected_one(source: s
         names = set(domain.feature_contract(loaded).names)
         assert not {name for name in names if name.startswith(("true_", "truth_", "oracle_", "ledger_pd"))}, domain.name
         assert not names & protected, domain.name
+
+
+@pytest.mark.parametrize(
+    ("url", "executor"),
+    [
+        ("", "in_process"),
+        ("postgres://db.example/risk", "multiprocess"),
+        ("pyspark://local[2]", "in_process"),
+        ("pyspark://spark://host:7077", "in_process"),
+        ("pyspark://sc://host:15002", "multiprocess"),
+    ],
+)
+def test_a_step_is_a_process_of_its_own_where_the_warehouse_takes_several_writers(url: str, executor: str, tmp_path: Path) -> None:
+    definitions = build.build_definitions(Settings(home=tmp_path, warehouse_url=url))
+    assert definitions.executor is not None and definitions.executor.name == executor
+
+
+def test_dagsters_pages_hold_no_url_of_warehouse_and_tracking(tmp_path: Path) -> None:
+    from dagster._core.remote_representation.external_data import RepositorySnap
+    from dagster._serdes import serialize_value
+
+    urls = {"warehouse_url": "postgres://risk@db.example/risk", "mlflow_store_url": "postgresql://mlflow@db.example/mlflow"}
+    repository = build.build_definitions(Settings(home=tmp_path, **urls)).get_repository_def()
+    shown = serialize_value(RepositorySnap.from_def(repository))
+    assert '"tracking"' in shown and "db.example" not in shown

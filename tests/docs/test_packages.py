@@ -1,7 +1,7 @@
 """Tests of what the pages say of packages: their licences, their sizes and what they depend on."""
 
 import re
-from importlib.metadata import files, metadata, requires
+from importlib.metadata import files, metadata, requires, version
 from pathlib import Path
 
 import pytest
@@ -44,3 +44,8 @@ def test_spark_is_as_large_as_the_pages_say() -> None:
 def test_pipes_have_no_dependencies() -> None:
     assert "`dagster_pipes`, a package without dependencies" in text_of("engines.md")
     assert [each for each in requires("dagster-pipes") or () if "extra ==" not in each] == []
+
+
+def test_the_chart_of_dagster_has_the_version_of_the_installed_package() -> None:
+    for file in ("docs/orchestration.md", "deploy/dagster/values.yaml"):
+        assert f"dagster/dagster --version {version('dagster')} " in (ROOT / file).read_text("utf-8")

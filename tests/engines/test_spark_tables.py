@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlparse
+from zipfile import ZipFile
 
 import ibis
 import pyarrow as pa
@@ -151,6 +152,13 @@ def test_a_process_has_one_master_with_the_settings_of_its_url(spark_engine, tmp
     assert spark_engine.session.conf.get("spark.sql.shuffle.partitions") == SPARK_SETTINGS["spark.sql.shuffle.partitions"]
     with pytest.raises(EngineError, match="runs Spark on local"):
         SparkEngine.open(f"pyspark://local[7]?warehouse={tmp_path}")
+
+
+def test_iceberg_is_one_jar_under_the_apache_licence(spark_engine):
+    (jar,) = spark_engine.session.sparkContext.getConf().get("spark.jars").split(",")
+    assert "iceberg-spark-runtime" in jar
+    with ZipFile(urlparse(jar).path) as archive:
+        assert archive.read("META-INF/LICENSE").decode().split()[:4] == ["Apache", "License", "Version", "2.0,"]
 
 
 def test_batches_come_in_order_and_a_function_runs_where_the_rows_are(spark_engine, tmp_path):

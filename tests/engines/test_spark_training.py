@@ -16,6 +16,7 @@ from finrisk_assets.domains.ledger_fit import FEATURES, RowEncoder, TeachingRows
 from finrisk_assets.domains.transaction_anomaly.model import GENUINE_SHARE
 from finrisk_assets.engines.spark_engine import ICEBERG, KEPT_SNAPSHOTS, MAX_SNAPSHOTS
 from finrisk_assets.engines.spark_training import MAX_ATTEMPTS, MIN_WORKER_ROWS, TASK, write_task
+from finrisk_assets.engines.spark_url import ANSWER_S
 from finrisk_assets.engines.spark_workers import CHECKPOINT_ROUNDS
 from finrisk_assets.graph.stages.common import sample_rows
 from finrisk_assets.graph.stages.external.spark_fit import SparkFit
@@ -199,5 +200,6 @@ def test_the_pages_state_the_bounds():
     assert "There are three attempts" in engines
     assert MAX_ATTEMPTS == 3
     assert f"A table that has more than {MAX_SNAPSHOTS} states keeps its last two" in engines and KEPT_SNAPSHOTS == 2
+    assert f"accepts a connection within {ANSWER_S:g} s" in engines
     assert f"else Spark fetches `{ICEBERG}` once" in engines
     assert f"Of transactions without fraud {GENUINE_SHARE:.0%} teach".replace("%", " %") in scale
