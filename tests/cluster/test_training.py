@@ -23,6 +23,7 @@ from finrisk_assets.engines.spark_training import MIN_WORKER_ROWS, ROWS, write_t
 from finrisk_assets.graph import automation
 from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.modelling.evaluation import metrics
 from finrisk_assets.settings import Settings
 from tests.cluster.cluster import SPARK, Standalone, standalone
 from tests.conftest import SPARK_SETTINGS
@@ -81,8 +82,8 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def url_of(master: str, folder: Path) -> str:
-    return f"pyspark://{master}?{urlencode(OPTIONS | {'warehouse': str(folder / 'spark')})}"
+def url_of(master: str, folder: Path, **settings: str) -> str:
+    return f"pyspark://{master}?{urlencode(OPTIONS | settings | {'warehouse': str(folder / 'spark')})}"
 
 
 def test_a_worker_that_dies_in_the_middle_of_training_leaves_a_model_that_passes_the_gate(
@@ -114,15 +115,20 @@ def test_a_worker_that_dies_in_the_middle_of_training_leaves_a_model_that_passes
     assert gates == [True]
 
 
+def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and outcomes, of which the first feature says something."""
+    random = np.random.default_rng(seed)
+    rows = random.normal(size=(3 * MIN_WORKER_ROWS, 4)).astype(np.float32)
+    return rows, random.random(len(rows)) < 1 / (1 + np.exp(-rows[:, 0]))
+
+
 def write_training(folder: Path, url: str, wait_s: float, rounds: int = 30) -> Path:
-    """Write rows of which the first feature says something, and the task to fit them."""
+    """Write rows, and the task to fit them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from xgboost import XGBClassifier
 
-    random = np.random.default_rng(3)
-    rows = random.normal(size=(3 * MIN_WORKER_ROWS, 4)).astype(np.float32)
-    labels = random.random(len(rows)) < 1 / (1 + np.exp(-rows[:, 0]))
+    rows, labels = draw(3)
     (folder / ROWS).mkdir(parents=True)
     keys = [str(number) for number in range(len(rows))]
     pq.write_table(pa.Table.from_batches([to_batch(keys, labels, rows)]), folder / ROWS / "all.parquet")
@@ -137,10 +143,24 @@ def fit(folder: Path, *command: str) -> bytes:
     return (folder / "made.ubj").read_bytes()
 
 
-def test_as_many_workers_fit_the_same_model_again_through_spark_submit(cluster: Standalone, tmp_path: Path) -> None:
+def measure_auc(model: bytes) -> metrics.Interval:
+    """Return the AUC of a model on rows that it has not seen."""
+    from xgboost import Booster, DMatrix
+
+    rows, labels = draw(4)
+    return metrics.auc(labels, Booster(model_file=bytearray(model)).predict(DMatrix(rows)))
+
+
+def test_as_many_workers_fit_the_same_model_again_and_fewer_another_as_good(cluster: Standalone, tmp_path: Path) -> None:
+    """The second fit goes through `spark-submit`, the third has one worker."""
     first, second = (write_training(tmp_path / name, url_of(cluster.url, tmp_path), 120.0) for name in ("first", "second"))
+    third = write_training(tmp_path / "third", url_of(cluster.url, tmp_path, **{"spark.cores.max": "1"}), 120.0)
+    program = (sys.executable, "-m", spark_job.__name__)
     submit = (str(SPARK / "bin" / "spark-submit"), "--conf", "spark.executor.memory=600m", spark_job.__file__)
-    assert fit(first, sys.executable, "-m", spark_job.__name__) == fit(second, *submit)
+    of_two, of_two_again, of_one = fit(first, *program), fit(second, *submit), fit(third, *program)
+    assert of_two == of_two_again != of_one
+    auc = measure_auc(of_two)
+    assert 0.6 < auc.low < measure_auc(of_one).value < auc.high
 
 
 def run_program(folder: Path) -> object:
