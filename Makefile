@@ -43,15 +43,18 @@ $(UV):
 	|| { rm -rf .uv && python3 -m pip install --quiet --disable-pip-version-check --break-system-packages --target .uv/lib 'uv>=0.8' && mkdir -p .uv/bin && ln -sf ../lib/bin/uv .uv/bin/uv; } \
 	|| { rm -rf .uv; echo "Could not install uv: python3 needs either its venv module or pip (Debian: apt-get install python3-venv)."; exit 1; }
 
-# What the demonstration needs. The tools of development weigh as much again: they stay where they are already.
+# The tools of development weigh as much as all else: they stay where they are already.
+WITHOUT_DEV = $$([ -e .venv/.dev ] || echo "--no-group dev")
+
+# What the demonstration needs.
 .venv/.ready: $(UV) pyproject.toml uv.lock
 	@echo "Setting up the locked environment …"
-	@without=$$([ -e .venv/.dev ] || echo "--no-group dev"); $(UV) sync --locked --quiet --compile-bytecode $$without --python "$$(command -v python3)"
+	@$(UV) sync --locked --quiet --compile-bytecode $(WITHOUT_DEV) --python "$$(command -v python3)"
 	@touch $@
 
 .venv/.dev: .venv/.ready
 	@echo "Adding the tools of development …"
-	@$(UV) sync --locked --quiet --compile-bytecode --python "$$(command -v python3)"
+	@$(UV) sync --locked --quiet --inexact --compile-bytecode --python "$$(command -v python3)"
 	@touch $@
 
 setup: .venv/.dev $(CHARTS) ## Install the locked environment with the tools of development into .venv
@@ -101,7 +104,7 @@ stream-test: .venv/.dev ## The stream on a real Kafka, with faults: needs Java 1
 	@pytest -rs tests/stream
 
 engine-test: .venv/.dev ## The graph on a cluster of Spark, Dagster and MLflow on PostgreSQL: needs Java 17, and Maven Central the first time
-	@pytest -rs tests/cluster
+	@pytest -rs --numprocesses 2 --dist loadfile tests/cluster
 
 # Counting lines takes half as long again.
 coverage: .venv/.dev ## The tests of test, and the lines that none of them reaches
@@ -116,16 +119,16 @@ client: .venv/.dev ## Generate the Python client of the API and build its wheel 
 	@$(UV) build --quiet --wheel client && ls client/dist/*.whl
 
 tableau: .venv/.ready ## Install what writes Tableau extracts (258 MB; its Hyper library has a licence of its own, see docs/exports.md)
-	@$(UV) sync --locked --quiet --inexact --extra tableau
+	@$(UV) sync --locked --quiet --inexact $(WITHOUT_DEV) --extra tableau
 
 objects: .venv/.ready ## Install what reads and writes files in buckets: s3://, gs:// and abfs:// (docs/object-storage.md)
-	@$(UV) sync --locked --quiet --inexact --extra objects
+	@$(UV) sync --locked --quiet --inexact $(WITHOUT_DEV) --extra objects
 
 postgres: .venv/.ready ## Install the drivers of warehouse, Dagster and MLflow on PostgreSQL (psycopg, under the LGPL; see docs/engines.md)
-	@$(UV) sync --locked --quiet --inexact --extra postgres
+	@$(UV) sync --locked --quiet --inexact $(WITHOUT_DEV) --extra postgres
 
 spark: .venv/.ready ## Install Spark (450 MB), for a warehouse on several machines: docs/engines.md
-	@$(UV) sync --locked --quiet --inexact --extra spark
+	@$(UV) sync --locked --quiet --inexact $(WITHOUT_DEV) --extra spark
 
 container-test: .venv/.dev ## Build the container image without Docker or a registry, run it hardened, and measure it (Linux, root)
 	@pytest -rs tests/container

@@ -87,12 +87,13 @@ def _run(settings: Settings, console: "Console", signals: "StopSignals", *, serv
     began = time.perf_counter()
     console.print(f"[bold]finrisk[/]  source [bold]{settings.source}[/], everything below {settings.home / settings.ledger_name}\n")
     domains, is_sound = _materialise(settings, console, signals)
+    if signals.received:
+        return 1
     demo_tables.print_parity(settings, console)
     domains = [domain for domain in domains if champion_folder(domain, settings).is_dir()]
     warehouse = Warehouse.of(settings)
-    if signals.received or not domains:
-        if not signals.received:
-            demo_tables.print_quarantine(sources.load(settings).tables, warehouse, console)
+    if not domains:
+        demo_tables.print_quarantine(sources.load(settings).tables, warehouse, console)
         return 1
     if serve:
         _decide(settings, domains, warehouse, console, signals)

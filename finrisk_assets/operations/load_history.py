@@ -58,7 +58,7 @@ def load(settings: Settings) -> LoadCounts:
 
     source, warehouse = sources.load(settings), Warehouse.of(settings)
     # The warehouse's URL may hold a password, so the message names the source.
-    no_history = LoadHistoryError(f"the warehouse of the source {settings.source} has no validated_transactions: run `finrisk demo` first")
+    no_history = LoadHistoryError(f"the warehouse of the source {settings.source} has no validated_transactions: run `make demo` first")
     file = file_of(settings.warehouse)
     if file is not None and not file.exists():
         raise no_history

@@ -67,7 +67,7 @@ def read_ledger(settings: Settings, limit: int | None, start: datetime) -> Itera
     warehouse = Warehouse.of(settings)
     if not warehouse.has("validated_transactions"):
         raise SimulateStreamError(
-            f"the warehouse of the source {settings.source} has no validated_transactions: run `finrisk demo` first, or name a file"
+            f"the warehouse of the source {settings.source} has no validated_transactions: run `make demo` first, or name a file"
         )
     table = warehouse.table("validated_transactions")
     columns = [name for name in Transaction._fields if name in table.columns and name not in ("is_fraud", "label_known_at")]

@@ -26,11 +26,11 @@ def read_quarantine(settings: Settings, table: str | None = None, n_rows: int = 
     if table is not None and table not in source.tables:
         raise LandingError(f"the source {source.name} has no table {table}; it has {', '.join(source.tables)}")
     if not settings.warehouse_url and not (settings.root / "warehouse.duckdb").is_file():
-        raise LandingError(f"the ledger of {source.name} was not run yet: run `finrisk demo` first")
+        raise LandingError(f"the ledger of {source.name} was not run yet: run `make demo` first")
     warehouse = Warehouse.of(settings)
     names = [name for name in source.tables if table in (None, name) and warehouse.has(f"quarantine_{name}")]
     if not names:
-        raise LandingError(f"the ledger of {source.name} was not run yet: run `finrisk demo` first")
+        raise LandingError(f"the ledger of {source.name} was not run yet: run `make demo` first")
     maps = {}
     if settings.source == "mapped" and settings.mapping is not None:
         from schemas.mapping import read_mapping

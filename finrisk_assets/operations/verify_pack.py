@@ -90,7 +90,7 @@ def list_domains_with_packs(settings: Settings) -> list[str]:
     """
     domains = list(dict.fromkeys(record.domain for record, _ in list_packs(settings)))
     if not domains:
-        raise pack.PackError(f"there is no pack in {settings.root / 'packs'}: `finrisk demo` makes them, or materialise a pack_<domain>")
+        raise pack.PackError(f"there is no pack in {settings.root / 'packs'}: `make demo` makes them, or materialise a pack_<domain>")
     return domains
 
 

@@ -67,7 +67,7 @@ def test_the_launcher_says_what_to_do_without_an_environment_and_runs_it_from_an
     assert done.returncode == 0 and "version" in done.stdout
 
 
-def test_the_demonstration_installs_no_tools_of_development_unless_they_are_there(checkout: Path) -> None:
+def test_demonstration_and_extras_install_no_tools_of_development_unless_they_are_there(checkout: Path) -> None:
     require("make")
     uv = checkout / ".uv" / "bin" / "uv"
     uv.parent.mkdir(parents=True)
@@ -75,9 +75,11 @@ def test_the_demonstration_installs_no_tools_of_development_unless_they_are_ther
     uv.chmod(0o755)
     for name in ("pyproject.toml", "uv.lock"):
         (checkout / name).touch()
-    for target in (".venv/.ready", ".venv/.dev"):
+    for target in (".venv/.ready", "postgres", ".venv/.dev", "spark"):
         subprocess.run(["make", target], cwd=checkout, check=True, capture_output=True)
     os.utime(checkout / "uv.lock", (2e9, 2e9))
     subprocess.run(["make", ".venv/.ready"], cwd=checkout, check=True, capture_output=True)
     calls = (checkout / "calls").read_text().splitlines()
-    assert ["--no-group dev" in call for call in calls] == [True, False, False]
+    assert ["--no-group dev" in call for call in calls] == [True, True, False, False, False]
+    # An extra that is there stays.
+    assert ["--inexact" in call for call in calls] == [False, True, True, True, False]

@@ -161,7 +161,7 @@ def test_loading_replaces_what_was_stored_and_says_how_much(warehouse, settings,
 @pytest.mark.parametrize(
     ("command", "environment", "message"),
     [
-        ("load-history", {}, "the warehouse of the source simulator has no validated_transactions: run `finrisk demo` first"),
+        ("load-history", {}, "the warehouse of the source simulator has no validated_transactions: run `make demo` first"),
         ("load-feedback", {"FINRISK_STORE_URL": "x"}, "FINRISK_STORE_URL is no URL"),
         ("shadow", {"FINRISK_STORE_URL": "x"}, "FINRISK_STORE_URL is no URL"),
     ],

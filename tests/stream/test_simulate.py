@@ -103,7 +103,7 @@ def test_a_rate_is_kept_and_a_duration_ends(new_stream):
         (("--rate", "5", "--as-fast-as-possible"), "give --rate, or --as-fast-as-possible"),
         ((), "give --rate, or --as-fast-as-possible"),
         (("--rate", "5", "--from", "missing.jsonl"), "missing.jsonl cannot be read: No such file or directory"),
-        (("--rate", "5"), "the warehouse of the source simulator has no validated_transactions: run `finrisk demo` first, or name a file"),
+        (("--rate", "5"), "the warehouse of the source simulator has no validated_transactions: run `make demo` first, or name a file"),
     ],
 )
 def test_mistakes_are_named_in_one_sentence(new_stream, words, message):

@@ -168,7 +168,7 @@ def load_transactions(settings: "Settings", since: datetime | None = None) -> La
     warehouse, folder = Warehouse.of(settings), champion_folder(DOMAIN, settings)
     name = f"features_{DOMAIN.group}"
     if not folder.is_dir() or not warehouse.has(name):
-        raise NoHistoryError("there is no champion of transaction anomaly: `finrisk demo` makes one")
+        raise NoHistoryError("there is no champion of transaction anomaly: `make demo` makes one")
     table = warehouse.table(name)
     begins = time_split.begin_test(table) if since is None else since
     rows = table.filter(table.occurred_at >= begins)

@@ -119,4 +119,4 @@ def test_a_policy_without_rules_and_a_ledger_without_a_champion_are_told_in_a_se
     assert refused.exit_code == 1 and "policy default has no rules: `finrisk policy show`" in refused.output
     for words in (["rules", "test"], ["capacity", "--alerts-per-day", "5"]):
         refused = CliRunner().invoke(cli, words)
-        assert refused.exit_code == 1 and "there is no champion of transaction anomaly: `finrisk demo` makes one" in refused.output
+        assert refused.exit_code == 1 and "there is no champion of transaction anomaly: `make demo` makes one" in refused.output
