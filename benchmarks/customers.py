@@ -1,6 +1,6 @@
 """The whole graph of more and more simulated customers beside the bare computations: wall, processor and peak memory of all processes.
 
-    python -m benchmarks.customers [--customers 2000 10000] [--rounds 1] [--folder /tmp]
+    python -m benchmarks.customers [--customers 1000 4000] [--rounds 1] [--folder /tmp]
 
 Both sides are those of `benchmarks.orchestration`, on 24 months. Both grow with the customers; what 100,000 take is drawn from the
 slopes, in log time and log memory over log customers.
@@ -20,7 +20,7 @@ from benchmarks.orchestration import SIDES
 from benchmarks.process_tree import Usage, measure_tree
 from finrisk_assets.settings import Settings
 
-CUSTOMERS = (2_000, 10_000)
+CUSTOMERS = (1_000, 4_000)
 TARGET = 100_000
 MOST_WALL, MOST_MIB = 1.3, 6 * 1024
 """Times the wall time of the bare computations, and memory in MiB, that the graph of `TARGET` customers may take."""

@@ -2,9 +2,9 @@
 
     python -m benchmarks.orchestration [--repeats 3]
 
-Both sides land, split, check, store, compute features, train, evaluate, score and build the Bento from the same simulated ledger,
-each time in a new home and a new process. The graph's side adds Dagster (events, metadata, previews) and MLflow (runs, registry).
-Their stores are made before, once per home; what that takes is printed on a line of its own.
+Both sides land, split, check, store, compute features, certify them, train, look for leaks, evaluate, score, write the exports and build
+the Bento from the same simulated ledger, each time in a new home and a new process. The graph's side adds Dagster (events, metadata,
+previews) and MLflow (runs, registry). Their stores are made before, once per home; what that takes is printed on a line of its own.
 
 Before that, what each process of a run pays: the import of the graph beside that of Dagster alone, in seconds of a processor.
 """
@@ -27,10 +27,13 @@ def bare(settings: Settings) -> None:
     from finrisk_assets.domains.registry import domains_of, left_out, totals_of
     from finrisk_assets.features.time_span import ALL_TIMES
     from finrisk_assets.graph.packaging import build_bento
-    from finrisk_assets.graph.stages import common, scores
+    from finrisk_assets.graph.parity_certificate import certify_service
+    from finrisk_assets.graph.stages import common, consistency, leakage, scores
+    from finrisk_assets.graph.stages.exports.marts import export_marts
     from finrisk_assets.graph.warehouse import Warehouse
     from finrisk_assets.ledger import contract, sources
     from finrisk_assets.ledger.month_totals import MONTH_TOTALS
+    from finrisk_assets.marts.mart_files import mart_folder
     from finrisk_assets.scoring import bundle
     from finrisk_assets.scoring.bundle import Bundle
 
@@ -59,10 +62,13 @@ def bare(settings: Settings) -> None:
         features = warehouse.table(f"features_{domain.group}")
         assert not contract.check_stored(domain.feature_contract(source), features)
         assert not domain.find_parity_faults(warehouse.table, source)
+        if domain.is_computed_in_service:
+            certify_service(domain, source, valid["transactions"], features, settings)
         frame = common.load_frame(common.sample_rows(features, domain, settings), domain)
         trained = domain.train(frame, domain.select_features(source), source, settings)
         folder = champions[domain.name] = common.champion_folder(domain, settings)
         bundle.write(folder, trained.spec)
+        leakage.findings(domain, source, settings, warehouse)
         figures = domain.evaluate(common.load_evaluation_rows(warehouse, domain, settings), Bundle.load(folder), settings).figures
         assert not domain.find_faults({figure.metric: figure for figure in figures})
         stored = warehouse.store(f"scores_{domain.name}", scores.score_table(features, domain, settings, warehouse.engine))
@@ -71,6 +77,8 @@ def bare(settings: Settings) -> None:
             rows = domain.evaluation_rows(common.sample_rows(features, domain, settings))
             truth = {name: domain.select_truth(name, warehouse.table(name), rows).to_pandas() for name in domain.truth_tables}
             domain.compare_with_truth(common.load_frame(rows, domain), truth, Bundle.load(folder), settings)
+    consistency.measure_consistency(source, warehouse, settings)
+    export_marts(mart_folder(settings), domains_of(source), source, warehouse, settings)
     build_bento(settings, champions, left_out(source))
 
 

@@ -20,7 +20,7 @@ PARTS = {
     "cluster": ["--rows", "100000"],
     "months": [],
     "postgres": ["--customers", "200"],
-    "customers": ["--customers", "1000", "2000"],
+    "customers": ["--customers", "500", "1000"],
 }
 """Program of this folder -> its arguments for a small run."""
 OF_A_HOME = {"spark", "months"}

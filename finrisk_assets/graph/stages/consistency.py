@@ -73,7 +73,7 @@ def _consistency(domain: Domain, source: Source, settings: Settings) -> dg.Asset
 
     @dg.asset(
         name=ASSET,
-        deps=[*scored, *(f"validated_{name}" for name in LOAN_DEFAULT.tables if name in source.tables)],
+        deps=[*scored, "validated_transactions", *LOAN_DEFAULT.list_inputs(source).values()],
         description="Whether decisions agree over the whole population: offers with loans at the same terms, spending risk with offers, "
         "and people of different paydays.",
         io_manager_key="tables",
@@ -142,7 +142,7 @@ def decide_offered_loans(offers: "pd.DataFrame", source: Source, warehouse: Ware
     """
     import pandas as pd
 
-    tables = {name: warehouse.table(f"validated_{name}") for name in LOAN_DEFAULT.tables if name in source.tables}
+    tables = {name: warehouse.table(asset) for name, asset in LOAN_DEFAULT.list_inputs(source).items()}
     everyone = month_end_applications.add_month_end_applications(tables)
     wanted = ibis.memtable(
         offers[["application_id", "offered_rate_pct", "offered_amount", "offered_term_months"]].rename(
