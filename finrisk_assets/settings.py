@@ -27,7 +27,7 @@ MOVED_TO_POLICY = {
 """Former setting -> the key of the policy that replaced it."""
 
 
-_POSTGRES = re.compile("postgres(ql)?://")
+_POSTGRES = re.compile("postgres(ql)?://", re.IGNORECASE)
 
 DEVICES = ("auto", "cpu", "cuda")
 """Values of the setting `device`."""
@@ -278,10 +278,12 @@ class Settings:
 
     @property
     def warehouse(self) -> str:
-        """The Ibis URL of the warehouse."""
-        if self.warehouse_url.startswith("pyspark://") and "warehouse=" not in self.warehouse_url:
-            return f"{self.warehouse_url}{'&' if '?' in self.warehouse_url else '?'}warehouse={quote(str(self.root / 'spark'))}"
-        return self.warehouse_url or f"duckdb://{quote(str(self.root / 'warehouse.duckdb'))}"
+        """The Ibis URL of the warehouse, its scheme in lower case."""
+        scheme, mark, rest = self.warehouse_url.partition("://")
+        url = f"{scheme.lower()}{mark}{rest}"
+        if url.startswith("pyspark://") and "warehouse=" not in url:
+            return f"{url}{'&' if '?' in url else '?'}warehouse={quote(str(self.root / 'spark'))}"
+        return url or f"duckdb://{quote(str(self.root / 'warehouse.duckdb'))}"
 
     @property
     def tracking_uri(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
 import ibis.expr.operations as ops
@@ -39,6 +39,17 @@ gone after two minutes. Seconds; the last one milliseconds."""
 SESSION = (
     "SET TIME ZONE 'UTC'",
     "SET datestyle = 'ISO, YMD'",
+    # What a database or a role may have otherwise: the digits of a number, the meaning of a literal, a comparison, an interval or a name,
+    # and what a transaction sees that waited for another one.
+    "SET extra_float_digits = 1",
+    "SET standard_conforming_strings = on",
+    "SET transform_null_equals = off",
+    "SET intervalstyle = 'postgres'",
+    "SET search_path = pg_catalog",
+    "SET default_transaction_isolation = 'read committed'",
+    # A step may take hours. Those of the URL stay.
+    "SELECT set_config(name, '0', false) FROM pg_settings WHERE source <> 'client' AND name IN "
+    "('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')",
     # Compiling the long expressions of features takes longer than computing them.
     "SET jit = off",
     # A scan that begins in the middle of a table would give another order of rows each time.
@@ -92,7 +103,7 @@ class PostgresEngine(Engine):
             connection = psycopg.connect(make_conninfo(**parameters), autocommit=True, application_name="finrisk")
         except (ValueError, psycopg.ProgrammingError):
             # Both repeat the part of the URL that they cannot read, which may be the password.
-            raise EngineError(NO_URL) from None
+            raise EngineError(_url_fault(url)) from None
         except psycopg.OperationalError as error:
             raise EngineError(f"{describe(url)} cannot be opened: {_reason(error)}: check FINRISK_WAREHOUSE_URL and the server") from None
         info = connection.info
@@ -186,6 +197,19 @@ def _check(url: str) -> None:
     parts = urlsplit(url)
     if parts.port == 0 or parts.netloc.count("@") > 1:
         raise ValueError("the URL has no port or no host")
+
+
+def _url_fault(url: str) -> str:
+    """Return the words for a URL that the driver cannot read, with the name of a parameter that it does not know."""
+    from psycopg.pq import Conninfo
+
+    query = url.partition("?")[2]
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    unknown = next((name for name, _ in parse_qsl(query, keep_blank_values=True) if name not in known), None)
+    # Behind a mark of a question that is one of the password's, no name is one.
+    if unknown is None or "@" in query:
+        return NO_URL
+    return f"FINRISK_WAREHOUSE_URL has the parameter {unknown!r}, which libpq does not know: leave it out, or write it as libpq does"
 
 
 def _reason(error: Exception) -> str:

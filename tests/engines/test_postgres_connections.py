@@ -5,10 +5,12 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import ibis
 import psycopg
 import pytest
 
@@ -155,6 +157,41 @@ def test_the_page_states_the_times() -> None:
 def test_the_server_looks_after_its_clients(server: ServerOnPort) -> None:
     engine = open_engine(server.url)
     assert {name: engine.connection.con.execute(f"SHOW {name}").fetchone()[0] for name in TIMES} == TIMES
+    engine.close()
+
+
+OTHERWISE = {
+    "extra_float_digits": "0", "standard_conforming_strings": "off", "transform_null_equals": "on", "intervalstyle": "sql_standard",
+    "datestyle": "SQL, DMY", "timezone": "America/New_York", "search_path": "elsewhere, pg_catalog", "statement_timeout": "7s",
+    "lock_timeout": "7s", "transaction_timeout": "7s", "idle_in_transaction_session_timeout": "7s", "idle_session_timeout": "7s",
+    "default_transaction_isolation": "serializable", "synchronize_seqscans": "on", "jit": "on",
+}  # fmt: skip
+"""Settings that a database may have, none of which finrisk may follow."""
+
+
+def test_settings_of_the_database_change_no_value(server: ServerOnPort) -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE otherwise TEMPLATE template0 ENCODING 'UTF8'")
+        # Functions of this name would be called in place of the server's.
+        url = f"{server.url.rpartition('/')[0]}/otherwise"
+        with psycopg.connect(url, autocommit=True) as inside:
+            inside.execute("CREATE SCHEMA elsewhere")
+            inside.execute("CREATE FUNCTION elsewhere.lower(text) RETURNS text LANGUAGE sql AS $$ SELECT 'another' $$")
+        for name, value in OTHERWISE.items():
+            value = value if name == "search_path" else f"'{value}'"
+            connection.execute(f"ALTER DATABASE otherwise SET {name} = {value}")
+    engine = open_engine(url)
+    at = datetime(2024, 2, 1, 12)
+    given = ibis.memtable({"number": [0.1 + 0.2, 1 / 3], "text": ["A\\x", None], "at": [at, at]})
+    engine.replace_table("analytics", "values", given)
+    stored = engine.table("analytics", "values")
+    kept = stored.mutate(text=stored.text.lower(), is_slash=stored.text == "A\\x", at=stored["at"] + ibis.interval(hours=-1)).to_pyarrow()
+    assert kept["number"].to_pylist() == [0.1 + 0.2, 1 / 3]
+    assert kept["text"].to_pylist() == ["a\\x", None]
+    assert kept["is_slash"].to_pylist() == [True, None]
+    assert kept["at"].to_pylist() == [at - timedelta(hours=1)] * 2
+    shown = {name: engine.connection.con.execute(f"SHOW {name}").fetchone()[0] for name in OTHERWISE}
+    assert [name for name, value in OTHERWISE.items() if shown[name] == value] == []
     engine.close()
 
 

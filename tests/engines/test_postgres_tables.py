@@ -312,11 +312,17 @@ def test_a_server_that_is_away_is_one_sentence_without_the_password() -> None:
     assert is_transient(caught.value), "a server that starts again is waited for"
 
 
+def test_a_url_with_an_unknown_parameter_is_refused_with_its_name() -> None:
+    with pytest.raises(EngineError, match="^FINRISK_WAREHOUSE_URL has the parameter 'nonsense', which libpq does not know: ") as caught:
+        open_engine("postgres://me:s3cret@127.0.0.1/risk?sslmode=disable&nonsense=1")
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "url",
     [
         "postgres://me:s3cret@[host/risk",
-        "postgres://127.0.0.1/risk?s3cret=1",
+        "postgres://me:1/x?s3cret=1@127.0.0.1/risk",
         "postgres://me:x@:s3cret/risk",
         "postgres://me:s3@s3cret@127.0.0.1/x",
     ],

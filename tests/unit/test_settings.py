@@ -70,6 +70,10 @@ def test_a_setting_that_moved_to_the_policy_is_refused_with_its_key() -> None:
         Settings.from_environment({"FINRISK_HIGH_RISK_FROM": "0.8"})
 
 
+def test_the_scheme_of_the_warehouse_has_no_case() -> None:
+    assert Settings(warehouse_url="PostgreSQL://Me@Host/Risk").warehouse == "postgresql://Me@Host/Risk"
+
+
 def test_a_switch_is_on_or_off() -> None:
     assert Settings.from_environment({"FINRISK_SHADOW": "True"}).shadow
     assert not Settings.from_environment({"FINRISK_SHADOW": "0"}).shadow
