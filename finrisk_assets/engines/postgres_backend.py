@@ -3,6 +3,7 @@
 import io
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import IO, Any
 
 import ibis.expr.datatypes as dt
@@ -23,6 +24,8 @@ SPOOL_BYTES = 1 << 24
 """Bytes of a result from which it waits on disk, and the size of the pieces in which it is read."""
 REPLACEMENT = "\ufffd"
 """The character in place of the character 0, which no text of PostgreSQL's can have."""
+CALENDAR = datetime.min, datetime.max
+"""The first and the last time of a file that COPY reads; a time beyond them becomes the nearest, which no contract takes either."""
 
 
 class EngineBackend(Backend):
@@ -137,12 +140,22 @@ def _read(spool: IO[bytes], schema: pa.Schema, chunk_size: int) -> Iterator[pa.R
 
 def _write(batch: pa.RecordBatch) -> bytes:
     """Return rows as the text that COPY reads."""
-    columns = [_without_zeros(column) if pa.types.is_string(column.type) else column for column in batch.columns]
+    columns = [_storable(column) for column in batch.columns]
     text = io.BytesIO()
     pyarrow.csv.write_csv(
         pa.RecordBatch.from_arrays(columns, names=batch.schema.names), text, pyarrow.csv.WriteOptions(include_header=False)
     )
     return text.getvalue()
+
+
+def _storable(column: pa.Array) -> pa.Array:
+    """Return values as PostgreSQL can have them."""
+    if pa.types.is_string(column.type):
+        return _without_zeros(column)
+    if pa.types.is_timestamp(column.type) or pa.types.is_date32(column.type):
+        first, last = (pa.scalar(time, pa.timestamp("us")).cast(column.type, safe=False) for time in CALENDAR)
+        return pc.if_else(pc.less(column, first), first, pc.if_else(pc.greater(column, last), last, column))
+    return column
 
 
 def _without_zeros(texts: pa.Array) -> pa.Array:

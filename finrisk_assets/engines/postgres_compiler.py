@@ -1,6 +1,9 @@
 """The SQL of expressions on PostgreSQL: one rule for each way in which Ibis' own differs from what DuckDB computes, or fails."""
 
+import math
 import re
+import sys
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import ibis.expr.datatypes as dt
@@ -9,6 +12,7 @@ import sqlglot as sg
 import sqlglot.expressions as sge
 from ibis.backends.sql.compilers.base import NULL
 from ibis.backends.sql.compilers.postgres import PostgresCompiler
+from ibis.backends.sql.datatypes import PostgresType
 
 from finrisk_assets.features.compiled import steps_apart
 
@@ -17,6 +21,8 @@ CODE_POINTS, CASE_MAPPING = "C", "pg_c_utf8"
 
 BELOW_HALF = 0.49999999999999994
 """The largest number below a half: with a half itself, the number before it would be rounded up."""
+
+LARGEST = sys.float_info.max
 
 EXPONENT_FROM = 1e15
 """The number from which PostgreSQL writes whole numbers with an exponent; DuckDB does so from ten times as much."""
@@ -48,10 +54,22 @@ def translate_pattern(pattern: str) -> str:
     return "".join(parts)
 
 
+class EngineTypes(PostgresType):
+    """Ibis' types of PostgreSQL, which has no whole numbers without a sign."""
+
+    @classmethod
+    def from_ibis(cls, dtype: Any) -> Any:
+        if dtype.is_unsigned_integer():
+            return super().from_ibis(dt.Decimal(20, 0) if dtype.is_uint64() else dt.int64)
+        return super().from_ibis(dtype)
+
+
 class EngineCompiler(PostgresCompiler):
     """Ibis' compiler for PostgreSQL, with DuckDB's meaning of casts, texts, patterns, divisions, rounding and sums."""
 
     __slots__ = ()
+
+    type_mapper = EngineTypes
 
     # Ibis writes a method for each of these over those of the class; the inherited ones are there already.
     SIMPLE_OPS: ClassVar[dict[type, str]] = {}
@@ -128,7 +146,7 @@ class EngineCompiler(PostgresCompiler):
         if given.is_numeric() and to.is_boolean():
             return sge.NEQ(this=sge.paren(arg), expression=sge.convert(0))
         if given.is_floating() and to.is_string():
-            return self._number_text(arg)
+            return self._number_text(op, arg)
         return super().visit_Cast(op, arg=arg, to=to)
 
     def visit_TryCast(self, op: Any, *, arg: Any, to: dt.DataType) -> Any:  # noqa: N802
@@ -162,13 +180,24 @@ class EngineCompiler(PostgresCompiler):
         beyond = self.if_(is_large, infinity, self.cast(sge.convert(0), dt.float64))
         return sge.Case(ifs=[self.if_(sg.and_(is_number, self._is_valid(arg, to)), self.cast(arg, to)), self.if_(is_number, beyond)])
 
-    def _number_text(self, arg: Any) -> Any:
+    def _number_text(self, op: Any, arg: Any) -> Any:
         """Write a number as DuckDB does."""
+        return self._once(op.arg, arg, self._write_number)
+
+    def _write_number(self, arg: Any) -> Any:
         # By name: the lower case of a database's collation may have another i.
         text = self.f.replace(self.f.replace(self.cast(arg, dt.string), "Infinity", "inf"), "NaN", "nan")
         digits = self.if_(self.f.abs(arg) < sge.convert(EXPONENT_FROM), text, self.cast(self.cast(arg, dt.int64), dt.string))
         is_whole = sg.and_(self.f.abs(arg) < sge.convert(EXPONENT_FROM * 10), arg.eq(self.f.trunc(arg)))
         return self.if_(is_whole, sge.DPipe(this=digits, expression=sge.convert(".0")), text)
+
+    def _once(self, op: ops.Value, arg: Any, make: Callable[[Any], Any]) -> Any:
+        """Return what is made of an operand in several uses, computed once: PostgreSQL would compute it for each of them."""
+        if isinstance(op, ops.Field | ops.Literal) or op.find((ops.WindowFunction, ops.Reduction), filter=ops.Value):
+            # In a query of its own an aggregate would be over one row.
+            return make(arg)
+        step = sg.select(arg.as_("number")).offset(0).subquery("once")
+        return sg.select(make(sg.column("number", table="once"))).from_(step).subquery()
 
     # --- numbers ---------------------------------------------------------------------------------------------------
 
@@ -195,11 +224,25 @@ class EngineCompiler(PostgresCompiler):
         return self.if_(sge.paren(right).eq(0), self.binop(sge.Mul, dividend.copy(), self.POS_INF), quotient)
 
     def visit_Round(self, op: Any, *, arg: Any, digits: Any) -> Any:  # noqa: N802
-        if not (op.arg.dtype.is_floating() and op.dtype.is_integer()):
+        if not op.arg.dtype.is_floating():
             return super().visit_Round(op, arg=arg, digits=digits)
-        # Halves go away from 0: PostgreSQL rounds them to the even number.
+        if op.dtype.is_integer():
+            return self.cast(self._round_half_away(arg), op.dtype)
+        # As decimal numbers, of which PostgreSQL rounds, floats would keep 15 digits.
+        power = float(f"1e{op.digits.value}")
+        return arg if math.isinf(power) else self._once(op.arg, arg, lambda number: self._round_to(number, power))
+
+    def _round_to(self, number: Any, power: float) -> Any:
+        factor = self.cast(sge.convert(power), dt.float64)
+        rounded = self.binop(sge.Div, self._round_half_away(self.binop(sge.Mul, number, factor)), factor)
+        # A zero keeps its sign, and a number beyond the range is whole.
+        is_within = sg.and_(self.f.abs(number) < self.cast(sge.convert(LARGEST / power), dt.float64), number.neq(0))
+        return self.if_(is_within, rounded, number)
+
+    def _round_half_away(self, arg: Any) -> Any:
+        # PostgreSQL rounds halves to the even number.
         half = self.binop(sge.Mul, self.f.sign(arg), self.cast(sge.convert(BELOW_HALF), dt.float64))
-        return self.cast(self.f.trunc(self.binop(sge.Add, arg, half)), op.dtype)
+        return self.f.trunc(self.binop(sge.Add, arg, half))
 
     def visit_Sum(self, op: Any, *, arg: Any, where: Any) -> Any:  # noqa: N802
         total = super().visit_Sum(op, arg=arg, where=where)

@@ -3,7 +3,9 @@
 Every function takes a text column in normal form and returns null where the text is no such value.
 """
 
+import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,6 +80,16 @@ def read_numbers(
         (text.re_search(number_pattern(decimal, thousands)), marked),
         else_=ibis.null("float64"),
     )
+
+
+def scale_numbers(number: ir.FloatingValue, factor: float) -> ir.FloatingValue:
+    """Return numbers times a factor: an infinity or 0 beyond the range, at which PostgreSQL would end the query."""
+    size = abs(factor)
+    if size > 1:
+        is_beyond, other = number.abs() > math.nextafter(sys.float_info.max / size, 0), math.inf
+    else:
+        is_beyond, other = number.abs() < math.ulp(0.0) / (size or 1), 0.0
+    return number * ibis.cases((is_beyond, math.copysign(other, factor)), else_=float(factor))
 
 
 def _plain_number(decimal: str, thousands: str) -> str:

@@ -5,6 +5,7 @@ The collation is that of `new_database`, which has another order of texts and an
 
 import math
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,15 @@ import pytest
 
 from finrisk_assets.engines.choice import open_engine
 from finrisk_assets.engines.postgres_compiler import translate_pattern
-from finrisk_assets.ledger.text_expressions import iso_of_epoch, iso_of_format, normalise, read_booleans, read_numbers, read_times
+from finrisk_assets.ledger.text_expressions import (
+    iso_of_epoch,
+    iso_of_format,
+    normalise,
+    read_booleans,
+    read_numbers,
+    read_times,
+    scale_numbers,
+)
 from schemas.date_formats import PER_SECOND, read_time_in_format
 from schemas.normal_form import normalise_text
 from schemas.text_values import FIRST_TIME, LAST_TIME, is_in_range, read_boolean, read_number, read_time
@@ -135,6 +144,26 @@ def test_spellings_of_postgresql_are_no_numbers_and_the_range_is_that_of_duckdb(
 )
 def test_numbers_are_those_of_duckdb(postgres: Any, duckdb: Any, expression: Callable[[Any], ir.Value]) -> None:
     assert repr(compute(postgres, EXACT, expression, "double")) == repr(compute(duckdb, EXACT, expression, "double"))
+
+
+EXTREME = [1.7976931348623157e308, -1e308, 1e306, 5e-324, -5e-324, 1e-320, 46100793565604.76, 9007199254740993.0, 0.0, -0.0, 0.000000005,
+           math.nan, math.inf, -math.inf, None]  # fmt: skip
+
+
+@pytest.mark.parametrize("factor", [100, 0.01, 3, 1, 1e300, 1e-300, -100])
+def test_a_scaled_number_is_an_infinity_or_0_beyond_the_range(postgres: Any, duckdb: Any, factor: float) -> None:
+    found = compute(postgres, EXTREME, lambda x: scale_numbers(x, factor), "double")
+    assert repr(found) == repr(compute(duckdb, EXTREME, lambda x: scale_numbers(x, factor), "double"))
+    assert repr(found) == repr([None if number is None else number * factor for number in EXTREME])
+
+
+@pytest.mark.parametrize("digits", [0, 2, 8, 306, 330])
+def test_a_rounded_number_is_that_of_duckdb(postgres: Any, duckdb: Any, digits: int) -> None:
+    drawn = random.Random(digits)
+    numbers = [number for number in EXTREME if digits or number is None or abs(number) < 2**63]
+    numbers += [drawn.uniform(-1, 1) * 10 ** drawn.uniform(-5, 18) for _ in range(CELLS)] + [drawn.randrange(10**16) * 0.01]
+    rounded = [compute(connection, numbers, lambda x: x.abs().round(digits), "double") for connection in (postgres, duckdb)]
+    assert repr(rounded[0]) == repr(rounded[1])
 
 
 def test_the_databases_collation_is_not_the_engines(postgres: Any) -> None:

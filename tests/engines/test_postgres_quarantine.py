@@ -99,3 +99,55 @@ def test_own_files_are_read_alike(engines: tuple[Engine, Engine], name: str, tmp
             valid = rows_of(engine.table("analytics", f"validated_{table}").to_pyarrow(), raw_table.table.key)
             parts.append((rows_of(split.quarantine.to_pyarrow(), "_row"), valid, None if by_month is None else by_month.to_pyarrow()))
         assert parts[0] == parts[1]
+
+
+NUMBERS = ["1e308", "-1e308", "1,7976931348623157e308", "1e-320", "4,9E-324", "1e-400", "1e400", "nan", "inf", "-inf", "-0", "0,1", "1e22",
+           "46100793565604,76", "9007199254740993"]  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [100, 0.01])
+def test_numbers_that_a_scale_takes_beyond_the_range_are_quarantined_alike(
+    engines: tuple[Engine, Engine], scale: float, tmp_path: Path
+) -> None:
+    lines = [f"{number},C1,2023-05-05,{value.replace(',', '.')},debit" for number, value in enumerate(NUMBERS)]
+    (tmp_path / "own.csv").write_text("id,customer,day,amount,way\n" + "\n".join(lines) + "\n")
+    columns = "{transaction_id: id, customer_id: customer, occurred_at: day, direction: way, "
+    columns += f"amount: {{from: amount, scale: {scale}}}}}"
+    (tmp_path / "own.yaml").write_text(f"name: own\ncurrency: EUR\ntables:\n  transactions: {{file: own.csv, columns: {columns}}}\n")
+    parts = split_own(engines, tmp_path)
+    assert repr(parts[0]) == repr(parts[1])
+    assert "amount is not finite" in {row["broken_rules"] for row in parts[0][0]} and parts[0][1]
+
+
+def test_types_that_postgresql_has_not_and_times_that_it_cannot_copy_are_read_alike(engines: tuple[Engine, Engine], tmp_path: Path) -> None:
+    times = [253_402_300_800_000_000, -62_135_596_801_000_000, 2**62, 0]
+    table = {
+        "id": pa.array([1, 2, 3, 2**64 - 1], pa.uint64()),
+        "customer": pa.array([1, 2, 3, 4], pa.uint8()),
+        "day": pa.array(times, pa.timestamp("us")),
+        "amount": [1, -(2**63), 3, 2**63 - 1],
+        "way": ["debit"] * 4,
+    }
+    pq.write_table(pa.table(table), tmp_path / "own.parquet")
+    columns = "{transaction_id: id, customer_id: customer, occurred_at: day, direction: way, amount: {from: amount, absolute: true}}"
+    (tmp_path / "own.yaml").write_text(f"name: own\ncurrency: EUR\ntables:\n  transactions: {{file: own.parquet, columns: {columns}}}\n")
+    parts = split_own(engines, tmp_path)
+    assert parts[0][1] == parts[1][1] and len(parts[0][1]) == 1
+    reasons = [[(row["id"], row["broken_rules"]) for row in quarantine] for quarantine, _ in parts]
+    assert reasons[0] == reasons[1]
+
+
+def split_own(engines: tuple[Engine, Engine], folder: Path) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Return the quarantined and the valid rows of a folder's own transactions, of each engine."""
+    source = sources.load(Settings(home=folder / "home", source="mapped", mapping=folder / "own.yaml"))
+    raw_table = source.tables["transactions"]
+    raw_table.land(folder / "raw.parquet")
+    parts = []
+    for engine in engines:
+        raw = engine.ingest_parquet(folder / "raw.parquet")
+        split = contract.split(raw_table.table, raw_table.columns, raw, {}, datetime(2026, 1, 1))
+        engine.replace_table("staging", "quarantine_own", split.quarantine)
+        quarantine = engine.table("staging", "quarantine_own")
+        valid = contract.valid_rows(raw_table.table, raw_table.columns, raw, quarantine)
+        parts.append((rows_of(quarantine.to_pyarrow(), "_row"), rows_of(valid.to_pyarrow(), "transaction_id")))
+    return parts

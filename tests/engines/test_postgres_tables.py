@@ -313,7 +313,7 @@ def test_a_server_that_is_away_is_one_sentence_without_the_password() -> None:
 
 
 def test_a_url_with_an_unknown_parameter_is_refused_with_its_name() -> None:
-    with pytest.raises(EngineError, match="^FINRISK_WAREHOUSE_URL has the parameter 'nonsense', which libpq does not know: ") as caught:
+    with pytest.raises(EngineError, match=r"^FINRISK_WAREHOUSE_URL has the parameter 'nonsense', which libpq does not know: ") as caught:
         open_engine("postgres://me:s3cret@127.0.0.1/risk?sslmode=disable&nonsense=1")
     assert "s3cret" not in str(caught.value)
 

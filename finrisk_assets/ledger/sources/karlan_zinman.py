@@ -20,6 +20,7 @@ import ibis.expr.types as ir
 
 from finrisk_assets.ledger.landing import ROW, LandingError, LandingResult, land_arrow
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source
+from finrisk_assets.ledger.text_expressions import scale_numbers
 from finrisk_assets.settings import Settings
 from schemas.features import Feature
 from schemas.ledger import CUSTOMERS, LOANS, OFFERS, Column, Table
@@ -107,12 +108,12 @@ def source(settings: Settings) -> Source:
         "months_since_loan": lambda raw: raw.dormancy,
         "bureau_score": lambda raw: raw.itcscore.nullif(0),
         "lender_score": lambda raw: raw.appscore.nullif(0),
-        "stated_income_amount": lambda raw: raw.grossincome * 1000,
+        "stated_income_amount": lambda raw: scale_numbers(raw.grossincome, 1000),
     }
     terms: dict[str, Callable[[ir.Table], ir.Value]] = {
         "loan_amount": lambda raw: raw.lastamount,
         "term_months": lambda raw: raw.lastterm,
-        "annual_rate_pct": lambda raw: raw.offer4 * 12,
+        "annual_rate_pct": lambda raw: scale_numbers(raw.offer4, 12),
     }
     return Source(
         name="karlan_zinman",

@@ -28,7 +28,7 @@ from finrisk_assets.ledger.landing import (
     land_parquet,
 )
 from finrisk_assets.ledger.sources.source_definition import RawTable, Source, SourceFile
-from finrisk_assets.ledger.text_expressions import iso_of_epoch, iso_of_format, normalise, read_numbers
+from finrisk_assets.ledger.text_expressions import iso_of_epoch, iso_of_format, normalise, read_numbers, scale_numbers
 from finrisk_assets.ledger.unpacked_files import unpack_files
 from finrisk_assets.objects.addresses import find_address
 from finrisk_assets.objects.object_copies import open_copies
@@ -314,9 +314,12 @@ def _plain_number(value: ir.Value, how: ColumnMap) -> ir.Value:
         text = normalise(value)
         number = _scaled(_parse(value, how), how)
         return ibis.cases((number.notnull(), number.cast("string")), else_=text if is_plain else _refused(text))
+    if how.scale is not None:
+        return _scaled(value.cast("float64"), how)
     if how.absolute:
-        value = value.abs()
-    return value if how.scale is None else _scaled(value.cast("float64"), how)
+        # The lowest whole number has no opposite; many programs write it where there is no value.
+        value = (value.nullif(-(2**63)) if value.type().is_integer() else value).abs()
+    return value
 
 
 def _scaled(number: ir.FloatingValue, how: ColumnMap) -> ir.FloatingValue:
@@ -326,7 +329,7 @@ def _scaled(number: ir.FloatingValue, how: ColumnMap) -> ir.FloatingValue:
     if how.scale is None:
         return number
     # 1999 cents are 19.99, not 19.990000000000002: six places more than the scale's own are those of the file's number.
-    return (number * how.scale).round(6 + max(0, -int(Decimal(str(how.scale)).normalize().as_tuple().exponent)))
+    return scale_numbers(number, how.scale).round(6 + max(0, -int(Decimal(str(how.scale)).normalize().as_tuple().exponent)))
 
 
 def _sides(debit: ir.Value, credit: ir.Value, how: ColumnMap) -> tuple[ir.Value, ir.Value, ir.BooleanValue]:
