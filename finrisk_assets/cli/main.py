@@ -32,6 +32,7 @@ class _PlainErrorGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         from finrisk_assets.engines.engine import EngineError
+        from finrisk_assets.engines.postgres_engine import describe_fault
         from finrisk_assets.graph.runs.dead_runs import RunError
         from finrisk_assets.graph.runs.warehouse_lock import WarehouseBusyError
         from finrisk_assets.ledger.landing import LandingError
@@ -49,6 +50,10 @@ class _PlainErrorGroup(click.Group):
             return super().invoke(ctx)
         except expected as error:
             raise click.ClickException(str(error)) from None
+        except Exception as error:
+            if (fault := describe_fault(error)) is None:
+                raise
+            raise click.ClickException(fault) from None
         except KeyboardInterrupt:
             # click would end with 1, as after an error.
             raise SystemExit(128 + signal.SIGINT) from None

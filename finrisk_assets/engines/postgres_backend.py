@@ -2,13 +2,15 @@
 
 import io
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import ibis.expr.datatypes as dt
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -17,6 +19,9 @@ from ibis.expr.schema import Schema
 
 from finrisk_assets.engines.engine import EngineError
 from finrisk_assets.engines.postgres_compiler import EngineCompiler
+from finrisk_assets.transient_faults import with_retries
+
+Result = TypeVar("Result")
 
 MAX_NAME_BYTES = 63
 """Bytes of a name; PostgreSQL cuts off the rest."""
@@ -29,9 +34,46 @@ CALENDAR = datetime.min, datetime.max
 
 
 class EngineBackend(Backend):
-    """An open connection to PostgreSQL, with the compiler and the transfer of rows that the engine needs."""
+    """A connection to PostgreSQL that outlives its session, with the compiler and the transfer of rows that the engine needs.
+
+    Lazy tables hold the backend. A server that starts again, or a network that drops an idle session, therefore spoils none of them.
+    """
 
     compiler = EngineCompiler()
+    _session: psycopg.Connection[Any]
+
+    def do_connect(self, open_session: Callable[[], psycopg.Connection[Any]]) -> None:
+        """Open a session, which Ibis' `reconnect` does again."""
+        self._session = open_session()
+        self._post_connect()
+
+    @property
+    def con(self) -> psycopg.Connection[Any]:
+        """The open session; another one where the server or the network has ended it."""
+        if self.is_cut():
+            self._memtables.clear()  # went with their session
+            with_retries(self.reconnect)
+        return self._session
+
+    def is_cut(self) -> bool:
+        """Return whether the server or the network has ended the session; an idle one is asked, which takes a tenth of a millisecond."""
+        if self._session.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            with suppress(psycopg.OperationalError):
+                self._session.execute("")
+        return self._session.broken
+
+    def again_if_cut(self, action: Callable[[], Result]) -> Result:
+        """Do what changes no stored table; where its session is cut, do it once more in another."""
+        try:
+            return action()
+        except psycopg.OperationalError:
+            if not self.is_cut():
+                raise
+        return action()
+
+    def disconnect(self) -> None:
+        """End the session."""
+        self._session.close()
 
     def execute(self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **_: Any) -> Any:
         """Execute an expression and return it as pandas, of the same types as DuckDB's."""
@@ -51,16 +93,21 @@ class EngineBackend(Backend):
 
         The result waits in a file without a name, so that the connection is free for other queries while the batches are read.
         """
-        self._run_pre_execute_hooks(expr)
         table = expr.as_table()
         schema = table.schema().to_pyarrow()
         query = self.typed_query(table, params=params, limit=limit)
-        spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115, the reader of the batches closes it
+        spool = self.again_if_cut(lambda: self._spool(expr, query))
+        return pa.RecordBatchReader.from_batches(schema, _read(spool, schema, chunk_size))
+
+    def _spool(self, expr: ir.Expr, query: str) -> IO[bytes]:
+        """Return a query's result as COPY's text; the reader closes the file."""
+        self._run_pre_execute_hooks(expr)
+        spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
         with self.con.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)") as copy:
             for data in copy:
                 spool.write(data)
         spool.seek(0)
-        return pa.RecordBatchReader.from_batches(schema, _read(spool, schema, chunk_size))
+        return spool
 
     def typed_query(self, table: ir.Table, **options: Any) -> str:
         """Return the SQL of a table, with every column of exactly the type that the expression has."""
@@ -81,7 +128,7 @@ class EngineBackend(Backend):
         """
         check_names(schema.names)
         columns = ", ".join(f"{_quote(name)} {self._type_name(kind)}" for name, kind in schema.items())
-        with self.con.cursor() as cursor, self.con.transaction():
+        with (session := self.con).cursor() as cursor, session.transaction():
             cursor.execute(f"CREATE TEMPORARY TABLE {_quote(target)} ({columns})")
             with cursor.copy(f"COPY {_quote(target)} FROM STDIN (FORMAT csv)") as copy:
                 for batch in batches:

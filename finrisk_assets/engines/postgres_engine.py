@@ -1,9 +1,11 @@
 """PostgreSQL, the engine of a team: several processes write at the same time, each change in one transaction."""
 
+import sys
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -92,11 +94,23 @@ class PostgresEngine(Engine):
         """
         try:
             import psycopg
-            from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
             from finrisk_assets.engines.postgres_backend import EngineBackend
         except ImportError:
             raise EngineError(WITHOUT_DRIVER) from None
+        backend = EngineBackend().connect(partial(cls._open_session, url))
+        try:
+            return cls(backend)
+        except psycopg.errors.InsufficientPrivilege:
+            advice = f"let the owner GRANT CREATE ON DATABASE {backend.con.info.dbname} to it"
+            raise EngineError(f"in {describe(url)} the role may not create the schemas analytics and staging: {advice}") from None
+
+    @staticmethod
+    def _open_session(url: str) -> Any:
+        """Return a session of the driver with the settings of `SESSION`."""
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
         try:
             _check(url)
             parameters: dict[str, Any] = CONNECTION | conninfo_to_dict(url)
@@ -114,11 +128,7 @@ class PostgresEngine(Engine):
             raise EngineError(f"{describe(url)} has the encoding {encoding}: create it with ENCODING 'UTF8'")
         for statement in SESSION:
             connection.execute(statement)
-        try:
-            return cls(EngineBackend.from_connection(connection))
-        except psycopg.errors.InsufficientPrivilege:
-            advice = f"let the owner GRANT CREATE ON DATABASE {info.dbname} to it"
-            raise EngineError(f"in {describe(url)} the role may not create the schemas analytics and staging: {advice}") from None
+        return connection
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
@@ -128,19 +138,21 @@ class PostgresEngine(Engine):
         """Return the rows of a Parquet file, copied into a temporary table that goes with the last expression over it."""
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(file) as parquet:
-            return self._copy(parquet.schema_arrow, parquet.iter_batches(FILE_ROWS))
+        def read() -> "Iterator[pa.RecordBatch]":
+            with pq.ParquetFile(file) as parquet:
+                yield from parquet.iter_batches(FILE_ROWS)
+
+        return self._copy(pq.read_schema(file), read)
 
     def map_batches(self, rows: LazyTable, score: "BatchFunction", schema: "pa.Schema", *, key: str, file: Path, threads: int) -> LazyTable:
         """Return what a function makes of rows, copied as it is made: without a file, which another run would write too."""
-        batches = rows.order_by(key).to_pyarrow_batches(chunk_size=BATCH_ROWS)
-        return self._copy(schema, map_in_order(score, batches, threads))
+        return self._copy(schema, lambda: map_in_order(score, rows.order_by(key).to_pyarrow_batches(chunk_size=BATCH_ROWS), threads))
 
-    def _copy(self, arrow_schema: "pa.Schema", batches: "Iterable[pa.RecordBatch]") -> LazyTable:
-        """Return rows in a temporary table that goes with the last expression over it."""
+    def _copy(self, arrow_schema: "pa.Schema", read: "Callable[[], Iterable[pa.RecordBatch]]") -> LazyTable:
+        """Return rows in a temporary table that goes with the last expression over it; they are read again where the session is cut."""
         self._drop_unused()
         name, schema = _new_name(), Schema.from_pyarrow(arrow_schema)
-        self.connection.copy_rows(name, schema, batches)
+        self.connection.again_if_cut(lambda: self.connection.copy_rows(name, schema, read()))
         table = ops.DatabaseTable(name, schema=schema, source=self.connection, namespace=ops.Namespace())
         # Dropped before the next file comes: the collector may run in the middle of a query.
         weakref.finalize(table, self._unused.append, name)
@@ -172,7 +184,7 @@ class PostgresEngine(Engine):
         connection: Any = self.connection
         connection._run_pre_execute_hooks(rows)
         query = connection.typed_query(rows)
-        with connection.con.cursor() as cursor, connection.con.transaction():
+        with (session := connection.con).cursor() as cursor, session.transaction():
             # Without the lock, of two runs at once both would delete the rows of before, and both insert their own.
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"finrisk {schema}.{name}",))
             yield cursor.execute, query
@@ -190,6 +202,16 @@ def describe(url: str) -> str:
         return f"the PostgreSQL database {parts.path.lstrip('/') or 'of FINRISK_WAREHOUSE_URL'}{place}"
     except ValueError:
         return "the PostgreSQL database of FINRISK_WAREHOUSE_URL"
+
+
+def describe_fault(error: Exception) -> str | None:
+    """Return the sentence for an error of the driver, without its text, which may hold values of rows; None for any other error."""
+    psycopg = sys.modules.get("psycopg")
+    if psycopg is None or not isinstance(error, psycopg.Error):
+        return None
+    if error.sqlstate is None:
+        return "the connection to PostgreSQL was cut: run the command again"
+    return f"PostgreSQL refused a query ({type(error).__name__}, {error.sqlstate}): its log says more"
 
 
 def _check(url: str) -> None:

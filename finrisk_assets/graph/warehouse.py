@@ -17,6 +17,7 @@ import dagster as dg
 import ibis
 from ibis.expr.types import Table as LazyTable
 
+from finrisk_assets import transient_faults
 from finrisk_assets.engines.choice import open_engine
 from finrisk_assets.engines.engine import Engine
 from finrisk_assets.engines.warehouse_url import file_of
@@ -89,7 +90,7 @@ class Warehouse:
         """
         file = file_of(self.url)
         if file is None:
-            return retries.with_retries(lambda: _open(self.url, self.memory_gb))
+            return transient_faults.with_retries(lambda: _open(self.url, self.memory_gb))
         warehouse_lock.acquire(self.url, self.wait_minutes)
         return self._open_file(file)
 

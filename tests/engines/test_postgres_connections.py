@@ -1,7 +1,9 @@
 """Tests of connections to PostgreSQL: passwords, parameters of the URL, a server that recovers, and clients that go without a word."""
 
 import os
+import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,16 +12,21 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import ibis
 import psycopg
 import pytest
+from click.testing import CliRunner
 
+from finrisk_assets import transient_faults
+from finrisk_assets.cli.main import cli
 from finrisk_assets.engines import postgres_engine
 from finrisk_assets.engines.choice import open_engine
 from finrisk_assets.engines.engine import EngineError
 from finrisk_assets.engines.postgres_engine import CONNECTION, FIRST_VERSION, SESSION
-from finrisk_assets.graph import retries
-from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.graph import checks
+from finrisk_assets.graph.warehouse import Tables, Warehouse, count
+from finrisk_assets.operations import stored_quarantine
 from tests.service.databases import own_server
 
 ROLE, PASSWORD = "analyst", "s3cret: \\p@ss"
@@ -67,6 +74,8 @@ def server() -> Iterator[ServerOnPort]:
         made.stop()
         made.start()
         with psycopg.connect(made.url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_commit = on")  # a crash loses no commit
+            connection.execute("SELECT pg_reload_conf()")
             connection.execute(f"CREATE ROLE {ROLE} SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
         yield made
 
@@ -110,7 +119,7 @@ def test_the_url_takes_parameters_of_libpq(server: ServerOnPort) -> None:
 
 def test_a_server_that_recovers_is_waited_for(server: ServerOnPort, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server is back before the third of the four attempts; the file of its socket is missing until then."""
-    backoff, waited = retries.backoff_s, []
+    backoff, waited = transient_faults.backoff_s, []
 
     def start_later(attempt: int) -> float:
         waited.append(backoff(attempt))
@@ -118,7 +127,7 @@ def test_a_server_that_recovers_is_waited_for(server: ServerOnPort, monkeypatch:
             server.start()
         return waited[-1]
 
-    monkeypatch.setattr(retries, "backoff_s", start_later)
+    monkeypatch.setattr(transient_faults, "backoff_s", start_later)
     for url in (server.url, f"postgres://postgres@/postgres?host={server.server.pgdata}&port={server.port}"):
         server.stop()
         waited.clear()
@@ -126,6 +135,74 @@ def test_a_server_that_recovers_is_waited_for(server: ServerOnPort, monkeypatch:
         assert warehouse.connection.list_tables(database="analytics") == []
         assert len(waited) == 2 and sum(waited) < 10
         warehouse.drop_connection()
+
+
+def start_again(server: ServerOnPort) -> None:
+    """Let the server crash, and start it a second later."""
+    server.stop()
+    threading.Timer(1, server.start).start()
+
+
+def test_a_run_goes_on_after_its_server_started_again(server: ServerOnPort) -> None:
+    """While an asset is computed, while its table is stored, and while a check reads it."""
+    moments: list[str] = []
+
+    def crash(moment: str) -> None:
+        if moment not in moments:
+            moments.append(moment)
+            start_again(server)
+
+    @dg.asset(io_manager_key="tables")
+    def raw_letters() -> ibis.Table:
+        return ibis.memtable({"letter": ["a", "b"]})
+
+    @dg.asset(io_manager_key="tables")
+    def letters(raw_letters: ibis.Table) -> ibis.Table:
+        crash("computed")
+        assert count(raw_letters) == 2
+        crash("stored")
+        return raw_letters
+
+    def find_faults(warehouse: Warehouse) -> list[str]:
+        stored = warehouse.table("letters")
+        crash("checked")
+        return [] if count(stored) == 2 else ["a letter is lost"]
+
+    check = checks.blocking_check("letters", "letters_complete", "No letter is lost.", find_faults)
+    warehouse = Warehouse(url=server.url)
+    resources = {"tables": Tables(warehouse=warehouse), "warehouse": warehouse}
+    result = dg.materialize([raw_letters, letters, check], resources=resources, raise_on_error=False)
+    assert result.success and moments == ["computed", "stored", "checked"]
+    assert [(found.check_name, found.passed) for found in result.get_asset_check_evaluations()] == [("letters_complete", True)]
+    warehouse.close()
+
+
+@pytest.mark.parametrize("fault", ["away", "refuses"])
+def test_a_command_tells_a_fault_of_the_server_in_one_sentence(
+    server: ServerOnPort, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that goes while the command reads, and a query that it refuses: the driver's text would show values of rows."""
+    warehouse = Warehouse(url=server.url)
+    for layer in ("validated", "quarantine"):
+        warehouse.store(f"{layer}_transactions", ibis.memtable({"amount": ["s3cret"]}))
+
+    def report(*_: Any, **__: Any) -> Any:
+        if fault == "away":
+            server.stop()
+        return Warehouse(url=server.url).connection.con.execute("SELECT amount::integer FROM analytics.validated_transactions")
+
+    monkeypatch.setattr(stored_quarantine, "report_table", report)
+    monkeypatch.setattr(transient_faults, "backoff_s", lambda *_: 0.0)
+    environment = {"FINRISK_HOME": str(tmp_path), "FINRISK_WAREHOUSE_URL": server.url, "FINRISK_SOURCE": "simulator"}
+    done = CliRunner().invoke(cli, ["quarantine"], env=environment)
+    if fault == "away":
+        server.start()
+    expected = {
+        "away": f"Error: the PostgreSQL database postgres at 127.0.0.1:{server.port} cannot be opened: .*refused.*",
+        "refuses": "Error: PostgreSQL refused a query \\(InvalidTextRepresentation, 22P02\\): its log says more",
+    }
+    assert re.fullmatch(expected[fault] + "\n", done.output) and done.exit_code == 1, done.output
+    warehouse.drop_connection()
 
 
 def test_a_server_that_does_not_answer_is_given_up() -> None:

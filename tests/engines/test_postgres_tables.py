@@ -23,8 +23,8 @@ from finrisk_assets.engines.choice import open_engine
 from finrisk_assets.engines.engine import BATCH_ROWS, SCHEMAS, EngineError
 from finrisk_assets.engines.postgres_engine import WITHOUT_DRIVER, describe
 from finrisk_assets.graph.partitions import MonthRange
-from finrisk_assets.graph.retries import is_transient
 from finrisk_assets.graph.warehouse import Warehouse
+from finrisk_assets.transient_faults import is_transient
 
 ALL, FEBRUARY = MonthRange("2024-01", "2024-03", True, True), MonthRange("2024-02", "2024-02", False, False)
 ROWS = 500
@@ -138,18 +138,40 @@ print(Warehouse(url=sys.argv[1]).table("validated_transactions").to_pyarrow().to
     assert out == "[{'key': 'a', 'at': datetime.datetime(2024, 1, 1, 0, 0)}]\n", err
 
 
-def test_a_cut_connection_is_transient_and_the_next_one_works(new_database: Callable[[], str]) -> None:
+def test_a_session_that_is_cut_between_two_queries_is_replaced(new_database: Callable[[], str]) -> None:
+    """By a server that starts again, an administrator, a pooler: tables that were at hand before go on in another session."""
     warehouse = Warehouse(url=new_database())
+    letters = ibis.memtable({"letter": ["a", "b"]})
     warehouse.store("validated_transactions", rows_of(a="2024-01-01"))
-    cut = warehouse.connection.con.info.backend_pid
-    with psycopg.connect(warehouse.url, autocommit=True) as other:
-        other.execute("SELECT pg_terminate_backend(%s, 5000)", (cut,))
-    with pytest.raises(psycopg.OperationalError) as caught:
-        warehouse.store("validated_transactions", rows_of(b="2024-01-01"))
+    stored, joined = warehouse.table("validated_transactions").key, letters.count().as_table()
+    assert warehouse.connection.to_pyarrow(joined).num_rows == 1
+    for use in (
+        lambda: warehouse.has("validated_transactions"),
+        lambda: stored.to_pyarrow().to_pylist() == ["a"],
+        lambda: warehouse.connection.to_pyarrow(joined)[0].to_pylist() == [2],
+        lambda: warehouse.store("validated_transactions", rows_of(b="2024-01-01")) is not None,
+        lambda: stored.to_pyarrow().to_pylist() == ["b"],
+    ):
+        cut(warehouse)
+        assert use()
+
+
+def test_rows_that_went_with_their_session_are_a_transient_fault(new_database: Callable[[], str], tmp_path: Path) -> None:
+    """The step that landed them is run again."""
+    pq.write_table(pa.table({"number": [1]}), tmp_path / "rows.parquet")
+    warehouse = Warehouse(url=new_database())
+    rows = warehouse.ingest_parquet(tmp_path / "rows.parquet")
+    cut(warehouse)
+    with pytest.raises(psycopg.errors.UndefinedTable) as caught:
+        warehouse.store("raw_numbers", rows)
     assert is_transient(caught.value)
-    warehouse.drop_connection()
-    warehouse.store("validated_transactions", rows_of(b="2024-01-01"))
-    assert keys_of(warehouse) == ["b"]
+
+
+def cut(warehouse: Warehouse) -> None:
+    """End the warehouse's session as an administrator does."""
+    session = warehouse.connection.con.info.backend_pid
+    with psycopg.connect(warehouse.url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (session,))
 
 
 def test_rows_of_a_file_are_those_that_duckdb_reads(new_database: Callable[[], str], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import dagster as dg
 import ibis
 import pytest
 
-from finrisk_assets.graph import retries
+from finrisk_assets import transient_faults
 from finrisk_assets.graph.resources import Clock
 from finrisk_assets.graph.warehouse import Tables, Warehouse
 
@@ -32,7 +32,7 @@ def failing(*errors: Exception) -> tuple[Callable[[], str], list[int]]:
 def test_a_transient_fault_is_waited_out(error: Exception) -> None:
     action, calls = failing(error, error)
     waits: list[float] = []
-    assert retries.with_retries(action, sleep=waits.append) == "done"
+    assert transient_faults.with_retries(action, sleep=waits.append) == "done"
     assert len(calls) == 3
     assert 0.5 <= waits[0] <= 1 <= waits[1] <= 2
 
@@ -40,26 +40,26 @@ def test_a_transient_fault_is_waited_out(error: Exception) -> None:
 def test_a_fault_that_stays_is_told_after_the_last_attempt() -> None:
     action, calls = failing(*[LOCKED] * 9)
     with pytest.raises(OSError, match="Conflicting lock"):
-        retries.with_retries(action, sleep=lambda _: None)
-    assert len(calls) == retries.ATTEMPTS
+        transient_faults.with_retries(action, sleep=lambda _: None)
+    assert len(calls) == transient_faults.ATTEMPTS
 
 
 @pytest.mark.parametrize("error", [ValueError("amount is below 0"), KeyError("a column"), RuntimeError("the disk is full")])
 def test_nothing_else_is_tried_twice(error: Exception) -> None:
     action, calls = failing(error)
     with pytest.raises(type(error)):
-        retries.with_retries(action, sleep=lambda _: pytest.fail("it waited"))
+        transient_faults.with_retries(action, sleep=lambda _: pytest.fail("it waited"))
     assert len(calls) == 1
 
 
 def test_waits_grow_to_a_limit_and_differ() -> None:
-    assert [retries.backoff_s(attempt, lambda: 0.0) for attempt in (1, 2, 3, 9)] == [1, 2, 4, retries.LONGEST_WAIT_S]
-    assert retries.backoff_s(3, lambda: 1.0) == 2
+    assert [transient_faults.backoff_s(attempt, lambda: 0.0) for attempt in (1, 2, 3, 9)] == [1, 2, 4, transient_faults.LONGEST_WAIT_S]
+    assert transient_faults.backoff_s(3, lambda: 1.0) == 2
 
 
 @pytest.mark.parametrize(("error", "attempts"), [(LOCKED, 2), (ValueError("a column is missing"), 1)])
 def test_a_step_is_run_again_only_for_a_transient_fault(error: Exception, attempts: int, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(retries, "backoff_s", lambda *_: 0.0)
+    monkeypatch.setattr(transient_faults, "backoff_s", lambda *_: 0.0)
     stored: list[str] = []
     store = Warehouse.store
 
