@@ -25,6 +25,7 @@ from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.formats.pandas import PandasData
 from pyspark.sql import DataFrame
 
+from finrisk_assets.engines.spark_faults import faults_as_engine_errors
 from finrisk_assets.engines.spark_workers import PACKED, join_batches, pack, rename_columns, unpack
 
 
@@ -92,11 +93,13 @@ class SparkBackend(Backend):
         self.register_options()
         super().do_connect(*args, **options)
 
+    @faults_as_engine_errors()
     def data_frame(self, expr: ir.Expr, limit: int | str | None = None, params: Mapping[Any, Any] | None = None) -> DataFrame:
         """Return the rows of an expression as a lazy data frame of Spark, times without a zone."""
         self._run_pre_execute_hooks(expr)
         return without_zones(self._session.sql(self.compile(expr.as_table(), params=params, limit=limit)))
 
+    @faults_as_engine_errors()
     def to_pyarrow(self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **_: Any) -> Any:
         """Return the result of an expression in memory, in Arrow's types of its schema."""
         rows = self.data_frame(expr, limit, params).toArrow()
@@ -114,9 +117,13 @@ class SparkBackend(Backend):
         """Return the rows of an expression batch by batch: one partition of Spark's at most is in memory."""
         schema = expr.as_table().schema().to_pyarrow()
         rows = map_in_arrow(self.data_frame(expr, limit, params), pack, f"{PACKED} binary").toLocalIterator()
-        tables = (unpack(row[0]).cast(schema) for row in rows)
-        batches = (batch for table in tables for batch in table.combine_chunks().to_batches(max_chunksize=chunk_size))
-        return pa.RecordBatchReader.from_batches(schema, batches)
+
+        def read() -> Iterator[pa.RecordBatch]:
+            with faults_as_engine_errors():
+                for row in rows:
+                    yield from unpack(row[0]).cast(schema).combine_chunks().to_batches(max_chunksize=chunk_size)
+
+        return pa.RecordBatchReader.from_batches(schema, read())
 
     def to_parquet(self, expr: ir.Expr, /, path: str | Path, *, params: Any = None, **options: Any) -> None:
         """Write the rows of an expression to one Parquet file of this process, batch by batch."""
@@ -168,6 +175,7 @@ class SparkBackend(Backend):
         in_chunks = partial(join_batches, chunk_rows, work)
         return self.view(map_in_arrow(ordered, in_chunks, from_arrow_schema(schema, prefer_timestamp_ntz=True)))
 
+    @faults_as_engine_errors()
     def get_schema(self, table_name: str, *, catalog: str | None = None, database: str | None = None) -> sch.Schema:
         """Return the schema of a table or a view, asked for in one request."""
         name = sg.table(table_name, db=database, catalog=catalog, quoted=True).sql(self.dialect)

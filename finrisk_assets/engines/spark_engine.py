@@ -15,7 +15,8 @@ import pyarrow as pa
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.engines.engine import SCHEMAS, Engine, EngineError
-from finrisk_assets.engines.spark_url import SparkUrl, check_spark
+from finrisk_assets.engines.spark_faults import DamagedTableError, faults_as_engine_errors, find_cause
+from finrisk_assets.engines.spark_url import ICEBERG_JAR, SparkUrl, check_spark
 from finrisk_assets.engines.spark_workers import map_each, normalise_nfc, write_float
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from finrisk_assets.engines.engine import BatchFunction
 
 CATALOG = "finrisk"
-ICEBERG = "org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.0"
-"""Iceberg's runtime for the Spark that `pyproject.toml` allows: one jar, Apache-2.0."""
+ICEBERG = f"org.apache.iceberg:{ICEBERG_JAR}:1.10.0"
+"""Iceberg's runtime in Maven Central: one jar, Apache-2.0."""
 
 KEPT_SNAPSHOTS, MAX_SNAPSHOTS = 2, 8
 """Earlier states of a table: above the larger number all but the smaller number are removed, with the files that only they name."""
@@ -60,16 +61,19 @@ class SparkEngine(Engine):
         """
         address = check_spark(url)
         session = _connect(address) if address.is_connect else start_session(address)
-        return cls(session, address.warehouse)
+        return cls(session, address)
 
-    def __init__(self, session: "SparkSession", warehouse: str) -> None:
+    def __init__(self, session: "SparkSession", address: SparkUrl) -> None:
+        from py4j.protocol import Py4JError
+        from pyspark.errors import PySparkException
+
         from finrisk_assets.engines.spark_backend import SparkBackend
 
-        self.session = session
+        self.session, self.address = session, address
         catalog = {
             f"spark.sql.catalog.{CATALOG}": "org.apache.iceberg.spark.SparkCatalog",
             f"spark.sql.catalog.{CATALOG}.type": "hadoop",
-            f"spark.sql.catalog.{CATALOG}.warehouse": warehouse,
+            f"spark.sql.catalog.{CATALOG}.warehouse": address.warehouse,
             # A table that another process replaced is read as it is now.
             f"spark.sql.catalog.{CATALOG}.cache-enabled": "false",
             "spark.sql.defaultCatalog": CATALOG,
@@ -78,14 +82,32 @@ class SparkEngine(Engine):
             session.conf.set(name, value)
         session.udf.register("nfc_normalize", normalise_nfc)
         session.udf.register("float_text", write_float)
-        for schema in SCHEMAS:  # a folder that is not there yet cannot be listed
-            session.sql(f"CREATE NAMESPACE IF NOT EXISTS {schema}")
+        try:
+            for schema in SCHEMAS:  # a folder that is not there yet cannot be listed
+                session.sql(f"CREATE NAMESPACE IF NOT EXISTS {schema}")
+        except (PySparkException, Py4JError) as error:
+            if "catalog plugin class" in str(error):
+                raise EngineError(f"this Spark has no Iceberg: start it with `--packages {ICEBERG}`, or with its jar") from None
+            advice = "name a folder that Spark may write with ?warehouse= in FINRISK_WAREHOUSE_URL"
+            raise EngineError(f"the folder of tables {address.warehouse} cannot be opened: {find_cause(error)}: {advice}") from None
         super().__init__(SparkBackend().connect(session))
 
     def ingest_parquet(self, file: Path) -> LazyTable:
         """Return the rows of a Parquet file, which is read when they are computed."""
         return cast(LazyTable, self.connection.read_parquet(file))
 
+    @faults_as_engine_errors()
+    def has(self, schema: str, name: str) -> bool:
+        """Return whether there is a stored table of a name.
+
+        Raises
+        ------
+        DamagedTableError
+            If its metadata cannot be read: it is not taken for one that was never made, whose first month would be all of it.
+        """
+        return bool(self.session.catalog.tableExists(_quote(schema, name)))
+
+    @faults_as_engine_errors()
     def replace_table(self, schema: str, name: str, rows: LazyTable, month_column: str | None = None) -> None:
         """Replace a table in one commit; one with a month column is stored by month, so that months can be replaced."""
         from pyspark.sql import functions
@@ -95,9 +117,28 @@ class SparkEngine(Engine):
             writer = writer.tableProperty(key, value)
         if month_column is not None:
             writer = writer.partitionedBy(functions.partitioning.months(month_column))
-        writer.createOrReplace()
+        try:
+            with faults_as_engine_errors():
+                writer.createOrReplace()
+        except DamagedTableError:
+            if not self._remove_unreadable(schema, name):
+                raise
+            writer.createOrReplace()
         self._remove_snapshots(schema, name)
 
+    def _remove_unreadable(self, schema: str, name: str) -> bool:
+        """Remove a table whose metadata cannot be read, which Iceberg neither replaces nor drops; return whether it was one."""
+        folder = self.address.folder / schema / name
+        try:
+            self.has(schema, name)
+        except DamagedTableError:
+            # The folder of a server of Spark Connect may be one of another machine.
+            if not self.address.is_connect and folder.is_dir():
+                shutil.rmtree(folder)
+                return True
+        return False
+
+    @faults_as_engine_errors()
     def replace_rows(self, schema: str, name: str, rows: LazyTable, condition: str) -> None:
         """Replace the rows that meet a condition in one commit; it must hold for all rows of a month or for none."""
         from pyspark.sql import functions
@@ -124,6 +165,7 @@ class SparkEngine(Engine):
         kinds = from_arrow_schema(schema, prefer_timestamp_ntz=True)
         return cast(LazyTable, self.connection.view(map_in_arrow(self.connection.data_frame(rows), partial(map_each, score), kinds)))
 
+    @faults_as_engine_errors()
     def write_files(self, rows: LazyTable, folder: Path) -> None:
         """Add rows to a folder of Parquet files, which the workers write."""
         self.connection.data_frame(rows).write.mode("append").parquet(str(folder))
@@ -148,13 +190,15 @@ def start_session(address: SparkUrl, *, has_tables: bool = True) -> "SparkSessio
     EngineError
         If Spark cannot run here, or runs in this process on another master.
     """
+    from py4j.protocol import Py4JError
     from pyspark import SparkContext
-    from pyspark.errors import PySparkRuntimeError
+    from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
-    if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
-        raise EngineError("Spark needs a Java 17 runtime, which is not installed (Debian: openjdk-17-jre-headless)")
+    _check_java()
     settings: dict[str, bool | float | int | str | None] = {
+        # What ends the start is told in a sentence, and not in traces before it.
+        "spark.log.level": "FATAL",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.catalogImplementation": "in-memory",
@@ -174,21 +218,39 @@ def start_session(address: SparkUrl, *, has_tables: bool = True) -> "SparkSessio
     builder = SparkSession.builder.master(address.master).appName("finrisk").config(map=settings | dict(address.settings))
     try:
         session = builder.getOrCreate()
-    except PySparkRuntimeError as error:
-        raise EngineError(f"Spark did not start ({error.getCondition()}): its own message stands above") from None
+    except (PySparkException, Py4JError) as error:
+        reason = find_cause(error)
+        if "JAVA_GATEWAY_EXITED" in str(error):
+            reason = f"{_find_java()} ended, and its own message stands above"
+        raise EngineError(f"Spark did not start: {reason}: correct what it names, in FINRISK_WAREHOUSE_URL or on this machine") from None
     session.sparkContext.setLogLevel("ERROR")
     return session.newSession()
 
 
+def _find_java() -> str | None:
+    """Return the program that Spark starts; None where there is none."""
+    home = os.environ.get("JAVA_HOME")
+    return shutil.which(os.path.join(home, "bin", "java") if home else "java")
+
+
+def _check_java() -> None:
+    if _find_java() is not None:
+        return
+    if home := os.environ.get("JAVA_HOME"):
+        raise EngineError(f"JAVA_HOME={home!r} has no bin/java: set it to the folder of a Java 17 runtime, or unset it")
+    raise EngineError("Spark needs a Java 17 runtime, which is not installed (Debian: openjdk-17-jre-headless)")
+
+
 def _connect(address: SparkUrl) -> "SparkSession":
     """Return a session on a server of Spark Connect, which must have Iceberg's jar."""
-    from pyspark.errors import PySparkImportError
+    from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
     try:
         session = SparkSession.builder.remote(address.master).create()
-    except PySparkImportError:
-        raise EngineError("Spark Connect is not installed: run `make spark`, which adds it to the environment") from None
-    for name, value in address.settings.items():
-        session.conf.set(name, value)
+        for name, value in address.settings.items():
+            session.conf.set(name, value)
+    except PySparkException as error:
+        servers = ", ".join(address.servers)
+        raise EngineError(f"the server of Spark Connect at {servers} refuses: {find_cause(error)}: correct FINRISK_WAREHOUSE_URL") from None
     return session
