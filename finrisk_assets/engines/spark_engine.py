@@ -7,6 +7,7 @@ new one, and a process that dies leaves files that no table names. The catalog i
 import os
 import shutil
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -30,6 +31,9 @@ ICEBERG = f"org.apache.iceberg:{ICEBERG_JAR}:1.10.0"
 
 KEPT_SNAPSHOTS, MAX_SNAPSHOTS = 2, 8
 """Earlier states of a table: above the larger number all but the smaller number are removed, with the files that only they name."""
+
+OTHER_COMMIT_S = 2.0
+"""Seconds after which a table is looked at again before it is removed: a shorter wait may meet files that another process just renames."""
 
 SESSION = {
     "spark.sql.session.timeZone": "UTC",
@@ -129,6 +133,7 @@ class SparkEngine(Engine):
     def _remove_unreadable(self, schema: str, name: str) -> bool:
         """Remove a table whose metadata cannot be read, which Iceberg neither replaces nor drops; return whether it was one."""
         folder = self.address.folder / schema / name
+        time.sleep(OTHER_COMMIT_S)
         try:
             self.has(schema, name)
         except DamagedTableError:

@@ -22,7 +22,9 @@ _ADVICE = {
         "make the folder of the tables, or Spark's scratch folder, one that this user may write"
     ),
     r"PYTHON_VERSION_MISMATCH|Cannot run program": "name the Python of this environment in PYSPARK_PYTHON",
-    r"CommitFailedException|CommitStateUnknownException": "run again, for another process may have changed the table at the same time",
+    r"CommitFailedException|CommitStateUnknownException|Table UUID does not match": (
+        "run again, for another process may have changed the table at the same time"
+    ),
 }
 """Words of a fault -> what to do."""
 LONGEST_CAUSE = 300

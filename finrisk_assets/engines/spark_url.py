@@ -92,7 +92,8 @@ class SparkUrl:
             raise EngineError(
                 "the option warehouse of FINRISK_WAREHOUSE_URL is no folder: name a path that all machines reach, or its file: URL"
             )
-        if jars and not list(Path(jars).glob(f"{ICEBERG_JAR}-*.jar")):
+        # Spark's own cache of jars puts the group before the name.
+        if jars and not list(Path(jars).glob(f"*{ICEBERG_JAR}-*.jar")):
             raise EngineError(
                 f"the folder jars of FINRISK_WAREHOUSE_URL, {jars}, holds no jar of Iceberg for Spark 4.0: "
                 f"copy {ICEBERG_JAR}-<version>.jar into it"

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlparse
 from zipfile import ZipFile
@@ -13,7 +14,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.errors import NumberFormatException
+from pyspark.errors import AnalysisException, NumberFormatException, PythonException
 
 from finrisk_assets.engines.engine import EngineError
 from finrisk_assets.engines.spark_engine import KEPT_SNAPSHOTS, MAX_SNAPSHOTS, SparkEngine
@@ -36,6 +37,31 @@ def die(batch):
     return batch
 rows = engine.map_batches(engine.table("analytics", "torn"), die, pa.schema([("n", pa.int64())]), key="n", file=None, threads=1)
 engine.replace_table("analytics", "torn", rows)
+"""
+
+BAD_STARTS = """
+import os, sys
+import ibis, pyarrow as pa
+from finrisk_assets.engines.choice import open_engine
+from finrisk_assets.engines.engine import EngineError
+url, java = sys.argv[1:]
+def start(url):
+    try:
+        return open_engine(url)
+    except EngineError as error:
+        print(error)
+os.environ["JAVA_HOME"] = java
+start(url)
+del os.environ["JAVA_HOME"]
+os.environ["PYSPARK_PYTHON"] = "/nowhere/python"
+engine = start(url)
+try:
+    rows = ibis.memtable({"n": [1]})
+    engine.map_batches(rows, lambda batch: batch, pa.schema([("n", pa.int64())]), key="n", file=None, threads=1).to_pyarrow()
+except EngineError as error:
+    print(error)
+engine.close()
+start(url + "&spark.task.cpus=some")
 """
 
 
@@ -146,6 +172,67 @@ def test_a_table_of_another_process_is_found_and_a_dying_one_tears_nothing(spark
     assert sorted(spark_engine.table("analytics", "torn").to_pyarrow()["n"].to_pylist()) == [1, 2]
     spark_engine.replace_table("analytics", "torn", ibis.memtable({"n": [3]}))
     assert spark_engine.table("analytics", "torn").to_pyarrow()["n"].to_pylist() == [3]
+
+
+def cut(file):
+    """Leave the first half of a file, and no checksum of the whole."""
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    file.with_name(f".{file.name}.crc").unlink()
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink])
+def test_a_table_with_damaged_metadata_is_made_anew_as_a_whole_only(spark_engine, damage):
+    name, rows = f"damaged_{damage.__name__}", dated(("a", datetime(2025, 2, 1)))
+    spark_engine.replace_table("analytics", name, rows, "at")
+    folder = spark_engine.address.folder / "analytics" / name
+    (metadata,) = (folder / "metadata").glob("v*.metadata.json")
+    damage(metadata)
+    for use in (
+        lambda: spark_engine.table("analytics", name),
+        # Taken for no table, it would become one of the next run's months alone.
+        lambda: spark_engine.has("analytics", name),
+        lambda: spark_engine.replace_rows("analytics", name, rows, FEBRUARY),
+    ):
+        with pytest.raises(EngineError, match=f"remove the folder {folder} and make the table again, with all") as refused:
+            use()
+        assert str(refused.value).startswith(f"the table analytics.{name} cannot be read: ") and "\n" not in str(refused.value)
+    spark_engine.replace_table("analytics", name, rows, "at")
+    assert [row["id"] for row in stored(spark_engine, name)] == ["a"]
+
+
+def test_a_lost_data_file_is_told_with_its_table_and_a_wrong_program_as_itself(spark_engine):
+    spark_engine.replace_table("analytics", "lost", dated(("a", datetime(2025, 2, 1))))
+    (file,) = data_files(spark_engine, "lost")
+    Path(urlparse(file).path).unlink()
+    rows = spark_engine.table("analytics", "lost")
+    copy = partial(spark_engine.replace_table, "analytics", "lost", rows.mutate(at=rows.at))
+    for use in (rows.to_pyarrow, lambda: list(rows.to_pyarrow_batches()), rows.id.execute, copy):
+        with pytest.raises(
+            EngineError, match=r"the table analytics.lost cannot be read: .*/analytics/lost/data/\S+ does not exist: run again"
+        ):
+            use()
+    with pytest.raises(AnalysisException, match="UNRESOLVED_COLUMN"):
+        spark_engine.connection.view(spark_engine.session.table("analytics.lost").select("nothing"))
+
+    def fail(batch):
+        raise KeyError("Permission denied: in a row")
+
+    failing = spark_engine.map_batches(ibis.memtable({"n": [1]}), fail, pa.schema([("n", pa.int64())]), key="n", file=None, threads=1)
+    with pytest.raises(PythonException, match="Permission denied: in a row"):
+        failing.to_pyarrow()
+
+
+def test_a_start_that_fails_is_told_in_a_sentence(spark_engine, spark_url, tmp_path):
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text("#!/bin/sh\nexit 1\n")
+    java.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", BAD_STARTS, spark_url, str(tmp_path)], capture_output=True, text=True)
+    ended, python, option = done.stdout.splitlines()
+    assert ended.startswith(f"Spark did not start: {java} ended, and its own message stands above: correct what it names")
+    assert option.startswith("Spark did not start: spark.task.cpus should be int, but was some: correct what it names")
+    assert python.startswith('Spark cannot go on: Cannot run program "/nowhere/python"') and python.endswith("in PYSPARK_PYTHON")
+    assert "SparkContext: Error initializing" not in done.stderr
 
 
 def test_a_process_has_one_master_with_the_settings_of_its_url(spark_engine, tmp_path):
