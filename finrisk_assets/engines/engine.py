@@ -32,7 +32,11 @@ class Engine(ABC):
     ----------
     connection
         Its Ibis connection.
+    ledger
+        Name of the ledger whose tables it stores; empty where nobody said.
     """
+
+    ledger = ""
 
     def __init__(self, connection: ibis.BaseBackend) -> None:
         self.connection = connection
@@ -42,6 +46,25 @@ class Engine(ABC):
         """Create schemas that are not there yet."""
         for name in names:
             self.connection.create_database(name, force=True)
+
+    def open_ledger(self, name: str) -> None:
+        """Say whose tables the engine stores.
+
+        Raises
+        ------
+        EngineError
+            If tables of another ledger are there, which would be overwritten.
+        """
+        if (owner := self.find_owner()) not in ("", name):
+            raise EngineError(
+                f"the warehouse of FINRISK_WAREHOUSE_URL holds the tables of the ledger {owner}, and this is {name}: name another one, "
+                "for each ledger needs its own"
+            )
+        self.ledger = name
+
+    def find_owner(self) -> str:
+        """Return the name of the ledger whose tables are stored; empty where none is named."""
+        return ""
 
     def table(self, schema: str, name: str) -> LazyTable:
         """Return a stored table, lazy."""

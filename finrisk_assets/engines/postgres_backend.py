@@ -1,9 +1,10 @@
 """Ibis' PostgreSQL backend with rows that come and go by COPY, as Arrow: row by row through Python they would take many times as long."""
 
 import io
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import IO, Any, TypeVar
 
@@ -31,6 +32,64 @@ REPLACEMENT = "\ufffd"
 """The character in place of the character 0, which no text of PostgreSQL's can have."""
 CALENDAR = datetime.min, datetime.max
 """The first and the last time of a file that COPY reads; a time beyond them becomes the nearest, which no contract takes either."""
+
+
+ADVICE = {
+    "25006": "the database or the role {role} is read-only: name one that may be written in FINRISK_WAREHOUSE_URL",
+    "42809": "drop it, or give finrisk a database of its own",
+    "53100": "free space on the server's disk",
+    "53400": "let the server's administrator raise the limit",
+    "55P03": "leave lock_timeout out of FINRISK_WAREHOUSE_URL, or set a longer one",
+    "57014": "leave statement_timeout out of FINRISK_WAREHOUSE_URL, or set a longer one",
+}
+"""State of SQL -> what a person can do; other errors are faults of the program, or pass."""
+
+RIGHTS = {
+    "database": "CREATE ON DATABASE {name}",
+    "schema": "USAGE, CREATE ON SCHEMA {name}",
+    "table": "SELECT ON TABLE {name}",
+}
+"""Kind of an object that a role may not use -> what it lacks; who writes a table must own it."""
+
+
+class PlainErrorCursor(psycopg.Cursor[Any]):
+    """A cursor whose errors are one sentence where a user or an administrator can mend the cause."""
+
+    def execute(self, *arguments: Any, **options: Any) -> Any:
+        """Execute a statement."""
+        with _plain_errors(self.connection):
+            return super().execute(*arguments, **options)
+
+    @contextmanager
+    def copy(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+        """Copy rows."""
+        with _plain_errors(self.connection), super().copy(*arguments, **options) as rows:
+            yield rows
+
+
+@contextmanager
+def _plain_errors(connection: Any) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        # The first line alone: the driver's further ones may hold the values of a row.
+        reason, info = error.diag.message_primary or "", connection.info
+        if error.sqlstate == "42501":
+            advice = _missing_right(reason, info)
+        elif error.sqlstate in ADVICE and "user request" not in reason:
+            advice = ADVICE[error.sqlstate].format(role=info.user)
+        else:
+            raise
+        raise EngineError(f"the PostgreSQL database {info.dbname} refuses ({reason}): {advice}") from None
+
+
+def _missing_right(reason: str, info: Any) -> str:
+    """Return who must give which right to whom."""
+    if "temporary tables" in reason:
+        return f"let the owner GRANT TEMPORARY ON DATABASE {info.dbname} TO {info.user}"
+    found = re.match(r"permission denied for (database|schema|table) (\S+)", reason)
+    right = RIGHTS[found[1]].format(name=found[2]) if found else "what it lacks"
+    return f"let the owner GRANT {right} TO {info.user}, or use the role that owns the tables"
 
 
 class EngineBackend(Backend):

@@ -3,7 +3,7 @@
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,11 @@ from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
 import ibis.expr.operations as ops
+import sqlglot.expressions as sge
 from ibis.expr.schema import Schema
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets.engines.engine import BATCH_ROWS, Engine, EngineError
+from finrisk_assets.engines.engine import BATCH_ROWS, SCHEMAS, Engine, EngineError
 from finrisk_assets.modelling.training.parallel import map_in_order
 
 if TYPE_CHECKING:
@@ -78,9 +79,15 @@ NO_URL = (
     "the password"
 )
 
+OWNER = "finrisk ledger: "
+"""Beginning of the comment on the schema of raw rows that says whose tables a database holds."""
+
 
 class PostgresEngine(Engine):
     """A PostgreSQL database."""
+
+    connection: Any
+    is_marked = False
 
     @classmethod
     def open(cls, url: str) -> "PostgresEngine":
@@ -93,17 +100,10 @@ class PostgresEngine(Engine):
             message never holds the password.
         """
         try:
-            import psycopg
-
             from finrisk_assets.engines.postgres_backend import EngineBackend
         except ImportError:
             raise EngineError(WITHOUT_DRIVER) from None
-        backend = EngineBackend().connect(partial(cls._open_session, url))
-        try:
-            return cls(backend)
-        except psycopg.errors.InsufficientPrivilege:
-            advice = f"let the owner GRANT CREATE ON DATABASE {backend.con.info.dbname} to it"
-            raise EngineError(f"in {describe(url)} the role may not create the schemas analytics and staging: {advice}") from None
+        return cls(EngineBackend().connect(partial(cls._open_session, url)))
 
     @staticmethod
     def _open_session(url: str) -> Any:
@@ -111,10 +111,14 @@ class PostgresEngine(Engine):
         import psycopg
         from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+        from finrisk_assets.engines.postgres_backend import PlainErrorCursor
+
         try:
             _check(url)
             parameters: dict[str, Any] = CONNECTION | conninfo_to_dict(url)
-            connection = psycopg.connect(make_conninfo(**parameters), autocommit=True, application_name="finrisk")
+            connection = psycopg.connect(
+                make_conninfo(**parameters), autocommit=True, application_name="finrisk", cursor_factory=PlainErrorCursor
+            )
         except (ValueError, psycopg.ProgrammingError):
             # Both repeat the part of the URL that they cannot read, which may be the password.
             raise EngineError(_url_fault(url)) from None
@@ -133,6 +137,56 @@ class PostgresEngine(Engine):
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
         self._unused: deque[str] = deque()
+
+    def create_schemas(self, names: Collection[str]) -> None:
+        """Create schemas that are not there yet; the list of Ibis leaves out those that the role may not use."""
+        found = self._query("SELECT nspname FROM pg_namespace")
+        super().create_schemas(set(names) - {name for (name,) in found})
+
+    def has(self, schema: str, name: str) -> bool:
+        """Return whether there is a stored table of a name.
+
+        Raises
+        ------
+        EngineError
+            If there is one that the role may not read: the list of Ibis leaves it out.
+        """
+        found = self._query(
+            "SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') FROM pg_class AS c "
+            "JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
+            (schema, name),
+        )
+        if found == [(False,)]:
+            role, right = self._query("SELECT current_user")[0][0], f"USAGE ON SCHEMA {schema} and SELECT ON TABLE {schema}.{name}"
+            raise EngineError(f"the role {role} may not read the stored table {schema}.{name}: let its owner GRANT {right} TO {role}")
+        return bool(found)
+
+    def find_owner(self) -> str:
+        """Return the name of the ledger that the comment on the schema of raw rows names, where tables are stored."""
+        is_empty = (
+            self._query(
+                "SELECT FROM pg_class WHERE relkind = 'r' AND relnamespace IN (SELECT oid FROM pg_namespace "
+                "WHERE nspname = ANY(%s)) LIMIT 1",
+                (list(SCHEMAS),),
+            )
+            == []
+        )
+        ((comment,),) = self._query("SELECT obj_description('staging'::regnamespace)")
+        return "" if is_empty else (comment or "").partition(OWNER)[2]
+
+    def _mark(self) -> None:
+        """Write whose tables these are, once; only the owner of the schema may comment on it."""
+        if self.is_marked or not self.ledger:
+            return
+        ((may_comment,),) = self._query("SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'staging'")
+        if may_comment and self.find_owner() != self.ledger:
+            self.open_ledger(self.ledger)  # another process may have stored its tables since
+            self._query(f"COMMENT ON SCHEMA staging IS {sge.convert(OWNER + self.ledger).sql('postgres')}")
+        self.is_marked = True
+
+    def _query(self, statement: str, values: "Sequence[Any] | None" = None) -> list[Any]:
+        cursor = self.connection.con.execute(statement, values)
+        return list(cursor.fetchall()) if cursor.description is not None else []
 
     def ingest_parquet(self, file: Path) -> LazyTable:
         """Return the rows of a Parquet file, copied into a temporary table that goes with the last expression over it."""
@@ -180,6 +234,7 @@ class PostgresEngine(Engine):
         """Hold a table against other changes of it for one transaction; yield what executes a statement, and the SQL of the rows."""
         from finrisk_assets.engines.postgres_backend import check_names
 
+        self._mark()
         check_names(rows.columns)
         connection: Any = self.connection
         connection._run_pre_execute_hooks(rows)

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -96,6 +97,16 @@ class SparkEngine(Engine):
             raise EngineError(f"the folder of tables {address.warehouse} cannot be opened: {find_cause(error)}: {advice}") from None
         super().__init__(SparkBackend().connect(session))
 
+    def find_owner(self) -> str:
+        """Return the name of the ledger that a stored table names."""
+        for schema in SCHEMAS:
+            for name in self.connection.list_tables(database=schema):
+                with suppress(DamagedTableError), faults_as_engine_errors():
+                    properties = self.session.sql(f"SHOW TBLPROPERTIES {_quote(schema, name)}").collect()
+                    if owner := {row.key: row.value for row in properties}.get(OWNER):
+                        return str(owner)
+        return ""
+
     def ingest_parquet(self, file: Path) -> LazyTable:
         """Return the rows of a Parquet file, which is read when they are computed."""
         return cast(LazyTable, self.connection.read_parquet(file))
@@ -117,7 +128,7 @@ class SparkEngine(Engine):
         from pyspark.sql import functions
 
         writer = self.connection.data_frame(rows).writeTo(_quote(schema, name)).using("iceberg")
-        for key, value in _PROPERTIES.items():
+        for key, value in (_PROPERTIES | ({OWNER: self.ledger} if self.ledger else {})).items():
             writer = writer.tableProperty(key, value)
         if month_column is not None:
             writer = writer.partitionedBy(functions.partitioning.months(month_column))
@@ -175,6 +186,9 @@ class SparkEngine(Engine):
         """Add rows to a folder of Parquet files, which the workers write."""
         self.connection.data_frame(rows).write.mode("append").parquet(str(folder))
 
+
+OWNER = "finrisk.ledger"
+"""The property of a table that names its ledger."""
 
 _PROPERTIES = {
     # Old metadata files are removed with the commit that makes them old.

@@ -66,16 +66,19 @@ class Warehouse:
         How long to wait for a DuckDB file that another process has open, minutes.
     memory_gb
         Memory of a DuckDB file's connection, GB; an option `memory_limit` of the URL goes before it.
+    ledger
+        Name of the ledger, by which an engine that several could share refuses another one's tables.
     """
 
     url: str = field(repr=False)
     wait_minutes: float = 60.0
     memory_gb: float = 2.0
+    ledger: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> "Warehouse":
         """Return the warehouse that the settings name."""
-        return cls(url=settings.warehouse, wait_minutes=settings.warehouse_wait_minutes, memory_gb=settings.warehouse_memory_gb)
+        return cls(settings.warehouse, settings.warehouse_wait_minutes, settings.warehouse_memory_gb, settings.ledger_name)
 
     @property
     def engine(self) -> Engine:
@@ -86,11 +89,14 @@ class Warehouse:
         finrisk_assets.graph.runs.warehouse_lock.WarehouseBusyError
             If another process has the warehouse open for longer than this one waits.
         finrisk_assets.engines.engine.EngineError
-            If no engine takes the URL.
+            If no engine takes the URL, or it holds the tables of another ledger.
         """
         file = file_of(self.url)
         if file is None:
-            return transient_faults.with_retries(lambda: _open(self.url, self.memory_gb))
+            engine = transient_faults.with_retries(lambda: _open(self.url, self.memory_gb))
+            if self.ledger not in ("", engine.ledger):
+                engine.open_ledger(self.ledger)
+            return engine
         warehouse_lock.acquire(self.url, self.wait_minutes)
         return self._open_file(file)
 

@@ -285,9 +285,73 @@ def test_a_role_that_may_not_create_schemas_is_told_what_it_needs(new_database: 
     role = f"{url.database}_reader"
     with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
-        with pytest.raises(EngineError, match="the role may not create the schemas analytics and staging: let the owner GRANT"):
+        with pytest.raises(EngineError, match=rf"permission denied for database .* GRANT CREATE ON DATABASE {url.database} TO {role}"):
             open_engine(url.set(username=role, password="secret").render_as_string(hide_password=False))
         connection.execute(f"DROP ROLE {role}")
+
+
+def test_a_database_belongs_to_one_ledger(new_database: Callable[[], str]) -> None:
+    url = new_database()
+    unnamed, one, other = (Warehouse(url=url, ledger=name) for name in ("", "one", "other"))
+    assert not other.has("raw_loans"), "an empty database is of no ledger"
+    other.drop_connection()
+    unnamed.store("raw_loans", rows_of(a="2024-01-01"))
+    one.drop_connection()
+    one.store("validated_transactions", rows_of(a="2024-01-01"))
+    other.drop_connection()
+    with pytest.raises(EngineError, match="holds the tables of the ledger one, and this is other: name another one"):
+        other.store("validated_transactions", rows_of(b="2024-01-01"))
+    other.drop_connection()
+    assert keys_of(one) == ["a"]
+
+
+def test_a_ledger_that_came_first_is_not_overwritten(new_database: Callable[[], str]) -> None:
+    engines = [open_engine(url) for url in [new_database()] * 2]
+    for engine, name in zip(engines, ("one", "other"), strict=True):
+        engine.open_ledger(name)
+    engines[0].replace_table("staging", "raw_loans", rows_of(a="2024-01-01"))
+    with pytest.raises(EngineError, match="holds the tables of the ledger one, and this is other"):
+        engines[1].replace_table("staging", "raw_loans", rows_of(b="2024-01-01"))
+    for engine in engines:
+        engine.close()
+
+
+def test_a_refusal_of_the_database_says_what_is_missing(new_database: Callable[[], str]) -> None:
+    url = make_url(new_database())
+    role, owner = f"{url.database}_reader", open_engine(url.render_as_string(hide_password=False))
+    owner.replace_table("analytics", "kept", rows_of(a="2024-01-01"))
+    execute = owner.connection.con.execute
+    execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+    engine = open_engine(url.set(username=role, password="secret").render_as_string(hide_password=False))
+    with pytest.raises(EngineError, match=rf"the role {role} may not read the stored table analytics.kept: let its owner GRANT USAGE"):
+        engine.has("analytics", "kept")
+    execute(f"GRANT USAGE ON SCHEMA analytics TO {role}")
+    with pytest.raises(EngineError, match=rf"permission denied for table kept\): let the owner GRANT SELECT ON TABLE kept TO {role}"):
+        engine.table("analytics", "kept").to_pyarrow()
+    execute(f"GRANT SELECT ON analytics.kept TO {role}")
+    assert engine.has("analytics", "kept") and not engine.has("analytics", "other")
+    with pytest.raises(EngineError, match=rf"schema analytics\): let the owner GRANT USAGE, CREATE ON SCHEMA analytics TO {role}"):
+        engine.replace_table("analytics", "kept", engine.table("analytics", "kept"))
+    execute(f"REVOKE TEMPORARY ON DATABASE {url.database} FROM PUBLIC")
+    with pytest.raises(EngineError, match=rf"let the owner GRANT TEMPORARY ON DATABASE {url.database} TO {role}"):
+        rows_of(a="2024-01-01").pipe(engine.connection.to_pyarrow)
+    engine.close()
+    execute("CREATE VIEW analytics.seen AS SELECT 1 AS x")
+    with pytest.raises(EngineError, match=r"is not a table\): drop it, or give finrisk a database of its own"):
+        owner.replace_table("analytics", "seen", rows_of(a="2024-01-01"))
+    execute("SET statement_timeout = '1ms'")
+    with pytest.raises(EngineError, match=r"statement timeout\): leave statement_timeout out of FINRISK_WAREHOUSE_URL"):
+        execute("SELECT pg_sleep(9)")
+    execute("SET statement_timeout = 0")
+    execute("SET default_transaction_read_only = on")
+    with pytest.raises(EngineError, match=r"read-only transaction\): the database or the role .* is read-only: name one that may be"):
+        owner.replace_table("analytics", "kept", owner.table("analytics", "kept"))
+    execute("SET default_transaction_read_only = off")
+    execute(f"DROP OWNED BY {role}")
+    execute(f"DROP ROLE {role}")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        execute("SELECT * FROM analytics.nothing")
+    owner.close()
 
 
 def test_a_server_that_closes_the_connection_is_asked_four_times() -> None:
