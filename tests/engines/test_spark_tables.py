@@ -268,7 +268,7 @@ def test_batches_come_in_order_and_a_function_runs_where_the_rows_are(spark_engi
     assert doubled.n.sum().to_pyarrow().as_py() == 2 * sum(range(50_000)) and not list(folder.iterdir())
 
 
-def test_a_folder_belongs_to_one_ledger(spark_engine: Any, tmp_path: Path) -> None:
+def test_a_folder_belongs_to_one_ledger(spark_engine: SparkEngine, tmp_path: Path) -> None:
     one, other = (SparkEngine(spark_engine.session.newSession(), tmp_path.as_uri()) for _ in range(2))
     one.open_ledger("one")
     one.replace_table("staging", "raw_loans", ibis.memtable({"key": ["a"]}))
