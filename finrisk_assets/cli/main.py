@@ -35,6 +35,7 @@ class _PlainErrorGroup(click.Group):
         from finrisk_assets.engines.postgres_engine import describe_fault
         from finrisk_assets.graph.runs.dead_runs import RunError
         from finrisk_assets.graph.runs.warehouse_lock import WarehouseBusyError
+        from finrisk_assets.graph.warehouse import MissingTableError
         from finrisk_assets.ledger.landing import LandingError
         from finrisk_assets.ledger.snapshots import SnapshotError
         from finrisk_assets.ledger.sources import SourceError
@@ -45,7 +46,7 @@ class _PlainErrorGroup(click.Group):
         from schemas.mapping import MappingError
 
         of_data = SettingsError, SourceError, MappingError, LandingError, SnapshotError, ObjectError
-        expected = *of_data, PolicyError, RegistryError, PackError, RunError, WarehouseBusyError, EngineError
+        expected = *of_data, PolicyError, RegistryError, PackError, RunError, WarehouseBusyError, EngineError, MissingTableError
         try:
             return super().invoke(ctx)
         except expected as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 import ibis
+from ibis.common.exceptions import TableNotFound
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets import transient_faults
@@ -45,6 +46,10 @@ _logger = logging.getLogger("finrisk.warehouse")
 def _open(url: str, memory_gb: float) -> Engine:
     """Return the process's one engine of a URL: DuckDB lets a single process write, and refuses a second connection."""
     return open_engine(url, memory_gb)
+
+
+class MissingTableError(LookupError):
+    """A table that no run of the ledger has stored; the message says what to do."""
 
 
 def schema_of(asset: str) -> str:
@@ -128,8 +133,20 @@ class Warehouse:
         return self.engine.ingest_parquet(file)
 
     def table(self, asset: str) -> LazyTable:
-        """Return the stored table of an asset, lazy."""
-        return self.engine.table(schema_of(asset), asset)
+        """Return the stored table of an asset, lazy.
+
+        Raises
+        ------
+        MissingTableError
+            If the asset has none.
+        """
+        try:
+            return self.engine.table(schema_of(asset), asset)
+        except TableNotFound:
+            # The warehouse's URL may hold a password, so the message does not name it.
+            raise MissingTableError(
+                f"the ledger has no table {asset} yet: run `finrisk demo` first, or look in Dagster why its last run did not make it"
+            ) from None
 
     def has(self, asset: str) -> bool:
         """Return whether an asset has a stored table."""

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import ibis
 import pytest
 from click.testing import CliRunner
 
 from bento.cli.output import format_table
 from finrisk_assets.cli.main import cli
+from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.operations import shadow_report, verify_pack
 from finrisk_assets.operations.shadow_report import ShadowComparison
 
@@ -148,3 +150,15 @@ def test_a_user_without_a_home_is_not_told_of_a_cache(tmp_path: Path, monkeypatc
     assert done.exit_code == 0, done.output
     assert os.environ.pop("MPLCONFIGDIR") == str(tmp_path / "home" / "matplotlib")
     assert not (tmp_path / "home").exists()
+
+
+def test_a_ledger_whose_run_ended_half_way_is_told_in_one_sentence(tmp_path: Path) -> None:
+    """The quarantine of a table is stored, and its valid rows are not."""
+    (tmp_path / "simulator").mkdir()
+    warehouse = Warehouse(url=f"duckdb://{tmp_path}/simulator/warehouse.duckdb")
+    warehouse.store("quarantine_transactions", ibis.memtable({"row": [1]}))
+    warehouse.close()
+    done = CliRunner().invoke(cli, ["quarantine"], env={"FINRISK_HOME": str(tmp_path), "FINRISK_SOURCE": "simulator"})
+    assert done.output.startswith("Error: the ledger has no table validated_transactions yet: run `finrisk demo` first")
+    assert done.output.count("\n") == 1 and done.exit_code == 1
+    warehouse.close()
