@@ -68,6 +68,30 @@ SESSION = (
 )
 """Settings of a connection on which the results, the speed, or the end of a lock depend."""
 
+STORED_TABLE = """
+SELECT
+  t.relacl IS NOT NULL OR EXISTS (SELECT FROM pg_attribute WHERE attrelid = t.oid AND attacl IS NOT NULL)
+    OR EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_class'::regclass AND refobjid = t.oid AND deptype <> 'i'),
+  (SELECT array_agg((attname, atttypid, atttypmod) ORDER BY attname) FROM pg_attribute
+    WHERE attrelid = t.oid AND attnum > 0 AND NOT attisdropped)
+    = (SELECT array_agg((attname, atttypid, atttypmod) ORDER BY attname) FROM pg_attribute
+    WHERE attrelid = %(fresh)s::regclass AND attnum > 0)
+FROM (SELECT to_regclass(%(stored)s) AS oid) AS name LEFT JOIN pg_class AS t USING (oid)
+"""
+"""Whether others rely on a stored table, by grants or by objects of their own, and whether its columns are those of the new rows."""
+
+GRANTS = """
+WITH grants AS (
+  SELECT c.oid, privilege_type, is_grantable, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS grantee
+  FROM pg_class AS c, aclexplode(c.relacl) WHERE grantee <> c.relowner
+)
+SELECT format('REVOKE ALL ON %%s FROM %%s', %(fresh)s::text, grantee) FROM grants WHERE oid = %(fresh)s::regclass
+UNION ALL
+SELECT format('GRANT %%s ON %%s TO %%s%%s', privilege_type, %(fresh)s::text, grantee, CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END)
+FROM grants WHERE oid = to_regclass(%(stored)s)
+"""
+"""Statements that give a new table the grants of the stored one in place of the default privileges of its schema."""
+
 WITHOUT_DRIVER = (
     "the warehouse on PostgreSQL needs psycopg, which finrisk does not install by itself, for its licence is the LGPL: "
     "run `make postgres`, or `pip install 'finrisk[postgres]'`"
@@ -213,13 +237,37 @@ class PostgresEngine(Engine):
         return table.to_expr()
 
     def replace_table(self, schema: str, name: str, rows: LazyTable, month_column: str | None = None) -> None:
-        """Replace a table in one transaction."""
-        fresh = _new_name()
+        """Replace a table in one transaction.
+
+        A table on which others rely keeps its place, so that their grants, views and policies stay, and gets other rows.
+
+        Raises
+        ------
+        EngineError
+            If the new rows have other columns, and a view needs those of the stored table.
+        """
+        import psycopg
+
+        stored, fresh = f'"{schema}"."{name}"', f'"{schema}"."{_new_name()}"'
         with self._change(schema, name, rows) as (execute, query):
-            execute(f'CREATE TABLE "{schema}"."{fresh}" AS {query}')
-            execute(f'ANALYZE "{schema}"."{fresh}"')
-            execute(f'DROP TABLE IF EXISTS "{schema}"."{name}"')
-            execute(f'ALTER TABLE "{schema}"."{fresh}" RENAME TO "{name}"')
+            execute(f"CREATE TABLE {fresh} AS {query}")
+            execute(f"ANALYZE {fresh}")
+            ((others_rely, is_alike),) = execute(STORED_TABLE, {"stored": stored, "fresh": fresh}).fetchall()
+            if others_rely and is_alike:
+                columns = ", ".join(f'"{column}"' for column in rows.columns)
+                execute(f"DELETE FROM {stored}")
+                execute(f"INSERT INTO {stored} ({columns}) SELECT {columns} FROM {fresh}")
+                execute(f"DROP TABLE {fresh}")
+                execute(f"ANALYZE {stored}")
+                return
+            for (grant,) in execute(GRANTS, {"stored": stored, "fresh": fresh}).fetchall():
+                execute(grant)
+            try:
+                execute(f"DROP TABLE IF EXISTS {stored}")
+            except psycopg.errors.DependentObjectsStillExist as error:
+                advice = "drop what depends on it, run again, and create it again"
+                raise EngineError(f"the new rows of {name} have other columns, and {error.diag.message_detail}: {advice}") from None
+            execute(f'ALTER TABLE {fresh} RENAME TO "{name}"')
 
     def replace_rows(self, schema: str, name: str, rows: LazyTable, condition: str) -> None:
         """Replace the rows that meet a condition in one transaction."""
