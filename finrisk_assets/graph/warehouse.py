@@ -145,7 +145,7 @@ class Warehouse:
         except TableNotFound:
             # The warehouse's URL may hold a password, so the message does not name it.
             raise MissingTableError(
-                f"the ledger has no table {asset} yet: run `finrisk demo` first, or look in Dagster why its last run did not make it"
+                f"the ledger has no table {asset} yet: run `make demo` first, or look in Dagster why its last run did not make it"
             ) from None
 
     def has(self, asset: str) -> bool:
