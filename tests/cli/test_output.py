@@ -159,6 +159,6 @@ def test_a_ledger_whose_run_ended_half_way_is_told_in_one_sentence(tmp_path: Pat
     warehouse.store("quarantine_transactions", ibis.memtable({"row": [1]}))
     warehouse.close()
     done = CliRunner().invoke(cli, ["quarantine"], env={"FINRISK_HOME": str(tmp_path), "FINRISK_SOURCE": "simulator"})
-    assert done.output.startswith("Error: the ledger has no table validated_transactions yet: run `finrisk demo` first")
+    assert done.output.startswith("Error: the ledger has no table validated_transactions yet: run `make demo` first")
     assert done.output.count("\n") == 1 and done.exit_code == 1
     warehouse.close()
