@@ -20,7 +20,7 @@ from ibis.expr.schema import Schema
 
 from finrisk_assets.engines.engine import EngineError
 from finrisk_assets.engines.postgres_compiler import EngineCompiler
-from finrisk_assets.transient_faults import with_retries
+from finrisk_assets.engines.transient_faults import with_retries
 
 Result = TypeVar("Result")
 

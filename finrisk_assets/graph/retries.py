@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from finrisk_assets import transient_faults
+from finrisk_assets.engines import transient_faults
 from finrisk_assets.graph.runs import stop_signals
 
 

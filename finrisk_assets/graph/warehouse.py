@@ -18,7 +18,7 @@ import ibis
 from ibis.common.exceptions import TableNotFound
 from ibis.expr.types import Table as LazyTable
 
-from finrisk_assets import transient_faults
+from finrisk_assets.engines import transient_faults
 from finrisk_assets.engines.choice import open_engine
 from finrisk_assets.engines.engine import Engine
 from finrisk_assets.engines.warehouse_url import file_of

@@ -18,9 +18,8 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from finrisk_assets import transient_faults
 from finrisk_assets.cli.main import cli
-from finrisk_assets.engines import postgres_engine
+from finrisk_assets.engines import postgres_engine, transient_faults
 from finrisk_assets.engines.choice import open_engine
 from finrisk_assets.engines.engine import EngineError
 from finrisk_assets.engines.postgres_engine import CONNECTION, FIRST_VERSION, SESSION

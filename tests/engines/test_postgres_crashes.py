@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from finrisk_assets.engines.transient_faults import is_transient
 from finrisk_assets.graph.partitions import MonthRange
 from finrisk_assets.graph.warehouse import Warehouse
-from finrisk_assets.transient_faults import is_transient
 from tests.engines.postgres_proxy import Fault, relay
 from tests.service.databases import own_server
 

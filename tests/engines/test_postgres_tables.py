@@ -22,9 +22,9 @@ from finrisk_assets.engines import postgres_backend, postgres_engine
 from finrisk_assets.engines.choice import open_engine
 from finrisk_assets.engines.engine import BATCH_ROWS, SCHEMAS, EngineError
 from finrisk_assets.engines.postgres_engine import WITHOUT_DRIVER, describe
+from finrisk_assets.engines.transient_faults import is_transient
 from finrisk_assets.graph.partitions import MonthRange
 from finrisk_assets.graph.warehouse import Warehouse
-from finrisk_assets.transient_faults import is_transient
 
 ALL, FEBRUARY = MonthRange("2024-01", "2024-03", True, True), MonthRange("2024-02", "2024-02", False, False)
 ROWS = 500

@@ -6,7 +6,7 @@ import dagster as dg
 import ibis
 import pytest
 
-from finrisk_assets import transient_faults
+from finrisk_assets.engines import transient_faults
 from finrisk_assets.graph.resources import Clock
 from finrisk_assets.graph.warehouse import Tables, Warehouse
 
