@@ -35,8 +35,8 @@ from finrisk_assets.domains.ledger_fit import to_batch
 from finrisk_assets.domains.transaction_anomaly.catalogue import FEATURES
 from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
 from finrisk_assets.domains.transaction_anomaly.features import build
-from finrisk_assets.engines import spark_job, spark_training
-from finrisk_assets.engines.spark_engine import SparkEngine
+from finrisk_assets.engines.spark import spark_job, spark_training
+from finrisk_assets.engines.spark.spark_engine import SparkEngine
 from finrisk_assets.policy.policy_file import load_policy
 from finrisk_assets.settings import Settings
 from tests.cluster.cluster import Standalone, standalone

@@ -21,7 +21,7 @@ def check_settings(settings: Settings) -> None:
         The first fault, in one sentence.
     """
     from finrisk_assets.engines.choice import open_engine
-    from finrisk_assets.engines.spark_url import check_spark
+    from finrisk_assets.engines.spark.spark_url import check_spark
     from finrisk_assets.ledger import sources
     from finrisk_assets.policy.policy_file import load_policy
 

@@ -28,7 +28,7 @@ def open_engine(url: str, memory_gb: float = 2.0) -> Engine:
 
             return PostgresEngine.open(url)
         case "pyspark":
-            from finrisk_assets.engines.spark_engine import SparkEngine
+            from finrisk_assets.engines.spark.spark_engine import SparkEngine
 
             return SparkEngine.open(url)
     raise EngineError(f"the warehouse's URL begins with {scheme!r}: set one of {', '.join(SCHEMES)} in FINRISK_WAREHOUSE_URL")

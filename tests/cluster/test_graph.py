@@ -21,7 +21,7 @@ import pytest
 from finrisk_assets.domains.batch_scorer import BatchScorer
 from finrisk_assets.domains.registry import DOMAINS
 from finrisk_assets.domains.transaction_anomaly.definition import TRANSACTION_ANOMALY
-from finrisk_assets.engines.spark_engine import ICEBERG
+from finrisk_assets.engines.spark.spark_engine import ICEBERG
 from finrisk_assets.features.time_span import ALL_TIMES
 from finrisk_assets.graph.warehouse import Warehouse
 from finrisk_assets.ledger import sources

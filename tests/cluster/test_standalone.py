@@ -19,8 +19,8 @@ QUIET_S = 3.0
 
 HOLD = """
 import sys
-from finrisk_assets.engines.spark_engine import start_session
-from finrisk_assets.engines.spark_url import check_spark
+from finrisk_assets.engines.spark.spark_engine import start_session
+from finrisk_assets.engines.spark.spark_url import check_spark
 context = start_session(check_spark(sys.argv[1]), has_tables=False).sparkContext
 print("started", flush=True)
 print(*context.parallelize([0], 1).map(lambda _: sys.executable).collect(), flush=True)

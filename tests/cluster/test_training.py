@@ -18,8 +18,8 @@ import pytest
 
 from finrisk_assets.cli import main
 from finrisk_assets.domains.ledger_fit import to_batch
-from finrisk_assets.engines import spark_job
-from finrisk_assets.engines.spark_training import MIN_WORKER_ROWS, ROWS, write_task
+from finrisk_assets.engines.spark import spark_job
+from finrisk_assets.engines.spark.spark_training import MIN_WORKER_ROWS, ROWS, write_task
 from finrisk_assets.graph import automation
 from finrisk_assets.graph.build import build_definitions
 from finrisk_assets.graph.warehouse import Warehouse

@@ -17,7 +17,7 @@ import pytest
 from pyspark.errors import AnalysisException, NumberFormatException, PythonException
 
 from finrisk_assets.engines.engine import EngineError
-from finrisk_assets.engines.spark_engine import KEPT_SNAPSHOTS, MAX_SNAPSHOTS, SparkEngine
+from finrisk_assets.engines.spark.spark_engine import KEPT_SNAPSHOTS, MAX_SNAPSHOTS, SparkEngine
 from tests.conftest import SPARK_SETTINGS
 
 pytestmark = pytest.mark.slow

@@ -14,10 +14,10 @@ import pytest
 
 from finrisk_assets.domains.ledger_fit import FEATURES, RowEncoder, TeachingRows, select_known, to_batch
 from finrisk_assets.domains.transaction_anomaly.model import GENUINE_SHARE
-from finrisk_assets.engines.spark_engine import ICEBERG, KEPT_SNAPSHOTS, MAX_SNAPSHOTS
-from finrisk_assets.engines.spark_training import MAX_ATTEMPTS, MIN_WORKER_ROWS, TASK, write_task
-from finrisk_assets.engines.spark_url import ANSWER_S
-from finrisk_assets.engines.spark_workers import CHECKPOINT_ROUNDS
+from finrisk_assets.engines.spark.spark_engine import ICEBERG, KEPT_SNAPSHOTS, MAX_SNAPSHOTS
+from finrisk_assets.engines.spark.spark_training import MAX_ATTEMPTS, MIN_WORKER_ROWS, TASK, write_task
+from finrisk_assets.engines.spark.spark_url import ANSWER_S
+from finrisk_assets.engines.spark.spark_workers import CHECKPOINT_ROUNDS
 from finrisk_assets.graph.stages.common import sample_rows
 from finrisk_assets.graph.stages.external.spark_fit import SparkFit
 from finrisk_assets.graph.warehouse import Warehouse

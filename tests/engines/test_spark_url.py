@@ -11,10 +11,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from finrisk_assets.engines import spark_url
 from finrisk_assets.engines.engine import EngineError
-from finrisk_assets.engines.spark_engine import SparkEngine
-from finrisk_assets.engines.spark_url import SparkUrl, check_spark
+from finrisk_assets.engines.spark import spark_url
+from finrisk_assets.engines.spark.spark_engine import SparkEngine
+from finrisk_assets.engines.spark.spark_url import SparkUrl, check_spark
 from finrisk_assets.settings import Settings
 
 

@@ -23,6 +23,7 @@ MAX_ROOT_MODULES = {"finrisk_assets": 3, "bento": 6}
 
 JOINED = {
     "finrisk_assets.domains.": "finrisk_assets.domains",
+    "finrisk_assets.engines.spark": "finrisk_assets.engines",
     "finrisk_assets.graph.stages": "finrisk_assets.graph",
     "finrisk_assets.ledger.sources": "finrisk_assets.ledger",
     "bento.decisions.scorers": "bento.decisions",

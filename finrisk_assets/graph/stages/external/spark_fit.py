@@ -16,9 +16,9 @@ from dagster._core.errors import DagsterPipesExecutionError
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.domains.ledger_fit import FEATURES, KEY, LABEL, TeachingRows
-from finrisk_assets.engines import spark_job
-from finrisk_assets.engines.spark_training import ROWS, write_task
-from finrisk_assets.engines.spark_url import SCHEME, SparkUrl
+from finrisk_assets.engines.spark import spark_job
+from finrisk_assets.engines.spark.spark_training import ROWS, write_task
+from finrisk_assets.engines.spark.spark_url import SCHEME, SparkUrl
 from finrisk_assets.graph.progress import NOTE
 from finrisk_assets.graph.warehouse import Warehouse, count
 from finrisk_assets.settings import Settings

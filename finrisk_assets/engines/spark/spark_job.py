@@ -1,6 +1,6 @@
 """The program of a long job on Spark: without Dagster, whose Pipes it tells what became of it.
 
-It takes the folder of a training: ``python -m finrisk_assets.engines.spark_job <folder>``, or this file to `spark-submit`.
+It takes the folder of a training: ``python -m finrisk_assets.engines.spark.spark_job <folder>``, or this file to `spark-submit`.
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 from dagster_pipes import open_dagster_pipes
 
 from finrisk_assets.engines.engine import EngineError
-from finrisk_assets.engines.spark_training import TrainingError, fit_models
+from finrisk_assets.engines.spark.spark_training import TrainingError, fit_models
 
 FAULT = "fault"
 """Key of the message with the reason why a training ended without its models."""

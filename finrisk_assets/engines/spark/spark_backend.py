@@ -25,8 +25,8 @@ from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.formats.pandas import PandasData
 from pyspark.sql import DataFrame
 
-from finrisk_assets.engines.spark_faults import faults_as_engine_errors
-from finrisk_assets.engines.spark_workers import PACKED, join_batches, pack, rename_columns, unpack
+from finrisk_assets.engines.spark.spark_faults import faults_as_engine_errors
+from finrisk_assets.engines.spark.spark_workers import PACKED, join_batches, pack, rename_columns, unpack
 
 
 class SparkType(sql_types.PySparkType):

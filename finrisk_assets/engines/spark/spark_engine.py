@@ -17,9 +17,9 @@ import pyarrow as pa
 from ibis.expr.types import Table as LazyTable
 
 from finrisk_assets.engines.engine import SCHEMAS, Engine, EngineError
-from finrisk_assets.engines.spark_faults import DamagedTableError, faults_as_engine_errors, find_cause
-from finrisk_assets.engines.spark_url import ICEBERG_JAR, SparkUrl, check_spark
-from finrisk_assets.engines.spark_workers import map_each, normalise_nfc, write_float
+from finrisk_assets.engines.spark.spark_faults import DamagedTableError, faults_as_engine_errors, find_cause
+from finrisk_assets.engines.spark.spark_url import ICEBERG_JAR, SparkUrl, check_spark
+from finrisk_assets.engines.spark.spark_workers import map_each, normalise_nfc, write_float
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -72,7 +72,7 @@ class SparkEngine(Engine):
         from py4j.protocol import Py4JError
         from pyspark.errors import PySparkException
 
-        from finrisk_assets.engines.spark_backend import SparkBackend
+        from finrisk_assets.engines.spark.spark_backend import SparkBackend
 
         self.session, self.address = session, address
         catalog = {
@@ -176,7 +176,7 @@ class SparkEngine(Engine):
         """Return what a function makes of rows: the workers compute it when the result is stored, and no row comes here."""
         from pyspark.sql.pandas.types import from_arrow_schema
 
-        from finrisk_assets.engines.spark_backend import map_in_arrow
+        from finrisk_assets.engines.spark.spark_backend import map_in_arrow
 
         kinds = from_arrow_schema(schema, prefer_timestamp_ntz=True)
         return cast(LazyTable, self.connection.view(map_in_arrow(self.connection.data_frame(rows), partial(map_each, score), kinds)))

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from finrisk_assets.engines.spark_engine import start_session
-from finrisk_assets.engines.spark_url import check_spark
-from finrisk_assets.engines.spark_workers import BoostingTask, boost
+from finrisk_assets.engines.spark.spark_engine import start_session
+from finrisk_assets.engines.spark.spark_url import check_spark
+from finrisk_assets.engines.spark.spark_workers import BoostingTask, boost
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -113,7 +113,7 @@ class _Training:
     """The fits of one session."""
 
     def __init__(self, session: "SparkSession", folder: Path, wait_s: float, log: Callable[[str], None]) -> None:
-        from finrisk_assets.engines.spark_backend import escape_pattern
+        from finrisk_assets.engines.spark.spark_backend import escape_pattern
 
         self.folder, self.wait_s, self.log = folder, wait_s, log
         self.context: Any = session.sparkContext

@@ -1,0 +1,1 @@
+"""Spark, the engine of several machines, and what its processes run."""
