@@ -80,7 +80,7 @@ def test_a_view_of_others_shows_the_new_rows(shared: SharedTable) -> None:
     for rows in (NEW, OLD):
         shared.store(rows)
         assert shared.read("SELECT key FROM public.report") == rows["key"]
-    with pytest.raises(EngineError, match=r"^the new rows of shared have other columns, and view public.report depends on table .*: drop what"):
+    with pytest.raises(EngineError, match=r"^the new rows of shared have other columns, and view public.report depends on .*: drop what"):
         shared.store(OTHER_COLUMNS)
     assert shared.read("SELECT key FROM public.report") == OLD["key"]
     assert shared.tables() == ["shared"]
