@@ -18,6 +18,7 @@ from pyspark.errors import AnalysisException, NumberFormatException, PythonExcep
 
 from finrisk_assets.engines.engine import EngineError
 from finrisk_assets.engines.spark.spark_engine import KEPT_SNAPSHOTS, MAX_SNAPSHOTS, SparkEngine
+from finrisk_assets.engines.spark.spark_url import SparkUrl
 from tests.conftest import SPARK_SETTINGS
 
 pytestmark = pytest.mark.slow
@@ -269,7 +270,8 @@ def test_batches_come_in_order_and_a_function_runs_where_the_rows_are(spark_engi
 
 
 def test_a_folder_belongs_to_one_ledger(spark_engine: SparkEngine, tmp_path: Path) -> None:
-    one, other = (SparkEngine(spark_engine.session.newSession(), tmp_path.as_uri()) for _ in range(2))
+    address = SparkUrl.parse(f"pyspark://local[2]?warehouse={tmp_path.as_uri()}")
+    one, other = (SparkEngine(spark_engine.session.newSession(), address) for _ in range(2))
     one.open_ledger("one")
     one.replace_table("staging", "raw_loans", ibis.memtable({"key": ["a"]}))
     with pytest.raises(EngineError, match="holds the tables of the ledger one, and this is other: name another one"):
