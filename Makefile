@@ -6,6 +6,7 @@ UV := .uv/bin/uv
 PY := .venv/bin/python
 PORT ?= 3000
 ROUNDS ?= 1
+ENGINE_TESTS ?= tests/cluster
 CHARTS := bento/console/static/vega.js.gz
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export UV_PYTHON_DOWNLOADS := never
@@ -103,8 +104,8 @@ whole-test: .venv/.dev ## Whole programs: every command of README and quick star
 stream-test: .venv/.dev ## The stream on a real Kafka, with faults: needs Java 17, and Maven the first time (STREAM_MESSAGES=… for longer)
 	@pytest -rs tests/stream
 
-engine-test: .venv/.dev ## The graph on a cluster of Spark, Dagster and MLflow on PostgreSQL: needs Java 17, and Maven Central the first time
-	@pytest -rs --numprocesses 2 --dist loadfile tests/cluster
+engine-test: .venv/.dev ## The graph on a cluster of Spark, Dagster and MLflow on PostgreSQL: needs Java 17, and Maven Central the first time (ENGINE_TESTS=… for some)
+	@pytest -rs --numprocesses 2 --dist loadfile $(ENGINE_TESTS)
 
 # Counting lines takes half as long again.
 coverage: .venv/.dev ## The tests of test, and the lines that none of them reaches
