@@ -5,7 +5,8 @@ Engines look up the bounds of a window again for each window function; `sorted_e
 the last bit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ibis
@@ -18,8 +19,9 @@ from finrisk_assets.features.time_span import ALL_TIMES, TimeSpan
 from finrisk_assets.features.windows import TIME, Declaration
 from schemas.timestamps import to_micros
 
-CHUNK_ROWS = 1 << 19
-"""Rows of a chunk. More need more memory; as many times the reach of the windows in microseconds must stay below 2**63."""
+CHUNK_ROWS = 1 << 17
+"""Rows of a chunk. More leave the processor's cache and need more memory, fewer read long histories more often; as many times the reach of
+the windows in microseconds must stay below 2**63."""
 CATALOG = "finrisk_scan"
 """DuckDB's catalog in memory, outside the warehouse, that holds the result until it is stored; it spills to disk as other tables do."""
 
@@ -77,7 +79,7 @@ def _compute_on_duckdb(database: Any, plan: WindowPlan, events: ir.Table, column
     for column in columns:
         one, rows = _plan_pass(plan, events, column, span)
         sorted_rows = _open_query(database, ibis.duckdb.compile(rows.order_by([column, TIME])), batches).to_arrow_reader(CHUNK_ROWS)
-        batches = pa.RecordBatchReader.from_batches(one.schema, one.fill(sorted_rows))
+        batches = pa.RecordBatchReader.from_batches(one.schema, one.fill(_read_ahead(sorted_rows)))
         events = ibis.table(ibis.Schema.from_pyarrow(one.schema), name=BATCH)
     _open_query(database, f"CREATE TABLE {CATALOG}.main.features AS {ibis.duckdb.compile(_select_features(plan, events, span))}", batches)
     return database.table("features", database=(CATALOG, "main"))
@@ -92,6 +94,15 @@ def _plan_pass(plan: WindowPlan, events: ir.Table, column: str, span: TimeSpan) 
     slots = {slot: name for slot, name in plan.slots.items() if slot[0][0] == column}
     begins_us = None if span.begins is None else to_micros(span.begins)
     return SortedPass(column, slots, events.schema().to_pyarrow(), begins_us), events.mutate(**read_inputs(events, slots))
+
+
+def _read_ahead(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Yield batches; DuckDB makes the next one while the last one is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = reader.submit(next, batches, None)
+            yield batch
 
 
 def _open_query(database: Any, sql: str, batches: pa.RecordBatchReader | None) -> Any:
