@@ -25,6 +25,8 @@ PARTS = {
 """Program of this folder -> its arguments for a small run."""
 OF_A_HOME = {"spark", "months"}
 """Programs that read the home of a demonstration."""
+SHOWN_LOG = 4000
+"""Characters of a failed program's log, of which Spark writes many."""
 
 
 def has_home() -> bool:
@@ -34,12 +36,12 @@ def has_home() -> bool:
 
 
 def run_part(title: str, *words: str) -> bool:
-    """Run a program, and print how long it took; return whether it ended well."""
+    """Run a program, and print how long it took, and what it logged where it failed; return whether it ended well."""
     print(f"\n== {title}", flush=True)
     began = time.monotonic()
-    ended_well = not subprocess.run([sys.executable, "-W", "ignore", "-m", *words]).returncode
-    print(f"-- {title}: {time.monotonic() - began:.0f} s", flush=True)
-    return ended_well
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-m", *words], stderr=subprocess.PIPE, text=True)
+    print(ended.stderr[-SHOWN_LOG:] if ended.returncode else "", f"-- {title}: {time.monotonic() - began:.0f} s", sep="", flush=True)
+    return not ended.returncode
 
 
 def main() -> None:
