@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import ibis
 import ibis.expr.types as ir
 
+from finrisk_assets.scoring.annuity import NO_INTEREST
 from finrisk_assets.scoring.ratios import LARGEST_RATIO, NoWhole
 from schemas.timestamps import EPOCH
 
@@ -76,8 +77,8 @@ def finite(value: ir.Value) -> ir.Value:
 def instalment(amount: ir.Value, annual_rate_pct: ir.Value, term_months: ir.Value) -> ir.Value:
     """Return the monthly instalment of an annuity, not rounded, as `finrisk_assets.scoring.annuity.instalment` computes it."""
     monthly, months = annual_rate_pct / 1200, term_months.cast("float64")
-    safe = (monthly > 0).ifelse(monthly, 1.0)
-    return amount * (monthly > 0).ifelse(safe / (1 - (1 + safe) ** (-months)), 1 / months)
+    safe = (monthly > NO_INTEREST).ifelse(monthly, 1.0)
+    return amount * (monthly > NO_INTEREST).ifelse(safe / (1 - (1 + safe) ** (-months)), 1 / months)
 
 
 def median_of_first(values: Sequence[ir.Value], n: ir.IntegerValue) -> ir.FloatingValue:

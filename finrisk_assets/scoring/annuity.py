@@ -6,9 +6,12 @@ Free of Ibis, for both halves. `finrisk_assets.features.arithmetic.instalment` i
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+NO_INTEREST = 1e-9
+"""The monthly rate up to which an instalment is that without interest: one of less has few digits of ``1 - (1 + i)^-n``, and then none."""
+
 
 def instalment(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: ArrayLike) -> NDArray[np.float64]:
-    """Return the monthly instalment, not rounded: ``a i / (1 - (1 + i)^-n)``, or ``a / n`` without interest.
+    """Return the monthly instalment, not rounded: ``a i / (1 - (1 + i)^-n)``, or ``a / n`` up to `NO_INTEREST`.
 
     Parameters
     ----------
@@ -17,8 +20,8 @@ def instalment(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: Array
     """
     monthly = np.asarray(annual_rate_pct, np.float64) / 1200
     months = np.asarray(term_months, np.float64)
-    safe = np.where(monthly > 0, monthly, 1.0)
-    return np.asarray(amount, np.float64) * np.where(monthly > 0, safe / (1 - (1 + safe) ** -months), 1 / months)
+    safe = np.where(monthly > NO_INTEREST, monthly, 1.0)
+    return np.asarray(amount, np.float64) * np.where(monthly > NO_INTEREST, safe / (1 - (1 + safe) ** -months), 1 / months)
 
 
 def instalments_to_cent(amount: ArrayLike, annual_rate_pct: ArrayLike, term_months: ArrayLike) -> NDArray[np.float64]:

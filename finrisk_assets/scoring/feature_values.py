@@ -138,7 +138,7 @@ class TrainingRange:
         is_open = np.isinf(low) | np.isinf(high)
         if values:
             is_open |= np.array(circles)
-        margin = SEEN_MARGIN * np.where(is_open, 0.0, high - np.where(is_open, high, low))
+        margin = SEEN_MARGIN * np.subtract(high, low, out=np.zeros(len(low)), where=~is_open)
         # Rows are float32: bounds of the same type are compared at once, and those that lie inside of the exact ones say the same.
         self._low = _round_inwards(np.where(is_open, -np.inf, low - margin), np.inf)
         self._high = _round_inwards(np.where(is_open, np.inf, high + margin), -np.inf)

@@ -55,7 +55,8 @@ def ratios(
 ) -> NDArray[np.float64]:
     """Return the `ratio` of each element; `part` and `whole` broadcast."""
     parts, wholes = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
-    bounded = np.clip(parts / np.where(wholes > 0, wholes, 1.0), -largest, largest)
+    with np.errstate(over="ignore"):  # by a whole of next to nothing
+        bounded = np.clip(parts / np.where(wholes > 0, wholes, 1.0), -largest, largest)
     is_missing = np.isnan(parts) | np.isnan(wholes)
     return np.where(is_missing, np.nan, np.where(wholes > 0, bounded, _values_without_whole(parts, largest, no_whole)))
 

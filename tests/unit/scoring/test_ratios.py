@@ -38,7 +38,7 @@ def test_the_rule_decides_where_the_whole_is_not_above_zero(no_whole: NoWhole, n
 
 
 def test_arrays_and_columns_have_one_instalment_and_a_number_has_it_to_the_cent() -> None:
-    amounts, rates, terms = np.array(list(product([100.0, 5_432.1], [0.0, 5.5, 30.0], [1.0, 24.0]))).T
+    amounts, rates, terms = np.array(list(product([100.0, 5_432.1], [0.0, 1e-15, 1e-7, 5.5, 30.0], [1.0, 24.0]))).T
     table = ibis.memtable(pd.DataFrame({"at": range(len(amounts)), "amount": amounts, "rate": rates, "term": terms}))
     column = table.select("at", value=arithmetic.instalment(table.amount, table.rate, table.term)).execute().sort_values("at").value
     np.testing.assert_allclose(column, instalment(amounts, rates, terms), rtol=1e-12)
