@@ -76,6 +76,7 @@ def main() -> None:
         print(json.dumps(asdict(run_side(given.side, given.folder, given.customers[0]))))
         return
     peaks: list[float] = []
+    ratios: list[float] = []
     walls: dict[str, list[float]] = {"bare": [], "graph": []}
     print(f"{'':18}{'wall s':>9}{'CPU s':>9}{'peak MiB':>10}{'wall ratio':>12}{'CPU ratio':>11}")
     for customers in given.customers:
@@ -90,6 +91,8 @@ def main() -> None:
             )
             walls[side].append(wall)
         peaks.append(peak)
+        ratios.append(of_bare["wall_s"])
+    print(f"wall of the graph at most {MOST_WALL} x: {'reached' if max(ratios) <= MOST_WALL else 'MISSED'}")
     if len(peaks) > 1:
         graph, bare = (find_expected(given.customers, walls[side]) for side in ("graph", "bare"))
         expected = peaks[-1] * (TARGET / given.customers[-1]) ** find_slope(list(given.customers), peaks)

@@ -31,7 +31,7 @@ def instalments_to_cent(amount: ArrayLike, annual_rate_pct: ArrayLike, term_mont
         np.asarray(annual_rate_pct, np.float64) / 1200,
         np.asarray(term_months, np.float64),
     )
-    # Not `instalment`, rounded: expm1 and log1p keep a rate of next to nothing, which a caller may send, from dividing by zero.
+    # Not `instalment`, rounded: expm1 and log1p, which not every engine has for columns, keep all digits of a small rate.
     safe = np.where(monthly == 0, 1.0, monthly)
     pay = np.where(monthly == 0, lent / months, lent * safe / -np.expm1(-months * np.log1p(safe)))
     return np.asarray(np.rint(pay * 100) / 100)

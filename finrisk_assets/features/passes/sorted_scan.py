@@ -20,8 +20,8 @@ from finrisk_assets.features.windows import TIME, Declaration
 from schemas.timestamps import to_micros
 
 CHUNK_ROWS = 1 << 17
-"""Rows of a chunk. More leave the processor's cache and need more memory, fewer read long histories more often; as many times the reach of
-the windows in microseconds must stay below 2**63."""
+"""Rows of a chunk, the fastest of those that were measured. More need more memory, fewer read long histories more often; as many times the
+reach of the windows in microseconds must stay below 2**63."""
 CATALOG = "finrisk_scan"
 """DuckDB's catalog in memory, outside the warehouse, that holds the result until it is stored; it spills to disk as other tables do."""
 
