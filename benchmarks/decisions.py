@@ -87,8 +87,7 @@ def main() -> None:
 def report_payday(settings: Settings, _: int) -> Iterator[str]:
     """Yield the decisions on people by payday, those that the truth gives, and the changes after payday has moved."""
     warehouse, source = Warehouse(url=settings.warehouse), sources.load(settings)
-    offers = stage.read_offers(warehouse, settings)
-    people = stage.add_up_people(offers, warehouse)
+    people = stage.add_up_people(stage.select_offers(warehouse, settings), warehouse)
     newest = people_at_newest_month(warehouse, settings)
     decided = decide_loans_by_truth(warehouse, settings).merge(people[["group"]], left_on="customer_id", right_index=True)
     shares: dict[str, list[float]] = {"said": [], "true": []}
@@ -129,7 +128,7 @@ def people_at_newest_month(warehouse: Warehouse, settings: Settings) -> "pd.Data
     scores = warehouse.table("scores_loan_default")
     standing = scores.filter(scores.loan_id.re_search(r"@\d{4}-\d{2}$"))
     newest = standing.filter(standing.applied_at == standing.applied_at.max())
-    people = stage.add_up_people(stage.read_offers(warehouse, settings), warehouse)
+    people = stage.add_up_people(stage.select_offers(warehouse, settings), warehouse)
     frame = newest.select("customer_id", is_approved=newest.decision == APPROVE).to_pandas()
     return frame.merge(people[["group"]], left_on="customer_id", right_index=True)
 

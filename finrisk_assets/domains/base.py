@@ -293,7 +293,7 @@ class Domain(ABC):
     # Evaluation ----------------------------------------------------------------------------------------------------------------
 
     def evaluation_rows(self, table: "LazyTable") -> "LazyTable":
-        """Return the rows of the feature table that an evaluation reads, where reading all of them would take long."""
+        """Return the rows of the feature table that an evaluation reads, where all of them would take long or much memory."""
         return table
 
     @abstractmethod

@@ -244,6 +244,9 @@ class ClassifierDomain(Domain):
 
     # Evaluation ----------------------------------------------------------------------------------------------------------------
 
+    def evaluation_rows(self, table: "LazyTable") -> "LazyTable":
+        return table.filter(table[self.label].notnull())
+
     def score_test_window(self, frame: "pd.DataFrame", bundle: "Bundle", settings: "Settings") -> ScoredWindow:
         """Score the frozen test window."""
         return self._score_window("test", frame, bundle, settings)
@@ -343,6 +346,9 @@ class ClassifierDomain(Domain):
             low, high = SLOPE_BOUNDS
             faults.append(Fault("calibration", f"the calibration slope of {slope.value:.2f} is far from 1: {low:g} to {high:g} is allowed"))
         return faults
+
+    def select_truth(self, name: str, truth: "LazyTable", rows: "LazyTable") -> "LazyTable":
+        return truth.semi_join(rows, [*self.truth_key]) if name == self.truth else truth
 
     def compare_with_truth(
         self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"

@@ -277,10 +277,11 @@ def _evaluated(
     evaluation = gate_rules.evaluate(domain, frame, load_protected_columns(warehouse, source), bundle, former, then)
     oracle: list[dict[str, Any]] = []
     if claimed.figures_of("oracle"):
+        rows = domain.evaluation_rows(ibis.memtable(frame))
         if domain.companions:
             bundle = bundle.under(bundle.policy, _companions(claimed, domain, client, then, bundle.policy))
-            frame = load_frame(join_companions(ibis.memtable(frame), domain, warehouse), domain)
-        truth = {name: warehouse.table(name).to_pandas() for name in domain.truth_tables}
+            frame = load_frame(join_companions(rows, domain, warehouse), domain)
+        truth = {name: domain.select_truth(name, warehouse.table(name), rows).to_pandas() for name in domain.truth_tables}
         oracle = figures_to_rows(domain.compare_with_truth(frame, truth, bundle, then))
     return figures_to_rows(evaluation.figures), oracle
 

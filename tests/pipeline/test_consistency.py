@@ -2,7 +2,9 @@
 
 import json
 
+import ibis
 import numpy as np
+import pandas as pd
 import pytest
 
 from finrisk_assets.domains.loan_default.definition import LOAN_DEFAULT
@@ -11,7 +13,7 @@ from finrisk_assets.graph.build import build_resources
 from finrisk_assets.graph.stages import consistency
 from finrisk_assets.graph.stages.common import champion_folder, load_bundle, read_figures
 from finrisk_assets.graph.stages.pack import pack_folder
-from finrisk_assets.ledger import sources
+from finrisk_assets.ledger import customer_parts, sources
 from finrisk_assets.modelling.packs import pack
 from finrisk_assets.modelling.training import model_registry
 
@@ -20,7 +22,7 @@ TERMS = ("offered_rate_pct", "offered_amount", "offered_term_months")
 
 @pytest.fixture(scope="module")
 def offers(run):
-    return consistency.read_offers(run.warehouse, run.settings)
+    return consistency.select_offers(run.warehouse, run.settings).to_pandas()
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,9 @@ def figures(run):
 
 
 def decide(run, offers):
-    return consistency.decide_offered_loans(offers, sources.load(run.settings), run.warehouse, run.settings)
+    wanted = ibis.memtable(offers[["application_id", *TERMS]])
+    decided = consistency.decide_offered_loans(wanted, sources.load(run.settings), run.warehouse, run.settings)
+    return pd.concat([pd.Series(dtype=object), *decided]).reindex(offers.application_id).fillna("")
 
 
 def test_loan_default_approves_every_offer_at_its_terms(run, offers):
@@ -71,6 +75,13 @@ def test_the_applications_are_built_from_the_ledger_as_those_of_every_loan(run, 
     decided = decide(run, asked)
     assert len(decided) == 200
     assert (decided == scored.reindex(decided.index)).all()
+
+
+def test_people_in_parts_have_the_figures_of_all_at_once(run, figures, monkeypatch):
+    monkeypatch.setattr(customer_parts, "PART_ROWS", 500)
+    assert len(customer_parts.list_customer_ranges(run.warehouse.table("scores_loan_default"))) > 5
+    in_parts = consistency.measure_consistency(sources.load(run.settings), run.warehouse, run.settings)
+    assert {figure.metric: figure.value for figure in in_parts} == pytest.approx(figures)
 
 
 def test_paydays_are_compared_by_people_of_whom_the_ledger_knows_one(run, figures):

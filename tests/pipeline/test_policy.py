@@ -83,7 +83,7 @@ def test_the_diff_counts_who_changes_and_what_it_is_worth(run: Run, tmp_path: Pa
     assert changed.exit_code == 0, changed.output
     assert "lending.lgd: 0.45 → 0.7" in changed.output
     assert "approve → refer" in changed.output and "grade" in changed.output and "gender" in changed.output and "worth" in changed.output
-    monkeypatch.setattr(customer_parts.split_by_customers, "__defaults__", (100,))
+    monkeypatch.setattr(customer_parts, "PART_ROWS", 100)
     in_parts = CliRunner().invoke(cli, ["policy", "diff", str(DEFAULT_POLICY), str(other)])
     assert in_parts.output == changed.output
 
@@ -102,7 +102,7 @@ def test_batch_scores_follow_the_rules_of_the_policy(run: Run, tmp_path: Path, m
     assert before.fired_rules.isna().all() and 0 < fired.sum() < len(ruled) / 10
     assert (ruled.decision[fired] != "allow").all() and (before.decision.loc[ruled.index][fired] == "allow").any()
     assert (ruled.decision[~fired] == before.decision.loc[ruled.index][~fired]).all()
-    monkeypatch.setattr(customer_parts.split_by_customers, "__defaults__", (10_000,))
+    monkeypatch.setattr(customer_parts, "PART_ROWS", 10_000)
     in_parts = TRANSACTION_ANOMALY.join_rules(run.warehouse.table("features_transaction_anomaly"), run.warehouse.table, policy)
     assert set(in_parts.filter(in_parts.fired_rules == "burst").transaction_id.to_pyarrow().to_pylist()) == set(ruled.index[fired])
 
@@ -113,5 +113,5 @@ def test_rules_and_capacity_are_measured_over_the_ledger(run: Run, monkeypatch: 
     assert tested.exit_code == 0 and "(impossible_travel)" in tested.output, tested.output
     sized = CliRunner().invoke(cli, ["capacity", "--alerts-per-day", "2"])
     assert sized.exit_code == 0 and "The policy has reviews_per_day 100; write 2 there" in sized.output, sized.output
-    monkeypatch.setattr(customer_parts.split_by_customers, "__defaults__", (2_000,))
+    monkeypatch.setattr(customer_parts, "PART_ROWS", 2_000)
     assert CliRunner().invoke(cli, ["rules", "test"]).output == tested.output

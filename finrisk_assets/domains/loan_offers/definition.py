@@ -146,7 +146,9 @@ class LoanOffers(ClassifierDomain):
         return profit.estimate_logged_profit(window.frame, window.labels, bundle)
 
     def select_truth(self, name: str, truth: "LazyTable", rows: "LazyTable") -> "LazyTable":
-        return truth.semi_join(rows, truth.contract_id == rows.offer_id) if name in self.more_truth else truth
+        if name in self.more_truth:
+            return truth.semi_join(rows, truth.contract_id == rows.offer_id)
+        return super().select_truth(name, truth, rows)
 
     def compare_with_truth(
         self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"

@@ -270,6 +270,9 @@ class TransactionAnomaly(Domain):
         amounts = np.expm1(window.frame.log_amount.to_numpy(np.float64))
         return decide.compute_savings(amounts, window.labels, decisions, bundle.policy.transaction_anomaly)
 
+    def select_truth(self, name: str, truth: "LazyTable", rows: "LazyTable") -> "LazyTable":
+        return truth.semi_join(rows, "transaction_id")
+
     def compare_with_truth(
         self, frame: "pd.DataFrame", truth: "Mapping[str, pd.DataFrame]", bundle: "Bundle", settings: "Settings"
     ) -> Sequence[Figure]:

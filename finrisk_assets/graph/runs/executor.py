@@ -5,8 +5,10 @@
 3. It carries out the steps: in this process, or each in one of its own where the warehouse takes several writers. A signal ends the run
    before its next step.
 4. It carries out the steps that collect what the domains made, also where a domain failed: they take what there is.
+5. It frees the memory of each step as the step ends.
 """
 
+import gc
 from collections.abc import Collection, Iterator
 from typing import Any, cast
 
@@ -89,10 +91,13 @@ class RunExecutor(dg.Executor):
                     raise dg.DagsterExecutionInterruptedError("the run was cleared before its first step")
                 for event in self._execute_steps(plan_context, execution_plan):
                     yield event
+                    if event.is_step_success:
+                        _free_memory()
                     if signals.received:
                         # Dagster raises it as the next code of ours begins, wherever the signal itself got lost.
                         signals.repeat()
             finally:
+                gc.unfreeze()
                 signals.settle()
                 warehouse_lock.name_holder(self._warehouse)
 
@@ -138,3 +143,13 @@ class RunExecutor(dg.Executor):
         while found != (grown := found | {key for key, needs in dependencies.items() if needs & found}):
             found = grown
         return [key for key in plan.step_keys_to_execute if key in found]
+
+
+def _free_memory() -> None:
+    """Free what a finished step left in cycles, which Python itself does at some time: its tables would stand beside those of the next.
+
+    A library that catches an error while it is imported can keep its callers' frames, and so a whole training table, in a cycle. What
+    stays is left out of the next collections of the run, so that a step costs only what it made itself.
+    """
+    gc.collect()
+    gc.freeze()

@@ -6,6 +6,7 @@ level of spending risk at each offer, and the decisions by payday.
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,9 @@ from finrisk_assets.features.arithmetic import instalment
 from finrisk_assets.graph import checks
 from finrisk_assets.graph.resources import TrackingResource
 from finrisk_assets.graph.stages.common import champion_folder, common, figure_table, load_bundle, log_artifact, read_figures
-from finrisk_assets.graph.warehouse import Warehouse, WarehouseResource, markdown_table
+from finrisk_assets.graph.warehouse import Warehouse, WarehouseResource, count, markdown_table
 from finrisk_assets.ledger.categories import REGULAR_PAY
+from finrisk_assets.ledger.customer_parts import CustomerRange, list_customer_ranges
 from finrisk_assets.ledger.sources.source_definition import Source
 from finrisk_assets.modelling.evaluation import consistency
 from finrisk_assets.modelling.training import model_registry
@@ -105,24 +107,23 @@ def measure_consistency(source: Source, warehouse: Warehouse, settings: Settings
     """Return the figures of the offers that the present champions made under the policy in effect.
 
     Offers of an earlier champion or policy, which stand in the scores until the next scoring, are left out: they agreed with other models.
+    Rows come to this process in parts of customers, or of `BATCH_ROWS` rows.
     """
-    offers = read_offers(warehouse, settings)
-    n_refused = consistency.count_changed_words(decide_offered_loans(offers, source, warehouse, settings), APPROVE)
-    n_high = 0
-    if warehouse.has(SPENDING):
-        moments = offers[["customer_id", "offered_at"]].rename(columns={"offered_at": "at"})
-        stored = warehouse.table(SPENDING)
-        levels = stored.select("customer_id", "decision", known_at=stored.as_of).to_pandas()
-        n_high = int((consistency.find_levels_at(moments, levels) == HIGH).sum())
+    offers = select_offers(warehouse, settings)
+    n_offers = count(offers)
+    decided = decide_offered_loans(offers, source, warehouse, settings)
+    # An offer without an application is one that nobody could ask for: it counts as not approved.
+    n_refused = n_offers - sum(int((part == APPROVE).sum()) for part in decided)
+    n_high = _count_high_risk(offers, warehouse) if warehouse.has(SPENDING) else 0
     return [
-        Figure("n_offers", float(len(offers)), meaning="offers made to the whole population, at every month-end and whenever one was made"),
+        Figure("n_offers", float(n_offers), meaning="offers made to the whole population, at every month-end and whenever one was made"),
         Figure("n_inconsistent_offers", float(n_refused), meaning="of these, loan default refers or refuses at the same terms and moment"),
         Figure("n_high_risk_offers", float(n_high), meaning="of these, to people whose newest spending risk is HIGH"),
         *_pay_figures(add_up_people(offers, warehouse), settings.seed),
     ]
 
 
-def read_offers(warehouse: Warehouse, settings: Settings) -> "pd.DataFrame":
+def select_offers(warehouse: Warehouse, settings: Settings) -> LazyTable:
     """Return the offers of the present champions and policy: application, customer, time and terms."""
     champions = {domain.name: load_bundle(champion_folder(domain, settings), domain, settings) for domain in (LOAN_OFFERS, LOAN_DEFAULT)}
     scores, loans = warehouse.table(f"scores_{LOAN_OFFERS.name}"), warehouse.table(f"scores_{LOAN_DEFAULT.name}")
@@ -132,23 +133,20 @@ def read_offers(warehouse: Warehouse, settings: Settings) -> "pd.DataFrame":
     made = made.mutate(application_id=application)
     present = loans.filter(loans.model_version == champions[LOAN_DEFAULT.name].version).select(application_id=loans.loan_id)
     columns = ("offered_rate_pct", "offered_amount", "offered_term_months")
-    return made.semi_join(present, "application_id").select("application_id", "customer_id", "offered_at", *columns).to_pandas()
+    return made.semi_join(present, "application_id").select("application_id", "customer_id", "offered_at", *columns)
 
 
-def decide_offered_loans(offers: "pd.DataFrame", source: Source, warehouse: Warehouse, settings: Settings) -> "pd.Series":
-    """Return what loan default decides on an application for each offered loan at the offer's moment.
+def decide_offered_loans(offers: LazyTable, source: Source, warehouse: Warehouse, settings: Settings) -> "Iterator[pd.Series]":
+    """Yield what loan default decides on an application for each offered loan at the offer's moment, by application.
 
-    The applications are rows of the ledger, and their features are built from it as those of every loan are.
+    The applications are rows of the ledger, and their features are built from it as those of every loan are. An offer without an
+    application has no decision.
     """
     import pandas as pd
 
     tables = {name: warehouse.table(asset) for name, asset in LOAN_DEFAULT.list_inputs(source).items()}
     everyone = month_end_applications.add_month_end_applications(tables)
-    wanted = ibis.memtable(
-        offers[["application_id", "offered_rate_pct", "offered_amount", "offered_term_months"]].rename(
-            columns={"offered_rate_pct": "_rate", "offered_amount": "_amount", "offered_term_months": "_term"}
-        )
-    )
+    wanted = offers.select("application_id", _rate=offers.offered_rate_pct, _amount=offers.offered_amount, _term=offers.offered_term_months)
     asked = everyone.inner_join(wanted, everyone.loan_id == wanted.application_id)
     terms = {
         "loan_amount": asked._amount,
@@ -160,22 +158,43 @@ def decide_offered_loans(offers: "pd.DataFrame", source: Source, warehouse: Ware
     applied = asked.mutate(**{name: value.cast(types[name]) for name, value in terms.items()}).select(*everyone.columns)
     rows = LOAN_DEFAULT.build_application_features({**tables, "loans": applied}, source)
     champion = load_bundle(champion_folder(LOAN_DEFAULT, settings), LOAN_DEFAULT, settings)
-    decided = [pd.Series(dtype=object)]
     for batch in rows.to_pyarrow_batches(chunk_size=BATCH_ROWS):
         frame = batch.to_pandas()
-        decided.append(pd.Series(LOAN_DEFAULT.score(frame, champion)["decision"], index=frame.loan_id, dtype=object))
-    # An offer without an application is one that nobody could ask for: it counts as not approved.
-    return pd.concat(decided).reindex(offers.application_id).fillna("")
+        yield pd.Series(LOAN_DEFAULT.score(frame, champion)["decision"], index=frame.loan_id, dtype=object)
 
 
-def add_up_people(offers: "pd.DataFrame", warehouse: Warehouse) -> "pd.DataFrame":
+def _count_high_risk(offers: LazyTable, warehouse: Warehouse) -> int:
+    """Return how many offers go to people whose newest spending risk is HIGH."""
+    stored, n_high = warehouse.table(SPENDING), 0
+    for customers in _list_parts(warehouse):
+        levels = customers.select(stored).select("customer_id", "decision", known_at="as_of").to_pandas()
+        moments = customers.select(offers).select("customer_id", at="offered_at").to_pandas()
+        n_high += int((consistency.find_levels_at(moments, levels) == HIGH).sum())
+    return n_high
+
+
+def add_up_people(offers: LazyTable, warehouse: Warehouse) -> "pd.DataFrame":
     """Return the sums of people with a payday: their applications at typical terms, their loans' outcomes, and their offers."""
-    movements = warehouse.table("validated_transactions")
+    import pandas as pd
+
+    people = pd.concat([_add_up_part(customers.select(offers).to_pandas(), customers, warehouse) for customers in _list_parts(warehouse)])
+    return consistency.leave_out_small_groups(people)
+
+
+def _list_parts(warehouse: Warehouse) -> Sequence[CustomerRange]:
+    """Return ranges of the people with an application, and so of all with an offer."""
+    return list_customer_ranges(warehouse.table(f"scores_{LOAN_DEFAULT.name}"))
+
+
+def _add_up_part(offers: "pd.DataFrame", customers: CustomerRange, warehouse: Warehouse) -> "pd.DataFrame":
+    """Return the sums of some customers."""
+    movements, scores, loans, rows = (
+        customers.select(warehouse.table(name))
+        for name in ("validated_transactions", f"scores_{LOAN_DEFAULT.name}", "validated_loans", f"features_{LOAN_OFFERS.name}")
+    )
     pay = movements.filter((movements.direction == "credit") & movements.category.isin(REGULAR_PAY))
-    scores, loans = warehouse.table(f"scores_{LOAN_DEFAULT.name}"), warehouse.table("validated_loans")
     standing = scores.filter(scores.loan_id.re_search(r"@\d{4}-\d{2}$"))
     known = loans.filter(loans.is_default.notnull())
-    rows = warehouse.table(f"features_{LOAN_OFFERS.name}")
     income = rows.filter(rows.offer_id.contains("@")).select("offer_id", "monthly_income_amount").to_pandas()
     income = income.set_index("offer_id").monthly_income_amount
     made = offers[offers.application_id.isin(income.index)]

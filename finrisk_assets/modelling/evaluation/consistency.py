@@ -34,11 +34,6 @@ DRAWS = 300
 """Bootstrap draws of people for an interval."""
 
 
-def count_changed_words(decisions: "pd.Series", word: str) -> int:
-    """Return how many decisions are not this word."""
-    return int((decisions.astype(str) != word).sum())
-
-
 def find_levels_at(moments: "pd.DataFrame", levels: "pd.DataFrame") -> "pd.Series":
     """Return the newest level known of each customer at each moment, by the index of `moments`; missing where none is known.
 
@@ -71,7 +66,7 @@ def find_paydays(pay: "pd.DataFrame") -> "pd.Series":
 
 
 def add_up_people(paydays: "pd.Series", applications: "pd.DataFrame", loans: "pd.DataFrame", offers: "pd.DataFrame") -> "pd.DataFrame":
-    """Return sums of each person with a payday and an application, by customer; people of groups below `MIN_PEOPLE` are left out.
+    """Return sums of each person with a payday and an application, by customer.
 
     Parameters
     ----------
@@ -105,12 +100,16 @@ def add_up_people(paydays: "pd.Series", applications: "pd.DataFrame", loans: "pd
         amount=offered.amount.sum(),
         in_incomes=offered.in_incomes.sum(),
     )
-    people = people[people.n_applications > 0].fillna(0).astype({name: float for name in people.columns if name != "group"})
+    return people[people.n_applications > 0].fillna(0).astype({name: float for name in people.columns if name != "group"})
+
+
+def leave_out_small_groups(people: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the people of `add_up_people` without those of groups below `MIN_PEOPLE`."""
     return people[people.groupby("group").group.transform("size") >= MIN_PEOPLE]
 
 
 def list_pay_groups(people: "pd.DataFrame") -> list[str]:
-    """Return the groups of `add_up_people` that there are, by payday."""
+    """Return the groups that there are, by payday."""
     return [name for name in PAY_GROUPS if (people.group == name).any()]
 
 
