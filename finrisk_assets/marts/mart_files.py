@@ -5,12 +5,14 @@ reaches the warehouse, and rows are sorted by what is shown, so that their order
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +122,8 @@ def publish_marts(written: Sequence[WrittenMart], address: str) -> None:
 
 def _copy_store_rows(connection: "duckdb.DuckDBPyConnection", customers: "LazyTable", folder: Path, settings: Settings) -> None:
     """Let the service's half write the rows of its store, in a process of its own: the graph never imports it."""
-    query = f"SELECT customer_id, shown('customer_id', customer_id) AS shown FROM {_register(connection, customers)}"
+    connection.register("incoming", customers.to_pyarrow())
+    query = "SELECT customer_id, shown('customer_id', customer_id) AS shown FROM incoming"
     connection.execute(f"COPY ({query}) TO {_quote(folder / 'customers.parquet')} (FORMAT parquet)")
     own = {
         "HOME": settings.home, "SOURCE": settings.source, "MAPPING": settings.mapping, "STORE_URL": settings.store_url,
@@ -137,31 +140,43 @@ def _copy_store_rows(connection: "duckdb.DuckDBPyConnection", customers: "LazyTa
 def _open_rows(
     connection: "duckdb.DuckDBPyConnection", mart: Mart, scored: Sequence[Domain], table: TableOf, folder: Path, marts: Sequence[Mart]
 ) -> str:
-    """Return what SQL reads a mart's rows from, with the ledger's identifiers as they are."""
+    """Return the query of a mart's rows as they are shown, in their order."""
     import pyarrow as pa
 
+    columns = ", ".join(f'{_show(mart, column)} AS "{column.name}"' for column in mart.table.columns)
+    # Rows of the store are in the order of writing already; others are ordered by what is shown.
     if mart.table in STORE_MARTS:
-        return f"read_parquet({_quote(escape_pattern(folder / f'from_store_{mart.name}.parquet'))})"
+        return f"SELECT {columns} FROM read_parquet({_quote(escape_pattern(folder / f'from_store_{mart.name}.parquet'))})"
     if mart.table is DICTIONARY:
         schema = pa.schema([(column.name, pa.type_for_alias(ARROW_TYPES[column.dtype])) for column in mart.table.columns])
         connection.register("incoming", pa.Table.from_pylist(describe_columns(marts), schema))
-        return "incoming"
-    return _register(connection, build_scores(scored, table) if mart.name == "scores" else table(f"validated_{mart.name}"))
+        return f"SELECT {columns} FROM incoming"
+    rows = build_scores(scored, table) if mart.name == "scores" else table(f"validated_{mart.name}")
+    parts = folder / f"{mart.name}_parts"
+    parts.mkdir()
+    _write_parts(connection, rows, columns, parts)
+    return f"FROM read_parquet({_quote(escape_pattern(parts) + '/*.parquet')}) ORDER BY ALL"
 
 
-def _register(connection: "duckdb.DuckDBPyConnection", rows: "LazyTable") -> str:
-    connection.register("incoming", rows.to_pyarrow_batches(chunk_size=CHUNK_ROWS))
-    return "incoming"
+def _write_parts(connection: "duckdb.DuckDBPyConnection", rows: "LazyTable", columns: str, folder: Path) -> None:
+    """Write the engine's rows as they are shown to files of `CHUNK_ROWS` rows.
+
+    The sort cannot read the engine's batches themselves: pyarrow, by which DuckDB reads them, would hold gigabytes of them ready.
+    """
+    import pyarrow as pa
+
+    batches = rows.to_pyarrow_batches(chunk_size=CHUNK_ROWS)
+    for number, batch in enumerate(chain([batches.schema.empty_table()], batches)):
+        connection.register("incoming", batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch]))
+        connection.execute(f"COPY (SELECT {columns} FROM incoming) TO {_quote(folder / f'{number}.parquet')} (FORMAT parquet)")
 
 
-def _write_files(connection: "duckdb.DuckDBPyConnection", mart: Mart, relation: str, folder: Path) -> int:
+def _write_files(connection: "duckdb.DuckDBPyConnection", mart: Mart, query: str, folder: Path) -> int:
     """Write a mart as Parquet and CSV, and as a Tableau extract where there is one; return the number of rows."""
-    columns = ", ".join(f'{_show(mart, column)} AS "{column.name}"' for column in mart.table.columns)
-    # Rows of the store are in the order of writing already; others are ordered by what is shown.
-    order = "" if mart.table in STORE_MARTS or mart.table is DICTIONARY else " ORDER BY ALL"
     parquet, csv = folder / f"{mart.name}.parquet", folder / f"{mart.name}.csv"
     options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS}"
-    connection.execute(f"COPY (SELECT {columns} FROM {relation}{order}) TO {_quote(parquet)} ({options})")
+    connection.execute(f"COPY ({query}) TO {_quote(parquet)} ({options})")
+    shutil.rmtree(folder / f"{mart.name}_parts", ignore_errors=True)
     counted = connection.execute(
         f"COPY (FROM read_parquet({_quote(escape_pattern(parquet))})) TO {_quote(csv)} (FORMAT csv, HEADER)"
     ).fetchone()
