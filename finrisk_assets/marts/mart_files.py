@@ -44,8 +44,9 @@ CHUNK_ROWS = 100_000
 """Rows that are handed over at a time. More need more memory."""
 ROW_GROUP_ROWS = 122_880
 """Rows of a row group of a Parquet file: DuckDB's own default, named because the bytes depend on it."""
-MEMORY_SHARE = 0.25
-"""Memory of the exports' DuckDB as a share of the warehouse's, which has its own at the same time. More is hardly faster."""
+MEMORY_SHARE, LEAST_MEMORY_GB = 0.25, 0.25
+"""Memory of the exports' DuckDB as a share of the warehouse's, which has its own at the same time (more is hardly faster), and the GB that
+a sort needs: less only where the warehouse has less."""
 EXTRACT = "hyper"
 """Ending of the name of a Tableau extract."""
 
@@ -78,6 +79,11 @@ def has_store(settings: Settings) -> bool:
     return bool(settings.store_url) or (settings.root / "service" / "store.sqlite").is_file()
 
 
+def find_memory_gb(warehouse_gb: float) -> float:
+    """Return the memory of the exports' DuckDB in GB, beside that of the warehouse's."""
+    return max(warehouse_gb * MEMORY_SHARE, min(warehouse_gb, LEAST_MEMORY_GB))
+
+
 def write_marts(folder: Path, source: Source, scored: Sequence[Domain], table: TableOf, settings: Settings) -> list[WrittenMart]:
     """Write every mart of a source to a folder, each file replaced as a whole, and remove files of marts that are no more.
 
@@ -100,7 +106,7 @@ def write_marts(folder: Path, source: Source, scored: Sequence[Domain], table: T
         fresh = Path(part)
         connection.execute("SET threads = 1")  # the same order of rows and row groups on every machine
         connection.execute("SET temp_directory = ?", [str(fresh / "spill")])
-        connection.execute("SET memory_limit = ?", [f"{settings.warehouse_memory_gb * MEMORY_SHARE}GB"])
+        connection.execute("SET memory_limit = ?", [f"{find_memory_gb(settings.warehouse_memory_gb)}GB"])
         connection.execute(define_pseudonym(None if settings.export_identifiers else read_key(settings.root / "pseudonyms.key")))
         marts = list_marts(source, scored, has_store=has_store(settings))
         if has_store(settings):
@@ -166,8 +172,9 @@ def _write_parts(connection: "duckdb.DuckDBPyConnection", rows: "LazyTable", col
     import pyarrow as pa
 
     batches = rows.to_pyarrow_batches(chunk_size=CHUNK_ROWS)
-    for number, batch in enumerate(chain([batches.schema.empty_table()], batches)):
-        connection.register("incoming", batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch]))
+    # The first part has no row, so that there is one where the table is empty.
+    for number, part in enumerate(chain([[]], ([batch] for batch in batches))):
+        connection.register("incoming", pa.Table.from_batches(part, batches.schema))
         connection.execute(f"COPY (SELECT {columns} FROM incoming) TO {_quote(folder / f'{number}.parquet')} (FORMAT parquet)")
 
 

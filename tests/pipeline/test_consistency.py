@@ -64,6 +64,18 @@ def test_an_offer_that_loan_default_would_not_approve_is_counted(run, offers):
     assert decide(run, some.assign(application_id="nobody@2024-01")).tolist() == [""] * 50
 
 
+def test_offers_that_are_refused_and_offers_without_an_application_are_the_inconsistent_ones(run, offers, monkeypatch):
+    """Of 100 offers 50 cannot be paid and 10 belong to nobody: the figure and its check say 60."""
+    some = offers.head(100).copy()
+    some.iloc[:50, some.columns.get_loc("offered_amount")] *= 10
+    some.iloc[50:60, some.columns.get_loc("application_id")] = [f"nobody@2024-{month:02d}" for month in range(1, 11)]
+    monkeypatch.setattr(consistency, "select_offers", lambda *_: ibis.memtable(some))
+    figures = {
+        figure.metric: figure.value for figure in consistency.measure_consistency(sources.load(run.settings), run.warehouse, run.settings)
+    }
+    assert (figures["n_offers"], figures["n_inconsistent_offers"]) == (100, 60)
+
+
 def test_the_applications_are_built_from_the_ledger_as_those_of_every_loan(run, offers):
     """At the typical terms of its month-end an application has the features and the decision that are stored of it."""
     stored = run.warehouse.table("features_loan_default")

@@ -15,7 +15,8 @@ from ibis.expr.types import Table as LazyTable
 from finrisk_assets.domains.registry import DOMAINS, domains_of
 from finrisk_assets.ledger import sources
 from finrisk_assets.ledger.sources import BUILT_IN
-from finrisk_assets.marts.mart_files import MartError, WrittenMart, find_faults, has_tableau, write_marts
+from finrisk_assets.marts import mart_files
+from finrisk_assets.marts.mart_files import MartError, WrittenMart, find_faults, find_memory_gb, has_tableau, write_marts
 from finrisk_assets.marts.mart_tables import describe_columns, list_marts
 from finrisk_assets.settings import Settings
 from schemas.ledger import Table
@@ -185,3 +186,30 @@ def test_an_extract_that_is_not_written_again_is_removed(tmp_path: Path, monkeyp
 def test_the_contracts_of_the_store_name_their_identifiers() -> None:
     for table in (DECISIONS, ALERTS):
         assert {column.name for column in table.columns if column.personal == "identifier"} <= {"customer_id", "caller", "assignee"}
+
+
+def test_rows_in_many_parts_give_the_same_bytes_and_leave_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = StoredLedger()
+    whole = {file.name: file.read_bytes() for one in ledger.write(tmp_path / "marts") for file in one.files if file.suffix != ".hyper"}
+    monkeypatch.setattr(mart_files, "CHUNK_ROWS", 7)
+    written = ledger.write(tmp_path / "marts")
+    assert {file.name: file.read_bytes() for one in written for file in one.files if file.suffix != ".hyper"} == whole
+    assert {path.name for path in (tmp_path / "marts").iterdir()} == {file.name for one in written for file in one.files}
+
+
+def test_a_table_without_rows_is_a_mart_without_rows(tmp_path: Path) -> None:
+    ledger = StoredLedger()
+    written = write_marts(
+        tmp_path / "marts",
+        ledger.source,
+        ledger.domains,
+        lambda name: ledger.table(name).limit(0),
+        Settings(home=tmp_path, source="simulator"),
+    )
+    assert [one.rows for one in written[:-1]] == [0] * (len(written) - 1)
+    assert not find_faults(tmp_path / "marts", {one.mart.name: one.rows for one in written[:-1]})
+
+
+@pytest.mark.parametrize(("warehouse", "exports"), [(8.0, 2.0), (2.0, 0.5), (0.5, 0.25), (0.2, 0.2)])
+def test_the_exports_have_a_quarter_of_the_memory_and_what_a_sort_needs(warehouse: float, exports: float) -> None:
+    assert find_memory_gb(warehouse) == exports
